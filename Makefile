@@ -1,0 +1,98 @@
+# meshd: one command per need. `make` alone lists them.
+
+SHELL      := /bin/bash
+GO         ?= go
+TOOL       := $(GO) tool -modfile=tools.mod
+GOLANGCI   := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+BIN        ?= bin
+VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS    := -s -w -X main.version=$(VERSION)
+
+# Chaos and fuzz knobs: make chaos N=200 SEED=7, make fuzz FUZZTIME=2m
+N          ?= 50
+SEED       ?= 1
+FUZZTIME   ?= 30s
+
+# Packages whose tests start processes in network namespaces; they run one package at a time, without -race.
+NETNS_PKGS := ./test/rig/... ./test/fleet/... ./test/netns/...
+# Everything else.
+UNIT_PKGS   = $(shell $(GO) list ./... | grep -vE '^meshd/test/(rig|fleet|netns|vm)(/|$$)')
+# Packages with testing/synctest bubbles: their bubble tests are in files named *_bubble_test.go that carry
+# `//go:build !race`, and run here without the race detector.
+BUBBLE_PKGS = $(sort $(patsubst %/,./%,$(dir $(shell git ls-files -co --exclude-standard '*_bubble_test.go'))))
+# The race detector needs a C compiler.
+RACE        = $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^# ---/ {gsub(/^# -+ ?| ?-+$$/,""); print "\n" $$0} /^[a-z][a-z0-9-]*:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- use it ---
+.PHONY: build demo install
+build: ## meshd and meshctl into ./bin (static, no C)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+demo: ## three hosts on this machine, the whole story, step by step (KEEP=1 leaves them up)
+	@$(GO) run ./examples/demo $(if $(KEEP),--keep)
+
+install: build ## copy the binaries and the systemd unit to their usual places (DESTDIR= is honoured)
+	install -D -m 755 $(BIN)/meshd $(DESTDIR)/usr/local/bin/meshd
+	install -D -m 755 $(BIN)/meshctl $(DESTDIR)/usr/local/bin/meshctl
+	install -D -m 644 examples/systemd/meshd.service $(DESTDIR)/etc/systemd/system/meshd.service
+
+# --- test it ---
+.PHONY: test unit bubble netns fuzz chaos cover
+test: unit bubble netns ## all tests: unit and property (with -race), bubbles, processes in namespaces (< 5 minutes)
+
+unit: ## unit and property tests, with the race detector where a C compiler is present
+	$(GO) test $(RACE) -shuffle=on $(UNIT_PKGS)
+
+bubble: ## tests in testing/synctest bubbles (virtual time), without -race
+	$(if $(BUBBLE_PKGS),$(GO) test -shuffle=on $(BUBBLE_PKGS),@echo 'bubble: no *_bubble_test.go files')
+
+netns: ## real processes in network namespaces: as root, or where user namespaces are allowed; skips itself elsewhere
+	$(GO) test -p 1 -timeout 240s $(NETNS_PKGS)
+
+fuzz: ## each fuzz target for FUZZTIME (30s)
+	@set -e; grep -rlE '^func Fuzz' --include='*_test.go' . | sort | while read -r f; do \
+	  for t in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' $$f); do \
+	    echo "== $$(dirname $$f) $$t"; $(GO) test -run '^$$' -fuzz "^$$t$$" -fuzztime $(FUZZTIME) $$(dirname $$f); done; done
+
+chaos: ## simulated clusters under random faults: N runs from seed SEED
+	@if [ -d test/sim ]; then $(GO) test -count=1 -run Chaos ./test/sim -args -n $(N) -seed $(SEED); \
+	 else echo 'chaos: test/sim is not written yet'; fi
+
+cover: ## coverage of every package by every unit test, as a table and coverage.html
+	$(GO) test -coverprofile=coverage.out -coverpkg=./... $(UNIT_PKGS) >/dev/null
+	$(GO) tool cover -func=coverage.out | tail -1
+	$(GO) tool cover -html=coverage.out -o coverage.html
+
+# --- measure it ---
+# One target per row of the table of numbers in docs/DESIGN.md: bench-NAME, each with its own `##` line.
+.PHONY: bench
+bench: ## Go benchmarks of every package, in benchstat's format
+	$(GO) test -run '^$$' -bench . -benchmem $(UNIT_PKGS)
+
+# --- keep it tidy ---
+.PHONY: fmt lint golangci cross clean
+fmt: ## format every file
+	$(TOOL) gofumpt -extra -w $$(git ls-files -co --exclude-standard '*.go')
+
+lint: ## format, vet, modern idioms, staticcheck, import arrows
+	@out=$$($(TOOL) gofumpt -extra -l $$(git ls-files -co --exclude-standard '*.go')); \
+	 if [ -n "$$out" ]; then echo "not formatted (make fmt):"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) fix -diff ./...
+	$(TOOL) staticcheck -checks all,-ST1000 ./...
+	$(GO) test -count=1 ./test
+
+golangci: ## the longer list of .golangci.yml (builds golangci-lint once per machine: 2 CPU minutes)
+	$(GOLANGCI) run ./...
+
+cross: ## everything type-checks for darwin, meshctl builds for windows
+	GOOS=darwin $(GO) vet ./...
+	GOOS=windows $(GO) build -o /dev/null ./cmd/meshctl
+
+clean: ## remove what make made
+	rm -rf $(BIN) dist coverage.out coverage.html

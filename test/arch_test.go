@@ -1,0 +1,226 @@
+package test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// mayImport is the law of DESIGN §2: for each package, which of our own
+// packages it may import. A package that is not listed fails the test, so a
+// new one must be given a place.
+var mayImport = map[string][]string{
+	"state":        {},
+	"gossip":       {"state"},
+	"resolver":     {"state"},
+	"lb":           {"state"},
+	"lb/lbtest":    {"lb", "state"},
+	"lb/ipvs":      {"lb", "state"},
+	"lb/nft":       {"lb", "state"},
+	"mesh/control": {"state"},
+	"mesh":         {"state", "gossip", "resolver", "lb", "lb/ipvs", "lb/nft", "mesh/control"},
+	"cmd/meshd":    {"mesh"},
+	"cmd/meshctl":  {"mesh/control", "state"},
+
+	"examples/demo": {"test/rig", "test/fleet"},
+	"test":          {},
+	"test/rig":      {},
+	"test/fleet":    {"test/rig"},
+	"test/netns":    {"test/rig", "test/fleet"},
+	"test/sim":      {"state", "gossip", "resolver", "lb", "mesh"},
+}
+
+// testMayImport adds what a package's _test.go files may import on top.
+var testMayImport = map[string][]string{
+	"lb":      {"lb/lbtest"},
+	"lb/ipvs": {"lb/lbtest", "test/rig"},
+	"lb/nft":  {"lb/lbtest", "test/rig"},
+	"mesh":    {"lb/lbtest", "test/rig"},
+}
+
+// banned lists imports that no package may use, and what to do instead.
+var banned = map[string]string{
+	"math/rand":               "use math/rand/v2, seeded by the caller",
+	"log":                     "use the *slog.Logger you were given",
+	"io/ioutil":               "use io and os",
+	"github.com/pkg/errors":   "use errors and fmt",
+	"golang.org/x/exp/slices": "use slices",
+}
+
+// pure lists what single packages must stay clear of.
+var pure = map[string]map[string]string{
+	"state": {
+		"os": "state does no I/O", "net": "state does no I/O; net/netip is fine",
+		"io/fs": "state does no I/O", "net/http": "state does no I/O",
+		"log/slog": "state does not log; its callers do",
+		"context":  "state does not wait",
+	},
+}
+
+const module = "meshd/"
+
+// source is one parsed Go file of this repository.
+type source struct {
+	path  string // relative to the root, with slashes
+	pkg   string // its directory: "state", "lb/nft"
+	test  bool
+	lines int
+	file  *ast.File
+}
+
+func TestImportArrows(t *testing.T) {
+	for _, s := range sources(t) {
+		allowed, known := mayImport[s.pkg]
+		if !known {
+			t.Errorf("%s: package %s has no place: add it to mayImport in test/arch_test.go", s.path, s.pkg)
+			continue
+		}
+		if s.test {
+			allowed = append(slices.Clone(allowed), testMayImport[s.pkg]...)
+			allowed = append(allowed, s.pkg)
+		}
+		for _, imp := range imports(s.file) {
+			own, ours := strings.CutPrefix(imp, module)
+			if ours && !slices.Contains(allowed, own) {
+				t.Errorf("%s imports %s; %s may import only %v", s.path, own, s.pkg, allowed)
+			}
+		}
+	}
+}
+
+func TestBannedImports(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, imp := range imports(s.file) {
+			if why := banned[imp]; why != "" {
+				t.Errorf("%s imports %s: %s", s.path, imp, why)
+			}
+			if why := pure[s.pkg][imp]; why != "" && !s.test {
+				t.Errorf("%s imports %s: %s", s.path, imp, why)
+			}
+		}
+	}
+}
+
+// TestStateHasNoClock allows state to use time for durations only.
+func TestStateHasNoClock(t *testing.T) {
+	fine := []string{"Duration", "Nanosecond", "Microsecond", "Millisecond", "Second", "Minute", "Hour"}
+	for _, s := range sources(t) {
+		if s.pkg != "state" || s.test {
+			continue
+		}
+		for _, name := range selectors(s.file, "time") {
+			if !slices.Contains(fine, name) {
+				t.Errorf("%s uses time.%s: state has no clock (S8)", s.path, name)
+			}
+		}
+	}
+}
+
+func TestNoSleepInTests(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test && !strings.HasSuffix(s.path, "_bubble_test.go") && slices.Contains(selectors(s.file, "time"), "Sleep") {
+			t.Errorf("%s calls time.Sleep: poll a condition with a deadline, or use a synctest bubble", s.path)
+		}
+	}
+}
+
+func TestFileSize(t *testing.T) {
+	const limit = 500
+	for _, s := range sources(t) {
+		if s.lines > limit {
+			t.Errorf("%s has %d lines; %d are the limit", s.path, s.lines, limit)
+		}
+	}
+}
+
+func TestPackageDocs(t *testing.T) {
+	documented := map[string]bool{}
+	for _, s := range sources(t) {
+		if !s.test {
+			documented[s.pkg] = documented[s.pkg] || s.file.Doc != nil
+		}
+	}
+	for pkg, ok := range documented {
+		if !ok {
+			t.Errorf("no package comment in %s", pkg)
+		}
+	}
+}
+
+// sources parses every Go file of the repository.
+func sources(t *testing.T) []source {
+	t.Helper()
+	root, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []source
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata"):
+			return fs.SkipDir
+		case d.IsDir() || !strings.HasSuffix(path, ".go"):
+			return nil
+		}
+		s, err := parse(root, path)
+		all = append(all, s)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func parse(root, path string) (source, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return source{}, err
+	}
+	f, err := parser.ParseFile(token.NewFileSet(), path, text, parser.ParseComments|parser.SkipObjectResolution)
+	if err != nil {
+		return source{}, err
+	}
+	rel, err := filepath.Rel(root, path)
+	if err != nil {
+		return source{}, err
+	}
+	rel = filepath.ToSlash(rel)
+	return source{
+		path: rel, pkg: filepath.ToSlash(filepath.Dir(rel)), test: strings.HasSuffix(rel, "_test.go"),
+		lines: strings.Count(string(text), "\n"), file: f,
+	}, nil
+}
+
+func imports(f *ast.File) []string {
+	var paths []string
+	for _, imp := range f.Imports {
+		if p, err := strconv.Unquote(imp.Path.Value); err == nil {
+			paths = append(paths, p)
+		}
+	}
+	return paths
+}
+
+// selectors lists the names that f takes from the package called pkg.
+func selectors(f *ast.File, pkg string) []string {
+	var names []string
+	ast.Inspect(f, func(n ast.Node) bool {
+		if sel, ok := n.(*ast.SelectorExpr); ok {
+			if id, ok := sel.X.(*ast.Ident); ok && id.Name == pkg {
+				names = append(names, sel.Sel.Name)
+			}
+		}
+		return true
+	})
+	return names
+}
