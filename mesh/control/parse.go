@@ -1,0 +1,280 @@
+package control
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"meshd/state"
+)
+
+// ParsedTask is what AddTask asks for, checked and in the types of the table.
+type ParsedTask struct {
+	Network   string
+	Endpoint  state.Endpoint // normalized; ID may be empty
+	Mode      *state.Mode    // nil: as the service is, ModeVIP if it is new
+	Scheduler string         // empty: as the service is, rr if it is new
+	VIPs      []netip.Addr   // to pin; none: chosen by the mesh
+}
+
+// Parse checks the request and converts it. The error is an *Error of
+// CodeInvalid that names the field and the fix.
+func (r AddTask) Parse() (ParsedTask, error) {
+	p := ParsedTask{Network: strings.ToLower(r.Network), Scheduler: strings.ToLower(r.Scheduler)}
+	p.Endpoint = state.Endpoint{
+		ID: r.ID, Service: r.Service, Slot: r.Slot, Name: r.Name, Hostname: r.Hostname,
+		Aliases: slices.Clone(r.Aliases), Weight: r.Weight,
+	}
+	p.Endpoint.Normalize()
+	for _, check := range []func() error{
+		func() error { return checkName("network", p.Network) },
+		func() error { return checkName("service", p.Endpoint.Service) },
+		func() error { return r.parseIPs(&p.Endpoint) },
+		func() error { return r.parsePorts(&p.Endpoint) },
+		func() error { return r.parseService(&p) },
+		func() error { return checkNames(p.Endpoint) },
+	} {
+		if err := check(); err != nil {
+			return ParsedTask{}, err
+		}
+	}
+	return p, nil
+}
+
+func (r AddTask) parseIPs(e *state.Endpoint) error {
+	ips, err := parseAddrs("ips", r.IPs)
+	if err != nil {
+		return err
+	}
+	if len(ips) == 0 {
+		return invalid("ips", "give the address of the task, for example 10.1.0.7", "a task needs an IP address")
+	}
+	for _, a := range ips {
+		if a.Is4() {
+			e.IP4 = a
+		} else {
+			e.IP6 = a
+		}
+	}
+	return nil
+}
+
+func (r AddTask) parsePorts(e *state.Endpoint) error {
+	if len(r.Ports) > state.MaxPorts {
+		return invalid("ports", "declare none to balance all ports", "%d ports, at most %d", len(r.Ports), state.MaxPorts)
+	}
+	for _, s := range r.Ports {
+		port, err := state.ParsePort(s)
+		if err != nil {
+			return invalid("ports", "write [NAME:]PORT[/tcp|udp], for example http:80/tcp", "%v", err)
+		}
+		for _, q := range e.Ports {
+			if q.Number == port.Number && q.Proto == port.Proto {
+				return invalid("ports", "give each port once", "%d/%s is given twice", port.Number, port.Proto)
+			}
+		}
+		e.Ports = append(e.Ports, port)
+	}
+	return nil
+}
+
+func (r AddTask) parseService(p *ParsedTask) (err error) {
+	if r.Mode != "" {
+		mode, err := state.ParseMode(strings.ToLower(r.Mode))
+		if err != nil {
+			return invalid("mode", "vip gives the service a stable virtual IP, dnsrr answers with the task addresses", "%q is not vip or dnsrr", r.Mode)
+		}
+		p.Mode = &mode
+	}
+	if p.Scheduler != "" && !slices.Contains(Schedulers(), p.Scheduler) {
+		return invalid("scheduler", "use one of "+strings.Join(Schedulers(), ", "), "%q is not known", r.Scheduler)
+	}
+	if p.VIPs, err = parseAddrs("vips", r.VIPs); err != nil {
+		return err
+	}
+	if len(p.VIPs) > 0 && p.Mode != nil && *p.Mode == state.ModeDNSRR {
+		return invalid("vips", "leave it out, or use mode vip", "a dnsrr service has no virtual IP")
+	}
+	return nil
+}
+
+// checkNames checks the names of e that have no check of their own.
+func checkNames(e state.Endpoint) error {
+	if e.ID != "" {
+		if err := state.CheckName(e.ID); err != nil {
+			return invalid("id", "use letters, digits, '-' and '_', or leave it out to have one made", "%v", err)
+		}
+	}
+	for _, f := range []struct{ field, value string }{{"hostname", e.Hostname}, {"name", e.Name}} {
+		if f.value == "" {
+			continue
+		}
+		if err := state.CheckDotted(f.value); err != nil {
+			return invalid(f.field, nameHint, "%v", err)
+		}
+	}
+	if len(e.Aliases) > state.MaxAliases {
+		return invalid("aliases", "register fewer", "%d aliases, at most %d", len(e.Aliases), state.MaxAliases)
+	}
+	for _, a := range e.Aliases {
+		if err := state.CheckDotted(a); err != nil {
+			return invalid("aliases", nameHint, "%v", err)
+		}
+	}
+	return nil
+}
+
+const nameHint = "use letters, digits, '-' and '_', with dots between labels"
+
+func checkName(field, s string) error {
+	if s == "" {
+		return invalid(field, "name the "+field, "it is missing")
+	}
+	if err := state.CheckName(s); err != nil {
+		return invalid(field, "use at most 63 letters, digits, '-' and '_', without dots", "%v", err)
+	}
+	return nil
+}
+
+// parseAddrs reads at most one address per family.
+func parseAddrs(field string, in []string) (out []netip.Addr, err error) {
+	for _, s := range in {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return nil, invalid(field, "write an address without prefix length or port, for example 10.1.0.7 or fd00::7", "%q is not an IP address", s)
+		}
+		if a = a.Unmap(); a.Zone() != "" || !a.IsGlobalUnicast() {
+			return nil, invalid(field, "use an address that other hosts can reach", "%s is not a usable unicast address", s)
+		}
+		for _, b := range out {
+			if a.Is4() == b.Is4() {
+				return nil, invalid(field, "give at most one IPv4 and one IPv6 address", "%s and %s are of one family", b, a)
+			}
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+// Parse checks the request and converts it. The error is an *Error of
+// CodeInvalid that names the field and the fix. Birth is the caller's to fill.
+func (r CreateNetwork) Parse() (state.NetworkDef, error) {
+	def := state.NetworkDef{Name: strings.ToLower(r.Name)}
+	if err := checkName("name", def.Name); err != nil {
+		return state.NetworkDef{}, err
+	}
+	if r.Subnet == "" && r.Subnet6 == "" {
+		return state.NetworkDef{}, invalid("subnet", "give the pool of virtual IPs, for example 10.9.0.0/16, in subnet or subnet6", "a network needs a subnet")
+	}
+	var err error
+	if def.Subnet4, err = parsePool("subnet", r.Subnet, true); err != nil {
+		return state.NetworkDef{}, err
+	}
+	if def.Subnet6, err = parsePool("subnet6", r.Subnet6, false); err != nil {
+		return state.NetworkDef{}, err
+	}
+	return def, nil
+}
+
+func parsePool(field, s string, want4 bool) (netip.Prefix, error) {
+	family, example := "IPv6", "fd00:9::/64"
+	if want4 {
+		family, example = "IPv4", "10.9.0.0/16"
+	}
+	if s == "" {
+		return netip.Prefix{}, nil
+	}
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		return p, invalid(field, "write ADDRESS/LENGTH, for example "+example, "%q is not a CIDR", s)
+	case p.Addr().Is4() != want4 || p.Addr().Is4In6():
+		return p, invalid(field, "for example "+example+"; the other family has a field of its own", "%s is not %s", s, family)
+	case p != p.Masked():
+		return p, invalid(field, "write "+p.Masked().String(), "%s has bits set after its prefix", s)
+	case !p.Addr().IsGlobalUnicast():
+		return p, invalid(field, "use a private range, for example "+example, "%s cannot hold unicast addresses", s)
+	case want4 && p.Bits() > 30:
+		return p, invalid(field, "use /30 or larger; /24 holds 254 services", "%s is too small for a pool", s)
+	case want4 && p.Bits() < 8:
+		return p, invalid(field, "use /8 or smaller", "%s is too large for a pool", s)
+	case !want4 && (p.Bits() > 64 || p.Bits() < 16):
+		return p, invalid(field, "use a prefix from /16 to /64", "%s cannot be a pool", s)
+	}
+	return p, nil
+}
+
+// Parse checks the addresses and returns them. A port is kept as given, and
+// left out where it was.
+func (r JoinRequest) Parse() ([]string, error) {
+	if len(r.Addresses) == 0 {
+		return nil, invalid("addresses", "give the address of a member, for example 192.0.2.10:7946", "none is given")
+	}
+	if len(r.Addresses) > 64 {
+		return nil, invalid("addresses", "a few are enough: the rest is learnt", "%d addresses, at most 64", len(r.Addresses))
+	}
+	for _, a := range r.Addresses {
+		if err := checkHostPort(a); err != nil {
+			return nil, err
+		}
+	}
+	return r.Addresses, nil
+}
+
+func checkHostPort(s string) error {
+	const hint = "write IP, IP:PORT, [IPV6]:PORT or HOST:PORT"
+	if a, err := netip.ParseAddr(s); err == nil {
+		if a.IsUnspecified() || a.IsMulticast() {
+			return invalid("addresses", "give the address of another node", "%s is nobody's address", s)
+		}
+		return nil
+	}
+	host, port := s, ""
+	if strings.Contains(s, ":") {
+		var err error
+		if host, port, err = net.SplitHostPort(s); err != nil {
+			return invalid("addresses", hint, "%q is not an address", s)
+		}
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return invalid("addresses", "use a port from 1 to 65535", "%q: port %q is not valid", s, port)
+		}
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil
+	}
+	if err := state.CheckDotted(strings.ToLower(host)); err != nil {
+		return invalid("addresses", hint, "%q is not an address or host name", s)
+	}
+	return nil
+}
+
+// KeySize is the size of a gossip key in bytes (AES-256).
+const KeySize = 32
+
+// KeyID returns the short public name of a key: 12 hex digits of its hash.
+func KeyID(key []byte) string {
+	sum := sha256.Sum256(append([]byte("meshd key id\x00"), key...))
+	return hex.EncodeToString(sum[:6])
+}
+
+// Parse returns the key, or, if the request names an installed key, its id.
+// Exactly one of both is set without an error. The error never shows the key.
+func (r KeyRequest) Parse() (key []byte, id string, err error) {
+	s := strings.TrimSpace(r.Key)
+	if b, err := base64.StdEncoding.DecodeString(s); err == nil {
+		switch len(b) {
+		case 16, 24, KeySize:
+			return b, "", nil
+		}
+	}
+	if b, err := hex.DecodeString(s); err == nil && len(b) == 6 {
+		return nil, strings.ToLower(s), nil
+	}
+	return nil, "", invalid("key", `"meshctl keygen" makes a key; "meshctl key ls" shows the ids of those installed`,
+		"it is neither a base64 key of 32 bytes nor a key id of 12 hex digits")
+}
