@@ -84,23 +84,23 @@ func runOutside(dir string) (int, error) {
 }
 
 const advice = "run as root, or allow user namespaces " +
-	"(sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0)"
+	"(sysctl user.max_user_namespaces=10000 kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0)"
 
 // startCopy starts this program again in new namespaces: as root if it is
 // root, else (or if root lacks the capability) as the root of a new user
 // namespace. The copy reports on the returned pipe how setting up went.
 func startCopy(dir string) (*exec.Cmd, *os.File, error) {
-	var first error
+	var last error
 	for _, user := range []bool{os.Geteuid() != 0, true} {
 		cmd, status, err := tryCopy(dir, user)
 		if err == nil {
 			return cmd, status, nil
 		}
-		if first = errors.Join(first, err); !errors.Is(err, unix.EPERM) {
+		if last = err; !errors.Is(err, unix.EPERM) {
 			break
 		}
 	}
-	return nil, nil, fmt.Errorf("%w: %w; %s", ErrUnavailable, first, advice)
+	return nil, nil, fmt.Errorf("%w: %w; %s", ErrUnavailable, last, advice)
 }
 
 func tryCopy(dir string, user bool) (*exec.Cmd, *os.File, error) {

@@ -4,6 +4,7 @@ package rig
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -43,11 +44,20 @@ func newNamespace(r *Rig, name string) (*Namespace, error) {
 		_ = n.file.Close()
 		return nil, fmt.Errorf("open netlink in %s: %w", name, err)
 	}
-	if err := n.up("lo"); err != nil {
+	if err := errors.Join(n.up("lo"), n.quickIPv6()); err != nil {
 		n.close()
 		return nil, err
 	}
 	return n, nil
+}
+
+// quickIPv6 makes IPv6 addresses usable at once, on kernels that have IPv6.
+func (n *Namespace) quickIPv6() error {
+	err := n.Sysctl("net.ipv6.conf.default.accept_dad", "0")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func (n *Namespace) close() {

@@ -194,6 +194,8 @@ type Task struct {
 	Host  *Host
 	Addr  netip.Addr
 	Addr6 netip.Addr
+
+	port string // its device in the host
 }
 
 // AddTask puts another task on the host. Addresses are not used twice.
@@ -209,6 +211,7 @@ func (h *Host) AddTask(name string) (*Task, error) {
 		return nil, err
 	}
 	t := &Task{Namespace: ns, Host: h, Addr: nth(h.Gateway, h.made), Addr6: nth(h.Gateway6, h.made)}
+	t.port = fmt.Sprintf("task%d", h.made)
 	if err := t.build(h.made); err != nil {
 		ns.close()
 		return nil, fmt.Errorf("build task %s: %w", name, err)
@@ -219,7 +222,7 @@ func (h *Host) AddTask(name string) (*Task, error) {
 
 func (t *Task) build(n int) error {
 	mac := net.HardwareAddr{2, 1, 0, 0, byte(t.Host.Index), byte(n)}
-	if err := t.Host.plug(tasksDev, fmt.Sprintf("task%d", n), t.Namespace, mac); err != nil {
+	if err := t.Host.plug(tasksDev, t.port, t.Namespace, mac); err != nil {
 		return err
 	}
 	return errors.Join(
@@ -240,6 +243,7 @@ func (t *Task) Remove() {
 		}
 	}
 	t.Host.tasks = slices.DeleteFunc(t.Host.tasks, func(o *Task) bool { return o == t })
+	_ = t.Host.link(t.port, t.Host.nl.LinkDel) // at once; the kernel would do so a little later
 	t.close()
 }
 
