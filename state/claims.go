@@ -1,0 +1,267 @@
+package state
+
+import (
+	"net/netip"
+	"time"
+)
+
+// VIPClaim is the claim of a service on its virtual addresses. Every node that
+// hosts a task of the service carries it verbatim (V2). It is comparable: equal
+// values are one claim.
+type VIPClaim struct {
+	Service string // the record's key
+	VIP4    netip.Addr
+	VIP6    netip.Addr
+	Pinned  bool   // chosen by a person
+	Birth   uint64 // Lamport time of the first claim
+}
+
+// SettingsClaim is what a service's hosts last said about how it is served;
+// the highest Lamport time wins, then the larger body (S8).
+type SettingsClaim struct {
+	Settings
+	Lamport uint64
+}
+
+// NetworkClaim is a carried network definition or the note that one was removed.
+type NetworkClaim struct {
+	NetworkDef
+	Removed bool   // the definition of that birth is withdrawn
+	Pinned  bool   // stated by a person on this node, not only carried
+	Lamport uint64 // of the removal
+}
+
+// NodeInfo is what a node says about itself in the global scope.
+type NodeInfo struct {
+	Boot    uint64 // identifies the life of the process
+	Addr    netip.AddrPort
+	Version string
+	LB      string // driver in use, "none" without one
+}
+
+// Field tags of the claims' bodies, one space per kind. Never reuse a number.
+const (
+	tagVIP4 byte = iota + 1
+	tagVIP6
+	tagPinned
+	tagBirth
+)
+
+// AppendVIPClaim appends the record body of c; Service is the key.
+func AppendVIPClaim(b []byte, c VIPClaim) []byte {
+	b = putAddr(b, tagVIP4, c.VIP4)
+	b = putAddr(b, tagVIP6, c.VIP6)
+	if c.Pinned {
+		b = putUint(b, tagPinned, 1)
+	}
+	return putUint(b, tagBirth, c.Birth)
+}
+
+// ParseVIPClaim decodes the body of a claim on behalf of a service.
+func ParseVIPClaim(service, body string) (VIPClaim, error) {
+	c := VIPClaim{Service: service}
+	err := eachField(body, func(tag byte, v string) (err error) {
+		var n uint64
+		switch tag {
+		case tagVIP4:
+			if c.VIP4, err = fieldAddr(v); err == nil && !c.VIP4.Is4() {
+				err = errBody
+			}
+		case tagVIP6:
+			if c.VIP6, err = fieldAddr(v); err == nil && !c.VIP6.Is6() {
+				err = errBody
+			}
+		case tagPinned:
+			n, err = fieldUint(v)
+			c.Pinned = n != 0
+		case tagBirth:
+			c.Birth, err = fieldUint(v)
+		}
+		return err
+	})
+	return c, err
+}
+
+const (
+	tagMode byte = iota + 1
+	tagScheduler
+	tagAffinity
+	tagDrain
+	tagLamport
+)
+
+// AppendSettings appends the record body of c; the service is the key.
+func AppendSettings(b []byte, c SettingsClaim) []byte {
+	b = putUint(b, tagMode, uint64(c.Mode))
+	b = putString(b, tagScheduler, c.Scheduler)
+	b = putUint(b, tagAffinity, uint64(c.Affinity/time.Millisecond))
+	b = putUint(b, tagDrain, uint64(c.Drain/time.Millisecond))
+	return putUint(b, tagLamport, c.Lamport)
+}
+
+// ParseSettings decodes the body of a settings record.
+func ParseSettings(body string) (SettingsClaim, error) {
+	var c SettingsClaim
+	err := eachField(body, func(tag byte, v string) (err error) {
+		var n uint64
+		switch tag {
+		case tagMode:
+			n, err = fieldUint(v)
+			c.Mode = Mode(min(n, uint64(ModeDNSRR)))
+		case tagScheduler:
+			c.Scheduler, err = v, checkLabel(v)
+		case tagAffinity:
+			c.Affinity, err = fieldMillis(v)
+		case tagDrain:
+			c.Drain, err = fieldMillis(v)
+		case tagLamport:
+			c.Lamport, err = fieldUint(v)
+		}
+		return err
+	})
+	return c, err
+}
+
+func fieldMillis(v string) (time.Duration, error) {
+	n, err := fieldUint(v)
+	if err != nil || n > uint64(365*24*time.Hour/time.Millisecond) {
+		return 0, errBody
+	}
+	return time.Duration(n) * time.Millisecond, nil
+}
+
+const (
+	tagSubnet4 byte = iota + 1
+	tagSubnet6
+	tagNetBirth
+	tagRemoved
+	tagNetPinned
+	tagNetLamport
+)
+
+// AppendNetwork appends the record body of c; the network is the key.
+func AppendNetwork(b []byte, c NetworkClaim) []byte {
+	b = putPrefix(b, tagSubnet4, c.Subnet4)
+	b = putPrefix(b, tagSubnet6, c.Subnet6)
+	b = putUint(b, tagNetBirth, c.Birth)
+	if c.Removed {
+		b = putUint(b, tagRemoved, 1)
+	}
+	if c.Pinned {
+		b = putUint(b, tagNetPinned, 1)
+	}
+	return putUint(b, tagNetLamport, c.Lamport)
+}
+
+// ParseNetwork decodes the body of a network's definition.
+func ParseNetwork(name, body string) (NetworkClaim, error) {
+	c := NetworkClaim{NetworkDef: NetworkDef{Name: name}}
+	err := eachField(body, func(tag byte, v string) (err error) {
+		var n uint64
+		switch tag {
+		case tagSubnet4:
+			c.Subnet4, err = fieldPrefix(v)
+		case tagSubnet6:
+			c.Subnet6, err = fieldPrefix(v)
+		case tagNetBirth:
+			c.Birth, err = fieldUint(v)
+		case tagRemoved:
+			n, err = fieldUint(v)
+			c.Removed = n != 0
+		case tagNetPinned:
+			n, err = fieldUint(v)
+			c.Pinned = n != 0
+		case tagNetLamport:
+			c.Lamport, err = fieldUint(v)
+		}
+		return err
+	})
+	if err == nil {
+		err = c.NetworkDef.Validate()
+	}
+	return c, err
+}
+
+const (
+	tagBoot byte = iota + 1
+	tagAddr
+	tagVersion
+	tagLB
+	tagStamp
+)
+
+// AppendNode appends the record body of n.
+func AppendNode(b []byte, n NodeInfo) []byte {
+	b = putUint(b, tagBoot, n.Boot)
+	if n.Addr.IsValid() {
+		b = putField(b, tagAddr, append(n.Addr.Addr().AsSlice(), byte(n.Addr.Port()>>8), byte(n.Addr.Port()))...)
+	}
+	b = putString(b, tagVersion, n.Version)
+	return putString(b, tagLB, n.LB)
+}
+
+// ParseNode decodes the body of a node's record.
+func ParseNode(body string) (NodeInfo, error) {
+	var n NodeInfo
+	err := eachField(body, func(tag byte, v string) (err error) {
+		switch tag {
+		case tagBoot:
+			n.Boot, err = fieldUint(v)
+		case tagAddr:
+			if len(v) < 2 {
+				return errBody
+			}
+			var a netip.Addr
+			if a, err = fieldAddr(v[:len(v)-2]); err == nil {
+				n.Addr = netip.AddrPortFrom(a, uint16(v[len(v)-2])<<8|uint16(v[len(v)-1]))
+			}
+		case tagVersion:
+			n.Version = v
+		case tagLB:
+			n.LB = v
+		}
+		return err
+	})
+	return n, err
+}
+
+// AppendBeacon appends the body of a beacon: the owner's wall clock, for
+// measuring propagation only (S8).
+func AppendBeacon(b []byte, stamp time.Duration) []byte { return putUint(b, tagStamp, uint64(stamp)) }
+
+// ParseBeacon returns the owner's wall clock as time since the Unix epoch.
+func ParseBeacon(body string) (time.Duration, error) {
+	var stamp uint64
+	err := eachField(body, func(tag byte, v string) (err error) {
+		if tag == tagStamp {
+			stamp, err = fieldUint(v)
+		}
+		return err
+	})
+	return time.Duration(stamp), err
+}
+
+// checkBody reports whether the body of a known kind other than an endpoint is readable.
+func checkBody(r Record) (err error) {
+	switch r.Kind {
+	case KindVIP:
+		if err = CheckName(r.Key); err == nil {
+			_, err = ParseVIPClaim(r.Key, r.Body)
+		}
+	case KindSettings:
+		if err = CheckName(r.Key); err == nil {
+			_, err = ParseSettings(r.Body)
+		}
+	case KindNode:
+		_, err = ParseNode(r.Body)
+	case KindNetwork:
+		if err = CheckName(r.Key); err == nil {
+			_, err = ParseNetwork(r.Key, r.Body)
+		}
+	case KindMember:
+		err = CheckName(r.Key)
+	case KindBeacon:
+		_, err = ParseBeacon(r.Body)
+	}
+	return err
+}

@@ -1,0 +1,120 @@
+package state
+
+import (
+	"cmp"
+	"net/netip"
+)
+
+// NetworkDef is the definition of a network: its VIP pools and its birth. It
+// is carried verbatim by every participant (V6).
+type NetworkDef struct {
+	Name    string
+	Subnet4 netip.Prefix // IPv4 VIP pool; the zero Prefix: none
+	Subnet6 netip.Prefix // IPv6 VIP prefix, at most /64; the zero Prefix: none
+	Birth   uint64       // Lamport time of the creation
+}
+
+// The smallest pools that a network may have.
+const (
+	minPool4Bits = 29 // six usable addresses
+	maxPool4Bits = 8
+	minPool6Bits = 64 // V1: prefix ‖ H64
+)
+
+// Validate reports the first thing that is wrong with d, naming the field.
+func (d *NetworkDef) Validate() error {
+	if err := CheckName(d.Name); err != nil {
+		return err
+	}
+	if !d.Subnet4.IsValid() && !d.Subnet6.IsValid() {
+		return invalid("subnet: network %q needs a VIP pool; give --subnet CIDR or --subnet6 CIDR", d.Name)
+	}
+	if p := d.Subnet4; p.IsValid() {
+		switch {
+		case !p.Addr().Is4():
+			return invalid("subnet: %s is not an IPv4 prefix; IPv6 goes to --subnet6", p)
+		case p != p.Masked():
+			return invalid("subnet: %s has host bits set; did you mean %s?", p, p.Masked())
+		case p.Bits() > minPool4Bits:
+			return invalid("subnet: %s is too small a pool; use /%d or larger", p, minPool4Bits)
+		case p.Bits() < maxPool4Bits || !usable(p.Addr().Next(), true):
+			return invalid("subnet: %s is not a usable pool; use a private range such as 10.96.0.0/16", p)
+		}
+	}
+	if p := d.Subnet6; p.IsValid() {
+		switch {
+		case !p.Addr().Is6() || p.Addr().Is4In6():
+			return invalid("subnet6: %s is not an IPv6 prefix", p)
+		case p != p.Masked():
+			return invalid("subnet6: %s has host bits set; did you mean %s?", p, p.Masked())
+		case p.Bits() > minPool6Bits:
+			return invalid("subnet6: %s is too small a pool; use /%d or larger", p, minPool6Bits)
+		case !usable(p.Addr().Next(), true):
+			return invalid("subnet6: %s is not a usable pool; use a unique local prefix such as fd00:96::/64", p)
+		}
+	}
+	return nil
+}
+
+// Overlaps reports whether the pools of d and o share an address.
+func (d *NetworkDef) Overlaps(o *NetworkDef) bool {
+	return d.Subnet4.IsValid() && o.Subnet4.IsValid() && d.Subnet4.Overlaps(o.Subnet4) ||
+		d.Subnet6.IsValid() && o.Subnet6.IsValid() && d.Subnet6.Overlaps(o.Subnet6)
+}
+
+// Contains reports whether a is in one of the pools.
+func (d *NetworkDef) Contains(a netip.Addr) bool {
+	return d.Subnet4.IsValid() && d.Subnet4.Contains(a) || d.Subnet6.IsValid() && d.Subnet6.Contains(a)
+}
+
+// older orders definitions of one name: the oldest birth wins, then the
+// lower pool, so that every node picks the same (V6).
+func (d *NetworkDef) older(o *NetworkDef) int {
+	return cmp.Or(cmp.Compare(d.Birth, o.Birth), d.Subnet4.Addr().Compare(o.Subnet4.Addr()),
+		cmp.Compare(d.Subnet4.Bits(), o.Subnet4.Bits()), d.Subnet6.Addr().Compare(o.Subnet6.Addr()),
+		cmp.Compare(d.Subnet6.Bits(), o.Subnet6.Bits()))
+}
+
+// Networks resolves the carried definitions to the effective one per name and
+// the names for which different pools were claimed. It is a pure function of
+// the set of claims (V6): the oldest definition that was not removed wins.
+func Networks(claims []NetworkClaim) (effective map[string]NetworkDef, conflicts map[string][]NetworkDef) {
+	removed := map[string]uint64{} // name → births up to this are withdrawn
+	for _, c := range claims {
+		if c.Removed {
+			removed[c.Name] = max(removed[c.Name], c.Birth)
+		}
+	}
+	effective, conflicts = map[string]NetworkDef{}, map[string][]NetworkDef{}
+	for _, c := range claims {
+		if c.Removed || c.Birth <= removed[c.Name] {
+			continue
+		}
+		have, ok := effective[c.Name]
+		if ok && have.Subnet4 == c.Subnet4 && have.Subnet6 == c.Subnet6 {
+			effective[c.Name] = minDef(have, c.NetworkDef)
+			continue
+		}
+		if ok {
+			conflicts[c.Name] = append(conflicts[c.Name], maxDef(have, c.NetworkDef))
+			effective[c.Name] = minDef(have, c.NetworkDef)
+			continue
+		}
+		effective[c.Name] = c.NetworkDef
+	}
+	return effective, conflicts
+}
+
+func minDef(a, b NetworkDef) NetworkDef {
+	if a.older(&b) <= 0 {
+		return a
+	}
+	return b
+}
+
+func maxDef(a, b NetworkDef) NetworkDef {
+	if a.older(&b) > 0 {
+		return a
+	}
+	return b
+}

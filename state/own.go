@@ -1,0 +1,249 @@
+package state
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Change is one edit of this node's own stream.
+type Change struct {
+	Kind   Kind
+	Key    string
+	Group  string
+	Body   string
+	Delete bool
+}
+
+// Commit writes changes to this node's own stream, one version each, and
+// reports whether there was anything to write: a change that states what is
+// already stated costs nothing. On an error nothing was written (S1, S13).
+func (t *Table) Commit(changes []Change) (bool, error) {
+	s := t.own()
+	todo := changes[:0:0]
+	for _, c := range changes {
+		old := s.live[string([]byte{byte(c.Kind)})+c.Key]
+		if c.Delete && old == nil || !c.Delete && old != nil && old.Group() == c.Group && old.Body() == c.Body {
+			continue
+		}
+		todo = append(todo, c)
+	}
+	if err := t.admit(s, todo); err != nil || len(todo) == 0 {
+		return false, err
+	}
+	t.touch(s, func() {
+		for _, c := range todo {
+			s.head.Version++
+			r := Record{Kind: c.Kind, Key: c.Key, Version: s.head.Version, Deleted: c.Delete}
+			if !c.Delete {
+				r.Group, r.Body = c.Group, c.Body
+			}
+			t.put(s, r)
+		}
+		t.trim(s)
+	})
+	return true, nil
+}
+
+// admit checks changes against the limits, before anything is written.
+func (t *Table) admit(s *stream, changes []Change) error {
+	n, b := len(s.live), s.bytes
+	for _, c := range changes {
+		if len(c.Body) > MaxBody || len(c.Key) > MaxName || len(c.Group) > MaxName {
+			return invalid("record %q: %d bytes; at most %d in the body and %d in a name", c.Key, len(c.Body), MaxBody, MaxName)
+		}
+		if c.Delete {
+			n--
+			continue
+		}
+		r := Record{Kind: c.Kind, Key: c.Key, Group: c.Group, Body: c.Body}
+		if _, err := newEntry(s, r); err != nil {
+			return invalid("record %q: %w", c.Key, err)
+		}
+		n, b = n+1, b+len(c.Body)+len(c.Key)+len(c.Group)+17
+	}
+	if n > t.limits.Entries || b > t.limits.Bytes {
+		return fmt.Errorf("network %q: %w: at most %d records and %d bytes per node", t.network, ErrQuota, t.limits.Entries, t.limits.Bytes)
+	}
+	return nil
+}
+
+// trim keeps the tombstones few (S6): above the limit the older half goes.
+func (t *Table) trim(s *stream) {
+	if len(s.dead) > t.limits.Tombstones {
+		vs := s.tombstones()
+		s.raiseFloor(vs[len(vs)-t.limits.Tombstones/2-1])
+	}
+}
+
+// Forget raises the floor of this node's own stream over the tombstones up to
+// version v and reports whether that changed the head (S6: by age).
+func (t *Table) Forget(v uint64) bool {
+	s := t.streams[t.self]
+	if s == nil || !slices.ContainsFunc(s.tombstones(), func(d uint64) bool { return d <= v }) {
+		return false
+	}
+	t.touch(s, func() { s.raiseFloor(min(v, s.head.Version)) })
+	return true
+}
+
+// own returns this node's own stream, which lives from incarnation t.inc on.
+func (t *Table) own() *stream {
+	s := t.stream(t.self)
+	if s.head.Inc == 0 {
+		t.touch(s, func() { s.head.Inc = t.inc })
+		s.status = Alive
+	}
+	return s
+}
+
+// Reincarnate puts this node's own stream above an incarnation that the mesh
+// has seen of it (S7): the same content, no tombstones, a new life.
+func (t *Table) Reincarnate(inc uint64) {
+	t.inc = max(t.inc, inc)
+	s := t.streams[t.self]
+	if s == nil || s.head.Inc >= inc {
+		return
+	}
+	t.touch(s, func() {
+		s.raiseFloor(s.head.Version)
+		s.head.Inc = inc
+	})
+}
+
+// SelfAhead reports whether a head that a peer holds of this node's own stream
+// is one that this node did not write: ahead of it, or equal with other
+// content (S7).
+func (t *Table) SelfAhead(h Head) bool {
+	s := t.streams[t.self]
+	if s == nil {
+		return h.Inc >= t.inc
+	}
+	c := h.Compare(s.head)
+	return c > 0 || c == 0 && h.Sum != s.head.Sum
+}
+
+// Retire makes this node's own stream its last, empty snapshot (S9: a graceful
+// leave).
+func (t *Table) Retire() {
+	s := t.streams[t.self]
+	if s == nil {
+		return
+	}
+	t.touch(s, func() {
+		old := s.reset()
+		t.entries -= len(old)
+		for _, o := range old {
+			t.index.change(o, nil)
+		}
+		s.head.Version++
+		s.head.Floor = s.head.Version
+	})
+}
+
+// SetLiveness says what this node thinks of an owner and re-classes its
+// endpoints if that changed (S9).
+func (t *Table) SetLiveness(o NodeID, l Liveness) {
+	s := t.streams[o]
+	if s == nil || s.status == l {
+		return
+	}
+	s.status = l
+	for _, e := range s.live {
+		t.index.reclass(e)
+	}
+}
+
+// SetOffered says whether an owner's stream is in the digests: not after it
+// has been dead for D1 (S9).
+func (t *Table) SetOffered(o NodeID, offered bool) {
+	s := t.streams[o]
+	if s == nil || s.offered == offered {
+		return
+	}
+	if s.head.Inc > 0 {
+		b := s.hash & (fineBuckets - 1)
+		if offered {
+			t.fine[b] += s.head.hash(s.hash)
+		} else {
+			t.fine[b] -= s.head.hash(s.hash)
+		}
+	}
+	s.offered = offered
+}
+
+// Bury drops an owner's stream after D2 and remembers its head, so that no
+// peer can bring it back (S9). Exhume forgets that, when the owner itself is
+// heard of again.
+func (t *Table) Bury(o NodeID) {
+	s := t.streams[o]
+	if s == nil || o == t.self {
+		return
+	}
+	t.SetOffered(o, false)
+	old := s.reset()
+	t.entries -= len(old)
+	for _, e := range old {
+		t.index.change(e, nil)
+	}
+	delete(t.streams, o)
+	t.grave[o] = s.head
+}
+
+// Exhume forgets a buried head.
+func (t *Table) Exhume(o NodeID) { delete(t.grave, o) }
+
+// Graves returns the number of buried heads.
+func (t *Table) Graves() int { return len(t.grave) }
+
+// Publish makes all changes visible to readers and returns how long until what
+// was held back by the bounded rate of S14 is due; 0 if nothing was. now is
+// any monotonic time.
+func (t *Table) Publish(now time.Duration) time.Duration { return t.index.publish(now) }
+
+// SetSynced records that the first full exchange with a peer is done (R4).
+func (t *Table) SetSynced() { t.index.setSynced() }
+
+// SetDef installs the effective definition of the network (V6).
+func (t *Table) SetDef(d NetworkDef) { t.index.setDef(d) }
+
+// TakeClaims reports whether claims, settings or the definition changed since
+// the last call: whoever carries claims should look at them again (V2).
+func (t *Table) TakeClaims() bool {
+	c := t.index.claims
+	t.index.claims = false
+	return c
+}
+
+// Assignment returns what the claims give a service (V3).
+func (t *Table) Assignment(service string) Assignment { return t.index.vips.assign(service) }
+
+// AddressFree reports whether no other service claims the address, hidden
+// owners' claims included (V1).
+func (t *Table) AddressFree(service string) func(netip.Addr) bool {
+	return func(a netip.Addr) bool { return t.index.vips.free(a, service) }
+}
+
+// Settings returns the effective settings of a service and whether any node
+// states some (S8).
+func (t *Table) Settings(service string) (SettingsClaim, bool) {
+	s := t.index.svcs[service]
+	if s == nil || len(s.settings) == 0 {
+		return SettingsClaim{}, false
+	}
+	return s.effective(), true
+}
+
+// Own returns this node's own live entries of a kind, sorted by key.
+func (t *Table) Own(k Kind) []*Entry { return t.OwnerEntries(t.self, k) }
+
+// OwnerEntries returns an owner's live entries of a kind, sorted by key;
+// unreadable ones are left out.
+func (t *Table) OwnerEntries(o NodeID, k Kind) []*Entry {
+	s := t.streams[o]
+	if s == nil {
+		return nil
+	}
+	return slices.DeleteFunc(s.sorted(), func(e *Entry) bool { return e.Kind() != k || e.poison })
+}

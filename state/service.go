@@ -1,0 +1,138 @@
+package state
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Class says how an endpoint is served, from the owner's statements and the
+// local liveness of the owner (S9). Lower is better.
+type Class uint8
+
+// The classes, in the order of Service.Members.
+const (
+	Serving  Class = iota // owner alive, passing, not draining
+	Suspect               // owner suspected or preserved (S9, S12): only if nothing serves, or after what does
+	Draining              // no new connections
+	Unready               // starting or failing: not served
+	Hidden                // owner dead: not a member at all
+)
+
+// String returns the class's name in lower case.
+func (c Class) String() string {
+	return [...]string{"serving", "suspect", "draining", "unready", "hidden"}[min(c, Hidden)]
+}
+
+// Service is an immutable view of one service. A changed service is a new
+// Service, so a pointer that is still current is a valid cache key.
+type Service struct {
+	Network string
+	Name    string
+	Settings
+	VIP4, VIP6 netip.Addr   // the canonical VIP, or the zero Addr: none (dnsrr, exhausted pool, in re-probe)
+	OtherVIPs  []netip.Addr // further addresses of this service during a move (V5); program, do not answer
+	Ports      []Port       // declared by its live members, sorted by protocol and number, without repeats
+	Members    []*Entry     // sorted by class, then by id; hidden ones left out
+	Count      [Hidden]int  // members per class
+	Aliases    []string     // sorted
+	Conflict   string       // non-empty: what is wrong, for people (V6, V7)
+}
+
+// Settings are what a service's hosts agree on by Lamport time (S8).
+type Settings struct {
+	Mode      Mode
+	Scheduler string        // IPVS name; "" = rr
+	Affinity  time.Duration // client stickiness; 0 = none
+	Drain     time.Duration // how long connections may finish; 0 = the daemon's default
+}
+
+// Class returns the class of Members[i].
+func (s *Service) Class(i int) Class {
+	for c := Serving; c < Hidden; c++ {
+		if i -= s.Count[c]; i < 0 {
+			return c
+		}
+	}
+	return Hidden
+}
+
+// Serving returns the members to answer with: the serving ones first, then the
+// suspected ones (S9). The slice aliases s; do not change it.
+func (s *Service) Serving() (members []*Entry, preferred int) {
+	return s.Members[:s.Count[Serving]+s.Count[Suspect]], s.Count[Serving]
+}
+
+// Balanced returns the members that new connections go to: the serving ones,
+// or, if there is none, the suspected ones. The slice aliases s.
+func (s *Service) Balanced() []*Entry {
+	if n := s.Count[Serving]; n > 0 {
+		return s.Members[:n]
+	}
+	return s.Members[:s.Count[Suspect]]
+}
+
+// DrainingMembers returns the members that keep their connections but get no new ones.
+func (s *Service) DrainingMembers() []*Entry {
+	from := s.Count[Serving] + s.Count[Suspect]
+	return s.Members[from : from+s.Count[Draining]]
+}
+
+// MatchKind says what a name is.
+type MatchKind uint8
+
+// What a name can be, in order of precedence.
+const (
+	MatchNone     MatchKind = iota
+	MatchService            // Match.Service
+	MatchAlias              // Match.Service through an alias
+	MatchEndpoint           // Match.Endpoints: a task name, container name, host name or (short) id
+)
+
+// Match is what a name stands for in one network.
+type Match struct {
+	Kind      MatchKind
+	Service   *Service // of MatchService and MatchAlias; of MatchEndpoint where it has one
+	Endpoints []*Entry // of MatchEndpoint; not hidden, sorted by id
+	Shadowed  []string // other services that claim the same alias, for people
+}
+
+// IPMatch is what an address stands for in one network.
+type IPMatch struct {
+	Service  *Service // set if the address is a VIP of this service
+	Endpoint *Entry   // set if the address is a task's
+}
+
+// View reads one network. It is a handle onto the current state, not a
+// snapshot: each method returns immutable values of its moment. Safe for
+// concurrent use.
+type View interface {
+	// Network returns the network's name.
+	Network() string
+	// Def returns the effective definition of the network.
+	Def() NetworkDef
+	// Service returns the service of that lower-case name, or nil. It takes no
+	// lock and does not allocate.
+	Service(name string) *Service
+	// Lookup resolves one lower-case name without its network suffix, by the
+	// precedence of MatchKind.
+	Lookup(name string) Match
+	// ByIP says what an address is. The zero IPMatch means: not ours.
+	ByIP(a netip.Addr) IPMatch
+	// Services returns the services of the moment, sorted by name.
+	Services() []*Service
+	// Synced reports whether the network's first full exchange with a peer is
+	// done, or there was no peer to ask (R4).
+	Synced() bool
+	// Subscribe starts a subscription to the names of changed services.
+	Subscribe() *Subscription
+}
+
+// Source gives the views of the networks that this node takes part in. Safe
+// for concurrent use.
+type Source interface {
+	// View returns the view of a network, or nil.
+	View(network string) View
+	// Networks returns the networks of the moment, sorted, and a channel that
+	// is closed when the set is stale.
+	Networks() (names []string, stale <-chan struct{})
+}

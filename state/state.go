@@ -1,0 +1,286 @@
+// Package state is the replicated per-network table of meshd and the views
+// derived from it. It is pure: no I/O, no clock, no log, no goroutine. Time,
+// where a rule needs it, is passed in by the caller.
+//
+// The writing side (Table, Store) belongs to one goroutine. The reading side
+// (View, Service, Entry) is safe for concurrent use and lock-free for the
+// lookups that DNS needs. Rules S1–S15 and V1–V7 of docs/DESIGN.md.
+package state
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// NodeID is the unique, persistent name of a node.
+type NodeID string
+
+// Mode says how a service name is answered.
+type Mode uint8
+
+// The modes of a service. ModeVIP is the default.
+const (
+	ModeVIP   Mode = iota // the name answers with the service's stable virtual IP
+	ModeDNSRR             // the name answers with the addresses of the tasks
+)
+
+// String returns "vip" or "dnsrr".
+func (m Mode) String() string {
+	if m == ModeDNSRR {
+		return "dnsrr"
+	}
+	return "vip"
+}
+
+// ParseMode reads "vip" or "dnsrr"; the empty string is ModeVIP.
+func ParseMode(s string) (Mode, error) {
+	switch s {
+	case "", "vip":
+		return ModeVIP, nil
+	case "dnsrr":
+		return ModeDNSRR, nil
+	}
+	return 0, fmt.Errorf("mode %q: use vip or dnsrr", s)
+}
+
+// Proto is an IP protocol number of a declared port.
+type Proto uint8
+
+// The protocols that a port can have.
+const (
+	TCP Proto = 6
+	UDP Proto = 17
+)
+
+// String returns "tcp" or "udp".
+func (p Proto) String() string {
+	if p == UDP {
+		return "udp"
+	}
+	return "tcp"
+}
+
+// Port is a declared port of an endpoint. The service's VIP listens on the
+// same number. Name may be empty; it is the SRV label (_name._proto).
+type Port struct {
+	Name   string
+	Number uint16
+	Proto  Proto
+}
+
+// String formats p as [NAME:]PORT/PROTO, the form that ParsePort reads.
+func (p Port) String() string {
+	s := fmt.Sprintf("%d/%s", p.Number, p.Proto)
+	if p.Name != "" {
+		s = p.Name + ":" + s
+	}
+	return s
+}
+
+// ParsePort reads [NAME:]PORT[/tcp|udp]. The error names what is wrong.
+func ParsePort(s string) (Port, error) {
+	p := Port{Proto: TCP}
+	rest := s
+	if name, after, ok := strings.Cut(rest, ":"); ok {
+		p.Name, rest = strings.ToLower(name), after
+		if err := checkLabel(p.Name); err != nil {
+			return Port{}, fmt.Errorf("port %q: name: %w", s, err)
+		}
+	}
+	num, proto, hasProto := strings.Cut(rest, "/")
+	if hasProto {
+		switch strings.ToLower(proto) {
+		case "tcp":
+		case "udp":
+			p.Proto = UDP
+		default:
+			return Port{}, fmt.Errorf("port %q: protocol %q: use tcp or udp", s, proto)
+		}
+	}
+	n := 0
+	for _, c := range num {
+		if c < '0' || c > '9' || n > 65535 {
+			return Port{}, fmt.Errorf("port %q: %q is not a number from 1 to 65535", s, num)
+		}
+		n = n*10 + int(c-'0')
+	}
+	if num == "" || n < 1 || n > 65535 {
+		return Port{}, fmt.Errorf("port %q: %q is not a number from 1 to 65535", s, num)
+	}
+	p.Number = uint16(n)
+	return p, nil
+}
+
+// Health is the owner's judgement of an endpoint.
+type Health uint8
+
+// The health of an endpoint. Only HealthPassing endpoints are served.
+const (
+	HealthPassing  Health = iota // serve it
+	HealthStarting               // not yet checked: do not serve
+	HealthFailing                // checked and failed: do not serve
+)
+
+// String returns "passing", "starting" or "failing".
+func (h Health) String() string {
+	switch h {
+	case HealthPassing:
+		return "passing"
+	case HealthStarting:
+		return "starting"
+	}
+	return "failing"
+}
+
+// Endpoint is one task as its owner states it: the decoded form, for writers
+// and for people. Readers on a hot path use Entry.
+type Endpoint struct {
+	ID       string // unique in the network; chosen by the owner or the user
+	Service  string
+	Slot     uint32 // 0 = none
+	Name     string // container name; empty = "<service>.<slot>.<id>"
+	Hostname string
+	Aliases  []string // extra names of the service
+	IP4, IP6 netip.Addr
+	Ports    []Port
+	Weight   uint16 // relative share of new connections, 1..65535; 0 is read as 1
+	Health   Health
+	Draining bool   // no new connections; existing ones may finish
+	Owner    NodeID // filled on reading; not part of the record
+}
+
+// TaskName returns the name under which this very task resolves:
+// "<service>.<slot>.<id>", or "<service>.<id>" without a slot.
+func (e *Endpoint) TaskName() string {
+	if e.Slot == 0 {
+		return e.Service + "." + e.ID
+	}
+	return fmt.Sprintf("%s.%d.%s", e.Service, e.Slot, e.ID)
+}
+
+// Limits of names and counts in one endpoint (S13, G7).
+const (
+	MaxLabel   = 63  // RFC 1035 §2.3.4
+	MaxName    = 253 // RFC 1035 §2.3.4, presentation form
+	MaxAliases = 32
+	MaxPorts   = 64
+)
+
+// ErrInvalid is wrapped by every error about bad input to this package.
+var ErrInvalid = errors.New("invalid")
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrInvalid, fmt.Errorf(format, args...))
+}
+
+// checkLabel checks one DNS label in lower case.
+func checkLabel(s string) error {
+	if s == "" {
+		return errors.New("empty label; use letters, digits, '-' and '_'")
+	}
+	if len(s) > MaxLabel {
+		return fmt.Errorf("%q is longer than %d characters", s, MaxLabel)
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && (c != '-' || i == 0 || i == len(s)-1) {
+			return fmt.Errorf("%q has the character %q at %d; use letters, digits, '_' and inner '-'", s, c, i)
+		}
+	}
+	return nil
+}
+
+// CheckName reports whether s may name a network or a service: one DNS label
+// in lower case that is not reserved.
+func CheckName(s string) error {
+	if err := checkLabel(s); err != nil {
+		return invalid("name: %w", err)
+	}
+	if s == "tasks" || s == "nearest" {
+		return invalid("name: %q is reserved (tasks.<service>, nearest.<service>)", s)
+	}
+	return nil
+}
+
+// CheckDotted reports whether s may be an alias, host name or container name:
+// dot-separated labels in lower case.
+func CheckDotted(s string) error {
+	if len(s) > MaxName {
+		return invalid("name: %d characters, at most %d", len(s), MaxName)
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if err := checkLabel(label); err != nil {
+			return invalid("name: %w", err)
+		}
+	}
+	if strings.HasPrefix(s, "tasks.") || strings.HasPrefix(s, "nearest.") {
+		return invalid("name: %q starts with a reserved label (tasks, nearest)", s)
+	}
+	return nil
+}
+
+// Normalize lower-cases the names of e and sets defaults, in place.
+func (e *Endpoint) Normalize() {
+	e.Service, e.Name, e.Hostname = strings.ToLower(e.Service), strings.ToLower(e.Name), strings.ToLower(e.Hostname)
+	e.ID = strings.ToLower(e.ID)
+	for i := range e.Aliases {
+		e.Aliases[i] = strings.ToLower(e.Aliases[i])
+	}
+	if e.Weight == 0 {
+		e.Weight = 1
+	}
+}
+
+// Validate reports the first thing that is wrong with e, naming the field.
+func (e *Endpoint) Validate() error {
+	if err := checkLabel(e.ID); err != nil {
+		return invalid("id: %w", err)
+	}
+	if err := CheckName(e.Service); err != nil {
+		return fmt.Errorf("service: %w", err)
+	}
+	for _, f := range []struct{ field, value string }{{"name", e.Name}, {"hostname", e.Hostname}} {
+		if f.value == "" {
+			continue
+		}
+		if err := CheckDotted(f.value); err != nil {
+			return fmt.Errorf("%s: %w", f.field, err)
+		}
+	}
+	if len(e.Aliases) > MaxAliases {
+		return invalid("aliases: %d, at most %d", len(e.Aliases), MaxAliases)
+	}
+	for _, a := range e.Aliases {
+		if err := CheckDotted(a); err != nil {
+			return fmt.Errorf("alias: %w", err)
+		}
+	}
+	if len(e.Ports) > MaxPorts {
+		return invalid("ports: %d, at most %d", len(e.Ports), MaxPorts)
+	}
+	return e.validateAddrs()
+}
+
+func (e *Endpoint) validateAddrs() error {
+	for _, p := range e.Ports {
+		if p.Number == 0 || (p.Proto != TCP && p.Proto != UDP) {
+			return invalid("port %s: use a number from 1 to 65535 with tcp or udp", p)
+		}
+	}
+	if !e.IP4.IsValid() && !e.IP6.IsValid() {
+		return invalid("ip: an endpoint needs an IPv4 or IPv6 address")
+	}
+	if e.IP4.IsValid() && !usable(e.IP4, e.IP4.Is4()) {
+		return invalid("ip: %s is not a usable IPv4 unicast address", e.IP4)
+	}
+	if e.IP6.IsValid() && !usable(e.IP6, e.IP6.Is6() && !e.IP6.Is4In6()) {
+		return invalid("ip: %s is not a usable IPv6 unicast address", e.IP6)
+	}
+	return nil
+}
+
+func usable(a netip.Addr, family bool) bool {
+	return family && a.Zone() == "" && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLinkLocalUnicast()
+}

@@ -1,0 +1,278 @@
+package state
+
+import (
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// Clock is Lamport time: it orders claims and settings (S8). A store calls it
+// from the goroutine that owns the store.
+type Clock interface {
+	// Tick advances the clock and returns the new time.
+	Tick() uint64
+	// Witness moves the clock past a time seen in a peer's statement.
+	Witness(t uint64)
+}
+
+// Store holds the tables of one node: the global scope and the networks that
+// the node takes part in (G6). It belongs to one goroutine, but for the
+// methods of Source.
+type Store struct {
+	self   NodeID
+	inc    uint64
+	limits Limits
+	clock  Clock
+	global *Table
+	tables map[string]*Table
+	live   map[NodeID]Liveness
+
+	members  map[string]map[NodeID]struct{} // network → participants (G6)
+	sorted   map[string][]NodeID            // cache of members
+	nodes    map[NodeID]NodeInfo
+	defs     map[string]NetworkDef // effective
+	disputes map[string][]NetworkDef
+	redefine bool // a KindNetwork record changed
+
+	readers atomic.Pointer[readers]
+}
+
+// readers is what Source shows of a store.
+type readers struct {
+	names []string
+	views map[string]View
+	defs  map[string]NetworkDef
+	stale chan struct{}
+}
+
+// NewStore returns the empty store of a node that lives its incarnation inc.
+func NewStore(self NodeID, inc uint64, limits Limits, clock Clock) *Store {
+	s := &Store{
+		self: self, inc: inc, limits: limits, clock: clock,
+		tables: map[string]*Table{}, live: map[NodeID]Liveness{self: Alive},
+		members: map[string]map[NodeID]struct{}{}, sorted: map[string][]NodeID{},
+		nodes: map[NodeID]NodeInfo{}, defs: map[string]NetworkDef{}, disputes: map[string][]NetworkDef{},
+	}
+	s.global = newTable("", self, inc, limits, clock)
+	s.global.index.globals = s.globalChanged
+	s.readers.Store(&readers{stale: make(chan struct{})})
+	return s
+}
+
+// Self returns the node's own name.
+func (s *Store) Self() NodeID { return s.self }
+
+// Incarnation returns the node's highest incarnation in this life.
+func (s *Store) Incarnation() uint64 { return s.inc }
+
+// Clock returns the Lamport clock of the store.
+func (s *Store) Clock() Clock { return s.clock }
+
+// Global returns the table of the global scope.
+func (s *Store) Global() *Table { return s.global }
+
+// Table returns the table of a network that the node takes part in, or nil;
+// "" is the global scope.
+func (s *Store) Table(network string) *Table {
+	if network == "" {
+		return s.global
+	}
+	return s.tables[network]
+}
+
+// Tables returns the tables, the global scope first, then by name.
+func (s *Store) Tables() []*Table {
+	ts := []*Table{s.global}
+	for _, n := range slices.Sorted(maps.Keys(s.tables)) {
+		ts = append(ts, s.tables[n])
+	}
+	return ts
+}
+
+// Join makes the node carry a network's table and returns it.
+func (s *Store) Join(network string) *Table {
+	if t := s.tables[network]; t != nil {
+		return t
+	}
+	t := newTable(network, s.self, s.inc, s.limits, s.clock)
+	if d, ok := s.defs[network]; ok {
+		t.SetDef(d)
+	}
+	s.tables[network] = t
+	s.publishNames()
+	return t
+}
+
+// Part drops the table of a network that the node no longer takes part in.
+func (s *Store) Part(network string) {
+	if s.tables[network] != nil {
+		delete(s.tables, network)
+		s.publishNames()
+	}
+}
+
+// Reincarnate puts the node's streams above an incarnation seen in the mesh (S7).
+func (s *Store) Reincarnate(inc uint64) {
+	s.inc = max(s.inc, inc)
+	for _, t := range s.Tables() {
+		t.Reincarnate(s.inc)
+	}
+}
+
+// SetYielded says whether another live node with our name came first: then our
+// own streams are replicas of its (S7).
+func (s *Store) SetYielded(y bool) {
+	for _, t := range s.Tables() {
+		t.yielded = y
+	}
+}
+
+// SetLiveness records what this node thinks of an owner, in every table (S9).
+func (s *Store) SetLiveness(o NodeID, l Liveness) {
+	s.live[o] = l
+	for _, t := range s.Tables() {
+		t.SetLiveness(o, l)
+	}
+}
+
+// Liveness returns what this node thinks of an owner; Dead for unknown ones.
+func (s *Store) Liveness(o NodeID) Liveness { return s.live[o] }
+
+// Forget drops what is known of an owner's liveness.
+func (s *Store) Forget(o NodeID) { delete(s.live, o) }
+
+// Apply merges a delta into the table of its network. A network that the node
+// does not take part in is Ignored.
+func (s *Store) Apply(d *Delta) (Result, error) {
+	t := s.Table(d.Network)
+	if t == nil {
+		return Ignored, nil
+	}
+	known := t.streams[d.Owner] != nil
+	r, err := t.Apply(d)
+	if !known && t.streams[d.Owner] != nil {
+		t.SetLiveness(d.Owner, s.live[d.Owner])
+	}
+	return r, err
+}
+
+// globalChanged keeps the digest of the global scope: who takes part where.
+func (s *Store) globalChanged(e *Entry) {
+	switch e.Kind() {
+	case KindMember:
+		delete(s.sorted, e.Key())
+		if !e.listed {
+			delete(s.members[e.Key()], e.Owner())
+			return
+		}
+		if s.members[e.Key()] == nil {
+			s.members[e.Key()] = map[NodeID]struct{}{}
+		}
+		s.members[e.Key()][e.Owner()] = struct{}{}
+	case KindNetwork:
+		s.redefine = true
+		if e.listed {
+			c, _ := ParseNetwork(e.Key(), e.Body())
+			s.clock.Witness(max(c.Birth, c.Lamport))
+		}
+	case KindNode:
+		if !e.listed {
+			delete(s.nodes, e.Owner())
+			return
+		}
+		n, _ := ParseNode(e.Body())
+		s.nodes[e.Owner()] = n
+	}
+}
+
+// Participants returns the nodes that said they take part in a network, sorted,
+// whatever their liveness. The slice is the store's; do not change it.
+func (s *Store) Participants(network string) []NodeID {
+	ps, ok := s.sorted[network]
+	if !ok {
+		ps = slices.Sorted(maps.Keys(s.members[network]))
+		s.sorted[network] = ps
+	}
+	return ps
+}
+
+// Node returns what a node says about itself.
+func (s *Store) Node(o NodeID) (NodeInfo, bool) {
+	n, ok := s.nodes[o]
+	return n, ok
+}
+
+// NetworkClaims returns the carried definitions with their carriers.
+func (s *Store) NetworkClaims() map[NodeID][]NetworkClaim {
+	cs := map[NodeID][]NetworkClaim{}
+	for o := range s.global.streams {
+		for _, e := range s.global.OwnerEntries(o, KindNetwork) {
+			c, _ := ParseNetwork(e.Key(), e.Body())
+			cs[o] = append(cs[o], c)
+		}
+	}
+	return cs
+}
+
+// Defs returns the effective network definitions. The map is the store's.
+func (s *Store) Defs() map[string]NetworkDef { s.refreshDefs(); return s.defs }
+
+// Disputes returns, per network, the definitions that lost against another one
+// of the same name (V6). The map is the store's.
+func (s *Store) Disputes() map[string][]NetworkDef { s.refreshDefs(); return s.disputes }
+
+func (s *Store) refreshDefs() {
+	if !s.redefine {
+		return
+	}
+	s.redefine = false
+	var all []NetworkClaim
+	for _, cs := range s.NetworkClaims() {
+		all = append(all, cs...)
+	}
+	s.defs, s.disputes = Networks(all)
+	for n, t := range s.tables {
+		d, ok := s.defs[n]
+		if !ok {
+			d = NetworkDef{Name: n}
+		}
+		t.SetDef(d)
+	}
+	s.publishNames()
+}
+
+// Publish makes all changes visible to readers. It returns how long until what
+// the bounded rate of S14 held back is due, 0 if nothing was.
+func (s *Store) Publish(now time.Duration) (again time.Duration) {
+	s.refreshDefs()
+	for _, t := range s.tables {
+		if w := t.Publish(now); w > 0 && (again == 0 || w < again) {
+			again = w
+		}
+	}
+	return again
+}
+
+func (s *Store) publishNames() {
+	r := &readers{names: slices.Sorted(maps.Keys(s.tables)), views: map[string]View{}, defs: maps.Clone(s.defs), stale: make(chan struct{})}
+	for n, t := range s.tables {
+		r.views[n] = t.View()
+	}
+	close(s.readers.Swap(r).stale)
+}
+
+// View implements Source.
+func (s *Store) View(network string) View {
+	v, ok := s.readers.Load().views[network]
+	if !ok {
+		return nil
+	}
+	return v
+}
+
+// Networks implements Source.
+func (s *Store) Networks() (names []string, stale <-chan struct{}) {
+	r := s.readers.Load()
+	return r.names, r.stale
+}

@@ -1,0 +1,179 @@
+package state
+
+import (
+	"slices"
+	"strings"
+)
+
+// stream is everything one owner says in one network, in version order (S2,
+// S3). It belongs to the table's goroutine.
+type stream struct {
+	owner   NodeID
+	hash    uint64 // of the owner's name
+	head    Head
+	live    map[string]*Entry // by Entry.mapKey
+	dead    map[string]*Entry // tombstones in (Floor, Version]
+	log     []*Entry          // live and dead by version; superseded ones are marked gone
+	gone    int               // how many of log are gone
+	bytes   int               // sum of size over live and dead
+	stage   *stage            // an incomplete delta, or nil
+	status  Liveness
+	offered bool // in digests: not past D1 (S9)
+	resync  bool // content is known to differ: take the next snapshot even at an equal head
+}
+
+// stage holds a chunked delta until it is complete (S4).
+type stage struct {
+	first   Delta // the first chunk, without records: From, Inc, Snapshot
+	upto    uint64
+	records []Record
+	bytes   int
+}
+
+func newStream(owner NodeID) *stream {
+	return &stream{owner: owner, hash: ownerHash(owner), live: map[string]*Entry{}, dead: map[string]*Entry{}, offered: true}
+}
+
+// put makes e current and returns the live entry that it replaces, or nil.
+func (s *stream) put(e *Entry) (old *Entry) {
+	k := e.mapKey()
+	if old = s.live[k]; old != nil {
+		s.drop(s.live, old)
+		s.head.Sum -= old.sum()
+	} else if t := s.dead[k]; t != nil {
+		s.drop(s.dead, t)
+	}
+	if e.deleted {
+		s.dead[k] = e
+	} else {
+		s.live[k] = e
+		s.head.Sum += e.sum()
+	}
+	s.bytes += e.size()
+	s.append(e)
+	return old
+}
+
+func (s *stream) drop(m map[string]*Entry, e *Entry) {
+	delete(m, e.mapKey())
+	e.gone = true
+	s.gone++
+	s.bytes -= e.size()
+}
+
+// append adds e to the log. Entries come in version order but for a late chunk
+// of the same delta, which is sorted in.
+func (s *stream) append(e *Entry) {
+	if s.gone > len(s.log)/2 && s.gone > 16 {
+		s.log = slices.DeleteFunc(s.log, func(e *Entry) bool { return e.gone })
+		s.gone = 0
+	}
+	if n := len(s.log); n > 0 && s.log[n-1].version > e.version {
+		i := s.search(e.version)
+		s.log = slices.Insert(s.log, i, e)
+		return
+	}
+	s.log = append(s.log, e)
+}
+
+// search returns the index of the first log entry with a version above v.
+func (s *stream) search(v uint64) int {
+	i, _ := slices.BinarySearchFunc(s.log, v, func(e *Entry, v uint64) int {
+		if e.version <= v {
+			return -1
+		}
+		return 1
+	})
+	return i
+}
+
+// raiseFloor forgets the tombstones up to floor (S6).
+func (s *stream) raiseFloor(floor uint64) {
+	if floor <= s.head.Floor {
+		return
+	}
+	s.head.Floor = floor
+	for _, e := range s.dead {
+		if e.version <= floor {
+			s.drop(s.dead, e)
+		}
+	}
+}
+
+// tombstones returns the versions of the tombstones in order.
+func (s *stream) tombstones() []uint64 {
+	vs := make([]uint64, 0, len(s.dead))
+	for _, e := range s.dead {
+		vs = append(vs, e.version)
+	}
+	slices.Sort(vs)
+	return vs
+}
+
+// Want names what a replica of one stream has, so that a peer can tell what it
+// lacks: the records after version After of incarnation Inc. From and Snapshot
+// differ from After and false when a chunked delta is resumed.
+type Want struct {
+	Owner    NodeID
+	Inc      uint64
+	From     uint64
+	After    uint64
+	Snapshot bool
+}
+
+// want returns what to ask for to move this replica forward.
+func (s *stream) want() Want {
+	if st := s.stage; st != nil {
+		return Want{Owner: s.owner, Inc: st.first.Inc, From: st.first.From, After: st.upto, Snapshot: st.first.Snapshot}
+	}
+	if s.resync {
+		return Want{Owner: s.owner}
+	}
+	return Want{Owner: s.owner, Inc: s.head.Inc, From: s.head.Version, After: s.head.Version}
+}
+
+// delta builds the next chunk for a replica that wants w, of at most budget
+// bytes of records but at least one record: from w.After on if the tombstones
+// since are still known (S5), else a snapshot from the start (S4).
+func (s *stream) delta(network string, w Want, budget int) *Delta {
+	d := &Delta{
+		Network: network, Owner: s.owner, Inc: s.head.Inc, From: w.From, To: s.head.Version,
+		Floor: s.head.Floor, Sum: s.head.Sum, Snapshot: w.Snapshot, After: w.After, Upto: s.head.Version,
+	}
+	if !Servable(s.head, w.Inc, w.After) || w.From > w.After {
+		d.Snapshot, d.From, d.After = true, 0, 0
+	}
+	for _, e := range s.log[s.search(d.After):] {
+		if e.gone {
+			continue
+		}
+		if budget -= e.size(); budget < 0 && len(d.Records) > 0 {
+			d.Upto = d.Records[len(d.Records)-1].Version
+			break
+		}
+		d.Records = append(d.Records, e.record())
+	}
+	return d
+}
+
+// reset empties the stream and returns what was live, for the view to forget.
+func (s *stream) reset() []*Entry {
+	old := make([]*Entry, 0, len(s.live))
+	for _, e := range s.live {
+		e.gone = true
+		old = append(old, e)
+	}
+	s.live, s.dead, s.log, s.gone, s.bytes = map[string]*Entry{}, map[string]*Entry{}, nil, 0, 0
+	s.head.Sum = 0
+	return old
+}
+
+// sorted returns the live entries by kind and key.
+func (s *stream) sorted() []*Entry {
+	es := make([]*Entry, 0, len(s.live))
+	for _, e := range s.live {
+		es = append(es, e)
+	}
+	slices.SortFunc(es, func(a, b *Entry) int { return strings.Compare(a.mapKey(), b.mapKey()) })
+	return es
+}

@@ -1,0 +1,200 @@
+package state
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// ErrExhausted is returned by Allocate when every address of the pool is
+// claimed: the service is answered like dnsrr (V7).
+var ErrExhausted = errors.New("VIP pool exhausted")
+
+// vipHash is H(network, service, i) of V1.
+func vipHash(network, service string, i uint64) uint64 {
+	b := make([]byte, 0, len(network)+len(service)+10)
+	b = append(append(append(b, network...), 0), service...)
+	b = binary.BigEndian.AppendUint64(b, i)
+	return mix64(xxhash.Sum64(b))
+}
+
+// VIP6 returns the IPv6 VIP of a service: prefix ‖ H64 (V1). It needs no claim
+// and never moves. The zero Addr if the network has no IPv6 pool.
+func VIP6(d *NetworkDef, service string) netip.Addr {
+	if !d.Subnet6.IsValid() {
+		return netip.Addr{}
+	}
+	a := d.Subnet6.Addr().As16()
+	binary.BigEndian.PutUint64(a[8:], vipHash(d.Name, service, 0))
+	return netip.AddrFrom16(a)
+}
+
+// lowBand is how many of a pool's lowest addresses are for pinned VIPs only:
+// min(max(16, size/16), 256) as in KEP-3070, none in a pool under 64.
+func lowBand(size uint64) uint64 {
+	if size < 64 {
+		return 1 // the network address
+	}
+	return min(max(16, size/16), 256)
+}
+
+// probe4 returns the i-th candidate of a service in an IPv4 pool.
+func probe4(d *NetworkDef, service string, i uint64) netip.Addr {
+	size := uint64(1) << (32 - d.Subnet4.Bits())
+	low := lowBand(size)
+	n := size - low - 1 // without the broadcast address
+	base := d.Subnet4.Addr().As4()
+	at := binary.BigEndian.Uint32(base[:]) + uint32(low+vipHash(d.Name, service, i)%n)
+	return netip.AddrFrom4([4]byte{byte(at >> 24), byte(at >> 16), byte(at >> 8), byte(at)})
+}
+
+// probes is how many hashed candidates are tried before every address is.
+const probes = 64
+
+// Allocate returns the first candidate of V1 for which free is true. The error
+// is ErrExhausted if no address of the pool is free.
+func Allocate(d *NetworkDef, service string, free func(netip.Addr) bool) (netip.Addr, error) {
+	for i := range uint64(probes) {
+		if a := probe4(d, service, i); free(a) {
+			return a, nil
+		}
+	}
+	size := uint64(1) << (32 - d.Subnet4.Bits())
+	n := size - lowBand(size) - 1
+	first := d.Subnet4.Addr()
+	for range lowBand(size) {
+		first = first.Next()
+	}
+	for a := first; n > 0; n, a = n-1, a.Next() {
+		if free(a) {
+			return a, nil
+		}
+	}
+	return netip.Addr{}, ErrExhausted
+}
+
+// better orders claims on one address by V3: pinned, then the oldest birth,
+// then the lowest hash of the service, then its name.
+func (c *VIPClaim) better(o *VIPClaim, network string) int {
+	pin := func(c *VIPClaim) int {
+		if c.Pinned {
+			return 0
+		}
+		return 1
+	}
+	return cmp.Or(cmp.Compare(pin(c), pin(o)), cmp.Compare(c.Birth, o.Birth),
+		cmp.Compare(vipHash(network, c.Service, 0), vipHash(network, o.Service, 0)),
+		cmp.Compare(c.Service, o.Service), c.VIP4.Compare(o.VIP4), c.VIP6.Compare(o.VIP6))
+}
+
+// Assignment is what the claims give a service.
+type Assignment struct {
+	Canonical VIPClaim   // the zero claim: none
+	Others    []VIPClaim // further claims that lose no address (V5)
+	Losing    []VIPClaim // claims whose address another service holds, or outside the pool
+}
+
+// vipTable resolves claims to addresses (V3). It belongs to the table's goroutine.
+type vipTable struct {
+	def    NetworkDef
+	count  map[VIPClaim]int // carriers per distinct claim
+	byAddr map[netip.Addr][]VIPClaim
+	bySvc  map[string][]VIPClaim
+}
+
+func newVIPTable(def NetworkDef) *vipTable {
+	return &vipTable{def: def, count: map[VIPClaim]int{}, byAddr: map[netip.Addr][]VIPClaim{}, bySvc: map[string][]VIPClaim{}}
+}
+
+// add counts one more carrier of c and calls changed for the services whose
+// assignment may differ now. remove is its inverse.
+func (v *vipTable) add(c VIPClaim, changed func(service string)) {
+	if v.count[c]++; v.count[c] > 1 {
+		return
+	}
+	v.bySvc[c.Service] = append(v.bySvc[c.Service], c)
+	if c.VIP4.IsValid() {
+		v.byAddr[c.VIP4] = append(v.byAddr[c.VIP4], c)
+	}
+	v.affected(c, changed)
+}
+
+func (v *vipTable) remove(c VIPClaim, changed func(service string)) {
+	if v.count[c]--; v.count[c] > 0 {
+		return
+	}
+	delete(v.count, c)
+	without := func(cs []VIPClaim) []VIPClaim { return slices.DeleteFunc(cs, func(o VIPClaim) bool { return o == c }) }
+	if v.bySvc[c.Service] = without(v.bySvc[c.Service]); len(v.bySvc[c.Service]) == 0 {
+		delete(v.bySvc, c.Service)
+	}
+	if c.VIP4.IsValid() {
+		if v.byAddr[c.VIP4] = without(v.byAddr[c.VIP4]); len(v.byAddr[c.VIP4]) == 0 {
+			delete(v.byAddr, c.VIP4)
+		}
+	}
+	v.affected(c, changed)
+}
+
+func (v *vipTable) affected(c VIPClaim, changed func(service string)) {
+	changed(c.Service)
+	for _, o := range v.byAddr[c.VIP4] {
+		if o.Service != c.Service {
+			changed(o.Service)
+		}
+	}
+}
+
+// holder returns the claim that wins an IPv4 address, or nil.
+func (v *vipTable) holder(a netip.Addr) *VIPClaim {
+	var best *VIPClaim
+	cs := v.byAddr[a]
+	for i := range cs {
+		if best == nil || cs[i].better(best, v.def.Name) < 0 {
+			best = &cs[i]
+		}
+	}
+	return best
+}
+
+// assign returns what the claims give a service: a pure function of the claims.
+func (v *vipTable) assign(service string) Assignment {
+	var a Assignment
+	cs := slices.Clone(v.bySvc[service])
+	slices.SortFunc(cs, func(x, y VIPClaim) int { return x.better(&y, v.def.Name) })
+	for _, c := range cs {
+		switch {
+		case !v.inPool(c), c.VIP4.IsValid() && v.holder(c.VIP4).Service != service:
+			a.Losing = append(a.Losing, c)
+		case a.Canonical.Service == "":
+			a.Canonical = c
+		default:
+			a.Others = append(a.Others, c)
+		}
+	}
+	return a
+}
+
+func (v *vipTable) inPool(c VIPClaim) bool {
+	if c.VIP4.IsValid() && (!v.def.Subnet4.IsValid() || !v.def.Subnet4.Contains(c.VIP4)) {
+		return false
+	}
+	if c.VIP6.IsValid() && (!v.def.Subnet6.IsValid() || !v.def.Subnet6.Contains(c.VIP6)) {
+		return false
+	}
+	return c.VIP4.IsValid() || c.VIP6.IsValid()
+}
+
+// free reports whether no other service than the given one claims a.
+func (v *vipTable) free(a netip.Addr, service string) bool {
+	for _, c := range v.byAddr[a] {
+		if c.Service != service {
+			return false
+		}
+	}
+	return true
+}
