@@ -1,0 +1,208 @@
+package resolver
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"meshd/state"
+)
+
+// maxExtra bounds the additional records of an SRV answer.
+const maxExtra = 64
+
+// emit answers a name that was found.
+func (a *answering) emit(t target) {
+	a.describe(t)
+	switch t.form {
+	case formEmpty:
+		a.exists(nil)
+	case formEndpoints:
+		a.exists(a.addresses(a.shuffle(slices.Clone(t.endpoints))))
+	case formSRV:
+		a.emitSRV(t)
+	case formService:
+		if a.vipAnswers(t.service) {
+			a.exists(append(a.addrRRs(t.service.VIP4), a.addrRRs(t.service.VIP6)...))
+			return
+		}
+		a.emitTasks(t)
+	default:
+		a.emitTasks(t)
+	}
+}
+
+// vipAnswers reports whether the service's name answers with its VIP (R5, V7).
+func (a *answering) vipAnswers(s *state.Service) bool {
+	return s.Mode == state.ModeVIP && (s.VIP4.IsValid() || s.VIP6.IsValid()) &&
+		(a.VIPsUsable == nil || a.VIPsUsable())
+}
+
+// emitTasks answers with the addresses of the tasks. A service with none is
+// NXDOMAIN, as some clients cache NODATA for an hour (R4).
+func (a *answering) emitTasks(t target) {
+	members := a.members(t)
+	if len(members) == 0 {
+		a.missing("service " + t.service.Name + " has no task to serve")
+		return
+	}
+	a.exists(a.addresses(members))
+}
+
+// members returns the tasks in the order to answer: the serving ones, then the
+// suspected ones, each shuffled, or by RTT for nearest.<service>.
+func (a *answering) members(t target) []*state.Entry {
+	all, preferred := t.service.Serving()
+	all = slices.Clone(all)
+	for _, group := range [][]*state.Entry{all[:preferred], all[preferred:]} {
+		a.shuffle(group)
+		if t.form == formNearest {
+			a.byRTT(group)
+		}
+	}
+	return all
+}
+
+// shuffle permutes es in place by the seed of the query and returns it.
+func (a *answering) shuffle(es []*state.Entry) []*state.Entry {
+	if a.rng == nil {
+		a.rng = rand.New(rand.NewPCG(a.Seed, 0x9e3779b97f4a7c15))
+	}
+	a.rng.Shuffle(len(es), func(i, j int) { es[i], es[j] = es[j], es[i] })
+	return es
+}
+
+// byRTT sorts es by the round-trip time to the owner, unknown ones last.
+func (a *answering) byRTT(es []*state.Entry) {
+	if a.RTT == nil {
+		return
+	}
+	rtts := make(map[state.NodeID]time.Duration)
+	for _, e := range es {
+		if _, done := rtts[e.Owner()]; done {
+			continue
+		}
+		rtts[e.Owner()] = 1<<63 - 1
+		if d, ok := a.RTT(e.Owner()); ok {
+			rtts[e.Owner()] = d
+		}
+	}
+	slices.SortStableFunc(es, func(x, y *state.Entry) int {
+		return int(min(1, max(-1, rtts[x.Owner()]-rtts[y.Owner()])))
+	})
+}
+
+// addresses makes the records of the asked family, without repeats: tasks on
+// the host's network share its address.
+func (a *answering) addresses(es []*state.Entry) []dns.RR {
+	if a.Type != dns.TypeA && a.Type != dns.TypeAAAA {
+		return nil
+	}
+	var rrs []dns.RR
+	seen := make(map[netip.Addr]struct{}, len(es))
+	for _, e := range es {
+		ip := e.Addr4()
+		if a.Type == dns.TypeAAAA {
+			ip = e.Addr6()
+		}
+		if _, dup := seen[ip]; dup || !ip.IsValid() {
+			continue
+		}
+		if a.Limit > 0 && len(rrs) == a.Limit {
+			a.More = true
+			break
+		}
+		seen[ip] = struct{}{}
+		rrs = append(rrs, a.addrRRs(ip)...)
+	}
+	return rrs
+}
+
+// addrRRs makes the record of one address, if it has the asked family.
+func (a *answering) addrRRs(ip netip.Addr) []dns.RR {
+	switch {
+	case a.Type == dns.TypeA && ip.Is4():
+		return []dns.RR{&dns.A{Hdr: a.header(dns.TypeA), A: ip.AsSlice()}}
+	case a.Type == dns.TypeAAAA && ip.Is6():
+		return []dns.RR{&dns.AAAA{Hdr: a.header(dns.TypeAAAA), AAAA: ip.AsSlice()}}
+	}
+	return nil
+}
+
+// emitSRV answers _port._proto.<service> with one record per task and port
+// (RFC 2782). Suspected tasks have the worse priority.
+func (a *answering) emitSRV(t target) {
+	if a.Type != dns.TypeSRV {
+		a.exists(nil)
+		return
+	}
+	var rrs []dns.RR
+	_, preferred := t.service.Serving()
+	for i, e := range a.members(t) {
+		ep := e.Endpoint()
+		target := a.taskName(&ep, t.view.Network())
+		for _, p := range ep.Ports {
+			if p.Proto != t.proto || !isPort(p, t.port) {
+				continue
+			}
+			if a.Limit > 0 && len(rrs) == a.Limit {
+				a.More = true
+				break
+			}
+			rrs = append(rrs, a.srv(target, p, e.Weight(), i >= preferred))
+			a.additional(target, &ep)
+		}
+	}
+	a.exists(rrs)
+}
+
+func (a *answering) srv(target string, p state.Port, weight uint16, suspect bool) dns.RR {
+	rr := &dns.SRV{Hdr: a.header(dns.TypeSRV), Weight: weight, Port: p.Number, Target: target}
+	if suspect {
+		rr.Priority = 10
+	}
+	return rr
+}
+
+// additional adds the addresses of an SRV target.
+func (a *answering) additional(name string, ep *state.Endpoint) {
+	if len(a.Extra) >= maxExtra || slices.ContainsFunc(a.Extra, func(rr dns.RR) bool { return rr.Header().Name == name }) {
+		return
+	}
+	h := dns.RR_Header{Name: name, Class: dns.ClassINET, Ttl: a.TTL}
+	if ep.IP4.IsValid() {
+		h.Rrtype = dns.TypeA
+		a.Extra = append(a.Extra, &dns.A{Hdr: h, A: ep.IP4.AsSlice()})
+	}
+	if ep.IP6.IsValid() {
+		h.Rrtype = dns.TypeAAAA
+		a.Extra = append(a.Extra, &dns.AAAA{Hdr: h, AAAA: ep.IP6.AsSlice()})
+	}
+}
+
+// isPort reports whether p has the name or number of an SRV label.
+func isPort(p state.Port, label string) bool {
+	return p.Name == label || strconv.Itoa(int(p.Number)) == label
+}
+
+func (a *answering) taskName(ep *state.Endpoint, network string) string {
+	return ep.TaskName() + "." + network + "." + a.Domain
+}
+
+// header makes the header of an answer, in the case of the question.
+func (a *answering) header(rrtype uint16) dns.RR_Header {
+	return dns.RR_Header{Name: a.Name, Rrtype: rrtype, Class: dns.ClassINET, Ttl: a.TTL}
+}
+
+// soa makes the SOA of the zone (RFC 2308 §3: its TTL is the negative TTL).
+func (z *Zone) soa(apex string) *dns.SOA {
+	return &dns.SOA{
+		Hdr: dns.RR_Header{Name: apex, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: z.NegativeTTL},
+		Ns:  "ns." + z.Domain, Mbox: "hostmaster." + z.Domain,
+		Serial: 1, Refresh: 3600, Retry: 600, Expire: 86400, Minttl: z.NegativeTTL,
+	}
+}

@@ -1,0 +1,151 @@
+package resolver
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/miekg/dns"
+
+	"meshd/state"
+)
+
+// Step is one decision on the way to an answer, for people.
+type Step struct {
+	Rule string `json:"rule"` // scope, name, service, nodata, nxdomain, hold, forward
+	Text string `json:"text"`
+}
+
+// Explanation says how a question is answered and why: `meshctl resolve`.
+type Explanation struct {
+	Name    string   `json:"name"`
+	Type    string   `json:"type"`
+	Scope   string   `json:"scope"`
+	Rcode   string   `json:"rcode"`           // NOERROR, NXDOMAIN; empty if forwarded
+	Outcome string   `json:"outcome"`         // local, negative or forwarded
+	Answer  []string `json:"answer"`          // records in zone-file syntax
+	Extra   []string `json:"extra,omitempty"` // additional records
+	Held    bool     `json:"held,omitempty"`  // a client would wait for the first sync (R4)
+	Steps   []Step   `json:"steps"`
+}
+
+// Explain answers a question as for a client of the network, "" for host
+// scope, and says why. It neither forwards nor holds. The error names a bad
+// type or a network that this node does not take part in.
+func (z *Zone) Explain(network, name, qtype string) (Explanation, error) {
+	t, ok := dns.StringToType[strings.ToUpper(orString(qtype, "A"))]
+	if !ok {
+		return Explanation{}, fmt.Errorf("resolve %s: type %q: use A, AAAA, SRV or PTR", name, qtype)
+	}
+	if _, ok := dns.IsDomainName(name); !ok || name == "" {
+		return Explanation{}, fmt.Errorf("resolve: name %q is not a domain name", name)
+	}
+	scope := Scope{Host: network == ""}
+	if network != "" {
+		if z.Source.View(network) == nil {
+			return Explanation{}, fmt.Errorf("resolve %s: network %q: this node does not take part in it", name, network)
+		}
+		scope.Networks = []string{network}
+	}
+	r := z.Answer(Query{Name: dns.Fqdn(name), Type: t, Scope: scope, Trace: true})
+	return explanation(name, t, scope, &r), nil
+}
+
+func explanation(name string, t uint16, scope Scope, r *Result) Explanation {
+	e := Explanation{
+		Name: name, Type: dns.TypeToString[t], Scope: scope.String(), Steps: r.Steps,
+		Outcome: OutcomeLocal.String(), Rcode: dns.RcodeToString[r.Rcode],
+		Answer: texts(r.Answer), Extra: texts(r.Extra), Held: len(r.Waiting) > 0,
+	}
+	switch {
+	case r.Forward:
+		e.Outcome, e.Rcode = OutcomeForwarded.String(), ""
+	case r.Negative():
+		e.Outcome = OutcomeNegative.String()
+	}
+	return e
+}
+
+func texts(rrs []dns.RR) []string {
+	out := make([]string, 0, len(rrs))
+	for _, rr := range rrs {
+		out = append(out, strings.ReplaceAll(rr.String(), "\t", " "))
+	}
+	return out
+}
+
+// step records a decision if the query asks for them.
+func (a *answering) step(rule, format string, args ...any) {
+	if a.Trace {
+		a.Steps = append(a.Steps, Step{Rule: rule, Text: fmt.Sprintf(format, args...)})
+	}
+}
+
+// describe records what was found.
+func (a *answering) describe(t target) {
+	if !a.Trace {
+		return
+	}
+	switch t.form {
+	case formEmpty:
+		a.step("name", "an empty non-terminal: names exist below it")
+	case formEndpoints:
+		for _, e := range t.endpoints {
+			a.step("name", "task %s on node %s", e.ID(), e.Owner())
+		}
+	default:
+		a.describeService(t)
+	}
+}
+
+func (a *answering) describeService(t target) {
+	s := t.service
+	if t.alias != "" {
+		a.step("alias", "%s is an alias of service %s", t.alias, s.Name)
+	}
+	parts := []string{"mode " + s.Mode.String()}
+	for _, vip := range []fmt.Stringer{s.VIP4, s.VIP6} {
+		if text := vip.String(); text != "invalid IP" {
+			parts = append(parts, "VIP "+text)
+		}
+	}
+	for c := state.Serving; c < state.Hidden; c++ {
+		if n := s.Count[c]; n > 0 || c == state.Serving {
+			parts = append(parts, fmt.Sprintf("%d %s %s", n, plural("task", n), c))
+		}
+	}
+	if a.Notes != nil {
+		parts = append(parts, a.Notes(s.Network, s.Name)...)
+	}
+	a.step("service", "service %s: %s", s.Name, strings.Join(parts, ", "))
+	a.step("form", "%s", a.why(t))
+	if s.Conflict != "" {
+		a.step("conflict", "%s", s.Conflict)
+	}
+}
+
+// why says what a service's name answers with.
+func (a *answering) why(t target) string {
+	s := t.service
+	switch {
+	case t.form == formTasks:
+		return "tasks.<service> answers with the tasks"
+	case t.form == formNearest:
+		return "nearest.<service> answers with the tasks, nearest node first"
+	case t.form == formSRV:
+		return "SRV answers with one record per task and port"
+	case a.vipAnswers(s):
+		return "the name answers with the VIP"
+	case s.Mode == state.ModeDNSRR:
+		return "dnsrr: the name answers with the tasks"
+	case !s.VIP4.IsValid() && !s.VIP6.IsValid():
+		return "the service has no VIP, so the name answers with the tasks (V7)"
+	}
+	return "this node has no working load balancer, so the name answers with the tasks (R5)"
+}
+
+func plural(word string, n int) string {
+	if n == 1 {
+		return word
+	}
+	return word + "s"
+}

@@ -1,0 +1,354 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// ForwardConfig configures the forwarding of names that are not ours (R7). The
+// zero value forwards to the upstreams of /etc/resolv.conf.
+type ForwardConfig struct {
+	Disabled   bool             // forward nothing: names that are not ours are SERVFAIL
+	ResolvConf string           // "": /etc/resolv.conf; read again when it changes
+	Upstreams  []netip.AddrPort // instead of ResolvConf's
+
+	Hedge      time.Duration // how long an upstream may take before the next is asked too; 0: 300 ms
+	TryTimeout time.Duration // one exchange with one upstream; 0: 2 s
+	Timeout    time.Duration // all tries of one question; 0: 4.5 s, under the 5 s of stub resolvers
+
+	Max       int // questions waiting for upstreams at once; more are dropped; 0: 4096
+	MaxClient int // the same per client address; 0: 512
+
+	CacheEntries int           // 0: 10,000; negative: no cache
+	CacheBytes   int           // packed size of the cached answers; 0: 16 MiB
+	MaxTTL       time.Duration // how long an answer stays fresh at most; 0: 30 s
+	MaxNegative  time.Duration // the same for NXDOMAIN and NODATA; 0: 5 s
+	Stale        time.Duration // how long expired answers are kept for when no upstream answers (RFC 8767); 0: 1 h; negative: not
+
+	// Exchange asks one upstream once. It sets the message's id, checks the
+	// reply's, and must return when ctx ends. nil: sockets with random ports.
+	Exchange func(ctx context.Context, server netip.AddrPort, tcp bool, m *dns.Msg) (*dns.Msg, error)
+}
+
+func (c ForwardConfig) withDefaults() (ForwardConfig, error) {
+	c.ResolvConf = orString(c.ResolvConf, "/etc/resolv.conf")
+	c.Hedge = orDuration(c.Hedge, 300*time.Millisecond)
+	c.TryTimeout, c.Timeout = orDuration(c.TryTimeout, 2*time.Second), orDuration(c.Timeout, 4500*time.Millisecond)
+	c.Max, c.MaxClient = orInt(c.Max, 4096), orInt(c.MaxClient, 512)
+	c.CacheEntries, c.CacheBytes = orInt(c.CacheEntries, 10_000), orInt(c.CacheBytes, 16<<20)
+	c.MaxTTL, c.MaxNegative = orDuration(c.MaxTTL, 30*time.Second), orDuration(c.MaxNegative, 5*time.Second)
+	c.Stale = orDuration(c.Stale, time.Hour)
+	if c.Exchange == nil {
+		c.Exchange = exchange
+	}
+	for _, u := range c.Upstreams {
+		if !u.IsValid() || u.Port() == 0 {
+			return c, fmt.Errorf("%w: Forward.Upstreams: %q; use an address with a port such as 192.0.2.53:53", ErrConfig, u)
+		}
+	}
+	for name, d := range map[string]time.Duration{"Hedge": c.Hedge, "TryTimeout": c.TryTimeout, "Timeout": c.Timeout} {
+		if d < 0 || d > time.Minute {
+			return c, fmt.Errorf("%w: Forward.%s: %s; use 0 to 1m", ErrConfig, name, d)
+		}
+	}
+	return c, nil
+}
+
+// staleAfter is how long a client waits for a refresh before it gets a stale
+// answer (RFC 8767 §5), and staleTTL the TTL of that, in seconds.
+const (
+	staleAfter = 1800 * time.Millisecond
+	staleTTL   = 30
+)
+
+var errNoUpstream = errors.New("no upstream: resolv.conf has none but ourselves, or forwarding is disabled")
+
+// forwarder answers from upstreams and a cache. Safe for concurrent use.
+type forwarder struct {
+	cfg   ForwardConfig
+	log   *slog.Logger
+	ctx   context.Context // ends the calls
+	met   *upstreamMetrics
+	pool  *upstreams
+	cache *cache
+
+	mu      sync.Mutex // guards what follows
+	calls   map[cacheKey]*call
+	waiting int
+	clients map[netip.Addr]int // questions waiting, per client
+}
+
+// call is one question in flight, which identical questions join.
+type call struct {
+	done  chan struct{} // closed when reply and err are set
+	reply *dns.Msg      // shared: copy before changing
+	err   error
+}
+
+func newForwarder(ctx context.Context, cfg ForwardConfig, log *slog.Logger, met *upstreamMetrics, own func() []netip.AddrPort) *forwarder {
+	return &forwarder{
+		cfg: cfg, log: log, ctx: ctx, met: met, pool: newUpstreams(cfg, log, met, own),
+		cache: newCache(cfg.CacheEntries, cfg.CacheBytes),
+		calls: map[cacheKey]*call{}, clients: map[netip.Addr]int{},
+	}
+}
+
+// resolve answers a question that is not ours; a nil message means no reply.
+func (f *forwarder) resolve(q question) (*dns.Msg, Outcome) {
+	key := keyOf(q.msg)
+	hit, age, fresh := f.cache.get(key, time.Now())
+	if fresh {
+		return upstreamReply(q.msg, hit, age, 0), OutcomeCached
+	}
+	if !f.admit(q.client.Addr()) {
+		f.met.full.Add(1)
+		switch {
+		case hit != nil:
+			return upstreamReply(q.msg, hit, 0, staleTTL), OutcomeStale
+		case q.tcp:
+			return errorReply(q.msg, dns.RcodeServerFailure), OutcomeDropped
+		}
+		return nil, OutcomeDropped
+	}
+	defer f.leave(q.client.Addr())
+	c := f.join(key, q.msg)
+	if wait(c, hit != nil) && c.err == nil {
+		return upstreamReply(q.msg, c.reply, 0, 0), OutcomeForwarded
+	}
+	if hit != nil {
+		return upstreamReply(q.msg, hit, 0, staleTTL), OutcomeStale
+	}
+	return errorReply(q.msg, dns.RcodeServerFailure), OutcomeFailed
+}
+
+// wait waits for the call and reports whether it ended with a usable answer to
+// prefer over a stale one, if there is one.
+func wait(c *call, stale bool) bool {
+	if !stale {
+		<-c.done
+		return true
+	}
+	t := time.NewTimer(staleAfter)
+	defer t.Stop()
+	select {
+	case <-c.done:
+		return c.err == nil && c.reply.Rcode != dns.RcodeServerFailure
+	case <-t.C:
+		return false
+	}
+}
+
+// admit takes a place among the waiting questions, within the limits.
+func (f *forwarder) admit(client netip.Addr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.waiting >= f.cfg.Max || f.clients[client] >= f.cfg.MaxClient {
+		return false
+	}
+	f.waiting++
+	f.clients[client]++
+	return true
+}
+
+func (f *forwarder) leave(client netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waiting--
+	if f.clients[client]--; f.clients[client] == 0 {
+		delete(f.clients, client)
+	}
+}
+
+// join returns the call in flight for the key, or starts one.
+func (f *forwarder) join(key cacheKey, q *dns.Msg) *call {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c := f.calls[key]; c != nil {
+		f.met.coalesced.Add(1)
+		return c
+	}
+	c := &call{done: make(chan struct{})}
+	f.calls[key] = c
+	go f.run(c, key, upstreamQuery(q))
+	return c
+}
+
+// run asks the upstreams for c. It ends by the timeout at the latest.
+func (f *forwarder) run(c *call, key cacheKey, m *dns.Msg) {
+	ctx, cancel := context.WithTimeout(f.ctx, f.cfg.Timeout)
+	defer cancel()
+	c.reply, c.err = f.ask(ctx, m)
+	if c.err == nil {
+		f.remember(key, c.reply)
+	} else if !errors.Is(c.err, errNoUpstream) {
+		f.log.Debug("dns forward", "question", key, "err", c.err)
+	}
+	f.mu.Lock()
+	delete(f.calls, key)
+	f.mu.Unlock()
+	close(c.done)
+}
+
+// remember caches a reply for its TTL within the configured limits.
+func (f *forwarder) remember(key cacheKey, m *dns.Msg) {
+	ttl, negative, ok := lifetime(m)
+	limit := f.cfg.MaxTTL
+	if negative {
+		limit = f.cfg.MaxNegative
+	}
+	if ok && key.rd {
+		f.cache.put(key, m, time.Now(), min(ttl, limit), max(0, f.cfg.Stale))
+	}
+}
+
+// attempt is the result of one try.
+type attempt struct {
+	reply *dns.Msg
+	err   error
+}
+
+// good reports whether the attempt answers the question.
+func (a attempt) good() bool {
+	return a.err == nil && (a.reply.Rcode == dns.RcodeSuccess || a.reply.Rcode == dns.RcodeNameError)
+}
+
+// ask asks the upstreams, the next one as soon as one fails or is slow, and
+// returns the first good reply, else the last bad one, else the last error.
+func (f *forwarder) ask(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
+	plan := f.pool.plan(time.Now())
+	if len(plan) == 0 {
+		return nil, errNoUpstream
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan attempt, len(plan))
+	hedge := time.NewTimer(0)
+	defer hedge.Stop()
+	worst := attempt{err: errNoUpstream}
+	for next, pending := 0, 0; next < len(plan) || pending > 0; {
+		more := hedge.C
+		if next == len(plan) {
+			more = nil
+		}
+		select {
+		case <-more:
+			u := plan[next]
+			next, pending = next+1, pending+1
+			go func() { results <- f.try(ctx, u, m.Copy()) }()
+			hedge.Reset(f.cfg.Hedge)
+		case a := <-results:
+			pending--
+			if a.good() {
+				return a.reply, nil
+			}
+			if a.reply != nil || worst.reply == nil {
+				worst = a
+			}
+			hedge.Reset(0)
+		case <-ctx.Done():
+			return worst.reply, ctxErr(ctx, worst)
+		}
+	}
+	return worst.reply, worst.err
+}
+
+func ctxErr(ctx context.Context, worst attempt) error {
+	if worst.reply != nil {
+		return nil
+	}
+	return ctx.Err()
+}
+
+// try asks one upstream: over UDP, then over TCP if the reply is truncated, and
+// without EDNS if it does not understand that.
+func (f *forwarder) try(ctx context.Context, u *upstream, m *dns.Msg) attempt {
+	tryCtx, cancel := context.WithTimeout(ctx, f.cfg.TryTimeout)
+	defer cancel()
+	f.met.tries.Add(1)
+	start := time.Now()
+	r, err := f.cfg.Exchange(tryCtx, u.addr, false, m)
+	if err == nil && m.IsEdns0() != nil && (r.Rcode == dns.RcodeFormatError || r.Rcode == dns.RcodeNotImplemented || r.Rcode == dns.RcodeBadVers) {
+		m.Extra = nil
+		r, err = f.cfg.Exchange(tryCtx, u.addr, false, m)
+	}
+	if err == nil && r.Truncated {
+		if full, tcpErr := f.cfg.Exchange(tryCtx, u.addr, true, m); tcpErr == nil {
+			r = full
+		}
+	}
+	took := since(start)
+	a := attempt{r, err}
+	if err != nil {
+		a.err = fmt.Errorf("upstream %s: %w", u.addr, err)
+	}
+	f.note(ctx, u, a, took)
+	return a
+}
+
+// note counts a try and feeds the upstream's health. A try that was cut short
+// because another upstream was faster counts against it only if it was slow.
+func (f *forwarder) note(ctx context.Context, u *upstream, a attempt, took time.Duration) {
+	switch {
+	case a.good():
+		f.met.nanos.Add(uint64(took))
+		u.succeeded()
+	case a.err != nil && ctx.Err() != nil && took < f.cfg.Hedge:
+	default:
+		f.met.failures.Add(1)
+		if u.failed(time.Now()) {
+			f.log.Warn("dns upstream is failing, others are asked first", "upstream", u.addr, "err", a.err)
+		}
+	}
+}
+
+// upstreamQuery makes the query to send for q: the same question, our EDNS.
+func upstreamQuery(q *dns.Msg) *dns.Msg {
+	m := new(dns.Msg)
+	m.RecursionDesired, m.CheckingDisabled, m.AuthenticatedData = q.RecursionDesired, q.CheckingDisabled, q.AuthenticatedData
+	m.Question = append(m.Question, q.Question[0])
+	o := q.IsEdns0()
+	m.SetEdns0(1232, o != nil && o.Do())
+	return m
+}
+
+// upstreamReply makes the reply to q from an upstream's, which it only reads:
+// the question's case, TTLs less the age, or all ttl if that is not 0.
+func upstreamReply(q, r *dns.Msg, age time.Duration, ttl uint32) *dns.Msg {
+	m := newReply(q)
+	m.Rcode, m.Truncated = r.Rcode, r.Truncated
+	if m.Rcode > 0xF && q.IsEdns0() == nil { // an extended code needs an OPT
+		m.Rcode = dns.RcodeServerFailure
+	}
+	o := q.IsEdns0()
+	m.AuthenticatedData = r.AuthenticatedData && (q.AuthenticatedData || o != nil && o.Do())
+	name := q.Question[0].Name
+	adapt := func(rrs []dns.RR) []dns.RR {
+		var out []dns.RR
+		for _, rr := range rrs {
+			if t := rr.Header().Rrtype; t == dns.TypeOPT || t == dns.TypeTSIG {
+				continue
+			}
+			rr = dns.Copy(rr)
+			h := rr.Header()
+			if strings.EqualFold(h.Name, name) {
+				h.Name = name
+			}
+			h.Ttl -= min(h.Ttl, uint32(age/time.Second))
+			if ttl != 0 {
+				h.Ttl = ttl
+			}
+			out = append(out, rr)
+		}
+		return out
+	}
+	m.Answer, m.Ns, m.Extra = adapt(r.Answer), adapt(r.Ns), adapt(r.Extra)
+	return m
+}

@@ -1,0 +1,71 @@
+package resolver
+
+import (
+	"context"
+	"time"
+
+	"meshd/state"
+)
+
+// held answers an unknown local name again until it is known, its networks
+// have had their first sync, or HoldTime is over (R4). At most HoldMax
+// questions wait; more get their answer at once.
+func (s *Server) held(ctx context.Context, q Query, r Result) Result {
+	if s.cfg.HoldTime < 0 {
+		return r
+	}
+	select {
+	case s.holding <- struct{}{}:
+		defer func() { <-s.holding }()
+	default:
+		s.met.heldFull.Add(1)
+		return r
+	}
+	s.met.held.Add(1)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.HoldTime)
+	defer cancel()
+	wake := watch(ctx, r.Waiting)
+	for len(r.Waiting) > 0 {
+		// Answer again before waiting too: the change may precede the watch.
+		if r = s.zone.Answer(q); len(r.Waiting) == 0 {
+			break
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return r
+		}
+	}
+	return r
+}
+
+// watch signals when one of the views changes, until ctx is done.
+func watch(ctx context.Context, views []state.View) <-chan struct{} {
+	wake := make(chan struct{}, 1)
+	for _, v := range views {
+		sub := v.Subscribe()
+		go func() {
+			defer sub.Close()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-sub.Ready():
+					sub.Drain()
+					signal(wake)
+				}
+			}
+		}()
+	}
+	return wake
+}
+
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// since is the age of t in a form that the metrics take.
+func since(t time.Time) time.Duration { return max(0, time.Since(t)) }

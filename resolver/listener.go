@@ -1,0 +1,199 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+
+	"github.com/miekg/dns"
+)
+
+// Listener says where to answer, UDP and TCP on the same address, and for whom.
+type Listener struct {
+	Addr netip.AddrPort // port 0: any that is free for both; see Bound.Addr
+	// Networks binds the listener to a scope, in search order. nil: shared, the
+	// client's address tells its networks (R1). Empty but not nil: none.
+	Networks []string
+	// Packet and Stream are sockets that are already open, such as those of a
+	// sandbox's network namespace; then Addr is not used. Both or neither.
+	// Listen takes ownership of them, even when it fails.
+	Packet net.PacketConn
+	Stream net.Listener
+}
+
+// Bound is a Listener in service. Its methods are safe for concurrent use.
+type Bound struct {
+	server   *Server
+	addr     netip.AddrPort
+	networks atomic.Pointer[[]string]
+	udp, tcp *dns.Server
+	done     chan error // one result per dns.Server
+}
+
+// Addr returns the address, with the port that was chosen.
+func (b *Bound) Addr() netip.AddrPort { return b.addr }
+
+// SetNetworks replaces the networks of the listener; nil makes it shared.
+func (b *Bound) SetNetworks(networks []string) {
+	if networks != nil {
+		networks = append([]string{}, networks...)
+	}
+	b.networks.Store(&networks)
+}
+
+// scope tells the scope of a client.
+func (b *Bound) scope(client netip.Addr) Scope {
+	if n := *b.networks.Load(); n != nil {
+		return Scope{Networks: n}
+	}
+	return b.server.zone.ScopeOf(client)
+}
+
+// Listen opens (or takes) the sockets of l and answers on them until Close of
+// the result or of the server.
+func (s *Server) Listen(l Listener) (*Bound, error) {
+	if (l.Packet == nil) != (l.Stream == nil) {
+		closeAll(l.Packet, l.Stream)
+		return nil, fmt.Errorf("%w: Listener: Packet and Stream: set both or neither", ErrConfig)
+	}
+	if l.Packet == nil {
+		var err error
+		if l.Packet, l.Stream, err = listenBoth(l.Addr); err != nil {
+			return nil, err
+		}
+	}
+	b := &Bound{server: s, addr: addrPort(l.Packet.LocalAddr()), done: make(chan error, 2)}
+	b.SetNetworks(l.Networks)
+	if err := s.add(b); err != nil {
+		closeAll(l.Packet, l.Stream)
+		return nil, err
+	}
+	b.start(l)
+	s.log.Info("dns listening", "addr", b.addr, "networks", l.Networks)
+	return b, nil
+}
+
+func closeAll(p net.PacketConn, l net.Listener) {
+	if p != nil {
+		p.Close()
+	}
+	if l != nil {
+		l.Close()
+	}
+}
+
+// listenBoth opens both sockets on one port.
+func listenBoth(addr netip.AddrPort) (net.PacketConn, net.Listener, error) {
+	if !addr.Addr().IsValid() {
+		return nil, nil, fmt.Errorf("%w: Listener: Addr: empty; use an address such as 127.0.0.1:53", ErrConfig)
+	}
+	var lastErr error
+	for range 16 { // a port that is free for UDP can be taken for TCP
+		p, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+		if err != nil {
+			return nil, nil, fmt.Errorf("listen udp %s: %w", addr, err)
+		}
+		port := addrPort(p.LocalAddr()).Port()
+		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr.Addr(), port)))
+		if err == nil {
+			return p, l, nil
+		}
+		p.Close()
+		lastErr = fmt.Errorf("listen tcp %s: %w", addr, err)
+		if addr.Port() != 0 {
+			break
+		}
+	}
+	return nil, nil, lastErr
+}
+
+// start serves both sockets, and returns when they are being served.
+func (b *Bound) start(l Listener) {
+	s := b.server
+	accept := func(h dns.Header) dns.MsgAcceptAction { return s.accept(h) }
+	invalid := func([]byte, error) { s.met.malformed.Add(1) }
+	b.udp = &dns.Server{
+		PacketConn: s.wrapPacket(b, l.Packet), UDPSize: 4096, Handler: b,
+		MsgAcceptFunc: accept, MsgInvalidFunc: invalid,
+	}
+	b.tcp = &dns.Server{
+		Listener: &tcpListener{
+			Listener: l.Stream, total: s.cfg.MaxTCP, perClient: s.cfg.MaxTCPClient,
+			full: func() { s.met.tcpFull.Add(1) }, clients: map[netip.Addr]int{},
+		},
+		MaxTCPQueries: -1, Handler: b, MsgAcceptFunc: accept, MsgInvalidFunc: invalid,
+	}
+	for _, d := range []*dns.Server{b.udp, b.tcp} {
+		started := make(chan struct{})
+		d.NotifyStartedFunc = func() { close(started) }
+		failed := make(chan struct{})
+		go func() {
+			err := d.ActivateAndServe()
+			if err != nil {
+				s.log.Error("dns listener ended", "addr", b.addr, "err", err)
+			}
+			b.done <- err
+			close(failed)
+		}()
+		select {
+		case <-started:
+		case <-failed:
+		}
+	}
+}
+
+// Close stops answering, lets the questions in hand finish until ctx is done,
+// and closes the sockets.
+func (b *Bound) Close(ctx context.Context) error {
+	if !b.server.remove(b) {
+		return nil
+	}
+	return b.stop(ctx)
+}
+
+func (b *Bound) stop(ctx context.Context) error {
+	var errs []error
+	for _, d := range []*dns.Server{b.udp, b.tcp} {
+		if err := d.ShutdownContext(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("close dns listener %s: %w", b.addr, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// add registers b, unless the server is closed.
+func (s *Server) add(b *Bound) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.bound = append(s.bound, b)
+	s.own.Store(s.addrs())
+	return nil
+}
+
+// remove unregisters b and reports whether it was registered.
+func (s *Server) remove(b *Bound) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.bound, b)
+	if i < 0 {
+		return false
+	}
+	s.bound = slices.Delete(s.bound, i, i+1)
+	s.own.Store(s.addrs())
+	return true
+}
+
+func (s *Server) addrs() *[]netip.AddrPort {
+	var as []netip.AddrPort
+	for _, b := range s.bound {
+		as = append(as, b.addr)
+	}
+	return &as
+}

@@ -1,0 +1,148 @@
+package resolver
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// Outcome says how a query ended.
+type Outcome uint8
+
+// The outcomes, a label of the query counters.
+const (
+	OutcomeLocal     Outcome = iota // answered from a view
+	OutcomeNegative                 // NXDOMAIN or NODATA from a view
+	OutcomeForwarded                // answered by an upstream
+	OutcomeCached                   // answered from the cache of upstream answers
+	OutcomeStale                    // answered by an expired cache entry (RFC 8767)
+	OutcomeFailed                   // no upstream answered: SERVFAIL
+	OutcomeRefused                  // malformed, or nothing that we serve
+	OutcomeDropped                  // over a limit: no reply
+	OutcomePanic                    // a bug of ours, answered with SERVFAIL
+	outcomes
+)
+
+// String returns the label value.
+func (o Outcome) String() string {
+	return [...]string{"local", "negative", "forwarded", "cached", "stale", "failed", "refused", "dropped", "panic"}[o]
+}
+
+// typeLabels are the query types counted by name; others count as "other".
+var typeLabels = [...]string{"A", "AAAA", "SRV", "PTR", "ANY", "other"}
+
+func typeIndex(t uint16) int {
+	switch t {
+	case dns.TypeA:
+		return 0
+	case dns.TypeAAAA:
+		return 1
+	case dns.TypeSRV:
+		return 2
+	case dns.TypePTR:
+		return 3
+	case dns.TypeANY:
+		return 4
+	}
+	return 5
+}
+
+// LatencyBuckets are the upper bounds of the latency histogram.
+var LatencyBuckets = [...]time.Duration{
+	50 * time.Microsecond, 200 * time.Microsecond, time.Millisecond, 5 * time.Millisecond,
+	25 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second,
+}
+
+type cell struct {
+	count   atomic.Uint64
+	nanos   atomic.Uint64
+	buckets [len(LatencyBuckets) + 1]atomic.Uint64
+}
+
+// metrics counts. Safe for concurrent use.
+type metrics struct {
+	queries   [2][len(typeLabels)][outcomes]cell // [0]: UDP, [1]: TCP
+	malformed atomic.Uint64
+	held      atomic.Uint64
+	heldFull  atomic.Uint64
+	truncated atomic.Uint64
+	tcpFull   atomic.Uint64
+	upstream  upstreamMetrics
+}
+
+type upstreamMetrics struct {
+	tries, failures, coalesced, full, loops atomic.Uint64
+	nanos                                   atomic.Uint64
+}
+
+func (m *metrics) query(tcp bool, qtype uint16, o Outcome, took time.Duration) {
+	proto := 0
+	if tcp {
+		proto = 1
+	}
+	c := &m.queries[proto][typeIndex(qtype)][o]
+	c.count.Add(1)
+	c.nanos.Add(uint64(took))
+	i := 0
+	for i < len(LatencyBuckets) && took > LatencyBuckets[i] {
+		i++
+	}
+	c.buckets[i].Add(1)
+}
+
+// QueryCount is the counters of one combination of labels.
+type QueryCount struct {
+	Type    string        // A, AAAA, SRV, PTR, ANY or other
+	Proto   string        // udp or tcp
+	Outcome string        // see Outcome
+	Count   uint64        // queries
+	Latency time.Duration // sum over the queries
+	Buckets []uint64      // per bound of LatencyBuckets, not cumulative; the last is the rest
+}
+
+// Stats are the counters of a Server since its start.
+type Stats struct {
+	Queries   []QueryCount // the combinations that occurred
+	Malformed uint64       // packets that are no DNS query
+	Held      uint64       // questions that waited for the first sync (R4)
+	HeldFull  uint64       // questions that did not wait as too many did
+	Truncated uint64       // replies with TC
+	TCPFull   uint64       // TCP connections closed at once for being over a limit
+	InFlight  int64        // handlers running now
+
+	UpstreamTries     uint64        // queries sent to upstreams
+	UpstreamFailures  uint64        // without a usable answer
+	UpstreamLatency   time.Duration // sum over the answered tries
+	UpstreamCoalesced uint64        // questions that joined one in flight
+	UpstreamFull      uint64        // questions over a concurrency limit
+	CacheEntries      int
+	CacheBytes        int
+}
+
+func (m *metrics) stats() Stats {
+	s := Stats{
+		Malformed: m.malformed.Load(), Held: m.held.Load(), HeldFull: m.heldFull.Load(),
+		Truncated: m.truncated.Load(), TCPFull: m.tcpFull.Load(),
+		UpstreamTries: m.upstream.tries.Load(), UpstreamFailures: m.upstream.failures.Load(),
+		UpstreamCoalesced: m.upstream.coalesced.Load(), UpstreamFull: m.upstream.full.Load(),
+		UpstreamLatency: time.Duration(m.upstream.nanos.Load()),
+	}
+	for p, proto := range [...]string{"udp", "tcp"} {
+		for t, label := range typeLabels {
+			for o := range outcomes {
+				c := &m.queries[p][t][o]
+				if c.count.Load() == 0 {
+					continue
+				}
+				q := QueryCount{Type: label, Proto: proto, Outcome: o.String(),
+					Count: c.count.Load(), Latency: time.Duration(c.nanos.Load())}
+				for i := range c.buckets {
+					q.Buckets = append(q.Buckets, c.buckets[i].Load())
+				}
+				s.Queries = append(s.Queries, q)
+			}
+		}
+	}
+	return s
+}

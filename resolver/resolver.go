@@ -1,0 +1,142 @@
+// Package resolver answers DNS questions from the views of package state, and
+// forwards the rest (rules R1–R7 of docs/DESIGN.md).
+//
+// Zone.Answer is the whole of the naming as a pure function: a question and a
+// scope in, records out. Server is the sockets around it: framing, EDNS,
+// limits, holding, forwarding.
+//
+// # Scope (R1)
+//
+// A question is answered in the scope of its client, and nothing outside the
+// scope exists for it:
+//
+//   - A listener bound to networks: those networks, in the given order.
+//   - A shared listener and a client whose address is a task's: the networks in
+//     which it is, sorted by name. An address that two networks use for
+//     different tasks gets both: give such networks a listener each.
+//   - A shared listener and any other client (an operator on the host): host
+//     scope. Only qualified names resolve, on every network of this node.
+//
+// # Names (R2)
+//
+// In a network: <service>, tasks.<service>, nearest.<service>, the same with an
+// alias, <service>.<slot>.<task id>, container and host names, task ids (full
+// or 12 characters), and _port._proto.<service> for SRV, where port is a port's
+// name or number. Each also as <name>.<network> and <name>.<network>.<domain>.
+// A name without its network is looked up in each network of the scope in
+// order; the first network that knows the name answers, even if it has nothing
+// to serve at the moment, so that an outage never turns a name into another
+// network's service.
+package resolver
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"meshd/state"
+)
+
+// DefaultDomain is the domain under which every network has its zone.
+const DefaultDomain = "mesh.internal."
+
+// ErrConfig is wrapped by the errors of New and Listen about bad input.
+var ErrConfig = errors.New("invalid resolver configuration")
+
+// Config configures a Server. The zero value of every field but Source is a
+// usable default. New copies it.
+type Config struct {
+	Source state.Source // required: what to answer from
+	Log    *slog.Logger // nil: no log
+	Domain string       // "": DefaultDomain
+
+	TTL         time.Duration // of positive answers, whole seconds; 0: 5 s
+	NegativeTTL time.Duration // SOA MINIMUM and TTL of negative answers (RFC 2308); 0: 2 s; at most 5 s
+
+	// VIPsUsable reports whether this node's load balancer serves VIPs; while
+	// it does not, vip services answer with their tasks (R5). nil: always.
+	// Called per question: it must be fast and safe for concurrent use.
+	VIPsUsable func() bool
+	// RTT estimates the round-trip time to a node, for nearest.<service>.
+	// Unknown nodes come last. nil: all unknown. Safe for concurrent use.
+	RTT func(state.NodeID) (time.Duration, bool)
+	// Notes returns facts about a service that its view leaves out, such as
+	// "1 task hidden because node c is dead". Only Explain calls it. nil: none.
+	Notes func(network, service string) []string
+
+	// HostClients are the sources that get host scope on a shared listener
+	// when they are no task. Others have an empty scope. nil: every source.
+	HostClients []netip.Prefix
+	// SharedSuffixes are networks whose name is also a public top-level domain:
+	// unknown names <name>.<network> are then forwarded, not denied.
+	SharedSuffixes []string
+	// ForwardBare also forwards single-label names that no network knows.
+	ForwardBare bool
+
+	HoldTime time.Duration // how long an unknown local name waits for the first sync (R4); 0: 1.5 s; negative: not at all
+	HoldMax  int           // how many questions may wait at once; 0: 256
+
+	MaxInFlight   int // handlers at once; more are dropped; 0: 8192
+	MaxTCP        int // TCP connections at once; 0: 1024
+	MaxTCPClient  int // TCP connections at once per client; 0: 64
+	Forward       ForwardConfig
+	DisableFast   bool // serve everything by the ordinary path (R6)
+	MaxUDPPayload int  // largest UDP answer; 0: 1232 (DNS flag day 2020); 512..4096
+}
+
+// withDefaults returns c with defaults filled in, or what is wrong with it.
+func (c Config) withDefaults() (Config, error) {
+	if c.Source == nil {
+		return c, fmt.Errorf("%w: Source: nil; pass the node's state", ErrConfig)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	c.Domain = strings.ToLower(dns.Fqdn(orString(c.Domain, DefaultDomain)))
+	if _, ok := dns.IsDomainName(c.Domain); !ok || c.Domain == "." || strings.ContainsRune(c.Domain, '\\') {
+		return c, fmt.Errorf("%w: Domain: %q is not a domain name; use one like %q", ErrConfig, c.Domain, DefaultDomain)
+	}
+	c.TTL, c.NegativeTTL = orDuration(c.TTL, 5*time.Second), orDuration(c.NegativeTTL, 2*time.Second)
+	if c.TTL < 0 || c.TTL > time.Hour {
+		return c, fmt.Errorf("%w: TTL: %s; use 0 to 1h", ErrConfig, c.TTL)
+	}
+	if c.NegativeTTL < time.Second || c.NegativeTTL > 5*time.Second {
+		return c, fmt.Errorf("%w: NegativeTTL: %s; use 1s to 5s", ErrConfig, c.NegativeTTL)
+	}
+	c.HoldTime, c.HoldMax = orDuration(c.HoldTime, 1500*time.Millisecond), orInt(c.HoldMax, 256)
+	c.MaxInFlight = orInt(c.MaxInFlight, 8192)
+	c.MaxTCP, c.MaxTCPClient = orInt(c.MaxTCP, 1024), orInt(c.MaxTCPClient, 64)
+	c.MaxUDPPayload = orInt(c.MaxUDPPayload, 1232)
+	if c.MaxUDPPayload < dns.MinMsgSize || c.MaxUDPPayload > 4096 {
+		return c, fmt.Errorf("%w: MaxUDPPayload: %d; use 512 to 4096", ErrConfig, c.MaxUDPPayload)
+	}
+	var err error
+	c.Forward, err = c.Forward.withDefaults()
+	return c, err
+}
+
+func orString(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}
+
+func orDuration(d, def time.Duration) time.Duration {
+	if d == 0 {
+		return def
+	}
+	return d
+}
+
+func orInt(n, def int) int {
+	if n == 0 {
+		return def
+	}
+	return n
+}

@@ -1,0 +1,211 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// ErrClosed is returned by Listen after Close.
+var ErrClosed = errors.New("resolver is closed")
+
+// udpLimit is how many answers can fit in a UDP reply: 1232 bytes of
+// compressed A records, and some.
+const udpLimit = 96
+
+// tcpLimit is how many A records fit in 65535 bytes.
+const tcpLimit = 4000
+
+// Server answers DNS on its listeners. Its methods are safe for concurrent use.
+type Server struct {
+	cfg     Config
+	log     *slog.Logger
+	zone    *Zone
+	forward *forwarder
+	met     metrics
+	running atomic.Int64
+	holding chan struct{}
+	own     atomic.Pointer[[]netip.AddrPort] // the listeners' addresses, for the loop guard
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+
+	mu     sync.Mutex // guards bound and closed
+	bound  []*Bound
+	closed bool
+}
+
+// New makes a server that answers from cfg.Source once Listen is called. The
+// error wraps ErrConfig and names the field. The caller must call Close.
+func New(cfg Config) (*Server, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: cfg.Log, zone: cfg.zone(), holding: make(chan struct{}, max(0, cfg.HoldMax))}
+	s.own.Store(&[]netip.AddrPort{})
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.forward = newForwarder(s.ctx, cfg.Forward, cfg.Log, &s.met.upstream, func() []netip.AddrPort { return *s.own.Load() })
+	return s, nil
+}
+
+func (c *Config) zone() *Zone {
+	return &Zone{
+		Source: c.Source, Domain: c.Domain,
+		TTL: uint32(c.TTL / time.Second), NegativeTTL: uint32(c.NegativeTTL / time.Second),
+		VIPsUsable: c.VIPsUsable, RTT: c.RTT, Notes: c.Notes, HostClients: c.HostClients,
+		SharedSuffixes: c.SharedSuffixes, ForwardBare: c.ForwardBare,
+	}
+}
+
+// Explain answers as Zone.Explain, for `meshctl resolve`.
+func (s *Server) Explain(network, name, qtype string) (Explanation, error) {
+	return s.zone.Explain(network, name, qtype)
+}
+
+// Stats returns the counters of the moment.
+func (s *Server) Stats() Stats {
+	st := s.met.stats()
+	st.InFlight = s.running.Load()
+	st.CacheEntries, st.CacheBytes = s.forward.cache.size()
+	return st
+}
+
+// Close stops all listeners, lets the questions in hand finish until ctx is
+// done, and ends everything else. Closing twice is harmless.
+func (s *Server) Close(ctx context.Context) error {
+	s.mu.Lock()
+	bound := s.bound
+	s.bound, s.closed = nil, true
+	s.mu.Unlock()
+	var wg sync.WaitGroup
+	errs := make([]error, len(bound))
+	for i, b := range bound {
+		wg.Go(func() { errs[i] = b.stop(ctx) })
+	}
+	wg.Wait()
+	s.cancel()
+	return errors.Join(errs...)
+}
+
+// accept is the library's first check, on the header only.
+func (s *Server) accept(h dns.Header) dns.MsgAcceptAction {
+	const qr = 1 << 15
+	if h.Bits&qr != 0 {
+		s.met.malformed.Add(1)
+		return dns.MsgIgnore
+	}
+	if opcode := int(h.Bits>>11) & 0xF; opcode != dns.OpcodeQuery {
+		return dns.MsgRejectNotImplemented
+	}
+	if h.Qdcount != 1 || h.Ancount > 1 || h.Nscount > 1 || h.Arcount > 3 {
+		s.met.malformed.Add(1)
+		return dns.MsgReject
+	}
+	return dns.MsgAccept
+}
+
+// ServeDNS implements dns.Handler for both protocols.
+func (b *Bound) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	if a, ok := w.RemoteAddr().(connAddr); ok {
+		local := addrPort(w.LocalAddr()).Addr()
+		a.conn.answer(func() { b.server.handle(b, question{q, addrPort(a), local, true}, a.conn.reply) })
+		return
+	}
+	b.server.handle(b, question{q, addrPort(w.RemoteAddr()), b.addr.Addr(), false}, func(msg []byte) error {
+		_, err := w.Write(msg)
+		return err
+	})
+}
+
+// question is one query as it came.
+type question struct {
+	msg    *dns.Msg
+	client netip.AddrPort
+	local  netip.Addr
+	tcp    bool
+}
+
+func (q *question) qtype() uint16 {
+	if len(q.msg.Question) == 0 {
+		return dns.TypeNone
+	}
+	return q.msg.Question[0].Qtype
+}
+
+// handle answers one query: bounded, counted, and proof against panics.
+func (s *Server) handle(b *Bound, q question, write func([]byte) error) {
+	start := time.Now()
+	if s.running.Add(1) > int64(s.cfg.MaxInFlight) {
+		s.running.Add(-1)
+		s.met.query(q.tcp, q.qtype(), OutcomeDropped, 0)
+		return
+	}
+	defer s.running.Add(-1)
+	msg, outcome := s.guarded(b, q)
+	if msg != nil {
+		if err := write(msg); err != nil {
+			s.log.Debug("dns reply", "client", q.client, "err", err)
+		}
+	}
+	s.met.query(q.tcp, q.qtype(), outcome, since(start))
+}
+
+// guarded makes the packed reply; a panic becomes SERVFAIL. nil means no reply.
+func (s *Server) guarded(b *Bound, q question) (msg []byte, outcome Outcome) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.log.Error("dns handler panic", "panic", r, "client", q.client, "question", q.msg.Question, "stack", string(debug.Stack()))
+			msg, _ = errorReply(q.msg, dns.RcodeServerFailure).Pack()
+			outcome = OutcomePanic
+		}
+	}()
+	m, outcome := s.resolve(b, q)
+	if m == nil {
+		return nil, outcome
+	}
+	msg, err := finish(q.msg, m, !q.tcp, s.cfg.MaxUDPPayload)
+	if err != nil {
+		s.log.Error("dns reply", "question", q.msg.Question, "err", err)
+		msg, _ = errorReply(q.msg, dns.RcodeServerFailure).Pack()
+		return msg, OutcomeFailed
+	}
+	if m.Truncated {
+		s.met.truncated.Add(1)
+	}
+	return msg, outcome
+}
+
+// resolve makes the reply to q; nil means none.
+func (s *Server) resolve(b *Bound, q question) (*dns.Msg, Outcome) {
+	if m := refuse(q.msg); m != nil {
+		return m, OutcomeRefused
+	}
+	question := q.msg.Question[0]
+	query := Query{
+		Name: question.Name, Type: question.Qtype, Scope: b.scope(q.client.Addr()),
+		Seed: rand.Uint64(), Limit: udpLimit, Local: q.local,
+	}
+	if q.tcp {
+		query.Limit = tcpLimit
+	}
+	r := s.zone.Answer(query)
+	if len(r.Waiting) > 0 {
+		r = s.held(s.ctx, query, r)
+	}
+	if r.Forward {
+		return s.forward.resolve(q)
+	}
+	if r.Negative() {
+		return localReply(q.msg, &r), OutcomeNegative
+	}
+	return localReply(q.msg, &r), OutcomeLocal
+}

@@ -1,0 +1,248 @@
+package resolver
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// Health of upstreams: after failsDown failures in a row an upstream is asked
+// last for downFor. maxUpstreams bounds a resolv.conf, maxTries one question.
+const (
+	failsDown    = 3
+	downFor      = 10 * time.Second
+	maxUpstreams = 8
+	maxTries     = 6
+	reloadEvery  = time.Second
+)
+
+// upstream is one server and its health. Safe for concurrent use.
+type upstream struct {
+	addr netip.AddrPort
+
+	mu    sync.Mutex // guards what follows
+	fails int
+	down  time.Time // asked last until then
+}
+
+func (u *upstream) succeeded() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.fails, u.down = 0, time.Time{}
+}
+
+// failed counts a failure and reports whether the upstream just went down.
+func (u *upstream) failed(now time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.fails++; u.fails < failsDown {
+		return false
+	}
+	was := now.Before(u.down)
+	u.down = now.Add(downFor)
+	return !was
+}
+
+func (u *upstream) isDown(now time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return now.Before(u.down)
+}
+
+// upstreams is the list of servers, kept up with resolv.conf.
+type upstreams struct {
+	cfg ForwardConfig
+	log *slog.Logger
+	met *upstreamMetrics
+	own func() []netip.AddrPort
+
+	mu      sync.Mutex // guards what follows
+	list    []*upstream
+	local   []netip.Addr // addresses of this host, for the loop guard
+	checked time.Time    // when resolv.conf was last looked at
+	stamp   string       // its size and time then
+}
+
+func newUpstreams(cfg ForwardConfig, log *slog.Logger, met *upstreamMetrics, own func() []netip.AddrPort) *upstreams {
+	return &upstreams{cfg: cfg, log: log, met: met, own: own}
+}
+
+// plan returns the upstreams to ask, in order, each twice but at most maxTries:
+// the healthy ones in the order of the configuration, then the others. Servers
+// that are ourselves are left out.
+func (p *upstreams) plan(now time.Time) []*upstream {
+	if p.cfg.Disabled {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reload(now)
+	own := p.own()
+	var up, down []*upstream
+	for _, u := range p.list {
+		switch {
+		case isOwn(u.addr, own, p.local):
+			p.met.loops.Add(1)
+		case u.isDown(now):
+			down = append(down, u)
+		default:
+			up = append(up, u)
+		}
+	}
+	once := append(up, down...)
+	plan := slices.Concat(once, once)
+	return plan[:min(len(plan), max(maxTries, len(once)))]
+}
+
+// reload reads resolv.conf if it changed, at most once per reloadEvery. What
+// cannot be read leaves the list as it is. The caller holds p.mu.
+func (p *upstreams) reload(now time.Time) {
+	if !p.checked.IsZero() && now.Sub(p.checked) < reloadEvery {
+		return
+	}
+	first := p.checked.IsZero()
+	p.checked = now
+	if len(p.cfg.Upstreams) > 0 {
+		if first {
+			p.replace(p.cfg.Upstreams)
+		}
+		return
+	}
+	stamp := fileStamp(p.cfg.ResolvConf)
+	if stamp == p.stamp {
+		return
+	}
+	p.stamp = stamp
+	servers, err := readServers(p.cfg.ResolvConf)
+	if err != nil {
+		p.log.Warn("dns upstreams unchanged", "err", err)
+		return
+	}
+	p.replace(servers)
+	p.log.Info("dns upstreams", "file", p.cfg.ResolvConf, "servers", servers)
+}
+
+// replace sets the list, keeping the health of servers that stay.
+func (p *upstreams) replace(servers []netip.AddrPort) {
+	old := p.list
+	p.list = nil
+	for _, s := range servers[:min(len(servers), maxUpstreams)] {
+		u := &upstream{addr: s}
+		if i := slices.IndexFunc(old, func(o *upstream) bool { return o.addr == s }); i >= 0 {
+			u = old[i]
+		}
+		p.list = append(p.list, u)
+	}
+	p.local = localAddrs()
+}
+
+func fileStamp(path string) string {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return "absent"
+	}
+	return fmt.Sprint(fi.Size(), fi.ModTime().UnixNano())
+}
+
+// readServers returns the nameservers of a resolv.conf.
+func readServers(path string) ([]netip.AddrPort, error) {
+	conf, err := dns.ClientConfigFromFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read resolv.conf: %w", err)
+	}
+	port, err := strconv.ParseUint(conf.Port, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("read resolv.conf: port %q: %w", conf.Port, err)
+	}
+	var out []netip.AddrPort
+	for _, s := range conf.Servers {
+		if a, err := netip.ParseAddr(strings.TrimSpace(s)); err == nil {
+			out = append(out, netip.AddrPortFrom(a, uint16(port)))
+		}
+	}
+	return out, nil
+}
+
+func localAddrs() []netip.Addr {
+	var out []netip.Addr
+	ifaddrs, _ := net.InterfaceAddrs()
+	for _, a := range ifaddrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			out = append(out, p.Addr().Unmap())
+		}
+	}
+	return out
+}
+
+// isOwn reports whether a server is one of our listeners: forwarding to it
+// would loop. A listener on the unspecified address is every local address.
+func isOwn(server netip.AddrPort, own []netip.AddrPort, local []netip.Addr) bool {
+	a := server.Addr().Unmap()
+	here := a.IsLoopback() || a.IsUnspecified() || slices.Contains(local, a)
+	for _, o := range own {
+		oa := o.Addr().Unmap()
+		if o.Port() == server.Port() && (oa == a || here && (oa.IsUnspecified() || a.IsUnspecified())) {
+			return true
+		}
+	}
+	return false
+}
+
+// exchange asks a server once from a socket of its own, so that id and source
+// port are random (RFC 5452). Replies to anything else are ignored.
+func exchange(ctx context.Context, server netip.AddrPort, tcp bool, m *dns.Msg) (*dns.Msg, error) {
+	network := "udp"
+	if tcp {
+		network = "tcp"
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, network, server.String())
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if deadline, ok := ctx.Deadline(); ok {
+		c.SetDeadline(deadline)
+	}
+	m.Id = dns.Id()
+	co := &dns.Conn{Conn: c, UDPSize: 4096}
+	if err := co.WriteMsg(m); err != nil {
+		return nil, err
+	}
+	for {
+		r, err := co.ReadMsg()
+		if err == nil && answers(m, r) {
+			return r, nil
+		}
+		if tcp && err == nil {
+			err = dns.ErrId
+		}
+		if _, isNet := err.(net.Error); err != nil && (tcp || isNet || ctx.Err() != nil) {
+			return nil, err
+		}
+	}
+}
+
+// answers reports whether r is a reply to m.
+func answers(m, r *dns.Msg) bool {
+	if !r.Response || r.Id != m.Id {
+		return false
+	}
+	if len(r.Question) == 0 { // some servers omit it in errors
+		return r.Rcode != dns.RcodeSuccess && r.Rcode != dns.RcodeNameError
+	}
+	x, y := m.Question[0], r.Question[0]
+	return len(r.Question) == 1 && x.Qtype == y.Qtype && x.Qclass == y.Qclass && strings.EqualFold(x.Name, y.Name)
+}
