@@ -30,8 +30,8 @@ help: ## this list
 
 # --- use it ---
 .PHONY: build demo install
-build: ## meshd and meshctl into ./bin (static, no C)
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+build: ## meshd, meshctl and the demo into ./bin (static, no C)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/... ./examples/demo
 
 demo: ## three hosts on this machine, the whole story, step by step (KEEP=1 leaves them up)
 	@$(GO) run ./examples/demo $(if $(KEEP),--keep)
@@ -46,13 +46,13 @@ install: build ## copy the binaries and the systemd unit to their usual places (
 test: unit bubble netns ## all tests: unit and property (with -race), bubbles, processes in namespaces (< 5 minutes)
 
 unit: ## unit and property tests, with the race detector where a C compiler is present
-	$(GO) test $(RACE) -shuffle=on $(UNIT_PKGS)
+	$(GO) test $(GOTESTFLAGS) $(RACE) -shuffle=on $(UNIT_PKGS)
 
 bubble: ## tests in testing/synctest bubbles (virtual time), without -race
-	$(if $(BUBBLE_PKGS),$(GO) test -shuffle=on $(BUBBLE_PKGS),@echo 'bubble: no *_bubble_test.go files')
+	$(if $(BUBBLE_PKGS),$(GO) test $(GOTESTFLAGS) -shuffle=on $(BUBBLE_PKGS),@echo 'bubble: no *_bubble_test.go files')
 
 netns: ## real processes in network namespaces: as root, or where user namespaces are allowed; skips itself elsewhere
-	$(GO) test -p 1 -timeout 240s $(NETNS_PKGS)
+	$(GO) test $(GOTESTFLAGS) -p 1 -timeout 240s $(NETNS_PKGS)
 
 fuzz: ## each fuzz target for FUZZTIME (30s)
 	@set -e; grep -rlE '^func Fuzz' --include='*_test.go' . | sort | while read -r f; do \

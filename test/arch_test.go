@@ -29,10 +29,10 @@ var mayImport = map[string][]string{
 	"cmd/meshd":    {"mesh"},
 	"cmd/meshctl":  {"mesh/control", "state"},
 
-	"examples/demo": {"test/rig", "test/fleet"},
+	"examples/demo": {"test/rig", "test/fleet", "mesh/control"},
 	"test":          {},
 	"test/rig":      {},
-	"test/fleet":    {"test/rig"},
+	"test/fleet":    {"test/rig", "mesh/control"},
 	"test/netns":    {"test/rig", "test/fleet"},
 	"test/sim":      {"state", "gossip", "resolver", "lb", "mesh"},
 }

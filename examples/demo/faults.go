@@ -1,0 +1,138 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"meshd/test/fleet"
+)
+
+// kill ends everything on host3 at once and pulls its cable.
+func (d *demo) kill() error {
+	lost := d.nodes[2]
+	begin := time.Now()
+	if err := lost.Host.LinkDown("eth0"); err != nil {
+		return err
+	}
+	lost.Proc.Kill()
+	d.apps[2].Server.Kill()
+	d.other.Server.Kill()
+	d.show("host3: everything on it is killed, its cable pulled", "silence", time.Since(begin))
+
+	if _, err := d.until(func() error { return d.survivors(d.sees) }); err != nil {
+		return err
+	}
+	d.show("host1, host2: tasks."+app+" A?", addresses(d.apps[:2]), time.Since(begin))
+	if _, err := d.until(func() error { return d.survivors(d.balances) }); err != nil {
+		return err
+	}
+	d.show("host1, host2: the load balancer?", "the two tasks that live", time.Since(begin))
+	return d.spread(d.apps[0], 12, d.apps[:2])
+}
+
+// survivors makes a check on host1 and host2.
+func (d *demo) survivors(check func(at *fleet.Task, tasks []*fleet.Task) error) error {
+	return errors.Join(check(d.apps[0], d.apps[:2]), check(d.apps[1], d.apps[:2]))
+}
+
+// sees checks DNS inside a task.
+func (d *demo) sees(at *fleet.Task, tasks []*fleet.Task) error {
+	return d.seen(at, "tasks."+app, tasks)
+}
+
+// balances checks the load balancer of a task's host.
+func (d *demo) balances(at *fleet.Task, tasks []*fleet.Task) error {
+	return d.balancerKnows(at.Node, tasks)
+}
+
+// comeBack starts host3 again, with the data it had.
+func (d *demo) comeBack() error {
+	back := d.nodes[2]
+	if err := back.Host.LinkUp("eth0"); err != nil {
+		return err
+	}
+	if err := errors.Join(d.apps[2].Serve(d.ctx), d.other.Serve(d.ctx)); err != nil {
+		return err
+	}
+	begin := time.Now()
+	if err := back.Start(d.ctx); err != nil {
+		return err
+	}
+	d.show("host3: the servers and meshd start again", "up", time.Since(begin))
+	if err := d.agreed("three tasks", d.apps); err != nil {
+		return err
+	}
+	if err := d.resolve(d.apps[2], app, dns.TypeA, d.vip.String()); err != nil {
+		return err
+	}
+	return d.spread(d.apps[2], 12, d.apps)
+}
+
+// partition cuts host3 off; both sides go on and change their tables.
+func (d *demo) partition() error {
+	begin := time.Now()
+	if err := d.fleet.Rig.Partition(d.nodes[2].Host); err != nil {
+		return err
+	}
+	d.show("host3 | host1, host2: every packet is dropped", "cut", time.Since(begin))
+	alone := d.apps[2:3]
+	_, err := d.until(func() error { return errors.Join(d.survivors(d.sees), d.sees(d.apps[2], alone)) })
+	if err != nil {
+		return err
+	}
+	d.show("host1, host2: tasks."+app+" A?", addresses(d.apps[:2]), time.Since(begin))
+	d.show("host3: tasks."+app+" A?", addresses(alone), time.Since(begin))
+	_, err = d.until(func() error { return errors.Join(d.survivors(d.balances), d.balances(d.apps[2], alone)) })
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(d.spread(d.apps[0], 12, d.apps[:2]), d.spread(d.apps[2], 4, alone)); err != nil {
+		return err
+	}
+	return d.changeBothSides()
+}
+
+// changeBothSides starts a task on each side of the cut.
+func (d *demo) changeBothSides() error {
+	for i, n := range []*fleet.Node{d.nodes[0], d.nodes[2]} {
+		t, err := d.start(n, app, 4+i, "")
+		if err != nil {
+			return err
+		}
+		d.apps = append(d.apps, t)
+	}
+	return nil
+}
+
+// heal mends the network and compares the tables.
+func (d *demo) heal() error {
+	if err := d.fleet.Rig.HealAll(); err != nil {
+		return err
+	}
+	if err := d.agreed("five tasks", d.apps); err != nil {
+		return err
+	}
+	n := d.nodes[0]
+	took, err := d.until(func() error { return n.Equal(d.ctx, len(d.nodes)) })
+	if err != nil {
+		return err
+	}
+	out, err := n.Ctl("diff")
+	if err != nil {
+		return err
+	}
+	d.show("host1: meshctl diff", "equal", took)
+	for line := range strings.Lines(out) {
+		fmt.Fprint(d.out, "        ", line)
+	}
+	if err := d.resolve(d.apps[2], app, dns.TypeA, d.vip.String()); err != nil {
+		return err
+	}
+	return d.spread(d.apps[2], 15, d.apps)
+}

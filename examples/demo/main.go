@@ -1,0 +1,81 @@
+//go:build linux
+
+// Command demo shows meshd at work on one machine: three hosts, emulated as
+// network namespaces, a real meshd in each, real HTTP servers as tasks. It
+// prints what it asked, what came back and how long that took, and ends with
+// "demo: PASS" or "demo: FAIL <step>".
+//
+// It runs as root, or as an ordinary user where user namespaces are allowed,
+// and leaves nothing behind.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"meshd/test/fleet"
+	"meshd/test/rig"
+)
+
+func main() {
+	fleet.ServeIfAsked()
+	keep := flag.Bool("keep", false, "leave the hosts up at the end, until Ctrl-C, and print how to look around")
+	lb := flag.String("lb", "auto", "the load balancer `driver` of every meshd: auto, ipvs, nft or none")
+	flag.Parse()
+	code, err := rig.Main(build, func(w rig.World) int { return inside(w, *lb, *keep) })
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		fmt.Println("demo: FAIL start")
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// build compiles the programs, outside, where modules can be fetched.
+func build(dir string) error {
+	fmt.Println("building meshd and meshctl …")
+	return fleet.Build(dir)
+}
+
+func inside(w rig.World, lb string, keep bool) int {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	d, err := newDemo(ctx, w, lb)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		fmt.Println("demo: FAIL start")
+		return 1
+	}
+	defer d.fleet.Rig.Close()
+	failed := d.play()
+	if keep && ctx.Err() == nil {
+		d.printLookAround(w)
+		<-ctx.Done()
+	}
+	if failed != "" {
+		fmt.Println("demo: FAIL", failed)
+		return 1
+	}
+	fmt.Println("demo: PASS")
+	return 0
+}
+
+func newDemo(ctx context.Context, w rig.World, lb string) (*demo, error) {
+	r, err := rig.New(filepath.Join(w.Dir, "logs"))
+	if err != nil {
+		return nil, err
+	}
+	f, err := fleet.New(r, w.Dir, w.Dir)
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	f.LB = lb
+	return &demo{ctx: ctx, out: os.Stdout, fleet: f, dir: w.Dir}, nil
+}
