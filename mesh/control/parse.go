@@ -32,8 +32,8 @@ func (r AddTask) Parse() (ParsedTask, error) {
 	}
 	p.Endpoint.Normalize()
 	for _, check := range []func() error{
-		func() error { return checkName("network", p.Network) },
-		func() error { return checkName("service", p.Endpoint.Service) },
+		func() error { return CheckName("network", p.Network) },
+		func() error { return CheckName("service", p.Endpoint.Service) },
 		func() error { return r.parseIPs(&p.Endpoint) },
 		func() error { return r.parsePorts(&p.Endpoint) },
 		func() error { return r.parseService(&p) },
@@ -131,7 +131,9 @@ func checkNames(e state.Endpoint) error {
 
 const nameHint = "use letters, digits, '-' and '_', with dots between labels"
 
-func checkName(field, s string) error {
+// CheckName reports why s cannot be the name in a field of a request, as an
+// *Error of CodeInvalid.
+func CheckName(field, s string) error {
 	if s == "" {
 		return invalid(field, "name the "+field, "it is missing")
 	}
@@ -165,7 +167,7 @@ func parseAddrs(field string, in []string) (out []netip.Addr, err error) {
 // CodeInvalid that names the field and the fix. Birth is the caller's to fill.
 func (r CreateNetwork) Parse() (state.NetworkDef, error) {
 	def := state.NetworkDef{Name: strings.ToLower(r.Name)}
-	if err := checkName("name", def.Name); err != nil {
+	if err := CheckName("name", def.Name); err != nil {
 		return state.NetworkDef{}, err
 	}
 	if r.Subnet == "" && r.Subnet6 == "" {

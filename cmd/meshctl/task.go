@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"meshd/mesh/control"
+)
+
+func taskCommands() []command {
+	return []command{
+		{
+			path: "task add", short: "register a task of this node", setup: taskAdd,
+			long: `It prints the task's id. The task is announced to every node of the network at
+once and survives a restart of meshd. Without --port, all ports of the virtual
+IP reach the task.`,
+			example: `meshctl task add --network collabnet --service wordpressapp --ip 10.1.0.7 --port http:80
+meshctl task add --network collabnet --service db --slot 1 --ip 10.1.0.8 --ip fd00:1::8 --port 3306/tcp --alias mysql`,
+		},
+		{
+			path: "task rm", args: "ID...", min: 1, max: -1, complete: "task", short: "deregister tasks of this node",
+			long:    "Connections to the task are cut after the drain time. \"task drain\" first is\ngentler.",
+			example: "meshctl task rm 3f9c2a --network collabnet", setup: taskRm,
+		},
+		{
+			path: "task drain", args: "ID...", min: 1, max: -1, complete: "task", short: "send tasks of this node no new connections",
+			example: "meshctl task drain 3f9c2a", setup: taskDrain,
+		},
+		{
+			path: "task ls", short: "list the tasks of this node, or of all with --all",
+			example: "meshctl task ls --network collabnet\nmeshctl task ls --all", setup: taskLs,
+		},
+	}
+}
+
+func taskAdd(f *flags) action {
+	var req control.AddTask
+	f.network(&req.Network)
+	f.text("service", "the `SERVICE` that the task belongs to", &req.Service)
+	f.list("ip", "the task's `IP`; give it twice for IPv4 and IPv6", &req.IPs)
+	f.text("id", "the task's `ID` (default: generated)", &req.ID)
+	f.value("slot", "the task's number in the service, `N` from 1", func(s string) error {
+		n, err := number(s, 32)
+		req.Slot = uint32(n)
+		return err
+	})
+	f.list("port", "a port to serve, `[NAME:]PORT[/tcp|udp]`; may be repeated (default: all ports)", &req.Ports)
+	f.text("mode", "`MODE` of the service: vip or dnsrr (default: as it is, vip for a new one)", &req.Mode)
+	f.list("alias", "another `NAME` of the service; may be repeated", &req.Aliases)
+	f.text("hostname", "a host `NAME` of the task", &req.Hostname)
+	f.text("name", "the container `NAME` of the task", &req.Name)
+	f.value("weight", "share of new connections, `W` from 1 to 65535 (default 1)", func(s string) error {
+		n, err := number(s, 16)
+		req.Weight = uint16(n)
+		return err
+	})
+	f.list("vip", "pin the service's virtual `IP`; give it twice for IPv4 and IPv6", &req.VIPs)
+	f.text("scheduler", "`NAME` of the scheduler: "+strings.Join(control.Schedulers(), ", "), &req.Scheduler)
+	return func(ctx context.Context, s *session, _ []string) error { return s.addTask(ctx, req) }
+}
+
+func (s *session) addTask(ctx context.Context, req control.AddTask) error {
+	if _, err := req.Parse(); err != nil {
+		return asUsage(err, map[string]string{"ips": "--ip", "ports": "--port", "aliases": "--alias", "vips": "--vip"})
+	}
+	reply, err := s.client.AddTask(ctx, req)
+	if err != nil {
+		return err
+	}
+	if !s.json {
+		s.warn(reply.Warnings)
+	}
+	return s.show(reply, func(w io.Writer) { fmt.Fprintln(w, printable(reply.Task.ID)) })
+}
+
+// number reads a number from 1 to 2^bits-1.
+func number(s string, bits int) (uint64, error) {
+	n, err := strconv.ParseUint(s, 10, bits)
+	if err != nil || n == 0 {
+		return 0, &usageError{fmt.Sprintf("%q is not a number from 1 to %d", s, uint64(1)<<bits-1), "leave the flag out, or give a number in that range"}
+	}
+	return n, nil
+}
+
+func taskRm(f *flags) action {
+	var network string
+	f.network(&network)
+	return func(ctx context.Context, s *session, args []string) error {
+		return s.each(args, "ID", func(id string) (any, error) {
+			return s.client.RemoveTask(ctx, control.TaskRef{ID: id, Network: network})
+		})
+	}
+}
+
+func taskDrain(f *flags) action {
+	var network string
+	f.network(&network)
+	return func(ctx context.Context, s *session, args []string) error {
+		return s.each(args, "ID", func(id string) (any, error) {
+			return s.client.DrainTask(ctx, control.TaskRef{ID: id, Network: network})
+		})
+	}
+}
+
+func taskLs(f *flags) action {
+	var filter control.TaskFilter
+	f.network(&filter.Network)
+	f.value("service", "only tasks of this `SERVICE`", func(v string) (err error) {
+		filter.Service, err = nameArg("", v)
+		return err
+	})
+	f.set.BoolVar(&filter.All, "all", false, "the tasks of every node")
+	return func(ctx context.Context, s *session, _ []string) error {
+		tasks, err := s.client.Tasks(ctx, filter)
+		if err != nil {
+			return err
+		}
+		return s.show(tasks, func(w io.Writer) { taskTable(w, tasks) })
+	}
+}
+
+func taskTable(w io.Writer, tasks []control.Task) {
+	var rows [][]string
+	for _, t := range tasks {
+		slot := ""
+		if t.Slot > 0 {
+			slot = strconv.FormatUint(uint64(t.Slot), 10)
+		}
+		rows = append(rows, []string{
+			t.ID, t.Network, t.Service, slot, join(t.IPs), strings.Join(t.Ports, ","),
+			strconv.Itoa(int(t.Weight)), t.Health, t.State, t.Node,
+		})
+	}
+	table(w, "ID NETWORK SERVICE SLOT IP PORTS WEIGHT HEALTH STATE NODE", rows)
+}
+
+// each does f for every argument, prints the name of each that is done and
+// goes on after a refusal. With -o json, it prints one list of the results.
+func (s *session) each(args []string, arg string, f func(name string) (any, error)) error {
+	names := make([]string, len(args))
+	for i, a := range args {
+		var err error
+		if names[i], err = nameArg(arg, a); err != nil {
+			return err
+		}
+	}
+	done, failed := []any{}, error(nil)
+	for _, name := range names {
+		v, err := f(name)
+		if err != nil {
+			failed = s.note(failed, err)
+			continue
+		}
+		if done = append(done, v); !s.json {
+			fmt.Fprintln(s.stdout, name)
+		}
+	}
+	if s.json {
+		if err := s.show(done, nil); err != nil {
+			return err
+		}
+	}
+	return failed
+}
+
+// note prints the error before the newest one, so that the caller prints the last.
+func (s *session) note(before, err error) error {
+	if before != nil {
+		s.fail("meshctl", s.socket, before)
+	}
+	return err
+}

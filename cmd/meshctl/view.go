@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"meshd/mesh/control"
+)
+
+func viewCommands() []command {
+	return []command{
+		{
+			path: "resolve", args: "NAME", min: 1, max: 1, complete: "service", setup: resolve,
+			short: "resolve a name as this node's DNS server would, and show each step",
+			long: `A name that does not exist is an answer (NXDOMAIN), not a failure: the exit code
+is 0. An IP address asks for its name.`,
+			example: "meshctl resolve wordpressapp --network collabnet\nmeshctl resolve _http._tcp.wordpressapp --network collabnet --type SRV",
+		},
+		{
+			path: "lb ls", short: "list the load balancer's table: desired beside actual, with counters", setup: lbLs,
+			long:    "A service's own line has no task. Port \"all\" stands for a service without declared\nports. DESIRED and ACTUAL are weights.",
+			example: "meshctl lb ls --network collabnet",
+		},
+		{
+			path: "watch", short: "print one line per change as it arrives", setup: watch,
+			long: `It reconnects by itself and goes on where it was. A line of the type "reset" says
+that changes were missed: read the lists again. With -o json, each line is a JSON
+object; the first has the type "start" and says that the watch is on. It ends
+with an interrupt and the exit code 0.`,
+			example: "meshctl watch --network collabnet\nmeshctl watch -o json --from 4711",
+		},
+		{
+			path: "diff", short: "ask every node for its table checksums and name who differs", setup: diff,
+			long: `The exit code is 1 if tables differ or a live node did not answer. A change that
+is on its way shows as a difference for some milliseconds: --wait asks again
+until all are equal.`,
+			example: "meshctl diff\nmeshctl diff --wait 10s && echo converged",
+		},
+	}
+}
+
+func resolve(f *flags) action {
+	var req control.ResolveRequest
+	f.network(&req.Network)
+	f.text("type", "record `TYPE`: A, AAAA, SRV, PTR or ANY (default: A and AAAA)", &req.Type)
+	return func(ctx context.Context, s *session, args []string) error {
+		req.Name = args[0]
+		if err := req.Check(); err != nil {
+			return asUsage(err, map[string]string{"name": "NAME"})
+		}
+		reply, err := s.client.Resolve(ctx, req)
+		if err != nil {
+			return err
+		}
+		return s.show(reply, func(w io.Writer) { resolution(w, reply) })
+	}
+}
+
+func resolution(w io.Writer, r control.Resolution) {
+	var rows [][]string
+	for i, st := range r.Steps {
+		rows = append(rows, []string{strconv.Itoa(i + 1), st.Scope, st.Rule, strings.Join(st.Answer, ","), st.Why})
+	}
+	table(w, "STEP SCOPE RULE ANSWER WHY", rows)
+	fmt.Fprintf(w, "\n%s: %s\n", printable(r.Name), printable(r.RCode))
+	for _, a := range r.Answers {
+		fmt.Fprintf(w, "  %s\n", printable(a))
+	}
+}
+
+func lbLs(f *flags) action {
+	var network string
+	f.network(&network)
+	return func(ctx context.Context, s *session, _ []string) error {
+		t, err := s.client.LB(ctx, network)
+		if err != nil {
+			return err
+		}
+		return s.show(t, func(w io.Writer) { s.lbTable(w, t) })
+	}
+}
+
+func (s *session) lbTable(w io.Writer, t control.LBTable) {
+	kv := []string{"Driver", lbLine(t.Driver, t.Why), "Pending", strconv.Itoa(t.Pending)}
+	if !t.LastApply.IsZero() {
+		kv = append(kv, "Last change", s.age(t.LastApply)+" ago")
+	}
+	if t.LastError != "" {
+		kv = append(kv, "Last error", printable(t.LastError))
+	}
+	pairs(w, kv...)
+	fmt.Fprintln(w)
+	var rows [][]string
+	for _, v := range t.Services {
+		rows = append(rows, append([]string{v.Network, v.Service, v.VIP.String() + " " + v.Port, v.Scheduler, "", "", "", "", v.State}, counters(v.Counters)...))
+		for _, b := range v.Backends {
+			rows = append(rows, append([]string{
+				v.Network, v.Service, v.VIP.String() + " " + v.Port, v.Scheduler, b.Task, backendAddr(b.Address), weight(b.Desired), weight(b.Actual), b.State,
+			}, counters(b.Counters)...))
+		}
+	}
+	table(w, "NETWORK SERVICE VIP SCHEDULER TASK ADDRESS DESIRED ACTUAL STATE ACTIVE CONNS PKTS-IN PKTS-OUT BYTES-IN BYTES-OUT", rows)
+}
+
+func backendAddr(a netip.AddrPort) string {
+	switch {
+	case !a.Addr().IsValid():
+		return ""
+	case a.Port() == 0:
+		return a.Addr().String()
+	}
+	return a.String()
+}
+
+func weight(n int) string { return count(int64(n)) }
+
+func counters(c control.Counters) []string {
+	return []string{count(c.Active), count(c.Connections), count(c.PacketsIn), count(c.PacketsOut), count(c.BytesIn), count(c.BytesOut)}
+}
+
+func diff(f *flags) action {
+	var network string
+	var wait time.Duration
+	f.network(&network)
+	f.value("wait", "ask again until all are equal, for at most `DURATION` such as 10s", func(v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < 0 {
+			return &usageError{fmt.Sprintf("%q is not a duration", v), "write for example 500ms, 10s or 2m"}
+		}
+		wait = d
+		return nil
+	})
+	return func(ctx context.Context, s *session, _ []string) error { return s.diff(ctx, network, wait) }
+}
+
+// diffPause is how long "diff --wait" waits before it asks again.
+const diffPause = 50 * time.Millisecond
+
+func (s *session) diff(ctx context.Context, network string, wait time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, wait+time.Minute)
+	defer cancel()
+	give := time.After(wait)
+	for {
+		d, err := s.client.Diff(ctx, control.DiffRequest{Network: network})
+		if err != nil {
+			return err
+		}
+		if !d.Equal {
+			select {
+			case <-time.After(diffPause):
+				if wait > 0 {
+					continue
+				}
+			case <-give:
+			}
+		}
+		if err := s.show(d, func(w io.Writer) { diffTable(w, d) }); err != nil {
+			return err
+		}
+		if !d.Equal {
+			return errNo
+		}
+		return nil
+	}
+}
+
+func diffTable(w io.Writer, d control.Diff) {
+	var rows [][]string
+	for _, n := range d.Networks {
+		for _, c := range n.Nodes {
+			verdict := "equal"
+			for _, name := range n.Differ {
+				if name == c.Node {
+					verdict = "differs"
+				}
+			}
+			rows = append(rows, []string{networkName(n.Network), c.Node, c.Checksum, strconv.Itoa(c.Entries), verdict})
+		}
+	}
+	for _, n := range d.Silent {
+		rows = append(rows, []string{"", n.Node, "", "", "silent"})
+	}
+	table(w, "NETWORK NODE CHECKSUM ENTRIES RESULT", rows)
+	fmt.Fprintln(w)
+	for _, n := range d.Networks {
+		if n.Equal {
+			fmt.Fprintf(w, "%s: equal on %d nodes\n", printable(networkName(n.Network)), len(n.Nodes))
+			continue
+		}
+		fmt.Fprintf(w, "%s: %s differs from the rest\n", printable(networkName(n.Network)), printable(strings.Join(n.Differ, ", ")))
+	}
+	for _, n := range d.Silent {
+		fmt.Fprintf(w, "%s did not answer: %s\n", printable(n.Node), printable(n.Error))
+	}
+}

@@ -1,0 +1,105 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+// DefaultSocket is where meshd listens unless told otherwise.
+const DefaultSocket = "/run/meshd/meshd.sock"
+
+// socketMode lets the owner and the group in: the group is the access control.
+const socketMode = 0o660
+
+// Listen opens the unix socket at path with mode 0660. It replaces the socket
+// that a dead process left and nothing else: it returns an error that wraps
+// ErrInUse if a process answers there, and one that wraps fs.ErrExist if the
+// path is not a socket. Closing the listener removes the socket.
+func Listen(path string) (net.Listener, error) {
+	if len(path) > 104 {
+		return nil, fmt.Errorf("socket %s: the path has %d characters, at most 104 work everywhere; choose a shorter one", path, len(path))
+	}
+	if err := clearStale(path); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("socket %s: its directory does not exist; create it or choose another path: %w", path, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	if err := os.Chmod(path, socketMode); err != nil {
+		return nil, errors.Join(fmt.Errorf("socket %s: %w", path, err), l.Close())
+	}
+	return l, nil
+}
+
+// clearStale removes the socket at path if nobody answers there.
+func clearStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("socket %s: %w", path, err)
+	}
+	if info.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("socket %s: %w and is not a socket; move it away or choose another path", path, fs.ErrExist)
+	}
+	conn, err := net.DialTimeout("unix", path, 2*time.Second)
+	if err == nil {
+		_ = conn.Close()
+		return fmt.Errorf("%w: a process already answers on %s; stop that meshd, or give this one another --socket", ErrInUse, path)
+	}
+	if errors.Is(err, fs.ErrPermission) || isTimeout(err) {
+		return fmt.Errorf("%w: cannot tell whether %s is in use (%w); stop the process that has it, or choose another path", ErrInUse, path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("socket %s: left by a dead process and not removable: %w", path, err)
+	}
+	return nil
+}
+
+func isTimeout(err error) bool {
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout()
+}
+
+// shutdownLimit is how long Serve lets requests finish.
+const shutdownLimit = 5 * time.Second
+
+// Serve serves the API over b on l until ctx ends: watches end at once, other
+// requests have some seconds to finish. It closes l, and returns nil after ctx
+// ended and an error if l failed.
+func Serve(ctx context.Context, l net.Listener, b Backend, log *slog.Logger) error {
+	stop := make(chan struct{})
+	srv := &http.Server{
+		Handler: newHandler(b, log, stop), ReadHeaderTimeout: bodyLimit, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(l) }()
+	select {
+	case err := <-failed:
+		close(stop)
+		return fmt.Errorf("serve control API: %w", errors.Join(err, srv.Close()))
+	case <-ctx.Done():
+	}
+	close(stop)
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownLimit)
+	defer cancel()
+	if err := srv.Shutdown(limit); err != nil {
+		log.Warn("control requests cut off", "error", err)
+		_ = srv.Close()
+	}
+	<-failed
+	return nil
+}
