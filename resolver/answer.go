@@ -181,7 +181,7 @@ func (a *answering) local(name string) string {
 		return "no such name in network " + last + ", or the network is not in scope"
 	case n == 2 && (first == "tasks" || first == "nearest"):
 		return first + ".<service> is never forwarded"
-	case n == 3 && isSRVName(name):
+	case n <= 3 && isSRVName(name):
 		return "_port._proto.<service> is never forwarded"
 	case n == 3 && a.isTaskName(first, rest):
 		return "no such task of service " + first
@@ -189,11 +189,13 @@ func (a *answering) local(name string) string {
 	return ""
 }
 
+// isSRVName reports whether the name is _proto.<x> or _port._proto.<x>.
 func isSRVName(name string) bool {
 	port, rest, _ := strings.Cut(name, ".")
-	proto, _, _ := strings.Cut(rest, ".")
-	_, ok := protoOf(proto)
-	return ok && strings.HasPrefix(port, "_")
+	proto, x, _ := strings.Cut(rest, ".")
+	_, two := protoOf(port)
+	_, three := protoOf(proto)
+	return two && x == "" || three && strings.HasPrefix(port, "_")
 }
 
 // isTaskName reports whether <service>.<slot>.<id> begins with a service in scope.

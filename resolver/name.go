@@ -154,16 +154,29 @@ func cutDomain(name, domain string) (rest string, ok bool) {
 		return "", true
 	}
 	rest, ok = strings.CutSuffix(name, domain)
-	if !ok || len(rest) < 2 || rest[len(rest)-1] != '.' || rest[len(rest)-2] == '\\' {
+	end := len(rest) - 1
+	if !ok || end < 1 || rest[end] != '.' || escaped(rest, end) {
 		return "", false
 	}
-	return rest[:len(rest)-1], true
+	return rest[:end], true
 }
 
 // cutLast splits off the last label: "web.net" is "web" and "net".
 func cutLast(name string) (rest, last string) {
 	i := strings.LastIndexByte(name, '.')
+	for i > 0 && escaped(name, i) {
+		i = strings.LastIndexByte(name[:i], '.')
+	}
 	return name[:max(i, 0)], name[i+1:]
+}
+
+// escaped reports whether name[i] belongs to its label, as in "a\.b".
+func escaped(name string, i int) bool {
+	n := 0
+	for i > n && name[i-1-n] == '\\' {
+		n++
+	}
+	return n%2 == 1
 }
 
 func labels(name string) int { return dns.CountLabel(name + ".") }

@@ -1,0 +1,236 @@
+package resolver
+
+import (
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"meshd/state"
+)
+
+// render writes a result in the syntax of testdata/names.txt.
+func render(r *Result) []string {
+	switch {
+	case r.Forward:
+		return []string{"FORWARD"}
+	case r.Rcode == dns.RcodeNameError:
+		return []string{"NXDOMAIN " + r.Ns[0].(*dns.SOA).Hdr.Name}
+	case len(r.Answer) == 0:
+		return []string{"NODATA " + r.Ns[0].(*dns.SOA).Hdr.Name}
+	}
+	out := texts(r.Answer)
+	for _, t := range texts(r.Extra) {
+		out = append(out, "+"+t)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// nameCase is one case of testdata/names.txt.
+type nameCase struct {
+	scope, name, qtype string
+	want               []string
+}
+
+func nameCases(tb testing.TB) []nameCase {
+	tb.Helper()
+	text, err := os.ReadFile("testdata/names.txt")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var cases []nameCase
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "" || line[0] == '#':
+		case line[0] == '>':
+			f := strings.Fields(line)
+			cases = append(cases, nameCase{scope: f[1], name: f[2], qtype: f[3]})
+		default:
+			c := &cases[len(cases)-1]
+			c.want = append(c.want, line)
+			slices.Sort(c.want)
+		}
+	}
+	return cases
+}
+
+// R1–R4, V7: every name form.
+func TestNames(t *testing.T) {
+	z := standard(t).zone()
+	for _, c := range nameCases(t) {
+		t.Run(c.scope+"/"+c.name+"/"+c.qtype, func(t *testing.T) {
+			r := z.Answer(Query{Name: c.name, Type: dns.StringToType[c.qtype], Scope: scopeOf(c.scope),
+				Local: netip.MustParseAddr("127.0.0.11")})
+			if got := render(&r); !slices.Equal(got, c.want) {
+				t.Errorf("got  %q\nwant %q", got, c.want)
+			}
+		})
+	}
+}
+
+// R1: a shared listener tells the scope by the client's address.
+func TestScopeOf(t *testing.T) {
+	z := standard(t).zone()
+	for client, want := range map[string]string{
+		"172.16.1.1": "networks net1", "172.16.2.1": "networks net2", "fd99::2": "networks net1",
+		"::ffff:172.16.1.1": "networks net1",
+		"172.16.1.99":       "networks net1, net2",
+		"127.0.0.1":         Scope{Host: true}.String(), "10.1.0.5": Scope{Host: true}.String(),
+	} {
+		if got := z.ScopeOf(netip.MustParseAddr(client)).String(); got != want {
+			t.Errorf("%s: %s, want %s", client, got, want)
+		}
+	}
+	z.HostClients = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	if s := z.ScopeOf(netip.MustParseAddr("192.0.2.1")); s.Host || len(s.Networks) > 0 {
+		t.Errorf("a stranger has scope %s", s)
+	}
+}
+
+// R5: without a working load balancer vip services answer like dnsrr.
+func TestVIPsUnusable(t *testing.T) {
+	z := standard(t).zone()
+	z.VIPsUsable = func() bool { return false }
+	for name, want := range map[string]int{"web.": 2, "www.net1.": 2, "four.": 1, "idle.": 0} {
+		r := z.Answer(Query{Name: name, Type: dns.TypeA, Scope: scopeOf("net1")})
+		if len(r.Answer) != want {
+			t.Errorf("%s: %v, want %d tasks", name, r.Answer, want)
+		}
+	}
+}
+
+// S9: the serving ones come first, then the suspected ones; both are shuffled.
+func TestShuffle(t *testing.T) {
+	z := standard(t).zone()
+	firsts := map[string]int{}
+	for seed := range uint64(200) {
+		r := z.Answer(Query{Name: "db.", Type: dns.TypeA, Scope: scopeOf("net1"), Seed: seed})
+		firsts[r.Answer[0].(*dns.A).A.String()]++
+		if last := r.Answer[2].(*dns.A).A.String(); last != "172.16.1.23" {
+			t.Fatalf("seed %d: the suspected task is not last: %v", seed, r.Answer)
+		}
+	}
+	if len(firsts) != 2 || firsts["172.16.1.21"] < 60 || firsts["172.16.1.22"] < 60 {
+		t.Errorf("first answers: %v", firsts)
+	}
+}
+
+// R2: nearest.<service> sorts by the round-trip time.
+func TestNearest(t *testing.T) {
+	z := standard(t).zone()
+	z.RTT = func(n state.NodeID) (time.Duration, bool) {
+		return map[state.NodeID]time.Duration{"b": time.Millisecond, "d": 0}[n], n != "a"
+	}
+	for seed := range uint64(20) {
+		r := z.Answer(Query{Name: "nearest.db.", Type: dns.TypeA, Scope: scopeOf("net1"), Seed: seed})
+		var got []string
+		for _, rr := range r.Answer {
+			got = append(got, rr.(*dns.A).A.String())
+		}
+		if want := []string{"172.16.1.22", "172.16.1.21", "172.16.1.23"}; !slices.Equal(got, want) {
+			t.Fatalf("got %v, want %v", got, want)
+		}
+	}
+}
+
+// The limit leaves answers out and says so; serving ones stay.
+func TestLimit(t *testing.T) {
+	z := standard(t).zone()
+	r := z.Answer(Query{Name: "db.", Type: dns.TypeA, Scope: scopeOf("net1"), Limit: 2})
+	if len(r.Answer) != 2 || !r.More {
+		t.Errorf("%d answers, more %v", len(r.Answer), r.More)
+	}
+	r = z.Answer(Query{Name: "db.", Type: dns.TypeA, Scope: scopeOf("net1"), Limit: 3})
+	if len(r.Answer) != 3 || r.More {
+		t.Errorf("%d answers, more %v", len(r.Answer), r.More)
+	}
+}
+
+// R3: a name beneath a network that is also a public suffix can be forwarded.
+func TestSharedSuffix(t *testing.T) {
+	z := standard(t).zone()
+	z.SharedSuffixes, z.ForwardBare = []string{"net1"}, true
+	for name, want := range map[string]bool{"other.net1.": true, "web.net1.": false, "other.": true, "other.net1.mesh.internal.": false} {
+		if r := z.Answer(Query{Name: name, Type: dns.TypeA, Scope: scopeOf("net1")}); r.Forward != want {
+			t.Errorf("%s: forward %v, want %v", name, r.Forward, want)
+		}
+	}
+}
+
+// R4: until the first sync an unknown local name may yet appear.
+func TestWaiting(t *testing.T) {
+	w := newWorld(t)
+	w.self.Join("net1")
+	z := w.zone()
+	for name, want := range map[string]int{"web.": 1, "web.net1.mesh.internal.": 1, "web.net1.": 1, "example.com.": 0, "net1.mesh.internal.": 0, "web.net2.mesh.internal.": 0} {
+		if r := z.Answer(Query{Name: name, Type: dns.TypeA, Scope: scopeOf("net1")}); len(r.Waiting) != want {
+			t.Errorf("%s: waits for %d views, want %d", name, len(r.Waiting), want)
+		}
+	}
+}
+
+func TestExplain(t *testing.T) {
+	z := standard(t).zone()
+	z.Notes = func(network, service string) []string { return []string{"1 task hidden because node c is dead"} }
+	e, err := z.Explain("net1", "www", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, s := range e.Steps {
+		all = append(all, s.Text)
+	}
+	want := "service web: mode vip, VIP 10.1.0.5, VIP fd00:1::5, 2 tasks serving, 1 task draining, 1 task unready, 1 task hidden because node c is dead"
+	if !slices.Contains(all, want) || e.Outcome != "local" || e.Rcode != "NOERROR" || len(e.Answer) != 1 {
+		t.Errorf("%+v", e)
+	}
+	if e, _ := z.Explain("net1", "example.com", ""); e.Outcome != "forwarded" || e.Rcode != "" {
+		t.Errorf("%+v", e)
+	}
+	for _, bad := range [][3]string{{"net9", "web", "A"}, {"net1", "web", "QQ"}, {"net1", "", "A"}} {
+		if _, err := z.Explain(bad[0], bad[1], bad[2]); err == nil {
+			t.Errorf("%q: no error", bad)
+		}
+	}
+}
+
+// Property: every address and name in an answer is in the view of the scope.
+func TestAnswersAreOfTheView(t *testing.T) {
+	w := standard(t)
+	z := w.zone()
+	addrs := map[string]bool{}
+	v := w.self.View("net1")
+	for _, s := range v.Services() {
+		members, _ := s.Serving()
+		for _, e := range slices.Concat(s.Members, members) {
+			addrs[e.Addr4().String()], addrs[e.Addr6().String()] = true, true
+		}
+		addrs[s.VIP4.String()], addrs[s.VIP6.String()] = true, true
+	}
+	for _, c := range nameCases(t) {
+		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeSRV} {
+			r := z.Answer(Query{Name: c.name, Type: qtype, Scope: scopeOf("net1"), Seed: 7})
+			for _, rr := range slices.Concat(r.Answer, r.Extra) {
+				if ip := addrOf(rr); ip != "" && !addrs[ip] && !strings.Contains(c.name, "localhost") {
+					t.Errorf("%s: %s is not in net1", c.name, rr)
+				}
+			}
+		}
+	}
+}
+
+func addrOf(rr dns.RR) string {
+	switch rr := rr.(type) {
+	case *dns.A:
+		return rr.A.String()
+	case *dns.AAAA:
+		return rr.AAAA.String()
+	}
+	return ""
+}
