@@ -77,10 +77,10 @@ bench: ## Go benchmarks of every package, in benchstat's format
 # --- keep it tidy ---
 .PHONY: fmt lint golangci cross clean
 fmt: ## format every file
-	$(TOOL) gofumpt -extra -w $$(git ls-files -co --exclude-standard '*.go')
+	$(TOOL) gofumpt -extra=group_params -w $$(git ls-files -co --exclude-standard '*.go')
 
 lint: ## format, vet, modern idioms, staticcheck, import arrows
-	@out=$$($(TOOL) gofumpt -extra -l $$(git ls-files -co --exclude-standard '*.go')); \
+	@out=$$($(TOOL) gofumpt -extra=group_params -l $$(git ls-files -co --exclude-standard '*.go')); \
 	 if [ -n "$$out" ]; then echo "not formatted (make fmt):"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) fix -diff ./...

@@ -29,9 +29,9 @@ func (n *Namespace) address(device string, a netip.Addr, bits int) error {
 	return nil
 }
 
-// route adds a route through a device.
-func (n *Namespace) route(device string, to netip.Prefix, via netip.Addr) error {
-	l, err := n.nl.LinkByName(device)
+// route adds a route through eth0.
+func (n *Namespace) route(to netip.Prefix, via netip.Addr) error {
+	l, err := n.nl.LinkByName(uplink)
 	if err != nil {
 		return err
 	}

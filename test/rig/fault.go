@@ -92,7 +92,7 @@ func (h *Host) applyFaults() error {
 	table := c.AddTable(&nftables.Table{Name: "rig_faults", Family: nftables.TableFamilyINet})
 	chain := c.AddChain(&nftables.Chain{
 		Name: "arriving", Table: table, Type: nftables.ChainTypeFilter,
-		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityRaw - 10),
+		Hooknum: nftables.ChainHookPrerouting, Priority: new(*nftables.ChainPriorityRaw - 10),
 	})
 	c.FlushChain(chain)
 	for from, faults := range h.faults {

@@ -162,8 +162,8 @@ func sysctl6(n *Namespace) error {
 // routeTo routes from h to the tasks of other.
 func (h *Host) routeTo(other *Host) error {
 	return errors.Join(
-		h.route(uplink, other.Subnet, other.Addr),
-		h.route(uplink, other.Subnet6, other.Addr6),
+		h.route(other.Subnet, other.Addr),
+		h.route(other.Subnet6, other.Addr6),
 	)
 }
 
@@ -227,8 +227,8 @@ func (t *Task) build(n int) error {
 	}
 	return errors.Join(
 		t.address(uplink, t.Addr, 24), t.address(uplink, t.Addr6, 64),
-		t.route(uplink, netip.PrefixFrom(netip.IPv4Unspecified(), 0), t.Host.Gateway),
-		t.route(uplink, netip.PrefixFrom(netip.IPv6Unspecified(), 0), t.Host.Gateway6),
+		t.route(netip.PrefixFrom(netip.IPv4Unspecified(), 0), t.Host.Gateway),
+		t.route(netip.PrefixFrom(netip.IPv6Unspecified(), 0), t.Host.Gateway6),
 	)
 }
 
