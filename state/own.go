@@ -88,11 +88,16 @@ func (t *Table) Forget(v uint64) bool {
 	return true
 }
 
+// Open makes this node's own, empty stream known: peers that still hold one of
+// a former life replace it (S7).
+func (t *Table) Open() { t.own() }
+
 // own returns this node's own stream, which lives from incarnation t.inc on.
+// Its first version is 1, the empty one.
 func (t *Table) own() *stream {
 	s := t.stream(t.self)
 	if s.head.Inc == 0 {
-		t.touch(s, func() { s.head.Inc = t.inc })
+		t.touch(s, func() { s.head = Head{Inc: t.inc, Version: 1, Floor: 1} })
 		s.status = Alive
 	}
 	return s
@@ -246,4 +251,12 @@ func (t *Table) OwnerEntries(o NodeID, k Kind) []*Entry {
 		return nil
 	}
 	return slices.DeleteFunc(s.sorted(), func(e *Entry) bool { return e.Kind() != k || e.poison })
+}
+
+// WantNext returns what to ask any peer for to move an owner's stream on.
+func (t *Table) WantNext(o NodeID) Want {
+	if s := t.streams[o]; s != nil {
+		return s.want()
+	}
+	return Want{Owner: o}
 }

@@ -120,6 +120,27 @@ func (s *Store) Reincarnate(inc uint64) {
 	}
 }
 
+// Renew makes the network that is joined next start a higher incarnation: the
+// node took part in it before in this life.
+func (s *Store) Renew() { s.inc++ }
+
+// Reap drops the streams that an owner left behind in networks of which its
+// newer incarnation says nothing: it lost its disk, or left while we were away.
+func (s *Store) Reap(o NodeID) {
+	g, ok := s.global.Head(o)
+	if !ok || o == s.self {
+		return
+	}
+	for n, t := range s.tables {
+		if _, member := s.members[n][o]; member {
+			continue
+		}
+		if h, ok := t.Head(o); ok && h.Inc < g.Inc {
+			t.Bury(o)
+		}
+	}
+}
+
 // SetYielded says whether another live node with our name came first: then our
 // own streams are replicas of its (S7).
 func (s *Store) SetYielded(y bool) {

@@ -1,0 +1,419 @@
+package gossip
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"meshd/state"
+)
+
+// phase is what the core makes of a member: membership's word, checked.
+type phase uint8
+
+const (
+	phaseAlive  phase = iota
+	phaseVerify       // reported dead or unknown to the membership: being checked
+	phaseShaky        // only others reach it: served after the rest (1:1 failure)
+	phaseDead         // hidden
+	phaseKept         // vanished with too many others: served last (S12)
+	phaseLeft         // left in order
+)
+
+// member is the core's view of one other node (S9). Local, never replicated.
+type member struct {
+	id      state.NodeID
+	addr    netip.AddrPort
+	phase   phase
+	listed  bool // membership says it is alive
+	boot    uint64
+	since   time.Duration // of the phase
+	heard   time.Duration // last packet from it
+	pingAt  time.Duration // 0: not pinging
+	pings   int
+	offered bool
+}
+
+// preservation is S12's memory.
+type preservation struct {
+	gone []time.Duration // when members vanished, within the window
+	on   bool
+}
+
+// MemberAlive tells the core that the membership lists a node at addr.
+func (c *Core) MemberAlive(now time.Duration, id state.NodeID, addr netip.AddrPort) {
+	c.advance(now)
+	if id == c.cfg.Self {
+		return
+	}
+	m := c.member(id)
+	m.addr, m.listed = addr, true
+	c.revive(m)
+	c.greetNode(id)
+	c.settle()
+}
+
+// greetNode exchanges tables with a node that appeared: at once if it is new
+// to us and we are few, else with the probability that makes it a few of us.
+func (c *Core) greetNode(id state.NodeID) {
+	c.greet(c.networks[""], id)
+	for _, name := range c.order[1:] {
+		if c.shares(id, name) {
+			c.greet(c.networks[name], id)
+			return // one probe carries all shared networks
+		}
+	}
+}
+
+// MemberDead tells the core that the membership thinks a node is dead. The
+// core checks that before it hides anything.
+func (c *Core) MemberDead(now time.Duration, id state.NodeID) {
+	c.advance(now)
+	m := c.members[id]
+	if m == nil || id == c.cfg.Self {
+		return
+	}
+	m.listed = false
+	if m.phase == phaseAlive {
+		c.verify(m)
+	}
+	c.settle()
+}
+
+// MemberLeft tells the core that a node left in order.
+func (c *Core) MemberLeft(now time.Duration, id state.NodeID) {
+	c.advance(now)
+	m := c.members[id]
+	if m == nil || id == c.cfg.Self {
+		return
+	}
+	m.listed = false
+	c.setPhase(m, phaseLeft)
+	c.settle()
+}
+
+func (c *Core) member(id state.NodeID) *member {
+	m := c.members[id]
+	if m == nil {
+		m = &member{id: id, phase: phaseDead, since: c.now, offered: true}
+		c.members[id] = m
+		if n, ok := c.store.Node(id); ok {
+			m.addr = n.Addr
+		}
+	}
+	return m
+}
+
+// meetOwner is called for a stream whose owner we had not heard of: the
+// membership may have a hole, so it is checked like a reported death (G11).
+func (c *Core) meetOwner(id state.NodeID) {
+	if c.cfg.Peers != nil || id == c.cfg.Self {
+		return
+	}
+	if m := c.members[id]; m != nil {
+		c.store.SetLiveness(id, livenessOf(m.phase))
+		return
+	}
+	c.verify(c.member(id))
+}
+
+// learnAddr takes a node's address from its own record, where the membership
+// has none.
+func (c *Core) learnAddr(id state.NodeID) {
+	if m := c.members[id]; m != nil && !m.listed {
+		if n, ok := c.store.Node(id); ok && n.Addr.IsValid() {
+			m.addr = n.Addr
+		}
+	}
+}
+
+// heardFrom notes a sign of life. It restores a hidden node at once (S9).
+func (c *Core) heardFrom(id state.NodeID, boot uint64) {
+	if c.cfg.Peers != nil {
+		return
+	}
+	m := c.member(id)
+	m.heard = c.now
+	if m.phase == phaseLeft && m.boot == boot {
+		return // the tail of its goodbye
+	}
+	m.boot = boot
+	if m.phase != phaseAlive {
+		c.revive(m)
+	}
+}
+
+// revive takes a member as alive.
+func (c *Core) revive(m *member) {
+	if m.phase == phaseVerify {
+		c.Stats.FalseAlarms++
+	}
+	if !m.listed && m.addr.IsValid() {
+		c.event(Event{Kind: EventRejoin, Node: m.id, Addr: m.addr})
+	}
+	m.pingAt, m.pings = 0, 0
+	c.setPhase(m, phaseAlive)
+}
+
+// verify starts to check whether a member lives: pings to it, and through others.
+func (c *Core) verify(m *member) {
+	c.Stats.Verified++
+	m.pingAt, m.pings = c.now, 0
+	c.setPhase(m, phaseVerify)
+	c.checkMembers()
+}
+
+func livenessOf(p phase) state.Liveness {
+	switch p {
+	case phaseAlive:
+		return state.Alive
+	case phaseVerify, phaseShaky, phaseKept:
+		return state.Suspected
+	}
+	return state.Dead
+}
+
+// setPhase moves a member on and tells views and listeners.
+func (c *Core) setPhase(m *member, p phase) {
+	if m.phase == p {
+		return
+	}
+	was := m.phase
+	m.phase, m.since = p, c.now
+	c.store.SetLiveness(m.id, livenessOf(p))
+	clear(c.targets)
+	if !m.offered {
+		m.offered = true
+		for _, t := range c.store.Tables() {
+			t.SetOffered(m.id, true)
+			t.Exhume(m.id)
+		}
+	}
+	kind := map[phase]EventKind{phaseAlive: EventAlive, phaseVerify: EventSuspect, phaseShaky: EventSuspect, phaseKept: EventSuspect, phaseDead: EventDead, phaseLeft: EventLeft}[p]
+	if livenessOf(was) != livenessOf(p) || p == phaseLeft {
+		c.event(Event{Kind: kind, Node: m.id, Addr: m.addr})
+	}
+}
+
+// pingEvery spaces the pings of a check; slower once the node is hidden.
+func (c *Core) pingEvery(m *member) time.Duration {
+	switch {
+	case m.phase == phaseVerify:
+		return c.cfg.VerifyFor / 7
+	case m.pings < 16:
+		return 250 * time.Millisecond
+	}
+	return 2 * time.Second
+}
+
+// maxPings ends the pinging of a node that does not answer: the membership's
+// reconnect loop goes on (G2).
+const maxPings = 32
+
+// checkMembers sends the pings that are due and judges those whose time is up.
+func (c *Core) checkMembers() {
+	for _, id := range c.checking() {
+		m := c.members[id]
+		if c.now < m.pingAt {
+			continue
+		}
+		if m.phase == phaseVerify && c.now-m.since >= c.cfg.VerifyFor {
+			c.condemn(m)
+		}
+		m.pings++
+		m.pingAt = c.now + c.pingEvery(m)
+		if m.pings > maxPings {
+			m.pingAt = 0
+			continue
+		}
+		c.ping(m)
+	}
+}
+
+// checking returns the members being pinged, sorted.
+func (c *Core) checking() []state.NodeID {
+	var ids []state.NodeID
+	for id, m := range c.members {
+		if m.pingAt > 0 {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func (c *Core) nextCheck() time.Duration {
+	next := time.Duration(1<<63 - 1)
+	for _, m := range c.members {
+		if m.pingAt > 0 {
+			next = min(next, m.pingAt)
+		}
+	}
+	return next
+}
+
+// ping sends a direct ping, and in the first rounds asks three others for one.
+func (c *Core) ping(m *member) {
+	e := c.packet()
+	e.ping(framePing, pingFrame{nonce: uint64(m.pings), target: m.id})
+	c.send(m.id, e)
+	if m.phase != phaseVerify || m.pings > 3 {
+		return
+	}
+	for _, to := range c.pick(c.living(""), 3, m.id) {
+		e := c.packet()
+		e.ping(frameAsk, pingFrame{nonce: uint64(m.pings), target: m.id, addr: m.addr})
+		c.send(to, e)
+	}
+}
+
+// condemn ends a check without an answer: the node is hidden, unless so many
+// vanished at once that it is rather us (S12).
+func (c *Core) condemn(m *member) {
+	g := &c.preserve
+	g.gone = append(g.gone, c.now)
+	others := 0
+	for _, o := range c.members {
+		if o.phase != phaseLeft && (o.phase != phaseDead || c.now-o.since <= c.cfg.Window) {
+			others++
+		}
+	}
+	g.gone = slices.DeleteFunc(g.gone, func(at time.Duration) bool { return c.now-at > c.cfg.Window })
+	if others >= c.cfg.MinMesh && float64(len(g.gone)) > c.cfg.Preserve*float64(others) {
+		c.setPreserve(true, fmt.Sprintf("%d of %d members vanished within %v: serving their last known endpoints", len(g.gone), others, c.cfg.Window))
+		for _, id := range c.sortedMembers() {
+			if o := c.members[id]; o.phase == phaseDead && c.now-o.since <= c.cfg.Window {
+				c.setPhase(o, phaseKept)
+			}
+		}
+		c.setPhase(m, phaseKept)
+		return
+	}
+	c.setPhase(m, phaseDead)
+}
+
+func (c *Core) setPreserve(on bool, reason string) {
+	if c.preserve.on != on {
+		c.preserve.on = on
+		c.event(Event{Kind: EventPreserve, Reason: reason})
+	}
+}
+
+// Preserving reports whether self-preservation is on (S12).
+func (c *Core) Preserving() bool { return c.preserve.on }
+
+func (c *Core) sortedMembers() []state.NodeID {
+	ids := make([]state.NodeID, 0, len(c.members))
+	for id := range c.members {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// sweepMembers ages the dead: D1, D2, graves (S9), and ends self-preservation.
+func (c *Core) sweepMembers() {
+	kept := 0
+	for _, id := range c.sortedMembers() {
+		m := c.members[id]
+		age := c.now - m.since
+		switch m.phase {
+		case phaseAlive, phaseShaky:
+			if !m.listed && c.now-m.heard > unlistedFor && age > unlistedFor {
+				c.verify(m) // the membership will not tell us of its death
+			}
+		case phaseKept:
+			kept++
+			if age > c.cfg.D1 {
+				c.setPhase(m, phaseDead)
+			}
+		case phaseDead, phaseLeft:
+			c.age(m, age)
+		}
+	}
+	if kept == 0 {
+		c.setPreserve(false, "")
+	}
+}
+
+// unlistedFor is how long a member that only we know of may be silent before
+// it is checked.
+const unlistedFor = 2 * time.Second
+
+func (c *Core) age(m *member, age time.Duration) {
+	if age > c.cfg.D1 && m.offered {
+		m.offered = false
+		for _, t := range c.store.Tables() {
+			t.SetOffered(m.id, false)
+		}
+	}
+	if age > c.cfg.D2 {
+		for _, t := range c.store.Tables() {
+			t.Bury(m.id)
+		}
+	}
+	if age > c.cfg.D2+c.cfg.Graves {
+		for _, t := range c.store.Tables() {
+			t.Exhume(m.id)
+		}
+		delete(c.members, m.id)
+		c.store.Forget(m.id)
+	}
+}
+
+// onPing handles the four frames of a check.
+func (c *Core) onPing(from state.NodeID, typ byte, p []byte) error {
+	f, err := decodePing(p)
+	if err != nil {
+		return err
+	}
+	switch typ {
+	case framePing: // the answer goes to the sender; target names whom it is for
+		e := c.packet()
+		e.ping(frameAck, f)
+		c.send(from, e)
+	case frameAck:
+		if f.target != "" && f.target != from { // a ping that we sent for somebody
+			e := c.packet()
+			e.ping(frameHeard, pingFrame{nonce: f.nonce, target: from})
+			c.send(f.target, e)
+		}
+	case frameAsk:
+		e := c.packet()
+		e.ping(framePing, pingFrame{nonce: f.nonce, target: from})
+		c.Stats.BytesOut += uint64(len(e.b))
+		c.Stats.DatagramsOut++
+		c.sends = append(c.sends, Send{To: f.target, Addr: f.addr, Data: e.b})
+	case frameHeard:
+		if m := c.members[f.target]; m != nil && (m.phase == phaseVerify || m.phase == phaseDead) {
+			c.setPhase(m, phaseShaky)
+			if m.addr.IsValid() {
+				c.event(Event{Kind: EventRejoin, Node: m.id, Addr: m.addr})
+			}
+		}
+	}
+	return nil
+}
+
+// MemberInfo describes a member for people.
+type MemberInfo struct {
+	ID    state.NodeID
+	Addr  netip.AddrPort
+	State string        // alive, suspect, dead, left
+	Since time.Duration // in the core's time
+	Boot  uint64
+	Node  state.NodeInfo
+}
+
+// Members returns the other nodes, sorted by name.
+func (c *Core) Members() []MemberInfo {
+	names := [...]string{"alive", "suspect", "suspect", "dead", "suspect", "left"}
+	var out []MemberInfo
+	for _, id := range c.sortedMembers() {
+		m := c.members[id]
+		n, _ := c.store.Node(id)
+		out = append(out, MemberInfo{ID: id, Addr: m.addr, State: names[m.phase], Since: m.since, Boot: m.boot, Node: n})
+	}
+	return out
+}

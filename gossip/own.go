@@ -1,0 +1,321 @@
+package gossip
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"meshd/state"
+)
+
+// ErrNoNetwork is returned for a network that the node does not take part in.
+var ErrNoNetwork = errors.New("this node does not take part in the network")
+
+// Commit writes changes to this node's own stream in a network ("" is the
+// global scope) and pushes them (S1, G3). Claims that follow are written in
+// the same step. On an error nothing was written.
+func (c *Core) Commit(now time.Duration, name string, changes []state.Change) error {
+	c.advance(now)
+	n := c.networks[name]
+	if n == nil {
+		return fmt.Errorf("network %q: %w", name, ErrNoNetwork)
+	}
+	_, err := n.table.Commit(changes)
+	if err != nil {
+		return err
+	}
+	if n.carrier != nil {
+		c.carry(n)
+	} else {
+		c.ownGlobals(changes)
+	}
+	c.committed(n)
+	c.settle()
+	return nil
+}
+
+func (c *Core) ownGlobals(changes []state.Change) {
+	for _, ch := range changes {
+		if ch.Kind == state.KindMember {
+			delete(c.targets, ch.Key)
+		}
+	}
+}
+
+// Host says what this node does for a service: it decides which claims and
+// settings the node carries (V2). Call Commit afterwards.
+func (c *Core) Host(name, service string, h state.Hosting) {
+	n := c.networks[name]
+	if n == nil || n.carrier == nil {
+		return
+	}
+	if h.Tasks == 0 && h.Until == 0 {
+		if n.carrier.Services[service] == nil {
+			return
+		}
+		h.Until = c.now + c.cfg.Reservation
+	}
+	n.carrier.Services[service] = &h
+}
+
+// carry brings the claims of the services hosted here in line with the table.
+// A network that is not yet synced waits a moment: its claims are older than
+// ours would be (V3).
+func (c *Core) carry(n *network) {
+	n.carryAt = 0
+	if c.dup.yielded {
+		return
+	}
+	if wait := n.joined + claimPatience - c.now; wait > 0 && !n.table.View().Synced() && len(c.members) > 0 {
+		n.carryAt = n.joined + claimPatience
+		return
+	}
+	changes, again, exhausted := n.carrier.Carry(n.table, c.store.Clock(), c.now)
+	if again > 0 {
+		n.carryAt = c.now + again
+	}
+	for _, s := range sortedKeys(exhausted) {
+		c.event(Event{Kind: EventExhausted, Reason: fmt.Sprintf("network %q service %q: %v", n.name, s, exhausted[s])})
+	}
+	if changed, err := n.table.Commit(changes); err != nil {
+		c.refused(c.cfg.Self, err)
+	} else if changed {
+		n.table.TakeClaims()
+		c.committed(n)
+	}
+}
+
+// claimPatience is how long a node that knows others waits for a network's
+// first exchange before it claims VIPs on its own.
+const claimPatience = 2 * time.Second
+
+// JoinNetwork makes the node take part in a network (G6) and asks its
+// participants for the table.
+func (c *Core) JoinNetwork(now time.Duration, name string) error {
+	c.advance(now)
+	if c.networks[name] != nil {
+		return nil
+	}
+	if c.parted[name] {
+		c.store.Renew()
+		c.event(Event{Kind: EventReincarnate})
+	}
+	n := c.addNetwork(name, c.store.Join(name))
+	for _, id := range c.sortedMembers() {
+		c.store.SetLiveness(id, livenessOf(c.members[id].phase))
+	}
+	for _, p := range c.cfg.Peers {
+		n.table.SetLiveness(p, state.Alive)
+	}
+	if len(c.members) == 0 && c.cfg.Peers == nil {
+		n.table.SetSynced()
+	}
+	err := c.Commit(c.now, "", []state.Change{{Kind: state.KindMember, Key: name}})
+	c.greetAll(n)
+	c.settle()
+	return err
+}
+
+// LeaveNetwork ends the node's part in a network: its own stream there becomes
+// an empty snapshot, and its table is dropped.
+func (c *Core) LeaveNetwork(now time.Duration, name string) error {
+	c.advance(now)
+	n := c.networks[name]
+	if n == nil || name == "" {
+		return nil
+	}
+	c.retire(n)
+	c.flushNow()
+	err := c.Commit(c.now, "", []state.Change{{Kind: state.KindMember, Key: name, Delete: true}})
+	c.dropNetwork(name)
+	c.store.Part(name)
+	c.parted[name] = true
+	return err
+}
+
+// Leave makes the last, empty snapshot of every own stream (S9) and pushes it.
+func (c *Core) Leave(now time.Duration) {
+	c.advance(now)
+	for _, name := range slices.Backward(c.order) {
+		c.retire(c.networks[name])
+	}
+	c.flushNow()
+}
+
+func (c *Core) retire(n *network) {
+	if h, ok := n.table.Head(c.cfg.Self); !ok || h.Version == 0 {
+		return
+	}
+	n.table.Retire()
+	n.pushed = 0
+	c.committed(n)
+}
+
+func (c *Core) flushNow() {
+	if c.push.at > 0 {
+		c.push.at = c.now
+		c.flush()
+	}
+}
+
+// defend looks at what a peer holds of our own stream (S7).
+func (c *Core) defend(n *network, h state.Head, buried bool) {
+	own, ok := n.table.Head(c.cfg.Self)
+	switch {
+	case buried && ok && own.Version > 0 && h.Inc >= own.Inc, n.table.SelfAhead(h):
+		c.reincarnate(h.Inc)
+	}
+}
+
+// reincarnate starts a higher incarnation of all own streams and tells the
+// participants.
+func (c *Core) reincarnate(seen uint64) {
+	c.Stats.Reincarnations++
+	c.store.Reincarnate(max(seen, c.store.Incarnation()) + 1)
+	c.event(Event{Kind: EventReincarnate})
+	for _, name := range c.order {
+		n := c.networks[name]
+		if _, ok := n.table.Head(c.cfg.Self); ok {
+			n.pushed = 0
+			c.committed(n)
+		}
+	}
+}
+
+// duplicate is what the core knows of another node with its name (S7).
+type duplicate struct {
+	boot    uint64
+	first   time.Duration
+	last    time.Duration
+	addr    netip.AddrPort
+	count   int
+	yielded bool
+}
+
+// meetSelf handles a packet from our own name: an echo of ours, the tail of
+// our former life, or another live node. Of two live ones, the one that
+// started first keeps the name; the other yields and says so (S7).
+func (c *Core) meetSelf(boot uint64, frames []byte) {
+	d := &c.dup
+	if boot == c.cfg.Boot {
+		return
+	}
+	if typ, p, _, err := nextFrame(frames); err == nil && typ == framePing && (d.count < 4 || c.now-d.last > time.Second) {
+		if f, err := decodePing(p); err == nil && f.addr.IsValid() {
+			d.addr = f.addr
+			c.pingSelf(f.addr)
+		}
+	}
+	if d.boot != boot || c.now-d.last > 2*time.Minute {
+		*d = duplicate{boot: boot, first: c.now, yielded: d.yielded, addr: d.addr}
+	}
+	d.last = c.now
+	if d.count++; d.count < 3 {
+		return
+	}
+	yield := boot < c.cfg.Boot
+	if d.count == 3 || c.now-d.first > time.Minute {
+		d.first = c.now
+		who := "this node started first and keeps the name; rename the other"
+		if yield {
+			who = "the other started first: this node publishes nothing until it is renamed or the other is gone"
+		}
+		c.event(Event{Kind: EventDuplicate, Node: c.cfg.Self, Reason: fmt.Sprintf("another live node is named %q (boot %x): %s", c.cfg.Self, boot, who)})
+	}
+	if yield && !d.yielded {
+		d.yielded = true
+		c.store.SetYielded(true)
+	}
+}
+
+// Conflict tells the core that the membership saw our name at another address.
+func (c *Core) Conflict(now time.Duration, addr netip.AddrPort) {
+	c.advance(now)
+	for range 3 {
+		c.pingSelf(addr)
+	}
+}
+
+// pingSelf shows our boot id to whoever has our name at addr.
+func (c *Core) pingSelf(addr netip.AddrPort) {
+	e := c.packet()
+	e.ping(framePing, pingFrame{target: c.cfg.Self, addr: c.cfg.Addr})
+	c.Stats.BytesOut += uint64(len(e.b))
+	c.Stats.DatagramsOut++
+	c.sends = append(c.sends, Send{To: c.cfg.Self, Addr: addr, Data: e.b})
+}
+
+// unyield takes the name back when nothing was heard of the other for a while.
+func (c *Core) unyield() {
+	if !c.dup.yielded {
+		return
+	}
+	if age := c.now - c.dup.last; age < yieldFor {
+		if age > yieldFor/6 && c.dup.addr.IsValid() {
+			c.pingSelf(c.dup.addr)
+		}
+		return
+	}
+	c.dup = duplicate{}
+	c.store.SetYielded(false)
+	c.reincarnate(c.store.Incarnation())
+}
+
+const yieldFor = time.Minute
+
+// Yielded reports whether this node publishes nothing because another live
+// node had its name first (S7).
+func (c *Core) Yielded() bool { return c.dup.yielded }
+
+// Call sends a request of the layer above to a peer.
+func (c *Core) Call(now time.Duration, to state.NodeID, call Call) { c.call(now, frameCall, to, call) }
+
+// Reply answers a peer's request.
+func (c *Core) Reply(now time.Duration, to state.NodeID, call Call) {
+	c.call(now, frameReply, to, call)
+}
+
+func (c *Core) call(now time.Duration, typ byte, to state.NodeID, call Call) {
+	c.advance(now)
+	e := c.packet()
+	e.call(typ, callFrame{id: call.ID, op: call.Op, body: call.Body})
+	c.send(to, e)
+}
+
+func (c *Core) onCall(from state.NodeID, typ byte, p []byte) error {
+	f, err := decodeCall(p)
+	if err != nil {
+		return err
+	}
+	kind := EventCall
+	if typ == frameReply {
+		kind = EventReply
+	}
+	c.event(Event{Kind: kind, Node: from, Call: Call{ID: f.id, Op: f.op, Body: slices.Clone(f.body)}})
+	return nil
+}
+
+// beacon writes a time stamp to the global scope now and then, so that every
+// node measures propagation. The whole mesh shares one beacon per BeaconEvery.
+func (c *Core) beacon() {
+	if c.cfg.BeaconEvery == 0 || c.now < c.beaconAt {
+		return
+	}
+	period := c.cfg.BeaconEvery * time.Duration(len(c.members)+1)
+	if c.beaconAt > 0 {
+		c.event(Event{Kind: EventBeacon, Node: c.cfg.Self})
+	}
+	c.beaconAt = c.now + c.jitter(period)
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	ks := make([]string, 0, len(m))
+	for k := range m {
+		ks = append(ks, k)
+	}
+	slices.SortFunc(ks, strings.Compare)
+	return ks
+}

@@ -1,0 +1,346 @@
+package gossip
+
+import (
+	"math/bits"
+	"time"
+
+	"meshd/state"
+)
+
+// pushQueue holds deltas that wait to be pushed (G3).
+type pushQueue struct {
+	items  []pushItem
+	at     time.Duration // when to flush; 0: nothing waits
+	last   time.Duration // of the last flush
+	tokens float64       // bytes that may be pushed now (G7)
+	filled time.Duration
+}
+
+type pushItem struct {
+	delta *state.Delta
+	from  state.NodeID // who brought it; empty: we wrote it
+	hops  int
+}
+
+// maxQueued bounds the queue: what is over it is left to repair (G7).
+const maxQueued = 4096
+
+// committed pushes what this node wrote to its own stream of n since the last time.
+func (c *Core) committed(n *network) {
+	h, _ := n.table.Head(c.cfg.Self)
+	if h.Version == n.pushed {
+		return
+	}
+	w := state.Want{Owner: c.cfg.Self, Inc: h.Inc, From: n.pushed, After: n.pushed}
+	if n.pushed == 0 {
+		w.Inc = 0 // the first thing we say is a snapshot
+	}
+	n.pushed = h.Version
+	d := n.table.Delta(w, c.cfg.Datagram)
+	c.news(n, c.cfg.Self)
+	if d == nil || d.Upto != d.To || deltaSize(d) > c.cfg.Datagram-64 || c.dup.yielded {
+		c.advertise(n, c.cfg.Self, "")
+		return
+	}
+	c.enqueue(pushItem{delta: d})
+}
+
+// advertise tells k random participants that we have a stream's newest version,
+// where the data itself is too large to push: they pull it.
+func (c *Core) advertise(n *network, owner, from state.NodeID) {
+	h, ok := n.table.Head(owner)
+	if !ok {
+		return
+	}
+	for _, to := range c.pick(c.living(n.name), c.cfg.Fanout, from, owner) {
+		e := c.packet()
+		e.heads(frameHot, n.name, 0, nil, false, []state.OwnerHead{{Owner: owner, Head: h}})
+		c.send(to, e)
+	}
+}
+
+// deltaSize estimates the encoded size of a delta from above.
+func deltaSize(d *state.Delta) int {
+	n := 64 + len(d.Network) + len(d.Owner)
+	for i := range d.Records {
+		r := &d.Records[i]
+		n += 12 + len(r.Key) + len(r.Group) + len(r.Body)
+	}
+	return n
+}
+
+func (c *Core) enqueue(it pushItem) {
+	if len(c.push.items) >= maxQueued {
+		c.Stats.PushDropped++
+		return
+	}
+	c.push.items = append(c.push.items, it)
+	if c.push.at == 0 {
+		c.push.at = max(c.now, c.push.last+c.cfg.Coalesce)
+	}
+}
+
+// flush pushes what waits, if it is due: at once when the node is calm.
+func (c *Core) flush() {
+	q := &c.push
+	if q.at == 0 || c.now < q.at {
+		return
+	}
+	c.refill()
+	items := q.items
+	q.items, q.at, q.last = nil, 0, c.now
+	byNet := map[string][]pushItem{}
+	var names []string
+	for _, it := range items {
+		name := it.delta.Network
+		if byNet[name] == nil {
+			names = append(names, name)
+		}
+		byNet[name] = append(byNet[name], it)
+	}
+	for _, name := range names {
+		c.pushTo(name, byNet[name])
+	}
+}
+
+func (c *Core) refill() {
+	q := &c.push
+	q.tokens = min(float64(c.cfg.PushBurst), q.tokens+float64(c.cfg.PushRate)*(c.now-q.filled).Seconds())
+	if q.filled == 0 {
+		q.tokens = float64(c.cfg.PushBurst)
+	}
+	q.filled = max(c.now, 1)
+}
+
+// pushTo sends the items of one network to its random targets, packed into as
+// few datagrams as they fit.
+func (c *Core) pushTo(name string, items []pushItem) {
+	not := []state.NodeID{}
+	if len(items) == 1 {
+		not = append(not, items[0].from, items[0].delta.Owner)
+	}
+	k := c.fanout(name, items)
+	for _, to := range c.pick(c.living(name), k, not...) {
+		e, open := c.packet(), false
+		head := len(e.b)
+		for _, it := range items {
+			if it.from == to || it.delta.Owner == to {
+				continue
+			}
+			size := deltaSize(it.delta)
+			if open && len(e.b)+size > c.cfg.Datagram {
+				e.close()
+				c.pay(to, e)
+				e, open = c.packet(), false
+			}
+			if !open {
+				e.open(framePush)
+				e.byte(byte(min(it.hops, 255)))
+				open = true
+			}
+			e.delta(it.delta)
+		}
+		if open && len(e.b) > head {
+			e.close()
+			c.pay(to, e)
+		}
+	}
+}
+
+// fanout lowers k for deltas that have come so far that most have them: the
+// wave of n nodes is over after log_k n hops.
+func (c *Core) fanout(name string, items []pushItem) int {
+	hops := 255
+	for _, it := range items {
+		hops = min(hops, it.hops)
+	}
+	n := len(c.living(name))
+	depth := (bits.Len(uint(n)) + 1) * 10 / 26 // log_6 n, rounded up
+	if hops > depth {
+		return max(c.cfg.Fanout-2, 1)
+	}
+	return c.cfg.Fanout
+}
+
+// pay sends a push if the budget allows; what it does not is left to repair.
+func (c *Core) pay(to state.NodeID, e *encoder) {
+	if c.push.tokens < float64(len(e.b)) {
+		c.Stats.PushDropped++
+		return
+	}
+	c.push.tokens -= float64(len(e.b))
+	c.Stats.Pushes++
+	c.send(to, e)
+}
+
+// onDeltas handles deltas, pushed or asked for.
+func (c *Core) onDeltas(from state.NodeID, typ byte, p []byte) error {
+	d := decoder{b: p}
+	hops := 0
+	if typ == framePush {
+		hops = int(d.byte()) + 1
+	}
+	var first error
+	for len(d.b) > 0 && d.err == nil {
+		x := d.delta()
+		if d.err != nil {
+			break
+		}
+		c.Stats.DeltasIn++
+		if err := c.apply(from, x, typ == framePush, hops); err != nil && first == nil {
+			first = err
+		}
+	}
+	if d.err != nil {
+		return d.err
+	}
+	return first
+}
+
+// apply merges one delta and does what follows from the result.
+func (c *Core) apply(from state.NodeID, x *state.Delta, pushed bool, hops int) error {
+	n := c.networks[x.Network]
+	if n == nil {
+		return nil
+	}
+	if x.Owner == c.cfg.Self && !c.dup.yielded {
+		c.defend(n, x.Head(), false)
+		return nil
+	}
+	before, known := n.table.Head(x.Owner)
+	r, err := c.store.Apply(x)
+	key := streamKey{x.Network, x.Owner}
+	switch r {
+	case state.Ignored:
+		c.Stats.Duplicates++
+	case state.Applied:
+		delete(c.pulls, key)
+		c.applied(n, from, x, pushed, hops, before, known)
+		if w, need := n.table.Want(x.Owner, x.Head()); err != nil && need {
+			c.want(from, n, w)
+		}
+	case state.Staged:
+		if w, need := n.table.Want(x.Owner, x.Head()); need {
+			delete(c.pulls, key)
+			c.want(from, n, w)
+		}
+	case state.Gap:
+		c.Stats.Gaps++
+		if w, need := n.table.Want(x.Owner, x.Head()); need {
+			c.wantSoon(from, n, w)
+		}
+	}
+	return err
+}
+
+// applied spreads news on and looks at what the global scope says.
+func (c *Core) applied(n *network, from state.NodeID, x *state.Delta, pushed bool, hops int, before state.Head, known bool) {
+	c.Stats.Applied++
+	c.news(n, x.Owner)
+	if !known {
+		c.meetOwner(x.Owner)
+	}
+	if n.name == "" {
+		c.globalNews(x)
+	}
+	switch {
+	case pushed:
+		c.enqueue(pushItem{delta: x, from: from, hops: hops})
+	case x.Whole() && !x.Snapshot && deltaSize(x) <= c.cfg.Datagram-64:
+		// Pulled because its push was lost or its carrier told us: it may be new
+		// around here too, so say that we have it, but do not push it again.
+	default:
+		c.advertise(n, x.Owner, from)
+	}
+}
+
+// globalNews reacts to changes of the global scope.
+func (c *Core) globalNews(x *state.Delta) {
+	for i := range x.Records {
+		r := &x.Records[i]
+		switch r.Kind {
+		case state.KindMember:
+			delete(c.targets, r.Key)
+			if n := c.networks[r.Key]; n != nil && !r.Deleted {
+				c.greet(n, x.Owner)
+			}
+		case state.KindBeacon:
+			if stamp, err := state.ParseBeacon(r.Body); err == nil && !r.Deleted {
+				c.event(Event{Kind: EventBeacon, Node: x.Owner, Stamp: stamp})
+			}
+		case state.KindNode:
+			c.learnAddr(x.Owner)
+		}
+	}
+	if x.Snapshot {
+		clear(c.targets)
+		c.store.Reap(x.Owner)
+	}
+}
+
+// news keeps repair busy and remembers the stream as hot.
+func (c *Core) news(n *network, owner state.NodeID) {
+	c.busyTill = c.now + c.cfg.BusyFor
+	if c.repairAt > c.now+c.cfg.RepairBusy {
+		c.repairAt = c.now + c.jitter(c.cfg.RepairBusy)
+	}
+	if len(n.hot) >= maxHot {
+		n.hot = append(n.hot[:0], n.hot[maxHot/2:]...)
+	}
+	n.hot = append(n.hot, hotHead{owner, c.now})
+	if len(c.hotAt) == 0 {
+		c.hotAt = append(c.hotAt, c.now+c.jitter(c.cfg.HotAfter), c.now+3*c.jitter(c.cfg.HotAfter))
+	}
+}
+
+// maxHot bounds the list of recent news per network.
+const maxHot = 64
+
+// jitter returns d ± 25 %.
+func (c *Core) jitter(d time.Duration) time.Duration {
+	return d*3/4 + time.Duration(c.rng.Int64N(int64(d)/2+1))
+}
+
+// sayHot tells one random participant per network which streams changed
+// lately: whoever missed the push pulls, without waiting for repair.
+func (c *Core) sayHot() {
+	if len(c.hotAt) == 0 || c.now < c.hotAt[0] {
+		return
+	}
+	c.hotAt = c.hotAt[1:]
+	for _, name := range c.order {
+		n := c.networks[name]
+		hs := c.hotHeads(n, c.now-4*c.cfg.HotAfter)
+		if len(hs) == 0 {
+			continue
+		}
+		for _, to := range c.pick(c.living(name), 1) {
+			e := c.packet()
+			e.heads(frameHot, name, 0, nil, false, hs)
+			c.Stats.HotSent++
+			c.send(to, e)
+		}
+	}
+}
+
+// hotHeads returns the heads of the streams that changed since, newest last,
+// as many as fit a datagram.
+func (c *Core) hotHeads(n *network, since time.Duration) []state.OwnerHead {
+	seen := map[state.NodeID]bool{}
+	var hs []state.OwnerHead
+	budget := c.cfg.Datagram - 128
+	for i := len(n.hot) - 1; i >= 0 && n.hot[i].at >= since; i-- {
+		o := n.hot[i].owner
+		if seen[o] {
+			continue
+		}
+		seen[o] = true
+		if h, ok := n.table.Head(o); ok {
+			if budget -= len(o) + 32; budget < 0 {
+				break
+			}
+			hs = append(hs, state.OwnerHead{Owner: o, Head: h})
+		}
+	}
+	return hs
+}

@@ -1,0 +1,356 @@
+package gossip
+
+import (
+	"cmp"
+	"math/bits"
+	"slices"
+	"time"
+
+	"meshd/state"
+)
+
+// smallTable is up to how many owners a digest lists all heads at once; above,
+// bucket hashes go first (G4).
+const smallTable = 32
+
+// repair compares table hashes with one random participant (G4).
+func (c *Core) repair() {
+	every := c.cfg.RepairIdle
+	if c.now < c.busyTill {
+		every = c.cfg.RepairBusy
+	}
+	c.repairAt = c.now + c.jitter(every)
+	for range c.order {
+		c.turn = (c.turn + 1) % len(c.order)
+		n := c.networks[c.order[c.turn]]
+		if to := c.pick(c.living(n.name), 1); len(to) > 0 {
+			c.probe(to[0], n)
+			return
+		}
+		if len(c.members) == 0 {
+			n.table.SetSynced()
+			n.greeted = true
+		}
+	}
+}
+
+// probe sends the hashes of the networks that we share with a peer, first's among them.
+func (c *Core) probe(to state.NodeID, first *network) {
+	f := probeFrame{ack: !first.table.View().Synced()}
+	f.tables = append(f.tables, tableHash{first.hash, first.table.Hash()})
+	for _, name := range c.order {
+		n := c.networks[name]
+		if n == first || len(f.tables) >= maxProbed || (c.cfg.Peers == nil && !c.shares(to, name)) {
+			continue
+		}
+		f.tables = append(f.tables, tableHash{n.hash, n.table.Hash()})
+		f.ack = f.ack || !n.table.View().Synced()
+	}
+	e := c.packet()
+	e.probe(frameProbe, f)
+	c.Stats.Probes++
+	c.send(to, e)
+}
+
+func (c *Core) shares(peer state.NodeID, name string) bool {
+	if name == "" {
+		return true
+	}
+	_, ok := slices.BinarySearch(c.store.Participants(name), peer)
+	return ok
+}
+
+// onProbe answers a peer's hashes where ours differ.
+func (c *Core) onProbe(from state.NodeID, typ byte, p []byte) error {
+	f, err := decodeProbe(p)
+	if err != nil {
+		return err
+	}
+	equal := probeFrame{}
+	for _, t := range f.tables {
+		n := c.byHash[t.network]
+		if n == nil {
+			continue
+		}
+		if n.table.Hash() == t.hash {
+			n.table.SetSynced()
+			equal.tables = append(equal.tables, t)
+			continue
+		}
+		if typ == frameProbe {
+			c.Stats.Mismatches++
+			c.summarize(from, n)
+		}
+	}
+	if f.ack && typ == frameProbe && len(equal.tables) > 0 {
+		e := c.packet()
+		e.probe(frameEqual, equal)
+		c.send(from, e)
+	}
+	return nil
+}
+
+// summarize answers with what a peer needs to find the streams that differ:
+// all heads of a small table, else bucket hashes and the recent news.
+func (c *Core) summarize(to state.NodeID, n *network) {
+	e := c.packet()
+	owners := len(n.table.Owners())
+	if owners <= smallTable {
+		e.heads(frameHeads, n.name, 1, []int{0}, true, n.table.Heads(func(state.NodeID) bool { return true }))
+	} else {
+		size := 1 << min(bits.Len(uint(owners))/2+1, 8)
+		e.summary(summaryFrame{network: n.name, hashes: n.table.Buckets(size), hot: c.hotHeads(n, c.now-time.Second)})
+	}
+	c.send(to, e)
+}
+
+// onSummary answers bucket hashes with the heads of the buckets that differ.
+func (c *Core) onSummary(from state.NodeID, p []byte) error {
+	f, err := decodeSummary(p)
+	if err != nil {
+		return err
+	}
+	n := c.networks[f.network]
+	if n == nil {
+		return nil
+	}
+	c.compare(from, n, f.hot, nil)
+	size := len(f.hashes)
+	differ := map[int]bool{}
+	var list []int
+	for i, h := range n.table.Buckets(size) {
+		if h != f.hashes[i] {
+			differ[i] = true
+			list = append(list, i)
+		}
+	}
+	if len(list) == 0 {
+		n.table.SetSynced()
+		return nil
+	}
+	e := c.packet()
+	hs := n.table.Heads(func(o state.NodeID) bool { return differ[state.Bucket(o, size)] })
+	e.heads(frameHeads, n.name, size, list, true, hs)
+	c.send(from, e)
+	return nil
+}
+
+// onHeads compares a peer's heads with ours, sends what it lacks and asks for
+// what we lack.
+func (c *Core) onHeads(from state.NodeID, typ byte, p []byte) error {
+	f, err := decodeHeads(typ, p)
+	if err != nil {
+		return err
+	}
+	n := c.networks[f.network]
+	if n == nil {
+		return nil
+	}
+	var ours []state.OwnerHead
+	if typ == frameHeads {
+		in := map[int]bool{}
+		for _, b := range f.buckets {
+			in[b] = true
+		}
+		ours = n.table.Heads(func(o state.NodeID) bool { return in[state.Bucket(o, f.n)] })
+	}
+	if !c.compare(from, n, f.heads, ours) && typ == frameHeads {
+		n.table.SetSynced()
+	}
+	return nil
+}
+
+// compare matches a peer's heads with ours. ours is nil if the peer's list is
+// partial: then what it does not mention means nothing. It reports whether we
+// lack something.
+func (c *Core) compare(from state.NodeID, n *network, theirs, ours []state.OwnerHead) bool {
+	var wants []state.Want
+	var offers []state.Want
+	known := make(map[state.NodeID]state.OwnerHead, len(theirs))
+	for _, h := range theirs {
+		known[h.Owner] = h
+		if h.Owner == c.cfg.Self && !c.dup.yielded {
+			c.defend(n, h.Head, h.Buried)
+			continue
+		}
+		if h.Buried {
+			continue
+		}
+		if w, need := n.table.Want(h.Owner, h.Head); need {
+			wants = append(wants, w)
+		}
+	}
+	for _, o := range ours {
+		h, ok := known[o.Owner]
+		switch {
+		case o.Buried, ok && (h.Buried || o.Head.Compare(h.Head) <= 0), c.fresh(n, o.Owner):
+		case !ok:
+			offers = append(offers, state.Want{Owner: o.Owner})
+		default:
+			offers = append(offers, state.Want{Owner: o.Owner, Inc: h.Head.Inc, From: h.Head.Version, After: h.Head.Version})
+		}
+	}
+	c.serve(from, n, offers)
+	c.wantAll(from, n, wants)
+	return len(wants) > 0
+}
+
+// fresh reports whether a stream's news is so young that its push is still under way.
+func (c *Core) fresh(n *network, o state.NodeID) bool {
+	for i := len(n.hot) - 1; i >= 0 && c.now-n.hot[i].at < c.cfg.HotAfter/2; i-- {
+		if n.hot[i].owner == o {
+			return true
+		}
+	}
+	return false
+}
+
+// onWants answers with deltas.
+func (c *Core) onWants(from state.NodeID, p []byte) error {
+	network, ws, err := decodeWants(p)
+	if err != nil {
+		return err
+	}
+	if n := c.networks[network]; n != nil {
+		c.serve(from, n, ws)
+	}
+	return nil
+}
+
+// serve sends deltas for wants, in one packet of at most Chunk bytes. For the
+// streams that did not fit, it says what we have, so that the peer asks again.
+func (c *Core) serve(to state.NodeID, n *network, ws []state.Want) {
+	e := c.packet()
+	budget := c.cfg.Chunk - 1024
+	opened := false
+	var rest []state.OwnerHead
+	for _, w := range ws {
+		if budget <= 0 {
+			if h, ok := n.table.Head(w.Owner); ok && len(rest) < 256 {
+				rest = append(rest, state.OwnerHead{Owner: w.Owner, Head: h})
+			}
+			continue
+		}
+		d := n.table.Delta(w, budget)
+		if d == nil {
+			continue
+		}
+		if !opened {
+			e.open(frameDelta)
+			opened = true
+		}
+		before := len(e.b)
+		e.delta(d)
+		c.Stats.DeltasOut++
+		budget -= len(e.b) - before
+	}
+	if !opened {
+		return
+	}
+	e.close()
+	if len(rest) > 0 {
+		e.heads(frameHot, n.name, 0, nil, false, rest)
+	}
+	c.send(to, e)
+}
+
+// pull is a want that is under way.
+type pull struct {
+	at       state.NodeID
+	deadline time.Duration
+	asked    bool           // else: waiting a moment for the push to arrive otherwise
+	also     []state.NodeID // who else has it
+}
+
+// wantAll asks a peer for several streams in one packet; those that are asked
+// for elsewhere already are left out.
+func (c *Core) wantAll(from state.NodeID, n *network, ws []state.Want) {
+	todo := ws[:0:0]
+	for _, w := range ws {
+		key := streamKey{n.name, w.Owner}
+		if p := c.pulls[key]; p != nil && c.now < p.deadline {
+			if p.at != from && len(p.also) < 3 && !slices.Contains(p.also, from) {
+				p.also = append(p.also, from)
+			}
+			continue
+		}
+		c.pulls[key] = &pull{at: from, deadline: c.now + c.jitter(c.cfg.WantTimeout), asked: true}
+		todo = append(todo, w)
+	}
+	for len(todo) > 0 { // a want takes at most ~40 bytes and a name
+		k := min(len(todo), 512)
+		e := c.packet()
+		e.wants(n.name, todo[:k])
+		c.Stats.Wants += uint64(k)
+		c.send(from, e)
+		todo = todo[k:]
+	}
+}
+
+func (c *Core) want(from state.NodeID, n *network, w state.Want) {
+	c.wantAll(from, n, []state.Want{w})
+}
+
+// wantSoon asks after a moment: the missing push is probably on its way.
+func (c *Core) wantSoon(from state.NodeID, n *network, w state.Want) {
+	key := streamKey{n.name, w.Owner}
+	if p := c.pulls[key]; p != nil {
+		if p.at != from && len(p.also) < 3 && !slices.Contains(p.also, from) {
+			p.also = append(p.also, from)
+		}
+		return
+	}
+	c.pulls[key] = &pull{at: from, deadline: c.now + c.cfg.Coalesce}
+}
+
+// retryPulls asks again, elsewhere, what was not answered in time.
+func (c *Core) retryPulls() {
+	var due []streamKey
+	for k, p := range c.pulls {
+		if c.now >= p.deadline {
+			due = append(due, k)
+		}
+	}
+	slices.SortFunc(due, func(a, b streamKey) int {
+		return cmp.Or(cmp.Compare(a.network, b.network), cmp.Compare(a.owner, b.owner))
+	})
+	for _, k := range due {
+		p, n := c.pulls[k], c.networks[k.network]
+		delete(c.pulls, k)
+		if n == nil {
+			continue
+		}
+		from, also := p.at, p.also
+		if p.asked {
+			c.Stats.PullTimeouts++
+			if len(also) == 0 {
+				continue // repair finds it
+			}
+			from, also = also[0], also[1:]
+		}
+		w := n.table.WantNext(k.owner)
+		c.want(from, n, w)
+		if q := c.pulls[k]; q != nil {
+			q.also = also
+		}
+	}
+}
+
+// greet asks a new participant for its table, if we are one of the few who
+// should, so that a join is not answered by everybody at once.
+func (c *Core) greet(n *network, peer state.NodeID) {
+	if peer == c.cfg.Self || c.cfg.Peers != nil {
+		return
+	}
+	if k := len(c.living(n.name)); !n.table.View().Synced() || k <= 3 || c.rng.IntN(k) < 3 {
+		c.probe(peer, n)
+	}
+}
+
+// greetAll asks up to three participants for a network's table: we have just joined it.
+func (c *Core) greetAll(n *network) {
+	for _, to := range c.pick(c.living(n.name), 3) {
+		c.probe(to, n)
+		n.greeted = true
+	}
+}
