@@ -16,19 +16,19 @@ import (
 // Fleet is a rig whose hosts run meshd.
 type Fleet struct {
 	Rig     *rig.Rig
+	Meshd   string // the program
 	Meshctl string // the program
 	LB      string // the daemons' --lb; empty is auto
 	KeyFile string // the daemons' --key-file
 
-	meshd string
-	dir   string
+	dir string
 }
 
 // New prepares a fleet with the programs that [Build] put into bin. The
 // daemons keep their data and sockets under dir.
 func New(r *rig.Rig, bin, dir string) (*Fleet, error) {
 	f := &Fleet{
-		Rig: r, meshd: filepath.Join(bin, "meshd"), Meshctl: filepath.Join(bin, "meshctl"),
+		Rig: r, Meshd: filepath.Join(bin, "meshd"), Meshctl: filepath.Join(bin, "meshctl"),
 		KeyFile: filepath.Join(dir, "key"), dir: dir,
 	}
 	key, err := exec.Command(f.Meshctl, "keygen").Output()

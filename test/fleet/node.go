@@ -62,7 +62,7 @@ func (n *Node) Args() []string {
 
 // Start starts the daemon and waits until its control API answers.
 func (n *Node) Start(ctx context.Context) error {
-	p, err := n.Host.Start("meshd", n.fleet.meshd, n.Args()...)
+	p, err := n.Host.Start("meshd", n.fleet.Meshd, n.Args()...)
 	if err != nil {
 		return err
 	}

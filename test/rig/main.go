@@ -30,9 +30,8 @@ type World struct {
 	OuterPID string // of this process, as seen from outside; for nsenter
 }
 
-// Inside tells whether this process already runs in namespaces that [Main]
-// made.
-func Inside() bool { return os.Getenv(insideEnv) != "" }
+// Dir is [World.Dir], inside; outside it is empty.
+func Dir() string { return os.Getenv(insideEnv) }
 
 // Main runs inside(world) in a copy of this program that lives in namespaces
 // of its own and returns its exit code. Before that, outside and with the
@@ -42,7 +41,7 @@ func Inside() bool { return os.Getenv(insideEnv) != "" }
 // with the same arguments. An error wraps [ErrUnavailable] if the machine does
 // not allow this; inside was then not called.
 func Main(prepare func(dir string) error, inside func(World) int) (int, error) {
-	if dir := os.Getenv(insideEnv); dir != "" {
+	if dir := Dir(); dir != "" {
 		return runInside(dir, inside), nil
 	}
 	dir, err := os.MkdirTemp("", "meshd-rig-")

@@ -28,13 +28,28 @@ type Proc struct {
 // Start runs a program in the namespace. Its output is appended to a log in
 // the rig's directory, named after the namespace and the process.
 func (n *Namespace) Start(name, program string, args ...string) (*Proc, error) {
-	p := &Proc{Name: name, Log: n.logPath(name), ns: n, done: make(chan struct{})}
+	return n.start(name, n.command(program, args...))
+}
+
+// StartPowerless is Start for a process that has no capability over the
+// namespace, although it is root to itself: it may not touch the network's
+// configuration, nor bind to low ports unless
+// net.ipv4.ip_unprivileged_port_start allows it.
+func (n *Namespace) StartPowerless(name, program string, args ...string) (*Proc, error) {
+	cmd := n.command(program, args...)
+	same := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}}
+	cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWUSER
+	cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = same, same
+	return n.start(name, cmd)
+}
+
+func (n *Namespace) start(name string, cmd *exec.Cmd) (*Proc, error) {
+	p := &Proc{Name: name, Log: n.logPath(name), ns: n, cmd: cmd, done: make(chan struct{})}
 	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close() //nolint:errcheck // the process has its own copy
-	p.cmd = n.command(program, args...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	if err := n.Do(p.cmd.Start); err != nil {
 		return nil, fmt.Errorf("start %s in %s: %w", name, n.Name, err)

@@ -37,7 +37,7 @@ const (
 // New makes a rig without hosts. Logs of its processes go to dir. It fails with
 // [ErrUnavailable] outside of [Main].
 func New(dir string) (*Rig, error) {
-	if !Inside() {
+	if Dir() == "" {
 		return nil, fmt.Errorf("%w here: the program was not started by rig.Main", ErrUnavailable)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -75,6 +75,13 @@ func (r *Rig) Hosts() []*Host {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.hosts)
+}
+
+// Procs returns every process that was started, in order.
+func (r *Rig) Procs() []*Proc {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.procs)
 }
 
 // Host is a machine on the switch. It routes between the switch and its tasks.
