@@ -1,0 +1,90 @@
+package lb
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"meshd/state"
+)
+
+// defaultDrain is how long connections of a removed backend may go on where
+// neither the service nor the daemon says.
+const defaultDrain = 30 * time.Second
+
+// maxWeight is the largest weight that every driver can express.
+const maxWeight = 65535
+
+// planAddr returns what the kernel should hold for one address of a service:
+// one entry per declared port, or one for all ports (L3). A service without
+// backends is there, and refuses (L5).
+func planAddr(s *state.Service, id ServiceID, vip netip.Addr, drain time.Duration) []*Service {
+	if s.Drain > 0 {
+		drain = s.Drain
+	}
+	base := Service{
+		Network: id.Network, Name: id.Service, Drain: drain,
+		Scheduler: schedulerOr(s.Scheduler), Affinity: s.Affinity,
+	}
+	if len(s.Ports) == 0 {
+		base.Key = Key{VIP: vip}
+		base.Backends = planBackends(s, vip, 0)
+		return []*Service{&base}
+	}
+	all := make([]*Service, 0, len(s.Ports))
+	for _, p := range s.Ports {
+		one := base
+		one.Key = Key{VIP: vip, Port: p.Number, Proto: p.Proto}
+		one.Backends = planBackends(s, vip, p.Number)
+		all = append(all, &one)
+	}
+	return all
+}
+
+func schedulerOr(name string) string {
+	if name == "" {
+		return "rr"
+	}
+	return name
+}
+
+// planBackends returns the backends of the VIP's family: the balanced members
+// with their weights and the draining ones with weight 0. Members that share
+// an address (tasks in the host's namespace) share one backend.
+func planBackends(s *state.Service, vip netip.Addr, port uint16) []Backend {
+	balanced, draining := s.Balanced(), s.DrainingMembers()
+	backends := make([]Backend, 0, len(balanced)+len(draining))
+	for _, e := range balanced {
+		if a := addrFor(e, vip); a.IsValid() {
+			backends = append(backends, Backend{Addr: netip.AddrPortFrom(a, port), Weight: uint32(e.Weight())})
+		}
+	}
+	for _, e := range draining {
+		if a := addrFor(e, vip); a.IsValid() {
+			backends = append(backends, Backend{Addr: netip.AddrPortFrom(a, port)})
+		}
+	}
+	return mergeBackends(backends)
+}
+
+// addrFor returns the member's address of the VIP's family, or the zero Addr.
+func addrFor(e *state.Entry, vip netip.Addr) netip.Addr {
+	if vip.Is4() {
+		return e.Addr4()
+	}
+	return e.Addr6()
+}
+
+// mergeBackends sorts the list in place and adds up the weights of repeats.
+func mergeBackends(list []Backend) []Backend {
+	slices.SortFunc(list, func(a, b Backend) int { return a.Addr.Compare(b.Addr) })
+	out := list[:0]
+	for _, b := range list {
+		if n := len(out); n > 0 && out[n-1].Addr == b.Addr {
+			out[n-1].Weight = min(out[n-1].Weight+b.Weight, maxWeight)
+			continue
+		}
+		out = append(out, b)
+	}
+	return out
+}

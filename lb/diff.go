@@ -1,0 +1,235 @@
+package lb
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"meshd/state"
+)
+
+// OpKind says what an Op does. The kinds are in the order in which Diff
+// returns them.
+type OpKind uint8
+
+// The operations. All are idempotent.
+const (
+	SetPool    OpKind = iota // Op.Pool: route, guard, masquerade; create or change
+	SetService               // Op.Service: create, or change scheduler and affinity, without its backends
+	SetBackend               // Op.Key, Op.Backend: add or change the weight; weight 0 drains
+	DelBackend               // Op.Key, Op.Backend.Addr
+	DelService               // Op.Key: with whatever backends are left
+	DelPool                  // Op.Pool.Prefix
+)
+
+// String returns the kind's name, as "set-pool".
+func (k OpKind) String() string {
+	return [...]string{"set-pool", "set-service", "set-backend", "del-backend", "del-service", "del-pool"}[min(k, DelPool)]
+}
+
+// Op is one change to the kernel's table.
+type Op struct {
+	Kind    OpKind
+	Key     Key      // of service and backend operations
+	Service *Service // of SetService; its backends are to be ignored
+	Backend Backend  // of SetBackend and DelBackend
+	Pool    Pool     // of SetPool and DelPool
+}
+
+// String formats the operation for logs.
+func (o Op) String() string {
+	switch o.Kind {
+	case SetPool, DelPool:
+		return fmt.Sprintf("%s %s", o.Kind, o.Pool.Prefix)
+	case SetBackend:
+		return fmt.Sprintf("%s %s %s weight %d", o.Kind, o.Key, o.Backend.Addr, o.Backend.Weight)
+	case DelBackend:
+		return fmt.Sprintf("%s %s %s", o.Kind, o.Key, o.Backend.Addr)
+	}
+	return fmt.Sprintf("%s %s", o.Kind, o.Key)
+}
+
+// Policy are the two questions that Diff asks about removals. A nil function
+// answers false.
+type Policy struct {
+	// Drained reports whether a backend that is no longer wanted and has weight
+	// 0 may go: it is idle, or its deadline has passed (L5).
+	Drained func(Key, netip.AddrPort) bool
+	// Keep reports whether nothing of this address may be removed yet, because
+	// the network's view is not complete (start of the daemon, L1).
+	Keep func(netip.Addr) bool
+}
+
+func (p Policy) drained(k Key, a netip.AddrPort) bool { return p.Drained != nil && p.Drained(k, a) }
+func (p Policy) keep(a netip.Addr) bool               { return p.Keep != nil && p.Keep(a) }
+
+// Diff returns the operations that turn actual into desired, in an order that
+// is safe at every prefix (L1, L2): pools before services, services before
+// their backends, added or raised backends before lowered ones before
+// removals, pools last. A TCP backend is first set to weight 0 and removed
+// only when p.Drained says so; the service stays until then. A UDP backend is
+// removed at once (L5).
+//
+// Diff is pure; neither table is changed.
+func Diff(actual, desired *Table, p Policy) []Op {
+	keys := make(map[Key]struct{}, len(actual.Services)+len(desired.Services))
+	for k := range actual.Services {
+		keys[k] = struct{}{}
+	}
+	for k := range desired.Services {
+		keys[k] = struct{}{}
+	}
+	d := differ{actual: actual, desired: desired, policy: p}
+	d.pools()
+	for _, k := range slices.SortedFunc(maps.Keys(keys), Key.Compare) {
+		d.service(k)
+	}
+	return d.ops()
+}
+
+// diffKeys is Diff for the services of some keys only.
+func diffKeys(actual, desired *Table, keys []Key, p Policy) []Op {
+	d := differ{actual: actual, desired: desired, policy: p}
+	d.pools()
+	for _, k := range keys {
+		d.service(k)
+	}
+	return d.ops()
+}
+
+// differ collects operations by phase.
+type differ struct {
+	actual, desired *Table
+	policy          Policy
+	phase           [8][]Op
+}
+
+// The phases of a diff.
+const (
+	phasePool = iota
+	phaseService
+	phaseRaise
+	phaseLower
+	phaseDelBackend
+	phaseDelService
+	phaseDelPool
+)
+
+func (d *differ) add(phase int, op Op) { d.phase[phase] = append(d.phase[phase], op) }
+
+func (d *differ) ops() []Op { return slices.Concat(d.phase[:]...) }
+
+func (d *differ) pools() {
+	for _, prefix := range sortedPrefixes(d.desired.Pools) {
+		want := d.desired.Pools[prefix]
+		have, ok := d.actual.Pools[prefix]
+		if !ok || have.Src != want.Src {
+			d.add(phasePool, Op{Kind: SetPool, Pool: want})
+		}
+	}
+	for _, prefix := range sortedPrefixes(d.actual.Pools) {
+		if _, ok := d.desired.Pools[prefix]; ok || d.policy.keep(prefix.Addr()) || d.poolInUse(prefix) {
+			continue
+		}
+		d.add(phaseDelPool, Op{Kind: DelPool, Pool: d.actual.Pools[prefix]})
+	}
+}
+
+// poolInUse reports whether services of the pool are still there, draining.
+func (d *differ) poolInUse(p netip.Prefix) bool {
+	for k := range d.actual.Services {
+		if p.Contains(k.VIP) {
+			return true
+		}
+	}
+	return false
+}
+
+func sortedPrefixes(pools map[netip.Prefix]Pool) []netip.Prefix {
+	return slices.SortedFunc(maps.Keys(pools), func(a, b netip.Prefix) int {
+		if c := a.Addr().Compare(b.Addr()); c != 0 {
+			return c
+		}
+		return a.Bits() - b.Bits()
+	})
+}
+
+func (d *differ) service(k Key) {
+	have, want := d.actual.Services[k], d.desired.Services[k]
+	if have == want {
+		return
+	}
+	if want == nil {
+		d.removeService(have)
+		return
+	}
+	if have == nil || !have.sameSettings(want) {
+		d.add(phaseService, Op{Kind: SetService, Key: k, Service: want})
+	}
+	if have == nil {
+		have = &Service{}
+	}
+	d.backends(k, have.Backends, want.Backends)
+}
+
+// backends merges two sorted lists.
+func (d *differ) backends(k Key, have, want []Backend) {
+	for len(have) > 0 || len(want) > 0 {
+		order := 0
+		switch {
+		case len(have) == 0:
+			order = 1
+		case len(want) == 0:
+			order = -1
+		default:
+			order = have[0].Addr.Compare(want[0].Addr)
+		}
+		switch {
+		case order < 0:
+			d.removeBackend(k, have[0])
+			have = have[1:]
+		case order > 0:
+			d.add(phaseRaise, Op{Kind: SetBackend, Key: k, Backend: want[0]})
+			want = want[1:]
+		default:
+			d.reweigh(k, have[0], want[0])
+			have, want = have[1:], want[1:]
+		}
+	}
+}
+
+func (d *differ) reweigh(k Key, have, want Backend) {
+	switch {
+	case have.Weight < want.Weight:
+		d.add(phaseRaise, Op{Kind: SetBackend, Key: k, Backend: want})
+	case have.Weight > want.Weight:
+		d.add(phaseLower, Op{Kind: SetBackend, Key: k, Backend: want})
+	}
+}
+
+func (d *differ) removeBackend(k Key, b Backend) (gone bool) {
+	switch {
+	case d.policy.keep(k.VIP):
+		return false
+	case k.Proto == state.UDP, b.Weight == 0 && d.policy.drained(k, b.Addr):
+		d.add(phaseDelBackend, Op{Kind: DelBackend, Key: k, Backend: b})
+		return true
+	case b.Weight > 0:
+		d.add(phaseLower, Op{Kind: SetBackend, Key: k, Backend: Backend{Addr: b.Addr}})
+	}
+	return false
+}
+
+func (d *differ) removeService(s *Service) {
+	if d.policy.keep(s.VIP) {
+		return
+	}
+	empty := true
+	for _, b := range s.Backends {
+		empty = d.removeBackend(s.Key, b) && empty
+	}
+	if empty {
+		d.add(phaseDelService, Op{Kind: DelService, Key: s.Key})
+	}
+}

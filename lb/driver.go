@@ -1,0 +1,100 @@
+package lb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// Driver programs one network namespace of one kernel. It is used by one
+// goroutine at a time. Every operation is idempotent, and a driver touches
+// only what is its own: services whose address lies in its pools (L1).
+type Driver interface {
+	// Name returns the driver's name: "ipvs" or "nft".
+	Name() string
+	// Probe reports whether this kernel and these privileges suffice, without
+	// leaving anything behind. The error says what is missing and how to get it;
+	// it wraps ErrUnsupported unless asking again may help (L7).
+	Probe(ctx context.Context) error
+	// Setup creates or repairs what does not depend on pools and services, and
+	// adopts what a previous run left. It does not disturb traffic.
+	Setup(ctx context.Context) error
+	// Apply carries out ops in order. It returns nil if all succeeded, else one
+	// error (or nil) per operation: a failing operation does not keep
+	// operations of other services from being applied.
+	Apply(ctx context.Context, ops []Op) []error
+	// Snapshot reads back what the kernel holds of ours. Labels are empty. A
+	// driver that cannot express weight 0 leaves out such backends' history: it
+	// reports them for as long as it runs. The result is the caller's.
+	Snapshot(ctx context.Context) (*Table, error)
+	// Check is a cheap test that nobody removed what Setup made. The error wraps
+	// ErrDrift if Setup and Snapshot are needed.
+	Check(ctx context.Context) error
+	// Usage returns counters of the services, in one pass over what the kernel
+	// has. What each counter means is the driver's to document.
+	Usage(ctx context.Context, keys []Key) (map[Key]Usage, error)
+	// Teardown removes everything of ours, and nothing else.
+	Teardown(ctx context.Context) error
+	// Close releases the driver's sockets. The kernel keeps balancing.
+	Close() error
+}
+
+// Usage is what a driver can count of one service.
+type Usage struct {
+	Connections uint64 // new connections since the kernel's element was made
+	Bytes       uint64 // bytes of the packets counted; with nft only of connections' first packets
+	Backends    map[netip.AddrPort]BackendUsage
+}
+
+// BackendUsage is what a driver can count of one backend.
+type BackendUsage struct {
+	Active      int    // connections that the kernel tracks now
+	Connections uint64 // new connections so far, as far as the driver can tell; 0 = unknown
+}
+
+// ErrUnsupported is wrapped by Probe when this kernel or these privileges
+// cannot do it at all.
+var ErrUnsupported = errors.New("not supported here")
+
+// ErrDrift is wrapped by Check when somebody else changed what is ours.
+var ErrDrift = errors.New("kernel state was changed by someone else")
+
+// Refusal says why a driver was not chosen.
+type Refusal struct {
+	Driver string
+	Reason string
+}
+
+// Choose returns the first driver whose Probe succeeds (L7), and why those
+// before it were refused. With none, the driver is nil: the daemon goes on
+// without load balancing and answers vip services like dnsrr (R5).
+func Choose(ctx context.Context, drivers []Driver) (Driver, []Refusal) {
+	var refused []Refusal
+	for _, d := range drivers {
+		err := d.Probe(ctx)
+		if err == nil {
+			return d, refused
+		}
+		refused = append(refused, Refusal{Driver: d.Name(), Reason: err.Error()})
+	}
+	return nil, refused
+}
+
+// errorAt returns the error of operation i in the result of Driver.Apply.
+func errorAt(errs []error, i int) error {
+	if i < len(errs) {
+		return errs[i]
+	}
+	return nil
+}
+
+// firstError returns the first error with its operation's name, or nil.
+func firstError(ops []Op, errs []error) error {
+	for i, op := range ops {
+		if err := errorAt(errs, i); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+	}
+	return nil
+}

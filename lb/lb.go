@@ -1,0 +1,196 @@
+// Package lb turns the views of the networks into kernel load balancing.
+//
+// It works on levels, not on events: Plan says what the kernel should hold, a
+// Driver says what it does hold, Diff is the ordered list of operations
+// between the two, and the Balancer applies it, retries what failed and audits
+// the result (rules L1–L8 of docs/DESIGN.md). Nothing is ever flushed, and
+// nothing is deleted to be added again.
+//
+//	views ─▶ Planner ─▶ desired ─▶ Diff ─▶ []Op ─▶ Driver ─▶ kernel
+//	                                ▲                 │
+//	                                └──── shadow ◀────┘
+//
+// The drivers are lb/ipvs and lb/nft; lb/lbtest has a fake one for tests.
+package lb
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"meshd/state"
+)
+
+// Key identifies one load-balanced service of the kernel: a virtual address
+// with one port of one protocol, or, with Port and Proto zero, every TCP and
+// UDP port of the address (L3).
+type Key struct {
+	VIP   netip.Addr
+	Port  uint16
+	Proto state.Proto
+}
+
+// AllPorts reports whether k stands for every port of its address.
+func (k Key) AllPorts() bool { return k.Port == 0 }
+
+// String formats k as "10.96.0.1:80/tcp", or "10.96.0.1/all".
+func (k Key) String() string {
+	if k.AllPorts() {
+		return k.VIP.String() + "/all"
+	}
+	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(k.VIP, k.Port), k.Proto)
+}
+
+// Compare orders keys by address, port and protocol.
+func (k Key) Compare(o Key) int {
+	return cmp.Or(k.VIP.Compare(o.VIP), cmp.Compare(k.Port, o.Port), cmp.Compare(k.Proto, o.Proto))
+}
+
+// Backend is one destination of a service. Its port is 0 in a service for all
+// ports: the client's port is kept.
+type Backend struct {
+	Addr   netip.AddrPort
+	Weight uint32 // relative share of new connections; 0 = none, existing ones go on (L5)
+}
+
+// Service is one load-balanced service as it is or should be in the kernel.
+// Values in a Table are immutable; a changed service is a new value.
+type Service struct {
+	Key
+	Network   string        // label, not in the kernel; "" in a snapshot
+	Name      string        // label, not in the kernel; "" in a snapshot
+	Drain     time.Duration // label: how long a removed backend keeps its TCP connections
+	Scheduler string        // IPVS name, never empty (L6)
+	Affinity  time.Duration // client stickiness; 0 = none
+	Backends  []Backend     // sorted by address, without repeats
+}
+
+// Backend returns the backend with that address.
+func (s *Service) Backend(a netip.AddrPort) (Backend, bool) {
+	i, ok := slices.BinarySearchFunc(s.Backends, a, func(b Backend, a netip.AddrPort) int { return b.Addr.Compare(a) })
+	if !ok {
+		return Backend{}, false
+	}
+	return s.Backends[i], true
+}
+
+// sameSettings reports whether the kernel would see no difference between the
+// two services but for their backends.
+func (s *Service) sameSettings(o *Service) bool {
+	return s.Scheduler == o.Scheduler && s.Affinity == o.Affinity
+}
+
+// Equal reports whether the kernel would see no difference between the two.
+func (s *Service) Equal(o *Service) bool {
+	return s == o || s.Key == o.Key && s.sameSettings(o) && slices.Equal(s.Backends, o.Backends)
+}
+
+// Pool is a range of virtual addresses that this node serves: one local route,
+// the guard and the masquerade hang on it (L2).
+type Pool struct {
+	Prefix  netip.Prefix
+	Src     netip.Addr // source address of the own host's clients; the zero Addr: the kernel's choice
+	Network string     // label, not in the kernel; "" in a snapshot
+}
+
+// Table is a set of pools and services. It is not safe for concurrent use;
+// the services in it are immutable.
+type Table struct {
+	Pools    map[netip.Prefix]Pool
+	Services map[Key]*Service
+}
+
+// NewTable returns an empty table.
+func NewTable() *Table {
+	return &Table{Pools: map[netip.Prefix]Pool{}, Services: map[Key]*Service{}}
+}
+
+// Clone returns a table that can be changed independently of t.
+func (t *Table) Clone() *Table {
+	return &Table{Pools: maps.Clone(t.Pools), Services: maps.Clone(t.Services)}
+}
+
+// Keys returns the keys of the services, sorted.
+func (t *Table) Keys() []Key { return slices.SortedFunc(maps.Keys(t.Services), Key.Compare) }
+
+// Apply changes t as a kernel would that carries out ops, and returns nil or
+// one error (or nil) per operation. Operations are idempotent: setting what is
+// set and deleting what is missing change nothing. A backend of a missing
+// service is an error that names the service. Operations whose place in skip
+// holds an error are left out: they have failed elsewhere.
+func (t *Table) Apply(ops []Op, skip []error) []error {
+	var errs []error
+	owned := map[Key]*Service{}
+	for i, op := range ops {
+		if errorAt(skip, i) != nil {
+			continue
+		}
+		if err := t.apply(op, owned); err != nil {
+			if errs == nil {
+				errs = make([]error, len(ops))
+			}
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
+func (t *Table) apply(op Op, owned map[Key]*Service) error {
+	switch op.Kind {
+	case SetPool:
+		t.Pools[op.Pool.Prefix] = op.Pool
+		return nil
+	case DelPool:
+		delete(t.Pools, op.Pool.Prefix)
+		return nil
+	case DelService:
+		delete(t.Services, op.Key)
+		delete(owned, op.Key)
+		return nil
+	}
+	s := t.own(op, owned)
+	switch {
+	case op.Kind == SetService:
+		backends := s.Backends
+		*s = *op.Service
+		s.Backends = backends
+	case s != nil:
+		s.applyBackend(op)
+	case op.Kind == SetBackend:
+		return fmt.Errorf("backend %s: service %s is not there; set it first", op.Backend.Addr, op.Key)
+	}
+	return nil
+}
+
+// own returns a copy of the operation's service that may be changed until the
+// end of Apply, or nil if there is none and op does not make one.
+func (t *Table) own(op Op, owned map[Key]*Service) *Service {
+	if s := owned[op.Key]; s != nil {
+		return s
+	}
+	s := &Service{}
+	if old := t.Services[op.Key]; old != nil {
+		*s = *old
+		s.Backends = append(make([]Backend, 0, len(old.Backends)+4), old.Backends...)
+	} else if op.Kind != SetService {
+		return nil
+	}
+	t.Services[op.Key], owned[op.Key] = s, s
+	return s
+}
+
+func (s *Service) applyBackend(op Op) {
+	i, found := slices.BinarySearchFunc(s.Backends, op.Backend.Addr,
+		func(b Backend, a netip.AddrPort) int { return b.Addr.Compare(a) })
+	switch {
+	case op.Kind == DelBackend && found:
+		s.Backends = slices.Delete(s.Backends, i, i+1)
+	case op.Kind == SetBackend && found:
+		s.Backends[i] = op.Backend
+	case op.Kind == SetBackend:
+		s.Backends = slices.Insert(s.Backends, i, op.Backend)
+	}
+}

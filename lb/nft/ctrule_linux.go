@@ -1,0 +1,130 @@
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// google/nftables writes "ct original daddr" only in a form that makes the nft
+// tool abort when it lists a set lookup after it. The masquerade rule is
+// therefore written here, in the form that nft itself uses.
+
+// Keys of the ct expression that unix does not name.
+const (
+	ctDstIP    = 0x14 // NFT_CT_DST_IP
+	ctDstIP6   = 0x16 // NFT_CT_DST_IP6
+	ctOriginal = 0    // direction from the client to the VIP
+)
+
+// writeMasquerade makes the chain hold one rule, in one transaction:
+//
+//	ct original ip daddr @pool masquerade
+func (s *sockets) writeMasquerade(f *family, chain *nftables.Chain, pool *nftables.Set) error {
+	exprs, err := masqueradeExprs(f, pool)
+	if err != nil {
+		return fmt.Errorf("encode masquerade rule: %w", err)
+	}
+	where := []netlink.Attribute{
+		{Type: unix.NFTA_RULE_TABLE, Data: []byte(chain.Table.Name + "\x00")},
+		{Type: unix.NFTA_RULE_CHAIN, Data: []byte(chain.Name + "\x00")},
+	}
+	del, err := ruleMessage(f, unix.NFT_MSG_DELRULE, 0, where)
+	if err != nil {
+		return err
+	}
+	add, err := ruleMessage(f, unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append,
+		append(where, netlink.Attribute{Type: unix.NFTA_RULE_EXPRESSIONS | unix.NLA_F_NESTED, Data: exprs}))
+	if err != nil {
+		return err
+	}
+	return s.sendBatch(del, add)
+}
+
+func masqueradeExprs(f *family, pool *nftables.Set) ([]byte, error) {
+	lookup, err := expr.Marshal(f.nfproto, inSet(pool))
+	if err != nil {
+		return nil, err
+	}
+	masq, err := expr.Marshal(f.nfproto, &expr.Masq{})
+	if err != nil {
+		return nil, err
+	}
+	ct, err := ctExpr(f)
+	if err != nil {
+		return nil, err
+	}
+	return netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_LIST_ELEM | unix.NLA_F_NESTED, Data: ct},
+		{Type: unix.NFTA_LIST_ELEM | unix.NLA_F_NESTED, Data: lookup},
+		{Type: unix.NFTA_LIST_ELEM | unix.NLA_F_NESTED, Data: masq},
+	})
+}
+
+// ctExpr encodes "ct original ip daddr" into the first register.
+func ctExpr(f *family) ([]byte, error) {
+	key := uint32(ctDstIP)
+	if f.nfproto == unix.NFPROTO_IPV6 {
+		key = ctDstIP6
+	}
+	data, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_CT_KEY, Data: binary.BigEndian.AppendUint32(nil, key)},
+		{Type: unix.NFTA_CT_DREG, Data: binary.BigEndian.AppendUint32(nil, firstReg)},
+		{Type: unix.NFTA_CT_DIRECTION, Data: []byte{ctOriginal}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_EXPR_NAME, Data: []byte("ct\x00")},
+		{Type: unix.NFTA_EXPR_DATA | unix.NLA_F_NESTED, Data: data},
+	})
+}
+
+func ruleMessage(f *family, kind uint16, flags netlink.HeaderFlags, attrs []netlink.Attribute) (netlink.Message, error) {
+	data, err := netlink.MarshalAttributes(attrs)
+	if err != nil {
+		return netlink.Message{}, fmt.Errorf("encode rule: %w", err)
+	}
+	return netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
+			Flags: netlink.Request | netlink.Acknowledge | flags,
+		},
+		Data: append([]byte{f.nfproto, unix.NFNETLINK_V0, 0, 0}, data...),
+	}, nil
+}
+
+// sendBatch sends messages as one transaction on a socket of its own.
+func (s *sockets) sendBatch(messages ...netlink.Message) error {
+	var cfg netlink.Config
+	if s.ns.IsOpen() {
+		cfg.NetNS = int(s.ns)
+	}
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &cfg)
+	if err != nil {
+		return fmt.Errorf("open nftables socket: %w", err)
+	}
+	defer conn.Close()
+	mark := func(kind netlink.HeaderType) netlink.Message {
+		return netlink.Message{
+			Header: netlink.Header{Type: kind, Flags: netlink.Request},
+			Data:   []byte{0, unix.NFNETLINK_V0, unix.NFNL_SUBSYS_NFTABLES >> 8, unix.NFNL_SUBSYS_NFTABLES & 0xff},
+		}
+	}
+	batch := append([]netlink.Message{mark(unix.NFNL_MSG_BATCH_BEGIN)}, messages...)
+	batch = append(batch, mark(unix.NFNL_MSG_BATCH_END))
+	if _, err := conn.SendMessages(batch); err != nil {
+		return fmt.Errorf("send rules: %w", err)
+	}
+	for range messages {
+		if _, err := conn.Receive(); err != nil {
+			return fmt.Errorf("write rules: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,270 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"meshd/lb"
+)
+
+// Driver implements lb.Driver with nftables. It is used by one goroutine at a
+// time.
+type Driver struct {
+	cfg     Config
+	help    *Helpers // nil until Setup
+	layout  *layout
+	entries map[lb.Key]*entry
+	classes map[class]int // class chains in the kernel and how many services use each
+	doomed  *flows        // connections to delete after the next successful Apply
+}
+
+// entry is what the driver has written for one service.
+type entry struct {
+	svc   *lb.Service
+	class class // zero slots: no elements
+	slots []netip.AddrPort
+}
+
+// New returns the driver. It opens nothing before Probe or Setup.
+func New(cfg Config) (*Driver, error) {
+	if cfg.Log == nil {
+		return nil, errors.New("nft: Log: missing; pass a slog.Logger")
+	}
+	return &Driver{cfg: cfg, layout: newLayout(), entries: map[lb.Key]*entry{}, classes: map[class]int{}}, nil
+}
+
+// Name implements lb.Driver.
+func (d *Driver) Name() string { return "nft" }
+
+// Probe implements lb.Driver: it builds the whole layout under other names in
+// one transaction together with its removal, so that nothing is left behind.
+func (d *Driver) Probe(context.Context) error {
+	sock, err := openSockets(d.cfg.NetNS)
+	if err != nil {
+		return err
+	}
+	defer sock.close()
+	trial := newLayout()
+	trial.table.Name = "meshd_probe"
+	if err := trial.add(sock.nft); err != nil {
+		return err
+	}
+	for i := range families {
+		trial.addClass(sock.nft, class{family: i, slots: 2})
+		trial.addClass(sock.nft, class{family: i, slots: 2, hash: true, all: true})
+	}
+	sock.nft.DelTable(trial.table)
+	err = sock.nft.Flush()
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("%w: kernel has no nf_tables nat with numgen and jhash (%w); load nft_chain_nat, nft_nat, nft_numgen, nft_hash",
+			lb.ErrUnsupported, err)
+	}
+	return explain("probe nftables", err)
+}
+
+// Setup implements lb.Driver. The maps of a previous run stay as they are; the
+// rules around them are replaced in one transaction. Maps of another version's
+// shape cannot be kept: then the table is replaced, in one transaction too.
+func (d *Driver) Setup(context.Context) error {
+	if d.help == nil {
+		help, err := NewHelpers(d.cfg, false)
+		if err != nil {
+			return err
+		}
+		d.help = help
+	}
+	if err := d.help.Setup(); err != nil {
+		return err
+	}
+	err := d.addLayout(false)
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY) {
+		d.cfg.Log.Warn("nftables table has another layout; replacing it", slog.String("table", serviceTable), slog.Any("err", err))
+		err = d.addLayout(true)
+	}
+	return explain("make table "+serviceTable, err)
+}
+
+func (d *Driver) addLayout(replace bool) error {
+	c := d.help.sock.nft
+	if replace {
+		c.AddTable(d.layout.table)
+		c.DelTable(d.layout.table)
+	}
+	if err := d.layout.add(c); err != nil {
+		return err
+	}
+	return c.Flush()
+}
+
+// Apply implements lb.Driver. Each service changes in one transaction; many
+// services share one, and if it fails, halves of it are tried.
+func (d *Driver) Apply(ctx context.Context, ops []lb.Op) []error {
+	if d.help == nil {
+		return fail(ops, nil, errors.New("nft: Apply before Setup"), func(lb.Op) bool { return true })
+	}
+	errs := d.pools(ops, lb.SetPool, d.help.setPoolOp, nil)
+	next, keys := d.next(ops)
+	for i, err := range next.Apply(ops, nil) {
+		if err != nil {
+			errs = fail(ops[i:i+1], errs, err, func(lb.Op) bool { return true })
+		}
+	}
+	d.doomed = &flows{}
+	for batch := range slices.Chunk(keys, servicesPerBatch) {
+		for k, err := range d.commit(ctx, batch, next) {
+			errs = fail(ops, errs, err, func(op lb.Op) bool { return op.Kind < lb.DelPool && op.Kind > lb.SetPool && op.Key == k })
+		}
+	}
+	if err := d.doomed.delete(d.help.sock); err != nil {
+		d.cfg.Log.Warn("connections of removed backends stay until they time out", slog.Any("err", err))
+	}
+	return d.pools(ops, lb.DelPool, d.help.delPoolOp, errs)
+}
+
+func (h *Helpers) setPoolOp(op lb.Op) error { return h.SetPool(op.Pool) }
+func (h *Helpers) delPoolOp(op lb.Op) error { return h.DelPool(op.Pool.Prefix) }
+
+// pools carries out the pool operations of one kind.
+func (d *Driver) pools(ops []lb.Op, kind lb.OpKind, do func(lb.Op) error, errs []error) []error {
+	for i := range ops {
+		if ops[i].Kind != kind {
+			continue
+		}
+		if err := do(ops[i]); err != nil {
+			if errs == nil {
+				errs = make([]error, len(ops))
+			}
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
+// fail sets the error of the operations that match.
+func fail(ops []lb.Op, errs []error, err error, match func(lb.Op) bool) []error {
+	if errs == nil {
+		errs = make([]error, len(ops))
+	}
+	for i, op := range ops {
+		if match(op) {
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
+// next returns a table with the services that ops touch, and their keys in
+// order of first mention.
+func (d *Driver) next(ops []lb.Op) (*lb.Table, []lb.Key) {
+	t := lb.NewTable()
+	seen := map[lb.Key]bool{}
+	var keys []lb.Key
+	for _, op := range ops {
+		if op.Kind == lb.SetPool || op.Kind == lb.DelPool || seen[op.Key] {
+			continue
+		}
+		seen[op.Key] = true
+		keys = append(keys, op.Key)
+		if e := d.entries[op.Key]; e != nil {
+			t.Services[op.Key] = e.svc
+		}
+	}
+	return t, keys
+}
+
+// servicesPerBatch bounds a transaction. Each costs the kernel a grace period.
+const servicesPerBatch = 2000
+
+// commit writes the services of keys as they are in next. It returns the
+// services that could not be written.
+func (d *Driver) commit(ctx context.Context, keys []lb.Key, next *lb.Table) map[lb.Key]error {
+	if err := ctx.Err(); err != nil {
+		return allFailed(keys, err)
+	}
+	tx := d.newTransaction()
+	for _, k := range keys {
+		tx.plan(k, next.Services[k])
+	}
+	err := tx.run()
+	switch {
+	case err == nil:
+		tx.keep()
+		return nil
+	case len(keys) == 1 || errors.Is(err, unix.EPERM):
+		return allFailed(keys, explain("write services", err))
+	}
+	failed := map[lb.Key]error{}
+	for half := range slices.Chunk(keys, (len(keys)+1)/2) {
+		for k, err := range d.commit(ctx, half, next) {
+			failed[k] = err
+		}
+	}
+	return failed
+}
+
+func allFailed(keys []lb.Key, err error) map[lb.Key]error {
+	failed := make(map[lb.Key]error, len(keys))
+	for _, k := range keys {
+		failed[k] = err
+	}
+	return failed
+}
+
+// Check implements lb.Driver: tables, chains and routes are there.
+func (d *Driver) Check(context.Context) error {
+	if d.help == nil {
+		return fmt.Errorf("%w: not set up", lb.ErrDrift)
+	}
+	if err := d.help.Check(); err != nil {
+		return err
+	}
+	chains, err := d.help.sock.nft.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return explain("list chains", err)
+	}
+	want := []string{"prerouting", "output", "services4", "services6"}
+	for cl := range d.classes {
+		want = append(want, cl.name())
+	}
+	if !hasChains(chains, serviceTable, want...) {
+		return fmt.Errorf("%w: nftables table %s is gone or incomplete", lb.ErrDrift, serviceTable)
+	}
+	return nil
+}
+
+// Teardown implements lb.Driver.
+func (d *Driver) Teardown(context.Context) error {
+	if d.help == nil {
+		help, err := NewHelpers(d.cfg, false)
+		if err != nil {
+			return err
+		}
+		d.help = help
+		if help.pools, err = help.routes(); err != nil {
+			return err
+		}
+	}
+	d.entries, d.classes = map[lb.Key]*entry{}, map[class]int{}
+	return errors.Join(dropTable(d.help.sock.nft, d.layout.table), d.help.Teardown())
+}
+
+// RemoveServices deletes this driver's services in the namespace of path, for
+// another driver that takes over there.
+func (h *Helpers) RemoveServices() error { return dropTable(h.sock.nft, newLayout().table) }
+
+// Close implements lb.Driver.
+func (d *Driver) Close() error {
+	if d.help == nil {
+		return nil
+	}
+	err := d.help.Close()
+	d.help = nil
+	return err
+}

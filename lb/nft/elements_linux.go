@@ -1,0 +1,112 @@
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"meshd/lb"
+	"meshd/state"
+)
+
+// Elements are concatenations: every part is padded to 4 bytes.
+
+func appendAddr(b []byte, a netip.Addr) []byte {
+	if a.Is4() {
+		raw := a.As4()
+		return append(b, raw[:]...)
+	}
+	raw := a.As16()
+	return append(b, raw[:]...)
+}
+
+func appendPort(b []byte, port uint16) []byte { return append(b, byte(port>>8), byte(port), 0, 0) }
+
+// serviceKey returns the key of the service's element in svc or all.
+func serviceKey(k lb.Key) []byte {
+	b := appendAddr(make([]byte, 0, 28), k.VIP)
+	if k.AllPorts() {
+		return b
+	}
+	return appendPort(append(b, byte(k.Proto), 0, 0, 0), k.Port)
+}
+
+func serviceElement(k lb.Key, cl class) nftables.SetElement {
+	return nftables.SetElement{Key: serviceKey(k), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: cl.name()}}
+}
+
+// slotElement returns one element of eps or alleps.
+func slotElement(k lb.Key, slot int, backend netip.AddrPort) nftables.SetElement {
+	e := nftables.SetElement{Key: binary.NativeEndian.AppendUint32(serviceKey(k), uint32(slot))}
+	e.Val = appendAddr(make([]byte, 0, 20), backend.Addr())
+	if !k.AllPorts() {
+		e.Val = appendPort(e.Val, backend.Port())
+	}
+	return e
+}
+
+// parseKey is the inverse of serviceKey; rest is what follows.
+func parseKey(b []byte, family int, all bool) (k lb.Key, rest []byte, err error) {
+	size := int(families[family].size)
+	need := size
+	if !all {
+		need += 8
+	}
+	if len(b) < need {
+		return k, nil, fmt.Errorf("element key of %d bytes", len(b))
+	}
+	k.VIP, _ = netip.AddrFromSlice(b[:size])
+	if !all {
+		k.Proto = state.Proto(b[size])
+		k.Port = binary.BigEndian.Uint16(b[size+4:])
+	}
+	return k, b[need:], nil
+}
+
+// parseBackend is the inverse of the value in slotElement.
+func parseBackend(b []byte, family int, all bool) (netip.AddrPort, error) {
+	size := int(families[family].size)
+	if len(b) < size || !all && len(b) < size+2 {
+		return netip.AddrPort{}, fmt.Errorf("element value of %d bytes", len(b))
+	}
+	a, _ := netip.AddrFromSlice(b[:size])
+	if all {
+		return netip.AddrPortFrom(a, 0), nil
+	}
+	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(b[size:])), nil
+}
+
+// verdictChain returns the chain that a read-back verdict goes to.
+func verdictChain(b []byte) (string, error) {
+	ad, err := netlink.NewAttributeDecoder(b)
+	if err != nil {
+		return "", fmt.Errorf("element verdict: %w", err)
+	}
+	name := ""
+	for ad.Next() {
+		if ad.Type() == unix.NFTA_VERDICT_CHAIN {
+			name = ad.String()
+		}
+	}
+	return name, ad.Err()
+}
+
+// parseClass is the inverse of class.name.
+func parseClass(name string, family int, all bool) (class, error) {
+	for _, hash := range []bool{false, true} {
+		c := class{family: family, all: all, hash: hash}
+		pattern := c.name()
+		n, err := fmt.Sscanf(name, pattern[:len(pattern)-len("0_0")]+"%d_%d", &c.slots, &c.shard)
+		if err == nil && n == 2 && c.name() == name {
+			return c, nil
+		}
+	}
+	return class{}, fmt.Errorf("chain %q is not a class chain", name)
+}
+
+func nativeUint32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }

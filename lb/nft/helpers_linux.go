@@ -1,0 +1,329 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"meshd/lb"
+)
+
+// Names of our two tables (L1: everything in them is ours, nothing else is).
+const (
+	helperTable  = "meshd"
+	serviceTable = "meshd_nat"
+)
+
+// guardPriority comes after IPVS in the input hook (its highest is 100), so
+// that only packets that no service took reach the guard (L2).
+const guardPriority = 101
+
+// Helpers are the rules beside a load balancer: sysctls, pools, their local
+// routes, guard, masquerade and, for IPVS, marks (L2, L3). Both drivers own
+// one. It is used by one goroutine at a time.
+type Helpers struct {
+	cfg   Config
+	sock  *sockets
+	table [2]*nftables.Table // by family, like what follows
+	pool  [2]*nftables.Set   // interval sets of prefixes
+	mark  [2]*nftables.Set   // VIP to mark; nil without marks
+	pools map[netip.Prefix]lb.Pool
+}
+
+// NewHelpers opens the sockets. With marks, new packets to an address in the
+// mark map get its mark before routing, for IPVS services for all ports.
+func NewHelpers(cfg Config, marks bool) (*Helpers, error) {
+	if cfg.Log == nil {
+		return nil, errors.New("nft: Log: missing; pass a slog.Logger")
+	}
+	sock, err := openSockets(cfg.NetNS)
+	if err != nil {
+		return nil, err
+	}
+	h := &Helpers{cfg: cfg, sock: sock, pools: map[netip.Prefix]lb.Pool{}}
+	for i := range families {
+		f := &families[i]
+		h.table[i] = &nftables.Table{Name: helperTable, Family: nftables.TableFamily(f.nfproto)}
+		h.pool[i] = &nftables.Set{Table: h.table[i], ID: uint32(1 + i), Name: "pool", KeyType: f.addr, Interval: true}
+		if marks {
+			h.mark[i] = &nftables.Set{Table: h.table[i], ID: uint32(3 + i), Name: "mark",
+				KeyType: f.addr, IsMap: true, DataType: nftables.TypeMark}
+		}
+	}
+	return h, nil
+}
+
+// Close releases the sockets; the rules stay.
+func (h *Helpers) Close() error { return h.sock.close() }
+
+// Pools returns the pools that are set. The result is the caller's.
+func (h *Helpers) Pools() map[netip.Prefix]lb.Pool { return maps.Clone(h.pools) }
+
+// Owns reports whether an address lies in one of the pools.
+func (h *Helpers) Owns(a netip.Addr) bool {
+	for p := range h.pools {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// Setup makes the sysctls and the table. What is there already is adopted:
+// the sets keep their elements, and the rules are replaced in one transaction.
+func (h *Helpers) Setup() error {
+	changed, err := SetSysctls(h.cfg.NetNS, []Sysctl{{Key: "net/ipv4/ip_forward", Value: "1"}})
+	if err != nil {
+		return err
+	}
+	if len(changed) > 0 {
+		h.cfg.Log.Info("sysctls set", slog.Any("keys", changed))
+	}
+	c := h.sock.nft
+	for i := range families {
+		c.AddTable(h.table[i])
+		for _, set := range []*nftables.Set{h.pool[i], h.mark[i]} {
+			if set == nil {
+				continue
+			}
+			if err := c.AddSet(set, nil); err != nil {
+				return fmt.Errorf("set %s: %w", set.Name, err)
+			}
+		}
+		h.addRules(c, i)
+		if h.mark[i] != nil {
+			h.addMarkRules(c, i)
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return explain("make table "+helperTable, err)
+	}
+	for i := range families {
+		if err := h.sock.writeMasquerade(&families[i], h.masq(i), h.pool[i]); err != nil {
+			return explain("masquerade rule", err)
+		}
+	}
+	return h.adopt()
+}
+
+// remakeChain creates a chain, or takes the rules out of the one that is there,
+// as part of the open transaction.
+func remakeChain(c *nftables.Conn, chain *nftables.Chain) *nftables.Chain {
+	c.AddChain(chain)
+	c.FlushChain(chain)
+	return chain
+}
+
+// addRules makes the guard of one family, and the chain for the masquerade.
+func (h *Helpers) addRules(c *nftables.Conn, i int) {
+	f, prio := &families[i], nftables.ChainPriority(guardPriority)
+	guard := remakeChain(c, &nftables.Chain{Table: h.table[i], Name: "guard", Hooknum: nftables.ChainHookInput,
+		Priority: &prio, Type: nftables.ChainTypeFilter})
+	c.AddChain(h.masq(i))
+	pool := []expr.Any{f.loadDst(firstReg), inSet(h.pool[i])}
+	echo := []expr.Any{
+		&expr.Payload{DestRegister: firstReg, Base: expr.PayloadBaseTransportHeader, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: firstReg, Data: []byte{f.echo}},
+		&expr.Verdict{Kind: expr.VerdictReturn},
+	}
+	for _, exprs := range [][]expr.Any{
+		rules(pool, l4(f.icmp), echo), // a VIP answers ping
+		rules(pool, l4(unix.IPPROTO_TCP), []expr.Any{&expr.Counter{}, &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}),
+		rules(pool, []expr.Any{&expr.Counter{}, &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: f.portUnreachable}}),
+	} {
+		c.AddRule(&nftables.Rule{Table: h.table[i], Chain: guard, Exprs: exprs})
+	}
+}
+
+// masq returns the chain of the masquerade rule.
+func (h *Helpers) masq(i int) *nftables.Chain {
+	return &nftables.Chain{Table: h.table[i], Name: "masq", Hooknum: nftables.ChainHookPostrouting,
+		Priority: nftables.ChainPriorityNATSource, Type: nftables.ChainTypeNAT}
+}
+
+// addMarkRules marks packets to all-port services before routing, from
+// elsewhere and from the own host.
+func (h *Helpers) addMarkRules(c *nftables.Conn, i int) {
+	f := &families[i]
+	pre := remakeChain(c, &nftables.Chain{Table: h.table[i], Name: "mark_prerouting", Hooknum: nftables.ChainHookPrerouting,
+		Priority: nftables.ChainPriorityMangle, Type: nftables.ChainTypeFilter})
+	out := remakeChain(c, &nftables.Chain{Table: h.table[i], Name: "mark_output", Hooknum: nftables.ChainHookOutput,
+		Priority: nftables.ChainPriorityMangle, Type: nftables.ChainTypeRoute})
+	for _, chain := range []*nftables.Chain{pre, out} {
+		for _, proto := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+			c.AddRule(&nftables.Rule{Table: h.table[i], Chain: chain, Exprs: rules(l4(proto), []expr.Any{
+				f.loadDst(firstReg),
+				&expr.Lookup{SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true,
+					SetName: h.mark[i].Name, SetID: h.mark[i].ID},
+				&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: firstReg},
+			})})
+		}
+	}
+}
+
+// adopt reads the pools that a previous run left: those with a local route of
+// ours. A prefix that is in the set only will be set again or forgotten.
+func (h *Helpers) adopt() error {
+	routes, err := h.routes()
+	if err != nil {
+		return err
+	}
+	h.pools = routes
+	return h.writePools(h.pools)
+}
+
+// SetPool makes a prefix ours: guard and masquerade first, then the local
+// route with the pool's source address.
+func (h *Helpers) SetPool(p lb.Pool) error {
+	next := h.Pools()
+	next[p.Prefix] = p
+	if err := h.forward(p); err != nil {
+		return err
+	}
+	if err := h.writePools(next); err != nil {
+		return err
+	}
+	if err := h.setRoute(p); err != nil {
+		return err
+	}
+	h.pools = next
+	return nil
+}
+
+// forward makes sure that packets of the pool's family are forwarded.
+func (h *Helpers) forward(p lb.Pool) error {
+	if p.Prefix.Addr().Is4() {
+		return nil // by Setup
+	}
+	changed, err := SetSysctls(h.cfg.NetNS, []Sysctl{{Key: "net/ipv6/conf/all/forwarding", Value: "1"}})
+	if len(changed) > 0 {
+		h.cfg.Log.Warn("IPv6 forwarding switched on for pool; interfaces with accept_ra=1 stop accepting router advertisements (use 2)",
+			slog.Any("pool", p.Prefix))
+	}
+	return err
+}
+
+// DelPool removes what SetPool made.
+func (h *Helpers) DelPool(prefix netip.Prefix) error {
+	next := h.Pools()
+	delete(next, prefix)
+	if err := h.delRoute(prefix); err != nil {
+		return err
+	}
+	if err := h.writePools(next); err != nil {
+		return err
+	}
+	h.pools = next
+	return nil
+}
+
+// writePools replaces the elements of the pool sets in one transaction.
+func (h *Helpers) writePools(pools map[netip.Prefix]lb.Pool) error {
+	c := h.sock.nft
+	for i, set := range h.pool {
+		c.FlushSet(set)
+		var elems []nftables.SetElement
+		for _, p := range outermost(pools) {
+			if familyIndex(p.Addr()) != i {
+				continue
+			}
+			elems = append(elems, nftables.SetElement{Key: p.Addr().AsSlice()})
+			if end := lastAddr(p).Next(); end.IsValid() {
+				elems = append(elems, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+			}
+		}
+		if len(elems) == 0 {
+			continue
+		}
+		if err := c.SetAddElements(set, elems); err != nil {
+			return fmt.Errorf("set %s: %w", set.Name, err)
+		}
+	}
+	return explain("write pools", c.Flush())
+}
+
+// outermost returns the prefixes that lie in no other, sorted.
+func outermost(pools map[netip.Prefix]lb.Pool) []netip.Prefix {
+	all := slices.SortedFunc(maps.Keys(pools), func(a, b netip.Prefix) int {
+		if c := a.Addr().Compare(b.Addr()); c != 0 {
+			return c
+		}
+		return a.Bits() - b.Bits()
+	})
+	out := all[:0]
+	for _, p := range all {
+		if len(out) == 0 || !out[len(out)-1].Overlaps(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func lastAddr(p netip.Prefix) netip.Addr {
+	raw := p.Masked().Addr().AsSlice()
+	for bit := p.Bits(); bit < len(raw)*8; bit++ {
+		raw[bit/8] |= 0x80 >> (bit % 8)
+	}
+	a, _ := netip.AddrFromSlice(raw)
+	return a
+}
+
+// Check reports drift: a missing table, chain or route.
+func (h *Helpers) Check() error {
+	for i := range families {
+		chains, err := h.sock.nft.ListChainsOfTableFamily(h.table[i].Family)
+		if err != nil {
+			return explain("list chains", err)
+		}
+		if !hasChains(chains, helperTable, "guard", "masq") {
+			return fmt.Errorf("%w: nftables table %s is gone or incomplete", lb.ErrDrift, helperTable)
+		}
+	}
+	routes, err := h.routes()
+	if err != nil {
+		return err
+	}
+	for prefix, p := range h.pools {
+		if r, ok := routes[prefix]; !ok || r.Src != p.Src {
+			return fmt.Errorf("%w: local route of pool %s is gone or changed", lb.ErrDrift, prefix)
+		}
+	}
+	return nil
+}
+
+func hasChains(chains []*nftables.Chain, table string, names ...string) bool {
+	missing := len(names)
+	for _, c := range chains {
+		if c.Table.Name == table && slices.Contains(names, c.Name) {
+			missing--
+		}
+	}
+	return missing == 0
+}
+
+// Teardown removes routes and table. The sysctls stay: others may need them.
+func (h *Helpers) Teardown() error {
+	var errs []error
+	for prefix := range h.pools {
+		errs = append(errs, h.delRoute(prefix))
+	}
+	h.pools = map[netip.Prefix]lb.Pool{}
+	for i := range families {
+		errs = append(errs, dropTable(h.sock.nft, h.table[i]))
+	}
+	return errors.Join(errs...)
+}
+
+// dropTable deletes one of our tables if it is there.
+func dropTable(c *nftables.Conn, t *nftables.Table) error {
+	c.AddTable(t) // deleting what is not there would fail
+	c.DelTable(t)
+	return explain("delete table "+t.Name, c.Flush())
+}

@@ -1,0 +1,161 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	rtnl "github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"meshd/lb"
+)
+
+// sockets are the netlink sockets of one network namespace. They stay bound to
+// it from whatever thread they are used.
+type sockets struct {
+	ns    netns.NsHandle // -1: the caller's own namespace
+	nft   *nftables.Conn
+	route *rtnl.Handle
+}
+
+// Buffer sizes of the nftables socket in bytes: a transaction travels in one
+// message, and every part of it is acknowledged.
+const (
+	sendBuffer    = 32 << 20
+	receiveBuffer = 4 << 20
+)
+
+func openSockets(path string) (*sockets, error) {
+	s := &sockets{ns: netns.None()}
+	opts := []nftables.ConnOption{nftables.AsLasting(), nftables.WithSockOptions(growBuffers)}
+	if path != "" {
+		ns, err := netns.GetFromPath(path)
+		if err != nil {
+			return nil, fmt.Errorf("network namespace %s: %w", path, err)
+		}
+		s.ns = ns
+		opts = append(opts, nftables.WithNetNSFd(int(ns)))
+	}
+	var err error
+	if s.nft, err = nftables.New(opts...); err == nil {
+		s.route, err = s.openRoute()
+	}
+	if err != nil {
+		_ = s.close()
+		return nil, explain("open netlink sockets", err)
+	}
+	return s, nil
+}
+
+func growBuffers(c *netlink.Conn) error {
+	return errors.Join(c.SetWriteBuffer(sendBuffer), c.SetReadBuffer(receiveBuffer))
+}
+
+func (s *sockets) openRoute() (*rtnl.Handle, error) {
+	if s.ns.IsOpen() {
+		return rtnl.NewHandleAt(s.ns, unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER)
+	}
+	return rtnl.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER)
+}
+
+func (s *sockets) close() error {
+	var err error
+	if s.nft != nil {
+		err = s.nft.CloseLasting()
+	}
+	if s.route != nil {
+		s.route.Close()
+	}
+	if s.ns.IsOpen() {
+		err = errors.Join(err, s.ns.Close())
+	}
+	return err
+}
+
+// Inside calls f on a thread that is inside the network namespace: sysctls
+// belong to the namespace of the thread that opens the file.
+func Inside(path string, f func() error) error {
+	if path == "" {
+		return f()
+	}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
+		ns, err := netns.GetFromPath(path)
+		if err != nil {
+			done <- fmt.Errorf("network namespace %s: %w", path, err)
+			return
+		}
+		defer ns.Close()
+		if err := netns.Set(ns); err != nil {
+			done <- explain("enter network namespace "+path, err)
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+// Sysctl is a kernel setting, as {"net/ipv4/ip_forward", "1"}.
+type Sysctl struct {
+	Key, Value string
+	Optional   bool // a kernel that does not have it is fine
+}
+
+// SetSysctls makes the settings true, where they are not, in the namespace of
+// that path. It returns the keys that it changed. The error says which setting
+// cannot be made and how to make it by hand.
+func SetSysctls(path string, settings []Sysctl) (changed []string, err error) {
+	err = Inside(path, func() error {
+		for _, s := range settings {
+			did, err := s.set()
+			if err != nil {
+				return err
+			}
+			if did {
+				changed = append(changed, s.Key)
+			}
+		}
+		return nil
+	})
+	return changed, err
+}
+
+func (s Sysctl) set() (changed bool, err error) {
+	file := filepath.Join("/proc/sys", s.Key)
+	have, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) && s.Optional {
+		return false, nil
+	}
+	if err == nil && strings.TrimSpace(string(have)) == s.Value {
+		return false, nil
+	}
+	if err == nil {
+		err = os.WriteFile(file, []byte(s.Value), 0)
+	}
+	if err != nil {
+		return false, fmt.Errorf("sysctl %s=%s: %w; set it on the host (sysctl -w) before meshd starts",
+			strings.ReplaceAll(s.Key, "/", "."), s.Value, err)
+	}
+	return true, nil
+}
+
+// explain turns the kernel's errno into what an operator can act on.
+func explain(what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w: no CAP_NET_ADMIN (%s: %w); run as root or grant the capability", lb.ErrUnsupported, what, err)
+	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EAFNOSUPPORT):
+		return fmt.Errorf("%w: kernel has no nfnetlink (%s: %w); load nf_tables", lb.ErrUnsupported, what, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}

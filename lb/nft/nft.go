@@ -1,0 +1,49 @@
+// Package nft balances connections with nftables alone, for kernels without
+// IPVS (L7), and holds the helper rules that both drivers need (L2).
+//
+// Three tables are ours, and nothing else is touched:
+//
+//	ip meshd, ip6 meshd  pools, guard, masquerade and, for lb/ipvs, marks: type Helpers
+//	inet meshd_nat       the services of this driver: type Driver
+//
+// The layout of meshd_nat has a constant number of maps (L8). With address
+// family F in 4 and 6:
+//
+//	svcF     VIP . protocol . port         : goto class chain
+//	epsF     VIP . protocol . port . slot  : backend address . port
+//	allF     VIP                           : goto class chain     (all ports)
+//	allepsF  VIP . slot                    : backend address      (all ports)
+//
+// A class chain has one rule, which picks a slot and translates:
+//
+//	dnat ip to ip daddr . meta l4proto . th dport . numgen inc mod 10 map @eps4
+//
+// There is one class chain per family, way to pick and number of slots, and for
+// round robin up to maxShards of them, so that services of the same size do not
+// share a counter until there are many. A weight is a number of slots. Every
+// change of a service is one nftables transaction: a connection meets the old
+// backends or the new ones, never a half.
+//
+// What nftables cannot do: it has no connection counts to schedule by, so lc,
+// wlc, sed and nq balance like rr; affinity, sh, dh and mh hash the client's
+// address over a Maglev table, so a client sticks for as long as its backend is
+// there, without a timeout. Established connections live in conntrack and need
+// no entry of ours: weight 0 means to leave the maps (L5). At the end of a
+// drain the connections that are left are deleted from conntrack, and those of
+// UDP at once.
+//
+// A service without backends has no element: its packets reach the guard,
+// which refuses them, as it refuses every port that is no service.
+package nft
+
+import "log/slog"
+
+// Config are the settings of a driver or of Helpers.
+type Config struct {
+	// NetNS is the path of the network namespace to program, as
+	// "/proc/1234/ns/net" (L4). Empty means the caller's own, which needs
+	// CAP_NET_ADMIN only; a path needs CAP_SYS_ADMIN too.
+	NetNS string
+	// Log receives what is repaired and what is odd. Required.
+	Log *slog.Logger
+}

@@ -1,0 +1,122 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	rtnl "github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"meshd/lb"
+)
+
+// routeProtocol marks local routes as ours (L1), beside the numbers that
+// routing daemons use (/etc/iproute2/rt_protos).
+const routeProtocol = 109
+
+// poolRoute returns the one route that makes every address of the pool local
+// (L2), with the source that the own host's clients get.
+func (h *Helpers) poolRoute(p lb.Pool) (*rtnl.Route, error) {
+	lo, err := h.sock.route.LinkByName("lo")
+	if err != nil {
+		return nil, fmt.Errorf("loopback interface: %w", err)
+	}
+	r := &rtnl.Route{
+		LinkIndex: lo.Attrs().Index, Dst: ipNet(p.Prefix), Table: unix.RT_TABLE_LOCAL,
+		Type: unix.RTN_LOCAL, Protocol: routeProtocol, Scope: rtnl.SCOPE_HOST, Family: familyOf(p.Prefix.Addr()),
+	}
+	if p.Src.IsValid() {
+		r.Src = p.Src.AsSlice()
+	}
+	return r, nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func familyOf(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+func (h *Helpers) setRoute(p lb.Pool) error {
+	r, err := h.poolRoute(p)
+	if err != nil {
+		return err
+	}
+	if err := h.sock.route.RouteReplace(r); err != nil {
+		if p.Src.IsValid() && errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("local route of pool %s: %w; source address %s must be configured on this host", p.Prefix, err, p.Src)
+		}
+		return explain(fmt.Sprintf("local route of pool %s", p.Prefix), err)
+	}
+	return nil
+}
+
+func (h *Helpers) delRoute(prefix netip.Prefix) error {
+	r, err := h.poolRoute(lb.Pool{Prefix: prefix})
+	if err != nil {
+		return err
+	}
+	err = h.sock.route.RouteDel(r)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return explain(fmt.Sprintf("delete local route of pool %s", prefix), err)
+}
+
+// routes returns our local routes as pools.
+func (h *Helpers) routes() (map[netip.Prefix]lb.Pool, error) {
+	pools := map[netip.Prefix]lb.Pool{}
+	filter := &rtnl.Route{Table: unix.RT_TABLE_LOCAL, Protocol: routeProtocol}
+	for _, fam := range []int{unix.AF_INET, unix.AF_INET6} {
+		list, err := h.listRoutes(fam, filter)
+		if err != nil {
+			return nil, explain("list local routes", err)
+		}
+		for _, r := range list {
+			if p, ok := poolOf(r); ok {
+				pools[p.Prefix] = p
+			}
+		}
+	}
+	return pools, nil
+}
+
+// listRoutes retries a listing that a concurrent change interrupted.
+func (h *Helpers) listRoutes(fam int, filter *rtnl.Route) (list []rtnl.Route, err error) {
+	for range 5 {
+		list, err = h.sock.route.RouteListFiltered(fam, filter, rtnl.RT_FILTER_TABLE|rtnl.RT_FILTER_PROTOCOL)
+		if !errors.Is(err, rtnl.ErrDumpInterrupted) {
+			return list, err
+		}
+	}
+	return list, err
+}
+
+func poolOf(r rtnl.Route) (lb.Pool, bool) {
+	if r.Dst == nil || r.Type != unix.RTN_LOCAL {
+		return lb.Pool{}, false
+	}
+	a, ok := netip.AddrFromSlice(r.Dst.IP)
+	bits, _ := r.Dst.Mask.Size()
+	if !ok {
+		return lb.Pool{}, false
+	}
+	if len(r.Dst.Mask) == net.IPv4len {
+		a = a.Unmap()
+	}
+	p := lb.Pool{Prefix: netip.PrefixFrom(a, bits)}
+	if src, ok := netip.AddrFromSlice(r.Src); ok {
+		p.Src = src
+		if a.Is4() {
+			p.Src = src.Unmap()
+		}
+	}
+	return p, true
+}

@@ -1,0 +1,238 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+
+	"meshd/lb"
+)
+
+// Snapshot implements lb.Driver. It reads the maps back, and from then on
+// takes what it read for what it wrote. The kernel's cost grows faster than
+// the maps: it is for the start, for audits and after drift.
+//
+// The maps do not tell every setting: a service that is not as this driver
+// wrote it comes back with scheduler "rr" or "mh", without affinity, and with
+// the weights that its slots amount to.
+func (d *Driver) Snapshot(context.Context) (*lb.Table, error) {
+	if d.help == nil {
+		return nil, errors.New("nft: Snapshot before Setup")
+	}
+	routes, err := d.help.routes()
+	if err != nil {
+		return nil, err
+	}
+	d.help.pools = routes
+	r := reader{d: d, entries: map[lb.Key]*entry{}}
+	if err := r.read(); err != nil {
+		return nil, explain("read maps back", err)
+	}
+	r.settle()
+	if err := d.adoptClasses(); err != nil {
+		return nil, err
+	}
+	t := lb.NewTable()
+	t.Pools = d.help.Pools()
+	for k, e := range d.entries {
+		t.Services[k] = e.svc
+	}
+	return t, nil
+}
+
+// reader rebuilds the driver's entries from the kernel's elements.
+type reader struct {
+	d       *Driver
+	entries map[lb.Key]*entry
+}
+
+func (r *reader) read() error {
+	for i := range r.d.layout.maps {
+		m := &r.d.layout.maps[i]
+		err := errors.Join(
+			r.each(m.svc, i, false, r.service), r.each(m.eps, i, false, r.slot),
+			r.each(m.all, i, true, r.service), r.each(m.allepsSet, i, true, r.slot))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *reader) each(set *nftables.Set, family int, all bool,
+	f func(e *entry, elem *nftables.SetElement, rest []byte, family int, all bool) error) error {
+	elems, err := r.d.help.sock.nft.GetSetElements(set)
+	if err != nil {
+		return fmt.Errorf("map %s: %w", set.Name, err)
+	}
+	for i := range elems {
+		k, rest, err := parseKey(elems[i].Key, family, all)
+		if err == nil {
+			err = f(r.entry(k), &elems[i], rest, family, all)
+		}
+		if err != nil {
+			return fmt.Errorf("map %s: %w", set.Name, err)
+		}
+	}
+	return nil
+}
+
+func (r *reader) entry(k lb.Key) *entry {
+	e := r.entries[k]
+	if e == nil {
+		e = &entry{svc: &lb.Service{Key: k, Scheduler: "rr"}}
+		r.entries[k] = e
+	}
+	return e
+}
+
+func (r *reader) service(e *entry, elem *nftables.SetElement, _ []byte, family int, all bool) error {
+	chain, err := verdictChain(elem.Val)
+	if err != nil {
+		return err
+	}
+	e.class, err = parseClass(chain, family, all)
+	return err
+}
+
+func (r *reader) slot(e *entry, elem *nftables.SetElement, rest []byte, family int, all bool) error {
+	backend, err := parseBackend(elem.Val, family, all)
+	if err != nil {
+		return err
+	}
+	if len(rest) < 4 {
+		return fmt.Errorf("element without a slot")
+	}
+	slot := int(nativeUint32(rest))
+	if slot >= maglevSizes[len(maglevSizes)-1]*2 {
+		return fmt.Errorf("slot %d is out of range", slot)
+	}
+	for len(e.slots) <= slot {
+		e.slots = append(e.slots, netip.AddrPort{})
+	}
+	e.slots[slot] = backend
+	return nil
+}
+
+// settle replaces the driver's entries. Those that are as the driver wrote
+// them keep what the kernel cannot tell.
+func (r *reader) settle() {
+	for k, e := range r.entries {
+		known := r.d.entries[k]
+		if known != nil && known.class == e.class && slices.Equal(known.slots, e.slots) {
+			r.entries[k] = known
+			continue
+		}
+		if e.class.hash {
+			e.svc.Scheduler = "mh"
+		}
+		e.svc.Backends = backendsOf(e.slots)
+	}
+	for k, known := range r.d.entries {
+		if known.class.slots == 0 && r.entries[k] == nil { // nothing in the kernel, as it should be
+			r.entries[k] = known
+		}
+	}
+	r.d.entries = r.entries
+}
+
+func backendsOf(slots []netip.AddrPort) []lb.Backend {
+	weights := map[netip.AddrPort]uint32{}
+	for _, a := range slots {
+		if a.IsValid() {
+			weights[a]++
+		}
+	}
+	divisor := 0
+	for _, w := range weights {
+		divisor = gcd(divisor, int(w))
+	}
+	list := make([]lb.Backend, 0, len(weights))
+	for _, a := range slices.SortedFunc(maps.Keys(weights), netip.AddrPort.Compare) {
+		list = append(list, lb.Backend{Addr: a, Weight: weights[a] / uint32(divisor)})
+	}
+	return list
+}
+
+// adoptClasses counts the uses of the class chains, gives those of a previous
+// run this version's rule, and deletes those that nobody uses.
+func (d *Driver) adoptClasses() error {
+	known := d.classes
+	d.classes = map[class]int{}
+	for _, e := range d.entries {
+		if e.class.slots > 0 {
+			d.classes[e.class]++
+		}
+	}
+	c := d.help.sock.nft
+	for cl := range d.classes {
+		if known[cl] == 0 {
+			d.layout.addClass(c, cl)
+		}
+	}
+	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return explain("list chains", err)
+	}
+	for _, chain := range chains {
+		if chain.Table.Name == serviceTable && chain.Hooknum == nil && d.unusedClass(chain.Name) {
+			c.DelChain(&nftables.Chain{Table: d.layout.table, Name: chain.Name})
+		}
+	}
+	return explain("adopt class chains", c.Flush())
+}
+
+func (d *Driver) unusedClass(name string) bool {
+	for family := range families {
+		for _, all := range []bool{false, true} {
+			if cl, err := parseClass(name, family, all); err == nil {
+				return d.classes[cl] == 0
+			}
+		}
+	}
+	return false
+}
+
+// Usage implements lb.Driver. Connections counts the new connections since the
+// service's element was written, which is when the number of its backends
+// last changed; Bytes those of their first packets. Active counts conntrack's
+// entries: TCP that is not closing, and UDP until it times out.
+func (d *Driver) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, error) {
+	if d.help == nil {
+		return nil, errors.New("nft: Usage before Setup")
+	}
+	usage := make(map[lb.Key]lb.Usage, len(keys))
+	for _, k := range keys {
+		usage[k] = lb.Usage{Backends: map[netip.AddrPort]lb.BackendUsage{}}
+	}
+	for i := range d.layout.maps {
+		m := &d.layout.maps[i]
+		if err := errors.Join(d.count(m.svc, i, false, usage), d.count(m.all, i, true, usage)); err != nil {
+			return nil, explain("read counters", err)
+		}
+	}
+	return usage, countFlows(d.help.sock, usage)
+}
+
+func (d *Driver) count(set *nftables.Set, family int, all bool, usage map[lb.Key]lb.Usage) error {
+	elems, err := d.help.sock.nft.GetSetElements(set)
+	if err != nil {
+		return fmt.Errorf("map %s: %w", set.Name, err)
+	}
+	for i := range elems {
+		k, _, err := parseKey(elems[i].Key, family, all)
+		if err != nil {
+			return fmt.Errorf("map %s: %w", set.Name, err)
+		}
+		if u, ok := usage[k]; ok && elems[i].Counter != nil {
+			u.Connections, u.Bytes = elems[i].Counter.Packets, elems[i].Counter.Bytes
+			usage[k] = u
+		}
+	}
+	return nil
+}

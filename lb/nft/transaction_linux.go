@@ -1,0 +1,202 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"meshd/lb"
+	"meshd/state"
+)
+
+// transaction collects the element changes of some services. Nothing changes,
+// in the kernel or in the driver, before run and keep.
+type transaction struct {
+	d        *Driver
+	next     map[lb.Key]*entry // nil: the service goes
+	uses     map[class]int     // by how much the use of a class changes
+	del, add map[*nftables.Set][]nftables.SetElement
+	doomed   flows
+}
+
+func (d *Driver) newTransaction() *transaction {
+	return &transaction{
+		d: d, next: map[lb.Key]*entry{}, uses: map[class]int{},
+		del: map[*nftables.Set][]nftables.SetElement{}, add: map[*nftables.Set][]nftables.SetElement{},
+	}
+}
+
+// plan queues what turns the service's elements into those of svc; nil removes.
+func (tx *transaction) plan(k lb.Key, svc *lb.Service) {
+	old := tx.d.entries[k]
+	if old == nil {
+		old = &entry{}
+	}
+	next := &entry{svc: svc}
+	if svc != nil {
+		next.slots = assignSlots(svc, old.slots)
+	}
+	if len(next.slots) > 0 {
+		next.class = tx.place(classOf(svc, len(next.slots)), old.class)
+	}
+	tx.diffSlots(k, old.slots, next.slots)
+	tx.diffService(k, old.class, next.class)
+	tx.doom(k, old.svc, svc)
+	if svc == nil {
+		next = nil
+	}
+	tx.next[k] = next
+}
+
+// place picks the shard of a class: the old one, or the least used.
+func (tx *transaction) place(want, old class) class {
+	same := old
+	same.shard = 0
+	if same == want {
+		return old
+	}
+	best, fewest := want, -1
+	for shard := range uint32(maxShards) {
+		c := want
+		c.shard = shard
+		n := tx.d.classes[c] + tx.uses[c]
+		if fewest < 0 || n < fewest {
+			best, fewest = c, n
+		}
+		if n <= 0 || c.hash { // hashing has no counter to share
+			break
+		}
+	}
+	return best
+}
+
+func (tx *transaction) maps(k lb.Key) (svc, eps *nftables.Set) {
+	m := &tx.d.layout.maps[familyIndex(k.VIP)]
+	if k.AllPorts() {
+		return m.all, m.allepsSet
+	}
+	return m.svc, m.eps
+}
+
+// diffSlots queues the slots that differ. An element's value cannot be
+// changed: it is deleted and added in the same transaction.
+func (tx *transaction) diffSlots(k lb.Key, old, next []netip.AddrPort) {
+	_, eps := tx.maps(k)
+	for i := range max(len(old), len(next)) {
+		var have, want netip.AddrPort
+		if i < len(old) {
+			have = old[i]
+		}
+		if i < len(next) {
+			want = next[i]
+		}
+		if have == want {
+			continue
+		}
+		if have.IsValid() {
+			tx.del[eps] = append(tx.del[eps], slotElement(k, i, have))
+		}
+		if want.IsValid() {
+			tx.add[eps] = append(tx.add[eps], slotElement(k, i, want))
+		}
+	}
+}
+
+func (tx *transaction) diffService(k lb.Key, old, next class) {
+	if old == next {
+		return
+	}
+	svc, _ := tx.maps(k)
+	if old.slots > 0 {
+		tx.del[svc] = append(tx.del[svc], serviceElement(k, old))
+		tx.uses[old]--
+	}
+	if next.slots > 0 {
+		tx.add[svc] = append(tx.add[svc], serviceElement(k, next))
+		tx.uses[next]++
+	}
+}
+
+// doom notes the connections that must not outlive the change: those of
+// removed backends, and UDP to backends that now drain, which would otherwise
+// be fed for ever by a client that keeps its port (L5).
+func (tx *transaction) doom(k lb.Key, old, next *lb.Service) {
+	if old == nil {
+		return
+	}
+	for _, b := range old.Backends {
+		var now lb.Backend
+		kept := false
+		if next != nil {
+			now, kept = next.Backend(b.Addr)
+		}
+		switch {
+		case !kept:
+			tx.doomed.add(k, b.Addr, k.Proto)
+		case b.Weight > 0 && now.Weight == 0 && k.Proto != state.TCP:
+			tx.doomed.add(k, b.Addr, state.UDP)
+		}
+	}
+}
+
+// elementsPerMessage keeps a message's attributes below 64 KiB, where their
+// 16-bit length wraps silently.
+const elementsPerMessage = 500
+
+// run sends the transaction. Deletions come first, so that a changed element
+// is free before it is added; class chains come before what goes to them and
+// go after it.
+func (tx *transaction) run() error {
+	c := tx.d.help.sock.nft
+	for cl, n := range tx.uses {
+		if tx.d.classes[cl] == 0 && n > 0 {
+			tx.d.layout.addClass(c, cl)
+		}
+	}
+	if err := errors.Join(eachChunk(tx.del, c.SetDeleteElements), eachChunk(tx.add, c.SetAddElements)); err != nil {
+		return fmt.Errorf("encode elements: %w", err)
+	}
+	for cl, n := range tx.uses {
+		if have := tx.d.classes[cl]; have > 0 && have+n == 0 {
+			c.DelChain(&nftables.Chain{Table: tx.d.layout.table, Name: cl.name()})
+		}
+	}
+	err := c.Flush()
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("%w: %w", lb.ErrDrift, err) // not what we wrote
+	}
+	return err
+}
+
+func eachChunk(changes map[*nftables.Set][]nftables.SetElement, do func(*nftables.Set, []nftables.SetElement) error) error {
+	for set, elems := range changes {
+		for len(elems) > 0 {
+			n := min(len(elems), elementsPerMessage)
+			if err := do(set, elems[:n]); err != nil {
+				return err
+			}
+			elems = elems[n:]
+		}
+	}
+	return nil
+}
+
+// keep makes the driver believe what run has written.
+func (tx *transaction) keep() {
+	for k, e := range tx.next {
+		if e == nil {
+			delete(tx.d.entries, k)
+			continue
+		}
+		tx.d.entries[k] = e
+	}
+	for cl, n := range tx.uses {
+		if tx.d.classes[cl] += n; tx.d.classes[cl] <= 0 {
+			delete(tx.d.classes, cl)
+		}
+	}
+	tx.d.doomed.join(&tx.doomed)
+}

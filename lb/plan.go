@@ -1,0 +1,278 @@
+package lb
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"meshd/state"
+)
+
+// Node are the facts about this host that a plan needs.
+type Node struct {
+	// Src4 and Src6 are addresses of this host that backends can answer to.
+	// They become the source of the own host's connections to a VIP; the zero
+	// Addr leaves the choice to the kernel (then it may be the VIP itself).
+	Src4, Src6 netip.Addr
+	// Drain is how long TCP connections of a removed backend may go on where
+	// the service does not say. 0 means 30 s.
+	Drain time.Duration
+}
+
+// ServiceID names a service across networks.
+type ServiceID struct {
+	Network, Service string
+}
+
+// String formats id as "service.network".
+func (id ServiceID) String() string { return id.Service + "." + id.Network }
+
+// Conflict says that a service does not get an address because another one
+// has it (V5: one address never maps to two services).
+type Conflict struct {
+	Loser, Winner ServiceID
+	VIP           netip.Addr
+}
+
+// String formats the conflict for people.
+func (c Conflict) String() string {
+	return fmt.Sprintf("%s is not served at %s: the address belongs to %s", c.Loser, c.VIP, c.Winner)
+}
+
+// Plan returns the table that this node's kernel should hold for some views.
+// It is pure, and depends on nothing but their content.
+func Plan(node Node, views []state.View) *Table {
+	p := NewPlanner(node)
+	for _, v := range views {
+		p.SetNetwork(v.Def())
+		for _, s := range v.Services() {
+			p.Set(v.Def().Name, s.Name, s)
+		}
+	}
+	return p.Desired()
+}
+
+// Planner keeps a plan up to date at a cost that depends on what changed, not
+// on what there is. After any sequence of calls, its table is the same as that
+// of Plan. It is not safe for concurrent use.
+type Planner struct {
+	node     Node
+	desired  *Table
+	networks map[string]state.NetworkDef
+	services map[ServiceID]*state.Service
+	claims   map[netip.Addr][]claim
+	keys     map[ServiceID][]Key // what the service has in desired
+	dirty    map[Key]struct{}
+}
+
+// claim is a service's wish for an address.
+type claim struct {
+	id        ServiceID
+	canonical bool // the service's VIP, not one of OtherVIPs
+	birth     uint64
+}
+
+// compare ranks claims: canonical first, then the older network, then by name.
+func (c claim) compare(o claim) int {
+	if c.canonical != o.canonical {
+		if c.canonical {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Or(cmp.Compare(c.birth, o.birth), cmp.Compare(c.id.Network, o.id.Network),
+		cmp.Compare(c.id.Service, o.id.Service))
+}
+
+// NewPlanner returns a planner without networks.
+func NewPlanner(node Node) *Planner {
+	if node.Drain <= 0 {
+		node.Drain = defaultDrain
+	}
+	return &Planner{
+		node: node, desired: NewTable(),
+		networks: map[string]state.NetworkDef{}, services: map[ServiceID]*state.Service{},
+		claims: map[netip.Addr][]claim{}, keys: map[ServiceID][]Key{}, dirty: map[Key]struct{}{},
+	}
+}
+
+// Desired returns the planned table. It belongs to the planner: do not change
+// it, and do not use it after the next call.
+func (p *Planner) Desired() *Table { return p.desired }
+
+// TakeDirty returns the keys that changed since the last call, sorted.
+func (p *Planner) TakeDirty() []Key {
+	keys := slices.SortedFunc(maps.Keys(p.dirty), Key.Compare)
+	clear(p.dirty)
+	return keys
+}
+
+// SetNetwork adds a network or changes its definition.
+func (p *Planner) SetNetwork(def state.NetworkDef) {
+	old, ok := p.networks[def.Name]
+	if ok && old == def {
+		return
+	}
+	p.networks[def.Name] = def
+	p.pools()
+	if ok && old.Birth != def.Birth { // rank of its claims
+		for _, s := range p.of(def.Name) {
+			p.Set(def.Name, s.Name, s)
+		}
+	}
+}
+
+// DropNetwork removes a network with its services.
+func (p *Planner) DropNetwork(network string) {
+	for _, s := range p.of(network) {
+		p.Set(network, s.Name, nil)
+	}
+	delete(p.networks, network)
+	p.pools()
+}
+
+// Services returns the names of the planner's services of a network, unsorted.
+func (p *Planner) Services(network string) []string {
+	var names []string
+	for _, s := range p.of(network) {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+func (p *Planner) of(network string) []*state.Service {
+	var all []*state.Service
+	for id, s := range p.services {
+		if id.Network == network {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// Conflicts returns who does not get which address, sorted by address.
+func (p *Planner) Conflicts() []Conflict {
+	var all []Conflict
+	for vip, claims := range p.claims {
+		for _, c := range claims[1:] {
+			all = append(all, Conflict{Loser: c.id, Winner: claims[0].id, VIP: vip})
+		}
+	}
+	slices.SortFunc(all, func(a, b Conflict) int {
+		return cmp.Or(a.VIP.Compare(b.VIP), cmp.Compare(a.Loser.String(), b.Loser.String()))
+	})
+	return all
+}
+
+// pools recomputes the pools: there are as few as networks. Of two networks
+// with the same prefix the one first by birth and name labels it.
+func (p *Planner) pools() {
+	clear(p.desired.Pools)
+	defs := slices.SortedFunc(maps.Values(p.networks), func(a, b state.NetworkDef) int {
+		return cmp.Or(cmp.Compare(b.Birth, a.Birth), cmp.Compare(b.Name, a.Name))
+	})
+	for _, def := range defs {
+		if def.Subnet4.IsValid() {
+			p.desired.Pools[def.Subnet4] = Pool{Prefix: def.Subnet4, Src: p.node.Src4, Network: def.Name}
+		}
+		if def.Subnet6.IsValid() {
+			p.desired.Pools[def.Subnet6] = Pool{Prefix: def.Subnet6, Src: p.node.Src6, Network: def.Name}
+		}
+	}
+}
+
+// Set plans a service anew; nil removes it. The network should be set first.
+func (p *Planner) Set(network, name string, s *state.Service) {
+	id := ServiceID{Network: network, Service: name}
+	touched := map[ServiceID]struct{}{id: {}}
+	p.unclaim(id, p.services[id], touched)
+	delete(p.services, id)
+	if s != nil {
+		p.services[id] = s
+		p.claim(id, s, touched)
+	}
+	for id := range touched {
+		p.withdraw(id)
+	}
+	for id := range touched {
+		p.publish(id)
+	}
+}
+
+// vips calls f with each address of the service.
+func vips(s *state.Service, f func(a netip.Addr, canonical bool)) {
+	if s == nil || s.Mode != state.ModeVIP {
+		return
+	}
+	for _, a := range []netip.Addr{s.VIP4, s.VIP6} {
+		if a.IsValid() {
+			f(a, true)
+		}
+	}
+	for _, a := range s.OtherVIPs {
+		if a.IsValid() && a != s.VIP4 && a != s.VIP6 {
+			f(a, false)
+		}
+	}
+}
+
+func (p *Planner) unclaim(id ServiceID, s *state.Service, touched map[ServiceID]struct{}) {
+	vips(s, func(a netip.Addr, _ bool) {
+		rest := slices.DeleteFunc(p.claims[a], func(c claim) bool { return c.id == id })
+		if len(rest) == 0 {
+			delete(p.claims, a)
+			return
+		}
+		p.claims[a] = rest
+		touched[rest[0].id] = struct{}{}
+	})
+}
+
+func (p *Planner) claim(id ServiceID, s *state.Service, touched map[ServiceID]struct{}) {
+	vips(s, func(a netip.Addr, canonical bool) {
+		c := claim{id: id, canonical: canonical, birth: p.networks[id.Network].Birth}
+		claims := p.claims[a]
+		if slices.ContainsFunc(claims, func(o claim) bool { return o.id == id }) {
+			return
+		}
+		i, _ := slices.BinarySearchFunc(claims, c, claim.compare)
+		p.claims[a] = slices.Insert(claims, i, c)
+		for _, o := range p.claims[a] {
+			touched[o.id] = struct{}{}
+		}
+	})
+}
+
+// withdraw takes what a service has out of the desired table.
+func (p *Planner) withdraw(id ServiceID) {
+	for _, k := range p.keys[id] {
+		delete(p.desired.Services, k)
+		p.dirty[k] = struct{}{}
+	}
+	delete(p.keys, id)
+}
+
+// publish puts a service into the desired table at the addresses it has won.
+func (p *Planner) publish(id ServiceID) {
+	s := p.services[id]
+	var keys []Key
+	vips(s, func(a netip.Addr, _ bool) {
+		if claims := p.claims[a]; len(claims) == 0 || claims[0].id != id {
+			return
+		}
+		for _, planned := range planAddr(s, id, a, p.node.Drain) {
+			if _, ok := p.desired.Services[planned.Key]; ok {
+				continue
+			}
+			p.desired.Services[planned.Key] = planned
+			p.dirty[planned.Key] = struct{}{}
+			keys = append(keys, planned.Key)
+		}
+	})
+	if len(keys) > 0 {
+		p.keys[id] = keys
+	}
+}
