@@ -28,6 +28,7 @@ type handler struct {
 	backend Backend
 	log     *slog.Logger
 	stop    <-chan struct{} // closed when watches must end; nil: never
+	body    time.Duration   // bodyLimit
 	mux     *http.ServeMux
 }
 
@@ -36,15 +37,15 @@ type handler struct {
 // watch.
 func Handler(b Backend, log *slog.Logger) http.Handler { return newHandler(b, log, nil) }
 
-func newHandler(b Backend, log *slog.Logger, stop <-chan struct{}) http.Handler {
-	h := &handler{backend: b, log: log, stop: stop, mux: http.NewServeMux()}
+func newHandler(b Backend, log *slog.Logger, stop <-chan struct{}) *handler {
+	h := &handler{backend: b, log: log, stop: stop, body: bodyLimit, mux: http.NewServeMux()}
 	h.routes()
 	h.mux.HandleFunc("/", h.noRoute)
-	return http.HandlerFunc(h.serve)
+	return h
 }
 
-// serve keeps a defect in a Backend from ending more than its request.
-func (h *handler) serve(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP keeps a defect in a Backend from ending more than its request.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		v := recover()
 		if v == nil {
@@ -72,7 +73,7 @@ func (h *handler) handle(pattern string, limit time.Duration, params []string, f
 			return
 		}
 		r = r.WithContext(ctx)
-		if err := readBody(w, r, rc); err != nil {
+		if err := h.readBody(w, r, rc); err != nil {
 			h.fail(w, r, err)
 			return
 		}
@@ -88,12 +89,12 @@ func (h *handler) handle(pattern string, limit time.Duration, params []string, f
 // readBody replaces the body of r by its content in memory. The deadline is
 // for the body alone: later it would end the request, because the server reads
 // on to notice a client that goes away.
-func readBody(w http.ResponseWriter, r *http.Request, rc *http.ResponseController) error {
-	_ = rc.SetReadDeadline(time.Now().Add(bodyLimit))
+func (h *handler) readBody(w http.ResponseWriter, r *http.Request, rc *http.ResponseController) error {
+	_ = rc.SetReadDeadline(time.Now().Add(h.body))
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	_ = rc.SetReadDeadline(time.Time{})
 	if isTimeout(err) {
-		return Refuse(CodeTimeout, "send the body at once", "body: not complete after %v", bodyLimit)
+		return Refuse(CodeTimeout, "send the body at once", "body: not complete after %v", h.body)
 	}
 	if err != nil {
 		return decodeError(err)

@@ -107,7 +107,7 @@ func (r AddTask) parseService(p *ParsedTask) (err error) {
 func checkNames(e state.Endpoint) error {
 	if e.ID != "" {
 		if err := state.CheckName(e.ID); err != nil {
-			return invalid("id", "use letters, digits, '-' and '_', or leave it out to have one made", "%v", err)
+			return invalid("id", "use letters, digits, '-' and '_', or leave it out to have one made", "%s", reason(err))
 		}
 	}
 	for _, f := range []struct{ field, value string }{{"hostname", e.Hostname}, {"name", e.Name}} {
@@ -115,7 +115,7 @@ func checkNames(e state.Endpoint) error {
 			continue
 		}
 		if err := state.CheckDotted(f.value); err != nil {
-			return invalid(f.field, nameHint, "%v", err)
+			return invalid(f.field, nameHint, "%s", reason(err))
 		}
 	}
 	if len(e.Aliases) > state.MaxAliases {
@@ -123,11 +123,15 @@ func checkNames(e state.Endpoint) error {
 	}
 	for _, a := range e.Aliases {
 		if err := state.CheckDotted(a); err != nil {
-			return invalid("aliases", nameHint, "%v", err)
+			return invalid("aliases", nameHint, "%s", reason(err))
 		}
 	}
 	return nil
 }
+
+// reason is what package state says of a name, without the words that the
+// field's name makes superfluous.
+func reason(err error) string { return strings.TrimPrefix(err.Error(), "invalid: name: ") }
 
 const nameHint = "use letters, digits, '-' and '_', with dots between labels"
 
@@ -138,7 +142,7 @@ func CheckName(field, s string) error {
 		return invalid(field, "name the "+field, "it is missing")
 	}
 	if err := state.CheckName(s); err != nil {
-		return invalid(field, "use at most 63 letters, digits, '-' and '_', without dots", "%v", err)
+		return invalid(field, "use at most 63 letters, digits, '-' and '_', without dots", "%s", reason(err))
 	}
 	return nil
 }
@@ -150,7 +154,7 @@ func parseAddrs(field string, in []string) (out []netip.Addr, err error) {
 		if err != nil {
 			return nil, invalid(field, "write an address without prefix length or port, for example 10.1.0.7 or fd00::7", "%q is not an IP address", s)
 		}
-		if a = a.Unmap(); a.Zone() != "" || !a.IsGlobalUnicast() {
+		if a = a.Unmap(); !unicast(a) {
 			return nil, invalid(field, "use an address that other hosts can reach", "%s is not a usable unicast address", s)
 		}
 		for _, b := range out {
@@ -161,6 +165,13 @@ func parseAddrs(field string, in []string) (out []netip.Addr, err error) {
 		out = append(out, a)
 	}
 	return out, nil
+}
+
+// unicast reports whether a can be one task's; a loopback address can, for
+// trials on one host.
+func unicast(a netip.Addr) bool {
+	return a.Zone() == "" && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLinkLocalUnicast() &&
+		a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 // Parse checks the request and converts it. The error is an *Error of

@@ -1,0 +1,176 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// fake is a Backend that notes each call and answers with made-up, full
+// replies, or with err.
+type fake struct {
+	err    error
+	delay  time.Duration
+	panics bool
+	events *EventLog
+
+	mu    sync.Mutex // guards calls
+	calls []string
+}
+
+func newFake() *fake { return &fake{events: NewEventLog("boot1", 8)} }
+
+func (f *fake) note(ctx context.Context, name string, args any) error {
+	b, _ := json.Marshal(args)
+	f.mu.Lock()
+	f.calls = append(f.calls, name+" "+string(b))
+	f.mu.Unlock()
+	if f.panics {
+		panic("test")
+	}
+	if f.delay > 0 {
+		select {
+		case <-time.After(f.delay):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return f.err
+}
+
+func (f *fake) last() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.calls) == 0 {
+		return ""
+	}
+	return f.calls[len(f.calls)-1]
+}
+
+var _ Backend = (*fake)(nil)
+
+var (
+	when    = time.Date(2026, 5, 4, 3, 2, 1, 123456789, time.UTC)
+	ip4     = netip.MustParseAddr("10.9.0.2")
+	pool4   = netip.MustParsePrefix("10.9.0.0/16")
+	network = Network{Name: "collabnet", Subnet: pool4, Joined: true, Nodes: []string{"a"}, Services: 1, Tasks: 2}
+	task    = Task{
+		ID: "3f9c", Network: "collabnet", Service: "web", Slot: 3, TaskName: "web.3.3f9c", Aliases: []string{"www"},
+		IPs: []netip.Addr{ip4}, Ports: []string{"http:80/tcp"}, Weight: 1, Health: "passing", State: "serving", Node: "a",
+	}
+	service = Service{Name: "web", Network: "collabnet", Mode: "vip", VIPs: []netip.Addr{ip4}, Ports: []string{}, Scheduler: "rr", Tasks: TaskCount{Serving: 2}}
+	keys    = KeyReply{Keys: []KeyCount{{ID: "1f2e3d4c5b6a", Nodes: 2, Primary: 2}}, Results: []NodeResult{{Node: "a"}, {Node: "b", Error: "no answer"}}, OK: 1, Total: 2}
+)
+
+func (f *fake) Version(ctx context.Context) (Version, error) {
+	return Version{Version: "v1", Go: "go1.26", OS: "linux/amd64", API: APIVersion, Node: "a"}, f.note(ctx, "Version", nil)
+}
+
+func (f *fake) Status(ctx context.Context) (Status, error) {
+	return Status{
+		Node: "a", BootID: "boot1", Started: when, DNS: []string{"127.0.0.1:53"}, Networks: []NetworkStatus{{Network: "collabnet"}},
+		Degraded: []string{}, Conflicts: []string{"x"}, Warnings: []string{},
+	}, f.note(ctx, "Status", nil)
+}
+
+func (f *fake) Nodes(ctx context.Context) ([]Node, error) {
+	return []Node{{Name: "a", State: NodeAlive, Since: when, Networks: []string{"collabnet"}}}, f.note(ctx, "Nodes", nil)
+}
+
+func (f *fake) Join(ctx context.Context, req JoinRequest) (JoinReply, error) {
+	return JoinReply{Results: []JoinResult{{Address: "192.0.2.1"}}, Members: 2}, f.note(ctx, "Join", req)
+}
+
+func (f *fake) Leave(ctx context.Context) (LeaveReply, error) {
+	return LeaveReply{Told: 2, Stopping: true}, f.note(ctx, "Leave", nil)
+}
+
+func (f *fake) Metrics(ctx context.Context, w io.Writer) error {
+	_, _ = io.WriteString(w, "meshd_up 1\n")
+	return f.note(ctx, "Metrics", nil)
+}
+
+func (f *fake) Diff(ctx context.Context, req DiffRequest) (Diff, error) {
+	return Diff{Networks: []NetworkDiff{{Network: "collabnet", Differ: []string{"b"}, Nodes: []NodeChecksum{{Node: "a", Checksum: "00"}}}}, Silent: []SilentNode{}}, f.note(ctx, "Diff", req)
+}
+
+func (f *fake) Watch(ctx context.Context, req WatchRequest, emit func(Event) error) error {
+	if err := f.note(ctx, "Watch", req); err != nil {
+		return err
+	}
+	return f.events.Watch(ctx, req, emit)
+}
+
+func (f *fake) CreateNetwork(ctx context.Context, req CreateNetwork) (Network, error) {
+	return network, f.note(ctx, "CreateNetwork", req)
+}
+
+func (f *fake) Networks(ctx context.Context) ([]Network, error) {
+	return []Network{network}, f.note(ctx, "Networks", nil)
+}
+
+func (f *fake) Network(ctx context.Context, name string) (NetworkDetail, error) {
+	return NetworkDetail{
+		Network: network, Birth: 7, Streams: []Stream{{Owner: "a", Version: 9}}, ServiceList: []Service{service}, Warnings: []string{},
+	}, f.note(ctx, "Network", name)
+}
+
+func (f *fake) RemoveNetwork(ctx context.Context, name string) error {
+	return f.note(ctx, "RemoveNetwork", name)
+}
+
+func (f *fake) AddTask(ctx context.Context, req AddTask) (TaskAdded, error) {
+	return TaskAdded{Task: task, VIPs: []netip.Addr{ip4}, Mode: "vip", Warnings: []string{"w"}}, f.note(ctx, "AddTask", req)
+}
+
+func (f *fake) RemoveTask(ctx context.Context, ref TaskRef) (Task, error) {
+	return task, f.note(ctx, "RemoveTask", ref)
+}
+
+func (f *fake) DrainTask(ctx context.Context, ref TaskRef) (Task, error) {
+	return task, f.note(ctx, "DrainTask", ref)
+}
+
+func (f *fake) Tasks(ctx context.Context, filter TaskFilter) ([]Task, error) {
+	return []Task{task}, f.note(ctx, "Tasks", filter)
+}
+
+func (f *fake) Services(ctx context.Context, network string) ([]Service, error) {
+	return []Service{service}, f.note(ctx, "Services", network)
+}
+
+func (f *fake) Service(ctx context.Context, ref ServiceRef) (ServiceDetail, error) {
+	return ServiceDetail{
+		Service: service, Claims: []Claim{{VIP: ip4, Node: "a", Wins: true}}, Names: []string{"web"}, TaskList: []Task{task}, Warnings: []string{},
+	}, f.note(ctx, "Service", ref)
+}
+
+func (f *fake) ServiceTasks(ctx context.Context, ref ServiceRef) ([]Task, error) {
+	return []Task{task}, f.note(ctx, "ServiceTasks", ref)
+}
+
+func (f *fake) Resolve(ctx context.Context, req ResolveRequest) (Resolution, error) {
+	return Resolution{Name: "web", RCode: "NOERROR", Answers: []string{"10.9.0.2"}, Steps: []Step{{Scope: "collabnet", Answer: []string{}}}}, f.note(ctx, "Resolve", req)
+}
+
+func (f *fake) LB(ctx context.Context, network string) (LBTable, error) {
+	b := LBBackend{Task: "3f9c", Address: netip.AddrPortFrom(ip4, 80), Desired: 1, Actual: -1, State: LBMissing, Counters: NoCounters()}
+	return LBTable{Driver: "nft", LastApply: when, Services: []LBService{{VIP: ip4, Port: "80/tcp", Backends: []LBBackend{b}}}}, f.note(ctx, "LB", network)
+}
+
+func (f *fake) InstallKey(ctx context.Context, req KeyRequest) (KeyReply, error) {
+	return keys, f.note(ctx, "InstallKey", req)
+}
+
+func (f *fake) UseKey(ctx context.Context, req KeyRequest) (KeyReply, error) {
+	return keys, f.note(ctx, "UseKey", req)
+}
+
+func (f *fake) RemoveKey(ctx context.Context, req KeyRequest) (KeyReply, error) {
+	return keys, f.note(ctx, "RemoveKey", req)
+}
+
+func (f *fake) Keys(ctx context.Context) (KeyReply, error) { return keys, f.note(ctx, "Keys", nil) }
