@@ -18,18 +18,15 @@ type Change struct {
 
 // Commit writes changes to this node's own stream, one version each, and
 // reports whether there was anything to write: a change that states what is
-// already stated costs nothing. On an error nothing was written (S1, S13).
+// already stated costs nothing, and of several for one record the last counts.
+// On an error nothing was written (S1, S13).
 func (t *Table) Commit(changes []Change) (bool, error) {
-	s := t.own()
-	todo := changes[:0:0]
-	for _, c := range changes {
-		old := s.live[string([]byte{byte(c.Kind)})+c.Key]
-		if c.Delete && old == nil || !c.Delete && old != nil && old.Group() == c.Group && old.Body() == c.Body {
-			continue
-		}
-		todo = append(todo, c)
+	if t.yielded {
+		return false, fmt.Errorf("network %q: %w", t.network, ErrYielded)
 	}
-	if err := t.admit(s, todo); err != nil || len(todo) == 0 {
+	s := t.own()
+	todo, err := t.admit(s, lastOfEach(changes))
+	if err != nil || len(todo) == 0 {
 		return false, err
 	}
 	t.touch(s, func() {
@@ -46,27 +43,63 @@ func (t *Table) Commit(changes []Change) (bool, error) {
 	return true, nil
 }
 
-// admit checks changes against the limits, before anything is written.
-func (t *Table) admit(s *stream, changes []Change) error {
+// lastOfEach drops the changes that a later one of the same record overrides.
+func lastOfEach(changes []Change) []Change {
+	if len(changes) < 2 {
+		return changes
+	}
+	type id struct {
+		kind Kind
+		key  string
+	}
+	last := make(map[id]int, len(changes))
+	for i, c := range changes {
+		last[id{c.Kind, c.Key}] = i
+	}
+	if len(last) == len(changes) {
+		return changes
+	}
+	kept := changes[:0:0]
+	for i, c := range changes {
+		if last[id{c.Kind, c.Key}] == i {
+			kept = append(kept, c)
+		}
+	}
+	return kept
+}
+
+// admit returns the changes that change something, after checking them against
+// the limits. What does not grow the stream is always admitted.
+func (t *Table) admit(s *stream, changes []Change) (todo []Change, err error) {
 	n, b := len(s.live), s.bytes
+	grows := false
 	for _, c := range changes {
-		if len(c.Body) > MaxBody || len(c.Key) > MaxName || len(c.Group) > MaxName {
-			return invalid("record %q: %d bytes; at most %d in the body and %d in a name", c.Key, len(c.Body), MaxBody, MaxName)
-		}
-		if c.Delete {
-			n--
-			continue
-		}
 		r := Record{Kind: c.Kind, Key: c.Key, Group: c.Group, Body: c.Body}
-		if _, err := newEntry(s, r); err != nil {
-			return invalid("record %q: %w", c.Key, err)
+		old := s.live[string([]byte{byte(c.Kind)})+c.Key]
+		switch {
+		case c.Delete && old == nil, !c.Delete && old != nil && old.Group() == c.Group && old.Body() == c.Body:
+			continue
+		case c.Delete:
+			n--
+			todo = append(todo, c)
+			continue
+		case c.Kind == 0 || len(c.Body) > MaxBody || len(c.Key) > MaxName || len(c.Group) > MaxName:
+			return nil, invalid("record %q: kind %d, %d bytes; at most %d in the body and %d in a name", c.Key, c.Kind, len(c.Body), MaxBody, MaxName)
 		}
-		n, b = n+1, b+len(c.Body)+len(c.Key)+len(c.Group)+17
+		if _, err := newEntry(s, r); err != nil {
+			return nil, invalid("record %q: %w", c.Key, err)
+		}
+		n, b = n+1, b+r.size()
+		if old != nil {
+			n, b = n-1, b-old.size()
+		}
+		grows = grows || old == nil || r.size() > old.size()
+		todo = append(todo, c)
 	}
-	if n > t.limits.Entries || b > t.limits.Bytes {
-		return fmt.Errorf("network %q: %w: at most %d records and %d bytes per node", t.network, ErrQuota, t.limits.Entries, t.limits.Bytes)
+	if grows && (n > t.limits.Entries || b > t.limits.Bytes) {
+		return nil, fmt.Errorf("network %q: %w: at most %d records and %d bytes per node", t.network, ErrQuota, t.limits.Entries, t.limits.Bytes)
 	}
-	return nil
+	return todo, nil
 }
 
 // trim keeps the tombstones few (S6): above the limit the older half goes.
@@ -81,10 +114,19 @@ func (t *Table) trim(s *stream) {
 // version v and reports whether that changed the head (S6: by age).
 func (t *Table) Forget(v uint64) bool {
 	s := t.streams[t.self]
-	if s == nil || !slices.ContainsFunc(s.tombstones(), func(d uint64) bool { return d <= v }) {
+	if s == nil || t.yielded {
 		return false
 	}
-	t.touch(s, func() { s.raiseFloor(min(v, s.head.Version)) })
+	floor := uint64(0)
+	for _, e := range s.dead {
+		if e.version <= v {
+			floor = max(floor, e.version)
+		}
+	}
+	if floor <= s.head.Floor {
+		return false
+	}
+	t.touch(s, func() { s.raiseFloor(floor) })
 	return true
 }
 
@@ -108,7 +150,7 @@ func (t *Table) own() *stream {
 func (t *Table) Reincarnate(inc uint64) {
 	t.inc = max(t.inc, inc)
 	s := t.streams[t.self]
-	if s == nil || s.head.Inc >= inc {
+	if s == nil || s.head.Inc >= inc || t.yielded {
 		return
 	}
 	t.touch(s, func() {
@@ -121,8 +163,11 @@ func (t *Table) Reincarnate(inc uint64) {
 // is one that this node did not write: ahead of it, or equal with other
 // content (S7).
 func (t *Table) SelfAhead(h Head) bool {
+	if h.beyond() {
+		return false // no honest node can be above it
+	}
 	s := t.streams[t.self]
-	if s == nil {
+	if s == nil || s.head.Inc == 0 {
 		return h.Inc >= t.inc
 	}
 	c := h.Compare(s.head)
@@ -133,11 +178,11 @@ func (t *Table) SelfAhead(h Head) bool {
 // leave).
 func (t *Table) Retire() {
 	s := t.streams[t.self]
-	if s == nil {
+	if s == nil || t.yielded {
 		return
 	}
 	t.touch(s, func() {
-		old := s.reset()
+		old := s.reset(0)
 		t.entries -= len(old)
 		for _, o := range old {
 			t.index.change(o, nil)
@@ -187,13 +232,16 @@ func (t *Table) Bury(o NodeID) {
 		return
 	}
 	t.SetOffered(o, false)
-	old := s.reset()
+	head := s.head
+	old := s.reset(0)
 	t.entries -= len(old)
 	for _, e := range old {
 		t.index.change(e, nil)
 	}
 	delete(t.streams, o)
-	t.grave[o] = s.head
+	if head.Inc > 0 {
+		t.grave[o] = head
+	}
 }
 
 // Exhume forgets a buried head.

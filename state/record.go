@@ -31,6 +31,11 @@ func (h Head) Compare(o Head) int {
 	return cmp.Or(cmp.Compare(h.Inc, o.Inc), cmp.Compare(h.Version, o.Version), cmp.Compare(h.Floor, o.Floor))
 }
 
+// beyond reports whether no honest stream gets that far (G8).
+func (h Head) beyond() bool {
+	return h.Inc > maxCounter || h.Version > maxCounter || h.Floor > maxCounter
+}
+
 // Delta moves a replica of one stream forward: the records with versions in
 // (From, To], of which this chunk holds those in (After, Upto]. It is exact at
 // To and only there, so a replica applies it when its last chunk is in.
@@ -81,7 +86,9 @@ func mix64(x uint64) uint64 {
 }
 
 // sum is the share of e in its stream's checksum.
-func (e *Entry) sum() uint64 { return mix64(xxhash.Sum64String(e.data) + mix64(e.version)) }
+func (e *Entry) sum() uint64 {
+	return mix64(xxhash.Sum64String(e.data) + mix64(e.version<<16|uint64(e.keyLen)<<8|uint64(e.groupLen)))
+}
 
 // hash is the share of a stream in its table's hash.
 func (h Head) hash(owner uint64) uint64 {

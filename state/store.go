@@ -26,8 +26,9 @@ type Store struct {
 	clock  Clock
 	global *Table
 	tables map[string]*Table
-	live   map[NodeID]Liveness
+	live   map[NodeID]Liveness // shared with the tables
 
+	yielded  bool
 	members  map[string]map[NodeID]struct{} // network → participants (G6)
 	sorted   map[string][]NodeID            // cache of members
 	nodes    map[NodeID]NodeInfo
@@ -54,7 +55,7 @@ func NewStore(self NodeID, inc uint64, limits Limits, clock Clock) *Store {
 		members: map[string]map[NodeID]struct{}{}, sorted: map[string][]NodeID{},
 		nodes: map[NodeID]NodeInfo{}, defs: map[string]NetworkDef{}, disputes: map[string][]NetworkDef{},
 	}
-	s.global = newTable("", self, inc, limits, clock)
+	s.global = newTable("", s)
 	s.global.index.globals = s.globalChanged
 	s.readers.Store(&readers{stale: make(chan struct{})})
 	return s
@@ -95,7 +96,7 @@ func (s *Store) Join(network string) *Table {
 	if t := s.tables[network]; t != nil {
 		return t
 	}
-	t := newTable(network, s.self, s.inc, s.limits, s.clock)
+	t := newTable(network, s)
 	if d, ok := s.defs[network]; ok {
 		t.SetDef(d)
 	}
@@ -144,6 +145,7 @@ func (s *Store) Reap(o NodeID) {
 // SetYielded says whether another live node with our name came first: then our
 // own streams are replicas of its (S7).
 func (s *Store) SetYielded(y bool) {
+	s.yielded = y
 	for _, t := range s.Tables() {
 		t.yielded = y
 	}
@@ -170,12 +172,7 @@ func (s *Store) Apply(d *Delta) (Result, error) {
 	if t == nil {
 		return Ignored, nil
 	}
-	known := t.streams[d.Owner] != nil
-	r, err := t.Apply(d)
-	if !known && t.streams[d.Owner] != nil {
-		t.SetLiveness(d.Owner, s.live[d.Owner])
-	}
-	return r, err
+	return t.Apply(d)
 }
 
 // globalChanged keeps the digest of the global scope: who takes part where.

@@ -22,12 +22,28 @@ type stream struct {
 	resync  bool // content is known to differ: take the next snapshot even at an equal head
 }
 
-// stage holds a chunked delta until it is complete (S4).
+// stage holds a chunked delta until it is complete (S4). Its chunks may come
+// from several senders, none behind the one before.
 type stage struct {
-	first   Delta // the first chunk, without records: From, Inc, Snapshot
-	upto    uint64
-	records []Record
-	bytes   int
+	inc      uint64
+	from     uint64
+	snapshot bool
+	began    uint64 // version of the first chunk's sender
+	to       uint64 // version of the last chunk's sender
+	upto     uint64 // records up to it are here
+	records  []Record
+	bytes    int
+}
+
+// fits reports whether a sender at head h can continue the stage: none of the
+// tombstones that matter is forgotten there. A record that the stage holds was
+// live at version began, so only later tombstones concern a snapshot.
+func (st *stage) fits(h Head) bool {
+	known := st.upto
+	if st.snapshot {
+		known = max(known, st.began)
+	}
+	return h.Inc == st.inc && h.Version >= st.to && h.Floor <= known
 }
 
 func newStream(owner NodeID) *stream {
@@ -61,17 +77,11 @@ func (s *stream) drop(m map[string]*Entry, e *Entry) {
 	s.bytes -= e.size()
 }
 
-// append adds e to the log. Entries come in version order but for a late chunk
-// of the same delta, which is sorted in.
+// append adds e to the log; entries come in version order.
 func (s *stream) append(e *Entry) {
 	if s.gone > len(s.log)/2 && s.gone > 16 {
 		s.log = slices.DeleteFunc(s.log, func(e *Entry) bool { return e.gone })
 		s.gone = 0
-	}
-	if n := len(s.log); n > 0 && s.log[n-1].version > e.version {
-		i := s.search(e.version)
-		s.log = slices.Insert(s.log, i, e)
-		return
 	}
 	s.log = append(s.log, e)
 }
@@ -124,8 +134,13 @@ type Want struct {
 // want returns what to ask for to move this replica forward.
 func (s *stream) want() Want {
 	if st := s.stage; st != nil {
-		return Want{Owner: s.owner, Inc: st.first.Inc, From: st.first.From, After: st.upto, Snapshot: st.first.Snapshot}
+		return Want{Owner: s.owner, Inc: st.inc, From: st.from, After: st.upto, Snapshot: st.snapshot}
 	}
+	return s.wantNew()
+}
+
+// wantNew is want without what is staged.
+func (s *stream) wantNew() Want {
 	if s.resync {
 		return Want{Owner: s.owner}
 	}
@@ -134,13 +149,15 @@ func (s *stream) want() Want {
 
 // delta builds the next chunk for a replica that wants w, of at most budget
 // bytes of records but at least one record: from w.After on if the tombstones
-// since are still known (S5), else a snapshot from the start (S4).
+// since are still known (S5), else a snapshot from the start (S4). Whether a
+// snapshot can be continued is the receiver's to judge: see stage.fits.
 func (s *stream) delta(network string, w Want, budget int) *Delta {
 	d := &Delta{
 		Network: network, Owner: s.owner, Inc: s.head.Inc, From: w.From, To: s.head.Version,
 		Floor: s.head.Floor, Sum: s.head.Sum, Snapshot: w.Snapshot, After: w.After, Upto: s.head.Version,
 	}
-	if !Servable(s.head, w.Inc, w.After) || w.From > w.After {
+	resumed := w.Snapshot && w.From == 0 && w.Inc == s.head.Inc && w.After <= s.head.Version
+	if !resumed && (w.Snapshot || !Servable(s.head, w.Inc, w.After) || w.From > w.After) {
 		d.Snapshot, d.From, d.After = true, 0, 0
 	}
 	for _, e := range s.log[s.search(d.After):] {
@@ -156,14 +173,25 @@ func (s *stream) delta(network string, w Want, budget int) *Delta {
 	return d
 }
 
-// reset empties the stream and returns what was live, for the view to forget.
-func (s *stream) reset() []*Entry {
+// find returns the stream's entry of a kind and key, a tombstone too, or nil.
+func (s *stream) find(k Kind, key string) *Entry {
+	mk := string([]byte{byte(k)}) + key
+	if e := s.live[mk]; e != nil {
+		return e
+	}
+	return s.dead[mk]
+}
+
+// reset empties the stream, which n records will fill, and returns what was
+// live, for the view to forget.
+func (s *stream) reset(n int) []*Entry {
 	old := make([]*Entry, 0, len(s.live))
 	for _, e := range s.live {
 		e.gone = true
 		old = append(old, e)
 	}
-	s.live, s.dead, s.log, s.gone, s.bytes = map[string]*Entry{}, map[string]*Entry{}, nil, 0, 0
+	s.live, s.dead, s.gone, s.bytes = make(map[string]*Entry, n), map[string]*Entry{}, 0, 0
+	s.log = make([]*Entry, 0, n)
 	s.head.Sum = 0
 	return old
 }

@@ -1,0 +1,217 @@
+package state
+
+import "fmt"
+
+// Result says what a delta did to the table.
+type Result uint8
+
+// The results of Apply.
+const (
+	Ignored Result = iota // old news
+	Applied               // the stream moved forward
+	Staged                // a chunk is kept; Want asks for the next
+	Gap                   // the delta starts after what we hold: pull
+	Refused               // over quota or contradictory; err says why
+)
+
+// Apply merges a delta from a peer into the stream of another owner. It never
+// changes this node's own stream (S1): SelfAhead tells about that.
+func (t *Table) Apply(d *Delta) (Result, error) {
+	if err := d.check(); err != nil {
+		return Refused, err
+	}
+	if d.Owner == t.self && !t.yielded {
+		return Ignored, nil
+	}
+	if g, buried := t.grave[d.Owner]; buried {
+		if d.Inc <= g.Inc {
+			return Ignored, nil // S9: it does not come back from the dead
+		}
+		delete(t.grave, d.Owner)
+	}
+	if t.streams[d.Owner] == nil {
+		if !Applies(Head{}, d.Inc, d.From, d.Snapshot) || d.After != d.From {
+			return Gap, nil
+		}
+		if len(t.streams) >= t.limits.Owners {
+			return Refused, fmt.Errorf("network %q: %w: %d owners", t.network, ErrQuota, t.limits.Owners)
+		}
+	}
+	s := t.stream(d.Owner)
+	c := d.Head().Compare(s.head)
+	switch {
+	case c < 0, c == 0 && !(s.resync && d.Snapshot):
+		return Ignored, nil // S2
+	case d.Whole() && Applies(s.head, d.Inc, d.From, d.Snapshot):
+		return t.land(s, d, d.Records)
+	case s.stage != nil && s.stage.inc == d.Inc && d.To >= s.stage.to && d.After <= s.stage.upto:
+		if s.stage.fits(d.Head()) {
+			return t.extend(s, d)
+		}
+		s.stage = nil // its sender has forgotten tombstones that we need
+	}
+	if d.After != d.From || !Applies(s.head, d.Inc, d.From, d.Snapshot) {
+		return Gap, nil
+	}
+	s.stage = &stage{inc: d.Inc, from: d.From, snapshot: d.Snapshot, began: d.To, to: d.To, upto: d.After}
+	return t.extend(s, d)
+}
+
+// extend adds a chunk to the stage and lands it when it is complete.
+func (t *Table) extend(s *stream, d *Delta) (Result, error) {
+	st := s.stage
+	if d.Upto <= st.upto && d.Upto < d.To {
+		return Ignored, nil
+	}
+	for _, r := range d.Records {
+		if r.Version > st.upto {
+			st.records = append(st.records, r)
+			st.bytes += r.size()
+		}
+	}
+	if err := t.guard(s, len(st.records), st.bytes); err != nil {
+		s.stage = nil
+		return Refused, err
+	}
+	st.upto, st.to = d.Upto, d.To
+	if d.Upto < d.To {
+		return Staged, nil
+	}
+	s.stage = nil
+	if !Applies(s.head, st.inc, st.from, st.snapshot) {
+		return Gap, nil // the replica has moved to another incarnation meanwhile
+	}
+	whole := *d
+	whole.From, whole.After, whole.Snapshot = st.from, st.from, st.snapshot
+	return t.land(s, &whole, st.records)
+}
+
+// check refuses a delta that no correct node sends.
+func (d *Delta) check() error {
+	switch {
+	case d.Owner == "" || len(d.Owner) > MaxName || len(d.Network) > MaxLabel:
+		return fmt.Errorf("%w: bad owner or network name", errChunk)
+	case d.Inc == 0 || d.From > d.After || d.After > d.Upto || d.Upto > d.To || d.Floor > d.To || d.Head().beyond():
+		return fmt.Errorf("%w: bounds", errChunk)
+	case d.Snapshot && d.From > 0:
+		return fmt.Errorf("%w: a snapshot that does not start at 0", errChunk)
+	case !d.Snapshot && d.After < d.Floor:
+		return fmt.Errorf("%w: starts below its own floor", errChunk) // S5
+	}
+	prev := d.After
+	for i := range d.Records {
+		r := &d.Records[i]
+		if r.Version <= prev || r.Version > d.Upto {
+			return fmt.Errorf("%w: record versions out of order", errChunk)
+		}
+		if r.Kind == 0 || len(r.Key) > MaxName || len(r.Group) > MaxName || len(r.Body) > MaxBody {
+			return fmt.Errorf("%w: record %d", errChunk, r.Version)
+		}
+		prev = r.Version
+	}
+	return nil
+}
+
+// land applies a complete delta: the only place where a replica changes.
+func (t *Table) land(s *stream, d *Delta, records []Record) (Result, error) {
+	if err := t.quota(s, d, records); err != nil {
+		return Refused, err
+	}
+	t.touch(s, func() {
+		if d.Snapshot {
+			t.replace(s, records)
+			s.head.Floor = 0
+		} else {
+			for _, r := range records {
+				if r.Version > s.head.Version {
+					t.put(s, r)
+				}
+			}
+		}
+		s.head.Inc, s.head.Version = d.Inc, d.To
+		s.raiseFloor(d.Floor)
+		s.resync = s.head.Sum != d.Sum
+	})
+	if st := s.stage; st != nil && (st.inc < d.Inc || st.inc == d.Inc && st.to <= d.To) {
+		s.stage = nil
+	}
+	if s.resync {
+		return Applied, fmt.Errorf("network %q owner %q: content differs at version %d of incarnation %d: taking its snapshot again", t.network, s.owner, d.To, d.Inc)
+	}
+	return Applied, nil
+}
+
+// size is the share of r in quotas, as Entry.size.
+func (r *Record) size() int { return 1 + len(r.Key) + len(r.Group) + len(r.Body) + 16 }
+
+// quota guards against an owner that states too much (S13).
+func (t *Table) quota(s *stream, d *Delta, records []Record) error {
+	n, b := len(records), 0
+	for i := range records {
+		b += records[i].size()
+	}
+	if d.Snapshot {
+		return t.guard(s, n, b)
+	}
+	n, b = n+len(s.live)+len(s.dead), b+s.bytes
+	if t.guard(s, n, b) == nil {
+		return nil
+	}
+	for i := range records { // those that replace another were counted twice
+		if old := s.find(records[i].Kind, records[i].Key); old != nil {
+			n, b = n-1, b-old.size()
+		}
+	}
+	return t.guard(s, n, b)
+}
+
+// guard allows twice what the owner may state: it enforces, we only guard.
+func (t *Table) guard(s *stream, n, b int) error {
+	if n > t.limits.Entries*2+t.limits.Tombstones || b > t.limits.Bytes*2 {
+		return fmt.Errorf("network %q owner %q: %w: at most %d records and %d bytes", t.network, s.owner, ErrQuota, t.limits.Entries, t.limits.Bytes)
+	}
+	return nil
+}
+
+// replace swaps the stream's content for a snapshot's records in one step.
+func (t *Table) replace(s *stream, records []Record) {
+	old := s.reset(len(records))
+	for _, r := range records {
+		s.put(t.entry(s, r))
+	}
+	t.entries += len(s.live) - len(old)
+	for _, o := range old {
+		t.index.change(o, s.live[o.mapKey()])
+	}
+	for _, e := range s.log {
+		if !e.gone && !e.deleted && !e.listed {
+			t.index.change(nil, e)
+		}
+	}
+}
+
+func (t *Table) put(s *stream, r Record) {
+	e := t.entry(s, r)
+	old := s.put(e)
+	if old != nil {
+		t.entries--
+	}
+	if e.deleted {
+		e = nil
+	} else {
+		t.entries++
+	}
+	if old != nil || e != nil {
+		t.index.change(old, e)
+	}
+}
+
+// entry makes the entry of a record; poison is kept opaquely (G8).
+func (t *Table) entry(s *stream, r Record) *Entry {
+	e, err := newEntry(s, r)
+	if err != nil {
+		e.poison = true
+		t.poison++
+	}
+	return e
+}
