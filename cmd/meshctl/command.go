@@ -156,7 +156,7 @@ func (c *commandLine) checkArgs() error {
 	hint := fmt.Sprintf("usage: meshctl %s", c.cmd.synopsis())
 	switch n := len(c.args); {
 	case n < c.cmd.min:
-		return &usageError{fmt.Sprintf("%s is missing", strings.Fields(c.cmd.args)[n]), hint}
+		return &usageError{strings.TrimSuffix(strings.Fields(c.cmd.args)[n], "...") + " is missing", hint}
 	case c.cmd.max >= 0 && n > c.cmd.max:
 		return &usageError{fmt.Sprintf("unexpected argument %q", c.args[c.cmd.max]), hint}
 	}

@@ -82,7 +82,7 @@ func joinMesh(ctx context.Context, s *session, args []string) error {
 				fmt.Fprintf(w, "joined %s\n", r.Address)
 			}
 		}
-		fmt.Fprintf(w, "%d nodes alive\n", reply.Members)
+		fmt.Fprintf(w, "%s alive\n", nodes(reply.Members))
 	})
 }
 
@@ -92,7 +92,7 @@ func leave(ctx context.Context, s *session, _ []string) error {
 		return err
 	}
 	return s.show(reply, func(w io.Writer) {
-		fmt.Fprintf(w, "left the mesh; %d nodes told\n", reply.Told)
+		fmt.Fprintf(w, "left the mesh; told %s\n", nodes(reply.Told))
 		if reply.Stopping {
 			fmt.Fprintln(w, "meshd stops")
 		}
@@ -113,19 +113,22 @@ func (s *session) statusTable(w io.Writer, st control.Status) {
 		health = "degraded"
 	}
 	m := st.Members
-	pairs(w, "Node", st.Node, "Health", health, "Version", st.Version,
+	kv := []string{
+		"Node", st.Node, "Health", health, "Version", st.Version,
 		"Started", fmt.Sprintf("%s (%s ago)", st.Started.UTC().Format(time.RFC3339), s.age(st.Started)),
 		"Boot id", st.BootID, "Incarnation", strconv.FormatUint(st.Incarnation, 10),
 		"Gossip", st.Bind, "Encrypted", yesNo(st.Encrypted), "DNS", strings.Join(st.DNS, ","), "Domain", st.Domain,
 		"Data directory", st.DataDir, "Load balancer", lbLine(st.LBDriver, st.LBWhy),
 		"Members", fmt.Sprintf("%d alive, %d suspect, %d dead, %d left", m.Alive, m.Suspect, m.Dead, m.Left),
-		"Local tasks", strconv.Itoa(st.LocalTasks), "Events", strconv.FormatUint(st.EventIndex, 10))
+		"Local tasks", strconv.Itoa(st.LocalTasks), "Events", strconv.FormatUint(st.EventIndex, 10),
+	}
 	if st.Preserving {
-		pairs(w, "Self-preservation", "on: too many members vanished at once, their last known tasks are kept")
+		kv = append(kv, "Self-preservation", "on: too many members vanished at once, their last known tasks are kept")
 	}
 	if st.Quarantined > 0 {
-		pairs(w, "Quarantined records", strconv.Itoa(st.Quarantined))
+		kv = append(kv, "Quarantined records", strconv.Itoa(st.Quarantined))
 	}
+	pairs(w, kv...)
 	if len(st.Networks) > 0 {
 		fmt.Fprintln(w)
 		var rows [][]string

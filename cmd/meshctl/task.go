@@ -22,7 +22,7 @@ meshctl task add --network collabnet --service db --slot 1 --ip 10.1.0.8 --ip fd
 		},
 		{
 			path: "task rm", args: "ID...", min: 1, max: -1, complete: "task", short: "deregister tasks of this node",
-			long:    "Connections to the task are cut after the drain time. \"task drain\" first is\ngentler.",
+			long:    "Run \"task drain\" some time before, to let connections finish.",
 			example: "meshctl task rm 3f9c2a --network collabnet", setup: taskRm,
 		},
 		{

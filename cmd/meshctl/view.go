@@ -97,14 +97,22 @@ func (s *session) lbTable(w io.Writer, t control.LBTable) {
 	fmt.Fprintln(w)
 	var rows [][]string
 	for _, v := range t.Services {
-		rows = append(rows, append([]string{v.Network, v.Service, v.VIP.String() + " " + v.Port, v.Scheduler, "", "", "", "", v.State}, counters(v.Counters)...))
+		rows = append(rows, append([]string{v.Network, v.Service, vipPort(v), v.Scheduler, "", "", "", "", v.State}, counters(v.Counters)...))
 		for _, b := range v.Backends {
 			rows = append(rows, append([]string{
-				v.Network, v.Service, v.VIP.String() + " " + v.Port, v.Scheduler, b.Task, backendAddr(b.Address), weight(b.Desired), weight(b.Actual), b.State,
+				v.Network, v.Service, vipPort(v), v.Scheduler, b.Task, backendAddr(b.Address), weight(b.Desired), weight(b.Actual), b.State,
 			}, counters(b.Counters)...))
 		}
 	}
 	table(w, "NETWORK SERVICE VIP SCHEDULER TASK ADDRESS DESIRED ACTUAL STATE ACTIVE CONNS PKTS-IN PKTS-OUT BYTES-IN BYTES-OUT", rows)
+}
+
+// vipPort formats VIP:PORT/PROTO or VIP:all.
+func vipPort(v control.LBService) string {
+	if v.VIP.Is6() {
+		return "[" + v.VIP.String() + "]:" + v.Port
+	}
+	return v.VIP.String() + ":" + v.Port
 }
 
 func backendAddr(a netip.AddrPort) string {
@@ -169,6 +177,14 @@ func (s *session) diff(ctx context.Context, network string, wait time.Duration) 
 	}
 }
 
+// nodes counts nodes for people.
+func nodes(n int) string {
+	if n == 1 {
+		return "1 node"
+	}
+	return strconv.Itoa(n) + " nodes"
+}
+
 func diffTable(w io.Writer, d control.Diff) {
 	var rows [][]string
 	for _, n := range d.Networks {
@@ -189,7 +205,7 @@ func diffTable(w io.Writer, d control.Diff) {
 	fmt.Fprintln(w)
 	for _, n := range d.Networks {
 		if n.Equal {
-			fmt.Fprintf(w, "%s: equal on %d nodes\n", printable(networkName(n.Network)), len(n.Nodes))
+			fmt.Fprintf(w, "%s: equal on %s\n", printable(networkName(n.Network)), nodes(len(n.Nodes)))
 			continue
 		}
 		fmt.Fprintf(w, "%s: %s differs from the rest\n", printable(networkName(n.Network)), printable(strings.Join(n.Differ, ", ")))
