@@ -275,6 +275,10 @@ func (c *Core) globalNews(x *state.Delta) {
 	if x.Snapshot {
 		clear(c.targets)
 		c.store.Reap(x.Owner)
+		if m := c.members[x.Owner]; m != nil && len(x.Records) == 0 && x.To > 1 {
+			m.listed = false // its last, empty snapshot: it left in order (S9)
+			c.setPhase(m, phaseLeft)
+		}
 	}
 }
 

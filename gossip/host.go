@@ -1,0 +1,528 @@
+package gossip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"github.com/hashicorp/serf/coordinate"
+	"github.com/hashicorp/serf/serf"
+
+	"meshd/state"
+)
+
+// HostConfig configures a Host. Self, Bind and Log are required.
+type HostConfig struct {
+	Core        CoreConfig     // Self, Boot and Addr are filled from what follows
+	Self        state.NodeID   // the node's unique, persistent name
+	Bind        netip.AddrPort // UDP and TCP; port 0: any
+	Advertise   netip.Addr     // what others dial; zero: Bind, or a private address of the host
+	Profile     string         // lan (default), wan, local
+	Join        []string       // seeds, HOST:PORT
+	Peers       []Peer         // remembered from former lives
+	SavePeers   func([]Peer)   // called from a goroutine of the host, at most once a second; or nil
+	Keys        [][]byte       // 16, 24 or 32 bytes each, the primary first; none: no encryption
+	Incarnation uint64         // of this life, at least 1 (S7)
+	Lamport     uint64         // where the clock starts
+	Limits      state.Limits
+	Transport   memberlist.NodeAwareTransport // nil: sockets on Bind
+	Seed        uint64                        // of the protocol's random choices; 0: random
+	OnEvent     func(Event)                   // called from the host's goroutine; must not block
+	Log         *slog.Logger
+}
+
+// Host runs a Core over memberlist (G1). One goroutine owns the core; others
+// reach it through Do.
+type Host struct {
+	cfg     HostConfig
+	log     *slog.Logger
+	core    *Core
+	clock   *lamport
+	ml      *memberlist.Memberlist
+	tr      *transport
+	keyring *memberlist.Keyring
+	coord   *coordinate.Client
+	start   time.Time
+
+	inbox   chan []byte
+	work    chan func()
+	members memberQueue
+	bulk    chan Send
+	calls   callTable
+	joiner  joiner
+	done    chan struct{}
+	leaving atomic.Bool
+
+	dropped, bulkDropped, bulkFailed, sendFailed atomic.Uint64
+}
+
+// lamport adapts serf's clock to state.Clock (S8).
+type lamport struct{ serf.LamportClock }
+
+func (l *lamport) Tick() uint64     { return uint64(l.Increment()) }
+func (l *lamport) Witness(t uint64) { l.LamportClock.Witness(serf.LamportTime(t)) }
+
+// Queue bounds (G7): what does not fit is dropped, counted and left to repair.
+const (
+	inboxSize   = 8192
+	bulkSize    = 512
+	bulkWorkers = 8
+)
+
+// NewHost opens the transport and the membership. Close the host with Run's
+// context, which must be started.
+func NewHost(cfg HostConfig) (*Host, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	h := &Host{
+		cfg: cfg, log: cfg.Log, clock: &lamport{}, start: time.Now(), done: make(chan struct{}),
+		inbox: make(chan []byte, inboxSize), work: make(chan func(), 64), bulk: make(chan Send, bulkSize),
+	}
+	h.clock.Witness(cfg.Lamport)
+	h.members.ready = make(chan struct{}, 1)
+	h.calls.init()
+	coord, err := coordinate.NewClient(coordinate.DefaultConfig())
+	if err != nil {
+		return nil, err
+	}
+	h.coord = coord
+	if err := h.openMembership(); err != nil {
+		return nil, err
+	}
+	h.joiner.init(h)
+	return h, nil
+}
+
+func (c *HostConfig) validate() error {
+	switch {
+	case c.Self == "":
+		return errors.New("node: a name is needed (--node NAME)")
+	case len(c.Self) > state.MaxLabel:
+		return fmt.Errorf("node: %q is longer than %d characters", c.Self, state.MaxLabel)
+	case c.Log == nil:
+		return errors.New("log: a logger is needed")
+	case c.Incarnation == 0:
+		return errors.New("incarnation: at least 1 (S7)")
+	}
+	if c.Limits == (state.Limits{}) {
+		c.Limits = state.DefaultLimits()
+	}
+	return nil
+}
+
+// openMembership creates the core and memberlist.
+func (h *Host) openMembership() error {
+	mc, err := profile(h.cfg.Profile)
+	if err != nil {
+		return err
+	}
+	h.configure(mc)
+	if err := h.openKeyring(mc); err != nil {
+		return err
+	}
+	if err := h.openTransport(mc); err != nil {
+		return err
+	}
+	advertise, err := h.advertise(mc)
+	if err != nil {
+		return errors.Join(err, h.tr.Shutdown())
+	}
+	h.newCore(advertise)
+	if h.ml, err = memberlist.Create(mc); err != nil {
+		return errors.Join(fmt.Errorf("membership on %s: %w", h.cfg.Bind, err), h.tr.Shutdown())
+	}
+	return nil
+}
+
+func (h *Host) configure(mc *memberlist.Config) {
+	mc.Name = string(h.cfg.Self)
+	mc.BindAddr, mc.BindPort = h.cfg.Bind.Addr().String(), int(h.cfg.Bind.Port())
+	mc.AdvertisePort = mc.BindPort
+	mc.EnableCompression = false // G1: 5.6 times the CPU for packets under 200 bytes
+	mc.DeadNodeReclaimTime = 5 * time.Second
+	mc.HandoffQueueDepth = 4096
+	mc.Delegate, mc.Events, mc.Conflict, mc.Ping = h, h, h, h
+	mc.Logger = slog.NewLogLogger(levelHandler{h.log.Handler()}, slog.LevelDebug)
+	mc.LogOutput = nil
+}
+
+func (h *Host) openKeyring(mc *memberlist.Config) error {
+	if len(h.cfg.Keys) == 0 {
+		return nil
+	}
+	ring, err := memberlist.NewKeyring(h.cfg.Keys, h.cfg.Keys[0])
+	if err != nil {
+		return fmt.Errorf("key: %w; make one with meshctl keygen", err)
+	}
+	h.keyring, mc.Keyring = ring, ring
+	return nil
+}
+
+func (h *Host) openTransport(mc *memberlist.Config) error {
+	inner := h.cfg.Transport
+	if inner == nil {
+		nt, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{mc.BindAddr}, BindPort: mc.BindPort, Logger: mc.Logger})
+		if err != nil {
+			return fmt.Errorf("bind %s: %w; is another meshd running, or the address not on this host?", h.cfg.Bind, err)
+		}
+		if mc.BindPort == 0 {
+			mc.BindPort = nt.GetAutoBindPort()
+			mc.AdvertisePort = mc.BindPort
+		}
+		inner = nt
+	}
+	h.tr = newTransport(inner, 2*mc.TCPTimeout)
+	mc.Transport = h.tr
+	return nil
+}
+
+// advertise settles the address that others dial.
+func (h *Host) advertise(mc *memberlist.Config) (netip.AddrPort, error) {
+	if h.cfg.Advertise.IsValid() {
+		mc.AdvertiseAddr = h.cfg.Advertise.String()
+	}
+	ip, port, err := h.tr.FinalAdvertiseAddr(mc.AdvertiseAddr, mc.AdvertisePort)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("advertise: %w; bind to one address of the host, not to all", err)
+	}
+	mc.AdvertiseAddr, mc.AdvertisePort = ip.String(), port
+	a, _ := netip.AddrFromSlice(ip)
+	return netip.AddrPortFrom(a.Unmap(), uint16(port)), nil
+}
+
+func (h *Host) newCore(advertise netip.AddrPort) {
+	seed := h.cfg.Seed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	cc := h.cfg.Core
+	cc.Self, cc.Addr = h.cfg.Self, advertise
+	if cc.Boot == 0 {
+		cc.Boot = uint64(time.Now().UnixMilli())<<16 | seed&0xffff
+	}
+	if len(h.cfg.Keys) > 0 && cc.Datagram == 0 {
+		cc.Datagram = 1150 - 29 // AES-GCM's nonce, tag and version (G5)
+	}
+	store := state.NewStore(h.cfg.Self, h.cfg.Incarnation, h.cfg.Limits, h.clock)
+	h.core = NewCore(cc, rand.New(rand.NewPCG(seed, 1)), store)
+}
+
+// profile returns memberlist's configuration for a kind of network.
+//
+//   - lan: probes every 200 ms; a crash is noticed in about 2.4 s.
+//   - wan: probes every second; about 10 s, for links of 50 ms and more.
+//   - local: for tests on one machine; like lan with shorter timeouts.
+func profile(name string) (*memberlist.Config, error) {
+	var mc *memberlist.Config
+	switch name {
+	case "", "lan":
+		mc = memberlist.DefaultLANConfig()
+		mc.ProbeInterval, mc.ProbeTimeout = 200*time.Millisecond, 100*time.Millisecond
+		mc.SuspicionMult, mc.SuspicionMaxTimeoutMult = 3, 4
+		mc.GossipInterval = 100 * time.Millisecond
+		mc.PushPullInterval = 15 * time.Second
+		mc.TCPTimeout = 3 * time.Second
+	case "wan":
+		mc = memberlist.DefaultWANConfig()
+		mc.ProbeInterval, mc.ProbeTimeout = time.Second, 600*time.Millisecond
+		mc.TCPTimeout = 10 * time.Second
+	case "local":
+		mc = memberlist.DefaultLocalConfig()
+		mc.ProbeInterval, mc.ProbeTimeout = 200*time.Millisecond, 100*time.Millisecond
+		mc.SuspicionMult, mc.IndirectChecks = 3, 3
+		mc.TCPTimeout = time.Second
+	default:
+		return nil, fmt.Errorf("profile %q: use lan, wan or local", name)
+	}
+	return mc, nil
+}
+
+// Addr returns the address that others dial.
+func (h *Host) Addr() netip.AddrPort { return h.core.cfg.Addr }
+
+// Boot identifies this life of the process.
+func (h *Host) Boot() uint64 { return h.core.cfg.Boot }
+
+// Source returns the readers' side of the node's tables. Safe for concurrent use.
+func (h *Host) Source() state.Source { return h.core.store }
+
+// Lamport returns the clock's time, to be kept for the next life.
+func (h *Host) Lamport() uint64 { return uint64(h.clock.Time()) }
+
+// Started is when the core's time began.
+func (h *Host) Started() time.Time { return h.start }
+
+func (h *Host) now() time.Duration { return time.Since(h.start) }
+
+// ErrStopped is returned by calls to a host that does not run any more.
+var ErrStopped = errors.New("the mesh node has stopped")
+
+// Do runs f in the goroutine that owns the core and waits for it. f must not
+// block or call Do.
+func (h *Host) Do(ctx context.Context, f func(c *Core, now time.Duration)) error {
+	finished := make(chan struct{})
+	step := func() { f(h.core, h.now()); close(finished) }
+	select {
+	case h.work <- step:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-h.done:
+		return ErrStopped
+	}
+	select {
+	case <-finished:
+		return nil
+	case <-h.done:
+		return ErrStopped
+	}
+}
+
+// Run runs the host until ctx ends, then leaves the membership if Leave was
+// not called before. It returns when all its goroutines have ended.
+func (h *Host) Run(ctx context.Context) error {
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	for range bulkWorkers {
+		wg.Go(func() { h.sendBulk(inner) })
+	}
+	wg.Go(func() { h.joiner.run(inner) })
+	h.loop(ctx)
+	close(h.done)
+	cancel()
+	err := h.ml.Shutdown()
+	wg.Wait()
+	return err
+}
+
+// loop owns the core.
+func (h *Host) loop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case p := <-h.inbox:
+			h.core.Receive(h.now(), p)
+			h.more()
+		case f := <-h.work:
+			f()
+		case <-h.members.ready:
+			h.memberEvents()
+		case <-timer.C:
+		}
+		if now := h.now(); h.core.Next() <= now {
+			h.core.Tick(now)
+		}
+		h.effects()
+		timer.Reset(max(h.core.Next()-h.now(), 0))
+	}
+}
+
+// more takes what else has arrived, up to a bound, before effects leave: under
+// load, packets are handled in batches.
+func (h *Host) more() {
+	for range 64 {
+		select {
+		case p := <-h.inbox:
+			h.core.Receive(h.now(), p)
+		default:
+			return
+		}
+	}
+}
+
+// effects does what the core asked for.
+func (h *Host) effects() {
+	sends, events := h.core.Drain()
+	for _, s := range sends {
+		h.send(s)
+	}
+	for _, e := range events {
+		h.event(e)
+	}
+}
+
+func (h *Host) send(s Send) {
+	node := h.node(s)
+	if node == nil {
+		h.sendFailed.Add(1)
+		return
+	}
+	if !s.Reliable {
+		if err := h.ml.SendBestEffort(node, s.Data); err != nil {
+			h.sendFailed.Add(1)
+		}
+		return
+	}
+	a, _ := netip.AddrFromSlice(node.Addr)
+	s.Addr = netip.AddrPortFrom(a.Unmap(), node.Port)
+	select {
+	case h.bulk <- s:
+	default:
+		h.bulkDropped.Add(1)
+	}
+}
+
+// node says where a packet goes.
+func (h *Host) node(s Send) *memberlist.Node {
+	a := s.Addr
+	if !a.IsValid() {
+		if m := h.core.members[s.To]; m != nil {
+			a = m.addr
+		}
+	}
+	if !a.IsValid() {
+		return nil
+	}
+	return &memberlist.Node{Name: string(s.To), Addr: a.Addr().AsSlice(), Port: a.Port()}
+}
+
+// sendBulk sends over streams. Bounded by the number of workers and the
+// transport's deadline.
+func (h *Host) sendBulk(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-h.bulk:
+			n := &memberlist.Node{Name: string(s.To), Addr: s.Addr.Addr().AsSlice(), Port: s.Addr.Port()}
+			if err := h.ml.SendReliable(n, s.Data); err != nil {
+				h.bulkFailed.Add(1)
+				h.log.Debug("bulk send failed", "node", string(s.To), "bytes", len(s.Data), "error", err)
+			}
+		}
+	}
+}
+
+func (h *Host) event(e Event) {
+	switch e.Kind {
+	case EventRejoin:
+		h.joiner.want(e.Addr)
+	case EventAlive:
+		h.joiner.seen(e.Node, e.Addr)
+	case EventLeft:
+		h.joiner.forget(e.Node)
+	case EventCall, EventReply:
+		if h.calls.event(h, e) {
+			return
+		}
+	}
+	if h.cfg.OnEvent != nil {
+		h.cfg.OnEvent(e)
+	}
+}
+
+// Leave states the last, empty snapshot, gives it time to spread and leaves
+// the membership (S9). The host then only waits for its context to end.
+func (h *Host) Leave(ctx context.Context) error {
+	if h.leaving.Swap(true) {
+		return nil
+	}
+	for range 3 { // the goodbye is repeated: a lost one costs a false alarm
+		err := h.Do(ctx, func(c *Core, now time.Duration) { c.Leave(now); h.effects() })
+		if err != nil {
+			return err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return h.ml.Leave(2 * time.Second)
+}
+
+// memberQueue carries membership events to the host's goroutine. memberlist
+// calls its delegates under its own lock, so they only append here.
+type memberQueue struct {
+	mu    sync.Mutex // guards events
+	queue []memberEvent
+	ready chan struct{}
+}
+
+type memberEvent struct {
+	kind byte // 'j'oin, 'l'eave, 'c'onflict
+	id   state.NodeID
+	addr netip.AddrPort
+}
+
+func (q *memberQueue) add(kind byte, n *memberlist.Node) {
+	a, _ := netip.AddrFromSlice(n.Addr)
+	q.mu.Lock()
+	q.queue = append(q.queue, memberEvent{kind, state.NodeID(n.Name), netip.AddrPortFrom(a.Unmap(), n.Port)})
+	q.mu.Unlock()
+	select {
+	case q.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (q *memberQueue) take() []memberEvent {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	es := q.queue
+	q.queue = nil
+	return es
+}
+
+func (h *Host) memberEvents() {
+	for _, e := range h.members.take() {
+		switch e.kind {
+		case 'j':
+			h.core.MemberAlive(h.now(), e.id, e.addr)
+		case 'l':
+			h.core.MemberDead(h.now(), e.id)
+		case 'c':
+			if e.id == h.cfg.Self {
+				h.core.Conflict(h.now(), e.addr)
+			}
+			h.log.Warn("a node name is used at two addresses", "node", string(e.id), "other", e.addr.String())
+		}
+	}
+}
+
+// NotifyJoin implements memberlist.EventDelegate.
+func (h *Host) NotifyJoin(n *memberlist.Node) { h.members.add('j', n) }
+
+// NotifyLeave implements memberlist.EventDelegate.
+func (h *Host) NotifyLeave(n *memberlist.Node) { h.members.add('l', n) }
+
+// NotifyUpdate implements memberlist.EventDelegate.
+func (h *Host) NotifyUpdate(n *memberlist.Node) { h.members.add('j', n) }
+
+// NotifyConflict implements memberlist.ConflictDelegate.
+func (h *Host) NotifyConflict(_, other *memberlist.Node) { h.members.add('c', other) }
+
+// NodeMeta implements memberlist.Delegate.
+func (h *Host) NodeMeta(int) []byte { return nil }
+
+// NotifyMsg implements memberlist.Delegate: an enqueue and nothing else (G1).
+func (h *Host) NotifyMsg(b []byte) {
+	select {
+	case h.inbox <- slices.Clone(b):
+	default:
+		h.dropped.Add(1)
+	}
+}
+
+// GetBroadcasts implements memberlist.Delegate: we do not use its queue (G3).
+func (h *Host) GetBroadcasts(int, int) [][]byte { return nil }
+
+// LocalState implements memberlist.Delegate.
+func (h *Host) LocalState(bool) []byte { return nil }
+
+// MergeRemoteState implements memberlist.Delegate.
+func (h *Host) MergeRemoteState([]byte, bool) {}
+
+var _ net.Conn = (*stream)(nil)
