@@ -162,7 +162,8 @@ func (d *demo) scope() (err error) {
 	}{
 		{d.other, "billing", a.String()},
 		{d.apps[2], "billing", "NXDOMAIN"},
-		{d.apps[0], "billing.othernet", "NXDOMAIN"},
+		{d.apps[2], "billing.othernet", "NXDOMAIN"},
+		{d.apps[0], "billing.othernet.mesh.internal", "NXDOMAIN"},
 		{d.other, app, "NXDOMAIN"},
 	} {
 		if err := d.resolve(q.from, q.name, dns.TypeA, q.want); err != nil {
