@@ -162,7 +162,8 @@ func (x *addrIndex) byID(id string) *Entry {
 
 // ByIP implements View.
 func (ix *index) ByIP(a netip.Addr) IPMatch {
-	e, vip := ix.addrs.byAddr(a.Unmap())
+	a = a.Unmap()
+	e, vip := ix.addrs.byAddr(a)
 	m := IPMatch{Endpoint: e}
 	if s := ix.Service(vip); s != nil && (s.VIP4 == a || s.VIP6 == a || slices.Contains(s.OtherVIPs, a)) {
 		m.Service = s

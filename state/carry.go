@@ -20,152 +20,235 @@ type Hosting struct {
 // it hosts in one network. It is deterministic; it belongs to the table's
 // goroutine.
 type Carrier struct {
-	Grace    time.Duration            // how long a service keeps its old address in a move (V5)
-	Services map[string]*Hosting      // by service; the caller fills it
-	moving   map[string]time.Duration // service → when its own claim stopped being canonical
-	freed    map[netip.Addr]time.Duration
-	Quarant  time.Duration // how long a freed address is not given to another service (V5)
+	Grace    time.Duration       // how long a service keeps its old address in a move (V5)
+	Services map[string]*Hosting // by service; the caller fills it
+	Quarant  time.Duration       // how long a freed address is not given to another service (V5)
+
+	moving  map[string]time.Duration // service → when its own claim stopped being canonical
+	retreat map[string]withdrawal    // service → the claim kept besides the current one
+	freed   map[netip.Addr]release   // addresses that lost their last claim
+}
+
+type withdrawal struct {
+	claim VIPClaim
+	until time.Duration
+}
+
+type release struct {
+	service string
+	at      time.Duration
 }
 
 // NewCarrier returns a carrier without services.
 func NewCarrier(grace, quarantine time.Duration) *Carrier {
 	return &Carrier{
 		Grace: grace, Quarant: quarantine, Services: map[string]*Hosting{},
-		moving: map[string]time.Duration{}, freed: map[netip.Addr]time.Duration{},
+		moving: map[string]time.Duration{}, retreat: map[string]withdrawal{}, freed: map[netip.Addr]release{},
 	}
 }
 
 // Exhausted lists the services that got no address, with the reason (V7).
 type Exhausted map[string]error
 
+// carrying is one run of Carry.
+type carrying struct {
+	*Carrier
+	t     *Table
+	clock Clock
+	now   time.Duration
+	again time.Duration
+	out   []Change
+	taken map[netip.Addr]bool // addresses claimed in this run
+}
+
 // Carry returns the changes that bring this node's own claims and settings in
 // the table in line with V2–V5, when to look again (0: not by time), and the
 // services for which the pool had no address.
 func (c *Carrier) Carry(t *Table, clock Clock, now time.Duration) (changes []Change, again time.Duration, ex Exhausted) {
-	ex = Exhausted{}
-	later := func(at time.Duration) {
-		if w := max(at-now, time.Millisecond); again == 0 || w < again {
-			again = w
-		}
+	r := &carrying{Carrier: c, t: t, clock: clock, now: now, taken: map[netip.Addr]bool{}}
+	for a, service := range t.index.vips.takeFreed() {
+		c.freed[a] = release{service: service, at: now}
 	}
-	for _, name := range sortedKeys(c.Services) {
-		h := c.Services[name]
-		if h.Tasks == 0 {
-			if h.Until <= now {
-				changes = append(changes, Change{Kind: KindVIP, Key: name, Delete: true}, Change{Kind: KindSettings, Key: name, Delete: true})
-				c.free(t, name, now)
-				delete(c.Services, name)
-				continue
-			}
-			later(h.Until)
-		}
-		set := c.settings(t, name, h, clock)
-		changes = append(changes, Change{Kind: KindSettings, Key: name, Body: string(AppendSettings(nil, set))})
-		if set.Mode != ModeVIP {
-			changes = append(changes, Change{Kind: KindVIP, Key: name, Delete: true})
-			continue
-		}
-		claim, at, err := c.claim(t, name, h, clock, now)
-		if err != nil {
-			ex[name] = err
-		}
-		if at > 0 {
-			later(at)
-		}
-		if claim == nil {
-			changes = append(changes, Change{Kind: KindVIP, Key: name, Delete: true})
-			continue
-		}
-		changes = append(changes, Change{Kind: KindVIP, Key: name, Body: string(AppendVIPClaim(nil, *claim))})
-	}
-	for a, at := range c.freed {
-		if at+c.Quarant <= now {
+	for a, f := range c.freed {
+		if f.at+c.Quarant <= now {
 			delete(c.freed, a)
 		}
 	}
-	return changes, again, ex
+	ex = Exhausted{}
+	for _, name := range sortedKeys(c.Services) {
+		if err := r.service(name, c.Services[name]); err != nil {
+			ex[name] = err
+		}
+	}
+	return r.out, r.again, ex
+}
+
+func (r *carrying) later(at time.Duration) {
+	if w := max(at-r.now, time.Millisecond); r.again == 0 || w < r.again {
+		r.again = w
+	}
+}
+
+func (r *carrying) state(k Kind, key string, body []byte) {
+	r.out = append(r.out, Change{Kind: k, Key: key, Body: string(body)})
+}
+
+func (r *carrying) drop(k Kind, key string) {
+	r.out = append(r.out, Change{Kind: k, Key: key, Delete: true})
+}
+
+// service states what this node carries for one service.
+func (r *carrying) service(name string, h *Hosting) error {
+	if h.Tasks == 0 && h.Until <= r.now {
+		r.drop(KindVIP, name)
+		r.drop(KindVIP, name+retreat)
+		r.drop(KindSettings, name)
+		delete(r.Services, name)
+		delete(r.moving, name)
+		delete(r.retreat, name)
+		return nil
+	}
+	if h.Tasks == 0 {
+		r.later(h.Until)
+	}
+	set := r.settings(name, h)
+	if set == (SettingsClaim{}) {
+		r.drop(KindSettings, name) // nobody asked for anything
+	} else {
+		r.state(KindSettings, name, AppendSettings(nil, set))
+	}
+	var claim *VIPClaim
+	var err error
+	if set.Mode == ModeVIP {
+		claim, err = r.claim(name, h)
+	}
+	if claim == nil {
+		r.drop(KindVIP, name)
+	} else {
+		r.state(KindVIP, name, AppendVIPClaim(nil, *claim))
+	}
+	if w, ok := r.retreat[name]; ok && r.now < w.until && claim != nil && !sameAddrs(w.claim, *claim) {
+		r.state(KindVIP, name+retreat, AppendVIPClaim(nil, w.claim))
+		r.later(w.until)
+	} else {
+		r.drop(KindVIP, name+retreat)
+		delete(r.retreat, name)
+	}
+	return err
 }
 
 // settings returns the settings to state: the effective ones, or newer ones if
-// something else was asked for here (S8).
-func (c *Carrier) settings(t *Table, name string, h *Hosting, clock Clock) SettingsClaim {
-	have, ok := t.Settings(name)
-	want := h.Settings
-	h.Settings = nil
-	switch {
-	case want != nil && (!ok || have.Settings != *want):
-		have = SettingsClaim{Settings: *want, Lamport: clock.Tick()}
-	case !ok:
-		have = SettingsClaim{Lamport: clock.Tick()}
+// something else was asked for here (S8). The zero claim: nothing to state.
+func (r *carrying) settings(name string, h *Hosting) SettingsClaim {
+	have, ok := r.t.Settings(name)
+	if want := h.Settings; want != nil && (!ok || have.Settings != *want) {
+		have = SettingsClaim{Settings: *want, Lamport: r.clock.Tick()}
 	}
+	h.Settings = nil
 	return have
 }
 
-// claim returns the claim to carry, when to look again (0: not by time), and
-// why there is none.
-func (c *Carrier) claim(t *Table, name string, h *Hosting, clock Clock, now time.Duration) (*VIPClaim, time.Duration, error) {
-	own := ownClaim(t, name)
-	if h.PinVIP.IsValid() {
-		pin := h.PinVIP
+// claim returns the claim to carry, and why there is none or only half of one.
+func (r *carrying) claim(name string, h *Hosting) (*VIPClaim, error) {
+	own := ownClaim(r.t, name)
+	a := r.t.Assignment(name)
+	if pin := h.PinVIP; pin.IsValid() {
 		h.PinVIP = netip.Addr{}
-		p := &VIPClaim{Service: name, VIP4: pin, Pinned: true, Birth: clock.Tick()}
-		p.VIP6 = VIP6(&t.index.vips.def, name)
-		return p, 0, nil
+		if own == nil || !own.Pinned || own.VIP4 != pin && own.VIP6 != pin {
+			if own != nil && (*own == a.Canonical || slices.Contains(a.Others, *own)) {
+				r.retreat[name] = withdrawal{claim: *own, until: r.now + r.Grace}
+			}
+			return r.pinned(name, pin, a.Canonical), nil
+		}
 	}
-	a := t.Assignment(name)
-	if a.Canonical.Service != "" {
-		if own == nil || *own == a.Canonical || !slices.Contains(a.Others, *own) || sameAddrs(*own, a.Canonical) {
-			delete(c.moving, name)
-			return &a.Canonical, 0, nil
-		}
-		since, ok := c.moving[name]
-		if !ok {
-			since = now
-			c.moving[name] = now
-		}
-		if now-since < c.Grace {
-			return own, since + c.Grace, nil
-		}
-		delete(c.moving, name)
-		return &a.Canonical, 0, nil
+	if a.Canonical.Service == "" || !r.t.index.vips.complete(&a.Canonical) {
+		return r.probe(name, a.Canonical)
 	}
-	return c.probe(t, name, clock, now)
+	if own == nil || *own == a.Canonical || !slices.Contains(a.Others, *own) || sameAddrs(*own, a.Canonical) {
+		delete(r.moving, name)
+		return &a.Canonical, nil
+	}
+	since, ok := r.moving[name]
+	if !ok {
+		since = r.now
+		r.moving[name] = r.now
+	}
+	if r.now-since < r.Grace {
+		r.later(since + r.Grace)
+		return own, nil
+	}
+	delete(r.moving, name)
+	return &a.Canonical, nil
+}
+
+// pinned returns the claim on an address that a person chose. The address of
+// the other family stays as it was, or follows.
+func (r *carrying) pinned(name string, pin netip.Addr, was VIPClaim) *VIPClaim {
+	p := VIPClaim{Service: name, VIP4: was.VIP4, VIP6: was.VIP6, Pinned: true, Birth: r.clock.Tick()}
+	if pin.Is4() {
+		p.VIP4 = pin
+	} else {
+		p.VIP6 = pin
+	}
+	if !p.VIP6.IsValid() {
+		p.VIP6 = VIP6(&r.t.index.vips.def, name)
+	}
+	return &p
 }
 
 func sameAddrs(a, b VIPClaim) bool { return a.VIP4 == b.VIP4 && a.VIP6 == b.VIP6 }
 
-// probe claims the first free address (V1).
-func (c *Carrier) probe(t *Table, name string, clock Clock, now time.Duration) (*VIPClaim, time.Duration, error) {
-	def := &t.index.vips.def
-	claim := VIPClaim{Service: name, VIP6: VIP6(def, name)}
-	var err error
-	var again time.Duration
-	if def.Subnet4.IsValid() {
-		free := t.AddressFree(name)
-		claim.VIP4, err = Allocate(def, name, func(a netip.Addr) bool {
-			at, quarantined := c.freed[a]
-			return free(a) && (!quarantined || at+c.Quarant <= now)
-		})
-		if errors.Is(err, ErrExhausted) { // better an address that was in use lately than none
-			claim.VIP4, err = Allocate(def, name, free)
-		}
+// probe completes the canonical claim half, which may be the zero claim: it
+// claims the first free address (V1). Without one the service keeps what half
+// has, and the error says so (V7).
+func (r *carrying) probe(name string, half VIPClaim) (*VIPClaim, error) {
+	def := &r.t.index.vips.def
+	claim := half
+	claim.Service = name
+	if !claim.VIP6.IsValid() {
+		claim.VIP6 = VIP6(def, name)
+	}
+	if def.Subnet4.IsValid() && !claim.VIP4.IsValid() {
+		a, err := r.allocate(def, name)
 		if err != nil {
-			again = now + 5*time.Second
+			r.later(r.now + 5*time.Second)
+			if !claim.VIP6.IsValid() {
+				return nil, err
+			}
+			if half.Service == "" {
+				claim.Birth = r.clock.Tick()
+			}
+			return &claim, err
 		}
+		claim.VIP4, claim.Birth = a, r.clock.Tick()
 	}
 	if !claim.VIP4.IsValid() && !claim.VIP6.IsValid() {
-		return nil, again, err
+		return nil, nil
 	}
-	claim.Birth = clock.Tick()
-	return &claim, again, err
+	if claim.Birth == 0 {
+		claim.Birth = r.clock.Tick()
+	}
+	return &claim, nil
 }
 
-func (c *Carrier) free(t *Table, name string, now time.Duration) {
-	if own := ownClaim(t, name); own != nil && own.VIP4.IsValid() {
-		c.freed[own.VIP4] = now
+// allocate finds a free address that no other service used lately; if there is
+// none, one that was used (V5), which is better than none.
+func (r *carrying) allocate(def *NetworkDef, name string) (netip.Addr, error) {
+	free := func(a netip.Addr) bool { return !r.taken[a] && r.t.index.vips.free(a, name) }
+	a, err := Allocate(def, name, func(a netip.Addr) bool {
+		f, quarantined := r.freed[a]
+		return (!quarantined || f.service == name) && free(a)
+	})
+	if errors.Is(err, ErrExhausted) {
+		a, err = Allocate(def, name, free)
 	}
+	if err == nil {
+		r.taken[a] = true
+	}
+	return a, err
 }
 
+// ownClaim returns this node's own claim for a service, or nil.
 func ownClaim(t *Table, service string) *VIPClaim {
 	s := t.streams[t.self]
 	if s == nil {

@@ -2,6 +2,7 @@ package state
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -9,7 +10,7 @@ import (
 // hosts a task of the service carries it verbatim (V2). It is comparable: equal
 // values are one claim.
 type VIPClaim struct {
-	Service string // the record's key
+	Service string // the record's key, without the "~" of a retreat
 	VIP4    netip.Addr
 	VIP6    netip.Addr
 	Pinned  bool   // chosen by a person
@@ -57,9 +58,17 @@ func AppendVIPClaim(b []byte, c VIPClaim) []byte {
 	return putUint(b, tagBirth, c.Birth)
 }
 
-// ParseVIPClaim decodes the body of a claim on behalf of a service.
-func ParseVIPClaim(service, body string) (VIPClaim, error) {
-	c := VIPClaim{Service: service}
+// retreat ends the key of a claim that its carrier keeps besides its current
+// one while the service moves away from the address (V5).
+const retreat = "~"
+
+// claimService returns the service of the claim with that key.
+func claimService(key string) string { return strings.TrimSuffix(key, retreat) }
+
+// ParseVIPClaim decodes the body of a claim from the record with that key: the
+// service, and "~" in a retreat (V5).
+func ParseVIPClaim(key, body string) (VIPClaim, error) {
+	c := VIPClaim{Service: claimService(key)}
 	err := eachField(body, func(tag byte, v string) (err error) {
 		var n uint64
 		switch tag {
@@ -68,14 +77,14 @@ func ParseVIPClaim(service, body string) (VIPClaim, error) {
 				err = errBody
 			}
 		case tagVIP6:
-			if c.VIP6, err = fieldAddr(v); err == nil && !c.VIP6.Is6() {
+			if c.VIP6, err = fieldAddr(v); err == nil && (!c.VIP6.Is6() || c.VIP6.Is4In6()) {
 				err = errBody
 			}
 		case tagPinned:
 			n, err = fieldUint(v)
 			c.Pinned = n != 0
 		case tagBirth:
-			c.Birth, err = fieldUint(v)
+			c.Birth, err = fieldTime(v)
 		}
 		return err
 	})
@@ -115,11 +124,21 @@ func ParseSettings(body string) (SettingsClaim, error) {
 		case tagDrain:
 			c.Drain, err = fieldMillis(v)
 		case tagLamport:
-			c.Lamport, err = fieldUint(v)
+			c.Lamport, err = fieldTime(v)
 		}
 		return err
 	})
 	return c, err
+}
+
+// fieldTime reads a Lamport time; one that a clock could not go beyond is
+// refused (G8).
+func fieldTime(v string) (uint64, error) {
+	n, err := fieldUint(v)
+	if err != nil || n > maxCounter {
+		return 0, errBody
+	}
+	return n, nil
 }
 
 func fieldMillis(v string) (time.Duration, error) {
@@ -164,7 +183,7 @@ func ParseNetwork(name, body string) (NetworkClaim, error) {
 		case tagSubnet6:
 			c.Subnet6, err = fieldPrefix(v)
 		case tagNetBirth:
-			c.Birth, err = fieldUint(v)
+			c.Birth, err = fieldTime(v)
 		case tagRemoved:
 			n, err = fieldUint(v)
 			c.Removed = n != 0
@@ -172,7 +191,7 @@ func ParseNetwork(name, body string) (NetworkClaim, error) {
 			n, err = fieldUint(v)
 			c.Pinned = n != 0
 		case tagNetLamport:
-			c.Lamport, err = fieldUint(v)
+			c.Lamport, err = fieldTime(v)
 		}
 		return err
 	})
@@ -245,7 +264,7 @@ func ParseBeacon(body string) (time.Duration, error) {
 func checkBody(r Record) (err error) {
 	switch r.Kind {
 	case KindVIP:
-		if err = CheckName(r.Key); err == nil {
+		if err = CheckName(claimService(r.Key)); err == nil {
 			_, err = ParseVIPClaim(r.Key, r.Body)
 		}
 	case KindSettings:

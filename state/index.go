@@ -156,7 +156,7 @@ func (ix *index) list(e *Entry) {
 		ix.listEndpoint(e)
 	case KindVIP:
 		c, _ := ParseVIPClaim(e.Key(), e.Body())
-		ix.svc(e.Key()).claims++
+		ix.svc(c.Service).claims++
 		ix.claims = true
 		ix.clock.Witness(c.Birth)
 		ix.vips.add(c, ix.markName)
@@ -181,7 +181,7 @@ func (ix *index) unlist(e *Entry) {
 		ix.unlistEndpoint(e)
 	case KindVIP:
 		c, _ := ParseVIPClaim(e.Key(), e.Body())
-		ix.svc(e.Key()).claims--
+		ix.svc(c.Service).claims--
 		ix.claims = true
 		ix.vips.remove(c, ix.markName)
 	case KindSettings:
@@ -434,7 +434,7 @@ func (ix *index) address(n *Service) {
 	case !n.VIP4.IsValid() && !n.VIP6.IsValid() && len(a.Losing) > 0:
 		n.Conflict = "its address belongs to an older or pinned service; a new one is being claimed"
 	case !n.VIP4.IsValid() && ix.vips.def.Subnet4.IsValid():
-		n.Conflict = "no IPv4 VIP: the pool " + ix.vips.def.Subnet4.String() + " is exhausted; answered like dnsrr"
+		n.Conflict = "no IPv4 VIP: not claimed yet, or the pool " + ix.vips.def.Subnet4.String() + " is exhausted; answered like dnsrr"
 	}
 }
 

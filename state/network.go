@@ -3,6 +3,7 @@ package state
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 )
 
 // NetworkDef is the definition of a network: its VIP pools and its birth. It
@@ -75,9 +76,10 @@ func (d *NetworkDef) older(o *NetworkDef) int {
 		cmp.Compare(d.Subnet6.Bits(), o.Subnet6.Bits()))
 }
 
-// Networks resolves the carried definitions to the effective one per name and
-// the names for which different pools were claimed. It is a pure function of
-// the set of claims (V6): the oldest definition that was not removed wins.
+// Networks resolves the carried definitions to the effective one per name and,
+// for the names with several, those that lost against it, oldest first. It is a
+// pure function of the set of claims (V6): the oldest definition that was not
+// removed wins.
 func Networks(claims []NetworkClaim) (effective map[string]NetworkDef, conflicts map[string][]NetworkDef) {
 	removed := map[string]uint64{} // name → births up to this are withdrawn
 	for _, c := range claims {
@@ -85,36 +87,26 @@ func Networks(claims []NetworkClaim) (effective map[string]NetworkDef, conflicts
 			removed[c.Name] = max(removed[c.Name], c.Birth)
 		}
 	}
-	effective, conflicts = map[string]NetworkDef{}, map[string][]NetworkDef{}
+	byName := map[string][]NetworkDef{}
 	for _, c := range claims {
-		if c.Removed || c.Birth <= removed[c.Name] {
-			continue
+		if !c.Removed && c.Birth > removed[c.Name] {
+			byName[c.Name] = append(byName[c.Name], c.NetworkDef)
 		}
-		have, ok := effective[c.Name]
-		if ok && have.Subnet4 == c.Subnet4 && have.Subnet6 == c.Subnet6 {
-			effective[c.Name] = minDef(have, c.NetworkDef)
-			continue
+	}
+	effective, conflicts = map[string]NetworkDef{}, map[string][]NetworkDef{}
+	for name, defs := range byName {
+		slices.SortFunc(defs, func(a, b NetworkDef) int { return a.older(&b) })
+		pools := map[[2]netip.Prefix]bool{}
+		for _, d := range defs {
+			p := [2]netip.Prefix{d.Subnet4, d.Subnet6}
+			switch {
+			case len(pools) == 0:
+				effective[name] = d
+			case !pools[p]:
+				conflicts[name] = append(conflicts[name], d)
+			}
+			pools[p] = true
 		}
-		if ok {
-			conflicts[c.Name] = append(conflicts[c.Name], maxDef(have, c.NetworkDef))
-			effective[c.Name] = minDef(have, c.NetworkDef)
-			continue
-		}
-		effective[c.Name] = c.NetworkDef
 	}
 	return effective, conflicts
-}
-
-func minDef(a, b NetworkDef) NetworkDef {
-	if a.older(&b) <= 0 {
-		return a
-	}
-	return b
-}
-
-func maxDef(a, b NetworkDef) NetworkDef {
-	if a.older(&b) > 0 {
-		return a
-	}
-	return b
 }

@@ -104,11 +104,17 @@ type vipTable struct {
 	count  map[VIPClaim]int // carriers per distinct claim
 	byAddr map[netip.Addr][]VIPClaim
 	bySvc  map[string][]VIPClaim
+	freed  map[netip.Addr]string // IPv4 addresses that lost their last claim since takeFreed, and its service (V5)
 }
 
 func newVIPTable(def NetworkDef) *vipTable {
-	return &vipTable{def: def, count: map[VIPClaim]int{}, byAddr: map[netip.Addr][]VIPClaim{}, bySvc: map[string][]VIPClaim{}}
+	return &vipTable{
+		def: def, count: map[VIPClaim]int{}, byAddr: map[netip.Addr][]VIPClaim{}, bySvc: map[string][]VIPClaim{},
+		freed: map[netip.Addr]string{},
+	}
 }
+
+func (c *VIPClaim) addrs() [2]netip.Addr { return [2]netip.Addr{c.VIP4, c.VIP6} }
 
 // add counts one more carrier of c and calls changed for the services whose
 // assignment may differ now. remove is its inverse.
@@ -117,8 +123,11 @@ func (v *vipTable) add(c VIPClaim, changed func(service string)) {
 		return
 	}
 	v.bySvc[c.Service] = append(v.bySvc[c.Service], c)
-	if c.VIP4.IsValid() {
-		v.byAddr[c.VIP4] = append(v.byAddr[c.VIP4], c)
+	for _, a := range c.addrs() {
+		if a.IsValid() {
+			v.byAddr[a] = append(v.byAddr[a], c)
+			delete(v.freed, a)
+		}
 	}
 	v.affected(c, changed)
 }
@@ -132,9 +141,15 @@ func (v *vipTable) remove(c VIPClaim, changed func(service string)) {
 	if v.bySvc[c.Service] = without(v.bySvc[c.Service]); len(v.bySvc[c.Service]) == 0 {
 		delete(v.bySvc, c.Service)
 	}
-	if c.VIP4.IsValid() {
-		if v.byAddr[c.VIP4] = without(v.byAddr[c.VIP4]); len(v.byAddr[c.VIP4]) == 0 {
-			delete(v.byAddr, c.VIP4)
+	for _, a := range c.addrs() {
+		if !a.IsValid() {
+			continue
+		}
+		if v.byAddr[a] = without(v.byAddr[a]); len(v.byAddr[a]) == 0 {
+			delete(v.byAddr, a)
+			if a.Is4() {
+				v.freed[a] = c.Service
+			}
 		}
 	}
 	v.affected(c, changed)
@@ -142,15 +157,25 @@ func (v *vipTable) remove(c VIPClaim, changed func(service string)) {
 
 func (v *vipTable) affected(c VIPClaim, changed func(service string)) {
 	changed(c.Service)
-	for _, o := range v.byAddr[c.VIP4] {
-		if o.Service != c.Service {
-			changed(o.Service)
+	for _, a := range c.addrs() {
+		for _, o := range v.byAddr[a] {
+			if o.Service != c.Service {
+				changed(o.Service)
+			}
 		}
 	}
 }
 
-// holder returns the claim that wins an IPv4 address, or nil.
-func (v *vipTable) holder(a netip.Addr) *VIPClaim {
+// takeFreed returns the addresses that lost their last claim since the last
+// call and have none now.
+func (v *vipTable) takeFreed() map[netip.Addr]string {
+	f := v.freed
+	v.freed = map[netip.Addr]string{}
+	return f
+}
+
+// holds reports whether a service wins an address, or nobody claims it.
+func (v *vipTable) holds(service string, a netip.Addr) bool {
 	var best *VIPClaim
 	cs := v.byAddr[a]
 	for i := range cs {
@@ -158,17 +183,17 @@ func (v *vipTable) holder(a netip.Addr) *VIPClaim {
 			best = &cs[i]
 		}
 	}
-	return best
+	return best == nil || best.Service == service
 }
 
 // assign returns what the claims give a service: a pure function of the claims.
 func (v *vipTable) assign(service string) Assignment {
 	var a Assignment
 	cs := slices.Clone(v.bySvc[service])
-	slices.SortFunc(cs, func(x, y VIPClaim) int { return x.better(&y, v.def.Name) })
+	slices.SortFunc(cs, v.prefer)
 	for _, c := range cs {
 		switch {
-		case !v.inPool(c), c.VIP4.IsValid() && v.holder(c.VIP4).Service != service:
+		case !v.inPool(c), !v.holds(service, c.VIP4), !v.holds(service, c.VIP6):
 			a.Losing = append(a.Losing, c)
 		case a.Canonical.Service == "":
 			a.Canonical = c
@@ -179,12 +204,34 @@ func (v *vipTable) assign(service string) Assignment {
 	return a
 }
 
-func (v *vipTable) inPool(c VIPClaim) bool {
-	if c.VIP4.IsValid() && (!v.def.Subnet4.IsValid() || !v.def.Subnet4.Contains(c.VIP4)) {
-		return false
+// prefer orders the claims of one service: those that have an address of each
+// pool, then the pinned, of these the newest (a person changed it), then V3.
+func (v *vipTable) prefer(x, y VIPClaim) int {
+	lacking := func(c *VIPClaim) int {
+		if v.complete(c) {
+			return 0
+		}
+		return 1
 	}
-	if c.VIP6.IsValid() && (!v.def.Subnet6.IsValid() || !v.def.Subnet6.Contains(c.VIP6)) {
-		return false
+	if n := cmp.Compare(lacking(&x), lacking(&y)); n != 0 {
+		return n
+	}
+	if x.Pinned && y.Pinned && x.Birth != y.Birth {
+		return cmp.Compare(y.Birth, x.Birth)
+	}
+	return x.better(&y, v.def.Name)
+}
+
+// complete reports whether a claim has an address of each pool.
+func (v *vipTable) complete(c *VIPClaim) bool {
+	return c.VIP4.IsValid() == v.def.Subnet4.IsValid() && c.VIP6.IsValid() == v.def.Subnet6.IsValid()
+}
+
+func (v *vipTable) inPool(c VIPClaim) bool {
+	for _, a := range c.addrs() {
+		if a.IsValid() && !v.def.Contains(a) {
+			return false
+		}
 	}
 	return c.VIP4.IsValid() || c.VIP6.IsValid()
 }

@@ -193,8 +193,14 @@ func (e *Endpoint) setField(tag byte, v string) (err error) {
 	var n uint64
 	switch tag {
 	case tagIP4:
+		if e.IP4.IsValid() {
+			return errBody // a second one
+		}
 		e.IP4, err = fieldAddr(v)
 	case tagIP6:
+		if e.IP6.IsValid() {
+			return errBody
+		}
 		e.IP6, err = fieldAddr(v)
 	case tagPort:
 		if len(v) < 3 {
