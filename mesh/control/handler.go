@@ -30,6 +30,7 @@ type handler struct {
 	stop    <-chan struct{} // closed when watches must end; nil: never
 	body    time.Duration   // bodyLimit
 	mux     *http.ServeMux
+	known   []string // the patterns of the routes
 }
 
 // Handler serves the API over b. The handler is safe for concurrent use, and
@@ -60,10 +61,15 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mux.ServeHTTP(w, r)
 }
 
+func (h *handler) route(pattern string, f http.HandlerFunc) {
+	h.known = append(h.known, pattern)
+	h.mux.HandleFunc(pattern, f)
+}
+
 // handle registers a route that answers with JSON within the limit. params are
 // the query parameters that it knows; another one is refused.
 func (h *handler) handle(pattern string, limit time.Duration, params []string, f func(r *http.Request) (any, error)) {
-	h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+	h.route(pattern, func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), limit)
 		defer cancel()
 		rc := http.NewResponseController(w)

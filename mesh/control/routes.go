@@ -15,8 +15,8 @@ func (h *handler) routes() {
 	h.taskRoutes()
 	h.serviceRoutes()
 	h.keyRoutes()
-	h.mux.HandleFunc("GET /v1/watch", h.watch)
-	h.mux.HandleFunc("GET /v1/metrics", h.metrics)
+	h.route("GET /v1/watch", h.watch)
+	h.route("GET /v1/metrics", h.metrics)
 }
 
 func (h *handler) nodeRoutes() {
