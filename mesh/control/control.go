@@ -46,7 +46,8 @@ type NodeBackend interface {
 	// Metrics writes all metrics in the Prometheus text format.
 	Metrics(ctx context.Context, w io.Writer) error
 	// Diff asks every live node for its table checksums and returns what it
-	// got. A node that does not answer in time is in Silent; it is no error.
+	// got, after Diff.Compare. A live node that does not answer in time is in
+	// Silent; it is no error. Dead and left nodes are not asked.
 	Diff(ctx context.Context, req DiffRequest) (Diff, error)
 	// Watch calls emit for each event, in order, until ctx ends, emit fails
 	// or the node stops, and returns why. The first event is EventStart or
@@ -81,7 +82,7 @@ type TaskBackend interface {
 	// DrainTask stops new connections to a task of this node; what is open may
 	// finish. It refuses as RemoveTask does.
 	DrainTask(ctx context.Context, ref TaskRef) (Task, error)
-	// Tasks lists tasks, sorted by network, service, slot and id.
+	// Tasks lists tasks, sorted as SortTasks does.
 	Tasks(ctx context.Context, f TaskFilter) ([]Task, error)
 }
 

@@ -17,17 +17,23 @@ type fake struct {
 	panics bool
 	events *EventLog
 
+	entered chan struct{} // capacity 1: receives at a call
+
 	mu    sync.Mutex // guards calls
 	calls []string
 }
 
-func newFake() *fake { return &fake{events: NewEventLog("boot1", 8)} }
+func newFake() *fake { return &fake{events: NewEventLog("boot1", 8), entered: make(chan struct{}, 1)} }
 
 func (f *fake) note(ctx context.Context, name string, args any) error {
 	b, _ := json.Marshal(args)
 	f.mu.Lock()
 	f.calls = append(f.calls, name+" "+string(b))
 	f.mu.Unlock()
+	select {
+	case f.entered <- struct{}{}:
+	default:
+	}
 	if f.panics {
 		panic("test")
 	}

@@ -155,9 +155,7 @@ func TestGracefulShutdown(t *testing.T) {
 		_, err := c.Leave(t.Context())
 		reply <- err
 	}()
-	for f.last() == "" {
-		time.Sleep(time.Millisecond) // until the request is in the Backend
-	}
+	<-f.entered // the request is in the Backend
 	cancel()
 	if err := <-reply; err != nil {
 		t.Errorf("the request in flight: %v", err)
