@@ -47,7 +47,7 @@ func (t *Task) Resolve(ctx context.Context, name string, qtype uint16) (Answer, 
 	if err != nil {
 		return Answer{}, err
 	}
-	defer c.Close() //nolint:errcheck // a datagram socket
+	defer c.Close()
 	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
 	m, _, err := (&dns.Client{Timeout: patience}).ExchangeWithConnContext(ctx, q, &dns.Conn{Conn: c})
 	if err != nil {
@@ -83,7 +83,7 @@ func (t *Task) Get(ctx context.Context, addr netip.Addr) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("get %s from %s: %w", url, t.Addr, err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // read only
+	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("get %s from %s: %s", url, t.Addr, resp.Status)
@@ -98,7 +98,7 @@ func (t *Task) Echo(ctx context.Context, addr netip.Addr) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer c.Close() //nolint:errcheck // a datagram socket
+	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := c.Write([]byte("who?")); err != nil {
 		return "", err

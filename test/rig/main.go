@@ -48,7 +48,7 @@ func Main(prepare func(dir string) error, inside func(World) int) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // nothing to be done about it
+	defer os.RemoveAll(dir)
 	if prepare != nil {
 		if err := prepare(dir); err != nil {
 			return 1, err
@@ -107,7 +107,7 @@ func tryCopy(dir string, user bool) (*exec.Cmd, *os.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	defer w.Close() //nolint:errcheck // the copy has its own end
+	defer w.Close()
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr

@@ -49,7 +49,7 @@ func (n *Namespace) start(name string, cmd *exec.Cmd) (*Proc, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close() //nolint:errcheck // the process has its own copy
+	defer log.Close()
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	if err := n.Do(p.cmd.Start); err != nil {
 		return nil, fmt.Errorf("start %s in %s: %w", name, n.Name, err)

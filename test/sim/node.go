@@ -1,0 +1,308 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"meshd/gossip"
+	"meshd/state"
+)
+
+// Node is one simulated host: a core and what surrounds it.
+type Node struct {
+	ID   state.NodeID
+	Addr netip.AddrPort
+	Core *gossip.Core // nil while down
+	// Bytes counts what the node sent, with 34 bytes per packet for IP, UDP and framing.
+	Bytes uint64
+	// OnSend, if set, may change or (returning false) swallow what the node sends.
+	OnSend func(s *gossip.Send) bool
+
+	world  *World
+	index  int32
+	up     bool
+	paused bool
+	life   uint32
+	skew   time.Duration // its monotonic clock against the world's
+	tickAt time.Duration
+	wire   time.Duration // when its network card is free
+	held   []event       // arrived while paused
+	heldB  int
+	disk   *disk
+	lag    uint64 // incarnations that the disk is behind
+}
+
+// disk is what survives a crash.
+type disk struct {
+	inc    uint64
+	stated map[string]map[string]state.Change // network → key → what the node states
+}
+
+func newDisk() *disk { return &disk{stated: map[string]map[string]state.Change{}} }
+
+func (d *disk) clone() *disk {
+	c := &disk{inc: d.inc, stated: map[string]map[string]state.Change{}}
+	for n, cs := range d.stated {
+		c.stated[n] = map[string]state.Change{}
+		for k, ch := range cs {
+			c.stated[n][k] = ch
+		}
+	}
+	return c
+}
+
+// changes returns what is stated in a network, in a fixed order.
+func (d *disk) changes(network string) []state.Change {
+	var cs []state.Change
+	for _, k := range sortedKeys(d.stated[network]) {
+		cs = append(cs, d.stated[network][k])
+	}
+	return cs
+}
+
+// Up reports whether the node runs.
+func (n *Node) Up() bool { return n.up }
+
+// Paused reports whether the node is stopped, as by SIGSTOP.
+func (n *Node) Paused() bool { return n.paused }
+
+// Store returns the node's store.
+func (n *Node) Store() *state.Store { return n.Core.Store() }
+
+// Table returns the node's table of a network.
+func (n *Node) Table(network string) *state.Table { return n.Core.Store().Table(network) }
+
+func (n *Node) now() time.Duration { return n.world.now + n.skew }
+
+// lamport is the clock of S8.
+type lamport uint64
+
+func (l *lamport) Tick() uint64     { *l++; return uint64(*l) }
+func (l *lamport) Witness(t uint64) { *l = max(*l, lamport(t)) }
+
+// Start starts the node with what its disk says.
+func (n *Node) Start() {
+	w := n.world
+	n.life++
+	n.up, n.paused, n.held, n.heldB = true, false, nil, 0
+	n.disk.inc++
+	store := state.NewStore(n.ID, n.disk.inc, w.opt.Limits, new(lamport))
+	cfg := w.opt.Core
+	cfg.Self, cfg.Addr, cfg.Boot = n.ID, n.Addr, uint64(w.now)+uint64(n.index)+1
+	if w.opt.Static {
+		cfg.Peers = w.peers
+		store.Join(w.opt.Network)
+	}
+	rng := rand.New(rand.NewPCG(w.opt.Seed^uint64(n.index)<<20, uint64(n.life)))
+	n.Core = gossip.NewCore(cfg, rng, store)
+	n.tickAt = -1
+	if !w.opt.Static {
+		n.boot()
+		w.oracle.started(n)
+	}
+	n.settle()
+}
+
+// boot says what a host says first.
+func (n *Node) boot() {
+	info := state.NodeInfo{Boot: n.Core.Config().Boot, Addr: n.Addr}
+	n.must(n.Core.Commit(n.now(), "", []state.Change{{Kind: state.KindNode, Body: string(state.AppendNode(nil, info))}}))
+	n.must(n.Core.Commit(n.now(), "", n.disk.changes("")))
+	if n.disk.stated[n.world.opt.Network] == nil {
+		n.disk.stated[n.world.opt.Network] = map[string]state.Change{}
+	}
+	for _, name := range sortedKeys(n.disk.stated) {
+		if name != "" {
+			n.must(n.Core.JoinNetwork(n.now(), name))
+			n.hostAll(name)
+			n.must(n.Core.Commit(n.now(), name, n.disk.changes(name)))
+		}
+	}
+}
+
+// hostAll tells the core of the services that the node's tasks belong to (V2).
+func (n *Node) hostAll(network string) {
+	tasks := map[string]int{}
+	for _, c := range n.disk.stated[network] {
+		if c.Kind == state.KindEndpoint {
+			tasks[c.Group]++
+		}
+	}
+	for _, s := range sortedKeys(tasks) {
+		n.Core.Host(network, s, state.Hosting{Tasks: tasks[s]})
+	}
+}
+
+func (n *Node) must(err error) {
+	if err != nil {
+		panic(fmt.Sprintf("node %s: %v", n.ID, err))
+	}
+}
+
+// Commit states changes in the default network and remembers them on disk.
+func (n *Node) Commit(changes ...state.Change) error {
+	return n.CommitIn(n.world.opt.Network, changes...)
+}
+
+// CommitIn states changes in a network and remembers them on disk.
+func (n *Node) CommitIn(network string, changes ...state.Change) error {
+	if n.disk.stated[network] == nil {
+		n.disk.stated[network] = map[string]state.Change{}
+	}
+	touched := map[string]bool{}
+	for _, c := range changes {
+		key := string([]byte{byte(c.Kind)}) + c.Key
+		if c.Kind == state.KindEndpoint {
+			touched[c.Group] = true
+			touched[n.disk.stated[network][key].Group] = true
+		}
+		if c.Delete {
+			delete(n.disk.stated[network], key)
+			continue
+		}
+		n.disk.stated[network][key] = c
+	}
+	if !n.world.opt.Static && n.hosts(changes) {
+		n.hostSome(network, touched)
+	}
+	err := n.Core.Commit(n.now(), network, changes)
+	n.settle()
+	return err
+}
+
+// hosts reports whether the world's workload claims VIPs: its endpoints are of
+// services whose name begins with "v".
+func (n *Node) hosts(changes []state.Change) bool {
+	return slices.ContainsFunc(changes, func(c state.Change) bool { return c.Kind == state.KindEndpoint })
+}
+
+func (n *Node) hostSome(network string, services map[string]bool) {
+	tasks := map[string]int{}
+	for _, c := range n.disk.stated[network] {
+		if c.Kind == state.KindEndpoint {
+			tasks[c.Group]++
+		}
+	}
+	for _, s := range sortedKeys(services) {
+		if s != "" {
+			n.Core.Host(network, s, state.Hosting{Tasks: tasks[s]})
+		}
+	}
+}
+
+// Do runs f on the node's core and puts what follows on the wire.
+func (n *Node) Do(f func(now time.Duration, c *gossip.Core)) {
+	if n.up {
+		f(n.now(), n.Core)
+		n.settle()
+	}
+}
+
+// Crash ends the node's process. Without disk, it forgets what it was.
+func (n *Node) Crash(keepDisk bool) {
+	n.up, n.paused, n.Core, n.held = false, false, nil, nil
+	n.life++
+	if !keepDisk {
+		n.disk = newDisk()
+	}
+	n.world.oracle.changed()
+}
+
+// Leave makes the node leave in order and end.
+func (n *Node) Leave() {
+	n.Do(func(now time.Duration, c *gossip.Core) { c.Leave(now) })
+	n.world.oracle.left(n)
+	n.world.After(50*time.Millisecond, func() { n.Crash(true) })
+}
+
+// Pause stops the node as SIGSTOP does: packets wait, timers come late.
+func (n *Node) Pause() {
+	n.paused = true
+	n.world.oracle.changed()
+}
+
+// Resume ends a pause.
+func (n *Node) Resume() {
+	if !n.up || !n.paused {
+		return
+	}
+	n.paused = false
+	n.world.oracle.changed()
+	held := n.held
+	n.held, n.heldB = nil, 0
+	for _, e := range held {
+		n.receive(e)
+	}
+	n.tick()
+}
+
+// Jump moves the node's clock forward, as a suspended machine sees it.
+func (n *Node) Jump(d time.Duration) { n.skew += d; n.schedule(n.world.now) }
+
+// socketBuffer bounds what waits for a paused node in datagrams.
+const socketBuffer = 208 << 10
+
+func (n *Node) receive(e event) {
+	if n.paused {
+		if e.kind == evPacket {
+			if n.heldB += len(e.data); n.heldB > socketBuffer {
+				return
+			}
+		}
+		n.held = append(n.held, e)
+		return
+	}
+	n.Core.Receive(n.now(), e.data)
+	n.settle()
+}
+
+func (n *Node) tick() {
+	n.tickAt = -1
+	if n.paused {
+		return
+	}
+	n.Core.Tick(n.now())
+	n.settle()
+}
+
+// settle carries out what the core wants after a step.
+func (n *Node) settle() {
+	sends, events := n.Core.Drain()
+	for _, s := range sends {
+		n.world.route(n, s)
+	}
+	for _, e := range events {
+		n.happened(e)
+	}
+	if !n.up {
+		return
+	}
+	n.schedule(max(n.Core.Next()-n.skew, n.world.now))
+	if n.world.opt.OnStep != nil {
+		n.world.opt.OnStep(n)
+	}
+}
+
+// schedule makes the node tick at a moment, if it would not before.
+func (n *Node) schedule(at time.Duration) {
+	if n.tickAt >= 0 && n.tickAt <= at {
+		return
+	}
+	n.tickAt = at
+	n.world.schedule(event{at: at, kind: evTick, node: n.index, life: n.life})
+}
+
+func (n *Node) happened(e gossip.Event) {
+	switch e.Kind {
+	case gossip.EventReincarnate:
+		n.disk.inc = max(n.disk.inc, n.Core.Store().Incarnation())
+	case gossip.EventRejoin:
+		n.world.oracle.rejoin(n, e.Addr)
+	}
+	if n.world.opt.OnEvent != nil {
+		n.world.opt.OnEvent(n, e)
+	}
+}
