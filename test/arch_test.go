@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"test/fleet":    {"test/rig", "mesh/control"},
 	"test/netns":    {"test/rig", "test/fleet"},
 	"test/sim":      {"state", "gossip", "resolver", "lb", "mesh"},
+	"test/bench":    {"state", "gossip", "test/sim"},
 }
 
 // testMayImport adds what a package's _test.go files may import on top.

@@ -48,6 +48,7 @@ type oracle struct {
 	seq    uint64
 	gone   map[int32]bool // left in order
 	dirty  bool
+	comp   []int // cache of components
 }
 
 func (o *oracle) init(w *World, cfg Oracle) {
@@ -65,6 +66,7 @@ func (o *oracle) between(lo, hi time.Duration) time.Duration {
 // started is called when a node's process begins: it lists nobody and joins.
 // Those who still list it notice nothing (G11).
 func (o *oracle) started(n *Node) {
+	o.comp = nil
 	delete(o.gone, n.index)
 	for i := range o.w.nodes {
 		delete(o.listed, pair{n.index, int32(i)})
@@ -91,6 +93,7 @@ func (o *oracle) left(n *Node) {
 
 // changed is called when links or nodes changed; the review comes once per moment.
 func (o *oracle) changed() {
+	o.comp = nil
 	if !o.dirty && !o.w.opt.Static {
 		o.dirty = true
 		o.w.After(0, func() { o.dirty = false; o.review(o.cfg.RejoinMin, o.cfg.RejoinMax) })
@@ -100,7 +103,11 @@ func (o *oracle) changed() {
 // components numbers the groups of nodes that reach each other both ways,
 // if need be through others.
 func (o *oracle) components() []int {
+	if o.comp != nil {
+		return o.comp
+	}
 	comp := make([]int, len(o.w.nodes))
+	o.comp = comp
 	next := 0
 	for i, n := range o.w.nodes {
 		if !n.up || n.paused || comp[i] != 0 {
