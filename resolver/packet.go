@@ -13,10 +13,13 @@ func (s *Server) wrapPacket(b *Bound, p net.PacketConn) net.PacketConn {
 	if !ok || s.cfg.DisableFast || b.addr.Addr().IsUnspecified() {
 		return p
 	}
+	if batch, err := newBatchConn(c, newFastPath(b)); err == nil {
+		return batch
+	}
 	return &fastConn{UDPConn: c, fast: newFastPath(b)}
 }
 
-// fastConn is a socket that answers what it can on reading.
+// fastConn is a socket that answers what it can on reading, packet by packet.
 type fastConn struct {
 	*net.UDPConn
 	fast *fastPath

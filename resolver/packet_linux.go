@@ -1,0 +1,168 @@
+package resolver
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// batchSize is how many packets one system call moves at most, batchBuf the
+// room for each: Server.UDPSize.
+const (
+	batchSize = 32
+	batchBuf  = 4096
+)
+
+// mmsghdr is struct mmsghdr of recvmmsg(2).
+type mmsghdr struct {
+	hdr unix.Msghdr
+	n   uint32
+}
+
+// batchConn is a socket that answers what it can on reading, in batches: one
+// recvmmsg, the answers written into the receive buffers, one sendmmsg to the
+// addresses as the kernel gave them. What it cannot answer it hands out one by
+// one. Reading must be done by one goroutine.
+type batchConn struct {
+	*net.UDPConn
+	raw  syscall.RawConn
+	fast *fastPath
+
+	in    [batchSize]mmsghdr
+	out   [batchSize]mmsghdr
+	iov   [batchSize]unix.Iovec
+	names [batchSize]unix.RawSockaddrInet6 // large enough for both families
+	bufs  [batchSize][batchBuf]byte
+
+	slow          [batchSize]bool // packets to hand out
+	next, count   int             // of the batch being handed out
+	replies, sent int
+	errno         syscall.Errno
+	recv, send    func(fd uintptr) bool // bound once: no allocation per batch
+}
+
+func newBatchConn(c *net.UDPConn, f *fastPath) (net.PacketConn, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	b := &batchConn{UDPConn: c, raw: raw, fast: f}
+	for i := range batchSize {
+		b.iov[i].Base = &b.bufs[i][0]
+		b.in[i].hdr.Iov = &b.iov[i]
+		b.in[i].hdr.SetIovlen(1)
+		b.in[i].hdr.Name = (*byte)(unsafe.Pointer(&b.names[i]))
+	}
+	b.recv, b.send = b.recvmmsg, b.sendmmsg
+	return b, nil
+}
+
+// ReadFrom returns the next packet that the fast path did not answer.
+func (b *batchConn) ReadFrom(buf []byte) (int, net.Addr, error) {
+	for {
+		for b.next < b.count {
+			i := b.next
+			b.next++
+			if b.slow[i] {
+				n := copy(buf, b.bufs[i][:b.in[i].n])
+				return n, b.from(i), nil
+			}
+		}
+		if err := b.receive(); err != nil {
+			return 0, nil, err
+		}
+		b.answer()
+	}
+}
+
+// receive waits for the next batch.
+func (b *batchConn) receive() error {
+	for i := range b.count {
+		b.iov[i].SetLen(batchBuf)
+		b.in[i].hdr.Namelen = unix.SizeofSockaddrInet6
+	}
+	if b.count == 0 { // the first time, or after an error
+		for i := range batchSize {
+			b.iov[i].SetLen(batchBuf)
+			b.in[i].hdr.Namelen = unix.SizeofSockaddrInet6
+		}
+	}
+	b.next, b.count = 0, 0
+	if err := b.raw.Read(b.recv); err != nil {
+		return err
+	}
+	if b.errno != 0 {
+		return &net.OpError{Op: "recvmmsg", Net: "udp", Addr: b.LocalAddr(), Err: b.errno}
+	}
+	return nil
+}
+
+// recvmmsg is one non-blocking call; false means wait and call again.
+func (b *batchConn) recvmmsg(fd uintptr) bool {
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
+	if errno == unix.EAGAIN || errno == unix.EINTR {
+		return false
+	}
+	if b.errno = errno; errno == 0 {
+		b.count = int(n)
+	}
+	return true
+}
+
+// answer answers what the fast path can, and marks the rest.
+func (b *batchConn) answer() {
+	b.replies, b.sent = 0, 0
+	for i := range b.count {
+		reply := b.fast.answer(b.bufs[i][:], int(b.in[i].n), b.client(i).Addr())
+		if b.slow[i] = reply == 0; b.slow[i] {
+			continue
+		}
+		b.iov[i].SetLen(reply)
+		b.out[b.replies].hdr = b.in[i].hdr
+		b.replies++
+	}
+	for b.sent < b.replies {
+		if b.raw.Write(b.send) != nil {
+			return // closed: replies are lost like any datagram
+		}
+	}
+}
+
+// sendmmsg sends what it can at once. A reply that cannot be sent is skipped:
+// the client asks again.
+func (b *batchConn) sendmmsg(fd uintptr) bool {
+	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[b.sent])), uintptr(b.replies-b.sent), unix.MSG_DONTWAIT, 0, 0)
+	switch errno {
+	case 0:
+		b.sent += max(1, int(n))
+	case unix.EINTR:
+	default:
+		b.sent++
+	}
+	return true
+}
+
+// client returns the address of packet i, without its zone.
+func (b *batchConn) client(i int) netip.AddrPort {
+	name := &b.names[i]
+	// Both families have the port at the same place, in network order.
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&name.Port))[:])
+	if name.Family == unix.AF_INET {
+		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(name)).Addr), port)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), port)
+}
+
+// from is the address of packet i in the form that WriteTo takes.
+func (b *batchConn) from(i int) net.Addr {
+	a := net.UDPAddrFromAddrPort(b.client(i))
+	if b.names[i].Family == unix.AF_INET6 && b.names[i].Scope_id != 0 {
+		a.Zone = strconv.FormatUint(uint64(b.names[i].Scope_id), 10)
+	}
+	return a
+}

@@ -1,0 +1,13 @@
+//go:build !linux
+
+package resolver
+
+import (
+	"errors"
+	"net"
+)
+
+// newBatchConn needs recvmmsg and sendmmsg.
+func newBatchConn(*net.UDPConn, *fastPath) (net.PacketConn, error) {
+	return nil, errors.ErrUnsupported
+}
