@@ -103,7 +103,7 @@ func (a *answering) addresses(es []*state.Entry) []dns.RR {
 		return nil
 	}
 	var rrs []dns.RR
-	seen := make(map[netip.Addr]struct{}, len(es))
+	seen := make(map[netip.Addr]struct{}, min(len(es), udpLimit))
 	for _, e := range es {
 		ip := e.Addr4()
 		if a.Type == dns.TypeAAAA {

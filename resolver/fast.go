@@ -32,6 +32,7 @@ type packed struct {
 	view          state.View
 	service       *state.Service
 	vips          bool   // VIPsUsable at the time
+	unfit         bool   // the ordinary path must answer
 	counts        uint32 // ANCOUNT ‖ NSCOUNT
 	rcode         byte
 	body          []byte // all sections after the question
@@ -62,7 +63,7 @@ func (f *fastPath) tryAnswer(buf []byte, n int, client netip.Addr) int {
 		return 0
 	}
 	p := f.find(buf, &q, client)
-	if p == nil {
+	if p == nil || p.unfit {
 		return 0
 	}
 	total := q.end + len(p.body)
@@ -236,14 +237,18 @@ func (f *fastPath) build(v state.View, s *state.Service, name string, q *asked) 
 	full := dns.Fqdn(strings.ReplaceAll(name, " ", "."))
 	p := &packed{network: v.Network(), name: name, view: v, service: s, vips: f.vips()}
 	r := f.server.zone.Answer(Query{Name: full, Type: q.qtype, Limit: udpLimit, Scope: Scope{Networks: []string{p.network}}})
-	if r.Forward || r.More || len(r.Waiting) > 0 || len(r.Extra) > 0 || f.vips() != p.vips || v.Service(s.Name) != s {
-		return nil
+	if f.vips() != p.vips || v.Service(s.Name) != s {
+		return nil // changed meanwhile
+	}
+	if r.Forward || r.More || len(r.Waiting) > 0 || len(r.Extra) > 0 {
+		p.unfit = true
+		return p
 	}
 	m := localReply(new(dns.Msg).SetQuestion(full, q.qtype), &r)
 	m.Compress = true
 	b, err := m.Pack()
-	if err != nil || len(b) > f.server.cfg.MaxUDPPayload {
-		return nil
+	if p.unfit = err != nil || len(b) > f.server.cfg.MaxUDPPayload; p.unfit {
+		return p
 	}
 	p.body, p.rcode = b[q.end:], byte(m.Rcode)
 	p.counts = uint32(len(r.Answer))<<16 | uint32(len(r.Ns))

@@ -202,3 +202,19 @@ func BenchmarkOrdinaryPath(b *testing.B) {
 		s.guarded(bound, question{msg: &m})
 	}
 }
+
+// A service too large for one packet is left to the ordinary path at once.
+func TestFastPathUnfit(t *testing.T) {
+	_, b := serve(t, big(t, 200).self, []string{"net1"})
+	f := newFastPath(b)
+	m, _ := query("big.", dns.TypeA).Pack()
+	f.ask(m, nobody)
+	buf := make([]byte, 4096)
+	if n := testing.AllocsPerRun(100, func() {
+		if f.answer(buf, copy(buf, m), nobody) != 0 {
+			t.Fatal("answered")
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations per question", n)
+	}
+}

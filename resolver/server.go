@@ -35,8 +35,10 @@ type Server struct {
 	holding chan struct{}
 	own     atomic.Pointer[[]netip.AddrPort] // the listeners' addresses, for the loop guard
 
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
+	ctx      context.Context // ends with Close, after the questions in hand
+	cancel   context.CancelFunc
+	holdCtx  context.Context // ends as Close begins
+	endHolds context.CancelFunc
 
 	mu     sync.Mutex // guards bound and closed
 	bound  []*Bound
@@ -53,6 +55,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, log: cfg.Log, zone: cfg.zone(), holding: make(chan struct{}, max(0, cfg.HoldMax))}
 	s.own.Store(&[]netip.AddrPort{})
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.holdCtx, s.endHolds = context.WithCancel(s.ctx)
 	s.forward = newForwarder(s.ctx, cfg.Forward, cfg.Log, &s.met.upstream, func() []netip.AddrPort { return *s.own.Load() })
 	return s, nil
 }
@@ -86,6 +89,7 @@ func (s *Server) Close(ctx context.Context) error {
 	bound := s.bound
 	s.bound, s.closed = nil, true
 	s.mu.Unlock()
+	s.endHolds()
 	var wg sync.WaitGroup
 	errs := make([]error, len(bound))
 	for i, b := range bound {
@@ -199,7 +203,7 @@ func (s *Server) resolve(b *Bound, q question) (*dns.Msg, Outcome) {
 	}
 	r := s.zone.Answer(query)
 	if len(r.Waiting) > 0 {
-		r = s.held(s.ctx, query, r)
+		r = s.held(s.holdCtx, query, r)
 	}
 	if r.Forward {
 		return s.forward.resolve(q)

@@ -102,12 +102,16 @@ func (c *conn) reply(msg []byte) error {
 	return err
 }
 
-// Write writes b as a whole.
+// Write writes b as a whole. An error closes the connection.
 func (c *conn) Write(b []byte) (int, error) {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
 	c.SetWriteDeadline(time.Now().Add(tcpWriteTimeout))
-	return c.Conn.Write(b)
+	n, err := c.Conn.Write(b)
+	if err != nil { // half a reply may be out, and the other replies should not wait as long
+		c.Conn.Close()
+	}
+	return n, err
 }
 
 // Close waits for the questions being answered, which are bounded in time,
