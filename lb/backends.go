@@ -28,14 +28,14 @@ func planAddr(s *state.Service, id ServiceID, vip netip.Addr, drain time.Duratio
 	}
 	if len(s.Ports) == 0 {
 		base.Key = Key{VIP: vip}
-		base.Backends = planBackends(s, vip, 0)
+		base.Backends = planBackends(s, vip, 0, false)
 		return []*Service{&base}
 	}
 	all := make([]*Service, 0, len(s.Ports))
 	for _, p := range s.Ports {
 		one := base
 		one.Key = Key{VIP: vip, Port: p.Number, Proto: p.Proto}
-		one.Backends = planBackends(s, vip, p.Number)
+		one.Backends = planBackends(s, vip, p.Number, p.Proto == state.UDP)
 		all = append(all, &one)
 	}
 	return all
@@ -49,15 +49,18 @@ func schedulerOr(name string) string {
 }
 
 // planBackends returns the backends of the VIP's family: the balanced members
-// with their weights and the draining ones with weight 0. Members that share
+// with their weights and, but for UDP, the draining ones with weight 0. Members that share
 // an address (tasks in the host's namespace) share one backend.
-func planBackends(s *state.Service, vip netip.Addr, port uint16) []Backend {
+func planBackends(s *state.Service, vip netip.Addr, port uint16, udp bool) []Backend {
 	balanced, draining := s.Balanced(), s.DrainingMembers()
 	backends := make([]Backend, 0, len(balanced)+len(draining))
 	for _, e := range balanced {
 		if a := addrFor(e, vip); a.IsValid() {
 			backends = append(backends, Backend{Addr: netip.AddrPortFrom(a, port), Weight: uint32(e.Weight())})
 		}
+	}
+	if udp {
+		draining = nil // weight 0 would keep feeding them (L5)
 	}
 	for _, e := range draining {
 		if a := addrFor(e, vip); a.IsValid() {

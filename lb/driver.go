@@ -21,8 +21,8 @@ type Driver interface {
 	// adopts what a previous run left. It does not disturb traffic.
 	Setup(ctx context.Context) error
 	// Apply carries out ops in order. It returns nil if all succeeded, else one
-	// error (or nil) per operation: a failing operation does not keep
-	// operations of other services from being applied.
+	// error (or nil) per operation: a failing operation does not keep others
+	// from being applied, but for DelService after a failure of that service.
 	Apply(ctx context.Context, ops []Op) []error
 	// Snapshot reads back what the kernel holds of ours. Labels are empty. A
 	// driver that cannot express weight 0 leaves out such backends' history: it

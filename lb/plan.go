@@ -66,6 +66,8 @@ type Planner struct {
 	claims   map[netip.Addr][]claim
 	keys     map[ServiceID][]Key // what the service has in desired
 	dirty    map[Key]struct{}
+
+	conflicts int // claims that lost
 }
 
 // claim is a service's wish for an address.
@@ -221,7 +223,9 @@ func vips(s *state.Service, f func(a netip.Addr, canonical bool)) {
 
 func (p *Planner) unclaim(id ServiceID, s *state.Service, touched map[ServiceID]struct{}) {
 	vips(s, func(a netip.Addr, _ bool) {
-		rest := slices.DeleteFunc(p.claims[a], func(c claim) bool { return c.id == id })
+		before := p.claims[a]
+		rest := slices.DeleteFunc(slices.Clone(before), func(c claim) bool { return c.id == id })
+		p.conflicts += max(len(rest)-1, 0) - max(len(before)-1, 0)
 		if len(rest) == 0 {
 			delete(p.claims, a)
 			return
@@ -240,6 +244,7 @@ func (p *Planner) claim(id ServiceID, s *state.Service, touched map[ServiceID]st
 		}
 		i, _ := slices.BinarySearchFunc(claims, c, claim.compare)
 		p.claims[a] = slices.Insert(claims, i, c)
+		p.conflicts += min(len(claims), 1)
 		for _, o := range p.claims[a] {
 			touched[o.id] = struct{}{}
 		}

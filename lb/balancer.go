@@ -1,0 +1,328 @@
+package lb
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"meshd/state"
+)
+
+// Balancer keeps one kernel's load balancing equal to what the views say. Run
+// is its one goroutine; the other methods are safe for concurrent use.
+type Balancer struct {
+	cfg      Config
+	wake     chan struct{}                   // capacity 1: a subscription has something
+	asks     chan func()                     // run by the loop, between two steps
+	done     chan struct{}                   // closed when Run has returned
+	counters atomic.Pointer[Counters]        // a copy after every step
+	working  atomic.Pointer[map[string]bool] // networks whose helper state is programmed
+
+	// What follows belongs to Run.
+	clock    alarmClock
+	started  time.Time
+	watches  map[string]*watch
+	planner  *Planner
+	shadow   *Table // what the kernel holds, as far as we know
+	driver   Driver
+	ready    bool // the driver is set up and shadow is true
+	refused  []Refusal
+	full     bool             // compare everything, not only dirty
+	dirty    map[Key]struct{} // to compare
+	failed   map[Key]error    // to compare at alarmRetry
+	backoff  time.Duration
+	drains   map[Key]map[netip.AddrPort]*drain
+	draining int // backends in drains
+	trouble  trouble
+	count    Counters
+}
+
+// watch is one network's subscription with the goroutine that forwards it.
+type watch struct {
+	view state.View
+	sub  *state.Subscription
+	stop chan struct{}
+}
+
+// New returns a balancer that does nothing before Run. The error names the
+// setting that is missing.
+func New(cfg Config) (*Balancer, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	b := &Balancer{
+		cfg: cfg, wake: make(chan struct{}, 1), asks: make(chan func()), done: make(chan struct{}),
+		watches: map[string]*watch{}, planner: NewPlanner(cfg.Node), shadow: NewTable(),
+		dirty: map[Key]struct{}{}, failed: map[Key]error{}, drains: map[Key]map[netip.AddrPort]*drain{},
+	}
+	b.counters.Store(&Counters{})
+	b.working.Store(&map[string]bool{})
+	return b, nil
+}
+
+// Run balances until ctx ends. The kernel goes on balancing after that: use
+// Teardown of a driver to remove what is ours. Run may be called once. It
+// returns nil; trouble shows in Status and in the log.
+func (b *Balancer) Run(ctx context.Context) error {
+	defer b.close()
+	now := time.Now()
+	b.started = now
+	b.clock.by(alarmProbe, now)
+	b.clock.by(alarmGrace, now.Add(b.cfg.Grace))
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	names, stale := b.cfg.Source.Networks()
+	b.follow(names)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-stale:
+			names, stale = b.cfg.Source.Networks()
+			b.follow(names)
+		case <-b.wake:
+			b.clock.by(alarmApply, time.Now().Add(b.cfg.Coalesce))
+		case ask := <-b.asks:
+			ask()
+		case <-timer.C:
+			b.step(ctx, time.Now())
+		}
+		b.arm(timer)
+	}
+}
+
+func (b *Balancer) arm(timer *time.Timer) {
+	if next := b.clock.next(); next.IsZero() {
+		timer.Stop()
+	} else {
+		timer.Reset(time.Until(next))
+	}
+}
+
+func (b *Balancer) close() {
+	for _, w := range b.watches {
+		w.end()
+	}
+	for _, d := range b.cfg.Drivers {
+		if err := d.Close(); err != nil {
+			b.cfg.Log.Warn("closing driver", slog.String("driver", d.Name()), slog.Any("err", err))
+		}
+	}
+	close(b.done)
+}
+
+// follow makes the watches equal to the networks.
+func (b *Balancer) follow(names []string) {
+	for name, w := range b.watches {
+		if !slices.Contains(names, name) || b.cfg.Source.View(name) != w.view {
+			w.end()
+			delete(b.watches, name)
+			b.planner.DropNetwork(name)
+			b.full = true
+		}
+	}
+	for _, name := range names {
+		if b.watches[name] != nil || !b.cfg.Only(name) {
+			continue
+		}
+		if view := b.cfg.Source.View(name); view != nil {
+			b.watches[name] = b.startWatch(view)
+			b.readNetwork(name, view)
+		}
+	}
+	b.clock.by(alarmApply, time.Now())
+}
+
+func (b *Balancer) startWatch(view state.View) *watch {
+	w := &watch{view: view, sub: view.Subscribe(), stop: make(chan struct{})}
+	go func() {
+		for {
+			select {
+			case <-w.stop:
+				return
+			case <-w.sub.Ready():
+			}
+			select {
+			case b.wake <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return w
+}
+
+func (w *watch) end() {
+	close(w.stop)
+	w.sub.Close()
+}
+
+// readNetwork plans all of a network.
+func (b *Balancer) readNetwork(name string, view state.View) {
+	b.readDef(name, view)
+	gone := map[string]bool{}
+	for _, s := range b.planner.Services(name) {
+		gone[s] = true
+	}
+	for _, s := range view.Services() {
+		delete(gone, s.Name)
+		b.planner.Set(name, s.Name, s)
+	}
+	for s := range gone {
+		b.planner.Set(name, s, nil)
+	}
+	b.full = true
+}
+
+func (b *Balancer) readDef(name string, view state.View) {
+	def := view.Def()
+	def.Name = name
+	b.planner.SetNetwork(def)
+}
+
+// collect plans what the subscriptions say has changed.
+func (b *Balancer) collect() {
+	for network, w := range b.watches {
+		for _, name := range w.sub.Drain() {
+			if name == "" { // definition or first sync: pools and removals depend on it
+				b.readDef(network, w.view)
+				b.full = true
+				continue
+			}
+			b.planner.Set(network, name, w.view.Service(name))
+		}
+	}
+	for _, k := range b.planner.TakeDirty() {
+		b.dirty[k] = struct{}{}
+	}
+}
+
+// step does what is due.
+func (b *Balancer) step(ctx context.Context, now time.Time) {
+	if b.clock.take(alarmGrace, now) {
+		b.full = true
+		b.clock.by(alarmApply, now)
+	}
+	if b.clock.take(alarmProbe, now) {
+		b.start(ctx, now)
+	}
+	if b.clock.take(alarmVerify, now) {
+		b.verify(ctx, now)
+	}
+	if b.clock.take(alarmAudit, now) && b.ready {
+		b.audit(ctx, now)
+	}
+	if b.clock.take(alarmDrain, now) {
+		b.pollDrains(ctx, now)
+	}
+	if b.clock.take(alarmRetry, now) {
+		for k := range b.failed {
+			b.dirty[k] = struct{}{}
+		}
+		b.count.Retries++
+		b.clock.by(alarmApply, now)
+	}
+	if b.clock.take(alarmApply, now) {
+		b.collect()
+		b.reconcile(ctx, now)
+	}
+	b.publish()
+}
+
+// start chooses a driver if there is none, sets it up and adopts what the
+// kernel holds.
+func (b *Balancer) start(ctx context.Context, now time.Time) {
+	if b.driver == nil {
+		b.driver, b.refused = Choose(ctx, b.cfg.Drivers)
+		if b.driver == nil {
+			b.count.Unsupported = true
+			b.retryProbe(now, b.cfg.RetryMax)
+			return
+		}
+		b.count.Unsupported = false
+		b.cfg.Log.Info("load balancing driver chosen", slog.String("driver", b.driver.Name()), slog.Any("refused", b.refused))
+	}
+	if err := b.driver.Setup(ctx); err != nil {
+		b.fail(now, "set up driver", err)
+		b.retryProbe(now, b.nextBackoff())
+		return
+	}
+	if !b.adopt(ctx, now) {
+		b.retryProbe(now, b.nextBackoff())
+		return
+	}
+	b.backoff = 0
+	b.ready = true
+	b.clock.by(alarmVerify, now.Add(b.cfg.Verify))
+	b.clock.by(alarmAudit, now.Add(b.cfg.Audit))
+	b.clock.by(alarmApply, now)
+}
+
+func (b *Balancer) retryProbe(now time.Time, after time.Duration) {
+	b.ready = false
+	b.clock.by(alarmProbe, now.Add(after))
+}
+
+// adopt takes the kernel's table as the shadow, to be compared in full.
+func (b *Balancer) adopt(ctx context.Context, now time.Time) bool {
+	actual, err := b.driver.Snapshot(ctx)
+	if err != nil {
+		b.fail(now, "read the kernel's table", err)
+		return false
+	}
+	b.shadow = actual
+	b.full = true
+	return true
+}
+
+// verify asks the driver whether our tables are there, and repairs them.
+func (b *Balancer) verify(ctx context.Context, now time.Time) {
+	if !b.ready {
+		return
+	}
+	b.clock.by(alarmVerify, now.Add(b.cfg.Verify))
+	err := b.driver.Check(ctx)
+	if err == nil {
+		return
+	}
+	b.fail(now, "verify", err)
+	b.count.Repairs++
+	b.start(ctx, now)
+}
+
+// audit compares the shadow with the kernel.
+func (b *Balancer) audit(ctx context.Context, now time.Time) {
+	b.clock.by(alarmAudit, now.Add(b.cfg.Audit))
+	b.count.Audits++
+	before := b.shadow
+	if !b.adopt(ctx, now) {
+		return
+	}
+	if drift := Diff(b.shadow, before, Policy{}); len(drift) > 0 {
+		b.count.Repairs++
+		b.cfg.Log.Warn("the kernel's table was changed by someone else; repairing",
+			slog.Int("differences", len(drift)), slog.String("first", drift[0].String()))
+	}
+	b.clock.by(alarmApply, now)
+}
+
+// nextBackoff returns how long to wait after the next failure in a row.
+func (b *Balancer) nextBackoff() time.Duration {
+	b.backoff = min(max(2*b.backoff, b.cfg.RetryMin), b.cfg.RetryMax)
+	return b.backoff
+}
+
+// allKeys returns the keys of both tables.
+func (b *Balancer) allKeys() []Key {
+	keys := maps.Clone(b.dirty)
+	for k := range b.shadow.Services {
+		keys[k] = struct{}{}
+	}
+	for k := range b.planner.Desired().Services {
+		keys[k] = struct{}{}
+	}
+	return slices.SortedFunc(maps.Keys(keys), Key.Compare)
+}

@@ -1,0 +1,105 @@
+package lb
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"meshd/state"
+)
+
+// Config are the settings of a Balancer. The zero value of a duration means
+// its default.
+type Config struct {
+	// Source gives the views. Required.
+	Source state.Source
+	// Drivers in order of preference (L7); the first that works is used. The
+	// balancer takes ownership and closes them. None means: serve DNS only (R5).
+	Drivers []Driver
+	// Node are the facts about this host.
+	Node Node
+	// Only reports whether a network is to be balanced here, for a sandbox that
+	// is attached to some networks (L4). Nil means all.
+	Only func(network string) bool
+	// Log receives what changes for operators. Required.
+	Log *slog.Logger
+
+	Coalesce  time.Duration // how long changes gather before they are applied; default 5 ms
+	Verify    time.Duration // between cheap checks that our tables are there; default 30 s
+	Audit     time.Duration // between full comparisons with the kernel; default 10 min
+	DrainPoll time.Duration // between looks at draining backends; default 1 s
+	RetryMin  time.Duration // before a failed operation is tried again, doubled each time; default 100 ms
+	RetryMax  time.Duration // default 30 s
+	// Grace is how long after the start nothing of a previous run is removed
+	// from a network that has not synced yet (R4, L1). Default 10 s.
+	Grace time.Duration
+}
+
+func (c *Config) validate() error {
+	if c.Source == nil {
+		return errors.New("lb: Source: missing; pass the store of views")
+	}
+	if c.Log == nil {
+		return errors.New("lb: Log: missing; pass a slog.Logger")
+	}
+	if c.Only == nil {
+		c.Only = func(string) bool { return true }
+	}
+	for _, d := range []struct {
+		field    *time.Duration
+		fallback time.Duration
+	}{
+		{&c.Coalesce, 5 * time.Millisecond}, {&c.Verify, 30 * time.Second}, {&c.Audit, 10 * time.Minute},
+		{&c.DrainPoll, time.Second}, {&c.RetryMin, 100 * time.Millisecond}, {&c.RetryMax, 30 * time.Second},
+		{&c.Grace, 10 * time.Second},
+	} {
+		if *d.field <= 0 {
+			*d.field = d.fallback
+		}
+	}
+	return nil
+}
+
+// alarm is something that the balancer does at a time.
+type alarm int
+
+const (
+	alarmApply  alarm = iota // the changes have gathered
+	alarmRetry               // failed operations
+	alarmVerify              // cheap check
+	alarmAudit               // full comparison
+	alarmDrain               // look at draining backends
+	alarmProbe               // find or set up a driver
+	alarmGrace               // from now on everything may be removed
+	alarms
+)
+
+// alarmClock holds at most one time per alarm. The zero value has none set.
+type alarmClock struct{ due [alarms]time.Time }
+
+// by makes sure that the alarm goes off at t or earlier.
+func (c *alarmClock) by(a alarm, t time.Time) {
+	if c.due[a].IsZero() || t.Before(c.due[a]) {
+		c.due[a] = t
+	}
+}
+
+// take reports whether the alarm is due, and clears it if so.
+func (c *alarmClock) take(a alarm, now time.Time) bool {
+	if c.due[a].IsZero() || now.Before(c.due[a]) {
+		return false
+	}
+	c.due[a] = time.Time{}
+	return true
+}
+
+// next returns the time of the earliest alarm, or the zero Time.
+func (c *alarmClock) next() time.Time {
+	var first time.Time
+	for _, t := range c.due {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	return first
+}

@@ -1,0 +1,236 @@
+// Package lbtest has a driver that behaves like a kernel, without one.
+package lbtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+
+	"meshd/lb"
+)
+
+// ErrInjected is returned by operations that Fake fails on purpose.
+var ErrInjected = errors.New("injected failure")
+
+// Fake is an lb.Driver whose kernel is a table in memory. It checks what a
+// driver may rely on and fails at random if asked to. Set the exported fields
+// before first use. It is safe for concurrent use.
+type Fake struct {
+	// Rand and FailProbability make each operation, and each call, fail with
+	// that probability. Nil or 0: never.
+	Rand            *rand.Rand
+	FailProbability float64
+	// Refuse is what Probe returns.
+	Refuse error
+	// DriverName is returned by Name; empty means "fake".
+	DriverName string
+
+	mu     sync.Mutex // guards what follows
+	kernel *lb.Table
+	ready  bool
+	active map[lb.Key]map[netip.AddrPort]int
+	ops    []lb.Op
+	faults []string
+	calls  int
+}
+
+// Name implements lb.Driver.
+func (f *Fake) Name() string {
+	if f.DriverName != "" {
+		return f.DriverName
+	}
+	return "fake"
+}
+
+// Probe implements lb.Driver.
+func (f *Fake) Probe(context.Context) error { return f.Refuse }
+
+// lucky reports whether the dice let an operation pass.
+func (f *Fake) lucky() bool {
+	return f.Rand == nil || f.FailProbability == 0 || f.Rand.Float64() >= f.FailProbability
+}
+
+func (f *Fake) table() *lb.Table {
+	if f.kernel == nil {
+		f.kernel = lb.NewTable()
+	}
+	return f.kernel
+}
+
+// Setup implements lb.Driver.
+func (f *Fake) Setup(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.lucky() {
+		return fmt.Errorf("setup: %w", ErrInjected)
+	}
+	f.ready = true
+	return nil
+}
+
+// Apply implements lb.Driver.
+func (f *Fake) Apply(_ context.Context, ops []lb.Op) []error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls++
+	errs := make([]error, len(ops))
+	failed := false
+	broken := map[lb.Key]bool{}
+	for i, op := range ops {
+		if !f.lucky() || op.Kind == lb.DelService && broken[op.Key] {
+			errs[i] = fmt.Errorf("%s: %w", op, ErrInjected)
+			failed, broken[op.Key] = true, true
+			continue
+		}
+		f.judge(op)
+		if one := f.table().Apply([]lb.Op{op}, nil); one != nil {
+			errs[i], failed, broken[op.Key] = one[0], true, true
+			continue
+		}
+		f.ops = append(f.ops, op)
+	}
+	if !failed {
+		return nil
+	}
+	return errs
+}
+
+// judge notes operations that break a rule.
+func (f *Fake) judge(op lb.Op) {
+	if !f.ready {
+		f.fault("%s before setup", op)
+	}
+	switch op.Kind {
+	case lb.SetService:
+		if !f.inPool(op.Key.VIP) {
+			f.fault("%s outside of the pools (L2: helpers before services)", op)
+		}
+	case lb.DelService:
+		if s := f.table().Services[op.Key]; s != nil && len(s.Backends) > 0 {
+			f.fault("%s has backends left (L5)", op)
+		}
+	case lb.DelPool:
+		for k := range f.table().Services {
+			if op.Pool.Prefix.Contains(k.VIP) {
+				f.fault("%s while %s is there", op, k)
+			}
+		}
+	}
+}
+
+func (f *Fake) inPool(a netip.Addr) bool {
+	for p := range f.table().Pools {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *Fake) fault(format string, args ...any) {
+	f.faults = append(f.faults, fmt.Sprintf(format, args...))
+}
+
+// Snapshot implements lb.Driver.
+func (f *Fake) Snapshot(context.Context) (*lb.Table, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.lucky() {
+		return nil, fmt.Errorf("snapshot: %w", ErrInjected)
+	}
+	t := f.table().Clone()
+	for k, s := range t.Services {
+		bare := *s
+		bare.Network, bare.Name, bare.Drain = "", "", 0
+		t.Services[k] = &bare
+	}
+	return t, nil
+}
+
+// Check implements lb.Driver.
+func (f *Fake) Check(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.ready {
+		return fmt.Errorf("fake: %w", lb.ErrDrift)
+	}
+	return nil
+}
+
+// Usage implements lb.Driver.
+func (f *Fake) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	usage := map[lb.Key]lb.Usage{}
+	for _, k := range keys {
+		u := lb.Usage{Backends: map[netip.AddrPort]lb.BackendUsage{}}
+		for a, n := range f.active[k] {
+			u.Backends[a] = lb.BackendUsage{Active: n}
+		}
+		usage[k] = u
+	}
+	return usage, nil
+}
+
+// Teardown implements lb.Driver.
+func (f *Fake) Teardown(context.Context) error {
+	f.Wreck()
+	return nil
+}
+
+// Close implements lb.Driver.
+func (f *Fake) Close() error { return nil }
+
+// SetActive says how many connections a backend has.
+func (f *Fake) SetActive(k lb.Key, backend netip.AddrPort, n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.active == nil {
+		f.active = map[lb.Key]map[netip.AddrPort]int{}
+	}
+	if f.active[k] == nil {
+		f.active[k] = map[netip.AddrPort]int{}
+	}
+	f.active[k][backend] = n
+}
+
+// Wreck empties the kernel behind the balancer's back, as another program
+// might ("nft flush ruleset").
+func (f *Fake) Wreck() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.kernel, f.ready = lb.NewTable(), false
+}
+
+// Meddle changes the kernel's table behind the balancer's back.
+func (f *Fake) Meddle(ops ...lb.Op) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.table().Apply(ops, nil)
+}
+
+// Kernel returns a copy of the kernel's table.
+func (f *Fake) Kernel() *lb.Table {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.table().Clone()
+}
+
+// TakeOps returns the operations that succeeded since the last call.
+func (f *Fake) TakeOps() []lb.Op {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ops := f.ops
+	f.ops = nil
+	return ops
+}
+
+// Faults returns the rules that were broken so far, for people.
+func (f *Fake) Faults() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string(nil), f.faults...)
+}
