@@ -334,3 +334,59 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+// Sockets that are already open, such as a sandbox's, are taken over.
+func TestListenOnGivenSockets(t *testing.T) {
+	s, _ := serve(t, standard(t).self, nil)
+	p, l, err := listenBoth(loopback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Listen(Listener{Packet: p, Stream: l, Networks: []string{"net2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, proto := range []string{"udp", "tcp"} {
+		if r := ask(t, b, proto, query("cache.", dns.TypeA)); len(r.Answer) != 1 {
+			t.Error(proto, r)
+		}
+	}
+	p, l, err = listenBoth(loopback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	if _, err := s.Listen(Listener{Packet: p}); err == nil {
+		t.Error("a packet socket without a stream socket")
+	}
+	if _, err := p.WriteTo([]byte{0}, p.LocalAddr()); err == nil {
+		t.Error("Listen did not close the socket that it took")
+	}
+}
+
+// Readers and the table's goroutine at once: every reply is one of the two states.
+func TestChurn(t *testing.T) {
+	w := standard(t)
+	_, b := serve(t, w.self, []string{"net1"})
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				w.self.SetLiveness("b", []state.Liveness{state.Dead, state.Alive}[i%2])
+				w.self.Publish(0)
+			}
+		}
+	}()
+	for i := range 300 {
+		r := ask(t, b, []string{"udp", "tcp"}[i%2], query("tasks.web.", dns.TypeA))
+		if n := len(r.Answer); n != 1 && n != 2 {
+			t.Fatalf("reply %v", r)
+		}
+	}
+	close(stop)
+	<-done
+}
