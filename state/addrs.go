@@ -12,75 +12,102 @@ import (
 // shortID is the length of a short task id, as Docker's.
 const shortID = 12
 
-// addrIndex finds endpoints by address and by id. Its maps hold no pointers,
-// so that the garbage collector does not scan them (S14): values are rows of
-// one slice. Writes come from the table's goroutine, reads from anywhere.
+// addrIndex finds endpoints by address and by id. Its large maps hold no
+// pointers, so that the garbage collector does not scan them (S14): values are
+// rows of one slice. Writes come from the table's goroutine, reads from anywhere.
 type addrIndex struct {
-	mu   sync.RWMutex // guards everything that follows
+	mu   sync.RWMutex // guards everything that follows against readers
 	rows []*Entry
 	free []uint32
-	ip4  map[[4]byte]uint32
+	ip4  map[[4]byte]uint32 // the first endpoint by id that has the address
 	ip6  map[[16]byte]uint32
-	ids  map[uint64]uint32 // hash of the id or of its first 12 characters
-	more map[netip.Addr][]*Entry
-	vips map[netip.Addr]string // VIP → service
+	more map[netip.Addr][]uint32 // the others
+	ids  map[uint64]uint32       // hash of the first 12 characters of the id → one endpoint
+	twin map[uint64][]uint32     // the others
+	vips map[netip.Addr]string   // VIP → service
 }
 
 func (x *addrIndex) init() {
 	x.ip4, x.ip6, x.ids = map[[4]byte]uint32{}, map[[16]byte]uint32{}, map[uint64]uint32{}
-	x.more, x.vips = map[netip.Addr][]*Entry{}, map[netip.Addr]string{}
+	x.more, x.twin, x.vips = map[netip.Addr][]uint32{}, map[uint64][]uint32{}, map[netip.Addr]string{}
 	x.rows = append(x.rows, nil) // row 0: none
 }
 
-func idHash(id string) uint64 { return xxhash.Sum64String(id) }
+func idHash(id string) uint64 { return xxhash.Sum64String(id[:min(len(id), shortID)]) }
 
-func (x *addrIndex) put(e *Entry) {
-	a6 := e.Addr6()
-	x.mu.Lock()
-	defer x.mu.Unlock()
+// batch is how many endpoints are changed before readers get their turn.
+const batch = 64
+
+// put adds endpoints; those that have a row already replace the one that is in it.
+func (x *addrIndex) put(es []*Entry) {
+	for es := range slices.Chunk(es, batch) {
+		x.mu.Lock()
+		for _, e := range es {
+			if e.row == 0 {
+				x.insert(e)
+			}
+			x.rows[e.row] = e
+		}
+		x.mu.Unlock()
+	}
+}
+
+func (x *addrIndex) insert(e *Entry) {
 	if n := len(x.free); n > 0 {
 		e.row, x.free = x.free[n-1], x.free[:n-1]
-		x.rows[e.row] = e
 	} else {
 		e.row = uint32(len(x.rows))
 		x.rows = append(x.rows, e)
 	}
-	for _, h := range idHashes(e.Key()) {
-		if _, taken := x.ids[h]; !taken {
-			x.ids[h] = e.row
-		}
+	if h := idHash(e.Key()); x.ids[h] == 0 {
+		x.ids[h] = e.row
+	} else {
+		x.twin[h] = append(x.twin[h], e.row)
 	}
-	for _, a := range []netip.Addr{e.Addr4(), a6} {
-		if !a.IsValid() {
-			continue
+	for _, a := range e.addrs() {
+		have := x.row(a)
+		switch {
+		case !a.IsValid():
+		case have == 0:
+			x.set(a, e.row)
+		case compareID(e, x.rows[have]) < 0:
+			x.set(a, e.row)
+			x.more[a] = append(x.more[a], have)
+		default:
+			x.more[a] = append(x.more[a], e.row)
 		}
-		if have := x.row(a); have != 0 {
-			x.more[a] = append(x.more[a], e)
-			continue
-		}
-		x.set(a, e.row)
 	}
 }
 
-func idHashes(id string) []uint64 {
-	if len(id) > shortID {
-		return []uint64{idHash(id), idHash(id[:shortID])}
+func (e *Entry) addrs() [2]netip.Addr { return [2]netip.Addr{e.Addr4(), e.Addr6()} }
+
+// remove takes endpoints away; those whose row another has taken over are left.
+func (x *addrIndex) remove(es []*Entry) {
+	for es := range slices.Chunk(es, batch) {
+		x.mu.Lock()
+		for _, e := range es {
+			if e.row > 0 {
+				x.delete(e)
+			}
+		}
+		x.mu.Unlock()
 	}
-	return []uint64{idHash(id)}
 }
 
-func (x *addrIndex) remove(e *Entry) {
-	a6 := e.Addr6()
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, h := range idHashes(e.Key()) {
-		if x.ids[h] == e.row {
-			delete(x.ids, h)
-		}
+func (x *addrIndex) delete(e *Entry) {
+	h := idHash(e.Key())
+	others := without(x.twin, h, e.row)
+	switch {
+	case x.ids[h] != e.row:
+	case len(others) == 0:
+		delete(x.ids, h)
+	default:
+		x.ids[h] = others[0]
+		without(x.twin, h, others[0])
 	}
-	for _, a := range []netip.Addr{e.Addr4(), a6} {
+	for _, a := range e.addrs() {
 		if a.IsValid() {
-			x.removeAddr(a, e)
+			x.leave(a, e.row)
 		}
 	}
 	x.rows[e.row] = nil
@@ -88,22 +115,32 @@ func (x *addrIndex) remove(e *Entry) {
 	e.row = 0
 }
 
-// removeAddr takes e off an address; another claimant takes its place.
-func (x *addrIndex) removeAddr(a netip.Addr, e *Entry) {
-	others := slices.DeleteFunc(x.more[a], func(o *Entry) bool { return o == e })
-	if x.row(a) == e.row {
-		if len(others) > 0 {
-			x.set(a, others[0].row)
-			others = others[1:]
-		} else {
-			x.set(a, 0)
-		}
+// leave takes a row off an address; the next by id takes its place.
+func (x *addrIndex) leave(a netip.Addr, row uint32) {
+	others := without(x.more, a, row)
+	switch {
+	case x.row(a) != row:
+	case len(others) == 0:
+		x.set(a, 0)
+	default:
+		next := slices.MinFunc(others, func(a, b uint32) int { return compareID(x.rows[a], x.rows[b]) })
+		x.set(a, next)
+		without(x.more, a, next)
 	}
-	if len(others) == 0 {
-		delete(x.more, a)
+}
+
+// without drops a row from one of the lists and returns what is left of it.
+func without[K comparable](lists map[K][]uint32, k K, row uint32) []uint32 {
+	list, ok := lists[k]
+	if !ok {
+		return nil
+	}
+	if list = slices.DeleteFunc(list, func(r uint32) bool { return r == row }); len(list) == 0 {
+		delete(lists, k)
 	} else {
-		x.more[a] = others
+		lists[k] = list
 	}
+	return list
 }
 
 func (x *addrIndex) row(a netip.Addr) uint32 {
@@ -128,20 +165,25 @@ func (x *addrIndex) set(a netip.Addr, row uint32) {
 
 // putVIP makes the addresses of n those of its service; old is the view it replaces.
 func (x *addrIndex) putVIP(n, old *Service) {
+	if n.VIP4 == old.VIP4 && n.VIP6 == old.VIP6 && slices.Equal(n.OtherVIPs, old.OtherVIPs) {
+		return
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if old != nil {
-		for _, a := range append([]netip.Addr{old.VIP4, old.VIP6}, old.OtherVIPs...) {
-			if x.vips[a] == n.Name {
-				delete(x.vips, a)
-			}
+	for _, a := range old.vips() {
+		if x.vips[a] == n.Name {
+			delete(x.vips, a)
 		}
 	}
-	for _, a := range append([]netip.Addr{n.VIP4, n.VIP6}, n.OtherVIPs...) {
+	for _, a := range n.vips() {
 		if a.IsValid() {
 			x.vips[a] = n.Name
 		}
 	}
+}
+
+func (s *Service) vips() []netip.Addr {
+	return append([]netip.Addr{s.VIP4, s.VIP6}, s.OtherVIPs...)
 }
 
 func (x *addrIndex) byAddr(a netip.Addr) (*Entry, string) {
@@ -150,14 +192,26 @@ func (x *addrIndex) byAddr(a netip.Addr) (*Entry, string) {
 	return x.rows[x.row(a)], x.vips[a]
 }
 
-func (x *addrIndex) byID(id string) *Entry {
+// byID finds the endpoint with that id, or with that short id; of several the
+// first by id and owner.
+func (x *addrIndex) byID(id string) (found *Entry) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	e := x.rows[x.ids[idHash(id)]]
-	if e == nil || e.Key() != id && (len(id) != shortID || !strings.HasPrefix(e.Key(), id)) {
-		return nil
+	h := idHash(id)
+	better := func(row uint32) {
+		e := x.rows[row]
+		if e == nil || e.Key() != id && (len(id) != shortID || !strings.HasPrefix(e.Key(), id)) {
+			return
+		}
+		if found == nil || compareID(e, found) < 0 { // the id itself sorts before what it is a prefix of
+			found = e
+		}
 	}
-	return e
+	better(x.ids[h])
+	for _, row := range x.twin[h] {
+		better(row)
+	}
+	return found
 }
 
 // ByIP implements View.

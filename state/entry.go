@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"net/netip"
 	"strings"
 )
@@ -30,20 +31,34 @@ type Entry struct {
 	data     string
 	version  uint64
 	stream   *stream
+	svc      *svc    // of a listed endpoint; the table's goroutine only
 	ip4      [4]byte // of endpoints; zero: none
+	row      uint32  // in addrIndex; 0: none; the table's goroutine only
 	keyLen   uint16
 	groupLen uint16
 	weight   uint16
-	has6     bool
+	has      fields
 	class    Class // what the owner states: Serving, Draining or Unready
 	deleted  bool  // a tombstone
 	poison   bool  // carried, but not readable: not shown (G8)
-	gone     bool  // superseded; the table's goroutine only
-	listed   bool  // in the index; these and the next: the table's goroutine only
-	hidden   bool  // in the index, but not shown: the owner is dead
-	merged   bool  // scratch of index.members
-	row      uint32
+
+	// What follows belongs to the table's goroutine.
+	gone   bool  // superseded
+	listed bool  // current and readable: known to the index
+	hidden bool  // listed, but the owner is dead: not to be shown
+	shown  bool  // a member of the published view of its service
+	as     Class // under which class it is shown
 }
+
+// fields says which fields an endpoint has that the index must look at.
+type fields uint8
+
+const (
+	hasIP6 fields = 1 << iota
+	hasPorts
+	hasAliases
+	hasNames // a container name or a host name
+)
 
 // Kind returns the record's kind.
 func (e *Entry) Kind() Kind { return Kind(e.data[0]) }
@@ -76,7 +91,7 @@ func (e *Entry) Addr4() netip.Addr {
 
 // Addr6 returns the endpoint's IPv6 address, or the zero Addr.
 func (e *Entry) Addr6() netip.Addr {
-	if !e.has6 {
+	if e.has&hasIP6 == 0 {
 		return netip.Addr{}
 	}
 	v, _ := findField(e.Body(), tagIP6)
@@ -119,8 +134,10 @@ func newEntry(s *stream, r Record) (*Entry, error) {
 
 // index fills the hot fields of an endpoint.
 func (e *Entry) index() error {
-	ep, err := ParseEndpoint(e.Body())
-	if err != nil {
+	var ports [4]Port // so that the usual endpoint costs no allocation
+	var aliases [4]string
+	ep := Endpoint{Weight: 1, Ports: ports[:0], Aliases: aliases[:0]}
+	if err := ep.parse(e.Body()); err != nil {
 		return err
 	}
 	if err := checkLabel(e.Key()); err != nil {
@@ -132,7 +149,19 @@ func (e *Entry) index() error {
 	if ep.IP4.IsValid() {
 		e.ip4 = ep.IP4.As4()
 	}
-	e.has6, e.weight = ep.IP6.IsValid(), ep.Weight
+	e.weight = ep.Weight
+	if ep.IP6.IsValid() {
+		e.has |= hasIP6
+	}
+	if len(ep.Ports) > 0 {
+		e.has |= hasPorts
+	}
+	if len(ep.Aliases) > 0 {
+		e.has |= hasAliases
+	}
+	if ep.Name != "" || ep.Hostname != "" {
+		e.has |= hasNames
+	}
 	switch {
 	case ep.Draining:
 		e.class = Draining
@@ -140,4 +169,36 @@ func (e *Entry) index() error {
 		e.class = Unready
 	}
 	return nil
+}
+
+// effective is the class of an endpoint under its owner's liveness.
+func (e *Entry) effective() Class {
+	switch e.stream.status {
+	case Alive:
+		return e.class
+	case Suspected:
+		if e.class == Serving {
+			return Suspect
+		}
+		return e.class
+	}
+	return Hidden
+}
+
+// samePlace reports whether two endpoints have the same addresses.
+func (e *Entry) samePlace(o *Entry) bool {
+	return e.ip4 == o.ip4 && (e.has|o.has)&hasIP6 == e.has&o.has&hasIP6 && e.Addr6() == o.Addr6()
+}
+
+// compareID orders endpoints by id, then by owner.
+func compareID(a, b *Entry) int {
+	return cmp.Or(strings.Compare(a.Key(), b.Key()), strings.Compare(string(a.Owner()), string(b.Owner())))
+}
+
+// compareMember orders the members of a service: by class, then by id.
+func compareMember(a, b *Entry) int {
+	if n := cmp.Compare(a.as, b.as); n != 0 {
+		return n
+	}
+	return compareID(a, b)
 }

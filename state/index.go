@@ -1,8 +1,6 @@
 package state
 
 import (
-	"cmp"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -28,26 +26,32 @@ type index struct {
 	clock   Clock
 	dirty   []*svc
 	vips    *vipTable
-	globals func(*Entry) // told about records of the global scope, or nil
+	globals func(*Entry) // of the global scope: told about its records; nil elsewhere
 	claims  bool         // a claim, a setting or the definition changed since takeClaims
+
+	// Scratch of publish.
+	nameOps []nameOp
+	removed []*Entry
+	changed []string
 }
 
-// svc is the writer's side of one service.
+// svc is the writer's side of one service. What it has added and taken away
+// since the last publication is told to readers by the next, and only then:
+// members, names and addresses change together (S4).
 type svc struct {
 	name     string
-	added    []*Entry // to merge into the published members
-	hidden   int      // endpoints whose owner is dead
+	view     *Service // published; nil: none
+	added    []*Entry // to be shown
+	taken    []*Entry // shown, and not to be any more
 	settings []*Entry // KindSettings of every carrier
-	claims   int      // KindVIP records
-	aliases  map[string]int
-	dirty    bool
+	ports    []tally[Port]
+	aliases  []tally[string]
+	hidden   int           // endpoints whose owner is dead
+	claims   int           // KindVIP records
 	last     time.Duration // of the last publication
-}
-
-// nameSet is what one alias, host name or container name stands for.
-type nameSet struct {
-	services  []string // by alias, sorted
-	endpoints []*Entry // by host or container name, sorted by id
+	dirty    bool
+	resort   bool // an owner's liveness changed: the order of members may differ
+	urgent   bool // an address changed: do not hold back (V5)
 }
 
 func newIndex(network string, clock Clock) *index {
@@ -116,6 +120,7 @@ func (ix *index) setDef(d NetworkDef) {
 	ix.vips.def = d
 	ix.claims = true
 	for _, s := range ix.svcs {
+		s.urgent = true
 		ix.mark(s)
 	}
 	ix.notify("")
@@ -124,7 +129,8 @@ func (ix *index) setDef(d NetworkDef) {
 func (ix *index) svc(name string) *svc {
 	s := ix.svcs[name]
 	if s == nil {
-		s = &svc{name: name, aliases: map[string]int{}}
+		s = &svc{name: strings.Clone(name)}
+		name = s.name
 		ix.svcs[name] = s
 	}
 	return s
@@ -137,29 +143,54 @@ func (ix *index) mark(s *svc) {
 	}
 }
 
-func (ix *index) markName(name string) { ix.mark(ix.svc(name)) }
+// markVIP marks a service whose addresses may differ now. They are published at
+// once, so that no address is seen at two services (V5).
+func (ix *index) markVIP(name string) {
+	s := ix.svc(name)
+	s.urgent = true
+	ix.mark(s)
+}
 
 // change replaces old by cur in the views; either may be nil, not both.
 func (ix *index) change(old, cur *Entry) {
-	if old != nil && old.listed {
+	if old != nil && !old.listed {
+		old = nil
+	}
+	if cur != nil && cur.poison {
+		cur = nil
+	}
+	if old != nil && cur != nil && old.row > 0 && old.Group() == cur.Group() && old.samePlace(cur) && cur.effective() != Hidden {
+		cur.row, old.row = old.row, 0 // takes the place over when it is published
+	}
+	if old != nil {
 		ix.unlist(old)
 	}
-	if cur != nil && !cur.poison {
+	if cur != nil {
 		ix.list(cur)
 	}
 }
 
 func (ix *index) list(e *Entry) {
 	e.listed = true
+	if ix.globals != nil {
+		ix.globals(e)
+		return
+	}
 	switch e.Kind() {
 	case KindEndpoint:
-		ix.listEndpoint(e)
+		e.svc = ix.svc(e.Group())
+		ix.mark(e.svc)
+		if e.hidden = e.effective() == Hidden; e.hidden {
+			e.svc.hidden++
+		} else {
+			e.svc.added = append(e.svc.added, e)
+		}
 	case KindVIP:
 		c, _ := ParseVIPClaim(e.Key(), e.Body())
 		ix.svc(c.Service).claims++
 		ix.claims = true
 		ix.clock.Witness(c.Birth)
-		ix.vips.add(c, ix.markName)
+		ix.vips.add(c, ix.markVIP)
 	case KindSettings:
 		s := ix.svc(e.Key())
 		s.settings = append(s.settings, e)
@@ -167,238 +198,66 @@ func (ix *index) list(e *Entry) {
 		ix.clock.Witness(c.Lamport)
 		ix.claims = true
 		ix.mark(s)
-	default:
-		if ix.globals != nil {
-			ix.globals(e)
-		}
 	}
 }
 
 func (ix *index) unlist(e *Entry) {
 	e.listed = false
+	if ix.globals != nil {
+		ix.globals(e)
+		return
+	}
 	switch e.Kind() {
 	case KindEndpoint:
-		ix.unlistEndpoint(e)
+		ix.mark(e.svc)
+		if e.hidden {
+			e.svc.hidden--
+		} else {
+			ix.take(e)
+		}
 	case KindVIP:
 		c, _ := ParseVIPClaim(e.Key(), e.Body())
 		ix.svc(c.Service).claims--
 		ix.claims = true
-		ix.vips.remove(c, ix.markName)
+		ix.vips.remove(c, ix.markVIP)
 	case KindSettings:
 		s := ix.svc(e.Key())
 		s.settings = slices.DeleteFunc(s.settings, func(o *Entry) bool { return o == e })
 		ix.claims = true
 		ix.mark(s)
-	default:
-		if ix.globals != nil {
-			ix.globals(e)
-		}
 	}
 }
 
-func (ix *index) listEndpoint(e *Entry) {
-	s := ix.svc(e.Group())
-	if e.effective() == Hidden {
-		s.hidden++
-		e.hidden = true
-		ix.mark(s)
-		return
+// take notes that e is not to be shown any more.
+func (ix *index) take(e *Entry) {
+	switch {
+	case e.shown:
+		e.svc.taken = append(e.svc.taken, e)
+	case e.row > 0: // back to the one that e was to replace
+		ix.addrs.rows[e.row].row, e.row = e.row, 0
 	}
-	e.hidden = false
-	s.added = append(s.added, e)
-	ix.mark(s)
-	ix.addrs.put(e)
-	ix.nameEndpoint(s, e, true)
 }
 
-func (ix *index) unlistEndpoint(e *Entry) {
-	s := ix.svc(e.Group())
-	ix.mark(s)
-	if e.hidden {
-		s.hidden--
-		return
-	}
-	ix.addrs.remove(e)
-	ix.nameEndpoint(s, e, false)
-}
-
-// reclass re-lists an endpoint whose owner's liveness changed (S9).
+// reclass looks again at an endpoint whose owner's liveness changed (S9).
 func (ix *index) reclass(e *Entry) {
-	if e.listed && e.Kind() == KindEndpoint {
-		if e.hidden == (e.effective() == Hidden) {
-			ix.mark(ix.svc(e.Group()))
-			return
-		}
-		ix.unlist(e)
-		ix.list(e)
-	}
-}
-
-// effective is the class of an endpoint under its owner's liveness.
-func (e *Entry) effective() Class {
-	switch e.stream.status {
-	case Alive:
-		return e.class
-	case Suspected:
-		if e.class == Serving {
-			return Suspect
-		}
-		return e.class
-	}
-	return Hidden
-}
-
-// nameEndpoint adds or removes the names under which an endpoint is found.
-func (ix *index) nameEndpoint(s *svc, e *Entry, add bool) {
-	if !e.named() {
+	if !e.listed || e.svc == nil {
 		return
 	}
-	ep := e.Endpoint()
-	for _, a := range ep.Aliases {
-		was := s.aliases[a]
-		if add {
-			s.aliases[a]++
-		} else if s.aliases[a]--; s.aliases[a] <= 0 {
-			delete(s.aliases, a)
-		}
-		if now := s.aliases[a]; (was > 0) != (now > 0) {
-			ix.nameService(a, s.name, now > 0)
-		}
-	}
-	for i, n := range []string{ep.Name, ep.Hostname} {
-		if n != "" && (i == 0 || n != ep.Name) {
-			ix.nameTask(n, e, add)
+	s := e.svc
+	s.resort = true
+	ix.mark(s)
+	hide := e.effective() == Hidden
+	switch {
+	case hide && !e.hidden:
+		s.hidden++
+		ix.take(e)
+	case !hide && e.hidden:
+		s.hidden--
+		if !e.shown {
+			s.added = append(s.added, e)
 		}
 	}
-}
-
-func (ix *index) nameService(alias, service string, add bool) {
-	ix.names.Compute(alias, func(old *nameSet, _ bool) (*nameSet, xsync.ComputeOp) {
-		n := old.clone()
-		n.services = slices.DeleteFunc(n.services, func(s string) bool { return s == service })
-		if add {
-			n.services = append(n.services, service)
-			slices.Sort(n.services)
-		}
-		return n, n.op()
-	})
-}
-
-func (ix *index) nameTask(name string, e *Entry, add bool) {
-	ix.names.Compute(name, func(old *nameSet, _ bool) (*nameSet, xsync.ComputeOp) {
-		n := old.clone()
-		n.endpoints = slices.DeleteFunc(n.endpoints, func(o *Entry) bool { return o == e })
-		if add {
-			n.endpoints = append(n.endpoints, e)
-			slices.SortFunc(n.endpoints, func(a, b *Entry) int { return strings.Compare(a.Key(), b.Key()) })
-		}
-		return n, n.op()
-	})
-}
-
-func (n *nameSet) clone() *nameSet {
-	if n == nil {
-		return &nameSet{}
-	}
-	return &nameSet{services: slices.Clone(n.services), endpoints: slices.Clone(n.endpoints)}
-}
-
-func (n *nameSet) op() xsync.ComputeOp {
-	if len(n.services)+len(n.endpoints) == 0 {
-		return xsync.DeleteOp
-	}
-	return xsync.UpdateOp
-}
-
-// bigService is from how many members on a service is published at a bounded
-// rate, and bigPeriod that rate's period (S14): each publication copies the
-// member list.
-const (
-	bigService = 1000
-	bigPeriod  = 100 * time.Millisecond
-)
-
-// publish makes the marked services visible and returns how long until the
-// ones that were held back are due; 0 if there are none.
-func (ix *index) publish(now time.Duration) (again time.Duration) {
-	todo := ix.dirty
-	ix.dirty = nil
-	for _, s := range todo {
-		if wait := s.last + bigPeriod - now; s.last > 0 && wait > 0 && ix.size(s) >= bigService {
-			ix.dirty = append(ix.dirty, s)
-			if again == 0 || wait < again {
-				again = wait
-			}
-			continue
-		}
-		s.dirty, s.last = false, max(now, 1)
-		ix.build(s)
-	}
-	return again
-}
-
-func (ix *index) size(s *svc) int {
-	if old := ix.Service(s.name); old != nil {
-		return len(old.Members) + len(s.added)
-	}
-	return 0
-}
-
-// build replaces the published view of one service.
-func (ix *index) build(s *svc) {
-	old := ix.Service(s.name)
-	members := ix.members(s, old)
-	if len(members) == 0 && s.hidden == 0 && s.claims == 0 && len(s.settings) == 0 {
-		delete(ix.svcs, s.name)
-		if old != nil {
-			ix.addrs.putVIP(&Service{Name: s.name}, old)
-			ix.services.Delete(s.name)
-			ix.notify(s.name)
-		}
-		return
-	}
-	n := &Service{Network: ix.network, Name: s.name, Members: members}
-	for _, e := range members {
-		n.Count[e.effective()]++
-	}
-	n.Settings = s.effective().Settings
-	ix.address(n)
-	n.Ports = ports(members)
-	for a := range s.aliases {
-		n.Aliases = append(n.Aliases, a)
-	}
-	slices.Sort(n.Aliases)
-	ix.services.Store(s.name, n)
-	ix.notify(s.name)
-}
-
-// members merges what was published with what was added, dropping what is gone.
-func (ix *index) members(s *svc, old *Service) []*Entry {
-	n := len(s.added)
-	if old != nil {
-		n += len(old.Members)
-	}
-	ms := make([]*Entry, 0, n)
-	keep := func(es []*Entry) {
-		for _, e := range es {
-			if e.listed && !e.hidden && !e.merged {
-				e.merged = true
-				ms = append(ms, e)
-			}
-		}
-	}
-	if old != nil {
-		keep(old.Members)
-	}
-	keep(s.added)
-	s.added = nil
-	for _, e := range ms {
-		e.merged = false
-	}
-	slices.SortFunc(ms, func(a, b *Entry) int {
-		return cmp.Or(cmp.Compare(a.effective(), b.effective()), strings.Compare(a.Key(), b.Key()), strings.Compare(string(a.Owner()), string(b.Owner())))
-	})
-	return slices.Clip(ms)
+	e.hidden = hide
 }
 
 // effective returns the settings with the highest Lamport time, then the
@@ -407,77 +266,13 @@ func (s *svc) effective() SettingsClaim {
 	var best *Entry
 	var bestClaim SettingsClaim
 	for _, e := range s.settings {
+		if best != nil && e.Body() == best.Body() {
+			continue // the usual case: all carry the same
+		}
 		c, _ := ParseSettings(e.Body())
 		if best == nil || c.Lamport > bestClaim.Lamport || c.Lamport == bestClaim.Lamport && e.Body() > best.Body() {
 			best, bestClaim = e, c
 		}
 	}
 	return bestClaim
-}
-
-// address fills the VIPs of a service from the claims (V3, V5, V7).
-func (ix *index) address(n *Service) {
-	defer func() { ix.addrs.putVIP(n, ix.Service(n.Name)) }()
-	if n.Mode != ModeVIP {
-		return
-	}
-	a := ix.vips.assign(n.Name)
-	n.VIP4, n.VIP6 = a.Canonical.VIP4, a.Canonical.VIP6
-	for _, c := range a.Others {
-		for _, addr := range []netip.Addr{c.VIP4, c.VIP6} {
-			if addr.IsValid() && addr != n.VIP4 && addr != n.VIP6 {
-				n.OtherVIPs = append(n.OtherVIPs, addr)
-			}
-		}
-	}
-	switch {
-	case !n.VIP4.IsValid() && !n.VIP6.IsValid() && len(a.Losing) > 0:
-		n.Conflict = "its address belongs to an older or pinned service; a new one is being claimed"
-	case !n.VIP4.IsValid() && ix.vips.def.Subnet4.IsValid():
-		n.Conflict = "no IPv4 VIP: not claimed yet, or the pool " + ix.vips.def.Subnet4.String() + " is exhausted; answered like dnsrr"
-	}
-}
-
-func ports(members []*Entry) []Port {
-	var ps []Port
-	var last string
-	for _, e := range members {
-		v, ok := findField(e.Body(), tagPort)
-		if !ok || v == last && onlyOnePort(e.Body()) {
-			continue
-		}
-		last = v
-		ep := e.Endpoint()
-		for _, p := range ep.Ports {
-			if !slices.Contains(ps, p) {
-				ps = append(ps, p)
-			}
-		}
-	}
-	slices.SortFunc(ps, func(a, b Port) int {
-		return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Number, b.Number), strings.Compare(a.Name, b.Name))
-	})
-	return ps
-}
-
-// onlyOnePort spares the decoding of members that declare the same one port.
-func onlyOnePort(body string) bool {
-	n := 0
-	_ = eachField(body, func(tag byte, _ string) error {
-		if tag == tagPort {
-			n++
-		}
-		return nil
-	})
-	return n == 1
-}
-
-// named reports whether the endpoint has names beyond its id.
-func (e *Entry) named() bool {
-	named := false
-	_ = eachField(e.Body(), func(tag byte, _ string) error {
-		named = named || tag == tagAlias || tag == tagName || tag == tagHostname
-		return nil
-	})
-	return named
 }

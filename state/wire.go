@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
-	"strings"
 )
 
 // Record bodies are a list of fields: tag (one byte), length (uvarint), bytes.
@@ -121,6 +120,13 @@ func fieldAddr(v string) (netip.Addr, error) {
 	return netip.Addr{}, errBody
 }
 
+func fieldPort(v string) (Port, error) {
+	if len(v) < 3 || len(v) > 3 && checkLabel(v[3:]) != nil {
+		return Port{}, errBody
+	}
+	return Port{Number: uint16(v[0])<<8 | uint16(v[1]), Proto: Proto(v[2]), Name: v[3:]}, nil
+}
+
 func fieldPrefix(v string) (netip.Prefix, error) {
 	if len(v) != 5 && len(v) != 17 {
 		return netip.Prefix{}, errBody
@@ -179,14 +185,21 @@ func AppendEndpoint(b []byte, e *Endpoint) []byte {
 // is validated except for key and group, which the caller supplies.
 func ParseEndpoint(body string) (Endpoint, error) {
 	e := Endpoint{Weight: 1}
-	err := eachField(body, func(tag byte, v string) error { return e.setField(tag, v) })
-	if err != nil {
+	if err := e.parse(body); err != nil {
 		return Endpoint{}, err
 	}
-	if len(e.Ports) > MaxPorts || len(e.Aliases) > MaxAliases {
-		return Endpoint{}, errBody
+	return e, nil
+}
+
+// parse fills e from a body; what e has of ports and aliases is kept.
+func (e *Endpoint) parse(body string) error {
+	if err := eachField(body, e.setField); err != nil {
+		return err
 	}
-	return e, e.validateAddrs()
+	if len(e.Ports) > MaxPorts || len(e.Aliases) > MaxAliases {
+		return errBody
+	}
+	return e.validateAddrs()
 }
 
 func (e *Endpoint) setField(tag byte, v string) (err error) {
@@ -203,12 +216,9 @@ func (e *Endpoint) setField(tag byte, v string) (err error) {
 		}
 		e.IP6, err = fieldAddr(v)
 	case tagPort:
-		if len(v) < 3 {
-			return errBody
-		}
-		p := Port{Number: uint16(v[0])<<8 | uint16(v[1]), Proto: Proto(v[2]), Name: v[3:]}
-		if p.Name != "" && checkLabel(p.Name) != nil {
-			return errBody
+		p, err := fieldPort(v)
+		if err != nil {
+			return err
 		}
 		e.Ports = append(e.Ports, p)
 	case tagName, tagHostname, tagAlias:
@@ -221,7 +231,7 @@ func (e *Endpoint) setField(tag byte, v string) (err error) {
 		case tagHostname:
 			e.Hostname = v
 		default:
-			e.Aliases = append(e.Aliases, strings.Clone(v))
+			e.Aliases = append(e.Aliases, v)
 		}
 	case tagWeight, tagSlot, tagHealth, tagDraining:
 		if n, err = fieldUint(v); err != nil {
