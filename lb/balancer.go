@@ -293,12 +293,17 @@ func (b *Balancer) verify(ctx context.Context, now time.Time) {
 	b.start(ctx, now)
 }
 
+// auditShare bounds the time spent in audits to one part in so many: reading
+// back a large table is slow, and changes wait meanwhile.
+const auditShare = 1000
+
 // audit compares the shadow with the kernel.
 func (b *Balancer) audit(ctx context.Context, now time.Time) {
-	b.clock.by(alarmAudit, now.Add(b.cfg.Audit))
 	b.count.Audits++
-	before := b.shadow
-	if !b.adopt(ctx, now) {
+	before, start := b.shadow, time.Now()
+	adopted := b.adopt(ctx, now)
+	b.clock.by(alarmAudit, now.Add(max(b.cfg.Audit, auditShare*time.Since(start))))
+	if !adopted {
 		return
 	}
 	if drift := Diff(b.shadow, before, Policy{}); len(drift) > 0 {

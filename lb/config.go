@@ -26,7 +26,7 @@ type Config struct {
 
 	Coalesce  time.Duration // how long changes gather before they are applied; default 5 ms
 	Verify    time.Duration // between cheap checks that our tables are there; default 30 s
-	Audit     time.Duration // between full comparisons with the kernel; default 10 min
+	Audit     time.Duration // between full comparisons with the kernel; default 10 min, more if they take long
 	DrainPoll time.Duration // between looks at draining backends; default 1 s
 	RetryMin  time.Duration // before a failed operation is tried again, doubled each time; default 100 ms
 	RetryMax  time.Duration // default 30 s

@@ -152,17 +152,12 @@ const elementsPerMessage = 500
 func (tx *transaction) run() error {
 	c := tx.d.help.sock.nft
 	for cl, n := range tx.uses {
-		if tx.d.classes[cl] == 0 && n > 0 {
+		if _, there := tx.d.classes[cl]; !there && n > 0 {
 			tx.d.layout.addClass(c, cl)
 		}
 	}
 	if err := errors.Join(eachChunk(tx.del, c.SetDeleteElements), eachChunk(tx.add, c.SetAddElements)); err != nil {
 		return fmt.Errorf("encode elements: %w", err)
-	}
-	for cl, n := range tx.uses {
-		if have := tx.d.classes[cl]; have > 0 && have+n == 0 {
-			c.DelChain(&nftables.Chain{Table: tx.d.layout.table, Name: cl.name()})
-		}
 	}
 	err := c.Flush()
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
@@ -194,9 +189,7 @@ func (tx *transaction) keep() {
 		tx.d.entries[k] = e
 	}
 	for cl, n := range tx.uses {
-		if tx.d.classes[cl] += n; tx.d.classes[cl] <= 0 {
-			delete(tx.d.classes, cl)
-		}
+		tx.d.classes[cl] += n // even 0: the chain stays until the next Snapshot
 	}
 	tx.d.doomed.join(&tx.doomed)
 }
