@@ -192,24 +192,24 @@ func (x *addrIndex) byAddr(a netip.Addr) (*Entry, string) {
 	return x.rows[x.row(a)], x.vips[a]
 }
 
-// byID finds the endpoint with that id, or with that short id; of several the
-// first by id and owner.
-func (x *addrIndex) byID(id string) (found *Entry) {
+// byID finds the endpoint with that id, or with that short id, that matches; of
+// several the first by id and owner.
+func (x *addrIndex) byID(id string, match func(*Entry) bool) (found *Entry) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	h := idHash(id)
-	better := func(row uint32) {
+	look := func(row uint32) {
 		e := x.rows[row]
-		if e == nil || e.Key() != id && (len(id) != shortID || !strings.HasPrefix(e.Key(), id)) {
+		if e == nil || e.Key() != id && (len(id) != shortID || !strings.HasPrefix(e.Key(), id)) || !match(e) {
 			return
 		}
-		if found == nil || compareID(e, found) < 0 { // the id itself sorts before what it is a prefix of
+		if found == nil || compareID(e, found) < 0 { // an id sorts before those it is a prefix of
 			found = e
 		}
 	}
-	better(x.ids[h])
+	look(x.ids[h])
 	for _, row := range x.twin[h] {
-		better(row)
+		look(row)
 	}
 	return found
 }
@@ -266,16 +266,15 @@ func (ix *index) alias(services []string) Match {
 
 // task finds an endpoint by "<service>.<slot>.<id>", "<service>.<id>", id or short id.
 func (ix *index) task(name string) *Entry {
-	head, id := "", name
-	if i := strings.LastIndexByte(name, '.'); i >= 0 {
-		head, id = name[:i], name[i+1:]
+	dot := strings.LastIndexByte(name, '.')
+	if dot < 0 {
+		return ix.addrs.byID(name, func(*Entry) bool { return true })
 	}
-	e := ix.addrs.byID(id)
-	if e == nil || head == "" {
-		return e
-	}
-	if ep := e.Endpoint(); name == ep.TaskName() || head+"."+ep.ID == ep.TaskName() {
-		return e
-	}
-	return nil
+	return ix.addrs.byID(name[dot+1:], func(e *Entry) bool {
+		if !strings.HasPrefix(name, e.Group()) {
+			return false
+		}
+		ep := e.Endpoint()
+		return name[:dot+1]+ep.ID == ep.TaskName()
+	})
 }
