@@ -41,9 +41,11 @@ func planAddr(s *state.Service, id ServiceID, vip netip.Addr, drain time.Duratio
 	return all
 }
 
+// schedulerOr returns the scheduler's name. The default is wrr: with equal
+// weights it is round robin, and IPVS' rr does not look at weights.
 func schedulerOr(name string) string {
 	if name == "" {
-		return "rr"
+		return "wrr"
 	}
 	return name
 }

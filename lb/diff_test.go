@@ -123,7 +123,7 @@ func ops(list []lb.Op) string { return fmt.Sprint(list) }
 func web(proto state.Proto, weights ...int) *lb.Table {
 	t := lb.NewTable()
 	t.Pools[pool4] = lb.Pool{Prefix: pool4}
-	s := &lb.Service{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.1"), Port: 80, Proto: proto}, Scheduler: "rr"}
+	s := &lb.Service{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.1"), Port: 80, Proto: proto}, Scheduler: "wrr"}
 	for i, w := range weights {
 		if w >= 0 {
 			s.Backends = append(s.Backends, lb.Backend{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80), Weight: uint32(w)})

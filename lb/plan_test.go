@@ -56,10 +56,10 @@ func TestPlan(t *testing.T) {
 		{"L2: pools without services", func(w *world) []state.Change { return nil }, strings.TrimSpace(pools)},
 		{"L3: declared ports", func(w *world) []state.Change {
 			return append(w.tasks("web", 2, "80/tcp", "53/udp"), vip("web", "10.96.0.1"))
-		}, pools + "10.96.0.1:53/udp web.net rr 10.0.0.1:53*1 10.0.0.2:53*1\n10.96.0.1:80/tcp web.net rr 10.0.0.1:80*1 10.0.0.2:80*1"},
+		}, pools + "10.96.0.1:53/udp web.net wrr 10.0.0.1:53*1 10.0.0.2:53*1\n10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*1 10.0.0.2:80*1"},
 		{"L3: no ports, all ports", func(w *world) []state.Change {
 			return append(w.tasks("web", 1), vip("web", "10.96.0.1"))
-		}, pools + "10.96.0.1/all web.net rr 10.0.0.1:0*1"},
+		}, pools + "10.96.0.1/all web.net wrr 10.0.0.1:0*1"},
 		{"L6: scheduler, affinity, weights", func(w *world) []state.Change {
 			return []state.Change{w.task("a", "web", "10.0.0.1", 5, "80/tcp"), w.task("b", "web", "10.0.0.2", 1, "80/tcp"), vip("web", "10.96.0.1"),
 				settings("web", state.Settings{Scheduler: "wlc", Affinity: time.Minute})}
@@ -72,14 +72,14 @@ func TestPlan(t *testing.T) {
 				w.change(state.Endpoint{ID: "d", Service: "web", IP4: netip.MustParseAddr("10.0.0.1"), Draining: true}, "80/tcp", "53/udp"),
 				w.change(state.Endpoint{ID: "u", Service: "web", IP4: netip.MustParseAddr("10.0.0.2"), Health: state.HealthFailing}, "80/tcp", "53/udp"),
 				vip("web", "10.96.0.1")}
-		}, pools + "10.96.0.1:53/udp web.net rr\n10.96.0.1:80/tcp web.net rr 10.0.0.1:80*0"},
+		}, pools + "10.96.0.1:53/udp web.net wrr\n10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*0"},
 		{"families do not mix", func(w *world) []state.Change {
 			return []state.Change{w.task("a", "web", "10.0.0.1", 1, "80/tcp"),
 				w.change(state.Endpoint{ID: "b", Service: "web", IP6: six}, "80/tcp"), vip("web", "fd96::5")}
-		}, pools + "[fd96::5]:80/tcp web.net rr [fd01::1]:80*1"},
+		}, pools + "[fd96::5]:80/tcp web.net wrr [fd01::1]:80*1"},
 		{"tasks that share an address share a backend", func(w *world) []state.Change {
 			return []state.Change{w.task("a", "web", "10.0.0.1", 2, "80/tcp"), w.task("b", "web", "10.0.0.1", 3, "80/tcp"), vip("web", "10.96.0.1")}
-		}, pools + "10.96.0.1:80/tcp web.net rr 10.0.0.1:80*5"},
+		}, pools + "10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*5"},
 	} {
 		w := newWorld(t, "net")
 		w.commit("net", c.say(w)...)

@@ -35,6 +35,7 @@ type Helpers struct {
 	pool  [2]*nftables.Set   // interval sets of prefixes
 	mark  [2]*nftables.Set   // VIP to mark; nil without marks
 	pools map[netip.Prefix]lb.Pool
+	marks map[netip.Addr]uint32
 }
 
 // NewHelpers opens the sockets. With marks, new packets to an address in the
@@ -47,7 +48,7 @@ func NewHelpers(cfg Config, marks bool) (*Helpers, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Helpers{cfg: cfg, sock: sock, pools: map[netip.Prefix]lb.Pool{}}
+	h := &Helpers{cfg: cfg, sock: sock, pools: map[netip.Prefix]lb.Pool{}, marks: map[netip.Addr]uint32{}}
 	for i := range families {
 		f := &families[i]
 		h.table[i] = &nftables.Table{Name: helperTable, Family: nftables.TableFamily(f.nfproto)}
@@ -86,23 +87,10 @@ func (h *Helpers) Setup() error {
 	if len(changed) > 0 {
 		h.cfg.Log.Info("sysctls set", slog.Any("keys", changed))
 	}
-	c := h.sock.nft
-	for i := range families {
-		c.AddTable(h.table[i])
-		for _, set := range []*nftables.Set{h.pool[i], h.mark[i]} {
-			if set == nil {
-				continue
-			}
-			if err := c.AddSet(set, nil); err != nil {
-				return fmt.Errorf("set %s: %w", set.Name, err)
-			}
-		}
-		h.addRules(c, i)
-		if h.mark[i] != nil {
-			h.addMarkRules(c, i)
-		}
+	if err := h.addTables(); err != nil {
+		return err
 	}
-	if err := c.Flush(); err != nil {
+	if err := h.sock.nft.Flush(); err != nil {
 		return explain("make table "+helperTable, err)
 	}
 	for i := range families {
@@ -119,6 +107,53 @@ func remakeChain(c *nftables.Conn, chain *nftables.Chain) *nftables.Chain {
 	c.AddChain(chain)
 	c.FlushChain(chain)
 	return chain
+}
+
+// addTables queues tables, sets and rules but for the masquerade.
+func (h *Helpers) addTables() error {
+	c := h.sock.nft
+	for i := range families {
+		c.AddTable(h.table[i])
+		for _, set := range []*nftables.Set{h.pool[i], h.mark[i]} {
+			if set == nil {
+				continue
+			}
+			if err := c.AddSet(set, nil); err != nil {
+				return fmt.Errorf("set %s: %w", set.Name, err)
+			}
+		}
+		h.addRules(c, i)
+		if h.mark[i] != nil {
+			h.addMarkRules(c, i)
+		}
+	}
+	return nil
+}
+
+// ProbeHelpers reports whether the kernel has what helpers need, without
+// leaving anything behind. The error is as of lb.Driver.Probe.
+func ProbeHelpers(cfg Config) error {
+	h, err := NewHelpers(cfg, true)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	for i := range h.table {
+		h.table[i].Name = "meshd_probe"
+	}
+	if err := h.addTables(); err != nil {
+		return err
+	}
+	for i := range families {
+		h.sock.nft.AddRule(&nftables.Rule{Table: h.table[i], Chain: h.masq(i), Exprs: []expr.Any{&expr.Masq{}}})
+		h.sock.nft.DelTable(h.table[i])
+	}
+	err = h.sock.nft.Flush()
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("%w: kernel has no nf_tables nat with masquerade and reject (%w); load nft_chain_nat, nft_masq, nft_reject_ipv4, nft_reject_ipv6",
+			lb.ErrUnsupported, err)
+	}
+	return explain("probe nftables", err)
 }
 
 // addRules makes the guard of one family, and the chain for the masquerade.
@@ -176,6 +211,9 @@ func (h *Helpers) adopt() error {
 		return err
 	}
 	h.pools = routes
+	if err := h.ReadMarks(); err != nil {
+		return err
+	}
 	return h.writePools(h.pools)
 }
 

@@ -272,7 +272,7 @@ func table(services ...*lb.Service) *lb.Table {
 
 // service makes a service; a backend is "address:port" or "address:port*weight".
 func service(vip netip.Addr, port uint16, proto state.Proto, backends ...string) *lb.Service {
-	s := &lb.Service{Key: lb.Key{VIP: vip, Port: port, Proto: proto}, Scheduler: "rr"}
+	s := &lb.Service{Key: lb.Key{VIP: vip, Port: port, Proto: proto}, Scheduler: "wrr"}
 	t := lb.NewTable()
 	ops := []lb.Op{{Kind: lb.SetService, Key: s.Key, Service: s}}
 	for _, b := range backends {

@@ -18,7 +18,7 @@ import (
 // the maps: it is for the start, for audits and after drift.
 //
 // The maps do not tell every setting: a service that is not as this driver
-// wrote it comes back with scheduler "rr" or "mh", without affinity, and with
+// wrote it comes back with scheduler "wrr" or "mh", without affinity, and with
 // the weights that its slots amount to.
 func (d *Driver) Snapshot(context.Context) (*lb.Table, error) {
 	if d.help == nil {
@@ -85,7 +85,7 @@ func (r *reader) each(set *nftables.Set, family int, all bool,
 func (r *reader) entry(k lb.Key) *entry {
 	e := r.entries[k]
 	if e == nil {
-		e = &entry{svc: &lb.Service{Key: k, Scheduler: "rr"}}
+		e = &entry{svc: &lb.Service{Key: k, Scheduler: "wrr"}}
 		r.entries[k] = e
 	}
 	return e
