@@ -172,6 +172,8 @@ type network struct {
 	joined  time.Duration
 	marks   []mark // own versions by time, for S6
 	greeted bool   // asked a peer for its table
+
+	equal, differed time.Duration // when it last compared equal and unequal with a peer's
 }
 
 type hotHead struct {

@@ -526,3 +526,33 @@ func (h *Host) LocalState(bool) []byte { return nil }
 func (h *Host) MergeRemoteState([]byte, bool) {}
 
 var _ net.Conn = (*stream)(nil)
+
+// Prepare runs f on the core before Run, from the caller's goroutine: to state
+// what the node stated in its former life before any peer is heard.
+func (h *Host) Prepare(f func(c *Core, now time.Duration)) { f(h.core, h.now()) }
+
+// Keyring returns the gossip keyring, nil without encryption. It is safe for
+// concurrent use.
+func (h *Host) Keyring() *memberlist.Keyring { return h.keyring }
+
+// HostStats are counters and gauges of a host.
+type HostStats struct {
+	In, Out                                           uint64 // bytes, memberlist's own included
+	Inbox, Bulk                                       int    // waiting
+	InboxDropped, BulkDropped, BulkFailed, SendFailed uint64
+	Joins, JoinsFailed                                uint64
+	Rejected                                          uint64 // streams cut for a frame that would crash memberlist
+	Health                                            int    // memberlist's own score, 0 is best
+}
+
+// Stats returns the counters of the moment. Safe for concurrent use.
+func (h *Host) Stats() HostStats {
+	h.joiner.mu.Lock()
+	joins, failed := h.joiner.joins, h.joiner.failed
+	h.joiner.mu.Unlock()
+	return HostStats{
+		In: h.tr.in.Load(), Out: h.tr.out.Load(), Inbox: len(h.inbox), Bulk: len(h.bulk),
+		InboxDropped: h.dropped.Load(), BulkDropped: h.bulkDropped.Load(), BulkFailed: h.bulkFailed.Load(), SendFailed: h.sendFailed.Load(),
+		Joins: joins, JoinsFailed: failed, Rejected: h.tr.rejected.Load(), Health: h.ml.GetHealthScore(),
+	}
+}

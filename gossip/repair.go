@@ -74,9 +74,11 @@ func (c *Core) onProbe(from state.NodeID, typ byte, p []byte) error {
 		}
 		if n.table.Hash() == t.hash {
 			n.table.SetSynced()
+			n.equal = c.now
 			equal.tables = append(equal.tables, t)
 			continue
 		}
+		n.differed = c.now
 		if typ == frameProbe {
 			c.Stats.Mismatches++
 			c.summarize(from, n)
@@ -88,6 +90,16 @@ func (c *Core) onProbe(from state.NodeID, typ byte, p []byte) error {
 		c.send(from, e)
 	}
 	return nil
+}
+
+// Divergence returns how long ago a table last compared equal with a peer's,
+// if the latest comparison found a difference; else 0.
+func (c *Core) Divergence(name string) time.Duration {
+	n := c.networks[name]
+	if n == nil || n.differed <= n.equal {
+		return 0
+	}
+	return c.now - n.equal
 }
 
 // summarize answers with what a peer needs to find the streams that differ:

@@ -17,3 +17,7 @@ type Stats struct {
 	Verified, FalseAlarms    uint64 // reported deaths checked, and found alive
 	Reincarnations           uint64
 }
+
+// Queued returns how many deltas wait to be pushed and how many pulls are
+// under way: both are zero in a mesh at rest (G7).
+func (c *Core) Queued() (pushes, pulls int) { return len(c.push.items), len(c.pulls) }

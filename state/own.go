@@ -308,3 +308,11 @@ func (t *Table) WantNext(o NodeID) Want {
 	}
 	return Want{Owner: o}
 }
+
+// OwnerLen returns the number of an owner's live records.
+func (t *Table) OwnerLen(o NodeID) int {
+	if s := t.streams[o]; s != nil {
+		return len(s.live)
+	}
+	return 0
+}

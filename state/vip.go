@@ -245,3 +245,13 @@ func (v *vipTable) free(a netip.Addr, service string) bool {
 	}
 	return true
 }
+
+// PoolSize returns how many IPv4 addresses of a network's pool are given to
+// services by V1, pinned ones aside.
+func PoolSize(d *NetworkDef) uint64 {
+	if !d.Subnet4.IsValid() {
+		return 0
+	}
+	size := uint64(1) << (32 - d.Subnet4.Bits())
+	return size - lowBand(size) - 1
+}

@@ -1,0 +1,144 @@
+// Meshd is the daemon of the mesh: one per host. It gossips the host's tasks,
+// answers DNS and programs the kernel's load balancer.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"meshd/mesh"
+)
+
+// version is set by the Makefile.
+var version = "dev"
+
+const usage = `meshd: service discovery and load balancing for a fleet of hosts, without a manager
+
+  meshd --config FILE
+  meshd --node NAME --bind IP[:PORT] --join IP:PORT[,…] --data-dir DIR --socket PATH
+        --dns IP:PORT --lb auto|ipvs|nft|none --key-file FILE [--domain D]
+
+Flags win over the file, whose names are the same. SIGTERM leaves the mesh in
+order (other nodes drop this one's tasks at once); SIGINT does too; SIGQUIT
+stops at once, as a crash would. Registered tasks are stated again at the next start.
+
+`
+
+func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
+
+// run returns the exit code: 0 done, 1 failed, 2 usage.
+func run(args []string, stderr io.Writer) int {
+	cfg, code := configure(args, stderr)
+	if code >= 0 {
+		return code
+	}
+	log := logger(cfg, stderr)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	node, err := mesh.New(cfg, buildVersion(), log)
+	if err != nil {
+		fmt.Fprintln(stderr, "meshd:", err)
+		return 1
+	}
+	if err := serve(ctx, stop, node); err != nil {
+		fmt.Fprintln(stderr, "meshd:", err)
+		return 1
+	}
+	return 0
+}
+
+// serve runs the node. The first signal says goodbye to the mesh and stops;
+// a second one, or five seconds, stop at once.
+func serve(ctx context.Context, reset func(), node *mesh.Node) error {
+	run, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	finished := make(chan error, 1)
+	go func() { finished <- node.Run(run) }()
+	select {
+	case err := <-finished:
+		return err
+	case <-ctx.Done():
+	}
+	reset() // a second signal kills
+	last, end := context.WithTimeout(context.Background(), 5*time.Second)
+	node.Goodbye(last)
+	end()
+	cancel()
+	return <-finished
+}
+
+// configure returns the configuration, or an exit code.
+func configure(args []string, stderr io.Writer) (mesh.Config, int) {
+	var cfg mesh.Config
+	path, err := configFile(args)
+	if err == nil && path != "" {
+		cfg, err = mesh.ReadConfig(path)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "meshd:", err)
+		return cfg, 2
+	}
+	fs := flag.NewFlagSet("meshd", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.String("config", "", "YAML `FILE` with the names of the flags")
+	show := fs.Bool("version", false, "print the version and exit")
+	cfg.RegisterFlags(fs)
+	fs.Usage = func() { fmt.Fprint(stderr, usage); fs.PrintDefaults() }
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return cfg, 0
+	case err != nil:
+		return cfg, 2
+	case fs.NArg() > 0:
+		fmt.Fprintf(stderr, "meshd: unexpected argument %q; see meshd --help\n", fs.Arg(0))
+		return cfg, 2
+	case *show:
+		fmt.Fprintln(stderr, "meshd", buildVersion())
+		return cfg, 0
+	}
+	return cfg, -1
+}
+
+// configFile finds --config before the flags are parsed, since flags win.
+func configFile(args []string) (string, error) {
+	for i, a := range args {
+		for _, name := range []string{"-config", "--config"} {
+			if a == name {
+				if i+1 == len(args) {
+					return "", errors.New("--config needs a FILE")
+				}
+				return args[i+1], nil
+			}
+			if len(a) > len(name) && a[:len(name)+1] == name+"=" {
+				return a[len(name)+1:], nil
+			}
+		}
+	}
+	return "", nil
+}
+
+func logger(cfg mesh.Config, w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(cfg.LogLevel)) // checked by mesh.New; info otherwise
+	opts := &slog.HandlerOptions{Level: level}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+func buildVersion() string {
+	if b, ok := debug.ReadBuildInfo(); ok && version == "dev" && b.Main.Version != "" && b.Main.Version != "(devel)" {
+		return b.Main.Version
+	}
+	return version
+}

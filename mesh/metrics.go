@@ -1,0 +1,151 @@
+package mesh
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
+
+	"meshd/gossip"
+	"meshd/state"
+)
+
+// metrics is the node's registry: everything is read when asked for, so that
+// counting costs nothing in between.
+type metrics struct {
+	node        *Node
+	reg         *prometheus.Registry
+	propagation prometheus.Histogram
+}
+
+func newMetrics(n *Node) *metrics {
+	m := &metrics{node: n, reg: prometheus.NewRegistry()}
+	m.propagation = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "meshd_propagation_seconds", Help: "Age of beacons of other nodes on arrival, by both nodes' wall clocks.",
+		Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30},
+	})
+	m.reg.MustRegister(m, m.propagation, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) gather(context.Context) ([]*dto.MetricFamily, error) { return m.reg.Gather() }
+
+// Describe implements prometheus.Collector: the set of metrics is open.
+func (m *metrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	e := emitter{ch}
+	_ = m.node.host.Do(ctx, func(c *gossip.Core, now time.Duration) { e.core(c) })
+	e.host(m.node.host.Stats())
+	e.balancer(m.node)
+	e.dns(m.node)
+	e.gauge("meshd_degraded", "Standing conditions that meshctl status explains.", float64(len(m.node.notices.list())))
+	e.gauge("meshd_events_index", "Index of the newest event of meshctl watch.", float64(m.node.events.Index()))
+}
+
+type emitter struct{ ch chan<- prometheus.Metric }
+
+func (e emitter) send(t prometheus.ValueType, name, help string, v float64, labels ...string) {
+	var keys, values []string
+	for i := 0; i+1 < len(labels); i += 2 {
+		keys, values = append(keys, labels[i]), append(values, labels[i+1])
+	}
+	e.ch <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, keys, nil), t, v, values...)
+}
+
+func (e emitter) gauge(name, help string, v float64, labels ...string) {
+	e.send(prometheus.GaugeValue, name, help, v, labels...)
+}
+
+func (e emitter) counter(name, help string, v uint64, labels ...string) {
+	e.send(prometheus.CounterValue, name, help, float64(v), labels...)
+}
+
+func (e emitter) core(c *gossip.Core) {
+	states := map[string]int{"alive": 1, "suspect": 0, "dead": 0, "left": 0}
+	for _, m := range c.Members() {
+		states[m.State]++
+	}
+	for _, s := range sortedKeys(states) {
+		e.gauge("meshd_members", "Members by state, this node included.", float64(states[s]), "state", s)
+	}
+	e.gauge("meshd_preserving", "1 while self-preservation keeps vanished members served (S12).", b2f(c.Preserving()))
+	e.gauge("meshd_incarnation", "The node's incarnation (S7).", float64(c.Store().Incarnation()))
+	for _, t := range c.Store().Tables() {
+		e.table(c, t)
+	}
+	e.stats(&c.Stats)
+}
+
+func (e emitter) table(c *gossip.Core, t *state.Table) {
+	net := t.Network()
+	e.gauge("meshd_table_records", "Live records per network; the empty network is the global scope.", float64(t.Len()), "network", net)
+	e.gauge("meshd_table_owners", "Owners with a stream.", float64(len(t.Owners())), "network", net)
+	e.gauge("meshd_table_checksum", "Low 48 bits of the table checksum (S10): equal on all nodes in agreement.", float64(t.Checksum()&(1<<48-1)), "network", net)
+	e.gauge("meshd_table_synced", "1 after the first full exchange with a peer (R4).", b2f(t.View().Synced()), "network", net)
+	e.gauge("meshd_table_graves", "Heads of dropped owners that are remembered (S9).", float64(t.Graves()), "network", net)
+	e.counter("meshd_table_quarantined_total", "Records kept but not shown because they are unreadable (G8).", t.Poison(), "network", net)
+	e.gauge("meshd_table_divergence_seconds", "Time since the table last compared equal with a peer; 0 if it did within two comparisons.", c.Divergence(net).Seconds(), "network", net)
+}
+
+func (e emitter) stats(s *gossip.Stats) {
+	const help = "Protocol counter; see docs/OPERATIONS.md."
+	for _, c := range []struct {
+		name string
+		v    uint64
+	}{
+		{"payload_in_bytes", s.BytesIn}, {"payload_out_bytes", s.BytesOut}, {"datagrams_out", s.DatagramsOut}, {"streams_out", s.StreamsOut},
+		{"pushes", s.Pushes}, {"push_dropped", s.PushDropped}, {"deltas_in", s.DeltasIn}, {"deltas_out", s.DeltasOut},
+		{"deltas_applied", s.Applied}, {"deltas_duplicate", s.Duplicates}, {"gaps", s.Gaps}, {"wants", s.Wants}, {"pull_timeouts", s.PullTimeouts},
+		{"probes", s.Probes}, {"mismatches", s.Mismatches}, {"hints", s.HotSent}, {"malformed", s.Malformed}, {"refused", s.Refused},
+		{"unknown_frames", s.UnknownFrames}, {"deaths_checked", s.Verified}, {"false_alarms", s.FalseAlarms}, {"reincarnations", s.Reincarnations},
+	} {
+		e.counter("meshd_gossip_"+c.name+"_total", help, c.v)
+	}
+}
+
+func (e emitter) host(s gossip.HostStats) {
+	e.counter("meshd_transport_in_bytes_total", "Bytes from other nodes, memberlist's own included.", s.In)
+	e.counter("meshd_transport_out_bytes_total", "Bytes to other nodes, memberlist's own included.", s.Out)
+	for q, v := range map[string][2]uint64{"inbox": {uint64(s.Inbox), s.InboxDropped}, "bulk": {uint64(s.Bulk), s.BulkDropped}} {
+		e.gauge("meshd_queue_length", "Waiting items.", float64(v[0]), "queue", q)
+		e.counter("meshd_queue_dropped_total", "Items dropped because the queue was full; repair makes up for them.", v[1], "queue", q)
+	}
+	e.counter("meshd_send_failed_total", "Packets that could not be sent.", s.SendFailed)
+	e.counter("meshd_bulk_failed_total", "Streams that failed.", s.BulkFailed)
+	e.counter("meshd_joins_total", "Joins by the reconnect loop (G2).", s.Joins, "result", "ok")
+	e.counter("meshd_joins_total", "Joins by the reconnect loop (G2).", s.JoinsFailed, "result", "failed")
+	e.gauge("meshd_membership_health_score", "memberlist's own health, 0 is best.", float64(s.Health))
+}
+
+func (e emitter) balancer(n *Node) {
+	c := n.balancer.Counters()
+	driver := orNone(c.Driver)
+	e.gauge("meshd_lb_info", "1; the label says which driver balances.", 1, "driver", driver)
+	e.gauge("meshd_lb_services", "Services in the kernel.", float64(c.Services))
+	e.gauge("meshd_lb_desired", "Services that should be in the kernel.", float64(c.Desired))
+	e.gauge("meshd_lb_pending", "Services with failed operations.", float64(c.Pending))
+	e.gauge("meshd_lb_draining", "Backends whose connections may still finish.", float64(c.Draining))
+	e.counter("meshd_lb_failures_total", "Operations that failed.", c.Failures)
+	e.counter("meshd_lb_repairs_total", "Times that somebody else's change was found and undone.", c.Repairs)
+	e.counter("meshd_lb_applies_total", "Calls to the driver.", c.Applies)
+	e.gauge("meshd_lb_last_apply_seconds", "Duration of the latest call.", c.LastApply.Seconds())
+}
+
+func (e emitter) dns(n *Node) {
+	for _, q := range n.dns.Stats().Queries {
+		e.counter("meshd_dns_queries_total", "Questions by type, transport and outcome.", q.Count, "type", q.Type, "proto", q.Proto, "outcome", q.Outcome)
+	}
+}
+
+func b2f(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,257 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"meshd/gossip"
+	"meshd/mesh/control"
+	"meshd/state"
+)
+
+// CreateNetwork implements control.NetworkBackend.
+func (n *Node) CreateNetwork(ctx context.Context, req control.CreateNetwork) (control.Network, error) {
+	def, err := req.Parse()
+	if err != nil {
+		return control.Network{}, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var refused error
+	err = n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
+		if refused = admitNetwork(c, &def); refused == nil && def.Birth == 0 {
+			def.Birth = c.Store().Clock().Tick()
+		}
+	})
+	if err = errors.Join(err, refused); err != nil {
+		return control.Network{}, err
+	}
+	l := n.reg.network(def.Name)
+	old := l.Def
+	l.Def = &networkDef{Birth: def.Birth}
+	if def.Subnet4.IsValid() {
+		l.Def.Subnet4 = def.Subnet4.String()
+	}
+	if def.Subnet6.IsValid() {
+		l.Def.Subnet6 = def.Subnet6.String()
+	}
+	if err := n.dir.save("tasks.json", n.reg); err != nil {
+		l.Def = old
+		return control.Network{}, control.Refuse(control.CodeUnavailable, "free space or fix the data directory, then try again", "the network could not be written: %v", err)
+	}
+	err = n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
+		n.check(c.Commit(now, "", []state.Change{networkChange(state.NetworkClaim{NetworkDef: def, Pinned: true})}))
+		n.check(c.JoinNetwork(now, def.Name))
+	})
+	if err != nil {
+		return control.Network{}, err
+	}
+	return n.describeNetwork(ctx, def.Name)
+}
+
+// admitNetwork refuses a definition that stands against another one, and gives
+// the same one again its birth.
+func admitNetwork(c *gossip.Core, def *state.NetworkDef) error {
+	defs := c.Store().Defs()
+	if have, ok := defs[def.Name]; ok {
+		if have.Subnet4 == def.Subnet4 && have.Subnet6 == def.Subnet6 {
+			def.Birth = have.Birth
+			return nil
+		}
+		return control.Refuse(control.CodeConflict, "use that definition, or another name", "network %q exists with the pool %s (V6)", def.Name, pools(have))
+	}
+	for _, name := range sortedKeys(defs) {
+		if o := defs[name]; def.Overlaps(&o) {
+			return control.Refuse(control.CodeConflict, "choose a pool that overlaps no other; meshctl network ls shows them", "subnet: %s overlaps %s of network %q", pools(*def), pools(o), name)
+		}
+	}
+	joined, _ := c.Store().Networks()
+	for _, name := range joined {
+		if e := taskIn(c.Store().View(name), def); e != nil {
+			return control.Refuse(control.CodeConflict, "choose a pool that holds no task address", "subnet: task %q of network %q has an address in %s, where only virtual addresses may live", e.ID(), name, pools(*def))
+		}
+	}
+	return nil
+}
+
+// taskIn returns a task whose address is in the definition's pools.
+func taskIn(v state.View, def *state.NetworkDef) *state.Entry {
+	if v == nil {
+		return nil
+	}
+	for _, s := range v.Services() {
+		for _, e := range s.Members {
+			if a := e.Addr4(); a.IsValid() && def.Contains(a) {
+				return e
+			}
+			if a := e.Addr6(); a.IsValid() && def.Contains(a) {
+				return e
+			}
+		}
+	}
+	return nil
+}
+
+// Networks implements control.NetworkBackend.
+func (n *Node) Networks(ctx context.Context) ([]control.Network, error) {
+	var names []string
+	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
+		names = sortedKeys(c.Store().Defs())
+		joined, _ := c.Store().Networks()
+		for _, j := range joined {
+			if !slices.Contains(names, j) {
+				names = append(names, j)
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	out := []control.Network{}
+	for _, name := range names {
+		d, err := n.describeNetwork(ctx, name)
+		if errors.Is(err, control.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+func (n *Node) describeNetwork(ctx context.Context, name string) (control.Network, error) {
+	d, err := n.Network(ctx, name)
+	return d.Network, err
+}
+
+// Network implements control.NetworkBackend.
+func (n *Node) Network(ctx context.Context, name string) (control.NetworkDetail, error) {
+	d := control.NetworkDetail{Network: control.Network{Name: name, Nodes: []string{}}, Streams: []control.Stream{}, ServiceList: []control.Service{}, Warnings: []string{}}
+	known := false
+	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
+		def, defined := c.Store().Defs()[name]
+		t := c.Store().Table(name)
+		if known = defined || t != nil; !known {
+			return
+		}
+		d.Subnet, d.Subnet6, d.Birth = def.Subnet4, def.Subnet6, def.Birth
+		for _, p := range c.Store().Participants(name) {
+			d.Nodes = append(d.Nodes, string(p))
+		}
+		if !defined {
+			d.Warnings = append(d.Warnings, "no node states the definition of this network: services get no VIP; create it again")
+		}
+		if ls := c.Store().Disputes()[name]; len(ls) > 0 {
+			d.Conflict = disputeText(def, ls)
+		}
+		if t != nil {
+			d.Joined = true
+			d.Checksum = hex16(t.Checksum())
+			d.Streams = streams(c, t)
+		}
+	})
+	if err != nil {
+		return d, err
+	}
+	if !known {
+		return d, noNetwork(name)
+	}
+	if v := n.host.Source().View(name); v != nil {
+		n.fillNetwork(&d, v)
+	}
+	return d, nil
+}
+
+func (n *Node) fillNetwork(d *control.NetworkDetail, v state.View) {
+	d.Synced = v.Synced()
+	for _, s := range v.Services() {
+		d.Services++
+		d.Tasks += len(s.Members)
+		d.ServiceList = append(d.ServiceList, n.describeService(s))
+		if s.VIP4.IsValid() {
+			d.VIPsUsed++
+		}
+	}
+	if def := v.Def(); def.Subnet4.IsValid() {
+		d.VIPsFree = state.PoolSize(&def) - uint64(d.VIPsUsed)
+	}
+}
+
+func streams(c *gossip.Core, t *state.Table) []control.Stream {
+	states := map[state.NodeID]string{c.Config().Self: control.NodeAlive}
+	for _, m := range c.Members() {
+		states[m.ID] = m.State
+	}
+	out := []control.Stream{}
+	for _, o := range t.Owners() {
+		h, _ := t.Head(o)
+		s := states[o]
+		if s == "" {
+			s = control.NodeDead
+		}
+		out = append(out, control.Stream{Owner: string(o), Incarnation: h.Inc, Version: h.Version, Floor: h.Floor, Entries: t.OwnerLen(o), State: s})
+	}
+	return out
+}
+
+func hex16(v uint64) string { return fmt.Sprintf("%016x", v) }
+
+// RemoveNetwork implements control.NetworkBackend.
+func (n *Node) RemoveNetwork(ctx context.Context, name string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var def state.NetworkDef
+	var refused error
+	var lamport uint64
+	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
+		var ok bool
+		if def, ok = c.Store().Defs()[name]; !ok {
+			refused = noNetwork(name)
+			return
+		}
+		if refused = networkInUse(c, name); refused == nil {
+			lamport = c.Store().Clock().Tick()
+		}
+	})
+	if err = errors.Join(err, refused); err != nil {
+		return err
+	}
+	r := removedNetwork{Name: name, Birth: def.Birth, Lamport: lamport, At: time.Now()}
+	if def.Subnet4.IsValid() {
+		r.Def.Subnet4 = def.Subnet4.String()
+	}
+	if def.Subnet6.IsValid() {
+		r.Def.Subnet6 = def.Subnet6.String()
+	}
+	delete(n.reg.Networks, name)
+	n.reg.Removed = append(n.reg.Removed, r)
+	if err := n.dir.save("tasks.json", n.reg); err != nil {
+		return err
+	}
+	n.carryNetworks(ctx)
+	return nil
+}
+
+// networkInUse refuses the removal of a network with tasks, or of one of which
+// this node cannot know.
+func networkInUse(c *gossip.Core, name string) error {
+	v := c.Store().View(name)
+	if v == nil {
+		if ps := c.Store().Participants(name); len(ps) > 0 {
+			return control.Refuse(control.CodeRefused, fmt.Sprintf("run it on one of them, for example on %s", ps[0]), "network %q is not carried by this node, but by %v", name, ps)
+		}
+		return nil
+	}
+	for _, s := range v.Services() {
+		if len(s.Members) > 0 {
+			return control.Refuse(control.CodeRefused, "remove its tasks first; meshctl task ls --all --network "+name+" lists them", "network %q is used: service %q has %d tasks", name, s.Name, len(s.Members))
+		}
+	}
+	return nil
+}

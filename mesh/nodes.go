@@ -1,0 +1,344 @@
+package mesh
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+
+	"meshd/gossip"
+	"meshd/mesh/control"
+	"meshd/state"
+)
+
+var _ control.Backend = (*Node)(nil)
+
+// Version implements control.NodeBackend.
+func (n *Node) Version(context.Context) (control.Version, error) {
+	v := control.Version{Version: n.version, Go: runtime.Version(), OS: runtime.GOOS + "/" + runtime.GOARCH, API: control.APIVersion, Node: n.cfg.Node}
+	if b, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range b.Settings {
+			if s.Key == "vcs.revision" {
+				v.Commit = s.Value
+			}
+		}
+	}
+	return v, nil
+}
+
+// Nodes implements control.NodeBackend.
+func (n *Node) Nodes(ctx context.Context) ([]control.Node, error) {
+	var out []control.Node
+	err := n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
+		self := state.NodeID(n.cfg.Node)
+		out = append(out, control.Node{
+			Name: n.cfg.Node, Address: n.host.Addr().String(), State: control.NodeAlive, Since: n.started, Self: true,
+			BootID: n.boot(), Incarnation: c.Store().Incarnation(), LBDriver: n.info().LB, Networks: networksOf(c, self), Version: n.version,
+		})
+		for _, m := range c.Members() {
+			x := control.Node{
+				Name: string(m.ID), Address: m.Addr.String(), State: m.State, Since: time.Now().Add(m.Since - now),
+				BootID: fmt.Sprintf("%016x", m.Boot), LBDriver: m.Node.LB, Networks: networksOf(c, m.ID), Version: m.Node.Version,
+			}
+			if h, ok := c.Store().Global().Head(m.ID); ok {
+				x.Incarnation = h.Inc
+			}
+			if rtt, ok := n.host.RTT(m.ID); ok && m.State == control.NodeAlive {
+				x.RTTMillis = float64(rtt.Microseconds()) / 1000
+			}
+			out = append(out, x)
+		}
+	})
+	slices.SortFunc(out, func(a, b control.Node) int { return cmp.Compare(a.Name, b.Name) })
+	return out, err
+}
+
+func networksOf(c *gossip.Core, o state.NodeID) []string {
+	out := []string{}
+	for _, e := range c.Store().Global().OwnerEntries(o, state.KindMember) {
+		out = append(out, e.Key())
+	}
+	return out
+}
+
+// Status implements control.NodeBackend.
+func (n *Node) Status(ctx context.Context) (control.Status, error) {
+	s := control.Status{
+		Node: n.cfg.Node, BootID: n.boot(), Version: n.version, Started: n.started, Bind: n.host.Addr().String(),
+		DNS: []string{}, Domain: n.cfg.Domain, DataDir: n.cfg.DataDir, Encrypted: len(n.keys.all()) > 0,
+		Networks: []control.NetworkStatus{}, LBDriver: n.info().LB, LBWhy: n.lbWhy(), EventIndex: n.events.Index(),
+		Degraded: []string{}, Conflicts: []string{}, Warnings: []string{},
+	}
+	for _, a := range n.dnsAddrs {
+		s.DNS = append(s.DNS, a.String())
+	}
+	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
+		s.Incarnation, s.Preserving = c.Store().Incarnation(), c.Preserving()
+		s.Members.Alive = 1
+		for _, m := range c.Members() {
+			*map[string]*int{control.NodeAlive: &s.Members.Alive, control.NodeSuspect: &s.Members.Suspect, control.NodeDead: &s.Members.Dead, control.NodeLeft: &s.Members.Left}[m.State]++
+		}
+		for _, t := range c.Store().Tables() {
+			s.Quarantined += int(t.Poison())
+			if t.Network() != "" {
+				s.Networks = append(s.Networks, control.NetworkStatus{Network: t.Network(), Synced: t.View().Synced(), Checksum: hex16(t.Checksum())})
+			}
+		}
+		s.Conflicts = append(s.Conflicts, conflicts(c)...)
+	})
+	for i := range s.Networks {
+		n.countTasks(&s, &s.Networks[i])
+	}
+	n.explainStatus(&s)
+	return s, err
+}
+
+func (n *Node) countTasks(s *control.Status, w *control.NetworkStatus) {
+	v := n.host.Source().View(w.Network)
+	if v == nil {
+		return
+	}
+	for _, svc := range v.Services() {
+		w.Services++
+		w.Tasks += len(svc.Members)
+		for _, m := range svc.Members {
+			if m.Owner() == state.NodeID(n.cfg.Node) {
+				s.LocalTasks++
+			}
+		}
+		if svc.Conflict != "" {
+			s.Conflicts = append(s.Conflicts, fmt.Sprintf("network %s service %s: %s", w.Network, svc.Name, svc.Conflict))
+		}
+	}
+}
+
+// explainStatus fills what is not as it should be.
+func (n *Node) explainStatus(s *control.Status) {
+	if s.LBDriver == "none" && n.cfg.LB != "none" {
+		s.Degraded = append(s.Degraded, "no load balancer: "+s.LBWhy+"; vip services are answered with their tasks (R5)")
+	}
+	s.Degraded = append(s.Degraded, n.notices.list()...)
+	if len(n.dnsAddrs) == 0 {
+		s.Warnings = append(s.Warnings, "no DNS address: start meshd with --dns IP:PORT")
+	}
+	if !s.Encrypted {
+		s.Warnings = append(s.Warnings, "gossip is not encrypted: make a key with meshctl keygen and start every meshd with --key-file")
+	}
+	for _, w := range s.Networks {
+		if !w.Synced {
+			s.Warnings = append(s.Warnings, "network "+w.Network+" has not yet been compared with a peer")
+		}
+	}
+}
+
+func conflicts(c *gossip.Core) []string {
+	var out []string
+	ds := c.Store().Disputes()
+	for _, name := range sortedKeys(ds) {
+		out = append(out, disputeText(c.Store().Defs()[name], ds[name]))
+	}
+	return out
+}
+
+// Join implements control.NodeBackend.
+func (n *Node) Join(ctx context.Context, req control.JoinRequest) (control.JoinReply, error) {
+	addrs, err := req.Parse()
+	if err != nil {
+		return control.JoinReply{}, err
+	}
+	s := &settled{Config: Config{Join: addrs, Bind: "0.0.0.0"}}
+	if err := s.addresses(); err != nil {
+		return control.JoinReply{}, control.Refuse(control.CodeInvalid, "write IP:PORT", "%v", err)
+	}
+	out := control.JoinReply{Results: []control.JoinResult{}}
+	ok := 0
+	for _, r := range n.host.Join(ctx, s.Join) {
+		x := control.JoinResult{Address: r.Addr}
+		if r.Err != nil {
+			x.Error = r.Err.Error()
+		} else {
+			ok++
+		}
+		out.Results = append(out.Results, x)
+	}
+	if ok == 0 {
+		return out, control.Refuse(control.CodeRefused, "check the address and port, that meshd runs there, and that both have the same --key-file", "no node answered: %s", out.Results[0].Error)
+	}
+	err = n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
+		out.Members = 1
+		for _, m := range c.Members() {
+			if m.State == control.NodeAlive {
+				out.Members++
+			}
+		}
+	})
+	return out, err
+}
+
+// Leave implements control.NodeBackend.
+func (n *Node) Leave(ctx context.Context) (control.LeaveReply, error) {
+	nodes, err := n.Nodes(ctx)
+	if err != nil {
+		return control.LeaveReply{}, err
+	}
+	r := control.LeaveReply{Stopping: true}
+	for _, x := range nodes {
+		if !x.Self && x.State == control.NodeAlive {
+			r.Told++
+		}
+	}
+	n.Goodbye(ctx)
+	time.AfterFunc(200*time.Millisecond, n.stop)
+	return r, nil
+}
+
+// Goodbye leaves the mesh in order: the node's last, empty snapshot spreads
+// (S9). Registrations stay on disk: the next start states them again.
+func (n *Node) Goodbye(ctx context.Context) {
+	if err := n.host.Leave(ctx); err != nil {
+		n.log.Warn("leaving", "error", err)
+	}
+}
+
+// Metrics implements control.NodeBackend.
+func (n *Node) Metrics(ctx context.Context, w io.Writer) error {
+	families, err := n.metrics.gather(ctx)
+	if err != nil {
+		return err
+	}
+	for _, f := range families {
+		if _, err := expfmt.MetricFamilyToText(w, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Watch implements control.NodeBackend.
+func (n *Node) Watch(ctx context.Context, req control.WatchRequest, emit func(control.Event) error) error {
+	return n.events.Watch(ctx, req, emit)
+}
+
+// sums is the answer to the call "sums": network → checksum and entries.
+type sums map[string]sum
+
+type sum struct {
+	Checksum string `json:"c"`
+	Entries  int    `json:"n"`
+}
+
+const (
+	callSums = "sums"
+	callKeys = "keys"
+)
+
+func (n *Node) handleCalls() {
+	n.host.Handle(callSums, func(state.NodeID, []byte) []byte {
+		b, _ := json.Marshal(n.sums())
+		return b
+	})
+	n.host.Handle(callKeys, n.onKeyCall)
+}
+
+func (n *Node) sums() sums {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	out := sums{}
+	_ = n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
+		for _, t := range c.Store().Tables() {
+			out[t.Network()] = sum{hex16(t.Checksum()), t.Len()}
+		}
+	})
+	return out
+}
+
+// diffTries is how often Diff asks before it reports a difference: a change
+// that is under way is none.
+const diffTries = 4
+
+// Diff implements control.NodeBackend.
+func (n *Node) Diff(ctx context.Context, req control.DiffRequest) (control.Diff, error) {
+	var d control.Diff
+	for i := range diffTries {
+		var err error
+		if d, err = n.diffOnce(ctx, req); err != nil || d.Equal || i == diffTries-1 {
+			return d, err
+		}
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return d, ctx.Err()
+		}
+	}
+	return d, nil
+}
+
+func (n *Node) diffOnce(ctx context.Context, req control.DiffRequest) (control.Diff, error) {
+	answers, silent, err := callAll[sums](ctx, n, callSums, nil)
+	if err != nil {
+		return control.Diff{}, err
+	}
+	answers[n.cfg.Node] = n.sums()
+	d := control.Diff{Networks: []control.NetworkDiff{}, Silent: silent}
+	byNet := map[string][]control.NodeChecksum{}
+	for _, node := range sortedKeys(answers) {
+		for name, s := range answers[node] {
+			if req.Network == "" || req.Network == name {
+				byNet[name] = append(byNet[name], control.NodeChecksum{Node: node, Checksum: s.Checksum, Entries: s.Entries})
+			}
+		}
+	}
+	for _, name := range sortedKeys(byNet) {
+		d.Networks = append(d.Networks, control.NetworkDiff{Network: name, Nodes: byNet[name], Differ: []string{}})
+	}
+	if req.Network != "" && len(d.Networks) == 0 {
+		return d, noNetwork(req.Network)
+	}
+	d.Compare()
+	return d, nil
+}
+
+// callAll asks every live node at once and decodes the JSON answers; who does
+// not answer within two seconds is silent.
+func callAll[T any](ctx context.Context, n *Node, op string, body []byte) (map[string]T, []control.SilentNode, error) {
+	nodes, err := n.Nodes(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	var mu sync.Mutex // guards what follows
+	out, silent := map[string]T{}, []control.SilentNode{}
+	var wg sync.WaitGroup
+	for _, x := range nodes {
+		if x.Self || x.State != control.NodeAlive && x.State != control.NodeSuspect {
+			continue
+		}
+		wg.Go(func() {
+			var v T
+			b, err := n.host.Call(ctx, state.NodeID(x.Name), op, body)
+			if err == nil {
+				err = json.Unmarshal(b, &v)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				silent = append(silent, control.SilentNode{Node: x.Name, Error: err.Error()})
+				return
+			}
+			out[x.Name] = v
+		})
+	}
+	wg.Wait()
+	slices.SortFunc(silent, func(a, b control.SilentNode) int { return strings.Compare(a.Node, b.Node) })
+	return out, silent, nil
+}

@@ -1,0 +1,357 @@
+package mesh
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"meshd/gossip"
+	"meshd/mesh/control"
+	"meshd/state"
+)
+
+// AddTask implements control.TaskBackend. The registration is on disk before
+// it is stated: what a client was told survives a crash.
+func (n *Node) AddTask(ctx context.Context, req control.AddTask) (control.TaskAdded, error) {
+	p, err := req.Parse()
+	if err != nil {
+		return control.TaskAdded{}, err
+	}
+	if p.Endpoint.ID == "" {
+		p.Endpoint.ID = newID()
+	}
+	if err := p.Endpoint.Validate(); err != nil {
+		return control.TaskAdded{}, err
+	}
+	if err := n.addTask(ctx, &p); err != nil {
+		return control.TaskAdded{}, err
+	}
+	return n.taskAdded(ctx, &p)
+}
+
+// newID returns 25 random characters, as Swarm's task ids.
+func newID() string { return strings.ToLower(rand.Text())[:25] }
+
+func (n *Node) addTask(ctx context.Context, p *control.ParsedTask) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.admitTask(ctx, p); err != nil {
+		return err
+	}
+	l := n.reg.network(p.Network)
+	task := savedTask{Service: p.Endpoint.Service, Body: state.AppendEndpoint(nil, &p.Endpoint)}
+	l.Tasks[p.Endpoint.ID] = task
+	undo := func(err error) error {
+		delete(l.Tasks, p.Endpoint.ID)
+		return errors.Join(err, n.dir.save("tasks.json", n.reg))
+	}
+	if err := n.dir.save("tasks.json", n.reg); err != nil {
+		delete(l.Tasks, p.Endpoint.ID)
+		return control.Refuse(control.CodeUnavailable, "free space or fix the data directory, then try again", "the registration could not be written: %v", err)
+	}
+	var failed error
+	err := n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
+		if failed = c.JoinNetwork(now, p.Network); failed != nil {
+			return
+		}
+		c.Host(p.Network, p.Endpoint.Service, n.hosting(c, p, l))
+		failed = c.Commit(now, p.Network, []state.Change{task.change(p.Endpoint.ID)})
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return quota(undo(err))
+	}
+	return nil
+}
+
+// quota turns S13's error into a refusal.
+func quota(err error) error {
+	if errors.Is(err, state.ErrQuota) {
+		return control.Refuse(control.CodeTooLarge, "remove tasks, or raise max-tasks in the configuration of this node", "%v", err)
+	}
+	return err
+}
+
+// hosting says what the task asks of its service.
+func (n *Node) hosting(c *gossip.Core, p *control.ParsedTask, l *localNetwork) state.Hosting {
+	h := state.Hosting{Tasks: l.tasksOf(p.Endpoint.Service)}
+	have, known := c.Store().Table(p.Network).Settings(p.Endpoint.Service)
+	want := have.Settings
+	if p.Mode != nil {
+		want.Mode = *p.Mode
+	}
+	if p.Scheduler != "" {
+		want.Scheduler = p.Scheduler
+	}
+	if !known || want != have.Settings {
+		h.Settings = &want
+	}
+	for _, v := range p.VIPs {
+		if v.Is4() {
+			h.PinVIP = v
+		}
+	}
+	return h
+}
+
+// admitTask refuses what stands against a registration.
+func (n *Node) admitTask(ctx context.Context, p *control.ParsedTask) error {
+	var err error
+	doErr := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
+		defs := c.Store().Defs()
+		def, ok := defs[p.Network]
+		if !ok {
+			err = noNetwork(p.Network)
+			return
+		}
+		for _, name := range sortedKeys(defs) {
+			d := defs[name]
+			for _, a := range []netip.Addr{p.Endpoint.IP4, p.Endpoint.IP6} {
+				if a.IsValid() && d.Contains(a) {
+					err = control.Refuse(control.CodeConflict, "give the task an address outside every VIP pool", "ips: %s is in the VIP pool %s of network %q, where only virtual addresses live", a, pools(d), name)
+					return
+				}
+			}
+		}
+		if c.Yielded() {
+			err = control.Refuse(control.CodeRefused, "stop this daemon and start it with another --node", "another live node has the name %q; this one publishes nothing", n.cfg.Node)
+			return
+		}
+		err = n.admitPin(c, p, def)
+	})
+	if err = errors.Join(doErr, err); err != nil {
+		return err
+	}
+	if _, mine := n.reg.network(p.Network).Tasks[p.Endpoint.ID]; mine {
+		return control.Refuse(control.CodeConflict, "choose another --id, or remove that task first: meshctl task rm "+p.Endpoint.ID, "id: %q is already a task of this node in network %q", p.Endpoint.ID, p.Network)
+	}
+	return n.admitAgainstView(p)
+}
+
+func (n *Node) admitPin(c *gossip.Core, p *control.ParsedTask, def state.NetworkDef) error {
+	for _, v := range p.VIPs {
+		if !v.Is4() {
+			if v != state.VIP6(&def, p.Endpoint.Service) {
+				return control.Refuse(control.CodeRefused, "leave it out: it is "+state.VIP6(&def, p.Endpoint.Service).String(), "vips: the IPv6 VIP of a service follows from its name (V1) and cannot be pinned to %s", v)
+			}
+			continue
+		}
+		if !def.Subnet4.Contains(v) {
+			return control.Refuse(control.CodeRefused, "choose an address of the pool", "vips: %s is not in the pool %s of network %q", v, pools(def), p.Network)
+		}
+		t := c.Store().Table(p.Network)
+		if t == nil {
+			continue
+		}
+		if m := t.View().ByIP(v); m.Service != nil && m.Service.Name != p.Endpoint.Service {
+			return control.Refuse(control.CodeConflict, "choose a free address; meshctl service ls --network "+p.Network+" shows the used ones", "vips: %s is the VIP of service %q", v, m.Service.Name)
+		}
+	}
+	return nil
+}
+
+// admitAgainstView refuses an id or address that another task has.
+func (n *Node) admitAgainstView(p *control.ParsedTask) error {
+	v := n.host.Source().View(p.Network)
+	if v == nil {
+		return nil
+	}
+	if m := v.Lookup(p.Endpoint.ID); m.Kind == state.MatchEndpoint && m.Endpoints[0].ID() == p.Endpoint.ID {
+		return control.Refuse(control.CodeConflict, "choose another --id", "id: %q is already a task of node %q in network %q", p.Endpoint.ID, m.Endpoints[0].Owner(), p.Network)
+	}
+	for _, a := range []netip.Addr{p.Endpoint.IP4, p.Endpoint.IP6} {
+		if !a.IsValid() {
+			continue
+		}
+		if e := v.ByIP(a).Endpoint; e != nil && e.Owner() != state.NodeID(n.cfg.Node) {
+			return control.Refuse(control.CodeConflict, "give every task an address of its own", "ips: %s is already the address of task %q of node %q in network %q", a, e.ID(), e.Owner(), p.Network)
+		}
+	}
+	return nil
+}
+
+func noNetwork(name string) error {
+	return control.Refuse(control.CodeNotFound, "create it: meshctl network create "+name+" --subnet 10.96.0.0/16 (or wait: another node's network takes a moment to arrive)", "network %q is not known here", name)
+}
+
+// taskAdded waits a moment for the service to have its VIP, and describes the
+// result.
+func (n *Node) taskAdded(ctx context.Context, p *control.ParsedTask) (control.TaskAdded, error) {
+	wait, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	v := n.host.Source().View(p.Network)
+	sub := v.Subscribe()
+	defer sub.Close()
+	for {
+		s := v.Service(p.Endpoint.Service)
+		if settledService(s, p.Endpoint.ID) || wait.Err() != nil {
+			return n.describeAdded(p, s), nil
+		}
+		select {
+		case <-sub.Ready():
+			sub.Drain()
+		case <-wait.Done():
+		}
+	}
+}
+
+// settledService reports whether the service shows the task and has its
+// address, or says why it has none.
+func settledService(s *state.Service, id string) bool {
+	if s == nil || !slices.ContainsFunc(s.Members, func(e *state.Entry) bool { return e.ID() == id }) {
+		return false
+	}
+	return s.Mode == state.ModeDNSRR || s.VIP4.IsValid() || s.VIP6.IsValid() || strings.Contains(s.Conflict, "exhausted")
+}
+
+func (n *Node) describeAdded(p *control.ParsedTask, s *state.Service) control.TaskAdded {
+	p.Endpoint.Owner = state.NodeID(n.cfg.Node)
+	out := control.TaskAdded{Task: control.FromEndpoint(p.Network, p.Endpoint, state.Serving), VIPs: []netip.Addr{}, Warnings: []string{}}
+	if s == nil {
+		out.Warnings = append(out.Warnings, "the task is registered and not visible yet; see meshctl task ls")
+		return out
+	}
+	cs := control.FromService(s)
+	out.Mode, out.VIPs = cs.Mode, cs.VIPs
+	if d := n.degraded(s); d != "" {
+		out.Warnings = append(out.Warnings, d)
+		out.Mode = state.ModeDNSRR.String()
+	}
+	if s.Mode == state.ModeVIP && len(cs.VIPs) == 0 && s.Conflict == "" {
+		out.Warnings = append(out.Warnings, "no VIP yet: the network is not synced; it is claimed as soon as it is")
+	}
+	return out
+}
+
+// degraded says why a vip service is answered like dnsrr (R5, V7), or "".
+func (n *Node) degraded(s *state.Service) string {
+	switch {
+	case s.Mode != state.ModeVIP:
+		return ""
+	case !s.VIP4.IsValid() && !s.VIP6.IsValid() && s.Conflict != "":
+		return s.Conflict
+	case !n.vipsUsable():
+		return "no load balancer on this node: " + n.lbWhy() + "; vip services are answered with their tasks (R5)"
+	}
+	return ""
+}
+
+// RemoveTask implements control.TaskBackend.
+func (n *Node) RemoveTask(ctx context.Context, ref control.TaskRef) (control.Task, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	network, l, err := n.find(ref)
+	if err != nil {
+		return control.Task{}, err
+	}
+	saved := l.Tasks[ref.ID]
+	delete(l.Tasks, ref.ID)
+	last := l.tasksOf(saved.Service) == 0
+	if last {
+		c := l.Services[saved.Service]
+		c.Until = time.Now().Add(n.reservation())
+		l.Services[saved.Service] = c
+	}
+	if err := n.dir.save("tasks.json", n.reg); err != nil {
+		l.Tasks[ref.ID] = saved
+		return control.Task{}, control.Refuse(control.CodeUnavailable, "free space or fix the data directory, then try again", "the removal could not be written: %v", err)
+	}
+	var failed error
+	err = n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
+		n.host0(c, network, saved.Service, l)
+		failed = c.Commit(now, network, []state.Change{{Kind: state.KindEndpoint, Key: ref.ID, Delete: true}})
+	})
+	e, _ := saved.endpoint(ref.ID)
+	e.Owner = state.NodeID(n.cfg.Node)
+	return control.FromEndpoint(network, e, state.Hidden), errors.Join(err, failed)
+}
+
+func (n *Node) reservation() time.Duration {
+	if n.cfg.Reservation > 0 {
+		return time.Duration(n.cfg.Reservation)
+	}
+	return 24 * time.Hour
+}
+
+// DrainTask implements control.TaskBackend.
+func (n *Node) DrainTask(ctx context.Context, ref control.TaskRef) (control.Task, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	network, l, err := n.find(ref)
+	if err != nil {
+		return control.Task{}, err
+	}
+	saved := l.Tasks[ref.ID]
+	e, err := saved.endpoint(ref.ID)
+	if err != nil {
+		return control.Task{}, err
+	}
+	e.Draining = true
+	l.Tasks[ref.ID] = savedTask{Service: saved.Service, Body: state.AppendEndpoint(nil, &e)}
+	if err := n.dir.save("tasks.json", n.reg); err != nil {
+		l.Tasks[ref.ID] = saved
+		return control.Task{}, err
+	}
+	var failed error
+	err = n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
+		failed = c.Commit(now, network, []state.Change{l.Tasks[ref.ID].change(ref.ID)})
+	})
+	e.Owner = state.NodeID(n.cfg.Node)
+	return control.FromEndpoint(network, e, state.Draining), errors.Join(err, failed)
+}
+
+// find locates a task of this node. The caller holds mu.
+func (n *Node) find(ref control.TaskRef) (network string, l *localNetwork, err error) {
+	var in []string
+	for _, name := range sortedKeys(n.reg.Networks) {
+		if _, ok := n.reg.Networks[name].Tasks[ref.ID]; ok && (ref.Network == "" || ref.Network == name) {
+			in = append(in, name)
+		}
+	}
+	switch len(in) {
+	case 1:
+		return in[0], n.reg.Networks[in[0]], nil
+	case 0:
+		return "", nil, n.notHere(ref)
+	}
+	return "", nil, control.Refuse(control.CodeRefused, "say which with --network", "task %q is in the networks %s", ref.ID, strings.Join(in, ", "))
+}
+
+// notHere says where the task is, if it is known at all.
+func (n *Node) notHere(ref control.TaskRef) error {
+	names, _ := n.host.Source().Networks()
+	for _, name := range names {
+		m := n.host.Source().View(name).Lookup(ref.ID)
+		if m.Kind == state.MatchEndpoint && m.Endpoints[0].ID() == ref.ID && (ref.Network == "" || ref.Network == name) {
+			return control.Refuse(control.CodeRefused, fmt.Sprintf("do it there: only its owner may change it (S1)"), "task %q belongs to node %q", ref.ID, m.Endpoints[0].Owner())
+		}
+	}
+	return control.Refuse(control.CodeNotFound, "meshctl task ls lists the tasks of this node", "task %q is not known", ref.ID)
+}
+
+// Tasks implements control.TaskBackend.
+func (n *Node) Tasks(_ context.Context, f control.TaskFilter) ([]control.Task, error) {
+	out := []control.Task{}
+	names, _ := n.host.Source().Networks()
+	for _, name := range names {
+		if f.Network != "" && f.Network != name {
+			continue
+		}
+		for _, s := range n.host.Source().View(name).Services() {
+			if f.Service != "" && f.Service != s.Name {
+				continue
+			}
+			for _, t := range control.FromMembers(s) {
+				if f.All || t.Node == n.cfg.Node {
+					out = append(out, t)
+				}
+			}
+		}
+	}
+	control.SortTasks(out)
+	return out, nil
+}
