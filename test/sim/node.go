@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"time"
 
 	"meshd/gossip"
@@ -21,18 +20,19 @@ type Node struct {
 	// OnSend, if set, may change or (returning false) swallow what the node sends.
 	OnSend func(s *gossip.Send) bool
 
-	world  *World
-	index  int32
-	up     bool
-	paused bool
-	life   uint32
-	skew   time.Duration // its monotonic clock against the world's
-	tickAt time.Duration
-	wire   time.Duration // when its network card is free
-	held   []event       // arrived while paused
-	heldB  int
-	disk   *disk
-	lag    uint64 // incarnations that the disk is behind
+	world    *World
+	index    int32
+	up       bool
+	paused   bool
+	life     uint32
+	skew     time.Duration // its monotonic clock against the world's
+	tickAt   time.Duration
+	wire     time.Duration // when its network card is free
+	held     []event       // arrived while paused
+	heldB    int
+	heldNews []func(time.Duration, *gossip.Core) // of the membership
+	disk     *disk
+	lag      uint64 // incarnations that the disk is behind
 }
 
 // disk is what survives a crash.
@@ -87,7 +87,7 @@ func (l *lamport) Witness(t uint64) { *l = max(*l, lamport(t)) }
 func (n *Node) Start() {
 	w := n.world
 	n.life++
-	n.up, n.paused, n.held, n.heldB = true, false, nil, 0
+	n.up, n.paused, n.held, n.heldB, n.heldNews = true, false, nil, 0, nil
 	n.disk.inc++
 	store := state.NewStore(n.ID, n.disk.inc, w.opt.Limits, new(lamport))
 	cfg := w.opt.Core
@@ -110,6 +110,7 @@ func (n *Node) Start() {
 func (n *Node) boot() {
 	info := state.NodeInfo{Boot: n.Core.Config().Boot, Addr: n.Addr}
 	n.must(n.Core.Commit(n.now(), "", []state.Change{{Kind: state.KindNode, Body: string(state.AppendNode(nil, info))}}))
+	n.define()
 	n.must(n.Core.Commit(n.now(), "", n.disk.changes("")))
 	if n.disk.stated[n.world.opt.Network] == nil {
 		n.disk.stated[n.world.opt.Network] = map[string]state.Change{}
@@ -117,22 +118,51 @@ func (n *Node) boot() {
 	for _, name := range sortedKeys(n.disk.stated) {
 		if name != "" {
 			n.must(n.Core.JoinNetwork(n.now(), name))
-			n.hostAll(name)
+			n.hostSome(name, nil)
 			n.must(n.Core.Commit(n.now(), name, n.disk.changes(name)))
 		}
 	}
 }
 
-// hostAll tells the core of the services that the node's tasks belong to (V2).
-func (n *Node) hostAll(network string) {
+// define carries the definition of the default network (V6).
+func (n *Node) define() {
+	if p := n.world.opt.Pool; p.IsValid() {
+		d := state.NetworkClaim{NetworkDef: state.NetworkDef{Name: n.world.opt.Network, Subnet4: p, Birth: 1}}
+		c := state.Change{Kind: state.KindNetwork, Key: d.Name, Body: string(state.AppendNetwork(nil, d))}
+		n.must(n.Core.Commit(n.now(), "", []state.Change{c}))
+	}
+}
+
+// Take makes the node take part in a network, or end that (G6).
+func (n *Node) Take(network string, join bool) {
+	if join {
+		n.disk.stated[network] = map[string]state.Change{}
+		n.must(n.Core.JoinNetwork(n.now(), network))
+	} else {
+		delete(n.disk.stated, network)
+		n.must(n.Core.LeaveNetwork(n.now(), network))
+	}
+	n.settle()
+}
+
+// hostSome tells the core how many tasks of some services, or of all, the node
+// has (V2).
+func (n *Node) hostSome(network string, services map[string]bool) {
 	tasks := map[string]int{}
 	for _, c := range n.disk.stated[network] {
 		if c.Kind == state.KindEndpoint {
 			tasks[c.Group]++
 		}
 	}
-	for _, s := range sortedKeys(tasks) {
-		n.Core.Host(network, s, state.Hosting{Tasks: tasks[s]})
+	if services == nil {
+		for s := range tasks {
+			n.Core.Host(network, s, state.Hosting{Tasks: tasks[s]})
+		}
+	}
+	for _, s := range sortedKeys(services) {
+		if s != "" {
+			n.Core.Host(network, s, state.Hosting{Tasks: tasks[s]})
+		}
 	}
 }
 
@@ -165,32 +195,12 @@ func (n *Node) CommitIn(network string, changes ...state.Change) error {
 		}
 		n.disk.stated[network][key] = c
 	}
-	if !n.world.opt.Static && n.hosts(changes) {
+	if !n.world.opt.Static {
 		n.hostSome(network, touched)
 	}
 	err := n.Core.Commit(n.now(), network, changes)
 	n.settle()
 	return err
-}
-
-// hosts reports whether the world's workload claims VIPs: its endpoints are of
-// services whose name begins with "v".
-func (n *Node) hosts(changes []state.Change) bool {
-	return slices.ContainsFunc(changes, func(c state.Change) bool { return c.Kind == state.KindEndpoint })
-}
-
-func (n *Node) hostSome(network string, services map[string]bool) {
-	tasks := map[string]int{}
-	for _, c := range n.disk.stated[network] {
-		if c.Kind == state.KindEndpoint {
-			tasks[c.Group]++
-		}
-	}
-	for _, s := range sortedKeys(services) {
-		if s != "" {
-			n.Core.Host(network, s, state.Hosting{Tasks: tasks[s]})
-		}
-	}
 }
 
 // Do runs f on the node's core and puts what follows on the wire.
@@ -203,7 +213,7 @@ func (n *Node) Do(f func(now time.Duration, c *gossip.Core)) {
 
 // Crash ends the node's process. Without disk, it forgets what it was.
 func (n *Node) Crash(keepDisk bool) {
-	n.up, n.paused, n.Core, n.held = false, false, nil, nil
+	n.up, n.paused, n.Core, n.held, n.heldNews = false, false, nil, nil, nil
 	n.life++
 	if !keepDisk {
 		n.disk = newDisk()
@@ -231,8 +241,11 @@ func (n *Node) Resume() {
 	}
 	n.paused = false
 	n.world.oracle.changed()
-	held := n.held
-	n.held, n.heldB = nil, 0
+	held, news := n.held, n.heldNews
+	n.held, n.heldB, n.heldNews = nil, 0, nil
+	for _, f := range news {
+		n.Do(f)
+	}
 	for _, e := range held {
 		n.receive(e)
 	}

@@ -210,7 +210,10 @@ func (o *oracle) apply(p pair, alive bool) {
 }
 
 func (o *oracle) tell(p pair, f func(time.Duration, *gossip.Core)) {
-	if n := o.w.nodes[p.from]; n.up && !n.paused {
+	n := o.w.nodes[p.from]
+	if n.paused { // its memberlist tells it on resumption
+		n.heldNews = append(n.heldNews, f)
+	} else {
 		n.Do(f)
 	}
 }

@@ -17,10 +17,11 @@ import (
 type Options struct {
 	Seed      uint64
 	Nodes     int
-	Link      Link    // the default link; the zero Link means LAN
-	Bandwidth float64 // of a node's network card, in bytes per second; 0: 1 Gbit/s
-	Static    bool    // all nodes are known to all and never change (CoreConfig.Peers)
-	Network   string  // the network that all nodes join at their start; "" means "net"
+	Link      Link         // the default link; the zero Link means LAN
+	Bandwidth float64      // of a node's network card, in bytes per second; 0: 1 Gbit/s
+	Static    bool         // all nodes are known to all and never change (CoreConfig.Peers)
+	Network   string       // the network that all nodes join at their start; "" means "net"
+	Pool      netip.Prefix // VIP pool of the network; the zero Prefix: it is not defined
 	Core      gossip.CoreConfig
 	Limits    state.Limits
 	Oracle    Oracle
