@@ -107,6 +107,7 @@ func (ix *index) notify(name string) {
 // setSynced records the first full exchange and tells subscribers.
 func (ix *index) setSynced() {
 	if !ix.synced.Swap(true) {
+		ix.claims = true // claims may be made now
 		ix.notify("")
 	}
 }

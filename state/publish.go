@@ -229,8 +229,8 @@ func (ix *index) address(n *Service) {
 	switch {
 	case !n.VIP4.IsValid() && !n.VIP6.IsValid() && len(a.Losing) > 0:
 		n.Conflict = "its address belongs to an older or pinned service; a new one is being claimed"
-	case !n.VIP4.IsValid() && ix.vips.def.Subnet4.IsValid():
-		n.Conflict = "no IPv4 VIP: not claimed yet, or the pool " + ix.vips.def.Subnet4.String() + " is exhausted; answered like dnsrr"
+	case !n.VIP4.IsValid() && ix.vips.full():
+		n.Conflict = "no IPv4 VIP: the pool " + ix.vips.def.Subnet4.String() + " is exhausted; answered like dnsrr (V7)"
 	}
 }
 

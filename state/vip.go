@@ -246,6 +246,12 @@ func (v *vipTable) free(a netip.Addr, service string) bool {
 	return true
 }
 
+// full reports whether every address of the IPv4 pool is claimed (V7).
+func (v *vipTable) full() bool {
+	n := PoolSize(&v.def)
+	return n > 0 && uint64(len(v.byAddr)) >= n
+}
+
 // PoolSize returns how many IPv4 addresses of a network's pool are given to
 // services by V1, pinned ones aside.
 func PoolSize(d *NetworkDef) uint64 {
