@@ -110,8 +110,8 @@ func (c *Core) JoinNetwork(now time.Duration, name string) error {
 	for _, p := range c.cfg.Peers {
 		n.table.SetLiveness(p, state.Alive)
 	}
-	if len(c.members) == 0 && c.cfg.Peers == nil {
-		n.table.SetSynced()
+	if len(c.living(name)) == 0 && (len(c.members) == 0 || c.store.Global().View().Synced()) {
+		n.table.SetSynced() // nobody else takes part: there is nothing to ask for
 	}
 	err := c.Commit(c.now, "", []state.Change{{Kind: state.KindMember, Key: name}})
 	c.greetAll(n)

@@ -249,7 +249,16 @@ func (v *vipTable) free(a netip.Addr, service string) bool {
 // full reports whether every address of the IPv4 pool is claimed (V7).
 func (v *vipTable) full() bool {
 	n := PoolSize(&v.def)
-	return n > 0 && uint64(len(v.byAddr)) >= n
+	if n == 0 || uint64(len(v.byAddr)) < n {
+		return false
+	}
+	used := uint64(0)
+	for a := range v.byAddr {
+		if v.def.Subnet4.Contains(a) {
+			used++
+		}
+	}
+	return used >= n
 }
 
 // PoolSize returns how many IPv4 addresses of a network's pool are given to
