@@ -276,7 +276,6 @@ func (n *Node) nodeEvent(e gossip.Event) {
 	if !ok {
 		return
 	}
-	n.notices.node(e.Node, e.Kind)
 	n.log.Info("node", "name", string(e.Node), "state", string(t), "addr", e.Addr.String())
 	n.emit(control.Event{Type: t, Node: string(e.Node)})
 }
@@ -310,7 +309,6 @@ func (n *Node) onBeacon(e gossip.Event) {
 type notices struct {
 	mu   sync.Mutex // guards what follows
 	text map[string]string
-	dead map[state.NodeID]bool
 }
 
 func (s *notices) set(key, text string) {
@@ -324,25 +322,6 @@ func (s *notices) set(key, text string) {
 		return
 	}
 	s.text[key] = text
-}
-
-func (s *notices) node(id state.NodeID, k gossip.EventKind) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.dead == nil {
-		s.dead = map[state.NodeID]bool{}
-	}
-	if k == gossip.EventDead {
-		s.dead[id] = true
-	} else {
-		delete(s.dead, id)
-	}
-}
-
-func (s *notices) isDead(id state.NodeID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.dead[id]
 }
 
 func (s *notices) list() []string {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"time"
 
+	"meshd/gossip"
 	"meshd/mesh/control"
 	"meshd/state"
 )
@@ -115,12 +117,21 @@ func (n *Node) changes(old, cur *state.Service, hidden map[string]bool) []contro
 			continue
 		}
 		t := control.EventEndpointRemoved
-		if n.notices.isDead(m.Owner()) {
+		if n.liveness(m.Owner()) == state.Dead {
 			hidden[m.ID()], t = true, control.EventEndpointHidden
 		}
 		add(t, cur, control.Event{Task: m.ID(), Node: string(m.Owner()), Addresses: valid(m.Addr4(), m.Addr6())})
 	}
 	return es
+}
+
+// liveness asks the core, which is ahead of its events.
+func (n *Node) liveness(o state.NodeID) (l state.Liveness) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	l = state.Alive
+	_ = n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) { l = c.Store().Liveness(o) })
+	return l
 }
 
 func (n *Node) vipChanges(old, cur *state.Service, add func(control.EventType, *state.Service, control.Event)) {
