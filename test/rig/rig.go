@@ -291,5 +291,9 @@ func (n *Namespace) plug(bridge, port string, to *Namespace, mac net.HardwareAdd
 	if err := n.nl.LinkAdd(pair); err != nil {
 		return fmt.Errorf("connect %s to %s: %w", to.Name, n.Name, err)
 	}
-	return errors.Join(n.up(port), to.up(uplink))
+	return errors.Join(n.up(port), to.up(uplink), n.link(port, func(l netlink.Link) error {
+		// Where br_netfilter is loaded, a packet that is translated back to
+		// its sender turns round inside the bridge.
+		return n.nl.LinkSetHairpin(l, true)
+	}))
 }

@@ -44,16 +44,22 @@ type oracle struct {
 	w      *World
 	cfg    Oracle
 	listed map[pair]bool // from lists to
-	due    map[pair]uint64
+	due    map[pair]news // what is on its way
 	seq    uint64
 	gone   map[int32]bool // left in order
 	dirty  bool
 	comp   []int // cache of components
 }
 
+// news is what a node is about to learn of another.
+type news struct {
+	seq   uint64
+	alive bool
+}
+
 func (o *oracle) init(w *World, cfg Oracle) {
 	cfg.setDefaults()
-	*o = oracle{w: w, cfg: cfg, listed: map[pair]bool{}, due: map[pair]uint64{}, gone: map[int32]bool{}}
+	*o = oracle{w: w, cfg: cfg, listed: map[pair]bool{}, due: map[pair]news{}, gone: map[int32]bool{}}
 	if cfg.FalseDeaths > 0 {
 		w.After(o.between(0, time.Minute), o.falseDeath)
 	}
@@ -153,7 +159,7 @@ func (o *oracle) review(lo, hi time.Duration) {
 				continue
 			}
 			want := comp[i] != 0 && comp[i] == comp[j]
-			if _, waiting := o.due[p]; want == o.listed[p] || waiting && !want {
+			if due, waiting := o.due[p]; want == o.listed[p] || waiting && due.alive == want {
 				continue
 			}
 			if want {
@@ -183,9 +189,9 @@ func (o *oracle) deathDelay(comp []int, j int) time.Duration {
 func (o *oracle) later(p pair, alive bool, d time.Duration) {
 	o.seq++
 	seq := o.seq
-	o.due[p] = seq
+	o.due[p] = news{seq, alive}
 	o.w.After(d, func() {
-		if o.due[p] != seq {
+		if o.due[p].seq != seq {
 			return
 		}
 		delete(o.due, p)
@@ -244,7 +250,7 @@ func (o *oracle) rejoin(n *Node, addr netip.AddrPort) {
 func (o *oracle) expedite(i int32) {
 	for k := range o.w.nodes {
 		for _, p := range []pair{{i, int32(k)}, {int32(k), i}} {
-			if _, waiting := o.due[p]; waiting && !o.listed[p] {
+			if due, waiting := o.due[p]; waiting && due.alive {
 				o.later(p, true, o.between(20*time.Millisecond, 800*time.Millisecond))
 			}
 		}
