@@ -145,7 +145,7 @@ func (n *Node) openBalancer() (err error) {
 func (n *Node) openDNS() (err error) {
 	n.dns, err = resolver.New(resolver.Config{
 		Source: n.host.Source(), Log: n.log, Domain: n.cfg.Domain, TTL: time.Duration(n.cfg.TTL),
-		VIPsUsable: n.vipsUsable, RTT: n.host.RTT, Forward: resolver.ForwardConfig{Upstreams: n.cfg.upstream},
+		VIPsUsable: n.balancer.Working, RTT: n.host.RTT, Forward: resolver.ForwardConfig{Upstreams: n.cfg.upstream},
 		Notes: n.notes,
 	})
 	if err != nil {

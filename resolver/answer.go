@@ -19,7 +19,7 @@ type Zone struct {
 	Domain         string // lower case, fully qualified
 	TTL            uint32 // seconds
 	NegativeTTL    uint32 // seconds
-	VIPsUsable     func() bool
+	VIPsUsable     func(network string) bool
 	RTT            func(state.NodeID) (time.Duration, bool)
 	Notes          func(network, service string) []string
 	HostClients    []netip.Prefix

@@ -96,7 +96,7 @@ func TestScopeOf(t *testing.T) {
 // R5: without a working load balancer vip services answer like dnsrr.
 func TestVIPsUnusable(t *testing.T) {
 	z := standard(t).zone()
-	z.VIPsUsable = func() bool { return false }
+	z.VIPsUsable = func(string) bool { return false }
 	for name, want := range map[string]int{"web.": 2, "www.net1.": 2, "four.": 1, "idle.": 0} {
 		r := z.Answer(Query{Name: name, Type: dns.TypeA, Scope: scopeOf("net1")})
 		if len(r.Answer) != want {

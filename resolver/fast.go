@@ -122,7 +122,7 @@ func (f *fastPath) current(p *packed, buf []byte, q *asked) *packed {
 		return nil
 	}
 	s := v.Service(p.service.Name)
-	if s == p.service && v == p.view && f.vips() == p.vips {
+	if s == p.service && v == p.view && f.vips(p.network) == p.vips {
 		return p
 	}
 	delete(f.packed, string(f.key))
@@ -135,8 +135,8 @@ func (f *fastPath) current(p *packed, buf []byte, q *asked) *packed {
 	return p
 }
 
-func (f *fastPath) vips() bool {
-	return f.server.cfg.VIPsUsable == nil || f.server.cfg.VIPsUsable()
+func (f *fastPath) vips(network string) bool {
+	return f.server.cfg.VIPsUsable == nil || f.server.cfg.VIPsUsable(network)
 }
 
 // first returns the network in which bare names are looked up first, or "".
@@ -235,7 +235,7 @@ func plainName(wire []byte) (string, bool) {
 // prefix set off by a space, if it is a bare one.
 func (f *fastPath) build(v state.View, s *state.Service, name string, q *asked) *packed {
 	full := dns.Fqdn(strings.ReplaceAll(name, " ", "."))
-	p := &packed{network: v.Network(), name: name, view: v, service: s, vips: f.vips()}
+	p := &packed{network: v.Network(), name: name, view: v, service: s, vips: f.vips(v.Network())}
 	r := f.server.zone.Answer(Query{Name: full, Type: q.qtype, Limit: udpLimit, Scope: Scope{Networks: []string{p.network}}})
 	if f.vips() != p.vips || v.Service(s.Name) != s {
 		return nil // changed meanwhile

@@ -91,7 +91,7 @@ func TestFastPathAgrees(t *testing.T) {
 func TestFastPathFollowsTheView(t *testing.T) {
 	w := standard(t)
 	usable := true
-	s, b := serve(t, w.self, []string{"net1"}, func(c *Config) { c.VIPsUsable = func() bool { return usable } })
+	s, b := serve(t, w.self, []string{"net1"}, func(c *Config) { c.VIPsUsable = func(string) bool { return usable } })
 	f := newFastPath(b)
 	for _, name := range []string{"web.", "web.net1.mesh.internal.", "tasks.web.", "tasks.web.net1.mesh.internal.", "db."} {
 		m, _ := query(name, dns.TypeA).Pack()

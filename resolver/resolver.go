@@ -58,10 +58,11 @@ type Config struct {
 	TTL         time.Duration // of positive answers, whole seconds; 0: 5 s
 	NegativeTTL time.Duration // SOA MINIMUM and TTL of negative answers (RFC 2308); 0: 2 s; at most 5 s
 
-	// VIPsUsable reports whether this node's load balancer serves VIPs; while
-	// it does not, vip services answer with their tasks (R5). nil: always.
+	// VIPsUsable reports whether this node's load balancer serves the VIPs of
+	// a network; while it does not, vip services answer with their tasks (R5).
+	// nil: always.
 	// Called per question: it must be fast and safe for concurrent use.
-	VIPsUsable func() bool
+	VIPsUsable func(network string) bool
 	// RTT estimates the round-trip time to a node, for nearest.<service>.
 	// Unknown nodes come last. nil: all unknown. Safe for concurrent use.
 	RTT func(state.NodeID) (time.Duration, bool)
