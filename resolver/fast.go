@@ -237,7 +237,7 @@ func (f *fastPath) build(v state.View, s *state.Service, name string, q *asked) 
 	full := dns.Fqdn(strings.ReplaceAll(name, " ", "."))
 	p := &packed{network: v.Network(), name: name, view: v, service: s, vips: f.vips(v.Network())}
 	r := f.server.zone.Answer(Query{Name: full, Type: q.qtype, Limit: udpLimit, Scope: Scope{Networks: []string{p.network}}})
-	if f.vips() != p.vips || v.Service(s.Name) != s {
+	if f.vips(p.network) != p.vips || v.Service(s.Name) != s {
 		return nil // changed meanwhile
 	}
 	if r.Forward || r.More || len(r.Waiting) > 0 || len(r.Extra) > 0 {
