@@ -2,6 +2,7 @@ package lb
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -30,6 +31,7 @@ type Balancer struct {
 	shadow   *Table // what the kernel holds, as far as we know
 	driver   Driver
 	ready    bool // the driver is set up and shadow is true
+	tried    int  // of cfg.Drivers, in this round
 	refused  []Refusal
 	full     bool             // compare everything, not only dirty
 	dirty    map[Key]struct{} // to compare
@@ -235,19 +237,21 @@ func (b *Balancer) step(ctx context.Context, now time.Time) {
 // start chooses a driver if there is none, sets it up and adopts what the
 // kernel holds.
 func (b *Balancer) start(ctx context.Context, now time.Time) {
-	if b.driver == nil {
-		b.driver, b.refused = Choose(ctx, b.cfg.Drivers)
-		if b.driver == nil {
-			b.count.Unsupported = true
-			b.retryProbe(now, b.cfg.RetryMax)
-			return
-		}
-		b.count.Unsupported = false
-		b.cfg.Log.Info("load balancing driver chosen", slog.String("driver", b.driver.Name()), slog.Any("refused", b.refused))
+	b.ready = false
+	if !b.choose(ctx) {
+		b.count.Unsupported = true
+		b.retryProbe(now, b.cfg.RetryMax)
+		return
 	}
+	b.count.Unsupported = false
 	if err := b.driver.Setup(ctx); err != nil {
-		b.fail(now, "set up driver", err)
-		b.retryProbe(now, b.nextBackoff())
+		b.fail(now, "set up driver "+b.driver.Name(), err)
+		after := b.nextBackoff()
+		if errors.Is(err, ErrUnsupported) { // Probe was too hopeful: try the next one
+			b.refused = append(b.refused, Refusal{Driver: b.driver.Name(), Reason: err.Error()})
+			b.driver, after = nil, 0
+		}
+		b.retryProbe(now, after)
 		return
 	}
 	if !b.adopt(ctx, now) {
@@ -261,8 +265,26 @@ func (b *Balancer) start(ctx context.Context, now time.Time) {
 	b.clock.by(alarmApply, now)
 }
 
+// choose makes sure that there is a driver. After the last one was refused,
+// the next call starts again with the first.
+func (b *Balancer) choose(ctx context.Context) bool {
+	if b.driver != nil {
+		return true
+	}
+	var refused []Refusal
+	if b.tried >= len(b.cfg.Drivers) {
+		b.tried, b.refused = 0, nil
+	}
+	b.driver, refused = Choose(ctx, b.cfg.Drivers[b.tried:])
+	b.tried += len(refused) + 1
+	b.refused = append(b.refused, refused...)
+	if b.driver != nil {
+		b.cfg.Log.Info("load balancing driver chosen", slog.String("driver", b.driver.Name()), slog.Any("refused", b.refused))
+	}
+	return b.driver != nil
+}
+
 func (b *Balancer) retryProbe(now time.Time, after time.Duration) {
-	b.ready = false
 	b.clock.by(alarmProbe, now.Add(after))
 }
 

@@ -188,6 +188,8 @@ func TestBalancerWithoutDriver(t *testing.T) {
 		alone := run(t, w, lb.Config{}, refusing)
 		second := &lbtest.Fake{DriverName: "nft"}
 		both := run(t, w, lb.Config{}, &lbtest.Fake{DriverName: "ipvs", Refuse: refusing.Refuse}, second)
+		hopeful := &lbtest.Fake{DriverName: "ipvs", RefuseSetup: fmt.Errorf("%w: sysctl", lb.ErrUnsupported)}
+		third := run(t, w, lb.Config{}, hopeful, &lbtest.Fake{DriverName: "nft"})
 		after(time.Second)
 		s, _ := alone.Status(t.Context())
 		if s.Driver != "" || alone.Working("net") || len(s.Refused) != 1 || !strings.Contains(s.Refused[0].Reason, "kernel has no IPVS") ||
@@ -196,6 +198,13 @@ func TestBalancerWithoutDriver(t *testing.T) {
 		}
 		if s, _ := both.Status(t.Context()); s.Driver != "nft" || !both.Working("net") || len(s.Refused) != 1 {
 			t.Errorf("both: %+v", s)
+		}
+		if s, _ := third.Status(t.Context()); s.Driver != "nft" || len(s.Refused) != 1 || s.Error != "" {
+			t.Errorf("third: %+v", s)
+		}
+		after(time.Minute)
+		if s, _ := alone.Status(t.Context()); len(s.Refused) != 1 {
+			t.Errorf("alone, a minute later: %+v", s)
 		}
 	})
 }

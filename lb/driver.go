@@ -18,7 +18,8 @@ type Driver interface {
 	// it wraps ErrUnsupported unless asking again may help (L7).
 	Probe(ctx context.Context) error
 	// Setup creates or repairs what does not depend on pools and services, and
-	// adopts what a previous run left. It does not disturb traffic.
+	// adopts what a previous run left. It does not disturb traffic. An error
+	// that wraps ErrUnsupported means that another driver should be tried.
 	Setup(ctx context.Context) error
 	// Apply carries out ops in order. It returns nil if all succeeded, else one
 	// error (or nil) per operation: a failing operation does not keep others
@@ -57,8 +58,10 @@ type BackendUsage struct {
 // cannot do it at all.
 var ErrUnsupported = errors.New("not supported here")
 
-// ErrDrift is wrapped by Check when somebody else changed what is ours.
-var ErrDrift = errors.New("kernel state was changed by someone else")
+// ErrDrift is wrapped by errors of Check and Apply after which Setup and
+// Snapshot are needed: somebody else changed what is ours, or the kernel
+// stopped answering.
+var ErrDrift = errors.New("kernel state is not as we left it")
 
 // Refusal says why a driver was not chosen.
 type Refusal struct {

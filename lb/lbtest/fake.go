@@ -25,6 +25,8 @@ type Fake struct {
 	FailProbability float64
 	// Refuse is what Probe returns.
 	Refuse error
+	// RefuseSetup is what Setup returns.
+	RefuseSetup error
 	// DriverName is returned by Name; empty means "fake".
 	DriverName string
 
@@ -64,6 +66,9 @@ func (f *Fake) table() *lb.Table {
 func (f *Fake) Setup(context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.RefuseSetup != nil {
+		return f.RefuseSetup
+	}
 	if !f.lucky() {
 		return fmt.Errorf("setup: %w", ErrInjected)
 	}

@@ -141,7 +141,7 @@ func (s Sysctl) set() (changed bool, err error) {
 		err = os.WriteFile(file, []byte(s.Value), 0)
 	}
 	if err != nil {
-		return false, fmt.Errorf("sysctl %s=%s: %w; set it on the host (sysctl -w) before meshd starts",
+		return false, fmt.Errorf("%w: sysctl %s=%s: %w; set it on the host (sysctl -w) before meshd starts", lb.ErrUnsupported,
 			strings.ReplaceAll(s.Key, "/", "."), s.Value, err)
 	}
 	return true, nil
