@@ -85,6 +85,7 @@ func TestLongPartition(t *testing.T) {
 	fleet.Within(t, 10*time.Second, func(ctx context.Context) error { return allResolve(ctx, "tasks.web", tasks) })
 	must(t, f.Rig.Partition(nodes[2].Host))
 	fleet.Within(t, 30*time.Second, func(ctx context.Context) error { return allResolve(ctx, "tasks.web", tasks[:2]) })
+	fleet.Within(t, 30*time.Second, func(ctx context.Context) error { return resolves(ctx, tasks[2], "tasks.web", tasks[2:]) })
 	fleet.Always(t, 40*time.Second, func(ctx context.Context) error { return resolves(ctx, tasks[2], "tasks.web", tasks[2:]) })
 	tasks = append(tasks, run(t, "web", nodes...)...)
 	must(t, f.Rig.HealAll())
