@@ -12,119 +12,12 @@ import (
 	"meshd/state"
 )
 
-// CoreConfig tunes the protocol. The zero value of a field means its default.
-type CoreConfig struct {
-	Self state.NodeID
-	Boot uint64         // identifies the life of the process (G11); lower = started earlier
-	Addr netip.AddrPort // where others reach this node
-
-	Fanout      int           // participants that a change is pushed to, and relayed to once (G3)
-	Coalesce    time.Duration // pushes closer together than this travel together
-	PushRate    int           // bytes per second of pushes; above, peers are told to pull (G7)
-	PushBurst   int           // bytes
-	Datagram    int           // largest packet sent as a datagram (G5)
-	Chunk       int           // largest packet sent over a stream (G5)
-	RepairBusy  time.Duration // between hash comparisons after news (G4)
-	RepairIdle  time.Duration // between hash comparisons when nothing happens
-	BusyFor     time.Duration // how long news keeps repair busy
-	HotAfter    time.Duration // after news: tell random peers "I have" (lost pushes)
-	WantTimeout time.Duration // a pull that is not answered by then is tried elsewhere
-
-	VerifyFor time.Duration // how long a reported death is checked before hiding (S9)
-	D1        time.Duration // dead for that long: no longer offered (S9)
-	D2        time.Duration // dead for that long: dropped, head kept; at least 2·D1
-	Graves    time.Duration // how long a dropped head is kept
-	Preserve  float64       // share of members whose vanishing keeps them served (S12)
-	Window    time.Duration // within this time
-	MinMesh   int           // in meshes of at least that many others
-
-	TombstoneAge time.Duration // S6
-	Grace        time.Duration // V5: how long a service keeps its old address in a move
-	Reservation  time.Duration // V2: how long the claim of a service without tasks is kept
-	Quarantine   time.Duration // V5: before a freed address goes to another service
-	BeaconEvery  time.Duration // one beacon of the whole mesh in that time; 0: none
-
-	// Peers, when set, are all participants of every network, alive and never
-	// changing: for simulations too large for a membership per node.
-	Peers []state.NodeID
-}
-
-func (c *CoreConfig) setDefaults() {
-	def(&c.Fanout, 6)
-	def(&c.Coalesce, 3*time.Millisecond)
-	def(&c.PushRate, 4<<20)
-	def(&c.PushBurst, 1<<20)
-	def(&c.Datagram, 1150)
-	def(&c.Chunk, 256<<10)
-	def(&c.RepairBusy, 100*time.Millisecond)
-	def(&c.RepairIdle, time.Second)
-	def(&c.BusyFor, 2*time.Second)
-	def(&c.HotAfter, 8*time.Millisecond)
-	def(&c.WantTimeout, 150*time.Millisecond)
-	def(&c.VerifyFor, 400*time.Millisecond)
-	def(&c.D1, 30*time.Minute)
-	def(&c.D2, 2*c.D1)
-	c.D2 = max(c.D2, 2*c.D1)
-	def(&c.Graves, 24*time.Hour)
-	def(&c.Preserve, 0.6)
-	def(&c.Window, 30*time.Second)
-	def(&c.MinMesh, 5)
-	def(&c.TombstoneAge, 15*time.Minute)
-	def(&c.Grace, 30*time.Second)
-	def(&c.Reservation, 24*time.Hour)
-	def(&c.Quarantine, 10*time.Minute)
-}
-
-func def[T comparable](p *T, v T) {
-	var zero T
-	if *p == zero {
-		*p = v
-	}
-}
-
 // Send is a packet to put on the wire.
 type Send struct {
 	To       state.NodeID
 	Addr     netip.AddrPort // where, if the membership may not know; else the zero value
 	Reliable bool           // over a stream; else a datagram
 	Data     []byte
-}
-
-// Event is something that the layer above wants to know.
-type Event struct {
-	Kind   EventKind
-	Node   state.NodeID
-	Addr   netip.AddrPort
-	Call   Call
-	Stamp  time.Duration // of EventBeacon: the sender's wall clock
-	Reason string
-}
-
-// EventKind tells events apart.
-type EventKind uint8
-
-// The events of a Core.
-const (
-	EventAlive       EventKind = iota + 1 // an owner is served again
-	EventSuspect                          // its death is being checked
-	EventDead                             // its endpoints are hidden
-	EventLeft                             // it left in order
-	EventRejoin                           // the membership should join Addr: a node it lost answers
-	EventDuplicate                        // another live node has our name; Reason says who yields
-	EventBeacon                           // Stamp arrived from Node
-	EventCall                             // a request of a peer's host
-	EventReply                            // the answer to one of ours
-	EventRefused                          // a peer's delta was refused: Reason
-	EventReincarnate                      // our incarnation is now higher: persist it
-	EventPreserve                         // self-preservation went on or off (S12)
-	EventExhausted                        // a service got no VIP (V7)
-)
-
-// Call is a request or an answer between the hosts of two nodes.
-type Call struct {
-	ID   uint64
-	Op   string
-	Body []byte
 }
 
 // Core is the replication protocol of one node as a deterministic state
@@ -137,6 +30,7 @@ type Core struct {
 	now   time.Duration
 
 	members  map[state.NodeID]*member
+	pinging  map[state.NodeID]*member  // those with a pingAt
 	targets  map[string][]state.NodeID // cache: living participants per network
 	networks map[string]*network       // by name, "" is the global scope
 	parted   map[string]bool           // networks left in this life
@@ -145,12 +39,17 @@ type Core struct {
 
 	push     pushQueue
 	pulls    map[streamKey]*pull
+	pullAt   time.Duration // no pull is due before
+	rtt      time.Duration // of small pulls, smoothed
 	repairAt time.Duration
 	busyTill time.Duration
 	turn     int // whose turn it is among order
 	hotAt    []time.Duration
 	sweepAt  time.Duration
 	pubAt    time.Duration // 0: nothing held back
+	strayAt  time.Duration // when to ping one of the dead again
+	waveAt   time.Duration // no wave of pings before
+	reaps    map[state.NodeID]time.Duration
 	preserve preservation
 	dup      duplicate
 	beaconAt time.Duration
@@ -197,6 +96,7 @@ func NewCore(cfg CoreConfig, rng *rand.Rand, store *state.Store) *Core {
 	c := &Core{
 		cfg: cfg, rng: rng, store: store, members: map[state.NodeID]*member{}, targets: map[string][]state.NodeID{},
 		networks: map[string]*network{}, parted: map[string]bool{}, byHash: map[uint32]*network{}, pulls: map[streamKey]*pull{},
+		pinging: map[state.NodeID]*member{}, reaps: map[state.NodeID]time.Duration{}, rtt: cfg.WantTimeout / 8,
 	}
 	c.addNetwork("", store.Global())
 	for _, t := range store.Tables()[1:] {
@@ -307,6 +207,8 @@ func (c *Core) frame(from state.NodeID, typ byte, p []byte) error {
 		return c.onSummary(from, p)
 	case frameHeads, frameHot:
 		return c.onHeads(from, typ, p)
+	case frameMore:
+		return c.onMore(from, p)
 	case frameWants:
 		return c.onWants(from, p)
 	case framePing, frameAck, frameAsk, frameHeard:
@@ -322,6 +224,7 @@ func (c *Core) frame(from state.NodeID, typ byte, p []byte) error {
 func (c *Core) Tick(now time.Duration) {
 	c.advance(now)
 	c.checkMembers()
+	c.pingStray()
 	c.retryPulls()
 	c.sayHot()
 	if c.now >= c.repairAt {
@@ -359,8 +262,8 @@ func (c *Core) Next() time.Duration {
 			next = min(next, n.carryAt)
 		}
 	}
-	for _, p := range c.pulls {
-		next = min(next, p.deadline)
+	if len(c.pulls) > 0 {
+		next = min(next, c.pullAt)
 	}
 	return min(next, c.nextCheck())
 }
@@ -384,6 +287,7 @@ func (c *Core) settle() {
 func (c *Core) sweep() {
 	c.sweepAt = c.now + time.Second
 	c.sweepMembers()
+	c.reap()
 	c.unyield()
 	for _, name := range c.order {
 		c.forgetTombstones(c.networks[name])
@@ -464,14 +368,14 @@ func (c *Core) living(name string) []state.NodeID {
 	var ts []state.NodeID
 	if name == "" {
 		for id, m := range c.members {
-			if m.phase == phaseAlive || m.phase == phaseVerify {
+			if m.reachable() {
 				ts = append(ts, id)
 			}
 		}
 		slices.Sort(ts)
 	} else {
 		for _, id := range c.store.Participants(name) {
-			if m := c.members[id]; m != nil && (m.phase == phaseAlive || m.phase == phaseVerify) {
+			if m := c.members[id]; m != nil && m.reachable() {
 				ts = append(ts, id)
 			}
 		}

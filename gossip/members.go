@@ -133,6 +133,9 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 	if c.cfg.Peers != nil {
 		return
 	}
+	if c.members[id] == nil && len(c.members) >= maxMembers {
+		return // G8: made-up names must not fill the memory
+	}
 	m := c.member(id)
 	m.heard = c.now
 	if m.phase == phaseLeft && m.boot == boot {
@@ -144,6 +147,9 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 	}
 }
 
+// maxMembers bounds the members known from packets alone.
+const maxMembers = 1 << 16
+
 // revive takes a member as alive.
 func (c *Core) revive(m *member) {
 	if m.phase == phaseVerify {
@@ -152,14 +158,76 @@ func (c *Core) revive(m *member) {
 	if !m.listed && m.addr.IsValid() {
 		c.event(Event{Kind: EventRejoin, Node: m.id, Addr: m.addr})
 	}
-	m.pingAt, m.pings = 0, 0
+	was, since := m.phase, m.since
+	m.pings = 0
+	c.pingLater(m, 0)
 	c.setPhase(m, phaseAlive)
+	if was == phaseDead || was == phaseKept {
+		c.wave(since)
+	}
+}
+
+// pingLater makes a member be pinged at a moment; 0: not at all.
+func (c *Core) pingLater(m *member, at time.Duration) {
+	if m.pingAt = at; at > 0 {
+		c.pinging[m.id] = m
+	} else {
+		delete(c.pinging, m.id)
+	}
+}
+
+// wave pings those who vanished together with one that is back: a cut that
+// healed brings them all (G2).
+func (c *Core) wave(since time.Duration) {
+	if c.now < c.waveAt {
+		return
+	}
+	c.waveAt = c.now + 5*time.Second
+	for _, id := range c.sortedMembers() {
+		m := c.members[id]
+		if (m.phase == phaseDead || m.phase == phaseKept) && m.pingAt == 0 && (m.since-since).Abs() < time.Minute && m.addr.IsValid() {
+			m.pings = maxPings - 4
+			c.pingLater(m, c.now+1+time.Duration(c.rng.Int64N(int64(300*time.Millisecond))))
+		}
+	}
+}
+
+// pingStray pings one random dead member now and then, for ever: the
+// membership forgets the dead, and then nothing else would notice that a
+// partition has healed (G2). All nodes together send each of the dead a few
+// pings per second.
+func (c *Core) pingStray() {
+	if c.now < c.strayAt {
+		return
+	}
+	var dead []state.NodeID
+	for id, m := range c.members {
+		if (m.phase == phaseDead || m.phase == phaseKept) && m.pingAt == 0 && m.addr.IsValid() {
+			dead = append(dead, id)
+		}
+	}
+	every := time.Second
+	if len(dead) > 0 {
+		slices.Sort(dead)
+		if c.strayAt > 0 {
+			c.ping(c.members[dead[c.rng.IntN(len(dead))]])
+		}
+		every = max(every, time.Duration(len(c.members))*time.Second/time.Duration(5*len(dead)))
+	}
+	c.strayAt = c.now + c.jitter(min(every, time.Minute))
+}
+
+// reachable reports whether packets should go to a member: it is thought to
+// live, and somebody knows where.
+func (m *member) reachable() bool {
+	return (m.phase == phaseAlive || m.phase == phaseVerify) && (m.listed || m.addr.IsValid())
 }
 
 // verify starts to check whether a member lives: pings to it, and through others.
 func (c *Core) verify(m *member) {
 	c.Stats.Verified++
-	m.pingAt, m.pings = c.now, 0
+	m.pings = 0
+	c.pingLater(m, max(c.now, 1))
 	c.setPhase(m, phaseVerify)
 	c.checkMembers()
 }
@@ -207,8 +275,7 @@ func (c *Core) pingEvery(m *member) time.Duration {
 	return 2 * time.Second
 }
 
-// maxPings ends the pinging of a node that does not answer: the membership's
-// reconnect loop goes on (G2).
+// maxPings ends the pinging of a node that does not answer; pingStray goes on.
 const maxPings = 32
 
 // checkMembers sends the pings that are due and judges those whose time is up.
@@ -221,34 +288,35 @@ func (c *Core) checkMembers() {
 		if m.phase == phaseVerify && c.now-m.since >= c.cfg.VerifyFor {
 			c.condemn(m)
 		}
-		m.pings++
-		m.pingAt = c.now + c.pingEvery(m)
-		if m.pings > maxPings {
-			m.pingAt = 0
+		if m.pings++; m.pings > maxPings {
+			c.pingLater(m, 0)
 			continue
 		}
+		c.pingLater(m, c.now+c.pingEvery(m))
 		c.ping(m)
 	}
 }
 
 // checking returns the members being pinged, sorted.
 func (c *Core) checking() []state.NodeID {
-	var ids []state.NodeID
-	for id, m := range c.members {
-		if m.pingAt > 0 {
-			ids = append(ids, id)
-		}
+	if len(c.pinging) == 0 {
+		return nil
+	}
+	ids := make([]state.NodeID, 0, len(c.pinging))
+	for id := range c.pinging {
+		ids = append(ids, id)
 	}
 	slices.Sort(ids)
 	return ids
 }
 
 func (c *Core) nextCheck() time.Duration {
-	next := time.Duration(1<<63 - 1)
-	for _, m := range c.members {
-		if m.pingAt > 0 {
-			next = min(next, m.pingAt)
-		}
+	next := c.strayAt
+	if len(c.members) == 0 {
+		next = time.Duration(1<<63 - 1)
+	}
+	for _, m := range c.pinging {
+		next = min(next, m.pingAt)
 	}
 	return next
 }
@@ -358,6 +426,7 @@ func (c *Core) age(m *member, age time.Duration) {
 			t.Exhume(m.id)
 		}
 		delete(c.members, m.id)
+		delete(c.pinging, m.id)
 		c.store.Forget(m.id)
 	}
 }

@@ -213,16 +213,17 @@ func (c *Core) apply(from state.NodeID, x *state.Delta, pushed bool, hops int) e
 	switch r {
 	case state.Ignored:
 		c.Stats.Duplicates++
+		c.correct(n, from, x)
 	case state.Applied:
-		delete(c.pulls, key)
+		c.answered(key, from)
 		c.applied(n, from, x, pushed, hops, before, known)
 		if w, need := n.table.Want(x.Owner, x.Head()); err != nil && need {
-			c.want(from, n, w)
+			c.want(from, n, w, x.To)
 		}
 	case state.Staged:
 		if w, need := n.table.Want(x.Owner, x.Head()); need {
 			delete(c.pulls, key)
-			c.want(from, n, w)
+			c.want(from, n, w, x.To)
 		}
 	case state.Gap:
 		c.Stats.Gaps++
@@ -231,6 +232,18 @@ func (c *Core) apply(from state.NodeID, x *state.Delta, pushed bool, hops int) e
 		}
 	}
 	return err
+}
+
+// correct tells an owner that we hold more of its stream than it says: it has
+// lost its disk or went back to an older one, and defends itself (S7).
+func (c *Core) correct(n *network, from state.NodeID, x *state.Delta) {
+	h, ok := n.table.Head(x.Owner)
+	if from != x.Owner || !ok || h.Inc < x.Inc || h.Inc == x.Inc && (!x.Snapshot || h == x.Head()) {
+		return
+	}
+	e := c.packet()
+	e.heads(frameHot, n.name, 0, nil, false, []state.OwnerHead{{Owner: x.Owner, Head: h}})
+	c.send(from, e)
 }
 
 // applied spreads news on and looks at what the global scope says.
@@ -272,12 +285,27 @@ func (c *Core) globalNews(x *state.Delta) {
 			c.learnAddr(x.Owner)
 		}
 	}
-	if x.Snapshot {
+	if x.Snapshot || !x.Whole() { // of chunks, these are the last records only
 		clear(c.targets)
-		c.store.Reap(x.Owner)
+	}
+	if x.Snapshot {
+		c.reaps[x.Owner] = c.now + reapAfter
 		if m := c.members[x.Owner]; m != nil && len(x.Records) == 0 && x.To > 1 {
 			m.listed = false // its last, empty snapshot: it left in order (S9)
 			c.setPhase(m, phaseLeft)
+		}
+	}
+}
+
+// reapAfter is how long a new life of an owner may take to say in which
+// networks it takes part, before what it left behind in the others is dropped.
+const reapAfter = 10 * time.Second
+
+func (c *Core) reap() {
+	for o, at := range c.reaps {
+		if c.now >= at {
+			delete(c.reaps, o)
+			c.store.Reap(o)
 		}
 	}
 }
@@ -314,7 +342,7 @@ func (c *Core) sayHot() {
 	c.hotAt = c.hotAt[1:]
 	for _, name := range c.order {
 		n := c.networks[name]
-		hs := c.hotHeads(n, c.now-4*c.cfg.HotAfter)
+		hs := c.hotHeads(n, c.now-4*c.cfg.HotAfter, c.cfg.Datagram-128)
 		if len(hs) == 0 {
 			continue
 		}
@@ -329,10 +357,9 @@ func (c *Core) sayHot() {
 
 // hotHeads returns the heads of the streams that changed since, newest last,
 // as many as fit a datagram.
-func (c *Core) hotHeads(n *network, since time.Duration) []state.OwnerHead {
+func (c *Core) hotHeads(n *network, since time.Duration, budget int) []state.OwnerHead {
 	seen := map[state.NodeID]bool{}
 	var hs []state.OwnerHead
-	budget := c.cfg.Datagram - 128
 	for i := len(n.hot) - 1; i >= 0 && n.hot[i].at >= since; i-- {
 		o := n.hot[i].owner
 		if seen[o] {

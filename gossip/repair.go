@@ -111,7 +111,7 @@ func (c *Core) summarize(to state.NodeID, n *network) {
 		e.heads(frameHeads, n.name, 1, []int{0}, true, n.table.Heads(func(state.NodeID) bool { return true }))
 	} else {
 		size := 1 << min(bits.Len(uint(owners))/2+1, 8)
-		e.summary(summaryFrame{network: n.name, hashes: n.table.Buckets(size), hot: c.hotHeads(n, c.now-time.Second)})
+		e.summary(summaryFrame{network: n.name, hashes: n.table.Buckets(size), hot: c.hotHeads(n, c.now-time.Second, c.cfg.Datagram-128-8*size)})
 	}
 	c.send(to, e)
 }
@@ -176,7 +176,7 @@ func (c *Core) onHeads(from state.NodeID, typ byte, p []byte) error {
 // partial: then what it does not mention means nothing. It reports whether we
 // lack something.
 func (c *Core) compare(from state.NodeID, n *network, theirs, ours []state.OwnerHead) bool {
-	var wants []state.Want
+	var wants []lack
 	var offers []state.Want
 	known := make(map[state.NodeID]state.OwnerHead, len(theirs))
 	for _, h := range theirs {
@@ -186,10 +186,11 @@ func (c *Core) compare(from state.NodeID, n *network, theirs, ours []state.Owner
 			continue
 		}
 		if h.Buried {
+			c.buriedThere(n, h)
 			continue
 		}
 		if w, need := n.table.Want(h.Owner, h.Head); need {
-			wants = append(wants, w)
+			wants = append(wants, lack{w, h.Head.Version})
 		}
 	}
 	for _, o := range ours {
@@ -261,23 +262,84 @@ func (c *Core) serve(to state.NodeID, n *network, ws []state.Want) {
 	}
 	e.close()
 	if len(rest) > 0 {
-		e.heads(frameHot, n.name, 0, nil, false, rest)
+		e.heads(frameMore, n.name, 0, nil, false, rest)
 	}
 	c.send(to, e)
+}
+
+// onMore handles the heads of streams that we asked a peer for and that did
+// not fit its answer: ask again.
+func (c *Core) onMore(from state.NodeID, p []byte) error {
+	f, err := decodeHeads(frameMore, p)
+	if err != nil {
+		return err
+	}
+	n := c.networks[f.network]
+	if n == nil {
+		return nil
+	}
+	for _, h := range f.heads {
+		key := streamKey{n.name, h.Owner}
+		if q := c.pulls[key]; q != nil && q.at == from {
+			delete(c.pulls, key)
+		}
+	}
+	c.compare(from, n, f.heads, nil)
+	return nil
 }
 
 // pull is a want that is under way.
 type pull struct {
 	at       state.NodeID
+	since    time.Duration
 	deadline time.Duration
 	asked    bool           // else: waiting a moment for the push to arrive otherwise
+	small    bool           // the answer should be one datagram
+	tries    int            // so far
 	also     []state.NodeID // who else has it
+}
+
+// maxTries is how often a small pull is sent before it is left to repair.
+const maxTries = 4
+
+// smallGap is how many versions a small pull may lack.
+const smallGap = 16
+
+// pulling registers a pull that is sent now.
+func (c *Core) pulling(key streamKey, p *pull) {
+	p.since, p.asked = c.now, true
+	wait := c.cfg.WantTimeout
+	if p.small {
+		wait = min(wait, max(8*time.Millisecond, 5*c.rtt)<<p.tries)
+	}
+	p.tries++
+	c.wait(key, p, c.now+c.jitter(wait))
+}
+
+func (c *Core) wait(key streamKey, p *pull, until time.Duration) {
+	p.deadline = until
+	if len(c.pulls) == 0 || until < c.pullAt {
+		c.pullAt = until
+	}
+	c.pulls[key] = p
+}
+
+// answered ends a pull, and measures how long it took.
+func (c *Core) answered(key streamKey, from state.NodeID) {
+	p := c.pulls[key]
+	if p == nil {
+		return
+	}
+	if p.asked && p.small && p.tries == 1 && p.at == from {
+		c.rtt += (c.now - p.since - c.rtt) / 8
+	}
+	delete(c.pulls, key)
 }
 
 // wantAll asks a peer for several streams in one packet; those that are asked
 // for elsewhere already are left out.
-func (c *Core) wantAll(from state.NodeID, n *network, ws []state.Want) {
-	todo := ws[:0:0]
+func (c *Core) wantAll(from state.NodeID, n *network, ws []lack) {
+	var todo []state.Want
 	for _, w := range ws {
 		key := streamKey{n.name, w.Owner}
 		if p := c.pulls[key]; p != nil && c.now < p.deadline {
@@ -286,21 +348,32 @@ func (c *Core) wantAll(from state.NodeID, n *network, ws []state.Want) {
 			}
 			continue
 		}
-		c.pulls[key] = &pull{at: from, deadline: c.now + c.jitter(c.cfg.WantTimeout), asked: true}
-		todo = append(todo, w)
+		h, known := n.table.Head(w.Owner)
+		c.pulling(key, &pull{at: from, small: known && !w.Snapshot && w.Inc == h.Inc && w.upto-w.After <= smallGap})
+		todo = append(todo, w.Want)
 	}
-	for len(todo) > 0 { // a want takes at most ~40 bytes and a name
-		k := min(len(todo), 512)
+	c.sendWants(from, n, todo)
+}
+
+func (c *Core) sendWants(to state.NodeID, n *network, ws []state.Want) {
+	for len(ws) > 0 { // a want takes at most ~40 bytes and a name
+		k := min(len(ws), 512)
 		e := c.packet()
-		e.wants(n.name, todo[:k])
+		e.wants(n.name, ws[:k])
 		c.Stats.Wants += uint64(k)
-		c.send(from, e)
-		todo = todo[k:]
+		c.send(to, e)
+		ws = ws[k:]
 	}
 }
 
-func (c *Core) want(from state.NodeID, n *network, w state.Want) {
-	c.wantAll(from, n, []state.Want{w})
+// lack is a want, with the version that the peer has.
+type lack struct {
+	state.Want
+	upto uint64
+}
+
+func (c *Core) want(from state.NodeID, n *network, w state.Want, upto uint64) {
+	c.wantAll(from, n, []lack{{w, upto}})
 }
 
 // wantSoon asks after a moment: the missing push is probably on its way.
@@ -312,15 +385,22 @@ func (c *Core) wantSoon(from state.NodeID, n *network, w state.Want) {
 		}
 		return
 	}
-	c.pulls[key] = &pull{at: from, deadline: c.now + c.cfg.Coalesce}
+	c.wait(key, &pull{at: from, small: true}, c.now+c.cfg.Coalesce)
 }
 
-// retryPulls asks again, elsewhere, what was not answered in time.
+// retryPulls asks again what was not answered in time: others that have it, or
+// the same peer if the answer is small, for then it was probably lost.
 func (c *Core) retryPulls() {
+	if len(c.pulls) == 0 || c.now < c.pullAt {
+		return
+	}
 	var due []streamKey
+	c.pullAt = time.Duration(1<<63 - 1)
 	for k, p := range c.pulls {
 		if c.now >= p.deadline {
 			due = append(due, k)
+		} else {
+			c.pullAt = min(c.pullAt, p.deadline)
 		}
 	}
 	slices.SortFunc(due, func(a, b streamKey) int {
@@ -329,22 +409,36 @@ func (c *Core) retryPulls() {
 	for _, k := range due {
 		p, n := c.pulls[k], c.networks[k.network]
 		delete(c.pulls, k)
-		if n == nil {
-			continue
+		if n != nil && c.retarget(p) {
+			c.pulling(k, p)
+			c.sendWants(p.at, n, []state.Want{n.table.WantNext(k.owner)})
 		}
-		from, also := p.at, p.also
-		if p.asked {
-			c.Stats.PullTimeouts++
-			if len(also) == 0 {
-				continue // repair finds it
-			}
-			from, also = also[0], also[1:]
-		}
-		w := n.table.WantNext(k.owner)
-		c.want(from, n, w)
-		if q := c.pulls[k]; q != nil {
-			q.also = also
-		}
+	}
+}
+
+// retarget says whom to ask next, or that repair shall find it.
+func (c *Core) retarget(p *pull) bool {
+	if !p.asked {
+		return true
+	}
+	c.Stats.PullTimeouts++
+	if len(p.also) > 0 {
+		p.at, p.also = p.also[0], p.also[1:]
+		return true
+	}
+	return p.small && p.tries < maxTries
+}
+
+// buriedThere handles a head that a peer has buried: if its owner is dead here
+// too, so do we, or the dead would be handed on for ever (S9).
+func (c *Core) buriedThere(n *network, h state.OwnerHead) {
+	m := c.members[h.Owner]
+	own, ok := n.table.Head(h.Owner)
+	if m != nil && ok && own.Inc <= h.Head.Inc && (m.phase == phaseDead || m.phase == phaseLeft) {
+		n.table.Bury(h.Owner)
+	}
+	if _, waits := c.reaps[h.Owner]; ok && !waits {
+		c.reaps[h.Owner] = c.now + reapAfter
 	}
 }
 

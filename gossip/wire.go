@@ -37,6 +37,7 @@ const (
 	frameEqual   byte = 12 // the probe's hashes are ours too
 	frameCall    byte = 13 // a request of the host above the core
 	frameReply   byte = 14 // its answer
+	frameMore    byte = 15 // heads of what was asked for and did not fit the answer
 )
 
 // errWire is wrapped by every decoding error; the packet or frame is dropped

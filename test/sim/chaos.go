@@ -98,7 +98,7 @@ func (c *Chaos) Run() []string {
 	took, ok := w.Until(c.whole, 20*time.Millisecond, Bound)
 	c.Equal = took
 	c.log("equal after %v: %v", took, ok)
-	w.Run(5 * time.Second) // liveness, grace
+	w.Run(8 * time.Second) // until the slowest death is known
 	c.Check.Final()
 	if len(c.Check.Violations) == 0 {
 		c.rest()
