@@ -5,6 +5,7 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"meshd/test/rig"
@@ -29,12 +30,21 @@ func NewTest(t TB, hosts int) *Fleet {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			for _, p := range r.Procs() {
-				t.Logf("%s (%s) ends:\n%s", p.Name, p.Log, Tail(p.Log, 20))
-			}
+			showLogs(t, r)
 		}
 	})
 	return f
+}
+
+// showLogs shows the end of each log that is not empty, once.
+func showLogs(t TB, r *rig.Rig) {
+	shown := map[string]bool{}
+	for _, p := range r.Procs() {
+		if end := Tail(p.Log, 20); end != "" && !shown[p.Log] {
+			shown[p.Log] = true
+			t.Logf("%s ends:\n%s", filepath.Base(p.Log), end)
+		}
+	}
 }
 
 // Up is NewTest with a meshd on each host; they have found each other.

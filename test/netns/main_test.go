@@ -5,6 +5,7 @@ package netns
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"testing"
@@ -54,7 +55,7 @@ func run(t *testing.T, service string, nodes ...*fleet.Node) []*fleet.Task {
 	t.Helper()
 	var tasks []*fleet.Task
 	for i, n := range nodes {
-		id := fmt.Sprintf("%s-%s-%d", service, n.Host.Name, i+1)
+		id := fmt.Sprintf("%s-%s-%08x", service, n.Host.Name, rand.Uint32())
 		task, err := n.Run(t.Context(), fleet.Spec{Network: network, Service: service, Slot: i + 1, ID: id})
 		if err != nil {
 			t.Fatal(err)

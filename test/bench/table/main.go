@@ -1,0 +1,249 @@
+// Command table measures the replicated table: memory per endpoint, deltas
+// applied per second, one change until it is visible, and the lookup of hot
+// names (DESIGN §8). One line per size of the table and of its services.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"meshd/state"
+)
+
+type clock uint64
+
+func (c *clock) Tick() uint64     { *c++; return uint64(*c) }
+func (c *clock) Witness(t uint64) { *c = max(*c, clock(t)) }
+
+// bench is one run: a replica of the streams of many owners.
+type bench struct {
+	endpoints, size int
+	store           *state.Store
+	table           *state.Table
+	heads           []uint64 // version by owner
+	now             time.Duration
+}
+
+// perOwner is how many endpoints an owner has.
+const perOwner = 100
+
+func main() {
+	counts := flag.String("endpoints", "100000,1000000", "sizes of the table")
+	sizes := flag.String("services", "10,1000,10000", "endpoints per service")
+	profile := flag.String("cpuprofile", "", "write a CPU profile of the whole run to this file")
+	flag.Parse()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(f)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		defer pprof.StopCPUProfile()
+	}
+	for _, n := range numbers(*counts) {
+		for _, size := range numbers(*sizes) {
+			run(n, size)
+		}
+	}
+}
+
+func numbers(list string) (ns []int) {
+	for s := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 {
+			fmt.Fprintf(os.Stderr, "%q is not a number of endpoints\n", s)
+			os.Exit(2)
+		}
+		ns = append(ns, n)
+	}
+	return ns
+}
+
+func run(endpoints, size int) {
+	before := heap()
+	b := &bench{endpoints: endpoints, size: size, heads: make([]uint64, endpoints/perOwner)}
+	b.store = state.NewStore("self", 1, state.DefaultLimits(), new(clock))
+	for o := range b.heads {
+		b.store.SetLiveness(owner(o), state.Alive)
+	}
+	b.table = b.store.Join("net")
+	load := b.load()
+	used := heap() - before
+	update := b.update()
+	change := b.change()
+	lookup := testing.Benchmark(b.lookup)
+	fmt.Printf("table endpoints=%d service_size=%d heap_bytes_per_endpoint=%d load_per_s=%.0f apply_per_s=%.0f change_us=%.1f lookup_ns=%d lookup_allocs=%d\n",
+		endpoints, size, used/uint64(endpoints), load, update, change, lookup.NsPerOp(), lookup.AllocsPerOp())
+	runtime.KeepAlive(b)
+}
+
+// heap returns the bytes in use after a collection.
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+func owner(i int) state.NodeID { return state.NodeID(fmt.Sprintf("node-%05d", i)) }
+
+func service(i int) string { return fmt.Sprintf("service-%06d", i) }
+
+// record is the i-th endpoint: a 25-character id, both addresses, two ports, an
+// alias; neighbours in a service belong to different owners.
+func (b *bench) record(i int, weight uint16, version uint64) state.Record {
+	owners := len(b.heads)
+	s := (i%perOwner*owners + i/perOwner) / b.size
+	e := state.Endpoint{
+		IP4: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), IP6: netip.AddrFrom16([16]byte{0: 0xfd, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)}),
+		Slot: uint32(i%b.size + 1), Weight: weight, Aliases: []string{"www-" + strconv.Itoa(s)},
+		Ports: []state.Port{{Name: "http", Number: 80, Proto: state.TCP}, {Number: 443, Proto: state.TCP}},
+	}
+	return state.Record{
+		Kind: state.KindEndpoint, Key: fmt.Sprintf("t%024x", uint64(i)*0x9e3779b97f4a7c15), Group: service(s),
+		Body: string(state.AppendEndpoint(nil, &e)), Version: version,
+	}
+}
+
+// apply applies deltas, publishes after each eight of them, as a node does that
+// is busy, and returns the records per second.
+func (b *bench) apply(deltas []*state.Delta) float64 {
+	n := 0
+	start := time.Now()
+	for i, d := range deltas {
+		if r, err := b.store.Apply(d); r != state.Applied {
+			fmt.Fprintln(os.Stderr, "delta of", d.Owner, "not applied:", r, err)
+			os.Exit(1)
+		}
+		n += len(d.Records)
+		if i%8 == 7 || i == len(deltas)-1 {
+			b.publish()
+		}
+	}
+	return float64(n) / time.Since(start).Seconds()
+}
+
+func (b *bench) publish() {
+	b.now += 10 * time.Millisecond
+	b.store.Publish(b.now)
+}
+
+// load takes the first snapshot of every owner.
+func (b *bench) load() float64 {
+	var rate []float64
+	for from := 0; from < len(b.heads); from += 1000 {
+		var ds []*state.Delta
+		for o := from; o < min(from+1000, len(b.heads)); o++ {
+			d := &state.Delta{Network: "net", Owner: owner(o), Inc: 1, To: perOwner, Upto: perOwner, Snapshot: true}
+			for i := range perOwner {
+				d.Records = append(d.Records, b.record(o*perOwner+i, 1, uint64(i+1)))
+			}
+			b.heads[o] = perOwner
+			ds = append(ds, d)
+		}
+		rate = append(rate, b.apply(b.summed(ds)))
+	}
+	b.now += time.Second
+	b.publish()
+	return median(rate)
+}
+
+// summed fills in the checksums: what an honest owner's table says of itself.
+func (b *bench) summed(ds []*state.Delta) []*state.Delta {
+	for _, d := range ds {
+		s := state.NewStore("sum", 1, state.DefaultLimits(), new(clock)).Join("net")
+		if !d.Snapshot {
+			continue
+		}
+		_, _ = s.Apply(d)
+		h, _ := s.Head(d.Owner)
+		d.Sum = h.Sum
+	}
+	return ds
+}
+
+// update changes a hundred endpoints of one owner per delta.
+func (b *bench) update() float64 {
+	var rate []float64
+	for round := range 5 {
+		var ds []*state.Delta
+		for range 500 {
+			o := rand.IntN(len(b.heads))
+			if slices.ContainsFunc(ds, func(d *state.Delta) bool { return d.Owner == owner(o) }) {
+				continue
+			}
+			from := b.heads[o]
+			d := &state.Delta{Network: "net", Owner: owner(o), Inc: 1, From: from, After: from, To: from + perOwner, Upto: from + perOwner}
+			for i := range perOwner {
+				d.Records = append(d.Records, b.record(o*perOwner+i, uint16(round+2), from+uint64(i)+1))
+			}
+			d.Sum = sum(d)
+			b.heads[o] += perOwner
+			ds = append(ds, d)
+		}
+		rate = append(rate, b.apply(ds))
+	}
+	return median(rate)
+}
+
+// sum returns the checksum of content that is exactly the records of d.
+func sum(d *state.Delta) uint64 {
+	t := state.NewStore("sum", 1, state.DefaultLimits(), new(clock)).Join("net")
+	snap := *d
+	snap.Snapshot, snap.From, snap.After = true, 0, 0
+	_, _ = t.Apply(&snap)
+	h, _ := t.Head(d.Owner)
+	return h.Sum
+}
+
+// change applies one record and publishes it: microseconds until it is visible.
+func (b *bench) change() float64 {
+	var took []float64
+	for range 2000 {
+		o := rand.IntN(len(b.heads))
+		from := b.heads[o]
+		all := &state.Delta{Network: "net", Owner: owner(o), Inc: 1, From: from, After: from, To: from + 1, Upto: from + 1}
+		all.Records = []state.Record{b.record(o*perOwner+rand.IntN(perOwner), 77, from+1)}
+		b.heads[o]++
+		b.now += time.Second // so that no service is held back
+		start := time.Now()
+		_, _ = b.store.Apply(all) // its checksum is not computed here: that only says "take it again"
+		b.store.Publish(b.now)
+		took = append(took, float64(time.Since(start).Nanoseconds())/1e3)
+	}
+	return median(took)
+}
+
+// lookup resolves 500 hot names.
+func (b *bench) lookup(tb *testing.B) {
+	names := make([]string, 500)
+	for i := range names {
+		names[i] = service(i % max(b.endpoints/b.size, 1))
+	}
+	v := b.table.View()
+	tb.ReportAllocs()
+	for i := 0; tb.Loop(); i++ {
+		if m := v.Lookup(names[i%len(names)]); m.Kind != state.MatchService {
+			tb.Fatal("no service")
+		}
+	}
+}
+
+func median(xs []float64) float64 {
+	slices.Sort(xs)
+	return xs[len(xs)/2]
+}
