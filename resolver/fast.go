@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"strings"
 
@@ -41,7 +42,7 @@ type packed struct {
 }
 
 func newFastPath(b *Bound) *fastPath {
-	return &fastPath{server: b.server, bound: b, packed: map[string]*packed{}, key: make([]byte, 0, 512), rand: 0x9e3779b97f4a7c15}
+	return &fastPath{server: b.server, bound: b, packed: map[string]*packed{}, key: make([]byte, 0, 512), rand: rand.Uint64()}
 }
 
 // answer answers the query in buf[:n] in place and returns the length of the
