@@ -36,6 +36,8 @@ var mayImport = map[string][]string{
 	"test/netns":    {"test/rig", "test/fleet"},
 	"test/sim":      {"state", "gossip", "resolver", "lb", "mesh"},
 	"test/bench":    {"state", "gossip", "test/sim"},
+
+	"test/bench/table": {"state"},
 }
 
 // testMayImport adds what a package's _test.go files may import on top.

@@ -27,18 +27,18 @@ func TestReadmeByHand(t *testing.T) {
 		}
 	}
 	blocks := shellBlocks(t, "../../README.md", "## Try it by hand on one machine")
-	if len(blocks) != 7 {
-		t.Fatalf("the README has %d blocks to type, this test knows 7: %q", len(blocks), blocks)
+	if len(blocks) != 8 {
+		t.Fatalf("the README has %d blocks to type, this test knows 8: %q", len(blocks), blocks)
 	}
 	script := strings.Join([]string{
 		"set -eu", "mount -t tmpfs none /run",
 		blocks[0], blocks[1],
 		wait(`[ "$(bin/meshctl --socket /tmp/mesh1.sock node ls 2>/dev/null | grep -c ' alive ')" = 3 ]`),
-		blocks[2],
+		blocks[2], blocks[3],
 		wait(`bin/meshctl --socket /tmp/mesh3.sock network ls | grep -q collabnet`),
-		blocks[3],
+		blocks[4],
 		wait(`[ "$(bin/meshctl --socket /tmp/mesh3.sock service ps web --network collabnet | grep -c web-)" = 3 ]`),
-		"echo ---answers", blocks[4], "echo ---views", blocks[5], "echo ---end", blocks[6],
+		"echo ---answers", blocks[5], "echo ---views", blocks[6], "echo ---end", blocks[7],
 		"[ -z \"$(ip netns list)\" ]",
 	}, "\n")
 	script = strings.ReplaceAll(script, "/tmp/", t.TempDir()+"/") // a newcomer may be at it here as well
