@@ -70,8 +70,8 @@ func Poll(ctx context.Context, check func() error) error {
 		if err == nil {
 			return nil
 		}
-		if last == nil || ctx.Err() == nil { // else it may only be about ctx
-			last = err
+		if end, ok := ctx.Deadline(); last == nil || !ok || time.Now().Before(end) {
+			last = err // else it may only tell that time ran out
 		}
 		select {
 		case <-ctx.Done():

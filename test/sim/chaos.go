@@ -305,6 +305,7 @@ func (c *Chaos) rollback(n *Node) {
 	if !n.up {
 		return
 	}
+	n.saveClaims()
 	old, d := n.disk.clone(), c.soon(5*time.Second)
 	c.log("roll %s back to now in %v", n.ID, d)
 	c.later(d, func() {

@@ -213,12 +213,37 @@ func (n *Node) Do(f func(now time.Duration, c *gossip.Core)) {
 
 // Crash ends the node's process. Without disk, it forgets what it was.
 func (n *Node) Crash(keepDisk bool) {
+	n.saveClaims()
 	n.up, n.paused, n.Core, n.held, n.heldNews = false, false, nil, nil, nil
 	n.life++
 	if !keepDisk {
 		n.disk = newDisk()
 	}
 	n.world.oracle.changed()
+}
+
+// saveClaims puts the claims that the node carries on its disk, as a daemon
+// does: the only carrier of a claim must not forget it in a restart (V2).
+func (n *Node) saveClaims() {
+	if !n.up {
+		return
+	}
+	for network, stated := range n.disk.stated {
+		t := n.Table(network)
+		if network == "" || t == nil {
+			continue
+		}
+		for _, k := range []state.Kind{state.KindVIP, state.KindSettings} {
+			for key, ch := range stated {
+				if ch.Kind == k {
+					delete(stated, key)
+				}
+			}
+			for _, e := range t.Own(k) {
+				stated[string([]byte{byte(k)})+e.Key()] = state.Change{Kind: k, Key: e.Key(), Body: e.Body()}
+			}
+		}
+	}
 }
 
 // Leave makes the node leave in order and end.
