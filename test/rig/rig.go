@@ -267,9 +267,12 @@ func (n *Namespace) logPath(process string) string {
 	return filepath.Join(n.rig.Dir, n.Name+"-"+process+".log")
 }
 
-// addBridge makes a bridge device in the namespace.
+// addBridge makes a bridge device in the namespace. Its Ethernet address is
+// set, because an inherited one changes as ports come and go, and neighbours
+// go on sending to the old one.
 func (n *Namespace) addBridge(name string) error {
-	err := n.nl.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}})
+	mac := net.HardwareAddr{2, 2, 0, 0, 0, 1}
+	err := n.nl.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: mac}})
 	if err != nil {
 		return fmt.Errorf("add bridge %s in %s: %w", name, n.Name, err)
 	}

@@ -157,6 +157,22 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
+// TestManyTasks adds tasks while one talks to its host: the host's address
+// stays where it was.
+func TestManyTasks(t *testing.T) {
+	r := rig.NewTest(t, 1)
+	h := r.Hosts()[0]
+	first := addTask(t, h)
+	at := netip.AddrPortFrom(h.Gateway, 80)
+	serveName(t, h.Namespace, at)
+	for range 12 {
+		addTask(t, h)
+		if _, err := ask(first.Namespace, at, time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestRemoveTask(t *testing.T) {
 	r := rig.NewTest(t, 1)
 	task := addTask(t, r.Hosts()[0])
