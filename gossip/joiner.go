@@ -159,9 +159,11 @@ func (j *joiner) join(addr string) {
 
 // joinError says what to look at.
 func joinError(err error) error {
-	s := err.Error()
+	s := strings.Join(strings.Fields(err.Error()), " ")
+	s = strings.TrimPrefix(s, "1 error occurred: * ")
+	err = errors.New(s)
 	switch {
-	case strings.Contains(s, "No installed keys"), strings.Contains(s, "EOF"), strings.Contains(s, "encryption"):
+	case strings.Contains(strings.ToLower(s), "no installed keys"), strings.Contains(s, "EOF"), strings.Contains(s, "encryption"):
 		return fmt.Errorf("%w (does it have the same --key-file?)", err)
 	case strings.Contains(s, "refused"):
 		return fmt.Errorf("%w (is meshd running there, on that port?)", err)

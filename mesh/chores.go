@@ -23,6 +23,9 @@ func (n *Node) chores(ctx context.Context) error {
 		n.carryNetworks(ctx)
 		n.keepClaims(ctx)
 		n.mu.Unlock()
+		if i%10 == 9 {
+			n.restate(ctx)
+		}
 		if i%30 == 29 {
 			n.saveIdentity()
 		}
@@ -32,6 +35,34 @@ func (n *Node) chores(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// restate makes the node's streams say what is registered, whatever happened
+// to them: after another node had its name (S7), for example. Saying what is
+// said already costs nothing.
+func (n *Node) restate(ctx context.Context) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_ = n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
+		for _, name := range sortedKeys(n.reg.Networks) {
+			l := n.reg.Networks[name]
+			if !l.used() || c.Yielded() {
+				continue
+			}
+			n.check(c.JoinNetwork(now, name))
+			var cs []state.Change
+			for _, e := range c.Store().Table(name).Own(state.KindEndpoint) {
+				if _, registered := l.Tasks[e.Key()]; !registered {
+					cs = append(cs, state.Change{Kind: state.KindEndpoint, Key: e.Key(), Delete: true})
+				}
+			}
+			for _, id := range sortedKeys(l.Tasks) {
+				n.host0(c, name, l.Tasks[id].Service, l)
+				cs = append(cs, l.Tasks[id].change(id))
+			}
+			n.check(c.Commit(now, name, cs))
+		}
+	})
 }
 
 // saveIdentity writes node.json if the incarnation or the clock moved.
@@ -94,6 +125,9 @@ const removalMemory = 48 * time.Hour
 func (n *Node) carryNetworks(ctx context.Context) {
 	n.reg.Removed = slices.DeleteFunc(n.reg.Removed, func(r removedNetwork) bool { return time.Since(r.At) > removalMemory })
 	_ = n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
+		if c.Yielded() {
+			return // another node has our name: we state nothing (S7)
+		}
 		defs := c.Store().Defs()
 		n.dropRemoved(defs, c)
 		want := map[string]state.Change{}
@@ -202,6 +236,9 @@ func (s *notices) get(key string) string {
 func (n *Node) keepClaims(ctx context.Context) {
 	changed := false
 	_ = n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
+		if c.Yielded() {
+			return
+		}
 		for name, l := range n.reg.Networks {
 			t := c.Store().Table(name)
 			if t == nil {

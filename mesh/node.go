@@ -228,7 +228,7 @@ func (n *Node) host0(c *gossip.Core, network, service string, l *localNetwork) {
 
 func (n *Node) check(err error) {
 	if err != nil {
-		n.log.Error("restoring what the node stated", "error", err)
+		n.log.Error("stating what is registered", "error", err)
 	}
 }
 
