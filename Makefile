@@ -74,6 +74,10 @@ cover: ## coverage of every package by every unit test, as a table and coverage.
 bench: ## Go benchmarks of every package, in benchstat's format
 	$(GO) test -run '^$$' -bench . -benchmem $(UNIT_PKGS)
 
+.PHONY: bench-real
+bench-real: ## 25 real meshd in network namespaces on this machine: one change until all have told of it
+	$(GO) run ./test/bench/real $(BENCHFLAGS)
+
 # --- keep it tidy ---
 .PHONY: fmt lint golangci cross clean
 fmt: ## format every file
