@@ -38,6 +38,9 @@ var mayImport = map[string][]string{
 	"test/bench":    {"state", "gossip", "test/sim"},
 
 	"test/bench/table": {"state"},
+	"test/bench/real":  {"test/rig", "test/fleet", "mesh/control"},
+	"test/chaos":       {"test/rig", "test/fleet", "mesh/control"},
+	"test/peers":       {}, // a module of its own
 }
 
 // testMayImport adds what a package's _test.go files may import on top.
