@@ -56,8 +56,8 @@ func (n *Node) restate(ctx context.Context) {
 					cs = append(cs, state.Change{Kind: state.KindEndpoint, Key: e.Key(), Delete: true})
 				}
 			}
+			n.hostAll(c, name, l)
 			for _, id := range sortedKeys(l.Tasks) {
-				n.host0(c, name, l.Tasks[id].Service, l)
 				cs = append(cs, l.Tasks[id].change(id))
 			}
 			n.check(c.Commit(now, name, cs))

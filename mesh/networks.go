@@ -15,6 +15,9 @@ import (
 // CreateNetwork implements control.NetworkBackend.
 func (n *Node) CreateNetwork(ctx context.Context, req control.CreateNetwork) (control.Network, error) {
 	def, err := req.Parse()
+	if err == nil {
+		err = def.Validate()
+	}
 	if err != nil {
 		return control.Network{}, err
 	}

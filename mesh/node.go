@@ -50,19 +50,15 @@ type Node struct {
 
 // New opens everything that can fail: configuration, data directory, gossip
 // socket, DNS sockets, control socket. The error says which and what to do.
-func New(cfg Config, version string, log *slog.Logger) (n *Node, err error) {
+func New(cfg Config, version string, log *slog.Logger) (*Node, error) {
 	s, err := cfg.settle()
 	if err != nil {
 		return nil, err
 	}
-	n = &Node{cfg: s, log: log, version: version, started: time.Now(), stop: func() {}}
-	defer func() {
-		if err != nil {
-			n.close()
-		}
-	}()
+	n := &Node{cfg: s, log: log, version: version, started: time.Now(), stop: func() {}}
 	for _, open := range []func() error{n.openData, n.openSocket, n.openHost, n.openBalancer, n.openDNS} {
 		if err := open(); err != nil {
+			n.close()
 			return nil, err
 		}
 	}
@@ -73,6 +69,14 @@ func New(cfg Config, version string, log *slog.Logger) (n *Node, err error) {
 
 // close releases what New opened before it failed.
 func (n *Node) close() {
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	if n.dns != nil {
+		_ = n.dns.Close(over)
+	}
+	if n.host != nil {
+		_ = n.host.Run(over) // returns at once, with everything closed
+	}
 	if n.listener != nil {
 		_ = n.listener.Close()
 	}
@@ -206,21 +210,30 @@ func (n *Node) restore() {
 				continue
 			}
 			n.check(c.JoinNetwork(now, name))
-			for s := range l.Services {
-				n.host0(c, name, s, l)
-			}
-			for _, t := range l.Tasks {
-				n.host0(c, name, t.Service, l)
-			}
+			n.hostAll(c, name, l)
 			n.check(c.Commit(now, name, l.changes()))
 		}
 	})
 }
 
-// host0 tells the core what this node does for a service.
-func (n *Node) host0(c *gossip.Core, network, service string, l *localNetwork) {
-	h := state.Hosting{Tasks: l.tasksOf(service)}
-	if until := l.Services[service].Until; h.Tasks == 0 && !until.IsZero() {
+// hostAll tells the core what this node does for each service of a network.
+func (n *Node) hostAll(c *gossip.Core, network string, l *localNetwork) {
+	tasks := map[string]int{}
+	for s := range l.Services {
+		tasks[s] = 0
+	}
+	for _, t := range l.Tasks {
+		tasks[t.Service]++
+	}
+	for s, count := range tasks {
+		n.hostService(c, network, s, count, l)
+	}
+}
+
+// hostService tells the core what this node does for one service.
+func (n *Node) hostService(c *gossip.Core, network, service string, tasks int, l *localNetwork) {
+	h := state.Hosting{Tasks: tasks}
+	if until := l.Services[service].Until; tasks == 0 && !until.IsZero() {
 		h.Until = max(time.Until(until)+time.Since(n.host.Started()), time.Second)
 	}
 	c.Host(network, service, h)

@@ -262,7 +262,7 @@ func (n *Node) RemoveTask(ctx context.Context, ref control.TaskRef) (control.Tas
 	}
 	var failed error
 	err = n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
-		n.host0(c, network, saved.Service, l)
+		n.hostService(c, network, saved.Service, l.tasksOf(saved.Service), l)
 		failed = c.Commit(now, network, []state.Change{{Kind: state.KindEndpoint, Key: ref.ID, Delete: true}})
 	})
 	e, _ := saved.endpoint(ref.ID)

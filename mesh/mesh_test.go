@@ -1,0 +1,386 @@
+package mesh_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"meshd/mesh"
+	"meshd/mesh/control"
+)
+
+// node is a running node of a test, on loopback, without a load balancer.
+type node struct {
+	*mesh.Node
+	t    *testing.T
+	cfg  mesh.Config
+	stop func()
+}
+
+func start(t *testing.T, cfg mesh.Config) *node {
+	t.Helper()
+	n, err := tryStart(t, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func tryStart(t *testing.T, cfg mesh.Config) (*node, error) {
+	t.Helper()
+	cfg.LB, cfg.Profile = "none", "local"
+	if cfg.Bind == "" {
+		cfg.Bind = "127.0.0.1:0"
+	}
+	if cfg.DataDir == "" {
+		cfg.DataDir = t.TempDir()
+	}
+	if cfg.Socket == "" {
+		cfg.Socket = filepath.Join(t.TempDir(), "s")
+	}
+	m, err := mesh.New(cfg, "test", slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	finished := make(chan error, 1)
+	go func() { finished <- m.Run(ctx) }()
+	n := &node{Node: m, t: t, cfg: cfg}
+	stopped := false
+	n.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-finished; err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(n.stop)
+	return n, nil
+}
+
+func (n *node) addr() string {
+	s, err := n.Status(n.t.Context())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return s.Bind
+}
+
+// eventually polls until check returns nil.
+func eventually(t *testing.T, check func() error) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal(err)
+		}
+	}
+}
+
+func (n *node) must(err error) {
+	n.t.Helper()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) network(name, subnet string) {
+	n.t.Helper()
+	_, err := n.CreateNetwork(n.t.Context(), control.CreateNetwork{Name: name, Subnet: subnet})
+	n.must(err)
+}
+
+func (n *node) task(network, service, id, ip string) control.TaskAdded {
+	n.t.Helper()
+	a, err := n.AddTask(n.t.Context(), control.AddTask{Network: network, Service: service, ID: id, IPs: []string{ip}, Ports: []string{"80"}})
+	n.must(err)
+	return a
+}
+
+func (n *node) tasks(network, service string) []string {
+	ts, err := n.ServiceTasks(n.t.Context(), control.ServiceRef{Network: network, Name: service})
+	if err != nil {
+		return nil
+	}
+	var ids []string
+	for _, t := range ts {
+		ids = append(ids, t.ID+"@"+t.Node)
+	}
+	return ids
+}
+
+func wantTasks(t *testing.T, n *node, network, service, want string) {
+	t.Helper()
+	eventually(t, func() error {
+		if got := strings.Join(n.tasks(network, service), " "); got != want {
+			return errors.New(n.cfg.Node + " has tasks [" + got + "], want [" + want + "]")
+		}
+		return nil
+	})
+}
+
+// Registrations, networks and VIPs survive a restart of the daemon (S7, V2).
+func TestRestartKeepsEverything(t *testing.T) {
+	a := start(t, mesh.Config{Node: "a"})
+	a.network("net", "10.96.0.0/16")
+	vip := a.task("net", "web", "t1", "10.1.0.1").VIPs
+	if len(vip) != 1 {
+		t.Fatalf("VIPs %v", vip)
+	}
+	b := start(t, mesh.Config{Node: "b", Join: []string{a.addr()}})
+	b.task2("net", "web", "t2", "10.1.0.2")
+	wantTasks(t, a, "net", "web", "t1@a t2@b")
+	wantTasks(t, b, "net", "web", "t1@a t2@b")
+	before, err := a.Status(t.Context())
+	a.must(err)
+	a.stop()
+	a = start(t, mesh.Config{Node: "a", DataDir: a.cfg.DataDir, Bind: before.Bind})
+	wantTasks(t, b, "net", "web", "t1@a t2@b")
+	wantTasks(t, a, "net", "web", "t1@a t2@b")
+	after, err := a.Status(t.Context())
+	a.must(err)
+	if after.Incarnation <= before.Incarnation {
+		t.Errorf("S7: incarnation %d after %d", after.Incarnation, before.Incarnation)
+	}
+	s, err := a.Service(t.Context(), control.ServiceRef{Network: "net", Name: "web"})
+	a.must(err)
+	if len(s.VIPs) != 1 || s.VIPs[0] != vip[0] {
+		t.Errorf("V2: VIP %v after %v", s.VIPs, vip)
+	}
+	eventually(t, func() error {
+		d, err := b.Diff(t.Context(), control.DiffRequest{})
+		if err == nil && !d.Equal {
+			err = errors.New("S10: tables differ")
+		}
+		return err
+	})
+}
+
+// task2 registers a task as soon as the network is known here.
+func (n *node) task2(network, service, id, ip string) {
+	n.t.Helper()
+	eventually(n.t, func() error {
+		_, err := n.AddTask(n.t.Context(), control.AddTask{Network: network, Service: service, ID: id, IPs: []string{ip}, Ports: []string{"80"}})
+		return err
+	})
+}
+
+func TestRefusals(t *testing.T) {
+	a := start(t, mesh.Config{Node: "a"})
+	a.network("net", "10.96.0.0/16")
+	a.task("net", "web", "t1", "10.1.0.1")
+	add := func(r control.AddTask) error {
+		if r.Network == "" {
+			r.Network = "net"
+		}
+		if r.IPs == nil {
+			r.IPs = []string{"10.1.0.9"}
+		}
+		_, err := a.AddTask(t.Context(), r)
+		return err
+	}
+	create := func(name, subnet string) error {
+		_, err := a.CreateNetwork(t.Context(), control.CreateNetwork{Name: name, Subnet: subnet})
+		return err
+	}
+	for _, tt := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"id used twice", add(control.AddTask{Service: "web", ID: "t1"}), "already a task"},
+		{"address in a pool", add(control.AddTask{Service: "web", IPs: []string{"10.96.3.4"}}), "is in the VIP pool"},
+		{"unknown network", add(control.AddTask{Network: "nope", Service: "web"}), "not known"},
+		{"port", add(control.AddTask{Service: "web", Ports: []string{"70000"}}), "65535"},
+		{"pin outside", add(control.AddTask{Service: "web", VIPs: []string{"10.97.0.1"}}), "not in the pool"},
+		{"overlap", create("two", "10.96.128.0/17"), "overlaps"},
+		{"small", create("two", "10.97.0.0/30"), "too small"},
+		{"cidr", create("two", "10.97.0.0"), "subnet"},
+		{"other definition", create("net", "10.98.0.0/16"), "exists with the pool"},
+		{"pool over a task", create("two", "10.1.0.0/16"), "has an address in"},
+		{"used network", a.RemoveNetwork(t.Context(), "net"), "is used"},
+		{"unknown task", func() error { _, err := a.RemoveTask(t.Context(), control.TaskRef{ID: "zz"}); return err }(), "not known"},
+	} {
+		if tt.err == nil || !strings.Contains(tt.err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, tt.err, tt.want)
+		}
+	}
+	if err := create("net", "10.96.0.0/16"); err != nil {
+		t.Errorf("the same definition again: %v", err)
+	}
+}
+
+// A node without tasks in a network can remove it when nobody uses it (V6).
+func TestRemoveNetworkEverywhere(t *testing.T) {
+	a := start(t, mesh.Config{Node: "a", Reservation: mesh.Duration(time.Millisecond)})
+	a.network("net", "10.96.0.0/16")
+	b := start(t, mesh.Config{Node: "b", Join: []string{a.addr()}, Reservation: mesh.Duration(time.Millisecond)})
+	b.task2("net", "web", "t1", "10.1.0.1")
+	wantTasks(t, a, "net", "web", "t1@b")
+	if err := a.RemoveNetwork(t.Context(), "net"); err == nil {
+		t.Fatal("removed while in use")
+	}
+	_, err := b.RemoveTask(t.Context(), control.TaskRef{ID: "t1"})
+	b.must(err)
+	eventually(t, func() error { return a.RemoveNetwork(t.Context(), "net") })
+	for _, n := range []*node{a, b} {
+		eventually(t, func() error {
+			if ns, err := n.Networks(t.Context()); err != nil || len(ns) > 0 {
+				return errors.New(n.cfg.Node + " still knows the network")
+			}
+			return nil
+		})
+	}
+}
+
+func TestStartRefusals(t *testing.T) {
+	corrupted := t.TempDir()
+	path := filepath.Join(corrupted, "tasks.json")
+	if err := os.WriteFile(path, []byte(`{"networks": {"net": {"tasks": {"t1": {"service": "web", "body": "AAAA"}}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	others := t.TempDir()
+	if err := os.WriteFile(filepath.Join(others, "node.json"), []byte(`{"node": "zoe", "incarnation": 7}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte("not a key\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	busy := start(t, mesh.Config{Node: "busy"})
+	for _, tt := range []struct {
+		name string
+		cfg  mesh.Config
+		want string
+	}{
+		{"corrupted", mesh.Config{Node: "a", DataDir: corrupted}, "is corrupted"},
+		{"another node's data", mesh.Config{Node: "a", DataDir: others}, `belongs to node "zoe"`},
+		{"data in use", mesh.Config{Node: "a", DataDir: busy.cfg.DataDir}, "another meshd uses it"},
+		{"socket in use", mesh.Config{Node: "a", Socket: busy.cfg.Socket}, "already answers"},
+		{"bad key", mesh.Config{Node: "a", KeyFile: key}, "line 1"},
+		{"no key file", mesh.Config{Node: "a", KeyFile: key + "x"}, "does not exist"},
+		{"bind", mesh.Config{Node: "a", Bind: "10.0.0"}, "not IP:PORT"},
+		{"bind not here", mesh.Config{Node: "a", Bind: "192.0.2.7:7946"}, "not on this host"},
+		{"dns", mesh.Config{Node: "a", DNS: []string{"nonsense"}}, "dns:"},
+		{"ttl", mesh.Config{Node: "a", TTL: mesh.Duration(2 * time.Hour)}, "ttl:"},
+		{"node", mesh.Config{Node: "a b"}, "node:"},
+	} {
+		if _, err := tryStart(t, tt.cfg); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+	}
+	if b, _ := os.ReadFile(path); !strings.Contains(string(b), "AAAA") {
+		t.Error("the corrupted file was overwritten")
+	}
+}
+
+// G9: install, use and remove act on every node, and refuse what would lock somebody out.
+func TestKeyRotation(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	const one, two = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA="
+	a := start(t, mesh.Config{Node: "a", KeyFile: write("a", one)})
+	b := start(t, mesh.Config{Node: "b", KeyFile: write("b", one), Join: []string{a.addr()}})
+	eventually(t, func() error {
+		if k, err := b.Keys(t.Context()); err != nil || k.Total != 2 || k.OK != 2 {
+			return errors.New("b does not reach a")
+		}
+		return nil
+	})
+	if _, err := a.UseKey(t.Context(), control.KeyRequest{Key: two}); err == nil {
+		t.Error("used a key that nobody has")
+	}
+	for _, op := range []func(context.Context, control.KeyRequest) (control.KeyReply, error){a.InstallKey, b.UseKey} {
+		r, err := op(t.Context(), control.KeyRequest{Key: two})
+		if err != nil || r.OK != 2 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+	if _, err := a.RemoveKey(t.Context(), control.KeyRequest{Key: two}); err == nil {
+		t.Error("removed the key in use")
+	}
+	r, err := a.RemoveKey(t.Context(), control.KeyRequest{Key: one})
+	if err != nil || r.OK != 2 || len(r.Keys) != 1 || r.Keys[0].Nodes != 2 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	bind := b.addr()
+	b.stop() // the keyring that the mesh changed outlives the process
+	b = start(t, mesh.Config{Node: "b", KeyFile: b.cfg.KeyFile, DataDir: b.cfg.DataDir, Bind: bind})
+	eventually(t, func() error {
+		if k, err := b.Keys(t.Context()); err != nil || k.OK != 2 {
+			return errors.New("b does not reach a after its restart")
+		}
+		return nil
+	})
+}
+
+// Watch tells what happens, in order.
+func TestWatch(t *testing.T) {
+	a := start(t, mesh.Config{Node: "a"})
+	a.network("net", "10.96.0.0/16")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	events := make(chan control.Event, 64)
+	go func() {
+		_ = a.Watch(ctx, control.WatchRequest{}, func(e control.Event) error { events <- e; return nil })
+	}()
+	if e := <-events; e.Type != control.EventStart {
+		t.Fatalf("first event %v", e)
+	}
+	a.task("net", "web", "t1", "10.1.0.1")
+	_, err := a.RemoveTask(ctx, control.TaskRef{ID: "t1"})
+	a.must(err)
+	want := []control.EventType{control.EventEndpointAdded, control.EventVIPAssigned, control.EventEndpointRemoved}
+	for len(want) > 0 {
+		select {
+		case e := <-events:
+			if i := indexOf(want, e.Type); i >= 0 {
+				want = append(want[:i], want[i+1:]...)
+			}
+		case <-ctx.Done():
+			t.Fatalf("not seen: %v", want)
+		}
+	}
+}
+
+func indexOf(ts []control.EventType, t control.EventType) int {
+	for i, x := range ts {
+		if x == t {
+			return i
+		}
+	}
+	return -1
+}
+
+func TestMetrics(t *testing.T) {
+	a := start(t, mesh.Config{Node: "a"})
+	var b strings.Builder
+	a.must(a.Metrics(t.Context(), &b))
+	for _, want := range []string{"meshd_members{state=\"alive\"} 1", "meshd_table_checksum", "meshd_queue_length", "meshd_propagation_seconds"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+}
