@@ -22,7 +22,7 @@ var mayImport = map[string][]string{
 	"resolver":     {"state"},
 	"lb":           {"state"},
 	"lb/lbtest":    {"lb", "state"},
-	"lb/ipvs":      {"lb", "state"},
+	"lb/ipvs":      {"lb", "lb/nft", "state"}, // its helper rules are nftables (L2)
 	"lb/nft":       {"lb", "state"},
 	"mesh/control": {"state"},
 	"mesh":         {"state", "gossip", "resolver", "lb", "lb/ipvs", "lb/nft", "mesh/control"},
@@ -34,9 +34,9 @@ var mayImport = map[string][]string{
 	"test/rig":      {},
 	"test/fleet":    {"test/rig", "mesh/control"},
 	"test/netns":    {"test/rig", "test/fleet"},
-	"test/sim":      {"state", "gossip", "resolver", "lb", "mesh"},
-	"test/bench":    {"state", "gossip", "test/sim"},
+	"test/sim":      {"state", "gossip"},
 
+	"test/bench":       {"state", "gossip", "test/sim"},
 	"test/bench/table": {"state"},
 	"test/bench/real":  {"test/rig", "test/fleet", "mesh/control"},
 	"test/chaos":       {"test/rig", "test/fleet", "mesh/control"},

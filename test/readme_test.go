@@ -73,11 +73,14 @@ func TestLinksInDocs(t *testing.T) {
 	}
 }
 
-// TestReadmeNamesEveryPackage checks the package map.
+// TestReadmeNamesEveryPackage checks the package map; a package inside another
+// is spoken for by that one.
 func TestReadmeNamesEveryPackage(t *testing.T) {
 	readme := read(t, "../README.md")
 	for pkg := range mayImport {
-		if _, err := os.Stat(filepath.Join("..", pkg)); err == nil && !strings.Contains(readme, "`"+pkg+"`") {
+		_, err := os.Stat(filepath.Join("..", pkg))
+		outer := filepath.ToSlash(filepath.Dir(pkg))
+		if err == nil && !strings.Contains(readme, "`"+pkg+"`") && (outer == "test" || !strings.Contains(readme, "`"+outer+"`")) {
 			t.Errorf("the package map of README.md lacks `%s`", pkg)
 		}
 	}

@@ -115,12 +115,8 @@ func (d *demo) everyApp(tasks []*fleet.Task) error {
 
 // names resolves every form of name.
 func (d *demo) names() error {
-	a, err := d.apps[0].Resolve(d.ctx, app, dns.TypeA)
-	if err != nil {
+	if err := d.learnVIP(); err != nil {
 		return err
-	}
-	if d.vip, err = netip.ParseAddr(a.String()); err != nil || !netip.MustParsePrefix(pool).Contains(d.vip) {
-		return fmt.Errorf("%s is %s: not one address of the pool %s", app, a, pool)
 	}
 	third := d.apps[2]
 	from := d.dbs[0]
@@ -146,14 +142,32 @@ func (d *demo) names() error {
 	return nil
 }
 
+// learnVIP asks for the application until every host answers with one address
+// of the pool: a host does so as soon as its load balancer is ready.
+func (d *demo) learnVIP() error {
+	_, err := d.until(func() error {
+		for _, from := range d.apps {
+			a, err := from.Resolve(d.ctx, app, dns.TypeA)
+			if err != nil {
+				return err
+			}
+			if d.vip, err = netip.ParseAddr(a.String()); err != nil || !netip.MustParsePrefix(pool).Contains(d.vip) {
+				return fmt.Errorf("%s: %s is %s: not one address of the pool %s", where(from), app, a, pool)
+			}
+		}
+		return nil
+	})
+	return err
+}
+
 // scope starts a service on the other network and asks across.
 func (d *demo) scope() (err error) {
 	s := fleet.Spec{Network: "othernet", Service: "billing", Slot: 1, ID: newID()}
 	if d.other, err = d.startSpec(d.nodes[2], s); err != nil {
 		return err
 	}
-	a, err := d.other.Resolve(d.ctx, "billing", dns.TypeA)
-	if err != nil {
+	var a fleet.Answer
+	if _, err := d.until(func() error { a, err = d.other.Resolve(d.ctx, "billing", dns.TypeA); return have(a, err) }); err != nil {
 		return err
 	}
 	for _, q := range []struct {
@@ -171,6 +185,14 @@ func (d *demo) scope() (err error) {
 		}
 	}
 	return nil
+}
+
+// have wants an answer with data.
+func have(a fleet.Answer, err error) error {
+	if err == nil && len(a.Data) == 0 {
+		err = fmt.Errorf("no answer but %s", a)
+	}
+	return err
 }
 
 // balance sends requests over TCP, and datagrams, to the VIP.
