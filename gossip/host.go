@@ -556,3 +556,13 @@ func (h *Host) Stats() HostStats {
 		Joins: joins, JoinsFailed: failed, Rejected: h.tr.rejected.Load(), Health: h.ml.GetHealthScore(),
 	}
 }
+
+// Membership returns the names that memberlist lists, this node's included,
+// for diagnosis.
+func (h *Host) Membership() []string {
+	var names []string
+	for _, m := range h.ml.Members() {
+		names = append(names, m.Name)
+	}
+	return names
+}
