@@ -111,10 +111,10 @@ func TestReadersAgainstTheWriter(t *testing.T) {
 	for round := 2; round < 300 && !t.Failed(); round++ {
 		step(round)
 	}
-	b.SetSynced()
 	stop.Store(true)
 	wg.Wait()
-	<-sub.Ready()
+	sub.Drain()
+	b.SetSynced()
 	if got := sub.Drain(); !slices.Contains(got, "") {
 		t.Errorf("the first sync was not told: %q", got)
 	}
