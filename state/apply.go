@@ -1,6 +1,9 @@
 package state
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Result says what a delta did to the table.
 type Result uint8
@@ -83,8 +86,20 @@ func (t *Table) extend(s *stream, d *Delta) (Result, error) {
 	}
 	whole := *d
 	whole.From, whole.After, whole.Snapshot = st.from, st.from, st.snapshot
-	return t.land(s, &whole, st.records)
+	return t.land(s, &whole, newest(st.records))
 }
+
+// newest drops the records that a later one of the same key supersedes: the
+// owner went on while a delta came in chunks.
+func newest(records []Record) []Record {
+	last := make(map[string]uint64, len(records))
+	for i := range records {
+		last[records[i].mapKey()] = records[i].Version
+	}
+	return slices.DeleteFunc(records, func(r Record) bool { return last[r.mapKey()] != r.Version })
+}
+
+func (r *Record) mapKey() string { return string([]byte{byte(r.Kind)}) + r.Key }
 
 // check refuses a delta that no correct node sends.
 func (d *Delta) check() error {
@@ -117,28 +132,67 @@ func (t *Table) land(s *stream, d *Delta, records []Record) (Result, error) {
 	if err := t.quota(s, d, records); err != nil {
 		return Refused, err
 	}
+	es := make([]*Entry, len(records))
+	for i, r := range records {
+		es[i] = t.entry(s, r)
+	}
+	if s.sumWith(es, d.Snapshot) != d.Sum {
+		return t.mismatch(s, d)
+	}
 	t.touch(s, func() {
 		if d.Snapshot {
-			t.replace(s, records)
+			t.replace(s, es)
 			s.head.Floor = 0
 		} else {
-			for _, r := range records {
-				if r.Version > s.head.Version {
-					t.put(s, r)
+			for _, e := range es {
+				if e.version > s.head.Version {
+					t.put(s, e)
 				}
 			}
 		}
 		s.head.Inc, s.head.Version = d.Inc, d.To
 		s.raiseFloor(d.Floor)
-		s.resync = s.head.Sum != d.Sum
 	})
+	s.resync = false
 	if st := s.stage; st != nil && (st.inc < d.Inc || st.inc == d.Inc && st.to <= d.To) {
 		s.stage = nil
 	}
-	if s.resync {
-		return Applied, fmt.Errorf("network %q owner %q: content differs at version %d of incarnation %d: taking its snapshot again", t.network, s.owner, d.To, d.Inc)
-	}
 	return Applied, nil
+}
+
+// sumWith is the checksum that the stream would have with es applied.
+func (s *stream) sumWith(es []*Entry, snapshot bool) uint64 {
+	var sum uint64
+	if !snapshot {
+		sum = s.head.Sum
+	}
+	for _, e := range es {
+		if !snapshot {
+			if e.version <= s.head.Version {
+				continue
+			}
+			if old := s.live[e.mapKey()]; old != nil {
+				sum -= old.sum()
+			}
+		}
+		if !e.deleted {
+			sum += e.sum()
+		}
+	}
+	return sum
+}
+
+// mismatch refuses a delta whose records do not give the content that its
+// owner had: nobody may see a mixture of two lives (S4, S7). After a delta it
+// may be what is held here that is wrong, so the whole is asked for.
+func (t *Table) mismatch(s *stream, d *Delta) (Result, error) {
+	s.stage = nil
+	err := fmt.Errorf("network %q owner %q: content differs at version %d of incarnation %d", t.network, s.owner, d.To, d.Inc)
+	if d.Snapshot {
+		return Refused, err
+	}
+	s.resync = true
+	return Gap, fmt.Errorf("%w: taking its snapshot", err)
 }
 
 // size is the share of r in quotas, as Entry.size.
@@ -174,10 +228,10 @@ func (t *Table) guard(s *stream, n, b int) error {
 }
 
 // replace swaps the stream's content for a snapshot's records in one step.
-func (t *Table) replace(s *stream, records []Record) {
-	old := s.reset(len(records))
-	for _, r := range records {
-		s.put(t.entry(s, r))
+func (t *Table) replace(s *stream, es []*Entry) {
+	old := s.reset(len(es))
+	for _, e := range es {
+		s.put(e)
 	}
 	t.entries += len(s.live) - len(old)
 	for _, o := range old {
@@ -190,8 +244,7 @@ func (t *Table) replace(s *stream, records []Record) {
 	}
 }
 
-func (t *Table) put(s *stream, r Record) {
-	e := t.entry(s, r)
+func (t *Table) put(s *stream, e *Entry) {
 	old := s.put(e)
 	if old != nil {
 		t.entries--

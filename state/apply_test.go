@@ -109,6 +109,29 @@ func TestSnapshotPastTheFloor(t *testing.T) {
 	}
 }
 
+// TestChunksAcrossCommits: the owner writes what a chunk has carried already
+// while the next one is asked for (S4; edge case 4).
+func TestChunksAcrossCommits(t *testing.T) {
+	for _, first := range []bool{true, false} { // a snapshot, or a delta
+		a, b := pair(DefaultLimits())
+		commit(t, a, opaque("k0", "0"))
+		if !first {
+			pull(t, a, b, "a", 1<<20)
+		}
+		commit(t, a, opaque("k1", "1"), opaque("k2", "1"), opaque("k3", "1"), opaque("k4", "1"))
+		h, _ := a.Head("a")
+		w, _ := b.Want("a", h)
+		if r, err := b.Apply(a.Delta(w, 40)); r != Staged {
+			t.Fatalf("%v %v", r, err)
+		}
+		commit(t, a, opaque("k1", "2"), remove("k0"), remove("k3"), opaque("k3", "2"))
+		pull(t, a, b, "a", 40)
+		if got := keys(b, "a"); got != "k1=2 k2=1 k3=2 k4=1" || a.Hash() != b.Hash() {
+			t.Fatalf("S3: snapshot %v: %q", first, got)
+		}
+	}
+}
+
 // TestDeletedStaysDeleted: a replica that was away beyond the floor brings
 // nothing back, and delete and re-create arrive as what came last (S1, S6;
 // edge cases 5 and 6).
@@ -376,7 +399,7 @@ func TestPoison(t *testing.T) {
 		} {
 			r.Version = s.head.Version + 1
 			s.head.Version++
-			a.put(s, r)
+			a.put(s, a.entry(s, r))
 		}
 	})
 	pull(t, a, b, "a", 1)
@@ -410,19 +433,26 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 	}
 }
 
-// TestContentDiffers: a replica with other content at the same head asks for
-// the whole again, and never goes back (S2, S10).
+// TestContentDiffers: what does not give the content that its owner had is
+// never shown; the replica asks for the whole, and never goes back (S2, S4, S10).
 func TestContentDiffers(t *testing.T) {
 	a, b := pair(DefaultLimits())
 	commit(t, a, opaque("k1", "1"), opaque("k2", "2"))
-	h, _ := a.Head("a")
-	d := *a.Delta(Want{Owner: "a"}, 1<<20)
-	d.Records = d.Records[1:]
-	if r, err := b.Apply(&d); r != Applied || err == nil {
-		t.Fatalf("S10: %v %v", r, err)
+	bad := *a.Delta(Want{Owner: "a"}, 1<<20)
+	bad.Records = bad.Records[1:]
+	if r, err := b.Apply(&bad); r != Refused || err == nil || keys(b, "a") != "" {
+		t.Fatalf("S10: a wrong snapshot: %v %v", r, err)
 	}
-	if got := b.Delta(Want{Owner: "a"}, 1<<20); got != nil {
-		t.Fatal("S10: offers what it knows to be wrong")
+	pull(t, a, b, "a", 1<<20)
+	before, h := keys(b, "a"), b.streams["a"].head
+	commit(t, a, opaque("k3", "3"), opaque("k1", "4"))
+	bad = *a.Delta(b.WantNext("a"), 1<<20)
+	bad.Records = bad.Records[1:]
+	if r, err := b.Apply(&bad); r != Gap || err == nil || keys(b, "a") != before || b.streams["a"].head != h {
+		t.Fatalf("S4: a wrong delta: %v %v", r, err)
+	}
+	if w, need := b.Want("a", bad.Head()); !need || w.After != 0 {
+		t.Fatalf("S10: does not ask for the whole: %+v %v", w, need)
 	}
 	old := Delta{Network: "net", Owner: "a", Inc: h.Inc, To: h.Version - 1, Upto: h.Version - 1, Snapshot: true}
 	if r, _ := b.Apply(&old); r != Ignored {

@@ -289,7 +289,7 @@ func TestLawsOfReplication(t *testing.T) {
 				s := table.own()
 				table.touch(s, func() {
 					s.head.Version++
-					table.put(s, Record{Kind: KindEndpoint, Key: oneOf(rt, lawIDs, "id"), Group: "web", Body: "\x01\x01\x01", Version: s.head.Version})
+					table.put(s, table.entry(s, Record{Kind: KindEndpoint, Key: oneOf(rt, lawIDs, "id"), Group: "web", Body: "\x01\x01\x01", Version: s.head.Version}))
 				})
 				l.remember(n)
 			},

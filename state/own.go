@@ -36,7 +36,7 @@ func (t *Table) Commit(changes []Change) (bool, error) {
 			if !c.Delete {
 				r.Group, r.Body = c.Group, c.Body
 			}
-			t.put(s, r)
+			t.put(s, t.entry(s, r))
 		}
 		t.trim(s)
 	})
