@@ -74,6 +74,10 @@ cover: ## coverage of every package by every unit test, as a table and coverage.
 bench: ## Go benchmarks of every package, in benchstat's format
 	$(GO) test -run '^$$' -bench . -benchmem $(UNIT_PKGS)
 
+.PHONY: bench-table
+bench-table: ## the replicated table: heap per endpoint, deltas applied, one change, hot lookups
+	$(GO) run ./test/bench/table
+
 .PHONY: bench-real
 bench-real: ## 25 real meshd in network namespaces on this machine: one change until all have told of it
 	$(GO) run ./test/bench/real $(BENCHFLAGS)

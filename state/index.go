@@ -14,7 +14,7 @@ import (
 // rest belongs to the table's goroutine.
 type index struct {
 	network  string
-	services *xsync.Map[string, *Service]
+	services *xsync.Map[string, *svc] // readers look at svc.view only
 	names    *xsync.Map[string, *nameSet]
 	addrs    addrIndex
 	def      atomic.Pointer[NetworkDef]
@@ -22,7 +22,6 @@ type index struct {
 	subs     *xsync.Map[*Subscription, struct{}]
 
 	// The table's goroutine only.
-	svcs    map[string]*svc
 	clock   Clock
 	dirty   []*svc
 	vips    *vipTable
@@ -39,8 +38,8 @@ type index struct {
 // since the last publication is told to readers by the next, and only then:
 // members, names and addresses change together (S4).
 type svc struct {
+	view     atomic.Pointer[Service] // published; nil: none. All else is the table's goroutine's
 	name     string
-	view     *Service // published; nil: none
 	added    []*Entry // to be shown
 	taken    []*Entry // shown, and not to be any more
 	settings []*Entry // KindSettings of every carrier
@@ -56,8 +55,8 @@ type svc struct {
 
 func newIndex(network string, clock Clock) *index {
 	ix := &index{
-		network: network, clock: clock, svcs: map[string]*svc{}, vips: newVIPTable(NetworkDef{Name: network}),
-		services: xsync.NewMap[string, *Service](), names: xsync.NewMap[string, *nameSet](),
+		network: network, clock: clock, vips: newVIPTable(NetworkDef{Name: network}),
+		services: xsync.NewMap[string, *svc](), names: xsync.NewMap[string, *nameSet](),
 		subs: xsync.NewMap[*Subscription, struct{}](),
 	}
 	ix.addrs.init()
@@ -76,15 +75,19 @@ func (ix *index) Synced() bool { return ix.synced.Load() }
 
 // Service implements View.
 func (ix *index) Service(name string) *Service {
-	s, _ := ix.services.Load(name)
-	return s
+	if s, _ := ix.services.Load(name); s != nil {
+		return s.view.Load()
+	}
+	return nil
 }
 
 // Services implements View.
 func (ix *index) Services() []*Service {
 	var ss []*Service
 	for _, s := range ix.services.All() {
-		ss = append(ss, s)
+		if v := s.view.Load(); v != nil {
+			ss = append(ss, v)
+		}
 	}
 	slices.SortFunc(ss, func(a, b *Service) int { return strings.Compare(a.Name, b.Name) })
 	return ss
@@ -98,9 +101,10 @@ func (ix *index) Subscribe() *Subscription {
 	return s
 }
 
-func (ix *index) notify(name string) {
+// notify tells the subscribers which services changed.
+func (ix *index) notify(names ...string) {
 	for s := range ix.subs.All() {
-		s.mark(name)
+		s.mark(names)
 	}
 }
 
@@ -120,7 +124,7 @@ func (ix *index) setDef(d NetworkDef) {
 	ix.def.Store(&d)
 	ix.vips.def = d
 	ix.claims = true
-	for _, s := range ix.svcs {
+	for _, s := range ix.services.All() {
 		s.urgent = true
 		ix.mark(s)
 	}
@@ -128,11 +132,10 @@ func (ix *index) setDef(d NetworkDef) {
 }
 
 func (ix *index) svc(name string) *svc {
-	s := ix.svcs[name]
+	s, _ := ix.services.Load(name)
 	if s == nil {
 		s = &svc{name: strings.Clone(name)}
-		name = s.name
-		ix.svcs[name] = s
+		ix.services.Store(s.name, s)
 	}
 	return s
 }
@@ -160,8 +163,11 @@ func (ix *index) change(old, cur *Entry) {
 	if cur != nil && cur.poison {
 		cur = nil
 	}
-	if old != nil && cur != nil && old.row > 0 && old.Group() == cur.Group() && old.samePlace(cur) && cur.effective() != Hidden {
-		cur.row, old.row = old.row, 0 // takes the place over when it is published
+	if old != nil && cur != nil && old.svc != nil && old.Group() == cur.Group() {
+		cur.svc = old.svc
+		if old.row > 0 && old.samePlace(cur) && cur.effective() != Hidden {
+			cur.row, old.row = old.row, 0 // takes the place over when it is published
+		}
 	}
 	if old != nil {
 		ix.unlist(old)
@@ -179,7 +185,9 @@ func (ix *index) list(e *Entry) {
 	}
 	switch e.Kind() {
 	case KindEndpoint:
-		e.svc = ix.svc(e.Group())
+		if e.svc == nil {
+			e.svc = ix.svc(e.Group())
+		}
 		ix.mark(e.svc)
 		if e.hidden = e.effective() == Hidden; e.hidden {
 			e.svc.hidden++

@@ -281,7 +281,7 @@ func (t *Table) AddressFree(service string) func(netip.Addr) bool {
 // Settings returns the effective settings of a service and whether any node
 // states some (S8).
 func (t *Table) Settings(service string) (SettingsClaim, bool) {
-	s := t.index.svcs[service]
+	s, _ := t.index.services.Load(service)
 	if s == nil || len(s.settings) == 0 {
 		return SettingsClaim{}, false
 	}

@@ -39,9 +39,7 @@ func (ix *index) publish(now time.Duration) (again time.Duration) {
 	}
 	ix.rename()
 	ix.addrs.remove(ix.removed)
-	for _, name := range ix.changed {
-		ix.notify(name)
-	}
+	ix.notify(ix.changed...)
 	clear(ix.removed)
 	ix.removed, ix.changed = ix.removed[:0], ix.changed[:0]
 	return again
@@ -49,7 +47,7 @@ func (ix *index) publish(now time.Duration) (again time.Duration) {
 
 // held returns how long the service is to be held back.
 func (s *svc) held(now time.Duration) time.Duration {
-	if s.urgent || s.view == nil || len(s.view.Members)+len(s.added) < bigService {
+	if old := s.view.Load(); s.urgent || old == nil || len(old.Members)+len(s.added) < bigService {
 		return 0
 	}
 	return max(s.last+bigPeriod-now, 0)
@@ -57,10 +55,13 @@ func (s *svc) held(now time.Duration) time.Duration {
 
 // build replaces the published view of one service.
 func (ix *index) build(s *svc) {
-	old := s.view
+	old := s.view.Load()
+	if old == nil {
+		old = &Service{Name: s.name}
+	}
 	added, taken := s.take()
 	n := &Service{Network: ix.network, Name: s.name}
-	s.merge(n, added, taken)
+	s.merge(n, old, added, taken)
 	ix.addrs.put(added)
 	for _, e := range added {
 		s.tally(e, 1)
@@ -71,15 +72,11 @@ func (ix *index) build(s *svc) {
 		ix.nameTask(e)
 	}
 	ix.removed = append(ix.removed, taken...)
-	if old == nil {
-		old = &Service{Name: s.name}
-	}
 	n.Ports, s.ports = tallied(old.Ports, s.ports)
 	n.Aliases, s.aliases = tallied(old.Aliases, s.aliases)
 	ix.nameService(s.name, old.Aliases, n.Aliases)
 	ix.changed = append(ix.changed, s.name)
 	if len(n.Members) == 0 && s.hidden == 0 && s.claims == 0 && len(s.settings) == 0 {
-		delete(ix.svcs, s.name)
 		ix.addrs.putVIP(n, old)
 		ix.services.Delete(s.name)
 		return
@@ -87,8 +84,7 @@ func (ix *index) build(s *svc) {
 	n.Settings = s.effective().Settings
 	ix.address(n)
 	ix.addrs.putVIP(n, old)
-	s.view = n
-	ix.services.Store(s.name, n)
+	s.view.Store(n)
 }
 
 // take returns what is to be shown and what not any more, and forgets it.
@@ -111,12 +107,10 @@ func (s *svc) take() (added, taken []*Entry) {
 	return added, taken
 }
 
-// merge fills n with the published members, with added and without taken.
-func (s *svc) merge(n *Service, added, taken []*Entry) {
-	var was []*Entry
-	if s.view != nil {
-		was, n.Count = s.view.Members, s.view.Count
-	}
+// merge fills n with old's members, with added and without taken.
+func (s *svc) merge(n, old *Service, added, taken []*Entry) {
+	was := old.Members
+	n.Count = old.Count
 	n.Members = make([]*Entry, 0, len(was)+len(added)-len(taken))
 	if s.resort {
 		s.resort, n.Count = false, [Hidden]int{}

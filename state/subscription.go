@@ -37,9 +37,14 @@ func (s *Subscription) Drain() []string {
 // Close ends the subscription. Ready fires no more.
 func (s *Subscription) Close() { s.close() }
 
-func (s *Subscription) mark(name string) {
+func (s *Subscription) mark(names []string) {
+	if len(names) == 0 {
+		return
+	}
 	s.mu.Lock()
-	s.dirty[name] = struct{}{}
+	for _, n := range names {
+		s.dirty[n] = struct{}{}
+	}
 	s.mu.Unlock()
 	select {
 	case s.ready <- struct{}{}:
