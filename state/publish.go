@@ -129,22 +129,32 @@ func (s *svc) merge(n, old *Service, added, taken []*Entry) {
 	slices.SortFunc(added, compareMember)
 	slices.SortFunc(taken, compareMember)
 	for len(added)+len(taken) > 0 {
-		insert := len(taken) == 0 || len(added) > 0 && compareMember(added[0], taken[0]) < 0
-		at := &taken
-		if insert {
-			at = &added
+		order := 0 // an update: one goes, one comes, at the same place
+		switch {
+		case len(added) == 0:
+			order = 1
+		case len(taken) == 0:
+			order = -1
+		default:
+			order = compareMember(added[0], taken[0])
 		}
-		e := (*at)[0]
-		*at = (*at)[1:]
-		i, _ := slices.BinarySearchFunc(was, e, compareMember)
-		n.Members = append(n.Members, was[:i]...)
-		if insert {
-			n.Members = append(n.Members, e)
+		var e *Entry
+		if order <= 0 {
+			e, added = added[0], added[1:]
 			n.Count[e.as]++
-			was = was[i:]
-		} else {
-			n.Count[e.as]--
-			was = was[i+1:]
+		}
+		at := e
+		if order >= 0 {
+			at, taken = taken[0], taken[1:]
+			n.Count[at.as]--
+		}
+		i, _ := slices.BinarySearchFunc(was, at, compareMember)
+		n.Members = append(n.Members, was[:i]...)
+		if e != nil {
+			n.Members = append(n.Members, e)
+		}
+		if was = was[i:]; order >= 0 {
+			was = was[1:]
 		}
 	}
 	n.Members = append(n.Members, was...)
