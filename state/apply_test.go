@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"pgregory.net/rapid"
 )
 
 // pair returns the tables of two nodes in one network. b thinks a is alive.
@@ -309,78 +307,6 @@ func TestRetire(t *testing.T) {
 	}
 }
 
-// TestQuotas covers S13 at the owner and at receivers.
-func TestQuotas(t *testing.T) {
-	limits := Limits{Entries: 10, Bytes: 1000, Owners: 2, Tombstones: 4}
-	a, b := pair(limits)
-	fill := func(body string) (cs []Change) {
-		for i := range limits.Entries {
-			cs = append(cs, opaque(fmt.Sprint("k", i), body))
-		}
-		return cs
-	}
-	commit(t, a, fill("1")...)
-	h, _ := a.Head("a")
-	if _, err := a.Commit([]Change{opaque("k0", "2"), opaque("more", "1")}); !errors.Is(err, ErrQuota) {
-		t.Fatalf("S13: %v", err)
-	}
-	if _, err := a.Commit([]Change{opaque("k1", strings.Repeat("x", 900))}); !errors.Is(err, ErrQuota) {
-		t.Fatalf("S13: bytes: %v", err)
-	}
-	if now, _ := a.Head("a"); now != h {
-		t.Fatal("S13: a refused commit wrote something")
-	}
-	pull(t, a, b, "a", 1<<20)
-	commit(t, a, fill("2")...) // at its quota an owner can still update all it has
-	if n := pull(t, a, b, "a", 1<<20); n != 1 || keys(a, "a") != keys(b, "a") {
-		t.Fatalf("S13: %d deltas, %q", n, keys(b, "a"))
-	}
-	a.limits.Entries = 5 // a smaller limit after a restart must not stop deletes
-	commit(t, a, remove("k1"))
-
-	huge := &Delta{Network: "net", Owner: "x", Inc: 1, To: 100, Upto: 100, Snapshot: true}
-	for v := range 60 {
-		huge.Records = append(huge.Records, Record{Kind: 200, Key: fmt.Sprint(v), Version: uint64(v + 1)})
-	}
-	if r, err := b.Apply(huge); r != Refused || !errors.Is(err, ErrQuota) || b.streams["x"].head.Inc != 0 {
-		t.Fatalf("S13: %v %v", r, err)
-	}
-	huge.Owner, huge.Records = "y", nil
-	if r, err := b.Apply(huge); r != Refused || !errors.Is(err, ErrQuota) {
-		t.Fatalf("S13: owners: %v %v", r, err)
-	}
-}
-
-// TestCommit covers what an owner may say.
-func TestCommit(t *testing.T) {
-	a, _ := pair(DefaultLimits())
-	commit(t, a, opaque("k", "v"))
-	h, _ := a.Head("a")
-	for _, c := range [][]Change{nil, {opaque("k", "v")}, {remove("other")}, {opaque("k", "w"), opaque("k", "v")}, {remove("k"), opaque("k", "v")}} {
-		if changed, err := a.Commit(c); changed || err != nil {
-			t.Errorf("%v: %v %v", c, changed, err)
-		}
-	}
-	for name, c := range map[string]Change{
-		"no kind":   {Key: "k"},
-		"long key":  opaque(strings.Repeat("k", MaxName+1), ""),
-		"long body": opaque("k", strings.Repeat("b", MaxBody+1)),
-		"poison":    {Kind: KindEndpoint, Key: "t1", Group: "web", Body: "\x01"},
-		"bad id":    {Kind: KindEndpoint, Key: "T 1", Group: "web", Body: endpoint(t, "t1", "web", "10.0.0.1").Body},
-	} {
-		if _, err := a.Commit([]Change{opaque("good", "1"), c}); !errors.Is(err, ErrInvalid) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if now, _ := a.Head("a"); now != h {
-		t.Errorf("head %+v, want %+v", now, h)
-	}
-	commit(t, a, opaque("k", "w"), remove("k"))
-	if keys(a, "a") != "" {
-		t.Errorf("the last of several changes counts: %q", keys(a, "a"))
-	}
-}
-
 // TestPoison: what cannot be read is not shown, counts in the checksum, and is
 // relayed as it came; the rest is not harmed (G8, S11, edge case 20).
 func TestPoison(t *testing.T) {
@@ -461,60 +387,4 @@ func TestContentDiffers(t *testing.T) {
 	if pull(t, a, b, "a", 1<<20); keys(b, "a") != keys(a, "a") || b.streams["a"].resync {
 		t.Fatal("S10: not healed")
 	}
-}
-
-// TestHostileDeltas: nothing that a peer sends makes a table panic, changes the
-// own stream or moves a head back (G8, S1, S2).
-func TestHostileDeltas(t *testing.T) {
-	counter := rapid.OneOf(rapid.Uint64Range(0, 6), rapid.SampledFrom([]uint64{maxCounter, maxCounter + 1, 1 << 63, 1<<64 - 1}))
-	record := rapid.Custom(func(rt *rapid.T) Record {
-		return Record{
-			Kind: Kind(rapid.SampledFrom([]byte{0, 1, 1, 2, 3, 17, 200}).Draw(rt, "kind")), Key: rapid.SampledFrom([]string{"", "t1", "t2", "web", strings.Repeat("k", 300)}).Draw(rt, "key"),
-			Group: rapid.SampledFrom([]string{"", "web", "tasks"}).Draw(rt, "group"), Version: counter.Draw(rt, "version"), Deleted: rapid.Bool().Draw(rt, "deleted"),
-			Body: rapid.SampledFrom([]string{"", "\x01", "\x01\x04\x0a\x00\x00\x01", "\x01\x04\x0a\x00\x00\x01\x04\x01\x00", strings.Repeat("x", MaxBody+1)}).Draw(rt, "body"),
-		}
-	})
-	delta := rapid.Custom(func(rt *rapid.T) *Delta {
-		return &Delta{
-			Network: "net", Owner: rapid.SampledFrom([]NodeID{"a", "b", "x", ""}).Draw(rt, "owner"),
-			Inc: counter.Draw(rt, "inc"), From: counter.Draw(rt, "from"), To: counter.Draw(rt, "to"), Floor: counter.Draw(rt, "floor"),
-			Sum: rapid.Uint64Range(0, 3).Draw(rt, "sum"), Snapshot: rapid.Bool().Draw(rt, "snapshot"), After: counter.Draw(rt, "after"), Upto: counter.Draw(rt, "upto"),
-			Records: rapid.SliceOfN(record, 0, 4).Draw(rt, "records"),
-		}
-	})
-	rapid.Check(t, func(rt *rapid.T) {
-		a, b := pair(Limits{Entries: 5, Bytes: 5000, Owners: 3, Tombstones: 2})
-		commit(t, b, endpoint(t, "t9", "web", "10.0.0.9"))
-		own := content(b.own())
-		var now Head
-		rt.Repeat(map[string]func(*rapid.T){
-			"": func(rt *rapid.T) {
-				h, _ := b.Head("a")
-				if h.Compare(now) < 0 || content(b.own()) != own {
-					rt.Fatalf("S1, S2: %+v after %+v", h, now)
-				}
-				now = h
-			},
-			"delta": func(rt *rapid.T) {
-				d := delta.Draw(rt, "delta")
-				_, _ = b.Apply(d)
-				h := Head{Inc: counter.Draw(rt, "h.inc"), Version: counter.Draw(rt, "h.version")}
-				b.Want(d.Owner, h)
-				b.SelfAhead(h)
-				w := Want{Owner: d.Owner, Inc: d.Inc, From: d.From, After: d.After, Snapshot: d.Snapshot}
-				b.Delta(w, int(d.To))
-				b.Delta(Want{Owner: "b", Inc: 1, From: d.From, After: d.After, Snapshot: d.Snapshot}, 10)
-				b.Publish(1)
-			},
-			"honest": func(rt *rapid.T) {
-				commit(t, a, opaque("k", fmt.Sprint(now.Version)))
-				h, _ := a.Head("a")
-				if w, need := b.Want("a", h); need {
-					if d := a.Delta(w, 1); d != nil {
-						_, _ = b.Apply(d)
-					}
-				}
-			},
-		})
-	})
 }

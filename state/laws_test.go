@@ -146,11 +146,6 @@ func (l *law) remember(n NodeID) {
 
 // check holds every replica against its owner's words: I2, I3, I5, I9, S2, S3, S10.
 func (l *law) check(t rapid.TB) {
-	type seen struct {
-		h    Head
-		o    NodeID
-		text string
-	}
 	bySums := map[uint64]string{}
 	for _, n := range lawNodes {
 		table := l.table(n)
