@@ -39,6 +39,11 @@ type CoreConfig struct {
 	Quarantine   time.Duration // V5: before a freed address goes to another service
 	BeaconEvery  time.Duration // one beacon of the whole mesh in that time; 0: none
 
+	// Company says that there are others to be found: a node that knows nobody
+	// yet waits for them a while before it takes itself for synced (R4) and
+	// claims addresses (V3).
+	Company bool
+
 	// Peers, when set, are all participants of every network, alive and never
 	// changing: for simulations too large for a membership per node.
 	Peers []state.NodeID

@@ -210,6 +210,7 @@ func (h *Host) newCore(advertise netip.AddrPort) {
 	if cc.Boot == 0 {
 		cc.Boot = uint64(time.Now().UnixMilli())<<16 | seed&0xffff
 	}
+	cc.Company = cc.Company || len(h.cfg.Join)+len(h.cfg.Peers) > 0
 	if len(h.cfg.Keys) > 0 && cc.Datagram == 0 {
 		cc.Datagram = 1150 - 29 // AES-GCM's nonce, tag and version (G5)
 	}

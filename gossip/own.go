@@ -69,7 +69,7 @@ func (c *Core) carry(n *network) {
 	if c.dup.yielded {
 		return
 	}
-	if wait := n.joined + claimPatience - c.now; wait > 0 && !n.table.View().Synced() && len(c.members) > 0 {
+	if wait := n.joined + claimPatience - c.now; wait > 0 && !n.table.View().Synced() && !c.alone() {
 		n.carryAt = n.joined + claimPatience
 		return
 	}
@@ -92,6 +92,12 @@ func (c *Core) carry(n *network) {
 // first exchange before it claims VIPs on its own.
 const claimPatience = 2 * time.Second
 
+// alone reports whether there is nobody to ask: nobody is known, and nobody
+// was expected or they did not come.
+func (c *Core) alone() bool {
+	return len(c.members) == 0 && (!c.cfg.Company || c.now > claimPatience)
+}
+
 // JoinNetwork makes the node take part in a network (G6) and asks its
 // participants for the table.
 func (c *Core) JoinNetwork(now time.Duration, name string) error {
@@ -110,7 +116,7 @@ func (c *Core) JoinNetwork(now time.Duration, name string) error {
 	for _, p := range c.cfg.Peers {
 		n.table.SetLiveness(p, state.Alive)
 	}
-	if len(c.living(name)) == 0 && (len(c.members) == 0 || c.store.Global().View().Synced()) {
+	if len(c.living(name)) == 0 && (c.alone() || c.store.Global().View().Synced()) {
 		n.table.SetSynced() // nobody else takes part: there is nothing to ask for
 	}
 	err := c.Commit(c.now, "", []state.Change{{Kind: state.KindMember, Key: name}})

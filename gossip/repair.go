@@ -27,7 +27,7 @@ func (c *Core) repair() {
 			c.probe(to[0], n)
 			return
 		}
-		if len(c.members) == 0 {
+		if c.alone() || n.name != "" && c.store.Global().View().Synced() { // nobody else takes part
 			n.table.SetSynced()
 			n.greeted = true
 		}

@@ -88,10 +88,12 @@ func (n *Node) Start() {
 	w := n.world
 	n.life++
 	n.up, n.paused, n.held, n.heldB, n.heldNews = true, false, nil, 0, nil
+	n.skew = -w.now // its clock starts at 0
 	n.disk.inc++
 	store := state.NewStore(n.ID, n.disk.inc, w.opt.Limits, new(lamport))
 	cfg := w.opt.Core
 	cfg.Self, cfg.Addr, cfg.Boot = n.ID, n.Addr, uint64(w.now)+uint64(n.index)+1
+	cfg.Company = len(w.nodes) > 1
 	if w.opt.Static {
 		cfg.Peers = w.peers
 		store.Join(w.opt.Network)
