@@ -25,7 +25,9 @@ type CoreConfig struct {
 	HotAfter    time.Duration // after news: tell random peers "I have" (lost pushes)
 	WantTimeout time.Duration // a large pull that is not answered by then is tried elsewhere
 
-	VerifyFor time.Duration // how long a reported death is checked before hiding (S9)
+	VerifyFor time.Duration // how long a reported death is checked before hiding (S9), at least
+	Silence   time.Duration // hide no sooner than that long after a node fell silent; 0: VerifyFor alone decides
+	Suspicion time.Duration // of Silence, the membership has used that much per decade of members
 	D1        time.Duration // dead for that long: no longer offered (S9)
 	D2        time.Duration // dead for that long: dropped, head kept; at least 2·D1
 	Graves    time.Duration // how long a dropped head is kept

@@ -122,7 +122,7 @@ func (c *HostConfig) validate() error {
 
 // openMembership creates the core and memberlist.
 func (h *Host) openMembership() error {
-	mc, err := profile(h.cfg.Profile)
+	mc, err := profile(h.cfg.Profile, &h.cfg.Core)
 	if err != nil {
 		return err
 	}
@@ -216,36 +216,6 @@ func (h *Host) newCore(advertise netip.AddrPort) {
 	}
 	store := state.NewStore(h.cfg.Self, h.cfg.Incarnation, h.cfg.Limits, h.clock)
 	h.core = NewCore(cc, rand.New(rand.NewPCG(seed, 1)), store)
-}
-
-// profile returns memberlist's configuration for a kind of network.
-//
-//   - lan: probes every 200 ms; a crash is noticed in about 2.4 s.
-//   - wan: probes every second; about 10 s, for links of 50 ms and more.
-//   - local: for tests on one machine; like lan with shorter timeouts.
-func profile(name string) (*memberlist.Config, error) {
-	var mc *memberlist.Config
-	switch name {
-	case "", "lan":
-		mc = memberlist.DefaultLANConfig()
-		mc.ProbeInterval, mc.ProbeTimeout = 200*time.Millisecond, 100*time.Millisecond
-		mc.SuspicionMult, mc.SuspicionMaxTimeoutMult = 3, 4
-		mc.GossipInterval = 100 * time.Millisecond
-		mc.PushPullInterval = 15 * time.Second
-		mc.TCPTimeout = 3 * time.Second
-	case "wan":
-		mc = memberlist.DefaultWANConfig()
-		mc.ProbeInterval, mc.ProbeTimeout = time.Second, 600*time.Millisecond
-		mc.TCPTimeout = 10 * time.Second
-	case "local":
-		mc = memberlist.DefaultLocalConfig()
-		mc.ProbeInterval, mc.ProbeTimeout = 200*time.Millisecond, 100*time.Millisecond
-		mc.SuspicionMult, mc.IndirectChecks = 3, 3
-		mc.TCPTimeout = time.Second
-	default:
-		return nil, fmt.Errorf("profile %q: use lan, wan or local", name)
-	}
-	return mc, nil
 }
 
 // Addr returns the address that others dial.

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -29,6 +30,7 @@ type member struct {
 	listed  bool // membership says it is alive
 	boot    uint64
 	since   time.Duration // of the phase
+	until   time.Duration // of phaseVerify: when it ends without an answer
 	heard   time.Duration // last packet from it
 	pingAt  time.Duration // 0: not pinging
 	pings   int
@@ -226,11 +228,33 @@ func (m *member) reachable() bool {
 // verify starts to check whether a member lives: pings to it, and through others.
 func (c *Core) verify(m *member) {
 	c.Stats.Verified++
-	m.pings = 0
+	m.pings, m.until = 0, c.now+c.verifyFor()
 	c.pingLater(m, max(c.now, 1))
 	c.setPhase(m, phaseVerify)
 	c.checkMembers()
 }
+
+// verifyFor is how long a reported death is checked: long enough that a host
+// which stood still for a moment is not hidden, and short enough that a crash
+// is noticed in time. The membership waits longer in larger meshes, so this
+// waits less.
+func (c *Core) verifyFor() time.Duration {
+	decades := math.Log10(float64(max(len(c.members)+1, 10)))
+	return max(c.cfg.VerifyFor, c.cfg.Silence-time.Duration(decades*float64(c.cfg.Suspicion)))
+}
+
+// excuse gives a check more time when this node itself stood still: a ping that
+// leaves late says nothing of the node that did not answer it.
+func (c *Core) excuse(m *member) {
+	if m.phase == phaseVerify && c.now-m.pingAt > stalled {
+		m.until = min(max(m.until, c.now+c.cfg.VerifyFor), m.since+c.verifyFor()+maxExcuse)
+	}
+}
+
+const (
+	stalled   = 50 * time.Millisecond // a timer that is later tells that the host stood still
+	maxExcuse = 5 * time.Second       // a host that always stands still must hide the dead, too
+)
 
 func livenessOf(p phase) state.Liveness {
 	switch p {
@@ -285,7 +309,8 @@ func (c *Core) checkMembers() {
 		if c.now < m.pingAt {
 			continue
 		}
-		if m.phase == phaseVerify && c.now-m.since >= c.cfg.VerifyFor {
+		c.excuse(m)
+		if m.phase == phaseVerify && c.now >= m.until {
 			c.condemn(m)
 		}
 		if m.pings++; m.pings > maxPings {
