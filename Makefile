@@ -14,9 +14,9 @@ SEED       ?= 1
 FUZZTIME   ?= 30s
 
 # Packages whose tests start processes in network namespaces; they run one package at a time, without -race.
-NETNS_PKGS := ./test/rig/... ./test/fleet/... ./test/netns/...
+NETNS_PKGS := ./test/rig/... ./test/fleet/... ./test/netns/... ./test/chaos/...
 # Everything else.
-UNIT_PKGS   = $(shell $(GO) list ./... | grep -vE '^meshd/test/(rig|fleet|netns|vm)(/|$$)')
+UNIT_PKGS   = $(shell $(GO) list ./... | grep -vE '^meshd/test/(rig|fleet|netns|chaos|vm)(/|$$)')
 # Packages with testing/synctest bubbles: their bubble tests are in files named *_bubble_test.go that carry
 # `//go:build !race`, and run here without the race detector.
 BUBBLE_PKGS = $(sort $(patsubst %/,./%,$(dir $(shell git ls-files -co --exclude-standard '*_bubble_test.go'))))
@@ -62,6 +62,11 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 chaos: ## simulated clusters under random faults: N runs from seed SEED
 	@if [ -d test/sim ]; then $(GO) test -count=1 -run Chaos ./test/sim -args -n $(N) -seed $(SEED); \
 	 else echo 'chaos: test/sim is not written yet'; fi
+
+.PHONY: chaos-real
+SECONDS    := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),120)
+chaos-real: ## real processes under random faults for SECONDS (120) from seed SEED, HOSTS (5) of them
+	$(GO) test -count=1 -v -timeout $$(( $(SECONDS) + 300 ))s -run TestChaosReal ./test/chaos -args -seconds $(SECONDS) -seed $(SEED) $(if $(HOSTS),-hosts $(HOSTS))
 
 cover: ## coverage of every package by every unit test, as a table and coverage.html
 	$(GO) test -coverprofile=coverage.out -coverpkg=./... $(UNIT_PKGS) >/dev/null
