@@ -299,7 +299,7 @@ func (c *Core) globalNews(x *state.Delta) {
 
 // reapAfter is how long a new life of an owner may take to say in which
 // networks it takes part, before what it left behind in the others is dropped.
-const reapAfter = 10 * time.Second
+const reapAfter = 5 * time.Second
 
 func (c *Core) reap() {
 	for o, at := range c.reaps {

@@ -299,6 +299,9 @@ type pull struct {
 	also     []state.NodeID // who else has it
 }
 
+// maxPulls bounds the pulls under way (G7).
+const maxPulls = 1 << 14
+
 // maxTries is how often a small pull is sent before it is left to repair.
 const maxTries = 4
 
@@ -348,6 +351,9 @@ func (c *Core) wantAll(from state.NodeID, n *network, ws []lack) {
 			}
 			continue
 		}
+		if len(c.pulls) >= maxPulls {
+			break // G7: the rest is found again
+		}
 		h, known := n.table.Head(w.Owner)
 		c.pulling(key, &pull{at: from, small: known && !w.Snapshot && w.Inc == h.Inc && w.upto-w.After <= smallGap})
 		todo = append(todo, w.Want)
@@ -385,7 +391,9 @@ func (c *Core) wantSoon(from state.NodeID, n *network, w state.Want) {
 		}
 		return
 	}
-	c.wait(key, &pull{at: from, small: true}, c.now+c.cfg.Coalesce)
+	if len(c.pulls) < maxPulls {
+		c.wait(key, &pull{at: from, small: true}, c.now+c.cfg.Coalesce)
+	}
 }
 
 // retryPulls asks again what was not answered in time: others that have it, or

@@ -19,6 +19,8 @@ type Chaos struct {
 	Check *Checker
 	Log   []string // what was done, and when
 	Equal time.Duration
+	// Sabotage, if set, spoils the end of the run: the checker must notice.
+	Sabotage func(w *World)
 
 	rng   *rand.Rand
 	lasts time.Duration
@@ -381,6 +383,9 @@ func (c *Chaos) heal() {
 		n.Resume()
 	}
 	c.over = true
+	if c.Sabotage != nil {
+		c.Sabotage(w)
+	}
 	c.log("all healed")
 }
 

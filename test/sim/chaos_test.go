@@ -39,3 +39,48 @@ func chaosOne(t *testing.T, s uint64) time.Duration {
 	}
 	return c.Equal
 }
+
+// TestReplay: the same seed gives the same run, event for event, ten times.
+func TestReplay(t *testing.T) {
+	var first uint64
+	for i := range 10 {
+		c := NewChaos(77)
+		c.Run()
+		if i == 0 {
+			first = c.World.Trace()
+		} else if got := c.World.Trace(); got != first {
+			t.Fatalf("G10: run %d of seed 77 has trace %x, the first %x", i, got, first)
+		}
+	}
+	c := NewChaos(78)
+	if c.Run(); c.World.Trace() == first {
+		t.Error("another seed gave the same run")
+	}
+}
+
+// TestFailureReplays: a run that fails by design, because a partition is never
+// healed, fails ten times in the same way: the checker sees it, and its seed
+// is all that is needed to repeat it.
+func TestFailureReplays(t *testing.T) {
+	var first string
+	for i := range 10 {
+		c := NewChaos(101)
+		c.Sabotage = func(w *World) {
+			w.Partition(func(i int) int { return i % 2 })
+			n := w.Node(0)
+			if !n.Up() {
+				n.Start()
+			}
+			n.must(n.Commit(Endpoint("hidden", "svc0", 1)))
+		}
+		got := fmt.Sprint(c.Run(), c.World.Trace())
+		if len(c.Check.Violations) == 0 {
+			t.Fatal("the checker does not see a partition that does not heal")
+		}
+		if i == 0 {
+			first = got
+		} else if got != first {
+			t.Fatalf("G10: run %d:\n%s\nthe first:\n%s", i, got, first)
+		}
+	}
+}
