@@ -120,13 +120,16 @@ func (c *Core) meetOwner(id state.NodeID) {
 	c.verify(c.member(id))
 }
 
-// learnAddr takes a node's address from its own record, where the membership
-// has none.
+// learnAddr takes a node's address from its own record: where the membership
+// has none, and where the node came back elsewhere, for the membership sticks to
+// the old address until it has taken it for dead.
 func (c *Core) learnAddr(id state.NodeID) {
-	if m := c.members[id]; m != nil && !m.listed {
-		if n, ok := c.store.Node(id); ok && n.Addr.IsValid() {
-			m.addr = n.Addr
-		}
+	m := c.members[id]
+	if m == nil {
+		return
+	}
+	if n, ok := c.store.Node(id); ok && n.Addr.IsValid() && (!m.listed || n.Boot >= m.boot) {
+		m.addr = n.Addr
 	}
 }
 
@@ -143,7 +146,10 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 	if m.phase == phaseLeft && m.boot == boot {
 		return // the tail of its goodbye
 	}
-	m.boot = boot
+	if m.boot != boot {
+		m.boot = boot
+		c.learnAddr(id)
+	}
 	if m.phase != phaseAlive {
 		c.revive(m)
 	}

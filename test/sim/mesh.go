@@ -52,6 +52,8 @@ type MeshEvent struct {
 	At   time.Duration
 	Node state.NodeID // who says it
 	gossip.Event
+
+	by *Machine
 }
 
 // Machine is one host of a Mesh.
@@ -249,7 +251,7 @@ func (c *Machine) report(e gossip.Event) {
 	if e.Kind == gossip.EventReincarnate {
 		c.disk.inc = max(c.disk.inc, c.Core.Store().Incarnation())
 	}
-	c.mesh.Events = append(c.mesh.Events, MeshEvent{c.mesh.Now(), c.ID, e})
+	c.mesh.Events = append(c.mesh.Events, MeshEvent{c.mesh.Now(), c.ID, e, c})
 }
 
 // Commit states changes in the default network and remembers them on disk.
