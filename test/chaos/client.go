@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -87,23 +88,44 @@ func (p *prober) try(ctx context.Context, what string, do func() error, why func
 
 // viaVIP resolves a service and fetches from its VIP.
 func (p *prober) viaVIP(ctx context.Context, service string) {
-	vip, ok := p.ask(ctx, service)
-	if !ok { // as a client that asked before
-		vip = []netip.Addr{p.book.vip(service)}
-	}
-	if want := p.book.vip(service); len(vip) != 1 || want.IsValid() && vip[0] != want {
-		p.violation("on %s %s resolves to %v, not to its VIP %s", p.from.Host.Name, service, vip, want)
+	vip := p.book.vip(service)
+	if as, ok := p.ask(ctx, service); ok && !slices.Equal(as, []netip.Addr{vip}) {
+		p.notVIP(service, as)
 		return
-	}
+	} // without an answer, as a client that asked before
 	var id string
 	get := func() (err error) {
-		id, err = p.from.client.Get(ctx, vip[0])
+		id, err = p.from.client.Get(ctx, vip)
 		return err
 	}
 	began := time.Now()
 	if p.try(ctx, "GET "+service+" by VIP", get, func(a attempt) string { return p.whyVIP(a, service) }) {
 		p.checkReply(service, id, began)
 	}
+}
+
+// notVIP notes that a service was answered with something else than its VIP:
+// with its tasks, by a daemon that has just started, which is allowed (R5).
+func (p *prober) notVIP(service string, as []netip.Addr) {
+	now := time.Now()
+	tasks := !slices.ContainsFunc(as, func(a netip.Addr) bool {
+		e := p.book.byAddr(a)
+		return e == nil || e.task.Service != service
+	})
+	if !tasks || p.line.outageOf(p.from.index, now.Add(-warming), now) == "" {
+		p.violation("on %s %s resolves to %v, not to its VIP %s", p.from.Host.Name, service, as, p.book.vip(service))
+		return
+	}
+	a := attempt{begin: now, end: now, host: p.from.index, what: "DNS " + service}
+	p.result.clients.failed(a, "answered with tasks, not the VIP (daemon has just started)", nil)
+}
+
+// allAway reports whether every task of a service is on a host that is away,
+// so that there is none to tell of or to lead to.
+func (p *prober) allAway(a attempt, service string) bool {
+	return !slices.ContainsFunc(p.book.all(func(e *entry) bool { return e.task.Service == service && e.status == serving }), func(e *entry) bool {
+		return !p.line.away(e.host, a.begin, a.end) && p.line.link(a.host, e.host, a.begin, a.end, false) == ""
+	})
 }
 
 // ask resolves a name to addresses.
@@ -120,7 +142,13 @@ func (p *prober) ask(ctx context.Context, name string) (as []netip.Addr, ok bool
 			as = append(as, netip.MustParseAddr(d))
 		}
 		return nil
-	}, func(a attempt) string { return p.line.outageOf(a.host, a.begin, a.end) })
+	}, func(a attempt) string {
+		why := p.line.outageOf(a.host, a.begin, a.end)
+		if why == "" && p.allAway(a, strings.TrimPrefix(name, "tasks.")) {
+			why = "every task of the service is on a host that is away"
+		}
+		return why
+	})
 	return as, ok
 }
 
@@ -205,6 +233,10 @@ func (p *prober) whyTask(a attempt, e *entry) string {
 // whyVIP explains why a VIP did not lead to a task, by one of the tasks that
 // the client's host may have chosen.
 func (p *prober) whyVIP(a attempt, service string) string {
+	// Where no daemon runs, the kernel goes on with what it was told last.
+	if p.line.outageOf(a.host, a.begin, a.end) == "" && p.allAway(a, service) {
+		return "every task of the service is on a host that is away"
+	}
 	es := p.book.all(func(e *entry) bool { return e.task.Service == service })
 	reachable := slices.ContainsFunc(es, func(e *entry) bool {
 		return p.book.snapshot(e).status == serving && p.line.link(a.host, e.host, a.begin, a.end, false) == ""

@@ -13,6 +13,7 @@ const (
 	spreading = time.Second            // until a change is known everywhere in a healthy fleet
 	recovery  = 5 * time.Second        // until a change made during a fault is known everywhere after it
 	starting  = 500 * time.Millisecond // from the control API's first answer to that of DNS
+	warming   = 2 * time.Second        // from there until VIPs are answered with again
 )
 
 // span is a time in which something was wrong.
@@ -83,6 +84,12 @@ func (l *timeline) outageOf(host int, from, to time.Time) string {
 	return ""
 }
 
+// away reports whether a host's daemon was down at some moment of a time, or
+// so shortly before that others may not have noticed its return.
+func (l *timeline) away(host int, from, to time.Time) bool {
+	return l.outageOf(host, from.Add(-spreading), to) != ""
+}
+
 // link returns why TCP from one host to another could fail, or "". With
 // noticed, the other side of a complete cut is known to be gone in due time,
 // after which the cut explains nothing.
@@ -110,7 +117,7 @@ func (l *timeline) mayBeStale(client, owner int, happened, at time.Time) string 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	stale := func(s span) bool {
-		return s.overlaps(happened.Add(-spreading), at) && (s.to.IsZero() || at.Before(s.to.Add(recovery)))
+		return s.overlaps(happened.Add(-spreading), happened.Add(spreading)) && (s.to.IsZero() || at.Before(s.to.Add(recovery)))
 	}
 	for _, o := range l.outages {
 		if (o.host == client || o.host == owner) && stale(o.span) {
