@@ -10,14 +10,16 @@ import (
 	"strings"
 )
 
-// Build compiles meshd and meshctl into dir. It runs where the machine's own
+// Build compiles meshd and meshctl into dir, with the flags of make build, so
+// that what either compiled serves both. It runs where the machine's own
 // network is, so that modules can be fetched.
 func Build(dir string) error {
 	root, err := moduleRoot()
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./cmd/meshd", "./cmd/meshctl")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", dir+string(filepath.Separator),
+		"./cmd/meshd", "./cmd/meshctl")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -60,6 +60,37 @@ func TestRegistrationsSurviveARestart(t *testing.T) {
 	})
 }
 
+// TestTablesOutliveTheDaemon stops a daemon: what it gave the kernel goes on
+// to serve its host's tasks, and is adopted at the next start (L1).
+func TestTablesOutliveTheDaemon(t *testing.T) {
+	t.Parallel()
+	_, nodes := fleet.Up(t, 2)
+	createNetwork(t, nodes)
+	tasks := run(t, "web", nodes...)
+	var vip netip.Addr
+	fleet.Within(t, 10*time.Second, func(ctx context.Context) error {
+		a, err := tasks[1].Resolve(ctx, "web", dns.TypeA)
+		if err == nil {
+			vip, err = netip.ParseAddr(a.String())
+		}
+		if err == nil {
+			_, err = tasks[1].Get(ctx, vip)
+		}
+		return err
+	})
+	serves := func() {
+		t.Helper()
+		_, err := fleet.Spread(8, func() (string, error) { return tasks[1].Get(t.Context(), vip) })
+		must(t, err)
+	}
+	must(t, nodes[1].Proc.Stop(10*time.Second))
+	serves()
+	must(t, nodes[1].Start(t.Context()))
+	for range 20 {
+		serves()
+	}
+}
+
 // TestFrozenDaemon stops a daemon with SIGSTOP until the others give it up,
 // and lets it go on.
 func TestFrozenDaemon(t *testing.T) {
