@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// converge makes changes one after the other, each when the last is visible.
+func converge(c *cluster, params string) {
+	const changes = 200
+	var times []time.Duration
+	rate := c.idleRate()
+	before, begin, late, owner := c.wire.sent(), time.Now(), 0, 0
+	for k := range changes {
+		if k%2 == 0 {
+			owner = c.rng.IntN(len(c.dbs))
+		}
+		c.do(owner, key(k/2), k%2 == 1, &times)
+		if _, ok := until(func() bool { return c.backlog() == 0 }, 10*time.Millisecond, 2*time.Minute); !ok {
+			late += c.backlog()
+			c.giveUp()
+		}
+		time.Sleep(time.Duration(c.rng.IntN(1000)) * time.Millisecond)
+	}
+	bytes := float64(c.wire.sent()-before) - rate*time.Since(begin).Seconds()
+	p := quantiles(times)
+	fmt.Printf("converge impl=networkdb %s p50_ms=%s p99_ms=%s max_ms=%s bytes_per_change=%.0f changes=%d late=%d link=%s\n",
+		params, p(.5), p(.99), p(1), bytes/changes/float64(len(c.dbs)), changes, late, link)
+}
+
+// idleRate is how many bytes per second all nodes send when nothing changes.
+func (c *cluster) idleRate() float64 {
+	before := c.wire.sent()
+	time.Sleep(3 * time.Minute)
+	return float64(c.wire.sent()-before) / 180
+}
+
+func (c *cluster) giveUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.pending)
+}
+
+// burst makes many entries at once, as many on each node.
+func burst(c *cluster, params string, entries int) {
+	var times []time.Duration
+	before := c.wire.sent()
+	for k := range entries {
+		c.do(k%len(c.dbs), key(k), false, &times)
+	}
+	took, ok := until(func() bool { return c.backlog() == 0 }, 10*time.Millisecond, 10*time.Minute)
+	p := quantiles(times)
+	fmt.Printf("burst impl=networkdb %s equal_ms=%d p50_ms=%s p99_ms=%s bytes=%d complete=%v link=%s\n",
+		params, took.Milliseconds(), p(.5), p(.99), c.wire.sent()-before, ok, link)
+}
+
+// churn replaces endpoints at a constant rate for 20 s.
+func churn(c *cluster, params string, perSecond int) {
+	var times, removals []time.Duration
+	last := make([]int, len(c.dbs))
+	gap := time.Second / time.Duration(perSecond)
+	for k := 1; k <= 20*perSecond; k++ {
+		owner := c.rng.IntN(len(c.dbs))
+		c.do(owner, key(k), false, &times)
+		if last[owner] > 0 {
+			c.do(owner, key(last[owner]), true, &removals)
+		}
+		last[owner] = k
+		time.Sleep(gap)
+	}
+	backlog := c.backlog()
+	// What was removed before it was seen is never seen: it ends as left over.
+	_, ok := until(func() bool { return c.backlog() == 0 }, 100*time.Millisecond, 5*time.Minute)
+	p := quantiles(times)
+	fmt.Printf("churn impl=networkdb %s p50_ms=%s p90_ms=%s p99_ms=%s max_ms=%s backlog=%d drained=%v never_seen=%d link=%s\n",
+		params, p(.5), p(.9), p(.99), p(1), backlog, ok, c.backlog(), link)
+}
+
+// heal cuts the cluster in two halves, changes entries on both sides, and
+// waits until all tables are equal after the link is back.
+func heal(c *cluster, params string, split time.Duration, changes int) {
+	half := len(c.dbs) / 2
+	side := func(i int) bool { return i <= half } // transports count from 1
+	c.wire.set(0, func(a, b int) bool { return side(a) != side(b) })
+	var ignored []time.Duration
+	for k := range changes {
+		c.do(k%len(c.dbs), key(k), false, &ignored)
+		time.Sleep(split / time.Duration(changes))
+	}
+	c.wire.set(0, nil)
+	equal := func() bool {
+		for _, db := range c.dbs {
+			if len(db.GetTableByNetwork(table, network)) != changes {
+				return false
+			}
+		}
+		return true
+	}
+	took, ok := until(equal, 100*time.Millisecond, 10*time.Minute)
+	fmt.Printf("heal impl=networkdb %s equal_ms=%d complete=%v link=%s\n", params, took.Milliseconds(), ok, link)
+}
+
+// idle measures what is sent when nothing changes.
+func idle(c *cluster, params string, entries int) {
+	var ignored []time.Duration
+	for k := range entries {
+		c.do(k%len(c.dbs), key(k), false, &ignored)
+	}
+	_, ok := until(func() bool { return c.backlog() == 0 }, 100*time.Millisecond, 10*time.Minute)
+	time.Sleep(5 * time.Minute)
+	fmt.Printf("idle impl=networkdb %s bytes_per_s=%.0f complete=%v link=%s\n", params, c.idleRate()/float64(len(c.dbs)), ok, link)
+}
+
+// quantiles returns a function that gives a quantile in milliseconds.
+func quantiles(ds []time.Duration) func(q float64) string {
+	slices.Sort(ds)
+	return func(q float64) string {
+		if len(ds) == 0 {
+			return "nan"
+		}
+		d := ds[min(int(q*float64(len(ds))), len(ds)-1)]
+		return fmt.Sprintf("%.2f", float64(d)/float64(time.Millisecond))
+	}
+}
