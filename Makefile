@@ -87,6 +87,10 @@ bench-table: ## the replicated table: heap per endpoint, deltas applied, one cha
 bench-real: ## 25 real meshd in network namespaces on this machine: one change until all have told of it
 	$(GO) run ./test/bench/real $(BENCHFLAGS)
 
+.PHONY: bench-peers
+bench-peers: ## NetworkDB in the network of our simulator (PEERS='converge nodes=25' for some lines only)
+	cd test/peers && $(GO) run . $(PEERS)
+
 # --- keep it tidy ---
 .PHONY: fmt lint golangci cross clean
 fmt: ## format every file
