@@ -80,6 +80,9 @@ func (c *Core) carry(n *network) {
 	for _, s := range sortedKeys(exhausted) {
 		c.event(Event{Kind: EventExhausted, Reason: fmt.Sprintf("network %q service %q: %v", n.name, s, exhausted[s])})
 	}
+	if len(changes) == 0 {
+		return
+	}
 	if changed, err := n.table.Commit(changes); err != nil {
 		c.refused(c.cfg.Self, err)
 	} else if changed {

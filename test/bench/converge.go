@@ -8,10 +8,11 @@ import (
 	"meshd/test/sim"
 )
 
-// watch measures when changes become visible at nodes.
+// watch measures when a change becomes visible at nodes. One change is under
+// way per owner.
 type watch struct {
 	w     *sim.World
-	want  []map[string]pending // per node: owner → what it waits for
+	want  []map[int]pending // per node: owner → what it waits for
 	times []time.Duration
 	left  int
 	late  int // not visible in time
@@ -22,22 +23,22 @@ type pending struct {
 	since   time.Duration
 }
 
+func newWatch(w *sim.World) *watch {
+	v := &watch{w: w, want: make([]map[int]pending, len(w.Nodes()))}
+	for i := range v.want {
+		v.want[i] = map[int]pending{}
+	}
+	return v
+}
+
 func (v *watch) step(n *sim.Node, i int) {
 	for owner, p := range v.want[i] {
-		if h, ok := n.Table("net").Head(v.w.Node(atoi(owner)).ID); ok && h.Version >= p.version {
+		if h, ok := n.Table("net").Head(v.w.Node(owner).ID); ok && h.Version >= p.version {
 			v.times = append(v.times, v.w.Now()-p.since)
 			v.left--
 			delete(v.want[i], owner)
 		}
 	}
-}
-
-func atoi(s string) int {
-	n := 0
-	for _, c := range s {
-		n = n*10 + int(c-'0')
-	}
-	return n
 }
 
 // traffic sums what the nodes sent and received.
@@ -73,24 +74,17 @@ func convergeOne(o options, nodes int, loss float64) {
 	}
 	l := sim.LAN()
 	var v *watch
-	index := map[*sim.Node]int{}
 	w := sim.New(sim.Options{Seed: o.seed, Nodes: nodes, Link: l, Static: nodes > 100, OnStep: func(n *sim.Node) {
 		if v != nil && v.left > 0 {
-			v.step(n, index[n])
+			v.step(n, n.Number())
 		}
 	}})
-	for i, n := range w.Nodes() {
-		index[n] = i
-	}
 	w.Start(time.Millisecond)
 	w.Run(time.Minute) // the membership is complete
 	l.Loss = loss
 	w.SetLinks(l)
 	idle := idleRate(w)
-	v = &watch{w: w, want: make([]map[string]pending, nodes)}
-	for i := range v.want {
-		v.want[i] = map[string]pending{}
-	}
+	v = newWatch(w)
 	before, begin := measure(w), w.Now()
 	for k := range changes {
 		v.change(w.Rand().IntN(nodes), k)
@@ -123,7 +117,7 @@ func (v *watch) change(owner, k int) {
 	h, _ := n.Table("net").Head(n.ID)
 	for i := range v.want {
 		if i != owner {
-			v.want[i][fmt.Sprint(owner)] = pending{version: h.Version + 1, since: v.w.Now()}
+			v.want[i][owner] = pending{version: h.Version + 1, since: v.w.Now()}
 			v.left++
 		}
 	}

@@ -32,9 +32,9 @@ func churnOne(o options, nodes, rate int) {
 			c.step(n)
 		}
 	}})
-	c = &churning{w: w, index: map[*sim.Node]int{}, seen: make([][]int, nodes), made: make([][]change, nodes), last: make([]int, nodes)}
-	for i, n := range w.Nodes() {
-		c.index[n], c.seen[i], c.last[i] = i, make([]int, nodes), -1
+	c = &churning{w: w, seen: make([][]int, nodes), made: make([][]change, nodes), last: make([]int, nodes)}
+	for i := range nodes {
+		c.seen[i], c.last[i] = make([]int, nodes), -1
 	}
 	gap := time.Second / time.Duration(rate)
 	for k := range int(lasts / gap) {
@@ -51,7 +51,6 @@ func churnOne(o options, nodes, rate int) {
 // churning remembers every change and how many of each owner's every node has.
 type churning struct {
 	w     *sim.World
-	index map[*sim.Node]int
 	made  [][]change // by owner, in version order
 	seen  [][]int    // by node and owner
 	last  []int      // the newest task of each owner
@@ -64,7 +63,7 @@ type change struct {
 }
 
 func (c *churning) step(n *sim.Node) {
-	i := c.index[n]
+	i := n.Number()
 	for o, made := range c.made {
 		if o == i || c.seen[i][o] == len(made) {
 			continue

@@ -63,6 +63,9 @@ func (d *disk) changes(network string) []state.Change {
 	return cs
 }
 
+// Number returns the node's place among World.Nodes.
+func (n *Node) Number() int { return int(n.index) }
+
 // Up reports whether the node runs.
 func (n *Node) Up() bool { return n.up }
 
@@ -95,7 +98,9 @@ func (n *Node) Start() {
 	cfg.Self, cfg.Addr, cfg.Boot = n.ID, n.Addr, uint64(w.now)+uint64(n.index)+1
 	cfg.Company = len(w.nodes) > 1
 	if w.opt.Static {
-		cfg.Peers = w.peers
+		if cfg.Peers == nil {
+			cfg.Peers = w.peers
+		}
 		store.Join(w.opt.Network)
 	}
 	rng := rand.New(rand.NewPCG(w.opt.Seed^uint64(n.index)<<20, uint64(n.life)))

@@ -20,6 +20,7 @@ type Options struct {
 	Link      Link         // the default link; the zero Link means LAN
 	Bandwidth float64      // of a node's network card, in bytes per second; 0: 1 Gbit/s
 	Static    bool         // all nodes are known to all and never change (CoreConfig.Peers)
+	StandIn   bool         // what is sent to a node that does not exist goes to node k mod Nodes, k from its name n0000
 	Network   string       // the network that all nodes join at their start; "" means "net"
 	Pool      netip.Prefix // VIP pool of the network; the zero Prefix: it is not defined
 	Core      gossip.CoreConfig
@@ -190,11 +191,26 @@ func (w *World) record(e event) {
 	_, _ = w.trace.Write(b[:])
 }
 
+// standIn returns who answers for a node that does not exist: never the sender.
+func (w *World) standIn(from *Node, id state.NodeID) int32 {
+	k := int32(0)
+	for _, c := range id[1:] {
+		k = k*10 + c - '0'
+	}
+	if k %= int32(len(w.nodes)); k == from.index {
+		k = (k + 1) % int32(len(w.nodes))
+	}
+	return k
+}
+
 // route puts what a core sends on the wire.
 func (w *World) route(from *Node, s gossip.Send) {
 	to, ok := w.byID[s.To]
 	if s.Addr.IsValid() {
 		to, ok = w.byAddr[s.Addr]
+	}
+	if !ok && w.opt.StandIn {
+		to, ok = w.standIn(from, s.To), true
 	}
 	if !ok {
 		return

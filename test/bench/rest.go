@@ -1,4 +1,0 @@
-package main
-
-func idle(o options)  {}
-func scale(o options) {}
