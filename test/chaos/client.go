@@ -124,7 +124,7 @@ func (p *prober) notVIP(service string, as []netip.Addr) {
 // so that there is none to tell of or to lead to.
 func (p *prober) allAway(a attempt, service string) bool {
 	return !slices.ContainsFunc(p.book.all(func(e *entry) bool { return e.task.Service == service && e.status == serving }), func(e *entry) bool {
-		return !p.line.away(e.host, a.begin, a.end) && p.line.link(a.host, e.host, a.begin, a.end, false) == ""
+		return !p.line.away(a.host, e.host, a.begin, a.end)
 	})
 }
 

@@ -47,6 +47,9 @@ var (
 // round draws what goes wrong at once, and for how long.
 func round(rng *rand.Rand, hosts int) ([]fault, time.Duration) {
 	lasts := time.Duration(1500+rng.IntN(6500)) * time.Millisecond
+	if rng.IntN(6) == 0 {
+		lasts += 10 * time.Second // long enough that everything must be noticed
+	}
 	var fs []fault
 	switch n := rng.IntN(10); {
 	case n < 4:
@@ -142,12 +145,22 @@ func (c *cluster) damage(f fault) error {
 			if !hit {
 				continue
 			}
-			complete := wrong.Loss == 100 && wrong.Proto == rig.All && (f.kind == "isolate" || f.kind == "split")
-			c.broken = append(c.broken, c.line.bad(badLink{span{why: f.kind}, a, b, wrong.Proto != rig.UDP, complete}))
+			noticed := (f.kind == "isolate" || f.kind == "split") && !f.preserves(in(a), len(c.members))
+			c.broken = append(c.broken, c.line.bad(badLink{span{why: f.kind}, a, b, wrong.Proto != rig.UDP, noticed}))
 			errs = append(errs, c.fleet.Rig.SetFaults(c.members[a].Host, c.members[b].Host, wrong))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// preserves reports whether so many hosts vanish for those on one side of a
+// cut that they must keep serving what they knew (S12).
+func (f fault) preserves(inside bool, hosts int) bool {
+	vanished := len(f.hosts)
+	if inside {
+		vanished = hosts - vanished
+	}
+	return hosts-1 >= 5 && float64(vanished) > 0.6*float64(hosts-1)
 }
 
 // onLink returns what the fault does to packets from a to b.

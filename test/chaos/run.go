@@ -18,6 +18,7 @@ import (
 
 // Result of a run.
 type Result struct {
+	Seed      uint64
 	Rounds    int
 	Faults    map[string]int // by kind
 	Tasks     int            // ever registered
@@ -33,6 +34,7 @@ type Result struct {
 // the result is whole in any case.
 func Run(ctx context.Context, f *fleet.Fleet, o Options) (*Result, error) {
 	c := &cluster{Options: o, fleet: f, rng: rand.New(rand.NewPCG(o.Seed, 1))}
+	c.result.Seed = o.Seed
 	c.result.Faults, c.result.clients.explained = map[string]int{}, map[string]int{}
 	o.Log("chaos seed=%d hosts=%d for=%v bound=%v", o.Seed, o.Hosts, o.For, o.Bound)
 	if err := c.start(ctx); err != nil {
@@ -58,7 +60,7 @@ func (c *cluster) play(ctx context.Context) error {
 	defer stop()
 	w := &worker{cluster: c, rng: rand.New(rand.NewPCG(c.Seed, 2))}
 	for end := time.Now().Add(c.For); time.Now().Before(end) && ctx.Err() == nil; {
-		if err := c.round(ctx, w); err != nil {
+		if err := c.round(ctx, w, time.Until(end)); err != nil {
 			return fmt.Errorf("round %d: %w", c.result.Rounds, err)
 		}
 		if c.result.err() != nil {
@@ -68,10 +70,12 @@ func (c *cluster) play(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// round plays faults, heals them, and waits until all is right.
-func (c *cluster) round(ctx context.Context, w *worker) error {
+// round plays faults, heals them, and waits until all is right. Only the end
+// of the run shortens what the seed drew.
+func (c *cluster) round(ctx context.Context, w *worker, left time.Duration) error {
 	c.result.Rounds++
 	faults, lasts := round(c.rng, len(c.members))
+	lasts = min(lasts, max(left, 2*time.Second))
 	working, stop := context.WithCancel(ctx)
 	defer stop()
 	worked := make(chan error, 1)
@@ -155,8 +159,8 @@ func (r *Result) String() string {
 	for _, n := range r.Faults {
 		total += n
 	}
-	return fmt.Sprintf("chaos-real rounds=%d faults=%d tasks=%d worst_heal_ms=%d %s violations=%d",
-		r.Rounds, total, r.Tasks, r.WorstHeal.Milliseconds(), r.clients.line(), len(r.violations))
+	return fmt.Sprintf("chaos-real seed=%d rounds=%d faults=%d tasks=%d worst_heal_ms=%d %s violations=%d",
+		r.Seed, r.Rounds, total, r.Tasks, r.WorstHeal.Milliseconds(), r.clients.line(), len(r.violations))
 }
 
 // Explained lists the explanations of failed attempts, each with its number.

@@ -9,9 +9,10 @@ import (
 
 // How long the consequences of a fault may be felt.
 const (
-	detection = 10 * time.Second       // until a host that is cut off is given up by the others
+	detection = 6 * time.Second        // until a host that is cut off is given up by the others
 	spreading = time.Second            // until a change is known everywhere in a healthy fleet
 	recovery  = 5 * time.Second        // until a change made during a fault is known everywhere after it
+	returning = 3 * time.Second        // until a host that is back is known to be back
 	starting  = 500 * time.Millisecond // from the control API's first answer to that of DNS
 	warming   = 2 * time.Second        // from there until VIPs are answered with again
 )
@@ -35,9 +36,9 @@ type outage struct {
 // badLink is a span in which two hosts did not reach each other as usual.
 type badLink struct {
 	span
-	a, b     int
-	tcp      bool // TCP suffers
-	complete bool // all else suffers as well, so that membership must notice
+	a, b    int
+	tcp     bool // TCP suffers
+	noticed bool // a must learn in due time that b is gone; says nothing of b
 }
 
 func (l badLink) touches(host int) bool { return l.a == host || l.b == host }
@@ -84,10 +85,11 @@ func (l *timeline) outageOf(host int, from, to time.Time) string {
 	return ""
 }
 
-// away reports whether a host's daemon was down at some moment of a time, or
-// so shortly before that others may not have noticed its return.
-func (l *timeline) away(host int, from, to time.Time) bool {
-	return l.outageOf(host, from.Add(-spreading), to) != ""
+// away reports whether a host seems gone to another: its daemon is down, or
+// the link to it is bad, or was so until a moment ago.
+func (l *timeline) away(from, host int, begin, end time.Time) bool {
+	begin = begin.Add(-returning)
+	return l.outageOf(host, begin, end) != "" || l.link(from, host, begin, end, false) != ""
 }
 
 // link returns why TCP from one host to another could fail, or "". With
@@ -100,7 +102,7 @@ func (l *timeline) link(a, b int, from, to time.Time, noticed bool) string {
 		if !s.tcp || !s.touches(a) || !s.touches(b) || a == b || !s.overlaps(from, to) {
 			continue
 		}
-		if noticed && s.complete && from.After(s.from.Add(detection)) {
+		if s.noticed && (s.a != a || noticed && from.After(s.from.Add(detection))) {
 			continue
 		}
 		return s.why

@@ -71,6 +71,9 @@ func (w *worker) step(ctx context.Context) error {
 	mine := w.book.all(func(e *entry) bool {
 		return e.host == m.index && !e.anchor && (e.status == serving || e.status == draining)
 	})
+	if w.rng.IntN(25) == 0 {
+		return w.twins(ctx)
+	}
 	if len(mine) == 0 || choice < 4 && len(mine) < perHost {
 		w.n++
 		service := []string{web, api, names}[w.rng.IntN(3)]
@@ -83,6 +86,23 @@ func (w *worker) step(ctx context.Context) error {
 		w.drain(ctx, m, e)
 	default:
 		w.remove(ctx, m, e, choice == 9)
+	}
+	return nil
+}
+
+// twins starts a new service on two hosts at once, which may not see each
+// other: it must have one VIP in the end.
+func (w *worker) twins(ctx context.Context) error {
+	w.n++
+	service := fmt.Sprintf("twin%d", w.n)
+	for _, i := range w.rng.Perm(len(w.members))[:2] {
+		m := w.members[i]
+		if !m.isUsable() {
+			continue
+		}
+		if _, err := w.runTask(ctx, m, service, fmt.Sprintf("t%d-%s-%s", w.n, service, m.Host.Name), false); err != nil {
+			return err
+		}
 	}
 	return nil
 }
