@@ -189,6 +189,9 @@ func (c *Core) compare(from state.NodeID, n *network, theirs, ours []state.Owner
 			c.buriedThere(n, h)
 			continue
 		}
+		if h.Kept {
+			continue
+		}
 		if w, need := n.table.Want(h.Owner, h.Head); need {
 			wants = append(wants, lack{w, h.Head.Version})
 		}
@@ -196,7 +199,7 @@ func (c *Core) compare(from state.NodeID, n *network, theirs, ours []state.Owner
 	for _, o := range ours {
 		h, ok := known[o.Owner]
 		switch {
-		case o.Buried, ok && (h.Buried || o.Head.Compare(h.Head) <= 0), c.fresh(n, o.Owner):
+		case o.Buried, o.Kept, ok && (h.Buried || h.Kept || o.Head.Compare(h.Head) <= 0), c.fresh(n, o.Owner):
 		case !ok:
 			offers = append(offers, state.Want{Owner: o.Owner})
 		default:

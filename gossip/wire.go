@@ -304,11 +304,7 @@ func (d *decoder) record(prev uint64) state.Record {
 
 func (e *encoder) head(h state.OwnerHead) {
 	e.ref(string(h.Owner))
-	flag := byte(0)
-	if h.Buried {
-		flag = 1
-	}
-	e.byte(flag)
+	e.byte(boolByte(h.Buried) | boolByte(h.Kept)<<1)
 	e.uint(h.Head.Inc)
 	e.uint(h.Head.Version)
 	e.uint(h.Head.Version - h.Head.Floor)
@@ -317,7 +313,8 @@ func (e *encoder) head(h state.OwnerHead) {
 
 func (d *decoder) head() state.OwnerHead {
 	h := state.OwnerHead{Owner: state.NodeID(d.ref())}
-	h.Buried = d.byte()&1 != 0
+	flags := d.byte()
+	h.Buried, h.Kept = flags&1 != 0, flags&2 != 0
 	h.Head.Inc, h.Head.Version = d.uint(), d.uint()
 	h.Head.Floor = h.Head.Version - d.uint()
 	h.Head.Sum = d.fixed()

@@ -202,7 +202,7 @@ func sumOf(hs []uint64) (sum uint64) {
 
 func naiveHash(t *Table) (sum uint64) {
 	for _, h := range t.Heads(func(NodeID) bool { return true }) {
-		if !h.Buried {
+		if !h.Buried && !h.Kept {
 			sum += h.Head.hash(ownerHash(h.Owner))
 		}
 	}
@@ -244,7 +244,7 @@ func (l *law) repair(t rapid.TB, budget int) {
 			for _, p := range lawNodes {
 				for _, h := range l.table(p).Heads(func(NodeID) bool { return true }) {
 					w, need := l.table(n).Want(h.Owner, h.Head)
-					if !need {
+					if !need || h.Kept {
 						continue
 					}
 					busy = true

@@ -126,15 +126,16 @@ type OwnerHead struct {
 	Owner  NodeID
 	Head   Head
 	Buried bool // dropped here after its owner was dead for long (S9)
+	Kept   bool // held, but no longer offered: its owner is dead for some time (S9)
 }
 
-// Heads returns the offered heads of the owners for which in returns true,
-// sorted by owner. Buried ones are included.
+// Heads returns the heads of the owners for which in returns true, sorted by
+// owner, the ones that are kept and the buried ones included.
 func (t *Table) Heads(in func(NodeID) bool) []OwnerHead {
 	var hs []OwnerHead
 	for o, s := range t.streams {
-		if s.offered && s.head.Inc > 0 && in(o) {
-			hs = append(hs, OwnerHead{Owner: o, Head: s.head})
+		if s.head.Inc > 0 && in(o) {
+			hs = append(hs, OwnerHead{Owner: o, Head: s.head, Kept: !s.offered})
 		}
 	}
 	for o, h := range t.grave {
