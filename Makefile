@@ -59,9 +59,8 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 	  for t in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' $$f); do \
 	    echo "== $$(dirname $$f) $$t"; $(GO) test -run '^$$' -fuzz "^$$t$$" -fuzztime $(FUZZTIME) $$(dirname $$f); done; done
 
-chaos: ## simulated clusters under random faults: N runs from seed SEED
-	@if [ -d test/sim ]; then $(GO) test -count=1 -run Chaos ./test/sim -args -n $(N) -seed $(SEED); \
-	 else echo 'chaos: test/sim is not written yet'; fi
+chaos: ## simulated clusters under random faults: N runs from seed SEED; a failing seed is printed and repeats exactly
+	$(GO) test -count=1 -timeout 0 -run 'TestChaos$$' ./test/sim -args -n $(N) -seed $(SEED)
 
 .PHONY: chaos-real
 SECONDS    := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),120)
@@ -82,6 +81,31 @@ bench: ## Go benchmarks of every package, in benchstat's format
 .PHONY: bench-table
 bench-table: ## the replicated table: heap per endpoint, deltas applied, one change, hot lookups
 	$(GO) run ./test/bench/table
+
+.PHONY: bench-converge bench-burst bench-cold bench-churn bench-heal bench-idle bench-join bench-scale
+bench-converge: ## simulated: one change until visible on all nodes (BENCHFLAGS='-quick nodes=25' for less)
+	$(GO) run ./test/bench converge $(BENCHFLAGS)
+
+bench-burst: ## simulated: many changes at once until all tables are equal
+	$(GO) run ./test/bench burst $(BENCHFLAGS)
+
+bench-cold: ## simulated: all nodes start at once with their endpoints
+	$(GO) run ./test/bench cold $(BENCHFLAGS)
+
+bench-churn: ## simulated: changes at a constant rate, time until visible
+	$(GO) run ./test/bench churn $(BENCHFLAGS)
+
+bench-heal: ## simulated: a partition with changes on both sides, until equal
+	$(GO) run ./test/bench heal $(BENCHFLAGS)
+
+bench-idle: ## simulated: bytes and CPU time per node when nothing changes
+	$(GO) run ./test/bench idle $(BENCHFLAGS)
+
+bench-join: ## simulated: a node joins a mesh with many endpoints
+	$(GO) run ./test/bench join $(BENCHFLAGS)
+
+bench-scale: ## simulated: up to 10,000 nodes, and how each figure grows
+	$(GO) run ./test/bench scale $(BENCHFLAGS)
 
 .PHONY: bench-real
 bench-real: ## 25 real meshd in network namespaces on this machine: one change until all have told of it
