@@ -182,6 +182,7 @@ func (c *Core) Receive(now time.Duration, data []byte) {
 			c.Stats.Malformed++
 			return
 		}
+		c.Stats.In[typ%frameKinds] += uint64(len(p))
 		if err := c.frame(h.from, typ, p); err != nil {
 			c.Stats.Malformed++
 			if !errors.Is(err, errWire) {
@@ -327,7 +328,7 @@ func (c *Core) send(to state.NodeID, e *encoder) {
 	if m := c.members[to]; m != nil && m.phase != phaseAlive {
 		s.Addr = m.addr
 	}
-	c.Stats.BytesOut += uint64(len(e.b))
+	c.Stats.countOut(e.b)
 	if s.Reliable {
 		c.Stats.StreamsOut++
 	} else {

@@ -252,7 +252,7 @@ func (c *Core) Conflict(now time.Duration, addr netip.AddrPort) {
 func (c *Core) pingSelf(addr netip.AddrPort) {
 	e := c.packet()
 	e.ping(framePing, pingFrame{target: c.cfg.Self, addr: c.cfg.Addr})
-	c.Stats.BytesOut += uint64(len(e.b))
+	c.Stats.countOut(e.b)
 	c.Stats.DatagramsOut++
 	c.sends = append(c.sends, Send{To: c.cfg.Self, Addr: addr, Data: e.b})
 }

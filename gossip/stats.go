@@ -3,7 +3,8 @@ package gossip
 // Stats counts what a core did since its start. Only the goroutine that runs
 // the core may read it.
 type Stats struct {
-	BytesIn, BytesOut        uint64 // payload bytes, without memberlist's framing
+	BytesIn, BytesOut        uint64             // payload bytes, without memberlist's framing
+	In, Out                  [frameKinds]uint64 // the same by frame type, heads of packets left out: FrameName
 	DatagramsOut, StreamsOut uint64
 	Pushes, PushDropped      uint64 // push packets sent, and left to repair for lack of budget
 	DeltasIn, DeltasOut      uint64
@@ -21,3 +22,27 @@ type Stats struct {
 // Queued returns how many deltas wait to be pushed and how many pulls are
 // under way: both are zero in a mesh at rest (G7).
 func (c *Core) Queued() (pushes, pulls int) { return len(c.push.items), len(c.pulls) }
+
+// FrameName names a frame type of Stats.In and Out; empty for those that are
+// not in use.
+func FrameName(typ int) string {
+	names := [frameKinds]string{
+		framePush: "push", frameDelta: "delta", frameProbe: "probe", frameSummary: "summary", frameHeads: "heads",
+		frameHot: "hint", frameWants: "wants", framePing: "ping", frameAck: "ack", frameAsk: "ask", frameHeard: "heard",
+		frameEqual: "equal", frameMore: "more", frameCall: "call", frameReply: "reply",
+	}
+	return names[typ]
+}
+
+// countOut counts a packet that leaves, by its frames.
+func (s *Stats) countOut(packet []byte) {
+	s.BytesOut += uint64(len(packet))
+	_, rest, err := decodeHead(packet)
+	for err == nil && len(rest) > 0 {
+		var typ byte
+		var p []byte
+		if typ, p, rest, err = nextFrame(rest); err == nil {
+			s.Out[typ%frameKinds] += uint64(len(p))
+		}
+	}
+}

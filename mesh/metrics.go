@@ -80,6 +80,10 @@ func (e emitter) core(c *gossip.Core) {
 		e.table(c, t)
 	}
 	e.stats(&c.Stats)
+	e.frames(&c.Stats)
+	pushes, pulls := c.Queued()
+	e.gauge("meshd_queue_length", "Waiting items.", float64(pushes), "queue", "push")
+	e.gauge("meshd_queue_length", "Waiting items.", float64(pulls), "queue", "pull")
 }
 
 func (e emitter) table(c *gossip.Core, t *state.Table) {
@@ -106,6 +110,15 @@ func (e emitter) stats(s *gossip.Stats) {
 		{"unknown_frames", s.UnknownFrames}, {"deaths_checked", s.Verified}, {"false_alarms", s.FalseAlarms}, {"reincarnations", s.Reincarnations},
 	} {
 		e.counter("meshd_gossip_"+c.name+"_total", help, c.v)
+	}
+}
+
+func (e emitter) frames(s *gossip.Stats) {
+	for typ := range s.In {
+		if name := gossip.FrameName(typ); name != "" {
+			e.counter("meshd_gossip_frame_bytes_total", "Bytes of protocol frames by kind.", s.In[typ], "frame", name, "direction", "in")
+			e.counter("meshd_gossip_frame_bytes_total", "Bytes of protocol frames by kind.", s.Out[typ], "frame", name, "direction", "out")
+		}
 	}
 }
 

@@ -1,0 +1,104 @@
+package gossip
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"meshd/state"
+)
+
+// condemn ends a check without an answer: the node is hidden, unless so many
+// vanished at once that it is rather us (S12).
+func (c *Core) condemn(m *member) {
+	g := &c.preserve
+	g.gone = append(g.gone, c.now)
+	others := 0
+	for _, o := range c.members {
+		if o.phase != phaseLeft && (o.phase != phaseDead || c.now-o.since <= c.cfg.Window) {
+			others++
+		}
+	}
+	g.gone = slices.DeleteFunc(g.gone, func(at time.Duration) bool { return c.now-at > c.cfg.Window })
+	if others >= c.cfg.MinMesh && float64(len(g.gone)) > c.cfg.Preserve*float64(others) {
+		c.setPreserve(true, fmt.Sprintf("%d of %d members vanished within %v: serving their last known endpoints", len(g.gone), others, c.cfg.Window))
+		for _, id := range c.sortedMembers() {
+			if o := c.members[id]; o.phase == phaseDead && c.now-o.since <= c.cfg.Window {
+				c.setPhase(o, phaseKept)
+			}
+		}
+		c.setPhase(m, phaseKept)
+		return
+	}
+	c.setPhase(m, phaseDead)
+}
+
+func (c *Core) setPreserve(on bool, reason string) {
+	if c.preserve.on != on {
+		c.preserve.on = on
+		c.event(Event{Kind: EventPreserve, Reason: reason})
+	}
+}
+
+// Preserving reports whether self-preservation is on (S12).
+func (c *Core) Preserving() bool { return c.preserve.on }
+
+func (c *Core) sortedMembers() []state.NodeID {
+	ids := make([]state.NodeID, 0, len(c.members))
+	for id := range c.members {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// sweepMembers ages the dead: D1, D2, graves (S9), and ends self-preservation.
+func (c *Core) sweepMembers() {
+	kept := 0
+	for _, id := range c.sortedMembers() {
+		m := c.members[id]
+		age := c.now - m.since
+		switch m.phase {
+		case phaseAlive, phaseShaky:
+			if !m.listed && c.now-m.heard > unlistedFor && age > unlistedFor {
+				c.verify(m) // the membership will not tell us of its death
+			}
+		case phaseKept:
+			kept++
+			if age > c.cfg.D1 {
+				c.setPhase(m, phaseDead)
+			}
+		case phaseDead, phaseLeft:
+			c.age(m, age)
+		}
+	}
+	if kept == 0 {
+		c.setPreserve(false, "")
+	}
+}
+
+// unlistedFor is how long a member that only we know of may be silent before
+// it is checked.
+const unlistedFor = 2 * time.Second
+
+func (c *Core) age(m *member, age time.Duration) {
+	if age > c.cfg.D1 && m.offered {
+		m.offered = false
+		for _, t := range c.store.Tables() {
+			t.SetOffered(m.id, false)
+		}
+	}
+	if age > c.cfg.D2 {
+		for _, t := range c.store.Tables() {
+			t.Bury(m.id)
+		}
+	}
+	if age > c.cfg.D2+c.cfg.Graves {
+		for _, t := range c.store.Tables() {
+			t.Exhume(m.id)
+		}
+		delete(c.members, m.id)
+		delete(c.pinging, m.id)
+		c.store.Forget(m.id)
+	}
+}

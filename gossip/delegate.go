@@ -1,0 +1,93 @@
+package gossip
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/memberlist"
+
+	"meshd/state"
+)
+
+// memberQueue carries membership events to the host's goroutine. memberlist
+// calls its delegates under its own lock, so they only append here.
+type memberQueue struct {
+	mu    sync.Mutex // guards events
+	queue []memberEvent
+	ready chan struct{}
+}
+
+type memberEvent struct {
+	kind byte // 'j'oin, 'l'eave, 'c'onflict
+	id   state.NodeID
+	addr netip.AddrPort
+}
+
+func (q *memberQueue) add(kind byte, n *memberlist.Node) {
+	a, _ := netip.AddrFromSlice(n.Addr)
+	q.mu.Lock()
+	q.queue = append(q.queue, memberEvent{kind, state.NodeID(n.Name), netip.AddrPortFrom(a.Unmap(), n.Port)})
+	q.mu.Unlock()
+	select {
+	case q.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (q *memberQueue) take() []memberEvent {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	es := q.queue
+	q.queue = nil
+	return es
+}
+
+func (h *Host) memberEvents() {
+	for _, e := range h.members.take() {
+		switch e.kind {
+		case 'j':
+			h.core.MemberAlive(h.now(), e.id, e.addr)
+		case 'l':
+			h.core.MemberDead(h.now(), e.id)
+		case 'c':
+			if e.id == h.cfg.Self {
+				h.core.Conflict(h.now(), e.addr)
+			}
+			h.log.Warn("a node name is used at two addresses", "node", string(e.id), "other", e.addr.String())
+		}
+	}
+}
+
+// NotifyJoin implements memberlist.EventDelegate.
+func (h *Host) NotifyJoin(n *memberlist.Node) { h.members.add('j', n) }
+
+// NotifyLeave implements memberlist.EventDelegate.
+func (h *Host) NotifyLeave(n *memberlist.Node) { h.members.add('l', n) }
+
+// NotifyUpdate implements memberlist.EventDelegate.
+func (h *Host) NotifyUpdate(n *memberlist.Node) { h.members.add('j', n) }
+
+// NotifyConflict implements memberlist.ConflictDelegate.
+func (h *Host) NotifyConflict(_, other *memberlist.Node) { h.members.add('c', other) }
+
+// NodeMeta implements memberlist.Delegate.
+func (h *Host) NodeMeta(int) []byte { return nil }
+
+// NotifyMsg implements memberlist.Delegate: an enqueue and nothing else (G1).
+func (h *Host) NotifyMsg(b []byte) {
+	select {
+	case h.inbox <- slices.Clone(b):
+	default:
+		h.dropped.Add(1)
+	}
+}
+
+// GetBroadcasts implements memberlist.Delegate: we do not use its queue (G3).
+func (h *Host) GetBroadcasts(int, int) [][]byte { return nil }
+
+// LocalState implements memberlist.Delegate.
+func (h *Host) LocalState(bool) []byte { return nil }
+
+// MergeRemoteState implements memberlist.Delegate.
+func (h *Host) MergeRemoteState([]byte, bool) {}

@@ -1,0 +1,259 @@
+package gossip
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"meshd/state"
+)
+
+func (e *encoder) head(h state.OwnerHead) {
+	e.ref(string(h.Owner))
+	e.byte(boolByte(h.Buried) | boolByte(h.Kept)<<1)
+	e.uint(h.Head.Inc)
+	e.uint(h.Head.Version)
+	e.uint(h.Head.Version - h.Head.Floor)
+	e.fixed(h.Head.Sum)
+}
+
+func (d *decoder) head() state.OwnerHead {
+	h := state.OwnerHead{Owner: state.NodeID(d.ref())}
+	flags := d.byte()
+	h.Buried, h.Kept = flags&1 != 0, flags&2 != 0
+	h.Head.Inc, h.Head.Version = d.uint(), d.uint()
+	h.Head.Floor = h.Head.Version - d.uint()
+	h.Head.Sum = d.fixed()
+	if h.Head.Floor > h.Head.Version || h.Owner == "" {
+		d.fail("head")
+	}
+	return h
+}
+
+// heads writes a frame of heads of one network. buckets says for which of n
+// buckets it is complete; nil: it is not (a hot list).
+func (e *encoder) heads(typ byte, network string, n int, buckets []int, reply bool, hs []state.OwnerHead) {
+	e.open(typ)
+	e.str(network)
+	if typ == frameHeads {
+		e.uint(uint64(n))
+		e.byte(boolByte(reply))
+		e.uint(uint64(len(buckets)))
+		for _, b := range buckets {
+			e.uint(uint64(b))
+		}
+	}
+	e.uint(uint64(len(hs)))
+	for _, h := range hs {
+		e.head(h)
+	}
+	e.close()
+}
+
+func boolByte(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+type headsFrame struct {
+	network string
+	n       int
+	reply   bool
+	buckets []int
+	heads   []state.OwnerHead
+}
+
+const maxBuckets = 256
+
+func decodeHeads(typ byte, p []byte) (headsFrame, error) {
+	d := decoder{b: p}
+	f := headsFrame{network: d.str(state.MaxLabel)}
+	if typ == frameHeads {
+		f.n = int(min(d.uint(), maxBuckets+1))
+		f.reply = d.byte()&1 != 0
+		k := d.uint()
+		if f.n == 0 || f.n > maxBuckets || f.n&(f.n-1) != 0 || k > uint64(f.n) {
+			d.fail("buckets")
+		}
+		for range min(k, maxBuckets) {
+			b := int(min(d.uint(), maxBuckets))
+			if b >= f.n {
+				d.fail("bucket")
+			}
+			f.buckets = append(f.buckets, b)
+		}
+	}
+	f.heads = d.headList()
+	return f, d.err
+}
+
+func (d *decoder) headList() []state.OwnerHead {
+	n := d.uint()
+	if n*13 > uint64(len(d.b)) { // a head takes 13 bytes or more
+		d.fail("head count")
+		return nil
+	}
+	hs := make([]state.OwnerHead, 0, n)
+	for range n {
+		h := d.head()
+		if d.err != nil {
+			return nil
+		}
+		hs = append(hs, h)
+	}
+	return hs
+}
+
+type summaryFrame struct {
+	network string
+	hashes  []uint64
+	hot     []state.OwnerHead
+}
+
+func (e *encoder) summary(f summaryFrame) {
+	e.open(frameSummary)
+	e.str(f.network)
+	e.uint(uint64(len(f.hashes)))
+	for _, h := range f.hashes {
+		e.fixed(h)
+	}
+	e.uint(uint64(len(f.hot)))
+	for _, h := range f.hot {
+		e.head(h)
+	}
+	e.close()
+}
+
+func decodeSummary(p []byte) (summaryFrame, error) {
+	d := decoder{b: p}
+	f := summaryFrame{network: d.str(state.MaxLabel)}
+	n := d.uint()
+	if n == 0 || n > maxBuckets || n&(n-1) != 0 {
+		d.fail("buckets")
+		return f, d.err
+	}
+	for range n {
+		f.hashes = append(f.hashes, d.fixed())
+	}
+	f.hot = d.headList()
+	return f, d.err
+}
+
+type probeFrame struct {
+	ack    bool // answer even if equal
+	tables []tableHash
+}
+
+type tableHash struct {
+	network uint32 // a hash of the name
+	hash    uint64
+}
+
+const maxProbed = 16
+
+func (e *encoder) probe(typ byte, f probeFrame) {
+	e.open(typ)
+	e.byte(boolByte(f.ack))
+	for _, t := range f.tables {
+		e.b = binary.LittleEndian.AppendUint32(e.b, t.network)
+		e.fixed(t.hash)
+	}
+	e.close()
+}
+
+func decodeProbe(p []byte) (probeFrame, error) {
+	d := decoder{b: p}
+	f := probeFrame{ack: d.byte()&1 != 0}
+	if len(d.b)%12 != 0 || len(d.b) > maxProbed*12 {
+		d.fail("probe")
+	}
+	for len(d.b) > 0 {
+		n := binary.LittleEndian.Uint32(d.b)
+		d.b = d.b[4:]
+		f.tables = append(f.tables, tableHash{network: n, hash: d.fixed()})
+	}
+	return f, d.err
+}
+
+func (e *encoder) wants(network string, ws []state.Want) {
+	e.open(frameWants)
+	e.str(network)
+	e.uint(uint64(len(ws)))
+	for _, w := range ws {
+		e.ref(string(w.Owner))
+		e.byte(boolByte(w.Snapshot))
+		e.uint(w.Inc)
+		e.uint(w.From)
+		e.uint(w.After - w.From)
+	}
+	e.close()
+}
+
+func decodeWants(p []byte) (network string, ws []state.Want, err error) {
+	d := decoder{b: p}
+	network = d.str(state.MaxLabel)
+	n := d.uint()
+	if n*5 > uint64(len(d.b)) {
+		d.fail("want count")
+		return network, nil, d.err
+	}
+	for range n {
+		w := state.Want{Owner: state.NodeID(d.ref())}
+		w.Snapshot = d.byte()&1 != 0
+		w.Inc, w.From = d.uint(), d.uint()
+		w.After = w.From + d.uint()
+		if w.After < w.From {
+			d.fail("want")
+		}
+		if d.err != nil {
+			return network, nil, d.err
+		}
+		ws = append(ws, w)
+	}
+	return network, ws, d.err
+}
+
+// pingFrame serves ping, ack, ask and heard.
+type pingFrame struct {
+	nonce  uint64
+	target state.NodeID
+	addr   netip.AddrPort // of the target, in an ask
+}
+
+func (e *encoder) ping(typ byte, f pingFrame) {
+	e.open(typ)
+	e.uint(f.nonce)
+	e.str(string(f.target))
+	e.str(f.addr.String())
+	e.close()
+}
+
+func decodePing(p []byte) (pingFrame, error) {
+	d := decoder{b: p}
+	f := pingFrame{nonce: d.uint(), target: state.NodeID(d.str(state.MaxName))}
+	f.addr, _ = netip.ParseAddrPort(d.str(64))
+	return f, d.err
+}
+
+// callFrame carries a request or an answer of the layer above.
+type callFrame struct {
+	id   uint64
+	op   string
+	body []byte
+}
+
+func (e *encoder) call(typ byte, f callFrame) {
+	e.open(typ)
+	e.uint(f.id)
+	e.str(f.op)
+	e.b = append(e.b, f.body...)
+	e.close()
+}
+
+func decodeCall(p []byte) (callFrame, error) {
+	d := decoder{b: p}
+	f := callFrame{id: d.uint(), op: d.str(state.MaxLabel)}
+	f.body = d.b
+	return f, d.err
+}
