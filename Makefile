@@ -16,10 +16,10 @@ FUZZTIME   ?= 30s
 # Packages whose tests start processes in network namespaces; they run one package at a time, without -race.
 NETNS_PKGS := ./test/rig/... ./test/fleet/... ./test/netns/... ./test/chaos/...
 # Everything else.
-UNIT_PKGS   = $(shell $(GO) list ./... | grep -vE '^meshd/test/(rig|fleet|netns|chaos|vm)(/|$$)')
+UNIT_PKGS   = $(shell $(GO) list ./... | grep -vE '^meshd/test/(rig|fleet|netns|chaos|sim|vm)(/|$$)')
 # Packages with testing/synctest bubbles: their bubble tests are in files named *_bubble_test.go that carry
-# `//go:build !race`, and run here without the race detector.
-BUBBLE_PKGS = $(sort $(patsubst %/,./%,$(dir $(shell git ls-files -co --exclude-standard '*_bubble_test.go'))))
+# `//go:build !race`, and run here without the race detector. So does the simulator: it has one goroutine.
+BUBBLE_PKGS = $(sort ./test/sim $(patsubst %/,./%,$(dir $(shell git ls-files -co --exclude-standard '*_bubble_test.go'))))
 # The race detector needs a C compiler.
 RACE        = $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
@@ -48,8 +48,8 @@ test: unit bubble netns ## all tests: unit and property (with -race), bubbles, p
 unit: ## unit and property tests, with the race detector where a C compiler is present
 	$(GO) test $(GOTESTFLAGS) $(RACE) -shuffle=on $(UNIT_PKGS)
 
-bubble: ## tests in testing/synctest bubbles (virtual time), without -race
-	$(if $(BUBBLE_PKGS),$(GO) test $(GOTESTFLAGS) -shuffle=on $(BUBBLE_PKGS),@echo 'bubble: no *_bubble_test.go files')
+bubble: ## tests in virtual time: the simulator and testing/synctest bubbles, without -race
+	$(GO) test $(GOTESTFLAGS) -shuffle=on $(BUBBLE_PKGS)
 
 netns: ## real processes in network namespaces: as root, or where user namespaces are allowed; skips itself elsewhere
 	$(GO) test $(GOTESTFLAGS) -p 1 -timeout 240s $(NETNS_PKGS)
