@@ -61,7 +61,7 @@ func (c *CoreConfig) setDefaults() {
 	def(&c.RepairBusy, 100*time.Millisecond)
 	def(&c.RepairIdle, time.Second)
 	def(&c.BusyFor, 2*time.Second)
-	def(&c.HotAfter, 8*time.Millisecond)
+	def(&c.HotAfter, 5*time.Millisecond)
 	def(&c.WantTimeout, 150*time.Millisecond)
 	def(&c.VerifyFor, 400*time.Millisecond)
 	def(&c.D1, 30*time.Minute)

@@ -157,7 +157,7 @@ func (c *Core) fanout(name string, items []pushItem) int {
 	n := len(c.living(name))
 	depth := (bits.Len(uint(n)) + 1) * 10 / 26 // log_6 n, rounded up
 	if hops > depth {
-		return max(c.cfg.Fanout-2, 1)
+		return max(c.cfg.Fanout-1, 1)
 	}
 	return c.cfg.Fanout
 }
@@ -218,12 +218,12 @@ func (c *Core) apply(from state.NodeID, x *state.Delta, pushed bool, hops int) e
 		c.answered(key, from)
 		c.applied(n, from, x, pushed, hops, before, known)
 		if w, need := n.table.Want(x.Owner, x.Head()); err != nil && need {
-			c.want(from, n, w, x.To)
+			c.want(from, n, w, x.Head())
 		}
 	case state.Staged:
 		if w, need := n.table.Want(x.Owner, x.Head()); need {
 			delete(c.pulls, key)
-			c.want(from, n, w, x.To)
+			c.want(from, n, w, x.Head())
 		}
 	case state.Gap:
 		c.Stats.Gaps++
@@ -321,7 +321,8 @@ func (c *Core) news(n *network, owner state.NodeID) {
 	}
 	n.hot = append(n.hot, hotHead{owner, c.now})
 	if len(c.hotAt) == 0 {
-		c.hotAt = append(c.hotAt, c.now+c.jitter(c.cfg.HotAfter), c.now+3*c.jitter(c.cfg.HotAfter))
+		j := c.jitter(c.cfg.HotAfter)
+		c.hotAt = append(c.hotAt, c.now+j, c.now+5*j/2, c.now+6*j)
 	}
 }
 
@@ -342,7 +343,7 @@ func (c *Core) sayHot() {
 	c.hotAt = c.hotAt[1:]
 	for _, name := range c.order {
 		n := c.networks[name]
-		hs := c.hotHeads(n, c.now-4*c.cfg.HotAfter, c.cfg.Datagram-128)
+		hs := c.hotHeads(n, c.now-8*c.cfg.HotAfter, c.cfg.Datagram-128)
 		if len(hs) == 0 {
 			continue
 		}

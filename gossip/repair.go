@@ -193,7 +193,7 @@ func (c *Core) compare(from state.NodeID, n *network, theirs, ours []state.Owner
 			continue
 		}
 		if w, need := n.table.Want(h.Owner, h.Head); need {
-			wants = append(wants, lack{w, h.Head.Version})
+			wants = append(wants, lackOf(w, h.Head))
 		}
 	}
 	for _, o := range ours {
@@ -357,8 +357,7 @@ func (c *Core) wantAll(from state.NodeID, n *network, ws []lack) {
 		if len(c.pulls) >= maxPulls {
 			break // G7: the rest is found again
 		}
-		h, known := n.table.Head(w.Owner)
-		c.pulling(key, &pull{at: from, small: known && !w.Snapshot && w.Inc == h.Inc && w.upto-w.After <= smallGap})
+		c.pulling(key, &pull{at: from, small: w.small})
 		todo = append(todo, w.Want)
 	}
 	c.sendWants(from, n, todo)
@@ -375,14 +374,23 @@ func (c *Core) sendWants(to state.NodeID, n *network, ws []state.Want) {
 	}
 }
 
-// lack is a want, with the version that the peer has.
+// lack is a want, and whether its answer should be one datagram.
 type lack struct {
 	state.Want
-	upto uint64
+	small bool
 }
 
-func (c *Core) want(from state.NodeID, n *network, w state.Want, upto uint64) {
-	c.wantAll(from, n, []lack{{w, upto}})
+// lackOf returns what a replica that wants w lacks of a stream at h.
+func lackOf(w state.Want, h state.Head) lack {
+	have := uint64(0)
+	if w.Inc == h.Inc && !w.Snapshot {
+		have = min(w.After, h.Version)
+	}
+	return lack{w, h.Version-have <= smallGap}
+}
+
+func (c *Core) want(from state.NodeID, n *network, w state.Want, h state.Head) {
+	c.wantAll(from, n, []lack{lackOf(w, h)})
 }
 
 // wantSoon asks after a moment: the missing push is probably on its way.
