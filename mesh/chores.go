@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -95,11 +96,12 @@ func (n *Node) globals() []state.Change {
 	var cs []state.Change
 	for _, name := range sortedKeys(n.reg.Networks) {
 		l := n.reg.Networks[name]
-		if l.Def == nil {
+		def := cmp.Or(l.Def, l.Carried)
+		if def == nil {
 			continue
 		}
-		if d, err := l.Def.parse(name); err == nil {
-			cs = append(cs, networkChange(state.NetworkClaim{NetworkDef: d, Pinned: true}))
+		if d, err := def.parse(name); err == nil {
+			cs = append(cs, networkChange(state.NetworkClaim{NetworkDef: d, Pinned: l.Def != nil}))
 		}
 	}
 	for _, r := range n.reg.Removed {
@@ -130,16 +132,13 @@ func (n *Node) carryNetworks(ctx context.Context) {
 		}
 		defs := c.Store().Defs()
 		n.dropRemoved(defs, c)
+		n.keepDefs(defs, c)
 		want := map[string]state.Change{}
 		for _, ch := range n.globals() {
 			want[ch.Key] = ch
 		}
 		joined, _ := c.Store().Networks()
 		for _, name := range joined {
-			d, defined := defs[name]
-			if _, own := want[name]; defined && !own {
-				want[name] = networkChange(state.NetworkClaim{NetworkDef: d})
-			}
 			l := n.reg.Networks[name]
 			if (l == nil || !l.used()) && !slices.Contains(n.cfg.Networks, name) {
 				n.check(c.LeaveNetwork(now, name))
@@ -158,6 +157,30 @@ func (n *Node) carryNetworks(ctx context.Context) {
 		n.check(c.Commit(now, "", changes))
 		n.noteDisputes(c)
 	})
+}
+
+// keepDefs writes to disk which definitions of others this node carries, so
+// that a network outlives its maker and a restart of all (V6).
+func (n *Node) keepDefs(defs map[string]state.NetworkDef, c *gossip.Core) {
+	joined, _ := c.Store().Networks()
+	for _, name := range joined {
+		l := n.reg.Networks[name]
+		d, defined := defs[name]
+		if defined && (l == nil || l.Carried == nil || *l.Carried != *newNetworkDef(d)) {
+			n.reg.network(name).Carried = newNetworkDef(d)
+			n.saveRegistry()
+		}
+	}
+	for name, l := range n.reg.Networks {
+		if l.Carried == nil {
+			continue
+		}
+		unused := !l.used() && !slices.Contains(joined, name)
+		if unused || removed(c.Store().NetworkClaims(), name, l.Carried.Birth) {
+			l.Carried = nil
+			n.saveRegistry()
+		}
+	}
 }
 
 // dropRemoved forgets a definition of ours that somebody removed.

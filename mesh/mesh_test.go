@@ -3,6 +3,7 @@ package mesh_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -383,4 +384,34 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("metrics lack %s", want)
 		}
 	}
+}
+
+// A network outlives the node that made it, also when all the others restart
+// while it has lost its disk (V6).
+func TestDefinitionSurvivesItsMaker(t *testing.T) {
+	a := start(t, mesh.Config{Node: "a"})
+	a.network("net", "10.90.0.0/24")
+	b := start(t, mesh.Config{Node: "b", Join: []string{a.addr()}})
+	eventually(t, func() error { _, err := b.Network(t.Context(), "net"); return err })
+	want := b.task("net", "web", "w1", "10.0.0.1").VIPs
+	if len(want) != 1 {
+		t.Fatalf("web has the VIPs %v", want)
+	}
+	eventually(t, func() error {
+		text, err := os.ReadFile(filepath.Join(b.cfg.DataDir, "tasks.json"))
+		if err == nil && !strings.Contains(string(text), `"vip"`) {
+			err = errors.New("the claim is not on disk yet")
+		}
+		return err
+	})
+	a.stop()
+	b.stop()
+	b = start(t, b.cfg)
+	eventually(t, func() error {
+		s, err := b.Service(t.Context(), control.ServiceRef{Network: "net", Name: "web"})
+		if err == nil && (len(s.VIPs) != 1 || s.VIPs[0] != want[0]) {
+			err = fmt.Errorf("web has the VIPs %v, want %v", s.VIPs, want)
+		}
+		return err
+	})
 }

@@ -34,13 +34,7 @@ func (n *Node) CreateNetwork(ctx context.Context, req control.CreateNetwork) (co
 	}
 	l := n.reg.network(def.Name)
 	old := l.Def
-	l.Def = &networkDef{Birth: def.Birth}
-	if def.Subnet4.IsValid() {
-		l.Def.Subnet4 = def.Subnet4.String()
-	}
-	if def.Subnet6.IsValid() {
-		l.Def.Subnet6 = def.Subnet6.String()
-	}
+	l.Def = newNetworkDef(def)
 	if err := n.dir.save("tasks.json", n.reg); err != nil {
 		l.Def = old
 		return control.Network{}, control.Refuse(control.CodeUnavailable, "free space or fix the data directory, then try again", "the network could not be written: %v", err)
@@ -225,13 +219,7 @@ func (n *Node) RemoveNetwork(ctx context.Context, name string) error {
 	if err = errors.Join(err, refused); err != nil {
 		return err
 	}
-	r := removedNetwork{Name: name, Birth: def.Birth, Lamport: lamport, At: time.Now()}
-	if def.Subnet4.IsValid() {
-		r.Def.Subnet4 = def.Subnet4.String()
-	}
-	if def.Subnet6.IsValid() {
-		r.Def.Subnet6 = def.Subnet6.String()
-	}
+	r := removedNetwork{Name: name, Birth: def.Birth, Lamport: lamport, At: time.Now(), Def: *newNetworkDef(def)}
 	delete(n.reg.Networks, name)
 	n.reg.Removed = append(n.reg.Removed, r)
 	if err := n.dir.save("tasks.json", n.reg); err != nil {

@@ -45,7 +45,8 @@ type registry struct {
 
 // localNetwork is what this node has in one network.
 type localNetwork struct {
-	Def      *networkDef           `json:"def,omitempty"` // made here by a person
+	Def      *networkDef           `json:"def,omitempty"`     // made here by a person
+	Carried  *networkDef           `json:"carried,omitempty"` // made elsewhere, and stated here too (V6)
 	Tasks    map[string]savedTask  `json:"tasks,omitempty"`
 	Services map[string]savedClaim `json:"services,omitempty"`
 }
@@ -180,9 +181,13 @@ func (n *localNetwork) check(name string) error {
 			return fmt.Errorf("service %q: %w", s, err)
 		}
 	}
-	if n.Def != nil {
-		_, err := n.Def.parse(name)
-		return err
+	for _, d := range []*networkDef{n.Def, n.Carried} {
+		if d == nil {
+			continue
+		}
+		if _, err := d.parse(name); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -194,6 +199,17 @@ func (n *localNetwork) init() {
 	if n.Services == nil {
 		n.Services = map[string]savedClaim{}
 	}
+}
+
+func newNetworkDef(d state.NetworkDef) *networkDef {
+	n := &networkDef{Birth: d.Birth}
+	if d.Subnet4.IsValid() {
+		n.Subnet4 = d.Subnet4.String()
+	}
+	if d.Subnet6.IsValid() {
+		n.Subnet6 = d.Subnet6.String()
+	}
+	return n
 }
 
 func (d *networkDef) parse(name string) (state.NetworkDef, error) {

@@ -44,6 +44,7 @@ type Options struct {
 	For   time.Duration // until no new round begins
 	Hosts int
 	Bound time.Duration // for everything to be right after a round is healed
+	Only  []string      // kinds of faults to draw from; empty: all
 	Log   func(format string, args ...any)
 }
 
@@ -171,6 +172,22 @@ func poll(ctx context.Context, patience time.Duration, check func() error) error
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
+		}
+	}
+}
+
+// dump logs what every node knows, for whoever looks for the cause.
+func (c *cluster) dump(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	for _, m := range c.members {
+		s, err := m.API.Status(ctx)
+		c.Log("%s status: %+v %v", m.Host.Name, s, err)
+		d, err := m.API.Network(ctx, network)
+		c.Log("%s network: %+v %v", m.Host.Name, d, err)
+		for _, service := range []string{web, api} {
+			one, err := m.API.Service(ctx, control.ServiceRef{Network: network, Name: service})
+			c.Log("%s service %s: VIPs %v claims %+v %v", m.Host.Name, service, one.VIPs, one.Claims, err)
 		}
 	}
 }

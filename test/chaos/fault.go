@@ -45,13 +45,15 @@ var (
 )
 
 // round draws what goes wrong at once, and for how long.
-func round(rng *rand.Rand, hosts int) ([]fault, time.Duration) {
+func round(rng *rand.Rand, hosts int, only []string) ([]fault, time.Duration) {
 	lasts := time.Duration(1500+rng.IntN(6500)) * time.Millisecond
 	if rng.IntN(6) == 0 {
 		lasts += 10 * time.Second // long enough that everything must be noticed
 	}
 	var fs []fault
 	switch n := rng.IntN(10); {
+	case len(only) > 0:
+		fs = append(fs, draw(rng, only, hosts))
 	case n < 4:
 		fs = append(fs, draw(rng, networkKinds, hosts))
 	case n < 8:

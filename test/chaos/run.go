@@ -74,7 +74,7 @@ func (c *cluster) play(ctx context.Context) error {
 // of the run shortens what the seed drew.
 func (c *cluster) round(ctx context.Context, w *worker, left time.Duration) error {
 	c.result.Rounds++
-	faults, lasts := round(c.rng, len(c.members))
+	faults, lasts := round(c.rng, len(c.members), c.Only)
 	lasts = min(lasts, max(left, 2*time.Second))
 	working, stop := context.WithCancel(ctx)
 	defer stop()
@@ -110,6 +110,7 @@ func (c *cluster) settle(ctx context.Context, lasted time.Duration, healed time.
 		return c.check(ctx)
 	})
 	if err := errors.Join(c.alive(), err); err != nil {
+		c.dump(ctx)
 		return err
 	}
 	took := time.Since(healed)
