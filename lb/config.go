@@ -49,8 +49,12 @@ func (c *Config) validate() error {
 		field    *time.Duration
 		fallback time.Duration
 	}{
-		{&c.Coalesce, 5 * time.Millisecond}, {&c.Verify, 30 * time.Second}, {&c.Audit, 10 * time.Minute},
-		{&c.DrainPoll, time.Second}, {&c.RetryMin, 100 * time.Millisecond}, {&c.RetryMax, 30 * time.Second},
+		{&c.Coalesce, 5 * time.Millisecond},
+		{&c.Verify, 30 * time.Second},
+		{&c.Audit, 10 * time.Minute},
+		{&c.DrainPoll, time.Second},
+		{&c.RetryMin, 100 * time.Millisecond},
+		{&c.RetryMax, 30 * time.Second},
 		{&c.Grace, 10 * time.Second},
 	} {
 		if *d.field <= 0 {

@@ -146,17 +146,23 @@ func TestDiff(t *testing.T) {
 		wantedResult string
 	}{
 		{"nothing", web(6, 1), web(6, 1), drained, "[]"},
-		{"from scratch: pool, service, backend", none, web(6, 1), drained,
-			"[set-pool 10.96.0.0/16 set-service 10.96.0.1:80/tcp set-backend 10.96.0.1:80/tcp 10.0.0.0:80 weight 1]"},
+		{
+			"from scratch: pool, service, backend", none, web(6, 1), drained,
+			"[set-pool 10.96.0.0/16 set-service 10.96.0.1:80/tcp set-backend 10.96.0.1:80/tcp 10.0.0.0:80 weight 1]",
+		},
 		{"L5: no backends, but there", none, web(6), drained, "[set-pool 10.96.0.0/16 set-service 10.96.0.1:80/tcp]"},
-		{"L5: add before drain", web(6, 1), web(6, -1, 1), drained,
-			"[set-backend 10.96.0.1:80/tcp 10.0.0.1:80 weight 1 set-backend 10.96.0.1:80/tcp 10.0.0.0:80 weight 0]"},
+		{
+			"L5: add before drain", web(6, 1), web(6, -1, 1), drained,
+			"[set-backend 10.96.0.1:80/tcp 10.0.0.1:80 weight 1 set-backend 10.96.0.1:80/tcp 10.0.0.0:80 weight 0]",
+		},
 		{"L5: not idle, not due", web(6, 0), web(6), lb.Policy{}, "[]"},
 		{"L5: idle or due", web(6, 0), web(6), drained, "[del-backend 10.96.0.1:80/tcp 10.0.0.0:80]"},
 		{"L5: UDP at once", web(17, 1), web(17), lb.Policy{}, "[del-backend 10.96.0.1:80/udp 10.0.0.0:80]"},
 		{"L1: back from draining by weight alone", web(6, 0), web(6, 2), drained, "[set-backend 10.96.0.1:80/tcp 10.0.0.0:80 weight 2]"},
-		{"service with its last drained backend", web(6, 0), pool, drained,
-			"[del-backend 10.96.0.1:80/tcp 10.0.0.0:80 del-service 10.96.0.1:80/tcp]"},
+		{
+			"service with its last drained backend", web(6, 0), pool, drained,
+			"[del-backend 10.96.0.1:80/tcp 10.0.0.0:80 del-service 10.96.0.1:80/tcp]",
+		},
 		{"pool stays while services drain", web(6, 1), none, drained, "[set-backend 10.96.0.1:80/tcp 10.0.0.0:80 weight 0]"},
 		{"nothing goes before the view is complete", web(6, 1, 1), none, keep, "[]"},
 		{"but things come", web(6, 1), web(6, -1, 1), keep, "[set-backend 10.96.0.1:80/tcp 10.0.0.1:80 weight 1]"},

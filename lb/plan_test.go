@@ -61,8 +61,10 @@ func TestPlan(t *testing.T) {
 			return append(w.tasks("web", 1), vip("web", "10.96.0.1"))
 		}, pools + "10.96.0.1/all web.net wrr 10.0.0.1:0*1"},
 		{"L6: scheduler, affinity, weights", func(w *world) []state.Change {
-			return []state.Change{w.task("a", "web", "10.0.0.1", 5, "80/tcp"), w.task("b", "web", "10.0.0.2", 1, "80/tcp"), vip("web", "10.96.0.1"),
-				settings("web", state.Settings{Scheduler: "wlc", Affinity: time.Minute})}
+			return []state.Change{
+				w.task("a", "web", "10.0.0.1", 5, "80/tcp"), w.task("b", "web", "10.0.0.2", 1, "80/tcp"), vip("web", "10.96.0.1"),
+				settings("web", state.Settings{Scheduler: "wlc", Affinity: time.Minute}),
+			}
 		}, pools + "10.96.0.1:80/tcp web.net wlc affinity 1m0s 10.0.0.1:80*5 10.0.0.2:80*1"},
 		{"dnsrr gives nothing", func(w *world) []state.Change {
 			return append(w.tasks("web", 1, "80"), vip("web", "10.96.0.1"), settings("web", state.Settings{Mode: state.ModeDNSRR}))
@@ -71,11 +73,14 @@ func TestPlan(t *testing.T) {
 			return []state.Change{
 				w.change(state.Endpoint{ID: "d", Service: "web", IP4: netip.MustParseAddr("10.0.0.1"), Draining: true}, "80/tcp", "53/udp"),
 				w.change(state.Endpoint{ID: "u", Service: "web", IP4: netip.MustParseAddr("10.0.0.2"), Health: state.HealthFailing}, "80/tcp", "53/udp"),
-				vip("web", "10.96.0.1")}
+				vip("web", "10.96.0.1"),
+			}
 		}, pools + "10.96.0.1:53/udp web.net wrr\n10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*0"},
 		{"families do not mix", func(w *world) []state.Change {
-			return []state.Change{w.task("a", "web", "10.0.0.1", 1, "80/tcp"),
-				w.change(state.Endpoint{ID: "b", Service: "web", IP6: six}, "80/tcp"), vip("web", "fd96::5")}
+			return []state.Change{
+				w.task("a", "web", "10.0.0.1", 1, "80/tcp"),
+				w.change(state.Endpoint{ID: "b", Service: "web", IP6: six}, "80/tcp"), vip("web", "fd96::5"),
+			}
 		}, pools + "[fd96::5]:80/tcp web.net wrr [fd01::1]:80*1"},
 		{"tasks that share an address share a backend", func(w *world) []state.Change {
 			return []state.Change{w.task("a", "web", "10.0.0.1", 2, "80/tcp"), w.task("b", "web", "10.0.0.1", 3, "80/tcp"), vip("web", "10.96.0.1")}
@@ -98,8 +103,10 @@ func members(t testing.TB) []*state.Entry {
 
 // made makes up a service; state would not give two services one address.
 func made(name string, lent []*state.Entry, vip netip.Addr, others ...netip.Addr) *state.Service {
-	return &state.Service{Name: name, VIP4: vip, OtherVIPs: others, Members: lent,
-		Ports: []state.Port{{Number: 80, Proto: state.TCP}}, Count: [state.Hidden]int{state.Serving: len(lent)}}
+	return &state.Service{
+		Name: name, VIP4: vip, OtherVIPs: others, Members: lent,
+		Ports: []state.Port{{Number: 80, Proto: state.TCP}}, Count: [state.Hidden]int{state.Serving: len(lent)},
+	}
 }
 
 // Rule V5: old and new address are both programmed during a move, and an

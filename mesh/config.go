@@ -242,8 +242,10 @@ func addrPort(s string, port uint16) (netip.AddrPort, error) {
 
 func (s *settled) choices() error {
 	for _, c := range []struct{ field, value, allowed string }{
-		{"lb", s.LB, "auto ipvs nft none"}, {"profile", s.Profile, " lan wan local"},
-		{"log-level", s.LogLevel, " debug info warn error"}, {"log-format", s.LogFormat, " text json"},
+		{"lb", s.LB, "auto ipvs nft none"},
+		{"profile", s.Profile, " lan wan local"},
+		{"log-level", s.LogLevel, " debug info warn error"},
+		{"log-format", s.LogFormat, " text json"},
 	} {
 		if !contains(strings.Split(c.allowed, " "), c.value) {
 			return fmt.Errorf("%s: %q; use one of:%s", c.field, c.value, strings.ReplaceAll(" "+strings.TrimSpace(c.allowed), " ", " "))

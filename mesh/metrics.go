@@ -103,11 +103,28 @@ func (e emitter) stats(s *gossip.Stats) {
 		name string
 		v    uint64
 	}{
-		{"payload_in_bytes", s.BytesIn}, {"payload_out_bytes", s.BytesOut}, {"datagrams_out", s.DatagramsOut}, {"streams_out", s.StreamsOut},
-		{"pushes", s.Pushes}, {"push_dropped", s.PushDropped}, {"deltas_in", s.DeltasIn}, {"deltas_out", s.DeltasOut},
-		{"deltas_applied", s.Applied}, {"deltas_duplicate", s.Duplicates}, {"gaps", s.Gaps}, {"wants", s.Wants}, {"pull_timeouts", s.PullTimeouts},
-		{"probes", s.Probes}, {"mismatches", s.Mismatches}, {"hints", s.HotSent}, {"malformed", s.Malformed}, {"refused", s.Refused},
-		{"unknown_frames", s.UnknownFrames}, {"deaths_checked", s.Verified}, {"false_alarms", s.FalseAlarms}, {"reincarnations", s.Reincarnations},
+		{"payload_in_bytes", s.BytesIn},
+		{"payload_out_bytes", s.BytesOut},
+		{"datagrams_out", s.DatagramsOut},
+		{"streams_out", s.StreamsOut},
+		{"pushes", s.Pushes},
+		{"push_dropped", s.PushDropped},
+		{"deltas_in", s.DeltasIn},
+		{"deltas_out", s.DeltasOut},
+		{"deltas_applied", s.Applied},
+		{"deltas_duplicate", s.Duplicates},
+		{"gaps", s.Gaps},
+		{"wants", s.Wants},
+		{"pull_timeouts", s.PullTimeouts},
+		{"probes", s.Probes},
+		{"mismatches", s.Mismatches},
+		{"hints", s.HotSent},
+		{"malformed", s.Malformed},
+		{"refused", s.Refused},
+		{"unknown_frames", s.UnknownFrames},
+		{"deaths_checked", s.Verified},
+		{"false_alarms", s.FalseAlarms},
+		{"reincarnations", s.Reincarnations},
 	} {
 		e.counter("meshd_gossip_"+c.name+"_total", help, c.v)
 	}

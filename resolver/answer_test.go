@@ -65,8 +65,10 @@ func TestNames(t *testing.T) {
 	z := standard(t).zone()
 	for _, c := range nameCases(t) {
 		t.Run(c.scope+"/"+c.name+"/"+c.qtype, func(t *testing.T) {
-			r := z.Answer(Query{Name: c.name, Type: dns.StringToType[c.qtype], Scope: scopeOf(c.scope),
-				Local: netip.MustParseAddr("127.0.0.11")})
+			r := z.Answer(Query{
+				Name: c.name, Type: dns.StringToType[c.qtype], Scope: scopeOf(c.scope),
+				Local: netip.MustParseAddr("127.0.0.11"),
+			})
 			if got := render(&r); !slices.Equal(got, c.want) {
 				t.Errorf("got  %q\nwant %q", got, c.want)
 			}

@@ -30,8 +30,10 @@ func upstreamServer(tb testing.TB) (netip.AddrPort, *atomic.Int64) {
 			n = 100
 		}
 		for i := range n {
-			r.Answer = append(r.Answer, &dns.A{A: net.IPv4(192, 0, 2, byte(i)),
-				Hdr: dns.RR_Header{Name: strings.ToLower(q.Question[0].Name), Rrtype: dns.TypeA, Class: 1, Ttl: 60}})
+			r.Answer = append(r.Answer, &dns.A{
+				A:   net.IPv4(192, 0, 2, byte(i)),
+				Hdr: dns.RR_Header{Name: strings.ToLower(q.Question[0].Name), Rrtype: dns.TypeA, Class: 1, Ttl: 60},
+			})
 		}
 		if _, udp := w.RemoteAddr().(*net.UDPAddr); udp {
 			r.Truncate(1232)

@@ -135,8 +135,10 @@ func (m *metrics) stats() Stats {
 				if c.count.Load() == 0 {
 					continue
 				}
-				q := QueryCount{Type: label, Proto: proto, Outcome: o.String(),
-					Count: c.count.Load(), Latency: time.Duration(c.nanos.Load())}
+				q := QueryCount{
+					Type: label, Proto: proto, Outcome: o.String(),
+					Count: c.count.Load(), Latency: time.Duration(c.nanos.Load()),
+				}
 				for i := range c.buckets {
 					q.Buckets = append(q.Buckets, c.buckets[i].Load())
 				}

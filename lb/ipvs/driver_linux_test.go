@@ -144,8 +144,12 @@ func TestUnexpectedState(t *testing.T) {
 		t.Errorf("check: %v, want drift", err)
 	}
 	apply(t, d, []lb.Op{{Kind: lb.SetService, Key: web.Key, Service: web}, set})
-	apply(t, d, []lb.Op{{Kind: lb.DelBackend, Key: web.Key, Backend: set.Backend}, {Kind: lb.DelBackend, Key: web.Key, Backend: set.Backend},
-		{Kind: lb.DelService, Key: web.Key}, {Kind: lb.DelService, Key: web.Key}})
+	apply(t, d, []lb.Op{
+		{Kind: lb.DelBackend, Key: web.Key, Backend: set.Backend},
+		{Kind: lb.DelBackend, Key: web.Key, Backend: set.Backend},
+		{Kind: lb.DelService, Key: web.Key},
+		{Kind: lb.DelService, Key: web.Key},
+	})
 }
 
 func TestErrorsSayWhatToDo(t *testing.T) {
@@ -153,8 +157,11 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	bad := &lb.Service{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.1"), Port: 80, Proto: state.TCP}, Scheduler: "twos"}
 	good := *bad
 	good.Port, good.Scheduler = 81, "rr"
-	errs := d.Apply(t.Context(), []lb.Op{{Kind: lb.SetService, Key: bad.Key, Service: bad},
-		{Kind: lb.SetService, Key: good.Key, Service: &good}, {Kind: lb.DelService, Key: bad.Key}})
+	errs := d.Apply(t.Context(), []lb.Op{
+		{Kind: lb.SetService, Key: bad.Key, Service: bad},
+		{Kind: lb.SetService, Key: good.Key, Service: &good},
+		{Kind: lb.DelService, Key: bad.Key},
+	})
 	if errs[0] == nil || !strings.Contains(errs[0].Error(), "ip_vs_twos") || errs[1] != nil || errs[2] == nil {
 		t.Errorf("%v; want the module's name, success, and no removal after a failure", errs)
 	}

@@ -29,8 +29,10 @@ func (r *rig) balance(store *state.Store) (b *lb.Balancer, stop func()) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	b, err = lb.New(lb.Config{Source: store, Drivers: []lb.Driver{d}, Node: lb.Node{Src4: node4, Src6: node6}, Log: log,
-		Verify: 50 * time.Millisecond, DrainPoll: 20 * time.Millisecond})
+	b, err = lb.New(lb.Config{
+		Source: store, Drivers: []lb.Driver{d}, Node: lb.Node{Src4: node4, Src6: node6}, Log: log,
+		Verify: 50 * time.Millisecond, DrainPoll: 20 * time.Millisecond,
+	})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -54,8 +54,10 @@ func NewHelpers(cfg Config, marks bool) (*Helpers, error) {
 		h.table[i] = &nftables.Table{Name: helperTable, Family: nftables.TableFamily(f.nfproto)}
 		h.pool[i] = &nftables.Set{Table: h.table[i], ID: uint32(1 + i), Name: "pool", KeyType: f.addr, Interval: true}
 		if marks {
-			h.mark[i] = &nftables.Set{Table: h.table[i], ID: uint32(3 + i), Name: "mark",
-				KeyType: f.addr, IsMap: true, DataType: nftables.TypeMark}
+			h.mark[i] = &nftables.Set{
+				Table: h.table[i], ID: uint32(3 + i), Name: "mark",
+				KeyType: f.addr, IsMap: true, DataType: nftables.TypeMark,
+			}
 		}
 	}
 	return h, nil
@@ -159,8 +161,10 @@ func ProbeHelpers(cfg Config) error {
 // addRules makes the guard of one family, and the chain for the masquerade.
 func (h *Helpers) addRules(c *nftables.Conn, i int) {
 	f, prio := &families[i], nftables.ChainPriority(guardPriority)
-	guard := remakeChain(c, &nftables.Chain{Table: h.table[i], Name: "guard", Hooknum: nftables.ChainHookInput,
-		Priority: &prio, Type: nftables.ChainTypeFilter})
+	guard := remakeChain(c, &nftables.Chain{
+		Table: h.table[i], Name: "guard", Hooknum: nftables.ChainHookInput,
+		Priority: &prio, Type: nftables.ChainTypeFilter,
+	})
 	c.AddChain(h.masq(i))
 	pool := []expr.Any{f.loadDst(firstReg), inSet(h.pool[i])}
 	echo := []expr.Any{
@@ -179,24 +183,32 @@ func (h *Helpers) addRules(c *nftables.Conn, i int) {
 
 // masq returns the chain of the masquerade rule.
 func (h *Helpers) masq(i int) *nftables.Chain {
-	return &nftables.Chain{Table: h.table[i], Name: "masq", Hooknum: nftables.ChainHookPostrouting,
-		Priority: nftables.ChainPriorityNATSource, Type: nftables.ChainTypeNAT}
+	return &nftables.Chain{
+		Table: h.table[i], Name: "masq", Hooknum: nftables.ChainHookPostrouting,
+		Priority: nftables.ChainPriorityNATSource, Type: nftables.ChainTypeNAT,
+	}
 }
 
 // addMarkRules marks packets to all-port services before routing, from
 // elsewhere and from the own host.
 func (h *Helpers) addMarkRules(c *nftables.Conn, i int) {
 	f := &families[i]
-	pre := remakeChain(c, &nftables.Chain{Table: h.table[i], Name: "mark_prerouting", Hooknum: nftables.ChainHookPrerouting,
-		Priority: nftables.ChainPriorityMangle, Type: nftables.ChainTypeFilter})
-	out := remakeChain(c, &nftables.Chain{Table: h.table[i], Name: "mark_output", Hooknum: nftables.ChainHookOutput,
-		Priority: nftables.ChainPriorityMangle, Type: nftables.ChainTypeRoute})
+	pre := remakeChain(c, &nftables.Chain{
+		Table: h.table[i], Name: "mark_prerouting", Hooknum: nftables.ChainHookPrerouting,
+		Priority: nftables.ChainPriorityMangle, Type: nftables.ChainTypeFilter,
+	})
+	out := remakeChain(c, &nftables.Chain{
+		Table: h.table[i], Name: "mark_output", Hooknum: nftables.ChainHookOutput,
+		Priority: nftables.ChainPriorityMangle, Type: nftables.ChainTypeRoute,
+	})
 	for _, chain := range []*nftables.Chain{pre, out} {
 		for _, proto := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 			c.AddRule(&nftables.Rule{Table: h.table[i], Chain: chain, Exprs: rules(l4(proto), []expr.Any{
 				f.loadDst(firstReg),
-				&expr.Lookup{SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true,
-					SetName: h.mark[i].Name, SetID: h.mark[i].ID},
+				&expr.Lookup{
+					SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true,
+					SetName: h.mark[i].Name, SetID: h.mark[i].ID,
+				},
 				&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: firstReg},
 			})})
 		}

@@ -28,8 +28,10 @@ func newLayout() *layout {
 	for i := range families {
 		f := &families[i]
 		m := func(n int, name string, key, data nftables.SetDatatype, concat bool) *nftables.Set {
-			return &nftables.Set{Table: l.table, ID: uint32(4*i + n), Name: name + f.digit, IsMap: true,
-				KeyType: key, DataType: data, Concatenation: concat, Counter: data.Name == nftables.TypeVerdict.Name}
+			return &nftables.Set{
+				Table: l.table, ID: uint32(4*i + n), Name: name + f.digit, IsMap: true,
+				KeyType: key, DataType: data, Concatenation: concat, Counter: data.Name == nftables.TypeVerdict.Name,
+			}
 		}
 		proto, port := nftables.TypeInetProto, nftables.TypeInetService
 		// The slot number is declared as a mark: nft 1.0.6 aborts on listing a
@@ -66,8 +68,10 @@ func (l *layout) add(c *nftables.Conn) error {
 }
 
 func (l *layout) addBase(c *nftables.Conn, name string, hook *nftables.ChainHook) {
-	base := remakeChain(c, &nftables.Chain{Table: l.table, Name: name, Hooknum: hook,
-		Priority: nftables.ChainPriorityNATDest, Type: nftables.ChainTypeNAT})
+	base := remakeChain(c, &nftables.Chain{
+		Table: l.table, Name: name, Hooknum: hook,
+		Priority: nftables.ChainPriorityNATDest, Type: nftables.ChainTypeNAT,
+	})
 	for i := range families {
 		f := &families[i]
 		c.AddRule(&nftables.Rule{Table: l.table, Chain: base, Exprs: rules(f.match(), []expr.Any{to("services" + f.digit)})})
@@ -79,13 +83,17 @@ func (l *layout) addServices(c *nftables.Conn, i int) {
 	f, m := &families[i], &l.maps[i]
 	chain := remakeChain(c, &nftables.Chain{Table: l.table, Name: "services" + f.digit})
 	lookup := func(set *nftables.Set) expr.Any {
-		return &expr.Lookup{SourceRegister: firstReg, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true,
-			SetName: set.Name, SetID: set.ID}
+		return &expr.Lookup{
+			SourceRegister: firstReg, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true,
+			SetName: set.Name, SetID: set.ID,
+		}
 	}
 	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: rules(f.match(), f.loadKey(), []expr.Any{lookup(m.svc)})})
 	for _, proto := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-		c.AddRule(&nftables.Rule{Table: l.table, Chain: chain,
-			Exprs: rules(f.match(), l4(proto), []expr.Any{f.loadDst(firstReg), lookup(m.all)})})
+		c.AddRule(&nftables.Rule{
+			Table: l.table, Chain: chain,
+			Exprs: rules(f.match(), l4(proto), []expr.Any{f.loadDst(firstReg), lookup(m.all)}),
+		})
 	}
 }
 
@@ -138,8 +146,10 @@ func (l *layout) addClass(c *nftables.Conn, cl class) {
 	pick := []expr.Any{&expr.Numgen{Register: reg(slotAt), Modulus: cl.slots, Type: unix.NFT_NG_INCREMENTAL}}
 	if cl.hash {
 		scratch := reg(slotAt + 4) // beyond the key; a source address fits behind every key
-		pick = []expr.Any{f.loadSrc(scratch), &expr.Hash{SourceRegister: scratch, DestRegister: reg(slotAt),
-			Length: f.size, Modulus: cl.slots, Seed: hashSeed, Type: expr.HashTypeJenkins}}
+		pick = []expr.Any{f.loadSrc(scratch), &expr.Hash{
+			SourceRegister: scratch, DestRegister: reg(slotAt),
+			Length: f.size, Modulus: cl.slots, Seed: hashSeed, Type: expr.HashTypeJenkins,
+		}}
 	}
 	nat := &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.nfproto), RegAddrMin: firstReg}
 	if !cl.all {

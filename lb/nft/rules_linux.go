@@ -23,10 +23,14 @@ type family struct {
 }
 
 var families = [2]family{
-	{digit: "4", nfproto: unix.NFPROTO_IPV4, src: 12, dst: 16, size: 4, addr: nftables.TypeIPAddr,
-		icmp: unix.IPPROTO_ICMP, echo: 8, portUnreachable: 3},
-	{digit: "6", nfproto: unix.NFPROTO_IPV6, src: 8, dst: 24, size: 16, addr: nftables.TypeIP6Addr,
-		icmp: unix.IPPROTO_ICMPV6, echo: 128, portUnreachable: 4},
+	{
+		digit: "4", nfproto: unix.NFPROTO_IPV4, src: 12, dst: 16, size: 4, addr: nftables.TypeIPAddr,
+		icmp: unix.IPPROTO_ICMP, echo: 8, portUnreachable: 3,
+	},
+	{
+		digit: "6", nfproto: unix.NFPROTO_IPV6, src: 8, dst: 24, size: 16, addr: nftables.TypeIP6Addr,
+		icmp: unix.IPPROTO_ICMPV6, echo: 128, portUnreachable: 4,
+	},
 }
 
 // familyIndex returns the place of the address's family in families.

@@ -65,7 +65,8 @@ func (r *reader) read() error {
 }
 
 func (r *reader) each(set *nftables.Set, family int, all bool,
-	f func(e *entry, elem *nftables.SetElement, rest []byte, family int, all bool) error) error {
+	f func(e *entry, elem *nftables.SetElement, rest []byte, family int, all bool) error,
+) error {
 	elems, err := r.d.help.sock.nft.GetSetElements(set)
 	if err != nil {
 		return fmt.Errorf("map %s: %w", set.Name, err)
