@@ -23,14 +23,15 @@ func dump(t *lb.Table) string {
 	slices.Sort(lines)
 	for _, k := range t.Keys() {
 		s := t.Services[k]
-		line := fmt.Sprintf("%s %s.%s %s", k, s.Name, s.Network, s.Scheduler)
+		var line strings.Builder
+		line.WriteString(fmt.Sprintf("%s %s.%s %s", k, s.Name, s.Network, s.Scheduler))
 		if s.Affinity > 0 {
-			line += " affinity " + s.Affinity.String()
+			line.WriteString(" affinity " + s.Affinity.String())
 		}
 		for _, b := range s.Backends {
-			line += fmt.Sprintf(" %s*%d", b.Addr, b.Weight)
+			line.WriteString(fmt.Sprintf(" %s*%d", b.Addr, b.Weight))
 		}
-		lines = append(lines, line)
+		lines = append(lines, line.String())
 	}
 	return strings.Join(lines, "\n")
 }

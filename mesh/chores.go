@@ -6,6 +6,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"meshd/gossip"
@@ -210,27 +211,28 @@ func removed(claims map[state.NodeID][]state.NetworkClaim, name string, birth ui
 
 // noteDisputes says loudly that one network has two definitions (V6).
 func (n *Node) noteDisputes(c *gossip.Core) {
-	text := ""
+	var text strings.Builder
 	disputes := c.Store().Disputes()
 	for _, name := range sortedKeys(disputes) {
-		text += disputeText(c.Store().Defs()[name], disputes[name]) + "; "
+		text.WriteString(disputeText(c.Store().Defs()[name], disputes[name]) + "; ")
 	}
-	if n.notices.get("networks") != text && text != "" {
-		n.log.Error("network defined twice", "detail", text)
-		n.emit(control.Event{Type: control.EventNetworkConflict, Detail: text})
+	if n.notices.get("networks") != text.String() && text.String() != "" {
+		n.log.Error("network defined twice", "detail", text.String())
+		n.emit(control.Event{Type: control.EventNetworkConflict, Detail: text.String()})
 	}
-	n.notices.set("networks", text)
+	n.notices.set("networks", text.String())
 }
 
 func disputeText(d state.NetworkDef, losers []state.NetworkDef) string {
-	text := "network " + d.Name + " is " + pools(d) + " everywhere; refused: "
+	var text strings.Builder
+	text.WriteString("network " + d.Name + " is " + pools(d) + " everywhere; refused: ")
 	for i, l := range losers {
 		if i > 0 {
-			text += ", "
+			text.WriteString(", ")
 		}
-		text += pools(l)
+		text.WriteString(pools(l))
 	}
-	return text + " (run meshctl network create with the first on the nodes that made the others)"
+	return text.String() + " (run meshctl network create with the first on the nodes that made the others)"
 }
 
 func pools(d state.NetworkDef) string {

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -270,12 +271,7 @@ func (s *settled) choices() error {
 }
 
 func contains(all []string, v string) bool {
-	for _, a := range all {
-		if a == v {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(all, v)
 }
 
 func (s *settled) readKeys() error {

@@ -108,7 +108,7 @@ func (a *answering) describeService(t target) {
 			parts = append(parts, "VIP "+text)
 		}
 	}
-	for c := state.Serving; c < state.Hidden; c++ {
+	for c := range state.Hidden {
 		if n := s.Count[c]; n > 0 || c == state.Serving {
 			parts = append(parts, fmt.Sprintf("%d %s %s", n, plural("task", n), c))
 		}

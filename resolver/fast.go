@@ -3,6 +3,7 @@ package resolver
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -161,12 +162,7 @@ func (f *fastPath) first(client netip.Addr) string {
 // scope is left to the ordinary path.
 func (f *fastPath) sees(network string, client netip.Addr) bool {
 	if ns := *f.bound.networks.Load(); ns != nil {
-		for _, n := range ns {
-			if n == network {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(ns, network)
 	}
 	return f.isTask(network, client)
 }

@@ -18,7 +18,7 @@ func quiet(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, ni
 func packet(tb testing.TB, text string) []byte {
 	tb.Helper()
 	var b []byte
-	for _, f := range strings.Fields(text) {
+	for f := range strings.FieldsSeq(text) {
 		if name, ok := strings.CutPrefix(f, "<"); ok {
 			wire := make([]byte, 256)
 			n, err := dns.PackDomainName(strings.TrimSuffix(name, ">"), wire, 0, nil, false)

@@ -3,6 +3,7 @@ package resolver
 import (
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // Scope says which networks exist for a client (R1). The zero Scope sees none.
@@ -27,14 +28,15 @@ func (s Scope) String() string {
 	case len(s.Networks) == 0:
 		return "none: the client is on no network of this node"
 	}
-	text := "networks "
+	var text strings.Builder
+	text.WriteString("networks ")
 	for i, n := range s.Networks {
 		if i > 0 {
-			text += ", "
+			text.WriteString(", ")
 		}
-		text += n
+		text.WriteString(n)
 	}
-	return text
+	return text.String()
 }
 
 // ScopeOf tells the scope of a client on a shared listener by its address: the

@@ -48,7 +48,7 @@ type Settings struct {
 
 // Class returns the class of Members[i].
 func (s *Service) Class(i int) Class {
-	for c := Serving; c < Hidden; c++ {
+	for c := range Hidden {
 		if i -= s.Count[c]; i < 0 {
 			return c
 		}

@@ -160,10 +160,8 @@ func (c *commandLine) checkArgs() error {
 	case c.cmd.max >= 0 && n > c.cmd.max:
 		return &usageError{fmt.Sprintf("unexpected argument %q", c.args[c.cmd.max]), hint}
 	}
-	for _, a := range c.args {
-		if a == "" {
-			return &usageError{"an argument is empty", hint}
-		}
+	if slices.Contains(c.args, "") {
+		return &usageError{"an argument is empty", hint}
 	}
 	return nil
 }

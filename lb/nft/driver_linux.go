@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -202,9 +203,7 @@ func (d *Driver) commit(ctx context.Context, keys []lb.Key, next *lb.Table) map[
 	}
 	failed := map[lb.Key]error{}
 	for half := range slices.Chunk(keys, (len(keys)+1)/2) {
-		for k, err := range d.commit(ctx, half, next) {
-			failed[k] = err
-		}
+		maps.Copy(failed, d.commit(ctx, half, next))
 	}
 	return failed
 }

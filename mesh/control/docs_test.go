@@ -98,8 +98,8 @@ func TestDocFields(t *testing.T) {
 		Event{},
 		Error{},
 	} {
-		for i := range reflect.TypeOf(v).NumField() {
-			name, _, _ := strings.Cut(reflect.TypeOf(v).Field(i).Tag.Get("json"), ",")
+		for field := range reflect.TypeOf(v).Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			words[name] = true
 		}
 	}

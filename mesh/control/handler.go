@@ -172,8 +172,8 @@ func emptyForNil(v any) any {
 func fillNil(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
-		for i := range v.NumField() {
-			if f := v.Field(i); f.CanSet() {
+		for _, f := range v.Fields() {
+			if f := f; f.CanSet() {
 				fillNil(f)
 			}
 		}
