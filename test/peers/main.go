@@ -120,5 +120,6 @@ func child(whole string, wall time.Duration, seed uint64) (string, error) {
 			return strings.TrimSpace(l), nil
 		}
 	}
-	return "", fmt.Errorf("%w: %s", err, text[max(0, len(text)-400):])
+	first, _, _ := strings.Cut(string(text), "\n")
+	return "", fmt.Errorf("%w: %s", err, first)
 }

@@ -55,26 +55,28 @@ func burst(c *cluster, params string, entries int) {
 		params, took.Milliseconds(), p(.5), p(.99), c.wire.sent()-before, ok, link)
 }
 
-// churn replaces endpoints at a constant rate for 20 s.
+// churn replaces endpoints at a constant rate for 20 s. An entry that was
+// removed before a node saw it has no time there: the times are those of the
+// entries that were seen.
 func churn(c *cluster, params string, perSecond int) {
 	var times, removals []time.Duration
-	last := make([]int, len(c.dbs))
-	gap := time.Second / time.Duration(perSecond)
-	for k := 1; k <= 20*perSecond; k++ {
-		owner := c.rng.IntN(len(c.dbs))
-		c.do(owner, key(k), false, &times)
-		if last[owner] > 0 {
-			c.do(owner, key(last[owner]), true, &removals)
+	last, live := make([]string, len(c.dbs)), map[string]bool{}
+	for k := range 20 * perSecond {
+		owner, id := c.rng.IntN(len(c.dbs)), key(k)
+		c.do(owner, id, false, &times)
+		live[id] = true
+		if old := last[owner]; old != "" {
+			c.do(owner, old, true, &removals)
+			delete(live, old)
 		}
-		last[owner] = k
-		time.Sleep(gap)
+		last[owner] = id
+		time.Sleep(time.Second / time.Duration(perSecond))
 	}
-	backlog := c.backlog()
-	// What was removed before it was seen is never seen: it ends as left over.
-	_, ok := until(func() bool { return c.backlog() == 0 }, 100*time.Millisecond, 5*time.Minute)
+	backlog := c.differs(live)
+	took, ok := until(func() bool { return c.differs(live) == 0 }, time.Second, 10*time.Minute)
 	p := quantiles(times)
-	fmt.Printf("churn impl=networkdb %s p50_ms=%s p90_ms=%s p99_ms=%s max_ms=%s backlog=%d drained=%v never_seen=%d link=%s\n",
-		params, p(.5), p(.9), p(.99), p(1), backlog, ok, c.backlog(), link)
+	fmt.Printf("churn impl=networkdb %s p50_ms=%s p90_ms=%s p99_ms=%s max_ms=%s backlog=%d equal_after_ms=%d complete=%v unseen=%d link=%s\n",
+		params, p(.5), p(.9), p(.99), p(1), backlog, took.Milliseconds(), ok, 20*perSecond*(len(c.dbs)-1)-len(times), link)
 }
 
 // heal cuts the cluster in two halves, changes entries on both sides, and
@@ -84,20 +86,14 @@ func heal(c *cluster, params string, split time.Duration, changes int) {
 	side := func(i int) bool { return i <= half } // transports count from 1
 	c.wire.set(0, func(a, b int) bool { return side(a) != side(b) })
 	var ignored []time.Duration
+	want := map[string]bool{}
 	for k := range changes {
 		c.do(k%len(c.dbs), key(k), false, &ignored)
+		want[key(k)] = true
 		time.Sleep(split / time.Duration(changes))
 	}
 	c.wire.set(0, nil)
-	equal := func() bool {
-		for _, db := range c.dbs {
-			if len(db.GetTableByNetwork(table, network)) != changes {
-				return false
-			}
-		}
-		return true
-	}
-	took, ok := until(equal, 100*time.Millisecond, 10*time.Minute)
+	took, ok := until(func() bool { return c.differs(want) == 0 }, 100*time.Millisecond, 10*time.Minute)
 	fmt.Printf("heal impl=networkdb %s equal_ms=%d complete=%v link=%s\n", params, took.Milliseconds(), ok, link)
 }
 
