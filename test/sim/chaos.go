@@ -288,6 +288,9 @@ func (c *Chaos) crash(n *Node, disk bool) {
 	}
 	d := c.soon(20 * time.Second)
 	c.log("crash %s for %v, disk %v", n.ID, d, disk)
+	if !disk {
+		c.Check.Loses(n)
+	}
 	n.Crash(disk)
 	c.Check.Orphan(c.names)
 	if c.rng.IntN(8) > 0 {
@@ -313,6 +316,7 @@ func (c *Chaos) rollback(n *Node) {
 	c.later(d, func() {
 		if n.up {
 			c.log("rollback %s", n.ID)
+			c.Check.Loses(n)
 			n.Crash(true)
 			n.disk = old
 			c.Check.Orphan(c.names)
@@ -326,6 +330,7 @@ func (c *Chaos) leave(n *Node) {
 		return
 	}
 	c.log("leave %s", n.ID)
+	c.Check.Loses(n)
 	n.Leave()
 	c.later(200*time.Millisecond+c.soon(10*time.Second), func() { c.Check.Orphan(c.names); c.start(n) })
 }

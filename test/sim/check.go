@@ -18,6 +18,7 @@ type Checker struct {
 	vips       map[vipKey]state.VIPClaim
 	rivals     map[string]map[state.VIPClaim]bool // service → claims ever seen
 	orphaned   map[string]bool                    // services that had no host at some moment
+	lost       map[state.VIPClaim]bool            // claims that a carrier gave up for good
 	steps      int
 }
 
@@ -36,7 +37,7 @@ type vipKey struct {
 
 // NewChecker returns a checker for w; set it as Options.OnStep's receiver.
 func NewChecker() *Checker {
-	return &Checker{heads: map[headKey]state.Head{}, vips: map[vipKey]state.VIPClaim{}, rivals: map[string]map[state.VIPClaim]bool{}, orphaned: map[string]bool{}}
+	return &Checker{heads: map[headKey]state.Head{}, vips: map[vipKey]state.VIPClaim{}, rivals: map[string]map[state.VIPClaim]bool{}, orphaned: map[string]bool{}, lost: map[state.VIPClaim]bool{}}
 }
 
 // Watch makes the checker look at w from now on.
@@ -147,6 +148,17 @@ func (c *Checker) Orphan(services []string) {
 	}
 }
 
+// Loses notes the claims of a node that leaves or loses its disk: within the
+// grace of a move it may be the only carrier of the older claim (V5).
+func (c *Checker) Loses(n *Node) {
+	if t := n.Table(c.w.opt.Network); t != nil {
+		for _, e := range t.Own(state.KindVIP) {
+			cl, _ := state.ParseVIPClaim(e.Key(), e.Body())
+			c.lost[cl] = true
+		}
+	}
+}
+
 func (n *Node) states(network, service string) bool {
 	for _, ch := range n.disk.stated[network] {
 		if ch.Kind == state.KindEndpoint && ch.Group == service {
@@ -179,7 +191,7 @@ func (c *Checker) moves(n *Node, t *state.Table) {
 }
 
 func (c *Checker) justified(was, now state.VIPClaim) bool {
-	if c.orphaned[was.Service] || now.Pinned || now.Birth <= was.Birth {
+	if c.orphaned[was.Service] || c.lost[was] || now.Pinned || now.Birth <= was.Birth {
 		return true
 	}
 	for s, claims := range c.rivals {
