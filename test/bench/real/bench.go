@@ -138,6 +138,7 @@ func (b *bench) watch(ctx context.Context) error {
 func (b *bench) converge() error {
 	rng := rand.New(rand.NewPCG(b.seed, 0))
 	const idleFor = 10 * time.Second
+	b.pause(idleFor) // what starting costs is over
 	first, err := b.traffic()
 	if err != nil {
 		return err
