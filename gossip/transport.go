@@ -19,18 +19,20 @@ type transport struct {
 	deadline time.Duration
 	in, out  atomic.Uint64 // bytes of packets and streams, memberlist's own included
 	streams  chan net.Conn
-	stop     chan struct{}
+	stop     chan struct{} // closed: streams are refused
+	over     chan struct{} // closed: the inner transport is
 	wg       sync.WaitGroup
 	rejected atomic.Uint64
 }
 
 func newTransport(inner memberlist.NodeAwareTransport, deadline time.Duration) *transport {
-	t := &transport{NodeAwareTransport: inner, deadline: deadline, streams: make(chan net.Conn), stop: make(chan struct{})}
+	t := &transport{NodeAwareTransport: inner, deadline: deadline, streams: make(chan net.Conn), stop: make(chan struct{}), over: make(chan struct{})}
 	t.wg.Go(t.accept)
 	return t
 }
 
-// accept hands incoming streams on, guarded.
+// accept hands incoming streams on, guarded. While the transport closes, it
+// goes on taking them: the inner listener waits for somebody who does.
 func (t *transport) accept() {
 	for {
 		select {
@@ -39,9 +41,8 @@ func (t *transport) accept() {
 			case t.streams <- &stream{Conn: c, t: t, guard: true}:
 			case <-t.stop:
 				_ = c.Close()
-				return
 			}
-		case <-t.stop:
+		case <-t.over:
 			return
 		}
 	}
@@ -73,6 +74,7 @@ func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 func (t *transport) Shutdown() error {
 	close(t.stop)
 	err := t.NodeAwareTransport.Shutdown()
+	close(t.over)
 	t.wg.Wait()
 	return err
 }

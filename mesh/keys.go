@@ -166,7 +166,7 @@ func (n *Node) keyAll(ctx context.Context, c keyCall) (control.KeyReply, error) 
 		}
 	}
 	for _, s := range silent {
-		r.Results = append(r.Results, control.NodeResult{Node: s.Node, Error: s.Error})
+		r.Results = append(r.Results, control.NodeResult(s))
 	}
 	for _, id := range sortedKeys(counts) {
 		r.Keys = append(r.Keys, *counts[id])

@@ -140,7 +140,7 @@ func (e emitter) frames(s *gossip.Stats) {
 }
 
 func (e emitter) host(s gossip.HostStats) {
-	e.counter("meshd_transport_in_bytes_total", "Bytes from other nodes, memberlist's own included.", s.In)
+	e.counter("meshd_transport_in_bytes_total", "Bytes from other nodes over streams, memberlist's own included.", s.In)
 	e.counter("meshd_transport_out_bytes_total", "Bytes to other nodes, memberlist's own included.", s.Out)
 	for q, v := range map[string][2]uint64{"inbox": {uint64(s.Inbox), s.InboxDropped}, "bulk": {uint64(s.Bulk), s.BulkDropped}} {
 		e.gauge("meshd_queue_length", "Waiting items.", float64(v[0]), "queue", q)

@@ -94,6 +94,9 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 			}
 		}
 		s.Conflicts = append(s.Conflicts, conflicts(c)...)
+		if d := n.notices.get("duplicate"); d != "" {
+			s.Conflicts = append(s.Conflicts, d)
+		}
 	})
 	for i := range s.Networks {
 		n.countTasks(&s, &s.Networks[i])

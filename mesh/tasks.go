@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -327,7 +326,7 @@ func (n *Node) notHere(ref control.TaskRef) error {
 	for _, name := range names {
 		m := n.host.Source().View(name).Lookup(ref.ID)
 		if m.Kind == state.MatchEndpoint && m.Endpoints[0].ID() == ref.ID && (ref.Network == "" || ref.Network == name) {
-			return control.Refuse(control.CodeRefused, fmt.Sprintf("do it there: only its owner may change it (S1)"), "task %q belongs to node %q", ref.ID, m.Endpoints[0].Owner())
+			return control.Refuse(control.CodeRefused, "do it there: only its owner may change it (S1)", "task %q belongs to node %q", ref.ID, m.Endpoints[0].Owner())
 		}
 	}
 	return control.Refuse(control.CodeNotFound, "meshctl task ls lists the tasks of this node", "task %q is not known", ref.ID)
