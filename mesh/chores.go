@@ -26,6 +26,9 @@ func (n *Node) chores(ctx context.Context) error {
 		n.keepClaims(ctx)
 		n.mu.Unlock()
 		if i%10 == 9 {
+			if time.Since(time.Unix(n.dupSeen.Load(), 0)) > duplicateMemory {
+				n.notices.set("duplicate", "")
+			}
 			n.restate(ctx)
 		}
 		if i%30 == 29 {
@@ -38,6 +41,10 @@ func (n *Node) chores(ctx context.Context) error {
 		}
 	}
 }
+
+// duplicateMemory is how long a duplicate name is shown after it was last told
+// of: the core repeats it every minute.
+const duplicateMemory = 150 * time.Second
 
 // restate makes the node's streams say what is registered, whatever happened
 // to them: after another node had its name (S7), for example. Saying what is

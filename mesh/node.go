@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -42,6 +43,7 @@ type Node struct {
 	metrics  *metrics
 	stop     context.CancelFunc
 	notices  notices
+	dupSeen  atomic.Int64 // when another node with our name was last heard of, Unix seconds
 
 	mu  sync.Mutex // guards what follows, and orders registrations with their files
 	reg *registry
@@ -264,6 +266,7 @@ func (n *Node) onEvent(e gossip.Event) {
 	case gossip.EventDuplicate:
 		n.log.Error("duplicate node name", "reason", e.Reason)
 		n.notices.set("duplicate", e.Reason)
+		n.dupSeen.Store(time.Now().Unix())
 		n.emit(control.Event{Type: control.EventNodeConflict, Node: n.cfg.Node, Detail: e.Reason})
 	case gossip.EventRefused:
 		n.log.Warn("refused what a peer sent", "peer", string(e.Node), "error", e.Reason)
