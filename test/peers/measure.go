@@ -51,8 +51,8 @@ func burst(c *cluster, params string, entries int) {
 	}
 	took, ok := until(func() bool { return c.backlog() == 0 }, 10*time.Millisecond, 10*time.Minute)
 	p := quantiles(times)
-	fmt.Printf("burst impl=networkdb %s equal_ms=%d p50_ms=%s p99_ms=%s bytes=%d complete=%v link=%s\n",
-		params, took.Milliseconds(), p(.5), p(.99), c.wire.sent()-before, ok, link)
+	fmt.Printf("burst impl=networkdb %s equal_ms=%d p50_ms=%s p99_ms=%s bytes=%d complete=%v link=%s\n", // bytes per node
+		params, took.Milliseconds(), p(.5), p(.99), (c.wire.sent()-before)/uint64(len(c.dbs)), ok, link)
 }
 
 // churn replaces endpoints at a constant rate for 20 s. An entry that was
