@@ -60,9 +60,7 @@ func (c *Core) sweepMembers() {
 		age := c.now - m.since
 		switch m.phase {
 		case phaseAlive, phaseShaky:
-			if !m.listed && c.now-m.heard > unlistedFor && age > unlistedFor {
-				c.verify(m) // the membership will not tell us of its death
-			}
+			c.checkUnlisted(m, age)
 		case phaseKept:
 			kept++
 			if age > c.cfg.D1 {
@@ -74,6 +72,23 @@ func (c *Core) sweepMembers() {
 	}
 	if kept == 0 {
 		c.setPreserve(false, "")
+	}
+}
+
+// checkUnlisted looks after a live member that the membership does not list,
+// and of whose death it will not tell: when silent it is pinged, and only when
+// that is not answered it is in doubt.
+func (c *Core) checkUnlisted(m *member, age time.Duration) {
+	silent := c.now - m.heard
+	switch {
+	case m.listed || age <= unlistedFor || silent <= unlistedFor:
+	case silent > 2*unlistedFor:
+		c.verify(m)
+	default:
+		c.ping(m)
+		if m.addr.IsValid() {
+			c.event(Event{Kind: EventRejoin, Node: m.id, Addr: m.addr})
+		}
 	}
 }
 

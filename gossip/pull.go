@@ -195,6 +195,6 @@ func (c *Core) buriedThere(n *network, h state.OwnerHead) {
 		n.table.Bury(h.Owner)
 	}
 	if _, waits := c.reaps[h.Owner]; ok && !waits {
-		c.reaps[h.Owner] = c.now + reapAfter
+		c.store.Reap(h.Owner)
 	}
 }

@@ -388,6 +388,7 @@ func (c *Chaos) heal() {
 		n.Resume()
 	}
 	c.over = true
+	w.oracle.cfg.FalseDeaths = 0
 	if c.Sabotage != nil {
 		c.Sabotage(w)
 	}

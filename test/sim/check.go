@@ -19,6 +19,7 @@ type Checker struct {
 	rivals     map[string]map[state.VIPClaim]bool // service → claims ever seen
 	orphaned   map[string]bool                    // services that had no host at some moment
 	lost       map[state.VIPClaim]bool            // claims that a carrier gave up for good
+	own        map[int32]state.Head               // of each node's own stream at its last step
 	steps      int
 }
 
@@ -37,7 +38,7 @@ type vipKey struct {
 
 // NewChecker returns a checker for w; set it as Options.OnStep's receiver.
 func NewChecker() *Checker {
-	return &Checker{heads: map[headKey]state.Head{}, vips: map[vipKey]state.VIPClaim{}, rivals: map[string]map[state.VIPClaim]bool{}, orphaned: map[string]bool{}, lost: map[state.VIPClaim]bool{}}
+	return &Checker{heads: map[headKey]state.Head{}, vips: map[vipKey]state.VIPClaim{}, rivals: map[string]map[state.VIPClaim]bool{}, orphaned: map[string]bool{}, lost: map[state.VIPClaim]bool{}, own: map[int32]state.Head{}}
 }
 
 // Watch makes the checker look at w from now on.
@@ -53,6 +54,12 @@ func (c *Checker) fail(format string, args ...any) {
 func (c *Checker) Step(n *Node) {
 	if c.w == nil {
 		return
+	}
+	if t := n.Table(c.w.opt.Network); t != nil { // every claim ever made is noted
+		if h, _ := t.Head(n.ID); h != c.own[n.index] {
+			c.own[n.index] = h
+			c.claims(n)
+		}
 	}
 	if c.steps++; c.steps%23 == 0 {
 		c.Look(n)
@@ -187,6 +194,17 @@ func (c *Checker) moves(n *Node, t *state.Table) {
 			c.fail("V3: %s: VIP of %s moved from %+v to %+v without reason", n.ID, s.Name, was, a.Canonical)
 		}
 		c.vips[k] = a.Canonical
+	}
+}
+
+// claims notes the claims that a node carries now.
+func (c *Checker) claims(n *Node) {
+	for _, e := range n.Table(c.w.opt.Network).Own(state.KindVIP) {
+		cl, _ := state.ParseVIPClaim(e.Key(), e.Body())
+		if c.rivals[e.Key()] == nil {
+			c.rivals[e.Key()] = map[state.VIPClaim]bool{}
+		}
+		c.rivals[e.Key()][cl] = true
 	}
 }
 

@@ -259,6 +259,9 @@ func (o *oracle) expedite(i int32) {
 
 // falseDeath lets a node be thought dead by a share of the others for a while.
 func (o *oracle) falseDeath() {
+	if o.cfg.FalseDeaths == 0 {
+		return // switched off meanwhile
+	}
 	every := time.Duration(float64(time.Minute) / o.cfg.FalseDeaths / float64(len(o.w.nodes)))
 	o.w.After(o.between(0, 2*every), o.falseDeath)
 	victim := int32(o.w.rng.IntN(len(o.w.nodes)))
