@@ -68,7 +68,7 @@ func lines() []line {
 
 func main() {
 	one := flag.String("one", "", "measure this line here, in this process")
-	wall := flag.Duration("wall", 150*time.Second, "how long one line may take")
+	wall := flag.Duration("wall", 3*time.Minute, "how long one line may take")
 	seed := flag.Uint64("seed", 1, "of the links and of the choice of nodes")
 	testing.Init()
 	flag.Parse()

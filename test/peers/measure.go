@@ -8,7 +8,10 @@ import (
 
 // converge makes changes one after the other, each when the last is visible.
 func converge(c *cluster, params string) {
-	const changes = 200
+	changes := 200
+	if len(c.dbs) >= 100 {
+		changes = 40
+	}
 	var times []time.Duration
 	rate := c.idleRate()
 	before, begin, late, owner := c.wire.sent(), time.Now(), 0, 0
@@ -26,7 +29,7 @@ func converge(c *cluster, params string) {
 	bytes := float64(c.wire.sent()-before) - rate*time.Since(begin).Seconds()
 	p := quantiles(times)
 	fmt.Printf("converge impl=networkdb %s p50_ms=%s p99_ms=%s max_ms=%s bytes_per_change=%.0f changes=%d late=%d link=%s\n",
-		params, p(.5), p(.99), p(1), bytes/changes/float64(len(c.dbs)), changes, late, link)
+		params, p(.5), p(.99), p(1), bytes/float64(changes*len(c.dbs)), changes, late, link)
 }
 
 // idleRate is how many bytes per second all nodes send when nothing changes.
