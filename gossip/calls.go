@@ -95,14 +95,19 @@ func (t *callTable) event(h *Host, e Event) bool {
 	default:
 		return true // overloaded: the caller asks again
 	}
-	go func() {
+	h.spawn(func() {
 		defer func() { <-t.serving }()
-		body := f(e.Node, e.Call.Body)
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		_ = h.Do(ctx, func(c *Core, now time.Duration) {
-			c.Reply(now, e.Node, Call{ID: e.Call.ID, Op: e.Call.Op, Body: body})
-		})
-	}()
+		h.answer(e, f)
+	})
 	return true
+}
+
+// answer runs a handler and sends what it returns.
+func (h *Host) answer(e Event, f func(from state.NodeID, body []byte) []byte) {
+	body := f(e.Node, e.Call.Body)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_ = h.Do(ctx, func(c *Core, now time.Duration) { // the caller asks again
+		c.Reply(now, e.Node, Call{ID: e.Call.ID, Op: e.Call.Op, Body: body})
+	})
 }

@@ -47,8 +47,10 @@ func (h *Host) memberEvents() {
 	for _, e := range h.members.take() {
 		switch e.kind {
 		case 'j':
+			h.joiner.list(e.id, e.addr)
 			h.core.MemberAlive(h.now(), e.id, e.addr)
 		case 'l':
+			h.joiner.list(e.id, netip.AddrPort{})
 			h.core.MemberDead(h.now(), e.id)
 		case 'c':
 			if e.id == h.cfg.Self {

@@ -59,6 +59,10 @@ type Host struct {
 	joiner  joiner
 	done    chan struct{}
 	leaving atomic.Bool
+	wg      sync.WaitGroup // of everything that Run waits for
+
+	endMu sync.Mutex // guards ended: nothing is added to wg afterwards
+	ended bool
 
 	dropped, bulkDropped, bulkFailed, sendFailed atomic.Uint64
 }
@@ -179,7 +183,7 @@ func (h *Host) openTransport(mc *memberlist.Config) error {
 		}
 		inner = nt
 	}
-	h.tr = newTransport(inner, 2*mc.TCPTimeout)
+	h.tr = newTransport(inner, transportConfig{encrypted: h.keyring != nil, dial: mc.TCPTimeout / 2, deadline: 2 * mc.TCPTimeout})
 	mc.Transport = h.tr
 	return nil
 }
@@ -260,17 +264,29 @@ func (h *Host) Do(ctx context.Context, f func(c *Core, now time.Duration)) error
 // not called before. It returns when all its goroutines have ended.
 func (h *Host) Run(ctx context.Context) error {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var wg sync.WaitGroup
 	for range bulkWorkers {
-		wg.Go(func() { h.sendBulk(inner) })
+		h.wg.Go(func() { h.sendBulk(inner) })
 	}
-	wg.Go(func() { h.joiner.run(inner) })
+	h.wg.Go(func() { h.joiner.run(inner) })
 	h.loop(ctx)
+	h.endMu.Lock()
+	h.ended = true
+	h.endMu.Unlock()
 	close(h.done)
 	cancel()
 	err := h.ml.Shutdown()
-	wg.Wait()
+	h.wg.Wait()
 	return err
+}
+
+// spawn runs f in a goroutine that Run waits for, unless Run has ended.
+func (h *Host) spawn(f func()) bool {
+	h.endMu.Lock()
+	defer h.endMu.Unlock()
+	if !h.ended {
+		h.wg.Go(f)
+	}
+	return !h.ended
 }
 
 // loop owns the core.
@@ -409,6 +425,20 @@ func (h *Host) Leave(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+	left := make(chan error, 1)
+	if !h.spawn(func() { left <- h.leaveMembership() }) {
+		return ErrStopped
+	}
+	return <-left
+}
+
+// leaveMembership ends when memberlist has said goodbye to somebody, or soon.
+func (h *Host) leaveMembership() (err error) {
+	defer func() {
+		if recover() != nil { // memberlist panics if it was shut down meanwhile
+			err = ErrStopped
+		}
+	}()
 	return h.ml.Leave(2 * time.Second)
 }
 
@@ -419,35 +449,3 @@ func (h *Host) Prepare(f func(c *Core, now time.Duration)) { f(h.core, h.now()) 
 // Keyring returns the gossip keyring, nil without encryption. It is safe for
 // concurrent use.
 func (h *Host) Keyring() *memberlist.Keyring { return h.keyring }
-
-// HostStats are counters and gauges of a host.
-type HostStats struct {
-	In, Out                                           uint64 // bytes, memberlist's own included
-	Inbox, Bulk                                       int    // waiting
-	InboxDropped, BulkDropped, BulkFailed, SendFailed uint64
-	Joins, JoinsFailed                                uint64
-	Rejected                                          uint64 // streams cut for a frame that would crash memberlist
-	Health                                            int    // memberlist's own score, 0 is best
-}
-
-// Stats returns the counters of the moment. Safe for concurrent use.
-func (h *Host) Stats() HostStats {
-	h.joiner.mu.Lock()
-	joins, failed := h.joiner.joins, h.joiner.failed
-	h.joiner.mu.Unlock()
-	return HostStats{
-		In: h.tr.in.Load(), Out: h.tr.out.Load(), Inbox: len(h.inbox), Bulk: len(h.bulk),
-		InboxDropped: h.dropped.Load(), BulkDropped: h.bulkDropped.Load(), BulkFailed: h.bulkFailed.Load(), SendFailed: h.sendFailed.Load(),
-		Joins: joins, JoinsFailed: failed, Rejected: h.tr.rejected.Load(), Health: h.ml.GetHealthScore(),
-	}
-}
-
-// Membership returns the names that memberlist lists, this node's included,
-// for diagnosis.
-func (h *Host) Membership() []string {
-	var names []string
-	for _, m := range h.ml.Members() {
-		names = append(names, m.Name)
-	}
-	return names
-}

@@ -23,34 +23,39 @@ type joiner struct {
 	h    *Host
 	wake chan struct{}
 
-	mu     sync.Mutex // guards everything that follows
-	peers  map[state.NodeID]Peer
-	alive  map[state.NodeID]bool
-	coords map[state.NodeID]*coordinate.Coordinate
-	wanted map[netip.AddrPort]bool
-	tries  map[string]*attempt
-	dirty  bool
-	joins  uint64
-	failed uint64
+	wg sync.WaitGroup
+
+	mu      sync.Mutex // guards everything that follows
+	peers   map[state.NodeID]Peer
+	listed  map[state.NodeID]netip.AddrPort // whom the membership lists
+	coords  map[state.NodeID]*coordinate.Coordinate
+	wanted  map[netip.AddrPort]bool
+	tries   map[string]*attempt
+	dialing int
+	dirty   bool
+	joins   uint64
+	failed  uint64
 }
 
 type attempt struct {
-	next  time.Time
-	delay time.Duration
+	last, next time.Time
+	delay      time.Duration
+	running    bool
 }
 
 // The reconnect loop's pace: a missing peer is tried every few seconds at
-// first, then ever more rarely, but at least twice a minute.
+// first, then ever more rarely, but at least twice a minute. One that answers
+// the core's pings is joined at once.
 const (
 	rejoinEvery = time.Second
 	rejoinMin   = 2 * time.Second
 	rejoinMax   = 30 * time.Second
-	rejoinWidth = 4 // addresses dialled at once
+	rejoinWidth = 4 // addresses dialled at once in vain, and as many that answer
 )
 
 func (j *joiner) init(h *Host) {
 	j.h, j.wake = h, make(chan struct{}, 1)
-	j.peers, j.alive = map[state.NodeID]Peer{}, map[state.NodeID]bool{}
+	j.peers, j.listed = map[state.NodeID]Peer{}, map[state.NodeID]netip.AddrPort{}
 	j.coords, j.wanted, j.tries = map[state.NodeID]*coordinate.Coordinate{}, map[netip.AddrPort]bool{}, map[string]*attempt{}
 	for _, p := range h.cfg.Peers {
 		if p.Name != h.cfg.Self && p.Addr.IsValid() {
@@ -62,11 +67,24 @@ func (j *joiner) init(h *Host) {
 // want asks for a join of an address soon: it answers, but the membership lost it.
 func (j *joiner) want(a netip.AddrPort) {
 	j.mu.Lock()
-	j.wanted[a] = true
+	if len(j.wanted) < maxMembers {
+		j.wanted[a] = true
+	}
 	j.mu.Unlock()
 	select {
 	case j.wake <- struct{}{}:
 	default:
+	}
+}
+
+// list notes whom the membership lists, and where; an invalid address: no more.
+func (j *joiner) list(id state.NodeID, a netip.AddrPort) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if a.IsValid() {
+		j.listed[id] = a
+	} else {
+		delete(j.listed, id)
 	}
 }
 
@@ -77,7 +95,9 @@ func (j *joiner) seen(id state.NodeID, a netip.AddrPort) {
 	if a.IsValid() {
 		j.dirty = j.dirty || j.peers[id].Addr != a
 		j.peers[id] = Peer{Name: id, Addr: a, Seen: time.Now()}
-		delete(j.tries, a.String())
+		if t := j.tries[a.String()]; t != nil && !t.running {
+			delete(j.tries, a.String())
+		}
 	}
 }
 
@@ -86,6 +106,7 @@ func (j *joiner) forget(id state.NodeID) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	delete(j.peers, id)
+	delete(j.coords, id)
 	j.dirty = true
 }
 
@@ -101,52 +122,41 @@ func (j *joiner) coordinateOf(id state.NodeID) *coordinate.Coordinate {
 	return j.coords[id]
 }
 
-// run dials until ctx ends.
+// run dials until ctx ends, and waits for the dials that are under way.
 func (j *joiner) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			j.wg.Wait()
 			j.save(true)
 			return
 		case <-j.wake:
 		case <-timer.C:
 		}
-		j.round(ctx)
+		if !j.h.leaving.Load() {
+			for _, a := range j.due(time.Now()) {
+				j.wg.Go(func() { j.join(a) })
+			}
+		}
 		j.save(false)
 		timer.Reset(rejoinEvery*3/4 + rand.N(rejoinEvery/2))
 	}
 }
 
-// round dials the due addresses, a few at once.
-func (j *joiner) round(ctx context.Context) {
-	if j.h.leaving.Load() {
-		return
-	}
-	due := j.due()
-	var wg sync.WaitGroup
-	for _, a := range due {
-		if ctx.Err() != nil {
-			return
-		}
-		wg.Go(func() { j.join(a) })
-	}
-	wg.Wait()
-}
-
+// join dials an address that due returned. It is never waited for: through a
+// cut, a dial takes as long as it may.
 func (j *joiner) join(addr string) {
 	_, err := j.h.ml.Join([]string{addr})
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.dialing--
 	t := j.tries[addr]
-	if t == nil {
-		t = &attempt{}
-		j.tries[addr] = t
-	}
+	t.running, t.last = false, time.Now()
 	if err == nil {
 		j.joins++
-		t.delay = rejoinMin
+		t.delay = rejoinMax // it is listed now; or it is the name of a node that is
 	} else {
 		j.failed++
 		if t.delay == 0 {
@@ -154,7 +164,7 @@ func (j *joiner) join(addr string) {
 		}
 		t.delay = min(max(2*t.delay, rejoinMin), rejoinMax)
 	}
-	t.next = time.Now().Add(t.delay/2 + rand.N(t.delay))
+	t.next = t.last.Add(t.delay/2 + rand.N(t.delay))
 }
 
 // joinError says what to look at.
@@ -171,27 +181,59 @@ func joinError(err error) error {
 	return err
 }
 
-// due returns up to rejoinWidth addresses to dial now: what was asked for,
-// then the missing peers and, while anybody is missing or nobody is there, the
-// seeds, in random order.
-func (j *joiner) due() []string {
-	members := map[string]bool{}
-	for _, m := range j.h.ml.Members() {
-		members[m.Address()] = true
-	}
+// due returns the addresses to dial now and notes that they are: those that
+// answer but are not listed, then, as far as their pace allows, missing peers
+// and seeds, in random order.
+func (j *joiner) due(now time.Time) []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	var todo, first []string
+	listed := map[string]bool{j.h.Addr().String(): true}
+	for _, a := range j.listed {
+		listed[a.String()] = true
+	}
+	var due []string
 	for a := range j.wanted {
-		if !members[a.String()] {
-			first = append(first, a.String())
+		if listed[a.String()] {
+			delete(j.wanted, a)
+		} else if j.dialing < 2*rejoinWidth && j.start(a.String(), now, func(t *attempt) bool { return now.Sub(t.last) >= rejoinEvery/2 }) {
+			delete(j.wanted, a)
+			due = append(due, a.String())
 		}
 	}
-	clear(j.wanted)
+	missing := j.missing(listed, now)
+	rand.Shuffle(len(missing), func(a, b int) { missing[a], missing[b] = missing[b], missing[a] })
+	for _, a := range missing {
+		if j.dialing < rejoinWidth && j.start(a, now, func(t *attempt) bool { return !now.Before(t.next) }) {
+			due = append(due, a)
+		}
+	}
+	j.prune(now)
+	return due
+}
+
+// start notes that an address is dialled, unless it is already or must wait.
+func (j *joiner) start(a string, now time.Time, ready func(t *attempt) bool) bool {
+	t := j.tries[a]
+	if t == nil {
+		t = &attempt{}
+		j.tries[a] = t
+	}
+	if t.running || !t.last.IsZero() && !ready(t) {
+		return false
+	}
+	t.running, t.last = true, now
+	j.dialing++
+	return true
+}
+
+// missing lists the peers and seeds that are not listed, and forgets peers that
+// were not seen for very long.
+func (j *joiner) missing(listed map[string]bool, now time.Time) []string {
+	var todo []string
 	for id, p := range j.peers {
 		switch {
-		case members[p.Addr.String()]:
-		case time.Since(p.Seen) > peerMemory:
+		case listed[p.Addr.String()]:
+		case now.Sub(p.Seen) > peerMemory:
 			delete(j.peers, id)
 			j.dirty = true
 		default:
@@ -199,17 +241,21 @@ func (j *joiner) due() []string {
 		}
 	}
 	for _, s := range j.h.cfg.Join {
-		if !members[s] && s != j.h.Addr().String() && !slices.Contains(todo, s) {
+		if !listed[s] && !slices.Contains(todo, s) {
 			todo = append(todo, s)
 		}
 	}
-	rand.Shuffle(len(todo), func(a, b int) { todo[a], todo[b] = todo[b], todo[a] })
-	now := time.Now()
-	due := slices.DeleteFunc(append(first, todo...), func(a string) bool {
-		t := j.tries[a]
-		return t != nil && now.Before(t.next)
-	})
-	return due[:min(rejoinWidth, len(due))]
+	return todo
+}
+
+// prune keeps what is known of attempts bounded: by then it would not slow a
+// new one anyway.
+func (j *joiner) prune(now time.Time) {
+	for a, t := range j.tries {
+		if !t.running && now.Sub(t.next) > 2*rejoinMax && now.Sub(t.last) > 2*rejoinMax {
+			delete(j.tries, a)
+		}
+	}
 }
 
 // save hands the peers to be kept, when they changed.
@@ -256,7 +302,7 @@ func (h *Host) Join(ctx context.Context, addrs []string) []JoinResult {
 	case <-ctx.Done():
 		res := make([]JoinResult, len(addrs))
 		for i, a := range addrs {
-			res[i] = JoinResult{Addr: a, Err: errors.Join(ctx.Err())}
+			res[i] = JoinResult{Addr: a, Err: ctx.Err()}
 		}
 		return res
 	}

@@ -30,6 +30,8 @@ type member struct {
 	boot    uint64
 	since   time.Duration // of the phase
 	until   time.Duration // of phaseVerify: when it ends without an answer
+	doubted bool          // reported dead while it was alive
+	spared  time.Duration // when it last turned out to live after all; 0: never
 	heard   time.Duration // last packet from it
 	pingAt  time.Duration // 0: not pinging
 	pings   int
@@ -77,6 +79,7 @@ func (c *Core) MemberDead(now time.Duration, id state.NodeID) {
 	}
 	m.listed = false
 	if m.phase == phaseAlive {
+		m.doubted = true
 		c.verify(m)
 	}
 	c.settle()
@@ -162,6 +165,10 @@ func (c *Core) revive(m *member) {
 	if m.phase == phaseVerify {
 		c.Stats.FalseAlarms++
 	}
+	if m.doubted && c.now-m.since < sparedFor {
+		m.spared = c.now
+	}
+	m.doubted = false
 	if !m.listed && m.addr.IsValid() {
 		c.event(Event{Kind: EventRejoin, Node: m.id, Addr: m.addr})
 	}
@@ -233,7 +240,7 @@ func (m *member) reachable() bool {
 // verify starts to check whether a member lives: pings to it, and through others.
 func (c *Core) verify(m *member) {
 	c.Stats.Verified++
-	m.pings, m.until = 0, c.now+c.verifyFor()
+	m.pings, m.until = 0, c.now+c.verifyFor(m)
 	c.pingLater(m, max(c.now, 1))
 	c.setPhase(m, phaseVerify)
 	c.checkMembers()
@@ -242,8 +249,12 @@ func (c *Core) verify(m *member) {
 // verifyFor is how long a reported death is checked: long enough that a host
 // which stood still for a moment is not hidden, and short enough that a crash
 // is noticed in time. The membership waits longer in larger meshes, so this
-// waits less.
-func (c *Core) verifyFor() time.Duration {
+// waits less; unless the node was thought dead just before: what the membership
+// says of a host that comes and goes is of the last time.
+func (c *Core) verifyFor(m *member) time.Duration {
+	if m.spared > 0 && c.now-m.spared < sparedFor {
+		return max(c.cfg.VerifyFor, c.cfg.Silence)
+	}
 	decades := math.Log10(float64(max(len(c.members)+1, 10)))
 	return max(c.cfg.VerifyFor, c.cfg.Silence-time.Duration(decades*float64(c.cfg.Suspicion)))
 }
@@ -252,13 +263,14 @@ func (c *Core) verifyFor() time.Duration {
 // leaves late says nothing of the node that did not answer it.
 func (c *Core) excuse(m *member) {
 	if m.phase == phaseVerify && c.now-m.pingAt > stalled {
-		m.until = min(max(m.until, c.now+c.cfg.VerifyFor), m.since+c.verifyFor()+maxExcuse)
+		m.until = min(max(m.until, c.now+c.cfg.VerifyFor), m.since+c.verifyFor(m)+maxExcuse)
 	}
 }
 
 const (
 	stalled   = 50 * time.Millisecond // a timer that is later tells that the host stood still
 	maxExcuse = 5 * time.Second       // a host that always stands still must hide the dead, too
+	sparedFor = 15 * time.Second
 )
 
 func livenessOf(p phase) state.Liveness {
@@ -296,8 +308,10 @@ func (c *Core) setPhase(m *member, p phase) {
 // pingEvery spaces the pings of a check; slower once the node is hidden.
 func (c *Core) pingEvery(m *member) time.Duration {
 	switch {
-	case m.phase == phaseVerify:
+	case m.phase == phaseVerify && m.pings < 8:
 		return c.cfg.VerifyFor / 7
+	case m.phase == phaseVerify:
+		return c.cfg.VerifyFor / 3
 	case m.pings < 16:
 		return 250 * time.Millisecond
 	}
@@ -318,11 +332,15 @@ func (c *Core) checkMembers() {
 		if m.phase == phaseVerify && c.now >= m.until {
 			c.condemn(m)
 		}
-		if m.pings++; m.pings > maxPings {
+		if m.pings++; m.pings > maxPings && m.phase != phaseVerify {
 			c.pingLater(m, 0)
 			continue
 		}
-		c.pingLater(m, c.now+c.pingEvery(m))
+		next := c.now + c.pingEvery(m)
+		if m.phase == phaseVerify {
+			next = min(next, m.until)
+		}
+		c.pingLater(m, next)
 		c.ping(m)
 	}
 }

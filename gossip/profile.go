@@ -12,7 +12,7 @@ import (
 //
 // A crash is noticed in three steps: somebody's probe fails (memberlist),
 // the suspicion is not refuted in time (memberlist: SuspicionMult ·
-// log10(nodes) · ProbeInterval, doubled if nobody confirms it), and pings of
+// log10(nodes) · ProbeInterval, whether others confirm it or not), and pings of
 // the core, direct and through others, are not answered either (Silence minus
 // the suspicion, at least VerifyFor). Faster means that a host which stands
 // still, starved of CPU, is hidden sooner: one that is back within Silence is
@@ -41,7 +41,7 @@ func profile(name string, core *CoreConfig) (*memberlist.Config, error) {
 	case "wan":
 		mc = memberlist.DefaultWANConfig()
 		mc.ProbeInterval, mc.ProbeTimeout = time.Second, 600*time.Millisecond
-		mc.SuspicionMult, mc.SuspicionMaxTimeoutMult = 4, 2
+		mc.SuspicionMult, mc.SuspicionMaxTimeoutMult = 4, 1
 		mc.GossipInterval = 300 * time.Millisecond
 		mc.PushPullInterval = 30 * time.Second
 		mc.TCPTimeout = 10 * time.Second
@@ -57,7 +57,7 @@ func profile(name string, core *CoreConfig) (*memberlist.Config, error) {
 // fast is what lan and local share.
 func fast(mc *memberlist.Config, core *CoreConfig) {
 	mc.ProbeInterval, mc.ProbeTimeout = 200*time.Millisecond, 100*time.Millisecond
-	mc.SuspicionMult, mc.SuspicionMaxTimeoutMult = 3, 2
+	mc.SuspicionMult, mc.SuspicionMaxTimeoutMult = 3, 1
 	mc.GossipInterval = 100 * time.Millisecond
-	def(&core.Silence, 2*time.Second)
+	def(&core.Silence, 1800*time.Millisecond)
 }

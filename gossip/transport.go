@@ -1,9 +1,8 @@
 package gossip
 
 import (
-	"errors"
-	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,42 +10,141 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// transport wraps memberlist's transport: it counts bytes, gives every stream
-// a deadline (memberlist writes user messages without one) and drops stream
-// frames that would crash memberlist v0.7 (an encrypted frame with no content).
+// transport wraps memberlist's transport: it counts bytes, bounds dials and
+// streams in time, number and size (memberlist writes user messages without a
+// deadline), ends them with the node, and keeps away what would crash
+// memberlist v0.7 (see guard.go).
 type transport struct {
 	memberlist.NodeAwareTransport
-	deadline time.Duration
+	cfg      transportConfig
 	in, out  atomic.Uint64 // bytes of packets and streams, memberlist's own included
+	rejected atomic.Uint64 // packets and streams that would have done harm
+	refused  atomic.Uint64 // streams over the bound
+	packets  chan *memberlist.Packet
 	streams  chan net.Conn
-	stop     chan struct{} // closed: streams are refused
-	over     chan struct{} // closed: the inner transport is
+	stopping chan struct{} // nothing is handed on any more
+	stopped  chan struct{} // the inner transport is down
 	wg       sync.WaitGroup
-	rejected atomic.Uint64
+
+	mu    sync.Mutex // guards everything that follows
+	open  map[*stream]struct{}
+	from  map[netip.Addr]int // incoming streams
+	total int
+	down  bool
 }
 
-func newTransport(inner memberlist.NodeAwareTransport, deadline time.Duration) *transport {
-	t := &transport{NodeAwareTransport: inner, deadline: deadline, streams: make(chan net.Conn), stop: make(chan struct{}), over: make(chan struct{})}
+type transportConfig struct {
+	encrypted bool
+	dial      time.Duration // longest dial
+	deadline  time.Duration // of a whole outgoing stream
+}
+
+// Bounds of incoming streams (G7, G8): what is over them is closed, and tried
+// again by the peer.
+const (
+	maxStreams     = 256
+	maxStreamsFrom = 48 // of one address
+	maxStreamBytes = 8 << 20
+)
+
+func newTransport(inner memberlist.NodeAwareTransport, cfg transportConfig) *transport {
+	t := &transport{
+		NodeAwareTransport: inner, cfg: cfg, packets: make(chan *memberlist.Packet), streams: make(chan net.Conn),
+		stopping: make(chan struct{}), stopped: make(chan struct{}), open: map[*stream]struct{}{}, from: map[netip.Addr]int{},
+	}
+	t.wg.Go(t.receive)
 	t.wg.Go(t.accept)
 	return t
 }
 
-// accept hands incoming streams on, guarded. While the transport closes, it
-// goes on taking them: the inner listener waits for somebody who does.
-func (t *transport) accept() {
+// receive hands packets on. It drains the inner transport until that is down:
+// its Shutdown waits for goroutines which may be about to hand something over.
+func (t *transport) receive() {
 	for {
 		select {
-		case c := <-t.NodeAwareTransport.StreamCh():
-			select {
-			case t.streams <- &stream{Conn: c, t: t, guard: true}:
-			case <-t.stop:
-				_ = c.Close()
+		case p := <-t.NodeAwareTransport.PacketCh():
+			t.in.Add(uint64(len(p.Buf)))
+			if t.cfg.encrypted && !sanePacket(p.Buf) {
+				t.rejected.Add(1)
+				continue
 			}
-		case <-t.over:
+			select {
+			case t.packets <- p:
+			case <-t.stopping:
+			}
+		case <-t.stopped:
 			return
 		}
 	}
 }
+
+// accept hands incoming streams on.
+func (t *transport) accept() {
+	for {
+		select {
+		case c := <-t.NodeAwareTransport.StreamCh():
+			s := t.track(c, true)
+			if s == nil {
+				_ = c.Close()
+				continue
+			}
+			select {
+			case t.streams <- s:
+			case <-t.stopping:
+				_ = s.Close()
+			}
+		case <-t.stopped:
+			return
+		}
+	}
+}
+
+// track wraps a connection, or returns nil if there are too many.
+func (t *transport) track(c net.Conn, incoming bool) *stream {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := &stream{Conn: c, t: t, guard: t.cfg.encrypted, left: maxStreamBytes}
+	if incoming {
+		s.remote, s.incoming = addrOf(c.RemoteAddr()), true
+		if t.total >= maxStreams || t.from[s.remote] >= maxStreamsFrom {
+			t.refused.Add(1)
+			return nil
+		}
+		t.total++
+		t.from[s.remote]++
+	}
+	if t.down {
+		return nil
+	}
+	t.open[s] = struct{}{}
+	return s
+}
+
+func (t *transport) untrack(s *stream) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.open[s]; !ok {
+		return
+	}
+	delete(t.open, s)
+	if s.incoming {
+		t.total--
+		if t.from[s.remote]--; t.from[s.remote] == 0 {
+			delete(t.from, s.remote)
+		}
+	}
+}
+
+func addrOf(a net.Addr) netip.Addr {
+	if a == nil {
+		return netip.Addr{}
+	}
+	ap, _ := netip.ParseAddrPort(a.String())
+	return ap.Addr()
+}
+
+// PacketCh implements memberlist.Transport.
+func (t *transport) PacketCh() <-chan *memberlist.Packet { return t.packets }
 
 // StreamCh implements memberlist.Transport.
 func (t *transport) StreamCh() <-chan net.Conn { return t.streams }
@@ -59,86 +157,41 @@ func (t *transport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, e
 
 // DialAddressTimeout implements memberlist.NodeAwareTransport.
 func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	c, err := t.NodeAwareTransport.DialAddressTimeout(a, timeout)
+	c, err := t.NodeAwareTransport.DialAddressTimeout(a, min(timeout, t.cfg.dial))
 	if err != nil {
 		return nil, err
 	}
-	if err := c.SetDeadline(time.Now().Add(t.deadline)); err != nil {
+	s := t.track(c, false)
+	if s == nil {
 		_ = c.Close()
+		return nil, net.ErrClosed
+	}
+	if err := s.SetDeadline(time.Now().Add(t.cfg.deadline)); err != nil {
+		_ = s.Close()
 		return nil, err
 	}
-	return &stream{Conn: c, t: t}, nil
+	return s, nil
 }
 
-// Shutdown implements memberlist.Transport.
+// Shutdown implements memberlist.Transport. It ends all streams.
 func (t *transport) Shutdown() error {
-	close(t.stop)
+	t.mu.Lock()
+	if t.down {
+		t.mu.Unlock()
+		return nil
+	}
+	t.down = true
+	var open []*stream
+	for s := range t.open {
+		open = append(open, s)
+	}
+	t.mu.Unlock()
+	close(t.stopping)
+	for _, s := range open {
+		_ = s.Close()
+	}
 	err := t.NodeAwareTransport.Shutdown()
-	close(t.over)
+	close(t.stopped)
 	t.wg.Wait()
 	return err
-}
-
-// stream counts a connection's bytes and checks the first frame of an
-// incoming one.
-type stream struct {
-	net.Conn
-	t     *transport
-	guard bool
-	head  []byte // read ahead by the guard, not yet handed on
-}
-
-const (
-	encryptedFrame = 10 // memberlist's encryptMsg
-	encryptedMin   = 30 // nonce, tag, version and one byte of content
-)
-
-var errEmptyFrame = errors.New("encrypted stream frame without content")
-
-// Read implements net.Conn.
-func (s *stream) Read(b []byte) (int, error) {
-	if s.guard {
-		s.guard = false
-		if err := s.check(); err != nil {
-			return 0, err
-		}
-	}
-	if len(s.head) > 0 {
-		n := copy(b, s.head)
-		s.head = s.head[n:]
-		return n, nil
-	}
-	n, err := s.Conn.Read(b)
-	s.t.in.Add(uint64(max(n, 0)))
-	return n, err
-}
-
-// check reads the frame's type and, of an encrypted one, its length.
-func (s *stream) check() error {
-	head := make([]byte, 5)
-	n, err := io.ReadAtLeast(s.Conn, head, 1)
-	if err != nil {
-		return err
-	}
-	if head[0] == encryptedFrame && n < 5 {
-		m, err := io.ReadFull(s.Conn, head[n:])
-		if err != nil {
-			return err
-		}
-		n += m
-	}
-	if n == 5 && head[0] == encryptedFrame && head[1] == 0 && head[2] == 0 && head[3] == 0 && head[4] < encryptedMin {
-		s.t.rejected.Add(1)
-		return errEmptyFrame
-	}
-	s.t.in.Add(uint64(n))
-	s.head = head[:n]
-	return nil
-}
-
-// Write implements net.Conn.
-func (s *stream) Write(b []byte) (int, error) {
-	n, err := s.Conn.Write(b)
-	s.t.out.Add(uint64(max(n, 0)))
-	return n, err
 }

@@ -1,0 +1,34 @@
+package gossip
+
+// HostStats are counters and gauges of a host.
+type HostStats struct {
+	In, Out                                           uint64 // bytes, memberlist's own included
+	Inbox, Bulk                                       int    // waiting
+	InboxDropped, BulkDropped, BulkFailed, SendFailed uint64
+	Joins, JoinsFailed                                uint64
+	Rejected                                          uint64 // packets and streams that would crash memberlist, or are too long
+	Refused                                           uint64 // streams over the bound on their number
+	Health                                            int    // memberlist's own score, 0 is best
+}
+
+// Stats returns the counters of the moment. Safe for concurrent use.
+func (h *Host) Stats() HostStats {
+	h.joiner.mu.Lock()
+	joins, failed := h.joiner.joins, h.joiner.failed
+	h.joiner.mu.Unlock()
+	return HostStats{
+		In: h.tr.in.Load(), Out: h.tr.out.Load(), Inbox: len(h.inbox), Bulk: len(h.bulk),
+		InboxDropped: h.dropped.Load(), BulkDropped: h.bulkDropped.Load(), BulkFailed: h.bulkFailed.Load(), SendFailed: h.sendFailed.Load(),
+		Joins: joins, JoinsFailed: failed, Rejected: h.tr.rejected.Load(), Refused: h.tr.refused.Load(), Health: h.ml.GetHealthScore(),
+	}
+}
+
+// Membership returns the names that memberlist lists, this node's included,
+// for diagnosis.
+func (h *Host) Membership() []string {
+	var names []string
+	for _, m := range h.ml.Members() {
+		names = append(names, m.Name)
+	}
+	return names
+}

@@ -1,0 +1,116 @@
+package gossip
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"meshd/state"
+)
+
+func testJoiner(peers []Peer, seeds ...string) *joiner {
+	h := &Host{cfg: HostConfig{Self: "self", Peers: peers, Join: seeds}, core: &Core{cfg: CoreConfig{Addr: netip.MustParseAddrPort("10.0.0.1:7946")}}}
+	h.joiner.init(h)
+	return &h.joiner
+}
+
+func addr(i int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 1, byte(i)}), 7946)
+}
+
+// ended is what join does with its result.
+func (j *joiner) ended(a string, now time.Time, delay time.Duration) {
+	j.dialing--
+	t := j.tries[a]
+	t.running, t.last, t.delay, t.next = false, now, delay, now.Add(delay)
+}
+
+func TestJoinerPace(t *testing.T) {
+	now := time.Now()
+	var peers []Peer
+	for i := range 10 {
+		peers = append(peers, Peer{Name: state.NodeID(rune('a' + i)), Addr: addr(i), Seen: now})
+	}
+	j := testJoiner(append(peers, Peer{Name: "self", Addr: addr(99), Seen: now}), "10.0.0.1:7946", "seed:7946")
+	first := j.due(now)
+	if len(first) != rejoinWidth {
+		t.Fatalf("dials %v at once", first)
+	}
+	if more := j.due(now); len(more) != 0 {
+		t.Fatalf("dials %v on top", more)
+	}
+	for _, a := range first {
+		j.ended(a, now, rejoinMax)
+	}
+	second := j.due(now)
+	for _, a := range second {
+		if slices.Contains(first, a) || a == "10.0.0.1:7946" || a == addr(99).String() {
+			t.Errorf("dials %s too early, or itself", a)
+		}
+		j.ended(a, now, rejoinMax)
+	}
+	third := j.due(now)
+	if all := append(append(first, second...), third...); len(all) != 11 || !slices.Contains(all, "seed:7946") {
+		t.Errorf("of ten peers and a seed, dialled %v", all)
+	}
+}
+
+// TestJoinerWanted: one that answers is not made to wait for dials in vain, nor
+// by what is known of former attempts.
+func TestJoinerWanted(t *testing.T) {
+	now := time.Now()
+	var peers []Peer
+	for i := range 4 {
+		peers = append(peers, Peer{Name: state.NodeID(rune('a' + i)), Addr: addr(i), Seen: now})
+	}
+	j := testJoiner(peers)
+	if n := len(j.due(now)); n != 4 {
+		t.Fatal(n)
+	}
+	j.want(addr(7))
+	if got := j.due(now); !slices.Equal(got, []string{addr(7).String()}) {
+		t.Errorf("dials %v", got)
+	}
+	j.ended(addr(0).String(), now, rejoinMax)
+	j.want(addr(0))
+	if got := j.due(now.Add(rejoinEvery)); !slices.Contains(got, addr(0).String()) {
+		t.Errorf("dials %v", got)
+	}
+	j.list("b", addr(1))
+	j.want(addr(1))
+	j.ended(addr(1).String(), now, 0)
+	if got := j.due(now.Add(time.Hour)); slices.Contains(got, addr(1).String()) || len(j.wanted) > 0 {
+		t.Errorf("dials %v, which is listed", got)
+	}
+}
+
+func TestJoinerForgets(t *testing.T) {
+	now := time.Now()
+	j := testJoiner([]Peer{{Name: "old", Addr: addr(1), Seen: now.Add(-peerMemory - time.Hour)}, {Name: "b", Addr: addr(2), Seen: now}})
+	j.forget("b")
+	if got := j.due(now); len(got) > 0 || len(j.peers) > 0 {
+		t.Errorf("dials %v", got)
+	}
+	j.want(addr(3))
+	j.due(now)
+	j.ended(addr(3).String(), now, 0)
+	j.due(now.Add(time.Hour))
+	if len(j.tries) > 0 {
+		t.Errorf("keeps %d attempts", len(j.tries))
+	}
+}
+
+func TestJoinErrorSaysWhatToDo(t *testing.T) {
+	for text, hint := range map[string]string{
+		"dial tcp: connection refused":                            "is meshd running there",
+		"remote error: encryption is configured but state is not": "same --key-file",
+		"No installed keys could decrypt the message":             "same --key-file",
+	} {
+		if err := joinError(errors.New(text)); !strings.Contains(err.Error(), hint) {
+			t.Errorf("%q: %v does not say %q", text, err, hint)
+		}
+	}
+}
