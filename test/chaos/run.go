@@ -101,13 +101,21 @@ func (c *cluster) round(ctx context.Context, w *worker, left time.Duration) erro
 	return c.settle(ctx, lasts, healed)
 }
 
+// slow is how long after a heal it is worth telling what is still wrong.
+const slow = 3 * time.Second
+
 // settle waits until all is right.
 func (c *cluster) settle(ctx context.Context, lasted time.Duration, healed time.Time) error {
+	var wrong error // until just before the end
 	err := poll(ctx, c.Bound, func() error {
-		if err := c.book.settle(ctx, c.members); err != nil {
-			return err
+		err := c.book.settle(ctx, c.members)
+		if err == nil {
+			err = c.check(ctx)
 		}
-		return c.check(ctx)
+		if err != nil && time.Since(healed) > slow {
+			wrong = err
+		}
+		return err
 	})
 	if err := errors.Join(c.alive(), err); err != nil {
 		c.dump(ctx)
@@ -117,6 +125,9 @@ func (c *cluster) settle(ctx context.Context, lasted time.Duration, healed time.
 	c.result.WorstHeal = max(c.result.WorstHeal, took)
 	c.Log("round %d: healed after %v, all right %v later, %d tasks; clients: %s",
 		c.result.Rounds, lasted, took.Round(time.Millisecond), len(c.registered()), c.result.clients.line())
+	if wrong != nil {
+		c.Log("round %d: until then %v", c.result.Rounds, wrong)
+	}
 	return nil
 }
 
