@@ -113,5 +113,5 @@ func (w *World) stream(from *Node, to int32, data []byte) {
 		}
 		lost = 0
 	}
-	w.schedule(event{at: at, kind: evStream, node: to, from: from.index, life: peer.life, data: data})
+	w.schedule(event{at: at, kind: evStream, node: to, from: from.index, life: peer.life, sent: from.life, data: data})
 }

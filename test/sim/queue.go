@@ -10,6 +10,7 @@ type event struct {
 	node int32
 	from int32
 	life uint32 // of the node; events of a former life are dropped
+	sent uint32 // life of the sender: a stream ends with either end
 	data []byte
 	fn   func()
 }

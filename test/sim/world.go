@@ -172,7 +172,7 @@ func (w *World) handle(e event) {
 			n.tick()
 		}
 		return
-	case !n.up, e.kind == evStream && e.life != n.life:
+	case !n.up, e.kind == evStream && (e.life != n.life || e.sent != w.nodes[e.from].life):
 		return
 	case w.cuts[pair{e.from, e.node}]&CutStreams != 0 && e.kind == evStream:
 		return // the connection broke on its way
