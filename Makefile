@@ -107,6 +107,10 @@ bench-join: ## simulated: a node joins a mesh with many endpoints
 bench-scale: ## simulated: up to 10,000 nodes, and how each figure grows
 	$(GO) run ./test/bench scale $(BENCHFLAGS)
 
+.PHONY: bench-detect
+bench-detect: ## whole nodes in a bubble: crashes until noticed, false alarms (15 minutes; ONLY=lan25-5 for one line)
+	@cd test/sim && $(GO) test -count=1 -run BenchDetect -timeout 2h -args -detect $(if $(ONLY),-only $(ONLY)) | grep -v '^PASS\|^ok'
+
 .PHONY: bench-real
 bench-real: ## 25 real meshd in network namespaces on this machine: one change until all have told of it
 	$(GO) run ./test/bench/real $(BENCHFLAGS)

@@ -11,6 +11,10 @@ import (
 // condemn ends a check without an answer: the node is hidden, unless so many
 // vanished at once that it is rather us (S12).
 func (c *Core) condemn(m *member) {
+	if m.listed { // others reach it, says the membership
+		c.setPhase(m, phaseShaky)
+		return
+	}
 	g := &c.preserve
 	g.gone = append(g.gone, c.now)
 	others := 0
@@ -61,6 +65,9 @@ func (c *Core) sweepMembers() {
 		switch m.phase {
 		case phaseAlive, phaseShaky:
 			c.checkUnlisted(m, age)
+			if m.phase == phaseAlive {
+				c.doubt(m)
+			}
 		case phaseKept:
 			kept++
 			if age > c.cfg.D1 {

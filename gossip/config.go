@@ -28,12 +28,14 @@ type CoreConfig struct {
 	VerifyFor time.Duration // how long a reported death is checked before hiding (S9), at least
 	Silence   time.Duration // hide no sooner than that long after a node fell silent; 0: VerifyFor alone decides
 	Suspicion time.Duration // of Silence, the membership has used that much per decade of members
-	D1        time.Duration // dead for that long: no longer offered (S9)
-	D2        time.Duration // dead for that long: dropped, head kept; at least 2·D1
-	Graves    time.Duration // how long a dropped head is kept
-	Preserve  float64       // share of members whose vanishing keeps them served (S12)
-	Window    time.Duration // within this time
-	MinMesh   int           // in meshes of at least that many others
+	Probing   time.Duration // between the membership's probes; 0: it does not say who answers
+
+	D1       time.Duration // dead for that long: no longer offered (S9)
+	D2       time.Duration // dead for that long: dropped, head kept; at least 2·D1
+	Graves   time.Duration // how long a dropped head is kept
+	Preserve float64       // share of members whose vanishing keeps them served (S12)
+	Window   time.Duration // within this time
+	MinMesh  int           // in meshes of at least that many others
 
 	TombstoneAge time.Duration // S6
 	Grace        time.Duration // V5: how long a service keeps its old address in a move

@@ -19,7 +19,7 @@ type memberQueue struct {
 }
 
 type memberEvent struct {
-	kind byte // 'j'oin, 'l'eave, 'c'onflict
+	kind byte // 'j'oin, 'l'eave, 'c'onflict, 'r'eached
 	id   state.NodeID
 	addr netip.AddrPort
 }
@@ -52,6 +52,8 @@ func (h *Host) memberEvents() {
 		case 'l':
 			h.joiner.list(e.id, netip.AddrPort{})
 			h.core.MemberDead(h.now(), e.id)
+		case 'r':
+			h.core.MemberReached(h.now(), e.id)
 		case 'c':
 			if e.id == h.cfg.Self {
 				h.core.Conflict(h.now(), e.addr)

@@ -33,6 +33,7 @@ type member struct {
 	doubted bool          // reported dead while it was alive
 	spared  time.Duration // when it last turned out to live after all; 0: never
 	heard   time.Duration // last packet from it
+	reached time.Duration // last time that it answered us, not others
 	pingAt  time.Duration // 0: not pinging
 	pings   int
 	offered bool
@@ -149,13 +150,49 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 		return // the tail of its goodbye
 	}
 	if m.boot != boot {
-		m.boot = boot
+		m.boot, m.doubted, m.spared = boot, false, 0 // the former life did end
 		c.learnAddr(id)
 	}
-	if m.phase != phaseAlive {
+	if m.phase != phaseAlive && (m.phase != phaseShaky || !m.listed) {
 		c.revive(m)
 	}
 }
+
+// MemberReached tells the core that a node answered the membership's probe
+// directly.
+func (c *Core) MemberReached(now time.Duration, id state.NodeID) {
+	c.advance(now)
+	if m := c.members[id]; m != nil {
+		c.reached(m)
+		c.settle()
+	}
+}
+
+// reached notes that a node answers this one: there is no doubt about the way
+// to it any more.
+func (c *Core) reached(m *member) {
+	m.reached = c.now
+	switch {
+	case m.phase == phaseShaky:
+		c.revive(m)
+	case m.phase == phaseAlive:
+		c.pingLater(m, 0)
+	}
+}
+
+// doubt pings a member that lives, says the membership, but has not answered
+// this node's own probes for some rounds: others may reach it where this node
+// does not (G11).
+func (c *Core) doubt(m *member) {
+	rounds := 3 * time.Duration(len(c.members)+1) * c.cfg.Probing
+	if rounds > 0 && m.listed && m.pingAt == 0 && c.now-max(m.reached, m.since) > rounds+3*time.Second {
+		m.pings = 0
+		c.pingLater(m, c.now)
+	}
+}
+
+// maxDoubt is how many pings in a row may be lost before others are asked.
+const maxDoubt = 4
 
 // maxMembers bounds the members known from packets alone.
 const maxMembers = 1 << 16
@@ -243,7 +280,6 @@ func (c *Core) verify(m *member) {
 	m.pings, m.until = 0, c.now+c.verifyFor(m)
 	c.pingLater(m, max(c.now, 1))
 	c.setPhase(m, phaseVerify)
-	c.checkMembers()
 }
 
 // verifyFor is how long a reported death is checked: long enough that a host
@@ -332,7 +368,11 @@ func (c *Core) checkMembers() {
 		if m.phase == phaseVerify && c.now >= m.until {
 			c.condemn(m)
 		}
-		if m.pings++; m.pings > maxPings && m.phase != phaseVerify {
+		if m.phase == phaseAlive && m.pings >= maxDoubt {
+			c.verify(m)
+			continue
+		}
+		if m.pings++; m.pings > maxPings && m.phase != phaseVerify && m.phase != phaseShaky {
 			c.pingLater(m, 0)
 			continue
 		}
@@ -400,6 +440,8 @@ func (c *Core) onPing(from state.NodeID, typ byte, p []byte) error {
 			e := c.packet()
 			e.ping(frameHeard, pingFrame{nonce: f.nonce, target: from})
 			c.send(f.target, e)
+		} else if m := c.members[from]; m != nil {
+			c.reached(m)
 		}
 	case frameAsk:
 		e := c.packet()

@@ -29,6 +29,7 @@ func (h *Host) AckPayload() []byte {
 
 // NotifyPingComplete implements memberlist.PingDelegate.
 func (h *Host) NotifyPingComplete(other *memberlist.Node, rtt time.Duration, payload []byte) {
+	h.members.add('r', other)
 	c := coordinate.NewCoordinate(coordinate.DefaultConfig())
 	if len(payload) != 8*(len(c.Vec)+3) {
 		return

@@ -55,6 +55,12 @@ func TestOneToOneFailure(t *testing.T) {
 			}
 		}
 		t.Logf("%s takes %s as %v after %d changes", a.ID, b.ID, a.Store().Liveness(b.ID), changes)
+		if l := a.Store().Liveness(b.ID); l != state.Suspected {
+			t.Errorf("%s takes %s, which it cannot reach and others can, as %v", a.ID, b.ID, l)
+		}
+		if l := m.Machine(5).Store().Liveness(b.ID); l != state.Alive {
+			t.Errorf("the others take %s as %v", b.ID, l)
+		}
 		if changes > 10 {
 			t.Errorf("it flapped %d times in five minutes", changes)
 		}
