@@ -174,6 +174,14 @@ func (c *cluster) checkGone(ctx context.Context, m *member) error {
 	return nil
 }
 
+// onlyDrains reports whether an entry differs from the table in nothing but
+// backends whose connections may still finish (L5).
+func onlyDrains(s control.LBService) bool {
+	return s.State == control.LBDiffers && !slices.ContainsFunc(s.Backends, func(b control.LBBackend) bool {
+		return b.State != control.LBOK && b.State != control.LBDraining
+	})
+}
+
 // checkLB demands that the kernel has what the table says, and that VIPs lead
 // to tasks.
 func (c *cluster) checkLB(ctx context.Context, m *member) error {
@@ -185,8 +193,8 @@ func (c *cluster) checkLB(ctx context.Context, m *member) error {
 		return nil
 	}
 	for _, s := range t.Services {
-		if s.State != control.LBOK {
-			return fmt.Errorf("on %s the load balancer's entry of %s %s is %s", m.Host.Name, s.Service, s.Port, s.State)
+		if s.State != control.LBOK && !onlyDrains(s) {
+			return fmt.Errorf("on %s the load balancer's entry of %s %s is %s: %+v", m.Host.Name, s.Service, s.Port, s.State, s.Backends)
 		}
 	}
 	for _, service := range []string{web, api} {
