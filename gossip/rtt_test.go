@@ -1,0 +1,71 @@
+package gossip
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"github.com/hashicorp/serf/coordinate"
+)
+
+func coordHost(t *testing.T) *Host {
+	t.Helper()
+	c, err := coordinate.NewClient(coordinate.DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &Host{cfg: HostConfig{Self: "self"}, coord: c}
+	h.joiner.init(h)
+	return h
+}
+
+func TestRTTFromPings(t *testing.T) {
+	a, b := coordHost(t), coordHost(t)
+	for range 200 {
+		a.NotifyPingComplete(&memberlist.Node{Name: "b"}, 40*time.Millisecond, b.AckPayload())
+		b.NotifyPingComplete(&memberlist.Node{Name: "a"}, 40*time.Millisecond, a.AckPayload())
+	}
+	if d, ok := a.RTT("b"); !ok || d < 30*time.Millisecond || d > 50*time.Millisecond {
+		t.Errorf("a link of 40 ms is taken for %v, %v", d, ok)
+	}
+	if d, ok := a.RTT("self"); !ok || d != 0 {
+		t.Errorf("to itself: %v, %v", d, ok)
+	}
+	if _, ok := a.RTT("nobody"); ok {
+		t.Error("a round trip time of nobody")
+	}
+	a.joiner.forget("b")
+	if _, ok := a.RTT("b"); ok {
+		t.Error("one that left is not forgotten")
+	}
+}
+
+// TestRTTHostile: coordinates come from peers (G8).
+func TestRTTHostile(t *testing.T) {
+	a := coordHost(t)
+	nan := bytes.Repeat([]byte{0xff}, len(a.AckPayload()))
+	for _, p := range [][]byte{nil, {1}, nan, nan[:len(nan)-1], append(nan, 0)} {
+		a.NotifyPingComplete(&memberlist.Node{Name: "b"}, time.Millisecond, p)
+		a.NotifyPingComplete(&memberlist.Node{Name: "b"}, -time.Hour, p)
+	}
+	if _, ok := a.RTT("b"); ok {
+		t.Error("nonsense was taken for a coordinate")
+	}
+	if !a.coord.GetCoordinate().IsValid() {
+		t.Error("and spoilt our own")
+	}
+}
+
+func TestMembershipLogHasLevels(t *testing.T) {
+	var out bytes.Buffer
+	l := slog.NewLogLogger(levelHandler{slog.NewTextHandler(&out, nil)}, slog.LevelDebug)
+	l.Print("[DEBUG] memberlist: quiet")
+	l.Print("[WARN] memberlist: told")
+	l.Print("[ERR] memberlist: loud")
+	if s := out.String(); strings.Contains(s, "quiet") || !strings.Contains(s, "said=told") || !strings.Contains(s, "level=WARN") {
+		t.Errorf("got %s", s)
+	}
+}
