@@ -36,9 +36,11 @@ func (p *pipes) DialTimeout(string, time.Duration) (net.Conn, error) {
 	p.dialled <- b
 	return a, nil
 }
+
 func (p *pipes) WriteToAddress(b []byte, _ memberlist.Address) (time.Time, error) {
 	return time.Now(), nil
 }
+
 func (p *pipes) DialAddressTimeout(a memberlist.Address, d time.Duration) (net.Conn, error) {
 	return p.DialTimeout(a.Addr, d)
 }

@@ -76,7 +76,7 @@ func (s *stage) away(n int, f func()) {
 	s.Heal()
 }
 
-func many(n *Node, k int, serial int) (cs []state.Change) {
+func many(n *Node, k, serial int) (cs []state.Change) {
 	for i := range k {
 		cs = append(cs, Endpoint(TaskID(n, i), fmt.Sprintf("s%d", i%7), serial+i))
 	}
