@@ -3,6 +3,7 @@ package gossip
 import (
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,14 +16,14 @@ import (
 
 // known is what a core holds of others, heads and content.
 func known(c *Core) string {
-	var s string
+	var s strings.Builder
 	for _, t := range c.store.Tables() {
 		for _, o := range t.Owners() {
 			h, _ := t.Head(o)
-			s += fmt.Sprintf("%q %s %+v %d\n", t.Network(), o, h, len(t.OwnerEntries(o, state.KindEndpoint)))
+			s.WriteString(fmt.Sprintf("%q %s %+v %d\n", t.Network(), o, h, len(t.OwnerEntries(o, state.KindEndpoint))))
 		}
 	}
-	return s
+	return s.String()
 }
 
 func TestHostileTruncated(t *testing.T) {

@@ -292,7 +292,7 @@ func (n *Node) nodeEvent(e gossip.Event) {
 	if !ok {
 		return
 	}
-	n.log.Info("node", "name", string(e.Node), "state", string(t), "addr", e.Addr.String())
+	n.log.Info("node", "name", string(e.Node), "state", string(t))
 	n.emit(control.Event{Type: t, Node: string(e.Node)})
 }
 

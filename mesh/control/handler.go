@@ -173,7 +173,7 @@ func fillNil(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
 		for _, f := range v.Fields() {
-			if f := f; f.CanSet() {
+			if f.CanSet() {
 				fillNil(f)
 			}
 		}

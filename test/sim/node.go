@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"time"
@@ -32,7 +33,6 @@ type Node struct {
 	heldB    int
 	heldNews []func(time.Duration, *gossip.Core) // of the membership
 	disk     *disk
-	lag      uint64 // incarnations that the disk is behind
 }
 
 // disk is what survives a crash.
@@ -47,9 +47,7 @@ func (d *disk) clone() *disk {
 	c := &disk{inc: d.inc, stated: map[string]map[string]state.Change{}}
 	for n, cs := range d.stated {
 		c.stated[n] = map[string]state.Change{}
-		for k, ch := range cs {
-			c.stated[n][k] = ch
-		}
+		maps.Copy(c.stated[n], cs)
 	}
 	return c
 }
