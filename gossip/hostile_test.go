@@ -20,7 +20,7 @@ func known(c *Core) string {
 	for _, t := range c.store.Tables() {
 		for _, o := range t.Owners() {
 			h, _ := t.Head(o)
-			s.WriteString(fmt.Sprintf("%q %s %+v %d\n", t.Network(), o, h, len(t.OwnerEntries(o, state.KindEndpoint))))
+			fmt.Fprintf(&s, "%q %s %+v %d\n", t.Network(), o, h, len(t.OwnerEntries(o, state.KindEndpoint)))
 		}
 	}
 	return s.String()

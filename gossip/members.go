@@ -172,10 +172,10 @@ func (c *Core) MemberReached(now time.Duration, id state.NodeID) {
 // to it any more.
 func (c *Core) reached(m *member) {
 	m.reached = c.now
-	switch {
-	case m.phase == phaseShaky:
+	switch m.phase {
+	case phaseShaky:
 		c.revive(m)
-	case m.phase == phaseAlive:
+	case phaseAlive:
 		c.pingLater(m, 0)
 	}
 }

@@ -207,7 +207,7 @@ func (c *Core) apply(from state.NodeID, x *state.Delta, pushed bool, hops int) e
 		c.defend(n, x.Head(), false)
 		return nil
 	}
-	before, known := n.table.Head(x.Owner)
+	_, known := n.table.Head(x.Owner)
 	r, err := c.store.Apply(x)
 	key := streamKey{x.Network, x.Owner}
 	switch r {
@@ -216,7 +216,7 @@ func (c *Core) apply(from state.NodeID, x *state.Delta, pushed bool, hops int) e
 		c.correct(n, from, x)
 	case state.Applied:
 		c.answered(key, from)
-		c.applied(n, from, x, pushed, hops, before, known)
+		c.applied(n, from, x, pushed, hops, known)
 		if w, need := n.table.Want(x.Owner, x.Head()); err != nil && need {
 			c.want(from, n, w, x.Head())
 		}
@@ -247,7 +247,7 @@ func (c *Core) correct(n *network, from state.NodeID, x *state.Delta) {
 }
 
 // applied spreads news on and looks at what the global scope says.
-func (c *Core) applied(n *network, from state.NodeID, x *state.Delta, pushed bool, hops int, before state.Head, known bool) {
+func (c *Core) applied(n *network, from state.NodeID, x *state.Delta, pushed bool, hops int, known bool) {
 	c.Stats.Applied++
 	c.news(n, x.Owner)
 	if !known {

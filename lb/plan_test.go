@@ -24,12 +24,12 @@ func dump(t *lb.Table) string {
 	for _, k := range t.Keys() {
 		s := t.Services[k]
 		var line strings.Builder
-		line.WriteString(fmt.Sprintf("%s %s.%s %s", k, s.Name, s.Network, s.Scheduler))
+		fmt.Fprintf(&line, "%s %s.%s %s", k, s.Name, s.Network, s.Scheduler)
 		if s.Affinity > 0 {
 			line.WriteString(" affinity " + s.Affinity.String())
 		}
 		for _, b := range s.Backends {
-			line.WriteString(fmt.Sprintf(" %s*%d", b.Addr, b.Weight))
+			fmt.Fprintf(&line, " %s*%d", b.Addr, b.Weight)
 		}
 		lines = append(lines, line.String())
 	}

@@ -91,7 +91,7 @@ func (p *packed) outcome() Outcome {
 func (f *fastPath) find(buf []byte, q *asked, client netip.Addr) *packed {
 	if p := f.packed[string(f.key)]; p != nil { // a qualified name
 		if f.sees(p.network, client) {
-			return f.current(p, buf, q)
+			return f.current(p, q)
 		}
 		return nil
 	}
@@ -99,9 +99,9 @@ func (f *fastPath) find(buf []byte, q *asked, client netip.Addr) *packed {
 	bare := len(f.key)
 	f.key = append(f.key, first...)
 	if p := f.packed[string(f.key)]; p != nil && first != "" {
-		return f.current(p, buf, q)
+		return f.current(p, q)
 	}
-	p := f.pack(buf, q, client, first)
+	p := f.pack(q, client, first)
 	if p == nil {
 		return nil
 	}
@@ -117,7 +117,7 @@ func (f *fastPath) find(buf []byte, q *asked, client netip.Addr) *packed {
 
 // current returns p if it is what the ordinary path would answer now, else a
 // newly packed answer, or nil if the name is no more.
-func (f *fastPath) current(p *packed, buf []byte, q *asked) *packed {
+func (f *fastPath) current(p *packed, q *asked) *packed {
 	v := f.server.cfg.Source.View(p.network)
 	if v == nil {
 		delete(f.packed, string(f.key))
@@ -174,7 +174,7 @@ func (f *fastPath) isTask(network string, client netip.Addr) bool {
 
 // pack makes the answer for a question that has none yet, or returns nil if it
 // is not of the fast path's kinds.
-func (f *fastPath) pack(buf []byte, q *asked, client netip.Addr, first string) *packed {
+func (f *fastPath) pack(q *asked, client netip.Addr, first string) *packed {
 	name, ok := plainName(f.key[:q.end-12-4])
 	if !ok {
 		return nil

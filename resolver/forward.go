@@ -114,7 +114,7 @@ func (f *forwarder) resolve(q question) (*dns.Msg, Outcome) {
 		case hit != nil:
 			return upstreamReply(q.msg, hit, 0, staleTTL), OutcomeStale
 		case q.tcp:
-			return errorReply(q.msg, dns.RcodeServerFailure), OutcomeDropped
+			return failure(q.msg), OutcomeDropped
 		}
 		return nil, OutcomeDropped
 	}
@@ -126,7 +126,7 @@ func (f *forwarder) resolve(q question) (*dns.Msg, Outcome) {
 	if hit != nil {
 		return upstreamReply(q.msg, hit, 0, staleTTL), OutcomeStale
 	}
-	return errorReply(q.msg, dns.RcodeServerFailure), OutcomeFailed
+	return failure(q.msg), OutcomeFailed
 }
 
 // wait waits for the call and reports whether it ended with a usable answer to

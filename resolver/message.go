@@ -66,10 +66,10 @@ func localReply(q *dns.Msg, r *Result) *dns.Msg {
 	return m
 }
 
-// errorReply makes a reply without records.
-func errorReply(q *dns.Msg, rcode int) *dns.Msg {
+// failure makes a SERVFAIL without records.
+func failure(q *dns.Msg) *dns.Msg {
 	m := newReply(q)
-	m.Rcode = rcode
+	m.Rcode = dns.RcodeServerFailure
 	return m
 }
 

@@ -168,7 +168,7 @@ func (s *Server) guarded(b *Bound, q question) (msg []byte, outcome Outcome) {
 	defer func() {
 		if r := recover(); r != nil {
 			s.log.Error("dns handler panic", "panic", r, "client", q.client, "question", q.msg.Question, "stack", string(debug.Stack()))
-			msg, _ = errorReply(q.msg, dns.RcodeServerFailure).Pack()
+			msg, _ = failure(q.msg).Pack()
 			outcome = OutcomePanic
 		}
 	}()
@@ -179,7 +179,7 @@ func (s *Server) guarded(b *Bound, q question) (msg []byte, outcome Outcome) {
 	msg, err := finish(q.msg, m, !q.tcp, s.cfg.MaxUDPPayload)
 	if err != nil {
 		s.log.Error("dns reply", "question", q.msg.Question, "err", err)
-		msg, _ = errorReply(q.msg, dns.RcodeServerFailure).Pack()
+		msg, _ = failure(q.msg).Pack()
 		return msg, OutcomeFailed
 	}
 	if m.Truncated {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -316,7 +317,7 @@ func TestListen(t *testing.T) {
 	if err := s.Close(ctx); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Listen(Listener{Addr: loopback}); err != ErrClosed {
+	if _, err := s.Listen(Listener{Addr: loopback}); !errors.Is(err, ErrClosed) {
 		t.Error(err)
 	}
 }

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -229,7 +230,7 @@ func exchange(ctx context.Context, server netip.AddrPort, tcp bool, m *dns.Msg) 
 		if tcp && err == nil {
 			err = dns.ErrId
 		}
-		if _, isNet := err.(net.Error); err != nil && (tcp || isNet || ctx.Err() != nil) {
+		if _, isNet := errors.AsType[net.Error](err); err != nil && (tcp || isNet || ctx.Err() != nil) {
 			return nil, err
 		}
 	}

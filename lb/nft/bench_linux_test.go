@@ -58,7 +58,7 @@ func TestLoadOfThousands(t *testing.T) {
 }
 
 // BenchmarkColdLoad programs services of ten backends into an empty kernel:
-// go test ./lb/nft -run xxx -bench ColdLoad -benchtime 1x
+// go test ./lb/nft -run xxx -bench ColdLoad -benchtime 1x.
 func BenchmarkColdLoad(b *testing.B) {
 	for _, n := range []int{1000, 10000} {
 		b.Run(fmt.Sprintf("%dx10", n), func(b *testing.B) {

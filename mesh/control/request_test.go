@@ -3,7 +3,6 @@ package control
 import (
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http/httptest"
 	"strings"
@@ -30,7 +29,7 @@ func TestBadRequests(t *testing.T) {
 		{"GET", "/v2/status", "", 404, "", "no route"},
 		{"PUT", "/v1/tasks", "", 405, "", "no method PUT"},
 		{"GET", "/v1/status?verbose=1", "", 400, "verbose", "unknown query parameter"},
-		{"GET", "/v1/tasks?netwrok=x", "", 400, "netwrok", "unknown query parameter"},
+		{"GET", "/v1/tasks?networks=x", "", 400, "networks", "unknown query parameter"},
 		{"GET", "/v1/tasks?network=a&network=b", "", 400, "network", "repeated"},
 		{"GET", "/v1/tasks?network=%zz", "", 400, "", "query"},
 		{"GET", "/v1/tasks?network=a.b", "", 400, "network", "'.'"},
@@ -51,7 +50,7 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/tasks", "null", 400, "network", "missing"},
 		{"POST", "/v1/tasks", "{" + ok + "}{}", 400, "", "data after"},
 		{"POST", "/v1/tasks", "{" + ok, 400, "", "not JSON"},
-		{"POST", "/v1/tasks", `{"netwrok":"n"}`, 400, "netwrok", "unknown field"},
+		{"POST", "/v1/tasks", `{"networks":"n"}`, 400, "networks", "unknown field"},
 		{"POST", "/v1/tasks", `{"slot":"1"}`, 400, "slot", "a JSON string cannot be a number"},
 		{"POST", "/v1/tasks", `{"weight":65536}`, 400, "weight", "2^16-1"},
 		{"POST", "/v1/tasks", `{"ips":"10.0.0.1"}`, 400, "ips", "a list"},
@@ -156,7 +155,7 @@ func FuzzRequest(f *testing.F) {
 		}
 		r.Method, r.URL = method, u
 		fake, w := newFake(), httptest.NewRecorder()
-		Handler(fake, slog.New(slog.NewTextHandler(io.Discard, nil))).ServeHTTP(w, r)
+		Handler(fake, slog.New(slog.DiscardHandler)).ServeHTTP(w, r)
 		if w.Code >= 500 {
 			t.Fatalf("%s %s %q: %d %s", method, target, body, w.Code, w.Body)
 		}

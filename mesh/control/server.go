@@ -100,6 +100,6 @@ func Serve(ctx context.Context, l net.Listener, b Backend, log *slog.Logger) err
 		log.Warn("control requests cut off", "error", err)
 		_ = srv.Close()
 	}
-	<-failed
+	_ = <-failed // http.ErrServerClosed
 	return nil
 }
