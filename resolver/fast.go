@@ -64,7 +64,7 @@ func (f *fastPath) tryAnswer(buf []byte, n int, client netip.Addr) int {
 	if !ok {
 		return 0
 	}
-	p := f.find(buf, &q, client)
+	p := f.find(&q, client)
 	if p == nil || p.unfit {
 		return 0
 	}
@@ -88,7 +88,7 @@ func (p *packed) outcome() Outcome {
 }
 
 // find returns the valid packed answer, packing it if need be, or nil.
-func (f *fastPath) find(buf []byte, q *asked, client netip.Addr) *packed {
+func (f *fastPath) find(q *asked, client netip.Addr) *packed {
 	if p := f.packed[string(f.key)]; p != nil { // a qualified name
 		if f.sees(p.network, client) {
 			return f.current(p, q)

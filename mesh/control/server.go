@@ -100,6 +100,8 @@ func Serve(ctx context.Context, l net.Listener, b Backend, log *slog.Logger) err
 		log.Warn("control requests cut off", "error", err)
 		_ = srv.Close()
 	}
-	_ = <-failed // http.ErrServerClosed
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve control API: %w", err)
+	}
 	return nil
 }
