@@ -54,6 +54,8 @@ type Core struct {
 	dup      duplicate
 	beaconAt time.Duration
 
+	heardAt time.Duration // last packet from anybody
+
 	sends  []Send
 	events []Event
 	Stats  Stats
@@ -325,8 +327,11 @@ func (c *Core) packet() *encoder { return newEncoder(c.cfg.Self, c.cfg.Boot) }
 // send queues a packet; what does not fit a datagram goes over a stream (G5).
 func (c *Core) send(to state.NodeID, e *encoder) {
 	s := Send{To: to, Data: e.b, Reliable: len(e.b) > c.cfg.Datagram}
-	if m := c.members[to]; m != nil && m.phase != phaseAlive {
-		s.Addr = m.addr
+	if m := c.members[to]; m != nil {
+		s.Reliable = s.Reliable || c.now < m.streamTill
+		if m.phase != phaseAlive {
+			s.Addr = m.addr
+		}
 	}
 	c.Stats.countOut(e.b)
 	if s.Reliable {

@@ -142,6 +142,7 @@ func decodeSummary(p []byte) (summaryFrame, error) {
 
 type probeFrame struct {
 	ack    bool // answer even if equal
+	stream bool // answer over a stream
 	tables []tableHash
 }
 
@@ -154,7 +155,7 @@ const maxProbed = 16
 
 func (e *encoder) probe(typ byte, f probeFrame) {
 	e.open(typ)
-	e.byte(boolByte(f.ack))
+	e.byte(boolByte(f.ack) | boolByte(f.stream)<<1)
 	for _, t := range f.tables {
 		e.b = binary.LittleEndian.AppendUint32(e.b, t.network)
 		e.fixed(t.hash)
@@ -164,7 +165,8 @@ func (e *encoder) probe(typ byte, f probeFrame) {
 
 func decodeProbe(p []byte) (probeFrame, error) {
 	d := decoder{b: p}
-	f := probeFrame{ack: d.byte()&1 != 0}
+	flags := d.byte()
+	f := probeFrame{ack: flags&1 != 0, stream: flags&2 != 0}
 	if len(d.b)%12 != 0 || len(d.b) > maxProbed*12 {
 		d.fail("probe")
 	}

@@ -33,6 +33,10 @@ type member struct {
 	doubted bool          // reported dead while it was alive
 	spared  time.Duration // when it last turned out to live after all; 0: never
 	heard   time.Duration // last packet from it
+	// streamTill is until when everything for it goes over streams: datagrams
+	// do not seem to arrive.
+	streamTill time.Duration
+
 	reached time.Duration // last time that it answered us, not others
 	pingAt  time.Duration // 0: not pinging
 	pings   int
@@ -145,7 +149,7 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 		return // G8: made-up names must not fill the memory
 	}
 	m := c.member(id)
-	m.heard = c.now
+	m.heard, c.heardAt = c.now, c.now
 	if m.phase == phaseLeft && m.boot == boot {
 		return // the tail of its goodbye
 	}
@@ -180,12 +184,18 @@ func (c *Core) reached(m *member) {
 	}
 }
 
+// unreached reports whether a listed member has not answered this node's own
+// probes for some rounds of the membership.
+func (c *Core) unreached(m *member) bool {
+	rounds := 3 * time.Duration(len(c.members)+1) * c.cfg.Probing
+	return rounds > 0 && m.listed && c.now-max(m.reached, m.since) > rounds+3*time.Second
+}
+
 // doubt pings a member that lives, says the membership, but has not answered
 // this node's own probes for some rounds: others may reach it where this node
 // does not (G11).
 func (c *Core) doubt(m *member) {
-	rounds := 3 * time.Duration(len(c.members)+1) * c.cfg.Probing
-	if rounds > 0 && m.listed && m.pingAt == 0 && c.now-max(m.reached, m.since) > rounds+3*time.Second {
+	if m.pingAt == 0 && c.unreached(m) {
 		m.pings = 0
 		c.pingLater(m, c.now)
 	}

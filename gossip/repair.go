@@ -45,10 +45,32 @@ func (c *Core) probe(to state.NodeID, first *network) {
 		f.tables = append(f.tables, tableHash{n.hash, n.table.Hash()})
 		f.ack = f.ack || !n.table.View().Synced()
 	}
+	if m := c.members[to]; m != nil && m.listed && (c.silent() || c.unreached(m)) {
+		m.streamTill = c.now + streamFor
+	}
+	f.stream = c.viaStream(to)
+	f.ack = f.ack || f.stream
 	e := c.packet()
 	e.probe(frameProbe, f)
 	c.Stats.Probes++
 	c.send(to, e)
+}
+
+// Where datagrams are lost and streams are not, as behind a firewall that
+// forgot one of the two, the membership takes everybody for alive, since it
+// falls back to streams. So does repair: a node that has heard nothing from
+// anybody for silentFor, or whose probes a peer does not answer, compares over
+// streams, and its peers answer so.
+const (
+	silentFor = 5 * time.Second
+	streamFor = 10 * time.Second
+)
+
+func (c *Core) silent() bool { return c.now-c.heardAt > silentFor }
+
+func (c *Core) viaStream(peer state.NodeID) bool {
+	m := c.members[peer]
+	return m != nil && c.now < m.streamTill
 }
 
 func (c *Core) shares(peer state.NodeID, name string) bool {
@@ -64,6 +86,9 @@ func (c *Core) onProbe(from state.NodeID, typ byte, p []byte) error {
 	f, err := decodeProbe(p)
 	if err != nil {
 		return err
+	}
+	if m := c.members[from]; m != nil && f.stream {
+		m.streamTill = max(m.streamTill, c.now+streamFor)
 	}
 	equal := probeFrame{}
 	for _, t := range f.tables {

@@ -162,6 +162,9 @@ func TestOnlyDatagramsOrStreams(t *testing.T) {
 					}
 				}
 			}
+			if !ok {
+				t.Errorf("cut: %s: a change does not reach all", x.name)
+			}
 			t.Logf("cut: %s: a change reaches all: %v %v; hidden pairs %d, alarms %d", x.name, ok, took, hidden, len(alarms(m, mark)))
 			m.Net.Mend()
 			took = within(t, m, "whole after the end", 5*time.Second, m.Whole)
