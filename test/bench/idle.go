@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"time"
 
 	"meshd/gossip"
@@ -14,19 +15,23 @@ import (
 // equal are the same table: sixteen cores with whole tables stand for all, and
 // what is sent to the k-th node goes to core k mod 16.
 func idle(o options) {
+	membership, err := membershipBytes()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "idle: memberlist's own traffic:", err)
+	}
 	for _, c := range []struct{ nodes, endpoints int }{{100, 100_000}, {1000, 100_000}} {
 		if o.quick {
 			c.endpoints = 10_000
 		}
 		if o.wants("nodes=%d endpoints=%d", c.nodes, c.endpoints) {
-			idleOne(o, c.nodes, c.endpoints)
+			idleOne(o, c.nodes, c.endpoints, membership)
 		}
 	}
 }
 
 const standIns = 16
 
-func idleOne(o options, nodes, endpoints int) {
+func idleOne(o options, nodes, endpoints int, membership float64) {
 	names := make([]state.NodeID, nodes)
 	for i := range names {
 		names[i] = state.NodeID(fmt.Sprintf("n%04d", i))
@@ -39,8 +44,8 @@ func idleOne(o options, nodes, endpoints int) {
 	w.Run(lasts)
 	used := cpuTime() - cpu
 	per := lasts.Seconds() * standIns
-	fmt.Printf("idle impl=meshd nodes=%d endpoints=%d bytes_per_s=%.0f cpu_ms_per_s=%.3f equal=%v link=%s\n",
-		nodes, endpoints, float64(measure(w).bytes-before.bytes)/per, float64(used)/float64(time.Millisecond)/per, w.Equal(), link)
+	fmt.Printf("idle impl=meshd nodes=%d endpoints=%d bytes_per_s=%.0f memberlist_bytes_per_s=%.0f cpu_ms_per_s=%.3f equal=%v link=%s\n",
+		nodes, endpoints, float64(measure(w).bytes-before.bytes)/per, membership, float64(used)/float64(time.Millisecond)/per, w.Equal(), link)
 }
 
 // fill gives every core the streams of all owners.
