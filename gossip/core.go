@@ -72,7 +72,6 @@ type network struct {
 	carryAt time.Duration  // 0: not by time
 	joined  time.Duration
 	marks   []mark // own versions by time, for S6
-	greeted bool   // asked a peer for its table
 
 	equal, differed time.Duration // when it last compared equal and unequal with a peer's
 }
@@ -340,6 +339,13 @@ func (c *Core) send(to state.NodeID, e *encoder) {
 		c.Stats.DatagramsOut++
 	}
 	c.sends = append(c.sends, s)
+}
+
+// sendTo queues a datagram to an address that the membership need not know.
+func (c *Core) sendTo(to state.NodeID, addr netip.AddrPort, e *encoder) {
+	c.Stats.countOut(e.b)
+	c.Stats.DatagramsOut++
+	c.sends = append(c.sends, Send{To: to, Addr: addr, Data: e.b})
 }
 
 // pick returns up to k random members of from without those in not, in random order.

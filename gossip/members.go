@@ -456,9 +456,7 @@ func (c *Core) onPing(from state.NodeID, typ byte, p []byte) error {
 	case frameAsk:
 		e := c.packet()
 		e.ping(framePing, pingFrame{nonce: f.nonce, target: from})
-		c.Stats.countOut(e.b)
-		c.Stats.DatagramsOut++
-		c.sends = append(c.sends, Send{To: f.target, Addr: f.addr, Data: e.b})
+		c.sendTo(f.target, f.addr, e)
 	case frameHeard:
 		if m := c.members[f.target]; m != nil && (m.phase == phaseVerify || m.phase == phaseDead) {
 			c.setPhase(m, phaseShaky)

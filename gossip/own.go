@@ -3,9 +3,9 @@ package gossip
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"meshd/state"
@@ -77,7 +77,7 @@ func (c *Core) carry(n *network) {
 	if again > 0 {
 		n.carryAt = c.now + again
 	}
-	for _, s := range sortedKeys(exhausted) {
+	for _, s := range slices.Sorted(maps.Keys(exhausted)) {
 		c.event(Event{Kind: EventExhausted, Reason: fmt.Sprintf("network %q service %q: %v", n.name, s, exhausted[s])})
 	}
 	if len(changes) == 0 {
@@ -252,9 +252,7 @@ func (c *Core) Conflict(now time.Duration, addr netip.AddrPort) {
 func (c *Core) pingSelf(addr netip.AddrPort) {
 	e := c.packet()
 	e.ping(framePing, pingFrame{target: c.cfg.Self, addr: c.cfg.Addr})
-	c.Stats.countOut(e.b)
-	c.Stats.DatagramsOut++
-	c.sends = append(c.sends, Send{To: c.cfg.Self, Addr: addr, Data: e.b})
+	c.sendTo(c.cfg.Self, addr, e)
 }
 
 // unyield takes the name back when nothing was heard of the other for a while.
@@ -318,13 +316,4 @@ func (c *Core) beacon() {
 		c.event(Event{Kind: EventBeacon, Node: c.cfg.Self})
 	}
 	c.beaconAt = c.now + c.jitter(period)
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	ks := make([]string, 0, len(m))
-	for k := range m {
-		ks = append(ks, k)
-	}
-	slices.SortFunc(ks, strings.Compare)
-	return ks
 }

@@ -28,7 +28,6 @@ func (c *Core) repair() {
 		}
 		if c.alone() || n.name != "" && c.store.Global().View().Synced() { // nobody else takes part
 			n.table.SetSynced()
-			n.greeted = true
 		}
 	}
 }
@@ -309,6 +308,5 @@ func (c *Core) greet(n *network, peer state.NodeID) {
 func (c *Core) greetAll(n *network) {
 	for _, to := range c.pick(c.living(n.name), 3) {
 		c.probe(to, n)
-		n.greeted = true
 	}
 }

@@ -53,7 +53,7 @@ func (n *Node) restate(ctx context.Context) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	_ = n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
-		for _, name := range sortedKeys(n.reg.Networks) {
+		for _, name := range slices.Sorted(maps.Keys(n.reg.Networks)) {
 			l := n.reg.Networks[name]
 			if !l.used() || c.Yielded() {
 				continue
@@ -66,7 +66,7 @@ func (n *Node) restate(ctx context.Context) {
 				}
 			}
 			n.hostAll(c, name, l)
-			for _, id := range sortedKeys(l.Tasks) {
+			for _, id := range slices.Sorted(maps.Keys(l.Tasks)) {
 				cs = append(cs, l.Tasks[id].change(id))
 			}
 			n.check(c.Commit(now, name, cs))
@@ -102,7 +102,7 @@ func parseDef(name, subnet4, subnet6 string, birth uint64) (state.NetworkDef, er
 // globals returns the node's statements about networks.
 func (n *Node) globals() []state.Change {
 	var cs []state.Change
-	for _, name := range sortedKeys(n.reg.Networks) {
+	for _, name := range slices.Sorted(maps.Keys(n.reg.Networks)) {
 		l := n.reg.Networks[name]
 		def := cmp.Or(l.Def, l.Carried)
 		if def == nil {
@@ -159,7 +159,7 @@ func (n *Node) carryNetworks(ctx context.Context) {
 				changes = append(changes, state.Change{Kind: state.KindNetwork, Key: e.Key(), Delete: true})
 			}
 		}
-		for _, name := range sortedKeys(want) {
+		for _, name := range slices.Sorted(maps.Keys(want)) {
 			changes = append(changes, want[name])
 		}
 		n.check(c.Commit(now, "", changes))
@@ -220,7 +220,7 @@ func removed(claims map[state.NodeID][]state.NetworkClaim, name string, birth ui
 func (n *Node) noteDisputes(c *gossip.Core) {
 	var text strings.Builder
 	disputes := c.Store().Disputes()
-	for _, name := range sortedKeys(disputes) {
+	for _, name := range slices.Sorted(maps.Keys(disputes)) {
 		text.WriteString(disputeText(c.Store().Defs()[name], disputes[name]) + "; ")
 	}
 	if n.notices.get("networks") != text.String() && text.String() != "" {

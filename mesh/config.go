@@ -248,7 +248,7 @@ func (s *settled) choices() error {
 		{"log-level", s.LogLevel, " debug info warn error"},
 		{"log-format", s.LogFormat, " text json"},
 	} {
-		if !contains(strings.Split(c.allowed, " "), c.value) {
+		if !slices.Contains(strings.Split(c.allowed, " "), c.value) {
 			return fmt.Errorf("%s: %q; use one of:%s", c.field, c.value, strings.ReplaceAll(" "+strings.TrimSpace(c.allowed), " ", " "))
 		}
 	}
@@ -268,10 +268,6 @@ func (s *settled) choices() error {
 		}
 	}
 	return nil
-}
-
-func contains(all []string, v string) bool {
-	return slices.Contains(all, v)
 }
 
 func (s *settled) readKeys() error {

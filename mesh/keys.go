@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -149,7 +150,7 @@ func (n *Node) keyAll(ctx context.Context, c keyCall) (control.KeyReply, error) 
 	answers[n.cfg.Node] = n.keyOp(c)
 	r := control.KeyReply{Keys: []control.KeyCount{}, Results: []control.NodeResult{}, Total: len(answers) + len(silent)}
 	counts := map[string]*control.KeyCount{}
-	for _, node := range sortedKeys(answers) {
+	for _, node := range slices.Sorted(maps.Keys(answers)) {
 		a := answers[node]
 		r.Results = append(r.Results, control.NodeResult{Node: node, Error: a.Error})
 		if a.Error == "" {
@@ -168,7 +169,7 @@ func (n *Node) keyAll(ctx context.Context, c keyCall) (control.KeyReply, error) 
 	for _, s := range silent {
 		r.Results = append(r.Results, control.NodeResult(s))
 	}
-	for _, id := range sortedKeys(counts) {
+	for _, id := range slices.Sorted(maps.Keys(counts)) {
 		r.Keys = append(r.Keys, *counts[id])
 	}
 	slices.SortStableFunc(r.Keys, func(a, b control.KeyCount) int { return b.Primary - a.Primary })

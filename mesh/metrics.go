@@ -2,6 +2,8 @@ package mesh
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -71,7 +73,7 @@ func (e emitter) core(c *gossip.Core) {
 	for _, m := range c.Members() {
 		states[m.State]++
 	}
-	for _, s := range sortedKeys(states) {
+	for _, s := range slices.Sorted(maps.Keys(states)) {
 		e.gauge("meshd_members", "Members by state, this node included.", float64(states[s]), "state", s)
 	}
 	e.gauge("meshd_preserving", "1 while self-preservation keeps vanished members served (S12).", b2f(c.Preserving()))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -60,7 +61,7 @@ func admitNetwork(c *gossip.Core, def *state.NetworkDef) error {
 		}
 		return control.Refuse(control.CodeConflict, "use that definition, or another name", "network %q exists with the pool %s (V6)", def.Name, pools(have))
 	}
-	for _, name := range sortedKeys(defs) {
+	for _, name := range slices.Sorted(maps.Keys(defs)) {
 		if o := defs[name]; def.Overlaps(&o) {
 			return control.Refuse(control.CodeConflict, "choose a pool that overlaps no other; meshctl network ls shows them", "subnet: %s overlaps %s of network %q", pools(*def), pools(o), name)
 		}
@@ -96,7 +97,7 @@ func taskIn(v state.View, def *state.NetworkDef) *state.Entry {
 func (n *Node) Networks(ctx context.Context) ([]control.Network, error) {
 	var names []string
 	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
-		names = sortedKeys(c.Store().Defs())
+		names = slices.Sorted(maps.Keys(c.Store().Defs()))
 		joined, _ := c.Store().Networks()
 		for _, j := range joined {
 			if !slices.Contains(names, j) {

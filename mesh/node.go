@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -206,7 +207,7 @@ func (n *Node) restore() {
 		for _, name := range n.cfg.Networks {
 			n.check(c.JoinNetwork(now, name))
 		}
-		for _, name := range sortedKeys(n.reg.Networks) {
+		for _, name := range slices.Sorted(maps.Keys(n.reg.Networks)) {
 			l := n.reg.Networks[name]
 			if !l.used() {
 				continue
@@ -344,17 +345,8 @@ func (s *notices) list() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []string
-	for _, k := range sortedKeys(s.text) {
+	for _, k := range slices.Sorted(maps.Keys(s.text)) {
 		out = append(out, s.text[k])
 	}
 	return out
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	ks := make([]string, 0, len(m))
-	for k := range m {
-		ks = append(ks, k)
-	}
-	slices.Sort(ks)
-	return ks
 }

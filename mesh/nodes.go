@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -146,7 +147,7 @@ func (n *Node) explainStatus(s *control.Status) {
 func conflicts(c *gossip.Core) []string {
 	var out []string
 	ds := c.Store().Disputes()
-	for _, name := range sortedKeys(ds) {
+	for _, name := range slices.Sorted(maps.Keys(ds)) {
 		out = append(out, disputeText(c.Store().Defs()[name], ds[name]))
 	}
 	return out
@@ -293,14 +294,14 @@ func (n *Node) diffOnce(ctx context.Context, req control.DiffRequest) (control.D
 	answers[n.cfg.Node] = n.sums()
 	d := control.Diff{Networks: []control.NetworkDiff{}, Silent: silent}
 	byNet := map[string][]control.NodeChecksum{}
-	for _, node := range sortedKeys(answers) {
+	for _, node := range slices.Sorted(maps.Keys(answers)) {
 		for name, s := range answers[node] {
 			if req.Network == "" || req.Network == name {
 				byNet[name] = append(byNet[name], control.NodeChecksum{Node: node, Checksum: s.Checksum, Entries: s.Entries})
 			}
 		}
 	}
-	for _, name := range sortedKeys(byNet) {
+	for _, name := range slices.Sorted(maps.Keys(byNet)) {
 		d.Networks = append(d.Networks, control.NetworkDiff{Network: name, Nodes: byNet[name], Differ: []string{}})
 	}
 	if req.Network != "" && len(d.Networks) == 0 {

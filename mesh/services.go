@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -148,18 +149,9 @@ func (n *Node) notes(network, service string) []string {
 		}
 	})
 	var out []string
-	for _, o := range sortedNodes(hidden) {
+	for _, o := range slices.Sorted(maps.Keys(hidden)) {
 		out = append(out, fmt.Sprintf("%d hidden because node %s is dead or left", hidden[o], o))
 	}
-	return out
-}
-
-func sortedNodes(m map[state.NodeID]int) []state.NodeID {
-	out := make([]state.NodeID, 0, len(m))
-	for o := range m {
-		out = append(out, o)
-	}
-	slices.Sort(out)
 	return out
 }
 

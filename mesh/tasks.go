@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -107,7 +108,7 @@ func (n *Node) admitTask(ctx context.Context, p *control.ParsedTask) error {
 			err = noNetwork(p.Network)
 			return
 		}
-		for _, name := range sortedKeys(defs) {
+		for _, name := range slices.Sorted(maps.Keys(defs)) {
 			d := defs[name]
 			for _, a := range []netip.Addr{p.Endpoint.IP4, p.Endpoint.IP6} {
 				if a.IsValid() && d.Contains(a) {
@@ -306,7 +307,7 @@ func (n *Node) DrainTask(ctx context.Context, ref control.TaskRef) (control.Task
 // find locates a task of this node. The caller holds mu.
 func (n *Node) find(ref control.TaskRef) (network string, l *localNetwork, err error) {
 	var in []string
-	for _, name := range sortedKeys(n.reg.Networks) {
+	for _, name := range slices.Sorted(maps.Keys(n.reg.Networks)) {
 		if _, ok := n.reg.Networks[name].Tasks[ref.ID]; ok && (ref.Network == "" || ref.Network == name) {
 			in = append(in, name)
 		}

@@ -2,6 +2,7 @@ package state
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -75,7 +76,7 @@ func (c *Carrier) Carry(t *Table, clock Clock, now time.Duration) (changes []Cha
 		}
 	}
 	ex = Exhausted{}
-	for _, name := range sortedKeys(c.Services) {
+	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		if err := r.service(name, c.Services[name]); err != nil {
 			ex[name] = err
 		}
@@ -260,13 +261,4 @@ func ownClaim(t *Table, service string) *VIPClaim {
 	}
 	c, _ := ParseVIPClaim(service, e.Body())
 	return &c
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	ks := make([]string, 0, len(m))
-	for k := range m {
-		ks = append(ks, k)
-	}
-	slices.Sort(ks)
-	return ks
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -252,7 +253,7 @@ func (c *Checker) networks() []string {
 			}
 		}
 	}
-	return sortedKeys(names)
+	return slices.Sorted(maps.Keys(names))
 }
 
 // truth: what a running owner states is what it holds itself, and what all hold.
@@ -271,13 +272,13 @@ func (c *Checker) truth(n *Node, members []*Node, network string) {
 		for _, e := range m.Table(network).OwnerEntries(n.ID, state.KindEndpoint) {
 			got[e.Key()] = e.Group() + "\x00" + e.Body()
 		}
-		for _, k := range sortedKeys(want) {
+		for _, k := range slices.Sorted(maps.Keys(want)) {
 			if got[k] != want[k] {
 				c.fail("lost: %s does not have %s of %s (or not as stated)", m.ID, k, n.ID)
 				break
 			}
 		}
-		for _, k := range sortedKeys(got) {
+		for _, k := range slices.Sorted(maps.Keys(got)) {
 			if _, ok := want[k]; !ok {
 				c.fail("resurrected: %s has %s of %s, which withdrew it", m.ID, k, n.ID)
 				break
@@ -333,12 +334,12 @@ func (c *Checker) Difference(network string) string {
 			first, want = n, got
 			continue
 		}
-		for _, k := range sortedKeys(want) {
+		for _, k := range slices.Sorted(maps.Keys(want)) {
 			if got[k] != want[k] {
 				return fmt.Sprintf("%s and %s differ in %s: %s and %s", first.ID, n.ID, k, brief(want[k]), brief(got[k]))
 			}
 		}
-		for _, k := range sortedKeys(got) {
+		for _, k := range slices.Sorted(maps.Keys(got)) {
 			if _, ok := want[k]; !ok {
 				return fmt.Sprintf("%s lacks %s, which %s has: %s", first.ID, k, n.ID, brief(got[k]))
 			}

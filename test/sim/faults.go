@@ -1,15 +1,5 @@
 package sim
 
-import (
-	"maps"
-	"slices"
-	"strings"
-)
-
-func sortedKeys[V any](m map[string]V) []string {
-	return slices.SortedFunc(maps.Keys(m), strings.Compare)
-}
-
 // CutOff makes the directed link drop what c says; 0 mends it.
 func (w *World) CutOff(from, to int, c Cut) {
 	p := pair{int32(from), int32(to)}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"meshd/gossip"
@@ -55,7 +56,7 @@ func (d *disk) clone() *disk {
 // changes returns what is stated in a network, in a fixed order.
 func (d *disk) changes(network string) []state.Change {
 	var cs []state.Change
-	for _, k := range sortedKeys(d.stated[network]) {
+	for _, k := range slices.Sorted(maps.Keys(d.stated[network])) {
 		cs = append(cs, d.stated[network][k])
 	}
 	return cs
@@ -120,7 +121,7 @@ func (n *Node) boot() {
 	if n.disk.stated[n.world.opt.Network] == nil {
 		n.disk.stated[n.world.opt.Network] = map[string]state.Change{}
 	}
-	for _, name := range sortedKeys(n.disk.stated) {
+	for _, name := range slices.Sorted(maps.Keys(n.disk.stated)) {
 		if name != "" {
 			n.must(n.Core.JoinNetwork(n.now(), name))
 			n.hostSome(name, nil)
@@ -164,7 +165,7 @@ func (n *Node) hostSome(network string, services map[string]bool) {
 			n.Core.Host(network, s, state.Hosting{Tasks: tasks[s]})
 		}
 	}
-	for _, s := range sortedKeys(services) {
+	for _, s := range slices.Sorted(maps.Keys(services)) {
 		if s != "" {
 			n.Core.Host(network, s, state.Hosting{Tasks: tasks[s]})
 		}
