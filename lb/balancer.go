@@ -3,6 +3,7 @@ package lb
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -306,9 +307,12 @@ func (b *Balancer) verify(ctx context.Context, now time.Time) {
 		return
 	}
 	b.clock.by(alarmVerify, now.Add(b.cfg.Verify))
-	err := b.driver.Check(ctx)
-	if err == nil {
+	found, err := b.driver.Check(ctx)
+	if err == nil && len(found) == 0 {
 		return
+	}
+	if err == nil {
+		err = fmt.Errorf("%w: %v", ErrDrift, found)
 	}
 	b.fail(now, "verify", err)
 	b.count.Repairs++

@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -73,19 +74,7 @@ func (p Policy) keep(a netip.Addr) bool               { return p.Keep != nil && 
 //
 // Diff is pure; neither table is changed.
 func Diff(actual, desired *Table, p Policy) []Op {
-	keys := make(map[Key]struct{}, len(actual.Services)+len(desired.Services))
-	for k := range actual.Services {
-		keys[k] = struct{}{}
-	}
-	for k := range desired.Services {
-		keys[k] = struct{}{}
-	}
-	d := differ{actual: actual, desired: desired, policy: p}
-	d.pools()
-	for _, k := range slices.SortedFunc(maps.Keys(keys), Key.Compare) {
-		d.service(k)
-	}
-	return d.ops()
+	return diffKeys(actual, desired, slices.SortedFunc(keysOf(actual.Services, desired.Services), Key.Compare), p)
 }
 
 // diffKeys is Diff for the services of some keys only.
@@ -147,12 +136,11 @@ func (d *differ) poolInUse(p netip.Prefix) bool {
 }
 
 func sortedPrefixes(pools map[netip.Prefix]Pool) []netip.Prefix {
-	return slices.SortedFunc(maps.Keys(pools), func(a, b netip.Prefix) int {
-		if c := a.Addr().Compare(b.Addr()); c != 0 {
-			return c
-		}
-		return a.Bits() - b.Bits()
-	})
+	return slices.SortedFunc(maps.Keys(pools), comparePrefixes)
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), a.Bits()-b.Bits())
 }
 
 func (d *differ) service(k Key) {

@@ -29,29 +29,58 @@ type Driver interface {
 	// driver that cannot express weight 0 leaves out such backends' history: it
 	// reports them for as long as it runs. The result is the caller's.
 	Snapshot(ctx context.Context) (*Table, error)
-	// Check is a cheap test that nobody removed what Setup made. The error wraps
-	// ErrDrift if Setup and Snapshot are needed.
-	Check(ctx context.Context) error
+	// Check compares what is beside the services (sysctls, tables, rules, sets,
+	// routes) with what the driver left there, and returns what differs. It
+	// changes nothing, and its cost does not grow with the services. Setup and
+	// Snapshot repair what it finds. The error says that the kernel could not be
+	// asked; it wraps ErrDrift if Setup and Snapshot are needed.
+	Check(ctx context.Context) ([]Finding, error)
 	// Usage returns counters of the services, in one pass over what the kernel
 	// has. What each counter means is the driver's to document.
 	Usage(ctx context.Context, keys []Key) (map[Key]Usage, error)
-	// Teardown removes everything of ours, and nothing else.
+	// Remnants lists everything of ours in the kernel, also what another process
+	// left, without Setup and without changing anything. What a kernel cannot
+	// hold is not there: no error.
+	Remnants(ctx context.Context) ([]Remnant, error)
+	// Teardown removes everything of ours, and nothing else. It needs no Setup,
+	// does not change sysctls, and finding nothing is no error.
 	Teardown(ctx context.Context) error
 	// Close releases the driver's sockets. The kernel keeps balancing.
 	Close() error
 }
 
+// Watchful is implemented by drivers whose kernel tells cheaply whether anybody
+// changed it.
+type Watchful interface {
+	// Untouched reports that since the driver last wrote or read back, nobody
+	// else has changed what Check and Snapshot would read. False may be unknown.
+	Untouched(ctx context.Context) bool
+}
+
+// Traffic is what a driver counts of a service or a backend, since the kernel's
+// entry was made. A figure below 0 is not counted; bytes are those of the
+// packets counted.
+type Traffic struct {
+	Connections          int64 // new connections
+	PacketsIn, BytesIn   int64 // from clients
+	PacketsOut, BytesOut int64 // to clients
+}
+
+// NoTraffic returns a Traffic in which nothing is counted.
+func NoTraffic() Traffic { return Traffic{-1, -1, -1, -1, -1} }
+
 // Usage is what a driver can count of one service.
 type Usage struct {
-	Connections uint64 // new connections since the kernel's element was made
-	Bytes       uint64 // bytes of the packets counted; with nft only of connections' first packets
-	Backends    map[netip.AddrPort]BackendUsage
+	Traffic
+
+	Backends map[netip.AddrPort]BackendUsage
 }
 
 // BackendUsage is what a driver can count of one backend.
 type BackendUsage struct {
-	Active      int    // connections that the kernel tracks now
-	Connections uint64 // new connections so far, as far as the driver can tell; 0 = unknown
+	Traffic
+
+	Active int // connections that the kernel tracks now
 }
 
 // ErrUnsupported is wrapped by Probe when this kernel or these privileges

@@ -34,13 +34,16 @@ func (u *Unsupported) Apply(_ context.Context, ops []Op) []error {
 func (u *Unsupported) Snapshot(context.Context) (*Table, error) { return nil, u.Why }
 
 // Check implements Driver.
-func (u *Unsupported) Check(context.Context) error { return u.Why }
+func (u *Unsupported) Check(context.Context) ([]Finding, error) { return nil, u.Why }
 
 // Usage implements Driver.
 func (u *Unsupported) Usage(context.Context, []Key) (map[Key]Usage, error) { return nil, u.Why }
 
+// Remnants implements Driver: what a system cannot have has left nothing.
+func (u *Unsupported) Remnants(context.Context) ([]Remnant, error) { return nil, nil }
+
 // Teardown implements Driver.
-func (u *Unsupported) Teardown(context.Context) error { return u.Why }
+func (u *Unsupported) Teardown(context.Context) error { return nil }
 
 // Close implements Driver.
 func (u *Unsupported) Close() error { return nil }

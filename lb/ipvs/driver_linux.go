@@ -263,25 +263,29 @@ func (d *Driver) delBackend(k lb.Key, b lb.Backend) error {
 
 // Check implements lb.Driver: helper rules, sysctls of IPVS and, by number,
 // our services.
-func (d *Driver) Check(context.Context) error {
+func (d *Driver) Check(context.Context) ([]lb.Finding, error) {
 	if d.help == nil {
-		return fmt.Errorf("%w: not set up", lb.ErrDrift)
+		return nil, fmt.Errorf("%w: not set up", lb.ErrDrift)
 	}
-	if err := d.help.Check(); err != nil {
-		return err
+	found, err := d.help.Check()
+	if err != nil {
+		return found, err
 	}
 	if err := d.sysctl(); err != nil {
-		return err
+		return found, err
 	}
 	ours, err := d.services()
 	if err != nil {
-		return err
+		return found, err
 	}
 	if len(ours) != len(d.known.Services) {
-		return fmt.Errorf("%w: %d virtual services of ours, want %d", lb.ErrDrift, len(ours), len(d.known.Services))
+		return found, fmt.Errorf("%w: %d virtual services of ours, want %d", lb.ErrDrift, len(ours), len(d.known.Services))
 	}
-	return nil
+	return found, nil
 }
+
+// Remnants implements lb.Driver.
+func (d *Driver) Remnants(context.Context) ([]lb.Remnant, error) { return nil, nil }
 
 // Teardown implements lb.Driver: our services one by one, then the helpers.
 func (d *Driver) Teardown(ctx context.Context) error {

@@ -73,8 +73,8 @@ func TestRoundTrip(t *testing.T) {
 		if ops := lb.Diff(got, want, lb.Policy{Drained: always}); len(ops) > 0 || len(got.Services) != len(want.Services) {
 			t.Errorf("read back with differences: %v", ops)
 		}
-		if err := who.Check(t.Context()); err != nil {
-			t.Error(err)
+		if found, err := who.Check(t.Context()); err != nil || len(found) > 0 {
+			t.Error(found, err)
 		}
 	}
 }
@@ -140,7 +140,7 @@ func TestUnexpectedState(t *testing.T) {
 	if errs := d.Apply(t.Context(), []lb.Op{set}); len(errs) != 1 || !errors.Is(errs[0], lb.ErrDrift) {
 		t.Errorf("backend of a vanished service: %v, want drift", errs)
 	}
-	if err := d.Check(t.Context()); !errors.Is(err, lb.ErrDrift) {
+	if _, err := d.Check(t.Context()); !errors.Is(err, lb.ErrDrift) {
 		t.Errorf("check: %v, want drift", err)
 	}
 	apply(t, d, []lb.Op{{Kind: lb.SetService, Key: web.Key, Service: web}, set})

@@ -145,7 +145,7 @@ type fakeHelpers struct {
 }
 
 func (h *fakeHelpers) Setup() error                         { return nil }
-func (h *fakeHelpers) Check() error                         { return nil }
+func (h *fakeHelpers) Check() ([]lb.Finding, error)         { return nil, nil }
 func (h *fakeHelpers) Teardown() error                      { clear(h.pools); clear(h.marks); return nil }
 func (h *fakeHelpers) SetPool(p lb.Pool) error              { h.pools[p.Prefix] = p; return nil }
 func (h *fakeHelpers) DelPool(p netip.Prefix) error         { delete(h.pools, p); return nil }

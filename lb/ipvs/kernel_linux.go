@@ -33,7 +33,7 @@ type kernel interface {
 // helpers is the seam to nft.Helpers.
 type helpers interface {
 	Setup() error
-	Check() error
+	Check() ([]lb.Finding, error)
 	Teardown() error
 	SetPool(lb.Pool) error
 	DelPool(netip.Prefix) error

@@ -44,8 +44,8 @@ func (d *Driver) destinations(s *mobyipvs.Service) (list []*mobyipvs.Destination
 	return list, nil
 }
 
-// Usage implements lb.Driver. Connections and Bytes are IPVS' counters since
-// the service was made, Active the connections in its table in every state:
+// Usage implements lb.Driver. Traffic is IPVS' counters since the service or
+// the backend was made, Active the connections in its table in every state:
 // those that are closing count until they are gone.
 func (d *Driver) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, error) {
 	if d.help == nil {
@@ -76,15 +76,20 @@ func (d *Driver) usage(s *mobyipvs.Service) (lb.Usage, error) {
 	if err != nil {
 		return lb.Usage{}, err
 	}
-	u := lb.Usage{
-		Connections: uint64(s.Stats.Connections), Bytes: s.Stats.BytesIn + s.Stats.BytesOut,
-		Backends: make(map[netip.AddrPort]lb.BackendUsage, len(list)),
-	}
+	u := lb.Usage{Traffic: traffic(mobyipvs.DstStats(s.Stats)), Backends: make(map[netip.AddrPort]lb.BackendUsage, len(list))}
 	for _, dest := range list {
 		a := netip.AddrPortFrom(addrOf(dest.Address, s.AddressFamily), dest.Port)
 		u.Backends[a] = lb.BackendUsage{
-			Active: dest.ActiveConnections + dest.InactiveConnections, Connections: uint64(dest.Stats.Connections),
+			Active: dest.ActiveConnections + dest.InactiveConnections, Traffic: traffic(dest.Stats),
 		}
 	}
 	return u, nil
+}
+
+// traffic returns the kernel's counters of a service or a destination.
+func traffic(s mobyipvs.DstStats) lb.Traffic {
+	return lb.Traffic{
+		Connections: int64(s.Connections), PacketsIn: int64(s.PacketsIn), PacketsOut: int64(s.PacketsOut),
+		BytesIn: int64(s.BytesIn), BytesOut: int64(s.BytesOut),
+	}
 }

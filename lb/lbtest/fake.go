@@ -156,13 +156,28 @@ func (f *Fake) Snapshot(context.Context) (*lb.Table, error) {
 }
 
 // Check implements lb.Driver.
-func (f *Fake) Check(context.Context) error {
+func (f *Fake) Check(context.Context) ([]lb.Finding, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.ready {
-		return fmt.Errorf("fake: %w", lb.ErrDrift)
+		return []lb.Finding{{Area: lb.AreaTable, Kind: lb.FindingMissing, What: "what setup made"}}, nil
 	}
-	return nil
+	return nil, nil
+}
+
+// Remnants implements lb.Driver.
+func (f *Fake) Remnants(context.Context) ([]lb.Remnant, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var left []lb.Remnant
+	for _, p := range f.table().Pools {
+		left = append(left, lb.Remnant{Area: lb.AreaRoute, What: lb.PoolRoute(p)})
+	}
+	for k, s := range f.table().Services {
+		left = append(left, lb.Remnant{Area: lb.AreaService, What: "service " + k.String(), Detail: fmt.Sprintf("%d backends", len(s.Backends))})
+	}
+	lb.SortRemnants(left)
+	return left, nil
 }
 
 // Usage implements lb.Driver.
@@ -171,9 +186,9 @@ func (f *Fake) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, err
 	defer f.mu.Unlock()
 	usage := map[lb.Key]lb.Usage{}
 	for _, k := range keys {
-		u := lb.Usage{Backends: map[netip.AddrPort]lb.BackendUsage{}}
+		u := lb.Usage{Traffic: lb.NoTraffic(), Backends: map[netip.AddrPort]lb.BackendUsage{}}
 		for a, n := range f.active[k] {
-			u.Backends[a] = lb.BackendUsage{Active: n}
+			u.Backends[a] = lb.BackendUsage{Traffic: lb.NoTraffic(), Active: n}
 		}
 		usage[k] = u
 	}

@@ -126,7 +126,10 @@ func countFlow(flow *rtnl.ConntrackFlow, usage map[lb.Key]lb.Usage) {
 			key.Proto = k.proto
 		}
 		if u, ok := usage[key]; ok {
-			b := u.Backends[k.backend]
+			b, counted := u.Backends[k.backend]
+			if !counted {
+				b.Traffic = lb.NoTraffic()
+			}
 			b.Active++
 			u.Backends[k.backend] = b
 		}

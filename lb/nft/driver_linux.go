@@ -217,26 +217,30 @@ func allFailed(keys []lb.Key, err error) map[lb.Key]error {
 }
 
 // Check implements lb.Driver: tables, chains and routes are there.
-func (d *Driver) Check(context.Context) error {
+func (d *Driver) Check(context.Context) ([]lb.Finding, error) {
 	if d.help == nil {
-		return fmt.Errorf("%w: not set up", lb.ErrDrift)
+		return nil, fmt.Errorf("%w: not set up", lb.ErrDrift)
 	}
-	if err := d.help.Check(); err != nil {
-		return err
+	found, err := d.help.Check()
+	if err != nil {
+		return found, err
 	}
 	chains, err := d.help.sock.nft.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
-		return explain("list chains", err)
+		return found, explain("list chains", err)
 	}
 	want := []string{"prerouting", "output", "services4", "services6"}
 	for cl := range d.classes {
 		want = append(want, cl.name())
 	}
 	if !hasChains(chains, serviceTable, want...) {
-		return fmt.Errorf("%w: nftables table %s is gone or incomplete", lb.ErrDrift, serviceTable)
+		found = append(found, lb.Finding{Area: lb.AreaTable, Kind: lb.FindingMissing, What: "nftables table inet " + serviceTable + " or a chain of it"})
 	}
-	return nil
+	return found, nil
 }
+
+// Remnants implements lb.Driver.
+func (d *Driver) Remnants(context.Context) ([]lb.Remnant, error) { return nil, nil }
 
 // Teardown implements lb.Driver.
 func (d *Driver) Teardown(context.Context) error {

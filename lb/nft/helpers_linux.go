@@ -325,27 +325,25 @@ func lastAddr(p netip.Prefix) netip.Addr {
 	return a
 }
 
-// Check reports drift: a missing table, chain or route.
-func (h *Helpers) Check() error {
+// Check returns what is missing: a chain or a route.
+func (h *Helpers) Check() ([]lb.Finding, error) {
+	var found []lb.Finding
 	for i := range families {
 		chains, err := h.sock.nft.ListChainsOfTableFamily(h.table[i].Family)
 		if err != nil {
-			return explain("list chains", err)
+			return found, explain("list chains", err)
 		}
 		if !hasChains(chains, helperTable, "guard", "masq") {
-			return fmt.Errorf("%w: nftables table %s is gone or incomplete", lb.ErrDrift, helperTable)
+			found = append(found, lb.Finding{Area: lb.AreaTable, Kind: lb.FindingMissing, What: "nftables table " + helperTable + " or a chain of it"})
 		}
 	}
 	routes, err := h.routes()
 	if err != nil {
-		return err
+		return found, err
 	}
-	for prefix, p := range h.pools {
-		if r, ok := routes[prefix]; !ok || r.Src != p.Src {
-			return fmt.Errorf("%w: local route of pool %s is gone or changed", lb.ErrDrift, prefix)
-		}
-	}
-	return nil
+	have, want := lb.NewTable(), lb.NewTable()
+	have.Pools, want.Pools = routes, h.pools
+	return append(found, lb.Compare(have, want)...), nil
 }
 
 func hasChains(chains []*nftables.Chain, table string, names ...string) bool {

@@ -1,7 +1,7 @@
 package nft
 
 import (
-	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -55,8 +55,8 @@ func TestHelpers(t *testing.T) {
 			t.Errorf("pool %s has source %s, want %s", prefix, p.Src, want.Src)
 		}
 	}
-	if len(again.Pools()) != 3 || again.Check() != nil {
-		t.Errorf("pools %v, check %v", again.Pools(), again.Check())
+	if found, err := again.Check(); len(again.Pools()) != 3 || err != nil || len(found) > 0 {
+		t.Errorf("pools %v, check %v, %v", again.Pools(), found, err)
 	}
 	if list := r.nftList(); list != "" && !strings.Contains(list, "meta mark set ip daddr map @mark") {
 		t.Errorf("no mark rule in %s", list)
@@ -67,8 +67,8 @@ func TestHelpers(t *testing.T) {
 	if err := again.DelPool(pool4); err != nil {
 		t.Error(err)
 	}
-	if err := h.Check(); !errors.Is(err, lb.ErrDrift) {
-		t.Errorf("the other one's check: %v, want drift", err)
+	if found, err := h.Check(); err != nil || !strings.Contains(fmt.Sprint(found), "local route of pool 10.96.0.0/16: missing") {
+		t.Errorf("the other one's check: %v, %v; want the route", found, err)
 	}
 	if err := again.Teardown(); err != nil {
 		t.Error(err)

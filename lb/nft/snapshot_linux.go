@@ -201,7 +201,7 @@ func (d *Driver) unusedClass(name string) bool {
 
 // Usage implements lb.Driver. Connections counts the new connections since the
 // service's element was written, which is when the number of its backends
-// last changed; Bytes those of their first packets. Active counts conntrack's
+// last changed; packets and bytes are not counted. Active counts conntrack's
 // entries: TCP that is not closing, and UDP until it times out.
 func (d *Driver) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, error) {
 	if d.help == nil {
@@ -209,7 +209,7 @@ func (d *Driver) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, e
 	}
 	usage := make(map[lb.Key]lb.Usage, len(keys))
 	for _, k := range keys {
-		usage[k] = lb.Usage{Backends: map[netip.AddrPort]lb.BackendUsage{}}
+		usage[k] = lb.Usage{Traffic: lb.NoTraffic(), Backends: map[netip.AddrPort]lb.BackendUsage{}}
 	}
 	for i := range d.layout.maps {
 		m := &d.layout.maps[i]
@@ -231,7 +231,7 @@ func (d *Driver) count(set *nftables.Set, family int, all bool, usage map[lb.Key
 			return fmt.Errorf("map %s: %w", set.Name, err)
 		}
 		if u, ok := usage[k]; ok && elems[i].Counter != nil {
-			u.Connections, u.Bytes = elems[i].Counter.Packets, elems[i].Counter.Bytes
+			u.Connections = int64(elems[i].Counter.Packets)
 			usage[k] = u
 		}
 	}

@@ -1,0 +1,244 @@
+package lb
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Area says what part of a kernel's load balancing a Finding or Remnant is of.
+type Area string
+
+// The areas.
+const (
+	AreaSysctl  Area = "sysctl"  // a setting of the namespace
+	AreaTable   Area = "table"   // an nftables table of ours, or a chain of it
+	AreaRule    Area = "rule"    // guard, masquerade, marks, or what finds a service
+	AreaSet     Area = "set"     // the addresses of the pools, beside the rules
+	AreaMark    Area = "mark"    // firewall marks of services for all ports (L3)
+	AreaRoute   Area = "route"   // the local route of a pool (L2)
+	AreaService Area = "service" // a virtual service and its settings
+	AreaBackend Area = "backend" // a backend and its weight
+)
+
+// Areas returns all areas.
+func Areas() []Area {
+	return []Area{AreaSysctl, AreaTable, AreaRule, AreaSet, AreaMark, AreaRoute, AreaService, AreaBackend}
+}
+
+// FindingKind says in what way the kernel is not as we left it.
+type FindingKind string
+
+// The kinds.
+const (
+	FindingMissing FindingKind = "missing" // ours, and gone
+	FindingExtra   FindingKind = "extra"   // not from us, in what is ours
+	FindingChanged FindingKind = "changed" // ours, with another value
+)
+
+// Finding is one difference between what we left in the kernel and what is
+// there: somebody else changed it (L1). It is text for people.
+type Finding struct {
+	Area     Area
+	Kind     FindingKind
+	What     string // as "local route of pool 10.96.0.0/16"
+	Found    string // what is there; "" if nothing
+	Want     string // what should be; "" if nothing
+	Repaired bool   // it is as it should be again
+	Note     string // what became of it, where Repaired does not say all
+
+	key Key // of services and backends
+}
+
+// String formats the finding in one line.
+func (f Finding) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s", f.What, f.Kind)
+	if f.Found != "" {
+		fmt.Fprintf(&b, ", found %s", f.Found)
+	}
+	if f.Want != "" {
+		fmt.Fprintf(&b, ", want %s", f.Want)
+	}
+	return b.String()
+}
+
+// Compare returns how the kernel's table differs from what it should be, in
+// order of address. Both may be shadows or snapshots; labels are not looked at.
+func Compare(have, want *Table) []Finding {
+	var all []Finding
+	for _, prefix := range slices.SortedFunc(keysOf(have.Pools, want.Pools), comparePrefixes) {
+		all = append(all, comparePool(have, want, prefix)...)
+	}
+	for _, k := range slices.SortedFunc(keysOf(have.Services, want.Services), Key.Compare) {
+		all = append(all, compareService(k, have.Services[k], want.Services[k])...)
+	}
+	return all
+}
+
+// PoolRoute names the route of a pool in findings.
+func PoolRoute(p Pool) string { return fmt.Sprintf("local route of pool %s", p.Prefix) }
+
+// PoolSource formats what a pool's route says, for findings.
+func PoolSource(p Pool) string {
+	if !p.Src.IsValid() {
+		return "no source address"
+	}
+	return "source address " + p.Src.String()
+}
+
+// keysOf yields the keys that are in either map, each once.
+func keysOf[K comparable, V any](a, b map[K]V) iter.Seq[K] {
+	both := make(map[K]struct{}, len(a)+len(b))
+	for k := range a {
+		both[k] = struct{}{}
+	}
+	for k := range b {
+		both[k] = struct{}{}
+	}
+	return maps.Keys(both)
+}
+
+func comparePool(have, want *Table, prefix netip.Prefix) []Finding {
+	h, there := have.Pools[prefix]
+	w, wanted := want.Pools[prefix]
+	f := Finding{Area: AreaRoute, What: PoolRoute(Pool{Prefix: prefix})}
+	switch {
+	case !there:
+		f.Kind, f.Want = FindingMissing, PoolSource(w)
+	case !wanted:
+		f.Kind, f.Found = FindingExtra, PoolSource(h)
+	case w.Src.IsValid() && h.Src != w.Src:
+		f.Kind, f.Found, f.Want = FindingChanged, PoolSource(h), PoolSource(w)
+	default:
+		return nil
+	}
+	return []Finding{f}
+}
+
+func compareService(k Key, have, want *Service) []Finding {
+	f := Finding{Area: AreaService, What: "service " + k.String(), key: k}
+	switch {
+	case have == want:
+		return nil
+	case have == nil:
+		f.Kind, f.Want = FindingMissing, want.describe()
+		return []Finding{f}
+	case want == nil:
+		f.Kind, f.Found = FindingExtra, have.describe()
+		return []Finding{f}
+	}
+	var all []Finding
+	if !have.sameSettings(want) {
+		f.Kind, f.Found, f.Want = FindingChanged, have.settings(), want.settings()
+		all = append(all, f)
+	}
+	return append(all, compareBackends(k, have, want)...)
+}
+
+func compareBackends(k Key, have, want *Service) []Finding {
+	var all []Finding
+	find := func(kind FindingKind, b Backend, found, wanted string) {
+		all = append(all, Finding{
+			Area: AreaBackend, Kind: kind, What: fmt.Sprintf("backend %s of service %s", b.Addr, k), Found: found, Want: wanted, key: k,
+		})
+	}
+	for _, w := range want.Backends {
+		h, there := have.Backend(w.Addr)
+		switch {
+		case !there:
+			find(FindingMissing, w, "", w.weight())
+		case h.Weight != w.Weight:
+			find(FindingChanged, w, h.weight(), w.weight())
+		}
+	}
+	for _, h := range have.Backends {
+		if _, wanted := want.Backend(h.Addr); !wanted {
+			find(FindingExtra, h, h.weight(), "")
+		}
+	}
+	return all
+}
+
+func (b Backend) weight() string { return fmt.Sprintf("weight %d", b.Weight) }
+
+// settings formats scheduler and affinity.
+func (s *Service) settings() string {
+	if s.Affinity == 0 {
+		return s.Scheduler
+	}
+	return fmt.Sprintf("%s, affinity %s", s.Scheduler, s.Affinity)
+}
+
+func (s *Service) describe() string {
+	return fmt.Sprintf("%s with %d backends", s.settings(), len(s.Backends))
+}
+
+// Report is the outcome of one comparison with the kernel.
+type Report struct {
+	At       time.Time // when it began
+	Took     time.Duration
+	Driver   string    // "" if there is none
+	Full     bool      // services were read back, not only what is beside them
+	Findings []Finding // at most maxFindings
+	More     int       // findings beyond that
+	Services int       // compared
+	Backends int       // compared
+	Pending  int       // services with failed operations, which are tried again
+	Error    string    // why the comparison is not complete; "" if it is
+}
+
+// InSync reports whether the kernel was as we left it, and is as it should be.
+func (r *Report) InSync() bool {
+	return r.Error == "" && len(r.Findings) == 0 && r.More == 0 && r.Pending == 0
+}
+
+// maxFindings bounds a report: after "ipvsadm -C" every service is missing.
+const maxFindings = 1000
+
+// mergeFindings adds findings of another source; one that is known by area and name
+// is left out.
+func mergeFindings(all, more []Finding) []Finding {
+	type name struct {
+		area Area
+		what string
+	}
+	known := make(map[name]bool, len(all))
+	for _, f := range all {
+		known[name{f.Area, f.What}] = true
+	}
+	for _, f := range more {
+		if !known[name{f.Area, f.What}] {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// Remnant is something of ours in a kernel: what Teardown removes.
+type Remnant struct {
+	Area   Area
+	What   string // as "virtual service 10.96.0.1:80/tcp"
+	Detail string // as "2 backends"; may be empty
+}
+
+// String formats the remnant in one line.
+func (r Remnant) String() string {
+	if r.Detail == "" {
+		return r.What
+	}
+	return r.What + " (" + r.Detail + ")"
+}
+
+// compareRemnants orders remnants by area, then by name.
+func compareRemnants(a, b Remnant) int {
+	return cmp.Or(slices.Index(Areas(), a.Area)-slices.Index(Areas(), b.Area), cmp.Compare(a.What, b.What))
+}
+
+// SortRemnants sorts the list by area and name, in place.
+func SortRemnants(list []Remnant) { slices.SortFunc(list, compareRemnants) }
