@@ -280,7 +280,7 @@ func (n *Node) lbService(s *lb.ServiceStatus, usage map[lb.Key]lb.Usage) control
 	}
 	u, counted := usage[s.Key]
 	if counted {
-		out.Counters.Connections, out.Counters.BytesIn = int64(u.Connections), int64(u.Bytes)
+		out.Counters = countersOf(u.Traffic)
 	}
 	for _, a := range backendAddrs(s) {
 		out.Backends = append(out.Backends, n.lbBackend(s, a, u, counted))
@@ -341,10 +341,16 @@ func (n *Node) lbBackend(s *lb.ServiceStatus, a netip.AddrPort, u lb.Usage, coun
 		}
 	}
 	if bu, ok := u.Backends[a]; ok && counted {
+		b.Counters = countersOf(bu.Traffic)
 		b.Counters.Active = int64(bu.Active)
-		if bu.Connections > 0 {
-			b.Counters.Connections = int64(bu.Connections)
-		}
 	}
 	return b
+}
+
+// countersOf returns what was counted; connections that are open are not in it.
+func countersOf(t lb.Traffic) control.Counters {
+	return control.Counters{
+		Active: -1, Connections: t.Connections,
+		PacketsIn: t.PacketsIn, PacketsOut: t.PacketsOut, BytesIn: t.BytesIn, BytesOut: t.BytesOut,
+	}
 }
