@@ -35,6 +35,9 @@ type Query struct {
 	Seed  uint64     // of the shuffle
 	Limit int        // at most so many answers; 0: no limit
 	Local netip.Addr // the listener's address, for the name server's own name; may be zero
+	// Balanced takes the place of Zone.VIPsUsable where the client has a load
+	// balancer of its own; nil: as the zone says.
+	Balanced func(network string) bool
 	Trace bool       // fill Result.Steps
 }
 

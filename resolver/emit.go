@@ -38,8 +38,11 @@ func (a *answering) emit(t target) {
 
 // vipAnswers reports whether the service's name answers with its VIP (R5, V7).
 func (a *answering) vipAnswers(s *state.Service) bool {
-	return s.Mode == state.ModeVIP && (s.VIP4.IsValid() || s.VIP6.IsValid()) &&
-		(a.VIPsUsable == nil || a.VIPsUsable(s.Network))
+	usable := a.Balanced
+	if usable == nil {
+		usable = a.VIPsUsable
+	}
+	return s.Mode == state.ModeVIP && (s.VIP4.IsValid() || s.VIP6.IsValid()) && (usable == nil || usable(s.Network))
 }
 
 // emitTasks answers with the addresses of the tasks. A service with none is

@@ -138,7 +138,7 @@ func (f *fastPath) current(p *packed, q *asked) *packed {
 }
 
 func (f *fastPath) vips(network string) bool {
-	return f.server.cfg.VIPsUsable == nil || f.server.cfg.VIPsUsable(network)
+	return f.bound.vips == nil || f.bound.vips(network)
 }
 
 // first returns the network in which bare names are looked up first, or "".
@@ -233,7 +233,7 @@ func plainName(wire []byte) (string, bool) {
 func (f *fastPath) build(v state.View, s *state.Service, name string, q *asked) *packed {
 	full := dns.Fqdn(strings.ReplaceAll(name, " ", "."))
 	p := &packed{network: v.Network(), name: name, view: v, service: s, vips: f.vips(v.Network())}
-	r := f.server.zone.Answer(Query{Name: full, Type: q.qtype, Limit: udpLimit, Scope: Scope{Networks: []string{p.network}}})
+	r := f.server.zone.Answer(Query{Name: full, Type: q.qtype, Limit: udpLimit, Scope: Scope{Networks: []string{p.network}}, Balanced: f.bound.vips})
 	if f.vips(p.network) != p.vips || v.Service(s.Name) != s {
 		return nil // changed meanwhile
 	}

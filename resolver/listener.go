@@ -18,6 +18,10 @@ type Listener struct {
 	// Networks binds the listener to a scope, in search order. nil: shared, the
 	// client's address tells its networks (R1). Empty but not nil: none.
 	Networks []string
+	// VIPsUsable takes the place of Config.VIPsUsable for this listener's
+	// clients: those of a sandbox have a load balancer of their own (L4, R5).
+	// nil: as Config says. Like that one, it is called per question.
+	VIPsUsable func(network string) bool
 	// Packet and Stream are sockets that are already open, such as those of a
 	// sandbox's network namespace; then Addr is not used. Both or neither.
 	// Listen takes ownership of them, even when it fails.
@@ -30,6 +34,7 @@ type Bound struct {
 	server   *Server
 	addr     netip.AddrPort
 	networks atomic.Pointer[[]string]
+	vips     func(network string) bool // nil: always usable
 	udp, tcp *dns.Server
 	done     chan error // one result per dns.Server
 }
@@ -66,7 +71,10 @@ func (s *Server) Listen(l Listener) (*Bound, error) {
 			return nil, err
 		}
 	}
-	b := &Bound{server: s, addr: addrPort(l.Packet.LocalAddr()), done: make(chan error, 2)}
+	b := &Bound{server: s, addr: addrPort(l.Packet.LocalAddr()), done: make(chan error, 2), vips: l.VIPsUsable}
+	if b.vips == nil {
+		b.vips = s.cfg.VIPsUsable
+	}
 	b.SetNetworks(l.Networks)
 	if err := s.add(b); err != nil {
 		closeAll(l.Packet, l.Stream)

@@ -196,7 +196,7 @@ func (s *Server) resolve(b *Bound, q question) (*dns.Msg, Outcome) {
 	question := q.msg.Question[0]
 	query := Query{
 		Name: question.Name, Type: question.Qtype, Scope: b.scope(q.client.Addr()),
-		Seed: rand.Uint64(), Limit: udpLimit, Local: q.local,
+		Seed: rand.Uint64(), Limit: udpLimit, Local: q.local, Balanced: b.vips,
 	}
 	if q.tcp {
 		query.Limit = tcpLimit

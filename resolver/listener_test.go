@@ -1,0 +1,43 @@
+package resolver
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+// R5, L4: a listener's own VIPsUsable wins over the server's, on both paths.
+func TestListenerHasItsOwnBalancer(t *testing.T) {
+	w := standard(t)
+	s, host := serve(t, w.self, []string{"net1"}, func(c *Config) { c.VIPsUsable = func(string) bool { return false } })
+	works := true
+	own, err := s.Listen(Listener{Addr: loopback, Networks: []string{"net1"}, VIPsUsable: func(string) bool { return works }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close(context.Background())
+	vip := w.self.View("net1").Service("web").VIP4.String()
+	first := func(b *Bound) string {
+		t.Helper()
+		m := query("web.", dns.TypeA)
+		packed, _ := m.Pack()
+		sameAnswer(t, s, b, newFastPath(b), packed, netip.MustParseAddrPort("127.0.0.1:9"))
+		r := ask(t, b, "udp", m)
+		if len(r.Answer) == 0 {
+			t.Fatalf("no answer: %v", r)
+		}
+		return r.Answer[0].(*dns.A).A.String()
+	}
+	if got := first(own); got != vip {
+		t.Errorf("the sandbox's listener answers %s, want the VIP %s", got, vip)
+	}
+	if got := first(host); got == vip {
+		t.Errorf("the host's listener answers the VIP %s, which the host does not serve", got)
+	}
+	works = false
+	if got := first(own); got == vip {
+		t.Error("the sandbox's listener still answers the VIP that its balancer has lost")
+	}
+}
