@@ -38,7 +38,7 @@ type Query struct {
 	// Balanced takes the place of Zone.VIPsUsable where the client has a load
 	// balancer of its own; nil: as the zone says.
 	Balanced func(network string) bool
-	Trace bool       // fill Result.Steps
+	Trace    bool // fill Result.Steps
 }
 
 // Result is the answer to a Query. Its records are the caller's.
