@@ -36,7 +36,7 @@ func New(cfg Config) (*Driver, error) {
 		return nil, errors.New("ipvs: Log: missing; pass a slog.Logger")
 	}
 	cfg.setDefaults()
-	helperCfg := nft.Config{NetNS: cfg.NetNS, Log: cfg.Log}
+	helperCfg := nft.Config{NetNS: cfg.NetNS, Local: cfg.Local, Log: cfg.Log}
 	return &Driver{
 		cfg: cfg, known: lb.NewTable(), openKernel: openKernel,
 		openHelpers: func() (helpers, error) { return nft.NewHelpers(helperCfg, true) },

@@ -26,6 +26,9 @@ type Config struct {
 	// NetNS is the path of the network namespace to program (L4); empty means
 	// the caller's own. IPVS' services and sysctls belong to the namespace.
 	NetNS string
+	// Local says that only the namespace's own processes are clients, as in a
+	// container (L4): forwarding stays as it is.
+	Local bool
 	// Log receives what is repaired and what is odd. Required.
 	Log *slog.Logger
 	// FirstMark is the first of MarkCount firewall marks for services for all

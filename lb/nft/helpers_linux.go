@@ -82,12 +82,8 @@ func (h *Helpers) Owns(a netip.Addr) bool {
 // Setup makes the sysctls and the table. What is there already is adopted:
 // the sets keep their elements, and the rules are replaced in one transaction.
 func (h *Helpers) Setup() error {
-	changed, err := SetSysctls(h.cfg.NetNS, []Sysctl{{Key: "net/ipv4/ip_forward", Value: "1"}})
-	if err != nil {
+	if err := h.forward4(); err != nil {
 		return err
-	}
-	if len(changed) > 0 {
-		h.cfg.Log.Info("sysctls set", slog.Any("keys", changed))
 	}
 	if err := h.addTables(); err != nil {
 		return err
@@ -101,6 +97,18 @@ func (h *Helpers) Setup() error {
 		}
 	}
 	return h.adopt()
+}
+
+// forward4 makes sure that IPv4 packets are forwarded.
+func (h *Helpers) forward4() error {
+	if h.cfg.Local {
+		return nil
+	}
+	changed, err := SetSysctls(h.cfg.NetNS, []Sysctl{{Key: "net/ipv4/ip_forward", Value: "1"}})
+	if len(changed) > 0 {
+		h.cfg.Log.Info("sysctls set", slog.Any("keys", changed))
+	}
+	return err
 }
 
 // remakeChain creates a chain, or takes the rules out of the one that is there,
@@ -249,8 +257,8 @@ func (h *Helpers) SetPool(p lb.Pool) error {
 
 // forward makes sure that packets of the pool's family are forwarded.
 func (h *Helpers) forward(p lb.Pool) error {
-	if p.Prefix.Addr().Is4() {
-		return nil // by Setup
+	if h.cfg.Local || p.Prefix.Addr().Is4() {
+		return nil // nobody's but its own, or by Setup
 	}
 	changed, err := SetSysctls(h.cfg.NetNS, []Sysctl{{Key: "net/ipv6/conf/all/forwarding", Value: "1"}})
 	if len(changed) > 0 {

@@ -44,6 +44,9 @@ type Config struct {
 	// "/proc/1234/ns/net" (L4). Empty means the caller's own, which needs
 	// CAP_NET_ADMIN only; a path needs CAP_SYS_ADMIN too.
 	NetNS string
+	// Local says that only the namespace's own processes are clients, as in a
+	// container (L4): packets are not forwarded, so forwarding stays as it is.
+	Local bool
 	// Log receives what is repaired and what is odd. Required.
 	Log *slog.Logger
 }
