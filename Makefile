@@ -16,7 +16,7 @@ FUZZTIME   ?= 30s
 # Packages whose tests start processes in network namespaces; they run one package at a time, without -race.
 NETNS_PKGS := ./test/rig/... ./test/fleet/... ./test/netns/... ./test/chaos/...
 # Everything else.
-UNIT_PKGS   = $(shell $(GO) list ./... | grep -vE '^meshd/test/(rig|fleet|netns|chaos|sim|vm)(/|$$)')
+UNIT_PKGS   = $(shell $(GO) list ./... | grep -vE '^meshd/test/(rig|fleet|netns|chaos|sim)(/|$$)')
 # Packages with testing/synctest bubbles: their bubble tests are in files named *_bubble_test.go that carry
 # `//go:build !race`, and run here without the race detector. So does the simulator: it has one goroutine.
 BUBBLE_PKGS = $(sort ./test/sim $(patsubst %/,./%,$(dir $(shell git ls-files -co --exclude-standard '*_bubble_test.go'))))
@@ -53,6 +53,15 @@ bubble: ## tests in virtual time: the simulator and testing/synctest bubbles, wi
 
 netns: ## real processes in network namespaces: as root, or where user namespaces are allowed; skips itself elsewhere
 	$(GO) test $(GOTESTFLAGS) -p 1 -timeout 240s $(NETNS_PKGS)
+
+# What needs a kernel that the machine at hand may not have; without -race.
+VM_PKGS    := ./lb/nft/... ./lb/ipvs/... $(addprefix ./,$(wildcard test/dataplane)) ./test/rig/...
+.PHONY: vm vm-build
+vm: vm-build ## the tests that need IPVS, on a Debian kernel in an emulated machine: no root, no KVM (VMFLAGS='-run NAME')
+	@$(BIN)/vm test $(VMFLAGS) $(VM_PKGS)
+
+vm-build:
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/vm ./test/vm/cmd/vm
 
 fuzz: ## each fuzz target for FUZZTIME (30s)
 	@set -e; grep -rlE '^func Fuzz' --include='*_test.go' . | sort | while read -r f; do \

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"strings"
 )
 
 // Image is what goes into the machine's first and only file system. The zero
@@ -31,9 +32,23 @@ func NewImage(k Kernel, init string, names []string) (*Image, error) {
 	return im, im.AddProgram("/init", init)
 }
 
-// AddFile puts a file into the image.
-func (im *Image) AddFile(dst, src string) error {
+// merged is the path of a file in a machine where /bin, /sbin and /lib* are
+// links into /usr.
+func merged(dst string) string {
 	dst = path.Clean(dst)
+	for _, top := range usrMerged() {
+		if strings.HasPrefix(dst, top+"/") {
+			return "/usr" + dst
+		}
+	}
+	return dst
+}
+
+func usrMerged() []string { return []string{"/bin", "/sbin", "/lib", "/lib64"} }
+
+// AddFile puts a file, or a directory with all below it, into the image.
+func (im *Image) AddFile(dst, src string) error {
+	dst = merged(dst)
 	if !path.IsAbs(dst) {
 		return fmt.Errorf("file %s=%s: the path in the machine must be absolute", dst, src)
 	}
@@ -46,7 +61,7 @@ func (im *Image) AddFile(dst, src string) error {
 	case !s.Mode().IsRegular():
 		return fmt.Errorf("%s is neither a file nor a directory", src)
 	}
-	if old, ok := im.files[dst]; ok && old != src {
+	if old, ok := im.files[dst]; ok && merged(old) != merged(src) {
 		return fmt.Errorf("%s cannot be both %s and %s", dst, old, src)
 	} else if !ok {
 		im.order = append(im.order, dst)
@@ -127,6 +142,10 @@ func (im *Image) Write(w io.Writer, j Job) error {
 	a.device("/dev/console", 5, 1)
 	a.device("/dev/null", 1, 3)
 	a.symlink("/var/run", "/run")
+	for _, top := range usrMerged() {
+		a.dir("/usr" + top)
+		a.symlink(top, "usr"+top)
+	}
 	a.text(JobPath, string(orders))
 	a.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n")
 	a.text("/etc/group", "root:x:0:\nnogroup:x:65534:\n")
@@ -160,4 +179,4 @@ func addFile(a *archive, dst, src string) {
 }
 
 // AddDir puts an empty directory into the image.
-func (im *Image) AddDir(dst string) { im.dirs = append(im.dirs, dst) }
+func (im *Image) AddDir(dst string) { im.dirs = append(im.dirs, merged(dst)) }

@@ -61,7 +61,7 @@ func furnish() (*os.File, error) {
 	} {
 		errs = append(errs, os.Symlink(target, link))
 	}
-	errs = append(errs, os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"))
+	errs = append(errs, os.Chmod("/tmp", 0o777|os.ModeSticky), os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"))
 	out, err := openPort()
 	return out, errors.Join(append(errs, err)...)
 }
@@ -95,7 +95,7 @@ func carryOut(out *os.File) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(unix.Sethostname([]byte(j.Hostname)), loadModules(j.Modules), loopback()); err != nil {
+	if err := errors.Join(unix.Sethostname([]byte(j.Hostname)), loadModules(j.Modules), loopback(), tune()); err != nil {
 		return err
 	}
 	var name unix.Utsname
@@ -143,4 +143,14 @@ func loopback() error {
 		return fmt.Errorf("take lo up: %w", err)
 	}
 	return nil
+}
+
+// tune sets what newer kernels start with and Debian 12's does not: programs may
+// ask for socket buffers of 4 MiB.
+func tune() error {
+	var errs []error
+	for _, key := range []string{"rmem_max", "wmem_max"} {
+		errs = append(errs, os.WriteFile("/proc/sys/net/core/"+key, []byte("4194304"), 0))
+	}
+	return errors.Join(errs...)
 }

@@ -2,6 +2,7 @@
 // package meshd/test/vm.
 //
 //	vm run [flags] program [args]      one program; made for go test -exec 'vm run'
+//	vm test [flags] packages           the tests of packages, in one machine
 //	vm kernel [flags]                  get the kernel and tell where it is
 //
 // The exit code of run is that of the program; 124 is a timeout or a hang, 125
@@ -38,7 +39,7 @@ func main() {
 	os.Exit(code)
 }
 
-const usage = "usage: vm run|kernel [flags] …; vm COMMAND -h lists the flags"
+const usage = "usage: vm run|test|kernel [flags] …; vm COMMAND -h lists the flags"
 
 func command(ctx context.Context, args []string) (int, error) {
 	if len(args) == 0 {
@@ -51,6 +52,8 @@ func command(ctx context.Context, args []string) (int, error) {
 	switch args[0] {
 	case "run":
 		return o.run(ctx, rest)
+	case "test":
+		return o.test(ctx, rest)
 	case "kernel":
 		k, err := o.findKernel(ctx)
 		if err != nil {
@@ -73,10 +76,13 @@ type options struct {
 	tools   string
 	files   pairs
 	env     list
+	pattern string
+	skip    string
 }
 
-// defaultTools are the host's own tools that tests and people look with.
-const defaultTools = "ip,nft,ipvsadm,ping,conntrack"
+// defaultTools are the host's own tools that tests and people look with; vm
+// test takes them all, vm run none unless told.
+const defaultTools = "ip,nft,ipvsadm,ping,conntrack,sh,sleep,echo"
 
 func parse(name string, args []string) (*options, []string, error) {
 	o := &options{}
@@ -84,7 +90,7 @@ func parse(name string, args []string) (*options, []string, error) {
 	cache, _ := os.UserCacheDir()
 	f.StringVar(&o.cache, "cache", filepath.Join(cache, "meshd-vm"), "`directory` for kernels that were downloaded")
 	f.StringVar(&o.kernel, "kernel", "", "`directory` into which a kernel package was unpacked, instead of the cache")
-	if name == "run" {
+	if name == "run" || name == "test" {
 		f.StringVar(&o.machine.QEMU, "qemu", "qemu-system-x86_64", "the emulator")
 		f.IntVar(&o.machine.MemoryMiB, "m", 1024, "memory in `MiB`")
 		f.IntVar(&o.machine.CPUs, "smp", 2, "number of processors")
@@ -94,7 +100,13 @@ func parse(name string, args []string) (*options, []string, error) {
 		f.StringVar(&o.modules, "modules", strings.Join(vm.DefaultModules(), ","), "kernel modules to load, `names` with commas")
 		f.Var(&o.files, "file", "`dst=src` puts a file or directory into the machine; repeat it")
 		f.Var(&o.env, "env", "`NAME=value` for the programs; repeat it")
-		f.StringVar(&o.tools, "tools", "", "tools of this machine to take along, `names` with commas: "+defaultTools)
+		tools := ""
+		if name == "test" {
+			tools = defaultTools
+			f.StringVar(&o.pattern, "run", "", "only tests that match this `regexp`")
+			f.StringVar(&o.skip, "skip", "", "no tests that match this `regexp`")
+		}
+		f.StringVar(&o.tools, "tools", tools, "tools of this machine to take along, `names` with commas")
 	}
 	if err := f.Parse(args); err != nil {
 		return nil, nil, err
