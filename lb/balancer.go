@@ -3,7 +3,6 @@ package lb
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -19,10 +18,12 @@ import (
 type Balancer struct {
 	cfg      Config
 	wake     chan struct{}                   // capacity 1: a subscription has something
-	asks     chan func()                     // run by the loop, between two steps
+	asks     chan func(context.Context)      // run by the loop, between two steps
 	done     chan struct{}                   // closed when Run has returned
 	counters atomic.Pointer[Counters]        // a copy after every step
 	working  atomic.Pointer[map[string]bool] // networks whose helper state is programmed
+	last     atomic.Pointer[Report]          // the latest comparison with the kernel; nil before the first
+	drifted  atomic.Pointer[Report]          // the latest that found something; nil if none did
 
 	// What follows belongs to Run.
 	clock    alarmClock
@@ -32,6 +33,7 @@ type Balancer struct {
 	shadow   *Table // what the kernel holds, as far as we know
 	driver   Driver
 	ready    bool // the driver is set up and shadow is true
+	adopted  bool // shadow has been true: what the kernel holds instead is somebody else's doing
 	tried    int  // of cfg.Drivers, in this round
 	refused  []Refusal
 	full     bool             // compare everything, not only dirty
@@ -42,6 +44,10 @@ type Balancer struct {
 	draining int // backends in drains
 	trouble  trouble
 	count    Counters
+
+	suspect   bool      // services are not as we left them: read them back at the next verify
+	fullAt    time.Time // when services were last read back
+	fullAfter time.Time // they are not read back before, because it takes long
 }
 
 // watch is one network's subscription with the goroutine that forwards it.
@@ -58,7 +64,7 @@ func New(cfg Config) (*Balancer, error) {
 		return nil, err
 	}
 	b := &Balancer{
-		cfg: cfg, wake: make(chan struct{}, 1), asks: make(chan func()), done: make(chan struct{}),
+		cfg: cfg, wake: make(chan struct{}, 1), asks: make(chan func(context.Context)), done: make(chan struct{}),
 		watches: map[string]*watch{}, planner: NewPlanner(cfg.Node), shadow: NewTable(),
 		dirty: map[Key]struct{}{}, failed: map[Key]error{}, drains: map[Key]map[netip.AddrPort]*drain{},
 	}
@@ -90,7 +96,7 @@ func (b *Balancer) Run(ctx context.Context) error {
 		case <-b.wake:
 			b.clock.by(alarmApply, time.Now().Add(b.cfg.Coalesce))
 		case ask := <-b.asks:
-			ask()
+			ask(ctx)
 		case <-timer.C:
 			b.step(ctx, time.Now())
 		}
@@ -215,9 +221,6 @@ func (b *Balancer) step(ctx context.Context, now time.Time) {
 	if b.clock.take(alarmVerify, now) {
 		b.verify(ctx, now)
 	}
-	if b.clock.take(alarmAudit, now) && b.ready {
-		b.audit(ctx, now)
-	}
 	if b.clock.take(alarmDrain, now) {
 		b.pollDrains(ctx, now)
 	}
@@ -245,8 +248,8 @@ func (b *Balancer) start(ctx context.Context, now time.Time) {
 		return
 	}
 	b.count.Unsupported = false
-	if err := b.driver.Setup(ctx); err != nil {
-		b.fail(now, "set up driver "+b.driver.Name(), err)
+	r := Report{At: now, Driver: b.driver.Name(), Full: true}
+	if err := b.setUp(ctx, now, &r); err != nil {
 		after := b.nextBackoff()
 		if errors.Is(err, ErrUnsupported) { // Probe was too hopeful: try the next one
 			b.refused = append(b.refused, Refusal{Driver: b.driver.Name(), Reason: err.Error()})
@@ -255,15 +258,29 @@ func (b *Balancer) start(ctx context.Context, now time.Time) {
 		b.retryProbe(now, after)
 		return
 	}
-	if !b.adopt(ctx, now) {
-		b.retryProbe(now, b.nextBackoff())
-		return
-	}
 	b.backoff = 0
-	b.ready = true
+	b.ready, b.adopted = true, true
 	b.clock.by(alarmVerify, now.Add(b.cfg.Verify))
-	b.clock.by(alarmAudit, now.Add(b.cfg.Audit))
 	b.clock.by(alarmApply, now)
+	if len(r.Findings) > 0 { // changed while the driver did not work
+		b.collect()
+		b.reconcile(ctx, now)
+		b.judge(ctx, &r)
+	}
+	b.file(&r)
+}
+
+// setUp makes what is beside the services, and adopts the services.
+func (b *Balancer) setUp(ctx context.Context, now time.Time, r *Report) error {
+	if err := b.driver.Setup(ctx); err != nil {
+		b.fail(now, "set up driver "+b.driver.Name(), err)
+		return err
+	}
+	if err := b.readBack(ctx, r, true); err != nil {
+		b.fail(now, "read the kernel's table", err)
+		return err
+	}
+	return nil
 }
 
 // choose makes sure that there is a driver. After the last one was refused,
@@ -289,70 +306,23 @@ func (b *Balancer) retryProbe(now time.Time, after time.Duration) {
 	b.clock.by(alarmProbe, now.Add(after))
 }
 
-// adopt takes the kernel's table as the shadow, to be compared in full.
-func (b *Balancer) adopt(ctx context.Context, now time.Time) bool {
-	actual, err := b.driver.Snapshot(ctx)
-	if err != nil {
-		b.fail(now, "read the kernel's table", err)
-		return false
-	}
-	b.shadow = actual
-	b.full = true
-	return true
-}
-
-// verify asks the driver whether our tables are there, and repairs them.
-func (b *Balancer) verify(ctx context.Context, now time.Time) {
-	if !b.ready {
-		return
-	}
-	b.clock.by(alarmVerify, now.Add(b.cfg.Verify))
-	found, err := b.driver.Check(ctx)
-	if err == nil && len(found) == 0 {
-		return
-	}
-	if err == nil {
-		err = fmt.Errorf("%w: %v", ErrDrift, found)
-	}
-	b.fail(now, "verify", err)
-	b.count.Repairs++
-	b.start(ctx, now)
-}
-
-// auditShare bounds the time spent in audits to one part in so many: reading
-// back a large table is slow, and changes wait meanwhile.
-const auditShare = 1000
-
-// audit compares the shadow with the kernel.
-func (b *Balancer) audit(ctx context.Context, now time.Time) {
-	b.count.Audits++
-	before, start := b.shadow, time.Now()
-	adopted := b.adopt(ctx, now)
-	b.clock.by(alarmAudit, now.Add(max(b.cfg.Audit, auditShare*time.Since(start))))
-	if !adopted {
-		return
-	}
-	if drift := Diff(b.shadow, before, Policy{}); len(drift) > 0 {
-		b.count.Repairs++
-		b.cfg.Log.Warn("the kernel's table was changed by someone else; repairing",
-			slog.Int("differences", len(drift)), slog.String("first", drift[0].String()))
-	}
-	b.clock.by(alarmApply, now)
-}
-
 // nextBackoff returns how long to wait after the next failure in a row.
 func (b *Balancer) nextBackoff() time.Duration {
 	b.backoff = min(max(2*b.backoff, b.cfg.RetryMin), b.cfg.RetryMax)
 	return b.backoff
 }
 
-// allKeys returns the keys of both tables.
+// allKeys returns the keys of both tables, and those that something is still
+// noted about, sorted.
 func (b *Balancer) allKeys() []Key {
 	keys := maps.Clone(b.dirty)
-	for k := range b.shadow.Services {
+	for k := range keysOf(b.shadow.Services, b.planner.Desired().Services) {
 		keys[k] = struct{}{}
 	}
-	for k := range b.planner.Desired().Services {
+	for k := range b.drains {
+		keys[k] = struct{}{}
+	}
+	for k := range b.failed {
 		keys[k] = struct{}{}
 	}
 	return slices.SortedFunc(maps.Keys(keys), Key.Compare)

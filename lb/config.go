@@ -24,9 +24,18 @@ type Config struct {
 	// Log receives what changes for operators. Required.
 	Log *slog.Logger
 
-	Coalesce  time.Duration // how long changes gather before they are applied; default 5 ms
-	Verify    time.Duration // between cheap checks that our tables are there; default 30 s
-	Audit     time.Duration // between full comparisons with the kernel; default 10 min, more if they take long
+	Coalesce time.Duration // how long changes gather before they are applied; default 5 ms
+	// Verify is the time between comparisons with the kernel; default 30 s.
+	// Services are read back each time, but not while the driver knows that
+	// nobody touched them (Watchful), and less often where that takes long: at
+	// most for one part in auditShare of the time.
+	Verify time.Duration
+	// Audit is the time after which services are read back even if the driver
+	// says that nobody touched them; default 10 min.
+	Audit time.Duration
+	// OnDrift is told what somebody else changed, in the balancer's goroutine:
+	// it must not block. May be nil.
+	OnDrift   func(Report)
 	DrainPoll time.Duration // between looks at draining backends; default 1 s
 	RetryMin  time.Duration // before a failed operation is tried again, doubled each time; default 100 ms
 	RetryMax  time.Duration // default 30 s
@@ -44,6 +53,9 @@ func (c *Config) validate() error {
 	}
 	if c.Only == nil {
 		c.Only = func(string) bool { return true }
+	}
+	if c.OnDrift == nil {
+		c.OnDrift = func(Report) {}
 	}
 	for _, d := range []struct {
 		field    *time.Duration
@@ -70,8 +82,7 @@ type alarm int
 const (
 	alarmApply  alarm = iota // the changes have gathered
 	alarmRetry               // failed operations
-	alarmVerify              // cheap check
-	alarmAudit               // full comparison
+	alarmVerify              // compare with the kernel
 	alarmDrain               // look at draining backends
 	alarmProbe               // find or set up a driver
 	alarmGrace               // from now on everything may be removed

@@ -50,10 +50,10 @@ type Driver interface {
 }
 
 // Watchful is implemented by drivers whose kernel tells cheaply whether anybody
-// changed it.
+// changed its services.
 type Watchful interface {
-	// Untouched reports that since the driver last wrote or read back, nobody
-	// else has changed what Check and Snapshot would read. False may be unknown.
+	// Untouched reports that since the driver last wrote or read them back,
+	// nobody else has changed what Snapshot would read. False may be unknown.
 	Untouched(ctx context.Context) bool
 }
 

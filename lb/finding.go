@@ -52,7 +52,8 @@ type Finding struct {
 	Repaired bool   // it is as it should be again
 	Note     string // what became of it, where Repaired does not say all
 
-	key Key // of services and backends
+	key     Key            // of services and backends
+	backend netip.AddrPort // of backends
 }
 
 // String formats the finding in one line.
@@ -145,7 +146,8 @@ func compareBackends(k Key, have, want *Service) []Finding {
 	var all []Finding
 	find := func(kind FindingKind, b Backend, found, wanted string) {
 		all = append(all, Finding{
-			Area: AreaBackend, Kind: kind, What: fmt.Sprintf("backend %s of service %s", b.Addr, k), Found: found, Want: wanted, key: k,
+			Area: AreaBackend, Kind: kind, What: fmt.Sprintf("backend %s of service %s", b.Addr, k), Found: found, Want: wanted,
+			key: k, backend: b.Addr,
 		})
 	}
 	for _, w := range want.Backends {
@@ -196,6 +198,17 @@ type Report struct {
 // InSync reports whether the kernel was as we left it, and is as it should be.
 func (r *Report) InSync() bool {
 	return r.Error == "" && len(r.Findings) == 0 && r.More == 0 && r.Pending == 0
+}
+
+// Result sums the report up.
+func (r *Report) Result() VerifyResult {
+	switch {
+	case r.Error != "":
+		return VerifyError
+	case len(r.Findings) > 0:
+		return VerifyDrift
+	}
+	return VerifyOK
 }
 
 // maxFindings bounds a report: after "ipvsadm -C" every service is missing.

@@ -119,7 +119,7 @@ func (t *Table) Keys() []Key { return slices.SortedFunc(maps.Keys(t.Services), K
 // Apply changes t as a kernel would that carries out ops, and returns nil or
 // one error (or nil) per operation. Operations are idempotent: setting what is
 // set and deleting what is missing change nothing. A backend of a missing
-// service is an error that names the service. Operations whose place in skip
+// service is an error that names the service and wraps ErrDrift. Operations whose place in skip
 // holds an error are left out: they have failed elsewhere.
 func (t *Table) Apply(ops []Op, skip []error) []error {
 	var errs []error
@@ -160,7 +160,7 @@ func (t *Table) apply(op Op, owned map[Key]*Service) error {
 	case s != nil:
 		s.applyBackend(op)
 	case op.Kind == SetBackend:
-		return fmt.Errorf("backend %s: service %s is not there; set it first", op.Backend.Addr, op.Key)
+		return fmt.Errorf("%w: backend %s: service %s is not there", ErrDrift, op.Backend.Addr, op.Key)
 	}
 	return nil
 }

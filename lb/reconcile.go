@@ -85,7 +85,7 @@ func (b *Balancer) apply(ctx context.Context, ops []Op) []error {
 	start := time.Now()
 	errs := b.driver.Apply(ctx, ops)
 	b.shadow.Apply(ops, errs)
-	b.count.applied(ops, errs, time.Since(start))
+	b.count.applied(ops, errs, start, time.Since(start))
 	return errs
 }
 
@@ -100,7 +100,8 @@ func (b *Balancer) followUp(now time.Time, ops []Op, errs []error) {
 			}
 			continue
 		}
-		drift = drift || errors.Is(err, ErrDrift)
+		// A backend whose service could not be made is no sign of drift.
+		drift = drift || errors.Is(err, ErrDrift) && (op.Kind != SetBackend || b.shadow.Services[op.Key] != nil)
 		if op.Kind == SetPool || op.Kind == DelPool { // every diff looks at the pools
 			continue
 		}
@@ -118,7 +119,8 @@ func (b *Balancer) followUp(now time.Time, ops []Op, errs []error) {
 	wait := b.nextBackoff()
 	b.clock.by(alarmRetry, now.Add(wait))
 	if drift {
-		b.clock.by(alarmProbe, now.Add(wait))
+		b.suspect, b.fullAfter = true, now
+		b.clock.by(alarmVerify, now.Add(wait))
 	}
 }
 
@@ -167,7 +169,7 @@ func (b *Balancer) settle(k Key, now time.Time) {
 		b.shadow.Services[k] = have
 	}
 	if have == want || have == nil || k.Proto == state.UDP {
-		b.setDrains(k, nil)
+		b.setDrains(k, nil, want, now)
 		return
 	}
 	old, leaving := b.drains[k], map[netip.AddrPort]*drain{}
@@ -182,11 +184,16 @@ func (b *Balancer) settle(k Key, now time.Time) {
 		}
 		leaving[backend.Addr] = d
 	}
-	b.setDrains(k, leaving)
+	b.setDrains(k, leaving, want, now)
 }
 
-// setDrains replaces the drains of a service.
-func (b *Balancer) setDrains(k Key, drains map[netip.AddrPort]*drain) {
+// setDrains replaces the drains of a service, and counts those that ended.
+func (b *Balancer) setDrains(k Key, drains map[netip.AddrPort]*drain, want *Service, now time.Time) {
+	for a, d := range b.drains[k] {
+		if drains[a] == nil {
+			b.count.drained(d, wanted(want, a), now)
+		}
+	}
 	b.draining += len(drains) - len(b.drains[k])
 	if len(drains) == 0 {
 		delete(b.drains, k)
@@ -212,10 +219,13 @@ func drainTime(s *Service, fallback time.Duration) time.Duration {
 
 // pollDrains looks for backends that are idle or past their deadline.
 func (b *Balancer) pollDrains(ctx context.Context, now time.Time) {
-	if len(b.drains) == 0 || !b.ready {
+	if len(b.drains) == 0 {
 		return
 	}
-	b.clock.by(alarmDrain, now.Add(b.cfg.DrainPoll))
+	b.clock.by(alarmDrain, now.Add(b.cfg.DrainPoll)) // also while the driver does not work: it will again
+	if !b.ready {
+		return
+	}
 	usage, err := b.driver.Usage(ctx, slices.SortedFunc(maps.Keys(b.drains), Key.Compare))
 	if err != nil {
 		b.cfg.Log.Debug("connections of draining backends unknown; waiting for the deadline", slog.Any("err", err))

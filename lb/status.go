@@ -1,8 +1,6 @@
 package lb
 
 import (
-	"cmp"
-	"context"
 	"errors"
 	"log/slog"
 	"maps"
@@ -14,38 +12,126 @@ import (
 // ErrStopped is returned by questions to a balancer whose Run has ended.
 var ErrStopped = errors.New("load balancer is stopped")
 
-// Counters are running totals and gauges of a balancer.
+// Counters are running totals and gauges of a balancer. Values in maps are
+// the reader's to look at, not to change.
 type Counters struct {
 	Applies      uint64        // calls to the driver
 	ApplyTime    time.Duration // spent in them
 	LastApply    time.Duration // spent in the latest one
+	LastApplyAt  time.Time     // zero before the first
+	ApplyBuckets [11]uint64    // calls that took at most ApplyBounds, not cumulated; the last took longer
 	Ops          [6]uint64     // operations that succeeded, by OpKind
+	Failed       [6]uint64     // operations that failed, by OpKind
 	Failures     uint64        // operations that failed
 	Retries      uint64        // rounds of trying failed operations again
-	Audits       uint64        // full comparisons with the kernel
-	Repairs      uint64        // times that somebody else's change was found
-	Services     int           // in the kernel
-	Desired      int           // services that should be in the kernel
-	Pending      int           // services with failed operations
-	Draining     int           // backends that wait for their connections to end
-	Conflicts    int           // addresses that a service does not get (V5)
-	Unsupported  bool          // no driver works on this host (R5)
+
+	Verifies   [3]uint64        // comparisons with the kernel, by VerifyResult
+	VerifyTime time.Duration    // spent in them
+	Audits     uint64           // comparisons that read the services back
+	Repairs    uint64           // times that somebody else's change was found
+	Drift      map[Drift]uint64 // findings
+
+	Services    int       // in the kernel
+	Desired     int       // services that should be in the kernel
+	Pending     int       // services with failed operations
+	Draining    int       // backends that wait for their connections to end
+	Drains      [4]uint64 // drains that ended, by DrainOutcome
+	Conflicts   int       // addresses that a service does not get (V5)
+	Unsupported bool      // no driver works on this host (R5)
+	Ready       bool      // a driver works, and is set up
+
 	Driver       string        // "" if none
 	LastError    string        // "" if the latest round succeeded
 	LastErrorAge time.Duration // since LastError
 }
 
-func (c *Counters) applied(ops []Op, errs []error, took time.Duration) {
+// ApplyBounds are the upper bounds of Counters.ApplyBuckets in seconds, but for
+// the last bucket, which has none.
+func ApplyBounds() []float64 {
+	return []float64{.0005, .001, .002, .005, .01, .05, .1, .5, 1, 5}
+}
+
+// Drift is what findings are counted by.
+type Drift struct {
+	Area Area
+	Kind FindingKind
+}
+
+// VerifyResult is the outcome of a comparison with the kernel.
+type VerifyResult int
+
+// The results.
+const (
+	VerifyOK    VerifyResult = iota // as we left it
+	VerifyDrift                     // somebody else changed something
+	VerifyError                     // it could not be compared
+)
+
+// String returns the result's name.
+func (r VerifyResult) String() string { return [...]string{"ok", "drift", "error"}[r] }
+
+// DrainOutcome says how a drain ended.
+type DrainOutcome int
+
+// The outcomes.
+const (
+	DrainIdle     DrainOutcome = iota // no connections were left
+	DrainDeadline                     // connections were left, and cut
+	DrainReturned                     // the backend is wanted again
+	DrainGone                         // somebody else removed it, or its network was left
+)
+
+// String returns the outcome's name.
+func (o DrainOutcome) String() string { return [...]string{"idle", "deadline", "returned", "gone"}[o] }
+
+func (c *Counters) applied(ops []Op, errs []error, at time.Time, took time.Duration) {
 	c.Applies++
 	c.ApplyTime += took
-	c.LastApply = took
+	c.LastApply, c.LastApplyAt = took, at
+	bucket, _ := slices.BinarySearch(ApplyBounds(), took.Seconds())
+	c.ApplyBuckets[bucket]++
 	for i, op := range ops {
 		if errorAt(errs, i) != nil {
 			c.Failures++
+			c.Failed[op.Kind]++
 			continue
 		}
 		c.Ops[op.Kind]++
 	}
+}
+
+func (c *Counters) verified(r *Report) {
+	c.Verifies[r.Result()]++
+	c.VerifyTime += r.Took
+	if r.Full && r.Error == "" {
+		c.Audits++
+	}
+	if len(r.Findings) == 0 {
+		return
+	}
+	c.Repairs++
+	drift := maps.Clone(c.Drift) // readers have the old one
+	if drift == nil {
+		drift = map[Drift]uint64{}
+	}
+	for _, f := range r.Findings {
+		drift[Drift{f.Area, f.Kind}]++
+	}
+	c.Drift = drift
+}
+
+// drained counts a drain that ended.
+func (c *Counters) drained(d *drain, wanted bool, now time.Time) {
+	outcome := DrainGone
+	switch {
+	case wanted:
+		outcome = DrainReturned
+	case d.idle:
+		outcome = DrainIdle
+	case !now.Before(d.deadline):
+		outcome = DrainDeadline
+	}
+	c.Drains[outcome]++
 }
 
 // Counters returns the counters after the latest step. It does not block.
@@ -78,10 +164,7 @@ func (b *Balancer) publish() {
 	c := b.count
 	c.Services, c.Desired = len(b.shadow.Services), len(b.planner.Desired().Services)
 	c.Pending, c.Draining, c.LastError = len(b.failed), b.draining, b.trouble.text
-	c.Conflicts = b.planner.conflicts
-	if b.driver != nil {
-		c.Driver = b.driver.Name()
-	}
+	c.Conflicts, c.Ready, c.Driver = b.planner.conflicts, b.ready, b.driverName()
 	if c.LastError != "" {
 		c.LastErrorAge = time.Since(b.trouble.at)
 	}
@@ -89,6 +172,13 @@ func (b *Balancer) publish() {
 	if working := b.workingNetworks(); !maps.Equal(working, *b.working.Load()) {
 		b.working.Store(&working)
 	}
+}
+
+func (b *Balancer) driverName() string {
+	if b.driver == nil {
+		return ""
+	}
+	return b.driver.Name()
 }
 
 // workingNetworks returns the networks all of whose pools are programmed.
@@ -109,115 +199,4 @@ func (b *Balancer) workingNetworks() map[string]bool {
 		}
 	}
 	return working
-}
-
-// Status is everything that an operator may want to see ("meshctl lb ls").
-type Status struct {
-	Driver    string          `json:"driver"`  // "" = none
-	Ready     bool            `json:"ready"`   // the driver is set up
-	Refused   []Refusal       `json:"refused"` // drivers that do not work here, and why
-	Error     string          `json:"error,omitempty"`
-	ErrorAt   time.Time       `json:"error_at,omitzero"`
-	Pools     []PoolStatus    `json:"pools"`
-	Services  []ServiceStatus `json:"services"` // sorted by network, name and key
-	Conflicts []Conflict      `json:"conflicts"`
-	Counters  Counters        `json:"counters"`
-}
-
-// PoolStatus is one VIP pool.
-type PoolStatus struct {
-	Network    string       `json:"network"`
-	Prefix     netip.Prefix `json:"prefix"`
-	Src        netip.Addr   `json:"src"`
-	Programmed bool         `json:"programmed"`
-}
-
-// ServiceStatus is one service, as it should be beside what it is. Desired is
-// nil for one that is going, Actual for one that is not yet in the kernel.
-type ServiceStatus struct {
-	Key     Key      `json:"key"`
-	Network string   `json:"network"`
-	Name    string   `json:"name"`
-	Desired *Service `json:"desired"`
-	Actual  *Service `json:"actual"`
-	Synced  bool     `json:"synced"` // the kernel holds what it should
-	Error   string   `json:"error,omitempty"`
-}
-
-// MarshalText implements encoding.TextMarshaler with String.
-func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
-
-// ask runs f in the balancer's goroutine.
-func (b *Balancer) ask(ctx context.Context, f func()) error {
-	answered := make(chan struct{})
-	select {
-	case b.asks <- func() { f(); close(answered) }:
-		<-answered
-		return nil
-	case <-b.done:
-		return ErrStopped
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// Status returns the state of the moment. It waits for a running Apply. The
-// services in it are shared and immutable. The error is ErrStopped or that of
-// ctx.
-func (b *Balancer) Status(ctx context.Context) (Status, error) {
-	var s Status
-	err := b.ask(ctx, func() {
-		b.publish()
-		s = b.status()
-	})
-	return s, err
-}
-
-// Usage returns the driver's counters of all services in the kernel. What they
-// mean is documented at the driver.
-func (b *Balancer) Usage(ctx context.Context) (map[Key]Usage, error) {
-	var usage map[Key]Usage
-	var failed error
-	err := b.ask(ctx, func() {
-		if b.ready {
-			usage, failed = b.driver.Usage(ctx, b.shadow.Keys())
-		}
-	})
-	return usage, errors.Join(err, failed)
-}
-
-func (b *Balancer) status() Status {
-	s := Status{
-		Ready: b.ready, Refused: slices.Clone(b.refused), Error: b.trouble.text, ErrorAt: b.trouble.at,
-		Conflicts: b.planner.Conflicts(), Counters: *b.counters.Load(),
-	}
-	if b.driver != nil {
-		s.Driver = b.driver.Name()
-	}
-	for _, prefix := range sortedPrefixes(b.planner.Desired().Pools) {
-		p := b.planner.Desired().Pools[prefix]
-		have, ok := b.shadow.Pools[prefix]
-		s.Pools = append(s.Pools, PoolStatus{Network: p.Network, Prefix: prefix, Src: p.Src, Programmed: ok && have.Src == p.Src})
-	}
-	for _, k := range b.allKeys() {
-		s.Services = append(s.Services, b.serviceStatus(k))
-	}
-	slices.SortStableFunc(s.Services, func(a, b ServiceStatus) int {
-		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Name, b.Name))
-	})
-	return s
-}
-
-func (b *Balancer) serviceStatus(k Key) ServiceStatus {
-	s := ServiceStatus{Key: k, Desired: b.planner.Desired().Services[k], Actual: b.shadow.Services[k]}
-	for _, labelled := range []*Service{s.Actual, s.Desired} {
-		if labelled != nil {
-			s.Network, s.Name = labelled.Network, labelled.Name
-		}
-	}
-	s.Synced = s.Actual != nil && s.Desired != nil && s.Actual.Equal(s.Desired)
-	if err := b.failed[k]; err != nil {
-		s.Error = err.Error()
-	}
-	return s
 }

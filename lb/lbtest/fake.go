@@ -37,6 +37,8 @@ type Fake struct {
 	ops    []lb.Op
 	faults []string
 	calls  int
+	reads  int          // calls of Snapshot
+	broken []lb.Finding // what Setup will repair
 }
 
 // Name implements lb.Driver.
@@ -72,7 +74,7 @@ func (f *Fake) Setup(context.Context) error {
 	if !f.lucky() {
 		return fmt.Errorf("setup: %w", ErrInjected)
 	}
-	f.ready = true
+	f.ready, f.broken = true, nil
 	return nil
 }
 
@@ -143,6 +145,7 @@ func (f *Fake) fault(format string, args ...any) {
 func (f *Fake) Snapshot(context.Context) (*lb.Table, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.reads++
 	if !f.lucky() {
 		return nil, fmt.Errorf("snapshot: %w", ErrInjected)
 	}
@@ -162,7 +165,7 @@ func (f *Fake) Check(context.Context) ([]lb.Finding, error) {
 	if !f.ready {
 		return []lb.Finding{{Area: lb.AreaTable, Kind: lb.FindingMissing, What: "what setup made"}}, nil
 	}
-	return nil, nil
+	return append([]lb.Finding(nil), f.broken...), nil
 }
 
 // Remnants implements lb.Driver.
@@ -230,6 +233,21 @@ func (f *Fake) Meddle(ops ...lb.Op) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.table().Apply(ops, nil)
+}
+
+// Break changes what is beside the services behind the balancer's back: Check
+// returns the findings until the next Setup.
+func (f *Fake) Break(findings ...lb.Finding) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.broken = append(f.broken, findings...)
+}
+
+// Reads returns how often Snapshot was called.
+func (f *Fake) Reads() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.reads
 }
 
 // Kernel returns a copy of the kernel's table.
