@@ -8,18 +8,19 @@ import (
 	"meshd/lb/nft"
 )
 
-// drivers returns the load balancer's drivers in order of preference (L7).
-func drivers(choice string, log *slog.Logger) ([]lb.Driver, error) {
+// drivers returns the load balancer's drivers in order of preference (L7), for
+// the network namespace of a sandbox (L4) or, with an empty path, the host's.
+func drivers(choice, netns string, log *slog.Logger) ([]lb.Driver, error) {
 	var ds []lb.Driver
 	if choice == "auto" || choice == "ipvs" {
-		d, err := ipvs.New(ipvs.Config{Log: log})
+		d, err := ipvs.New(ipvs.Config{NetNS: netns, Local: netns != "", Log: log})
 		if err != nil {
 			return nil, err
 		}
 		ds = append(ds, d)
 	}
 	if choice == "auto" || choice == "nft" {
-		d, err := nft.New(nft.Config{Log: log})
+		d, err := nft.New(nft.Config{NetNS: netns, Local: netns != "", Log: log})
 		if err != nil {
 			return nil, err
 		}

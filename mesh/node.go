@@ -135,7 +135,7 @@ func (n *Node) savePeers(ps []gossip.Peer) {
 }
 
 func (n *Node) openBalancer() (err error) {
-	ds, err := drivers(n.cfg.LB, n.log)
+	ds, err := drivers(n.cfg.LB, "", n.log)
 	if err != nil {
 		return fmt.Errorf("lb: %w", err)
 	}

@@ -236,11 +236,16 @@ func lbReason(choice string, s *lb.Status) string {
 
 // LB implements control.ServiceBackend.
 func (n *Node) LB(ctx context.Context, network string) (control.LBTable, error) {
-	s, err := n.balancer.Status(ctx)
+	return n.lbTable(ctx, n.balancer, network)
+}
+
+// lbTable describes the host's balancer or a sandbox's.
+func (n *Node) lbTable(ctx context.Context, b *lb.Balancer, network string) (control.LBTable, error) {
+	s, err := b.Status(ctx)
 	if err != nil {
 		return control.LBTable{}, err
 	}
-	usage, err := n.balancer.Usage(ctx)
+	usage, err := b.Usage(ctx)
 	if err != nil && ctx.Err() != nil {
 		return control.LBTable{}, err
 	}
