@@ -75,8 +75,9 @@ func BenchmarkColdLoad(b *testing.B) {
 }
 
 // BenchmarkOneChange changes one service among many: an endpoint that moves,
-// and an endpoint that comes or goes, which also moves the service to another
-// class chain.
+// an endpoint that comes or goes, which also moves the service to another class
+// chain, and ten that come and go one after the other, for which there are no
+// chains at first.
 func BenchmarkOneChange(b *testing.B) {
 	for _, n := range []int{100, 10000} {
 		r := newRig(b)
@@ -99,6 +100,12 @@ func BenchmarkOneChange(b *testing.B) {
 		}
 		run("swap", []lb.Op{set(spare, 1), set(first, 0)}, []lb.Op{set(first, 1), set(spare, 0)})
 		run("resize", []lb.Op{set(spare, 1)}, []lb.Op{set(spare, 0)})
+		var grow, shrink [][]lb.Op
+		for i := range 10 {
+			more := lb.Backend{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 201, 0, byte(i)}), 8080)}
+			grow, shrink = append(grow, []lb.Op{set(more, 1)}), append(shrink, []lb.Op{set(more, 0)})
+		}
+		run("grow", append(grow, shrink...)...)
 	}
 }
 

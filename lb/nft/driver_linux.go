@@ -58,8 +58,12 @@ func (d *Driver) Probe(context.Context) error {
 		return err
 	}
 	for i := range families {
-		trial.addClass(sock.nft, class{family: i, slots: 2})
-		trial.addClass(sock.nft, class{family: i, slots: 2, hash: true, all: true})
+		err := errors.Join(
+			trial.addClass(sock.nft, class{family: i, slots: 2}),
+			trial.addClass(sock.nft, class{family: i, slots: 2, hash: true, all: true}))
+		if err != nil {
+			return fmt.Errorf("encode probe: %w", err)
+		}
 	}
 	sock.nft.DelTable(trial.table)
 	err = sock.nft.Flush()

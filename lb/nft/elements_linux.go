@@ -37,7 +37,14 @@ func serviceKey(k lb.Key) []byte {
 }
 
 func serviceElement(k lb.Key, cl class) nftables.SetElement {
-	return nftables.SetElement{Key: serviceKey(k), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: cl.name()}}
+	return nftables.SetElement{Key: serviceKey(k), Val: binary.BigEndian.AppendUint32(nil, cl.number())}
+}
+
+func classElement(cl class) nftables.SetElement {
+	return nftables.SetElement{
+		Key:         binary.BigEndian.AppendUint32(nil, cl.number()),
+		VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: cl.name()},
+	}
 }
 
 // slotElement returns one element of eps or alleps.
@@ -94,19 +101,6 @@ func verdictChain(b []byte) (string, error) {
 		}
 	}
 	return name, ad.Err()
-}
-
-// parseClass is the inverse of class.name.
-func parseClass(name string, family int, all bool) (class, error) {
-	for _, hash := range []bool{false, true} {
-		c := class{family: family, all: all, hash: hash}
-		pattern := c.name()
-		n, err := fmt.Sscanf(name, pattern[:len(pattern)-len("0_0")]+"%d_%d", &c.slots, &c.shard)
-		if err == nil && n == 2 && c.name() == name {
-			return c, nil
-		}
-	}
-	return class{}, fmt.Errorf("chain %q is not a class chain", name)
 }
 
 func nativeUint32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }

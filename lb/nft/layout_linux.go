@@ -21,6 +21,7 @@ type layout struct {
 type familyMaps struct {
 	svc, eps       *nftables.Set // services with ports
 	all, allepsSet *nftables.Set // services for all ports
+	class          *nftables.Set // class numbers to class chains
 }
 
 func newLayout() *layout {
@@ -29,20 +30,22 @@ func newLayout() *layout {
 		f := &families[i]
 		m := func(n int, name string, key, data nftables.SetDatatype, concat bool) *nftables.Set {
 			return &nftables.Set{
-				Table: l.table, ID: uint32(4*i + n), Name: name + f.digit, IsMap: true,
-				KeyType: key, DataType: data, Concatenation: concat, Counter: data.Name == nftables.TypeVerdict.Name,
+				Table: l.table, ID: uint32(5*i + n), Name: name + f.digit, IsMap: true,
+				KeyType: key, DataType: data, Concatenation: concat,
 			}
 		}
 		proto, port := nftables.TypeInetProto, nftables.TypeInetService
-		// The slot number is declared as a mark: nft 1.0.6 aborts on listing a
-		// concatenation with a plain integer.
-		slot := nftables.TypeMark
+		// Slots and class numbers are declared as packet priorities, in which they
+		// travel. nft 1.0.6 aborts on listing a concatenation with a plain integer.
+		number := nftables.TypeClassID
 		l.maps[i] = familyMaps{
-			svc:       m(1, "svc", nftables.MustConcatSetType(f.addr, proto, port), nftables.TypeVerdict, true),
-			eps:       m(2, "eps", nftables.MustConcatSetType(f.addr, proto, port, slot), nftables.MustConcatSetType(f.addr, port), true),
-			all:       m(3, "all", f.addr, nftables.TypeVerdict, false),
-			allepsSet: m(4, "alleps", nftables.MustConcatSetType(f.addr, slot), f.addr, true),
+			svc:       m(1, "svc", nftables.MustConcatSetType(f.addr, proto, port), number, true),
+			eps:       m(2, "eps", nftables.MustConcatSetType(f.addr, proto, port, number), nftables.MustConcatSetType(f.addr, port), true),
+			all:       m(3, "all", f.addr, number, false),
+			allepsSet: m(4, "alleps", nftables.MustConcatSetType(f.addr, number), f.addr, true),
+			class:     m(5, "class", number, nftables.TypeVerdict, false),
 		}
+		l.maps[i].svc.Counter, l.maps[i].all.Counter = true, true
 	}
 	return l
 }
@@ -53,7 +56,7 @@ func (l *layout) add(c *nftables.Conn) error {
 	c.AddTable(l.table)
 	for i := range l.maps {
 		m := &l.maps[i]
-		for _, set := range []*nftables.Set{m.svc, m.eps, m.all, m.allepsSet} {
+		for _, set := range []*nftables.Set{m.svc, m.eps, m.all, m.allepsSet, m.class} {
 			if err := c.AddSet(set, nil); err != nil {
 				return fmt.Errorf("map %s: %w", set.Name, err)
 			}
@@ -61,6 +64,8 @@ func (l *layout) add(c *nftables.Conn) error {
 	}
 	for i := range l.maps {
 		l.addServices(c, i)
+		l.addBackends(c, i, false)
+		l.addBackends(c, i, true)
 	}
 	l.addBase(c, "prerouting", nftables.ChainHookPrerouting)
 	l.addBase(c, "output", nftables.ChainHookOutput)
@@ -78,21 +83,36 @@ func (l *layout) addBase(c *nftables.Conn, name string, hook *nftables.ChainHook
 	}
 }
 
-// addServices makes the chain that finds a packet's service.
+// addServices makes the chain that finds a packet's service, by its ports or
+// for all ports, and goes to the chain of its class:
+//
+//	meta priority set ip daddr . meta l4proto . th dport map @svc4 meta priority vmap @class4
+//
+// Two steps rather than one map of verdicts: whenever a verdict that goes to a
+// chain is added, the kernel checks every verdict of the table for loops, so
+// that the map of verdicts must stay small. Class and slot travel in the
+// packet's priority, because nft 1.0.6 aborts on listing a lookup of what a
+// lookup found. addBackends sets it to 0; only the first packet of a connection
+// comes here.
 func (l *layout) addServices(c *nftables.Conn, i int) {
 	f, m := &families[i], &l.maps[i]
 	chain := remakeChain(c, &nftables.Chain{Table: l.table, Name: "services" + f.digit})
-	lookup := func(set *nftables.Set) expr.Any {
-		return &expr.Lookup{
-			SourceRegister: firstReg, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true,
-			SetName: set.Name, SetID: set.ID,
+	find := func(set *nftables.Set) []expr.Any {
+		return []expr.Any{
+			&expr.Lookup{SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true, SetName: set.Name, SetID: set.ID},
+			&expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: firstReg},
+			&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: firstReg},
+			&expr.Lookup{
+				SourceRegister: firstReg, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true,
+				SetName: m.class.Name, SetID: m.class.ID,
+			},
 		}
 	}
-	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: rules(f.match(), f.loadKey(), []expr.Any{lookup(m.svc)})})
+	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: rules(f.match(), f.loadKey(), find(m.svc))})
 	for _, proto := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 		c.AddRule(&nftables.Rule{
 			Table: l.table, Chain: chain,
-			Exprs: rules(f.match(), l4(proto), []expr.Any{f.loadDst(firstReg), lookup(m.all)}),
+			Exprs: rules(f.match(), l4(proto), []expr.Any{f.loadDst(firstReg)}, find(m.all)),
 		})
 	}
 }
@@ -127,6 +147,27 @@ func (c class) name() string {
 	return fmt.Sprintf("%s%s%s_%d_%d", pick, families[c.family].digit, ports, c.slots, c.shard)
 }
 
+// number returns what stands for the class in the service maps.
+func (c class) number() uint32 {
+	n := c.slots<<8 | c.shard<<2
+	if c.all {
+		n |= 2
+	}
+	if c.hash {
+		n |= 1
+	}
+	return n
+}
+
+// classAt is the inverse of class.number.
+func classAt(n uint32, family int) (class, error) {
+	c := class{family: family, slots: n >> 8, shard: n >> 2 & 63, all: n&2 != 0, hash: n&1 != 0}
+	if c.slots == 0 || c.shard >= maxShards {
+		return class{}, fmt.Errorf("class number %#x has %d slots, shard %d", n, c.slots, c.shard)
+	}
+	return c, nil
+}
+
 // classOf returns the class of a service with that many slots, in shard 0.
 func classOf(s *lb.Service, slots int) class {
 	return class{family: familyIndex(s.VIP), all: s.AllPorts(), hash: hashed(s), slots: uint32(slots)}
@@ -135,28 +176,64 @@ func classOf(s *lb.Service, slots int) class {
 // hashSeed makes every node, and every run, hash clients alike.
 const hashSeed = 0x6d657368
 
-// addClass queues a class chain with its rule.
-func (l *layout) addClass(c *nftables.Conn, cl class) {
-	f, m := &families[cl.family], &l.maps[cl.family]
-	chain := remakeChain(c, &nftables.Chain{Table: l.table, Name: cl.name()})
-	key, set, slotAt := f.loadKey(), m.eps, f.size+8
-	if cl.all {
-		key, set, slotAt = []expr.Any{f.loadDst(reg(0))}, m.allepsSet, f.size
+// backendsChain returns the name of the chain that translates.
+func backendsChain(family int, all bool) string {
+	if all {
+		return "backends" + families[family].digit + "all"
 	}
-	pick := []expr.Any{&expr.Numgen{Register: reg(slotAt), Modulus: cl.slots, Type: unix.NFT_NG_INCREMENTAL}}
-	if cl.hash {
-		scratch := reg(slotAt + 4) // beyond the key; a source address fits behind every key
-		pick = []expr.Any{f.loadSrc(scratch), &expr.Hash{
-			SourceRegister: scratch, DestRegister: reg(slotAt),
-			Length: f.size, Modulus: cl.slots, Seed: hashSeed, Type: expr.HashTypeJenkins,
-		}}
-	}
+	return "backends" + families[family].digit
+}
+
+// addBackends makes the chain that translates to the backend in the slot that
+// a class chain has picked:
+//
+//	meta priority set 0 dnat ip to ip daddr . meta l4proto . th dport . meta priority map @eps4
+//
+// It is one chain for all classes: the kernel checks every element of a map
+// when a rule of another chain begins to use it. (The priority is read before
+// it is set; nft lists it the other way round.)
+func (l *layout) addBackends(c *nftables.Conn, i int, all bool) {
+	f, m := &families[i], &l.maps[i]
+	chain := remakeChain(c, &nftables.Chain{Table: l.table, Name: backendsChain(i, all)})
+	key, set, slot := f.loadKey(), m.eps, reg(f.size+8)
 	nat := &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.nfproto), RegAddrMin: firstReg}
-	if !cl.all {
+	if all {
+		key, set, slot = []expr.Any{f.loadDst(reg(0))}, m.allepsSet, reg(f.size)
+	} else {
 		nat.RegProtoMin = reg(f.size)
 	}
-	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: rules(f.match(), key, pick, []expr.Any{
+	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: rules(f.match(), key, []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: slot},
+		&expr.Immediate{Register: slot + 1, Data: make([]byte, 4)},
+		&expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: slot + 1},
 		&expr.Lookup{SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true, SetName: set.Name, SetID: set.ID},
 		nat,
 	})})
+}
+
+// addClass queues a class chain with its rule and the way to it:
+//
+//	meta priority set numgen inc mod 10 goto backends4
+func (l *layout) addClass(c *nftables.Conn, cl class) error {
+	f, m := &families[cl.family], &l.maps[cl.family]
+	chain := remakeChain(c, &nftables.Chain{Table: l.table, Name: cl.name()})
+	pick := []expr.Any{&expr.Numgen{Register: firstReg, Modulus: cl.slots, Type: unix.NFT_NG_INCREMENTAL}}
+	if cl.hash {
+		pick = rules(f.match(), []expr.Any{f.loadSrc(firstReg), &expr.Hash{
+			SourceRegister: firstReg, DestRegister: firstReg,
+			Length: f.size, Modulus: cl.slots, Seed: hashSeed, Type: expr.HashTypeJenkins,
+		}})
+	}
+	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: rules(pick, []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: firstReg},
+		to(backendsChain(cl.family, cl.all)),
+	})})
+	return c.SetAddElements(m.class, []nftables.SetElement{classElement(cl)})
+}
+
+// delClass queues the removal of what addClass makes.
+func (l *layout) delClass(c *nftables.Conn, cl class) error {
+	err := c.SetDeleteElements(l.maps[cl.family].class, []nftables.SetElement{classElement(cl)})
+	c.DelChain(&nftables.Chain{Table: l.table, Name: cl.name()})
+	return err
 }

@@ -9,14 +9,18 @@
 // The layout of meshd_nat has a constant number of maps (L8). With address
 // family F in 4 and 6:
 //
-//	svcF     VIP . protocol . port         : goto class chain
+//	svcF     VIP . protocol . port         : class
 //	epsF     VIP . protocol . port . slot  : backend address . port
-//	allF     VIP                           : goto class chain     (all ports)
+//	allF     VIP                           : class                (all ports)
 //	allepsF  VIP . slot                    : backend address      (all ports)
+//	classF   class                         : goto class chain
 //
-// A class chain has one rule, which picks a slot and translates:
+// A class chain has one rule, which picks a slot, and goes to a chain that
+// translates. The way of the first packet of a connection is:
 //
-//	dnat ip to ip daddr . meta l4proto . th dport . numgen inc mod 10 map @eps4
+//	services4   meta priority set ip daddr . meta l4proto . th dport map @svc4 meta priority vmap @class4
+//	rr4_10_0    meta priority set numgen inc mod 10 goto backends4
+//	backends4   meta priority set 0 dnat ip to ip daddr . meta l4proto . th dport . meta priority map @eps4
 //
 // There is one class chain per family, way to pick and number of slots, and for
 // round robin up to maxShards of them, so that services of the same size do not

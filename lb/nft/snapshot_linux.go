@@ -2,6 +2,7 @@ package nft
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -93,11 +94,14 @@ func (r *reader) entry(k lb.Key) *entry {
 }
 
 func (r *reader) service(e *entry, elem *nftables.SetElement, _ []byte, family int, all bool) error {
-	chain, err := verdictChain(elem.Val)
-	if err != nil {
-		return err
+	if len(elem.Val) < 4 {
+		return fmt.Errorf("element value of %d bytes", len(elem.Val))
 	}
-	e.class, err = parseClass(chain, family, all)
+	c, err := classAt(binary.BigEndian.Uint32(elem.Val), family)
+	if err == nil && c.all != all {
+		err = fmt.Errorf("class %s is not of this map", c.name())
+	}
+	e.class = c
 	return err
 }
 
@@ -170,33 +174,56 @@ func (d *Driver) adoptClasses() error {
 			d.classes[e.class]++
 		}
 	}
+	there, err := d.readClasses()
+	if err != nil {
+		return err
+	}
 	c := d.help.sock.nft
 	for cl := range d.classes {
-		if known[cl] == 0 {
-			d.layout.addClass(c, cl)
+		if known[cl] == 0 || !there[cl] {
+			err = errors.Join(err, d.layout.addClass(c, cl))
 		}
 	}
-	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return explain("list chains", err)
-	}
-	for _, chain := range chains {
-		if chain.Table.Name == serviceTable && chain.Hooknum == nil && d.unusedClass(chain.Name) {
-			c.DelChain(&nftables.Chain{Table: d.layout.table, Name: chain.Name})
+	for cl := range there {
+		if d.classes[cl] == 0 {
+			err = errors.Join(err, d.layout.delClass(c, cl))
 		}
 	}
-	return explain("adopt class chains", c.Flush())
+	return explain("adopt class chains", errors.Join(err, c.Flush()))
 }
 
-func (d *Driver) unusedClass(name string) bool {
-	for family := range families {
-		for _, all := range []bool{false, true} {
-			if cl, err := parseClass(name, family, all); err == nil {
-				return d.classes[cl] == 0
+// readClasses returns the class chains that can be reached.
+func (d *Driver) readClasses() (map[class]bool, error) {
+	there := map[class]bool{}
+	for i := range d.layout.maps {
+		elems, err := d.help.sock.nft.GetSetElements(d.layout.maps[i].class)
+		if err != nil {
+			return nil, explain("read classes back", err)
+		}
+		for _, e := range elems {
+			cl, err := readClass(&e, i)
+			if err != nil {
+				return nil, explain("read classes back", err)
 			}
+			there[cl] = true
 		}
 	}
-	return false
+	return there, nil
+}
+
+func readClass(e *nftables.SetElement, family int) (class, error) {
+	if len(e.Key) < 4 {
+		return class{}, fmt.Errorf("element key of %d bytes", len(e.Key))
+	}
+	chain, err := verdictChain(e.Val)
+	if err != nil {
+		return class{}, err
+	}
+	cl, err := classAt(binary.BigEndian.Uint32(e.Key), family)
+	if err == nil && cl.name() != chain {
+		err = fmt.Errorf("class %s goes to chain %q", cl.name(), chain)
+	}
+	return cl, err
 }
 
 // Usage implements lb.Driver. Connections counts the new connections since the

@@ -20,7 +20,12 @@ type transaction struct {
 	uses     map[class]int     // by how much the use of a class changes
 	del, add map[*nftables.Set][]nftables.SetElement
 	doomed   flows
+	retired  []class // chains that go
 }
+
+// maxUnused bounds the class chains that wait for services of their size to
+// come back.
+const maxUnused = 64
 
 func (d *Driver) newTransaction() *transaction {
 	return &transaction{
@@ -153,8 +158,13 @@ func (tx *transaction) run() error {
 	c := tx.d.help.sock.nft
 	for cl, n := range tx.uses {
 		if _, there := tx.d.classes[cl]; !there && n > 0 {
-			tx.d.layout.addClass(c, cl)
+			if err := tx.d.layout.addClass(c, cl); err != nil {
+				return fmt.Errorf("encode class %s: %w", cl.name(), err)
+			}
 		}
+	}
+	if err := tx.retire(); err != nil {
+		return fmt.Errorf("encode classes: %w", err)
 	}
 	if err := errors.Join(eachChunk(tx.del, c.SetDeleteElements), eachChunk(tx.add, c.SetAddElements)); err != nil {
 		return fmt.Errorf("encode elements: %w", err)
@@ -164,6 +174,25 @@ func (tx *transaction) run() error {
 		return fmt.Errorf("%w: %w", lb.ErrDrift, err) // not what we wrote
 	}
 	return err
+}
+
+// retire queues the removal of the unused class chains, if there are many.
+func (tx *transaction) retire() error {
+	var unused []class
+	for cl, n := range tx.d.classes {
+		if n+tx.uses[cl] == 0 {
+			unused = append(unused, cl)
+		}
+	}
+	if len(unused) <= maxUnused {
+		return nil
+	}
+	tx.retired = unused
+	var errs []error
+	for _, cl := range unused {
+		errs = append(errs, tx.d.layout.delClass(tx.d.help.sock.nft, cl))
+	}
+	return errors.Join(errs...)
 }
 
 func eachChunk(changes map[*nftables.Set][]nftables.SetElement, do func(*nftables.Set, []nftables.SetElement) error) error {
@@ -189,7 +218,10 @@ func (tx *transaction) keep() {
 		tx.d.entries[k] = e
 	}
 	for cl, n := range tx.uses {
-		tx.d.classes[cl] += n // even 0: the chain stays until the next Snapshot
+		tx.d.classes[cl] += n // even 0: the chain stays until there are many such
+	}
+	for _, cl := range tx.retired {
+		delete(tx.d.classes, cl)
 	}
 	tx.d.doomed.join(&tx.doomed)
 }
