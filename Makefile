@@ -56,9 +56,15 @@ netns: ## real processes in network namespaces: as root, or where user namespace
 
 # What needs a kernel that the machine at hand may not have; without -race.
 VM_PKGS    := ./lb/nft/... ./lb/ipvs/... $(addprefix ./,$(wildcard test/dataplane)) ./test/rig/...
-.PHONY: vm vm-build
-vm: vm-build ## the tests that need IPVS, on a Debian kernel in an emulated machine: no root, no KVM (VMFLAGS='-run NAME')
+.PHONY: vm vm-tests demo-vm vm-build
+vm: vm-tests demo-vm ## what needs IPVS, on a Debian kernel in an emulated machine (no root, no KVM): tests, then the demo
+
+vm-tests: vm-build ## only the tests of make vm (VMFLAGS='-run NAME'; bin/vm test -h lists the flags)
 	@$(BIN)/vm test $(VMFLAGS) $(VM_PKGS)
+
+demo-vm: build vm-build ## the demo there, with IPVS; what ipvsadm says must be what the mesh says
+	@MESHD_BIN=/usr/local/bin $(BIN)/vm run -tools ip,ipvsadm \
+	  -file /usr/local/bin/meshd=$(BIN)/meshd -file /usr/local/bin/meshctl=$(BIN)/meshctl $(BIN)/demo -lb ipvs
 
 vm-build:
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/vm ./test/vm/cmd/vm

@@ -38,6 +38,9 @@ type demo struct {
 	fleet *fleet.Fleet
 	dir   string
 
+	driver string // the load balancer of the first host; the others have the same
+	shown  bool   // what the kernel holds was printed
+
 	nodes []*fleet.Node
 	apps  []*fleet.Task // the tasks of wordpressapp, by slot
 	dbs   []*fleet.Task
@@ -74,13 +77,17 @@ func (d *demo) play() (failed string) {
 	start := time.Now()
 	for i, s := range steps() {
 		fmt.Fprintf(d.out, "\n%2d. %-10s %s\n", i+1, s.name, s.title)
-		if err := s.run(d); err != nil {
+		err := s.run(d)
+		if err == nil {
+			err = d.kernelAgrees()
+		}
+		if err != nil {
 			fmt.Fprintf(d.out, "\n    failed: %v\n", err)
 			d.printLogs()
 			return s.name
 		}
 	}
-	fmt.Fprintf(d.out, "\n%d steps in %.1f s\n", len(steps()), time.Since(start).Seconds())
+	fmt.Fprintf(d.out, "\n%d steps in %.1f s, lb=%s\n", len(steps()), time.Since(start).Seconds(), d.driver)
 	return ""
 }
 

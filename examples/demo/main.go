@@ -37,9 +37,12 @@ func main() {
 	os.Exit(code)
 }
 
-// build compiles the programs, outside, where modules can be fetched.
+// build compiles the programs, or finds them ready, outside, where modules can
+// be fetched.
 func build(dir string) error {
-	fmt.Println("building meshd and meshctl …")
+	if os.Getenv(fleet.BinEnv) == "" {
+		fmt.Println("building meshd and meshctl …")
+	}
 	return fleet.Build(dir)
 }
 

@@ -46,6 +46,7 @@ func (d *demo) hosts() error {
 	if err != nil {
 		return err
 	}
+	d.driver = s.LBDriver
 	d.show("every host: members?", fmt.Sprintf("3 alive; load balancer: %s", s.LBDriver), took)
 	return nil
 }
