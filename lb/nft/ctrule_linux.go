@@ -2,6 +2,7 @@ package nft
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/google/nftables"
@@ -99,17 +100,12 @@ func ruleMessage(f *family, kind uint16, flags netlink.HeaderFlags, attrs []netl
 	}, nil
 }
 
-// sendBatch sends messages as one transaction on a socket of its own.
+// sendBatch sends messages as one transaction.
 func (s *sockets) sendBatch(messages ...netlink.Message) error {
-	var cfg netlink.Config
-	if s.ns.IsOpen() {
-		cfg.NetNS = int(s.ns)
-	}
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &cfg)
+	before, err := s.generation()
 	if err != nil {
-		return fmt.Errorf("open nftables socket: %w", err)
+		return err
 	}
-	defer conn.Close()
 	mark := func(kind netlink.HeaderType) netlink.Message {
 		return netlink.Message{
 			Header: netlink.Header{Type: kind, Flags: netlink.Request},
@@ -118,13 +114,16 @@ func (s *sockets) sendBatch(messages ...netlink.Message) error {
 	}
 	batch := append([]netlink.Message{mark(unix.NFNL_MSG_BATCH_BEGIN)}, messages...)
 	batch = append(batch, mark(unix.NFNL_MSG_BATCH_END))
-	if _, err := conn.SendMessages(batch); err != nil {
+	if _, err := s.queries.SendMessages(batch); err != nil {
 		return fmt.Errorf("send rules: %w", err)
 	}
 	for range messages {
-		if _, err := conn.Receive(); err != nil {
-			return fmt.Errorf("write rules: %w", err)
+		if _, rerr := s.queries.Receive(); rerr != nil {
+			err = errors.Join(err, fmt.Errorf("write rules: %w", rerr))
 		}
 	}
-	return nil
+	if err == nil {
+		s.wrote(before)
+	}
+	return err
 }

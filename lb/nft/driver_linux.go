@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
@@ -78,12 +77,8 @@ func (d *Driver) Probe(context.Context) error {
 // rules around them are replaced in one transaction. Maps of another version's
 // shape cannot be kept: then the table is replaced, in one transaction too.
 func (d *Driver) Setup(context.Context) error {
-	if d.help == nil {
-		help, err := NewHelpers(d.cfg, false)
-		if err != nil {
-			return err
-		}
-		d.help = help
+	if err := d.open(); err != nil {
+		return err
 	}
 	if err := d.help.Setup(); err != nil {
 		return err
@@ -93,7 +88,10 @@ func (d *Driver) Setup(context.Context) error {
 		d.cfg.Log.Warn("nftables table has another layout; replacing it", slog.String("table", serviceTable), slog.Any("err", err))
 		err = d.addLayout(true)
 	}
-	return explain("make table "+serviceTable, err)
+	if err != nil {
+		return explain("make table "+serviceTable, err)
+	}
+	return d.layout.book.read(d.help.sock, "prerouting", "output", "services4", "services6")
 }
 
 func (d *Driver) addLayout(replace bool) error {
@@ -105,7 +103,14 @@ func (d *Driver) addLayout(replace bool) error {
 	if err := d.layout.add(c); err != nil {
 		return err
 	}
-	return c.Flush()
+	if !replace {
+		for cl := range d.classes { // somebody else may have changed them
+			if err := d.layout.addClass(c, cl); err != nil {
+				return err
+			}
+		}
+	}
+	return d.help.sock.commit()
 }
 
 // Apply implements lb.Driver. Each service changes in one transaction; many
@@ -219,52 +224,6 @@ func allFailed(keys []lb.Key, err error) map[lb.Key]error {
 	}
 	return failed
 }
-
-// Check implements lb.Driver: tables, chains and routes are there.
-func (d *Driver) Check(context.Context) ([]lb.Finding, error) {
-	if d.help == nil {
-		return nil, fmt.Errorf("%w: not set up", lb.ErrDrift)
-	}
-	found, err := d.help.Check()
-	if err != nil {
-		return found, err
-	}
-	chains, err := d.help.sock.nft.ListChainsOfTableFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return found, explain("list chains", err)
-	}
-	want := []string{"prerouting", "output", "services4", "services6"}
-	for cl := range d.classes {
-		want = append(want, cl.name())
-	}
-	if !hasChains(chains, serviceTable, want...) {
-		found = append(found, lb.Finding{Area: lb.AreaTable, Kind: lb.FindingMissing, What: "nftables table inet " + serviceTable + " or a chain of it"})
-	}
-	return found, nil
-}
-
-// Remnants implements lb.Driver.
-func (d *Driver) Remnants(context.Context) ([]lb.Remnant, error) { return nil, nil }
-
-// Teardown implements lb.Driver.
-func (d *Driver) Teardown(context.Context) error {
-	if d.help == nil {
-		help, err := NewHelpers(d.cfg, false)
-		if err != nil {
-			return err
-		}
-		d.help = help
-		if help.pools, err = help.routes(); err != nil {
-			return err
-		}
-	}
-	d.entries, d.classes = map[lb.Key]*entry{}, map[class]int{}
-	return errors.Join(dropTable(d.help.sock.nft, d.layout.table), d.help.Teardown())
-}
-
-// RemoveServices deletes this driver's services in the namespace of path, for
-// another driver that takes over there.
-func (h *Helpers) RemoveServices() error { return dropTable(h.sock.nft, newLayout().table) }
 
 // Close implements lb.Driver.
 func (d *Driver) Close() error {

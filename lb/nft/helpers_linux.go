@@ -34,8 +34,10 @@ type Helpers struct {
 	table [2]*nftables.Table // by family, like what follows
 	pool  [2]*nftables.Set   // interval sets of prefixes
 	mark  [2]*nftables.Set   // VIP to mark; nil without marks
+	book  [2]ruleBook        // the rules as Setup made them
 	pools map[netip.Prefix]lb.Pool
 	marks map[netip.Addr]uint32
+	ready bool // Setup was done: pools and marks say what should be there
 }
 
 // NewHelpers opens the sockets. With marks, new packets to an address in the
@@ -52,6 +54,7 @@ func NewHelpers(cfg Config, marks bool) (*Helpers, error) {
 	for i := range families {
 		f := &families[i]
 		h.table[i] = &nftables.Table{Name: helperTable, Family: nftables.TableFamily(f.nfproto)}
+		h.book[i] = ruleBook{family: f.nfproto, table: helperTable, name: familyName(i) + " " + helperTable}
 		h.pool[i] = &nftables.Set{Table: h.table[i], ID: uint32(1 + i), Name: "pool", KeyType: f.addr, Interval: true}
 		if marks {
 			h.mark[i] = &nftables.Set{
@@ -88,15 +91,29 @@ func (h *Helpers) Setup() error {
 	if err := h.addTables(); err != nil {
 		return err
 	}
-	if err := h.sock.nft.Flush(); err != nil {
+	if err := h.sock.commit(); err != nil {
 		return explain("make table "+helperTable, err)
 	}
 	for i := range families {
 		if err := h.sock.writeMasquerade(&families[i], h.masq(i), h.pool[i]); err != nil {
 			return explain("masquerade rule", err)
 		}
+		chains := []string{"guard", "masq"}
+		if h.mark[i] != nil {
+			chains = append(chains, "mark_prerouting", "mark_output")
+		}
+		if err := h.book[i].read(h.sock, chains...); err != nil {
+			return err
+		}
 	}
-	return h.adopt()
+	if !h.ready {
+		if err := h.adopt(); err != nil {
+			return err
+		}
+		h.ready = true
+		return nil
+	}
+	return h.restore()
 }
 
 // forward4 makes sure that IPv4 packets are forwarded.
@@ -237,6 +254,39 @@ func (h *Helpers) adopt() error {
 	return h.writePools(h.pools)
 }
 
+// restore makes pools and marks as they should be, after somebody else has
+// changed them. Pools that came meanwhile are adopted: what is not wanted of
+// them will be deleted.
+func (h *Helpers) restore() error {
+	if err := h.writePools(h.pools); err != nil {
+		return err
+	}
+	if err := h.restoreMarks(); err != nil {
+		return err
+	}
+	routes, err := h.routes()
+	if err != nil {
+		return err
+	}
+	for prefix, p := range h.pools {
+		if err := h.forward(p); err != nil {
+			return err
+		}
+		if r, there := routes[prefix]; there && r.Src == p.Src {
+			continue
+		}
+		if err := h.setRoute(p); err != nil {
+			return err
+		}
+	}
+	for prefix, p := range routes {
+		if _, known := h.pools[prefix]; !known {
+			h.pools[prefix] = p
+		}
+	}
+	return nil
+}
+
 // SetPool makes a prefix ours: guard and masquerade first, then the local
 // route with the pool's source address.
 func (h *Helpers) SetPool(p lb.Pool) error {
@@ -292,10 +342,7 @@ func (h *Helpers) writePools(pools map[netip.Prefix]lb.Pool) error {
 			if familyIndex(p.Addr()) != i {
 				continue
 			}
-			elems = append(elems, nftables.SetElement{Key: p.Addr().AsSlice()})
-			if end := lastAddr(p).Next(); end.IsValid() {
-				elems = append(elems, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
-			}
+			elems = append(elems, poolElements(p)...)
 		}
 		if len(elems) == 0 {
 			continue
@@ -304,7 +351,16 @@ func (h *Helpers) writePools(pools map[netip.Prefix]lb.Pool) error {
 			return fmt.Errorf("set %s: %w", set.Name, err)
 		}
 	}
-	return explain("write pools", c.Flush())
+	return explain("write pools", h.sock.commit())
+}
+
+// poolElements returns the interval of a prefix.
+func poolElements(p netip.Prefix) []nftables.SetElement {
+	elems := []nftables.SetElement{{Key: p.Addr().AsSlice()}}
+	if end := lastAddr(p).Next(); end.IsValid() {
+		elems = append(elems, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+	}
+	return elems
 }
 
 // outermost returns the prefixes that lie in no other, sorted.
@@ -333,27 +389,6 @@ func lastAddr(p netip.Prefix) netip.Addr {
 	return a
 }
 
-// Check returns what is missing: a chain or a route.
-func (h *Helpers) Check() ([]lb.Finding, error) {
-	var found []lb.Finding
-	for i := range families {
-		chains, err := h.sock.nft.ListChainsOfTableFamily(h.table[i].Family)
-		if err != nil {
-			return found, explain("list chains", err)
-		}
-		if !hasChains(chains, helperTable, "guard", "masq") {
-			found = append(found, lb.Finding{Area: lb.AreaTable, Kind: lb.FindingMissing, What: "nftables table " + helperTable + " or a chain of it"})
-		}
-	}
-	routes, err := h.routes()
-	if err != nil {
-		return found, err
-	}
-	have, want := lb.NewTable(), lb.NewTable()
-	have.Pools, want.Pools = routes, h.pools
-	return append(found, lb.Compare(have, want)...), nil
-}
-
 func hasChains(chains []*nftables.Chain, table string, names ...string) bool {
 	missing := len(names)
 	for _, c := range chains {
@@ -362,24 +397,4 @@ func hasChains(chains []*nftables.Chain, table string, names ...string) bool {
 		}
 	}
 	return missing == 0
-}
-
-// Teardown removes routes and table. The sysctls stay: others may need them.
-func (h *Helpers) Teardown() error {
-	var errs []error
-	for prefix := range h.pools {
-		errs = append(errs, h.delRoute(prefix))
-	}
-	h.pools = map[netip.Prefix]lb.Pool{}
-	for i := range families {
-		errs = append(errs, dropTable(h.sock.nft, h.table[i]))
-	}
-	return errors.Join(errs...)
-}
-
-// dropTable deletes one of our tables if it is there.
-func dropTable(c *nftables.Conn, t *nftables.Table) error {
-	c.AddTable(t) // deleting what is not there would fail
-	c.DelTable(t)
-	return explain("delete table "+t.Name, c.Flush())
 }

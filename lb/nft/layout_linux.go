@@ -14,6 +14,7 @@ import (
 type layout struct {
 	table *nftables.Table
 	maps  [2]familyMaps
+	book  ruleBook
 }
 
 // familyMaps are the maps of one address family. Their shapes are in the
@@ -25,7 +26,10 @@ type familyMaps struct {
 }
 
 func newLayout() *layout {
-	l := &layout{table: &nftables.Table{Name: serviceTable, Family: nftables.TableFamilyINet}}
+	l := &layout{
+		table: &nftables.Table{Name: serviceTable, Family: nftables.TableFamilyINet},
+		book:  ruleBook{family: unix.NFPROTO_INET, table: serviceTable, name: "inet " + serviceTable},
+	}
 	for i := range families {
 		f := &families[i]
 		m := func(n int, name string, key, data nftables.SetDatatype, concat bool) *nftables.Set {
@@ -217,6 +221,7 @@ func (l *layout) addBackends(c *nftables.Conn, i int, all bool) {
 func (l *layout) addClass(c *nftables.Conn, cl class) error {
 	f, m := &families[cl.family], &l.maps[cl.family]
 	chain := remakeChain(c, &nftables.Chain{Table: l.table, Name: cl.name()})
+	l.book.forget(cl.name())
 	pick := []expr.Any{&expr.Numgen{Register: firstReg, Modulus: cl.slots, Type: unix.NFT_NG_INCREMENTAL}}
 	if cl.hash {
 		pick = rules(f.match(), []expr.Any{f.loadSrc(firstReg), &expr.Hash{
@@ -233,6 +238,7 @@ func (l *layout) addClass(c *nftables.Conn, cl class) error {
 
 // delClass queues the removal of what addClass makes.
 func (l *layout) delClass(c *nftables.Conn, cl class) error {
+	l.book.forget(cl.name())
 	err := c.SetDeleteElements(l.maps[cl.family].class, []nftables.SetElement{classElement(cl)})
 	c.DelChain(&nftables.Chain{Table: l.table, Name: cl.name()})
 	return err

@@ -19,24 +19,71 @@ func (h *Helpers) Marks() map[netip.Addr]uint32 { return maps.Clone(h.marks) }
 
 // ReadMarks reads the mark maps back.
 func (h *Helpers) ReadMarks() error {
-	marks := map[netip.Addr]uint32{}
-	for _, set := range h.mark {
-		if set == nil {
+	all := map[netip.Addr]uint32{}
+	for i := range h.mark {
+		marks, err := h.readMarks(i)
+		if err != nil {
+			return err
+		}
+		maps.Copy(all, marks)
+	}
+	h.marks = all
+	return nil
+}
+
+// readMarks reads the mark map of one family.
+func (h *Helpers) readMarks(i int) (map[netip.Addr]uint32, error) {
+	if h.mark[i] == nil {
+		return nil, nil
+	}
+	elems, err := h.sock.nft.GetSetElements(h.mark[i])
+	if err != nil {
+		return nil, explain("read marks back", err)
+	}
+	marks := make(map[netip.Addr]uint32, len(elems))
+	for _, e := range elems {
+		a, ok := netip.AddrFromSlice(e.Key)
+		if !ok || len(e.Val) < 4 {
+			return nil, fmt.Errorf("read marks back: element of %d and %d bytes", len(e.Key), len(e.Val))
+		}
+		marks[a] = binary.NativeEndian.Uint32(e.Val)
+	}
+	return marks, nil
+}
+
+// restoreMarks makes the mark maps as they should be.
+func (h *Helpers) restoreMarks() error {
+	for i, set := range h.mark {
+		have, err := h.readMarks(i)
+		if err != nil {
+			return err
+		}
+		var del, add []nftables.SetElement
+		for a, mark := range have {
+			if want, ok := h.marks[a]; !ok || want != mark {
+				del = append(del, markElement(a, mark))
+			}
+		}
+		for a, mark := range h.marks {
+			if got, ok := have[a]; familyIndex(a) == i && (!ok || got != mark) {
+				add = append(add, markElement(a, mark))
+			}
+		}
+		if len(del)+len(add) == 0 {
 			continue
 		}
-		elems, err := h.sock.nft.GetSetElements(set)
-		if err != nil {
-			return explain("read marks back", err)
+		changes := func(elems []nftables.SetElement) map[*nftables.Set][]nftables.SetElement {
+			return map[*nftables.Set][]nftables.SetElement{set: elems}
 		}
-		for _, e := range elems {
-			a, ok := netip.AddrFromSlice(e.Key)
-			if !ok || len(e.Val) < 4 {
-				return fmt.Errorf("read marks back: element of %d and %d bytes", len(e.Key), len(e.Val))
-			}
-			marks[a] = binary.NativeEndian.Uint32(e.Val)
+		c := h.sock.nft
+		err = errors.Join(eachChunk(changes(del), c.SetDeleteElements), eachChunk(changes(add), c.SetAddElements))
+		if err != nil {
+			return fmt.Errorf("encode marks: %w", err)
+		}
+		if err := h.sock.commit(); err != nil {
+			return explain("write marks", err)
 		}
 	}
-	h.marks = marks
 	return nil
 }
 
@@ -60,7 +107,7 @@ func (h *Helpers) SetMark(a netip.Addr, mark uint32) error {
 	if err := c.SetAddElements(set, []nftables.SetElement{markElement(a, mark)}); err != nil {
 		return err
 	}
-	if err := driftOr(c.Flush()); err != nil {
+	if err := driftOr(h.sock.commit()); err != nil {
 		return explain(fmt.Sprintf("mark %s", a), err)
 	}
 	h.marks[a] = mark
@@ -80,7 +127,7 @@ func (h *Helpers) DelMark(a netip.Addr) error {
 	if err := h.sock.nft.SetDeleteElements(set, []nftables.SetElement{markElement(a, old)}); err != nil {
 		return err
 	}
-	if err := driftOr(h.sock.nft.Flush()); err != nil {
+	if err := driftOr(h.sock.commit()); err != nil {
 		return explain(fmt.Sprintf("unmark %s", a), err)
 	}
 	delete(h.marks, a)

@@ -23,6 +23,9 @@ type sockets struct {
 	ns    netns.NsHandle // -1: the caller's own namespace
 	nft   *nftables.Conn
 	route *rtnl.Handle
+
+	queries *netlink.Conn
+	seen    uint32 // number of the ruleset that we know, because we wrote or read it; 0: of none
 }
 
 // Buffer sizes of the nftables socket in bytes: a transaction travels in one
@@ -46,6 +49,9 @@ func openSockets(path string) (*sockets, error) {
 	var err error
 	if s.nft, err = nftables.New(opts...); err == nil {
 		s.route, err = s.openRoute()
+	}
+	if err == nil {
+		s.queries, err = s.dialQueries()
 	}
 	if err != nil {
 		_ = s.close()
@@ -72,6 +78,9 @@ func (s *sockets) close() error {
 	}
 	if s.route != nil {
 		s.route.Close()
+	}
+	if s.queries != nil {
+		err = errors.Join(err, s.queries.Close())
 	}
 	if s.ns.IsOpen() {
 		err = errors.Join(err, s.ns.Close())

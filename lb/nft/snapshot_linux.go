@@ -29,17 +29,26 @@ func (d *Driver) Snapshot(context.Context) (*lb.Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.help.pools = routes
+	for prefix, p := range routes {
+		if _, known := d.help.pools[prefix]; !known {
+			d.help.pools[prefix] = p
+		}
+	}
+	generation, err := d.help.sock.generation()
+	if err != nil {
+		return nil, err
+	}
 	r := reader{d: d, entries: map[lb.Key]*entry{}}
 	if err := r.read(); err != nil {
 		return nil, explain("read maps back", err)
 	}
+	d.help.sock.seen = generation
 	r.settle()
 	if err := d.adoptClasses(); err != nil {
 		return nil, err
 	}
 	t := lb.NewTable()
-	t.Pools = d.help.Pools()
+	t.Pools = routes
 	for k, e := range d.entries {
 		t.Services[k] = e.svc
 	}
@@ -137,6 +146,9 @@ func (r *reader) settle() {
 			e.svc.Scheduler = "mh"
 		}
 		e.svc.Backends = backendsOf(e.slots)
+		if known != nil {
+			e.remember(known)
+		}
 	}
 	for k, known := range r.d.entries {
 		if known.class.slots == 0 && r.entries[k] == nil { // nothing in the kernel, as it should be
@@ -144,6 +156,20 @@ func (r *reader) settle() {
 		}
 	}
 	r.d.entries = r.entries
+}
+
+// remember takes from what the driver wrote what the kernel cannot tell: the
+// settings, unless hashing differs, and the backends that drain.
+func (e *entry) remember(known *entry) {
+	if e.class.hash == known.class.hash {
+		e.svc.Scheduler, e.svc.Affinity = known.svc.Scheduler, known.svc.Affinity
+	}
+	for _, b := range known.svc.Backends {
+		if _, there := e.svc.Backend(b.Addr); b.Weight == 0 && !there {
+			e.svc.Backends = append(e.svc.Backends, b)
+		}
+	}
+	slices.SortFunc(e.svc.Backends, func(a, b lb.Backend) int { return a.Addr.Compare(b.Addr) })
 }
 
 func backendsOf(slots []netip.AddrPort) []lb.Backend {
@@ -189,7 +215,7 @@ func (d *Driver) adoptClasses() error {
 			err = errors.Join(err, d.layout.delClass(c, cl))
 		}
 	}
-	return explain("adopt class chains", errors.Join(err, c.Flush()))
+	return explain("adopt class chains", errors.Join(err, d.help.sock.commit()))
 }
 
 // readClasses returns the class chains that can be reached.

@@ -169,7 +169,7 @@ func (tx *transaction) run() error {
 	if err := errors.Join(eachChunk(tx.del, c.SetDeleteElements), eachChunk(tx.add, c.SetAddElements)); err != nil {
 		return fmt.Errorf("encode elements: %w", err)
 	}
-	err := c.Flush()
+	err := tx.d.help.sock.commit()
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("%w: %w", lb.ErrDrift, err) // not what we wrote
 	}

@@ -1,0 +1,196 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"meshd/lb"
+)
+
+// Discover reads pools and marks that another process left, without changing
+// anything, for a Helpers that was not set up: of the local routes, and of the
+// sets if the routes are gone.
+func (h *Helpers) Discover() error {
+	if h.ready {
+		return nil
+	}
+	routes, err := h.routes()
+	if err != nil {
+		return err
+	}
+	marks := map[netip.Addr]uint32{}
+	for i := range families {
+		have, err := h.hasTable(h.table[i])
+		if err != nil {
+			return err
+		}
+		if !have {
+			continue
+		}
+		elems, err := h.sock.nft.GetSetElements(h.pool[i])
+		if err != nil {
+			return explain("read pools", err)
+		}
+		for _, p := range prefixes(elems) {
+			if _, there := routes[p]; !there {
+				routes[p] = lb.Pool{Prefix: p}
+			}
+		}
+		found, err := h.readMarks(i)
+		if err != nil && !errors.Is(err, unix.ENOENT) { // without IPVS there is no such map
+			return err
+		}
+		maps.Copy(marks, found)
+	}
+	h.pools, h.marks = routes, marks
+	return nil
+}
+
+// prefixes returns the intervals of a pool set that are prefixes; each other
+// interval is none of ours.
+func prefixes(elems []nftables.SetElement) []netip.Prefix {
+	ends := map[netip.Addr]bool{}
+	for _, e := range elems {
+		if a, ok := netip.AddrFromSlice(e.Key); ok && e.IntervalEnd {
+			ends[a] = true
+		}
+	}
+	var all []netip.Prefix
+	for _, e := range elems {
+		a, ok := netip.AddrFromSlice(e.Key)
+		if !ok || e.IntervalEnd {
+			continue
+		}
+		for bits := a.BitLen(); bits > 0; bits-- {
+			p := netip.PrefixFrom(a, bits)
+			if p.Masked() == p && ends[lastAddr(p).Next()] {
+				all = append(all, p)
+				break
+			}
+		}
+	}
+	return all
+}
+
+func (h *Helpers) hasTable(t *nftables.Table) (bool, error) {
+	list, err := h.sock.nft.ListTablesOfFamily(t.Family)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
+		return false, nil // a kernel without it
+	}
+	if err != nil {
+		return false, explain("list tables", err)
+	}
+	return slices.ContainsFunc(list, func(o *nftables.Table) bool { return o.Name == t.Name }), nil
+}
+
+// Remnants lists routes and tables of ours.
+func (h *Helpers) Remnants() ([]lb.Remnant, error) {
+	routes, err := h.routes()
+	if err != nil {
+		return nil, err
+	}
+	var left []lb.Remnant
+	for _, p := range routes {
+		left = append(left, lb.Remnant{Area: lb.AreaRoute, What: lb.PoolRoute(p), Detail: lb.PoolSource(p)})
+	}
+	for i := range families {
+		there, err := h.hasTable(h.table[i])
+		if err != nil {
+			return left, err
+		}
+		if there {
+			left = append(left, lb.Remnant{Area: lb.AreaTable, What: tableText(h.table[i]), Detail: "guard, masquerade, marks"})
+		}
+	}
+	return left, nil
+}
+
+func tableText(t *nftables.Table) string {
+	name := map[nftables.TableFamily]string{nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet"}[t.Family]
+	return fmt.Sprintf("nftables table %s %s", name, t.Name)
+}
+
+// Teardown removes routes and tables of ours, those of other processes too.
+// The sysctls stay: others may need them.
+func (h *Helpers) Teardown() error {
+	routes, err := h.routes()
+	errs := []error{err}
+	for prefix := range routes {
+		errs = append(errs, h.delRoute(prefix))
+	}
+	for i := range families {
+		errs = append(errs, h.drop(h.table[i]))
+	}
+	h.pools, h.marks, h.ready = map[netip.Prefix]lb.Pool{}, map[netip.Addr]uint32{}, false
+	return errors.Join(errs...)
+}
+
+// drop deletes one of our tables if it is there.
+func (h *Helpers) drop(t *nftables.Table) error {
+	there, err := h.hasTable(t)
+	if err != nil || !there {
+		return err
+	}
+	h.sock.nft.DelTable(t)
+	return explain("delete table "+t.Name, h.sock.commit())
+}
+
+// RemoveServices deletes the nft driver's services in the namespace, for
+// another driver that takes over there.
+func (h *Helpers) RemoveServices() error { return h.drop(newLayout().table) }
+
+// open opens the sockets if they are not open.
+func (d *Driver) open() error {
+	if d.help != nil {
+		return nil
+	}
+	help, err := NewHelpers(d.cfg, false)
+	if err == nil {
+		d.help = help
+	}
+	return err
+}
+
+// Remnants implements lb.Driver.
+func (d *Driver) Remnants(context.Context) ([]lb.Remnant, error) {
+	if err := d.open(); err != nil {
+		return nil, err
+	}
+	left, err := d.help.Remnants()
+	if err != nil {
+		return left, err
+	}
+	there, err := d.help.hasTable(d.layout.table)
+	if err != nil || !there {
+		return left, err
+	}
+	services := 0
+	for i := range d.layout.maps {
+		for _, set := range []*nftables.Set{d.layout.maps[i].svc, d.layout.maps[i].all} {
+			elems, err := d.help.sock.nft.GetSetElements(set)
+			if err != nil && !errors.Is(err, unix.ENOENT) { // another version's layout
+				return left, explain("read services", err)
+			}
+			services += len(elems)
+		}
+	}
+	left = append(left, lb.Remnant{Area: lb.AreaTable, What: tableText(d.layout.table), Detail: fmt.Sprintf("%d services", services)})
+	lb.SortRemnants(left)
+	return left, nil
+}
+
+// Teardown implements lb.Driver.
+func (d *Driver) Teardown(context.Context) error {
+	if err := d.open(); err != nil {
+		return err
+	}
+	d.entries, d.classes = map[lb.Key]*entry{}, map[class]int{}
+	return errors.Join(d.help.drop(d.layout.table), d.help.Teardown())
+}
