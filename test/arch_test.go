@@ -22,7 +22,8 @@ var mayImport = map[string][]string{
 	"resolver":     {"state"},
 	"lb":           {"state"},
 	"lb/lbtest":    {"lb", "state"},
-	"lb/ipvs":      {"lb", "lb/nft", "state"}, // its helper rules are nftables (L2)
+	"lb/ipvs":      {"lb", "lb/ipvs/genl", "lb/nft", "state"}, // its helper rules are nftables (L2)
+	"lb/ipvs/genl": {},
 	"lb/nft":       {"lb", "state"},
 	"mesh/control": {"state"},
 	"mesh":         {"state", "gossip", "resolver", "lb", "lb/ipvs", "lb/nft", "mesh/control"},
@@ -52,6 +53,7 @@ var testMayImport = map[string][]string{
 	"lb/ipvs": {"lb/lbtest", "test/rig"},
 	"lb/nft":  {"lb/lbtest", "test/rig"},
 	"mesh":    {"lb/lbtest", "test/rig"},
+	"test/vm": {"test/vm/guest"},
 }
 
 // banned lists imports that no package may use, and what to do instead.

@@ -7,13 +7,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	mobyipvs "github.com/moby/ipvs"
-	"golang.org/x/sys/unix"
-
 	"meshd/lb"
+	"meshd/lb/ipvs/genl"
 	"meshd/state"
 )
 
@@ -23,8 +20,7 @@ var (
 )
 
 func setup(t *testing.T) (*fakeKernel, *fakeHelpers, *Driver) {
-	k := &fakeKernel{services: map[string]*fakeService{}}
-	h := &fakeHelpers{pools: map[netip.Prefix]lb.Pool{}, marks: map[netip.Addr]uint32{}}
+	k, h := newFakeKernel(), newFakeHelpers()
 	return k, h, newFake(t, k, h)
 }
 
@@ -104,119 +100,299 @@ func TestMarks(t *testing.T) {
 // Rule L1: what is not ours stays, whatever we do.
 func TestForeignServices(t *testing.T) {
 	k, _, d := setup(t)
-	foreign := []*mobyipvs.Service{
-		{Address: netip.MustParseAddr("192.0.2.1").AsSlice(), Port: 80, Protocol: 6, SchedName: "rr", AddressFamily: unix.AF_INET},
-		{FWMark: 256, SchedName: "rr", AddressFamily: unix.AF_INET},
+	foreign := []genl.Service{
+		{ID: genl.ID{Family: genl.IPv4, Proto: 6, Port: 80, Addr: netip.MustParseAddr("192.0.2.1")}, Scheduler: "rr"},
+		{ID: genl.ByMark(genl.IPv4, 256), Scheduler: "rr"},
+		{ID: genl.ByMark(genl.IPv6, 256), Scheduler: "rr", Netmask: 128},
 	}
 	for _, s := range foreign {
-		if err := k.NewService(s); err != nil {
-			t.Fatal(err)
+		if errs := k.Do([]genl.Request{{Command: genl.NewService, Service: s}}); errs != nil {
+			t.Fatal(errs)
 		}
 	}
+	before := k.names()
 	apply(t, d, lb.Diff(lb.NewTable(), sample(), lb.Policy{}))
 	got, err := d.Snapshot(t.Context())
 	if err != nil || len(got.Services) != len(sample().Services) {
 		t.Errorf("%d services of ours, %v", len(got.Services), err)
 	}
+	apply(t, d, []lb.Op{{Kind: lb.SetPool, Pool: lb.Pool{Prefix: pool4}}}) // removes leftovers, if it saw some
+	left, err := d.Remnants(t.Context())
+	if err != nil || len(left) != len(sample().Services) {
+		t.Errorf("remnants %v, %v", left, err)
+	}
 	if err := d.Teardown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if len(k.services) != len(foreign) {
-		t.Errorf("after teardown %d services, want the %d foreign ones", len(k.services), len(foreign))
+	if after := k.names(); !slices.Equal(before, after) {
+		t.Errorf("after teardown %v, want the foreign ones %v", after, before)
+	}
+	if left, err := d.Remnants(t.Context()); err != nil || len(left) > 0 {
+		t.Errorf("remnants after teardown: %v, %v", left, err)
 	}
 }
+
+var web = lb.Key{VIP: netip.MustParseAddr("10.96.0.1"), Port: 80, Proto: state.TCP}
 
 // A kernel that is not as we think is corrected by its own answers.
 func TestUnexpectedState(t *testing.T) {
 	k, _, d := setup(t)
 	table := sample()
 	apply(t, d, lb.Diff(lb.NewTable(), table, lb.Policy{}))
-	web := table.Services[lb.Key{VIP: netip.MustParseAddr("10.96.0.1"), Port: 80, Proto: state.TCP}]
-	set := lb.Op{Kind: lb.SetBackend, Key: web.Key, Backend: lb.Backend{Addr: web.Backends[0].Addr, Weight: 3}}
+	svc := table.Services[web]
+	set := lb.Op{Kind: lb.SetBackend, Key: web, Backend: lb.Backend{Addr: svc.Backends[0].Addr, Weight: 3}}
 
-	clear(k.services[serviceName(toService(web, 0))].dests)
+	clear(k.services[idOf(web)].dests)
 	apply(t, d, []lb.Op{set}) // update of a missing destination: ENOENT, then new
 	clear(k.services)
 	if errs := d.Apply(t.Context(), []lb.Op{set}); len(errs) != 1 || !errors.Is(errs[0], lb.ErrDrift) {
 		t.Errorf("backend of a vanished service: %v, want drift", errs)
 	}
-	if _, err := d.Check(t.Context()); !errors.Is(err, lb.ErrDrift) {
-		t.Errorf("check: %v, want drift", err)
-	}
-	apply(t, d, []lb.Op{{Kind: lb.SetService, Key: web.Key, Service: web}, set})
+	apply(t, d, []lb.Op{{Kind: lb.SetService, Key: web, Service: svc}, set})
 	apply(t, d, []lb.Op{
-		{Kind: lb.DelBackend, Key: web.Key, Backend: set.Backend},
-		{Kind: lb.DelBackend, Key: web.Key, Backend: set.Backend},
-		{Kind: lb.DelService, Key: web.Key},
-		{Kind: lb.DelService, Key: web.Key},
+		{Kind: lb.DelBackend, Key: web, Backend: set.Backend},
+		{Kind: lb.DelBackend, Key: web, Backend: set.Backend},
+		{Kind: lb.DelService, Key: web},
+		{Kind: lb.DelService, Key: web},
 	})
+}
+
+// A service that appeared after the table was read has unknown backends: it
+// is set, and the table must be read again.
+func TestServiceOfSomebodyElse(t *testing.T) {
+	k, h, d := setup(t)
+	ops := lb.Diff(lb.NewTable(), sample(), lb.Policy{})
+	if _, err := d.Snapshot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, newFake(t, k, h), ops)
+	drifts := 0
+	for _, err := range d.Apply(t.Context(), ops) {
+		if errors.Is(err, lb.ErrDrift) {
+			drifts++
+		} else if err != nil {
+			t.Error(err)
+		}
+	}
+	if drifts != len(sample().Services) {
+		t.Errorf("%d of %d services reported", drifts, len(sample().Services))
+	}
+	got, err := d.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, d, lb.Diff(got, sample(), lb.Policy{Drained: always}))
+	apply(t, newFake(t, k, h), ops) // who has not read must not be told
+}
+
+// Answers that are lost do not change what the operations lead to.
+func TestLostAnswers(t *testing.T) {
+	for _, lose := range []int{1, 3, 7, 20} {
+		k, h, d := setup(t)
+		k.lose = lose
+		apply(t, d, lb.Diff(lb.NewTable(), sample(), lb.Policy{}))
+		got, err := newFake(t, k, h).Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ops := lb.Diff(got, sample(), lb.Policy{Drained: always}); len(ops) > 0 {
+			t.Errorf("%d answers lost: differences %v", lose, ops)
+		}
+	}
+	k, _, d := setup(t)
+	k.lose = 1 << 30
+	op := lb.Op{Kind: lb.SetService, Key: web, Service: sample().Services[web]}
+	if errs := d.Apply(t.Context(), []lb.Op{op}); errs == nil || !errors.Is(errs[0], lb.ErrDrift) {
+		t.Errorf("all answers lost: %v, want drift", errs)
+	}
+	if k.sent > maxRounds {
+		t.Errorf("sent %d times", k.sent)
+	}
+	k.lose = 0
+	if err := d.Setup(t.Context()); err != nil || k.closed != 1 {
+		t.Errorf("setup: %v, closed %d times, want a new socket", err, k.closed)
+	}
+	apply(t, d, []lb.Op{op})
+}
+
+// Operations on one thing end as if they had been done one after the other,
+// whatever was guessed.
+func TestOrderKept(t *testing.T) {
+	k, h, d := setup(t)
+	svc := sample().Services[web]
+	b := func(w uint32) lb.Backend { return lb.Backend{Addr: svc.Backends[0].Addr, Weight: w} }
+	first := []lb.Op{{Kind: lb.SetService, Key: web, Service: svc}, {Kind: lb.SetBackend, Key: web, Backend: b(1)}}
+	apply(t, d, first)
+	other := newFake(t, k, h) // knows nothing, guesses wrong
+	apply(t, other, []lb.Op{
+		{Kind: lb.SetBackend, Key: web, Backend: b(2)},
+		{Kind: lb.SetBackend, Key: web, Backend: b(3)},
+		{Kind: lb.DelBackend, Key: web, Backend: b(0)},
+	})
+	if n := len(k.services[idOf(web)].dests); n != 0 {
+		t.Errorf("%d backends after set, set, delete", n)
+	}
+	apply(t, d, []lb.Op{ // knows what is gone
+		{Kind: lb.SetBackend, Key: web, Backend: b(4)},
+		{Kind: lb.DelBackend, Key: web, Backend: b(0)},
+		{Kind: lb.SetBackend, Key: web, Backend: b(5)},
+	})
+	if got := k.services[idOf(web)].dests[b(0).Addr]; got == nil || got.Weight != 5 {
+		t.Errorf("%+v after set, delete, set; want weight 5", got)
+	}
+	apply(t, d, []lb.Op{{Kind: lb.DelService, Key: web}, first[0], first[1], {Kind: lb.DelService, Key: web}})
+	if len(k.services) != 0 {
+		t.Error(k.names())
+	}
+}
+
+// A large load takes few system calls, and one change takes one.
+func TestBatches(t *testing.T) {
+	k, h, d := setup(t)
+	table := lb.NewTable()
+	table.Pools[pool4] = lb.Pool{Prefix: pool4}
+	const services, backends = 1000, 10
+	for i := range services {
+		s := &lb.Service{Key: lb.Key{VIP: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})}, Scheduler: "wrr"}
+		if i%2 == 1 {
+			s.Port, s.Proto = 80, state.TCP
+		}
+		for j := range backends {
+			a := netip.AddrFrom4([4]byte{10, 1, byte(i), byte(j)})
+			s.Backends = append(s.Backends, lb.Backend{Addr: netip.AddrPortFrom(a, s.Port), Weight: 1})
+		}
+		table.Services[s.Key] = s
+	}
+	k.calls = nil
+	apply(t, d, lb.Diff(lb.NewTable(), table, lb.Policy{}))
+	if want := services*(backends+1)/maxBatch + 1; len(k.calls) > want || h.writes > 2 {
+		t.Errorf("%d calls and %d writes of marks, want at most %d and 2", len(k.calls), h.writes, want)
+	}
+	k.calls = nil
+	one := table.Services[web]
+	apply(t, d, []lb.Op{{Kind: lb.SetBackend, Key: web, Backend: lb.Backend{Addr: one.Backends[0].Addr, Weight: 9}}})
+	if len(k.calls) != 1 {
+		t.Errorf("calls %v for one change", k.calls)
+	}
+	k.calls = nil
+	got, err := d.Snapshot(t.Context())
+	if err != nil || len(got.Services) != services || !slices.Equal(k.calls, []string{"table"}) {
+		t.Errorf("%d services, %v, calls %v, want one read", len(got.Services), err, k.calls)
+	}
+}
+
+// Marks that lost their address, and addresses that lost their service, go.
+func TestLeftovers(t *testing.T) {
+	k, h, d := setup(t)
+	apply(t, d, lb.Diff(lb.NewTable(), sample(), lb.Policy{}))
+	clear(h.marks) // as if somebody had flushed nftables while meshd was down
+	h.marks[netip.MustParseAddr("10.96.0.77")] = d.cfg.FirstMark + 5
+	again := newFake(t, k, h)
+	got, err := again.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, again, lb.Diff(got, sample(), lb.Policy{}))
+	if len(k.services) != len(sample().Services) || len(h.marks) != 2 {
+		t.Errorf("services %v, marks %v", k.names(), h.marks)
+	}
+	for a, m := range h.marks {
+		if s := k.services[genl.ByMark(genl.FamilyOf(a), m)]; s == nil || len(s.dests) != 1 {
+			t.Errorf("mark %#x of %s leads to %+v", m, a, s)
+		}
+	}
+}
+
+// Services whose line in the table does not tell all are asked for; wrong
+// settings are seen.
+func TestSettingsRead(t *testing.T) {
+	k, _, d := setup(t)
+	table := sample()
+	apply(t, d, lb.Diff(lb.NewTable(), table, lb.Policy{}))
+	sticky := lb.Key{VIP: netip.MustParseAddr("fd96::3"), Port: 443, Proto: state.TCP}
+	for what, spoil := range map[string]func(*fakeService){
+		"timeout":   func(s *fakeService) { s.svc.Timeout++ },
+		"netmask":   func(s *fakeService) { s.svc.Netmask = 64 },
+		"flags":     func(s *fakeService) { s.svc.Flags ^= flagPort },
+		"scheduler": func(s *fakeService) { s.svc.Scheduler = "rr" },
+		"forward": func(s *fakeService) {
+			for _, d := range s.dests {
+				d.Forward = 3
+			}
+		},
+	} {
+		spoil(k.services[idOf(sticky)])
+		got, err := d.Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ops := lb.Diff(got, table, lb.Policy{Drained: always})
+		if len(ops) == 0 {
+			t.Errorf("a changed %s was not seen", what)
+		}
+		apply(t, d, ops)
+		if got, _ = d.Snapshot(t.Context()); len(lb.Compare(got, table)) > 0 {
+			t.Errorf("a changed %s was not repaired: %v", what, lb.Compare(got, table))
+		}
+	}
 }
 
 func TestErrorsSayWhatToDo(t *testing.T) {
 	_, _, d := setup(t)
-	bad := &lb.Service{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.1"), Port: 80, Proto: state.TCP}, Scheduler: "twos"}
+	bad := &lb.Service{Key: web, Scheduler: "twos"}
 	good := *bad
 	good.Port, good.Scheduler = 81, "rr"
 	errs := d.Apply(t.Context(), []lb.Op{
 		{Kind: lb.SetService, Key: bad.Key, Service: bad},
 		{Kind: lb.SetService, Key: good.Key, Service: &good},
+		{Kind: lb.SetBackend, Key: good.Key, Backend: lb.Backend{Addr: netip.MustParseAddrPort("[fd01::1]:80"), Weight: 1}},
+		{Kind: lb.SetBackend, Key: good.Key, Backend: lb.Backend{Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1 << 31}},
 		{Kind: lb.DelService, Key: bad.Key},
 	})
-	if errs[0] == nil || !strings.Contains(errs[0].Error(), "ip_vs_twos") || errs[1] != nil || errs[2] == nil {
-		t.Errorf("%v; want the module's name, success, and no removal after a failure", errs)
+	for i, want := range []string{"ip_vs_twos", "", "other family", "below 2147483648", "ip_vs_twos"} {
+		if (errs[i] == nil) != (want == "") || errs[i] != nil && !strings.Contains(errs[i].Error(), want) {
+			t.Errorf("operation %d: %v, want %q", i, errs[i], want)
+		}
 	}
-	d.cfg.MarkCount = 1
+	d.marks.count = 1
 	first, second := &lb.Service{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.3")}, Scheduler: "rr"}, &lb.Service{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.4")}, Scheduler: "rr"}
 	errs = d.Apply(t.Context(), []lb.Op{{Kind: lb.SetService, Key: first.Key, Service: first}, {Kind: lb.SetService, Key: second.Key, Service: second}})
 	if errs[0] != nil || errs[1] == nil || !strings.Contains(errs[1].Error(), "declare its ports") {
 		t.Errorf("out of marks: %v", errs)
 	}
-}
-
-// Rule L7: moby/ipvs waits for ever for an answer that does not come.
-func TestStuckKernel(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k, h, d := setup(t)
-		k.block = make(chan struct{})
-		pool := lb.Op{Kind: lb.SetPool, Pool: lb.Pool{Prefix: pool4}}
-		s := &lb.Service{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.1"), Port: 80, Proto: state.TCP}, Scheduler: "rr"}
-		errs := d.Apply(t.Context(), []lb.Op{pool, {Kind: lb.SetService, Key: s.Key, Service: s}})
-		if errs[0] != nil || !errors.Is(errs[1], errStuck) {
-			t.Fatal(errs)
-		}
-		if errs = d.Apply(t.Context(), []lb.Op{{Kind: lb.SetService, Key: s.Key, Service: s}}); !errors.Is(errs[0], errStuck) {
-			t.Errorf("after that: %v, want no further call", errs)
-		}
-		close(k.block)
-		synctest.Wait()
-		k.block = nil
-		if err := d.Setup(t.Context()); err != nil { // a new handle
-			t.Fatal(err)
-		}
-		apply(t, d, []lb.Op{{Kind: lb.SetService, Key: s.Key, Service: s}})
-		if len(k.services) != 1 || len(h.pools) != 1 {
-			t.Error(k.services, h.pools)
-		}
-	})
+	if _, err := New(Config{Log: slog.New(slog.DiscardHandler), FirstMark: 1 << 31, MarkCount: 1<<31 + 1}); err == nil || !strings.Contains(err.Error(), "FirstMark") {
+		t.Errorf("marks beyond 32 bits: %v", err)
+	}
 }
 
 func TestUsage(t *testing.T) {
 	k, _, d := setup(t)
-	table := sample()
-	apply(t, d, lb.Diff(lb.NewTable(), table, lb.Policy{}))
-	web := lb.Key{VIP: netip.MustParseAddr("10.96.0.1"), Port: 80, Proto: state.TCP}
-	one := k.services[serviceName(toService(table.Services[web], 0))]
-	for name, dest := range one.dests {
-		dest.ActiveConnections, dest.InactiveConnections = 2, 3
-		one.dests[name] = dest
+	apply(t, d, lb.Diff(lb.NewTable(), sample(), lb.Policy{}))
+	for _, dest := range k.services[idOf(web)].dests {
+		dest.active, dest.inactive = 2, 3
 	}
+	k.services[idOf(web)].svc.Stats.BytesIn = 1 << 40
 	k.calls = nil
+	one := netip.MustParseAddrPort("10.0.0.1:80")
 	usage, err := d.Usage(t.Context(), []lb.Key{web})
-	if err != nil || usage[web].Backends[netip.MustParseAddrPort("10.0.0.1:80")].Active != 5 || len(usage) != 1 {
+	if b := usage[web].Backends[one]; err != nil || len(usage) != 1 || b.Active != 5 || b.Connections != 7 || usage[web].BytesIn != 1<<40 {
 		t.Errorf("%+v, %v", usage, err)
 	}
-	if !slices.Equal(k.calls, []string{"get"}) {
-		t.Errorf("calls %v, want one request for one service", k.calls)
+	if !slices.Equal(k.calls, []string{"service", "destinations"}) {
+		t.Errorf("calls %v, want what one service needs", k.calls)
+	}
+	for i := range 2 * countedBackends {
+		s := &lb.Service{Key: web, Scheduler: "rr"}
+		s.Port = uint16(1000 + i)
+		apply(t, d, []lb.Op{{Kind: lb.SetService, Key: s.Key, Service: s}})
+	}
+	k.calls = nil
+	usage, err = d.Usage(t.Context(), d.known.Keys())
+	if b := usage[web].Backends[one]; err != nil || b.Active != 5 || b.Connections != -1 || usage[web].BytesIn != 1<<40 {
+		t.Errorf("%+v, %v", usage[web], err)
+	}
+	if !slices.Equal(k.calls, []string{"services", "table"}) {
+		t.Errorf("calls %v, want two for all", k.calls)
 	}
 }
 
@@ -230,5 +406,27 @@ func TestProbeHere(t *testing.T) {
 	t.Logf("probe: %v", err)
 	if err != nil && !errors.Is(err, lb.ErrUnsupported) {
 		t.Errorf("%v; want success or a reason", err)
+	}
+}
+
+// Check tells what is beside the services and repairs nothing.
+func TestCheckFindsSysctls(t *testing.T) {
+	_, _, d := setup(t)
+	want := lb.Finding{Area: lb.AreaSysctl, Kind: lb.FindingChanged, What: "sysctl net.ipv4.vs.conntrack", Found: "0", Want: "1"}
+	d.sysctlDrift = func() ([]lb.Finding, error) { return []lb.Finding{want}, nil }
+	found, err := d.Check(t.Context())
+	if err != nil || len(found) != 1 || found[0] != want {
+		t.Errorf("%v, %v", found, err)
+	}
+}
+
+func TestReuseStalls(t *testing.T) {
+	for _, v := range []struct {
+		major, minor int
+		want         bool
+	}{{4, 19, true}, {5, 8, true}, {5, 9, false}, {5, 10, false}, {6, 1, false}} {
+		if got := reuseStalls(v.major, v.minor); got != v.want {
+			t.Errorf("%d.%d: %v", v.major, v.minor, got)
+		}
 	}
 }

@@ -5,156 +5,209 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"slices"
 	"testing"
 
 	mobyipvs "github.com/moby/ipvs"
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
+	"meshd/lb/ipvs/genl"
 )
 
 // fakeKernel is a little IPVS: its errnos are those measured on a real one.
 type fakeKernel struct {
-	services map[string]*fakeService
+	services map[genl.ID]*fakeService
 	block    chan struct{} // non-nil: calls wait for it
+	lose     int           // so many of the next answers are lost, after the requests were carried out
 	calls    []string
+	sent     int // requests
+	closed   int
 }
 
 type fakeService struct {
-	svc   mobyipvs.Service
-	dests map[string]mobyipvs.Destination
+	svc   genl.Service
+	dests map[netip.AddrPort]*fakeDest
 }
 
-func serviceName(s *mobyipvs.Service) string {
-	if s.FWMark != 0 {
-		return fmt.Sprintf("fwm %#x/%d", s.FWMark, s.AddressFamily)
-	}
-	return fmt.Sprintf("%s %d/%d", s.Address, s.Port, s.Protocol)
+type fakeDest struct {
+	genl.Destination
+
+	active, inactive int
 }
 
-func destName(d *mobyipvs.Destination) string { return fmt.Sprintf("%s %d", d.Address, d.Port) }
+func newFakeKernel() *fakeKernel { return &fakeKernel{services: map[genl.ID]*fakeService{}} }
 
-func (f *fakeKernel) enter(what string, s *mobyipvs.Service) (*fakeService, error) {
+func (f *fakeKernel) enter(what string) {
 	if f.block != nil {
 		<-f.block
 	}
 	f.calls = append(f.calls, what)
-	if one := f.services[serviceName(s)]; one != nil {
-		return one, nil
-	}
-	return nil, unix.ESRCH
 }
 
-func (f *fakeKernel) GetServices() ([]*mobyipvs.Service, error) {
-	var all []*mobyipvs.Service
+func (f *fakeKernel) Do(reqs []genl.Request) []error {
+	f.enter("do")
+	f.sent += len(reqs)
+	if len(reqs) > maxBatch {
+		panic("more than one batch")
+	}
+	var errs []error
+	for i := range reqs {
+		err := f.one(&reqs[i])
+		if f.lose > 0 {
+			f.lose--
+			err = fmt.Errorf("%w: %w", genl.ErrLost, unix.ENOBUFS)
+		}
+		if err != nil {
+			if errs == nil {
+				errs = make([]error, len(reqs))
+			}
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
+func (f *fakeKernel) one(r *genl.Request) error {
+	s := f.services[r.Service.ID]
+	if r.Command == genl.NewService {
+		if s != nil {
+			return unix.EEXIST
+		}
+		return f.put(r.Service, map[netip.AddrPort]*fakeDest{})
+	}
+	if s == nil {
+		return unix.ESRCH
+	}
+	at := r.Destination.Addr
+	switch d := s.dests[at]; r.Command {
+	case genl.SetService:
+		return f.put(r.Service, s.dests)
+	case genl.DelService:
+		delete(f.services, r.Service.ID)
+	case genl.NewDestination:
+		if d != nil {
+			return unix.EEXIST
+		}
+		s.dests[at] = &fakeDest{Destination: r.Destination}
+	case genl.SetDestination:
+		if d == nil {
+			return unix.ENOENT
+		}
+		d.Destination = r.Destination
+	case genl.DelDestination:
+		if d == nil {
+			return unix.ENOENT
+		}
+		delete(s.dests, at)
+	default:
+		return unix.EINVAL
+	}
+	return nil
+}
+
+func (f *fakeKernel) put(s genl.Service, dests map[netip.AddrPort]*fakeDest) error {
+	switch {
+	case s.Scheduler == "twos":
+		return unix.ENOENT
+	case s.Family == genl.IPv6 && s.Netmask != 128:
+		return unix.EINVAL
+	}
+	s.Flags |= flagHashed
+	f.services[s.ID] = &fakeService{svc: s, dests: dests}
+	return nil
+}
+
+func (f *fakeKernel) Info() (genl.Info, error) {
+	f.enter("info")
+	return genl.Info{Version: 0x10201}, nil
+}
+
+func (f *fakeKernel) Service(id genl.ID) (genl.Service, error) {
+	f.enter("service")
+	if s := f.services[id]; s != nil {
+		return s.svc, nil
+	}
+	return genl.Service{}, unix.ESRCH
+}
+
+func (f *fakeKernel) Services() ([]genl.Service, error) {
+	f.enter("services")
+	var all []genl.Service
 	for _, s := range f.services {
-		svc := s.svc
-		all = append(all, &svc)
+		all = append(all, s.svc)
 	}
 	return all, nil
 }
 
-func (f *fakeKernel) GetDestinations(s *mobyipvs.Service) ([]*mobyipvs.Destination, error) {
+// Table tells what /proc/net/ip_vs would, no more.
+func (f *fakeKernel) Table(each func(procService, []procBackend) error) error {
+	f.enter("table")
+	for id, s := range f.services {
+		p := procService{proto: id.Proto, mark: id.Mark, scheduler: s.svc.Scheduler, persistent: s.svc.Flags&flagPersistent != 0}
+		if id.Mark == 0 {
+			p.addr = netip.AddrPortFrom(id.Addr, id.Port)
+		}
+		var list []procBackend
+		for _, d := range s.dests {
+			b := procBackend{addr: d.Addr, forward: "Masq", weight: d.Weight, active: d.active, inactive: d.inactive}
+			if d.Forward != genl.Masquerade {
+				b.forward = "Route"
+			}
+			list = append(list, b)
+		}
+		if err := each(p, list); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *fakeKernel) Destinations(id genl.ID) ([]*mobyipvs.Destination, error) {
+	f.enter("destinations")
 	var all []*mobyipvs.Destination
-	if one, err := f.enter("get", s); err == nil { // of a missing service: empty, no error
-		for _, d := range one.dests {
-			all = append(all, &d)
+	if s := f.services[id]; s != nil {
+		for _, d := range s.dests {
+			all = append(all, &mobyipvs.Destination{
+				Address: d.Addr.Addr().AsSlice(), Port: d.Addr.Port(), Weight: int(uint16(d.Weight)),
+				ActiveConnections: d.active, InactiveConnections: d.inactive, Stats: mobyipvs.DstStats{Connections: 7},
+			})
 		}
 	}
 	return all, nil
 }
 
-func (f *fakeKernel) NewService(s *mobyipvs.Service) error {
-	if one, _ := f.enter("new service", s); one != nil {
-		return unix.EEXIST
-	}
-	return f.put(s, map[string]mobyipvs.Destination{})
-}
-
-func (f *fakeKernel) put(s *mobyipvs.Service, dests map[string]mobyipvs.Destination) error {
-	switch {
-	case s.SchedName == "twos":
-		return unix.ENOENT
-	case s.AddressFamily == unix.AF_INET6 && s.Netmask != 128:
-		return unix.EINVAL
-	}
-	svc := *s
-	svc.Flags |= flagHashed
-	f.services[serviceName(s)] = &fakeService{svc: svc, dests: dests}
-	return nil
-}
-
-func (f *fakeKernel) UpdateService(s *mobyipvs.Service) error {
-	one, err := f.enter("update service", s)
-	if err != nil {
-		return err
-	}
-	return f.put(s, one.dests)
-}
-
-func (f *fakeKernel) DelService(s *mobyipvs.Service) error {
-	if _, err := f.enter("del service", s); err != nil {
-		return err
-	}
-	delete(f.services, serviceName(s))
-	return nil
-}
-
-func (f *fakeKernel) NewDestination(s *mobyipvs.Service, d *mobyipvs.Destination) error {
-	one, err := f.enter("new dest", s)
-	if err != nil {
-		return err
-	}
-	if _, ok := one.dests[destName(d)]; ok {
-		return unix.EEXIST
-	}
-	one.dests[destName(d)] = *d
-	return nil
-}
-
-func (f *fakeKernel) UpdateDestination(s *mobyipvs.Service, d *mobyipvs.Destination) error {
-	one, err := f.enter("update dest", s)
-	if err != nil {
-		return err
-	}
-	if _, ok := one.dests[destName(d)]; !ok {
-		return unix.ENOENT
-	}
-	one.dests[destName(d)] = *d
-	return nil
-}
-
-func (f *fakeKernel) DelDestination(s *mobyipvs.Service, d *mobyipvs.Destination) error {
-	one, err := f.enter("del dest", s)
-	if err != nil {
-		return err
-	}
-	if _, ok := one.dests[destName(d)]; !ok {
-		return unix.ENOENT
-	}
-	delete(one.dests, destName(d))
-	return nil
-}
-
-func (f *fakeKernel) Close() {}
+func (f *fakeKernel) Close() error { f.closed++; return nil }
 
 // fakeHelpers keeps pools and marks in memory.
 type fakeHelpers struct {
-	pools map[netip.Prefix]lb.Pool
-	marks map[netip.Addr]uint32
+	pools  map[netip.Prefix]lb.Pool
+	marks  map[netip.Addr]uint32
+	writes int // transactions that set marks
 }
 
-func (h *fakeHelpers) Setup() error                         { return nil }
-func (h *fakeHelpers) Check() ([]lb.Finding, error)         { return nil, nil }
-func (h *fakeHelpers) Teardown() error                      { clear(h.pools); clear(h.marks); return nil }
-func (h *fakeHelpers) SetPool(p lb.Pool) error              { h.pools[p.Prefix] = p; return nil }
-func (h *fakeHelpers) DelPool(p netip.Prefix) error         { delete(h.pools, p); return nil }
-func (h *fakeHelpers) Pools() map[netip.Prefix]lb.Pool      { return maps.Clone(h.pools) }
-func (h *fakeHelpers) Marks() map[netip.Addr]uint32         { return maps.Clone(h.marks) }
-func (h *fakeHelpers) SetMark(a netip.Addr, m uint32) error { h.marks[a] = m; return nil }
-func (h *fakeHelpers) DelMark(a netip.Addr) error           { delete(h.marks, a); return nil }
-func (h *fakeHelpers) RemoveServices() error                { return nil }
-func (h *fakeHelpers) Close() error                         { return nil }
+func newFakeHelpers() *fakeHelpers {
+	return &fakeHelpers{pools: map[netip.Prefix]lb.Pool{}, marks: map[netip.Addr]uint32{}}
+}
+
+func (h *fakeHelpers) Setup() error                    { return nil }
+func (h *fakeHelpers) Discover() error                 { return nil }
+func (h *fakeHelpers) Remnants() ([]lb.Remnant, error) { return nil, nil }
+func (h *fakeHelpers) Check() ([]lb.Finding, error)    { return nil, nil }
+func (h *fakeHelpers) Teardown() error                 { clear(h.pools); clear(h.marks); return nil }
+func (h *fakeHelpers) SetPool(p lb.Pool) error         { h.pools[p.Prefix] = p; return nil }
+func (h *fakeHelpers) DelPool(p netip.Prefix) error    { delete(h.pools, p); return nil }
+func (h *fakeHelpers) Pools() map[netip.Prefix]lb.Pool { return maps.Clone(h.pools) }
+func (h *fakeHelpers) Marks() map[netip.Addr]uint32    { return maps.Clone(h.marks) }
+func (h *fakeHelpers) DelMark(a netip.Addr) error      { delete(h.marks, a); return nil }
+func (h *fakeHelpers) RemoveServices() error           { return nil }
+func (h *fakeHelpers) Close() error                    { return nil }
+
+func (h *fakeHelpers) SetMarks(m map[netip.Addr]uint32) error {
+	h.writes++
+	maps.Copy(h.marks, m)
+	return nil
+}
 
 // newFake returns a driver over a kernel and helpers that outlive it.
 func newFake(t testing.TB, k *fakeKernel, h *fakeHelpers) *Driver {
@@ -163,11 +216,24 @@ func newFake(t testing.TB, k *fakeKernel, h *fakeHelpers) *Driver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.openKernel = func(string) (kernel, error) { return k, nil }
+	d.openKernel = func() (kernel, error) { return k, nil }
 	d.openHelpers = func() (helpers, error) { return h, nil }
-	d.probe, d.sysctl = func() error { return nil }, func() error { return nil }
+	d.present = func() (bool, error) { return true, nil }
+	d.probe = func() error { return nil }
+	d.setSysctls = func() ([]string, error) { return nil, nil }
+	d.sysctlDrift = func() ([]lb.Finding, error) { return nil, nil }
 	if err := d.Setup(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// names returns what the kernel holds, for comparison.
+func (f *fakeKernel) names() []string {
+	var all []string
+	for id, s := range f.services {
+		all = append(all, fmt.Sprintf("%v %d", id, len(s.dests)))
+	}
+	slices.Sort(all)
+	return all
 }

@@ -6,19 +6,48 @@
 // guard, masquerade and marks are nft.Helpers; nothing here needs iptables,
 // ipset or a dummy interface (L2).
 //
-// Only what is ours is touched (L1): virtual services whose address lies in
-// one of our pools, and marks that our map hands out.
+// # Ownership
 //
-// It works through github.com/moby/ipvs, behind an own probe and a time limit:
-// that library reports success on kernels without IPVS, and waits for ever for
-// an answer that does not come.
+// Only what is ours is touched (L1): virtual services whose address lies in
+// one of our pools, and those of firewall marks that our map hands out or that
+// lie in our range. Nothing is flushed. A restart adopts what it finds; the
+// marks survive in the kernel's map.
+//
+// # Writing and reading
+//
+// Changes travel through lb/ipvs/genl: up to 512 operations in one system call,
+// with one acknowledgement, and the kernel's refusals by number. Whether
+// something must be made or changed is a guess that the kernel corrects
+// (EEXIST, ENOENT), so that a change never has to read first. The table is read
+// back in one pass over /proc/net/ip_vs; only services whose line there does
+// not tell everything (mh, sh, affinity, marks without backends) are asked for
+// by netlink. Every wait has an end.
+//
+// github.com/moby/ipvs serves where it is right: for the kernel's timeouts and
+// the backends' counters of few services. It is not asked whether there is an
+// IPVS, since it reports success on kernels without, and it writes nothing: it
+// makes a round trip for every operation, reads weights with 16 bits, and takes
+// an IPv6 backend of an IPv4 service for another address.
+//
+// # What connections meet
+//
+// A TCP backend that leaves gets weight 0: its connections go on, new ones go
+// elsewhere. It is deleted when IPVS has none of its connections left or at the
+// drain's deadline (L5). A UDP backend is deleted at once, and its clients move
+// with their next packet (expire_nodest_conn). A service without backends stays
+// and refuses.
+//
+// IPVS forgets a TCP connection that was idle for 15 minutes (2 minutes after
+// the first FIN, UDP 5 minutes). The next packet of such a connection is
+// balanced anew. With scheduler mh it finds the same backend, since the hash
+// covers the client's address and port, and goes on (sloppy_tcp); with the
+// other schedulers it may reach a backend that does not know the connection and
+// is reset. Clients with longer silences should choose mh or send keepalives.
 package ipvs
 
 import (
 	"log/slog"
 	"time"
-
-	"meshd/lb"
 )
 
 // Config are the settings of a driver.
@@ -33,55 +62,11 @@ type Config struct {
 	Log *slog.Logger
 	// FirstMark is the first of MarkCount firewall marks for services for all
 	// ports. A packet's whole mark must be equal, so choose a range that nobody
-	// else uses. Default 0x6d000001.
+	// else uses: services of its marks are taken for ours. Default 0x6d000001.
 	FirstMark uint32
-	// MarkCount is how many services for all ports there can be. Default 65535.
+	// MarkCount is how many services for all ports there can be, in each address
+	// family. Default 65535.
 	MarkCount uint32
 	// CallLimit is how long the kernel may take to answer. Default 10 s.
 	CallLimit time.Duration
-}
-
-func (c *Config) setDefaults() {
-	if c.FirstMark == 0 {
-		c.FirstMark = 0x6d000001
-	}
-	if c.MarkCount == 0 {
-		c.MarkCount = 65535
-	}
-	if c.CallLimit <= 0 {
-		c.CallLimit = 10 * time.Second
-	}
-}
-
-// Flags of a virtual service (linux/ip_vs.h). The meaning of the last two is
-// the scheduler's.
-const (
-	flagPersistent = 0x01
-	flagHashed     = 0x02 // set by the kernel
-	flagFallback   = 0x08 // sh, mh: skip servers with weight 0
-	flagPort       = 0x10 // sh, mh: hash the source port too
-)
-
-// schedulerFlags returns the scheduler's own flags. With them, mh and sh skip
-// drained servers. mh hashes the client's port as well, so that an idle
-// connection that IPVS has forgotten finds its server again; a service with
-// affinity must not tell ports apart.
-func schedulerFlags(s *lb.Service) uint32 {
-	switch {
-	case s.Scheduler == "mh" && s.Affinity == 0:
-		return flagFallback | flagPort
-	case s.Scheduler == "mh", s.Scheduler == "sh":
-		return flagFallback
-	}
-	return 0
-}
-
-// serviceFlags returns flags and persistence timeout of a service, in seconds.
-func serviceFlags(s *lb.Service) (flags, timeout uint32) {
-	flags = schedulerFlags(s)
-	if s.Affinity > 0 {
-		flags |= flagPersistent
-		timeout = uint32(max(1, s.Affinity/time.Second))
-	}
-	return flags, timeout
 }

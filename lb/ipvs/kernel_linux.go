@@ -3,43 +3,47 @@ package ipvs
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"time"
 
 	mobyipvs "github.com/moby/ipvs"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
+	"meshd/lb/ipvs/genl"
 	"meshd/lb/nft"
 )
 
-// kernel is the seam to IPVS: the methods of moby/ipvs' Handle that we use.
-// Errors are errnos, as the kernel returns them: EEXIST for a duplicate, ESRCH
-// for a missing service, ENOENT for a missing destination or scheduler.
+// kernel is the seam to the IPVS of one network namespace. Errors of requests
+// are errnos: EEXIST for a duplicate, ESRCH for a missing service, ENOENT for a
+// missing destination or scheduler.
 type kernel interface {
-	GetServices() ([]*mobyipvs.Service, error)
-	GetDestinations(*mobyipvs.Service) ([]*mobyipvs.Destination, error)
-	NewService(*mobyipvs.Service) error
-	UpdateService(*mobyipvs.Service) error
-	DelService(*mobyipvs.Service) error
-	NewDestination(*mobyipvs.Service, *mobyipvs.Destination) error
-	UpdateDestination(*mobyipvs.Service, *mobyipvs.Destination) error
-	DelDestination(*mobyipvs.Service, *mobyipvs.Destination) error
-	Close()
+	// Do carries out at most maxBatch requests, in order; as genl.Conn.Do.
+	Do([]genl.Request) []error
+	Info() (genl.Info, error)
+	Service(genl.ID) (genl.Service, error)
+	Services() ([]genl.Service, error)
+	// Table reads /proc/net/ip_vs; as parseTable. Without IPVS it is empty.
+	Table(each func(procService, []procBackend) error) error
+	// Destinations lists the destinations of one service with their counters.
+	Destinations(genl.ID) ([]*mobyipvs.Destination, error)
+	Close() error
 }
 
 // helpers is the seam to nft.Helpers.
 type helpers interface {
 	Setup() error
+	Discover() error
+	Remnants() ([]lb.Remnant, error)
 	Check() ([]lb.Finding, error)
 	Teardown() error
 	SetPool(lb.Pool) error
 	DelPool(netip.Prefix) error
 	Pools() map[netip.Prefix]lb.Pool
 	Marks() map[netip.Addr]uint32
-	SetMark(netip.Addr, uint32) error
+	SetMarks(map[netip.Addr]uint32) error
 	DelMark(netip.Addr) error
 	RemoveServices() error
 	Close() error
@@ -48,12 +52,14 @@ type helpers interface {
 // errStuck says that the kernel did not answer in time.
 var errStuck = fmt.Errorf("%w: IPVS did not answer in time", lb.ErrDrift)
 
-// limited puts a time limit on every call of a kernel. A call that is stuck
-// keeps its goroutine; the kernel is not used again.
+// limited puts a time limit on every call of a kernel: a system call may wait
+// for a lock of the kernel that nothing ends. A call that is stuck keeps its
+// goroutine; the kernel is not used again.
 type limited struct {
 	kernel kernel
 	limit  time.Duration
-	stuck  bool
+	stuck  bool // not to be used again
+	busy   bool // a call has not returned
 }
 
 // call runs f, one at a time.
@@ -67,57 +73,134 @@ func (l *limited) call(f func(kernel) error) error {
 	defer timer.Stop()
 	select {
 	case err := <-done:
+		l.stuck = errors.Is(err, genl.ErrLost) || errors.Is(err, genl.ErrMalformed)
 		return err
 	case <-timer.C:
-		l.stuck = true
+		l.stuck, l.busy = true, true
 		return errStuck
 	}
 }
 
-// openKernel opens moby/ipvs in a namespace.
-func openKernel(path string) (kernel, error) {
-	h, err := mobyipvs.New(path)
-	if err != nil {
-		return nil, fmt.Errorf("open IPVS: %w", err)
-	}
-	return h, nil
+// realKernel is the kernel that this process runs on.
+type realKernel struct {
+	*genl.Conn
+
+	small   *mobyipvs.Handle // nil: not usable here
+	inside  func(func() error) error
+	timeout mobyipvs.Config
+	buf     []byte
 }
 
-// probeFamily asks the kernel for the generic netlink family of IPVS, which
-// makes it load the module if it may.
-func probeFamily() error {
-	_, err := netlink.GenlFamilyGet("IPVS")
+// tableBuffer is for /proc/net/ip_vs, which comes in pieces of a page, or of a
+// service if that is longer.
+const tableBuffer = 128 << 10
+
+// openKernel opens IPVS in the namespace of that path.
+func openKernel(path string, limit time.Duration) (*realKernel, error) {
+	inside := func(f func() error) error { return nft.Inside(path, f) }
+	conn, err := genl.Dial(inside, limit)
+	if err != nil {
+		return nil, explain("open IPVS", err)
+	}
+	k := &realKernel{Conn: conn, inside: inside, buf: make([]byte, tableBuffer)}
+	k.openSmall(path)
+	return k, nil
+}
+
+// openSmall opens moby/ipvs, which serves for the few reads that it does
+// right. It looks its netlink family up once per process and takes failure for
+// success, so it is used only if it can tell the timeouts.
+func (k *realKernel) openSmall(path string) {
+	h, err := mobyipvs.New(path)
+	if err != nil {
+		return
+	}
+	timeouts, err := h.GetConfig()
+	if err != nil || timeouts.TimeoutTCP <= 0 {
+		h.Close()
+		return
+	}
+	k.small, k.timeout = h, *timeouts
+}
+
+// errNoCounters says that single services cannot be asked for.
+var errNoCounters = errors.New("destinations of single services cannot be read here")
+
+func (k *realKernel) Destinations(id genl.ID) ([]*mobyipvs.Destination, error) {
+	if k.small == nil {
+		return nil, errNoCounters
+	}
+	svc := &mobyipvs.Service{AddressFamily: uint16(id.Family), FWMark: id.Mark}
+	if id.Mark == 0 {
+		svc.Address, svc.Protocol, svc.Port = id.Addr.AsSlice(), uint16(id.Proto), id.Port
+	}
+	return k.small.GetDestinations(svc)
+}
+
+func (k *realKernel) Table(each func(procService, []procBackend) error) error {
+	return readTable(k.inside, k.buf, each)
+}
+
+// readTable opens /proc/net/ip_vs inside the namespace; once open, it belongs
+// to it on every thread.
+func readTable(inside func(func() error) error, buf []byte, each func(procService, []procBackend) error) error {
+	var f *os.File
+	err := inside(func() (err error) {
+		f, err = os.Open("/proc/thread-self/net/ip_vs")
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read IPVS' table: %w", err)
+	}
+	defer f.Close()
+	return parseTable(f, buf, each)
+}
+
+// tablePresent reports whether IPVS is loaded in the namespace of that path,
+// without loading it.
+func tablePresent(path string) (present bool, err error) {
+	err = nft.Inside(path, func() error {
+		_, err := os.Stat("/proc/thread-self/net/ip_vs")
+		present = err == nil
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+	return present, err
+}
+
+func (k *realKernel) Close() error {
+	if k.small != nil {
+		k.small.Close()
+	}
+	return k.Conn.Close()
+}
+
+// probeIPVS asks the kernel of the namespace for its IPVS, which makes it load
+// the module if it can.
+func probeIPVS(path string, limit time.Duration) error {
+	conn, err := genl.Dial(func(f func() error) error { return nft.Inside(path, f) }, limit)
+	if err != nil {
+		return explain("look for IPVS", err)
+	}
+	return conn.Close()
+}
+
+// explain turns the kernel's errno into what an operator can act on.
+func explain(what string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("%w: kernel has no IPVS; load the module ip_vs, or use a kernel with CONFIG_IP_VS", lb.ErrUnsupported)
+	case errors.Is(err, genl.ErrNoIPVS):
+		return fmt.Errorf("%w: %w; load the module ip_vs, or use a kernel with CONFIG_IP_VS", lb.ErrUnsupported, err)
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("%w: no CAP_NET_ADMIN (look for IPVS: %w); run as root or grant the capability", lb.ErrUnsupported, err)
+		return fmt.Errorf("%w: no CAP_NET_ADMIN (%s: %w); run as root or grant the capability", lb.ErrUnsupported, what, err)
+	case errors.Is(err, unix.ENOENT), errors.Is(err, genl.ErrLost), errors.Is(err, genl.ErrMalformed): // the module was unloaded, perhaps loaded again
+		return fmt.Errorf("%w: %s: %w", lb.ErrDrift, what, err)
 	}
-	return fmt.Errorf("look for IPVS: %w", err)
-}
-
-// sysctls are the settings that the rules rely on. conn_reuse_mode is left
-// alone: it is right on every kernel since 5.9.
-func sysctls() []nft.Sysctl {
-	all := []nft.Sysctl{
-		{Key: "net/ipv4/vs/conntrack", Value: "1"},                 // masquerade by original destination (L2)
-		{Key: "net/ipv4/vs/expire_nodest_conn", Value: "1"},        // UDP leaves a removed backend (L5)
-		{Key: "net/ipv4/vs/expire_quiescent_template", Value: "1"}, // affinity leaves a drained one
-		{Key: "net/ipv4/vs/sloppy_tcp", Value: "1", Optional: true},
-	}
-	if major, minor := kernelVersion(); major < 5 || major == 5 && minor < 9 {
-		all = append(all, nft.Sysctl{Key: "net/ipv4/vs/conn_reuse_mode", Value: "0", Optional: true}) // 1 s stalls
-	}
-	return all
-}
-
-func kernelVersion() (major, minor int) {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return 6, 0
-	}
-	_, _ = fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
-	return major, minor
+	return fmt.Errorf("%s: %w", what, err)
 }

@@ -1,0 +1,422 @@
+package ipvs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"meshd/lb"
+	"meshd/lb/ipvs/genl"
+)
+
+// maxBatch is how many operations travel to the kernel together.
+const maxBatch = 512
+
+// maxRounds bounds how often an operation is sent: as guessed, as corrected by
+// the kernel's answer, and again after answers were lost.
+const maxRounds = 5
+
+// carefulBatch is the size of a batch after answers were lost.
+const carefulBatch = 32
+
+// application is one call of Apply.
+type application struct {
+	d      *Driver
+	ctx    context.Context
+	ops    []lb.Op
+	errs   []error
+	failed bool
+	broken map[lb.Key]error // services with a failed operation
+	alien  []int            // operations that made a service which was there
+	gone   int              // backends that somebody else had removed
+}
+
+// pending is an operation on its way to the kernel.
+type pending struct {
+	op  int // in application.ops
+	cmd genl.Command
+}
+
+// Apply implements lb.Driver. Operations travel in batches; whether a service
+// or a backend is to be made or changed is a guess that the kernel corrects.
+func (d *Driver) Apply(ctx context.Context, ops []lb.Op) []error {
+	a := application{d: d, ctx: ctx, ops: ops, errs: make([]error, len(ops)), broken: map[lb.Key]error{}}
+	if d.help == nil || d.kernel == nil {
+		for i := range ops {
+			a.fail(i, errors.New("ipvs: Apply before Setup"))
+		}
+		return a.errs
+	}
+	d.removeOrphans()
+	for from := 0; from < len(ops); {
+		to := from + together(ops[from:])
+		a.run(from, to)
+		d.known.Apply(ops[from:to], a.errs[from:to])
+		from = to
+	}
+	d.removeStrays()
+	if a.gone > 0 {
+		d.cfg.Log.Warn("put back backends that somebody else had removed", slog.Int("backends", a.gone))
+	}
+	if !a.failed {
+		return nil
+	}
+	return a.errs
+}
+
+// together returns how many of the first operations may travel in one batch:
+// a removal of a service must know how the operations before it went.
+func together(ops []lb.Op) int {
+	if ops[0].Kind == lb.SetPool || ops[0].Kind == lb.DelPool {
+		return 1
+	}
+	n := 1
+	for n < min(len(ops), maxBatch) && ops[n].Kind != lb.SetPool && ops[n].Kind != lb.DelPool &&
+		(ops[n].Kind == lb.DelService) == (ops[0].Kind == lb.DelService) {
+		n++
+	}
+	return n
+}
+
+func (a *application) fail(i int, err error) {
+	a.errs[i], a.failed = err, true
+	if op := &a.ops[i]; op.Kind != lb.SetPool && op.Kind != lb.DelPool {
+		a.broken[op.Key] = err
+	}
+}
+
+// run carries out the operations of one batch.
+func (a *application) run(from, to int) {
+	if err := a.ctx.Err(); err != nil {
+		for i := from; i < to; i++ {
+			a.fail(i, err)
+		}
+		return
+	}
+	switch op := &a.ops[from]; op.Kind {
+	case lb.SetPool:
+		a.pool(from, a.d.help.SetPool(op.Pool))
+		return
+	case lb.DelPool:
+		a.pool(from, a.d.help.DelPool(op.Pool.Prefix))
+		return
+	}
+	todo := a.d.todo[:0]
+	for i := from; i < to; i++ {
+		if cmd, send, err := a.prepare(i); err != nil {
+			a.fail(i, err)
+		} else if send {
+			todo = append(todo, pending{i, cmd})
+		}
+	}
+	a.send(todo, to)
+	a.disown()
+	a.settleMarks(from, to)
+	a.d.todo = todo[:0]
+}
+
+func (a *application) pool(i int, err error) {
+	if err != nil {
+		a.fail(i, err)
+	}
+}
+
+// prepare checks an operation and guesses its command; send is false if there
+// is nothing to be done.
+func (a *application) prepare(i int) (cmd genl.Command, send bool, err error) {
+	op, known := &a.ops[i], a.d.known.Services[a.ops[i].Key]
+	_, named := a.d.id(op.Key)
+	switch op.Kind {
+	case lb.SetService:
+		if !named {
+			if _, ok := a.d.marks.take(op.Key.VIP); !ok {
+				return 0, false, fmt.Errorf("service %s: all %d firewall marks are in use; declare its ports", op.Key, a.d.cfg.MarkCount)
+			}
+		}
+		if known != nil {
+			return genl.SetService, true, nil
+		}
+		return genl.NewService, true, nil
+	case lb.DelService:
+		return genl.DelService, named, a.broken[op.Key]
+	case lb.DelBackend:
+		return genl.DelDestination, named, nil
+	case lb.SetBackend:
+		return a.prepareBackend(op, known, named)
+	}
+	return 0, false, fmt.Errorf("ipvs: operation %s is unknown", op)
+}
+
+func (a *application) prepareBackend(op *lb.Op, known *lb.Service, named bool) (cmd genl.Command, send bool, err error) {
+	switch addr := op.Backend.Addr.Addr(); {
+	case !named:
+		return 0, false, fmt.Errorf("%w: service %s is not there", lb.ErrDrift, op.Key)
+	case addr.Is4() != op.Key.VIP.Is4():
+		return 0, false, fmt.Errorf("service %s: backend %s: its address is of the other family; IPVS translates within one family only", op.Key, op.Backend.Addr)
+	case op.Backend.Weight >= 1<<31:
+		return 0, false, fmt.Errorf("service %s: backend %s: weight %d; it must be below 2147483648", op.Key, op.Backend.Addr, op.Backend.Weight)
+	}
+	if known != nil {
+		if _, there := known.Backend(op.Backend.Addr); there {
+			return genl.SetDestination, true, nil
+		}
+	}
+	return genl.NewDestination, true, nil
+}
+
+// send sends operations until each is done or has failed.
+func (a *application) send(todo []pending, end int) {
+	size := maxBatch
+	for round := 0; len(todo) > 0; round++ {
+		var again []pending
+		lost := false
+		for from := 0; from < len(todo); from += size {
+			batch := todo[from:min(from+size, len(todo))]
+			errs := a.d.do(a.requests(batch))
+			if errs == nil {
+				continue
+			}
+			for j, p := range batch {
+				next, err := a.verdict(p, errs[j], round)
+				lost = lost || errors.Is(errs[j], genl.ErrLost)
+				if err != nil {
+					a.fail(p.op, err)
+				} else if next != 0 {
+					again = append(again, pending{p.op, next})
+				}
+			}
+		}
+		if lost {
+			size = carefulBatch
+		}
+		todo = a.withFollowers(again, end)
+	}
+}
+
+// requests translates operations.
+func (a *application) requests(batch []pending) []genl.Request {
+	reqs := a.d.reqs[:0]
+	for _, p := range batch {
+		op := &a.ops[p.op]
+		r := genl.Request{Command: p.cmd}
+		id, _ := a.d.id(op.Key)
+		switch op.Kind {
+		case lb.SetService:
+			r.Service = toService(op.Service, id)
+		default:
+			r.Service.ID = id
+			r.Destination = genl.Destination{Addr: op.Backend.Addr, Weight: op.Backend.Weight, Forward: genl.Masquerade}
+		}
+		reqs = append(reqs, r)
+	}
+	a.d.reqs = reqs
+	return reqs
+}
+
+// verdict says what the kernel's answer means: done (0, nil), to be sent again
+// as next, or failed.
+func (a *application) verdict(p pending, answer error, round int) (next genl.Command, err error) {
+	if answer == nil {
+		return 0, nil
+	}
+	op := &a.ops[p.op]
+	if round < maxRounds-1 {
+		if next = correction(p.cmd, answer); next != 0 {
+			a.wonder(p, next)
+			return next, nil
+		}
+	}
+	switch {
+	case done(p.cmd, answer):
+		return 0, nil
+	case errors.Is(answer, genl.ErrLost), errors.Is(answer, genl.ErrMalformed):
+		a.d.kernel.stuck = true // Setup opens another
+		return 0, explain(op.String(), answer)
+	case errors.Is(answer, lb.ErrDrift):
+		return 0, fmt.Errorf("%s: %w", op, answer)
+	case errors.Is(answer, unix.ESRCH):
+		delete(a.d.known.Services, op.Key) // it was there when we left it
+		return 0, fmt.Errorf("%w: service %s is gone", lb.ErrDrift, op.Key)
+	case errors.Is(answer, unix.ENOENT) && (p.cmd == genl.NewService || p.cmd == genl.SetService):
+		name := op.Service.Scheduler
+		return 0, fmt.Errorf("service %s: scheduler %q: %w; the kernel has no module ip_vs_%s: load it or choose another scheduler", op.Key, name, answer, name)
+	case errors.Is(answer, unix.EPERM):
+		return 0, explain(op.String(), answer)
+	}
+	if op.Kind == lb.SetBackend || op.Kind == lb.DelBackend {
+		return 0, fmt.Errorf("service %s: backend %s: %w", op.Key, op.Backend.Addr, answer)
+	}
+	return 0, fmt.Errorf("service %s: %w", op.Key, answer)
+}
+
+// wonder notes what a wrong guess says about the kernel.
+func (a *application) wonder(p pending, next genl.Command) {
+	switch {
+	case p.cmd == genl.NewService && next == genl.SetService && a.d.read:
+		a.alien = append(a.alien, p.op)
+	case p.cmd == genl.SetDestination && next == genl.NewDestination:
+		a.gone++
+	}
+}
+
+// disown reports services that were not there when the table was read: they
+// are set now, but their backends are unknown until it is read again.
+func (a *application) disown() {
+	for _, i := range a.alien {
+		if a.errs[i] == nil {
+			a.fail(i, fmt.Errorf("%w: service %s was made by somebody else", lb.ErrDrift, a.ops[i].Key))
+		}
+	}
+	a.alien = a.alien[:0]
+}
+
+// correction returns the command to send after a wrong guess, or the same after
+// a lost answer; 0 if the answer is final.
+func correction(cmd genl.Command, answer error) genl.Command {
+	switch {
+	case errors.Is(answer, genl.ErrLost) && !errors.Is(answer, os.ErrDeadlineExceeded):
+		return cmd
+	case cmd == genl.NewService && errors.Is(answer, unix.EEXIST):
+		return genl.SetService
+	case cmd == genl.NewDestination && errors.Is(answer, unix.EEXIST):
+		return genl.SetDestination
+	case cmd == genl.SetDestination && errors.Is(answer, unix.ENOENT):
+		return genl.NewDestination
+	}
+	return 0
+}
+
+// done reports whether the kernel's refusal says that nothing is left to do.
+func done(cmd genl.Command, answer error) bool {
+	switch cmd {
+	case genl.DelService:
+		return errors.Is(answer, unix.ESRCH)
+	case genl.DelDestination:
+		return errors.Is(answer, unix.ESRCH) || errors.Is(answer, unix.ENOENT)
+	}
+	return false
+}
+
+// target is what an operation changes.
+type target struct {
+	key     lb.Key
+	backend netip.AddrPort
+}
+
+func (a *application) target(i int) target { return target{a.ops[i].Key, a.ops[i].Backend.Addr} }
+
+// withFollowers adds the operations before end that come after one that is
+// sent again and change the same: order is kept.
+func (a *application) withFollowers(again []pending, end int) []pending {
+	if len(again) == 0 {
+		return nil
+	}
+	repeated, cmds := map[target]bool{}, map[int]genl.Command{}
+	for _, p := range again {
+		cmds[p.op] = p.cmd
+	}
+	var all []pending
+	for i := again[0].op; i < end; i++ {
+		t := a.target(i)
+		if cmd, ok := cmds[i]; ok {
+			repeated[t] = true
+			all = append(all, pending{i, cmd})
+			continue
+		}
+		if !repeated[t] || a.errs[i] != nil {
+			continue
+		}
+		if cmd, send, err := a.prepare(i); err == nil && send {
+			all = append(all, pending{i, cmd})
+		}
+	}
+	return all
+}
+
+// settleMarks makes the mark map follow the services for all ports: a service
+// is there before packets are marked for it, and its mark is free only when it
+// is gone (L3).
+func (a *application) settleMarks(from, to int) {
+	set := map[netip.Addr]uint32{}
+	for i := from; i < to; i++ {
+		op := &a.ops[i]
+		if !op.Key.AllPorts() || a.errs[i] != nil {
+			continue
+		}
+		switch op.Kind {
+		case lb.SetService:
+			id, _ := a.d.id(op.Key)
+			set[op.Key.VIP] = id.Mark
+		case lb.DelService:
+			if err := a.d.help.DelMark(op.Key.VIP); err != nil {
+				a.fail(i, err)
+				continue
+			}
+			a.d.marks.release(op.Key.VIP)
+		}
+	}
+	if len(set) == 0 {
+		return
+	}
+	if err := a.d.help.SetMarks(set); err != nil {
+		for i := from; i < to; i++ {
+			if op := &a.ops[i]; op.Kind == lb.SetService && a.errs[i] == nil && op.Key.AllPorts() {
+				a.fail(i, err)
+			}
+		}
+	}
+}
+
+// do sends requests within the time limit.
+func (d *Driver) do(reqs []genl.Request) []error {
+	var answers []error
+	err := d.kernel.call(func(k kernel) error {
+		answers = k.Do(reqs)
+		return nil
+	})
+	if err == nil {
+		return answers
+	}
+	d.reqs = nil // the stuck call may still read it, as it may write answers
+	errs := make([]error, len(reqs))
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
+}
+
+// removeOrphans deletes services of marks in our range that belong to no
+// address any more: a previous run left them and its mark map is lost, so
+// that no packet can reach them.
+func (d *Driver) removeOrphans() {
+	for _, id := range d.orphans {
+		errs := d.do([]genl.Request{{Command: genl.DelService, Service: genl.Service{ID: id}}})
+		if errs != nil && !errors.Is(errs[0], unix.ESRCH) {
+			d.cfg.Log.Warn("service of a lost mark stays", slog.Any("mark", id.Mark), slog.Any("err", errs[0]))
+			continue
+		}
+		d.cfg.Log.Warn("removed service of a lost mark", slog.Any("mark", id.Mark))
+		d.marks.unblock(id)
+	}
+	d.orphans = nil
+}
+
+// removeStrays takes marks from addresses that have no service any more.
+func (d *Driver) removeStrays() {
+	for _, vip := range d.strays {
+		if d.known.Services[lb.Key{VIP: vip}] != nil {
+			continue
+		}
+		if err := d.help.DelMark(vip); err != nil {
+			d.cfg.Log.Warn("mark of an address without service stays", slog.Any("vip", vip), slog.Any("err", err))
+			continue
+		}
+		d.marks.release(vip)
+	}
+	d.strays = nil
+}

@@ -1,0 +1,42 @@
+package ipvs
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"meshd/lb/nft"
+)
+
+// sysctls are the settings that the rules rely on, of the namespace. Estimates
+// of rates (run_estimation) stay as they are: the counters need them.
+func sysctls() []nft.Sysctl {
+	all := []nft.Sysctl{
+		{Key: "net/ipv4/vs/conntrack", Value: "1"},                  // masquerade by original destination (L2)
+		{Key: "net/ipv4/vs/expire_nodest_conn", Value: "1"},         // UDP leaves a removed backend (L5)
+		{Key: "net/ipv4/vs/expire_quiescent_template", Value: "1"},  // affinity leaves a drained one
+		{Key: "net/ipv4/vs/sloppy_tcp", Value: "1", Optional: true}, // idle connections come back (mh)
+	}
+	if reuseStalls(kernelVersion()) {
+		all = append(all, nft.Sysctl{Key: "net/ipv4/vs/conn_reuse_mode", Value: "0", Optional: true})
+	}
+	return all
+}
+
+// reuseStalls reports whether connections from a port that was in use a moment
+// ago stall for a second unless IPVS lets them go to the old backend. Since
+// Linux 5.9 the setting is right as it is, and 0 would be wrong.
+func reuseStalls(major, minor int) bool { return major < 5 || major == 5 && minor < 9 }
+
+// kernelVersion returns the running kernel's version, or a new one if it cannot
+// be told.
+func kernelVersion() (major, minor int) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return 6, 0
+	}
+	if n, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); n < 2 || err != nil {
+		return 6, 0
+	}
+	return major, minor
+}
