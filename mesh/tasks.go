@@ -87,6 +87,9 @@ func (n *Node) hosting(c *gossip.Core, p *control.ParsedTask, l *localNetwork) s
 	if p.Scheduler != "" {
 		want.Scheduler = p.Scheduler
 	}
+	if p.TTL > 0 {
+		want.TTL = p.TTL
+	}
 	if !known || want != have.Settings {
 		h.Settings = &want
 	}

@@ -63,13 +63,14 @@ type answering struct {
 	Query
 	Result
 	apex string // owner of the SOA in a negative answer
+	ttl  uint32 // of the answers, seconds: the service's, or the zone's
 	rng  *rand.Rand
 }
 
 // Answer answers q from the views of the moment. It does no I/O and takes no
 // lock of its own; equal views, queries and seeds give equal results.
 func (z *Zone) Answer(q Query) Result {
-	a := &answering{Zone: z, Query: q, apex: z.Domain}
+	a := &answering{Zone: z, Query: q, apex: z.Domain, ttl: z.TTL}
 	a.step("scope", "%s", q.Scope)
 	name := fold(q.Name)
 	if rest, ok := cutDomain(name, strings.TrimSuffix(z.Domain, ".")); ok {
@@ -87,6 +88,7 @@ func (z *Zone) Answer(q Query) Result {
 // underDomain answers names under the domain: <name>.<network>.<domain>.
 func (a *answering) underDomain(rest string) {
 	if rest == "" {
+		a.step("name", "the zone %s", a.Domain)
 		a.zoneApex()
 		return
 	}
@@ -232,12 +234,11 @@ func (a *answering) exists(rrs []dns.RR) {
 	}
 }
 
-// zoneApex answers the domain itself.
+// zoneApex answers the name of a zone: the domain, a network, part of a pool.
 func (a *answering) zoneApex() {
-	a.step("name", "the zone %s", a.Domain)
 	switch a.Type {
 	case dns.TypeSOA:
-		soa := a.soa(a.Domain)
+		soa := a.soa(a.apex)
 		soa.Hdr = a.header(dns.TypeSOA)
 		a.exists([]dns.RR{soa})
 	case dns.TypeNS:

@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -18,9 +19,14 @@ const maxExtra = 64
 // emit answers a name that was found.
 func (a *answering) emit(t target) {
 	a.describe(t)
+	if t.service != nil {
+		a.useTTL(t.service)
+	}
 	switch t.form {
 	case formEmpty:
 		a.exists(nil)
+	case formApex:
+		a.zoneApex()
 	case formEndpoints:
 		a.exists(a.addresses(a.shuffle(slices.Clone(t.endpoints))))
 	case formSRV:
@@ -33,6 +39,13 @@ func (a *answering) emit(t target) {
 		a.emitTasks(t)
 	default:
 		a.emitTasks(t)
+	}
+}
+
+// useTTL makes the answers have the service's TTL, if it has one (S8).
+func (a *answering) useTTL(s *state.Service) {
+	if s.TTL > 0 {
+		a.ttl = uint32(s.TTL / time.Second)
 	}
 }
 
@@ -57,14 +70,19 @@ func (a *answering) emitTasks(t target) {
 }
 
 // members returns the tasks in the order to answer: the serving ones, then the
-// suspected ones, each shuffled, or by RTT for nearest.<service>.
+// suspected ones, each shuffled by weight, or by RTT for nearest.<service>.
 func (a *answering) members(t target) []*state.Entry {
 	all, preferred := t.service.Serving()
 	all = slices.Clone(all)
 	for _, group := range [][]*state.Entry{all[:preferred], all[preferred:]} {
-		a.shuffle(group)
-		if t.form == formNearest {
+		switch {
+		case t.form == formNearest:
+			a.shuffle(group) // equally near ones in turn
 			a.byRTT(group)
+		case weighted(group):
+			a.byWeight(group)
+		default:
+			a.shuffle(group)
 		}
 	}
 	return all
@@ -72,11 +90,40 @@ func (a *answering) members(t target) []*state.Entry {
 
 // shuffle permutes es in place by the seed of the query and returns it.
 func (a *answering) shuffle(es []*state.Entry) []*state.Entry {
+	a.random().Shuffle(len(es), func(i, j int) { es[i], es[j] = es[j], es[i] })
+	return es
+}
+
+// random returns the source of the query's choices.
+func (a *answering) random() *rand.Rand {
 	if a.rng == nil {
 		a.rng = rand.New(rand.NewPCG(a.Seed, 0x9e3779b97f4a7c15))
 	}
-	a.rng.Shuffle(len(es), func(i, j int) { es[i], es[j] = es[j], es[i] })
-	return es
+	return a.rng
+}
+
+// weighted reports whether the tasks have different weights.
+func weighted(es []*state.Entry) bool {
+	return slices.ContainsFunc(es, func(e *state.Entry) bool { return e.Weight() != es[0].Weight() })
+}
+
+// byWeight permutes es in place so that each place falls to a task with a
+// probability proportional to its weight among those that are left: clients
+// that take the first address spread as the weights say. It sorts by
+// exponentially distributed times of arrival, whose rates are the weights.
+func (a *answering) byWeight(es []*state.Entry) {
+	type arrival struct {
+		at float64
+		e  *state.Entry
+	}
+	order := make([]arrival, len(es))
+	for i, e := range es {
+		order[i] = arrival{a.random().ExpFloat64() / float64(e.Weight()), e}
+	}
+	slices.SortFunc(order, func(x, y arrival) int { return cmp.Compare(x.at, y.at) })
+	for i, o := range order {
+		es[i] = o.e
+	}
 }
 
 // byRTT sorts es by the round-trip time to the owner, unknown ones last.
@@ -176,7 +223,7 @@ func (a *answering) additional(name string, ep *state.Endpoint) {
 	if len(a.Extra) >= maxExtra || slices.ContainsFunc(a.Extra, func(rr dns.RR) bool { return rr.Header().Name == name }) {
 		return
 	}
-	h := dns.RR_Header{Name: name, Class: dns.ClassINET, Ttl: a.TTL}
+	h := dns.RR_Header{Name: name, Class: dns.ClassINET, Ttl: a.ttl}
 	if ep.IP4.IsValid() {
 		h.Rrtype = dns.TypeA
 		a.Extra = append(a.Extra, &dns.A{Hdr: h, A: ep.IP4.AsSlice()})
@@ -198,7 +245,7 @@ func (a *answering) taskName(ep *state.Endpoint, network string) string {
 
 // header makes the header of an answer, in the case of the question.
 func (a *answering) header(rrtype uint16) dns.RR_Header {
-	return dns.RR_Header{Name: a.Name, Rrtype: rrtype, Class: dns.ClassINET, Ttl: a.TTL}
+	return dns.RR_Header{Name: a.Name, Rrtype: rrtype, Class: dns.ClassINET, Ttl: a.ttl}
 }
 
 // soa makes the SOA of the zone (RFC 2308 §3: its TTL is the negative TTL).

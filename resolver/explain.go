@@ -88,6 +88,8 @@ func (a *answering) describe(t target) {
 	switch t.form {
 	case formEmpty:
 		a.step("name", "an empty non-terminal: names exist below it")
+	case formApex:
+		a.step("name", "the zone of network %s", t.view.Network())
 	case formEndpoints:
 		for _, e := range t.endpoints {
 			a.step("name", "task %s on node %s", e.ID(), e.Owner())

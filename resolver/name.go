@@ -15,6 +15,7 @@ type form uint8
 const (
 	formNone      form = iota
 	formEmpty          // an empty non-terminal: exists, has no records (RFC 8020)
+	formApex           // the network itself: SOA and NS
 	formService        // <service> or <alias>
 	formTasks          // tasks.<service>
 	formNearest        // nearest.<service>
@@ -23,7 +24,7 @@ const (
 )
 
 func (f form) String() string {
-	return [...]string{"none", "empty non-terminal", "service", "tasks", "nearest", "srv", "task"}[f]
+	return [...]string{"none", "empty non-terminal", "zone", "service", "tasks", "nearest", "srv", "task"}[f]
 }
 
 // target is what a name in a network stands for.
@@ -41,7 +42,9 @@ type target struct {
 func find(v state.View, rel string) target {
 	first, rest, dotted := strings.Cut(rel, ".")
 	switch {
-	case rel == "" || rel == "tasks" || rel == "nearest":
+	case rel == "":
+		return target{form: formApex, view: v}
+	case rel == "tasks" || rel == "nearest":
 		return target{form: formEmpty, view: v}
 	case dotted && first == "tasks":
 		return findService(v, rest, formTasks)

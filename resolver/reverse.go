@@ -48,9 +48,13 @@ func (a *answering) pointer(v state.View, ip netip.Addr) string {
 	m := v.ByIP(ip)
 	switch {
 	case m.Service != nil:
+		a.useTTL(m.Service)
 		return m.Service.Name + "." + v.Network() + "." + a.Domain
 	case m.Endpoint != nil:
 		ep := m.Endpoint.Endpoint()
+		if s := v.Service(ep.Service); s != nil {
+			a.useTTL(s)
+		}
 		return a.taskName(&ep, v.Network())
 	}
 	return ""
@@ -69,7 +73,7 @@ func (a *answering) pointTo(name string) {
 func (a *answering) reversePart(p netip.Prefix) {
 	if a.inPool(p) {
 		a.step("name", "part of a pool")
-		a.exists(nil)
+		a.zoneApex()
 		return
 	}
 	a.step("forward", "not in a pool of this node")

@@ -301,10 +301,10 @@ func TestSettingsByLamport(t *testing.T) {
 			t.Fatalf("S8: %s has %+v", h.store.Self(), s.Settings)
 		}
 	}
-	f.hosts[3].carrier.Services["web"].Settings = &Settings{Drain: time.Second}
+	f.hosts[3].carrier.Services["web"].Settings = &Settings{Drain: time.Second, TTL: 2 * time.Second}
 	f.settle(t, f.hosts...)
 	for _, h := range f.hosts {
-		if s := h.table.View().Service("web"); s.Settings != (Settings{Drain: time.Second}) || !s.VIP4.IsValid() {
+		if s := h.table.View().Service("web"); s.Settings != (Settings{Drain: time.Second, TTL: 2 * time.Second}) || !s.VIP4.IsValid() {
 			t.Fatalf("S8: %s has %+v", h.store.Self(), s)
 		}
 	}

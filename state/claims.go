@@ -97,6 +97,7 @@ const (
 	tagAffinity
 	tagDrain
 	tagLamport
+	tagTTL
 )
 
 // AppendSettings appends the record body of c; the service is the key.
@@ -105,6 +106,7 @@ func AppendSettings(b []byte, c SettingsClaim) []byte {
 	b = putString(b, tagScheduler, c.Scheduler)
 	b = putUint(b, tagAffinity, uint64(c.Affinity/time.Millisecond))
 	b = putUint(b, tagDrain, uint64(c.Drain/time.Millisecond))
+	b = putUint(b, tagTTL, uint64(c.TTL/time.Second))
 	return putUint(b, tagLamport, c.Lamport)
 }
 
@@ -125,6 +127,11 @@ func ParseSettings(body string) (SettingsClaim, error) {
 			c.Drain, err = fieldMillis(v)
 		case tagLamport:
 			c.Lamport, err = fieldTime(v)
+		case tagTTL:
+			if n, err = fieldUint(v); n > uint64(MaxTTL/time.Second) {
+				err = errBody
+			}
+			c.TTL = time.Duration(n) * time.Second
 		}
 		return err
 	})

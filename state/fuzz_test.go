@@ -56,7 +56,7 @@ func FuzzParseVIPClaim(f *testing.F) {
 }
 
 func FuzzParseSettings(f *testing.F) {
-	f.Add(string(AppendSettings(nil, SettingsClaim{Settings: Settings{Mode: ModeDNSRR, Scheduler: "wlc", Affinity: time.Minute, Drain: time.Second}, Lamport: 9})))
+	f.Add(string(AppendSettings(nil, SettingsClaim{Settings: Settings{Mode: ModeDNSRR, Scheduler: "wlc", Affinity: time.Minute, Drain: time.Second, TTL: MaxTTL}, Lamport: 9})))
 	f.Add("")
 	f.Fuzz(func(t *testing.T, body string) {
 		c, err := ParseSettings(body)

@@ -44,6 +44,7 @@ type Settings struct {
 	Scheduler string        // IPVS name; "" = rr
 	Affinity  time.Duration // client stickiness; 0 = none
 	Drain     time.Duration // how long connections may finish; 0 = the daemon's default
+	TTL       time.Duration // of the service's DNS answers, whole seconds; 0 = the daemon's default
 }
 
 // Class returns the class of Members[i].

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // NodeID is the unique, persistent name of a node.
@@ -166,6 +167,7 @@ const (
 	MaxName    = 253 // RFC 1035 §2.3.4, presentation form
 	MaxAliases = 32
 	MaxPorts   = 64
+	MaxTTL     = time.Hour // of a service's DNS answers: clients would keep dead addresses for longer
 )
 
 // ErrInvalid is wrapped by every error about bad input to this package.

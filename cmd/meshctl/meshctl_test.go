@@ -123,7 +123,7 @@ func TestGolden(t *testing.T) {
 		"network-ls":      "network ls",
 		"network-inspect": "network inspect CollabNet",
 		"network-rm":      "network rm collabnet",
-		"task-add":        "task add --network collabnet --service web --ip 10.1.0.7,fd00::7 --port http:80 --port 53/udp --slot 3 --mode vip --alias www --hostname h --weight 7 --name c1 --vip 10.9.0.9 --scheduler wlc",
+		"task-add":        "task add --network collabnet --service web --ip 10.1.0.7,fd00::7 --port http:80 --port 53/udp --slot 3 --mode vip --alias www --hostname h --weight 7 --name c1 --vip 10.9.0.9 --scheduler wlc --ttl 2s",
 		"task-add-json":   "task add --network collabnet --service web --ip 10.1.0.7 -o json",
 		"task-rm":         "task rm 3f9c gone 3F9D --network collabnet",
 		"task-drain":      "task drain 3f9c",

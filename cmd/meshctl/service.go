@@ -76,7 +76,7 @@ func serviceDetail(w io.Writer, d control.ServiceDetail) {
 	c := d.Service.Tasks
 	pairs(w, "Name", d.Name, "Network", d.Network, "Mode", d.Mode, "Virtual IPs", join(d.VIPs),
 		"Also served", join(d.OtherVIPs), "Ports", strings.Join(d.Ports, ","), "Scheduler", d.Scheduler,
-		"Affinity", millis(d.Affinity), "Drain", millis(d.Drain), "Names", strings.Join(d.Names, ","),
+		"Affinity", millis(d.Affinity), "Drain", millis(d.Drain), "TTL", seconds(d.TTL), "Names", strings.Join(d.Names, ","),
 		"Tasks", fmt.Sprintf("%d serving, %d suspect, %d draining, %d unready", c.Serving, c.Suspect, c.Draining, c.Unready),
 		"Degraded", d.Degraded, "Conflict", d.Conflict)
 	if len(d.Claims) > 0 {
@@ -99,6 +99,13 @@ func millis(ms int64) string {
 		return ""
 	}
 	return strconv.FormatInt(ms, 10) + "ms"
+}
+
+func seconds(s int64) string {
+	if s == 0 {
+		return ""
+	}
+	return strconv.FormatInt(s, 10) + "s"
 }
 
 func servicePs(f *flags) action {

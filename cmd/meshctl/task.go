@@ -59,12 +59,13 @@ func taskAdd(f *flags) action {
 	})
 	f.list("vip", "pin the service's virtual `IP`; give it twice for IPv4 and IPv6", &req.VIPs)
 	f.text("scheduler", "`NAME` of the scheduler: "+strings.Join(control.Schedulers(), ", "), &req.Scheduler)
+	f.text("ttl", "how long clients may keep the service's DNS answers, `TTL` from 1s to 1h (default: each node's own)", &req.TTL)
 	return func(ctx context.Context, s *session, _ []string) error { return s.addTask(ctx, req) }
 }
 
 func (s *session) addTask(ctx context.Context, req control.AddTask) error {
 	if _, err := req.Parse(); err != nil {
-		return asUsage(err, map[string]string{"ips": "--ip", "ports": "--port", "aliases": "--alias", "vips": "--vip"})
+		return asUsage(err, map[string]string{"ips": "--ip", "ports": "--port", "aliases": "--alias", "vips": "--vip", "ttl": "--ttl"})
 	}
 	reply, err := s.client.AddTask(ctx, req)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"time"
 
 	"meshd/state"
 )
@@ -14,7 +15,7 @@ func FromService(s *state.Service) Service {
 	out := Service{
 		Name: s.Name, Network: s.Network, Mode: s.Mode.String(), Scheduler: cmp.Or(s.Scheduler, "rr"),
 		VIPs: addrs(s.VIP4, s.VIP6), OtherVIPs: slices.Clone(s.OtherVIPs), Ports: portStrings(s.Ports),
-		Affinity: s.Affinity.Milliseconds(), Drain: s.Drain.Milliseconds(),
+		Affinity: s.Affinity.Milliseconds(), Drain: s.Drain.Milliseconds(), TTL: int64(s.TTL / time.Second),
 		Aliases: slices.Clone(s.Aliases), Conflict: s.Conflict,
 	}
 	out.Tasks = TaskCount{

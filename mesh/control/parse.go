@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"meshd/state"
 )
@@ -19,6 +20,7 @@ type ParsedTask struct {
 	Endpoint  state.Endpoint // normalized; ID may be empty
 	Mode      *state.Mode    // nil: as the service is, ModeVIP if it is new
 	Scheduler string         // empty: as the service is, rr if it is new
+	TTL       time.Duration  // 0: as the service is, the node's for a new one
 	VIPs      []netip.Addr   // to pin; none: chosen by the mesh
 }
 
@@ -94,6 +96,9 @@ func (r AddTask) parseService(p *ParsedTask) (err error) {
 	if p.Scheduler != "" && !slices.Contains(Schedulers(), p.Scheduler) {
 		return invalid("scheduler", "use one of "+strings.Join(Schedulers(), ", "), "%q is not known", r.Scheduler)
 	}
+	if p.TTL, err = parseTTL(r.TTL); err != nil {
+		return err
+	}
 	if p.VIPs, err = parseAddrs("vips", r.VIPs); err != nil {
 		return err
 	}
@@ -101,6 +106,18 @@ func (r AddTask) parseService(p *ParsedTask) (err error) {
 		return invalid("vips", "leave it out, or use mode vip", "a dnsrr service has no virtual IP")
 	}
 	return nil
+}
+
+// parseTTL reads the TTL of a service's DNS answers; empty is 0.
+func parseTTL(s string) (time.Duration, error) {
+	if s == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < time.Second || d > state.MaxTTL || d%time.Second != 0 {
+		return 0, invalid("ttl", "write whole seconds from 1s to 1h, for example 2s", "%q is not a TTL of DNS answers", s)
+	}
+	return d, nil
 }
 
 // checkNames checks the names of e that have no check of their own.

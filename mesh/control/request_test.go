@@ -67,6 +67,8 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/tasks", "{" + ok + `,"ports":["80","x:80/tcp"]}`, 400, "ports", "given twice"},
 		{"POST", "/v1/tasks", "{" + ok + `,"mode":"dns"}`, 400, "mode", "vip or dnsrr"},
 		{"POST", "/v1/tasks", "{" + ok + `,"scheduler":"best"}`, 400, "scheduler", "best"},
+		{"POST", "/v1/tasks", "{" + ok + `,"ttl":"90ms"}`, 400, "ttl", "90ms"},
+		{"POST", "/v1/tasks", "{" + ok + `,"ttl":"2h"}`, 400, "ttl", "2h"},
 		{"POST", "/v1/tasks", "{" + ok + `,"mode":"dnsrr","vips":["10.9.0.1"]}`, 400, "vips", "no virtual IP"},
 		{"POST", "/v1/tasks", "{" + ok + `,"id":"a b"}`, 400, "id", "character"},
 		{"POST", "/v1/tasks", "{" + ok + `,"aliases":["tasks.x"]}`, 400, "aliases", "reserved"},

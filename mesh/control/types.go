@@ -166,6 +166,7 @@ type AddTask struct {
 	Weight    uint16   `json:"weight,omitempty"`    // 0: 1
 	VIPs      []string `json:"vips,omitempty"`      // pins the service's VIP: one, or one IPv4 and one IPv6
 	Scheduler string   `json:"scheduler,omitempty"` // of Schedulers; empty: as the service is, rr if it is new
+	TTL       string   `json:"ttl,omitempty"`       // of the service's DNS answers, 1s to 1h; empty: as the service is
 }
 
 // TaskAdded is the reply to AddTask.
@@ -224,6 +225,7 @@ type Service struct {
 	Scheduler string       `json:"scheduler"`
 	Affinity  int64        `json:"affinity_ms,omitempty"`
 	Drain     int64        `json:"drain_ms,omitempty"` // 0: the node's default
+	TTL       int64        `json:"ttl_s,omitempty"`    // of DNS answers; 0: each node's default
 	Aliases   []string     `json:"aliases,omitempty"`
 	Tasks     TaskCount    `json:"tasks"`
 	Degraded  string       `json:"degraded,omitempty"` // why a vip service is answered like dnsrr (R5, V7)
