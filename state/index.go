@@ -19,6 +19,7 @@ type index struct {
 	addrs    addrIndex
 	def      atomic.Pointer[NetworkDef]
 	synced   atomic.Bool
+	changes  atomic.Uint64
 	subs     *xsync.Map[*Subscription, struct{}]
 
 	// The table's goroutine only.
@@ -73,6 +74,9 @@ func (ix *index) Def() NetworkDef { return *ix.def.Load() }
 // Synced implements View.
 func (ix *index) Synced() bool { return ix.synced.Load() }
 
+// Changes implements View.
+func (ix *index) Changes() uint64 { return ix.changes.Load() }
+
 // Service implements View.
 func (ix *index) Service(name string) *Service {
 	if s, _ := ix.services.Load(name); s != nil {
@@ -101,8 +105,10 @@ func (ix *index) Subscribe() *Subscription {
 	return s
 }
 
-// notify tells the subscribers which services changed.
+// notify tells the subscribers which services changed, and everybody that
+// something did. What changed can be seen by then.
 func (ix *index) notify(names ...string) {
+	ix.changes.Add(1)
 	for s := range ix.subs.All() {
 		s.mark(names)
 	}

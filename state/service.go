@@ -124,6 +124,10 @@ type View interface {
 	// Synced reports whether the network's first full exchange with a peer is
 	// done, or there was no peer to ask (R4).
 	Synced() bool
+	// Changes grows with every change that readers can see, after it can be
+	// seen: what was read between two equal results was read of one state. It
+	// takes no lock and does not allocate.
+	Changes() uint64
 	// Subscribe starts a subscription to the names of changed services.
 	Subscribe() *Subscription
 }
