@@ -91,10 +91,6 @@ type realKernel struct {
 	buf     []byte
 }
 
-// tableBuffer is for /proc/net/ip_vs, which comes in pieces of a page, or of a
-// service if that is longer.
-const tableBuffer = 128 << 10
-
 // openKernel opens IPVS in the namespace of that path.
 func openKernel(path string, limit time.Duration) (*realKernel, error) {
 	inside := func(f func() error) error { return nft.Inside(path, f) }

@@ -34,6 +34,10 @@ var errProc = errors.New("/proc/net/ip_vs: unknown format")
 // maxLine bounds a line of /proc/net/ip_vs; the longest known has 110 bytes.
 const maxLine = 4096
 
+// tableBuffer is for reading /proc/net/ip_vs, which comes in pieces of a page,
+// or of a service if that is longer.
+const tableBuffer = 128 << 10
+
 // parseTable reads what /proc/net/ip_vs says and calls each for every service
 // with its backends in the kernel's order. The slice is used again for the
 // next one. buf is for reading and must hold more than one line.

@@ -44,7 +44,7 @@ func (m *message) errno() (int, error) {
 		return 0, fmt.Errorf("%w: error without number", ErrMalformed)
 	}
 	code := int32(native.Uint32(m.data))
-	if code > 0 || m.kind == typeError && code < -4095 {
+	if code > 0 || code < -4095 {
 		return 0, fmt.Errorf("%w: error number %d", ErrMalformed, code)
 	}
 	return int(-code), nil
