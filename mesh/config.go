@@ -34,6 +34,7 @@ type Config struct {
 	Socket    string   `yaml:"socket"`    // control API; default /run/meshd/meshd.sock
 	DNS       []string `yaml:"dns"`       // where to answer, IP:PORT; none: no DNS
 	LB        string   `yaml:"lb"`        // auto, ipvs, nft, none
+	LBVerify  Duration `yaml:"lb-verify"` // how often the kernel's load balancing is compared with the table; default 30s
 	KeyFile   string   `yaml:"key-file"`  // one base64 key a line, the primary first; none: no encryption
 	Domain    string   `yaml:"domain"`    // default mesh.internal.
 	Profile   string   `yaml:"profile"`   // lan, wan, local: how fast failures are noticed
@@ -124,6 +125,7 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.StringVar(&c.Socket, "socket", c.Socket, "`PATH` of the control socket (default "+control.DefaultSocket+")")
 	f.Var(newList(&c.DNS), "dns", "answer DNS on `IP:PORT[,…]`, UDP and TCP (default: no DNS)")
 	f.StringVar(&c.LB, "lb", c.LB, "load balancer: `auto|ipvs|nft|none` (default auto)")
+	f.Var(durationFlag{&c.LBVerify}, "lb-verify", "compare the kernel's load balancing with the table, and repair it, every `DURATION` (default 30s)")
 	f.StringVar(&c.KeyFile, "key-file", c.KeyFile, "`FILE` with the gossip keys in base64, one a line, the primary first (meshctl keygen)")
 	f.StringVar(&c.Domain, "domain", c.Domain, "`DOMAIN` of the qualified names (default "+resolver.DefaultDomain+")")
 	f.StringVar(&c.Profile, "profile", c.Profile, "failure detection for `lan|wan|local` (default lan)")
@@ -259,6 +261,8 @@ func (s *settled) choices() error {
 		return fmt.Errorf("push-rate: %d; at least 16384 bytes per second", s.PushRate)
 	case s.MaxTasks < 0:
 		return fmt.Errorf("max-tasks: %d is negative", s.MaxTasks)
+	case s.LBVerify != 0 && time.Duration(s.LBVerify) < time.Second, time.Duration(s.LBVerify) > time.Hour:
+		return fmt.Errorf("lb-verify: %v; use 1s to 1h, changes by others stay that long", time.Duration(s.LBVerify))
 	case time.Duration(s.TTL) >= time.Hour:
 		return fmt.Errorf("ttl: %v; at most an hour, clients would keep dead addresses", time.Duration(s.TTL))
 	}

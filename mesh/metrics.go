@@ -44,7 +44,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	e := emitter{ch}
 	_ = m.node.host.Do(ctx, func(c *gossip.Core, now time.Duration) { e.core(c) })
 	e.host(m.node.host.Stats())
-	e.balancer(m.node)
+	e.balancers(m.node)
 	e.dns(m.node)
 	e.gauge("meshd_degraded", "Standing conditions that meshctl status explains.", float64(len(m.node.notices.list())))
 	e.gauge("meshd_events_index", "Index of the newest event of meshctl watch.", float64(m.node.events.Index()))
@@ -153,20 +153,6 @@ func (e emitter) host(s gossip.HostStats) {
 	e.counter("meshd_joins_total", "Joins by the reconnect loop (G2).", s.Joins, "result", "ok")
 	e.counter("meshd_joins_total", "Joins by the reconnect loop (G2).", s.JoinsFailed, "result", "failed")
 	e.gauge("meshd_membership_health_score", "memberlist's own health, 0 is best.", float64(s.Health))
-}
-
-func (e emitter) balancer(n *Node) {
-	c := n.balancer.Counters()
-	driver := orNone(c.Driver)
-	e.gauge("meshd_lb_info", "1; the label says which driver balances.", 1, "driver", driver)
-	e.gauge("meshd_lb_services", "Services in the kernel.", float64(c.Services))
-	e.gauge("meshd_lb_desired", "Services that should be in the kernel.", float64(c.Desired))
-	e.gauge("meshd_lb_pending", "Services with failed operations.", float64(c.Pending))
-	e.gauge("meshd_lb_draining", "Backends whose connections may still finish.", float64(c.Draining))
-	e.counter("meshd_lb_failures_total", "Operations that failed.", c.Failures)
-	e.counter("meshd_lb_repairs_total", "Times that somebody else's change was found and undone.", c.Repairs)
-	e.counter("meshd_lb_applies_total", "Calls to the driver.", c.Applies)
-	e.gauge("meshd_lb_last_apply_seconds", "Duration of the latest call.", c.LastApply.Seconds())
 }
 
 func (e emitter) dns(n *Node) {

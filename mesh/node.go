@@ -38,13 +38,15 @@ type Node struct {
 	host     *gossip.Host
 	dns      *resolver.Server
 	dnsAddrs []netip.AddrPort
-	balancer *lb.Balancer
+	balancer *lb.Balancer // the host's, which is in balancers too
 	events   *control.EventLog
 	listener net.Listener
 	metrics  *metrics
 	stop     context.CancelFunc
 	notices  notices
-	dupSeen  atomic.Int64 // when another node with our name was last heard of, Unix seconds
+
+	balancers balancers
+	dupSeen   atomic.Int64 // when another node with our name was last heard of, Unix seconds
 
 	mu  sync.Mutex // guards what follows, and orders registrations with their files
 	reg *registry
@@ -145,7 +147,11 @@ func (n *Node) openBalancer() (err error) {
 	} else {
 		node.Src6 = a
 	}
-	n.balancer, err = lb.New(lb.Config{Source: n.host.Source(), Drivers: ds, Node: node, Log: n.log})
+	cfg := n.balancerConfig("")
+	cfg.Drivers, cfg.Node = ds, node
+	if n.balancer, err = lb.New(cfg); err == nil {
+		n.balancers.add("", n.balancer)
+	}
 	return err
 }
 

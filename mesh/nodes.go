@@ -76,7 +76,7 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 	s := control.Status{
 		Node: n.cfg.Node, BootID: n.boot(), Version: n.version, Started: n.started, Bind: n.host.Addr().String(),
 		DNS: []string{}, Domain: n.cfg.Domain, DataDir: n.cfg.DataDir, Encrypted: len(n.keys.all()) > 0,
-		Networks: []control.NetworkStatus{}, LBDriver: n.info().LB, LBWhy: n.lbWhy(), EventIndex: n.events.Index(),
+		Networks: []control.NetworkStatus{}, LBDriver: n.info().LB, LBWhy: n.lbWhy(), LB: n.lbHealth(ctx), EventIndex: n.events.Index(),
 		Degraded: []string{}, Conflicts: []string{}, Warnings: []string{},
 	}
 	for _, a := range n.dnsAddrs {
@@ -127,9 +127,7 @@ func (n *Node) countTasks(s *control.Status, w *control.NetworkStatus) {
 
 // explainStatus fills what is not as it should be.
 func (n *Node) explainStatus(s *control.Status) {
-	if s.LBDriver == "none" && n.cfg.LB != "none" {
-		s.Degraded = append(s.Degraded, "no load balancer: "+s.LBWhy+"; vip services are answered with their tasks (R5)")
-	}
+	n.explainLB(s)
 	s.Degraded = append(s.Degraded, n.notices.list()...)
 	if len(n.dnsAddrs) == 0 {
 		s.Warnings = append(s.Warnings, "no DNS address: start meshd with --dns IP:PORT")

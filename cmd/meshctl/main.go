@@ -6,8 +6,9 @@
 // have upper-case heads and "-" for nothing; messages start in lower case, name
 // the flag or the thing, and are followed by a hint that says what to do next.
 //
-// Exit codes: 0 done, 1 refused by meshd (or "diff" found a difference, or some
-// node did not do what "key" asked), 2 usage, 3 cannot reach meshd.
+// Exit codes: 0 done, 1 refused by meshd (or "diff" or "lb verify" found a
+// difference, or some node did not do what "key" asked), 2 usage, 3 cannot reach
+// meshd.
 package main
 
 import (

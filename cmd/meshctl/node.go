@@ -137,6 +137,7 @@ func (s *session) statusTable(w io.Writer, st control.Status) {
 		}
 		table(w, "NETWORK SYNCED CHECKSUM SERVICES TASKS", rows)
 	}
+	s.lbHealth(w, st.LB)
 	section(w, "Degraded", st.Degraded)
 	section(w, "Conflicts", st.Conflicts)
 	section(w, "Warnings", st.Warnings)

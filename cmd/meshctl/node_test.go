@@ -64,6 +64,10 @@ func (n *node) Status(context.Context) (control.Status, error) {
 		Domain: "mesh.internal.", DataDir: "/var/lib/meshd", Encrypted: true, Members: control.MemberCount{Alive: 2, Dead: 1},
 		Networks:   []control.NetworkStatus{{Network: "", Synced: true, Checksum: "00000000000000aa"}, {Network: "collabnet", Checksum: "00000000000000bb", Services: 2, Tasks: 5}},
 		LocalTasks: 2, LBDriver: "nft", LBWhy: "the kernel has no IPVS", EventIndex: 4711,
+		LB: []control.LBHealth{
+			{Driver: "nft", InSync: true, Services: 3, Desired: 3, Draining: 1, LastVerify: when.Add(2 * time.Minute), LastResult: control.LBInSync},
+			{Sandbox: "web-1", Driver: "none", Why: "no CAP_NET_ADMIN"},
+		},
 		Degraded: []string{"1 of 3 members is dead"}, Conflicts: []string{"alias www: web and shop"}, Preserving: true, Quarantined: 1,
 	}, n.call()
 }
@@ -173,15 +177,34 @@ func (n *node) Resolve(context.Context, control.ResolveRequest) (control.Resolut
 	}, n.call()
 }
 
-func (n *node) LB(context.Context, string) (control.LBTable, error) {
+func (n *node) LB(_ context.Context, req control.LBRequest) (control.LBTable, error) {
 	vip := n.service().VIPs[0]
 	backends := []control.LBBackend{
-		{Task: "3f9c", Node: "a", Address: netip.MustParseAddrPort("10.1.0.7:80"), Desired: 1, Actual: 1, State: control.LBOK, Counters: control.Counters{Active: 2, Connections: 30, PacketsIn: 4, PacketsOut: 5, BytesIn: 6, BytesOut: 7}},
+		{Task: "3f9c", TaskName: "web.1.3f9c", Node: "a", Address: netip.MustParseAddrPort("10.1.0.7:80"), Desired: 1, Actual: 1, State: control.LBOK, Counters: control.Counters{Active: 2, Connections: 30, PacketsIn: 4, PacketsOut: 5, BytesIn: 6, BytesOut: 7}},
 		{Node: "b", Address: netip.MustParseAddrPort("10.1.0.8:0"), Desired: -1, Actual: 1, State: control.LBExtra, Counters: control.NoCounters()},
+		{Task: "77", Node: "b", Address: netip.MustParseAddrPort("10.1.0.9:80"), Desired: -1, State: control.LBDraining, Until: when.Add(3*time.Minute + 20*time.Second), Counters: control.NoCounters()},
 	}
-	return control.LBTable{Driver: "nft", Why: "the kernel has no IPVS", LastApply: when, LastError: "busy", Pending: 1, Services: []control.LBService{
-		{Network: "collabnet", Service: "web", VIP: vip, Port: "80/tcp", Scheduler: "rr", State: control.LBDiffers, Counters: control.NoCounters(), Backends: backends},
-	}}, n.call()
+	return control.LBTable{
+		Sandbox: req.Sandbox, Driver: "nft", Why: "the kernel has no IPVS", LastApply: when, LastError: "busy", Pending: 1, Draining: 1,
+		LastVerify: control.LBReport{At: when.Add(time.Minute), Result: control.LBDrift, Found: 3, Repaired: 2}, Services: []control.LBService{
+			{Network: "collabnet", Service: "web", VIP: vip, Port: "80/tcp", Scheduler: "rr", State: control.LBDiffers, Error: "busy", Counters: control.NoCounters(), Backends: backends},
+		},
+	}, n.call()
+}
+
+func (n *node) VerifyLB(_ context.Context, req control.LBVerifyRequest) (control.LBVerifyReply, error) {
+	host := control.LBReport{
+		Driver: "ipvs", At: when, TookMillis: 1.234, Result: control.LBDrift, Full: true, Services: 3, Backends: 7, Found: 3, Repaired: 1,
+		Differences: []control.LBDifference{
+			{Area: "rule", Kind: "missing", What: "rule 2 of chain guard of nftables table ip meshd", Repaired: !req.ReportOnly},
+			{Area: "backend", Kind: "changed", What: "backend 10.1.0.7:80 of service 10.9.0.2:80/tcp", Found: "weight 7", Want: "weight 1", Note: "busy"},
+		},
+	}
+	box := control.LBReport{Sandbox: "web-1", Driver: "nft", At: when, TookMillis: 0.5, Result: control.LBInSync, Full: true, Services: 1}
+	if req.Sandbox != "" {
+		return control.LBVerifyReply{InSync: true, Reports: []control.LBReport{box}}, n.call()
+	}
+	return control.LBVerifyReply{Reports: []control.LBReport{host, box}}, n.call()
 }
 
 func (n *node) keys() control.KeyReply {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -20,11 +19,6 @@ func viewCommands() []command {
 			long: `A name that does not exist is an answer (NXDOMAIN), not a failure: the exit code
 is 0. An IP address asks for its name.`,
 			example: "meshctl resolve wordpressapp --network collabnet\nmeshctl resolve _http._tcp.wordpressapp --network collabnet --type SRV",
-		},
-		{
-			path: "lb ls", short: "list the load balancer's table: desired beside actual, with counters", setup: lbLs,
-			long:    "A service's own line has no task. Port \"all\" stands for a service without declared\nports. DESIRED and ACTUAL are weights.",
-			example: "meshctl lb ls --network collabnet",
 		},
 		{
 			path: "watch", short: "print one line per change as it arrives", setup: watch,
@@ -71,64 +65,6 @@ func resolution(w io.Writer, r control.Resolution) {
 	for _, a := range r.Answers {
 		fmt.Fprintf(w, "  %s\n", printable(a))
 	}
-}
-
-func lbLs(f *flags) action {
-	var network string
-	f.network(&network)
-	return func(ctx context.Context, s *session, _ []string) error {
-		t, err := s.client.LB(ctx, network)
-		if err != nil {
-			return err
-		}
-		return s.show(t, func(w io.Writer) { s.lbTable(w, t) })
-	}
-}
-
-func (s *session) lbTable(w io.Writer, t control.LBTable) {
-	kv := []string{"Driver", lbLine(t.Driver, t.Why), "Pending", strconv.Itoa(t.Pending)}
-	if !t.LastApply.IsZero() {
-		kv = append(kv, "Last change", s.age(t.LastApply)+" ago")
-	}
-	if t.LastError != "" {
-		kv = append(kv, "Last error", printable(t.LastError))
-	}
-	pairs(w, kv...)
-	fmt.Fprintln(w)
-	var rows [][]string
-	for _, v := range t.Services {
-		rows = append(rows, append([]string{v.Network, v.Service, vipPort(v), v.Scheduler, "", "", "", "", v.State}, counters(v.Counters)...))
-		for _, b := range v.Backends {
-			rows = append(rows, append([]string{
-				v.Network, v.Service, vipPort(v), v.Scheduler, b.Task, backendAddr(b.Address), weight(b.Desired), weight(b.Actual), b.State,
-			}, counters(b.Counters)...))
-		}
-	}
-	table(w, "NETWORK SERVICE VIP SCHEDULER TASK ADDRESS DESIRED ACTUAL STATE ACTIVE CONNS PKTS-IN PKTS-OUT BYTES-IN BYTES-OUT", rows)
-}
-
-// vipPort formats VIP:PORT/PROTO or VIP:all.
-func vipPort(v control.LBService) string {
-	if v.VIP.Is6() {
-		return "[" + v.VIP.String() + "]:" + v.Port
-	}
-	return v.VIP.String() + ":" + v.Port
-}
-
-func backendAddr(a netip.AddrPort) string {
-	switch {
-	case !a.Addr().IsValid():
-		return ""
-	case a.Port() == 0:
-		return a.Addr().String()
-	}
-	return a.String()
-}
-
-func weight(n int) string { return count(int64(n)) }
-
-func counters(c control.Counters) []string {
-	return []string{count(c.Active), count(c.Connections), count(c.PacketsIn), count(c.PacketsOut), count(c.BytesIn), count(c.BytesOut)}
 }
 
 func diff(f *flags) action {

@@ -106,7 +106,7 @@ func (d *demo) compare(n *fleet.Node) (reals, error) {
 	if err != nil {
 		return reals{}, err
 	}
-	table, err := n.API.LB(d.ctx, "")
+	table, err := n.API.LB(d.ctx, control.LBRequest{})
 	if err != nil {
 		return reals{}, err
 	}

@@ -222,7 +222,7 @@ func (d *demo) balancersKnow(tasks []*fleet.Task) error {
 }
 
 func (d *demo) balancerKnows(n *fleet.Node, tasks []*fleet.Task) error {
-	table, err := n.API.LB(d.ctx, network)
+	table, err := n.API.LB(d.ctx, control.LBRequest{Network: network})
 	if err != nil {
 		return err
 	}

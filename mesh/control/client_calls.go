@@ -100,8 +100,13 @@ func (c *Client) Resolve(ctx context.Context, req ResolveRequest) (Resolution, e
 }
 
 // LB implements Backend.
-func (c *Client) LB(ctx context.Context, network string) (LBTable, error) {
-	return call[LBTable](ctx, c, http.MethodGet, "/v1/lb", params("network", network), nil)
+func (c *Client) LB(ctx context.Context, req LBRequest) (LBTable, error) {
+	return call[LBTable](ctx, c, http.MethodGet, "/v1/lb", params("network", req.Network, "service", req.Service, "sandbox", req.Sandbox), nil)
+}
+
+// VerifyLB implements Backend.
+func (c *Client) VerifyLB(ctx context.Context, req LBVerifyRequest) (LBVerifyReply, error) {
+	return call[LBVerifyReply](ctx, c, http.MethodPost, "/v1/lb/verify", nil, req)
 }
 
 // InstallKey implements Backend.

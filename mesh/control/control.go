@@ -99,9 +99,11 @@ type ServiceBackend interface {
 	// Resolve resolves a name as the DNS server of this node would and says
 	// how. A name that does not exist is an answer (RCode NXDOMAIN), no error.
 	Resolve(ctx context.Context, req ResolveRequest) (Resolution, error)
-	// LB returns the desired load balancer table beside the actual one. An
-	// empty network means all.
-	LB(ctx context.Context, network string) (LBTable, error)
+	// LB returns the desired load balancer table beside the actual one.
+	LB(ctx context.Context, req LBRequest) (LBTable, error)
+	// VerifyLB reads back what the kernel holds, compares it with what should be
+	// there and repairs it. What differs is in the reply, it is no error.
+	VerifyLB(ctx context.Context, req LBVerifyRequest) (LBVerifyReply, error)
 }
 
 // KeyBackend is the part of Backend about the gossip keyring (G9). Each method

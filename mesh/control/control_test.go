@@ -85,7 +85,12 @@ func calls() map[string]func(context.Context, Backend) (any, error) {
 		"Resolve": func(ctx context.Context, b Backend) (any, error) {
 			return b.Resolve(ctx, ResolveRequest{Name: "_http._tcp.web.", Network: "collabnet", Type: "SRV"})
 		},
-		"LB":         func(ctx context.Context, b Backend) (any, error) { return b.LB(ctx, "collabnet") },
+		"LB": func(ctx context.Context, b Backend) (any, error) {
+			return b.LB(ctx, LBRequest{Network: "collabnet", Service: "web", Sandbox: "box_1"})
+		},
+		"VerifyLB": func(ctx context.Context, b Backend) (any, error) {
+			return b.VerifyLB(ctx, LBVerifyRequest{Sandbox: "box_1", ReportOnly: true})
+		},
 		"InstallKey": func(ctx context.Context, b Backend) (any, error) { return b.InstallKey(ctx, key) },
 		"UseKey":     func(ctx context.Context, b Backend) (any, error) { return b.UseKey(ctx, key) },
 		"RemoveKey":  func(ctx context.Context, b Backend) (any, error) { return b.RemoveKey(ctx, key) },

@@ -78,7 +78,7 @@ func (f *fake) Version(ctx context.Context) (Version, error) {
 func (f *fake) Status(ctx context.Context) (Status, error) {
 	return Status{
 		Node: "a", BootID: "boot1", Started: when, DNS: []string{"127.0.0.1:53"}, Networks: []NetworkStatus{{Network: "collabnet"}},
-		Degraded: []string{}, Conflicts: []string{"x"}, Warnings: []string{},
+		LB: []LBHealth{{Driver: "nft"}}, Degraded: []string{}, Conflicts: []string{"x"}, Warnings: []string{},
 	}, f.note(ctx, "Status", nil)
 }
 
@@ -162,9 +162,14 @@ func (f *fake) Resolve(ctx context.Context, req ResolveRequest) (Resolution, err
 	return Resolution{Name: "web", RCode: "NOERROR", Answers: []string{"10.9.0.2"}, Steps: []Step{{Scope: "collabnet", Answer: []string{}}}}, f.note(ctx, "Resolve", req)
 }
 
-func (f *fake) LB(ctx context.Context, network string) (LBTable, error) {
+func (f *fake) VerifyLB(ctx context.Context, req LBVerifyRequest) (LBVerifyReply, error) {
+	d := LBDifference{Area: "rule", Kind: "missing", What: "rule 1", Repaired: true}
+	return LBVerifyReply{Reports: []LBReport{{Driver: "nft", At: when, Result: LBDrift, Found: 1, Differences: []LBDifference{d}}}}, f.note(ctx, "VerifyLB", req)
+}
+
+func (f *fake) LB(ctx context.Context, req LBRequest) (LBTable, error) {
 	b := LBBackend{Task: "3f9c", Address: netip.AddrPortFrom(ip4, 80), Desired: 1, Actual: -1, State: LBMissing, Counters: NoCounters()}
-	return LBTable{Driver: "nft", LastApply: when, Services: []LBService{{VIP: ip4, Port: "80/tcp", Backends: []LBBackend{b}}}}, f.note(ctx, "LB", network)
+	return LBTable{Driver: "nft", LastApply: when, LastVerify: LBReport{At: when, Differences: []LBDifference{}}, Services: []LBService{{VIP: ip4, Port: "80/tcp", Backends: []LBBackend{b}}}}, f.note(ctx, "LB", req)
 }
 
 func (f *fake) InstallKey(ctx context.Context, req KeyRequest) (KeyReply, error) {

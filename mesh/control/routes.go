@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -146,12 +147,23 @@ func (h *handler) serviceRoutes() {
 		}
 		return h.backend.Resolve(r.Context(), req)
 	})
-	h.handle("GET /v1/lb", quickLimit, []string{"network"}, func(r *http.Request) (any, error) {
-		network, err := networkParam(r)
-		if err != nil {
+	h.handle("GET /v1/lb", quickLimit, []string{"network", "service", "sandbox"}, func(r *http.Request) (any, error) {
+		q := r.URL.Query()
+		req := LBRequest{Network: strings.ToLower(q.Get("network")), Service: strings.ToLower(q.Get("service")), Sandbox: q.Get("sandbox")}
+		if err := req.Check(); err != nil {
 			return nil, err
 		}
-		return h.backend.LB(r.Context(), network)
+		return h.backend.LB(r.Context(), req)
+	})
+	h.handle("POST /v1/lb/verify", meshLimit, nil, func(r *http.Request) (any, error) {
+		var req LBVerifyRequest
+		if err := decode(r, &req); err != nil {
+			return nil, err
+		}
+		if err := req.Check(); err != nil {
+			return nil, err
+		}
+		return h.backend.VerifyLB(r.Context(), req)
 	})
 }
 

@@ -60,6 +60,7 @@ type Status struct {
 	LocalTasks  int             `json:"local_tasks"`
 	LBDriver    string          `json:"lb_driver"` // ipvs, nft, none
 	LBWhy       string          `json:"lb_why"`    // why this driver
+	LB          []LBHealth      `json:"lb"`        // the host's first, then those of sandboxes
 	EventIndex  uint64          `json:"event_index"`
 	Degraded    []string        `json:"degraded"`  // what does not work fully, for people; empty = all well
 	Conflicts   []string        `json:"conflicts"` // names, addresses and pools claimed twice

@@ -5,67 +5,6 @@ import (
 	"time"
 )
 
-// Schedulers are the names that a service's scheduler can have (L6).
-func Schedulers() []string {
-	return []string{"rr", "wrr", "lc", "wlc", "sh", "mh", "sed", "nq"}
-}
-
-// LBTable is the desired load balancer table beside the actual one.
-type LBTable struct {
-	Driver    string      `json:"driver"` // ipvs, nft, none
-	Why       string      `json:"why"`    // why this driver
-	LastApply time.Time   `json:"last_apply,omitzero"`
-	LastError string      `json:"last_error,omitempty"`
-	Pending   int         `json:"pending"` // operations still to apply
-	Services  []LBService `json:"services"`
-}
-
-// The states of LBService and LBBackend.
-const (
-	LBOK       = "ok"       // as desired
-	LBMissing  = "missing"  // desired, not there
-	LBExtra    = "extra"    // there, not desired
-	LBDiffers  = "differs"  // there, with other settings
-	LBDraining = "draining" // no new connections, then removed
-)
-
-// LBService is one virtual service.
-type LBService struct {
-	Network   string      `json:"network"`
-	Service   string      `json:"service"`
-	VIP       netip.Addr  `json:"vip"`
-	Port      string      `json:"port"` // PORT/PROTO, or "all" for a service without declared ports
-	Scheduler string      `json:"scheduler"`
-	State     string      `json:"state"` // LBOK, ...
-	Counters  Counters    `json:"counters"`
-	Backends  []LBBackend `json:"backends"`
-}
-
-// LBBackend is one task behind a virtual service.
-type LBBackend struct {
-	Task     string         `json:"task"` // empty if it is not a task that we know
-	Node     string         `json:"node"`
-	Address  netip.AddrPort `json:"address"` // port 0: the same as the client's
-	Desired  int            `json:"desired"` // weight; -1: not desired
-	Actual   int            `json:"actual"`  // weight; -1: not there
-	State    string         `json:"state"`   // LBOK, ...
-	Counters Counters       `json:"counters"`
-}
-
-// Counters are what a driver counts. Absent figures are -1, so that "not
-// counted" is not read as "none".
-type Counters struct {
-	Active      int64 `json:"active"`      // connections open now
-	Connections int64 `json:"connections"` // since the entry was made
-	PacketsIn   int64 `json:"packets_in"`
-	PacketsOut  int64 `json:"packets_out"`
-	BytesIn     int64 `json:"bytes_in"`
-	BytesOut    int64 `json:"bytes_out"`
-}
-
-// NoCounters returns Counters in which every figure is absent.
-func NoCounters() Counters { return Counters{-1, -1, -1, -1, -1, -1} }
-
 // DiffRequest asks for a comparison. An empty network means all.
 type DiffRequest struct {
 	Network string
@@ -169,6 +108,8 @@ const (
 	EventNetworkAdded    EventType = "network-added"
 	EventNetworkRemoved  EventType = "network-removed"
 	EventNetworkConflict EventType = "network-conflict"
+
+	EventLBDrift EventType = "lb-drift" // somebody else changed the kernel's load balancing
 )
 
 // Event is one change, as this node saw it.

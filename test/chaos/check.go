@@ -174,18 +174,10 @@ func (c *cluster) checkGone(ctx context.Context, m *member) error {
 	return nil
 }
 
-// onlyDrains reports whether an entry differs from the table in nothing but
-// backends whose connections may still finish (L5).
-func onlyDrains(s control.LBService) bool {
-	return s.State == control.LBDiffers && !slices.ContainsFunc(s.Backends, func(b control.LBBackend) bool {
-		return b.State != control.LBOK && b.State != control.LBDraining
-	})
-}
-
 // checkLB demands that the kernel has what the table says, and that VIPs lead
 // to tasks.
 func (c *cluster) checkLB(ctx context.Context, m *member) error {
-	t, err := m.API.LB(ctx, network)
+	t, err := m.API.LB(ctx, control.LBRequest{Network: network})
 	if err != nil {
 		return err
 	}
@@ -193,7 +185,7 @@ func (c *cluster) checkLB(ctx context.Context, m *member) error {
 		return nil
 	}
 	for _, s := range t.Services {
-		if s.State != control.LBOK && !onlyDrains(s) {
+		if s.State != control.LBOK && s.State != control.LBDraining {
 			return fmt.Errorf("on %s the load balancer's entry of %s %s is %s: %+v", m.Host.Name, s.Service, s.Port, s.State, s.Backends)
 		}
 	}
