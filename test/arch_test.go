@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"test/rig":       {},
 	"test/fleet":     {"test/rig", "mesh/control"},
 	"test/netns":     {"test/rig", "test/fleet"},
+	"test/dataplane": {},
 	"test/vm":        {},
 	"test/vm/guest":  {"test/vm"},
 	"test/vm/cmd/vm": {"test/vm", "test/vm/guest"},
@@ -49,11 +50,12 @@ var mayImport = map[string][]string{
 
 // testMayImport adds what a package's _test.go files may import on top.
 var testMayImport = map[string][]string{
-	"lb":      {"lb/lbtest"},
-	"lb/ipvs": {"lb/lbtest", "test/rig"},
-	"lb/nft":  {"lb/lbtest", "test/rig"},
-	"mesh":    {"lb/lbtest", "test/rig"},
-	"test/vm": {"test/vm/guest"},
+	"lb":             {"lb/lbtest"},
+	"lb/ipvs":        {"lb/lbtest", "test/rig"},
+	"lb/nft":         {"lb/lbtest", "test/rig"},
+	"mesh":           {"lb/lbtest", "test/rig"},
+	"test/dataplane": {"state", "lb", "lb/lbtest", "lb/nft", "lb/ipvs", "test/rig"},
+	"test/vm":        {"test/vm/guest"},
 }
 
 // banned lists imports that no package may use, and what to do instead.

@@ -30,15 +30,19 @@ type Fake struct {
 	// DriverName is returned by Name; empty means "fake".
 	DriverName string
 
-	mu     sync.Mutex // guards what follows
-	kernel *lb.Table
-	ready  bool
-	active map[lb.Key]map[netip.AddrPort]int
-	ops    []lb.Op
-	faults []string
-	calls  int
-	reads  int          // calls of Snapshot
-	broken []lb.Finding // what Setup will repair
+	mu      sync.Mutex // guards what follows
+	kernel  *lb.Table
+	ready   bool
+	wrecked bool // not ready, and the balancer cannot know yet
+	active  map[lb.Key]map[netip.AddrPort]int
+	ops     []lb.Op
+	faults  []string
+	calls   int
+	reads   int          // calls of Snapshot
+	broken  []lb.Finding // what Setup will repair
+	flows   map[*Flow]struct{}
+	sticky  map[clientOf]stickiness
+	turns   map[lb.Key]map[netip.AddrPort]int // flows that each backend got since they changed
 }
 
 // Name implements lb.Driver.
@@ -74,7 +78,7 @@ func (f *Fake) Setup(context.Context) error {
 	if !f.lucky() {
 		return fmt.Errorf("setup: %w", ErrInjected)
 	}
-	f.ready, f.broken = true, nil
+	f.ready, f.wrecked, f.broken = true, false, nil
 	return nil
 }
 
@@ -97,6 +101,9 @@ func (f *Fake) Apply(_ context.Context, ops []lb.Op) []error {
 			errs[i], failed, broken[op.Key] = one[0], true, true
 			continue
 		}
+		if op.Kind > lb.SetService {
+			delete(f.turns, op.Key)
+		}
 		f.ops = append(f.ops, op)
 	}
 	if !failed {
@@ -107,7 +114,7 @@ func (f *Fake) Apply(_ context.Context, ops []lb.Op) []error {
 
 // judge notes operations that break a rule.
 func (f *Fake) judge(op lb.Op) {
-	if !f.ready {
+	if !f.ready && !f.wrecked {
 		f.fault("%s before setup", op)
 	}
 	switch op.Kind {
@@ -193,6 +200,13 @@ func (f *Fake) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, err
 		for a, n := range f.active[k] {
 			u.Backends[a] = lb.BackendUsage{Traffic: lb.NoTraffic(), Active: n}
 		}
+		if s := f.table().Services[k]; s != nil {
+			for _, b := range s.Backends {
+				t := lb.NoTraffic()
+				t.Connections = int64(f.given(k, b))
+				u.Backends[b.Addr] = lb.BackendUsage{Traffic: t, Active: u.Backends[b.Addr].Active + f.open(s, b)}
+			}
+		}
 		usage[k] = u
 	}
 	return usage, nil
@@ -225,7 +239,7 @@ func (f *Fake) SetActive(k lb.Key, backend netip.AddrPort, n int) {
 func (f *Fake) Wreck() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.kernel, f.ready = lb.NewTable(), false
+	f.kernel, f.ready, f.wrecked = lb.NewTable(), false, true
 }
 
 // Meddle changes the kernel's table behind the balancer's back.

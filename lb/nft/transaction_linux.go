@@ -50,6 +50,10 @@ func (tx *transaction) plan(k lb.Key, svc *lb.Service) {
 	tx.diffSlots(k, old.slots, next.slots)
 	tx.diffService(k, old.class, next.class)
 	tx.doom(k, old.svc, svc)
+	if len(old.slots) == 0 && len(next.slots) > 0 && k.Proto != state.TCP {
+		// What the own host sent to no avail: conntrack would go on not to translate it.
+		tx.doomed.add(k, netip.AddrPortFrom(k.VIP, k.Port), state.UDP)
+	}
 	if svc == nil {
 		next = nil
 	}

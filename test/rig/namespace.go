@@ -65,6 +65,10 @@ func (n *Namespace) close() {
 	_ = n.file.Close()
 }
 
+// Path names the namespace to programs that enter it themselves, as those of
+// this process can for as long as the rig is there.
+func (n *Namespace) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.file.Fd()) }
+
 const threadNetNS = "/proc/thread-self/ns/net"
 
 // onThread runs f on a thread that f may move to another network namespace,

@@ -1,0 +1,107 @@
+package dataplane
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"meshd/lb"
+	"meshd/test/rig"
+)
+
+func TestMain(m *testing.M) { os.Exit(rig.TestMain(nil, m.Run)) }
+
+// behaviour is one thing that every driver must do.
+type behaviour struct {
+	name string
+	run  func(*stage)
+}
+
+// behaviours in the order of docs/OPERATIONS.md.
+var behaviours = []behaviour{
+	{"connections spread evenly from everywhere", spreadsEvenly},
+	{"a weight is a share of connections", weighs},
+	{"every scheduler spreads connections evenly", schedules},
+	{"every scheduler honours weights", schedulesByWeight},
+	{"sh sends a client back to the same backend", hashesClients},
+	{"mh sends a client's port back to the same backend", hashesPorts},
+	{"sh and mh use every backend", hashesEverywhere},
+	{"affinity keeps a client with its backend", sticks},
+	{"affinity ends when the client was away for long enough", sticksForAWhile},
+	{"affinity leaves a drained backend", sticksToLiveOnes},
+	{"a service for all ports balances every port", balancesAllPorts},
+	{"backends see the documented source address", masquerades},
+	{"a VIP answers ping", answersPing},
+	{"a service without backends refuses at once and recovers", refusesWithoutBackends},
+	{"ports of the host are not reachable through a VIP", guards},
+	{"draining keeps connections and gets no new ones", drains},
+	{"a drain that ends cuts what is left", cuts},
+	{"a backend that comes back during its drain keeps its connections", undrains},
+	{"UDP leaves a removed backend with the next datagram", movesUDP},
+	{"a service that is removed refuses, also what was connected", removesServices},
+	{"two addresses of one service work at once, and one can go", movesVIPs},
+	{"a service changes its port", changesPort},
+	{"a pool is removed, and another one stays", removesPools},
+	{"a restart of the daemon changes nothing and drops nothing", restarts},
+	{"a kill -9 of the daemon changes nothing and drops nothing", survivesKill},
+	{"changes after a restart drop nothing that stays", changesAfterRestart},
+	{"idle connections past the timeout survive with hashing by port", survivesIdle},
+	{"idle connections past the timeout are reset with round robin", resetsIdle},
+	{"what belongs to others stays", leavesForeigners},
+	{"10,000 services with 10 backends load, change and verify", scales},
+	{"the daemon follows the views", follows},
+	{"the daemon drains until the last connection ends", drainsUntilIdle},
+	{"the daemon drains until the deadline", drainsUntilDeadline},
+	{"the daemon restarts without a change and without a dropped connection", daemonRestarts},
+	{"the daemon serves both addresses of a service that moves", daemonMoves},
+	{"what is changed by hand is repaired within a verify period, and reported", repairs},
+}
+
+// limits are what a driver cannot do, and why: world, behaviour (or behaviour
+// and subtest), reason.
+var limits = map[string]map[string]string{
+	"nft": {
+		"a service's element is deleted":                                        "a missing element of a service is not told from what was written",
+		"affinity ends when the client was away for long enough":                "nftables has no memory of clients: a hash of the address is affinity without an end",
+		"a restart of the daemon changes nothing and drops nothing":             "the maps do not tell schedulers, weights and what is empty",
+		"a kill -9 of the daemon changes nothing and drops nothing":             "the maps do not tell schedulers, weights and what is empty",
+		"the daemon restarts without a change and without a dropped connection": "the maps do not tell schedulers, weights and what is empty",
+	},
+	"ipvs": {
+		"sed udp": "IPVS counts no UDP connection as active, so sed sends all to one server",
+		"nq udp":  "IPVS counts no UDP connection as active, so nq sends all to one server",
+	},
+}
+
+func TestConformance(t *testing.T) {
+	t.Run("fake", func(t *testing.T) { conform(t, newFakeWorld()) })
+	t.Run("nft", func(t *testing.T) { conform(t, &nftWorld{newKernel(t)}) })
+	t.Run("ipvs", func(t *testing.T) { conform(t, &ipvsWorld{newKernel(t)}) })
+}
+
+// needs skips a world whose driver does not work here.
+func needs(t *testing.T, w world) {
+	t.Helper()
+	err := w.newDriver(t, &logBook{}).Probe(t.Context())
+	switch {
+	case errors.Is(err, lb.ErrUnsupported) && w.name() == "ipvs":
+		t.Skipf("%v; runs in make vm", err)
+	case errors.Is(err, lb.ErrUnsupported):
+		t.Skipf("%v", err)
+	case err != nil:
+		t.Fatal(err)
+	}
+}
+
+func conform(t *testing.T, w world) {
+	needs(t, w)
+	vips := 0
+	for _, b := range behaviours {
+		t.Run(b.name, func(t *testing.T) {
+			if why := limits[w.name()][b.name]; why != "" {
+				t.Skip("limit: " + why)
+			}
+			b.run(newStage(t, w, &vips))
+		})
+	}
+}

@@ -1,0 +1,161 @@
+package dataplane
+
+import (
+	"errors"
+	"net/netip"
+	"syscall"
+
+	"meshd/lb"
+	"meshd/state"
+)
+
+// refused checks that a client is refused, which is at once: the error comes
+// from an answer, not from a lack of one.
+func (s *stage) refused(from client, proto state.Proto, to netip.AddrPort) {
+	s.Helper()
+	if _, err := s.once(from, proto, to); !errors.Is(err, syscall.ECONNREFUSED) {
+		s.Errorf("%s asks %s/%s: %v, want connection refused", from.place, to, proto, err)
+	}
+}
+
+// Rule L5: refused, not left waiting, and served again as soon as there is a
+// backend.
+func refusesWithoutBackends(s *stage) {
+	s.each(func(s *stage, v variant) {
+		empty, quiet := s.service(v, "wrr"), s.service(v, "mh", 0, 0)
+		served := s.serviceAt(address(empty), v.proto, "wrr", 1)
+		s.program(empty, quiet)
+		for range 2 {
+			for _, from := range everywhere {
+				s.refused(client{place: from}, v.proto, address(empty))
+				s.refused(client{place: from}, v.proto, address(quiet))
+			}
+			s.also(served)
+			for _, from := range everywhere {
+				s.wantSpread(from, v.proto, address(empty), 2)
+			}
+			s.also(empty)
+		}
+	})
+}
+
+// Rule L2: the host itself listens on port 22 of every address.
+func guards(s *stage) {
+	s.each(func(s *stage, v variant) {
+		svc := s.service(v, "wrr", 1)
+		s.program(svc)
+		for _, from := range everywhere {
+			s.refused(client{place: from}, v.proto, netip.AddrPortFrom(svc.VIP, 22))
+			s.refused(client{place: from}, v.proto, netip.AddrPortFrom(s.vip(v.six), 22)) // assigned to nobody
+		}
+	})
+}
+
+func removesServices(s *stage) {
+	s.each(func(s *stage, v variant) {
+		svc, other := s.service(v, "wrr", 1), s.service(v, "wrr", 1)
+		s.program(svc, other)
+		held, stays := s.open(client{place: remote}, v.proto, address(svc)), s.open(client{place: remote}, v.proto, address(other))
+		s.asks(held)
+		s.asks(stays)
+		s.program(other)
+		if _, err := held.ask(); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.ECONNREFUSED) {
+			s.Errorf("a connection to a service that is gone: %v, want it to be cut", err)
+		}
+		s.refused(client{place: remote}, v.proto, address(svc))
+		s.asks(stays)
+	})
+}
+
+// Rule V5: while a VIP moves, both addresses are served.
+func movesVIPs(s *stage) {
+	s.each(func(s *stage, v variant) {
+		before := s.service(v, "wrr", 1, 1)
+		after := s.service(v, "wrr", 1, 1)
+		s.program(before)
+		old := s.open(client{place: remote}, v.proto, address(before))
+		backend := s.asks(old)
+		s.program(before, after)
+		for _, from := range everywhere {
+			s.wantSpread(from, v.proto, address(before), 1, 1)
+			s.wantSpread(from, v.proto, address(after), 1, 1)
+		}
+		if got := s.asks(old); got != backend {
+			s.Errorf("a connection to the old address went from backend %d to %d", backend, got)
+		}
+		fresh := s.open(client{place: remote}, v.proto, address(after))
+		backend = s.asks(fresh)
+		s.program(after)
+		s.refused(client{place: remote}, v.proto, address(before))
+		if got := s.asks(fresh); got != backend {
+			s.Errorf("a connection to the new address went from backend %d to %d", backend, got)
+		}
+	})
+}
+
+func changesPort(s *stage) {
+	s.each(func(s *stage, v variant) {
+		before := s.service(v, "wrr", 1, 1)
+		after := s.serviceAt(netip.AddrPortFrom(before.VIP, 443), v.proto, "wrr", 1, 1)
+		s.program(before)
+		s.wantSpread(remote, v.proto, address(before), 1, 1)
+		s.program(after)
+		s.wantSpread(remote, v.proto, address(after), 1, 1)
+		s.refused(client{place: remote}, v.proto, address(before))
+	})
+}
+
+func removesPools(s *stage) {
+	s.each(func(s *stage, v variant) {
+		gone, stays := s.service(v, "wrr", 1), s.service(variant{v.proto, !v.six}, "wrr", 1)
+		s.program(gone, stays)
+		s.wantSpread(remote, v.proto, address(gone), 1)
+		want := s.table(stays)
+		for p := range want.Pools {
+			if p.Contains(gone.VIP) {
+				delete(want.Pools, p)
+			}
+		}
+		s.reach(want)
+		s.wantSpread(remote, v.proto, address(stays), 1)
+		if _, err := s.once(client{place: ownHost}, v.proto, address(gone)); err == nil {
+			s.Error("a VIP outside of the pools is still served")
+		}
+		s.reach(s.table(stays, gone))
+		s.wantSpread(remote, v.proto, address(gone), 1)
+	})
+}
+
+// Rule L1: others' tables, routes and services stay, whatever we do.
+func leavesForeigners(s *stage) {
+	intact := s.w.foreigners(s.T)
+	check := func(when string) {
+		s.Helper()
+		if err := intact(); err != nil {
+			s.Errorf("%s: %v", when, err)
+		}
+	}
+	svc := s.service(variant{state.TCP, false}, "wrr", 1, 1)
+	s.program(svc, s.serviceAt(netip.AddrPortFrom(s.vip(false), 0), 0, "wrr", 1))
+	check("programmed")
+	s.wantSpread(remote, state.TCP, address(svc), 1, 1)
+	s.restart()
+	got, err := s.d.Snapshot(s.Context())
+	if err != nil || len(got.Services) != 2 {
+		s.Errorf("%d services adopted, %v; want our 2", len(got.Services), err)
+	}
+	check("restarted")
+	s.program()
+	check("emptied")
+	if err := s.d.Teardown(s.Context()); err != nil {
+		s.Error(err)
+	}
+	check("torn down")
+	if err := s.d.Setup(s.Context()); err != nil {
+		s.Error(err)
+	}
+	check("set up again")
+	s.at = lb.NewTable()
+	s.program(svc)
+	s.wantSpread(remote, state.TCP, address(svc), 1, 1)
+}

@@ -1,0 +1,84 @@
+package dataplane
+
+import (
+	"net/netip"
+	"testing"
+
+	"meshd/lb"
+	"meshd/state"
+)
+
+// world is one kernel, real or not, with hosts, containers and backends.
+type world interface {
+	// name is the driver's.
+	name() string
+	// newDriver returns a driver as a new process has it: not set up.
+	newDriver(t *testing.T, log *logBook) lb.Driver
+	// node is the address of the host that balances: source of its clients.
+	node(six bool) netip.Addr
+	// backend is the address of one of the four servers. They answer on ports
+	// 80 and 443, TCP and UDP.
+	backend(i int, six bool) netip.Addr
+	// dial opens a connection, or a UDP socket.
+	dial(from client, proto state.Proto, to netip.AddrPort) (conn, error)
+	// ping sends an echo request and waits for its answer.
+	ping(from place, to netip.Addr) error
+	// seenAs is the source address that a backend sees of connections through
+	// a VIP.
+	seenAs(backend int, six bool) netip.Addr
+	// idle makes the kernel forget the connections to a VIP as it does with
+	// those that are idle for too long, and returns when it has: it shortens
+	// the kernel's timeouts, has one last request made, and waits.
+	idle(t *testing.T, vip netip.Addr, last func())
+	// vandals are the ways to break what a driver has programmed by hand.
+	vandals() []vandal
+	// foreigners plants what belongs to others; the result checks that it is
+	// still there.
+	foreigners(t *testing.T) (intact func() error)
+	// leftovers lists what is in the kernel of ours.
+	leftovers(t *testing.T) []string
+}
+
+// place is where a client is.
+type place string
+
+const (
+	remote    place = "a remote client"
+	ownHost   place = "the host itself"
+	container place = "a container"
+	hairpin   place = "a backend that asks its own VIP" // backend 0
+)
+
+var everywhere = []place{remote, ownHost, container, hairpin}
+
+// client is a place with a socket's own address.
+type client struct {
+	place
+	address int    // which of the container's addresses, from 1; 0: any
+	port    uint16 // source port; 0: any
+}
+
+// addressesOfContainer is how many addresses the container has beside its own.
+const addressesOfContainer = 40
+
+// conn is a client's connection, or its UDP socket.
+type conn interface {
+	// ask sends a request and waits for the answer.
+	ask() (answer, error)
+	close()
+}
+
+// answer says who answered and what source address it saw.
+type answer struct {
+	backend netip.AddrPort
+	seen    netip.Addr
+}
+
+// vandal is somebody who changes what is ours by hand.
+type vandal struct {
+	name string
+	// do breaks something that the service needs.
+	do func(t *testing.T, s *lb.Service)
+	// balance is set if traffic goes on, but wrongly balanced.
+	balance bool
+}
