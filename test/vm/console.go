@@ -19,16 +19,27 @@ type tail struct {
 
 	mu   sync.Mutex // guards everything that follows
 	kept []byte
+	last time.Time // when something came
 }
 
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.kept = append(t.kept, p...)
+	t.kept, t.last = append(t.kept, p...), time.Now()
 	if over := len(t.kept) - t.max; over > 0 {
 		t.kept = append(t.kept[:0], t.kept[over:]...)
 	}
 	return len(p), nil
+}
+
+// silent tells for how long nothing has come since a moment.
+func (t *tail) silent(since time.Time) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.last.After(since) {
+		since = t.last
+	}
+	return time.Since(since)
 }
 
 func (t *tail) String() string {
@@ -118,7 +129,7 @@ func reason(console, qemu string) string {
 // sysrq asks a kernel that may no longer run programs for its blocked tasks,
 // all tasks and memory: a break on the console, then a letter.
 func (b *boot) sysrq() {
-	_ = b.monitor.SetDeadline(time.Now().Add(settle))
+	_ = b.monitor.SetDeadline(time.Now().Add(5 * settle))
 	answers := json.NewDecoder(b.monitor)
 	var answer json.RawMessage
 	if answers.Decode(&answer) != nil { // its greeting
@@ -141,7 +152,26 @@ func (b *boot) sysrq() {
 		if order("chardev-send-break", map[string]string{"id": "console"}) != nil {
 			return
 		}
-		_, _ = b.console.conn.Write([]byte(letter))
+		if _, err := b.console.conn.Write([]byte(letter)); err != nil {
+			return
+		}
+		b.listen()
 	}
-	b.await(b.console.done) // it does not end: this is the time that the lists have
+}
+
+// listen waits until the console has been silent for a second: a break that
+// comes before the letter that belongs to the last one would undo that.
+func (b *boot) listen() {
+	begin := time.Now()
+	limit := time.NewTimer(settle)
+	defer limit.Stop()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for b.console.tail.silent(begin) < time.Second {
+		select {
+		case <-limit.C:
+			return
+		case <-tick.C:
+		}
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"path"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // JobPath is where the init in the machine finds its [Job].
@@ -35,7 +36,12 @@ type Run struct {
 type Result struct {
 	Code     int           `json:"code"`     // its exit code, 128 plus a signal's number, or [CodeTimeout]
 	Duration time.Duration `json:"duration"` // by the machine's clock
-	Error    string        `json:"error"`    // why it could not be started, or what killed it
+	Overdue  bool          `json:"overdue"`  // it took longer than its Timeout and was ended
+	Error    string        `json:"error"`    // why it could not be started, or what ended it
+
+	// Console is the kernel's last messages, with a list of all tasks, if it was
+	// overdue. It does not travel with the rest.
+	Console string `json:"-"`
 }
 
 // Exit codes besides those of the programs themselves.
@@ -95,8 +101,8 @@ func (r Run) check() error {
 		}
 	}
 	for _, s := range append(append([]string{r.Path, r.Dir}, r.Args...), r.Env...) {
-		if strings.ContainsRune(s, 0) {
-			return fmt.Errorf("%q holds a zero byte", s)
+		if strings.ContainsRune(s, 0) || !utf8.ValidString(s) {
+			return fmt.Errorf("%q: no zero bytes, and nothing but UTF-8", s)
 		}
 	}
 	return nil

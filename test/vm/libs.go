@@ -4,6 +4,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,8 +47,8 @@ func libraries(program string) ([]string, error) {
 // needed returns the paths of the files that one ELF file names.
 func needed(file string) ([]string, error) {
 	f, err := elf.Open(file)
-	if _, other := errors.AsType[*elf.FormatError](err); other {
-		return nil, nil
+	if _, other := errors.AsType[*elf.FormatError](err); other || errors.Is(err, io.EOF) {
+		return nil, nil // a script, or too short for anything else
 	}
 	if err != nil {
 		return nil, err

@@ -23,7 +23,8 @@ type Machine struct {
 	CPUs      int           // default 2; 1 with Count
 	Count     bool          // tie the clock to the instructions executed: slower, but the same at each run
 	Console   io.Writer     // also gets the kernel's messages, live; default nowhere
-	Boot      time.Duration // longest time until init runs; default 2 minutes
+	Boot      time.Duration // longest time until the first program starts; default 2 minutes
+	Slack     time.Duration // how much longer than a program's own limit it may take to end it and tell; default 1 minute
 }
 
 // Watcher is told of what happens in the machine, from one goroutine. Index is
@@ -59,6 +60,9 @@ func (m Machine) withDefaults() Machine {
 	}
 	if m.Boot == 0 {
 		m.Boot = 2 * time.Minute
+	}
+	if m.Slack == 0 {
+		m.Slack = time.Minute
 	}
 	if m.Console == nil {
 		m.Console = io.Discard
@@ -205,10 +209,6 @@ func (b *boot) end() {
 	}
 }
 
-// slack is how much longer than a program's own limit it may take the machine
-// to end it and to tell.
-const slack = time.Minute
-
 // follow reads frames until the last, and translates an end that comes before.
 func (b *boot) follow(ctx context.Context, j Job, w Watcher) error {
 	at := -1
@@ -226,7 +226,7 @@ func (b *boot) follow(ctx context.Context, j Job, w Watcher) error {
 			if at++; at >= len(j.Programs) {
 				return b.failure(ctx, errors.New("it started more programs than it was told to"), at)
 			}
-			_ = b.frames.SetReadDeadline(time.Now().Add(j.Programs[at].Timeout + slack))
+			_ = b.frames.SetReadDeadline(time.Now().Add(j.Programs[at].Timeout + b.m.Slack))
 		case Bye:
 			if len(f.Payload) > 0 || at != len(j.Programs)-1 {
 				return b.failure(ctx, fmt.Errorf("init: %s", f.Payload), at)
@@ -236,7 +236,7 @@ func (b *boot) follow(ctx context.Context, j Job, w Watcher) error {
 			if at < 0 {
 				return b.failure(ctx, fmt.Errorf("frame %c before a program started", f.Kind), at)
 			}
-			if err := tell(w, at, f); err != nil {
+			if err := b.tell(w, at, f); err != nil {
 				return b.failure(ctx, err, at)
 			}
 		}
@@ -244,7 +244,7 @@ func (b *boot) follow(ctx context.Context, j Job, w Watcher) error {
 }
 
 // tell passes on a frame of program at.
-func tell(w Watcher, at int, f Frame) error {
+func (b *boot) tell(w Watcher, at int, f Frame) error {
 	switch f.Kind {
 	case Output:
 		w.Output(at, f.Payload)
@@ -258,6 +258,10 @@ func tell(w Watcher, at int, f Frame) error {
 		var res Result
 		if err := json.Unmarshal(f.Payload, &res); err != nil {
 			return fmt.Errorf("read how the program ended: %w", err)
+		}
+		if res.Overdue {
+			b.listen()
+			res.Console = b.console.tail.String()
 		}
 		w.Ended(at, res)
 	}

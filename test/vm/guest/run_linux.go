@@ -75,7 +75,9 @@ func execute(out io.Writer, r vm.Run) (vm.Result, error) {
 // it: the kernel's list of tasks on the console, and from a Go program its
 // goroutines.
 func overdue(pid int, r vm.Run, ended <-chan vm.Result) vm.Result {
-	for _, what := range []string{"w", "t", "m"} { // blocked tasks, all tasks, memory
+	// Everything to the console, then blocked tasks, all tasks, memory, and
+	// silence again.
+	for _, what := range []string{"8", "w", "t", "m", "4"} {
 		_ = os.WriteFile("/proc/sysrq-trigger", []byte(what), 0)
 	}
 	_ = unix.Kill(-pid, unix.SIGQUIT)
@@ -87,7 +89,7 @@ func overdue(pid int, r vm.Run, ended <-chan vm.Result) vm.Result {
 		_ = unix.Kill(-pid, unix.SIGKILL)
 		<-ended
 	}
-	return vm.Result{Code: vm.CodeTimeout, Error: fmt.Sprintf("it took longer than %v", r.Timeout)}
+	return vm.Result{Code: vm.CodeTimeout, Overdue: true, Error: fmt.Sprintf("it took longer than %v", r.Timeout)}
 }
 
 // start starts the program in a process group of its own, with its output in

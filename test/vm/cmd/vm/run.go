@@ -31,7 +31,7 @@ func (o *options) run(ctx context.Context, args []string) (int, error) {
 	if err != nil {
 		return vm.CodeMachine, err
 	}
-	r := vm.Run{Path: program, Args: args[1:], Env: o.environment(dir), Dir: dir, Timeout: o.timeout, Collect: collected(dir, args[1:])}
+	r := vm.Run{Path: program, Args: args[1:], Env: o.environment(dir), Dir: dir, Timeout: o.limit(args[1:]), Collect: collected(dir, args[1:])}
 	if err := errors.Join(im.AddProgram(program, program), addTestdata(im, dir)); err != nil {
 		return vm.CodeMachine, err
 	}
@@ -44,9 +44,22 @@ func (o *options) run(ctx context.Context, args []string) (int, error) {
 		return code, err
 	}
 	if w.last.Error != "" {
+		printConsole(w.last.Console)
 		fmt.Fprintln(os.Stderr, "vm:", w.last.Error)
 	}
 	return w.last.Code, errors.Join(w.errs...)
+}
+
+// limit is how long a program may run: a test binary's own limit comes first.
+func (o *options) limit(args []string) time.Duration {
+	for _, arg := range args {
+		if value, ok := strings.CutPrefix(arg, "-test.timeout="); ok {
+			if d, err := time.ParseDuration(value); err == nil && d > 0 {
+				return d + margin
+			}
+		}
+	}
+	return o.timeout
 }
 
 func addTestdata(im *vm.Image, dir string) error {
@@ -66,11 +79,17 @@ func failure(err error) (code int, failed bool) {
 	if !ok {
 		return vm.CodeMachine, true
 	}
-	fmt.Fprintf(os.Stderr, "--- the kernel's messages\n%s\n---\n", strings.TrimRight(f.Console, "\n"))
+	printConsole(f.Console)
 	if f.Hung {
 		return vm.CodeTimeout, true
 	}
 	return vm.CodeMachine, true
+}
+
+func printConsole(text string) {
+	if text = strings.TrimRight(text, "\n"); text != "" {
+		fmt.Fprintf(os.Stderr, "--- the kernel's messages\n%s\n---\n", text)
+	}
 }
 
 // collected lists the files that a test binary was told to write.

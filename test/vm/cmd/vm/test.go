@@ -173,6 +173,7 @@ func (r *report) Ended(i int, res vm.Result) {
 	word, why := "ok  ", ""
 	if res.Code != 0 {
 		r.code, word, why = 1, "FAIL", fmt.Sprintf("\texit code %d", res.Code)
+		printConsole(res.Console)
 		if res.Error != "" {
 			why += ": " + res.Error
 		}
