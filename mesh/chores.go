@@ -199,7 +199,9 @@ func (n *Node) dropRemoved(defs map[string]state.NetworkDef, c *gossip.Core) {
 		}
 		if removed(c.Store().NetworkClaims(), name, l.Def.Birth) {
 			n.log.Info("network removed", "network", name)
-			delete(n.reg.Networks, name)
+			if l.Def = nil; l.sandboxes == 0 {
+				delete(n.reg.Networks, name)
+			}
 			n.saveRegistry()
 		}
 	}

@@ -46,6 +46,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	e.host(m.node.host.Stats())
 	e.balancers(m.node)
 	e.dns(m.node)
+	e.sandboxes(m.node)
 	e.gauge("meshd_degraded", "Standing conditions that meshctl status explains.", float64(len(m.node.notices.list())))
 	e.gauge("meshd_events_index", "Index of the newest event of meshctl watch.", float64(m.node.events.Index()))
 }

@@ -204,6 +204,9 @@ func hex16(v uint64) string { return fmt.Sprintf("%016x", v) }
 func (n *Node) RemoveNetwork(ctx context.Context, name string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if l := n.reg.Networks[name]; l != nil && l.sandboxes > 0 {
+		return control.Refuse(control.CodeRefused, "detach them first; meshctl sandbox ls lists them", "network %q is used by %d sandboxes", name, l.sandboxes)
+	}
 	var def state.NetworkDef
 	var refused error
 	var lamport uint64

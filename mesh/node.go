@@ -39,6 +39,7 @@ type Node struct {
 	dns      *resolver.Server
 	dnsAddrs []netip.AddrPort
 	balancer *lb.Balancer // the host's, which is in balancers too
+	boxes    *sandboxes
 	events   *control.EventLog
 	listener net.Listener
 	metrics  *metrics
@@ -61,7 +62,7 @@ func New(cfg Config, version string, log *slog.Logger) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{cfg: s, log: log, version: version, started: time.Now(), stop: func() {}}
-	for _, open := range []func() error{n.openData, n.openSocket, n.openHost, n.openBalancer, n.openDNS} {
+	for _, open := range []func() error{n.openData, n.openSocket, n.openHost, n.openBalancer, n.openDNS, n.openSandboxes} {
 		if err := open(); err != nil {
 			n.close()
 			return nil, err
@@ -76,6 +77,9 @@ func New(cfg Config, version string, log *slog.Logger) (*Node, error) {
 func (n *Node) close() {
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
+	if n.boxes != nil {
+		n.boxes.closeAll()
+	}
 	if n.dns != nil {
 		_ = n.dns.Close(over)
 	}
@@ -185,6 +189,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g, run := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.host.Run(run) })
 	g.Go(func() error { return n.balancer.Run(run) })
+	g.Go(func() error { return n.boxes.run(run) })
 	g.Go(func() error { return n.chores(run) })
 	g.Go(func() error { return n.watchViews(run) })
 	g.Go(func() error { return control.Serve(run, n.listener, n, n.log) })

@@ -99,6 +99,7 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 			s.Conflicts = append(s.Conflicts, d)
 		}
 	})
+	s.Sandboxes = len(n.boxes.list())
 	for i := range s.Networks {
 		n.countTasks(&s, &s.Networks[i])
 	}

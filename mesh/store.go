@@ -20,6 +20,7 @@ import (
 //
 //	node.json   the name, the last incarnation and the Lamport time (S7, S8)
 //	tasks.json  registrations, networks made here, claims carried (V2, V6)
+//	sandboxes.json  attached containers (L4)
 //	peers.json  nodes once met (G2)
 //	keys.json   the keyring as the mesh last changed it (G9)
 //
@@ -49,6 +50,8 @@ type localNetwork struct {
 	Carried  *networkDef           `json:"carried,omitempty"` // made elsewhere, and stated here too (V6)
 	Tasks    map[string]savedTask  `json:"tasks,omitempty"`
 	Services map[string]savedClaim `json:"services,omitempty"`
+
+	sandboxes int // attached to it on this node; from sandboxes.json
 }
 
 type networkDef struct {
@@ -271,5 +274,5 @@ func (n *localNetwork) changes() []state.Change {
 
 // used reports whether the node has a reason to take part.
 func (n *localNetwork) used() bool {
-	return n.Def != nil || len(n.Tasks) > 0 || len(n.Services) > 0
+	return n.Def != nil || len(n.Tasks) > 0 || len(n.Services) > 0 || n.sandboxes > 0
 }

@@ -31,7 +31,7 @@ type command struct {
 // commands returns all verbs in the order of the help.
 func commands() []command {
 	return slices.Concat(nodeCommands(), networkCommands(), taskCommands(), serviceCommands(),
-		viewCommands(), lbCommands(), keyCommands(), localCommands())
+		sandboxCommands(), viewCommands(), lbCommands(), keyCommands(), localCommands())
 }
 
 // globals are the flags that every command has.

@@ -153,6 +153,11 @@ func (c *completer) kind(ctx context.Context, kind string) (names []string) {
 		for _, s := range services {
 			names = append(names, s.Name)
 		}
+	case "sandbox":
+		sandboxes, _ := client.Sandboxes(ctx)
+		for _, s := range sandboxes {
+			names = append(names, s.Name)
+		}
 	case "task":
 		tasks, _ := client.Tasks(ctx, control.TaskFilter{Network: c.network})
 		for _, t := range tasks {

@@ -120,7 +120,7 @@ func (s *session) statusTable(w io.Writer, st control.Status) {
 		"Gossip", st.Bind, "Encrypted", yesNo(st.Encrypted), "DNS", strings.Join(st.DNS, ","), "Domain", st.Domain,
 		"Data directory", st.DataDir, "Load balancer", lbLine(st.LBDriver, st.LBWhy),
 		"Members", fmt.Sprintf("%d alive, %d suspect, %d dead, %d left", m.Alive, m.Suspect, m.Dead, m.Left),
-		"Local tasks", strconv.Itoa(st.LocalTasks), "Events", strconv.FormatUint(st.EventIndex, 10),
+		"Local tasks", strconv.Itoa(st.LocalTasks), "Sandboxes", strconv.Itoa(st.Sandboxes), "Events", strconv.FormatUint(st.EventIndex, 10),
 	}
 	if st.Preserving {
 		kv = append(kv, "Self-preservation", "on: too many members vanished at once, their last known tasks are kept")

@@ -39,6 +39,13 @@ meshctl task add --network collabnet --service db --slot 1 --ip 10.1.0.8 --ip fd
 func taskAdd(f *flags) action {
 	var req control.AddTask
 	f.network(&req.Network)
+	f.text("name", "the container `NAME` of the task", &req.Name)
+	f.task(&req)
+	return func(ctx context.Context, s *session, _ []string) error { return s.addTask(ctx, req) }
+}
+
+// task binds the flags of a task but for network and name.
+func (f *flags) task(req *control.AddTask) {
 	f.text("service", "the `SERVICE` that the task belongs to", &req.Service)
 	f.list("ip", "the task's `IP`; give it twice for IPv4 and IPv6", &req.IPs)
 	f.text("id", "the task's `ID` (default: generated)", &req.ID)
@@ -51,7 +58,6 @@ func taskAdd(f *flags) action {
 	f.text("mode", "`MODE` of the service: vip or dnsrr (default: as it is, vip for a new one)", &req.Mode)
 	f.list("alias", "another `NAME` of the service; may be repeated", &req.Aliases)
 	f.text("hostname", "a host `NAME` of the task", &req.Hostname)
-	f.text("name", "the container `NAME` of the task", &req.Name)
 	f.value("weight", "share of new connections, `W` from 1 to 65535 (default 1)", func(s string) error {
 		n, err := number(s, 16)
 		req.Weight = uint16(n)
@@ -60,12 +66,16 @@ func taskAdd(f *flags) action {
 	f.list("vip", "pin the service's virtual `IP`; give it twice for IPv4 and IPv6", &req.VIPs)
 	f.text("scheduler", "`NAME` of the scheduler: "+strings.Join(control.Schedulers(), ", "), &req.Scheduler)
 	f.text("ttl", "how long clients may keep the service's DNS answers, `TTL` from 1s to 1h (default: each node's own)", &req.TTL)
-	return func(ctx context.Context, s *session, _ []string) error { return s.addTask(ctx, req) }
+}
+
+// taskFlags are the flags that fields of a task come from, where the names differ.
+func taskFlags() map[string]string {
+	return map[string]string{"ips": "--ip", "ports": "--port", "aliases": "--alias", "vips": "--vip", "ttl": "--ttl"}
 }
 
 func (s *session) addTask(ctx context.Context, req control.AddTask) error {
 	if _, err := req.Parse(); err != nil {
-		return asUsage(err, map[string]string{"ips": "--ip", "ports": "--port", "aliases": "--alias", "vips": "--vip", "ttl": "--ttl"})
+		return asUsage(err, taskFlags())
 	}
 	reply, err := s.client.AddTask(ctx, req)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"meshd/mesh/control"
@@ -115,6 +116,14 @@ func (w *watcher) print(e control.Event) error {
 		return nil // for programs
 	}
 	_, err := fmt.Fprintf(w.stdout, columns, e.Time.Local().Format("15:04:05.000"), strconv.FormatUint(e.Index, 10), orDash(string(e.Type)),
-		orDash(e.Network), orDash(e.Service), orDash(e.Task), orDash(join(e.Addresses)), orDash(e.Node), orDash(e.Detail))
+		orDash(e.Network), orDash(e.Service), orDash(e.Task), orDash(join(e.Addresses)), orDash(e.Node), orDash(detail(e)))
 	return err
+}
+
+// detail is the last column: what has no column of its own.
+func detail(e control.Event) string {
+	if e.Sandbox == "" {
+		return e.Detail
+	}
+	return strings.TrimSuffix("sandbox "+e.Sandbox+": "+e.Detail, ": ")
 }

@@ -160,6 +160,7 @@ func TestCompletion(t *testing.T) {
 		"task ls --all --net":               "--network",
 		"-o ":                               "table json",
 		"-o json no":                        "node",
+		"sandbox inspect ":                  "web.1 worker",
 		"resolve web --type A":              "A AAAA ANY",
 		"completion ":                       "bash zsh fish",
 		"nonsense ":                         "",

@@ -25,6 +25,7 @@ type Backend interface {
 	NetworkBackend
 	TaskBackend
 	ServiceBackend
+	SandboxBackend
 	KeyBackend
 }
 

@@ -91,9 +91,15 @@ func calls() map[string]func(context.Context, Backend) (any, error) {
 		"VerifyLB": func(ctx context.Context, b Backend) (any, error) {
 			return b.VerifyLB(ctx, LBVerifyRequest{Sandbox: "box_1", ReportOnly: true})
 		},
-		"InstallKey": func(ctx context.Context, b Backend) (any, error) { return b.InstallKey(ctx, key) },
-		"UseKey":     func(ctx context.Context, b Backend) (any, error) { return b.UseKey(ctx, key) },
-		"RemoveKey":  func(ctx context.Context, b Backend) (any, error) { return b.RemoveKey(ctx, key) },
+		"AttachSandbox": func(ctx context.Context, b Backend) (any, error) {
+			return b.AttachSandbox(ctx, AttachSandbox{Networks: []string{"collabnet"}, Netns: "/run/netns/web", Task: &AddTask{Service: "web"}})
+		},
+		"DetachSandbox": func(ctx context.Context, b Backend) (any, error) { return b.DetachSandbox(ctx, "web.1") },
+		"Sandboxes":     func(ctx context.Context, b Backend) (any, error) { return b.Sandboxes(ctx) },
+		"Sandbox":       func(ctx context.Context, b Backend) (any, error) { return b.Sandbox(ctx, "web.1") },
+		"InstallKey":    func(ctx context.Context, b Backend) (any, error) { return b.InstallKey(ctx, key) },
+		"UseKey":        func(ctx context.Context, b Backend) (any, error) { return b.UseKey(ctx, key) },
+		"RemoveKey":     func(ctx context.Context, b Backend) (any, error) { return b.RemoveKey(ctx, key) },
 	}
 }
 

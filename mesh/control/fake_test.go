@@ -67,8 +67,12 @@ var (
 		ID: "3f9c", Network: "collabnet", Service: "web", Slot: 3, TaskName: "web.3.3f9c", Aliases: []string{"www"},
 		IPs: []netip.Addr{ip4}, Ports: []string{"http:80/tcp"}, Weight: 1, Health: "passing", State: "serving", Node: "a",
 	}
-	service = Service{Name: "web", Network: "collabnet", Mode: "vip", VIPs: []netip.Addr{ip4}, Ports: []string{}, Scheduler: "rr", Tasks: TaskCount{Serving: 2}}
-	keys    = KeyReply{Keys: []KeyCount{{ID: "1f2e3d4c5b6a", Nodes: 2, Primary: 2}}, Results: []NodeResult{{Node: "a"}, {Node: "b", Error: "no answer"}}, OK: 1, Total: 2}
+	service   = Service{Name: "web", Network: "collabnet", Mode: "vip", VIPs: []netip.Addr{ip4}, Ports: []string{}, Scheduler: "rr", Tasks: TaskCount{Serving: 2}}
+	container = Sandbox{
+		ID: "x1", Name: "web-1", State: SandboxReady, Networks: []string{"collabnet"}, Netns: "/run/netns/web", Inode: 4026532000,
+		Addresses: []netip.Addr{ip4}, DNS: "127.0.0.11:53", LBDriver: "nft", Service: "web", Task: "3f9c", Since: when, Problems: []string{},
+	}
+	keys = KeyReply{Keys: []KeyCount{{ID: "1f2e3d4c5b6a", Nodes: 2, Primary: 2}}, Results: []NodeResult{{Node: "a"}, {Node: "b", Error: "no answer"}}, OK: 1, Total: 2}
 )
 
 func (f *fake) Version(ctx context.Context) (Version, error) {
@@ -170,6 +174,22 @@ func (f *fake) VerifyLB(ctx context.Context, req LBVerifyRequest) (LBVerifyReply
 func (f *fake) LB(ctx context.Context, req LBRequest) (LBTable, error) {
 	b := LBBackend{Task: "3f9c", Address: netip.AddrPortFrom(ip4, 80), Desired: 1, Actual: -1, State: LBMissing, Counters: NoCounters()}
 	return LBTable{Driver: "nft", LastApply: when, LastVerify: LBReport{At: when, Differences: []LBDifference{}}, Services: []LBService{{VIP: ip4, Port: "80/tcp", Backends: []LBBackend{b}}}}, f.note(ctx, "LB", req)
+}
+
+func (f *fake) AttachSandbox(ctx context.Context, req AttachSandbox) (SandboxAttached, error) {
+	return SandboxAttached{Sandbox: container, Warnings: []string{"w"}}, f.note(ctx, "AttachSandbox", req)
+}
+
+func (f *fake) DetachSandbox(ctx context.Context, ref string) (SandboxDetached, error) {
+	return SandboxDetached{Sandbox: container, Warnings: []string{}}, f.note(ctx, "DetachSandbox", ref)
+}
+
+func (f *fake) Sandboxes(ctx context.Context) ([]Sandbox, error) {
+	return []Sandbox{container}, f.note(ctx, "Sandboxes", nil)
+}
+
+func (f *fake) Sandbox(ctx context.Context, ref string) (SandboxDetail, error) {
+	return SandboxDetail{Sandbox: container, Redirected: true, DNSPort: 40001, LB: LBTable{Driver: "nft", Services: []LBService{}}}, f.note(ctx, "Sandbox", ref)
 }
 
 func (f *fake) InstallKey(ctx context.Context, req KeyRequest) (KeyReply, error) {

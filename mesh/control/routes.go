@@ -15,6 +15,7 @@ func (h *handler) routes() {
 	h.networkRoutes()
 	h.taskRoutes()
 	h.serviceRoutes()
+	h.sandboxRoutes()
 	h.keyRoutes()
 	h.route("GET /v1/watch", h.watch)
 	h.route("GET /v1/metrics", h.metrics)

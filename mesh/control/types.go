@@ -58,6 +58,7 @@ type Status struct {
 	Members     MemberCount     `json:"members"`
 	Networks    []NetworkStatus `json:"networks"`
 	LocalTasks  int             `json:"local_tasks"`
+	Sandboxes   int             `json:"sandboxes"` // attached to this node (L4)
 	LBDriver    string          `json:"lb_driver"` // ipvs, nft, none
 	LBWhy       string          `json:"lb_why"`    // why this driver
 	LB          []LBHealth      `json:"lb"`        // the host's first, then those of sandboxes

@@ -110,6 +110,10 @@ const (
 	EventNetworkConflict EventType = "network-conflict"
 
 	EventLBDrift EventType = "lb-drift" // somebody else changed the kernel's load balancing
+
+	EventSandboxAttached EventType = "sandbox-attached"
+	EventSandboxDetached EventType = "sandbox-detached"
+	EventSandboxLost     EventType = "sandbox-lost" // its namespace or its process has ended
 )
 
 // Event is one change, as this node saw it.
@@ -121,6 +125,7 @@ type Event struct {
 	Service   string       `json:"service,omitempty"`
 	Task      string       `json:"task,omitempty"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
+	Sandbox   string       `json:"sandbox,omitempty"`
 	Node      string       `json:"node,omitempty"`   // the owner, or the node in question
 	Boot      string       `json:"boot,omitempty"`   // of start and reset: the daemon's boot id
 	Detail    string       `json:"detail,omitempty"` // for people

@@ -69,6 +69,9 @@ func (r *ResolvConf) Apply() error {
 // ErrChanged, and leaves the file, if it is not what Apply wrote.
 func (r *ResolvConf) Restore() error {
 	f, err := r.open()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // somebody has removed it
+	}
 	if err != nil {
 		return r.explain(err)
 	}

@@ -122,10 +122,11 @@ func openNS(path string) (*os.File, error) {
 
 // identify fills the identity from inside the namespace.
 func (n *Namespace) identify() error {
-	var err error
-	if n.id.Dev, n.id.Ino, err = inode(n.file.Name()); err != nil {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(n.file.Fd()), &st); err != nil {
 		return err
 	}
+	n.id.Dev, n.id.Ino = st.Dev, st.Ino
 	dev, ino, err := inode("/proc/self/ns/net")
 	if err == nil && dev == n.id.Dev && ino == n.id.Ino {
 		return ErrOwn

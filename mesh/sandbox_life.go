@@ -1,0 +1,376 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"path"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"meshd/lb"
+	"meshd/mesh/control"
+	"meshd/mesh/sandbox"
+	"meshd/resolver"
+)
+
+// The times of a sandbox's life.
+const (
+	boxStart   = 5 * time.Second  // to wait for the balancer before names are answered without it
+	boxTick    = time.Second      // between looks at whether the namespace is there
+	boxVerify  = 5                // ticks between looks at the redirect of port 53
+	boxEnd     = 10 * time.Second // for taking one down
+	boxLastDNS = time.Second      // for the questions in hand at its end
+)
+
+// endReason says why a sandbox is taken down.
+type endReason int
+
+const (
+	endNone     endReason = iota // it is not: meshd stops, and the next life goes on
+	endDetached                  // somebody asked for it
+	endLost                      // its namespace or process has ended
+	endUndone                    // it could not be attached fully
+)
+
+// box is one sandbox. run is its goroutine, and alone changes what is in the
+// namespace; the other methods are safe for concurrent use.
+type box struct {
+	m        *sandboxes
+	log      *slog.Logger
+	id, name string
+	ns       *sandbox.Namespace
+	balancer *lb.Balancer
+	stops    chan endReason // capacity 1
+	ready    chan struct{}  // closed when names and VIPs work, or will not soon
+	ended    chan struct{}  // closed when run has returned
+	notes    notices        // what does not work
+	left     []string       // what could not be taken down; for readers after ended
+
+	mu         sync.Mutex // guards what follows
+	saved      savedSandbox
+	kept       bool // is, or is to be, in sandboxes.json
+	bound      *resolver.Bound
+	redirected bool
+}
+
+// newBox makes a sandbox of a namespace, of which its run will let go. kept says
+// that it is in sandboxes.json.
+func (m *sandboxes) newBox(s savedSandbox, ns *sandbox.Namespace, kept bool) (*box, error) {
+	b := &box{
+		m: m, log: m.log.With("sandbox", s.Name), id: s.ID, name: s.Name, ns: ns, saved: s, kept: kept,
+		stops: make(chan endReason, 1), ready: make(chan struct{}), ended: make(chan struct{}),
+	}
+	cfg := m.node.balancerConfig(s.Name)
+	var err error
+	if cfg.Drivers, err = drivers(m.node.cfg.LB, ns.Path(), b.log); err != nil {
+		return nil, err
+	}
+	cfg.Node = lb.Node{Src4: pick(s.Addresses, true), Src6: pick(s.Addresses, false)}
+	cfg.Only = func(network string) bool { return slices.Contains(s.Networks, network) }
+	b.balancer, err = lb.New(cfg)
+	return b, err
+}
+
+// record returns what to write down, and whether to.
+func (b *box) record() (savedSandbox, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.saved, b.kept
+}
+
+// gone reports that the sandbox has been taken down.
+func (b *box) gone() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.kept
+}
+
+// change changes the record, and writes it down if that is to be.
+func (b *box) change(f func(s *savedSandbox)) error {
+	b.mu.Lock()
+	f(&b.saved)
+	kept := b.kept
+	b.mu.Unlock()
+	if !kept {
+		return nil
+	}
+	return b.m.save()
+}
+
+// keep writes the sandbox down for the first time.
+func (b *box) keep(conf *sandbox.ResolvConf) error {
+	b.mu.Lock()
+	b.kept, b.saved.ResolvConf = true, conf
+	b.mu.Unlock()
+	return b.m.save()
+}
+
+// stop asks run to take the sandbox down. The first reason counts.
+func (b *box) stop(why endReason) {
+	select {
+	case b.stops <- why:
+	default:
+	}
+}
+
+// run serves the sandbox until it ends, and takes it down; if only meshd
+// stops, it lets go of it.
+func (b *box) run(ctx context.Context) {
+	defer close(b.ended)
+	why, detail := endDetached, ""
+	if s, _ := b.record(); !s.Ending { // else a crash came before the end of its end
+		why, detail = b.serve(ctx)
+	}
+	if why != endNone {
+		b.takeDown(why, detail)
+	}
+	b.m.noteErr(b.name, "network namespace not closed", b.ns.Close())
+}
+
+// serve runs the balancer and the name server, in this order (L2).
+func (b *box) serve(ctx context.Context) (endReason, string) {
+	balance, stop := context.WithCancel(ctx)
+	var g errgroup.Group
+	defer func() { stop(); _ = g.Wait() }()
+	b.m.node.balancers.add(b.name, b.balancer)
+	defer b.m.node.balancers.drop(b.name)
+	g.Go(func() error { return b.balancer.Run(balance) })
+	b.awaitBalancer(ctx)
+	b.ensureDNS()
+	if s, kept := b.record(); kept && s.ResolvConf != nil {
+		b.note("resolv.conf", s.ResolvConf.Apply()) // a crash may have come before it
+	}
+	close(b.ready)
+	why, detail := b.watch(ctx)
+	b.closeDNS()
+	return why, detail
+}
+
+// awaitBalancer waits until the VIPs of its networks work, or cannot.
+func (b *box) awaitBalancer(ctx context.Context) {
+	wait, cancel := context.WithTimeout(ctx, boxStart)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		c := b.balancer.Counters()
+		if c.Unsupported || !slices.ContainsFunc(b.saved.Networks, b.pending) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-wait.Done():
+			return
+		}
+	}
+}
+
+// pending reports whether the VIPs of a network are still to be programmed.
+func (b *box) pending(network string) bool {
+	v := b.m.node.host.Source().View(network)
+	if v == nil {
+		return false
+	}
+	def := v.Def()
+	return (def.Subnet4.IsValid() || def.Subnet6.IsValid()) && !b.balancer.Working(network)
+}
+
+// watch returns when the sandbox is to end, with the reason for people.
+func (b *box) watch(ctx context.Context) (endReason, string) {
+	tick := time.NewTicker(boxTick)
+	defer tick.Stop()
+	for i := 1; ; i++ {
+		select {
+		case <-ctx.Done():
+			return endNone, ""
+		case why := <-b.stops:
+			return why, ""
+		case <-b.ns.Died():
+			return endLost, "process " + strconv.Itoa(b.saved.PID) + " has ended"
+		case <-tick.C:
+		}
+		if err := b.ns.Gone(); err != nil {
+			return endLost, err.Error()
+		}
+		if i%boxVerify == 0 {
+			b.ensureDNS()
+		}
+	}
+}
+
+// note keeps a trouble for people, or ends it.
+func (b *box) note(what string, err error) {
+	text := ""
+	if err != nil {
+		text = what + ": " + err.Error()
+		if text != b.notes.get(what) {
+			b.log.Warn("sandbox", "what", what, "error", err)
+		}
+	}
+	b.notes.set(what, text)
+}
+
+// ensureDNS makes the name server answer on port 53, now or again: a container
+// may flush the rules of its namespace.
+func (b *box) ensureDNS() {
+	b.mu.Lock()
+	bound, redirected, port := b.bound, b.redirected, b.saved.Port
+	b.mu.Unlock()
+	if bound == nil {
+		b.note("dns", b.openDNS(port))
+		return
+	}
+	if !redirected {
+		return
+	}
+	there, err := b.ns.Redirected(port)
+	if err == nil && !there {
+		b.log.Warn("somebody removed the rules that lead port 53 to the name server; making them again")
+		err = b.ns.Redirect(port)
+	}
+	b.note("dns", err)
+}
+
+// openDNS opens the name server on the port that it had, or any other.
+func (b *box) openDNS(port uint16) error {
+	sockets, err := b.ns.Listen(port)
+	if err != nil && port != 0 {
+		sockets, err = b.ns.Listen(0)
+	}
+	if err != nil {
+		return err
+	}
+	redirected := true
+	switch err := b.ns.Redirect(sockets.Port); {
+	case errors.Is(err, sandbox.ErrNoRedirect):
+		redirected = false
+		_ = sockets.Close()
+		if sockets, err = b.ns.Listen(sandbox.ServerAddr.Port()); err != nil {
+			return errors.Join(err, errors.New("and without nftables no other port can stand for it"))
+		}
+		b.log.Info("the name server takes port 53 itself: a name server of the container's own cannot listen on every address", "reason", err)
+	case err != nil:
+		return errors.Join(err, sockets.Close())
+	}
+	bound, err := b.m.node.dns.Listen(resolver.Listener{
+		Networks: b.saved.Networks, VIPsUsable: b.balancer.Working, Packet: sockets.Packet, Stream: sockets.Stream,
+	})
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	b.bound, b.redirected = bound, redirected
+	b.mu.Unlock()
+	return b.change(func(s *savedSandbox) { s.Port = sockets.Port })
+}
+
+func (b *box) closeDNS() {
+	b.mu.Lock()
+	bound := b.bound
+	b.bound = nil
+	b.mu.Unlock()
+	if bound == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), boxLastDNS)
+	defer cancel()
+	_ = bound.Close(ctx) // questions that are not answered by now are lost with their askers
+}
+
+// takeDown removes the sandbox: first its tasks, so that nobody is sent to it
+// any more, last its record. What cannot be removed is told.
+func (b *box) takeDown(why endReason, detail string) {
+	ctx, cancel := context.WithTimeout(context.Background(), boxEnd)
+	defer cancel()
+	b.leave("record", b.change(func(s *savedSandbox) { s.Ending = true }))
+	s, _ := b.record()
+	b.removeTasks(ctx, &s)
+	b.teardown(ctx)
+	if c := s.ResolvConf; c != nil && (why != endLost || c.Root == "") {
+		b.leave("resolv.conf", c.Restore())
+	}
+	b.mu.Lock()
+	b.kept = false
+	b.mu.Unlock()
+	b.m.forget(b)
+	b.leave("record", b.m.save())
+	b.m.node.release(ctx, s.Networks)
+	b.tell(why, detail)
+}
+
+// leave notes what could not be taken down.
+func (b *box) leave(what string, err error) {
+	if err == nil {
+		return
+	}
+	b.left = append(b.left, what+": "+err.Error())
+	b.log.Warn("sandbox not taken down fully", "what", what, "error", err)
+}
+
+func (b *box) removeTasks(ctx context.Context, s *savedSandbox) {
+	if s.Task == "" {
+		return
+	}
+	for _, name := range s.Networks {
+		_, err := b.m.node.RemoveTask(ctx, control.TaskRef{ID: s.Task, Network: name})
+		if !errors.Is(err, control.ErrNotFound) && !errors.Is(err, control.ErrRefused) { // somebody else's, or nobody's
+			b.leave("task", err)
+		}
+	}
+}
+
+// teardown removes what is ours in the namespace, whatever driver made it. Of
+// a namespace that is gone this is in vain, but it may live on without us.
+func (b *box) teardown(ctx context.Context) {
+	b.leave("dns", b.ns.RemoveRedirect())
+	ds, err := drivers("auto", b.ns.Path(), b.log)
+	b.leave("lb", err)
+	for _, d := range ds {
+		if errors.Is(d.Probe(ctx), lb.ErrUnsupported) {
+			continue // it cannot have made anything
+		}
+		b.leave("lb "+d.Name(), errors.Join(d.Teardown(ctx), d.Close()))
+	}
+}
+
+// tell says how the sandbox ended.
+func (b *box) tell(why endReason, detail string) {
+	switch why {
+	case endDetached:
+		b.m.detached.Add(1)
+		b.log.Info("sandbox detached")
+		b.m.node.emit(b.event(control.EventSandboxDetached, ""))
+	case endLost:
+		b.m.lost.Add(1)
+		b.log.Info("sandbox lost", "reason", detail)
+		b.m.node.emit(b.event(control.EventSandboxLost, detail))
+	}
+}
+
+// planResolvConf reads the file that the request names, or nil.
+func (b *box) planResolvConf(p *control.ParsedSandbox) (*sandbox.ResolvConf, error) {
+	switch {
+	case p.ResolvConf == "":
+		return nil, nil
+	case p.ResolvConf != control.ResolvConfAuto:
+		return sandbox.NewResolvConf("", p.ResolvConf, b.name)
+	case p.PID > 0:
+		return sandbox.NewResolvConf("/proc/"+strconv.Itoa(p.PID)+"/root", "/etc/resolv.conf", b.name)
+	}
+	return sandbox.NewResolvConf("", path.Join("/etc/netns", path.Base(p.Netns), "resolv.conf"), b.name)
+}
+
+// event makes an event about the sandbox.
+func (b *box) event(t control.EventType, detail string) control.Event {
+	s, _ := b.record()
+	return control.Event{
+		Type: t, Sandbox: b.name, Service: s.Service, Task: s.Task, Detail: detail,
+		Addresses: append([]netip.Addr{}, s.Addresses...),
+	}
+}

@@ -1,0 +1,379 @@
+package mesh
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"meshd/gossip"
+	"meshd/lb"
+	"meshd/mesh/control"
+	"meshd/mesh/sandbox"
+)
+
+// sandboxes are the containers of this node that have a name server and a load
+// balancer of their own (L4). Each is run by one goroutine.
+type sandboxes struct {
+	node *Node
+	log  *slog.Logger
+
+	attached, detached, lost atomic.Uint64 // so far
+
+	mu  sync.Mutex // guards what follows; held for moments only
+	all map[string]*box
+	ctx context.Context // of Node.Run; nil before it
+	end sync.WaitGroup  // the boxes' goroutines
+
+	saving sync.Mutex // orders writes of sandboxes.json
+}
+
+// openSandboxes finds again the namespaces of the sandboxes that were attached
+// when the last life ended. One that is gone meanwhile is dropped with its task,
+// before that is stated. It comes before restore.
+func (n *Node) openSandboxes() error {
+	m := &sandboxes{node: n, log: n.log, all: map[string]*box{}}
+	n.boxes = m
+	saved, err := n.dir.sandboxes()
+	if err != nil {
+		return err
+	}
+	dropped := false
+	for _, s := range saved {
+		ns, err := reopen(&s)
+		if err != nil {
+			m.log.Info("sandbox lost while meshd was away", "sandbox", s.Name, "reason", err.Error())
+			m.drop(&s)
+			m.lost.Add(1)
+			dropped = true
+			continue
+		}
+		b, err := m.newBox(s, ns, true)
+		if err != nil {
+			return errors.Join(err, ns.Close())
+		}
+		m.all[s.ID] = b
+		for _, name := range s.Networks {
+			n.reg.network(name).sandboxes++
+		}
+	}
+	if !dropped {
+		return nil
+	}
+	return errors.Join(n.dir.save("tasks.json", n.reg), m.save())
+}
+
+// reopen opens the namespace of a saved sandbox, if it is still the same one.
+func reopen(s *savedSandbox) (*sandbox.Namespace, error) {
+	ns, err := sandbox.Open(s.target())
+	if err != nil {
+		return nil, err
+	}
+	if ns.Identity() != s.Identity {
+		return nil, errors.Join(sandbox.ErrGone, ns.Close())
+	}
+	return ns, nil
+}
+
+// drop forgets the tasks of a sandbox that died while meshd was away, and puts
+// back its resolv.conf.
+func (m *sandboxes) drop(s *savedSandbox) {
+	for _, name := range s.Networks {
+		if l := m.node.reg.Networks[name]; l != nil && l.Tasks[s.Task].Service == s.Service {
+			delete(l.Tasks, s.Task)
+		}
+	}
+	if s.ResolvConf != nil && s.ResolvConf.Root == "" {
+		m.noteErr(s.Name, "resolv.conf not put back", s.ResolvConf.Restore())
+	}
+}
+
+func (m *sandboxes) noteErr(name, what string, err error) {
+	if err != nil {
+		m.log.Warn(what, "sandbox", name, "error", err)
+	}
+}
+
+// run serves what openSandboxes found, and lets Attach begin. It returns when
+// ctx has ended and every sandbox is let go of, but not taken down: the next
+// life takes them over.
+func (m *sandboxes) run(ctx context.Context) error {
+	m.mu.Lock()
+	m.ctx = ctx
+	for _, b := range m.all {
+		m.end.Go(func() { b.run(ctx) })
+	}
+	m.mu.Unlock()
+	<-ctx.Done()
+	m.end.Wait()
+	return nil
+}
+
+// closeAll lets go of namespaces that run never served.
+func (m *sandboxes) closeAll() {
+	for _, b := range m.all {
+		_ = b.ns.Close()
+	}
+}
+
+// save writes sandboxes.json. Sandboxes that are not yet to be kept are left out.
+func (m *sandboxes) save() error {
+	m.saving.Lock()
+	defer m.saving.Unlock()
+	f := sandboxFile{Sandboxes: []savedSandbox{}}
+	for _, b := range m.list() {
+		if s, kept := b.record(); kept {
+			f.Sandboxes = append(f.Sandboxes, s)
+		}
+	}
+	return m.node.dir.save("sandboxes.json", f)
+}
+
+// list returns the sandboxes, sorted by name.
+func (m *sandboxes) list() []*box {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]*box, 0, len(m.all))
+	for _, b := range m.all {
+		out = append(out, b)
+	}
+	slices.SortFunc(out, func(a, b *box) int { return cmp.Compare(a.name, b.name) })
+	return out
+}
+
+// find returns the sandbox of that name or id.
+func (m *sandboxes) find(ref string) (*box, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, b := range m.all {
+		if b.name == ref || b.id == ref {
+			return b, nil
+		}
+	}
+	return nil, control.Refuse(control.CodeNotFound, "meshctl sandbox ls lists those of this node", "sandbox %q is not known", ref)
+}
+
+// reserve adds the sandbox, unless its name or its namespace is taken.
+func (m *sandboxes) reserve(b *box) (context.Context, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx == nil || m.ctx.Err() != nil {
+		return nil, control.Refuse(control.CodeUnavailable, "try again when meshd runs", "meshd is starting or stopping")
+	}
+	for _, o := range m.all {
+		if o.name == b.name || o.id == b.name {
+			return nil, control.Refuse(control.CodeConflict, "choose another --name, or detach that one first: meshctl sandbox detach "+o.name, "name: sandbox %q exists", b.name)
+		}
+		if o.ns.Identity().Ino == b.ns.Identity().Ino && o.ns.Identity().Dev == b.ns.Identity().Dev {
+			return nil, control.Refuse(control.CodeConflict, "detach that one first: meshctl sandbox detach "+o.name, "the network namespace is already attached as sandbox %q", o.name)
+		}
+	}
+	m.all[b.id] = b
+	return m.ctx, nil
+}
+
+func (m *sandboxes) forget(b *box) {
+	m.mu.Lock()
+	delete(m.all, b.id)
+	m.mu.Unlock()
+}
+
+// hold makes the node take part in the networks, for one sandbox (G6).
+func (n *Node) hold(ctx context.Context, networks []string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var refused error
+	err := n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
+		defs := c.Store().Defs()
+		for _, name := range networks {
+			if _, ok := defs[name]; !ok {
+				refused = noNetwork(name)
+				return
+			}
+		}
+		for _, name := range networks {
+			if refused = c.JoinNetwork(now, name); refused != nil {
+				return // those joined already are left again by the chores
+			}
+		}
+		for _, name := range networks {
+			n.reg.network(name).sandboxes++
+		}
+		n.keepDefs(defs, c) // so that a restart knows the pools at once
+	})
+	return errors.Join(err, refused)
+}
+
+// release ends hold. Networks that nothing else needs are left.
+func (n *Node) release(ctx context.Context, networks []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, name := range networks {
+		n.reg.network(name).sandboxes--
+	}
+	n.carryNetworks(ctx)
+}
+
+// AttachSandbox implements control.SandboxBackend.
+func (n *Node) AttachSandbox(ctx context.Context, req control.AttachSandbox) (control.SandboxAttached, error) {
+	p, err := req.Parse()
+	if err != nil {
+		return control.SandboxAttached{}, err
+	}
+	b, warnings, err := n.boxes.attach(ctx, &p)
+	if err != nil {
+		return control.SandboxAttached{}, err
+	}
+	out := control.SandboxAttached{Sandbox: b.describe()}
+	out.Warnings = append(warnings, out.Sandbox.Problems...)
+	return out, nil
+}
+
+// attach does everything, or nothing.
+func (m *sandboxes) attach(ctx context.Context, p *control.ParsedSandbox) (_ *box, warnings []string, _ error) {
+	ns, err := sandbox.Open(sandbox.Target{Path: p.Netns, PID: p.PID})
+	if err != nil {
+		return nil, nil, refuseTarget(p, err)
+	}
+	s, err := newSandbox(p, ns)
+	if err != nil {
+		return nil, nil, errors.Join(err, ns.Close())
+	}
+	b, err := m.newBox(s, ns, false)
+	if err != nil {
+		return nil, nil, errors.Join(err, ns.Close())
+	}
+	run, err := m.reserve(b)
+	if err != nil {
+		return nil, nil, errors.Join(err, ns.Close())
+	}
+	if err := m.node.hold(ctx, p.Networks); err != nil {
+		m.forget(b)
+		return nil, nil, errors.Join(err, ns.Close())
+	}
+	m.end.Go(func() { b.run(run) })
+	if warnings, err = b.finish(ctx, p); err != nil {
+		b.stop(endUndone)
+		<-b.ended
+		return nil, nil, err
+	}
+	m.attached.Add(1)
+	m.log.Info("sandbox attached", "sandbox", b.name, "networks", p.Networks, "netns", p.Netns, "pid", p.PID)
+	m.node.emit(b.event(control.EventSandboxAttached, ""))
+	return b, warnings, nil
+}
+
+// newSandbox fills the record of a sandbox that is to be.
+func newSandbox(p *control.ParsedSandbox, ns *sandbox.Namespace) (savedSandbox, error) {
+	id := newID()[:12]
+	s := savedSandbox{
+		ID: id, Name: cmp.Or(p.Name, id), Networks: p.Networks, Netns: p.Netns, PID: p.PID,
+		Identity: ns.Identity(), Since: time.Now(),
+	}
+	var err error
+	if s.Addresses, err = ns.Addrs(); err != nil {
+		return s, err
+	}
+	if len(s.Addresses) == 0 {
+		return s, control.Refuse(control.CodeRefused, "give it an address first (ip address add), so that backends can answer it", "the network namespace has no address but on its loopback device")
+	}
+	if len(p.Tasks) > 0 {
+		s.Service = strings.ToLower(p.Tasks[0].Service)
+		s.Task = cmp.Or(strings.ToLower(p.Tasks[0].ID), newID())
+	}
+	return s, nil
+}
+
+// finish waits until the sandbox serves, writes it down, and only then makes
+// the changes outside of the namespace: resolv.conf and tasks.
+func (b *box) finish(ctx context.Context, p *control.ParsedSandbox) (warnings []string, _ error) {
+	select {
+	case <-b.ready:
+	case <-b.ended:
+		return nil, control.Refuse(control.CodeConflict, "attach it when it is there to stay", "the network namespace ended meanwhile")
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	conf, err := b.planResolvConf(p)
+	if err != nil {
+		return nil, control.Refuse(control.CodeRefused, "", "resolv_conf: %v", err)
+	}
+	if err := b.keep(conf); err != nil {
+		return nil, control.Refuse(control.CodeUnavailable, "free space or fix the data directory, then try again", "the sandbox could not be written: %v", err)
+	}
+	if conf != nil {
+		if err := conf.Apply(); err != nil {
+			return nil, control.Refuse(control.CodeRefused, "", "resolv_conf: %v", err)
+		}
+	}
+	for _, t := range p.Tasks {
+		t.ID = b.saved.Task
+		if len(t.IPs) == 0 {
+			for _, a := range b.saved.Addresses {
+				t.IPs = append(t.IPs, a.String())
+			}
+		}
+		added, err := b.m.node.AddTask(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		warnings = append(warnings, added.Warnings...)
+	}
+	return warnings, nil
+}
+
+// DetachSandbox implements control.SandboxBackend.
+func (n *Node) DetachSandbox(ctx context.Context, ref string) (control.SandboxDetached, error) {
+	b, err := n.boxes.find(ref)
+	if err != nil {
+		return control.SandboxDetached{}, err
+	}
+	out := control.SandboxDetached{Sandbox: b.describe()}
+	b.stop(endDetached)
+	select {
+	case <-b.ended:
+	case <-ctx.Done():
+		return out, ctx.Err()
+	}
+	if !b.gone() {
+		return out, control.Refuse(control.CodeUnavailable, "try again when meshd runs", "meshd is stopping; the sandbox stays attached")
+	}
+	out.Sandbox.State = control.SandboxEnding
+	out.Warnings = b.left
+	return out, nil
+}
+
+// Sandboxes implements control.SandboxBackend.
+func (n *Node) Sandboxes(context.Context) ([]control.Sandbox, error) {
+	out := []control.Sandbox{}
+	for _, b := range n.boxes.list() {
+		out = append(out, b.describe())
+	}
+	return out, nil
+}
+
+// Sandbox implements control.SandboxBackend.
+func (n *Node) Sandbox(ctx context.Context, ref string) (control.SandboxDetail, error) {
+	b, err := n.boxes.find(ref)
+	if err != nil {
+		return control.SandboxDetail{}, err
+	}
+	d := control.SandboxDetail{Sandbox: b.describe()}
+	b.mu.Lock()
+	d.DNSPort, d.Redirected = b.saved.Port, b.redirected
+	if c := b.saved.ResolvConf; c != nil {
+		d.ResolvConf = c.Root + c.Path
+	}
+	b.mu.Unlock()
+	if d.LB, err = n.lbTable(ctx, b.balancer, ""); errors.Is(err, lb.ErrStopped) {
+		err = nil
+		d.LB = control.LBTable{Driver: "none", Why: "the sandbox ends", Services: []control.LBService{}}
+	}
+	d.LB.Sandbox = b.name
+	return d, err
+}
