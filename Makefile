@@ -130,6 +130,13 @@ bench-detect: ## whole nodes in a bubble: crashes until noticed, false alarms (1
 bench-real: ## 25 real meshd in network namespaces on this machine: one change until all have told of it
 	$(GO) run ./test/bench/real $(BENCHFLAGS)
 
+.PHONY: bench-lb
+PARTS      ?= nft request ipvs
+bench-lb: vm-build ## kernel load balancers: cold load, one change, verify; requests through a VIP (PARTS='nft request ipvs')
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/bench-lb ./test/bench/lb
+	@$(if $(filter-out ipvs,$(PARTS)),$(BIN)/bench-lb $(BENCHFLAGS) $(filter-out ipvs,$(PARTS)))
+	@$(if $(filter ipvs,$(PARTS)),$(BIN)/vm run -icount -timeout 60m $(BIN)/bench-lb -instructions $(BENCHFLAGS) ipvs)
+
 .PHONY: bench-peers
 bench-peers: ## NetworkDB in the network of our simulator (PEERS='converge nodes=25' for some lines only)
 	cd test/peers && $(GO) run . $(PEERS)

@@ -1,0 +1,37 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"log/slog"
+
+	"meshd/lb/nft"
+)
+
+// nftables measures our driver, at three sizes and at kube-proxy's, and
+// kube-proxy's layout.
+func (b *bench) nftables() error {
+	sizes, theirs := []int{1000, 3000, 10000}, 3000
+	if b.quick {
+		sizes, theirs = []int{100, 300}, 300
+	}
+	for _, services := range sizes {
+		if err := inNamespace(func(n *namespace) error { return b.nftRun(n, services) }); err != nil {
+			return fmt.Errorf("%d services: %w", services, err)
+		}
+	}
+	if err := inNamespace(func(n *namespace) error { return b.kubeProxyRun(n, theirs, 10) }); err != nil {
+		return fmt.Errorf("kube-proxy's layout: %w", err)
+	}
+	return nil
+}
+
+func (b *bench) nftRun(n *namespace, services int) error {
+	d, err := nft.New(nft.Config{NetNS: n.path(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return b.driverRun(d, services, 10)
+}
