@@ -25,9 +25,8 @@ type Driver interface {
 	// error (or nil) per operation: a failing operation does not keep others
 	// from being applied, but for DelService after a failure of that service.
 	Apply(ctx context.Context, ops []Op) []error
-	// Snapshot reads back what the kernel holds of ours. Labels are empty. A
-	// driver that cannot express weight 0 leaves out such backends' history: it
-	// reports them for as long as it runs. The result is the caller's.
+	// Snapshot reads back what the kernel holds of ours, whoever wrote it: all of
+	// a service but its labels, which are empty. The result is the caller's.
 	Snapshot(ctx context.Context) (*Table, error)
 	// Check compares what is beside the services (sysctls, tables, rules, sets,
 	// routes) with what the driver left there, and returns what differs. It

@@ -28,8 +28,10 @@ type Driver struct {
 // entry is what the driver has written for one service.
 type entry struct {
 	svc   *lb.Service
-	class class // zero slots: no elements
+	there bool  // the service has its element
+	class class // zero: nothing to pick from
 	slots []netip.AddrPort
+	memo  memo
 }
 
 // New returns the driver. It opens nothing before Probe or Setup.

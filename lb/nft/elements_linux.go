@@ -36,8 +36,11 @@ func serviceKey(k lb.Key) []byte {
 	return appendPort(append(b, byte(k.Proto), 0, 0, 0), k.Port)
 }
 
-func serviceElement(k lb.Key, cl class) nftables.SetElement {
-	return nftables.SetElement{Key: serviceKey(k), Val: binary.BigEndian.AppendUint32(nil, cl.number())}
+// serviceElement returns the element of svc or all. That of a service without
+// anything to pick from has class number 0, which no map knows: its packets go
+// on to the guard.
+func serviceElement(k lb.Key, cl class, note string) nftables.SetElement {
+	return nftables.SetElement{Key: serviceKey(k), Val: binary.BigEndian.AppendUint32(nil, cl.number()), Comment: note}
 }
 
 func classElement(cl class) nftables.SetElement {

@@ -36,8 +36,13 @@
 // drain the connections that are left are deleted from conntrack, and those of
 // UDP at once.
 //
-// A service without backends has no element: its packets reach the guard,
-// which refuses them, as it refuses every port that is no service.
+// A service without backends has class 0, which no map knows: its packets reach
+// the guard, which refuses them, as it refuses every port that is no service.
+//
+// The maps tell the whole of a service, so that another process can take over:
+// what is not the default (scheduler, affinity, weights) is a comment of its
+// element, and backends that drain have elements with slot numbers that are
+// never picked.
 package nft
 
 import "log/slog"

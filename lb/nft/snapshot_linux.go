@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -18,9 +17,8 @@ import (
 // takes what it read for what it wrote. The kernel's cost grows faster than
 // the maps: it is for the start, for audits and after drift.
 //
-// The maps do not tell every setting: a service that is not as this driver
-// wrote it comes back with scheduler "wrr" or "mh", without affinity, and with
-// the weights that its slots amount to.
+// A service whose elements are not as this driver writes them comes back with
+// a scheduler that nobody wants, so that it is written again.
 func (d *Driver) Snapshot(context.Context) (*lb.Table, error) {
 	if d.help == nil {
 		return nil, errors.New("nft: Snapshot before Setup")
@@ -96,7 +94,7 @@ func (r *reader) each(set *nftables.Set, family int, all bool,
 func (r *reader) entry(k lb.Key) *entry {
 	e := r.entries[k]
 	if e == nil {
-		e = &entry{svc: &lb.Service{Key: k, Scheduler: "wrr"}}
+		e = &entry{svc: &lb.Service{Key: k}}
 		r.entries[k] = e
 	}
 	return e
@@ -106,7 +104,12 @@ func (r *reader) service(e *entry, elem *nftables.SetElement, _ []byte, family i
 	if len(elem.Val) < 4 {
 		return fmt.Errorf("element value of %d bytes", len(elem.Val))
 	}
-	c, err := classAt(binary.BigEndian.Uint32(elem.Val), family)
+	e.there, e.memo.note = true, elem.Comment
+	number := binary.BigEndian.Uint32(elem.Val)
+	if number == 0 {
+		return nil
+	}
+	c, err := classAt(number, family)
 	if err == nil && c.all != all {
 		err = fmt.Errorf("class %s is not of this map", c.name())
 	}
@@ -123,6 +126,9 @@ func (r *reader) slot(e *entry, elem *nftables.SetElement, rest []byte, family i
 		return fmt.Errorf("element without a slot")
 	}
 	slot := int(nativeUint32(rest))
+	if slot >= firstParked {
+		return e.park(slot-firstParked, backend, elem.Comment)
+	}
 	if slot >= maglevSizes[len(maglevSizes)-1]*2 {
 		return fmt.Errorf("slot %d is out of range", slot)
 	}
@@ -133,61 +139,36 @@ func (r *reader) slot(e *entry, elem *nftables.SetElement, rest []byte, family i
 	return nil
 }
 
-// settle replaces the driver's entries. Those that are as the driver wrote
-// them keep what the kernel cannot tell.
+// park notes a parked backend.
+func (e *entry) park(i int, backend netip.AddrPort, comment string) error {
+	if i >= maxParked {
+		return fmt.Errorf("parked backend %d is out of range", i)
+	}
+	weight, ok := readParkedComment(comment)
+	if !ok {
+		weight = maxWeight + 1 // no backend that is wanted has it: it is written again
+	}
+	for len(e.memo.parked) <= i {
+		e.memo.parked = append(e.memo.parked, lb.Backend{})
+	}
+	e.memo.parked[i] = lb.Backend{Addr: backend, Weight: weight}
+	return nil
+}
+
+// settle replaces the driver's entries.
 func (r *reader) settle() {
 	for k, e := range r.entries {
-		known := r.d.entries[k]
-		if known != nil && known.class == e.class && slices.Equal(known.slots, e.slots) {
+		if known := r.d.entries[k]; known != nil && known.sameElements(e) {
 			r.entries[k] = known
 			continue
 		}
-		if e.class.hash {
-			e.svc.Scheduler = "mh"
-		}
-		e.svc.Backends = backendsOf(e.slots)
-		if known != nil {
-			e.remember(known)
-		}
-	}
-	for k, known := range r.d.entries {
-		if known.class.slots == 0 && r.entries[k] == nil { // nothing in the kernel, as it should be
-			r.entries[k] = known
-		}
+		e.describe()
 	}
 	r.d.entries = r.entries
 }
 
-// remember takes from what the driver wrote what the kernel cannot tell: the
-// settings, unless hashing differs, and the backends that drain.
-func (e *entry) remember(known *entry) {
-	if e.class.hash == known.class.hash {
-		e.svc.Scheduler, e.svc.Affinity = known.svc.Scheduler, known.svc.Affinity
-	}
-	for _, b := range known.svc.Backends {
-		if _, there := e.svc.Backend(b.Addr); b.Weight == 0 && !there {
-			e.svc.Backends = append(e.svc.Backends, b)
-		}
-	}
-	slices.SortFunc(e.svc.Backends, func(a, b lb.Backend) int { return a.Addr.Compare(b.Addr) })
-}
-
-func backendsOf(slots []netip.AddrPort) []lb.Backend {
-	weights := map[netip.AddrPort]uint32{}
-	for _, a := range slots {
-		if a.IsValid() {
-			weights[a]++
-		}
-	}
-	divisor := 0
-	for _, w := range weights {
-		divisor = gcd(divisor, int(w))
-	}
-	list := make([]lb.Backend, 0, len(weights))
-	for _, a := range slices.SortedFunc(maps.Keys(weights), netip.AddrPort.Compare) {
-		list = append(list, lb.Backend{Addr: a, Weight: weights[a] / uint32(divisor)})
-	}
-	return list
+func (e *entry) sameElements(o *entry) bool {
+	return e.there == o.there && e.class == o.class && slices.Equal(e.slots, o.slots) && e.memo.equal(o.memo)
 }
 
 // adoptClasses counts the uses of the class chains, gives those of a previous

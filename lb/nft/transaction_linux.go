@@ -40,15 +40,17 @@ func (tx *transaction) plan(k lb.Key, svc *lb.Service) {
 	if old == nil {
 		old = &entry{}
 	}
-	next := &entry{svc: svc}
+	next := &entry{svc: svc, there: svc != nil}
 	if svc != nil {
 		next.slots = assignSlots(svc, old.slots)
+		next.memo = memoOf(svc, next.slots)
 	}
 	if len(next.slots) > 0 {
 		next.class = tx.place(classOf(svc, len(next.slots)), old.class)
 	}
 	tx.diffSlots(k, old.slots, next.slots)
-	tx.diffService(k, old.class, next.class)
+	tx.diffParked(k, old.memo.parked, next.memo.parked)
+	tx.diffService(k, old, next)
 	tx.doom(k, old.svc, svc)
 	if len(old.slots) == 0 && len(next.slots) > 0 && k.Proto != state.TCP {
 		// What the own host sent to no avail: conntrack would go on not to translate it.
@@ -114,18 +116,48 @@ func (tx *transaction) diffSlots(k lb.Key, old, next []netip.AddrPort) {
 	}
 }
 
-func (tx *transaction) diffService(k lb.Key, old, next class) {
-	if old == next {
+// diffParked queues the parked backends that differ.
+func (tx *transaction) diffParked(k lb.Key, old, next []lb.Backend) {
+	_, eps := tx.maps(k)
+	for i := range max(len(old), len(next)) {
+		var have, want lb.Backend
+		if i < len(old) {
+			have = old[i]
+		}
+		if i < len(next) {
+			want = next[i]
+		}
+		if have == want {
+			continue
+		}
+		if have.Addr.IsValid() {
+			tx.del[eps] = append(tx.del[eps], slotElement(k, firstParked+i, have.Addr))
+		}
+		if want.Addr.IsValid() {
+			e := slotElement(k, firstParked+i, want.Addr)
+			e.Comment = parkedComment(want)
+			tx.add[eps] = append(tx.add[eps], e)
+		}
+	}
+}
+
+// diffService queues the service's own element, if it differs.
+func (tx *transaction) diffService(k lb.Key, old, next *entry) {
+	if old.there == next.there && old.class == next.class && old.memo.note == next.memo.note {
 		return
 	}
 	svc, _ := tx.maps(k)
-	if old.slots > 0 {
-		tx.del[svc] = append(tx.del[svc], serviceElement(k, old))
-		tx.uses[old]--
+	if old.there {
+		tx.del[svc] = append(tx.del[svc], serviceElement(k, old.class, ""))
+		if old.class.slots > 0 {
+			tx.uses[old.class]--
+		}
 	}
-	if next.slots > 0 {
-		tx.add[svc] = append(tx.add[svc], serviceElement(k, next))
-		tx.uses[next]++
+	if next.there {
+		tx.add[svc] = append(tx.add[svc], serviceElement(k, next.class, next.memo.note))
+		if next.class.slots > 0 {
+			tx.uses[next.class]++
+		}
 	}
 }
 

@@ -61,11 +61,7 @@ var behaviours = []behaviour{
 // and subtest), reason.
 var limits = map[string]map[string]string{
 	"nft": {
-		"a service's element is deleted":                                        "a missing element of a service is not told from what was written",
-		"affinity ends when the client was away for long enough":                "nftables has no memory of clients: a hash of the address is affinity without an end",
-		"a restart of the daemon changes nothing and drops nothing":             "the maps do not tell schedulers, weights and what is empty",
-		"a kill -9 of the daemon changes nothing and drops nothing":             "the maps do not tell schedulers, weights and what is empty",
-		"the daemon restarts without a change and without a dropped connection": "the maps do not tell schedulers, weights and what is empty",
+		"affinity ends when the client was away for long enough": "nftables has no memory of clients: a hash of the address is affinity without an end",
 	},
 	"ipvs": {
 		"sed udp": "IPVS counts no UDP connection as active, so sed sends all to one server",

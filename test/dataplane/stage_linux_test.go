@@ -3,7 +3,6 @@ package dataplane
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -307,12 +306,4 @@ func (b *logBook) logger() *slog.Logger {
 			return a
 		},
 	}))
-}
-
-// text makes an error of what is not as it should be, or nil.
-func text(wrong []string) error {
-	if len(wrong) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%v", wrong)
 }
