@@ -1,288 +1,300 @@
 package resolver
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
-	"strings"
-
-	"github.com/miekg/dns"
+	"unsafe"
 
 	"meshd/state"
 )
 
-// maxPacked bounds the pre-packed answers of one listener.
-const maxPacked = 1 << 14
-
-// fastPath answers the common questions in the receive buffer from answers
-// packed before (R6): <service> and tasks.<service>, bare or fully qualified, A
-// and AAAA. Whatever is unusual it leaves to the ordinary path, which gives the
-// same answers; a differential fuzz test holds the two together. It belongs to
-// the goroutine that reads the socket: no lock, no allocation but for packing.
+// fastPath answers questions in the receive buffer from answers packed before
+// (R6): every name that exists but nearest.<service>, of the common types, and
+// NXDOMAIN for unknown names in our zones. Whatever is unusual it leaves to the
+// ordinary path, which gives the same answers; a differential fuzz test holds
+// the two together.
+//
+// A name is packed when it is first asked for, which costs about what the
+// ordinary answer would. A packed answer is true as long as the views count no
+// change (one load per batch of packets); after a change it is used again if
+// its name still stands for the same, and packed anew otherwise. So nothing is
+// done for names that nobody asks for, and an answer is never older than the view.
+//
+// It belongs to the goroutine that reads the socket: no lock, and no
+// allocation but for packing.
 type fastPath struct {
 	server *Server
 	bound  *Bound
-	packed map[string]*packed // by lower-case wire name ‖ type ‖ network, the last of bare names only
-	key    []byte
-	rand   uint64
-}
+	domain string // without its final dot
+	soa    soaTemplate
 
-// packed is the answer to one question, valid as long as its service is the
-// current one in the network's current view.
-type packed struct {
-	network, name string
-	view          state.View
-	service       *state.Service
-	vips          bool   // VIPsUsable at the time
-	unfit         bool   // the ordinary path must answer
-	counts        uint32 // ANCOUNT ‖ NSCOUNT
-	rcode         byte
-	body          []byte // all sections after the question
-	rrLen         int    // of each answer, if they can be rotated; else 0
-	preferred     int    // how many answers come first
+	batch    uint64 // counts the batches of packets
+	names    []string
+	stale    <-chan struct{} // of names
+	views    []state.View    // of all networks, if the listener is shared
+	version  uint64          // grows with every change in views
+	networks *[]string       // the listener's, for which fixed was chosen
+	fixed    *fastScope      // nil: by client
+	scopes   map[string]*fastScope
+	clients  [maxClients]fastClient
+
+	one    [1]asked
+	text   [256]byte // presentation form of a name
+	rand   uint64
+	counts fastCounts
+	touch  byte // see prefetch
 }
 
 func newFastPath(b *Bound) *fastPath {
-	return &fastPath{server: b.server, bound: b, packed: map[string]*packed{}, key: make([]byte, 0, 512), rand: rand.Uint64()}
+	s := b.server
+	return &fastPath{
+		server: s, bound: b, domain: s.cfg.Domain[:len(s.cfg.Domain)-1], soa: newSOATemplate(s.zone),
+		scopes: map[string]*fastScope{}, rand: rand.Uint64(),
+	}
 }
 
 // answer answers the query in buf[:n] in place and returns the length of the
-// reply, or 0 if the ordinary path must answer. After 0, buf is unchanged. A
-// panic counts as 0: the ordinary path is where it is reported.
-func (f *fastPath) answer(buf []byte, n int, client netip.Addr) (reply int) {
+// reply, or 0 if the ordinary path must answer. After 0, buf is unchanged.
+func (f *fastPath) answer(buf []byte, n int, client netip.Addr) int {
+	q := &f.one[0]
+	if !f.begin() || !f.read(q, buf, n, client) {
+		return 0
+	}
+	n = f.reply(q, buf)
+	f.counts.flush(&f.server.met)
+	return n
+}
+
+// recovered makes the result of a method that panicked that of a question for
+// the ordinary path, which is where the panic is reported.
+func (f *fastPath) recovered(ok *bool) {
+	if recover() != nil {
+		f.forget()
+		f.stale, *ok = nil, false
+	}
+}
+
+// begin starts a batch of packets: what is read of the views from here on is
+// at least as new as the versions. If it returns false, all of the batch is for
+// the ordinary path.
+func (f *fastPath) begin() (ok bool) {
+	defer f.recovered(&ok)
+	f.batch++
+	if names, stale := f.server.cfg.Source.Networks(); stale != f.stale {
+		f.names, f.stale = names, stale
+		f.forget()
+	}
+	networks := f.bound.networks.Load()
+	if networks != f.networks {
+		f.networks, f.fixed = networks, nil
+		f.forget()
+	}
+	switch {
+	case *networks == nil:
+		f.share()
+	case f.fixed == nil:
+		f.fixed = f.scopeTable(Scope{Networks: *networks})
+	default:
+		f.refresh(f.fixed)
+	}
+	return true
+}
+
+// share reads the version by which clients' scopes are remembered.
+func (f *fastPath) share() {
+	if f.views == nil {
+		for _, n := range f.names {
+			if v := f.server.cfg.Source.View(n); v != nil {
+				f.views = append(f.views, v)
+			}
+		}
+	}
+	f.version = sumChanges(f.views)
+}
+
+// forget drops all packed answers.
+func (f *fastPath) forget() {
+	clear(f.scopes)
+	f.clients = [maxClients]fastClient{}
+	f.views, f.fixed = nil, nil
+}
+
+// read reads a packet and finds the scope of its client. If it returns false,
+// the packet is for the ordinary path.
+func (f *fastPath) read(q *asked, buf []byte, n int, client netip.Addr) (ok bool) {
+	defer f.recovered(&ok)
+	if !q.parse(buf, n, f.server.cfg.MaxUDPPayload) {
+		return false
+	}
+	q.scope = f.scopeFor(client)
+	q.hash = hashKey(q.key())
+	return true
+}
+
+// prefetch loads the slot and the entry of the answer, so that the cache misses
+// of a batch overlap instead of following each other.
+func (f *fastPath) prefetch(qs []asked) {
+	for i := range qs {
+		qs[i].ref = qs[i].scope.table.maybe(qs[i].hash)
+	}
+	for i := range qs {
+		if qs[i].ref != 0 {
+			e, data := qs[i].scope.table.at(qs[i].ref)
+			f.touch += e.flags + data[min(len(data)-1, 64-entryHead)]
+		}
+	}
+}
+
+// reply answers the question in place and returns the length of the reply, or 0
+// if the ordinary path must answer; then buf is unchanged.
+func (f *fastPath) reply(q *asked, buf []byte) (n int) {
+	ok := true
 	defer func() {
-		if recover() != nil {
-			f.packed = map[string]*packed{}
-			reply = 0
+		if !ok {
+			n = 0
 		}
 	}()
-	return f.tryAnswer(buf, n, client)
-}
-
-func (f *fastPath) tryAnswer(buf []byte, n int, client netip.Addr) int {
-	q, ok := f.parse(buf[:n])
-	if !ok {
-		return 0
-	}
-	p := f.find(&q, client)
-	if p == nil || p.unfit {
-		return 0
-	}
-	total := q.end + len(p.body)
-	if q.edns {
-		total += 11
-	}
-	if total > min(q.size, len(buf)) {
-		return 0
-	}
-	f.write(buf, &q, p)
-	f.server.met.query(false, q.qtype, p.outcome(), 0)
-	return total
-}
-
-func (p *packed) outcome() Outcome {
-	if p.counts>>16 == 0 {
-		return OutcomeNegative
-	}
-	return OutcomeLocal
-}
-
-// find returns the valid packed answer, packing it if need be, or nil.
-func (f *fastPath) find(q *asked, client netip.Addr) *packed {
-	if p := f.packed[string(f.key)]; p != nil { // a qualified name
-		if f.sees(p.network, client) {
-			return f.current(p, q)
-		}
-		return nil
-	}
-	first := f.first(client)
-	bare := len(f.key)
-	f.key = append(f.key, first...)
-	if p := f.packed[string(f.key)]; p != nil && first != "" {
-		return f.current(p, q)
-	}
-	p := f.pack(q, client, first)
-	if p == nil {
-		return nil
-	}
-	if len(f.packed) >= maxPacked {
-		clear(f.packed)
-	}
-	if strings.IndexByte(p.name, '.') >= 0 {
-		f.key = f.key[:bare]
-	}
-	f.packed[string(f.key)] = p
-	return p
-}
-
-// current returns p if it is what the ordinary path would answer now, else a
-// newly packed answer, or nil if the name is no more.
-func (f *fastPath) current(p *packed, q *asked) *packed {
-	v := f.server.cfg.Source.View(p.network)
-	if v == nil {
-		delete(f.packed, string(f.key))
-		return nil
-	}
-	s := v.Service(p.service.Name)
-	if s == p.service && v == p.view && f.vips(p.network) == p.vips {
-		return p
-	}
-	delete(f.packed, string(f.key))
-	if s == nil {
-		return nil
-	}
-	if p = f.build(v, s, p.name, q); p != nil {
-		f.packed[string(f.key)] = p
-	}
-	return p
-}
-
-func (f *fastPath) vips(network string) bool {
-	return f.bound.vips == nil || f.bound.vips(network)
-}
-
-// first returns the network in which bare names are looked up first, or "".
-func (f *fastPath) first(client netip.Addr) string {
-	if n := *f.bound.networks.Load(); n != nil {
-		if len(n) == 0 {
-			return ""
-		}
-		return n[0]
-	}
-	names, _ := f.server.cfg.Source.Networks()
-	for _, n := range names {
-		if f.isTask(n, client) {
+	defer f.recovered(&ok)
+	sc := q.scope
+	ref := sc.table.find(q.hash, q.key())
+	if ref == 0 || !f.valid(sc, q, ref) {
+		if ref, n = f.miss(sc, q, buf); ref == 0 {
 			return n
 		}
 	}
-	return ""
-}
-
-// sees reports whether the client's scope has the network, by itself: host
-// scope is left to the ordinary path.
-func (f *fastPath) sees(network string, client netip.Addr) bool {
-	if ns := *f.bound.networks.Load(); ns != nil {
-		return slices.Contains(ns, network)
+	e, data := sc.table.at(ref)
+	if e.flags&flagUnfit != 0 {
+		return 0
 	}
-	return f.isTask(network, client)
+	if n = q.end + int(e.bodyLen); q.edns {
+		n += optLen
+	}
+	if n > min(q.size, len(buf)) {
+		return 0
+	}
+	f.header(q, buf, e.rcode, e.counts, e.extra)
+	end := q.end + f.body(buf[q.end:], e, data[e.keyLen:])
+	f.opt(q, buf[end:])
+	f.counts.add(q.qtype, e.counts>>16 == 0)
+	return n
 }
 
-func (f *fastPath) isTask(network string, client netip.Addr) bool {
-	v := f.server.cfg.Source.View(network)
-	return v != nil && v.ByIP(client).Endpoint != nil
-}
-
-// pack makes the answer for a question that has none yet, or returns nil if it
-// is not of the fast path's kinds.
-func (f *fastPath) pack(q *asked, client netip.Addr, first string) *packed {
-	name, ok := plainName(f.key[:q.end-12-4])
+// valid reports whether a packed answer is what the ordinary path would give now.
+func (f *fastPath) valid(sc *fastScope, q *asked, ref uint64) bool {
+	e, _ := sc.table.at(ref)
+	if e.flags&flagUsesVIPs != 0 && f.usable(sc, int(e.net)) != (e.flags&flagVIPs != 0) {
+		return false
+	}
+	if e.seen == sc.version {
+		return true
+	}
+	name, ok := f.name(q)
 	if !ok {
-		return nil
+		return false
 	}
-	rest, qualified := cutDomain(name, strings.TrimSuffix(f.server.cfg.Domain, "."))
-	network, rel := first, name
-	if qualified {
-		if rel, network = cutLast(rest); !f.sees(network, client) {
-			return nil
-		}
+	now := f.locate(sc, name)
+	if !sc.deps[e.dep].is(&now.meaning) {
+		return false
 	}
-	if network == "" || rel == "" || rel == "localhost" ||
-		!qualified && (strings.HasSuffix(rel, ".arpa") || strings.HasSuffix(rel, ".localhost")) {
-		return nil
-	}
-	v := f.server.cfg.Source.View(network)
-	if v == nil {
-		return nil
-	}
-	service, isTasks := strings.CutPrefix(rel, "tasks.")
-	if strings.IndexByte(service, '.') >= 0 || service == "tasks" || service == "nearest" && !isTasks {
-		return nil
-	}
-	s := v.Service(service)
-	if s == nil {
-		return nil
-	}
-	if !qualified { // mark it by a name without dots
-		return f.build(v, s, strings.ReplaceAll(rel, ".", " "), q)
-	}
-	return f.build(v, s, name, q)
+	e.seen = sc.version
+	return true
 }
 
-// plainName is the presentation form of a lower-case wire name whose labels
-// are letters, digits, '-' and '_'.
-func plainName(wire []byte) (string, bool) {
-	var b strings.Builder
-	for len(wire) > 1 {
-		l := int(wire[0])
-		for _, c := range wire[1 : 1+l] {
-			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
-				return "", false
-			}
-		}
-		if b.Len() > 0 {
-			b.WriteByte('.')
-		}
-		b.Write(wire[1 : 1+l])
-		wire = wire[1+l:]
-	}
-	return b.String(), b.Len() > 0
+// name returns the presentation form of the asked name. It is good until the
+// next call: what keeps it must clone it.
+func (f *fastPath) name(q *asked) (string, bool) {
+	n, ok := q.text(f.text[:])
+	return unsafe.String(&f.text[0], n), ok
 }
 
-// build packs the answer of the ordinary path. name is without dots, its
-// prefix set off by a space, if it is a bare one.
-func (f *fastPath) build(v state.View, s *state.Service, name string, q *asked) *packed {
-	full := dns.Fqdn(strings.ReplaceAll(name, " ", "."))
-	p := &packed{network: v.Network(), name: name, view: v, service: s, vips: f.vips(v.Network())}
-	r := f.server.zone.Answer(Query{Name: full, Type: q.qtype, Limit: udpLimit, Scope: Scope{Networks: []string{p.network}}, Balanced: f.bound.vips})
-	if f.vips(p.network) != p.vips || v.Service(s.Name) != s {
-		return nil // changed meanwhile
+// miss handles a name without a true packed answer: it packs one and returns
+// its reference, or denies the name in place and returns the reply's length, or
+// leaves it to the ordinary path.
+func (f *fastPath) miss(sc *fastScope, q *asked, buf []byte) (ref uint64, n int) {
+	name, ok := f.name(q)
+	if !ok {
+		return 0, 0
 	}
-	if r.Forward || r.More || len(r.Waiting) > 0 || len(r.Extra) > 0 {
-		p.unfit = true
-		return p
+	v := f.locate(sc, name)
+	switch {
+	case v.denied:
+		return 0, f.deny(q, buf, &v)
+	case v.form == formNone || v.form == formNearest:
+		return 0, 0
 	}
-	m := localReply(new(dns.Msg).SetQuestion(full, q.qtype), &r)
-	m.Compress = true
-	b, err := m.Pack()
-	if p.unfit = err != nil || len(b) > f.server.cfg.MaxUDPPayload; p.unfit {
-		return p
-	}
-	p.body, p.rcode = b[q.end:], byte(m.Rcode)
-	p.counts = uint32(len(r.Answer))<<16 | uint32(len(r.Ns))
-	if n := len(r.Answer); n > 1 && len(p.body)%n == 0 {
-		p.rrLen = len(p.body) / n
-		p.preferred = f.preferred(s, q.qtype, &r)
-	}
-	return p
+	return f.pack(sc, q, name, &v.meaning), 0
 }
 
-// preferred counts the answers that are serving tasks' addresses.
-func (f *fastPath) preferred(s *state.Service, qtype uint16, r *Result) int {
-	members, n := s.Serving()
-	serving := map[netip.Addr]bool{}
-	for _, e := range members[:n] {
-		if qtype == dns.TypeA {
-			serving[e.Addr4()] = true
-		} else {
-			serving[e.Addr6()] = true
-		}
+// optLen is the length of an OPT record without options.
+const optLen = 11
+
+// header makes the header of the query that of the reply: id, RD and CD stay.
+func (f *fastPath) header(q *asked, buf []byte, rcode uint8, counts uint32, extra uint8) {
+	const qr, aa, rd, ra, cd = 0x80, 0x04, 0x01, 0x80, 0x10
+	buf[2] = qr | aa | buf[2]&rd
+	buf[3] = ra | buf[3]&cd | rcode
+	binary.BigEndian.PutUint32(buf[6:], counts)
+	if q.edns {
+		extra++
 	}
-	count := 0
-	for _, rr := range r.Answer {
-		if ip, _ := rrAddr(rr); serving[ip] {
-			count++
-		}
-	}
-	return count
+	buf[10], buf[11] = 0, extra
 }
 
-func rrAddr(rr dns.RR) (netip.Addr, bool) {
-	switch rr := rr.(type) {
-	case *dns.A:
-		ip, ok := netip.AddrFromSlice(rr.A.To4())
-		return ip, ok
-	case *dns.AAAA:
-		return netip.AddrFromSlice(rr.AAAA)
+// opt appends the OPT of the reply, if there was one in the query.
+func (f *fastPath) opt(q *asked, dst []byte) {
+	if !q.edns {
+		return
 	}
-	return netip.Addr{}, false
+	opt := [optLen]byte{2: 41, 3: byte(f.server.cfg.MaxUDPPayload >> 8), 4: byte(f.server.cfg.MaxUDPPayload)}
+	if q.do {
+		opt[7] = 0x80
+	}
+	copy(dst, opt[:])
+}
+
+// body writes the sections after the question and returns their length.
+func (f *fastPath) body(dst []byte, e *entry, data []byte) int {
+	n := int(e.bodyLen)
+	if e.variants > 1 {
+		data = data[f.random(int(e.variants))*n:]
+	}
+	if e.rrLen == 0 {
+		return copy(dst, data[:n])
+	}
+	cut, rrLen := int(e.preferred)*int(e.rrLen), int(e.rrLen)
+	var weights []byte
+	if e.flags&flagWeighted != 0 {
+		weights = data[n:]
+	}
+	f.rotate(dst, data[:cut], rrLen, weights)
+	f.rotate(dst[cut:], data[cut:n], rrLen, weights[min(len(weights), 4*int(e.preferred)):])
+	return n
+}
+
+// rotate copies equal-sized records starting at a random one, by weight if
+// there are cumulative weights.
+func (f *fastPath) rotate(dst, rrs []byte, rrLen int, weights []byte) {
+	n := len(rrs) / rrLen
+	if n < 2 {
+		copy(dst, rrs)
+		return
+	}
+	at := 0
+	if len(weights) == 0 {
+		at = f.random(n) * rrLen
+	} else {
+		last := binary.LittleEndian.Uint32(weights[4*(n-1):])
+		for r := uint32(f.random(int(last))); r >= binary.LittleEndian.Uint32(weights[4*(at/rrLen):]); {
+			at += rrLen
+		}
+	}
+	k := copy(dst, rrs[at:])
+	copy(dst[k:], rrs[:at])
+}
+
+// random returns a number from 0 to n-1, n < 2³¹.
+func (f *fastPath) random(n int) int {
+	f.rand = f.rand*6364136223846793005 + 1442695040888963407
+	return int((f.rand >> 32) * uint64(n) >> 32)
 }

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"encoding/binary"
+	"hash/maphash"
 
 	"github.com/miekg/dns"
 )
@@ -9,58 +10,97 @@ import (
 // asked is a question that the fast path can read.
 type asked struct {
 	end      int // of the question section
-	qtype    uint16
-	edns, do bool
 	size     int // the client's UDP payload size
+	hash     uint64
+	ref      uint64 // of what may be the answer, see prefetch
+	scope    *fastScope
+	qtype    uint16
+	keyLen   uint16
+	edns, do bool
+	buf      [maxKey]byte
 }
 
-// parse reads a query and puts its key into f.key. It accepts less than the
-// ordinary path, never more.
-func (f *fastPath) parse(m []byte) (q asked, ok bool) {
+// maxKey has room for a wire name, a type, and the rest of a word.
+const maxKey = 255 + 2 + 7
+
+// key is the lower-case wire name ‖ the type.
+func (q *asked) key() []byte { return q.buf[:q.keyLen] }
+
+// name is the lower-case wire name.
+func (q *asked) name() []byte { return q.buf[:q.keyLen-2] }
+
+var keySeed = maphash.MakeSeed()
+
+func hashKey(key []byte) uint64 { return maphash.Bytes(keySeed, key) }
+
+// fastType reports whether the fast path knows the type. Others are rare, and
+// each would have its own entries.
+func fastType(t uint16) bool {
+	switch t {
+	case dns.TypeA, dns.TypeAAAA, dns.TypePTR, dns.TypeSRV, dns.TypeANY, dns.TypeTXT, dns.TypeMX,
+		dns.TypeHTTPS, dns.TypeSVCB, dns.TypeSOA, dns.TypeNS, dns.TypeCNAME:
+		return true
+	}
+	return false
+}
+
+// parse reads the query in buf[:n]. It accepts less than the ordinary path,
+// never more.
+func (q *asked) parse(buf []byte, n, maxUDP int) bool {
 	const qr, opcode, tc = 0x80, 0x78, 0x02
-	if len(m) < 17 || m[2]&(qr|opcode|tc) != 0 || binary.BigEndian.Uint32(m[4:]) != 1<<16 || binary.BigEndian.Uint16(m[8:]) != 0 {
-		return q, false
+	if n < 17 || len(buf) < 12+maxKey || n > len(buf) || buf[2]&(qr|opcode|tc) != 0 ||
+		binary.BigEndian.Uint32(buf[4:]) != 1<<16 || binary.BigEndian.Uint16(buf[8:]) != 0 {
+		return false
 	}
-	end, ok := f.parseName(m)
-	if !ok || end+4 > len(m) || binary.BigEndian.Uint16(m[end+2:]) != dns.ClassINET {
-		return q, false
+	end := nameEnd(buf[:n])
+	if end == 0 || end+4 > n || binary.BigEndian.Uint16(buf[end+2:]) != dns.ClassINET {
+		return false
 	}
-	q = asked{end: end + 4, qtype: binary.BigEndian.Uint16(m[end:]), size: dns.MinMsgSize}
-	if q.qtype != dns.TypeA && q.qtype != dns.TypeAAAA {
-		return q, false
+	q.end, q.qtype, q.size, q.edns, q.do = end+4, binary.BigEndian.Uint16(buf[end:]), dns.MinMsgSize, false, false
+	if !fastType(q.qtype) {
+		return false
 	}
-	f.key = append(f.key, m[end], m[end+1])
-	switch binary.BigEndian.Uint16(m[10:]) {
+	for i := 12; i < end; i += 8 {
+		binary.LittleEndian.PutUint64(q.buf[i-12:], foldWord(binary.LittleEndian.Uint64(buf[i:])))
+	}
+	binary.BigEndian.PutUint16(q.buf[end-12:], q.qtype)
+	q.keyLen = uint16(end - 12 + 2)
+	switch binary.BigEndian.Uint16(buf[10:]) {
 	case 0:
-		return q, q.end == len(m)
+		return q.end == n
 	case 1:
-		return q, q.parseOPT(m[q.end:], f.server.cfg.MaxUDPPayload)
+		return q.parseOPT(buf[q.end:n], maxUDP)
 	}
-	return q, false
+	return false
 }
 
-// parseName puts the lower-case wire name into f.key and returns its end.
-func (f *fastPath) parseName(m []byte) (end int, ok bool) {
-	f.key = f.key[:0]
-	for off := 12; off < len(m); {
+// nameEnd returns the end of the name of the question, or 0 if it is the root,
+// compressed or broken.
+func nameEnd(m []byte) int {
+	for off := 12; off < len(m) && off < 12+255; {
 		l := int(m[off])
 		if l == 0 {
-			f.key = append(f.key, 0)
-			return off + 1, len(f.key) > 1
-		}
-		if l > 63 || off+1+l > len(m) || off+1+l > 12+254 {
-			return 0, false
-		}
-		f.key = append(f.key, byte(l))
-		for _, c := range m[off+1 : off+1+l] {
-			if 'A' <= c && c <= 'Z' {
-				c |= 0x20
+			if off == 12 {
+				return 0
 			}
-			f.key = append(f.key, c)
+			return off + 1
+		}
+		if l > 63 {
+			return 0
 		}
 		off += 1 + l
 	}
-	return 0, false
+	return 0
+}
+
+// foldWord lower-cases the ASCII letters among eight bytes of a wire name. The
+// lengths of labels are at most 63 and thus no letters.
+func foldWord(w uint64) uint64 {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	low := w &^ high
+	fromA := low + (0x80-'A')*ones
+	afterZ := low + (0x7f-'Z')*ones
+	return w | (fromA^afterZ)&^w&high>>2
 }
 
 // parseOPT reads the one additional record: an OPT of version 0 whose options
@@ -87,40 +127,31 @@ func (q *asked) parseOPT(o []byte, maxUDP int) bool {
 	return true
 }
 
-// write makes the query in buf the reply: id and question stay as they came.
-func (f *fastPath) write(buf []byte, q *asked, p *packed) {
-	const qr, aa, rd, ra, cd = 0x80, 0x04, 0x01, 0x80, 0x10
-	buf[2] = qr | aa | buf[2]&rd
-	buf[3] = ra | buf[3]&cd | p.rcode
-	binary.BigEndian.PutUint32(buf[6:], p.counts)
-	end := q.end
-	if p.rrLen > 0 {
-		cut := p.preferred * p.rrLen
-		end += f.rotate(buf[end:], p.body[:cut], p.rrLen)
-		end += f.rotate(buf[end:], p.body[cut:], p.rrLen)
-	} else {
-		end += copy(buf[end:], p.body)
+// text puts the presentation form of the name, without its final dot, into dst
+// and returns its length. ok is false unless all characters are letters, digits, '-' and '_'.
+func (q *asked) text(dst []byte) (n int, ok bool) {
+	wire := q.name()
+	n = len(wire) - 2 // without the first length and the root
+	for off := 0; wire[off] != 0; {
+		l := int(wire[off])
+		if off > 0 {
+			dst[off-1] = '.'
+		}
+		for i := off + 1; i <= off+l; i++ {
+			c := wire[i]
+			if !plainByte[c] {
+				return 0, false
+			}
+			dst[i-1] = c
+		}
+		off += 1 + l
 	}
-	buf[10], buf[11] = 0, 0
-	if !q.edns {
-		return
-	}
-	buf[11] = 1
-	opt := [11]byte{2: byte(dns.TypeOPT), 3: byte(f.server.cfg.MaxUDPPayload >> 8), 4: byte(f.server.cfg.MaxUDPPayload)}
-	if q.do {
-		opt[7] = 0x80
-	}
-	copy(buf[end:], opt[:])
+	return n, true
 }
 
-// rotate copies equal-sized records starting at a random one.
-func (f *fastPath) rotate(dst, rrs []byte, rrLen int) int {
-	n := len(rrs) / rrLen
-	if n < 2 {
-		return copy(dst, rrs)
+var plainByte = func() (p [256]bool) {
+	for c := range p {
+		p[c] = 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_'
 	}
-	f.rand = f.rand*6364136223846793005 + 1442695040888963407
-	at := int((f.rand>>32)*uint64(n)>>32) * rrLen
-	k := copy(dst, rrs[at:])
-	return k + copy(dst[k:], rrs[:at])
-}
+	return p
+}()

@@ -39,6 +39,8 @@ type batchConn struct {
 	names [batchSize]unix.RawSockaddrInet6 // large enough for both families
 	bufs  [batchSize][batchBuf]byte
 
+	qs            [batchSize]asked
+	from          [batchSize]int  // which packet each of qs is
 	slow          [batchSize]bool // packets to hand out
 	next, count   int             // of the batch being handed out
 	replies, sent int
@@ -70,7 +72,7 @@ func (b *batchConn) ReadFrom(buf []byte) (int, net.Addr, error) {
 			b.next++
 			if b.slow[i] {
 				n := copy(buf, b.bufs[i][:b.in[i].n])
-				return n, b.from(i), nil
+				return n, b.peer(i), nil
 			}
 		}
 		if err := b.receive(); err != nil {
@@ -116,10 +118,21 @@ func (b *batchConn) recvmmsg(fd uintptr) bool {
 
 // answer answers what the fast path can, and marks the rest.
 func (b *batchConn) answer() {
+	n := 0
+	if b.fast.begin() {
+		n = b.parse()
+	} else {
+		for i := range b.count {
+			b.slow[i] = true
+		}
+	}
+	b.fast.prefetch(b.qs[:n])
 	b.replies, b.sent = 0, 0
-	for i := range b.count {
-		reply := b.fast.answer(b.bufs[i][:], int(b.in[i].n), b.client(i).Addr())
-		if b.slow[i] = reply == 0; b.slow[i] {
+	for k := range n {
+		i := b.from[k]
+		reply := b.fast.reply(&b.qs[k], b.bufs[i][:])
+		if reply == 0 {
+			b.slow[i] = true
 			continue
 		}
 		b.iov[i].SetLen(reply)
@@ -128,9 +141,23 @@ func (b *batchConn) answer() {
 	}
 	for b.sent < b.replies {
 		if b.raw.Write(b.send) != nil {
-			return // closed: replies are lost like any datagram
+			break // closed: replies are lost like any datagram
 		}
 	}
+	b.fast.counts.flush(&b.fast.server.met)
+}
+
+// parse reads the questions that the fast path understands, marks the other
+// packets, and returns how many it read.
+func (b *batchConn) parse() (n int) {
+	for i := range b.count {
+		b.from[n] = i
+		b.slow[i] = !b.fast.read(&b.qs[n], b.bufs[i][:], int(b.in[i].n), b.client(i).Addr())
+		if !b.slow[i] {
+			n++
+		}
+	}
+	return n
 }
 
 // sendmmsg sends what it can at once. A reply that cannot be sent is skipped:
@@ -158,8 +185,8 @@ func (b *batchConn) client(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), port)
 }
 
-// from is the address of packet i in the form that WriteTo takes.
-func (b *batchConn) from(i int) net.Addr {
+// peer is the address of packet i in the form that WriteTo takes.
+func (b *batchConn) peer(i int) net.Addr {
 	a := net.UDPAddrFromAddrPort(b.client(i))
 	if b.names[i].Family == unix.AF_INET6 && b.names[i].Scope_id != 0 {
 		a.Zone = strconv.FormatUint(uint64(b.names[i].Scope_id), 10)

@@ -61,7 +61,8 @@ type Config struct {
 	// VIPsUsable reports whether this node's load balancer serves the VIPs of
 	// a network; while it does not, vip services answer with their tasks (R5).
 	// nil: always.
-	// Called per question: it must be fast and safe for concurrent use.
+	// Called per question or per few that came together: it must be fast and
+	// safe for concurrent use.
 	VIPsUsable func(network string) bool
 	// RTT estimates the round-trip time to a node, for nearest.<service>.
 	// Unknown nodes come last. nil: all unknown. Safe for concurrent use.
@@ -87,6 +88,7 @@ type Config struct {
 	MaxTCPClient  int // TCP connections at once per client; 0: 64
 	Forward       ForwardConfig
 	DisableFast   bool // serve everything by the ordinary path (R6)
+	FastBytes     int  // memory for packed answers, shared by the listeners (R6); a listener may always take 1 MiB; 0: 256 MiB
 	MaxUDPPayload int  // largest UDP answer; 0: 1232 (DNS flag day 2020); 512..4096
 }
 
@@ -112,6 +114,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.HoldTime, c.HoldMax = orDuration(c.HoldTime, 1500*time.Millisecond), orInt(c.HoldMax, 256)
 	c.MaxInFlight = orInt(c.MaxInFlight, 8192)
 	c.MaxTCP, c.MaxTCPClient = orInt(c.MaxTCP, 1024), orInt(c.MaxTCPClient, 64)
+	c.FastBytes = orInt(c.FastBytes, 256<<20)
 	c.MaxUDPPayload = orInt(c.MaxUDPPayload, 1232)
 	if c.MaxUDPPayload < dns.MinMsgSize || c.MaxUDPPayload > 4096 {
 		return c, fmt.Errorf("%w: MaxUDPPayload: %d; use 512 to 4096", ErrConfig, c.MaxUDPPayload)
