@@ -12,6 +12,7 @@ import (
 
 	"meshd/lb"
 	"meshd/lb/ipvs/genl"
+	"meshd/lb/nft"
 )
 
 // maxBatch is how many operations travel to the kernel together.
@@ -60,6 +61,7 @@ func (d *Driver) Apply(ctx context.Context, ops []lb.Op) []error {
 		from = to
 	}
 	d.removeStrays()
+	a.cut()
 	if a.gone > 0 {
 		d.cfg.Log.Warn("put back backends that somebody else had removed", slog.Int("backends", a.gone))
 	}
@@ -67,6 +69,24 @@ func (d *Driver) Apply(ctx context.Context, ops []lb.Op) []error {
 		return nil
 	}
 	return a.errs
+}
+
+// cut ends the connections of the backends that were removed. IPVS itself drops
+// one packet of each that conntrack knows, before it balances the next anew;
+// what conntrack does not know is balanced at once (L5).
+func (a *application) cut() {
+	var gone []nft.Connections
+	for i, op := range a.ops {
+		if op.Kind == lb.DelBackend && a.errs[i] == nil {
+			gone = append(gone, nft.Connections{Service: op.Key, Backend: op.Backend.Addr})
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	if err := a.d.help.Cut(gone); err != nil {
+		a.d.cfg.Log.Warn("connections of removed backends lose a packet", slog.Any("err", err))
+	}
 }
 
 // together returns how many of the first operations may travel in one batch:

@@ -13,6 +13,7 @@ import (
 
 	"meshd/lb"
 	"meshd/lb/ipvs/genl"
+	"meshd/lb/nft"
 )
 
 // fakeKernel is a little IPVS: its errnos are those measured on a real one.
@@ -181,6 +182,7 @@ func (f *fakeKernel) Close() error { f.closed++; return nil }
 
 // fakeHelpers keeps pools and marks in memory.
 type fakeHelpers struct {
+	cut    []nft.Connections
 	pools  map[netip.Prefix]lb.Pool
 	marks  map[netip.Addr]uint32
 	writes int // transactions that set marks
@@ -200,6 +202,7 @@ func (h *fakeHelpers) DelPool(p netip.Prefix) error    { delete(h.pools, p); ret
 func (h *fakeHelpers) Pools() map[netip.Prefix]lb.Pool { return maps.Clone(h.pools) }
 func (h *fakeHelpers) Marks() map[netip.Addr]uint32    { return maps.Clone(h.marks) }
 func (h *fakeHelpers) DelMark(a netip.Addr) error      { delete(h.marks, a); return nil }
+func (h *fakeHelpers) Cut(g []nft.Connections) error   { h.cut = append(h.cut, g...); return nil }
 func (h *fakeHelpers) RemoveServices() error           { return nil }
 func (h *fakeHelpers) Close() error                    { return nil }
 

@@ -45,6 +45,7 @@ type helpers interface {
 	Marks() map[netip.Addr]uint32
 	SetMarks(map[netip.Addr]uint32) error
 	DelMark(netip.Addr) error
+	Cut([]nft.Connections) error
 	RemoveServices() error
 	Close() error
 }
