@@ -24,6 +24,8 @@ type Driver struct {
 	known  *lb.Table
 	marks  *marks
 	read   bool // known is what the kernel held, and what was applied since
+	skips  bool // this kernel's /proc/net/ip_vs leaves services out
+	told   bool // of the kernel's timeouts
 
 	// Left over by a previous run, as of the last Snapshot; the next Apply
 	// removes them.
@@ -39,6 +41,7 @@ type Driver struct {
 	openHelpers func() (helpers, error)
 	present     func() (bool, error) // is IPVS loaded in the namespace
 	probe       func() error
+	logTimeouts func()
 	setSysctls  func() ([]string, error)
 	sysctlDrift func() ([]lb.Finding, error)
 }
@@ -61,6 +64,7 @@ func New(cfg Config) (*Driver, error) {
 			}
 			return nft.ProbeHelpers(helperCfg)
 		},
+		logTimeouts: func() { logTimeouts(cfg.NetNS, cfg.Log) },
 		setSysctls:  func() ([]string, error) { return nft.SetSysctls(cfg.NetNS, sysctls()) },
 		sysctlDrift: func() ([]lb.Finding, error) { return nft.CheckSysctls(cfg.NetNS, sysctls()) },
 	}, nil
@@ -94,6 +98,10 @@ func (d *Driver) Setup(context.Context) error {
 		return err
 	}
 	d.marks.adopt(d.help.Marks())
+	if !d.told {
+		d.logTimeouts()
+		d.told = true
+	}
 	return d.help.RemoveServices()
 }
 
@@ -116,9 +124,6 @@ func (d *Driver) open() error {
 		return err
 	}
 	d.kernel = &limited{kernel: k, limit: d.cfg.CallLimit}
-	if r, ok := k.(*realKernel); ok && r.small != nil {
-		d.cfg.Log.Debug("IPVS opened", slog.Duration("tcp_timeout", r.timeout.TimeoutTCP), slog.Duration("udp_timeout", r.timeout.TimeoutUDP))
-	}
 	return nil
 }
 
@@ -135,7 +140,7 @@ func (d *Driver) closeKernel() {
 	if d.kernel != nil && !d.kernel.busy {
 		_ = d.kernel.kernel.Close()
 	}
-	d.kernel, d.reqs, d.read = nil, nil, false
+	d.kernel, d.reqs, d.read, d.skips = nil, nil, false, false
 }
 
 // Check implements lb.Driver: helper rules, sysctls of IPVS, and whether IPVS

@@ -274,10 +274,44 @@ func TestBatches(t *testing.T) {
 	if len(k.calls) != 1 {
 		t.Errorf("calls %v for one change", k.calls)
 	}
-	k.calls = nil
-	got, err := d.Snapshot(t.Context())
-	if err != nil || len(got.Services) != services || !slices.Equal(k.calls, []string{"table"}) {
-		t.Errorf("%d services, %v, calls %v, want one read", len(got.Services), err, k.calls)
+	for _, calls := range [][]string{{"table", "services"}, {"table"}} { // the first is compared
+		k.calls = nil
+		got, err := d.Snapshot(t.Context())
+		if err != nil || len(got.Services) != services || !slices.Equal(k.calls, calls) {
+			t.Errorf("%d services, %v, calls %v, want %v", len(got.Services), err, k.calls, calls)
+		}
+	}
+}
+
+// Kernels with one table for all namespaces leave services out of
+// /proc/net/ip_vs when another namespace has some.
+func TestTableLeavesServicesOut(t *testing.T) {
+	k, h, d := setup(t)
+	want := sample()
+	apply(t, d, lb.Diff(lb.NewTable(), want, lb.Policy{}))
+	k.hidden = map[genl.ID]bool{idOf(web): true, genl.ByMark(genl.IPv6, d.cfg.FirstMark): true}
+	for _, who := range []*Driver{d, newFake(t, k, h)} {
+		for range 2 {
+			got, err := who.Snapshot(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found := lb.Compare(got, want); len(found) > 0 {
+				t.Errorf("%v", found)
+			}
+		}
+	}
+	for i := range 2 * countedServices {
+		s := &lb.Service{Key: web, Scheduler: "rr"}
+		s.Port = uint16(1000 + i)
+		apply(t, d, []lb.Op{{Kind: lb.SetService, Key: s.Key, Service: s}})
+	}
+	for _, skips := range []bool{true, false} {
+		d.skips = skips
+		usage, err := d.Usage(t.Context(), d.known.Keys())
+		if err != nil || len(usage[web].Backends) != 2 {
+			t.Errorf("skips %v: %+v, %v; a backend that is not told of seems to be idle", skips, usage[web], err)
+		}
 	}
 }
 
@@ -381,7 +415,7 @@ func TestUsage(t *testing.T) {
 	if !slices.Equal(k.calls, []string{"service", "destinations"}) {
 		t.Errorf("calls %v, want what one service needs", k.calls)
 	}
-	for i := range 2 * countedBackends {
+	for i := range 2 * countedServices {
 		s := &lb.Service{Key: web, Scheduler: "rr"}
 		s.Port = uint16(1000 + i)
 		apply(t, d, []lb.Op{{Kind: lb.SetService, Key: s.Key, Service: s}})

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"testing"
 
-	mobyipvs "github.com/moby/ipvs"
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
@@ -22,7 +21,8 @@ type fakeKernel struct {
 	block    chan struct{} // non-nil: calls wait for it
 	lose     int           // so many of the next answers are lost, after the requests were carried out
 	calls    []string
-	sent     int // requests
+	sent     int              // requests
+	hidden   map[genl.ID]bool // left out of the table, as kernels do that have several namespaces
 	closed   int
 }
 
@@ -141,10 +141,15 @@ func (f *fakeKernel) Services() ([]genl.Service, error) {
 	return all, nil
 }
 
+func (f *fakeKernel) hides(id genl.ID) bool { return f.hidden[id] }
+
 // Table tells what /proc/net/ip_vs would, no more.
 func (f *fakeKernel) Table(each func(procService, []procBackend) error) error {
 	f.enter("table")
 	for id, s := range f.services {
+		if f.hides(id) {
+			continue
+		}
 		p := procService{proto: id.Proto, mark: id.Mark, scheduler: s.svc.Scheduler, persistent: s.svc.Flags&flagPersistent != 0}
 		if id.Mark == 0 {
 			p.addr = netip.AddrPortFrom(id.Addr, id.Port)
@@ -164,14 +169,12 @@ func (f *fakeKernel) Table(each func(procService, []procBackend) error) error {
 	return nil
 }
 
-func (f *fakeKernel) Destinations(id genl.ID) ([]*mobyipvs.Destination, error) {
+func (f *fakeKernel) Destinations(id genl.ID, all []genl.DestinationState) ([]genl.DestinationState, error) {
 	f.enter("destinations")
-	var all []*mobyipvs.Destination
 	if s := f.services[id]; s != nil {
 		for _, d := range s.dests {
-			all = append(all, &mobyipvs.Destination{
-				Address: d.Addr.Addr().AsSlice(), Port: d.Addr.Port(), Weight: int(uint16(d.Weight)),
-				ActiveConnections: d.active, InactiveConnections: d.inactive, Stats: mobyipvs.DstStats{Connections: 7},
+			all = append(all, genl.DestinationState{
+				Destination: d.Destination, Active: uint32(d.active), Inactive: uint32(d.inactive), Stats: genl.Stats{Connections: 7},
 			})
 		}
 	}
@@ -182,10 +185,10 @@ func (f *fakeKernel) Close() error { f.closed++; return nil }
 
 // fakeHelpers keeps pools and marks in memory.
 type fakeHelpers struct {
-	cut    []nft.Connections
 	pools  map[netip.Prefix]lb.Pool
 	marks  map[netip.Addr]uint32
 	writes int // transactions that set marks
+	cut    []nft.Connections
 }
 
 func newFakeHelpers() *fakeHelpers {
@@ -223,6 +226,7 @@ func newFake(t testing.TB, k *fakeKernel, h *fakeHelpers) *Driver {
 	d.openHelpers = func() (helpers, error) { return h, nil }
 	d.present = func() (bool, error) { return true, nil }
 	d.probe = func() error { return nil }
+	d.logTimeouts = func() {}
 	d.setSysctls = func() ([]string, error) { return nil, nil }
 	d.sysctlDrift = func() ([]lb.Finding, error) { return nil, nil }
 	if err := d.Setup(t.Context()); err != nil {

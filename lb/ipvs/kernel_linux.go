@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"os"
 	"time"
@@ -27,8 +28,8 @@ type kernel interface {
 	Services() ([]genl.Service, error)
 	// Table reads /proc/net/ip_vs; as parseTable. Without IPVS it is empty.
 	Table(each func(procService, []procBackend) error) error
-	// Destinations lists the destinations of one service with their counters.
-	Destinations(genl.ID) ([]*mobyipvs.Destination, error)
+	// Destinations appends the destinations of one service to a list.
+	Destinations(genl.ID, []genl.DestinationState) ([]genl.DestinationState, error)
 	Close() error
 }
 
@@ -86,10 +87,8 @@ func (l *limited) call(f func(kernel) error) error {
 type realKernel struct {
 	*genl.Conn
 
-	small   *mobyipvs.Handle // nil: not usable here
-	inside  func(func() error) error
-	timeout mobyipvs.Config
-	buf     []byte
+	inside func(func() error) error
+	buf    []byte
 }
 
 // openKernel opens IPVS in the namespace of that path.
@@ -99,39 +98,21 @@ func openKernel(path string, limit time.Duration) (*realKernel, error) {
 	if err != nil {
 		return nil, explain("open IPVS", err)
 	}
-	k := &realKernel{Conn: conn, inside: inside, buf: make([]byte, tableBuffer)}
-	k.openSmall(path)
-	return k, nil
+	return &realKernel{Conn: conn, inside: inside, buf: make([]byte, tableBuffer)}, nil
 }
 
-// openSmall opens moby/ipvs, which serves for the few reads that it does
-// right. It looks its netlink family up once per process and takes failure for
-// success, so it is used only if it can tell the timeouts.
-func (k *realKernel) openSmall(path string) {
+// logTimeouts says when this kernel forgets idle connections. moby/ipvs asks
+// for that right, but looks its netlink family up once per process and takes
+// failure for success: a timeout of 0 is not believed.
+func logTimeouts(path string, log *slog.Logger) {
 	h, err := mobyipvs.New(path)
 	if err != nil {
 		return
 	}
-	timeouts, err := h.GetConfig()
-	if err != nil || timeouts.TimeoutTCP <= 0 {
-		h.Close()
-		return
+	defer h.Close()
+	if t, err := h.GetConfig(); err == nil && t.TimeoutTCP > 0 {
+		log.Info("IPVS forgets connections that are idle", slog.Duration("tcp", t.TimeoutTCP), slog.Duration("udp", t.TimeoutUDP))
 	}
-	k.small, k.timeout = h, *timeouts
-}
-
-// errNoCounters says that single services cannot be asked for.
-var errNoCounters = errors.New("destinations of single services cannot be read here")
-
-func (k *realKernel) Destinations(id genl.ID) ([]*mobyipvs.Destination, error) {
-	if k.small == nil {
-		return nil, errNoCounters
-	}
-	svc := &mobyipvs.Service{AddressFamily: uint16(id.Family), FWMark: id.Mark}
-	if id.Mark == 0 {
-		svc.Address, svc.Protocol, svc.Port = id.Addr.AsSlice(), uint16(id.Proto), id.Port
-	}
-	return k.small.GetDestinations(svc)
 }
 
 func (k *realKernel) Table(each func(procService, []procBackend) error) error {
@@ -168,13 +149,6 @@ func tablePresent(path string) (present bool, err error) {
 		return err
 	})
 	return present, err
-}
-
-func (k *realKernel) Close() error {
-	if k.small != nil {
-		k.small.Close()
-	}
-	return k.Conn.Close()
 }
 
 // probeIPVS asks the kernel of the namespace for its IPVS, which makes it load

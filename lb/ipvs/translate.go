@@ -6,6 +6,7 @@ import (
 
 	"meshd/lb"
 	"meshd/lb/ipvs/genl"
+	"meshd/state"
 )
 
 // Flags of a virtual service (linux/ip_vs.h). The meaning of the last two is
@@ -34,6 +35,11 @@ func schedulerFlags(s *lb.Service) uint32 {
 // idOf names a service with ports to the kernel.
 func idOf(k lb.Key) genl.ID {
 	return genl.ID{Family: genl.FamilyOf(k.VIP), Proto: uint8(k.Proto), Port: k.Port, Addr: k.VIP}
+}
+
+// keyOf is the reverse of idOf.
+func keyOf(id genl.ID) lb.Key {
+	return lb.Key{VIP: id.Addr, Port: id.Port, Proto: state.Proto(id.Proto)}
 }
 
 // toService translates a service's settings. An IPv6 service needs a prefix
@@ -77,7 +83,15 @@ func tellsAll(p *procService) bool {
 const foreignForward = 1<<32 - 1
 
 // toBackend translates a destination back.
-func toBackend(p *procBackend) lb.Backend {
+func toBackend(d *genl.Destination) lb.Backend {
+	if d.Forward != genl.Masquerade && d.Forward != genl.LocalNode {
+		return lb.Backend{Addr: d.Addr, Weight: foreignForward}
+	}
+	return lb.Backend{Addr: d.Addr, Weight: d.Weight}
+}
+
+// backend translates a line back.
+func (p *procBackend) backend() lb.Backend {
 	if p.forward != "Masq" && p.forward != "Local" {
 		return lb.Backend{Addr: p.addr, Weight: foreignForward}
 	}

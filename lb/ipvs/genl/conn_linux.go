@@ -189,24 +189,42 @@ func (c *Conn) read(each func(*message) (done bool, err error)) error {
 
 // Services returns all services of the namespace, also those of others, with
 // settings and counters, without destinations.
-func (c *Conn) Services() ([]Service, error) {
-	var list []Service
-	var err error
-	for range dumpAttempts {
-		list = list[:0]
-		err = c.ask(getService, flagDump, nil, func(m *message) error {
-			s, err := parseService(m)
-			list = append(list, s)
-			return err
-		})
-		if !errors.Is(err, ErrInterrupted) {
-			break
-		}
-	}
+func (c *Conn) Services() (list []Service, err error) {
+	err = c.dump(getService, nil, func() { list = list[:0] }, func(m *message) error {
+		s, err := parseService(m)
+		list = append(list, s)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list IPVS services: %w", err)
 	}
 	return list, nil
+}
+
+// Destinations appends the destinations of a service to list. A service that
+// is missing has none.
+func (c *Conn) Destinations(id ID, list []DestinationState) ([]DestinationState, error) {
+	kept := len(list)
+	err := c.dump(getDestination, &Service{ID: id}, func() { list = list[:kept] }, func(m *message) error {
+		d, err := parseDestination(m, id.Family)
+		list = append(list, d)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list IPVS destinations: %w", err)
+	}
+	return list, nil
+}
+
+// dump asks for a list, again if it changed meanwhile.
+func (c *Conn) dump(cmd Command, svc *Service, restart func(), each func(*message) error) (err error) {
+	for range dumpAttempts {
+		restart()
+		if err = c.ask(cmd, flagDump, svc, each); !errors.Is(err, ErrInterrupted) {
+			return err
+		}
+	}
+	return err
 }
 
 // Service returns one service, or ESRCH.

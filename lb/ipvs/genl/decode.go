@@ -76,19 +76,24 @@ func (m *message) body() ([]byte, error) {
 	return m.data[genHeaderLen:], nil
 }
 
-// parseService decodes an answer about a service.
-func parseService(m *message) (Service, error) {
+// inner returns what is nested in the attribute of that kind.
+func (m *message) inner(want uint16) (raw []byte, err error) {
 	b, err := m.body()
 	if err != nil {
-		return Service{}, err
+		return nil, err
 	}
-	var raw []byte
 	err = attributes(b, func(kind uint16, v []byte) error {
-		if kind == attrService {
+		if kind == want {
 			raw = v
 		}
 		return nil
 	})
+	return raw, err
+}
+
+// parseService decodes an answer about a service.
+func parseService(m *message) (Service, error) {
+	raw, err := m.inner(attrService)
 	if err != nil {
 		return Service{}, err
 	}
@@ -177,15 +182,94 @@ func (p *serviceParser) finish() (Service, error) {
 		s.ID = ByMark(s.Family, s.Mark)
 		return s, nil
 	}
+	var err error
+	s.Addr, err = address(s.Family, p.addr)
+	return s, err
+}
+
+// address decodes an address, whose attribute has room for the longest.
+func address(f Family, raw []byte) (netip.Addr, error) {
 	size := 16
-	if s.Family == IPv4 {
+	if f == IPv4 {
 		size = 4
 	}
-	if len(p.addr) < size {
-		return Service{}, short(svcAddr, p.addr)
+	if len(raw) < size {
+		return netip.Addr{}, fmt.Errorf("%w: address of %d bytes", ErrMalformed, len(raw))
 	}
-	s.Addr, _ = netip.AddrFromSlice(p.addr[:size])
-	return s, nil
+	a, _ := netip.AddrFromSlice(raw[:size])
+	return a, nil
+}
+
+// parseDestination decodes an answer about a destination of a service of that
+// family, which old kernels take for the destination's.
+func parseDestination(m *message, service Family) (DestinationState, error) {
+	raw, err := m.inner(attrDestination)
+	if err != nil {
+		return DestinationState{}, err
+	}
+	p := destinationParser{family: service}
+	if err := attributes(raw, p.attribute); err != nil {
+		return DestinationState{}, err
+	}
+	return p.finish()
+}
+
+// destinationParser gathers the attributes of a destination, in whatever order.
+type destinationParser struct {
+	dest   DestinationState
+	family Family
+	addr   []byte
+	port   uint16
+	is64   bool
+	stats  Stats // the 32-bit ones
+}
+
+func (p *destinationParser) attribute(kind uint16, v []byte) error {
+	switch kind {
+	case destPort, destFamily:
+		if len(v) < 2 {
+			return short(kind, v)
+		}
+	case destForward, destWeight, destActive, destInact:
+		if len(v) < 4 {
+			return short(kind, v)
+		}
+	}
+	d := &p.dest
+	switch kind {
+	case destAddr:
+		p.addr = v
+	case destPort:
+		p.port = binary.BigEndian.Uint16(v)
+	case destForward:
+		d.Forward = Forward(native.Uint32(v)) & forwardMask
+	case destWeight:
+		d.Weight = native.Uint32(v)
+	case destActive:
+		d.Active = native.Uint32(v)
+	case destInact:
+		d.Inactive = native.Uint32(v)
+	case destFamily:
+		p.family = Family(native.Uint16(v))
+	case destStats:
+		return parseStats(v, &p.stats)
+	case destStats64:
+		p.is64 = true
+		return parseStats(v, &d.Stats)
+	}
+	return nil
+}
+
+func (p *destinationParser) finish() (DestinationState, error) {
+	if !p.is64 {
+		p.dest.Stats = p.stats
+	}
+	if p.family != IPv4 && p.family != IPv6 {
+		return DestinationState{}, fmt.Errorf("%w: destination of address family %d", ErrMalformed, p.family)
+	}
+	a, err := address(p.family, p.addr)
+	p.dest.Addr = netip.AddrPortFrom(a, p.port)
+	return p.dest, err
 }
 
 // parseStats decodes counters, of 32 or 64 bits: both have the same numbers

@@ -2,6 +2,7 @@ package genl
 
 import (
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -56,6 +57,48 @@ func TestParseService(t *testing.T) {
 	}
 }
 
+// destAnswer returns the message in which the kernel tells of a destination.
+func destAnswer(d *DestinationState, stats ...byte) []byte {
+	b := appendHeader(nil, 0x20, flagMulti, 1, NewDestination)
+	start := len(b)
+	b = appendDestination(b, &d.Destination)
+	b = appendU32(appendU32(b, destActive, d.Active), destInact, d.Inactive)
+	b = append(b, stats...)
+	native.PutUint16(b[start:], uint16(len(b)-start))
+	native.PutUint32(b, uint32(len(b)))
+	return b
+}
+
+func TestParseDestination(t *testing.T) {
+	want := DestinationState{
+		Destination: Destination{Addr: netip.MustParseAddrPort("[fd01::1]:80"), Weight: 70000, Forward: 3}, Active: 5, Inactive: 6,
+		Stats: Stats{Connections: 1 << 33, BytesIn: 4},
+	}
+	raw := append(counters(svcStats, false, 1, 2), counters(svcStats64, true, 1<<33, 0, 0, 4)...)
+	m, _, err := nextMessage(destAnswer(&want, raw...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range []Family{IPv4, IPv6} {
+		if got, err := parseDestination(&m, family); err != nil || got != want {
+			t.Errorf("%+v, %v\nwant %+v", got, err, want)
+		}
+	}
+	old := appendHeader(nil, 0x20, flagMulti, 1, NewDestination) // before Linux 3.18: without a family
+	old = attr(old, attrDestination, 16)
+	old = appendPort(appendBytes(old, destAddr, []byte{10, 0, 0, 1}), destPort, 80)
+	native.PutUint32(old, uint32(len(old)))
+	if m, _, err = nextMessage(old); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := parseDestination(&m, IPv4); err != nil || got.Addr != netip.MustParseAddrPort("10.0.0.1:80") {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := parseDestination(&m, IPv6); !errors.Is(err, ErrMalformed) {
+		t.Errorf("%v, want malformed", err)
+	}
+}
+
 func TestMalformed(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"empty service":      answer(&Service{}, 1)[:headerLen+genHeaderLen],
@@ -107,6 +150,7 @@ func FuzzMessages(f *testing.F) {
 		f.Add(answer(&s, 1, counters(svcStats64, true, 1, 2, 3)...))
 		f.Add(append(answer(&s, 1), answer(&web, 2)...))
 	}
+	f.Add(destAnswer(&DestinationState{Destination: golden[4].req.Destination}, counters(svcStats64, true, 1, 2, 3)...))
 	f.Add(append(native.AppendUint32(nil, 20), 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xfe, 0xff, 0xff, 0xff))
 	f.Add(append(native.AppendUint32(nil, 20), 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80))
 	f.Add([]byte(strings.Repeat("\x10\x00\x00\x00", 16)))
@@ -131,6 +175,9 @@ func FuzzMessages(f *testing.F) {
 			}
 			if _, err := parseInfo(&m); err != nil && !errors.Is(err, ErrMalformed) {
 				t.Fatal(err)
+			}
+			if d, err := parseDestination(&m, IPv4); err == nil && !d.Addr.IsValid() || err != nil && !errors.Is(err, ErrMalformed) {
+				t.Fatal(d, err)
 			}
 			s, err := parseService(&m)
 			if err != nil {

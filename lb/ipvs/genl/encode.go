@@ -49,7 +49,11 @@ const (
 	destWeight  = 4
 	destUpper   = 5
 	destLower   = 6
+	destActive  = 7
+	destInact   = 8
+	destStats   = 10
 	destFamily  = 11
+	destStats64 = 12
 )
 
 var native = binary.NativeEndian
@@ -63,7 +67,7 @@ func appendMessage(b []byte, family, flags uint16, seq uint32, r *Request) []byt
 		b = appendService(b, &r.Service, true)
 	case NewDestination, SetDestination, DelDestination:
 		b = appendDestination(appendService(b, &r.Service, false), &r.Destination)
-	case DelService, getService:
+	case DelService, getService, getDestination:
 		b = appendService(b, &r.Service, false)
 	}
 	native.PutUint32(b[start:], uint32(len(b)-start))

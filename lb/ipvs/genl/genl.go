@@ -7,10 +7,11 @@
 // numbers. There are no transactions: a request that fails does not keep the
 // next ones from being carried out.
 //
-// Services and Service read settings and 64-bit counters, Info the kernel's
-// version of IPVS. Addresses of destinations carry their own family, weights
-// have 32 bits, and every wait has an end. Destinations are read cheaper
-// elsewhere: all of them from /proc/net/ip_vs, few with moby/ipvs.
+// Services, Service and Destinations read settings and 64-bit counters, Info the
+// kernel's version of IPVS. Addresses of destinations carry their own family,
+// weights have 32 bits, and every wait has an end. There is no message for the
+// destinations of all services; /proc/net/ip_vs tells them at a third of the
+// cost, in namespaces where it tells all.
 //
 // The package knows nothing of lb. Messages are encoded and decoded on every
 // system, a Conn needs Linux.
@@ -35,8 +36,9 @@ const (
 )
 
 const (
-	getService Command = 4
-	getInfo    Command = 15
+	getService     Command = 4
+	getDestination Command = 8
+	getInfo        Command = 15
 )
 
 // Family is an address family: that of a firewall mark's packets, too.
@@ -91,11 +93,24 @@ type Forward uint32
 // changes ports.
 const Masquerade Forward = 0
 
+// LocalNode is what a kernel may make of Masquerade if the address is its own.
+const LocalNode Forward = 1
+
+const forwardMask = 7 // the other bits are flags of connections
+
 // Destination is a real server of a service.
 type Destination struct {
 	Addr    netip.AddrPort
 	Weight  uint32 // below 1<<31; 0: no new connections
 	Forward Forward
+}
+
+// DestinationState is a destination as the kernel tells of it.
+type DestinationState struct {
+	Destination
+
+	Active, Inactive uint32 // connections: established, and in every other state
+	Stats            Stats
 }
 
 // Request is one command for Conn.Do.
