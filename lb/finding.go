@@ -169,12 +169,17 @@ func compareBackends(k Key, have, want *Service) []Finding {
 
 func (b Backend) weight() string { return fmt.Sprintf("weight %d", b.Weight) }
 
-// settings formats scheduler and affinity.
+// settings formats scheduler and affinity. Drivers append "?" to the scheduler
+// of a service whose entry is not whole, or has settings that are none of ours.
 func (s *Service) settings() string {
-	if s.Affinity == 0 {
-		return s.Scheduler
+	name, odd := strings.CutSuffix(s.Scheduler, "?")
+	if odd {
+		name = "damaged " + name
 	}
-	return fmt.Sprintf("%s, affinity %s", s.Scheduler, s.Affinity)
+	if s.Affinity == 0 {
+		return name
+	}
+	return fmt.Sprintf("%s, affinity %s", name, s.Affinity)
 }
 
 func (s *Service) describe() string {

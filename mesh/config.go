@@ -173,11 +173,7 @@ func (c Config) settle() (*settled, error) {
 		c.Node, _ = os.Hostname()
 	}
 	c.Node = strings.ToLower(c.Node)
-	fill(&c.Bind, "0.0.0.0")
-	fill(&c.DataDir, defaultDataDir)
-	fill(&c.Socket, control.DefaultSocket)
-	fill(&c.LB, "auto")
-	fill(&c.Domain, resolver.DefaultDomain)
+	c = c.WithDefaults()
 	s := &settled{Config: c}
 	if err := state.CheckName(c.Node); err != nil {
 		return nil, fmt.Errorf("node: %w; give --node NAME", err)
@@ -188,6 +184,17 @@ func (c Config) settle() (*settled, error) {
 		}
 	}
 	return s, nil
+}
+
+// WithDefaults returns the configuration with the defaults of addresses, paths
+// and names filled in, but for the node's own.
+func (c Config) WithDefaults() Config {
+	fill(&c.Bind, "0.0.0.0")
+	fill(&c.DataDir, defaultDataDir)
+	fill(&c.Socket, control.DefaultSocket)
+	fill(&c.LB, "auto")
+	fill(&c.Domain, resolver.DefaultDomain)
+	return c
 }
 
 func fill(p *string, v string) {

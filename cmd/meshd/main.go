@@ -26,6 +26,7 @@ const usage = `meshd: service discovery and load balancing for a fleet of hosts,
   meshd --config FILE
   meshd --node NAME --bind IP[:PORT] --join IP:PORT[,…] --data-dir DIR --socket PATH
         --dns IP:PORT --lb auto|ipvs|nft|none --key-file FILE [--domain D]
+  meshd cleanup         remove what a stopped meshd left in the kernel: see meshd cleanup --help
 
 Flags win over the file, whose names are the same. SIGTERM leaves the mesh in
 order (other nodes drop this one's tasks at once); SIGINT does too; SIGQUIT
@@ -33,7 +34,12 @@ stops at once, as a crash would. Registered tasks are stated again at the next s
 
 `
 
-func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "cleanup" {
+		os.Exit(cleanup(os.Args[2:], os.Stdout, os.Stderr))
+	}
+	os.Exit(run(os.Args[1:], os.Stderr))
+}
 
 // run returns the exit code: 0 done, 1 failed, 2 usage.
 func run(args []string, stderr io.Writer) int {

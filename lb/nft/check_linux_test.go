@@ -67,7 +67,9 @@ func TestCheckFindsEveryChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := r.vandal()
-	helper := func(family nftables.TableFamily) *nftables.Table { return &nftables.Table{Name: helperTable, Family: family} }
+	helper := func(family nftables.TableFamily) *nftables.Table {
+		return &nftables.Table{Name: helperTable, Family: family}
+	}
 	ours := &nftables.Table{Name: serviceTable, Family: nftables.TableFamilyINet}
 	sysctl := func(key, value string) func() {
 		return func() {
@@ -251,6 +253,14 @@ func TestRemnants(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer fresh.Close()
+	marking, err := NewHelpers(fresh.cfg, true) // as IPVS has them, which was never used here
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer marking.Close()
+	if err := marking.Discover(); err != nil || !marking.Owns(vip4) || len(marking.Marks()) > 0 {
+		t.Errorf("without marks: %v, %v, %v", marking.Pools(), marking.Marks(), err)
+	}
 	before := r.nftList()
 	left, err := fresh.Remnants(t.Context())
 	want := `[nftables table inet meshd_nat (2 services) nftables table ip meshd (guard, masquerade, marks) ` +

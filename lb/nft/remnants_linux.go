@@ -34,23 +34,57 @@ func (h *Helpers) Discover() error {
 		if !have {
 			continue
 		}
-		elems, err := h.sock.nft.GetSetElements(h.pool[i])
+		elems, err := h.sock.elements(h.pool[i])
 		if err != nil {
-			return explain("read pools", err)
+			return err
 		}
 		for _, p := range prefixes(elems) {
 			if _, there := routes[p]; !there {
 				routes[p] = lb.Pool{Prefix: p}
 			}
 		}
-		found, err := h.readMarks(i)
-		if err != nil && !errors.Is(err, unix.ENOENT) { // without IPVS there is no such map
+		found, err := h.discoverMarks(i)
+		if err != nil {
 			return err
 		}
 		maps.Copy(marks, found)
 	}
 	h.pools, h.marks = routes, marks
 	return nil
+}
+
+// discoverMarks reads the mark map of one family, if there is one: without IPVS
+// there is none.
+func (h *Helpers) discoverMarks(i int) (map[netip.Addr]uint32, error) {
+	if h.mark[i] == nil {
+		return nil, nil
+	}
+	there, err := h.sock.hasSet(h.mark[i])
+	if err != nil || !there {
+		return nil, err
+	}
+	return h.readMarks(i)
+}
+
+// hasSet reports whether a set of an existing table is there. (The error of
+// reading a missing one does not tell that it is missing.)
+func (s *sockets) hasSet(set *nftables.Set) (bool, error) {
+	all, err := s.nft.GetSets(set.Table)
+	if err != nil {
+		return false, explain("list sets", err)
+	}
+	return slices.ContainsFunc(all, func(o *nftables.Set) bool { return o.Name == set.Name }), nil
+}
+
+// elements returns the elements of a set of an existing table; those of a
+// missing one, as another version may have left it, are none.
+func (s *sockets) elements(set *nftables.Set) ([]nftables.SetElement, error) {
+	there, err := s.hasSet(set)
+	if err != nil || !there {
+		return nil, err
+	}
+	elems, err := s.nft.GetSetElements(set)
+	return elems, explain("read set "+set.Name, err)
 }
 
 // prefixes returns the intervals of a pool set that are prefixes; each other
@@ -174,9 +208,9 @@ func (d *Driver) Remnants(context.Context) ([]lb.Remnant, error) {
 	services := 0
 	for i := range d.layout.maps {
 		for _, set := range []*nftables.Set{d.layout.maps[i].svc, d.layout.maps[i].all} {
-			elems, err := d.help.sock.nft.GetSetElements(set)
-			if err != nil && !errors.Is(err, unix.ENOENT) { // another version's layout
-				return left, explain("read services", err)
+			elems, err := d.help.sock.elements(set)
+			if err != nil {
+				return left, err
 			}
 			services += len(elems)
 		}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"meshd/mesh"
+)
+
+const cleanupUsage = `meshd cleanup: remove from the kernel what a stopped meshd left for its next start
+
+  meshd cleanup [--config FILE] [--data-dir DIR] [--socket PATH] [--netns PATH]... [--dry-run] [--force]
+
+It removes IPVS services, nftables tables (meshd, meshd_nat) and routes that are
+meshd's own, on the host and in the sandboxes that the data directory knows, and
+nothing else. Sysctls stay: others may need them. It refuses while a meshd uses the
+data directory or the socket. Running it again does no harm.
+
+Exit codes: 0 nothing of meshd's is left (or, with --dry-run, all was found that
+is), 1 refused or failed, 2 usage.
+
+`
+
+// cleanup runs "meshd cleanup" and returns the exit code.
+func cleanup(args []string, stdout, stderr io.Writer) int {
+	cfg, code := configureCleanup(args, stderr)
+	if code >= 0 {
+		return code
+	}
+	cfg.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	places, err := mesh.Cleanup(ctx, cfg)
+	if err != nil {
+		fmt.Fprintln(stderr, "meshd cleanup:", err)
+		return 1
+	}
+	failed := false
+	for _, p := range places {
+		describe(stdout, p, cfg.DryRun)
+		if p.Err != nil || len(p.Left) > 0 {
+			failed = true
+		}
+		if p.Err != nil {
+			fmt.Fprintf(stderr, "meshd cleanup: %s: %v\n", p.Where, p.Err)
+		}
+	}
+	if failed {
+		return 1
+	}
+	return 0
+}
+
+// configureCleanup returns what to clean, or an exit code.
+func configureCleanup(args []string, stderr io.Writer) (mesh.CleanupConfig, int) {
+	var cfg mesh.CleanupConfig
+	var base mesh.Config
+	path, err := configFile(args)
+	if err == nil && path != "" {
+		base, err = mesh.ReadConfig(path)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "meshd cleanup:", err)
+		return cfg, 2
+	}
+	base = base.WithDefaults()
+	fs := flag.NewFlagSet("meshd cleanup", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.String("config", "", "the daemon's YAML `FILE`, for data-dir and socket")
+	fs.StringVar(&cfg.DataDir, "data-dir", base.DataDir, "the daemon's `DIR`")
+	fs.StringVar(&cfg.Socket, "socket", base.Socket, "the daemon's control socket, a `PATH`")
+	fs.Func("netns", "clean the network namespace at `PATH` too; may be repeated", func(s string) error {
+		if !strings.HasPrefix(s, "/") {
+			return errors.New("write an absolute path, such as /run/netns/web")
+		}
+		cfg.NetNS = append(cfg.NetNS, s)
+		return nil
+	})
+	fs.BoolVar(&cfg.DryRun, "dry-run", false, "list what would be removed, and remove nothing")
+	fs.BoolVar(&cfg.Force, "force", false, "also while a meshd runs; it makes everything again")
+	fs.Usage = func() { fmt.Fprint(stderr, cleanupUsage); fs.PrintDefaults() }
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return cfg, 0
+	case err != nil:
+		return cfg, 2
+	case fs.NArg() > 0:
+		fmt.Fprintf(stderr, "meshd cleanup: unexpected argument %q; see meshd cleanup --help\n", fs.Arg(0))
+		return cfg, 2
+	}
+	return cfg, -1
+}
+
+// describe prints what became of one place.
+func describe(w io.Writer, p mesh.Cleaned, dry bool) {
+	if len(p.Found) == 0 {
+		if p.Err == nil {
+			fmt.Fprintf(w, "%s: nothing of meshd's\n", p.Where)
+		}
+		return
+	}
+	left := map[string]bool{}
+	for _, r := range p.Left {
+		left[r.What] = true
+	}
+	for _, r := range p.Found {
+		did := "removed"
+		switch {
+		case dry:
+			did = "would remove"
+		case left[r.What]:
+			did = "could not remove"
+		}
+		fmt.Fprintf(w, "%s: %s %s\n", p.Where, did, r)
+	}
+}

@@ -1,0 +1,123 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"meshd/lb"
+	"meshd/mesh/control"
+)
+
+// CleanupConfig says what Cleanup works on. All fields but NetNS are required.
+type CleanupConfig struct {
+	DataDir string   // of the daemon that is to be removed
+	Socket  string   // of the same
+	NetNS   []string // paths of further network namespaces
+	Force   bool     // also while a daemon runs: it makes everything again
+	DryRun  bool     // only look
+	Log     *slog.Logger
+}
+
+// Cleaned is what Cleanup found in one network namespace.
+type Cleaned struct {
+	Where string       // "host", or the namespace
+	Found []lb.Remnant // what was removed, or would be
+	Left  []lb.Remnant // what could not be removed
+	Err   error        // why
+}
+
+// Cleanup removes what a daemon left in the kernel for its next start: virtual
+// services, nftables tables, routes and marks of ours, and nothing else (L1).
+// Sysctls stay, because others may need them by now. It works without a mesh,
+// and again. It refuses while a daemon uses the data directory or the socket;
+// the error says how to go on. What fails in one namespace is in its result.
+func Cleanup(ctx context.Context, cfg CleanupConfig) ([]Cleaned, error) {
+	if !cfg.Force && !cfg.DryRun {
+		if err := nobodyRuns(ctx, cfg); err != nil {
+			return nil, err
+		}
+	}
+	all := []Cleaned{cleanPlace(ctx, "host", "", cfg)}
+	for _, path := range cfg.NetNS {
+		all = append(all, cleanPlace(ctx, "namespace "+path, path, cfg))
+	}
+	return all, nil
+}
+
+// nobodyRuns refuses while a daemon would make again what is removed.
+func nobodyRuns(ctx context.Context, cfg CleanupConfig) error {
+	const how = "stop it first (systemctl stop meshd), or use --force"
+	f, err := os.OpenFile(filepath.Join(cfg.DataDir, "lock"), os.O_RDWR, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return fmt.Errorf("data-dir: %w; run as root", err)
+	default:
+		defer f.Close()
+		if err := lockFile(f); err != nil {
+			return fmt.Errorf("a meshd uses the data directory %s; %s", cfg.DataDir, how)
+		}
+	}
+	client := control.Dial(cfg.Socket)
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if v, err := client.Version(ctx); err == nil {
+		return fmt.Errorf("a meshd, node %s, answers on %s; %s", v.Node, cfg.Socket, how)
+	}
+	return nil
+}
+
+// cleanPlace cleans one namespace. IPVS comes first: which of its services are
+// ours is told by routes and marks.
+func cleanPlace(ctx context.Context, where, path string, cfg CleanupConfig) Cleaned {
+	c := Cleaned{Where: where}
+	ds, err := drivers("auto", path, cfg.Log)
+	if err != nil {
+		c.Err = err
+		return c
+	}
+	defer func() {
+		for _, d := range ds {
+			c.Err = errors.Join(c.Err, d.Close())
+		}
+	}()
+	if c.Found, c.Err = remnants(ctx, ds); c.Err != nil || cfg.DryRun || len(c.Found) == 0 {
+		return c
+	}
+	for _, d := range ds {
+		if err := d.Teardown(ctx); err != nil {
+			c.Err = errors.Join(c.Err, fmt.Errorf("%s: %w", d.Name(), err))
+		}
+	}
+	var again error
+	c.Left, again = remnants(ctx, ds)
+	c.Err = errors.Join(c.Err, again)
+	return c
+}
+
+// remnants lists what all drivers find; they share tables and routes.
+func remnants(ctx context.Context, ds []lb.Driver) ([]lb.Remnant, error) {
+	var all []lb.Remnant
+	known := map[string]bool{}
+	for _, d := range ds {
+		found, err := d.Remnants(ctx)
+		if err != nil {
+			return all, fmt.Errorf("%s: %w", d.Name(), err)
+		}
+		for _, r := range found {
+			if !known[r.What] {
+				known[r.What] = true
+				all = append(all, r)
+			}
+		}
+	}
+	lb.SortRemnants(all)
+	return all, nil
+}

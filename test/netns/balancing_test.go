@@ -1,0 +1,202 @@
+//go:build linux
+
+package netns
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"meshd/mesh/control"
+	"meshd/test/fleet"
+	"meshd/test/rig"
+)
+
+// inside runs a program in the host's namespace; it must succeed.
+func inside(t *testing.T, h *rig.Host, command string) string {
+	t.Helper()
+	args := strings.Fields(command)
+	out, err := h.Output(args[0], args[1:]...)
+	if err != nil {
+		t.Fatalf("%s: %v", command, err)
+	}
+	return string(out)
+}
+
+// exitCode returns the exit code of a program that ended.
+func exitCode(err error) int {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exit.ExitCode()
+	}
+	if err != nil {
+		return -1
+	}
+	return 0
+}
+
+// verify runs "meshctl lb verify -o json" and returns its reply and exit code.
+func verify(t *testing.T, n *fleet.Node, flags ...string) (reply control.LBVerifyReply, code int) {
+	t.Helper()
+	out, err := n.Ctl(append([]string{"lb", "verify", "-o", "json"}, flags...)...)
+	if jsonErr := json.Unmarshal([]byte(out), &reply); jsonErr != nil || len(reply.Reports) == 0 {
+		t.Fatalf("%s\n%v, %v", out, err, jsonErr)
+	}
+	return reply, exitCode(err)
+}
+
+// served waits until the host's balancer is in sync with so many services, and
+// the VIP answers.
+func served(t *testing.T, n *fleet.Node, from *fleet.Task, services int) {
+	t.Helper()
+	fleet.Within(t, 10*time.Second, func(ctx context.Context) error {
+		table, err := n.API.LB(ctx, control.LBRequest{Network: network})
+		if err != nil || !table.InSync || len(table.Services) != services {
+			return fmt.Errorf("table %+v, %w", table, err)
+		}
+		_, err = from.Get(ctx, table.Services[0].VIP)
+		return err
+	})
+}
+
+// TestLBVerifyAndCleanup changes a host's rules by hand in every place: lb
+// verify says what, repairs it, and the daemon does by itself; and once the
+// daemon is gone, cleanup removes what is ours and nothing else.
+func TestLBVerifyAndCleanup(t *testing.T) {
+	t.Parallel()
+	f := fleet.NewTest(t, 1)
+	for _, tool := range []string{"nft", "ip"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed", tool)
+		}
+	}
+	host := f.Rig.Hosts()[0]
+	n := f.AddNode(host, []string{"--lb-verify", "1h"})
+	must(t, n.Start(t.Context()))
+	createNetwork(t, []*fleet.Node{n})
+	tasks := run(t, "web", n, n)
+	served(t, n, tasks[0], 2)
+	status, err := n.API.Status(t.Context())
+	must(t, err)
+	if status.LBDriver != "nft" {
+		t.Skipf("the balancer is %s (%s); this test changes nftables by hand", status.LBDriver, status.LBWhy)
+	}
+	if reply, code := verify(t, n); code != 0 || !reply.InSync || reply.Reports[0].Services != 2 {
+		t.Fatalf("untouched: exit code %d, %+v", code, reply)
+	}
+
+	for _, c := range []struct{ command, says string }{
+		{"nft flush chain ip meshd guard", "rule 1 of chain guard of nftables table ip meshd"},
+		{"nft delete table ip meshd", "chain guard of nftables table ip meshd"},
+		{"ip route del local 10.96.0.0/16 dev lo table local", "local route of pool 10.96.0.0/16"},
+		{"nft flush map inet meshd_nat svc4", "service 10.96."},
+		{"nft flush map inet meshd_nat eps4", "backend " + tasks[0].Addr.String()},
+		{"nft flush ruleset", "nftables table inet meshd_nat"},
+	} {
+		inside(t, host, c.command)
+		dry, code := verify(t, n, "--dry-run")
+		if text := fmt.Sprint(dry); code != 1 || !strings.Contains(text, c.says) || dry.Reports[0].Repaired != 0 {
+			t.Errorf("after %q, a dry run: exit code %d, %s", c.command, code, text)
+		}
+		reply, code := verify(t, n)
+		if text := fmt.Sprint(reply); code != 1 || !strings.Contains(text, c.says) || reply.Reports[0].Repaired != reply.Reports[0].Found {
+			t.Errorf("after %q: exit code %d, %s", c.command, code, text)
+		}
+		if again, code := verify(t, n); code != 0 || !again.InSync {
+			t.Errorf("after the repair of %q: exit code %d, %+v", c.command, code, again)
+		}
+		served(t, n, tasks[0], 2)
+	}
+	quick := f.AddNode(host, []string{"--lb-verify", "1s"})
+	repairsByItself(t, n, quick, host, tasks)
+	cleansUp(t, f, quick, host)
+}
+
+// repairsByItself replaces the daemon by one that verifies often.
+func repairsByItself(t *testing.T, n, quick *fleet.Node, host *rig.Host, tasks []*fleet.Task) {
+	t.Helper()
+	must(t, n.Proc.Stop(10*time.Second))
+	must(t, quick.Start(t.Context()))
+	n = quick
+	served(t, n, tasks[0], 2)
+	inside(t, host, "nft flush chain inet meshd_nat services4")
+	fleet.Within(t, 20*time.Second, func(ctx context.Context) error {
+		s, err := n.API.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if text := fmt.Sprint(s.Warnings); !strings.Contains(text, "chain services4 of nftables table inet meshd_nat") {
+			return fmt.Errorf("warnings %s", text)
+		}
+		out := inside(t, host, "nft list chain inet meshd_nat services4")
+		if !strings.Contains(out, "@svc4") {
+			return fmt.Errorf("the chain is %s", out)
+		}
+		return nil
+	})
+	served(t, n, tasks[0], 2)
+	metrics := ctl(t, n, "metrics")
+	for _, want := range []string{
+		`meshd_lb_drift_total{area="rule",kind="missing",sandbox=""}`, `meshd_lb_verifies_total{result="drift",sandbox=""} 1`,
+		`meshd_lb_operations_total{kind="set-pool",result="failed",sandbox=""} 0`, "meshd_lb_apply_seconds_bucket",
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+}
+
+// cleansUp removes what the daemon leaves, beside things of somebody else.
+func cleansUp(t *testing.T, f *fleet.Fleet, n *fleet.Node, host *rig.Host) {
+	t.Helper()
+	inside(t, host, "nft add table inet foreign")
+	inside(t, host, "ip route add local 10.77.0.0/16 dev lo table local")
+	cleanup := func(flags ...string) (string, int) {
+		out, err := host.Output(f.Meshd, append([]string{"cleanup", "--data-dir", n.DataDir, "--socket", n.Socket}, flags...)...)
+		return string(out), exitCode(err)
+	}
+	ours := []string{
+		"nftables table inet meshd_nat (2 services)", "nftables table ip meshd (", "nftables table ip6 meshd (",
+		"local route of pool 10.96.0.0/16",
+	}
+	if out, code := cleanup(); code != 1 || out != "" {
+		t.Errorf("beside the daemon: exit code %d, %s", code, out)
+	}
+	must(t, n.Proc.Stop(10*time.Second))
+	before := inside(t, host, "nft list tables")
+	for _, c := range []struct{ flags, verb string }{{"--dry-run", "would remove"}, {"", "removed"}} {
+		out, code := cleanup(strings.Fields(c.flags)...)
+		for _, what := range ours {
+			if !strings.Contains(out, "host: "+c.verb+" "+what) {
+				t.Errorf("cleanup %s: exit code %d, %s; want %s", c.flags, code, out, what)
+			}
+		}
+		if code != 0 || strings.Contains(out, "foreign") || strings.Contains(out, "10.77") {
+			t.Errorf("cleanup %s: exit code %d, %s", c.flags, code, out)
+		}
+		if now := inside(t, host, "nft list tables"); c.flags != "" && now != before {
+			t.Errorf("a dry run left %s", now)
+		}
+	}
+	if out, code := cleanup(); code != 0 || out != "host: nothing of meshd's\n" {
+		t.Errorf("again: exit code %d, %s", code, out)
+	}
+	if tables := inside(t, host, "nft list tables"); !strings.Contains(tables, "foreign") || strings.Contains(tables, "meshd") {
+		t.Errorf("tables left: %s", tables)
+	}
+	if routes := inside(t, host, "ip route show table local"); !strings.Contains(routes, "10.77.0.0/16") || strings.Contains(routes, "10.96.0.0/16") {
+		t.Errorf("routes left: %s", routes)
+	}
+	must(t, host.Do(func() error {
+		forward, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
+		if strings.TrimSpace(string(forward)) != "1" {
+			t.Errorf("a sysctl was taken back: %s", forward)
+		}
+		return err
+	}))
+}
