@@ -49,6 +49,9 @@ func TestUnusedClassesGo(t *testing.T) {
 		if errs := d.Apply(t.Context(), ops); errs != nil {
 			t.Fatal(errs)
 		}
+		if found, err := d.Check(t.Context()); err != nil || len(found) > 0 {
+			t.Fatalf("size %d: %v, %v", i, found, err)
+		}
 	}
 	if n := r.classChains(d); n > maxUnused+1 {
 		t.Errorf("%d class chains after %d sizes, want at most %d", n, sizes, maxUnused+1)

@@ -114,11 +114,11 @@ func (s *sockets) sendBatch(messages ...netlink.Message) error {
 	}
 	batch := append([]netlink.Message{mark(unix.NFNL_MSG_BATCH_BEGIN)}, messages...)
 	batch = append(batch, mark(unix.NFNL_MSG_BATCH_END))
-	if _, err := s.queries.SendMessages(batch); err != nil {
+	if _, err := s.queries.conn.SendMessages(batch); err != nil {
 		return fmt.Errorf("send rules: %w", err)
 	}
 	for range messages {
-		if _, rerr := s.queries.Receive(); rerr != nil {
+		if _, rerr := s.queries.conn.Receive(); rerr != nil {
 			err = errors.Join(err, fmt.Errorf("write rules: %w", rerr))
 		}
 	}

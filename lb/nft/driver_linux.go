@@ -93,7 +93,7 @@ func (d *Driver) Setup(context.Context) error {
 	if err != nil {
 		return explain("make table "+serviceTable, err)
 	}
-	return d.layout.book.read(d.help.sock, "prerouting", "output", "services4", "services6")
+	return d.layout.book.read(d.help.sock, baseChains()...)
 }
 
 func (d *Driver) addLayout(replace bool) error {

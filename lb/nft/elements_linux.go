@@ -7,8 +7,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 
 	"meshd/lb"
 	"meshd/state"
@@ -91,19 +89,17 @@ func parseBackend(b []byte, family int, all bool) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(b[size:])), nil
 }
 
-// verdictChain returns the chain that a read-back verdict goes to.
-func verdictChain(b []byte) (string, error) {
-	ad, err := netlink.NewAttributeDecoder(b)
-	if err != nil {
-		return "", fmt.Errorf("element verdict: %w", err)
+// parseClass is the inverse of what serviceElement and classElement write. The
+// zero class is that of services without anything to pick from.
+func parseClass(b []byte, family int) (class, error) {
+	if len(b) < 4 {
+		return class{}, fmt.Errorf("class number of %d bytes", len(b))
 	}
-	name := ""
-	for ad.Next() {
-		if ad.Type() == unix.NFTA_VERDICT_CHAIN {
-			name = ad.String()
-		}
+	n := binary.BigEndian.Uint32(b)
+	if n == 0 {
+		return class{}, nil
 	}
-	return name, ad.Err()
+	return classAt(n, family)
 }
 
 func nativeUint32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }

@@ -180,6 +180,15 @@ func classOf(s *lb.Service, slots int) class {
 // hashSeed makes every node, and every run, hash clients alike.
 const hashSeed = 0x6d657368
 
+// baseChains returns the names of the chains that are there without services.
+func baseChains() []string {
+	names := []string{"prerouting", "output"}
+	for i := range families {
+		names = append(names, "services"+families[i].digit, backendsChain(i, false), backendsChain(i, true))
+	}
+	return names
+}
+
 // backendsChain returns the name of the chain that translates.
 func backendsChain(family int, all bool) string {
 	if all {
@@ -241,5 +250,6 @@ func (l *layout) delClass(c *nftables.Conn, cl class) error {
 	l.book.forget(cl.name())
 	err := c.SetDeleteElements(l.maps[cl.family].class, []nftables.SetElement{classElement(cl)})
 	c.DelChain(&nftables.Chain{Table: l.table, Name: cl.name()})
+	l.book.forget(cl.name())
 	return err
 }

@@ -24,7 +24,7 @@ type sockets struct {
 	nft   *nftables.Conn
 	route *rtnl.Handle
 
-	queries *netlink.Conn
+	queries *asker
 	seen    uint32 // number of the ruleset that we know, because we wrote or read it; 0: of none
 }
 
@@ -51,7 +51,7 @@ func openSockets(path string) (*sockets, error) {
 		s.route, err = s.openRoute()
 	}
 	if err == nil {
-		s.queries, err = s.dialQueries()
+		s.queries, err = openAsker(max(int(s.ns), 0))
 	}
 	if err != nil {
 		_ = s.close()
@@ -80,7 +80,7 @@ func (s *sockets) close() error {
 		s.route.Close()
 	}
 	if s.queries != nil {
-		err = errors.Join(err, s.queries.Close())
+		err = errors.Join(err, s.queries.close())
 	}
 	if s.ns.IsOpen() {
 		err = errors.Join(err, s.ns.Close())

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,58 +12,48 @@ import (
 
 // What google/nftables does not ask the kernel.
 
-// NFTA_GEN_ID, which unix does not name.
-const attrGenerationID = 1
-
-// dialQueries opens the socket for questions.
-func (s *sockets) dialQueries() (*netlink.Conn, error) {
-	var cfg netlink.Config
-	if s.ns.IsOpen() {
-		cfg.NetNS = int(s.ns)
-	}
-	return netlink.Dial(unix.NETLINK_NETFILTER, &cfg)
-}
-
-// query sends one message about nftables and returns what the kernel answers.
-func (s *sockets) query(kind uint16, flags netlink.HeaderFlags, family byte, attrs ...netlink.Attribute) ([]netlink.Message, error) {
-	data, err := netlink.MarshalAttributes(attrs)
-	if err != nil {
-		return nil, err
-	}
-	return s.queries.Execute(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | flags},
-		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, data...),
-	})
-}
-
 // generation returns the number of the namespace's ruleset: each transaction,
 // whoever commits it, adds one.
-func (s *sockets) generation() (uint32, error) {
-	reply, err := s.query(unix.NFT_MSG_GETGEN, 0, 0)
+func (s *sockets) generation() (gen uint32, err error) {
+	err = s.queries.ask(unix.NFT_MSG_GETGEN, unix.NFPROTO_UNSPEC, 0, nil, func(msg []byte) error {
+		return eachAttr(msg, func(kind uint16, data []byte) error {
+			if kind == unix.NFTA_GEN_ID && len(data) == 4 {
+				gen = binary.BigEndian.Uint32(data)
+			}
+			return nil
+		})
+	})
+	if err == nil && gen == 0 {
+		err = errors.New("not in the answer")
+	}
 	if err != nil {
 		return 0, fmt.Errorf("number of the ruleset: %w", err)
 	}
-	for _, m := range reply {
-		attrs, err := attributes(m)
-		if err != nil {
-			return 0, err
-		}
-		for _, a := range attrs {
-			if a.Type == attrGenerationID && len(a.Data) == 4 {
-				return binary.BigEndian.Uint32(a.Data), nil
-			}
-		}
-	}
-	return 0, errors.New("number of the ruleset: not in the answer")
+	return gen, nil
 }
 
-// attributes reads what follows the header of an nftables message.
-func attributes(m netlink.Message) ([]netlink.Attribute, error) {
-	const header = 4 // struct nfgenmsg
-	if len(m.Data) < header {
-		return nil, fmt.Errorf("nftables message of %d bytes", len(m.Data))
+// readTries bounds how often something is read again because it changed
+// meanwhile.
+const readTries = 3
+
+// readWhole calls read, which reads all that the driver wrote, until nobody
+// wrote meanwhile, or a few times: what others write all the time is hardly in
+// our tables, and the next audit looks again, because their writes show.
+func (s *sockets) readWhole(read func() error) error {
+	for range readTries {
+		before, err := s.generation()
+		if err != nil {
+			return err
+		}
+		s.seen = before
+		if err = read(); err != nil && !errors.Is(err, errInterrupted) {
+			return err
+		}
+		if after, err := s.generation(); err == nil && after == before {
+			break
+		}
 	}
-	return netlink.UnmarshalAttributes(m.Data[header:])
+	return nil
 }
 
 // commit sends the open transaction, and goes on knowing the ruleset as far as
@@ -100,30 +91,36 @@ func (s *sockets) wrote(before uint32) {
 // handles returns the handles of a table's rules, by chain. A rule that was
 // deleted and added again, or replaced, has another handle.
 func (s *sockets) handles(family byte, table string) (map[string][]uint64, error) {
-	reply, err := s.query(unix.NFT_MSG_GETRULE, netlink.Dump, family,
-		netlink.Attribute{Type: unix.NFTA_RULE_TABLE, Data: []byte(table + "\x00")})
+	var chains map[string][]uint64
+	attrs := []netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: []byte(table + "\x00")}}
+	err := errInterrupted
+	for try := 0; try < readTries && errors.Is(err, errInterrupted); try++ {
+		chains = map[string][]uint64{}
+		err = s.queries.ask(unix.NFT_MSG_GETRULE, family, netlink.Dump, attrs, func(msg []byte) error {
+			chain, handle, err := ruleHandle(msg)
+			chains[chain] = append(chains[chain], handle)
+			return err
+		})
+	}
 	if errors.Is(err, unix.ENOENT) {
 		return map[string][]uint64{}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("rules of table %s: %w", table, err)
 	}
-	chains := map[string][]uint64{}
-	for _, m := range reply {
-		attrs, err := attributes(m)
-		if err != nil {
-			return nil, err
-		}
-		chain, handle := "", uint64(0)
-		for _, a := range attrs {
-			switch {
-			case a.Type == unix.NFTA_RULE_CHAIN && len(a.Data) > 0:
-				chain = string(a.Data[:len(a.Data)-1])
-			case a.Type == unix.NFTA_RULE_HANDLE && len(a.Data) == 8:
-				handle = binary.BigEndian.Uint64(a.Data)
-			}
-		}
-		chains[chain] = append(chains[chain], handle)
-	}
 	return chains, nil
+}
+
+// ruleHandle returns the chain and the handle of the rule in a message.
+func ruleHandle(msg []byte) (chain string, handle uint64, err error) {
+	err = eachAttr(msg, func(kind uint16, data []byte) error {
+		switch {
+		case kind == unix.NFTA_RULE_CHAIN:
+			chain = string(bytes.TrimRight(data, "\x00"))
+		case kind == unix.NFTA_RULE_HANDLE && len(data) == 8:
+			handle = binary.BigEndian.Uint64(data)
+		}
+		return nil
+	})
+	return chain, handle, err
 }

@@ -120,6 +120,9 @@ func weightedSlots(live []lb.Backend, counts []int, total int) []netip.AddrPort 
 // permutation, and few, so that there are few class chains.
 var maglevSizes = [...]int{61, 127, 251, 509, 1021, 2039, 4093, 8191, 16381, 32749}
 
+// highestSlot bounds what is believed of a slot that is read back.
+const highestSlot = 1 << 20
+
 // maglev returns a lookup table in which few slots change when a backend comes
 // or goes, the same on every node (Eisenbud et al., NSDI 2016, §3.4). Backends
 // beyond half the largest table may get no slot.

@@ -2,9 +2,9 @@ package nft
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 
@@ -14,8 +14,8 @@ import (
 )
 
 // Snapshot implements lb.Driver. It reads the maps back, and from then on
-// takes what it read for what it wrote. The kernel's cost grows faster than
-// the maps: it is for the start, for audits and after drift.
+// takes what it read for what it wrote. Elements that make no sense are not
+// ours: they are deleted.
 //
 // A service whose elements are not as this driver writes them comes back with
 // a scheduler that nobody wants, so that it is written again.
@@ -32,18 +32,13 @@ func (d *Driver) Snapshot(context.Context) (*lb.Table, error) {
 			d.help.pools[prefix] = p
 		}
 	}
-	generation, err := d.help.sock.generation()
-	if err != nil {
-		return nil, err
-	}
-	r := reader{d: d, entries: map[lb.Key]*entry{}}
-	if err := r.read(); err != nil {
+	r := reader{d: d}
+	if err := d.help.sock.readWhole(r.read); err != nil {
 		return nil, explain("read maps back", err)
 	}
-	d.help.sock.seen = generation
 	r.settle()
-	if err := d.adoptClasses(); err != nil {
-		return nil, err
+	if err := errors.Join(r.clean(), d.adoptClasses(r.classes)); err != nil {
+		return nil, explain("adopt what is there", err)
 	}
 	t := lb.NewTable()
 	t.Pools = routes
@@ -57,36 +52,42 @@ func (d *Driver) Snapshot(context.Context) (*lb.Table, error) {
 type reader struct {
 	d       *Driver
 	entries map[lb.Key]*entry
+	classes map[class]bool // chains that can be reached
+	stray   map[*nftables.Set][]nftables.SetElement
 }
 
+// read reads everything. It may be called again.
 func (r *reader) read() error {
+	r.entries = make(map[lb.Key]*entry, len(r.d.entries))
+	r.classes = map[class]bool{}
+	r.stray = map[*nftables.Set][]nftables.SetElement{}
 	for i := range r.d.layout.maps {
 		m := &r.d.layout.maps[i]
-		err := errors.Join(
-			r.each(m.svc, i, false, r.service), r.each(m.eps, i, false, r.slot),
-			r.each(m.all, i, true, r.service), r.each(m.allepsSet, i, true, r.slot))
-		if err != nil {
-			return err
+		for _, err := range []error{
+			r.each(m.svc, func(e *element) error { return r.service(e, i, false) }),
+			r.each(m.all, func(e *element) error { return r.service(e, i, true) }),
+			r.each(m.eps, func(e *element) error { return r.slot(e, i, false) }),
+			r.each(m.allepsSet, func(e *element) error { return r.slot(e, i, true) }),
+			r.each(m.class, func(e *element) error { return r.class(e, i) }),
+		} {
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func (r *reader) each(set *nftables.Set, family int, all bool,
-	f func(e *entry, elem *nftables.SetElement, rest []byte, family int, all bool) error,
-) error {
-	elems, err := r.d.help.sock.nft.GetSetElements(set)
+// each gives the elements to f. Those with which f can do nothing are stray.
+func (r *reader) each(set *nftables.Set, f func(*element) error) error {
+	err := r.d.help.sock.queries.elements(set, func(e *element) error {
+		if f(e) != nil {
+			r.stray[set] = append(r.stray[set], nftables.SetElement{Key: slices.Clone(e.key)})
+		}
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("map %s: %w", set.Name, err)
-	}
-	for i := range elems {
-		k, rest, err := parseKey(elems[i].Key, family, all)
-		if err == nil {
-			err = f(r.entry(k), &elems[i], rest, family, all)
-		}
-		if err != nil {
-			return fmt.Errorf("map %s: %w", set.Name, err)
-		}
 	}
 	return nil
 }
@@ -100,47 +101,81 @@ func (r *reader) entry(k lb.Key) *entry {
 	return e
 }
 
-func (r *reader) service(e *entry, elem *nftables.SetElement, _ []byte, family int, all bool) error {
-	if len(elem.Val) < 4 {
-		return fmt.Errorf("element value of %d bytes", len(elem.Val))
+func (r *reader) service(elem *element, family int, all bool) error {
+	k, _, err := parseKey(elem.key, family, all)
+	if err != nil {
+		return err
 	}
-	e.there, e.memo.note = true, elem.Comment
-	number := binary.BigEndian.Uint32(elem.Val)
-	if number == 0 {
-		return nil
-	}
-	c, err := classAt(number, family)
-	if err == nil && c.all != all {
+	c, err := parseClass(elem.value, family)
+	if err == nil && c != (class{}) && c.all != all {
 		err = fmt.Errorf("class %s is not of this map", c.name())
 	}
-	e.class = c
-	return err
+	if err != nil {
+		return err
+	}
+	e := r.entry(k)
+	e.there, e.class, e.memo.note = true, c, string(elem.comment)
+	return nil
 }
 
-func (r *reader) slot(e *entry, elem *nftables.SetElement, rest []byte, family int, all bool) error {
-	backend, err := parseBackend(elem.Val, family, all)
+func (r *reader) slot(elem *element, family int, all bool) error {
+	k, rest, err := parseKey(elem.key, family, all)
+	if err != nil {
+		return err
+	}
+	backend, err := parseBackend(elem.value, family, all)
 	if err != nil {
 		return err
 	}
 	if len(rest) < 4 {
-		return fmt.Errorf("element without a slot")
+		return errors.New("element without a slot")
 	}
-	slot := int(nativeUint32(rest))
+	slot := nativeUint32(rest)
 	if slot >= firstParked {
-		return e.park(slot-firstParked, backend, elem.Comment)
+		return r.park(k, slot-firstParked, backend, string(elem.comment))
 	}
-	if slot >= maglevSizes[len(maglevSizes)-1]*2 {
+	if slot >= highestSlot {
 		return fmt.Errorf("slot %d is out of range", slot)
 	}
-	for len(e.slots) <= slot {
+	e := r.entry(k)
+	if e.slots == nil {
+		e.slots = make([]netip.AddrPort, 0, min(e.class.slots, maxSlots)) // services were read before
+	}
+	for len(e.slots) <= int(slot) {
 		e.slots = append(e.slots, netip.AddrPort{})
 	}
 	e.slots[slot] = backend
 	return nil
 }
 
+// class notes a class chain that can be reached.
+func (r *reader) class(elem *element, family int) error {
+	c, err := parseClass(elem.key, family)
+	if err == nil && (c == class{} || c.name() != string(elem.chain)) {
+		err = fmt.Errorf("class %s goes to chain %q", c.name(), elem.chain)
+	}
+	if err == nil {
+		r.classes[c] = true
+	}
+	return err
+}
+
+// clean deletes stray elements.
+func (r *reader) clean() error {
+	if len(r.stray) == 0 {
+		return nil
+	}
+	for set, elems := range r.stray {
+		r.d.cfg.Log.Warn("deleting elements that make no sense", slog.String("map", set.Name), slog.Int("elements", len(elems)))
+	}
+	if err := eachChunk(r.stray, r.d.help.sock.nft.SetDeleteElements); err != nil {
+		return err
+	}
+	return r.d.help.sock.commit()
+}
+
 // park notes a parked backend.
-func (e *entry) park(i int, backend netip.AddrPort, comment string) error {
+func (r *reader) park(k lb.Key, i uint32, backend netip.AddrPort, comment string) error {
 	if i >= maxParked {
 		return fmt.Errorf("parked backend %d is out of range", i)
 	}
@@ -148,7 +183,8 @@ func (e *entry) park(i int, backend netip.AddrPort, comment string) error {
 	if !ok {
 		weight = maxWeight + 1 // no backend that is wanted has it: it is written again
 	}
-	for len(e.memo.parked) <= i {
+	e := r.entry(k)
+	for len(e.memo.parked) <= int(i) {
 		e.memo.parked = append(e.memo.parked, lb.Backend{})
 	}
 	e.memo.parked[i] = lb.Backend{Addr: backend, Weight: weight}
@@ -173,7 +209,7 @@ func (e *entry) sameElements(o *entry) bool {
 
 // adoptClasses counts the uses of the class chains, gives those of a previous
 // run this version's rule, and deletes those that nobody uses.
-func (d *Driver) adoptClasses() error {
+func (d *Driver) adoptClasses(there map[class]bool) error {
 	known := d.classes
 	d.classes = map[class]int{}
 	for _, e := range d.entries {
@@ -181,56 +217,19 @@ func (d *Driver) adoptClasses() error {
 			d.classes[e.class]++
 		}
 	}
-	there, err := d.readClasses()
-	if err != nil {
-		return err
-	}
+	var errs []error
 	c := d.help.sock.nft
 	for cl := range d.classes {
 		if known[cl] == 0 || !there[cl] {
-			err = errors.Join(err, d.layout.addClass(c, cl))
+			errs = append(errs, d.layout.addClass(c, cl))
 		}
 	}
 	for cl := range there {
 		if d.classes[cl] == 0 {
-			err = errors.Join(err, d.layout.delClass(c, cl))
+			errs = append(errs, d.layout.delClass(c, cl))
 		}
 	}
-	return explain("adopt class chains", errors.Join(err, d.help.sock.commit()))
-}
-
-// readClasses returns the class chains that can be reached.
-func (d *Driver) readClasses() (map[class]bool, error) {
-	there := map[class]bool{}
-	for i := range d.layout.maps {
-		elems, err := d.help.sock.nft.GetSetElements(d.layout.maps[i].class)
-		if err != nil {
-			return nil, explain("read classes back", err)
-		}
-		for _, e := range elems {
-			cl, err := readClass(&e, i)
-			if err != nil {
-				return nil, explain("read classes back", err)
-			}
-			there[cl] = true
-		}
-	}
-	return there, nil
-}
-
-func readClass(e *nftables.SetElement, family int) (class, error) {
-	if len(e.Key) < 4 {
-		return class{}, fmt.Errorf("element key of %d bytes", len(e.Key))
-	}
-	chain, err := verdictChain(e.Val)
-	if err != nil {
-		return class{}, err
-	}
-	cl, err := classAt(binary.BigEndian.Uint32(e.Key), family)
-	if err == nil && cl.name() != chain {
-		err = fmt.Errorf("class %s goes to chain %q", cl.name(), chain)
-	}
-	return cl, err
+	return errors.Join(append(errs, d.help.sock.commit())...)
 }
 
 // Usage implements lb.Driver. Connections counts the new connections since the
@@ -255,19 +254,19 @@ func (d *Driver) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, e
 }
 
 func (d *Driver) count(set *nftables.Set, family int, all bool, usage map[lb.Key]lb.Usage) error {
-	elems, err := d.help.sock.nft.GetSetElements(set)
-	if err != nil {
-		return fmt.Errorf("map %s: %w", set.Name, err)
-	}
-	for i := range elems {
-		k, _, err := parseKey(elems[i].Key, family, all)
+	err := d.help.sock.queries.elements(set, func(e *element) error {
+		k, _, err := parseKey(e.key, family, all)
 		if err != nil {
-			return fmt.Errorf("map %s: %w", set.Name, err)
+			return err
 		}
-		if u, ok := usage[k]; ok && elems[i].Counter != nil {
-			u.Connections = int64(elems[i].Counter.Packets)
+		if u, ok := usage[k]; ok {
+			u.Connections = int64(e.packets)
 			usage[k] = u
 		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errInterrupted) { // the next pass counts what this one missed
+		return fmt.Errorf("map %s: %w", set.Name, err)
 	}
 	return nil
 }
