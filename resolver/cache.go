@@ -42,29 +42,47 @@ type cached struct {
 	stored time.Time
 	fresh  time.Time // until then
 	stale  time.Time // until then
+	rest   time.Time // until then a stale answer is given without asking
 	size   int
+}
+
+// hit is what the cache has for a question; a nil msg is nothing.
+type hit struct {
+	msg     *dns.Msg // do not change
+	age     time.Duration
+	fresh   bool
+	resting bool // the upstreams failed just now: not worth a client's time
 }
 
 func newCache(maxEntries, maxBytes int) *cache {
 	return &cache{maxEntries: maxEntries, maxBytes: maxBytes, entries: map[cacheKey]*list.Element{}, order: list.New()}
 }
 
-// get returns the answer for a key, or nil, with its age and whether it is
-// still fresh. The caller must not change it.
-func (c *cache) get(key cacheKey, now time.Time) (m *dns.Msg, age time.Duration, fresh bool) {
+// get returns the answer for a key.
+func (c *cache) get(key cacheKey, now time.Time) hit {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	el := c.entries[key]
 	if el == nil {
-		return nil, 0, false
+		return hit{}
 	}
 	e := el.Value.(*cached)
 	if now.After(e.stale) {
 		c.remove(el)
-		return nil, 0, false
+		return hit{}
 	}
 	c.order.MoveToFront(el)
-	return e.msg, now.Sub(e.stored), now.Before(e.fresh)
+	return hit{e.msg, now.Sub(e.stored), now.Before(e.fresh), now.Before(e.rest)}
+}
+
+// rest makes the entry of a key, if there is one, serve as stale without
+// asking until then (the failure recheck timer of RFC 8767 §5).
+func (c *cache) rest(key cacheKey, until time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if el := c.entries[key]; el != nil {
+		el.Value.(*cached).rest = until
+	}
 }
 
 // put stores m, which the cache owns from then on, as fresh for ttl and usable

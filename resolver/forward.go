@@ -1,11 +1,13 @@
 package resolver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +21,9 @@ type ForwardConfig struct {
 	Disabled   bool             // forward nothing: names that are not ours are SERVFAIL
 	ResolvConf string           // "": /etc/resolv.conf; read again when it changes
 	Upstreams  []netip.AddrPort // instead of ResolvConf's
+	// Domains have servers of their own: names at and under such a domain go to
+	// them only, the longest domain first. Names of the mesh stay local.
+	Domains map[string][]netip.AddrPort
 
 	Hedge      time.Duration // how long an upstream may take before the next is asked too; 0: 300 ms
 	TryTimeout time.Duration // one exchange with one upstream; 0: 2 s
@@ -49,10 +54,11 @@ func (c ForwardConfig) withDefaults() (ForwardConfig, error) {
 	if c.Exchange == nil {
 		c.Exchange = exchange
 	}
-	for _, u := range c.Upstreams {
-		if !u.IsValid() || u.Port() == 0 {
-			return c, fmt.Errorf("%w: Forward.Upstreams: %q; use an address with a port such as 192.0.2.53:53", ErrConfig, u)
-		}
+	if err := checkServers("Upstreams", c.Upstreams); err != nil {
+		return c, err
+	}
+	if err := c.checkDomains(); err != nil {
+		return c, err
 	}
 	for name, d := range map[string]time.Duration{"Hedge": c.Hedge, "TryTimeout": c.TryTimeout, "Timeout": c.Timeout} {
 		if d < 0 || d > time.Minute {
@@ -62,12 +68,45 @@ func (c ForwardConfig) withDefaults() (ForwardConfig, error) {
 	return c, nil
 }
 
+func checkServers(field string, servers []netip.AddrPort) error {
+	for _, u := range servers {
+		if !u.IsValid() || u.Port() == 0 {
+			return fmt.Errorf("%w: Forward.%s: %q; use an address with a port such as 192.0.2.53:53", ErrConfig, field, u)
+		}
+	}
+	return nil
+}
+
+// maxDomains bounds the domains with upstreams of their own.
+const maxDomains = 64
+
+func (c *ForwardConfig) checkDomains() error {
+	if len(c.Domains) > maxDomains {
+		return fmt.Errorf("%w: Forward.Domains: %d; at most %d", ErrConfig, len(c.Domains), maxDomains)
+	}
+	for d, servers := range c.Domains {
+		if _, ok := dns.IsDomainName(d); !ok || fold(d) == "" || strings.Contains(d, "\\") {
+			return fmt.Errorf("%w: Forward.Domains: %q is not a domain name; use one like corp.example", ErrConfig, d)
+		}
+		if len(servers) == 0 {
+			return fmt.Errorf("%w: Forward.Domains: %s has no server; give one or leave the domain out", ErrConfig, d)
+		}
+		if err := checkServers("Domains "+d, servers); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // staleAfter is how long a client waits for a refresh before it gets a stale
 // answer (RFC 8767 §5), and staleTTL the TTL of that, in seconds.
 const (
 	staleAfter = 1800 * time.Millisecond
 	staleTTL   = 30
 )
+
+// restTime is how long after a failure a stale answer is given at once.
+const restTime = 5 * time.Second
 
 var errNoUpstream = errors.New("no upstream: resolv.conf has none but ourselves, or forwarding is disabled")
 
@@ -78,6 +117,8 @@ type forwarder struct {
 	ctx   context.Context // ends the calls
 	met   *upstreamMetrics
 	pool  *upstreams
+	route []*upstreams // of domains with servers of their own, the longest domain first
+	loops loops
 	cache *cache
 
 	mu      sync.Mutex // guards what follows
@@ -94,25 +135,57 @@ type call struct {
 }
 
 func newForwarder(ctx context.Context, cfg ForwardConfig, log *slog.Logger, met *upstreamMetrics, own func() []netip.AddrPort) *forwarder {
-	return &forwarder{
+	f := &forwarder{
 		cfg: cfg, log: log, ctx: ctx, met: met, pool: newUpstreams(cfg, log, met, own),
-		cache: newCache(cfg.CacheEntries, cfg.CacheBytes),
+		cache: newCache(cfg.CacheEntries, cfg.CacheBytes), loops: loops{pending: map[string]*upstream{}},
 		calls: map[cacheKey]*call{}, clients: map[netip.Addr]int{},
 	}
+	for d, servers := range cfg.Domains {
+		c := cfg
+		c.Upstreams = servers
+		p := newUpstreams(c, log, met, own)
+		p.domain = fold(d)
+		f.route = append(f.route, p)
+	}
+	slices.SortFunc(f.route, func(a, b *upstreams) int {
+		return cmp.Or(len(b.domain)-len(a.domain), strings.Compare(a.domain, b.domain))
+	})
+	return f
 }
+
+// poolOf returns the upstreams for a lower-case name without its final dot.
+func (f *forwarder) poolOf(name string) *upstreams {
+	for _, p := range f.route {
+		if _, in := cutDomain(name, p.domain); in {
+			return p
+		}
+	}
+	return f.pool
+}
+
+// pools returns all upstreams.
+func (f *forwarder) pools() []*upstreams { return append([]*upstreams{f.pool}, f.route...) }
 
 // resolve answers a question that is not ours; a nil message means no reply.
 func (f *forwarder) resolve(q question) (*dns.Msg, Outcome) {
+	if f.loops.returned(q.msg) {
+		m := newReply(q.msg)
+		m.Rcode = dns.RcodeNameError
+		return m, OutcomeRefused
+	}
 	key := keyOf(q.msg)
-	hit, age, fresh := f.cache.get(key, time.Now())
-	if fresh {
-		return upstreamReply(q.msg, hit, age, 0), OutcomeCached
+	have := f.cache.get(key, time.Now())
+	switch {
+	case have.fresh:
+		return upstreamReply(q.msg, have.msg, have.age, 0), OutcomeCached
+	case have.resting:
+		return upstreamReply(q.msg, have.msg, 0, staleTTL), OutcomeStale
 	}
 	if !f.admit(q.client.Addr()) {
 		f.met.full.Add(1)
 		switch {
-		case hit != nil:
-			return upstreamReply(q.msg, hit, 0, staleTTL), OutcomeStale
+		case have.msg != nil:
+			return upstreamReply(q.msg, have.msg, 0, staleTTL), OutcomeStale
 		case q.tcp:
 			return failure(q.msg), OutcomeDropped
 		}
@@ -120,11 +193,11 @@ func (f *forwarder) resolve(q question) (*dns.Msg, Outcome) {
 	}
 	defer f.leave(q.client.Addr())
 	c := f.join(key, q.msg)
-	if wait(c, hit != nil) && c.err == nil {
+	if wait(c, have.msg != nil) && c.err == nil {
 		return upstreamReply(q.msg, c.reply, 0, 0), OutcomeForwarded
 	}
-	if hit != nil {
-		return upstreamReply(q.msg, hit, 0, staleTTL), OutcomeStale
+	if have.msg != nil {
+		return upstreamReply(q.msg, have.msg, 0, staleTTL), OutcomeStale
 	}
 	return failure(q.msg), OutcomeFailed
 }
@@ -185,10 +258,14 @@ func (f *forwarder) join(key cacheKey, q *dns.Msg) *call {
 func (f *forwarder) run(c *call, key cacheKey, m *dns.Msg) {
 	ctx, cancel := context.WithTimeout(f.ctx, f.cfg.Timeout)
 	defer cancel()
-	c.reply, c.err = f.ask(ctx, m)
+	c.reply, c.err = f.ask(ctx, f.poolOf(fold(key.name)), m)
 	if c.err == nil {
 		f.remember(key, c.reply)
-	} else if !errors.Is(c.err, errNoUpstream) {
+	}
+	if c.err != nil || c.reply.Rcode == dns.RcodeServerFailure {
+		f.cache.rest(key, time.Now().Add(restTime))
+	}
+	if c.err != nil && !errors.Is(c.err, errNoUpstream) {
 		f.log.Debug("dns forward", "question", key, "err", c.err)
 	}
 	f.mu.Lock()
@@ -222,8 +299,9 @@ func (a attempt) good() bool {
 
 // ask asks the upstreams, the next one as soon as one fails or is slow, and
 // returns the first good reply, else the last bad one, else the last error.
-func (f *forwarder) ask(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
-	plan := f.pool.plan(time.Now())
+func (f *forwarder) ask(ctx context.Context, pool *upstreams, m *dns.Msg) (*dns.Msg, error) {
+	plan := pool.plan(time.Now())
+	f.probeDue(pool)
 	if len(plan) == 0 {
 		return nil, errNoUpstream
 	}
@@ -233,6 +311,7 @@ func (f *forwarder) ask(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 	hedge := time.NewTimer(0)
 	defer hedge.Stop()
 	worst := attempt{err: errNoUpstream}
+	until := map[*upstream]time.Time{} // the second try of an upstream ends with the first
 	for next, pending := 0, 0; next < len(plan) || pending > 0; {
 		more := hedge.C
 		if next == len(plan) {
@@ -242,7 +321,10 @@ func (f *forwarder) ask(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 		case <-more:
 			u := plan[next]
 			next, pending = next+1, pending+1
-			go func() { results <- f.try(ctx, u, m.Copy()) }()
+			if until[u].IsZero() {
+				until[u] = time.Now().Add(f.cfg.TryTimeout)
+			}
+			go func(until time.Time) { results <- f.try(ctx, u, until, m.Copy()) }(until[u])
 			hedge.Reset(f.cfg.Hedge)
 		case a := <-results:
 			pending--
@@ -268,9 +350,9 @@ func ctxErr(ctx context.Context, worst attempt) error {
 }
 
 // try asks one upstream: over UDP, then over TCP if the reply is truncated, and
-// without EDNS if it does not understand that.
-func (f *forwarder) try(ctx context.Context, u *upstream, m *dns.Msg) attempt {
-	tryCtx, cancel := context.WithTimeout(ctx, f.cfg.TryTimeout)
+// without EDNS if it does not understand that. It ends at the time until.
+func (f *forwarder) try(ctx context.Context, u *upstream, until time.Time, m *dns.Msg) attempt {
+	tryCtx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	f.met.tries.Add(1)
 	start := time.Now()
@@ -296,11 +378,15 @@ func (f *forwarder) try(ctx context.Context, u *upstream, m *dns.Msg) attempt {
 // note counts a try and feeds the upstream's health. A try that was cut short
 // because another upstream was faster counts against it only if it was slow.
 func (f *forwarder) note(ctx context.Context, u *upstream, a attempt, took time.Duration) {
+	lost := a.err != nil && ctx.Err() != nil // another upstream was faster
+	if !lost {
+		f.met.tried(resultOf(a), took)
+	}
 	switch {
 	case a.good():
 		f.met.nanos.Add(uint64(took))
 		u.succeeded()
-	case a.err != nil && ctx.Err() != nil && took < f.cfg.Hedge:
+	case lost && took < f.cfg.Hedge:
 	default:
 		f.met.failures.Add(1)
 		if u.failed(time.Now()) {

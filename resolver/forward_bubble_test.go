@@ -20,7 +20,11 @@ import (
 type fakeNet struct {
 	mu    sync.Mutex
 	asked []string // "server proto" in order
-	serve map[string]func(m *dns.Msg, tcp bool) (after time.Duration, r *dns.Msg)
+	// probes are the names that were asked to find loops; back reports whether
+	// a server sent one back.
+	probes []string
+	back   func(server netip.AddrPort, m *dns.Msg) bool
+	serve  map[string]func(m *dns.Msg, tcp bool) (after time.Duration, r *dns.Msg)
 }
 
 func (n *fakeNet) exchange(ctx context.Context, server netip.AddrPort, tcp bool, m *dns.Msg) (*dns.Msg, error) {
@@ -28,6 +32,14 @@ func (n *fakeNet) exchange(ctx context.Context, server netip.AddrPort, tcp bool,
 	proto := "udp"
 	if tcp {
 		proto = "tcp"
+	}
+	if m.Question[0].Qtype == dns.TypeTXT { // a probe for a loop
+		n.probes = append(n.probes, m.Question[0].Name)
+		n.mu.Unlock()
+		if n.back != nil && n.back(server, m) {
+			return new(dns.Msg).SetRcode(m, dns.RcodeServerFailure), nil
+		}
+		return new(dns.Msg).SetRcode(m, dns.RcodeNameError), nil
 	}
 	n.asked = append(n.asked, server.Addr().String()+" "+proto)
 	after, r := n.serve[server.Addr().String()](m, tcp)
@@ -109,8 +121,10 @@ func forwarding(t *testing.T, change func(*ForwardConfig), servers ...replyFunc)
 	return f
 }
 
-func (f *fwd) ask(client, name string) (*dns.Msg, Outcome) {
-	return f.resolve(question{msg: query(name, dns.TypeA), client: netip.AddrPortFrom(netip.MustParseAddr(client), 1)})
+func (f *fwd) ask(client, name string) (*dns.Msg, Outcome) { return f.askType(client, name, dns.TypeA) }
+
+func (f *fwd) askType(client, name string, qtype uint16) (*dns.Msg, Outcome) {
+	return f.resolve(question{msg: query(name, qtype), client: netip.AddrPortFrom(netip.MustParseAddr(client), 1)})
 }
 
 const me = "127.0.0.1"
@@ -131,7 +145,8 @@ func TestFailover(t *testing.T) {
 		"first is REFUSED":     {[]replyFunc{rcode(5*ms, dns.RcodeRefused), rcode(5*ms, dns.RcodeNameError)}, dns.RcodeNameError, OutcomeForwarded, 10 * ms},
 		"all SERVFAIL":         {[]replyFunc{rcode(5*ms, dns.RcodeServerFailure), rcode(5*ms, dns.RcodeServerFailure)}, dns.RcodeServerFailure, OutcomeForwarded, 20 * ms},
 		"all dead":             {[]replyFunc{dead(1 * ms), dead(1 * ms)}, dns.RcodeServerFailure, OutcomeFailed, 4 * ms},
-		"all silent":           {[]replyFunc{dead(time.Hour), dead(time.Hour)}, dns.RcodeServerFailure, OutcomeFailed, 4500 * ms},
+		"all silent":           {[]replyFunc{dead(time.Hour), dead(time.Hour)}, dns.RcodeServerFailure, OutcomeFailed, 2300 * ms},
+		"one, silent":          {[]replyFunc{dead(time.Hour)}, dns.RcodeServerFailure, OutcomeFailed, 2000 * ms},
 		"one, the second time": {[]replyFunc{everySecond(address(ms, "1.1.1.1"))}, 0, OutcomeForwarded, 301 * ms},
 		"none":                 {nil, dns.RcodeServerFailure, OutcomeFailed, 0},
 	} {
@@ -237,6 +252,11 @@ func TestCacheAndStale(t *testing.T) {
 		if r, o = f.ask(me, "example.com."); o != OutcomeStale {
 			t.Errorf("SERVFAIL: %s %v", o, r)
 		}
+		asked := f.net.count()
+		if _, o = f.ask(me, "example.com."); o != OutcomeStale || f.net.count() != asked {
+			t.Errorf("just after a failure: %s, %d questions", o, f.net.count()-asked)
+		}
+		time.Sleep(restTime)
 		f.net.serve["192.0.2.1"] = rcode(time.Millisecond, dns.RcodeNameError)
 		if r, o = f.ask(me, "example.com."); o != OutcomeForwarded || r.Rcode != dns.RcodeNameError {
 			t.Errorf("the name is gone: %s %v", o, r)
@@ -285,7 +305,7 @@ func TestCacheBounds(t *testing.T) {
 		put(i)
 		c.get(keyOf(query("n0.", dns.TypeA)), time.Now())
 	}
-	if m, _, _ := c.get(keyOf(query("n0.", dns.TypeA)), time.Now()); m == nil {
+	if c.get(keyOf(query("n0.", dns.TypeA)), time.Now()).msg == nil {
 		t.Error("the entry in use was evicted")
 	}
 	if n, bytes := c.size(); n != 3 || bytes <= 0 {

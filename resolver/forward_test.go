@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"os"
@@ -23,7 +24,9 @@ func upstreamServer(tb testing.TB) (netip.AddrPort, *atomic.Int64) {
 	}
 	var asked atomic.Int64
 	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
-		asked.Add(1)
+		if !isProbe(q.Question[0]) {
+			asked.Add(1)
+		}
 		r := new(dns.Msg).SetReply(q)
 		n := 1
 		if strings.HasPrefix(q.Question[0].Name, "big.") {
@@ -49,6 +52,9 @@ func upstreamServer(tb testing.TB) (netip.AddrPort, *atomic.Int64) {
 	}
 	return addrPort(p.LocalAddr()), &asked
 }
+
+// isProbe reports whether a question is one that looks for loops.
+func isProbe(q dns.Question) bool { return q.Qtype == dns.TypeTXT && len(q.Name) == 34 }
 
 // R7 over sockets: forwarding, the cache, TCP for large answers, 0x20.
 func TestForwardOverSockets(t *testing.T) {
@@ -95,6 +101,69 @@ func TestLoopGuard(t *testing.T) {
 	}
 	if isOwn(netip.MustParseAddrPort("9.9.9.9:53"), []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:53")}, local) {
 		t.Error("a listener on every address hides a remote upstream")
+	}
+}
+
+// R7: an upstream that forwards to us in turn is found by itself, as soon as
+// there is a listener, and a client gets an answer instead of a storm.
+func TestLoopOverSockets(t *testing.T) {
+	p, l, err := listenBoth(loopback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	var back atomic.Pointer[Bound]
+	up := &dns.Server{PacketConn: p, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		c := dns.Client{Timeout: 3 * time.Second}
+		if r, _, err := c.Exchange(q, back.Load().Addr().String()); err == nil {
+			w.WriteMsg(r)
+		}
+	})}
+	var log bytes.Buffer
+	s, b := serve(t, standard(t).self, []string{"net1"}, func(c *Config) {
+		c.Forward = ForwardConfig{Upstreams: []netip.AddrPort{addrPort(p.LocalAddr())}}
+		c.Log = quiet(&log)
+	})
+	back.Store(b)
+	go up.ActivateAndServe()
+	t.Cleanup(func() { up.Shutdown() })
+	waitFor(t, func() bool { return s.Upstreams()[0].State == UpstreamLooping })
+	if r := ask(t, b, "udp", query("example.com.", dns.TypeA)); r.Rcode != dns.RcodeServerFailure {
+		t.Error(r)
+	}
+	if n := s.Stats().UpstreamLoops; n == 0 {
+		t.Error("no loop is counted")
+	}
+}
+
+// A reply that cannot be read is a failure at once, not a timeout; one that is
+// cut anywhere is truncated; a stranger's is ignored.
+func TestParseReply(t *testing.T) {
+	m := query("example.com.", dns.TypeA)
+	full := new(dns.Msg).SetReply(m)
+	for range 20 {
+		full.Answer = append(full.Answer, &dns.A{Hdr: dns.RR_Header{Name: "example.com.", Rrtype: 1, Class: 1, Ttl: 1}, A: net.IPv4(1, 2, 3, 4)})
+	}
+	packed, err := full.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := parseReply(m, packed); err != nil || len(r.Answer) != 20 {
+		t.Errorf("%v, %v", r, err)
+	}
+	if r, err := parseReply(m, packed[:200]); r != nil || err == nil {
+		t.Errorf("cut without TC: %v, %v", r, err)
+	}
+	packed[2] |= 0x02
+	if r, err := parseReply(m, packed[:200]); err != nil || !r.Truncated || len(r.Answer) != 0 {
+		t.Errorf("cut with TC: %v, %v", r, err)
+	}
+	packed[0]++
+	if r, err := parseReply(m, packed); r != nil || err != nil {
+		t.Errorf("another id: %v, %v", r, err)
+	}
+	if r, err := parseReply(m, packed[:11]); r != nil || err != nil {
+		t.Errorf("no header: %v, %v", r, err)
 	}
 }
 

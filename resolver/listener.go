@@ -81,6 +81,7 @@ func (s *Server) Listen(l Listener) (*Bound, error) {
 		return nil, err
 	}
 	b.start(l)
+	s.forward.probeAll()
 	s.log.Info("dns listening", "addr", b.addr, "networks", l.Networks)
 	return b, nil
 }

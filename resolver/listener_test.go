@@ -3,7 +3,6 @@ package resolver
 import (
 	"context"
 	"net/netip"
-	"sync/atomic"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -13,9 +12,8 @@ import (
 func TestListenerHasItsOwnBalancer(t *testing.T) {
 	w := standard(t)
 	s, host := serve(t, w.self, []string{"net1"}, func(c *Config) { c.VIPsUsable = func(string) bool { return false } })
-	var works atomic.Bool
-	works.Store(true)
-	own, err := s.Listen(Listener{Addr: loopback, Networks: []string{"net1"}, VIPsUsable: func(string) bool { return works.Load() }})
+	works := true
+	own, err := s.Listen(Listener{Addr: loopback, Networks: []string{"net1"}, VIPsUsable: func(string) bool { return works }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +36,7 @@ func TestListenerHasItsOwnBalancer(t *testing.T) {
 	if got := first(host); got == vip {
 		t.Errorf("the host's listener answers the VIP %s, which the host does not serve", got)
 	}
-	works.Store(false)
+	works = false
 	if got := first(own); got == vip {
 		t.Error("the sandbox's listener still answers the VIP that its balancer has lost")
 	}

@@ -1,6 +1,9 @@
 package resolver
 
 import (
+	"context"
+	"errors"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +34,42 @@ func (o Outcome) String() string {
 
 // typeLabels are the query types counted by name; others count as "other".
 var typeLabels = [...]string{"A", "AAAA", "SRV", "PTR", "ANY", "other"}
+
+// The ways in which a try of an upstream ends, a label of the upstream's
+// durations.
+const (
+	resultSuccess = iota
+	resultNXDomain
+	resultServfail
+	resultRefused
+	resultOther   // another response code
+	resultTimeout // no reply in time
+	resultError   // a reply that cannot be read, a refused connection
+	results
+)
+
+var resultLabels = [results]string{"noerror", "nxdomain", "servfail", "refused", "other", "timeout", "error"}
+
+// resultOf says how a try ended.
+func resultOf(a attempt) int {
+	if a.err != nil {
+		if n, ok := errors.AsType[net.Error](a.err); ok && n.Timeout() || errors.Is(a.err, context.DeadlineExceeded) {
+			return resultTimeout
+		}
+		return resultError
+	}
+	switch a.reply.Rcode {
+	case dns.RcodeSuccess:
+		return resultSuccess
+	case dns.RcodeNameError:
+		return resultNXDomain
+	case dns.RcodeServerFailure:
+		return resultServfail
+	case dns.RcodeRefused:
+		return resultRefused
+	}
+	return resultOther
+}
 
 func typeIndex(t uint16) int {
 	switch t {
@@ -71,17 +110,8 @@ type metrics struct {
 	upstream  upstreamMetrics
 }
 
-type upstreamMetrics struct {
-	tries, failures, coalesced, full, loops atomic.Uint64
-	nanos                                   atomic.Uint64
-}
-
-func (m *metrics) query(tcp bool, qtype uint16, o Outcome, took time.Duration) {
-	proto := 0
-	if tcp {
-		proto = 1
-	}
-	c := &m.queries[proto][typeIndex(qtype)][o]
+// add counts one duration.
+func (c *cell) add(took time.Duration) {
 	c.count.Add(1)
 	c.nanos.Add(uint64(took))
 	i := 0
@@ -89,6 +119,30 @@ func (m *metrics) query(tcp bool, qtype uint16, o Outcome, took time.Duration) {
 		i++
 	}
 	c.buckets[i].Add(1)
+}
+
+func (c *cell) read() (buckets []uint64) {
+	for i := range c.buckets {
+		buckets = append(buckets, c.buckets[i].Load())
+	}
+	return buckets
+}
+
+type upstreamMetrics struct {
+	tries, failures, coalesced, full, loops atomic.Uint64
+	nanos                                   atomic.Uint64
+	results                                 [results]cell
+}
+
+// tried counts one try of an upstream.
+func (m *upstreamMetrics) tried(result int, took time.Duration) { m.results[result].add(took) }
+
+func (m *metrics) query(tcp bool, qtype uint16, o Outcome, took time.Duration) {
+	proto := 0
+	if tcp {
+		proto = 1
+	}
+	m.queries[proto][typeIndex(qtype)][o].add(took)
 }
 
 // QueryCount is the counters of one combination of labels.
@@ -116,8 +170,18 @@ type Stats struct {
 	UpstreamLatency   time.Duration // sum over the answered tries
 	UpstreamCoalesced uint64        // questions that joined one in flight
 	UpstreamFull      uint64        // questions over a concurrency limit
+	UpstreamLoops     uint64        // times that an upstream was left out because it leads back to us
+	UpstreamResults   []UpstreamCount
 	CacheEntries      int
 	CacheBytes        int
+}
+
+// UpstreamCount is how often a try of an upstream ended in one way.
+type UpstreamCount struct {
+	Result  string        // noerror, nxdomain, servfail, refused, other, timeout or error
+	Count   uint64        // tries
+	Latency time.Duration // sum over the tries
+	Buckets []uint64      // per bound of LatencyBuckets, not cumulative; the last is the rest
 }
 
 func (m *metrics) stats() Stats {
@@ -126,7 +190,13 @@ func (m *metrics) stats() Stats {
 		Truncated: m.truncated.Load(), TCPFull: m.tcpFull.Load(),
 		UpstreamTries: m.upstream.tries.Load(), UpstreamFailures: m.upstream.failures.Load(),
 		UpstreamCoalesced: m.upstream.coalesced.Load(), UpstreamFull: m.upstream.full.Load(),
-		UpstreamLatency: time.Duration(m.upstream.nanos.Load()),
+		UpstreamLatency: time.Duration(m.upstream.nanos.Load()), UpstreamLoops: m.upstream.loops.Load(),
+	}
+	for i := range m.upstream.results {
+		c := &m.upstream.results[i]
+		if n := c.count.Load(); n > 0 {
+			s.UpstreamResults = append(s.UpstreamResults, UpstreamCount{resultLabels[i], n, time.Duration(c.nanos.Load()), c.read()})
+		}
 	}
 	for p, proto := range [...]string{"udp", "tcp"} {
 		for t, label := range typeLabels {
@@ -135,14 +205,10 @@ func (m *metrics) stats() Stats {
 				if c.count.Load() == 0 {
 					continue
 				}
-				q := QueryCount{
+				s.Queries = append(s.Queries, QueryCount{
 					Type: label, Proto: proto, Outcome: o.String(),
-					Count: c.count.Load(), Latency: time.Duration(c.nanos.Load()),
-				}
-				for i := range c.buckets {
-					q.Buckets = append(q.Buckets, c.buckets[i].Load())
-				}
-				s.Queries = append(s.Queries, q)
+					Count: c.count.Load(), Latency: time.Duration(c.nanos.Load()), Buckets: c.read(),
+				})
 			}
 		}
 	}

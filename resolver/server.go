@@ -74,6 +74,15 @@ func (s *Server) Explain(network, name, qtype string) (Explanation, error) {
 	return s.zone.Explain(network, name, qtype)
 }
 
+// Upstreams returns the servers that names of others are forwarded to.
+func (s *Server) Upstreams() []UpstreamStatus {
+	var out []UpstreamStatus
+	for _, p := range s.forward.pools() {
+		out = append(out, p.status(time.Now())...)
+	}
+	return out
+}
+
 // Stats returns the counters of the moment.
 func (s *Server) Stats() Stats {
 	st := s.met.stats()

@@ -329,6 +329,9 @@ func TestConfig(t *testing.T) {
 		"NegativeTTL": {Source: src, NegativeTTL: time.Minute}, "MaxUDPPayload": {Source: src, MaxUDPPayload: 100},
 		"Upstreams": {Source: src, Forward: ForwardConfig{Upstreams: []netip.AddrPort{{}}}},
 		"Hedge":     {Source: src, Forward: ForwardConfig{Hedge: -1}},
+		"no server": {Source: src, Forward: ForwardConfig{Domains: map[string][]netip.AddrPort{"corp.example": nil}}},
+		"a..b":      {Source: src, Forward: ForwardConfig{Domains: map[string][]netip.AddrPort{"a..b": {loopback}}}},
+		"Domains x": {Source: src, Forward: ForwardConfig{Domains: map[string][]netip.AddrPort{"x": {loopback}}}},
 	} {
 		if _, err := New(c); err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s: %v", field, err)

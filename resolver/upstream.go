@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,9 +32,11 @@ const (
 type upstream struct {
 	addr netip.AddrPort
 
-	mu    sync.Mutex // guards what follows
-	fails int
-	down  time.Time // asked last until then
+	mu      sync.Mutex // guards what follows
+	fails   int
+	down    time.Time // asked last until then
+	looping bool      // sends our questions back to us: not asked
+	probe   time.Time // of the next probe for a loop
 }
 
 func (u *upstream) succeeded() {
@@ -51,21 +54,50 @@ func (u *upstream) failed(now time.Time) bool {
 	}
 	was := now.Before(u.down)
 	u.down = now.Add(downFor)
+	if !was {
+		u.probe = now // a loop looks like a server that does not answer
+	}
 	return !was
 }
 
-func (u *upstream) isDown(now time.Time) bool {
+// state says whether the upstream is to be asked.
+func (u *upstream) state(now time.Time) UpstreamState {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return now.Before(u.down)
+	switch {
+	case u.looping:
+		return UpstreamLooping
+	case now.Before(u.down):
+		return UpstreamDown
+	}
+	return UpstreamUp
+}
+
+// UpstreamState says whether an upstream is asked.
+type UpstreamState string
+
+// The states of upstreams.
+const (
+	UpstreamUp      UpstreamState = "up"
+	UpstreamDown    UpstreamState = "down"    // failed several times in a row: asked last
+	UpstreamLooping UpstreamState = "looping" // sends our questions back to us: not asked
+	UpstreamSelf    UpstreamState = "self"    // one of our own listeners: not asked
+)
+
+// UpstreamStatus is one upstream and what is known of it.
+type UpstreamStatus struct {
+	Addr   netip.AddrPort
+	Domain string // whose names go there; "": all others
+	State  UpstreamState
 }
 
 // upstreams is the list of servers, kept up with resolv.conf.
 type upstreams struct {
-	cfg ForwardConfig
-	log *slog.Logger
-	met *upstreamMetrics
-	own func() []netip.AddrPort
+	domain string // whose names go there; "": all others
+	cfg    ForwardConfig
+	log    *slog.Logger
+	met    *upstreamMetrics
+	own    func() []netip.AddrPort
 
 	mu      sync.Mutex // guards what follows
 	list    []*upstream
@@ -80,7 +112,7 @@ func newUpstreams(cfg ForwardConfig, log *slog.Logger, met *upstreamMetrics, own
 
 // plan returns the upstreams to ask, in order, each twice but at most maxTries:
 // the healthy ones in the order of the configuration, then the others. Servers
-// that are ourselves are left out.
+// that are ourselves, or send our questions back to us, are left out.
 func (p *upstreams) plan(now time.Time) []*upstream {
 	if p.cfg.Disabled {
 		return nil
@@ -91,10 +123,10 @@ func (p *upstreams) plan(now time.Time) []*upstream {
 	own := p.own()
 	var up, down []*upstream
 	for _, u := range p.list {
-		switch {
-		case isOwn(u.addr, own, p.local):
+		switch state := u.state(now); {
+		case state == UpstreamLooping, isOwn(u.addr, own, p.local):
 			p.met.loops.Add(1)
-		case u.isDown(now):
+		case state == UpstreamDown:
 			down = append(down, u)
 		default:
 			up = append(up, u)
@@ -103,6 +135,41 @@ func (p *upstreams) plan(now time.Time) []*upstream {
 	once := append(up, down...)
 	plan := slices.Concat(once, once)
 	return plan[:min(len(plan), max(maxTries, len(once)))]
+}
+
+// status lists the upstreams.
+func (p *upstreams) status(now time.Time) []UpstreamStatus {
+	if p.cfg.Disabled {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reload(now)
+	var out []UpstreamStatus
+	for _, u := range p.list {
+		s := UpstreamStatus{Addr: u.addr, Domain: p.domain, State: u.state(now)}
+		if isOwn(u.addr, p.own(), p.local) {
+			s.State = UpstreamSelf
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// due returns the upstreams whose time has come to be probed for a loop.
+func (p *upstreams) due(now time.Time) (due []*upstream) {
+	if p.cfg.Disabled {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reload(now)
+	for _, u := range p.list {
+		if !isOwn(u.addr, p.own(), p.local) && u.probeNow(now) {
+			due = append(due, u)
+		}
+	}
+	return due
 }
 
 // reload reads resolv.conf if it changed, at most once per reloadEvery. What
@@ -223,17 +290,52 @@ func exchange(ctx context.Context, server netip.AddrPort, tcp bool, m *dns.Msg) 
 		return nil, err
 	}
 	for {
-		r, err := co.ReadMsg()
-		if err == nil && answers(m, r) {
-			return r, nil
-		}
-		if tcp && err == nil {
-			err = dns.ErrId
-		}
-		if _, isNet := errors.AsType[net.Error](err); err != nil && (tcp || isNet || ctx.Err() != nil) {
+		b, err := co.ReadMsgHeader(nil)
+		if err != nil && (tcp || !errors.Is(err, dns.ErrShortRead)) {
 			return nil, err
 		}
+		if r, err := parseReply(m, b); r != nil || err != nil {
+			return r, err
+		}
+		if tcp { // nobody else can write into the connection
+			return nil, dns.ErrId
+		}
 	}
+}
+
+// parseReply reads a packet that may be the reply to m. It returns nil and no
+// error for a packet that is none, which is to be ignored (RFC 5452 §9.1). A
+// truncated reply may end anywhere: then it is one without records.
+func parseReply(m *dns.Msg, b []byte) (*dns.Msg, error) {
+	const qr, tc = 0x80, 0x02
+	if len(b) < 12 || binary.BigEndian.Uint16(b) != m.Id || b[2]&qr == 0 {
+		return nil, nil
+	}
+	r := new(dns.Msg)
+	if err := readable(r, b); err != nil {
+		if b[2]&tc == 0 || len(r.Question) != 1 {
+			return nil, fmt.Errorf("unreadable reply: %w", err)
+		}
+		r.Truncated, r.Answer, r.Ns, r.Extra = true, nil, nil, nil
+	}
+	if !answers(m, r) {
+		return nil, nil
+	}
+	return r, nil
+}
+
+// readable unpacks b into r and makes sure that what will be packed from it
+// can be unpacked too: the library takes empty data for every type, of which it
+// then makes records that nobody can read.
+func readable(r *dns.Msg, b []byte) error {
+	if err := r.Unpack(b); err != nil {
+		return err
+	}
+	again, err := r.Pack()
+	if err != nil {
+		return err
+	}
+	return new(dns.Msg).Unpack(again)
 }
 
 // answers reports whether r is a reply to m.
