@@ -3,6 +3,7 @@ package resolver
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -12,8 +13,9 @@ import (
 func TestListenerHasItsOwnBalancer(t *testing.T) {
 	w := standard(t)
 	s, host := serve(t, w.self, []string{"net1"}, func(c *Config) { c.VIPsUsable = func(string) bool { return false } })
-	works := true
-	own, err := s.Listen(Listener{Addr: loopback, Networks: []string{"net1"}, VIPsUsable: func(string) bool { return works }})
+	var works atomic.Bool
+	works.Store(true)
+	own, err := s.Listen(Listener{Addr: loopback, Networks: []string{"net1"}, VIPsUsable: func(string) bool { return works.Load() }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +38,7 @@ func TestListenerHasItsOwnBalancer(t *testing.T) {
 	if got := first(host); got == vip {
 		t.Errorf("the host's listener answers the VIP %s, which the host does not serve", got)
 	}
-	works = false
+	works.Store(false)
 	if got := first(own); got == vip {
 		t.Error("the sandbox's listener still answers the VIP that its balancer has lost")
 	}
