@@ -56,7 +56,7 @@ netns: ## real processes in network namespaces: as root, or where user namespace
 
 # What needs a kernel that the machine at hand may not have; without -race.
 VM_PKGS    := ./lb/nft/... ./lb/ipvs/... $(addprefix ./,$(wildcard test/dataplane)) ./test/rig/...
-.PHONY: vm vm-tests demo-vm vm-build
+.PHONY: vm vm-tests demo-vm vm-rig vm-build
 vm: vm-tests demo-vm ## what needs IPVS, on a Debian kernel in an emulated machine (no root, no KVM): tests, then the demo
 
 vm-tests: vm-build ## only the tests of make vm (VMFLAGS='-run NAME'; bin/vm test -h lists the flags)
@@ -66,7 +66,10 @@ demo-vm: build vm-build ## the demo there, with IPVS; what ipvsadm says must be 
 	@MESHD_BIN=/usr/local/bin $(BIN)/vm run -tools ip,ipvsadm \
 	  -file /usr/local/bin/meshd=$(BIN)/meshd -file /usr/local/bin/meshctl=$(BIN)/meshctl $(BIN)/demo -lb ipvs
 
-vm-build:
+vm-rig: ## tests of that machine itself: timeouts, panics, hangs
+	$(GO) test -count=1 $(GOTESTFLAGS) ./test/vm -machines
+
+vm-build: ## its command line, bin/vm; docs/TESTING.md tells what it can do
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/vm ./test/vm/cmd/vm
 
 fuzz: ## each fuzz target for FUZZTIME (30s)

@@ -60,10 +60,10 @@ func play(role string) int {
 			return 1
 		}
 	case "sleep":
-		<-make(chan int)
+		pause()
 	case "stubborn":
 		signal.Ignore(unix.SIGQUIT)
-		time.Sleep(time.Hour)
+		pause()
 	case "die":
 		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 	case "panic":
@@ -72,6 +72,13 @@ func play(role string) int {
 		hang()
 	}
 	return 0
+}
+
+// pause waits for signals only.
+func pause() {
+	for range 1 << 30 {
+		_ = unix.Pause()
+	}
 }
 
 // hang takes all processors for itself, for ever.
