@@ -12,6 +12,7 @@ import (
 
 	"meshd/lb"
 	"meshd/mesh/control"
+	"meshd/mesh/sandbox"
 )
 
 // CleanupConfig says what Cleanup works on. All fields but NetNS are required.
@@ -32,9 +33,10 @@ type Cleaned struct {
 	Err   error        // why
 }
 
-// Cleanup removes what a daemon left in the kernel for its next start: virtual
-// services, nftables tables, routes and marks of ours, and nothing else (L1).
-// Sysctls stay, because others may need them by now. It works without a mesh,
+// Cleanup removes what a daemon left in the kernel for its next start, on the
+// host and in the sandboxes of the data directory: virtual services, nftables
+// tables, routes and marks of ours, and nothing else (L1). Sysctls stay, because
+// others may need them by now. It works without a mesh,
 // and again. It refuses while a daemon uses the data directory or the socket;
 // the error says how to go on. What fails in one namespace is in its result.
 func Cleanup(ctx context.Context, cfg CleanupConfig) ([]Cleaned, error) {
@@ -43,11 +45,58 @@ func Cleanup(ctx context.Context, cfg CleanupConfig) ([]Cleaned, error) {
 			return nil, err
 		}
 	}
+	saved, err := (&dataDir{path: cfg.DataDir}).sandboxes()
+	if err != nil {
+		return nil, err
+	}
 	all := []Cleaned{cleanPlace(ctx, "host", "", cfg)}
+	for i := range saved {
+		all = append(all, cleanSandbox(ctx, &saved[i], cfg))
+	}
 	for _, path := range cfg.NetNS {
 		all = append(all, cleanPlace(ctx, "namespace "+path, path, cfg))
 	}
 	return all, nil
+}
+
+// cleanSandbox cleans a container that is still there: its load balancer, its
+// name server's rules, and its resolv.conf.
+func cleanSandbox(ctx context.Context, s *savedSandbox, cfg CleanupConfig) Cleaned {
+	where := "sandbox " + s.Name
+	ns, err := reopen(s)
+	if errors.Is(err, sandbox.ErrGone) || errors.Is(err, fs.ErrNotExist) {
+		return Cleaned{Where: where} // and everything in it
+	}
+	if err != nil {
+		return Cleaned{Where: where, Err: err}
+	}
+	defer ns.Close()
+	c := cleanPlace(ctx, where, ns.Path(), cfg)
+	there, err := ns.Redirected(s.Port)
+	c.Err = errors.Join(c.Err, err)
+	if there {
+		c.also(lb.Remnant{Area: lb.AreaTable, What: "nftables table ip meshd_dns", Detail: "name server"}, cfg, ns.RemoveRedirect)
+	}
+	if s.ResolvConf != nil {
+		written, err := s.ResolvConf.Applied()
+		c.Err = errors.Join(c.Err, err)
+		if written {
+			c.also(lb.Remnant{Area: lb.AreaTable, What: "name server in " + s.ResolvConf.Path}, cfg, s.ResolvConf.Restore)
+		}
+	}
+	return c
+}
+
+// also removes one thing more.
+func (c *Cleaned) also(what lb.Remnant, cfg CleanupConfig, remove func() error) {
+	c.Found = append(c.Found, what)
+	if cfg.DryRun {
+		return
+	}
+	if err := remove(); err != nil {
+		c.Left = append(c.Left, what)
+		c.Err = errors.Join(c.Err, err)
+	}
 }
 
 // nobodyRuns refuses while a daemon would make again what is removed.

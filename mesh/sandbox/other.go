@@ -51,3 +51,6 @@ func (r *ResolvConf) Apply() error { return errors.ErrUnsupported }
 
 // Restore needs Linux.
 func (r *ResolvConf) Restore() error { return errors.ErrUnsupported }
+
+// Applied reports nothing.
+func (r *ResolvConf) Applied() (bool, error) { return false, errors.ErrUnsupported }

@@ -114,7 +114,8 @@ func TestLBVerifyAndCleanup(t *testing.T) {
 	}
 	quick := f.AddNode(host, []string{"--lb-verify", "1s"})
 	repairsByItself(t, n, quick, host, tasks)
-	cleansUp(t, f, quick, host)
+	verifiesSandbox(t, quick, tasks[1])
+	cleansUp(t, f, quick, host, tasks[1])
 }
 
 // repairsByItself replaces the daemon by one that verifies often.
@@ -151,8 +152,37 @@ func repairsByItself(t *testing.T, n, quick *fleet.Node, host *rig.Host, tasks [
 	}
 }
 
+// verifiesSandbox attaches a task's namespace and changes its rules by hand.
+func verifiesSandbox(t *testing.T, n *fleet.Node, task *fleet.Task) {
+	t.Helper()
+	ctl(t, n, "sandbox", "attach", "--netns", task.Path(), "--network", network, "--name", "box")
+	fleet.Within(t, 10*time.Second, func(ctx context.Context) error {
+		table, err := n.API.LB(ctx, control.LBRequest{Sandbox: "box"})
+		if err == nil && (!table.InSync || len(table.Services) != 2 || table.Sandbox != "box") {
+			err = fmt.Errorf("the sandbox has %+v", table)
+		}
+		return err
+	})
+	if out, err := task.Output("nft", "flush", "chain", "inet", "meshd_nat", "output"); err != nil {
+		t.Fatalf("%s: %v", out, err)
+	}
+	reply, code := verify(t, n, "--sandbox", "box")
+	if code != 1 || len(reply.Reports) != 1 || reply.Reports[0].Sandbox != "box" || reply.Reports[0].Repaired == 0 {
+		t.Errorf("exit code %d, %+v", code, reply)
+	}
+	if reply, code := verify(t, n); code != 0 || len(reply.Reports) != 2 || reply.Reports[1].Sandbox != "box" {
+		t.Errorf("host and sandbox: exit code %d, %+v", code, reply)
+	}
+	if _, err := n.Ctl("lb", "ls", "--sandbox", "nobody"); exitCode(err) != 1 {
+		t.Errorf("lb ls of a sandbox that is not there: %v", err)
+	}
+	if metrics := ctl(t, n, "metrics"); !strings.Contains(metrics, `meshd_lb_services{sandbox="box"} 2`) {
+		t.Error("the metrics do not tell of the sandbox")
+	}
+}
+
 // cleansUp removes what the daemon leaves, beside things of somebody else.
-func cleansUp(t *testing.T, f *fleet.Fleet, n *fleet.Node, host *rig.Host) {
+func cleansUp(t *testing.T, f *fleet.Fleet, n *fleet.Node, host *rig.Host, box *fleet.Task) {
 	t.Helper()
 	inside(t, host, "nft add table inet foreign")
 	inside(t, host, "ip route add local 10.77.0.0/16 dev lo table local")
@@ -176,6 +206,11 @@ func cleansUp(t *testing.T, f *fleet.Fleet, n *fleet.Node, host *rig.Host) {
 				t.Errorf("cleanup %s: exit code %d, %s; want %s", c.flags, code, out, what)
 			}
 		}
+		for _, what := range append(ours, "nftables table ip meshd_dns") {
+			if what, _, _ = strings.Cut(what, "("); !strings.Contains(out, "sandbox box: "+c.verb+" "+what) {
+				t.Errorf("cleanup %s: exit code %d, %s; want %s in the sandbox", c.flags, code, out, what)
+			}
+		}
 		if code != 0 || strings.Contains(out, "foreign") || strings.Contains(out, "10.77") {
 			t.Errorf("cleanup %s: exit code %d, %s", c.flags, code, out)
 		}
@@ -183,11 +218,14 @@ func cleansUp(t *testing.T, f *fleet.Fleet, n *fleet.Node, host *rig.Host) {
 			t.Errorf("a dry run left %s", now)
 		}
 	}
-	if out, code := cleanup(); code != 0 || out != "host: nothing of meshd's\n" {
+	if out, code := cleanup(); code != 0 || out != "host: nothing of meshd's\nsandbox box: nothing of meshd's\n" {
 		t.Errorf("again: exit code %d, %s", code, out)
 	}
 	if tables := inside(t, host, "nft list tables"); !strings.Contains(tables, "foreign") || strings.Contains(tables, "meshd") {
 		t.Errorf("tables left: %s", tables)
+	}
+	if tables, err := box.Output("nft", "list", "tables"); err != nil || len(tables) > 0 {
+		t.Errorf("in the sandbox: %s, %v", tables, err)
 	}
 	if routes := inside(t, host, "ip route show table local"); !strings.Contains(routes, "10.77.0.0/16") || strings.Contains(routes, "10.96.0.0/16") {
 		t.Errorf("routes left: %s", routes)
