@@ -36,6 +36,7 @@ type Balancer struct {
 	adopted  bool // shadow has been true: what the kernel holds instead is somebody else's doing
 	tried    int  // of cfg.Drivers, in this round
 	refused  []Refusal
+	noneSaid string           // why no driver works, as last logged
 	full     bool             // compare everything, not only dirty
 	dirty    map[Key]struct{} // to compare
 	failed   map[Key]error    // to compare at alarmRetry
@@ -298,8 +299,26 @@ func (b *Balancer) choose(ctx context.Context) bool {
 	b.refused = append(b.refused, refused...)
 	if b.driver != nil {
 		b.cfg.Log.Info("load balancing driver chosen", slog.String("driver", b.driver.Name()), slog.Any("refused", b.refused))
+		b.noneSaid = ""
+		return true
 	}
-	return b.driver != nil
+	b.sayNone()
+	return false
+}
+
+// sayNone tells operators, once per reason, that nothing is balanced here.
+func (b *Balancer) sayNone() {
+	why := b.notReady()
+	if why == b.noneSaid {
+		return
+	}
+	b.noneSaid = why
+	if len(b.cfg.Drivers) == 0 {
+		b.cfg.Log.Info("load balancing is off; vip services are answered with their tasks (R5)")
+		return
+	}
+	b.cfg.Log.Warn("nothing is balanced on this host; vip services are answered with their tasks (R5)",
+		slog.String("why", why), slog.Duration("again_in", b.cfg.RetryMax))
 }
 
 func (b *Balancer) retryProbe(now time.Time, after time.Duration) {

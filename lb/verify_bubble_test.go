@@ -5,6 +5,7 @@ package lb_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -224,6 +225,28 @@ func TestVerifyWithoutDriver(t *testing.T) {
 		r, err := b.Verify(t.Context(), true)
 		if err != nil || r.InSync() || !strings.Contains(r.Error, "kernel has no IPVS") {
 			t.Errorf("%+v, %v", r, err)
+		}
+	})
+}
+
+// Without a driver, the log says why, once, and what works instead.
+func TestTroubleAtTheStartIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		refusing := &lbtest.Fake{DriverName: "ipvs", Refuse: fmt.Errorf("%w: kernel has no IPVS; load the module ip_vs", lb.ErrUnsupported)}
+		b, err := lb.New(lb.Config{
+			Source: newWorld(t, "net").store, Log: slog.New(slog.NewTextHandler(&log, nil)), Drivers: []lb.Driver{refusing},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		if err := b.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "load the module ip_vs") || !strings.Contains(got, "answered with their tasks") {
+			t.Errorf("the log is\n%s", got)
 		}
 	})
 }
