@@ -79,7 +79,7 @@ func movesUDP(s *stage) {
 			}
 			s.program(s.serviceAt(address(svc), v.proto, "wrr"))
 			if _, err := held.ask(); !errors.Is(err, syscall.ECONNREFUSED) {
-				s.Errorf("after all backends went: %v, want connection refused", err)
+				s.Errorf("after all backends went, %s got %v, want connection refused", from, err)
 			}
 			s.program(svc)
 			if got := s.asks(held); got != 0 {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -193,7 +194,7 @@ type socket struct{ net.Conn }
 func (s *socket) ask() (answer, error) {
 	_ = s.SetDeadline(time.Now().Add(*patience))
 	if _, err := io.WriteString(s, "who\n"); err != nil {
-		return answer{}, err
+		return answer{}, s.told(err)
 	}
 	buf := make([]byte, 200)
 	n, err := s.Read(buf)
@@ -207,6 +208,26 @@ func (s *socket) ask() (answer, error) {
 	}
 	c, err := netip.ParseAddrPort(seen)
 	return answer{backend: a, seen: c.Addr().Unmap()}, err
+}
+
+// told returns what the kernel says of a datagram that it did not send. What
+// IPVS drops on its way out of the own host fails with EPERM; that it was
+// refused, as the message says that came back, is the socket's pending error.
+func (s *socket) told(err error) error {
+	raw, ok := s.Conn.(syscall.Conn)
+	if !ok || !errors.Is(err, syscall.EPERM) {
+		return err
+	}
+	c, e := raw.SyscallConn()
+	if e != nil {
+		return err
+	}
+	_ = c.Control(func(fd uintptr) {
+		if n, e := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); e == nil && n != 0 {
+			err = syscall.Errno(n)
+		}
+	})
+	return err
 }
 
 // close ends the connection with a reset: no state lingers that a later
