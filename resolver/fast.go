@@ -124,7 +124,7 @@ func (f *fastPath) forget() {
 // the packet is for the ordinary path.
 func (f *fastPath) read(q *asked, buf []byte, n int, client netip.Addr) (ok bool) {
 	defer f.recovered(&ok)
-	if !q.parse(buf, n, f.server.cfg.MaxUDPPayload) {
+	if f.server.sample.every > 0 && f.server.sample.hand() || !q.parse(buf, n, f.server.cfg.MaxUDPPayload) {
 		return false
 	}
 	q.scope = f.scopeFor(client)

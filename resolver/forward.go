@@ -258,7 +258,7 @@ func (f *forwarder) join(key cacheKey, q *dns.Msg) *call {
 func (f *forwarder) run(c *call, key cacheKey, m *dns.Msg) {
 	ctx, cancel := context.WithTimeout(f.ctx, f.cfg.Timeout)
 	defer cancel()
-	c.reply, c.err = f.ask(ctx, f.poolOf(fold(key.name)), m)
+	c.reply, c.err = f.ask(ctx, f.poolOf(fold(key.name)), m, nil)
 	if c.err == nil {
 		f.remember(key, c.reply)
 	}
@@ -288,8 +288,10 @@ func (f *forwarder) remember(key cacheKey, m *dns.Msg) {
 
 // attempt is the result of one try.
 type attempt struct {
+	from  netip.AddrPort
 	reply *dns.Msg
 	err   error
+	took  time.Duration
 }
 
 // good reports whether the attempt answers the question.
@@ -298,8 +300,9 @@ func (a attempt) good() bool {
 }
 
 // ask asks the upstreams, the next one as soon as one fails or is slow, and
-// returns the first good reply, else the last bad one, else the last error.
-func (f *forwarder) ask(ctx context.Context, pool *upstreams, m *dns.Msg) (*dns.Msg, error) {
+// returns the first good reply, else the last bad one, else the last error. The
+// tries that it waited for are appended to tried, unless that is nil.
+func (f *forwarder) ask(ctx context.Context, pool *upstreams, m *dns.Msg, tried *[]attempt) (*dns.Msg, error) {
 	plan := pool.plan(time.Now())
 	f.probeDue(pool)
 	if len(plan) == 0 {
@@ -328,6 +331,9 @@ func (f *forwarder) ask(ctx context.Context, pool *upstreams, m *dns.Msg) (*dns.
 			hedge.Reset(f.cfg.Hedge)
 		case a := <-results:
 			pending--
+			if tried != nil {
+				*tried = append(*tried, a)
+			}
 			if a.good() {
 				return a.reply, nil
 			}
@@ -366,27 +372,26 @@ func (f *forwarder) try(ctx context.Context, u *upstream, until time.Time, m *dn
 			r = full
 		}
 	}
-	took := since(start)
-	a := attempt{r, err}
+	a := attempt{u.addr, r, err, since(start)}
 	if err != nil {
 		a.err = fmt.Errorf("upstream %s: %w", u.addr, err)
 	}
-	f.note(ctx, u, a, took)
+	f.note(ctx, u, a)
 	return a
 }
 
 // note counts a try and feeds the upstream's health. A try that was cut short
 // because another upstream was faster counts against it only if it was slow.
-func (f *forwarder) note(ctx context.Context, u *upstream, a attempt, took time.Duration) {
+func (f *forwarder) note(ctx context.Context, u *upstream, a attempt) {
 	lost := a.err != nil && ctx.Err() != nil // another upstream was faster
 	if !lost {
-		f.met.tried(resultOf(a), took)
+		f.met.tried(resultOf(a), a.took)
 	}
 	switch {
 	case a.good():
-		f.met.nanos.Add(uint64(took))
+		f.met.nanos.Add(uint64(a.took))
 		u.succeeded()
-	case lost && took < f.cfg.Hedge:
+	case lost && a.took < f.cfg.Hedge:
 	default:
 		f.met.failures.Add(1)
 		if u.failed(time.Now()) {

@@ -36,6 +36,7 @@ type Bound struct {
 	networks atomic.Pointer[[]string]
 	vips     func(network string) bool // nil: always usable
 	udp, tcp *dns.Server
+	fast     bool       // the fast path sees the UDP questions first
 	done     chan error // one result per dns.Server
 }
 
@@ -129,6 +130,7 @@ func (b *Bound) start(l Listener) {
 		PacketConn: s.wrapPacket(b, l.Packet), UDPSize: 4096, Handler: b,
 		MsgAcceptFunc: accept, MsgInvalidFunc: invalid,
 	}
+	b.fast = b.udp.PacketConn != l.Packet
 	b.tcp = &dns.Server{
 		Listener: &tcpListener{
 			Listener: l.Stream, total: s.cfg.MaxTCP, perClient: s.cfg.MaxTCPClient,

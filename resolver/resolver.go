@@ -89,6 +89,7 @@ type Config struct {
 	Forward       ForwardConfig
 	DisableFast   bool // serve everything by the ordinary path (R6)
 	FastBytes     int  // memory for packed answers, shared by the listeners (R6); a listener may always take 1 MiB; 0: 256 MiB
+	QueryLog      int  // log one of so many questions, at level info; 0: none
 	MaxUDPPayload int  // largest UDP answer; 0: 1232 (DNS flag day 2020); 512..4096
 }
 
@@ -118,6 +119,9 @@ func (c Config) withDefaults() (Config, error) {
 	c.MaxUDPPayload = orInt(c.MaxUDPPayload, 1232)
 	if c.MaxUDPPayload < dns.MinMsgSize || c.MaxUDPPayload > 4096 {
 		return c, fmt.Errorf("%w: MaxUDPPayload: %d; use 512 to 4096", ErrConfig, c.MaxUDPPayload)
+	}
+	if c.QueryLog < 0 {
+		return c, fmt.Errorf("%w: QueryLog: %d; use 0 for none, 1 for every question, N for one of N", ErrConfig, c.QueryLog)
 	}
 	var err error
 	c.Forward, err = c.Forward.withDefaults()

@@ -31,6 +31,7 @@ type Server struct {
 	zone    *Zone
 	forward *forwarder
 	met     metrics
+	sample  sampler
 	running atomic.Int64
 	holding chan struct{}
 	own     atomic.Pointer[[]netip.AddrPort] // the listeners' addresses, for the loop guard
@@ -53,6 +54,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, log: cfg.Log, zone: cfg.zone(), holding: make(chan struct{}, max(0, cfg.HoldMax))}
+	s.sample.every = uint64(cfg.QueryLog)
 	s.own.Store(&[]netip.AddrPort{})
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.holdCtx, s.endHolds = context.WithCancel(s.ctx)
@@ -147,6 +149,13 @@ type question struct {
 	tcp    bool
 }
 
+func (q *question) proto() string {
+	if q.tcp {
+		return "tcp"
+	}
+	return "udp"
+}
+
 func (q *question) qtype() uint16 {
 	if len(q.msg.Question) == 0 {
 		return dns.TypeNone
@@ -169,7 +178,11 @@ func (s *Server) handle(b *Bound, q question, write func([]byte) error) {
 			s.log.Debug("dns reply", "client", q.client, "err", err)
 		}
 	}
-	s.met.query(q.tcp, q.qtype(), outcome, since(start))
+	took := since(start)
+	s.met.query(q.tcp, q.qtype(), outcome, took)
+	if s.sample.every > 0 {
+		s.logQuery(b, &q, msg, outcome, took)
+	}
 }
 
 // guarded makes the packed reply; a panic becomes SERVFAIL. nil means no reply.
