@@ -140,6 +140,15 @@ bench-lb: vm-build ## kernel load balancers: cold load, one change, verify; requ
 	@$(if $(filter-out ipvs,$(PARTS)),$(BIN)/bench-lb $(BENCHFLAGS) $(filter-out ipvs,$(PARTS)))
 	@$(if $(filter ipvs,$(PARTS)),$(BIN)/vm run -icount -timeout 60m $(BIN)/bench-lb -instructions $(BENCHFLAGS) ipvs)
 
+.PHONY: bench-dns coredns
+bench-dns: ## DNS servers beside a bare UDP echo, each on one processor, in turns (BENCHFLAGS='-fifo' on a busy machine)
+	@$(GO) build -trimpath -o $(BIN)/bench-dns ./test/bench/dns
+	$(BIN)/bench-dns -coredns $(BIN)/coredns $(BENCHFLAGS)
+
+coredns: ## CoreDNS into ./bin, in a module of its own: another server for make bench-dns
+	@dir=$$(mktemp -d) && cd $$dir && $(GO) mod init coredns-build >/dev/null 2>&1 && $(GO) get github.com/coredns/coredns@v1.14.0 && \
+	 $(GO) build -ldflags '-s -w' -o $(abspath $(BIN))/coredns github.com/coredns/coredns; rm -rf $$dir
+
 .PHONY: bench-peers
 bench-peers: ## NetworkDB in the network of our simulator (PEERS='converge nodes=25' for some lines only)
 	cd test/peers && $(GO) run . $(PEERS)
