@@ -61,6 +61,7 @@ func (d *Driver) Apply(ctx context.Context, ops []lb.Op) []error {
 		from = to
 	}
 	d.removeStrays()
+	a.followClosing()
 	a.cut()
 	if a.gone > 0 {
 		d.cfg.Log.Warn("put back backends that somebody else had removed", slog.Int("backends", a.gone))

@@ -32,6 +32,8 @@ type Driver struct {
 	orphans []genl.ID    // services of marks that belong to no address
 	strays  []netip.Addr // addresses with a mark but without a service
 
+	unmarked map[netip.Addr]bool // addresses whose service for all ports only drains
+
 	// Reused by Apply.
 	reqs []genl.Request
 	todo []pending
@@ -54,7 +56,7 @@ func New(cfg Config) (*Driver, error) {
 	}
 	helperCfg := nft.Config{NetNS: cfg.NetNS, Local: cfg.Local, Log: cfg.Log}
 	return &Driver{
-		cfg: cfg, known: lb.NewTable(), marks: newMarks(cfg.FirstMark, cfg.MarkCount),
+		cfg: cfg, known: lb.NewTable(), marks: newMarks(cfg.FirstMark, cfg.MarkCount), unmarked: map[netip.Addr]bool{},
 		openKernel:  func() (kernel, error) { return openKernel(cfg.NetNS, cfg.CallLimit) },
 		openHelpers: func() (helpers, error) { return nft.NewHelpers(helperCfg, true) },
 		present:     func() (bool, error) { return tablePresent(cfg.NetNS) },
@@ -176,6 +178,7 @@ func (d *Driver) Teardown(context.Context) error {
 	}
 	d.known, d.marks = lb.NewTable(), newMarks(d.cfg.FirstMark, d.cfg.MarkCount)
 	d.orphans, d.strays, d.read = nil, nil, false
+	clear(d.unmarked)
 	return errors.Join(append(errs, d.help.Teardown())...)
 }
 
