@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,10 +37,7 @@ func (s *stage) eachScheduler(schedulers []string, f func(s *stage, v variant, s
 	for _, scheduler := range schedulers {
 		for _, v := range []variant{{state.TCP, false}, {state.UDP, false}, {state.TCP, true}} {
 			s.Run(scheduler+" "+v.String(), func(t *testing.T) {
-				why := limits[s.w.name()][scheduler+" "+v.proto.String()]
-				if why != "" {
-					t.Skip("limit: " + why)
-				}
+				skipLimit(t, s.w.name(), s.name, scheduler+" "+strings.ToUpper(v.proto.String()))
 				f(s.with(t), v, scheduler)
 			})
 		}

@@ -125,6 +125,29 @@ func (d *daemon) web(settings state.Settings) (vip4, vip6 netip.Addr) {
 	return vip4, vip6
 }
 
+// everyPort starts a service for all ports of backend 2.
+func (d *daemon) everyPort(six bool) netip.Addr {
+	d.Helper()
+	vip := d.vip(six)
+	claim := lbtest.VIPs("any", vip, netip.Addr{}, 1)
+	if six {
+		claim = lbtest.VIPs("any", netip.Addr{}, vip, 1)
+	}
+	d.commit(claim, lbtest.Task(&state.Endpoint{
+		ID: "any-2", Service: "any", Weight: 1, IP4: d.w.backend(2, false), IP6: d.w.backend(2, true),
+	}))
+	within(d.T, func() error {
+		st, err := d.b.Status(d.Context())
+		for _, one := range st.Services {
+			if one.Key == (lb.Key{VIP: vip}) && one.Synced {
+				return err
+			}
+		}
+		return fmt.Errorf("%s is not served yet: %w", vip, err)
+	})
+	return vip
+}
+
 func follows(s *stage) {
 	d := s.daemon()
 	vip4, vip6 := d.web(state.Settings{})
@@ -204,6 +227,27 @@ func drainsUntilDeadline(s *stage) {
 	s.wantSpread(remote, state.TCP, to, d.spreadOf(backend)...)
 }
 
+// The same task, and another one in its place at the same address.
+func daemonUndrains(s *stage) {
+	d := s.daemon()
+	vip, _ := d.web(state.Settings{Drain: time.Hour})
+	to := netip.AddrPortFrom(vip, port)
+	c, backend := d.held(to)
+	before := d.b.Counters().Ops
+	d.commit(d.gone("web", backend))
+	d.settled(vip, state.TCP, d.weights(backend, 0)...)
+	d.commit(d.task("web", backend))
+	d.settled(vip, state.TCP, 1, 1)
+	if got := s.asks(c); got != backend {
+		s.Errorf("the connection went from backend %d to %d", backend, got)
+	}
+	s.wantSpread(remote, state.TCP, to, 2, 2)
+	after := d.b.Counters().Ops
+	if n := after[lb.DelService] - before[lb.DelService]; n != 0 {
+		s.Errorf("%d services were deleted on the way", n)
+	}
+}
+
 func daemonRestarts(s *stage) {
 	d := s.daemon()
 	vip, _ := d.web(state.Settings{Scheduler: "wrr", Affinity: time.Hour})
@@ -254,9 +298,7 @@ func repairs(s *stage) {
 		for _, six := range []bool{false, true} {
 			name := v.name + map[bool]string{false: ", IPv4", true: ", IPv6"}[six]
 			s.Run(name, func(t *testing.T) {
-				if why := limits[s.w.name()][v.name]; why != "" {
-					t.Skip("limit: " + why)
-				}
+				skipLimit(t, s.w.name(), s.name, v.name)
 				s.with(t).repairs(v, six)
 			})
 		}
@@ -269,11 +311,12 @@ func (s *stage) repairs(v vandal, six bool) {
 	if six {
 		vip = vip6
 	}
-	to := netip.AddrPortFrom(vip, port)
+	to, every := netip.AddrPortFrom(vip, port), d.everyPort(six)
 	healthy := func() {
 		s.Helper()
 		for _, from := range []place{remote, ownHost} {
 			s.wantSpread(from, state.TCP, to, 2, 2)
+			s.wantSpread(from, state.UDP, netip.AddrPortFrom(every, 443), 0, 0, 2)
 			s.refused(client{place: from}, state.TCP, netip.AddrPortFrom(vip, 22))
 		}
 		if a, err := s.answer(client{place: container}, state.TCP, to); err != nil || a.seen != s.w.seenAs(s.index(a), six) {

@@ -91,10 +91,7 @@ func (w *fakeWorld) vandals() []vandal {
 	}
 }
 
-func (w *fakeWorld) foreigners(t *testing.T) func() error {
-	t.Skip("the fake kernel holds nothing but ours")
-	return nil
-}
+func (w *fakeWorld) foreigners(*testing.T) func() error { return func() error { return nil } }
 
 func (w *fakeWorld) leftovers(*testing.T) []string {
 	var left []string

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	mobyipvs "github.com/moby/ipvs"
 	"golang.org/x/sys/unix"
 
@@ -128,6 +129,11 @@ func (w *ipvsWorld) vandals() []vandal {
 			d.Port++
 			return h.NewDestination(s, d)
 		})},
+		vandal{name: "the firewall marks are deleted", do: func(t *testing.T, s *lb.Service) {
+			w.edit(t, func(c *nftables.Conn) {
+				c.FlushSet(&nftables.Set{Table: &nftables.Table{Name: "meshd", Family: familyOf(s.VIP)}, Name: "mark"})
+			})
+		}},
 		sysctl("net.ipv4.vs.conntrack", "0"),
 		sysctl("net.ipv4.vs.expire_nodest_conn", "0"),
 		sysctl("net.ipv4.vs.expire_quiescent_template", "0"),

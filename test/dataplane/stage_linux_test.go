@@ -26,6 +26,7 @@ type stage struct {
 // scene is what a behaviour's subtests share.
 type scene struct {
 	root *testing.T // the behaviour's own
+	name string     // of the behaviour
 	w    world
 	d    lb.Driver
 	log  *logBook
@@ -35,8 +36,8 @@ type scene struct {
 
 // newStage sets a driver up. At the end it is torn down, which must leave
 // nothing.
-func newStage(t *testing.T, w world, vips *int) *stage {
-	s := &stage{T: t, scene: &scene{root: t, w: w, log: &logBook{}, at: lb.NewTable(), vips: vips}}
+func newStage(t *testing.T, w world, name string, vips *int) *stage {
+	s := &stage{T: t, scene: &scene{root: t, name: name, w: w, log: &logBook{}, at: lb.NewTable(), vips: vips}}
 	t.Cleanup(func() { s.end() })
 	s.restart()
 	return s

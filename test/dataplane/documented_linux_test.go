@@ -1,0 +1,56 @@
+package dataplane
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestDocumented holds the table of docs/OPERATIONS.md to the behaviours and
+// limits here.
+func TestDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/OPERATIONS.md")
+	if errors.Is(err, os.ErrNotExist) {
+		t.Skip("the documents are not on this machine")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want strings.Builder
+	want.WriteString("| behaviour | fake | nft | IPVS |\n|---|---|---|---|\n")
+	known := map[string]bool{}
+	for _, b := range behaviours {
+		known[b.name] = true
+		want.WriteString("| " + b.name)
+		for _, world := range []string{"fake", "nft", "ipvs"} {
+			want.WriteString(" | " + verdict(world, b.name))
+		}
+		want.WriteString(" |\n")
+	}
+	if !strings.Contains(string(text), want.String()) {
+		t.Errorf("docs/OPERATIONS.md does not have this table:\n%s", want.String())
+	}
+	for _, l := range limits {
+		if !known[l.behaviour] {
+			t.Errorf("limit of %s for %q, which is no behaviour", l.world, l.behaviour)
+		}
+	}
+}
+
+// verdict is a cell of the table.
+func verdict(world, behaviour string) string {
+	cell := "yes"
+	for _, l := range limits {
+		switch {
+		case l.world != world || l.behaviour != behaviour:
+		case l.part == "":
+			return "no: " + l.why
+		case cell == "yes":
+			cell = "but for " + l.part + ": " + l.why
+		default:
+			cell = strings.Replace(cell, ":", ", "+l.part+":", 1)
+		}
+	}
+	return cell
+}
