@@ -46,6 +46,8 @@ type demo struct {
 	dbs   []*fleet.Task
 	other *fleet.Task // on another network
 	vip   netip.Addr  // of wordpressapp
+
+	boxes map[string]*fleet.Task // every task that was attached, by its sandbox
 }
 
 // step is one scene.
@@ -59,9 +61,10 @@ func steps() []step {
 		{"hosts", "three hosts, a meshd on each; gossip is encrypted", (*demo).hosts},
 		{"network", "the network " + network + ", and another beside it", (*demo).network},
 		{"services", "wordpressdb and wordpressapp, their tasks spread over the hosts", (*demo).services},
-		{"names", "what names resolve to, asked from inside tasks", (*demo).names},
+		{"sandboxes", "each task has a name server and a load balancer of its own", (*demo).sandboxes},
+		{"names", "what names resolve to, asked from inside tasks at 127.0.0.11", (*demo).names},
 		{"scope", "nothing resolves across networks", (*demo).scope},
-		{"balance", "requests to the VIP from a task on each host, counted per task", (*demo).balance},
+		{"balance", "requests to the VIP from a task on each host, and from a host, counted per task", (*demo).balance},
 		{"scale", "scale out to five tasks, and back to three", (*demo).scale},
 		{"dnsrr", "a service in dnsrr mode: no VIP, its name is its tasks", (*demo).dnsrr},
 		{"replace", "every task of wordpressapp replaced: the VIP stays", (*demo).replace},
@@ -172,12 +175,17 @@ func addresses(tasks []*fleet.Task) string {
 // spread sends n requests to the VIP from inside a task and wants them to be
 // shared evenly by exactly the given tasks.
 func (d *demo) spread(from *fleet.Task, n int, tasks []*fleet.Task) error {
+	return d.spreadFrom(from.Namespace, where(from), n, tasks)
+}
+
+// spreadFrom is spread from inside any namespace.
+func (d *demo) spreadFrom(ns *rig.Namespace, name string, n int, tasks []*fleet.Task) error {
 	start := time.Now()
-	count, err := fleet.Spread(n, func() (string, error) { return from.Get(d.ctx, d.vip) })
+	count, err := fleet.Spread(n, func() (string, error) { return fleet.Get(d.ctx, ns, d.vip) })
 	if err != nil {
 		return err
 	}
-	d.show(fmt.Sprintf("%s: %d × GET http://%s/", where(from), n, d.vip), counts(count, tasks), time.Since(start))
+	d.show(fmt.Sprintf("%s: %d × GET http://%s/", name, n, d.vip), counts(count, tasks), time.Since(start))
 	return even(count, n, tasks)
 }
 
@@ -212,9 +220,9 @@ func counts(count map[string]int, tasks []*fleet.Task) string {
 	return strings.Join(parts, ", ")
 }
 
-// start runs a task on a node and prints the command that registered it.
+// start runs a task on a node and prints the command that attached it.
 func (d *demo) start(n *fleet.Node, service string, slot int, mode string) (*fleet.Task, error) {
-	s := fleet.Spec{Network: network, Service: service, Slot: slot, ID: newID(), Mode: mode}
+	s := fleet.Spec{Network: network, Service: service, Slot: slot, ID: newID(), Mode: mode, Sandbox: true}
 	return d.startSpec(n, s)
 }
 
@@ -224,8 +232,12 @@ func (d *demo) startSpec(n *fleet.Node, s fleet.Spec) (*fleet.Task, error) {
 	if err != nil {
 		return nil, err
 	}
-	asked := fmt.Sprintf("%s: task add --service %s --slot %d --ip %s", n.Host.Name, s.Service, s.Slot, t.Addr)
-	d.show(asked, "task "+s.ID, time.Since(begin))
+	if d.boxes == nil {
+		d.boxes = map[string]*fleet.Task{}
+	}
+	d.boxes[t.Box] = t
+	asked := fmt.Sprintf("%s: sandbox attach --netns … --service %s --slot %d", n.Host.Name, s.Service, s.Slot)
+	d.show(asked, fmt.Sprintf("task %s at %s", s.ID, t.Addr), time.Since(begin))
 	return t, nil
 }
 

@@ -4,8 +4,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/miekg/dns"
@@ -32,7 +30,7 @@ func (d *demo) kill() error {
 	if _, err := d.until(func() error { return d.survivors(d.balances) }); err != nil {
 		return err
 	}
-	d.show("host1, host2: the load balancer?", "the two tasks that live", time.Since(begin))
+	d.show("host1, host2 and their sandboxes: the load balancer?", "the two tasks that live", time.Since(begin))
 	return d.spread(d.apps[0], 12, d.apps[:2])
 }
 
@@ -44,11 +42,6 @@ func (d *demo) survivors(check func(at *fleet.Task, tasks []*fleet.Task) error) 
 // sees checks DNS inside a task.
 func (d *demo) sees(at *fleet.Task, tasks []*fleet.Task) error {
 	return d.seen(at, "tasks."+app, tasks)
-}
-
-// balances checks the load balancer of a task's host.
-func (d *demo) balances(at *fleet.Task, tasks []*fleet.Task) error {
-	return d.balancerKnows(at.Node, tasks)
 }
 
 // comeBack starts host3 again, with the data it had.
@@ -64,7 +57,7 @@ func (d *demo) comeBack() error {
 	if err := back.Start(d.ctx); err != nil {
 		return err
 	}
-	d.show("host3: the servers and meshd start again", "up", time.Since(begin))
+	d.show("host3: the servers and meshd start again", "up, and goes on with its sandboxes", time.Since(begin))
 	if err := d.agreed("three tasks", d.apps); err != nil {
 		return err
 	}
@@ -123,13 +116,9 @@ func (d *demo) heal() error {
 	if err != nil {
 		return err
 	}
-	out, err := n.Ctl("diff")
-	if err != nil {
-		return err
-	}
 	d.show("host1: meshctl diff", "equal", took)
-	for line := range strings.Lines(out) {
-		fmt.Fprint(d.out, "        ", line)
+	if err := d.printed(n, "diff"); err != nil {
+		return err
 	}
 	if err := d.resolve(d.apps[2], app, dns.TypeA, d.vip.String()); err != nil {
 		return err

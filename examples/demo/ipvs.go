@@ -42,14 +42,14 @@ func (r reals) size() (services, reals int) {
 }
 
 // kernelAgrees checks, where the driver is IPVS, that what ipvsadm reads out of
-// the kernel of every host that runs is what meshd says it should hold. The
-// first time, it shows what ipvsadm prints.
+// the kernel of every host that runs, and of every sandbox there, is what meshd
+// says it should hold. The first time, it shows what ipvsadm prints.
 func (d *demo) kernelAgrees() error {
 	if d.driver != "ipvs" {
 		return nil
 	}
 	if _, err := exec.LookPath("ipvsadm"); err != nil {
-		d.show("every host: ipvsadm -Ln", "not compared: ipvsadm is not installed", 0)
+		d.show("every host and sandbox: ipvsadm -Ln", "not compared: ipvsadm is not installed", 0)
 		d.driver += ", not compared with ipvsadm"
 		return nil
 	}
@@ -60,8 +60,7 @@ func (d *demo) kernelAgrees() error {
 			if !running(n) {
 				return nil
 			}
-			held, err := d.compare(n)
-			v, r := held.size()
+			v, r, err := d.compareAll(n)
 			services, all = services+v, all+r
 			return err
 		})
@@ -69,7 +68,7 @@ func (d *demo) kernelAgrees() error {
 	if err != nil || services == 0 {
 		return err
 	}
-	d.show("every host: ipvsadm -Ln", fmt.Sprintf("%d virtual services, %d real servers, as in the table", services, all), took)
+	d.show("every host and sandbox: ipvsadm -Ln", fmt.Sprintf("%d virtual services, %d real servers, as in the table", services, all), took)
 	return d.showIPVS(d.nodes[0].Host.Namespace)
 }
 
@@ -96,9 +95,32 @@ func (d *demo) showIPVS(ns *rig.Namespace) error {
 	return err
 }
 
-// compare compares the kernel of a host with its node's table.
-func (d *demo) compare(n *fleet.Node) (reals, error) {
-	text, err := n.Host.Output("ipvsadm", "-Ln")
+// compareAll compares the host of a node and its sandboxes.
+func (d *demo) compareAll(n *fleet.Node) (services, servers int, err error) {
+	where := map[string]*rig.Namespace{"": n.Host.Namespace}
+	boxes, err := n.API.Sandboxes(d.ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, b := range boxes {
+		if t := d.boxes[b.Name]; t != nil {
+			where[b.Name] = t.Namespace
+		}
+	}
+	var errs []error
+	for box, ns := range where {
+		held, err := d.compare(n, box, ns)
+		v, r := held.size()
+		services, servers = services+v, servers+r
+		errs = append(errs, err)
+	}
+	return services, servers, errors.Join(errs...)
+}
+
+// compare compares the kernel in a namespace with the table of the sandbox
+// there, or of the host.
+func (d *demo) compare(n *fleet.Node, box string, ns *rig.Namespace) (reals, error) {
+	text, err := ns.Output("ipvsadm", "-Ln")
 	if err != nil {
 		return reals{}, err
 	}
@@ -106,12 +128,12 @@ func (d *demo) compare(n *fleet.Node) (reals, error) {
 	if err != nil {
 		return reals{}, err
 	}
-	table, err := n.API.LB(d.ctx, control.LBRequest{})
+	table, err := n.API.LB(d.ctx, control.LBRequest{Sandbox: box})
 	if err != nil {
 		return reals{}, err
 	}
 	if err := differ(wanted(table.Services), held); err != nil {
-		return reals{}, fmt.Errorf("IPVS of %s: %w", n.Host.Name, err)
+		return reals{}, fmt.Errorf("IPVS of %s %s: %w", n.Host.Name, box, err)
 	}
 	return held, nil
 }

@@ -30,7 +30,7 @@ func (d *demo) printLookAround(w rig.World) {
 func (d *demo) printInTask(w rig.World, t *fleet.Task) {
 	in := enter(w, t.Server)
 	fmt.Fprintf(d.out, "  # inside %s.%d on %s\n", t.Service, t.Slot, t.Node.Host.Name)
-	fmt.Fprintf(d.out, "  %s dig @%s %s\n", in, t.Node.DNS.Addr(), app)
+	fmt.Fprintf(d.out, "  %s dig @%s %s\n", in, t.DNS().Addr(), app)
 	fmt.Fprintf(d.out, "  %s curl http://%s/\n", in, d.vip)
 }
 

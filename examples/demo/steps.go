@@ -3,7 +3,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -104,6 +106,42 @@ func (d *demo) services() error {
 	return err
 }
 
+// sandboxes lists those of the first host, and what balances in all of them.
+func (d *demo) sandboxes() error {
+	used := map[string]int{}
+	took, err := d.until(func() error {
+		clear(used)
+		return d.everyNode(func(n *fleet.Node) error {
+			all, err := n.API.Sandboxes(d.ctx)
+			for _, b := range all {
+				if used[b.LBDriver]++; b.State != control.SandboxReady {
+					return fmt.Errorf("%s: sandbox %s is %s: %v", n.Host.Name, b.Name, b.State, b.Problems)
+				}
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for _, driver := range slices.Sorted(maps.Keys(used)) {
+		d.show("every host: sandboxes?", fmt.Sprintf("%d ready; load balancer in them: %s", used[driver], driver), took)
+	}
+	if len(used) != 1 || used[d.driver] != len(d.boxes) {
+		return fmt.Errorf("%d sandboxes use %v, the hosts %s", len(d.boxes), used, d.driver)
+	}
+	return d.printed(d.nodes[0], "sandbox", "ls")
+}
+
+// printed prints what meshctl prints.
+func (d *demo) printed(n *fleet.Node, args ...string) error {
+	out, err := n.Ctl(args...)
+	for line := range strings.Lines(out) {
+		fmt.Fprint(d.out, "        ", line)
+	}
+	return err
+}
+
 // everyApp checks that each task of the application sees exactly those tasks.
 func (d *demo) everyApp(tasks []*fleet.Task) error {
 	for _, from := range d.apps {
@@ -163,7 +201,7 @@ func (d *demo) learnVIP() error {
 
 // scope starts a service on the other network and asks across.
 func (d *demo) scope() (err error) {
-	s := fleet.Spec{Network: "othernet", Service: "billing", Slot: 1, ID: newID()}
+	s := fleet.Spec{Network: "othernet", Service: "billing", Slot: 1, ID: newID(), Sandbox: true}
 	if d.other, err = d.startSpec(d.nodes[2], s); err != nil {
 		return err
 	}
@@ -206,6 +244,10 @@ func (d *demo) balance() error {
 			return err
 		}
 	}
+	host := d.nodes[0].Host // by its own load balancer, which tasks without a sandbox use as well
+	if err := d.spreadFrom(host.Namespace, host.Name+" itself", 12, d.apps); err != nil {
+		return err
+	}
 	from, begin := d.dbs[0], time.Now()
 	count, err := fleet.Spread(12, func() (string, error) { return from.Echo(d.ctx, d.vip) })
 	if err != nil {
@@ -215,14 +257,26 @@ func (d *demo) balance() error {
 	return even(count, 12, d.apps)
 }
 
-// balancersKnow checks that the load balancer of every running host has
-// exactly the given tasks of the application, and says so of the kernel.
+// balancersKnow checks that the load balancers of every running host, and
+// those in the sandboxes of the application's tasks, have exactly the given
+// tasks of the application, and say so of the kernel.
 func (d *demo) balancersKnow(tasks []*fleet.Task) error {
-	return d.everyNode(func(n *fleet.Node) error { return d.balancerKnows(n, tasks) })
+	for _, from := range d.apps {
+		if err := d.balances(from, tasks); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (d *demo) balancerKnows(n *fleet.Node, tasks []*fleet.Task) error {
-	table, err := n.API.LB(d.ctx, control.LBRequest{Network: network})
+// balances checks the load balancers of a task's host and of its sandbox.
+func (d *demo) balances(at *fleet.Task, tasks []*fleet.Task) error {
+	return errors.Join(d.balancerKnows(at.Node, "", tasks), d.balancerKnows(at.Node, at.Box, tasks))
+}
+
+// balancerKnows checks the load balancer of a sandbox of the node, or the host's.
+func (d *demo) balancerKnows(n *fleet.Node, box string, tasks []*fleet.Task) error {
+	table, err := n.API.LB(d.ctx, control.LBRequest{Network: network, Sandbox: box})
 	if err != nil {
 		return err
 	}
@@ -238,7 +292,7 @@ func (d *demo) balancerKnows(n *fleet.Node, tasks []*fleet.Task) error {
 	slices.Sort(want)
 	slices.Sort(got)
 	if !slices.Equal(want, got) {
-		return fmt.Errorf("the load balancer of %s sends to %v, want %v", n.Host.Name, got, want)
+		return fmt.Errorf("the load balancer of %s %s sends to %v, want %v", n.Host.Name, box, got, want)
 	}
 	return nil
 }
@@ -274,7 +328,7 @@ func (d *demo) scale() error {
 		if err := t.Unregister(); err != nil {
 			return err
 		}
-		d.show(fmt.Sprintf("%s: meshctl task rm %s", t.Node.Host.Name, t.ID), "removed", time.Since(begin))
+		d.show(fmt.Sprintf("%s: meshctl sandbox detach %s", t.Node.Host.Name, t.Box), "removed with its task", time.Since(begin))
 	}
 	if err := d.agreed("three tasks", d.apps); err != nil {
 		return err
@@ -291,7 +345,7 @@ func (d *demo) agreed(what string, tasks []*fleet.Task) error {
 	d.show("every host: tasks."+app+" A?", what, inDNS)
 	inLB, err := d.until(func() error { return d.balancersKnow(tasks) })
 	if err == nil {
-		d.show("every host: the load balancer?", what, inDNS+inLB)
+		d.show("every host and sandbox: the load balancer?", what, inDNS+inLB)
 	}
 	return err
 }

@@ -23,18 +23,36 @@ func NewResolvConf(root, file, name string) (*ResolvConf, error) {
 		if err != nil {
 			return nil, r.explain(err)
 		}
-		_ = dir.Close()
+		defer dir.Close()
+		if sameFile(dir, "/etc") && path.Base(r.Path) == "resolv.conf" {
+			return nil, r.explain(errHosts)
+		}
 		r.Created = true
 	case err != nil:
 		return nil, r.explain(err)
 	default:
 		defer f.Close()
+		if sameFile(f, "/etc/resolv.conf") {
+			return nil, r.explain(errHosts)
+		}
 		if r.Previous, err = io.ReadAll(f); err != nil {
 			return nil, r.explain(err)
 		}
 	}
 	r.Written = render(r.Previous, name)
 	return r, nil
+}
+
+// errHosts says that the container has no resolv.conf of its own.
+var errHosts = errors.New("this is the host's own file: nobody but the sandbox is answered on 127.0.0.11")
+
+func sameFile(f *os.File, path string) bool {
+	a, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(path)
+	return err == nil && os.SameFile(a, b)
 }
 
 // Apply writes the file. It does nothing if that is done already, and returns

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"meshd/test/rig"
 )
 
 // patience bounds one query or request.
@@ -37,21 +39,26 @@ func (a Answer) String() string {
 	return strings.Join(a.Data, " ")
 }
 
-// Resolve asks the meshd of the task's host, from inside the task. A bare name
-// is asked as it is.
+// Resolve asks the meshd of the task's host, from inside the task, over UDP. A
+// bare name is asked as it is.
 func (t *Task) Resolve(ctx context.Context, name string, qtype uint16) (Answer, error) {
+	return t.ResolveOver(ctx, "udp", name, qtype)
+}
+
+// ResolveOver is Resolve over udp or tcp.
+func (t *Task) ResolveOver(ctx context.Context, proto, name string, qtype uint16) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	start := time.Now()
-	c, err := t.Dial(ctx, "udp", t.Node.DNS.String())
+	c, err := t.Dial(ctx, proto, t.DNS().String())
 	if err != nil {
 		return Answer{}, err
 	}
 	defer c.Close()
 	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
-	m, _, err := (&dns.Client{Timeout: patience}).ExchangeWithConnContext(ctx, q, &dns.Conn{Conn: c})
+	m, _, err := (&dns.Client{Net: proto, Timeout: patience}).ExchangeWithConnContext(ctx, q, &dns.Conn{Conn: c})
 	if err != nil {
-		return Answer{}, fmt.Errorf("ask %s for %s: %w", t.Node.DNS, name, err)
+		return Answer{}, fmt.Errorf("ask %s for %s: %w", t.DNS(), name, err)
 	}
 	return read(m, time.Since(start)), nil
 }
@@ -71,6 +78,11 @@ func read(m *dns.Msg, took time.Duration) Answer {
 // Get fetches http://addr/ from inside the task, over a new connection, and
 // returns the body: the id of the task that served it.
 func (t *Task) Get(ctx context.Context, addr netip.Addr) (string, error) {
+	return Get(ctx, t.Namespace, addr)
+}
+
+// Get is [Task.Get] from inside any namespace, such as a host's.
+func Get(ctx context.Context, from *rig.Namespace, addr netip.Addr) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	url := "http://" + netip.AddrPortFrom(addr, TaskPort).String() + "/"
@@ -78,15 +90,15 @@ func (t *Task) Get(ctx context.Context, addr netip.Addr) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	transport := &http.Transport{DialContext: t.Dial, DisableKeepAlives: true}
+	transport := &http.Transport{DialContext: from.Dial, DisableKeepAlives: true}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		return "", fmt.Errorf("get %s from %s: %w", url, t.Addr, err)
+		return "", fmt.Errorf("get %s from %s: %w", url, from.Name, err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("get %s from %s: %s", url, t.Addr, resp.Status)
+		err = fmt.Errorf("get %s from %s: %s", url, from.Name, resp.Status)
 	}
 	return strings.TrimSpace(string(body)), err
 }

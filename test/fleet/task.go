@@ -31,6 +31,7 @@ type Task struct {
 	Service string
 	Slot    int
 	ID      string
+	Box     string // the sandbox that it is in; empty: none
 	Server  *rig.Proc
 }
 
@@ -39,10 +40,11 @@ type Spec struct {
 	Network, Service, ID string
 	Slot                 int
 	Mode                 string // vip or dnsrr; empty is vip
+	Sandbox              bool   // attach the namespace, instead of only registering the task
 }
 
 // Run makes a namespace behind the node's host, starts a server in it, waits
-// until that answers, and registers it with meshctl.
+// until that answers, and registers or attaches it with meshctl.
 func (n *Node) Run(ctx context.Context, s Spec) (*Task, error) {
 	where, err := n.Host.AddTask(fmt.Sprintf("%s.%d.%s", s.Service, s.Slot, s.ID))
 	if err != nil {
@@ -52,15 +54,26 @@ func (n *Node) Run(ctx context.Context, s Spec) (*Task, error) {
 	if err := t.Serve(ctx); err != nil {
 		return nil, err
 	}
-	args := []string{
-		"task", "add", "--network", s.Network, "--service", s.Service, "--id", s.ID, "--slot", strconv.Itoa(s.Slot),
-		"--ip", t.Addr.String(), "--port", "http:80/tcp", "--port", "echo:80/udp",
+	args := []string{"task", "add"}
+	if s.Sandbox {
+		t.Box = fmt.Sprintf("%s.%d.%s", s.Service, s.Slot, s.ID)
+		args = []string{"sandbox", "attach", "--netns", t.Path(), "--name", t.Box}
 	}
+	args = append(args, "--network", s.Network, "--service", s.Service, "--id", s.ID, "--slot", strconv.Itoa(s.Slot),
+		"--ip", t.Addr.String(), "--port", "http:80/tcp", "--port", "echo:80/udp")
 	if s.Mode != "" {
 		args = append(args, "--mode", s.Mode)
 	}
 	_, err = n.Ctl(args...)
 	return t, err
+}
+
+// DNS is where the task asks for names.
+func (t *Task) DNS() netip.AddrPort {
+	if t.Box != "" {
+		return netip.MustParseAddrPort("127.0.0.11:53")
+	}
+	return t.Node.DNS
 }
 
 // Serve starts the task's server, as after a crash, and waits until it answers.
@@ -79,7 +92,11 @@ func (t *Task) Serve(ctx context.Context) (err error) {
 
 // Unregister takes the task out of its service, and then away.
 func (t *Task) Unregister() error {
-	_, err := t.Node.Ctl("task", "rm", t.ID)
+	args := []string{"task", "rm", t.ID}
+	if t.Box != "" {
+		args = []string{"sandbox", "detach", t.Box}
+	}
+	_, err := t.Node.Ctl(args...)
 	t.Remove()
 	return err
 }
