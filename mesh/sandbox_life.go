@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -49,6 +50,7 @@ type box struct {
 	stops    chan endReason // capacity 1
 	ready    chan struct{}  // closed when names and VIPs work, or will not soon
 	ended    chan struct{}  // closed when run has returned
+	settled  atomic.Bool    // the balancer works, or will not soon
 	notes    notices        // what does not work
 	left     []string       // what could not be taken down; for readers after ended
 
@@ -133,7 +135,9 @@ func (b *box) run(ctx context.Context) {
 	b.m.noteErr(b.name, "network namespace not closed", b.ns.Close())
 }
 
-// serve runs the balancer and the name server, in this order (L2).
+// serve runs the balancer and the name server, in this order (L2). Of a sandbox
+// that an earlier life served, the kernel holds the VIPs already: names are
+// answered at once.
 func (b *box) serve(ctx context.Context) (endReason, string) {
 	balance, stop := context.WithCancel(ctx)
 	var g errgroup.Group
@@ -141,9 +145,16 @@ func (b *box) serve(ctx context.Context) (endReason, string) {
 	b.m.node.balancers.add(b.name, b.balancer)
 	defer b.m.node.balancers.drop(b.name)
 	g.Go(func() error { return b.balancer.Run(balance) })
+	s, before := b.record()
+	if before {
+		b.ensureDNS()
+	}
 	b.awaitBalancer(ctx)
-	b.ensureDNS()
-	if s, kept := b.record(); kept && s.ResolvConf != nil {
+	b.settled.Store(true)
+	if !before {
+		b.ensureDNS()
+	}
+	if before && s.ResolvConf != nil {
 		b.note("resolv.conf", s.ResolvConf.Apply()) // a crash may have come before it
 	}
 	close(b.ready)
@@ -151,6 +162,9 @@ func (b *box) serve(ctx context.Context) (endReason, string) {
 	b.closeDNS()
 	return why, detail
 }
+
+// vipsUsable reports whether the VIPs of a network work in the sandbox (R5).
+func (b *box) vipsUsable(network string) bool { return !b.settled.Load() || b.balancer.Working(network) }
 
 // awaitBalancer waits until the VIPs of its networks work, or cannot.
 func (b *box) awaitBalancer(ctx context.Context) {
@@ -259,7 +273,7 @@ func (b *box) openDNS(port uint16) error {
 		return errors.Join(err, sockets.Close())
 	}
 	bound, err := b.m.node.dns.Listen(resolver.Listener{
-		Networks: b.saved.Networks, VIPsUsable: b.balancer.Working, Packet: sockets.Packet, Stream: sockets.Stream,
+		Networks: b.saved.Networks, VIPsUsable: b.vipsUsable, Packet: sockets.Packet, Stream: sockets.Stream,
 	})
 	if err != nil {
 		return err
