@@ -164,7 +164,9 @@ func (b *box) serve(ctx context.Context) (endReason, string) {
 }
 
 // vipsUsable reports whether the VIPs of a network work in the sandbox (R5).
-func (b *box) vipsUsable(network string) bool { return !b.settled.Load() || b.balancer.Working(network) }
+func (b *box) vipsUsable(network string) bool {
+	return !b.settled.Load() || b.balancer.Working(network)
+}
 
 // awaitBalancer waits until the VIPs of its networks work, or cannot.
 func (b *box) awaitBalancer(ctx context.Context) {
