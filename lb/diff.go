@@ -77,13 +77,14 @@ func Diff(actual, desired *Table, p Policy) []Op {
 	return diffKeys(actual, desired, slices.SortedFunc(keysOf(actual.Services, desired.Services), Key.Compare), p)
 }
 
-// diffKeys is Diff for the services of some keys only.
+// diffKeys is Diff for the services of some keys only. It goes through them
+// twice, to count and to collect: operations are large, and a cold start has a
+// hundred thousand.
 func diffKeys(actual, desired *Table, keys []Key, p Policy) []Op {
 	d := differ{actual: actual, desired: desired, policy: p}
-	d.pools()
-	for _, k := range keys {
-		d.service(k)
-	}
+	d.walk(keys)
+	d.makeRoom()
+	d.walk(keys)
 	return d.ops()
 }
 
@@ -91,7 +92,30 @@ func diffKeys(actual, desired *Table, keys []Key, p Policy) []Op {
 type differ struct {
 	actual, desired *Table
 	policy          Policy
-	phase           [8][]Op
+	counts          [phases]int // of the first walk
+	all             []Op        // room for all phases; nil during the first walk
+	phase           [phases][]Op
+}
+
+func (d *differ) walk(keys []Key) {
+	d.pools()
+	for _, k := range keys {
+		d.service(k)
+	}
+}
+
+// makeRoom gives each phase its place in the list.
+func (d *differ) makeRoom() {
+	total := 0
+	for _, n := range d.counts {
+		total += n
+	}
+	d.all = make([]Op, total)
+	at := 0
+	for i, n := range d.counts {
+		d.phase[i] = d.all[at : at : at+n]
+		at += n
+	}
 }
 
 // The phases of a diff.
@@ -103,11 +127,27 @@ const (
 	phaseDelBackend
 	phaseDelService
 	phaseDelPool
+	phases
 )
 
-func (d *differ) add(phase int, op Op) { d.phase[phase] = append(d.phase[phase], op) }
+func (d *differ) add(phase int, op Op) {
+	if d.all == nil {
+		d.counts[phase]++
+		return
+	}
+	d.phase[phase] = append(d.phase[phase], op)
+}
 
-func (d *differ) ops() []Op { return slices.Concat(d.phase[:]...) }
+// ops returns the operations in order. The policy may have changed its mind
+// between the two walks; then a phase does not fit its place.
+func (d *differ) ops() []Op {
+	for i, n := range d.counts {
+		if len(d.phase[i]) != n {
+			return slices.Concat(d.phase[:]...)
+		}
+	}
+	return d.all
+}
 
 func (d *differ) pools() {
 	for _, prefix := range sortedPrefixes(d.desired.Pools) {

@@ -119,16 +119,16 @@ func (t *Table) Keys() []Key { return slices.SortedFunc(maps.Keys(t.Services), K
 // Apply changes t as a kernel would that carries out ops, and returns nil or
 // one error (or nil) per operation. Operations are idempotent: setting what is
 // set and deleting what is missing change nothing. A backend of a missing
-// service is an error that names the service and wraps ErrDrift. Operations whose place in skip
-// holds an error are left out: they have failed elsewhere.
+// service is an error that names the service and wraps ErrDrift. Operations
+// whose place in skip holds an error are left out: they have failed elsewhere.
 func (t *Table) Apply(ops []Op, skip []error) []error {
 	var errs []error
-	owned := map[Key]*Service{}
-	for i, op := range ops {
+	c := tableChange{Table: t, owned: map[Key]*Service{}}
+	for i := range ops {
 		if errorAt(skip, i) != nil {
 			continue
 		}
-		if err := t.apply(op, owned); err != nil {
+		if err := c.apply(ops[i:]); err != nil {
 			if errs == nil {
 				errs = make([]error, len(ops))
 			}
@@ -138,59 +138,87 @@ func (t *Table) Apply(ops []Op, skip []error) []error {
 	return errs
 }
 
-func (t *Table) apply(op Op, owned map[Key]*Service) error {
+// tableChange is one call of Table.Apply.
+type tableChange struct {
+	*Table
+
+	owned map[Key]*Service // copies that may be changed until the end
+	last  *Service         // of them: that of the operation before
+}
+
+// apply carries out the first of ops.
+func (c *tableChange) apply(ops []Op) error {
+	op := &ops[0]
 	switch op.Kind {
 	case SetPool:
-		t.Pools[op.Pool.Prefix] = op.Pool
+		c.Pools[op.Pool.Prefix] = op.Pool
 		return nil
 	case DelPool:
-		delete(t.Pools, op.Pool.Prefix)
+		delete(c.Pools, op.Pool.Prefix)
 		return nil
 	case DelService:
-		delete(t.Services, op.Key)
-		delete(owned, op.Key)
+		delete(c.Services, op.Key)
+		delete(c.owned, op.Key)
+		c.last = nil
 		return nil
 	}
-	s := t.own(op, owned)
+	s := c.own(ops)
 	switch {
 	case op.Kind == SetService:
 		backends := s.Backends
 		*s = *op.Service
 		s.Backends = backends
 	case s != nil:
-		s.applyBackend(op)
+		if op.Kind == SetBackend && len(s.Backends) == cap(s.Backends) {
+			s.Backends = slices.Grow(s.Backends, backendsAhead(ops))
+		}
+		s.applyBackend(op.Kind, op.Backend)
 	case op.Kind == SetBackend:
 		return fmt.Errorf("%w: backend %s: service %s is not there", ErrDrift, op.Backend.Addr, op.Key)
 	}
 	return nil
 }
 
-// own returns a copy of the operation's service that may be changed until the
-// end of Apply, or nil if there is none and op does not make one.
-func (t *Table) own(op Op, owned map[Key]*Service) *Service {
-	if s := owned[op.Key]; s != nil {
-		return s
+// backendsAhead returns how many of the first operations set backends of one
+// service.
+func backendsAhead(ops []Op) int {
+	n := 1
+	for n < len(ops) && ops[n].Kind == SetBackend && ops[n].Key == ops[0].Key {
+		n++
 	}
-	s := &Service{}
-	if old := t.Services[op.Key]; old != nil {
+	return n
+}
+
+// own returns a copy of the first operation's service, or nil if there is none
+// and the operation does not make one.
+func (c *tableChange) own(ops []Op) *Service {
+	op := &ops[0]
+	if c.last != nil && c.last.Key == op.Key {
+		return c.last
+	}
+	if c.last = c.owned[op.Key]; c.last != nil {
+		return c.last
+	}
+	s := &Service{Key: op.Key}
+	if old := c.Services[op.Key]; old != nil {
 		*s = *old
-		s.Backends = append(make([]Backend, 0, len(old.Backends)+4), old.Backends...)
+		s.Backends = append(make([]Backend, 0, len(old.Backends)+backendsAhead(ops)), old.Backends...)
 	} else if op.Kind != SetService {
 		return nil
 	}
-	t.Services[op.Key], owned[op.Key] = s, s
+	c.Services[op.Key], c.owned[op.Key], c.last = s, s, s
 	return s
 }
 
-func (s *Service) applyBackend(op Op) {
-	i, found := slices.BinarySearchFunc(s.Backends, op.Backend.Addr,
+func (s *Service) applyBackend(kind OpKind, b Backend) {
+	i, found := slices.BinarySearchFunc(s.Backends, b.Addr,
 		func(b Backend, a netip.AddrPort) int { return b.Addr.Compare(a) })
 	switch {
-	case op.Kind == DelBackend && found:
+	case kind == DelBackend && found:
 		s.Backends = slices.Delete(s.Backends, i, i+1)
-	case op.Kind == SetBackend && found:
-		s.Backends[i] = op.Backend
-	case op.Kind == SetBackend:
-		s.Backends = slices.Insert(s.Backends, i, op.Backend)
+	case kind == SetBackend && found:
+		s.Backends[i] = b
+	case kind == SetBackend:
+		s.Backends = slices.Insert(s.Backends, i, b)
 	}
 }
