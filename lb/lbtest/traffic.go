@@ -123,7 +123,8 @@ func reached(b lb.Backend, to netip.AddrPort) netip.AddrPort {
 	return b.Addr
 }
 
-// serves reports whether the backend still belongs to the service, at any weight.
+// serves reports whether the backend still belongs to the service: at any
+// weight, but for UDP, which does not drain (L5).
 func (f *Fake) serves(proto state.Proto, to, backend netip.AddrPort) bool {
 	s := f.service(proto, to)
 	if s == nil {
@@ -131,7 +132,7 @@ func (f *Fake) serves(proto state.Proto, to, backend netip.AddrPort) bool {
 	}
 	for _, b := range s.Backends {
 		if reached(b, to) == backend {
-			return true
+			return b.Weight > 0 || proto != state.UDP
 		}
 	}
 	return false
