@@ -1,0 +1,130 @@
+package resolver
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"meshd/state"
+)
+
+// R6: while the table changes, an answer is never older than what was published
+// before the question, for any kind of name, and each question gets its answer.
+func TestFastPathNeverLagsBehind(t *testing.T) {
+	w := newWorld(t, "net1")
+	var published atomic.Uint32
+	publish := func(n uint32) {
+		ip := netip.AddrFrom4([4]byte{172, 16, byte(n >> 8), byte(n)})
+		port := fmt.Sprintf("%d/tcp", n)
+		w.commit("a", "net1", task(t, fmt.Sprintf("t%d rr 1 %s - alias=rr-alias name=rr-name port=http:%s", n%7, ip, port)),
+			state.Change{Kind: state.KindEndpoint, Key: fmt.Sprintf("t%d", (n+6)%7), Delete: true},
+			task(t, fmt.Sprintf("o%d other%d 1 172.17.0.1 -", n%50, n%50)))
+		published.Store(n)
+	}
+	w.commit("a", "net1", dnsrr("rr"))
+	publish(1)
+	_, b := serve(t, w.self, []string{"net1"})
+	done := make(chan struct{})
+	var clients sync.WaitGroup
+	for _, q := range []*dns.Msg{query("rr.", dns.TypeA), query("tasks.rr-alias.net1.", dns.TypeA), query("rr-name.net1.mesh.internal.", dns.TypeA), query("_http._tcp.rr.", dns.TypeSRV)} {
+		clients.Go(func() { follow(t, b, q, &published, done) })
+	}
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for n := uint32(2); n < 300; n++ {
+		publish(n)
+		<-tick.C
+	}
+	close(done)
+	clients.Wait()
+}
+
+// follow asks until done and compares the version in the answer with what had
+// been published before.
+func follow(t *testing.T, b *Bound, q *dns.Msg, published *atomic.Uint32, done <-chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		before := published.Load()
+		r, err := dns.Exchange(q, b.Addr().String())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if len(r.Answer) == 0 {
+			t.Errorf("%s: %v", q.Question[0].Name, r)
+			return
+		}
+		got := uint32(0)
+		switch rr := r.Answer[0].(type) {
+		case *dns.A:
+			got = uint32(rr.A[len(rr.A)-2])<<8 | uint32(rr.A[len(rr.A)-1])
+		case *dns.SRV:
+			got = uint32(rr.Port)
+		}
+		if got < before {
+			t.Errorf("%s: version %d although %d had been published", q.Question[0].Name, got, before)
+			return
+		}
+	}
+}
+
+// R1, R6: over IPv6, on a shared listener, the client's address tells its
+// networks; and every question is counted.
+func TestFastPathIPv6(t *testing.T) {
+	w := newWorld(t, "net1")
+	w.commit("a", "net1", task(t, "t1 web 1 172.16.1.1 ::1"), vip("web", "10.1.0.5", "fd00:1::5"))
+	w.self.Table("net1").SetDef(state.NetworkDef{Name: "net1", Subnet4: netip.MustParsePrefix("10.1.0.0/24"), Subnet6: netip.MustParsePrefix("fd00:1::/64")})
+	w.self.Publish(0)
+	s, _ := serve(t, w.self, nil)
+	b, err := s.Listen(Listener{Addr: netip.MustParseAddrPort("[::1]:0")})
+	if err != nil {
+		t.Skip("no IPv6 here:", err)
+	}
+	c, err := net.Dial("udp", b.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	for round := range 10 {
+		volley(t, c, []string{"web.", "web.net1.", "tasks.web.", "nope.", "_x._tcp.web.", "web.net1.mesh.internal."}, uint16(round<<6))
+	}
+	if r := ask(t, b, "udp", query("web.", dns.TypeAAAA)); len(r.Answer) != 1 || r.Answer[0].(*dns.AAAA).AAAA.String() != "fd00:1::5" {
+		t.Errorf("%v", r)
+	}
+	waitFor(t, func() bool {
+		counted := uint64(0)
+		for _, q := range s.Stats().Queries {
+			counted += q.Count
+		}
+		return counted == 61
+	})
+}
+
+// R6: a listener's packed answers are bounded, and right whatever was dropped.
+func TestFastPathIsBounded(t *testing.T) {
+	const names = 20_000 // times 100 bytes and more
+	s, b := serve(t, many(t, names).self, []string{"net1"}, func(c *Config) { c.FastBytes = 1 })
+	f := newFastPath(b)
+	most := 0
+	for i := range names {
+		m, _ := query(fmt.Sprintf("svc%06d.", i), dns.TypeA).Pack()
+		if i%1000 == 0 && !sameAnswer(t, s, b, f, m, anyone) || len(f.ask(m, nobody)) == 0 {
+			t.Fatalf("name %d is not answered", i)
+		}
+		most = max(most, f.fixed.table.bytes()+depSize*len(f.fixed.deps))
+	}
+	if most > minFastBytes+2*pageSize {
+		t.Errorf("%d bytes", most)
+	}
+}
