@@ -26,7 +26,8 @@ var mayImport = map[string][]string{
 	"lb/ipvs/genl": {},
 	"lb/nft":       {"lb", "state"},
 	"mesh/control": {"state"},
-	"mesh":         {"state", "gossip", "resolver", "lb", "lb/ipvs", "lb/nft", "mesh/control"},
+	"mesh/sandbox": {},
+	"mesh":         {"state", "gossip", "resolver", "lb", "lb/ipvs", "lb/nft", "mesh/control", "mesh/sandbox"},
 	"cmd/meshd":    {"mesh"},
 	"cmd/meshctl":  {"mesh/control", "state"},
 
@@ -34,7 +35,7 @@ var mayImport = map[string][]string{
 	"test":           {},
 	"test/rig":       {},
 	"test/fleet":     {"test/rig", "mesh/control"},
-	"test/netns":     {"test/rig", "test/fleet"},
+	"test/netns":     {"test/rig", "test/fleet", "mesh/control"},
 	"test/dataplane": {},
 	"test/vm":        {},
 	"test/vm/guest":  {"test/vm"},
@@ -56,6 +57,7 @@ var testMayImport = map[string][]string{
 	"lb/ipvs":        {"lb/lbtest", "test/rig"},
 	"lb/nft":         {"lb/lbtest", "test/rig"},
 	"mesh":           {"lb/lbtest", "test/rig"},
+	"cmd/meshd":      {"lb"},
 	"test/dataplane": {"state", "lb", "lb/lbtest", "lb/nft", "lb/ipvs", "test/rig"},
 	"test/vm":        {"test/vm/guest"},
 }
