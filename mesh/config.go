@@ -40,7 +40,8 @@ type Config struct {
 	Profile   string   `yaml:"profile"`   // lan, wan, local: how fast failures are noticed
 	Networks  []string `yaml:"networks"`  // to take part in without tasks, as a gateway does
 	TTL       Duration `yaml:"ttl"`       // of DNS answers; default 5s
-	Upstream  []string `yaml:"upstream"`  // DNS servers for other names, IP[:PORT]; default: /etc/resolv.conf
+	Upstream  []string `yaml:"upstream"`  // DNS servers for other names, IP[:PORT], or of a domain, DOMAIN=IP[:PORT]; default: /etc/resolv.conf
+	QueryLog  int      `yaml:"query-log"` // log one of so many DNS questions; 0: none
 	LogLevel  string   `yaml:"log-level"` // debug, info, warn, error
 	LogFormat string   `yaml:"log-format"`
 
@@ -131,7 +132,8 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.StringVar(&c.Profile, "profile", c.Profile, "failure detection for `lan|wan|local` (default lan)")
 	f.Var(newList(&c.Networks), "networks", "`NETWORKS` to take part in without a task, for a gateway")
 	f.Var(durationFlag{&c.TTL}, "ttl", "`TTL` of DNS answers (default 5s)")
-	f.Var(newList(&c.Upstream), "upstream", "DNS servers for other names, `IP[:PORT][,…]` (default: /etc/resolv.conf)")
+	f.Var(newList(&c.Upstream), "upstream", "DNS servers for other names, `[DOMAIN=]IP[:PORT][,…]`; with a domain, for its names only (default: /etc/resolv.conf)")
+	f.IntVar(&c.QueryLog, "query-log", c.QueryLog, "log one of `N` DNS questions (default: none)")
 	f.StringVar(&c.LogLevel, "log-level", c.LogLevel, "`debug|info|warn|error` (default info)")
 	f.StringVar(&c.LogFormat, "log-format", c.LogFormat, "`text|json` (default text)")
 	f.Var(durationFlag{&c.Reservation}, "reservation", "how long a service without tasks keeps its VIP (default 24h)")
@@ -163,6 +165,7 @@ type settled struct {
 	advertise netip.Addr
 	dns       []netip.AddrPort
 	upstream  []netip.AddrPort
+	upstreams map[string][]netip.AddrPort // of domains with servers of their own
 	keys      [][]byte
 }
 
@@ -219,12 +222,8 @@ func (s *settled) addresses() (err error) {
 		}
 		s.dns = append(s.dns, p)
 	}
-	for _, a := range s.Upstream {
-		p, err := addrPort(a, 53)
-		if err != nil {
-			return fmt.Errorf("upstream: %w", err)
-		}
-		s.upstream = append(s.upstream, p)
+	if err := s.readUpstreams(); err != nil {
+		return err
 	}
 	for i, j := range s.Join {
 		if !strings.Contains(j, ":") || strings.Count(j, ":") > 1 && !strings.HasPrefix(j, "[") {
@@ -266,6 +265,8 @@ func (s *settled) choices() error {
 		return fmt.Errorf("preserve: %v is not a share from 0 to 1", s.Preserve)
 	case s.PushRate < 0 || s.PushRate > 0 && s.PushRate < 16<<10:
 		return fmt.Errorf("push-rate: %d; at least 16384 bytes per second", s.PushRate)
+	case s.QueryLog < 0:
+		return fmt.Errorf("query-log: %d; use 1 for every question, N for one of N, 0 for none", s.QueryLog)
 	case s.MaxTasks < 0:
 		return fmt.Errorf("max-tasks: %d is negative", s.MaxTasks)
 	case s.LBVerify != 0 && time.Duration(s.LBVerify) < time.Second, time.Duration(s.LBVerify) > time.Hour:

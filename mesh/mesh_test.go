@@ -281,6 +281,11 @@ func TestStartRefusals(t *testing.T) {
 		{"dns", mesh.Config{Node: "a", DNS: []string{"nonsense"}}, "dns:"},
 		{"ttl", mesh.Config{Node: "a", TTL: mesh.Duration(2 * time.Hour)}, "ttl:"},
 		{"node", mesh.Config{Node: "a b"}, "node:"},
+		{"upstream", mesh.Config{Node: "a", Upstream: []string{"ns.example"}}, "upstream:"},
+		{"upstream of a domain", mesh.Config{Node: "a", Upstream: []string{"corp.example=ns"}}, "upstream:"},
+		{"upstream of nothing", mesh.Config{Node: "a", Upstream: []string{"=10.0.0.1"}}, "corp.example=10.0.0.53"},
+		{"upstream of no domain", mesh.Config{Node: "a", Upstream: []string{"a..b=10.0.0.1"}}, "not a domain name"},
+		{"query-log", mesh.Config{Node: "a", QueryLog: -1}, "query-log:"},
 	} {
 		if _, err := tryStart(t, tt.cfg); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)

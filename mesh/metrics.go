@@ -47,7 +47,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	e.balancers(m.node)
 	e.dns(m.node)
 	e.sandboxes(m.node)
-	e.gauge("meshd_degraded", "Standing conditions that meshctl status explains.", float64(len(m.node.notices.list())))
+	e.gauge("meshd_degraded", "Standing conditions that meshctl status explains.", float64(len(m.node.notices.list())+len(m.node.dnsTrouble())))
 	e.gauge("meshd_events_index", "Index of the newest event of meshctl watch.", float64(m.node.events.Index()))
 }
 
@@ -154,12 +154,6 @@ func (e emitter) host(s gossip.HostStats) {
 	e.counter("meshd_joins_total", "Joins by the reconnect loop (G2).", s.Joins, "result", "ok")
 	e.counter("meshd_joins_total", "Joins by the reconnect loop (G2).", s.JoinsFailed, "result", "failed")
 	e.gauge("meshd_membership_health_score", "memberlist's own health, 0 is best.", float64(s.Health))
-}
-
-func (e emitter) dns(n *Node) {
-	for _, q := range n.dns.Stats().Queries {
-		e.counter("meshd_dns_queries_total", "Questions by type, transport and outcome.", q.Count, "type", q.Type, "proto", q.Proto, "outcome", q.Outcome)
-	}
 }
 
 func b2f(b bool) float64 {

@@ -159,25 +159,6 @@ func (n *Node) openBalancer() (err error) {
 	return err
 }
 
-func (n *Node) openDNS() (err error) {
-	n.dns, err = resolver.New(resolver.Config{
-		Source: n.host.Source(), Log: n.log, Domain: n.cfg.Domain, TTL: time.Duration(n.cfg.TTL),
-		VIPsUsable: n.balancer.Working, RTT: n.host.RTT, Forward: resolver.ForwardConfig{Upstreams: n.cfg.upstream},
-		Notes: n.notes,
-	})
-	if err != nil {
-		return fmt.Errorf("dns: %w", err)
-	}
-	for _, a := range n.cfg.dns {
-		b, err := n.dns.Listen(resolver.Listener{Addr: a})
-		if err != nil {
-			return fmt.Errorf("dns: %w", err)
-		}
-		n.dnsAddrs = append(n.dnsAddrs, b.Addr())
-	}
-	return nil
-}
-
 // vipsUsable reports whether this kernel serves VIPs (R5).
 func (n *Node) vipsUsable() bool { return n.balancer.Counters().Driver != "" }
 

@@ -12,6 +12,7 @@ import (
 
 	"meshd/gossip"
 	"meshd/mesh/control"
+	"meshd/resolver"
 	"meshd/state"
 )
 
@@ -160,12 +161,14 @@ func (n *Node) Resolve(ctx context.Context, req control.ResolveRequest) (control
 		return control.Resolution{}, err
 	}
 	types := []string{req.Type}
-	if req.Type == "" {
+	if _, err := netip.ParseAddr(req.Name); err == nil && req.Type == "" {
+		types = []string{"PTR"}
+	} else if req.Type == "" {
 		types = []string{"A", "AAAA"}
 	}
 	out := control.Resolution{Name: req.Name, Network: req.Network, Type: strings.Join(types, ","), Answers: []string{}, Steps: []control.Step{}}
 	for _, t := range types {
-		e, err := n.dns.Explain(req.Network, req.Name, t)
+		e, err := n.explain(ctx, req, t)
 		if err != nil {
 			return out, control.Refuse(control.CodeInvalid, "", "%v", err)
 		}
@@ -188,6 +191,14 @@ func (n *Node) Resolve(ctx context.Context, req control.ResolveRequest) (control
 	}
 	out.TTL = ttlOf(out.Answers)
 	return out, nil
+}
+
+// explain says how one question is answered; a trace asks the upstreams too.
+func (n *Node) explain(ctx context.Context, req control.ResolveRequest, qtype string) (resolver.Explanation, error) {
+	if req.Trace {
+		return n.dns.Trace(ctx, req.Network, req.Name, qtype)
+	}
+	return n.dns.Explain(req.Network, req.Name, qtype)
 }
 
 // ttlOf reads the TTL of the first record in zone-file syntax.

@@ -284,6 +284,9 @@ func TestExplain(t *testing.T) {
 	if e, _ := z.Explain("net1", "example.com", ""); e.Outcome != "forwarded" || e.Rcode != "" {
 		t.Errorf("%+v", e)
 	}
+	if e, err := z.Explain("net1", "10.1.0.5", "PTR"); err != nil || len(e.Answer) != 1 || !strings.HasSuffix(e.Answer[0], "PTR web.net1.mesh.internal.") {
+		t.Errorf("%+v, %v", e, err)
+	}
 	for _, bad := range [][3]string{{"net9", "web", "A"}, {"net1", "web", "QQ"}, {"net1", "", "A"}} {
 		if _, err := z.Explain(bad[0], bad[1], bad[2]); err == nil {
 			t.Errorf("%q: no error", bad)

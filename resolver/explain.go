@@ -39,6 +39,7 @@ func (z *Zone) Explain(network, name, qtype string) (Explanation, error) {
 	if _, ok := dns.IsDomainName(name); !ok || name == "" {
 		return Explanation{}, fmt.Errorf("resolve: name %q is not a domain name", name)
 	}
+	name = reverseOf(name, t)
 	scope := Scope{Host: network == ""}
 	if network != "" {
 		if z.Source.View(network) == nil {
@@ -48,6 +49,14 @@ func (z *Zone) Explain(network, name, qtype string) (Explanation, error) {
 	}
 	r := z.Answer(Query{Name: dns.Fqdn(name), Type: t, Scope: scope, Trace: true})
 	return explanation(name, t, scope, &r), nil
+}
+
+// reverseOf is the reverse name if a PTR of an address is asked for.
+func reverseOf(name string, t uint16) string {
+	if r, err := dns.ReverseAddr(name); err == nil && t == dns.TypePTR {
+		return r
+	}
+	return name
 }
 
 func explanation(name string, t uint16, scope Scope, r *Result) Explanation {

@@ -19,7 +19,7 @@ func (s *Server) Trace(ctx context.Context, network, name, qtype string) (Explan
 	if err != nil {
 		return e, err
 	}
-	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.StringToType[e.Type])
+	q := new(dns.Msg).SetQuestion(dns.Fqdn(e.Name), dns.StringToType[e.Type])
 	if e.Outcome == OutcomeForwarded.String() {
 		s.traceForward(ctx, q, &e)
 		return e, nil

@@ -139,6 +139,8 @@ func TestGolden(t *testing.T) {
 		"sandbox-inspect": "sandbox inspect web.1",
 		"help-attach":     "sandbox attach --help",
 		"resolve":         "resolve web --network collabnet",
+		"resolve-trace":   "resolve web --network collabnet --trace",
+		"help-resolve":    "resolve --help",
 		"resolve-json":    "resolve web --network collabnet -o json --type A",
 		"lb-ls":           "lb ls",
 		"lb-verify":       "lb verify",

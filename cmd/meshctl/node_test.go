@@ -167,14 +167,18 @@ func (n *node) ServiceTasks(context.Context, control.ServiceRef) ([]control.Task
 	return n.tasks(), n.call()
 }
 
-func (n *node) Resolve(context.Context, control.ResolveRequest) (control.Resolution, error) {
-	return control.Resolution{
+func (n *node) Resolve(_ context.Context, req control.ResolveRequest) (control.Resolution, error) {
+	r := control.Resolution{
 		Name: "web", Network: "collabnet", Type: "A", RCode: "NOERROR", TTL: 2, Answers: []string{"10.9.0.2"},
 		Steps: []control.Step{
 			{Scope: "collabnet", Rule: "task name", Why: "no task is called web"},
 			{Scope: "collabnet", Rule: "service", Answer: []string{"10.9.0.2"}, Why: "vip mode"},
 		},
-	}, n.call()
+	}
+	if req.Trace {
+		r.Steps = append(r.Steps, control.Step{Scope: "collabnet", Rule: "path", Why: "the fast path"})
+	}
+	return r, n.call()
 }
 
 func (n *node) LB(_ context.Context, req control.LBRequest) (control.LBTable, error) {

@@ -96,6 +96,9 @@ func (c *Client) ServiceTasks(ctx context.Context, ref ServiceRef) ([]Task, erro
 // Resolve implements Backend.
 func (c *Client) Resolve(ctx context.Context, req ResolveRequest) (Resolution, error) {
 	q := params("name", req.Name, "network", req.Network, "type", req.Type)
+	if req.Trace {
+		q.Set("trace", "true")
+	}
 	return call[Resolution](ctx, c, http.MethodGet, "/v1/resolve", q, nil)
 }
 

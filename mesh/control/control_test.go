@@ -83,7 +83,7 @@ func calls() map[string]func(context.Context, Backend) (any, error) {
 		"Service":      func(ctx context.Context, b Backend) (any, error) { return b.Service(ctx, ref) },
 		"ServiceTasks": func(ctx context.Context, b Backend) (any, error) { return b.ServiceTasks(ctx, ref) },
 		"Resolve": func(ctx context.Context, b Backend) (any, error) {
-			return b.Resolve(ctx, ResolveRequest{Name: "_http._tcp.web.", Network: "collabnet", Type: "SRV"})
+			return b.Resolve(ctx, ResolveRequest{Name: "_http._tcp.web.", Network: "collabnet", Type: "SRV", Trace: true})
 		},
 		"LB": func(ctx context.Context, b Backend) (any, error) {
 			return b.LB(ctx, LBRequest{Network: "collabnet", Service: "web", Sandbox: "box_1"})

@@ -128,6 +128,12 @@ func resolveTypes() []string { return []string{"A", "AAAA", "SRV", "PTR", "ANY"}
 func resolveRequest(r *http.Request) (ResolveRequest, error) {
 	q := r.URL.Query()
 	req := ResolveRequest{Name: q.Get("name"), Network: strings.ToLower(q.Get("network")), Type: strings.ToUpper(q.Get("type"))}
+	if s := q.Get("trace"); s != "" {
+		var err error
+		if req.Trace, err = strconv.ParseBool(s); err != nil {
+			return req, invalid("trace", "use true or false", "%q is neither", s)
+		}
+	}
 	return req, req.Check()
 }
 

@@ -141,7 +141,7 @@ func (h *handler) serviceRoutes() {
 		}
 		return h.backend.ServiceTasks(r.Context(), ref)
 	})
-	h.handle("GET /v1/resolve", quickLimit, []string{"name", "network", "type"}, func(r *http.Request) (any, error) {
+	h.handle("GET /v1/resolve", quickLimit, []string{"name", "network", "type", "trace"}, func(r *http.Request) (any, error) {
 		req, err := resolveRequest(r)
 		if err != nil {
 			return nil, err

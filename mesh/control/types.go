@@ -265,6 +265,7 @@ type ResolveRequest struct {
 	Name    string
 	Network string
 	Type    string // A, AAAA, SRV, PTR, ANY; empty: A and AAAA
+	Trace   bool   // also send a name of others to its upstreams, and say which path answers
 }
 
 // Resolution is the reply to ResolveRequest.

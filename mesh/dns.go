@@ -1,0 +1,132 @@
+package mesh
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"meshd/resolver"
+)
+
+func (n *Node) openDNS() (err error) {
+	n.dns, err = resolver.New(resolver.Config{
+		Source: n.host.Source(), Log: n.log, Domain: n.cfg.Domain, TTL: time.Duration(n.cfg.TTL), QueryLog: n.cfg.QueryLog,
+		VIPsUsable: n.balancer.Working, RTT: n.host.RTT, Notes: n.notes,
+		Forward: resolver.ForwardConfig{Upstreams: n.cfg.upstream, Domains: n.cfg.upstreams},
+	})
+	if err != nil {
+		return fmt.Errorf("dns: %w", err)
+	}
+	for _, a := range n.cfg.dns {
+		b, err := n.dns.Listen(resolver.Listener{Addr: a})
+		if err != nil {
+			return fmt.Errorf("dns: %w", err)
+		}
+		n.dnsAddrs = append(n.dnsAddrs, b.Addr())
+	}
+	return nil
+}
+
+// readUpstreams reads IP[:PORT] and DOMAIN=IP[:PORT] (R7).
+func (s *settled) readUpstreams() error {
+	for _, text := range s.Upstream {
+		domain, server, own := strings.Cut(text, "=")
+		if !own {
+			server = text
+		}
+		p, err := addrPort(strings.TrimSpace(server), 53)
+		if err != nil {
+			return fmt.Errorf("upstream: %w", err)
+		}
+		if !own {
+			s.upstream = append(s.upstream, p)
+			continue
+		}
+		if domain = strings.ToLower(strings.Trim(domain, " .")); domain == "" {
+			return fmt.Errorf("upstream: %q has no domain; write corp.example=10.0.0.53, or 10.0.0.53 for all names", text)
+		}
+		if s.upstreams == nil {
+			s.upstreams = map[string][]netip.AddrPort{}
+		}
+		s.upstreams[domain] = append(s.upstreams[domain], p)
+	}
+	return nil
+}
+
+// dnsTrouble says what keeps names of others from being resolved.
+func (n *Node) dnsTrouble() (degraded []string) {
+	if len(n.dnsAddrs) == 0 {
+		return nil
+	}
+	up := map[string]int{} // servers that can be asked, per domain
+	for _, u := range n.dns.Upstreams() {
+		up[u.Domain] += 0
+		switch u.State {
+		case resolver.UpstreamUp:
+			up[u.Domain]++
+		case resolver.UpstreamLooping:
+			degraded = append(degraded, fmt.Sprintf("dns: upstream %s sends this node's questions back to it: not asked until it stops (R7)", u.Addr))
+		case resolver.UpstreamSelf:
+			degraded = append(degraded, fmt.Sprintf("dns: upstream %s is this node itself: not asked; name other servers with --upstream (R7)", u.Addr))
+		case resolver.UpstreamDown:
+			degraded = append(degraded, fmt.Sprintf("dns: upstream %s does not answer: asked last (R7)", u.Addr))
+		}
+	}
+	if len(up) == 0 {
+		degraded = append(degraded, "dns: no upstream is known, so names of others fail: name servers in /etc/resolv.conf or with --upstream (R7)")
+	}
+	return degraded
+}
+
+// dns sends the counters of the resolver. Answers of the fast path count as
+// taking no time: they are too many to be timed one by one.
+func (e emitter) dns(n *Node) {
+	s := n.dns.Stats()
+	for _, q := range s.Queries {
+		e.counter("meshd_dns_queries_total", "Questions by type, transport and outcome.", q.Count, "type", q.Type, "proto", q.Proto, "outcome", q.Outcome)
+		e.durations("meshd_dns_query_duration_seconds", "From question to answer; the fast path counts as 0.", q.Count, q.Latency, q.Buckets,
+			"type", q.Type, "proto", q.Proto, "outcome", q.Outcome)
+	}
+	for _, r := range s.UpstreamResults {
+		e.durations("meshd_dns_upstream_duration_seconds", "Tries of upstreams by how they ended.", r.Count, r.Latency, r.Buckets, "result", r.Result)
+	}
+	for _, u := range n.dns.Upstreams() {
+		e.gauge("meshd_dns_upstream_up", "1 for an upstream that is asked in its turn; the label says what it is otherwise.", b2f(u.State == resolver.UpstreamUp),
+			"upstream", u.Addr.String(), "domain", u.Domain, "state", string(u.State))
+	}
+	for name, c := range map[string]struct {
+		help string
+		v    uint64
+	}{
+		"malformed":          {"Packets that are no DNS question.", s.Malformed},
+		"truncated":          {"Answers with TC.", s.Truncated},
+		"held":               {"Questions for unknown names that waited for the first sync (R4).", s.Held},
+		"held_full":          {"Such questions that did not wait since too many did.", s.HeldFull},
+		"tcp_refused":        {"TCP connections closed at once for being over a limit.", s.TCPFull},
+		"upstream_coalesced": {"Questions that joined one in flight.", s.UpstreamCoalesced},
+		"upstream_full":      {"Questions to be forwarded over a limit.", s.UpstreamFull},
+		"upstream_loops":     {"Times that an upstream was left out since it leads back to this node.", s.UpstreamLoops},
+	} {
+		e.counter("meshd_dns_"+name+"_total", c.help, c.v)
+	}
+	e.gauge("meshd_dns_in_flight", "Questions being answered by the ordinary path.", float64(s.InFlight))
+	e.gauge("meshd_dns_cache_entries", "Answers of upstreams in the cache.", float64(s.CacheEntries))
+	e.gauge("meshd_dns_cache_bytes", "Their size.", float64(s.CacheBytes))
+}
+
+// durations sends counts per bound of resolver.LatencyBuckets.
+func (e emitter) durations(name, help string, count uint64, sum time.Duration, counts []uint64, labels ...string) {
+	var keys, values []string
+	for i := 0; i+1 < len(labels); i += 2 {
+		keys, values = append(keys, labels[i]), append(values, labels[i+1])
+	}
+	buckets, below := map[float64]uint64{}, uint64(0)
+	for i, bound := range resolver.LatencyBuckets {
+		below += counts[i]
+		buckets[bound.Seconds()] = below
+	}
+	e.ch <- prometheus.MustNewConstHistogram(prometheus.NewDesc(name, help, keys, nil), count, sum.Seconds(), buckets, values...)
+}
