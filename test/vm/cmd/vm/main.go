@@ -96,7 +96,7 @@ func parse(name string, args []string) (*options, []string, error) {
 		f.IntVar(&o.machine.CPUs, "smp", 2, "number of processors")
 		f.BoolVar(&o.machine.Count, "icount", false, "one processor whose clock counts instructions: repeats exactly, slowly")
 		f.BoolVar(&o.console, "console", false, "show the kernel's messages too")
-		f.DurationVar(&o.timeout, "timeout", 10*time.Minute, "of each program")
+		f.DurationVar(&o.timeout, "timeout", 30*time.Minute, "of each program; a test binary's own comes first")
 		f.StringVar(&o.modules, "modules", strings.Join(vm.DefaultModules(), ","), "kernel modules to load, `names` with commas")
 		f.Var(&o.files, "file", "`dst=src` puts a file or directory into the machine; repeat it")
 		f.Var(&o.env, "env", "`NAME=value` for the programs; repeat it")

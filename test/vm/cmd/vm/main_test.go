@@ -94,7 +94,7 @@ no newline
 FAIL	meshd/a	1.0s	exit code 1
 --- PASS: TestD
 ok  	meshd/b	1.0s
-vm: FAIL: 2 tests passed, 1 failed, 1 skipped in 2 of 2 packages; Linux 6.1, up after 3.0 s, all in 0 s
+vm: FAIL: 2 tests passed, 1 failed, 1 skipped; 2 of 2 packages ran, 1 failed; Linux 6.1, up after 3.0 s, all in 0 s
 `
 	if string(got) != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

@@ -121,7 +121,7 @@ type report struct {
 	boot                    string
 	rest                    []byte // of a line that is not yet whole
 	passed, failed, skipped int
-	done                    int
+	ended, broken           int // packages
 	code                    int // 1 if a package failed
 }
 
@@ -169,9 +169,10 @@ func (r *report) Ended(i int, res vm.Result) {
 		r.line(r.rest)
 		r.rest = nil
 	}
-	r.done++
+	r.ended++
 	word, why := "ok  ", ""
 	if res.Code != 0 {
+		r.broken++
 		r.code, word, why = 1, "FAIL", fmt.Sprintf("\texit code %d", res.Code)
 		printConsole(res.Console)
 		if res.Error != "" {
@@ -186,6 +187,6 @@ func (r *report) summary(code int) {
 	if code != 0 {
 		word = "FAIL"
 	}
-	fmt.Fprintf(r.out, "vm: %s: %d tests passed, %d failed, %d skipped in %d of %d packages; %s, all in %.0f s\n",
-		word, r.passed, r.failed, r.skipped, r.done, len(r.suites), r.boot, time.Since(r.begin).Seconds())
+	fmt.Fprintf(r.out, "vm: %s: %d tests passed, %d failed, %d skipped; %d of %d packages ran, %d failed; %s, all in %.0f s\n",
+		word, r.passed, r.failed, r.skipped, r.ended, len(r.suites), r.broken, r.boot, time.Since(r.begin).Seconds())
 }
