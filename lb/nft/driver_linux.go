@@ -32,6 +32,7 @@ type entry struct {
 	class class // zero: nothing to pick from
 	slots []netip.AddrPort
 	memo  memo
+	idle  []netip.AddrPort // backends without slots that had no connections when those were last counted
 }
 
 // New returns the driver. It opens nothing before Probe or Setup.

@@ -250,7 +250,26 @@ func (d *Driver) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, e
 			return nil, explain("read counters", err)
 		}
 	}
-	return usage, countFlows(d.help.sock, usage)
+	if err := countFlows(d.help.sock, usage); err != nil {
+		return usage, err
+	}
+	for k, u := range usage {
+		if e := d.entries[k]; e != nil {
+			e.noteIdle(u)
+		}
+	}
+	return usage, nil
+}
+
+// noteIdle notes the backends without slots that have no connections: they
+// cannot get any.
+func (e *entry) noteIdle(u lb.Usage) {
+	e.idle = nil
+	for _, b := range e.svc.Backends {
+		if b.Weight == 0 && u.Backends[b.Addr].Active == 0 {
+			e.idle = append(e.idle, b.Addr)
+		}
+	}
 }
 
 func (d *Driver) count(set *nftables.Set, family int, all bool, usage map[lb.Key]lb.Usage) error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -42,6 +43,7 @@ func (tx *transaction) plan(k lb.Key, svc *lb.Service) {
 	}
 	next := &entry{svc: svc, there: svc != nil}
 	if svc != nil {
+		next.idle = stillIdle(old.idle, svc)
 		next.slots = assignSlots(svc, old.slots)
 		next.memo = memoOf(svc, next.slots)
 	}
@@ -51,7 +53,7 @@ func (tx *transaction) plan(k lb.Key, svc *lb.Service) {
 	tx.diffSlots(k, old.slots, next.slots)
 	tx.diffParked(k, old.memo.parked, next.memo.parked)
 	tx.diffService(k, old, next)
-	tx.doom(k, old.svc, svc)
+	tx.doom(k, old, svc)
 	if len(old.slots) == 0 && len(next.slots) > 0 && k.Proto != state.TCP {
 		// What the own host sent to no avail: conntrack would go on not to translate it.
 		tx.doomed.add(k, netip.AddrPortFrom(k.VIP, k.Port), state.UDP)
@@ -163,24 +165,34 @@ func (tx *transaction) diffService(k lb.Key, old, next *entry) {
 
 // doom notes the connections that must not outlive the change: those of
 // removed backends, and UDP to backends that now drain, which would otherwise
-// be fed for ever by a client that keeps its port (L5).
-func (tx *transaction) doom(k lb.Key, old, next *lb.Service) {
-	if old == nil {
+// be fed for ever by a client that keeps its port (L5). A backend that had none
+// when it had no slots any more got none since: looking for them would cost a
+// pass over conntrack's table.
+func (tx *transaction) doom(k lb.Key, old *entry, next *lb.Service) {
+	if old.svc == nil {
 		return
 	}
-	for _, b := range old.Backends {
+	for _, b := range old.svc.Backends {
 		var now lb.Backend
 		kept := false
 		if next != nil {
 			now, kept = next.Backend(b.Addr)
 		}
 		switch {
-		case !kept:
+		case !kept && !slices.Contains(old.idle, b.Addr):
 			tx.doomed.add(k, b.Addr, k.Proto)
 		case b.Weight > 0 && now.Weight == 0 && k.Proto != state.TCP:
 			tx.doomed.add(k, b.Addr, state.UDP)
 		}
 	}
+}
+
+// stillIdle returns those of the idle backends that have no slots in svc either.
+func stillIdle(idle []netip.AddrPort, svc *lb.Service) []netip.AddrPort {
+	return slices.DeleteFunc(slices.Clone(idle), func(a netip.AddrPort) bool {
+		b, there := svc.Backend(a)
+		return !there || b.Weight > 0
+	})
 }
 
 // elementsPerMessage keeps a message's attributes below 64 KiB, where their
