@@ -256,23 +256,11 @@ func (b *box) ensureDNS() {
 // openDNS opens the name server on the port that it had, or any other.
 func (b *box) openDNS(port uint16) error {
 	sockets, err := b.ns.Listen(port)
-	if err != nil && port != 0 {
-		sockets, err = b.ns.Listen(0)
-	}
 	if err != nil {
 		return err
 	}
-	redirected := true
-	switch err := b.ns.Redirect(sockets.Port); {
-	case errors.Is(err, sandbox.ErrNoRedirect):
-		redirected = false
-		_ = sockets.Close()
-		if sockets, err = b.ns.Listen(sandbox.ServerAddr.Port()); err != nil {
-			return errors.Join(err, errors.New("and without nftables no other port can stand for it"))
-		}
-		b.log.Info("the name server takes port 53 itself: a name server of the container's own cannot listen on every address", "reason", err)
-	case err != nil:
-		return errors.Join(err, sockets.Close())
+	if !sockets.Redirected {
+		b.log.Warn("no nftables here: the name server takes port 53 itself, and the container can have none on every address")
 	}
 	bound, err := b.m.node.dns.Listen(resolver.Listener{
 		Networks: b.saved.Networks, VIPsUsable: b.vipsUsable, Packet: sockets.Packet, Stream: sockets.Stream,
@@ -281,7 +269,7 @@ func (b *box) openDNS(port uint16) error {
 		return err
 	}
 	b.mu.Lock()
-	b.bound, b.redirected = bound, redirected
+	b.bound, b.redirected = bound, sockets.Redirected
 	b.mu.Unlock()
 	return b.change(func(s *savedSandbox) { s.Port = sockets.Port })
 }

@@ -60,6 +60,8 @@ var testMayImport = map[string][]string{
 	"cmd/meshd":      {"lb"},
 	"test/dataplane": {"state", "lb", "lb/lbtest", "lb/nft", "lb/ipvs", "test/rig"},
 	"test/vm":        {"test/vm/guest"},
+
+	"mesh/sandbox": {"test/rig"},
 }
 
 // banned lists imports that no package may use, and what to do instead.

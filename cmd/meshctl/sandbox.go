@@ -169,8 +169,11 @@ func (s *session) sandboxDetail(w io.Writer, d control.SandboxDetail) {
 }
 
 func dnsLine(d control.SandboxDetail) string {
-	if d.DNS == "" || !d.Redirected {
-		return d.DNS
+	switch {
+	case d.DNS == "":
+		return ""
+	case !d.Redirected:
+		return d.DNS + " (on port 53 itself: no nftables in the kernel)"
 	}
 	return fmt.Sprintf("%s (redirected to port %d)", d.DNS, d.DNSPort)
 }

@@ -95,21 +95,36 @@ func Inside(path string, f func() error) error {
 		return f()
 	}
 	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
-		ns, err := netns.GetFromPath(path)
-		if err != nil {
-			done <- fmt.Errorf("network namespace %s: %w", path, err)
-			return
-		}
-		defer ns.Close()
-		if err := netns.Set(ns); err != nil {
-			done <- explain("enter network namespace "+path, err)
-			return
-		}
-		done <- f()
-	}()
+	go func() { done <- inside(path, f) }()
 	return <-done
+}
+
+// inside takes the thread to the namespace and back. A thread that cannot go
+// back is not used again: it ends with its goroutine, but for the first one,
+// which would hold the namespace for as long as the process lives.
+func inside(path string, f func() error) error {
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return fmt.Errorf("network namespace %s: %w", path, err)
+	}
+	defer ns.Close()
+	runtime.LockOSThread()
+	home, err := netns.Get()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("network namespace of the thread: %w", err)
+	}
+	defer home.Close()
+	if err := netns.Set(ns); err != nil {
+		runtime.UnlockOSThread()
+		return explain("enter network namespace "+path, err)
+	}
+	defer func() {
+		if netns.Set(home) == nil {
+			runtime.UnlockOSThread()
+		}
+	}()
+	return f()
 }
 
 // Sysctl is a kernel setting, as {"net/ipv4/ip_forward", "1"}.

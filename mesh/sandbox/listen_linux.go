@@ -10,13 +10,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listen opens the name server's sockets on 127.0.0.11 inside the namespace,
-// UDP and TCP on one port; port 0 means any. It takes the loopback device up if
-// it is down, as nothing answers on it before.
-func (n *Namespace) Listen(port uint16) (*Sockets, error) {
+// Listen opens the name server's sockets on 127.0.0.11 inside the namespace, UDP
+// and TCP on one port, and leads port 53 there. That port is the wanted one if it
+// is free, such as the one of an earlier life, else any; 0 wants none. Where the
+// kernel has no nftables to redirect with, it is port 53 itself.
+//
+// It takes the loopback device up if it is down, as nothing answers on it before.
+func (n *Namespace) Listen(want uint16) (*Sockets, error) {
 	if err := n.loopbackUp(); err != nil {
 		return nil, err
 	}
+	s, err := n.listen(want)
+	if err != nil && want != 0 {
+		s, err = n.listen(0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = n.redirect(s.Port)
+	if err == nil {
+		s.Redirected = true
+		return s, nil
+	}
+	if err = errors.Join(err, s.Close()); !errors.Is(err, ErrNoRedirect) {
+		return nil, err
+	}
+	s, direct := n.listen(ServerAddr.Port())
+	if direct != nil {
+		return nil, fmt.Errorf("%w, and %w", err, direct)
+	}
+	return s, nil
+}
+
+func (n *Namespace) listen(port uint16) (*Sockets, error) {
 	var s *Sockets
 	err := n.Do(func() (err error) {
 		s, err = listenBoth(netip.AddrPortFrom(ServerAddr.Addr(), port))

@@ -26,6 +26,8 @@ type Namespace struct {
 	pidfd *os.File      // nil without Target.PID, or on kernels without pidfd_open
 	died  chan struct{} // closed when the process has ended; nil without pidfd
 	done  sync.WaitGroup
+
+	redirect func(port uint16) error // Redirect; replaced in tests
 }
 
 // nsGetType is the request NS_GET_NSTYPE of ioctl_ns(2).
@@ -39,6 +41,7 @@ func Open(t Target) (*Namespace, error) {
 		path = fmt.Sprintf("/proc/%d/ns/net", t.PID)
 	}
 	n := &Namespace{target: t}
+	n.redirect = n.Redirect
 	err := n.open(path)
 	if err == nil {
 		err = n.Gone() // the process may have ended meanwhile, and its id be another's
@@ -127,7 +130,7 @@ func (n *Namespace) identify() error {
 		return err
 	}
 	n.id.Dev, n.id.Ino = st.Dev, st.Ino
-	dev, ino, err := inode("/proc/self/ns/net")
+	dev, ino, err := inode(threadNS)
 	if err == nil && dev == n.id.Dev && ino == n.id.Ino {
 		return ErrOwn
 	}
@@ -211,19 +214,38 @@ func (n *Namespace) Gone() error {
 	return nil
 }
 
+// threadNS is the namespace of the calling thread. That of the process is the
+// one of its first thread, which is a thread like others.
+const threadNS = "/proc/thread-self/ns/net"
+
 // Do runs f on a thread inside the namespace. Sockets that f itself opens
 // belong to the namespace; goroutines that it starts do not run there.
 func (n *Namespace) Do(f func() error) error {
 	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter the network namespace: %w", err)
-			return
-		}
-		done <- f()
-	}()
+	go func() { done <- n.inside(f) }()
 	return <-done
+}
+
+// inside takes the thread to the namespace and back. A thread that cannot go
+// back ends with its goroutine, or, if it is the first, is never used again.
+func (n *Namespace) inside(f func() error) error {
+	runtime.LockOSThread()
+	home, err := os.Open(threadNS)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("find the way back: %w", err)
+	}
+	defer home.Close()
+	if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter the network namespace: %w", err)
+	}
+	defer func() {
+		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
+		}
+	}()
+	return f()
 }
 
 // routes opens a netlink handle inside; the caller closes it.

@@ -62,9 +62,10 @@ type Identity struct {
 
 // Sockets are the name server's, inside the namespace.
 type Sockets struct {
-	Packet net.PacketConn
-	Stream net.Listener
-	Port   uint16 // of both
+	Packet     net.PacketConn
+	Stream     net.Listener
+	Port       uint16 // of both
+	Redirected bool   // port 53 leads to Port; else Port is 53
 }
 
 // Close closes both.
