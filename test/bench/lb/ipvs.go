@@ -23,18 +23,16 @@ func (b *bench) ipvs() error {
 	}
 	const backends = 10
 	for _, services := range sizes {
-		for _, path := range []struct {
-			name string
-			run  func(n *namespace, services, backends int) error
-		}{
-			{"raw", func(n *namespace, s, k int) error { return b.writerRun("raw", newRawWriter, n, s, k) }},
-			{"meshd", b.ipvsRun},
-			{"moby", func(n *namespace, s, k int) error { return b.writerRun("moby", newMobyWriter, n, s, k) }},
-		} {
-			if err := inNamespace(func(n *namespace) error { return path.run(n, services, backends) }); err != nil {
-				return fmt.Errorf("path %s, %d services: %w", path.name, services, err)
-			}
+		err := b.repeat(
+			func(n *namespace) error { return b.writerRun("raw", newRawWriter, n, services, backends) },
+			func(n *namespace) error { return b.ipvsRun(n, services, backends) })
+		if err == nil { // moby/ipvs takes long
+			err = inNamespace(func(n *namespace) error { return b.writerRun("moby", newMobyWriter, n, services, backends) })
 		}
+		if err != nil {
+			return fmt.Errorf("%d services: %w", services, err)
+		}
+		b.print()
 	}
 	return nil
 }
@@ -67,9 +65,9 @@ func (b *bench) writerRun(path string, open func(*namespace) (writer, error), n 
 	w := what{"ipvs", path, "cold", services, backends}
 	c, err := measure(func() error { return k.load(services, backends) })
 	if err != nil {
-		return fmt.Errorf("cold load: %w", err)
+		return fmt.Errorf("%s: cold load: %w", path, err)
 	}
-	b.print(w, c)
+	b.report.add(w, c)
 	w.op = "change"
 	c, err = measureEach(b.changes(), func(i int) error {
 		if i%2 == 0 {
@@ -80,12 +78,12 @@ func (b *bench) writerRun(path string, open func(*namespace) (writer, error), n 
 	if err != nil {
 		return fmt.Errorf("change: %w", err)
 	}
-	b.print(w, c, "change=move")
+	b.report.add(w, c, "change=move")
 	w.op = "verify"
 	if c, err = measure(func() error { return k.verify(services, backends) }); err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
-	b.print(w, c, "verify=full")
+	b.report.add(w, c, "verify=full")
 	return nil
 }
 

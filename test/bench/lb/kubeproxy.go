@@ -204,7 +204,7 @@ func (b *bench) kubeProxyRun(n *namespace, services, backends int) error {
 	if err != nil {
 		return fmt.Errorf("cold load: %w", err)
 	}
-	b.print(w, c)
+	b.report.add(w, c)
 	w.op = "change"
 	at := services / 2
 	list := make([]lb.Backend, backends)
@@ -224,6 +224,6 @@ func (b *bench) kubeProxyRun(n *namespace, services, backends int) error {
 	if err != nil {
 		return fmt.Errorf("change: %w", err)
 	}
-	b.print(w, c, "change=move")
+	b.report.add(w, c, "change=move")
 	return nil
 }

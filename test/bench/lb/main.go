@@ -33,6 +33,7 @@ type bench struct {
 	ctx          context.Context
 	quick        bool
 	instructions bool // the clock counts instructions, one per nanosecond
+	report       report
 }
 
 // part is what can be asked for.

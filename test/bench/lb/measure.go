@@ -30,22 +30,47 @@ func measure(f func() error) (cost, error) {
 	return cost{wall: time.Since(wall), cpu: cpuTime() - cpu}, err
 }
 
-// measureEach calls f several times and returns the median of the wall times
-// and the mean of the processor time, whose clock is too coarse for one call.
+// measureEach calls f several times.
 func measureEach(times int, f func(i int) error) (cost, error) {
 	runtime.GC()
-	walls := make([]time.Duration, times)
-	cpu := cpuTime()
-	for i := range walls {
-		start := time.Now()
+	var m meter
+	for i := range times {
+		m.start()
 		if err := f(i); err != nil {
 			return cost{}, err
 		}
-		walls[i] = time.Since(start)
+		m.stop()
 	}
-	cpu = cpuTime() - cpu
-	slices.Sort(walls)
-	return cost{wall: walls[times/2], cpu: cpu / time.Duration(times)}, nil
+	return m.cost(), nil
+}
+
+// meter measures something that happens several times.
+type meter struct {
+	walls []time.Duration
+	cpus  []time.Duration
+	cpu   time.Duration
+	wall  time.Time
+}
+
+func (m *meter) start() { m.cpu, m.wall = cpuTime(), time.Now() }
+
+func (m *meter) stop() {
+	m.walls = append(m.walls, time.Since(m.wall))
+	m.cpus = append(m.cpus, cpuTime()-m.cpu)
+}
+
+// forget leaves out the first n times.
+func (m *meter) forget(n int) { m.walls, m.cpus = m.walls[n:], m.cpus[n:] }
+
+// cost returns the median of the wall times and the mean of the processor
+// time, whose clock is coarse.
+func (m *meter) cost() cost {
+	var cpu time.Duration
+	for _, d := range m.cpus {
+		cpu += d
+	}
+	slices.Sort(m.walls)
+	return cost{wall: m.walls[len(m.walls)/2], cpu: cpu / time.Duration(len(m.cpus))}
 }
 
 func cpuTime() time.Duration {
@@ -56,16 +81,42 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// print prints the line of one operation; notes are further key=value pairs.
-func (b *bench) print(w what, c cost, notes ...string) {
+// report gathers the costs of lines that are measured more than once.
+type report struct {
+	order []string
+	costs map[string][]cost
+}
+
+// add notes the cost of one operation; notes are further key=value pairs.
+func (r *report) add(w what, c cost, notes ...string) {
 	line := fmt.Sprintf("lb driver=%s path=%s op=%s services=%d backends=%d", w.driver, w.path, w.op, w.services, w.backends)
-	if b.instructions {
-		line += fmt.Sprintf(" instructions=%d", c.wall.Nanoseconds())
-	} else {
-		line += fmt.Sprintf(" cpu_ms=%s wall_ms=%s", ms(c.cpu), ms(c.wall))
-		notes = append(notes, load())
+	line = strings.Join(append([]string{line}, notes...), " ")
+	if r.costs == nil {
+		r.costs = map[string][]cost{}
 	}
-	fmt.Println(strings.Join(append([]string{line}, notes...), " "))
+	if r.costs[line] == nil {
+		r.order = append(r.order, line)
+	}
+	r.costs[line] = append(r.costs[line], c)
+}
+
+// print prints every line with the median of its costs, and forgets them.
+func (b *bench) print() {
+	for _, line := range b.report.order {
+		var walls, cpus []time.Duration
+		for _, c := range b.report.costs[line] {
+			walls, cpus = append(walls, c.wall), append(cpus, c.cpu)
+		}
+		slices.Sort(walls)
+		slices.Sort(cpus)
+		wall, cpu, runs := walls[len(walls)/2], cpus[len(cpus)/2], len(walls)
+		if b.instructions {
+			fmt.Printf("%s instructions=%d runs=%d\n", line, wall.Nanoseconds(), runs)
+		} else {
+			fmt.Printf("%s cpu_ms=%s wall_ms=%s runs=%d %s\n", line, ms(cpu), ms(wall), runs, load())
+		}
+	}
+	b.report = report{}
 }
 
 // ms formats with three digits that count.

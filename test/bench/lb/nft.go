@@ -17,13 +17,34 @@ func (b *bench) nftables() error {
 		sizes, theirs = []int{100, 300}, 300
 	}
 	for _, services := range sizes {
-		if err := inNamespace(func(n *namespace) error { return b.nftRun(n, services) }); err != nil {
+		err := b.repeat(func(n *namespace) error { return b.nftRun(n, services) })
+		if err != nil {
 			return fmt.Errorf("%d services: %w", services, err)
 		}
 	}
-	if err := inNamespace(func(n *namespace) error { return b.kubeProxyRun(n, theirs, 10) }); err != nil {
+	if err := b.repeat(func(n *namespace) error { return b.kubeProxyRun(n, theirs, 10) }); err != nil {
 		return fmt.Errorf("kube-proxy's layout: %w", err)
 	}
+	return nil
+}
+
+// rounds is how often each cold load is measured.
+const rounds = 3
+
+// repeat runs f several times, each in a namespace of its own, and prints the
+// medians.
+func (b *bench) repeat(fs ...func(n *namespace) error) error {
+	for range rounds {
+		for _, f := range fs {
+			if err := inNamespace(f); err != nil {
+				return err
+			}
+		}
+		if b.quick {
+			break
+		}
+	}
+	b.print()
 	return nil
 }
 

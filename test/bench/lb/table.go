@@ -76,19 +76,14 @@ func (b *bench) driverRun(d lb.Driver, services, backends int) error {
 	if err != nil {
 		return fmt.Errorf("cold load: %w", err)
 	}
-	b.print(w, c)
+	b.report.add(w, c)
 	w.op = "change"
 	for _, change := range changes(services, backends) {
-		for i := range 2 { // the first of its kind may cost more, but is no typical one
-			if err := apply(b.ctx, d, change.ops(i)); err != nil {
-				return fmt.Errorf("%s: %w", change.kind, err)
-			}
-		}
-		c, err := measureEach(b.changes(), func(i int) error { return apply(b.ctx, d, change.ops(i)) })
+		c, err := b.measureChange(d, change)
 		if err != nil {
 			return fmt.Errorf("%s: %w", change.kind, err)
 		}
-		b.print(w, c, "change="+change.kind)
+		b.report.add(w, c, "change="+change.kind)
 	}
 	left := []lb.Op{
 		{Kind: lb.DelBackend, Key: key(services / 2), Backend: backend(services/2, backends)},
@@ -111,12 +106,15 @@ func (b *bench) changes() int {
 // change is a kind of change to one service in the middle of the table, in the
 // operations that the balancer sends. Two in a row leave what was before.
 type change struct {
-	kind string
-	ops  func(i int) []lb.Op
+	kind    string
+	prepare []lb.Op // before each, not measured
+	count   bool    // count connections before each, not measured, as the balancer does while something drains
+	ops     [2][]lb.Op
 }
 
 // changes returns the kinds: an endpoint that moves (its old place drains), one
-// that comes or goes, and one whose drain has ended, made anew in between.
+// that comes or goes, one whose drain has ended since it has no connections
+// left, and one that is removed before.
 func changes(services, backends int) []change {
 	k, old := key(services/2), backend(services/2, 0)
 	other, extra := backend(services/2, backends), backend(services/2, backends+1)
@@ -124,20 +122,36 @@ func changes(services, backends int) []change {
 		b.Weight = weight
 		return lb.Op{Kind: lb.SetBackend, Key: k, Backend: b}
 	}
-	del := func(b lb.Backend) lb.Op { return lb.Op{Kind: lb.DelBackend, Key: k, Backend: b} }
-	alternate := func(even, odd []lb.Op) func(int) []lb.Op {
-		return func(i int) []lb.Op {
-			if i%2 == 0 {
-				return even
-			}
-			return odd
-		}
-	}
+	drain, gone := []lb.Op{set(extra, 1), set(extra, 0)}, []lb.Op{{Kind: lb.DelBackend, Key: k, Backend: extra}}
 	return []change{
-		{"move", alternate([]lb.Op{set(other, 1), set(old, 0)}, []lb.Op{set(old, 1), set(other, 0)})},
-		{"resize", alternate([]lb.Op{set(extra, 1)}, []lb.Op{set(extra, 0)})},
-		{"remove", alternate([]lb.Op{del(extra)}, []lb.Op{set(extra, 0)})},
+		{kind: "move", ops: [2][]lb.Op{{set(other, 1), set(old, 0)}, {set(old, 1), set(other, 0)}}},
+		{kind: "resize", ops: [2][]lb.Op{{set(extra, 1)}, {set(extra, 0)}}},
+		{kind: "drained", prepare: drain, count: true, ops: [2][]lb.Op{gone, gone}},
+		{kind: "cut", prepare: drain, ops: [2][]lb.Op{gone, gone}},
 	}
+}
+
+func (b *bench) measureChange(d lb.Driver, change change) (cost, error) {
+	var m meter
+	for i := range 2 + b.changes() {
+		for _, op := range change.prepare {
+			if err := apply(b.ctx, d, []lb.Op{op}); err != nil {
+				return cost{}, err
+			}
+		}
+		if change.count {
+			if _, err := d.Usage(b.ctx, []lb.Key{change.ops[0][0].Key}); err != nil {
+				return cost{}, err
+			}
+		}
+		m.start()
+		if err := apply(b.ctx, d, change.ops[i%2]); err != nil {
+			return cost{}, err
+		}
+		m.stop()
+	}
+	m.forget(2) // the first of its kind may cost more, but is no typical one
+	return m.cost(), nil
 }
 
 // verify measures what the balancer does at each audit: ask whether anybody
@@ -157,7 +171,7 @@ func (b *bench) verify(d lb.Driver, want *lb.Table) error {
 		if err != nil {
 			return err
 		}
-		b.print(w, c, "verify=untouched")
+		b.report.add(w, c, "verify=untouched")
 	}
 	times := 5
 	if b.quick || b.instructions {
@@ -180,6 +194,6 @@ func (b *bench) verify(d lb.Driver, want *lb.Table) error {
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
-	b.print(w, c, "verify=full")
+	b.report.add(w, c, "verify=full")
 	return nil
 }
