@@ -13,7 +13,7 @@ func spreadsEvenly(s *stage) {
 	s.each(func(s *stage, v variant) {
 		svc := s.service(v, "wrr", 1, 1, 1, 1)
 		s.program(svc)
-		for _, from := range everywhere {
+		for _, from := range s.w.places() {
 			s.wantSpread(from, v.proto, address(svc), 2, 2, 2, 2)
 		}
 	})
@@ -64,7 +64,7 @@ func hashesClients(s *stage) {
 	s.each(func(s *stage, v variant) {
 		svc := s.service(v, "sh", 1, 1, 1, 1)
 		s.program(svc)
-		for _, from := range everywhere {
+		for _, from := range s.w.places() {
 			if got := s.spread(from, v.proto, address(svc), 5); len(got) != 1 {
 				s.Errorf("connections of %s spread %v, want one backend", from, got)
 			}
@@ -97,7 +97,7 @@ func hashesEverywhere(s *stage) {
 			svc := s.service(v, scheduler, 1, 1, 1, 1)
 			s.program(svc)
 			got := map[int]int{}
-			for i := range addressesOfContainer {
+			for i := range addressesOfClient {
 				backend, err := s.once(client{container, i + 1, uint16(21000 + i)}, v.proto, address(svc))
 				if err != nil {
 					s.Fatal(err)
@@ -105,7 +105,7 @@ func hashesEverywhere(s *stage) {
 				got[backend]++
 			}
 			if len(got) != 4 {
-				s.Errorf("%s spread %d clients %v, want all four backends", scheduler, addressesOfContainer, got)
+				s.Errorf("%s spread %d clients %v, want all four backends", scheduler, addressesOfClient, got)
 			}
 		}
 	})
@@ -190,7 +190,7 @@ func balancesAllPorts(s *stage) {
 			s := s.with(t)
 			svc := s.serviceAt(netip.AddrPortFrom(s.vip(six), 0), 0, "wrr", 1, 1, 1, 1)
 			s.program(svc)
-			for _, from := range everywhere {
+			for _, from := range s.w.places() {
 				for _, proto := range []state.Proto{state.TCP, state.UDP} {
 					for _, p := range []uint16{80, 443} {
 						s.wantSpread(from, proto, netip.AddrPortFrom(svc.VIP, p), 1, 1, 1, 1)
@@ -207,7 +207,7 @@ func masquerades(s *stage) {
 	s.each(func(s *stage, v variant) {
 		svc := s.service(v, "wrr", 1, -1, 1)
 		s.program(svc)
-		for _, from := range everywhere {
+		for _, from := range s.w.places() {
 			for range 2 {
 				a, err := s.answer(client{place: from}, v.proto, address(svc))
 				if want := s.w.seenAs(s.index(a), v.six); err != nil || a.seen != want {
@@ -225,7 +225,7 @@ func answersPing(s *stage) {
 			svc := s.service(variant{state.TCP, six}, "wrr", 1)
 			s.program(svc, s.serviceAt(netip.AddrPortFrom(s.vip(six), 0), 0, "wrr", 1))
 			for vip := range s.addresses() {
-				for _, from := range everywhere {
+				for _, from := range s.w.places() {
 					if err := s.w.ping(from, vip); err != nil {
 						t.Errorf("%s pings %s: %v", from, vip, err)
 					}

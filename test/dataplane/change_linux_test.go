@@ -13,7 +13,7 @@ func drains(s *stage) {
 	s.eachOf(state.TCP, func(s *stage, v variant) {
 		svc := s.service(v, "wrr", 1, 1)
 		s.program(svc)
-		for _, from := range everywhere {
+		for _, from := range s.w.places() {
 			s.program(svc)
 			var held [2]conn // one to each backend
 			for range held {
@@ -67,7 +67,7 @@ func undrains(s *stage) {
 // Rule L5: the client keeps its port, as one that asks again and again does.
 func movesUDP(s *stage) {
 	s.eachOf(state.UDP, func(s *stage, v variant) {
-		for _, from := range everywhere {
+		for _, from := range s.w.places() {
 			svc := s.service(v, "wrr", 1, -1, -1)
 			s.program(svc)
 			held := s.open(client{place: from}, v.proto, address(svc))

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"os"
+	"slices"
 	"testing"
 
 	"meshd/lb"
@@ -49,13 +50,18 @@ var behaviours = []behaviour{
 	{"idle connections past the timeout survive with hashing by port", survivesIdle},
 	{"idle connections past the timeout are reset with round robin", resetsIdle},
 	{"what belongs to others stays", leavesForeigners},
-	{"10,000 services with 10 backends load, change and verify", scales},
 	{"the daemon follows the views", follows},
 	{"the daemon drains until the last connection ends", drainsUntilIdle},
 	{"the daemon drains until the deadline", drainsUntilDeadline},
+	{"a drain goes on over a restart of the daemon", drainsOverRestart},
 	{"the daemon takes a task back that drains, without a dropped connection", daemonUndrains},
 	{"the daemon restarts without a change and without a dropped connection", daemonRestarts},
 	{"the daemon serves both addresses of a service that moves", daemonMoves},
+}
+
+// long are more of them, which take long and do not depend on where clients are.
+var long = []behaviour{
+	{"10,000 services with 10 backends load, change and verify", scales},
 	{"what is changed by hand is repaired within a verify period, and reported", repairs},
 }
 
@@ -88,9 +94,12 @@ func skipLimit(t *testing.T, world, behaviour, part string) {
 }
 
 func TestConformance(t *testing.T) {
-	t.Run("fake", func(t *testing.T) { conform(t, newFakeWorld()) })
-	t.Run("nft", func(t *testing.T) { conform(t, &nftWorld{newKernel(t)}) })
-	t.Run("ipvs", func(t *testing.T) { conform(t, &ipvsWorld{newKernel(t)}) })
+	all := slices.Concat(behaviours, long)
+	t.Run("fake", func(t *testing.T) { conform(t, newFakeWorld(), all) })
+	t.Run("nft", func(t *testing.T) { conform(t, &nftWorld{newKernel(t, false)}, all) })
+	t.Run("ipvs", func(t *testing.T) { conform(t, &ipvsWorld{newKernel(t, false)}, all) })
+	t.Run("nft in a container", func(t *testing.T) { conform(t, &nftWorld{newKernel(t, true)}, behaviours) })
+	t.Run("ipvs in a container", func(t *testing.T) { conform(t, &ipvsWorld{newKernel(t, true)}, behaviours) })
 }
 
 // needs skips a world whose driver does not work here.
@@ -107,7 +116,7 @@ func needs(t *testing.T, w world) {
 	}
 }
 
-func conform(t *testing.T, w world) {
+func conform(t *testing.T, w world, behaviours []behaviour) {
 	needs(t, w)
 	vips := 0
 	for _, b := range behaviours {

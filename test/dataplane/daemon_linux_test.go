@@ -193,6 +193,23 @@ func drainsUntilIdle(s *stage) {
 	}
 }
 
+// The new daemon finds the backend in the kernel, and nowhere else.
+func drainsOverRestart(s *stage) {
+	d := s.daemon()
+	vip, _ := d.web(state.Settings{Drain: time.Hour})
+	c, backend := d.held(netip.AddrPortFrom(vip, port))
+	d.commit(d.gone("web", backend))
+	d.settled(vip, state.TCP, d.weights(backend, 0)...)
+	d.stop()
+	d.start()
+	d.settled(vip, state.TCP, d.weights(backend, 0)...)
+	if got := s.asks(c); got != backend {
+		s.Errorf("the connection went from backend %d to %d", backend, got)
+	}
+	c.close()
+	d.settled(vip, state.TCP, d.weights(backend, -1)...)
+}
+
 // held opens a connection and says to which backend.
 func (d *daemon) held(to netip.AddrPort) (conn, int) {
 	d.Helper()

@@ -11,6 +11,9 @@
 //	backend 0 ──┼── test; own-host
 //	backend 1 ──┘   client
 //
+// In other worlds the driver is in the container of backend 0, for its own
+// processes alone (L4).
+//
 // What a driver cannot do is in one table, limits, and is skipped with the
 // reason. The same table is in docs/OPERATIONS.md.
 //

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -20,7 +21,7 @@ func TestDocumented(t *testing.T) {
 	var want strings.Builder
 	want.WriteString("| behaviour | fake | nft | IPVS |\n|---|---|---|---|\n")
 	known := map[string]bool{}
-	for _, b := range behaviours {
+	for _, b := range slices.Concat(behaviours, long) {
 		known[b.name] = true
 		want.WriteString("| " + b.name)
 		for _, world := range []string{"fake", "nft", "ipvs"} {

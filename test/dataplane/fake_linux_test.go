@@ -27,6 +27,8 @@ func (w *fakeWorld) newDriver(t *testing.T, _ *logBook) lb.Driver {
 	return w.fake
 }
 
+func (w *fakeWorld) places() []place { return everywhere }
+
 func (w *fakeWorld) node(six bool) netip.Addr { return fakeAddr(six, 0, 1) }
 
 func (w *fakeWorld) backend(i int, six bool) netip.Addr { return fakeAddr(six, 1, byte(2+i)) }

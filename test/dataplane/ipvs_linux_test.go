@@ -24,7 +24,7 @@ func (w *ipvsWorld) name() string { return "ipvs" }
 
 func (w *ipvsWorld) newDriver(t *testing.T, log *logBook) lb.Driver {
 	t.Helper()
-	d, err := ipvs.New(ipvs.Config{NetNS: w.host.Path(), Log: log.logger(), CallLimit: *patience})
+	d, err := ipvs.New(ipvs.Config{NetNS: w.box.Path(), Local: w.local, Log: log.logger(), CallLimit: *patience})
 	must(t, err)
 	t.Cleanup(func() { _ = d.Close() })
 	return d
@@ -33,7 +33,7 @@ func (w *ipvsWorld) newDriver(t *testing.T, log *logBook) lb.Driver {
 // table opens the host's IPVS with a library that is not the driver's own way.
 func (w *ipvsWorld) table(t *testing.T) *mobyipvs.Handle {
 	t.Helper()
-	h, err := mobyipvs.New(w.host.Path())
+	h, err := mobyipvs.New(w.box.Path())
 	must(t, err)
 	t.Cleanup(h.Close)
 	return h
@@ -104,7 +104,7 @@ func (w *ipvsWorld) vandals() []vandal {
 	}
 	sysctl := func(key, value string) vandal {
 		return vandal{name: "sysctl " + key + " is set to " + value, do: func(t *testing.T, _ *lb.Service) {
-			must(t, w.host.Sysctl(key, value))
+			must(t, w.box.Sysctl(key, value))
 		}}
 	}
 	return append(w.ruleVandals(),

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -40,16 +41,20 @@ var patience = flag.Duration("patience", time.Minute, "bounds every wait")
 // the driver.
 type kernel struct {
 	rig       *rig.Rig
-	host      *rig.Host // that balances
+	local     bool           // the container of backend 0 balances, for itself
+	box       *rig.Namespace // that balances
+	host      *rig.Host
 	client    *rig.Task
 	far       *rig.Host
 	backends  [4]*rig.Task
-	addresses [2][]netip.Addr // of the container, by family
+	addresses [2][]netip.Addr // of the client, by family
 }
 
-func newKernel(t *testing.T) *kernel {
+// newKernel makes the hosts. With local, it is not host1 that balances, but the
+// container of backend 0, for its own processes (L4): it is every client.
+func newKernel(t *testing.T, local bool) *kernel {
 	t.Helper()
-	k := &kernel{rig: rig.NewTest(t, 3)}
+	k := &kernel{rig: rig.NewTest(t, 3), local: local}
 	hosts := k.rig.Hosts()
 	k.host, k.far = hosts[0], hosts[2]
 	k.client = k.task(t, k.host, "client")
@@ -61,14 +66,18 @@ func newKernel(t *testing.T) *kernel {
 			}
 		}
 	}
-	// The host's own service, which no VIP may lead to.
-	serve(t, k.host.Namespace, netip.AddrPortFrom(netip.IPv6Unspecified(), 22))
+	k.box = k.host.Namespace
+	if local {
+		k.box, k.client = k.backends[0].Namespace, k.backends[0]
+	}
+	// A service of its own, which no VIP may lead to.
+	serve(t, k.box, netip.AddrPortFrom(netip.IPv6Unspecified(), 22))
 	for _, p := range []netip.Prefix{pool4, pool6} {
 		k.routeToPool(t, p)
 	}
 	k.addAddresses(t)
 	for _, s := range []string{"net.ipv4.icmp_ratelimit", "net.ipv6.icmp.ratelimit"} {
-		if err := k.host.Sysctl(s, "0"); err != nil { // refusals come in bursts here
+		if err := k.box.Sysctl(s, "0"); err != nil { // refusals come in bursts here
 			t.Fatal(err)
 		}
 	}
@@ -98,7 +107,7 @@ func (k *kernel) routeToPool(t *testing.T, p netip.Prefix) {
 	}))
 }
 
-// addAddresses gives the container more addresses: many clients to a hash.
+// addAddresses gives the client more addresses: many clients to a hash.
 func (k *kernel) addAddresses(t *testing.T) {
 	t.Helper()
 	k.addresses = [2][]netip.Addr{{k.client.Addr}, {k.client.Addr6}}
@@ -107,13 +116,16 @@ func (k *kernel) addAddresses(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		for i := range addressesOfContainer {
+		for i := range addressesOfClient {
 			for family, own := range []netip.Addr{k.client.Addr, k.client.Addr6} {
 				raw := own.AsSlice()
 				raw[len(raw)-1] = byte(101 + i)
 				a, _ := netip.AddrFromSlice(raw)
 				k.addresses[family] = append(k.addresses[family], a)
-				addr := &rtnl.Addr{IPNet: &net.IPNet{IP: raw, Mask: net.CIDRMask(a.BitLen(), a.BitLen())}, Flags: unix.IFA_F_NODAD}
+				addr := &rtnl.Addr{
+					IPNet: &net.IPNet{IP: raw, Mask: net.CIDRMask(a.BitLen(), a.BitLen())}, Flags: unix.IFA_F_NODAD,
+					ValidLft: math.MaxInt32, PreferedLft: 0, // never chosen as a source
+				}
 				if err := rtnl.AddrAdd(link, addr); err != nil {
 					return fmt.Errorf("%s: %w", a, err)
 				}
@@ -124,6 +136,9 @@ func (k *kernel) addAddresses(t *testing.T) {
 }
 
 func (k *kernel) node(six bool) netip.Addr {
+	if k.local {
+		return k.backend(0, six)
+	}
 	if six {
 		return k.host.Addr6
 	}
@@ -140,7 +155,7 @@ func (k *kernel) backend(i int, six bool) netip.Addr {
 // seenAs implements world: the masquerade takes the address that the host has
 // towards the backend.
 func (k *kernel) seenAs(i int, six bool) netip.Addr {
-	if k.backends[i].Host != k.host {
+	if k.local || k.backends[i].Host != k.host {
 		return k.node(six)
 	}
 	if six {
@@ -149,7 +164,18 @@ func (k *kernel) seenAs(i int, six bool) netip.Addr {
 	return k.host.Gateway
 }
 
+// places implements world.
+func (k *kernel) places() []place {
+	if k.local {
+		return []place{ownHost}
+	}
+	return everywhere
+}
+
 func (k *kernel) at(p place) *rig.Namespace {
+	if k.local {
+		return k.box
+	}
 	switch p {
 	case remote:
 		return k.far.Namespace
@@ -350,7 +376,7 @@ func (k *kernel) conntrack(vip netip.Addr) (n int, err error) {
 }
 
 func (k *kernel) handle(families ...int) (*rtnl.Handle, error) {
-	ns, err := netns.GetFromPath(k.host.Path())
+	ns, err := netns.GetFromPath(k.box.Path())
 	if err != nil {
 		return nil, err
 	}
@@ -361,7 +387,7 @@ func (k *kernel) handle(families ...int) (*rtnl.Handle, error) {
 // read returns a file of /proc as the host sees it.
 func (k *kernel) read(path string) (string, error) {
 	var raw []byte
-	err := k.host.Do(func() (err error) {
+	err := k.box.Do(func() (err error) {
 		raw, err = os.ReadFile(strings.Replace(path, "/proc/net/", "/proc/thread-self/net/", 1))
 		return err
 	})
@@ -373,8 +399,8 @@ func (k *kernel) sysctl(t *testing.T, key, value string) {
 	t.Helper()
 	old, err := k.read("/proc/sys/" + strings.ReplaceAll(key, ".", "/"))
 	must(t, err)
-	must(t, k.host.Sysctl(key, value))
-	t.Cleanup(func() { must(t, k.host.Sysctl(key, old)) })
+	must(t, k.box.Sysctl(key, value))
+	t.Cleanup(func() { must(t, k.box.Sysctl(key, old)) })
 }
 
 // routes lists the local routes of the host to VIPs.

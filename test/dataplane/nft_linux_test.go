@@ -26,7 +26,7 @@ func (w *nftWorld) name() string { return "nft" }
 
 func (w *nftWorld) newDriver(t *testing.T, log *logBook) lb.Driver {
 	t.Helper()
-	d, err := nft.New(nft.Config{NetNS: w.host.Path(), Log: log.logger()})
+	d, err := nft.New(nft.Config{NetNS: w.box.Path(), Local: w.local, Log: log.logger()})
 	must(t, err)
 	t.Cleanup(func() { _ = d.Close() })
 	return d
@@ -122,7 +122,7 @@ func (k *kernel) ruleVandals() []vandal {
 			if s.VIP.Is6() {
 				key = "net.ipv6.conf.all.forwarding"
 			}
-			must(t, k.host.Sysctl(key, "0"))
+			must(t, k.box.Sysctl(key, "0"))
 		}},
 	}
 }
@@ -137,7 +137,7 @@ func familyOf(a netip.Addr) nftables.TableFamily {
 // edit changes the host's nftables in one transaction.
 func (k *kernel) edit(t *testing.T, f func(*nftables.Conn)) {
 	t.Helper()
-	ns, err := netns.GetFromPath(k.host.Path())
+	ns, err := netns.GetFromPath(k.box.Path())
 	must(t, err)
 	defer ns.Close()
 	c, err := nftables.New(nftables.WithNetNSFd(int(ns)))

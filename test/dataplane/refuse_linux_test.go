@@ -26,12 +26,12 @@ func refusesWithoutBackends(s *stage) {
 		served := s.serviceAt(address(empty), v.proto, "wrr", 1)
 		s.program(empty, quiet)
 		for range 2 {
-			for _, from := range everywhere {
+			for _, from := range s.w.places() {
 				s.refused(client{place: from}, v.proto, address(empty))
 				s.refused(client{place: from}, v.proto, address(quiet))
 			}
 			s.also(served)
-			for _, from := range everywhere {
+			for _, from := range s.w.places() {
 				s.wantSpread(from, v.proto, address(empty), 2)
 			}
 			s.also(empty)
@@ -44,7 +44,7 @@ func guards(s *stage) {
 	s.each(func(s *stage, v variant) {
 		svc := s.service(v, "wrr", 1)
 		s.program(svc)
-		for _, from := range everywhere {
+		for _, from := range s.w.places() {
 			s.refused(client{place: from}, v.proto, netip.AddrPortFrom(svc.VIP, 22))
 			s.refused(client{place: from}, v.proto, netip.AddrPortFrom(s.vip(v.six), 22)) // assigned to nobody
 		}
@@ -76,7 +76,7 @@ func movesVIPs(s *stage) {
 		old := s.open(client{place: remote}, v.proto, address(before))
 		backend := s.asks(old)
 		s.program(before, after)
-		for _, from := range everywhere {
+		for _, from := range s.w.places() {
 			s.wantSpread(from, v.proto, address(before), 1, 1)
 			s.wantSpread(from, v.proto, address(after), 1, 1)
 		}

@@ -14,6 +14,8 @@ type world interface {
 	name() string
 	// newDriver returns a driver as a new process has it: not set up.
 	newDriver(t *testing.T, log *logBook) lb.Driver
+	// places are where clients can be.
+	places() []place
 	// node is the address of the host that balances: source of its clients.
 	node(six bool) netip.Addr
 	// backend is the address of one of the four servers. They answer on ports
@@ -54,12 +56,12 @@ var everywhere = []place{remote, ownHost, container, hairpin}
 // client is a place with a socket's own address.
 type client struct {
 	place
-	address int    // which of the container's addresses, from 1; 0: any
+	address int    // which of the client's addresses, from 1; 0: any
 	port    uint16 // source port; 0: any
 }
 
-// addressesOfContainer is how many addresses the container has beside its own.
-const addressesOfContainer = 40
+// addressesOfClient is how many addresses the container has beside its own.
+const addressesOfClient = 40
 
 // conn is a client's connection, or its UDP socket.
 type conn interface {
