@@ -205,6 +205,8 @@ func (c *tableChange) own(ops []Op) *Service {
 		s.Backends = append(make([]Backend, 0, len(old.Backends)+backendsAhead(ops)), old.Backends...)
 	} else if op.Kind != SetService {
 		return nil
+	} else {
+		s.Backends = make([]Backend, 0, len(op.Service.Backends)) // they are likely to follow
 	}
 	c.Services[op.Key], c.owned[op.Key], c.last = s, s, s
 	return s

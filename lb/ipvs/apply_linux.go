@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +36,24 @@ type application struct {
 	broken map[lb.Key]error // services with a failed operation
 	alien  []int            // operations that made a service which was there
 	gone   int              // backends that somebody else had removed
+	last   subject
+}
+
+// subject is what an operation is about. Operations on the backends of one
+// service follow each other.
+type subject struct {
+	key   lb.Key
+	known *lb.Service // nil: not there, as far as we know
+	id    genl.ID
+	named bool // id is valid: the address of a service for all ports has a mark
+}
+
+func (a *application) subject(k lb.Key) *subject {
+	if a.last.key != k || !a.last.named {
+		id, named := a.d.id(k)
+		a.last = subject{key: k, known: a.d.known.Services[k], id: id, named: named}
+	}
+	return &a.last
 }
 
 // pending is an operation on its way to the kernel.
@@ -57,7 +76,8 @@ func (d *Driver) Apply(ctx context.Context, ops []lb.Op) []error {
 	for from := 0; from < len(ops); {
 		to := from + together(ops[from:])
 		a.run(from, to)
-		d.known.Apply(ops[from:to], a.errs[from:to])
+		d.remember(ops[from:to], a.errs[from:to])
+		a.last = subject{}
 		from = to
 	}
 	d.removeStrays()
@@ -87,6 +107,16 @@ func (a *application) cut() {
 	}
 	if err := a.d.help.Cut(gone); err != nil {
 		a.d.cfg.Log.Warn("connections of removed backends lose a packet", slog.Any("err", err))
+	}
+}
+
+// remember makes known follow the operations. Labels are not the kernel's.
+func (d *Driver) remember(ops []lb.Op, errs []error) {
+	d.known.Apply(ops, errs)
+	for i := range ops {
+		if s := d.known.Services[ops[i].Key]; ops[i].Kind == lb.SetService && errs[i] == nil {
+			s.Network, s.Name, s.Drain = "", "", 0 // Apply has just made it
+		}
 	}
 }
 
@@ -150,8 +180,9 @@ func (a *application) pool(i int, err error) {
 // prepare checks an operation and guesses its command; send is false if there
 // is nothing to be done.
 func (a *application) prepare(i int) (cmd genl.Command, send bool, err error) {
-	op, known := &a.ops[i], a.d.known.Services[a.ops[i].Key]
-	_, named := a.d.id(op.Key)
+	op := &a.ops[i]
+	about := a.subject(op.Key)
+	known, named := about.known, about.named
 	switch op.Kind {
 	case lb.SetService:
 		if !named {
@@ -225,7 +256,7 @@ func (a *application) requests(batch []pending) []genl.Request {
 	for _, p := range batch {
 		op := &a.ops[p.op]
 		r := genl.Request{Command: p.cmd}
-		id, _ := a.d.id(op.Key)
+		id := a.subject(op.Key).id
 		switch op.Kind {
 		case lb.SetService:
 			r.Service = toService(op.Service, id)
@@ -262,6 +293,7 @@ func (a *application) verdict(p pending, answer error, round int) (next genl.Com
 		return 0, fmt.Errorf("%s: %w", op, answer)
 	case errors.Is(answer, unix.ESRCH):
 		delete(a.d.known.Services, op.Key) // it was there when we left it
+		a.last = subject{}
 		return 0, fmt.Errorf("%w: service %s is gone", lb.ErrDrift, op.Key)
 	case errors.Is(answer, unix.ENOENT) && (p.cmd == genl.NewService || p.cmd == genl.SetService):
 		name := op.Service.Scheduler
@@ -412,10 +444,16 @@ func (d *Driver) do(reqs []genl.Request) []error {
 }
 
 // removeOrphans deletes services of marks in our range that belong to no
-// address any more: a previous run left them and its mark map is lost, so
-// that no packet can reach them.
+// address any more, as soon as no connection uses them: a previous run left
+// them and its mark map is lost, or it was taking their address back. No new
+// packet can reach them.
 func (d *Driver) removeOrphans() {
+	kept := d.orphans[:0]
 	for _, id := range d.orphans {
+		if list, err := d.destinations(id, nil); err != nil || inUse(list) {
+			kept = append(kept, id)
+			continue
+		}
 		errs := d.do([]genl.Request{{Command: genl.DelService, Service: genl.Service{ID: id}}})
 		if errs != nil && !errors.Is(errs[0], unix.ESRCH) {
 			d.cfg.Log.Warn("service of a lost mark stays", slog.Any("mark", id.Mark), slog.Any("err", errs[0]))
@@ -424,7 +462,11 @@ func (d *Driver) removeOrphans() {
 		d.cfg.Log.Warn("removed service of a lost mark", slog.Any("mark", id.Mark))
 		d.marks.unblock(id)
 	}
-	d.orphans = nil
+	d.orphans = kept
+}
+
+func inUse(list []genl.DestinationState) bool {
+	return slices.ContainsFunc(list, func(d genl.DestinationState) bool { return d.Active+d.Inactive > 0 })
 }
 
 // removeStrays takes marks from addresses that have no service any more.

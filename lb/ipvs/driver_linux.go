@@ -237,8 +237,9 @@ func (d *Driver) find() ([]remnant, error) {
 		return nil, err
 	}
 	var all []remnant
-	for _, s := range r.list {
-		all = append(all, remnant{id: s.id, key: s.svc.Key, backends: s.svc.Backends})
+	for k, s := range r.services {
+		id, _ := d.id(k)
+		all = append(all, remnant{id: id, key: k, backends: s.Backends})
 	}
 	for _, id := range r.orphans {
 		all = append(all, remnant{id: id})

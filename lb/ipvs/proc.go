@@ -90,7 +90,13 @@ func (p *tableParser) flush() error {
 }
 
 func (p *tableParser) line(line []byte) error {
-	if bytes.HasPrefix(line, []byte("  -> ")) {
+	if len(line) > 5 && string(line[:5]) == "  -> " {
+		if p.open {
+			if b, ok := parseColumns(line[5:]); ok {
+				p.backends = append(p.backends, b)
+				return nil
+			}
+		}
 		if bytes.HasPrefix(line, []byte("  -> RemoteAddress")) {
 			return nil
 		}
@@ -175,17 +181,42 @@ func parseBackend(line []byte) (b procBackend, ok bool) {
 	if b.addr, ok = parseAddr(where); !ok || len(forward) == 0 {
 		return b, false
 	}
-	if string(forward) == "Masq" {
-		b.forward = "Masq"
-	} else {
-		b.forward = string(forward)
-	}
+	b.forward = string(forward)
 	w, okW := number(weight)
 	a, okA := number(active)
 	i, okI := number(inactive)
 	// The kernel changes its counters without locks: a moment's -1 is 0.
 	b.weight, b.active, b.inactive = uint32(max(w, 0)), max(a, 0), max(i, 0)
 	return b, okW && okA && okI && w >= 0
+}
+
+// parseColumns is parseBackend for the lines that there are a hundred thousand
+// of: IPv4, masqueraded, every column in its place.
+func parseColumns(line []byte) (b procBackend, ok bool) {
+	const masq = "      Masq    "
+	if len(line) < 13+len(masq)+7+11+1 || string(line[13:13+len(masq)]) != masq {
+		return b, false
+	}
+	addr, okA := parseAddr(line[:13])
+	rest := line[13+len(masq):]
+	weight, rest, okW := column(rest, 6)
+	active, rest, okC := column(rest, 10)
+	inactive, _, okI := column(rest, 10)
+	return procBackend{addr: addr, forward: "Masq", weight: weight, active: int(active), inactive: int(inactive)}, okA && okW && okC && okI
+}
+
+// column parses a number that stands left in a column of that width, and
+// returns what follows the space after it. It refuses what is not as usual.
+func column(line []byte, width int) (v uint32, rest []byte, ok bool) {
+	n := 0
+	for n < len(line) && n < width && line[n]-'0' <= 9 {
+		v = 10*v + uint32(line[n]-'0')
+		n++
+	}
+	if n == 0 || n == 10 || len(line) < width || n < len(line) && line[n] != ' ' {
+		return 0, nil, false
+	}
+	return v, line[min(width+1, len(line)):], true
 }
 
 // field returns the first word of line, and what follows it.
@@ -228,20 +259,20 @@ func parseAddr(s []byte) (netip.AddrPort, bool) {
 
 // hex parses up to eight hexadecimal digits.
 func hex(s []byte) (v uint32, ok bool) {
-	for _, c := range s {
-		switch {
-		case c >= '0' && c <= '9':
-			c -= '0'
-		case c >= 'A' && c <= 'F':
-			c -= 'A' - 10
-		case c >= 'a' && c <= 'f':
-			c -= 'a' - 10
-		default:
-			return 0, false
-		}
-		v = v<<4 | uint32(c)
+	if len(s) == 0 || len(s) > 8 {
+		return 0, false
 	}
-	return v, len(s) > 0 && len(s) <= 8
+	for _, c := range s {
+		d := c - '0'
+		if d > 9 {
+			if d = (c | 0x20) - 'a'; d > 5 {
+				return 0, false
+			}
+			d += 10
+		}
+		v = v<<4 | uint32(d)
+	}
+	return v, true
 }
 
 // number parses a decimal number of 32 bits with sign.

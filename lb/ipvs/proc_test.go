@@ -107,12 +107,19 @@ func FuzzParseTable(f *testing.F) {
 	for line := range strings.Lines(sampleTable) {
 		f.Add([]byte(line))
 	}
+	f.Add([]byte("0A000001:0050      Masq    123456 12345      0         \n0A000001:0050      Masq    1234567 1 2\n"))
 	f.Add([]byte("TCP  0A600001:0050 wrr \n  -> 0A000001:0050      Tunnel  2147483647 2147483647 2147483648\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		whole, err := readAll(bytes.NewReader(text), maxLine+len(text)+1)
 		pieces, err2 := readAll(iotest.OneByteReader(bytes.NewReader(text)), maxLine+len(text)+1)
 		if (err == nil) != (err2 == nil) || fmt.Sprint(whole) != fmt.Sprint(pieces) {
 			t.Fatalf("whole: %v %v\npieces: %v %v", whole, err, pieces, err2)
+		}
+		for line := range bytes.Lines(text) {
+			fast, ok := parseColumns(bytes.TrimSuffix(line, []byte("\n")))
+			if slow, ok2 := parseBackend(bytes.TrimSuffix(line, []byte("\n"))); ok && (!ok2 || fast != slow) {
+				t.Fatalf("%q: %+v by columns, %+v by words", line, fast, slow)
+			}
 		}
 		for _, r := range whole {
 			if (r.service.mark != 0) == (r.service.proto != 0) || r.service.addr.IsValid() != (r.service.proto != 0) || r.service.scheduler == "" {

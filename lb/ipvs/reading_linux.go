@@ -9,22 +9,23 @@ import (
 	"meshd/lb/ipvs/genl"
 )
 
-// listed is a service of ours as the kernel lists it.
-type listed struct {
-	id   genl.ID
-	svc  *lb.Service
-	sure bool // its line told all of its settings
+// reading is one pass over the kernel's table. Services that are as we know
+// them are not made anew: a reading without differences allocates little.
+type reading struct {
+	d        *Driver
+	pools    map[netip.Prefix]lb.Pool
+	services map[lb.Key]*lb.Service
+	double   bool      // a service was told twice
+	familiar int       // services that we know
+	unsure   []genl.ID // whose line does not tell all settings
+	empty    []uint32  // marks of ours whose line does not tell the family
+	orphans  []genl.ID // services of our marks, without an address
+	foreign  int       // services of others
+	scratch  []lb.Backend
 }
 
-// reading is one pass over the kernel's table.
-type reading struct {
-	d       *Driver
-	pools   map[netip.Prefix]lb.Pool
-	list    []listed
-	orphans []genl.ID // of our marks, without an address
-	foreign int       // services of others
-	empty   []uint32  // marks of ours whose line does not tell the family
-	scratch []lb.Backend
+func (d *Driver) newReading() *reading {
+	return &reading{d: d, pools: d.help.Pools(), services: make(map[lb.Key]*lb.Service, len(d.known.Services))}
 }
 
 // table reads /proc/net/ip_vs.
@@ -72,105 +73,91 @@ func (r *reading) add(p procService, backends []procBackend) error {
 		}
 		return nil
 	}
-	key, ours := r.d.owner(id, r.pools)
-	switch {
-	case !ours:
-		r.foreign++
-		return nil
-	case !key.VIP.IsValid():
-		r.orphans = append(r.orphans, id)
+	key, ours := r.owner(id)
+	if !ours {
 		return nil
 	}
 	for i := range backends {
 		r.scratch = append(r.scratch, backends[i].backend())
 	}
-	svc := &lb.Service{Key: key, Scheduler: p.scheduler, Backends: r.takeBackends()}
-	r.list = append(r.list, listed{id: id, svc: svc, sure: tellsAll(&p)})
+	r.put(&lb.Service{Key: key, Scheduler: p.scheduler})
+	if !tellsAll(&p) {
+		r.unsure = append(r.unsure, id)
+	}
 	return nil
 }
 
-// takeBackends empties scratch into a sorted list. The kernel tells the last
-// one first.
-func (r *reading) takeBackends() []lb.Backend {
+// owner returns which of our keys a service stands for, and counts those that
+// stand for none.
+func (r *reading) owner(id genl.ID) (key lb.Key, ours bool) {
+	key, ours = r.d.owner(id, r.pools)
+	switch {
+	case !ours:
+		r.foreign++
+	case !key.VIP.IsValid():
+		r.orphans = append(r.orphans, id)
+		return key, false
+	}
+	return key, ours
+}
+
+// put takes a service with the backends in scratch, which the kernel tells the
+// last one first.
+func (r *reading) put(s *lb.Service) {
 	byAddr := func(a, b lb.Backend) int { return a.Addr.Compare(b.Addr) }
 	slices.Reverse(r.scratch)
 	if !slices.IsSortedFunc(r.scratch, byAddr) {
 		slices.SortFunc(r.scratch, byAddr)
 	}
-	out := append(make([]lb.Backend, 0, len(r.scratch)), r.scratch...)
+	if _, there := r.services[s.Key]; there {
+		r.double = true
+	}
+	known := r.d.known.Services[s.Key]
+	if known != nil {
+		r.familiar++
+	}
+	if known != nil && known.Scheduler == s.Scheduler && known.Affinity == s.Affinity && slices.Equal(known.Backends, r.scratch) {
+		r.services[s.Key] = known
+	} else {
+		made := *s // so that s itself need not be allocated
+		made.Backends = append(make([]lb.Backend, 0, len(r.scratch)), r.scratch...)
+		r.services[s.Key] = &made
+	}
 	r.scratch = r.scratch[:0]
-	return out
 }
 
 // total returns about how many services the namespace has.
-func (r *reading) total() int { return len(r.list) + len(r.orphans) + len(r.empty) + r.foreign }
+func (r *reading) total() int {
+	return len(r.services) + len(r.orphans) + len(r.empty) + r.foreign
+}
 
 // complete reports whether every service that we know is there, once.
-func (r *reading) complete() bool {
-	seen := make(map[lb.Key]bool, len(r.list))
-	for _, s := range r.list {
-		if seen[s.svc.Key] {
-			return false
-		}
-		seen[s.svc.Key] = true
-	}
-	missing := len(r.d.known.Services)
-	for k := range r.d.known.Services {
-		if seen[k] {
-			missing--
-		}
-	}
-	return missing == 0 || missing <= len(r.empty) && r.onlyMarksMissing(seen)
-}
+func (r *reading) complete() bool { return !r.double && r.familiar == len(r.d.known.Services) }
 
-// onlyMarksMissing reports whether what is missing may be among the marks whose
-// family is not known yet.
-func (r *reading) onlyMarksMissing(seen map[lb.Key]bool) bool {
-	for k := range r.d.known.Services {
-		if id, _ := r.d.marks.id(k.VIP); !seen[k] && (!k.AllPorts() || !slices.Contains(r.empty, id.Mark)) {
-			return false
-		}
-	}
-	return true
-}
-
-// covers reports whether every service of ours in the kernel's list is there,
-// once, and nothing else.
+// covers reports whether what is ours in the kernel's list is there, once, and
+// nothing else.
 func (r *reading) covers(list []genl.Service) bool {
-	seen := make(map[genl.ID]bool, len(r.list))
-	for _, s := range r.list {
-		if seen[s.id] {
-			return false
-		}
-		seen[s.id] = true
-	}
-	for _, id := range r.orphans {
-		seen[id] = true
-	}
-	missing, ours := 0, 0
+	ours := 0
 	for i := range list {
-		if _, mine := r.d.owner(list[i].ID, r.pools); !mine {
+		key, mine := r.d.owner(list[i].ID, r.pools)
+		switch {
+		case !mine:
 			continue
-		}
-		ours++
-		if !seen[list[i].ID] {
-			missing++
-			if list[i].Mark == 0 || !slices.Contains(r.empty, list[i].Mark) {
+		case !key.VIP.IsValid():
+			if !slices.Contains(r.orphans, list[i].ID) {
 				return false
 			}
+		case r.services[key] == nil:
+			return false
 		}
+		ours++
 	}
-	return missing == len(r.empty) && ours == len(seen)+missing
+	return !r.double && ours == len(r.services)+len(r.orphans)
 }
 
 // questions returns what the lines did not tell.
 func (r *reading) questions() []genl.ID {
-	var ids []genl.ID
-	for _, s := range r.list {
-		if !s.sure {
-			ids = append(ids, s.id)
-		}
-	}
+	ids := r.unsure
 	for _, mark := range r.empty {
 		ids = append(ids, genl.ByMark(genl.IPv4, mark), genl.ByMark(genl.IPv6, mark))
 	}
@@ -179,41 +166,41 @@ func (r *reading) questions() []genl.ID {
 
 // answers takes what was asked for.
 func (r *reading) answers(have map[genl.ID]genl.Service) {
-	seen := map[genl.ID]bool{}
-	for _, s := range r.list {
-		if s.id.Mark != 0 {
-			seen[s.id] = true
-		}
-		if s.sure {
-			continue
-		}
-		if svc, ok := have[s.id]; ok {
-			adoptSettings(s.svc, &svc)
+	for _, id := range r.unsure {
+		key, _ := r.d.owner(id, r.pools)
+		if svc, ok := have[id]; ok {
+			r.adopt(key, &svc)
 		} else {
-			s.svc.Scheduler += oddSettings // gone meanwhile
+			r.services[key] = &lb.Service{Key: key, Scheduler: oddSettings} // gone meanwhile
 		}
 	}
 	for _, mark := range r.empty {
 		for _, f := range []genl.Family{genl.IPv4, genl.IPv6} {
-			id := genl.ByMark(f, mark)
-			if svc, ok := have[id]; ok && !seen[id] {
-				seen[id] = true
-				r.addEmpty(id, &svc)
+			svc, ok := have[genl.ByMark(f, mark)]
+			if key, _ := r.d.owner(svc.ID, r.pools); ok && r.services[key] == nil && !slices.Contains(r.orphans, svc.ID) {
+				r.addEmpty(&svc)
 			}
 		}
 	}
+	r.unsure, r.empty = nil, nil
+}
+
+// adopt gives a service the kernel's settings.
+func (r *reading) adopt(key lb.Key, have *genl.Service) {
+	old := r.services[key]
+	s := &lb.Service{Key: key, Backends: old.Backends}
+	adoptSettings(s, have)
+	if known := r.d.known.Services[key]; known != nil && known.Equal(s) {
+		s = known
+	}
+	r.services[key] = s
 }
 
 // addEmpty takes a mark's service without backends.
-func (r *reading) addEmpty(id genl.ID, have *genl.Service) {
-	key, _ := r.d.owner(id, r.pools)
-	if !key.VIP.IsValid() {
-		if r.d.marks.ours(id.Mark) {
-			r.orphans = append(r.orphans, id)
-		}
-		return
+func (r *reading) addEmpty(have *genl.Service) {
+	if key, ours := r.owner(have.ID); ours {
+		s := &lb.Service{Key: key}
+		adoptSettings(s, have)
+		r.put(s)
 	}
-	svc := &lb.Service{Key: key}
-	adoptSettings(svc, have)
-	r.list = append(r.list, listed{id: id, svc: svc, sure: true})
 }

@@ -23,9 +23,7 @@ func (d *Driver) Snapshot(context.Context) (*lb.Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range r.list {
-		t.Services[s.svc.Key] = s.svc
-	}
+	t.Services = r.services
 	d.orphans, d.strays = r.orphans, nil
 	for _, id := range r.orphans {
 		d.marks.block(id)
@@ -35,7 +33,7 @@ func (d *Driver) Snapshot(context.Context) (*lb.Table, error) {
 			d.strays = append(d.strays, vip)
 		}
 	}
-	d.known, d.read = t.Clone(), true
+	d.known, d.read = t.Clone(), true // the services in it are shared, and immutable
 	return t, nil
 }
 
@@ -58,21 +56,24 @@ func (d *Driver) readTable() (*reading, error) {
 		return d.readEach()
 	}
 	for range readAttempts {
-		r, err := d.readLines()
-		if err != nil {
+		r := d.newReading()
+		if err := d.table(r.add); err != nil {
 			return nil, err
 		}
-		if d.read && r.complete() {
+		if d.read {
 			have, err := d.ask(r.questions(), r.total())
-			r.answers(have)
-			return r, err
+			if err != nil {
+				return nil, err
+			}
+			if r.answers(have); r.complete() {
+				return r, nil
+			}
 		}
 		list, err := d.services()
 		if err != nil {
 			return nil, err
 		}
-		if r.covers(list) {
-			r.answers(byID(list))
+		if r.answers(byID(list)); r.covers(list) {
 			return r, nil
 		}
 	}
@@ -81,28 +82,18 @@ func (d *Driver) readTable() (*reading, error) {
 	return d.readEach()
 }
 
-// readLines reads /proc/net/ip_vs.
-func (d *Driver) readLines() (*reading, error) {
-	r := &reading{d: d, pools: d.help.Pools()}
-	return r, d.table(r.add)
-}
-
 // readEach lists the services, and then each one's destinations.
 func (d *Driver) readEach() (*reading, error) {
 	list, err := d.services()
 	if err != nil {
 		return nil, err
 	}
-	r := &reading{d: d, pools: d.help.Pools()}
+	r := d.newReading()
 	var dests []genl.DestinationState
 	for i := range list {
 		s := &list[i]
-		key, ours := d.owner(s.ID, r.pools)
-		switch {
-		case !ours:
-			continue
-		case !key.VIP.IsValid():
-			r.orphans = append(r.orphans, s.ID)
+		key, ours := r.owner(s.ID)
+		if !ours {
 			continue
 		}
 		if dests, err = d.destinations(s.ID, dests[:0]); err != nil {
@@ -113,8 +104,7 @@ func (d *Driver) readEach() (*reading, error) {
 		for j := range dests {
 			r.scratch = append(r.scratch, toBackend(&dests[j].Destination))
 		}
-		svc.Backends = r.takeBackends()
-		r.list = append(r.list, listed{id: s.ID, svc: svc, sure: true})
+		r.put(svc)
 	}
 	return r, nil
 }
