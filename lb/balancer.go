@@ -46,6 +46,7 @@ type Balancer struct {
 	trouble  trouble
 	count    Counters
 
+	held      bool      // by Hold
 	suspect   bool      // services are not as we left them: read them back at the next verify
 	fullAt    time.Time // when services were last read back
 	fullAfter time.Time // they are not read back before, because it takes long
@@ -210,8 +211,23 @@ func (b *Balancer) collect() {
 	}
 }
 
+// Hold makes the balancer leave the kernel as it is, from its return until the
+// end of Run: for a daemon that says goodbye, whose views lose what the kernel
+// is to go on with until the next start. The error is ErrStopped or that of ctx.
+func (b *Balancer) Hold(ctx context.Context) error {
+	_, err := ask(ctx, b, func(context.Context) struct{} {
+		b.held = true
+		return struct{}{}
+	})
+	return err
+}
+
 // step does what is due.
 func (b *Balancer) step(ctx context.Context, now time.Time) {
+	if b.held {
+		b.clock = alarmClock{}
+		return
+	}
 	if b.clock.take(alarmGrace, now) {
 		b.full = true
 		b.clock.by(alarmApply, now)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -229,5 +230,35 @@ func TestDrainOutlivesTrouble(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 		noFaults(t, kernel.Fake)
+	})
+}
+
+// A daemon that says goodbye states that it has no tasks; the kernel goes on
+// with them until the next start.
+func TestHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, kernel := newWorld(t, "net"), &lbtest.Fake{}
+		w.store.Table("net").SetSynced()
+		w.commit("net", append(w.tasks("web", 2, "80/tcp", "53/udp"), vip("web", "10.96.0.1"))...)
+		b := run(t, w, lb.Config{Grace: time.Nanosecond}, kernel)
+		after(time.Second)
+		before := dump(kernel.Kernel())
+		if err := b.Hold(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.commit("net", gone("web-0"), gone("web-1"))
+		after(time.Hour)
+		if got := dump(kernel.Kernel()); got != before {
+			t.Errorf("the kernel has\n%s\nwant\n%s", got, before)
+		}
+		if r, err := b.Verify(t.Context(), true); err != nil || !strings.Contains(r.Error, "stopping") {
+			t.Errorf("%+v, %v", r, err)
+		}
+		run(t, w, lb.Config{Grace: time.Nanosecond}, kernel)
+		after(time.Minute)
+		if got := dump(kernel.Kernel()); got == before {
+			t.Error("the next balancer does not go on")
+		}
+		noFaults(t, kernel)
 	})
 }

@@ -34,7 +34,7 @@ func (b *Balancer) verify(ctx context.Context, now time.Time) {
 func (b *Balancer) Verify(ctx context.Context, repair bool) (Report, error) {
 	return ask(ctx, b, func(run context.Context) Report {
 		now := time.Now()
-		if !b.ready {
+		if !b.ready || b.held {
 			return Report{At: now, Driver: b.driverName(), Error: b.notReady()}
 		}
 		b.collect()
@@ -55,6 +55,8 @@ func (b *Balancer) notReady() string {
 		why = append(why, r.Driver+": "+r.Reason)
 	}
 	switch {
+	case b.held:
+		return "the daemon is stopping; the kernel stays as it is"
 	case b.trouble.text != "":
 		return b.trouble.text
 	case len(why) > 0:

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -17,6 +18,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"meshd/gossip"
+	"meshd/lb"
 	"meshd/mesh/control"
 	"meshd/state"
 )
@@ -206,8 +208,16 @@ func (n *Node) Leave(ctx context.Context) (control.LeaveReply, error) {
 }
 
 // Goodbye leaves the mesh in order: the node's last, empty snapshot spreads
-// (S9). Registrations stay on disk: the next start states them again.
+// (S9). Registrations stay on disk: the next start states them again, and the
+// kernels stay as they are until then, without this node's tasks or not.
 func (n *Node) Goodbye(ctx context.Context) {
+	for _, name := range n.balancers.names() {
+		if b := n.balancers.get(name); b != nil {
+			if err := b.Hold(ctx); err != nil && !errors.Is(err, lb.ErrStopped) {
+				n.log.Warn("leaving: the load balancer changes on", "sandbox", name, "error", err)
+			}
+		}
+	}
 	if err := n.host.Leave(ctx); err != nil {
 		n.log.Warn("leaving", "error", err)
 	}

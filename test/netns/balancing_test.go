@@ -81,23 +81,11 @@ func TestLBVerifyAndCleanup(t *testing.T) {
 	createNetwork(t, []*fleet.Node{n})
 	tasks := run(t, "web", n, n)
 	served(t, n, tasks[0], 2)
-	status, err := n.API.Status(t.Context())
-	must(t, err)
-	if status.LBDriver != "nft" {
-		t.Skipf("the balancer is %s (%s); this test changes nftables by hand", status.LBDriver, status.LBWhy)
-	}
 	if reply, code := verify(t, n); code != 0 || !reply.InSync || reply.Reports[0].Services != 2 {
 		t.Fatalf("untouched: exit code %d, %+v", code, reply)
 	}
 
-	for _, c := range []struct{ command, says string }{
-		{"nft flush chain ip meshd guard", "rule 1 of chain guard of nftables table ip meshd"},
-		{"nft delete table ip meshd", "chain guard of nftables table ip meshd"},
-		{"ip route del local 10.96.0.0/16 dev lo table local", "local route of pool 10.96.0.0/16"},
-		{"nft flush map inet meshd_nat svc4", "service 10.96."},
-		{"nft flush map inet meshd_nat eps4", "backend " + tasks[0].Addr.String()},
-		{"nft flush ruleset", "nftables table inet meshd_nat"},
-	} {
+	for _, c := range meddling(t, n, tasks) {
 		inside(t, host, c.command)
 		dry, code := verify(t, n, "--dry-run")
 		if text := fmt.Sprint(dry); code != 1 || !strings.Contains(text, c.says) || dry.Reports[0].Repaired != 0 {
@@ -118,6 +106,43 @@ func TestLBVerifyAndCleanup(t *testing.T) {
 	cleansUp(t, f, quick, host, tasks[1])
 }
 
+// meddle is something to do by hand, and what lb verify must say of it.
+type meddle struct{ command, says string }
+
+// meddling returns what can be done to the node's driver.
+func meddling(t *testing.T, n *fleet.Node, tasks []*fleet.Task) []meddle {
+	t.Helper()
+	table, err := n.API.LB(t.Context(), control.LBRequest{Network: network})
+	must(t, err)
+	common := []meddle{
+		{"nft flush chain ip meshd guard", "rule 1 of chain guard of nftables table ip meshd"},
+		{"nft delete table ip meshd", "chain guard of nftables table ip meshd"},
+		{"ip route del local 10.96.0.0/16 dev lo table local", "local route of pool 10.96.0.0/16"},
+		{"nft flush ruleset", "chain masq of nftables table ip6 meshd"},
+	}
+	task := tasks[0].Addr.String()
+	if table.Driver == "nft" {
+		return append(common, []meddle{
+			{"nft flush map inet meshd_nat svc4", "service 10.96."},
+			{"nft flush map inet meshd_nat eps4", "backend " + task},
+			{"nft flush chain inet meshd_nat services4", "rule 1 of chain services4"},
+		}...)
+	}
+	if _, err := exec.LookPath("ipvsadm"); err != nil || table.Driver != "ipvs" {
+		t.Skipf("the balancer is %s (%s), and ipvsadm: %v", table.Driver, table.Why, err)
+	}
+	vip := table.Services[0].VIP.String()
+	at := " -t " + vip + ":80"
+	return append(common, []meddle{
+		{"ipvsadm -D" + at, "service " + vip + ":80/tcp missing"},
+		{"ipvsadm -E" + at + " -s lc", "service " + vip + ":80/tcp"},
+		{"ipvsadm -e" + at + " -r " + task + ":80 -m -w 7", "backend " + task + ":80 of service " + vip + ":80/tcp weight 7"},
+		{"ipvsadm -d" + at + " -r " + task + ":80", "backend " + task + ":80 of service " + vip + ":80/tcp"},
+		{"ipvsadm -a" + at + " -r 10.1.1.250:80 -m", "backend 10.1.1.250:80 of service " + vip + ":80/tcp"},
+		{"ipvsadm -C", "service " + vip + ":80/udp"},
+	}...)
+}
+
 // repairsByItself replaces the daemon by one that verifies often.
 func repairsByItself(t *testing.T, n, quick *fleet.Node, host *rig.Host, tasks []*fleet.Task) {
 	t.Helper()
@@ -125,17 +150,17 @@ func repairsByItself(t *testing.T, n, quick *fleet.Node, host *rig.Host, tasks [
 	must(t, quick.Start(t.Context()))
 	n = quick
 	served(t, n, tasks[0], 2)
-	inside(t, host, "nft flush chain inet meshd_nat services4")
+	inside(t, host, "nft flush chain ip meshd guard")
 	fleet.Within(t, 20*time.Second, func(ctx context.Context) error {
 		s, err := n.API.Status(ctx)
 		if err != nil {
 			return err
 		}
-		if text := fmt.Sprint(s.Warnings); !strings.Contains(text, "chain services4 of nftables table inet meshd_nat") {
+		if text := fmt.Sprint(s.Warnings); !strings.Contains(text, "chain guard of nftables table ip meshd") {
 			return fmt.Errorf("warnings %s", text)
 		}
-		out := inside(t, host, "nft list chain inet meshd_nat services4")
-		if !strings.Contains(out, "@svc4") {
+		out := inside(t, host, "nft list chain ip meshd guard")
+		if !strings.Contains(out, "@pool") {
 			return fmt.Errorf("the chain is %s", out)
 		}
 		return nil
@@ -163,7 +188,7 @@ func verifiesSandbox(t *testing.T, n *fleet.Node, task *fleet.Task) {
 		}
 		return err
 	})
-	if out, err := task.Output("nft", "flush", "chain", "inet", "meshd_nat", "output"); err != nil {
+	if out, err := task.Output("nft", "flush", "chain", "ip", "meshd", "guard"); err != nil {
 		t.Fatalf("%s: %v", out, err)
 	}
 	reply, code := verify(t, n, "--sandbox", "box")
@@ -186,13 +211,18 @@ func cleansUp(t *testing.T, f *fleet.Fleet, n *fleet.Node, host *rig.Host, box *
 	t.Helper()
 	inside(t, host, "nft add table inet foreign")
 	inside(t, host, "ip route add local 10.77.0.0/16 dev lo table local")
+	table, err := n.API.LB(t.Context(), control.LBRequest{Network: network})
+	must(t, err)
 	cleanup := func(flags ...string) (string, int) {
 		out, err := host.Output(f.Meshd, append([]string{"cleanup", "--data-dir", n.DataDir, "--socket", n.Socket}, flags...)...)
 		return string(out), exitCode(err)
 	}
-	ours := []string{
-		"nftables table inet meshd_nat (2 services)", "nftables table ip meshd (", "nftables table ip6 meshd (",
-		"local route of pool 10.96.0.0/16",
+	ours := []string{"nftables table ip meshd (", "nftables table ip6 meshd (", "local route of pool 10.96.0.0/16"}
+	if table.Driver == "ipvs" {
+		inside(t, host, "ipvsadm -A -t 192.0.2.1:80 -s rr")
+		ours = append(ours, "virtual service "+table.Services[0].VIP.String()+":80/tcp (2 backends)")
+	} else {
+		ours = append(ours, "nftables table inet meshd_nat (2 services)")
 	}
 	if out, code := cleanup(); code != 1 || out != "" {
 		t.Errorf("beside the daemon: exit code %d, %s", code, out)
@@ -223,6 +253,11 @@ func cleansUp(t *testing.T, f *fleet.Fleet, n *fleet.Node, host *rig.Host, box *
 	}
 	if tables := inside(t, host, "nft list tables"); !strings.Contains(tables, "foreign") || strings.Contains(tables, "meshd") {
 		t.Errorf("tables left: %s", tables)
+	}
+	if table.Driver == "ipvs" {
+		if left := inside(t, host, "ipvsadm -Sn"); strings.TrimSpace(left) != "-A -t 192.0.2.1:80 -s rr" {
+			t.Errorf("IPVS services left: %s", left)
+		}
 	}
 	if tables, err := box.Output("nft", "list", "tables"); err != nil || len(tables) > 0 {
 		t.Errorf("in the sandbox: %s, %v", tables, err)
