@@ -123,10 +123,11 @@ func comparePool(have, want *Table, prefix netip.Prefix) []Finding {
 }
 
 func compareService(k Key, have, want *Service) []Finding {
+	if have == want || have != nil && want != nil && have.Equal(want) { // almost always
+		return nil
+	}
 	f := Finding{Area: AreaService, What: "service " + k.String(), key: k}
 	switch {
-	case have == want:
-		return nil
 	case have == nil:
 		f.Kind, f.Want = FindingMissing, want.describe()
 		return []Finding{f}
