@@ -56,11 +56,15 @@ netns: ## real processes in network namespaces: as root, or where user namespace
 
 # What needs a kernel that the machine at hand may not have; without -race.
 VM_PKGS    := ./lb/nft/... ./lb/ipvs/... $(addprefix ./,$(wildcard test/dataplane)) ./test/rig/...
-.PHONY: vm vm-tests demo-vm vm-rig vm-build
-vm: vm-tests demo-vm ## what needs IPVS, on a Debian kernel in an emulated machine (no root, no KVM): tests, then the demo
+.PHONY: vm vm-tests verify-vm demo-vm vm-rig vm-build
+vm: vm-tests verify-vm demo-vm ## what needs IPVS, on a Debian kernel in an emulated machine (no root, no KVM): tests, then the demo
 
 vm-tests: vm-build ## only the tests of make vm (VMFLAGS='-run NAME'; bin/vm test -h lists the flags)
 	@$(BIN)/vm test $(VMFLAGS) $(VM_PKGS)
+
+verify-vm: build vm-build ## a daemon there, its IPVS changed by hand with ipvsadm: meshctl lb verify, meshd cleanup
+	@MESHD_BIN=/usr/local/bin $(GO) test -count=1 $(GOTESTFLAGS) -run TestLBVerifyAndCleanup -exec "$(abspath $(BIN))/vm run -tools nft,ip,ipvsadm \
+	  -file /usr/local/bin/meshd=$(abspath $(BIN))/meshd -file /usr/local/bin/meshctl=$(abspath $(BIN))/meshctl" ./test/netns
 
 demo-vm: build vm-build ## the demo there, with IPVS; what ipvsadm says must be what the mesh says
 	@MESHD_BIN=/usr/local/bin $(BIN)/vm run -tools ip,ipvsadm \

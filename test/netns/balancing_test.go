@@ -134,7 +134,7 @@ func meddling(t *testing.T, n *fleet.Node, tasks []*fleet.Task) []meddle {
 	vip := table.Services[0].VIP.String()
 	at := " -t " + vip + ":80"
 	return append(common, []meddle{
-		{"ipvsadm -D" + at, "service " + vip + ":80/tcp missing"},
+		{"ipvsadm -D" + at, "missing service " + vip + ":80/tcp"},
 		{"ipvsadm -E" + at + " -s lc", "service " + vip + ":80/tcp"},
 		{"ipvsadm -e" + at + " -r " + task + ":80 -m -w 7", "backend " + task + ":80 of service " + vip + ":80/tcp weight 7"},
 		{"ipvsadm -d" + at + " -r " + task + ":80", "backend " + task + ":80 of service " + vip + ":80/tcp"},
