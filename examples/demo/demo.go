@@ -120,7 +120,7 @@ func short(t time.Duration) string {
 
 // until waits until check holds and says how long that took.
 func (d *demo) until(check func() error) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(d.ctx, settle)
+	ctx, cancel := context.WithTimeout(d.ctx, rig.Patience(settle))
 	defer cancel()
 	start := time.Now()
 	err := rig.Poll(ctx, check)

@@ -18,7 +18,7 @@ import (
 )
 
 // patience bounds one query or request.
-const patience = 2 * time.Second
+func patience() time.Duration { return rig.Patience(2 * time.Second) }
 
 // Answer is the reply to a DNS query.
 type Answer struct {
@@ -47,7 +47,7 @@ func (t *Task) Resolve(ctx context.Context, name string, qtype uint16) (Answer, 
 
 // ResolveOver is Resolve over udp or tcp.
 func (t *Task) ResolveOver(ctx context.Context, proto, name string, qtype uint16) (Answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, patience())
 	defer cancel()
 	start := time.Now()
 	c, err := t.Dial(ctx, proto, t.DNS().String())
@@ -56,7 +56,7 @@ func (t *Task) ResolveOver(ctx context.Context, proto, name string, qtype uint16
 	}
 	defer c.Close()
 	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
-	m, _, err := (&dns.Client{Net: proto, Timeout: patience}).ExchangeWithConnContext(ctx, q, &dns.Conn{Conn: c})
+	m, _, err := (&dns.Client{Net: proto, Timeout: patience()}).ExchangeWithConnContext(ctx, q, &dns.Conn{Conn: c})
 	if err != nil {
 		return Answer{}, fmt.Errorf("ask %s for %s: %w", t.DNS(), name, err)
 	}
@@ -83,7 +83,7 @@ func (t *Task) Get(ctx context.Context, addr netip.Addr) (string, error) {
 
 // Get is [Task.Get] from inside any namespace, such as a host's.
 func Get(ctx context.Context, from *rig.Namespace, addr netip.Addr) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, patience())
 	defer cancel()
 	url := "http://" + netip.AddrPortFrom(addr, TaskPort).String() + "/"
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -111,7 +111,7 @@ func (t *Task) Echo(ctx context.Context, addr netip.Addr) (string, error) {
 		return "", err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(patience()))
 	if _, err := c.Write([]byte("who?")); err != nil {
 		return "", err
 	}

@@ -67,7 +67,7 @@ func (n *Node) Start(ctx context.Context) error {
 		return err
 	}
 	n.Proc = p
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, rig.Patience(15*time.Second))
 	defer cancel()
 	return rig.Poll(ctx, func() error { return n.answers(ctx) })
 }

@@ -82,7 +82,7 @@ func (t *Task) Serve(ctx context.Context) (err error) {
 	if t.Server, err = t.Start("server", "/proc/self/exe", ServeArg, t.ID, at); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, rig.Patience(10*time.Second))
 	defer cancel()
 	return rig.Poll(ctx, func() error {
 		_, err := t.Get(ctx, t.Addr)

@@ -66,10 +66,11 @@ func Up(t TB, hosts int) (*Fleet, []*Node) {
 	return f, nodes
 }
 
-// Within fails the test if check does not hold in time; it is tried again and
-// again.
+// Within fails the test if check does not hold in time ([rig.Patience]); it is
+// tried again and again.
 func Within(t TB, d time.Duration, check func(context.Context) error) {
 	t.Helper()
+	d = rig.Patience(d)
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
 	if err := rig.Poll(ctx, func() error { return check(ctx) }); err != nil {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -181,16 +182,28 @@ func (o *options) image(ctx context.Context) (*vm.Image, error) {
 }
 
 // environment is that of every program; only what is named for this project
-// comes from outside.
+// comes from outside. Of a name that is there more than once the first counts:
+// the flags', the outside's, ours.
 func (o *options) environment(dir string) []string {
-	env := []string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME=/root", "TMPDIR=/tmp", "PWD=" + dir, "MESHD_VM=1",
-	}
+	env := slices.Clone(o.env)
 	for _, e := range os.Environ() {
 		if strings.HasPrefix(e, "MESHD_") || strings.HasPrefix(e, "GODEBUG=") || strings.HasPrefix(e, "GOTRACEBACK=") {
 			env = append(env, e)
 		}
 	}
-	return append(env, o.env...)
+	env = append(env,
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME=/root", "TMPDIR=/tmp", "PWD="+dir, "MESHD_SLOW=5")
+	return once(env)
+}
+
+// once keeps the first entry of each name.
+func once(env []string) []string {
+	seen := map[string]bool{}
+	return slices.DeleteFunc(env, func(e string) bool {
+		name, _, _ := strings.Cut(e, "=")
+		again := seen[name]
+		seen[name] = true
+		return again
+	})
 }

@@ -36,7 +36,7 @@ func TestTimeLimit(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	o, rest, err := parse("run", strings.Fields("-m 512 -icount -file /a=b=c -file /d=e -env A=b -tools ip,nft prog -test.v"))
+	o, rest, err := parse("run", strings.Fields("-m 512 -icount -file /a=b=c -file /d=e -env A=b -env HOME=/here -tools ip,nft prog -test.v"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,8 @@ func TestFlags(t *testing.T) {
 	t.Setenv("MESHD_X", "1")
 	t.Setenv("SECRET", "1")
 	env := strings.Join(o.environment("/work"), " ")
-	if !strings.Contains(env, "PWD=/work") || !strings.Contains(env, "MESHD_X=1") || !strings.HasSuffix(env, " A=b") || strings.Contains(env, "SECRET") {
+	if !strings.Contains(env, "PWD=/work") || !strings.Contains(env, "MESHD_X=1") || !strings.HasPrefix(env, "A=b HOME=/here ") ||
+		strings.Count(env, "HOME=") != 1 || strings.Contains(env, "SECRET") {
 		t.Errorf("environment %s", env)
 	}
 	for _, bad := range []string{"-file /a", "-file =b", "-file a=", "-m x", "-run X"} {
