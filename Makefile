@@ -145,7 +145,7 @@ bench-lb: vm-build ## kernel load balancers: cold load, one change, verify; requ
 	@$(if $(filter ipvs,$(PARTS)),$(BIN)/vm run -icount -timeout 60m $(BIN)/bench-lb -instructions $(BENCHFLAGS) ipvs)
 
 .PHONY: bench-dns coredns
-bench-dns: ## DNS servers beside a bare UDP echo, each on one processor, in turns (BENCHFLAGS='-fifo' on a busy machine)
+bench-dns: ## DNS servers beside a bare UDP echo, each on one processor, in turns (BENCHFLAGS='-urgent' on a busy machine)
 	@$(GO) build -trimpath -o $(BIN)/bench-dns ./test/bench/dns
 	$(BIN)/bench-dns -coredns $(BIN)/coredns $(BENCHFLAGS)
 

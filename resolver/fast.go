@@ -189,16 +189,24 @@ func (f *fastPath) valid(sc *fastScope, q *asked, ref uint64) bool {
 	if e.seen == sc.version {
 		return true
 	}
+	if !f.still(sc, q, &sc.deps[e.dep]) {
+		return false
+	}
+	e.seen = sc.version
+	return true
+}
+
+// still reports whether the asked name means what it did.
+func (f *fastPath) still(sc *fastScope, q *asked, d *dep) bool {
+	if d.direct {
+		return sc.views[d.view].Service(d.service.Name) == d.service
+	}
 	name, ok := f.name(q)
 	if !ok {
 		return false
 	}
 	now := f.locate(sc, name)
-	if !sc.deps[e.dep].is(&now.meaning) {
-		return false
-	}
-	e.seen = sc.version
-	return true
+	return d.is(&now.meaning)
 }
 
 // name returns the presentation form of the asked name. It is good until the

@@ -62,7 +62,7 @@ func BenchmarkFastPathNames(b *testing.B) {
 			}
 		})
 		b.Run(fmt.Sprintf("%d/batch", n), func(b *testing.B) {
-			qs, bufs := make([]asked, 32), make([][4096]byte, 32)
+			qs, bufs := make([]asked, 32), make([][4160]byte, 32)
 			k := 0
 			for b.Loop() {
 				if k%32 == 0 {
@@ -76,6 +76,15 @@ func BenchmarkFastPathNames(b *testing.B) {
 				k++
 			}
 			b.ReportMetric(float64(sc.table.bytes()+depSize*len(sc.deps))/float64(n), "bytes/name")
+		})
+		b.Run(fmt.Sprintf("%d/changed", n), func(b *testing.B) {
+			b.ReportAllocs()
+			k := 0
+			for b.Loop() {
+				f.fixed.batch, f.fixed.version = f.batch+1, f.fixed.version+1 // as if the view counted a change
+				f.answer(buf, copy(buf, packets[k%n]), nobody)
+				k++
+			}
 		})
 	}
 }

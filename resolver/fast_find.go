@@ -31,6 +31,8 @@ type fastNet struct {
 // the answer is still true.
 type dep struct {
 	form    form
+	direct  bool   // the name is the service's own, which nothing else can take over
+	view    uint16 // of direct: the service's, in the scope's views
 	service *state.Service
 	more    *meaning // nil: form and service are all
 }
@@ -38,6 +40,7 @@ type dep struct {
 // meaning is what a name stands for in a scope.
 type meaning struct {
 	form      form
+	direct    bool // by the service's own name, where it is looked for first
 	service   *state.Service
 	endpoints []*state.Entry // of formEndpoints
 	match     state.IPMatch  // of formAddress
@@ -46,8 +49,13 @@ type meaning struct {
 // formAddress is a reverse name that stands for a task or a service.
 const formAddress form = 0x80
 
-func (m *meaning) dep() dep {
+// dep is what is kept of m.
+func (m *meaning) dep(sc *fastScope) dep {
 	d := dep{form: m.form, service: m.service}
+	if m.direct {
+		i := slices.IndexFunc(sc.views, func(v state.View) bool { return v.Network() == m.service.Network })
+		d.direct, d.view = i >= 0, uint16(i)
+	}
 	if m.endpoints != nil || m.match != (state.IPMatch{}) {
 		d.more = m
 	}
@@ -56,13 +64,14 @@ func (m *meaning) dep() dep {
 
 // is reports whether the answer would be made from the same.
 func (d *dep) is(m *meaning) bool {
-	if d.form != m.form || d.service != m.service {
-		return false
+	if d.more != nil {
+		return d.more.is(m)
 	}
-	if d.more == nil {
-		return m.endpoints == nil && m.match == (state.IPMatch{})
-	}
-	return d.more.match == m.match && slices.Equal(d.more.endpoints, m.endpoints)
+	return m.is(&meaning{form: d.form, service: d.service})
+}
+
+func (m *meaning) is(o *meaning) bool {
+	return m.form == o.form && m.service == o.service && m.match == o.match && slices.Equal(m.endpoints, o.endpoints)
 }
 
 // verdict says who answers a name and how.
@@ -112,6 +121,7 @@ func (f *fastPath) locateQualified(sc *fastScope, name, rest string) verdict {
 		return verdict{denied: true, apex: zone, zone: zone}
 	}
 	if m := mean(find(v, rel)); m.form != formNone {
+		m.direct = m.isDirect(rel)
 		return verdict{meaning: m}
 	}
 	return verdict{denied: v.Synced(), apex: len(rest) - len(network), zone: zone}
@@ -119,6 +129,17 @@ func (f *fastPath) locateQualified(sc *fastScope, name, rest string) verdict {
 
 func mean(t target) meaning {
 	return meaning{form: t.form, service: t.service, endpoints: t.endpoints}
+}
+
+// isDirect reports whether a name is <service> or tasks.<service>, and no alias.
+func (m *meaning) isDirect(name string) bool {
+	switch m.form {
+	case formService:
+		return name == m.service.Name
+	case formTasks:
+		return len(name) == len("tasks.")+len(m.service.Name) && name[len("tasks."):] == m.service.Name
+	}
+	return false
 }
 
 // locateAddr finds a task or a service by its address.
@@ -143,12 +164,13 @@ func (f *fastPath) locateAddr(sc *fastScope, p netip.Prefix) meaning {
 // locateRelative finds <name> and <name>.<network>.
 func (f *fastPath) locateRelative(sc *fastScope, name string) verdict {
 	synced := true
-	for _, n := range sc.Networks {
+	for i, n := range sc.Networks {
 		v := f.server.cfg.Source.View(n)
 		if v == nil {
 			continue
 		}
 		if m := mean(find(v, name)); m.form != formNone {
+			m.direct = i == 0 && m.isDirect(name)
 			return verdict{meaning: m}
 		}
 		synced = synced && v.Synced()

@@ -22,7 +22,7 @@ func (f *fastPath) pack(sc *fastScope, q *asked, name string, m *meaning) uint64
 	if !p.answer(m) {
 		return 0
 	}
-	if again := f.locate(sc, name); !(&dep{m.form, m.service, m}).is(&again.meaning) {
+	if again := f.locate(sc, name); !m.is(&again.meaning) {
 		return 0 // changed meanwhile
 	}
 	f.makeRoom(sc)
@@ -185,7 +185,7 @@ func (p *packing) store(m *meaning) uint64 {
 		p.sc.deps = append(p.sc.deps, dep{})
 	}
 	kept := *m // m is the caller's
-	p.sc.deps[d] = kept.dep()
+	p.sc.deps[d] = kept.dep(p.sc)
 	e, data := t.put(p.q.hash, key, len(key)+len(body)+4*len(p.weights))
 	e.seen, e.dep, e.counts, e.extra, e.rcode = p.sc.version, d, p.counts, p.extra, p.rcode
 	e.rrLen, e.preferred, e.variants = uint8(p.rrLen), uint8(p.first), uint8(len(p.bodies))

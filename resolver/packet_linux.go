@@ -12,10 +12,12 @@ import (
 )
 
 // batchSize is how many packets one system call moves at most, batchBuf the
-// room for each: Server.UDPSize.
+// room for each: Server.UDPSize. The buffers begin a cache line further than a
+// page apart, or else all of them would compete for the same lines of the cache.
 const (
 	batchSize = 32
 	batchBuf  = 4096
+	batchStep = batchBuf + 64
 )
 
 // mmsghdr is struct mmsghdr of recvmmsg(2).
@@ -37,7 +39,7 @@ type batchConn struct {
 	out   [batchSize]mmsghdr
 	iov   [batchSize]unix.Iovec
 	names [batchSize]unix.RawSockaddrInet6 // large enough for both families
-	bufs  [batchSize][batchBuf]byte
+	bufs  [batchSize][batchStep]byte
 
 	qs            [batchSize]asked
 	from          [batchSize]int  // which packet each of qs is
@@ -130,7 +132,7 @@ func (b *batchConn) answer() {
 	b.replies, b.sent = 0, 0
 	for k := range n {
 		i := b.from[k]
-		reply := b.fast.reply(&b.qs[k], b.bufs[i][:])
+		reply := b.fast.reply(&b.qs[k], b.bufs[i][:batchBuf])
 		if reply == 0 {
 			b.slow[i] = true
 			continue
@@ -152,7 +154,7 @@ func (b *batchConn) answer() {
 func (b *batchConn) parse() (n int) {
 	for i := range b.count {
 		b.from[n] = i
-		b.slow[i] = !b.fast.read(&b.qs[n], b.bufs[i][:], int(b.in[i].n), b.client(i).Addr())
+		b.slow[i] = !b.fast.read(&b.qs[n], b.bufs[i][:batchBuf], int(b.in[i].n), b.client(i).Addr())
 		if !b.slow[i] {
 			n++
 		}

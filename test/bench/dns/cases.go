@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -17,21 +16,20 @@ import (
 
 // benchCase is one row of the table.
 type benchCase struct {
-	name    string
-	names   func(*world) []string
-	edns    bool
-	expect  expect
-	rate    int      // questions per second; 0: as many as possible
-	change  int      // changes of the table per second
-	shared  bool     // meshd: the listener that tells the network by the client
-	servers []string // nil: all
+	name   string
+	names  func(*world) []string
+	edns   bool
+	expect expect
+	rate   int  // questions per second; 0: as many as possible
+	change int  // changes of the table per second, beside bursts without; only ours can
+	shared bool // meshd: the listener that tells the network by the client
 }
 
 var cases = []benchCase{
 	{name: "hit", names: func(w *world) []string { return w.one }, expect: expect{answers: 1}},
 	{name: "hit10", names: func(w *world) []string { return w.ten }, edns: true, expect: expect{answers: perTen}},
 	{name: "miss", names: func(w *world) []string { return w.unknown }, expect: expect{rcode: dns.RcodeNameError}},
-	{name: "change", names: func(w *world) []string { return w.one }, expect: expect{answers: 1}, change: 100, servers: []string{"echo", "meshd"}},
+	{name: "change", names: func(w *world) []string { return w.one }, expect: expect{answers: 1}, change: 100},
 	{name: "networks", names: func(w *world) []string { return w.spread }, expect: expect{answers: 1}, shared: true},
 	{name: "rate5k", names: func(w *world) []string { return w.one }, expect: expect{answers: 1}, rate: 5000},
 }
@@ -48,10 +46,11 @@ type bench struct {
 type contender struct {
 	*server
 	client  *client
+	change  int       // changes of the table per second
 	qps     []float64 // of each round
 	cpu     time.Duration
 	answers int
-	mallocs uint64
+	own     tally // what it did meanwhile, if it is one of ours
 }
 
 // run measures all servers in one case, in turns, each other round backwards.
@@ -81,6 +80,9 @@ func (b *bench) run(c benchCase) error {
 		}
 	}
 	report(c, cs)
+	if b.dnsperf && c.rate == 0 {
+		return b.perf(c, cs)
+	}
 	return nil
 }
 
@@ -91,72 +93,89 @@ func (b *bench) contenders(c benchCase) (cs []*contender, err error) {
 		return nil, err
 	}
 	for _, s := range b.servers {
-		if c.servers != nil && !slices.Contains(c.servers, s.name) {
-			continue
+		rates := []int{0}
+		if c.change > 0 {
+			switch s.name {
+			case "echo":
+			case "meshd":
+				rates = append(rates, c.change)
+			default:
+				continue
+			}
 		}
-		e, addr := c.expect, s.addr
-		e.echo = s.name == "echo" || c.name == "miss" && s.name == "coredns" // which answers SERVFAIL
-		if c.shared && s.name == "meshd" {
-			addr = netip.AddrPortFrom(addr.Addr(), addr.Port()+1)
-		}
-		k := &contender{server: s}
-		if k.client, err = newClient(addr, ps, e, b.seed); err != nil {
-			return cs, err
-		}
-		cs = append(cs, k)
-		deadline := time.Now().Add(time.Minute)
-		for k.client.answered < len(ps) && time.Now().Before(deadline) {
-			k.client.flood(50 * time.Millisecond)
-		}
-		if s.name == "meshd" {
-			_, heap, err := s.command("mallocs")
-			if err != nil {
+		for _, rate := range rates {
+			k := &contender{server: s, change: rate}
+			if k.client, err = newClient(b.addr(c, s), ps, b.expect(c, s), b.seed); err != nil {
 				return cs, err
 			}
-			fmt.Printf("dns_heap server=meshd case=%s names=%d heap_mb=%.1f\n", c.name, len(ps), float64(heap)/1e6)
+			cs = append(cs, k)
 		}
-		k.client.answered, k.client.sent, k.client.lost, k.client.wrong, k.client.times = 0, 0, 0, 0, histogram{}
+		if err := b.warm(cs[len(cs)-1], c, len(ps)); err != nil {
+			return cs, err
+		}
 	}
 	return cs, nil
 }
 
-// burst measures one server for a moment.
-func (b *bench) burst(c benchCase, k *contender) error {
-	before, err := k.tell(c.change)
-	if err != nil {
-		return err
+// addr is where a server answers the questions of a case.
+func (b *bench) addr(c benchCase, s *server) netip.AddrPort {
+	if c.shared && s.name == "meshd" {
+		return netip.AddrPortFrom(s.addr.Addr(), s.addr.Port()+1)
 	}
-	done := make(chan error)
-	go func() { done <- b.flood(c, k) }()
-	if err := <-done; err != nil {
-		return err
+	return s.addr
+}
+
+func (b *bench) expect(c benchCase, s *server) expect {
+	e := c.expect
+	e.echo = s.name == "echo" || c.name == "miss" && s.name == "coredns" // which answers SERVFAIL
+	return e
+}
+
+// warm asks every name once, and tells what memory ours then takes.
+func (b *bench) warm(k *contender, c benchCase, names int) error {
+	for deadline := time.Now().Add(time.Minute); k.client.answered < names && time.Now().Before(deadline); {
+		k.client.flood(50 * time.Millisecond)
 	}
-	after, err := k.tell(0)
-	k.mallocs += after - before
+	k.client.forget()
+	if k.name != "meshd" {
+		return nil
+	}
+	t, err := k.tell(0)
+	fmt.Printf("dns_heap server=meshd case=%s names=%d heap_mb=%.1f\n", c.name, names, float64(t.heap)/1e6)
 	return err
 }
 
-// tell changes the rate of changes of a server of ours and reads its counter.
-func (k *contender) tell(change int) (mallocs uint64, err error) {
-	if !k.ours() {
-		return 0, nil
-	}
-	mallocs, _, err = k.command(fmt.Sprintf("change %d", change))
-	return mallocs, err
-}
-
-// flood runs the client on its processor. The thread is not used again.
-func (b *bench) flood(c benchCase, k *contender) error {
-	runtime.LockOSThread()
-	if err := pin(0, clientCPU); err != nil {
+// burst measures one server for a moment.
+func (b *bench) burst(c benchCase, k *contender) error {
+	before, err := k.tell(k.change)
+	if err != nil {
 		return err
 	}
-	if b.fifo {
+	if err := pinned(clientCPU, func() error { return b.flood(c, k) }); err != nil {
+		return err
+	}
+	after, err := k.tell(0)
+	k.own.mallocs += after.mallocs - before.mallocs
+	k.own.changes += after.changes - before.changes
+	return err
+}
+
+// tell changes the rate of changes of a server of ours and reads its tally.
+func (k *contender) tell(change int) (tally, error) {
+	if !k.ours() {
+		return tally{}, nil
+	}
+	return k.command(fmt.Sprintf("change %d", change))
+}
+
+// flood runs the client on the calling thread, which is not used again.
+func (b *bench) flood(c benchCase, k *contender) error {
+	if b.urgent {
 		if err := hurry(k.cmd.Process.Pid, true); err != nil {
 			return err
 		}
 		defer func() { _ = hurry(k.cmd.Process.Pid, false) }()
-		if err := priority(0, true); err != nil {
+		if err := priority(0, 1, true); err != nil {
 			return err
 		}
 	}
@@ -184,7 +203,11 @@ func report(c benchCase, cs []*contender) {
 	}
 	for _, k := range cs {
 		us := float64(k.cpu) / float64(time.Microsecond) / float64(max(k.answers, 1))
-		line := fmt.Sprintf("dns server=%s case=%s qps=%.0f", k.name, c.name, median(k.qps))
+		line := fmt.Sprintf("dns server=%s case=%s", k.name, c.name)
+		if c.change > 0 && k.name != "echo" {
+			line += fmt.Sprintf(" changes_per_s=%d changes=%d", k.change, k.own.changes)
+		}
+		line += fmt.Sprintf(" qps=%.0f", median(k.qps))
 		if echo != nil {
 			var ratios []float64
 			for i := range k.qps {
@@ -194,7 +217,7 @@ func report(c benchCase, cs []*contender) {
 		}
 		line += fmt.Sprintf(" cpu_us=%.2f p50_us=%.0f p99_us=%.0f", us, k.client.times.quantile(.5), k.client.times.quantile(.99))
 		if k.ours() {
-			line += fmt.Sprintf(" allocs=%.4f", float64(k.mallocs)/float64(max(k.answers, 1)))
+			line += fmt.Sprintf(" allocs=%.4f", float64(k.own.mallocs)/float64(max(k.answers, 1)))
 		}
 		fmt.Printf("%s answers=%d lost=%d wrong=%d load1=%s\n", line, k.answers, k.client.lost, k.client.wrong, load())
 	}

@@ -90,6 +90,11 @@ func (c *client) close() {
 	}
 }
 
+// forget drops what was counted.
+func (c *client) forget() {
+	c.sent, c.answered, c.lost, c.wrong, c.times = 0, 0, 0, 0, histogram{}
+}
+
 func now() int64 {
 	var ts unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)

@@ -23,7 +23,7 @@ type messages struct {
 	hdrs  [batch]mmsghdr
 	iov   [batch]unix.Iovec
 	names [batch]unix.RawSockaddrInet6
-	bufs  [batch][4096]byte
+	bufs  [batch][4096 + 64]byte // so that they do not compete for cache lines
 }
 
 func (m *messages) init(withNames bool) {

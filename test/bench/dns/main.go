@@ -12,7 +12,7 @@
 //	p50_us    time from the system call that sends to the one that receives
 //	allocs    heap allocations per answer, where the server can tell (Go)
 //
-// ratio and qps need a quiet machine; cpu_us much less so. With -fifo the
+// ratio and qps need a quiet machine; cpu_us much less so. With -urgent the
 // bursts have real-time priority: for a machine that is not quiet.
 //
 // Everything runs in a network namespace of its own, on its loopback device. It
@@ -38,7 +38,7 @@ type options struct {
 	burst   time.Duration
 	gap     time.Duration
 	names   int
-	fifo    bool
+	urgent  bool
 	cases   string
 	only    string // servers
 	coredns string
@@ -69,16 +69,16 @@ func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 12, "bursts per server and case")
 	flag.DurationVar(&o.burst, "burst", 250*time.Millisecond, "length of a burst")
-	flag.DurationVar(&o.gap, "gap", 0, "pause after a burst; 0: none, or three bursts with -fifo")
+	flag.DurationVar(&o.gap, "gap", 0, "pause after a burst; 0: none, or three bursts with -urgent")
 	flag.IntVar(&o.names, "names", 10_000, "names that exist")
-	flag.BoolVar(&o.fifo, "fifo", false, "run the bursts with real-time priority")
+	flag.BoolVar(&o.urgent, "urgent", false, "run the bursts with real-time priority")
 	flag.StringVar(&o.cases, "cases", "", "only these, by commas: hit,hit10,miss,change,networks,rate5k")
 	flag.StringVar(&o.only, "servers", "", "only these, by commas: echo,meshd,miekg,unbound,dnsmasq,coredns")
 	flag.StringVar(&o.coredns, "coredns", "coredns", "the CoreDNS binary")
 	flag.BoolVar(&o.dnsperf, "dnsperf", false, "also run dnsperf, if it is installed")
 	flag.Uint64Var(&o.seed, "seed", 1, "of the order of the names")
 	flag.Parse()
-	if o.gap == 0 && o.fifo {
+	if o.gap == 0 && o.urgent {
 		o.gap = 3 * o.burst
 	}
 	code, err := rig.Main(nil, func(w rig.World) int { return inside(w, o) })

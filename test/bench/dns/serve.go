@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -21,8 +22,8 @@ import (
 )
 
 // serve is a server in a process of its own. It tells that it is ready on its
-// standard output and obeys commands on its standard input: "mallocs" tells the
-// number of allocations so far, "change N" changes a service N times a second.
+// standard output and obeys commands on its standard input: "change N" changes
+// a service N times a second. It answers each with its tally.
 func serve(kind string, args []string) error {
 	if len(args) != 2 {
 		return fmt.Errorf("use: serve KIND ADDR NAMES")
@@ -36,14 +37,14 @@ func serve(kind string, args []string) error {
 		return err
 	}
 	w := newWorld(names)
-	change := func(int) {}
+	var c changer
 	switch kind {
 	case "echo":
 		err = serveEcho(addr)
 	case "miekg":
 		err = serveMiekg(addr, w)
 	case "meshd":
-		change, err = serveMeshd(addr, w)
+		err = serveMeshd(addr, w, &c)
 	default:
 		err = fmt.Errorf("no server %q", kind)
 	}
@@ -52,19 +53,23 @@ func serve(kind string, args []string) error {
 	}
 	runtime.GC()
 	fmt.Println("ready")
-	obey(change)
+	obey(&c)
 	return nil
 }
 
-func obey(change func(int)) {
+// tally is what a server of ours tells of itself: allocations and changes of
+// the table so far, and the heap in use.
+type tally struct{ mallocs, changes, heap uint64 }
+
+func obey(c *changer) {
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		var n int
-		if _, err := fmt.Sscanf(in.Text(), "change %d", &n); err == nil {
-			change(n)
+		if _, err := fmt.Sscanf(in.Text(), "change %d", &n); err == nil && c.rates != nil {
+			c.rates <- n
 		}
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
-		fmt.Println(m.Mallocs, m.HeapAlloc)
+		fmt.Println(m.Mallocs, c.changes.Load(), m.HeapAlloc)
 	}
 }
 
@@ -103,45 +108,53 @@ func fatal(err error) {
 }
 
 // serveMeshd answers on addr for net1, and one port further for all networks.
-func serveMeshd(addr netip.AddrPort, w *world) (change func(int), err error) {
+func serveMeshd(addr netip.AddrPort, w *world, c *changer) error {
 	store, err := w.store()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s, err := resolver.New(resolver.Config{Source: store, Forward: resolver.ForwardConfig{Disabled: true}})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	shared := netip.AddrPortFrom(addr.Addr(), addr.Port()+1)
 	for _, l := range []resolver.Listener{{Addr: addr, Networks: []string{"net1"}}, {Addr: shared}} {
 		if _, err := s.Listen(l); err != nil {
 			_ = s.Close(context.Background())
-			return nil, err
+			return err
 		}
 	}
-	rates := make(chan int)
-	go changes(store, rates, len(w.one))
-	return func(n int) { rates <- n }, nil
+	c.store, c.services, c.rates = store, len(w.one), make(chan int)
+	go c.run()
+	return nil
 }
 
-// changes owns the store from now on: it replaces the task of one service after
-// the other, so many times a second.
-func changes(store *state.Store, rates <-chan int, services int) {
-	table := store.Table("net1")
+// changer owns the store from then on: it replaces the task of one service
+// after the other, so many times a second.
+type changer struct {
+	store    *state.Store
+	services int
+	rates    chan int
+	changes  atomic.Uint64
+}
+
+func (c *changer) run() {
+	table := c.store.Table("net1")
 	tick := time.NewTicker(time.Hour)
 	for k := 0; ; {
 		select {
-		case n := <-rates:
+		case n := <-c.rates:
 			if tick.Stop(); n > 0 {
 				tick.Reset(time.Second / time.Duration(n))
 			}
 		case <-tick.C:
 			k++
-			i := k * 7919 % services
+			i := k * 7919 % c.services
 			if _, err := table.Commit(service(fmt.Sprintf("svc%05d", i), i, k)); err != nil {
 				fatal(err)
 			}
-			store.Publish(time.Duration(k))
+			c.store.Publish(time.Duration(k))
+			c.changes.Add(1)
 		}
 	}
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -116,16 +117,32 @@ func (s *server) run(ctx context.Context, args []string) error {
 		return err
 	}
 	s.out = bufio.NewScanner(out)
-	started := make(chan error)
+	return pinned(serverCPU, s.cmd.Start)
+}
+
+// pinned calls f on a thread of a processor. What f starts stays there.
+func pinned(cpu int, f func() error) error {
+	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with its affinity
-		if err := pin(0, serverCPU); err != nil {
-			started <- err
+		if err := pin(0, cpu); err != nil {
+			done <- err
 			return
 		}
-		started <- s.cmd.Start()
+		done <- f()
 	}()
-	return <-started
+	return <-done
+}
+
+// onProcessor runs a command on a processor and returns what it prints.
+func onProcessor(cmd *exec.Cmd, cpu int) ([]byte, error) {
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := pinned(cpu, cmd.Start); err != nil {
+		return nil, err
+	}
+	err := cmd.Wait()
+	return out.Bytes(), err
 }
 
 // ours reports whether the server obeys commands.
@@ -163,16 +180,16 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// command sends a line to a server of ours and returns its allocations so far.
-func (s *server) command(line string) (mallocs, heap uint64, err error) {
+// command sends a line to a server of ours and returns its tally.
+func (s *server) command(line string) (t tally, err error) {
 	if _, err := io.WriteString(s.in, line+"\n"); err != nil {
-		return 0, 0, err
+		return t, err
 	}
 	if !s.out.Scan() {
-		return 0, 0, fmt.Errorf("%s has ended", s.name)
+		return t, fmt.Errorf("%s has ended", s.name)
 	}
-	_, err = fmt.Sscan(s.out.Text(), &mallocs, &heap)
-	return mallocs, heap, err
+	_, err = fmt.Sscan(s.out.Text(), &t.mallocs, &t.changes, &t.heap)
+	return t, err
 }
 
 // stop ends the servers.
@@ -208,28 +225,35 @@ func pin(tid, cpu int) error {
 	return nil
 }
 
-// hurry gives the threads real-time priority, or takes it from them.
+// hurry gives the threads of a process real-time priority, or takes it from
+// them. The second thread of a Go program is the one that sees to it that all
+// goroutines get their turn: it goes before the others.
 func hurry(pid int, on bool) error {
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid)) // sorted
 	if err != nil {
 		return err
 	}
-	for _, f := range files {
+	for i, f := range files {
 		tid, err := strconv.Atoi(f.Name())
 		if err != nil {
 			continue
 		}
-		if err := priority(tid, on); err != nil && !errors.Is(err, unix.ESRCH) {
+		p := 1
+		if i == 1 {
+			p = 2
+		}
+		if err := priority(tid, p, on); err != nil && !errors.Is(err, unix.ESRCH) {
 			return err
 		}
 	}
 	return nil
 }
 
-func priority(tid int, on bool) error {
+// priority does it for one thread; 0: the calling one.
+func priority(tid, p int, on bool) error {
 	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr}
 	if on {
-		attr.Policy, attr.Priority = unix.SCHED_FIFO, 1
+		attr.Policy, attr.Priority = unix.SCHED_FIFO, uint32(p)
 	}
 	if err := unix.SchedSetAttr(tid, &attr, 0); err != nil {
 		return fmt.Errorf("set priority: %w", err)
