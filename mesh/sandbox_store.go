@@ -42,6 +42,14 @@ func (d *dataDir) sandboxes() ([]savedSandbox, error) {
 	if err := d.load("sandboxes.json", &f); err != nil {
 		return nil, err
 	}
+	if name, err := f.check(); err != nil {
+		return nil, fmt.Errorf("data-dir: %s is corrupted (sandbox %q: %w) and was left as it is: restore it from a backup, or move it away and attach again", d.file("sandboxes.json"), name, err)
+	}
+	return f.Sandboxes, nil
+}
+
+// check refuses what meshd would not have written, with the name of the sandbox.
+func (f *sandboxFile) check() (name string, _ error) {
 	seen := map[string]bool{}
 	for i := range f.Sandboxes {
 		s := &f.Sandboxes[i]
@@ -50,14 +58,13 @@ func (d *dataDir) sandboxes() ([]savedSandbox, error) {
 			err = errors.New("it is there twice")
 		}
 		if err != nil {
-			return nil, fmt.Errorf("data-dir: %s is corrupted (sandbox %q: %w) and was left as it is: restore it from a backup, or move it away and attach again", d.file("sandboxes.json"), s.Name, err)
+			return s.Name, err
 		}
 		seen[s.ID], seen[s.Name] = true, true
 	}
-	return f.Sandboxes, nil
+	return "", nil
 }
 
-// check refuses what meshd would not have written.
 func (s *savedSandbox) check() error {
 	req := control.AttachSandbox{Networks: s.Networks, Netns: s.Netns, PID: s.PID, Name: s.Name}
 	p, err := req.Parse()

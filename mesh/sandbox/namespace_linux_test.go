@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"net"
@@ -15,7 +16,15 @@ import (
 	"meshd/test/rig"
 )
 
-func TestMain(m *testing.M) { os.Exit(rig.TestMain(nil, m.Run)) }
+// TestMain runs the tests inside a rig; a fuzz target needs none, and its
+// workers could not be reached there.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if flag.Lookup("test.fuzz").Value.String() != "" {
+		os.Exit(m.Run())
+	}
+	os.Exit(rig.TestMain(nil, m.Run))
+}
 
 // container makes a namespace with addresses.
 func container(t *testing.T) *rig.Task {
