@@ -67,7 +67,7 @@ func (c *cache) get(key cacheKey, now time.Time) hit {
 		return hit{}
 	}
 	e := el.Value.(*cached)
-	if now.After(e.stale) {
+	if !now.Before(e.stale) {
 		c.remove(el)
 		return hit{}
 	}
@@ -75,14 +75,18 @@ func (c *cache) get(key cacheKey, now time.Time) hit {
 	return hit{e.msg, now.Sub(e.stored), now.Before(e.fresh), now.Before(e.rest)}
 }
 
-// rest makes the entry of a key, if there is one, serve as stale without
-// asking until then (the failure recheck timer of RFC 8767 §5).
-func (c *cache) rest(key cacheKey, until time.Time) {
+// rest makes the entry of a key serve as stale without asking until then (the
+// failure recheck timer of RFC 8767 §5). It reports whether there is an answer
+// to serve.
+func (c *cache) rest(key cacheKey, until time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if el := c.entries[key]; el != nil {
-		el.Value.(*cached).rest = until
+	el := c.entries[key]
+	if el == nil || el.Value.(*cached).msg.Rcode == dns.RcodeServerFailure {
+		return false
 	}
+	el.Value.(*cached).rest = until
+	return true
 }
 
 // put stores m, which the cache owns from then on, as fresh for ttl and usable

@@ -105,8 +105,12 @@ const (
 	staleTTL   = 30
 )
 
-// restTime is how long after a failure a stale answer is given at once.
-const restTime = 5 * time.Second
+// restTime is how long after a failure a stale answer is given at once, and
+// failureTime how long the failure is remembered where there is none.
+const (
+	restTime    = 5 * time.Second
+	failureTime = 2 * time.Second
+)
 
 var errNoUpstream = errors.New("no upstream: resolv.conf has none but ourselves, or forwarding is disabled")
 
@@ -176,6 +180,8 @@ func (f *forwarder) resolve(q question) (*dns.Msg, Outcome) {
 	key := keyOf(q.msg)
 	have := f.cache.get(key, time.Now())
 	switch {
+	case have.fresh && have.msg.Rcode == dns.RcodeServerFailure:
+		return upstreamReply(q.msg, have.msg, have.age, 0), OutcomeFailed
 	case have.fresh:
 		return upstreamReply(q.msg, have.msg, have.age, 0), OutcomeCached
 	case have.resting:
@@ -262,8 +268,8 @@ func (f *forwarder) run(c *call, key cacheKey, m *dns.Msg) {
 	if c.err == nil {
 		f.remember(key, c.reply)
 	}
-	if c.err != nil || c.reply.Rcode == dns.RcodeServerFailure {
-		f.cache.rest(key, time.Now().Add(restTime))
+	if !errors.Is(c.err, errNoUpstream) && (c.err != nil || c.reply.Rcode == dns.RcodeServerFailure) {
+		f.failed(key, m)
 	}
 	if c.err != nil && !errors.Is(c.err, errNoUpstream) {
 		f.log.Debug("dns forward", "question", key, "err", c.err)
@@ -272,6 +278,16 @@ func (f *forwarder) run(c *call, key cacheKey, m *dns.Msg) {
 	delete(f.calls, key)
 	f.mu.Unlock()
 	close(c.done)
+}
+
+// failed makes the next clients with the question wait less: they get the stale
+// answer at once if there is one, else the failure itself for a moment (RFC
+// 9520), since stub resolvers ask again as soon as they hear of it.
+func (f *forwarder) failed(key cacheKey, m *dns.Msg) {
+	now := time.Now()
+	if !f.cache.rest(key, now.Add(restTime)) {
+		f.cache.put(key, failure(m), now, failureTime, 0)
+	}
 }
 
 // remember caches a reply for its TTL within the configured limits.
@@ -380,8 +396,9 @@ func (f *forwarder) try(ctx context.Context, u *upstream, until time.Time, m *dn
 	return a
 }
 
-// note counts a try and feeds the upstream's health. A try that was cut short
-// because another upstream was faster counts against it only if it was slow.
+// note counts a try and feeds the upstream's health: a server that replies is
+// well, whatever it says of one name. A try that was cut short because another
+// upstream was faster counts against it only if it was slow.
 func (f *forwarder) note(ctx context.Context, u *upstream, a attempt) {
 	lost := a.err != nil && ctx.Err() != nil // another upstream was faster
 	if !lost {
@@ -390,6 +407,9 @@ func (f *forwarder) note(ctx context.Context, u *upstream, a attempt) {
 	switch {
 	case a.good():
 		f.met.nanos.Add(uint64(a.took))
+		u.succeeded()
+	case a.err == nil:
+		f.met.failures.Add(1)
 		u.succeeded()
 	case lost && a.took < f.cfg.Hedge:
 	default:

@@ -272,6 +272,29 @@ func TestCacheAndStale(t *testing.T) {
 	})
 }
 
+// A failure is remembered for a moment, so that a client's second try does not
+// wait as long as the first (RFC 9520), and no longer.
+func TestFailureIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := forwarding(t, nil, dead(time.Hour))
+		for range 2 {
+			start := time.Now()
+			if _, o := f.ask(me, "example.com."); o != OutcomeFailed || time.Since(start) != 2*time.Second {
+				t.Errorf("%s after %s", o, time.Since(start))
+			}
+			asked, start := f.net.count(), time.Now()
+			if r, o := f.ask(me, "example.com."); o != OutcomeFailed || r.Rcode != dns.RcodeServerFailure || time.Since(start) != 0 || f.net.count() != asked {
+				t.Errorf("again: %s after %s, %v", o, time.Since(start), r)
+			}
+			time.Sleep(failureTime)
+		}
+		f.net.serve["192.0.2.1"] = address(time.Millisecond, "1.1.1.1")
+		if r, o := f.ask(me, "example.com."); o != OutcomeForwarded || len(r.Answer) != 1 {
+			t.Errorf("the upstream is back: %s %v", o, r)
+		}
+	})
+}
+
 // A truncated reply is asked again over TCP; a server that knows no EDNS without it.
 func TestTCPAndNoEDNS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,0 +1,19 @@
+//go:build linux
+
+package dnsclients
+
+import (
+	"os"
+	"testing"
+
+	"meshd/test/fleet"
+	"meshd/test/rig"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == goArg {
+		os.Exit(goClient(os.Args[2:]))
+	}
+	fleet.ServeIfAsked()
+	os.Exit(rig.TestMain(fleet.Build, m.Run))
+}
