@@ -16,7 +16,7 @@ FUZZTIME   ?= 30s
 # Packages whose tests start processes in network namespaces; they run one package at a time, without -race.
 NETNS_PKGS := ./test/rig/... ./test/dataplane ./test/fleet/... ./test/netns/... ./test/chaos/...
 # Everything else.
-UNIT_PKGS   = $(shell $(GO) list ./... | grep -vE '^meshd/test/(rig|dataplane|fleet|netns|chaos|sim)(/|$$)')
+UNIT_PKGS   = $(shell $(GO) list ./... | grep -vE '^meshd/test/(rig|dataplane|fleet|netns|dnsclients|chaos|sim)(/|$$)')
 # Packages with testing/synctest bubbles: their bubble tests are in files named *_bubble_test.go that carry
 # `//go:build !race`, and run here without the race detector. So does the simulator: it has one goroutine.
 BUBBLE_PKGS = $(sort ./test/sim $(patsubst %/,./%,$(dir $(shell git ls-files -co --exclude-standard '*_bubble_test.go'))))
@@ -42,8 +42,8 @@ install: build ## copy the binaries and the systemd unit to their usual places (
 	install -D -m 644 examples/systemd/meshd.service $(DESTDIR)/etc/systemd/system/meshd.service
 
 # --- test it ---
-.PHONY: test unit bubble netns fuzz chaos cover
-test: unit bubble netns ## all tests: unit and property (with -race), bubbles, processes in namespaces (< 5 minutes)
+.PHONY: test unit bubble netns dns-clients fuzz chaos cover
+test: unit bubble netns dns-clients ## all tests: unit and property (with -race), bubbles, processes in namespaces (< 5 minutes)
 
 unit: ## unit and property tests, with the race detector where a C compiler is present
 	$(GO) test $(GOTESTFLAGS) $(RACE) -shuffle=on $(UNIT_PKGS)
@@ -53,6 +53,9 @@ bubble: ## tests in virtual time: the simulator and testing/synctest bubbles, wi
 
 netns: ## real processes in network namespaces: as root, or where user namespaces are allowed; skips itself elsewhere
 	$(GO) test $(GOTESTFLAGS) -p 1 -timeout 240s $(NETNS_PKGS)
+
+dns-clients: ## the resolvers of glibc, musl, Go, c-ares, Node and unbound against meshd: a table (those installed; .ci/run installs all)
+	@set -o pipefail; $(GO) test -count=1 -v -timeout 240s ./test/dnsclients | { grep -v '^=== ' || true; }
 
 # What needs a kernel that the machine at hand may not have; without -race.
 VM_PKGS    := ./lb/nft/... ./lb/ipvs/... $(addprefix ./,$(wildcard test/dataplane)) ./test/rig/...
