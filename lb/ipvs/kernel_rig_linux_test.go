@@ -407,3 +407,24 @@ func TestKernelNamespaces(t *testing.T) {
 	}
 	t.Logf("places are mixed up: %v", drivers[0].skips)
 }
+
+// Rule L7: without the privilege the probe says so; with IPVS there, it must
+// not say that IPVS is missing.
+func TestKernelNoPrivilege(t *testing.T) {
+	onKernel(t)
+	got := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread loses its privileges
+		hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&hdr, &none[0]); err != nil {
+			got <- err
+			return
+		}
+		got <- probeIPVS("", time.Second)
+	}()
+	err := <-got
+	if !errors.Is(err, lb.ErrUnsupported) || !strings.Contains(err.Error(), "CAP_NET_ADMIN") || errors.Is(err, genl.ErrNoIPVS) {
+		t.Errorf("%v; want the missing privilege", err)
+	}
+}

@@ -105,7 +105,7 @@ func TestDo(t *testing.T) {
 		if e, ok := refusals[i]; ok {
 			want = e
 		}
-		if err != want {
+		if !errors.Is(err, want) {
 			t.Errorf("request %d: %v, want %v", i, err, want)
 		}
 	}
