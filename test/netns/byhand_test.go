@@ -27,8 +27,8 @@ func TestReadmeByHand(t *testing.T) {
 		}
 	}
 	blocks := shellBlocks(t, "../../README.md", "## Try it by hand on one machine")
-	if len(blocks) != 8 {
-		t.Fatalf("the README has %d blocks to type, this test knows 8: %q", len(blocks), blocks)
+	if len(blocks) != 9 {
+		t.Fatalf("the README has %d blocks to type, this test knows 9: %q", len(blocks), blocks)
 	}
 	script := strings.Join([]string{
 		"set -eu", "mount -t tmpfs none /run",
@@ -38,23 +38,29 @@ func TestReadmeByHand(t *testing.T) {
 		wait(`bin/meshctl --socket /tmp/mesh3.sock network ls | grep -q collabnet`),
 		blocks[4],
 		wait(`[ "$(bin/meshctl --socket /tmp/mesh3.sock service ps web --network collabnet | grep -c web-)" = 3 ]`),
-		"echo ---answers", blocks[5], "echo ---views", blocks[6], "echo ---end", blocks[7],
+		"echo ---answers", blocks[5], "echo ---sandbox", blocks[6], "echo ---views", blocks[7], "echo ---end", blocks[8],
 		"[ -z \"$(ip netns list)\" ]",
 	}, "\n")
 	script = strings.ReplaceAll(script, "/tmp/", t.TempDir()+"/") // a newcomer may be at it here as well
 	out := bash(t, script)
 	_, answers, _ := strings.Cut(out, "---answers\n")
-	answers, views, _ := strings.Cut(answers, "---views\n")
+	answers, inSandbox, _ := strings.Cut(answers, "---sandbox\n")
+	inSandbox, views, _ := strings.Cut(inSandbox, "---views\n")
 	views, _, _ = strings.Cut(views, "---end\n")
 	for _, want := range []string{`(?m)^10\.96\.\d+\.\d+$`, `(?m)^10\.1\.1\.2$`, `(?m)^10\.1\.3\.2$`, `(?m)^web-1$`, `(?m)^web-2$`, `(?m)^web-3$`} {
 		if !regexp.MustCompile(want).MatchString(answers) {
 			t.Errorf("no line like %s in the answers:\n%s", want, answers)
 		}
 	}
+	for _, want := range []string{`(?m)^10\.96\.\d+\.\d+$`, `(?m)^web-\d$`, `(?m)^client3 .* ready `} {
+		if !regexp.MustCompile(want).MatchString(inSandbox) {
+			t.Errorf("no line like %s from the sandbox:\n%s", want, inSandbox)
+		}
+	}
 	if !strings.Contains(views, "web-2") || !strings.Contains(views, "collabnet") {
 		t.Errorf("meshctl's views lack web-2 or collabnet:\n%s", views)
 	}
-	t.Log("\n" + answers + views)
+	t.Log("\n" + answers + inSandbox + views)
 }
 
 // wait makes a shell wait until a condition holds, for at most half a minute.
