@@ -93,13 +93,21 @@ func skipLimit(t *testing.T, world, behaviour, part string) {
 	}
 }
 
+// TestConformance tests several worlds at a time: mostly they wait for the
+// kernel.
 func TestConformance(t *testing.T) {
 	all := slices.Concat(behaviours, long)
-	t.Run("fake", func(t *testing.T) { conform(t, newFakeWorld(), all) })
-	t.Run("nft", func(t *testing.T) { conform(t, &nftWorld{newKernel(t, false)}, all) })
-	t.Run("ipvs", func(t *testing.T) { conform(t, &ipvsWorld{newKernel(t, false)}, all) })
-	t.Run("nft in a container", func(t *testing.T) { conform(t, &nftWorld{newKernel(t, true)}, behaviours) })
-	t.Run("ipvs in a container", func(t *testing.T) { conform(t, &ipvsWorld{newKernel(t, true)}, behaviours) })
+	in := func(name string, make func(*testing.T) world, behaviours []behaviour) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conform(t, make(t), behaviours)
+		})
+	}
+	in("fake", func(*testing.T) world { return newFakeWorld() }, all)
+	in("nft", func(t *testing.T) world { return &nftWorld{newKernel(t, false)} }, all)
+	in("ipvs", func(t *testing.T) world { return &ipvsWorld{newKernel(t, false)} }, all)
+	in("nft in a container", func(t *testing.T) world { return &nftWorld{newKernel(t, true)} }, behaviours)
+	in("ipvs in a container", func(t *testing.T) world { return &ipvsWorld{newKernel(t, true)} }, behaviours)
 }
 
 // needs skips a world whose driver does not work here.

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"meshd/lb"
 	"meshd/lb/lbtest"
@@ -61,6 +62,8 @@ func (c fakeConn) ask() (answer, error) {
 	backend, seen, err := c.Ask()
 	return answer{backend: backend, seen: seen}, err
 }
+
+func (c fakeConn) askFor(time.Duration) (answer, error) { return c.ask() }
 
 func (c fakeConn) close() { c.Close() }
 

@@ -217,8 +217,10 @@ func (k *kernel) dial(from client, proto state.Proto, to netip.AddrPort) (conn, 
 // socket is a conn of a real kernel.
 type socket struct{ net.Conn }
 
-func (s *socket) ask() (answer, error) {
-	_ = s.SetDeadline(time.Now().Add(*patience))
+func (s *socket) ask() (answer, error) { return s.askFor(*patience) }
+
+func (s *socket) askFor(d time.Duration) (answer, error) {
+	_ = s.SetDeadline(time.Now().Add(d))
 	if _, err := io.WriteString(s, "who\n"); err != nil {
 		return answer{}, s.told(err)
 	}

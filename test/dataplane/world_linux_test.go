@@ -3,6 +3,7 @@ package dataplane
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"meshd/lb"
 	"meshd/state"
@@ -67,6 +68,8 @@ const addressesOfClient = 40
 type conn interface {
 	// ask sends a request and waits for the answer.
 	ask() (answer, error)
+	// askFor is ask that waits for no longer than d.
+	askFor(d time.Duration) (answer, error)
 	close()
 }
 
