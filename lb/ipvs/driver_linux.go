@@ -101,7 +101,10 @@ func (d *Driver) Setup(context.Context) error {
 	}
 	d.marks.adopt(d.help.Marks())
 	if !d.told {
-		d.logTimeouts()
+		once := &limited{limit: d.cfg.CallLimit} // moby/ipvs waits for ever
+		if err := once.call(func(kernel) error { d.logTimeouts(); return nil }); err != nil {
+			d.cfg.Log.Warn("IPVS' timeouts are unknown", slog.Any("err", err))
+		}
 		d.told = true
 	}
 	return d.help.RemoveServices()

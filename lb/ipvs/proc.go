@@ -43,9 +43,14 @@ const tableBuffer = 128 << 10
 // next one. buf is for reading and must hold more than one line.
 func parseTable(r io.Reader, buf []byte, each func(procService, []procBackend) error) error {
 	p := tableParser{each: each}
-	kept := 0 // bytes of an incomplete line at the beginning of buf
+	kept, idle := 0, 0 // bytes of an incomplete line at the beginning of buf; reads without any
 	for {
 		n, err := r.Read(buf[kept:])
+		if idle++; n > 0 {
+			idle = 0
+		} else if err == nil && idle > 100 {
+			return fmt.Errorf("read /proc/net/ip_vs: %w", io.ErrNoProgress)
+		}
 		rest := buf[:kept+n]
 		for {
 			end := bytes.IndexByte(rest, '\n')

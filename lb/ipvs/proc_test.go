@@ -94,12 +94,19 @@ func TestParseTableErrors(t *testing.T) {
 	if _, err := readAll(io.MultiReader(strings.NewReader(sampleTable), iotest.ErrReader(broken)), 200); !errors.Is(err, broken) {
 		t.Errorf("%v, want the reader's error", err)
 	}
+	if _, err := readAll(stalled{}, 200); !errors.Is(err, io.ErrNoProgress) {
+		t.Errorf("%v, want an end", err)
+	}
 	stop := errors.New("stop")
 	err := parseTable(strings.NewReader(sampleTable), make([]byte, 200), func(procService, []procBackend) error { return stop })
 	if !errors.Is(err, stop) {
 		t.Errorf("%v, want each's error", err)
 	}
 }
+
+type stalled struct{}
+
+func (stalled) Read([]byte) (int, error) { return 0, nil }
 
 // What is understood is understood in pieces of any size, too, and is possible.
 func FuzzParseTable(f *testing.F) {
