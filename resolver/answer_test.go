@@ -266,6 +266,18 @@ func TestWaiting(t *testing.T) {
 	}
 }
 
+// R4: a service whose tasks have not arrived yet is waited for like an unknown name.
+func TestWaitingForTasks(t *testing.T) {
+	w := newWorld(t)
+	w.self.Join("net1").SetDef(state.NetworkDef{Name: "net1", Subnet4: netip.MustParsePrefix("10.1.0.0/24")})
+	w.commit("a", "net1", dnsrr("db"), vip("web", "10.1.0.5", ""))
+	for name, want := range map[string]int{"db.": 1, "tasks.web.": 1, "web.": 0} {
+		if r := w.zone().Answer(Query{Name: name, Type: dns.TypeA, Scope: scopeOf("net1")}); len(r.Waiting) != want {
+			t.Errorf("%s: waits for %d views, want %d", name, len(r.Waiting), want)
+		}
+	}
+}
+
 func TestExplain(t *testing.T) {
 	z := standard(t).zone()
 	z.Notes = func(network, service string) []string { return []string{"1 task hidden because node c is dead"} }

@@ -63,7 +63,7 @@ func (a *answering) vipAnswers(s *state.Service) bool {
 func (a *answering) emitTasks(t target) {
 	members := a.members(t)
 	if len(members) == 0 {
-		a.missing("service " + t.service.Name + " has no task to serve")
+		a.missing("service "+t.service.Name+" has no task to serve", t.view)
 		return
 	}
 	a.exists(a.addresses(members))

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -90,6 +91,17 @@ func TestLoopGuard(t *testing.T) {
 	s.forward.pool.cfg = ForwardConfig{Upstreams: []netip.AddrPort{b.Addr()}}
 	if p := s.forward.pool.plan(time.Now()); len(p) != 0 || s.met.upstream.loops.Load() != 1 {
 		t.Errorf("plan %v", p)
+	}
+	p, l, err := listenBoth(loopback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	box, err := s.Listen(Listener{Packet: p, Stream: l})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if own := *s.own.Load(); slices.Contains(own, box.Addr()) || !slices.Contains(own, b.Addr()) {
+		t.Errorf("own addresses are %v: a sandbox's is not the host's", own)
 	}
 	local := []netip.Addr{netip.MustParseAddr("192.0.2.1")}
 	for own, want := range map[string]bool{

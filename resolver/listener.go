@@ -31,13 +31,14 @@ type Listener struct {
 
 // Bound is a Listener in service. Its methods are safe for concurrent use.
 type Bound struct {
-	server   *Server
-	addr     netip.AddrPort
-	networks atomic.Pointer[[]string]
-	vips     func(network string) bool // nil: always usable
-	udp, tcp *dns.Server
-	fast     bool       // the fast path sees the UDP questions first
-	done     chan error // one result per dns.Server
+	server    *Server
+	addr      netip.AddrPort
+	networks  atomic.Pointer[[]string]
+	vips      func(network string) bool // nil: always usable
+	elsewhere bool                      // its sockets may be of another network namespace
+	udp, tcp  *dns.Server
+	fast      bool       // the fast path sees the UDP questions first
+	done      chan error // one result per dns.Server
 }
 
 // Addr returns the address, with the port that was chosen.
@@ -66,13 +67,14 @@ func (s *Server) Listen(l Listener) (*Bound, error) {
 		closeAll(l.Packet, l.Stream)
 		return nil, fmt.Errorf("%w: Listener: Packet and Stream: set both or neither", ErrConfig)
 	}
-	if l.Packet == nil {
+	given := l.Packet != nil
+	if !given {
 		var err error
 		if l.Packet, l.Stream, err = listenBoth(l.Addr); err != nil {
 			return nil, err
 		}
 	}
-	b := &Bound{server: s, addr: addrPort(l.Packet.LocalAddr()), done: make(chan error, 2), vips: l.VIPsUsable}
+	b := &Bound{server: s, addr: addrPort(l.Packet.LocalAddr()), done: make(chan error, 2), vips: l.VIPsUsable, elsewhere: given}
 	if b.vips == nil {
 		b.vips = s.cfg.VIPsUsable
 	}
@@ -201,10 +203,15 @@ func (s *Server) remove(b *Bound) bool {
 	return true
 }
 
+// addrs returns the addresses at which this node reaches its own listeners. A
+// sandbox's 127.0.0.11 is another server than the host's: if that leads back to
+// us nevertheless, a probe finds out.
 func (s *Server) addrs() *[]netip.AddrPort {
 	var as []netip.AddrPort
 	for _, b := range s.bound {
-		as = append(as, b.addr)
+		if !b.elsewhere {
+			as = append(as, b.addr)
+		}
 	}
 	return &as
 }
