@@ -20,6 +20,7 @@ type index struct {
 	def      atomic.Pointer[NetworkDef]
 	synced   atomic.Bool
 	changes  atomic.Uint64
+	recent   [recentChanges]atomic.Pointer[recentChange]
 	subs     *xsync.Map[*Subscription, struct{}]
 
 	// The table's goroutine only.
@@ -74,8 +75,38 @@ func (ix *index) Def() NetworkDef { return *ix.def.Load() }
 // Synced implements View.
 func (ix *index) Synced() bool { return ix.synced.Load() }
 
+// recentChanges is how many changes ChangedSince knows, recentNames of how many
+// services at most each.
+const (
+	recentChanges = 256
+	recentNames   = 64
+)
+
+// recentChange is what changed as the count of changes came to number.
+type recentChange struct {
+	number uint64
+	names  []string
+}
+
 // Changes implements View.
 func (ix *index) Changes() uint64 { return ix.changes.Load() }
+
+// ChangedSince implements View.
+func (ix *index) ChangedSince(since, until uint64, f func(service string)) bool {
+	if until-since > recentChanges {
+		return false
+	}
+	for n := since + 1; n <= until; n++ {
+		c := ix.recent[n%recentChanges].Load()
+		if c == nil || c.number != n {
+			return false
+		}
+		for _, name := range c.names {
+			f(name)
+		}
+	}
+	return true
+}
 
 // Service implements View.
 func (ix *index) Service(name string) *Service {
@@ -108,7 +139,11 @@ func (ix *index) Subscribe() *Subscription {
 // notify tells the subscribers which services changed, and everybody that
 // something did. What changed can be seen by then.
 func (ix *index) notify(names ...string) {
-	ix.changes.Add(1)
+	n := ix.changes.Load() + 1
+	if len(names) <= recentNames {
+		ix.recent[n%recentChanges].Store(&recentChange{n, slices.Clone(names)})
+	}
+	ix.changes.Store(n)
 	for s := range ix.subs.All() {
 		s.mark(names)
 	}

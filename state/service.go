@@ -128,6 +128,11 @@ type View interface {
 	// seen: what was read between two equal results was read of one state. It
 	// takes no lock and does not allocate.
 	Changes() uint64
+	// ChangedSince calls f with the services that changed in the changes from
+	// since to until, both as Changes gave them, and with "" for the network
+	// itself. It returns false, perhaps after some calls, if that is no longer
+	// known: then anything may have changed. It takes no lock.
+	ChangedSince(since, until uint64, f func(service string)) bool
 	// Subscribe starts a subscription to the names of changed services.
 	Subscribe() *Subscription
 }
