@@ -5,16 +5,13 @@ import (
 	"net/netip"
 	"testing"
 
-	mobyipvs "github.com/moby/ipvs"
-	"golang.org/x/sys/unix"
-
 	"meshd/lb"
-	"meshd/lb/ipvs/genl"
 	"meshd/state"
 )
 
 // Sizes of the benchmarks on a real kernel. Each starts in a namespace of its
-// own: IPVS remembers deleted backends, which makes later ones slow.
+// own: IPVS remembers deleted backends, which makes later ones slow. Other
+// writers of the same table are in test/bench/lb.
 const (
 	benchServices = 10000
 	benchBackends = 10
@@ -101,63 +98,5 @@ func BenchmarkKernelUsage(b *testing.B) {
 		if _, err := d.Usage(b.Context(), keys); err != nil {
 			b.Fatal(err)
 		}
-	}
-}
-
-// BenchmarkKernelRaw only writes: messages of one shape, patched in place,
-// whose answers nobody reads.
-func BenchmarkKernelRaw(b *testing.B) {
-	table := benchTable()
-	var reqs []genl.Request
-	for _, k := range table.Keys() {
-		s := table.Services[k]
-		reqs = append(reqs, genl.Request{Command: genl.NewService, Service: toService(s, idOf(k))})
-		for _, be := range s.Backends {
-			reqs = append(reqs, genl.Request{Command: genl.NewDestination, Service: genl.Service{ID: idOf(k)}, Destination: genl.Destination{Addr: be.Addr, Weight: 1}})
-		}
-	}
-	for b.Loop() {
-		b.StopTimer()
-		_, n := benchDriver(b)
-		c, err := genl.Dial(n.inside, 10e9)
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.StartTimer()
-		if errs := c.Do(reqs); errs != nil {
-			b.Fatal("refused")
-		}
-		b.StopTimer()
-		_ = c.Close()
-		b.StartTimer()
-	}
-}
-
-func BenchmarkKernelMoby(b *testing.B) {
-	table := benchTable()
-	for b.Loop() {
-		b.StopTimer()
-		_, n := benchDriver(b)
-		h, err := mobyipvs.New(n.path)
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.StartTimer()
-		for _, k := range table.Keys() {
-			s := &mobyipvs.Service{
-				Address: k.VIP.AsSlice(), Port: k.Port, Protocol: uint16(k.Proto), AddressFamily: unix.AF_INET,
-				SchedName: "wrr", Netmask: 0xffffffff,
-			}
-			if err := h.NewService(s); err != nil {
-				b.Fatal(err)
-			}
-			for _, be := range table.Services[k].Backends {
-				d := &mobyipvs.Destination{Address: be.Addr.Addr().AsSlice(), Port: be.Addr.Port(), Weight: 1, AddressFamily: unix.AF_INET}
-				if err := h.NewDestination(s, d); err != nil {
-					b.Fatal(err)
-				}
-			}
-		}
-		h.Close()
 	}
 }
