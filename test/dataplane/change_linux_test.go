@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"syscall"
 
@@ -182,6 +183,41 @@ func restarts(s *stage) {
 }
 
 func survivesKill(s *stage) { s.takesOver(func() {}) }
+
+// A change is safe at every prefix of its operations: the next process finishes
+// what the one before has begun.
+func diesMidway(s *stage) {
+	v := variant{state.TCP, false}
+	stays, goes, comes := s.service(v, "wrr", 1, 1, -1), s.service(v, "wrr", 1), s.service(v, "wrr", -1, 1)
+	before := s.table(stays, goes)
+	after := s.table(s.serviceAt(address(stays), v.proto, "wlc", 1, -1, 3), comes)
+	for done := 0; ; done++ {
+		s.reach(before)
+		var held conn // to a backend that stays
+		for backend := -1; backend != 0; {
+			held = s.open(client{place: remote}, v.proto, address(stays))
+			backend = s.asks(held)
+		}
+		ops := lb.Diff(s.at, after, drained)
+		if done > len(ops) {
+			return
+		}
+		for i, err := range s.d.Apply(s.Context(), ops[:done]) {
+			if err != nil {
+				s.Fatalf("%s: %v", ops[i], err)
+			}
+		}
+		s.restart()
+		s.adopts()
+		s.reach(after)
+		s.audit(after, fmt.Sprintf("died after %d of %d operations", done, len(ops)))
+		if got := s.asks(held); got != 0 {
+			s.Errorf("died after %d of %d operations: the connection went from backend 0 to %d", done, len(ops), got)
+		}
+		s.wantSpread(remote, v.proto, address(comes), 0, 2)
+		s.refused(client{place: remote}, v.proto, address(goes))
+	}
+}
 
 // After a restart, what changes is done in place: what is not touched goes on.
 func changesAfterRestart(s *stage) {

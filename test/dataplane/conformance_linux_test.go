@@ -46,6 +46,7 @@ var behaviours = []behaviour{
 	{"a pool is removed, and another one stays", removesPools},
 	{"a restart of the daemon changes nothing and drops nothing", restarts},
 	{"a kill -9 of the daemon changes nothing and drops nothing", survivesKill},
+	{"a daemon that dies in the middle of a change leaves what the next one can finish", diesMidway},
 	{"changes after a restart drop nothing that stays", changesAfterRestart},
 	{"idle connections past the timeout survive with hashing by port", survivesIdle},
 	{"idle connections past the timeout are reset with round robin", resetsIdle},
