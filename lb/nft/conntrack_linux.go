@@ -83,10 +83,23 @@ func (f *flows) delete(s *sockets) error {
 		if !f.has(i) {
 			continue
 		}
-		_, err := s.route.ConntrackDeleteFilters(rtnl.ConntrackTable, fam, f)
-		errs = append(errs, err)
+		errs = append(errs, undisturbed(func() error {
+			_, err := s.route.ConntrackDeleteFilters(rtnl.ConntrackTable, fam, f)
+			return err
+		}))
 	}
 	return errors.Join(errs...)
+}
+
+// undisturbed reads a table again if it changed meanwhile, so that nothing is
+// missed; not for ever.
+func undisturbed(read func() error) (err error) {
+	for range 5 {
+		if err = read(); !errors.Is(err, rtnl.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return err
 }
 
 func (f *flows) has(family int) bool {
@@ -103,8 +116,11 @@ func (f *flows) has(family int) bool {
 func countFlows(s *sockets, usage map[lb.Key]lb.Usage) error {
 	var errs []error
 	for _, fam := range []rtnl.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		list, err := s.route.ConntrackTableList(rtnl.ConntrackTable, fam)
-		errs = append(errs, err)
+		var list []*rtnl.ConntrackFlow
+		errs = append(errs, undisturbed(func() (err error) {
+			list, err = s.route.ConntrackTableList(rtnl.ConntrackTable, fam)
+			return err
+		}))
 		for _, flow := range list {
 			countFlow(flow, usage)
 		}
