@@ -27,7 +27,7 @@ func (b *bench) ipvs() error {
 			func(n *namespace) error { return b.writerRun("raw", newRawWriter, n, services, backends) },
 			func(n *namespace) error { return b.ipvsRun(n, services, backends) })
 		if err == nil { // moby/ipvs takes long
-			err = inNamespace(func(n *namespace) error { return b.writerRun("moby", newMobyWriter, n, services, backends) })
+			err = b.fresh(func(n *namespace) error { return b.writerRun("moby", newMobyWriter, n, services, backends) })
 		}
 		if err != nil {
 			return fmt.Errorf("%d services: %w", services, err)

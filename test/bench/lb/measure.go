@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -117,6 +118,41 @@ func (b *bench) print() {
 		}
 	}
 	b.report = report{}
+}
+
+// settle waits until the machine has nothing to do, for a machine of our own.
+func (b *bench) settle() error {
+	const quiet, patience = time.Second, 300
+	before, err := busyTicks()
+	for range patience {
+		if err != nil {
+			return err
+		}
+		select {
+		case <-time.After(quiet):
+		case <-b.ctx.Done():
+			return b.ctx.Err()
+		}
+		var now int
+		if now, err = busyTicks(); err == nil && now-before <= 1 { // asking takes a little
+			return nil
+		}
+		before = now
+	}
+	return errors.New("the machine does not come to rest")
+}
+
+// busyTicks is the processor time of user and system so far, in ticks.
+func busyTicks() (int, error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	var user, nice, system int
+	if _, err := fmt.Sscanf(string(text), "cpu %d %d %d", &user, &nice, &system); err != nil {
+		return 0, fmt.Errorf("/proc/stat: %w", err)
+	}
+	return user + nice + system, nil
 }
 
 // ms formats with three digits that count.

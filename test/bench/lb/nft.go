@@ -31,12 +31,23 @@ func (b *bench) nftables() error {
 // rounds is how often each cold load is measured.
 const rounds = 3
 
+// fresh runs f in a namespace of its own, when the kernel has done with the
+// one before: it takes namespaces apart in the background.
+func (b *bench) fresh(f func(n *namespace) error) error {
+	if b.instructions {
+		if err := b.settle(); err != nil {
+			return err
+		}
+	}
+	return inNamespace(f)
+}
+
 // repeat runs f several times, each in a namespace of its own, and prints the
 // medians.
 func (b *bench) repeat(fs ...func(n *namespace) error) error {
 	for range rounds {
 		for _, f := range fs {
-			if err := inNamespace(f); err != nil {
+			if err := b.fresh(f); err != nil {
 				return err
 			}
 		}
