@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,8 +16,11 @@ type fastScope struct {
 	deps  []dep
 
 	views   []state.View // that its answers come from
+	counts  []uint64     // of their changes, for version
 	batch   uint64       // of packets, for which version was read
 	version uint64       // grows with every change in the views
+	known   uint64       // since this version, every change of a service was told to its own names
+	types   uint32       // of its entries: bits of fastTypes
 	nets    []fastNet    // networks whose VIPs answers depend on
 }
 
@@ -245,7 +249,7 @@ func (f *fastPath) scopeTable(s Scope) *fastScope {
 		}
 		for _, n := range names {
 			if v := f.server.cfg.Source.View(n); v != nil {
-				sc.views = append(sc.views, v)
+				sc.views, sc.counts = append(sc.views, v), append(sc.counts, v.Changes())
 			}
 		}
 		f.scopes[key] = sc
@@ -254,12 +258,61 @@ func (f *fastPath) scopeTable(s Scope) *fastScope {
 	return sc
 }
 
-// refresh reads the version of a scope once per batch. What is read of the
-// views after that is at least as new.
+// refresh reads the version of a scope once per batch, and marks what the
+// changes since the last batch concern. What is read of the views after that is
+// at least as new.
 func (f *fastPath) refresh(sc *fastScope) {
-	if sc.batch != f.batch {
-		sc.batch, sc.version = f.batch, sumChanges(sc.views)
+	if sc.batch == f.batch {
+		return
 	}
+	sc.batch = f.batch
+	version, known := uint64(0), true
+	for i, v := range sc.views {
+		n := v.Changes()
+		if version += n; n == sc.counts[i] {
+			continue
+		}
+		known = v.ChangedSince(sc.counts[i], n, func(service string) { f.doubt(sc, service, v.Network()) }) && known
+		sc.counts[i] = n
+	}
+	if sc.version = version; !known {
+		sc.known = version
+	}
+}
+
+// doubt marks the answers to a service's own names, so that they are used again
+// only if they are found to be still true.
+func (f *fastPath) doubt(sc *fastScope, service, network string) {
+	for types := sc.types; types != 0 && service != ""; types &= types - 1 {
+		qtype := fastTypes[bits.TrailingZeros32(types)]
+		for _, tasks := range []bool{false, true} {
+			for _, qualified := range []bool{false, true} {
+				key := f.serviceKey(service, network, qtype, tasks, qualified)
+				if ref := sc.table.find(hashKey(key), key); ref != 0 {
+					e, _ := sc.table.at(ref)
+					e.seen = 0
+				}
+			}
+		}
+	}
+}
+
+// serviceKey is the key of <service> or tasks.<service>, bare or qualified.
+func (f *fastPath) serviceKey(service, network string, qtype uint16, tasks, qualified bool) []byte {
+	key := f.key[:0]
+	if tasks {
+		key = append(key, "\x05tasks"...)
+	}
+	key = append(append(key, byte(len(service))), service...)
+	if qualified {
+		key = append(append(key, byte(len(network))), network...)
+		key = append(key, f.soa.domain...)
+	} else {
+		key = append(key, 0)
+	}
+	key = append(key, byte(qtype>>8), byte(qtype))
+	f.key = key
+	return key
 }
 
 // sumChanges is a number that grows with every change in the views.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -44,7 +45,7 @@ func (f *fastPath) makeRoom(sc *fastScope) {
 		return
 	}
 	for _, s := range f.scopes {
-		s.table, s.deps = packedTable{}, nil
+		s.table, s.deps, s.types = packedTable{}, nil, 0
 	}
 }
 
@@ -192,7 +193,10 @@ func (p *packing) store(m *meaning) uint64 {
 	if len(p.bodies) > 0 {
 		e.bodyLen = uint16(len(p.bodies[0]))
 	}
-	e.flags = p.flags()
+	if e.flags = p.flags(); p.sc.deps[d].direct {
+		e.flags |= flagDirect
+	}
+	p.sc.types |= 1 << slices.Index(fastTypes[:], p.q.qtype)
 	copy(data[len(key):], body)
 	p.putWeights(data[len(key)+len(body):])
 	return t.find(p.q.hash, key)

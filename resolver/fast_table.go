@@ -52,6 +52,7 @@ const (
 	flagUsesVIPs             // it depends on whether VIPs are usable
 	flagVIPs                 // and was made when they were
 	flagWeighted             // cumulative weights of the answers follow the body
+	flagDirect               // its name is a service's own: see dep
 )
 
 // find returns the reference of the entry with that key, or 0.

@@ -3,6 +3,7 @@ package resolver
 import (
 	"encoding/binary"
 	"hash/maphash"
+	"slices"
 
 	"github.com/miekg/dns"
 )
@@ -33,15 +34,11 @@ var keySeed = maphash.MakeSeed()
 
 func hashKey(key []byte) uint64 { return maphash.Bytes(keySeed, key) }
 
-// fastType reports whether the fast path knows the type. Others are rare, and
-// each would have its own entries.
-func fastType(t uint16) bool {
-	switch t {
-	case dns.TypeA, dns.TypeAAAA, dns.TypePTR, dns.TypeSRV, dns.TypeANY, dns.TypeTXT, dns.TypeMX,
-		dns.TypeHTTPS, dns.TypeSVCB, dns.TypeSOA, dns.TypeNS, dns.TypeCNAME:
-		return true
-	}
-	return false
+// fastTypes are the types that the fast path knows. Others are rare, and each
+// would have its own entries.
+var fastTypes = [...]uint16{
+	dns.TypeA, dns.TypeAAAA, dns.TypePTR, dns.TypeSRV, dns.TypeANY, dns.TypeTXT, dns.TypeMX,
+	dns.TypeHTTPS, dns.TypeSVCB, dns.TypeSOA, dns.TypeNS, dns.TypeCNAME,
 }
 
 // parse reads the query in buf[:n]. It accepts less than the ordinary path,
@@ -57,7 +54,7 @@ func (q *asked) parse(buf []byte, n, maxUDP int) bool {
 		return false
 	}
 	q.end, q.qtype, q.size, q.edns, q.do = end+4, binary.BigEndian.Uint16(buf[end:]), dns.MinMsgSize, false, false
-	if !fastType(q.qtype) {
+	if !slices.Contains(fastTypes[:], q.qtype) {
 		return false
 	}
 	for i := 12; i < end; i += 8 {

@@ -106,16 +106,22 @@ func (b *batchConn) receive() error {
 	return nil
 }
 
-// recvmmsg is one non-blocking call; false means wait and call again.
+// recvmmsg is one call; false means wait and call again. It does not block, and
+// thus does without telling Go's scheduler, which on one processor would give
+// this goroutine's place away and start another thread for it every time.
 func (b *batchConn) recvmmsg(fd uintptr) bool {
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
-	if errno == unix.EAGAIN || errno == unix.EINTR {
-		return false
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
+		switch b.errno = errno; errno {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return false
+		case 0:
+			b.count = int(n)
+		}
+		return true
 	}
-	if b.errno = errno; errno == 0 {
-		b.count = int(n)
-	}
-	return true
 }
 
 // answer answers what the fast path can, and marks the rest.
@@ -162,10 +168,10 @@ func (b *batchConn) parse() (n int) {
 	return n
 }
 
-// sendmmsg sends what it can at once. A reply that cannot be sent is skipped:
+// sendmmsg sends what it can at once, without blocking. A reply that cannot be sent is skipped:
 // the client asks again.
 func (b *batchConn) sendmmsg(fd uintptr) bool {
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[b.sent])), uintptr(b.replies-b.sent), unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[b.sent])), uintptr(b.replies-b.sent), unix.MSG_DONTWAIT, 0, 0)
 	switch errno {
 	case 0:
 		b.sent += max(1, int(n))

@@ -139,22 +139,29 @@ type changer struct {
 }
 
 func (c *changer) run() {
-	table := c.store.Table("net1")
 	tick := time.NewTicker(time.Hour)
-	for k := 0; ; {
+	var rate, done int
+	var since time.Time
+	for {
 		select {
-		case n := <-c.rates:
-			if tick.Stop(); n > 0 {
-				tick.Reset(time.Second / time.Duration(n))
+		case rate = <-c.rates:
+			if tick.Stop(); rate > 0 {
+				since, done = time.Now(), 0
+				tick.Reset(time.Second / time.Duration(rate))
 			}
-		case <-tick.C:
-			k++
-			i := k * 7919 % c.services
-			if _, err := table.Commit(service(fmt.Sprintf("svc%05d", i), i, k)); err != nil {
-				fatal(err)
+		case <-tick.C: // on a busy processor late, and then several are due
+			for due := int(time.Since(since).Seconds() * float64(rate)); done < due; done++ {
+				c.change()
 			}
-			c.store.Publish(time.Duration(k))
-			c.changes.Add(1)
 		}
 	}
+}
+
+func (c *changer) change() {
+	k := int(c.changes.Add(1))
+	i := k * 7919 % c.services
+	if _, err := c.store.Table("net1").Commit(service(fmt.Sprintf("svc%05d", i), i, k)); err != nil {
+		fatal(err)
+	}
+	c.store.Publish(time.Duration(k))
 }
