@@ -301,6 +301,9 @@ func (h *Helpers) SetPool(p lb.Pool) error {
 	if err := h.setRoute(p); err != nil {
 		return err
 	}
+	if _, known := h.pools[p.Prefix]; !known {
+		h.forgetEarly(p.Prefix)
+	}
 	h.pools = next
 	return nil
 }
