@@ -70,7 +70,7 @@ verify-vm: build vm-build ## a daemon there, its IPVS changed by hand with ipvsa
 	  -file /usr/local/bin/meshd=$(abspath $(BIN))/meshd -file /usr/local/bin/meshctl=$(abspath $(BIN))/meshctl" ./test/netns
 
 demo-vm: build vm-build ## the demo there, with IPVS; what ipvsadm says must be what the mesh says
-	@MESHD_BIN=/usr/local/bin $(BIN)/vm run -tools ip,ipvsadm \
+	@MESHD_BIN=/usr/local/bin $(BIN)/vm run -icount -tools ip,ipvsadm \
 	  -file /usr/local/bin/meshd=$(BIN)/meshd -file /usr/local/bin/meshctl=$(BIN)/meshctl $(BIN)/demo -lb ipvs
 
 vm-rig: ## tests of that machine itself: timeouts, panics, hangs

@@ -17,11 +17,19 @@ import (
 )
 
 // Machine is the hardware. The zero value is usable.
+//
+// With Count there is one processor, and an instruction takes a nanosecond, no
+// matter how long it really took: programs see a machine of a steady speed, also
+// while this one is busy with other things, and no limit in them is missed. It
+// takes a processor of this machine two to four times as long to do the work,
+// but nothing is waited for: when the processor idles, its clock jumps ahead.
+// Without Count, its clock is the real one, and it has CPUs processors that are
+// as slow as emulation and company make them.
 type Machine struct {
 	QEMU      string        // default qemu-system-x86_64
 	MemoryMiB int           // default 1024
 	CPUs      int           // default 2; 1 with Count
-	Count     bool          // tie the clock to the instructions executed: slower, but the same at each run
+	Count     bool          // tie the clock to the instructions executed, and skip what is only waited for; see below
 	Console   io.Writer     // also gets the kernel's messages, live; default nowhere
 	Boot      time.Duration // longest time until the first program starts; default 2 minutes
 	Slack     time.Duration // how much longer than a program's own limit it may take to end it and tell; default 1 minute
@@ -213,7 +221,7 @@ func (b *boot) end() {
 func (b *boot) follow(ctx context.Context, j Job, w Watcher) error {
 	at := -1
 	r := bufio.NewReader(b.frames)
-	_ = b.frames.SetReadDeadline(time.Now().Add(b.m.Boot))
+	b.limit(b.m.Boot)
 	for {
 		f, err := ReadFrame(r)
 		if err != nil {
@@ -226,7 +234,7 @@ func (b *boot) follow(ctx context.Context, j Job, w Watcher) error {
 			if at++; at >= len(j.Programs) {
 				return b.failure(ctx, errors.New("it started more programs than it was told to"), at)
 			}
-			_ = b.frames.SetReadDeadline(time.Now().Add(j.Programs[at].Timeout + b.m.Slack))
+			b.limit(j.Programs[at].Timeout + b.m.Slack)
 		case Bye:
 			if len(f.Payload) > 0 || at != len(j.Programs)-1 {
 				return b.failure(ctx, fmt.Errorf("init: %s", f.Payload), at)
@@ -241,6 +249,15 @@ func (b *boot) follow(ctx context.Context, j Job, w Watcher) error {
 			}
 		}
 	}
+}
+
+// limit bounds what the machine does next. Where its clock counts instructions
+// it may be behind the real one.
+func (b *boot) limit(d time.Duration) {
+	if b.m.Count {
+		d *= 10
+	}
+	_ = b.frames.SetReadDeadline(time.Now().Add(d))
 }
 
 // tell passes on a frame of program at.

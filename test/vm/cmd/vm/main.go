@@ -95,7 +95,7 @@ func parse(name string, args []string) (*options, []string, error) {
 		f.StringVar(&o.machine.QEMU, "qemu", "qemu-system-x86_64", "the emulator")
 		f.IntVar(&o.machine.MemoryMiB, "m", 1024, "memory in `MiB`")
 		f.IntVar(&o.machine.CPUs, "smp", 2, "number of processors")
-		f.BoolVar(&o.machine.Count, "icount", false, "one processor whose clock counts instructions: repeats exactly, slowly")
+		f.BoolVar(&o.machine.Count, "icount", name == "test", "one processor whose clock counts instructions, so that how busy this machine is does not matter")
 		f.BoolVar(&o.console, "console", false, "show the kernel's messages too")
 		f.DurationVar(&o.timeout, "timeout", 30*time.Minute, "of each program; a test binary's own comes first")
 		f.StringVar(&o.modules, "modules", strings.Join(vm.DefaultModules(), ","), "kernel modules to load, `names` with commas")
