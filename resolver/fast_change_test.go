@@ -128,3 +128,33 @@ func TestFastPathIsBounded(t *testing.T) {
 		t.Errorf("%d bytes", most)
 	}
 }
+
+// volley asks all names at once and checks that each gets its reply.
+func volley(t *testing.T, c net.Conn, names []string, base uint16) {
+	for i, n := range names {
+		m := query(n, dns.TypeA)
+		m.Id = base | uint16(i)
+		p, _ := m.Pack()
+		if _, err := c.Write(p); err != nil {
+			t.Error(err)
+			return
+		}
+	}
+	buf := make([]byte, 2048)
+	for range names {
+		n, err := c.Read(buf)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		var r dns.Msg
+		if err := r.Unpack(buf[:n]); err != nil {
+			t.Error(err)
+			return
+		}
+		if i := int(r.Id & 0x3f); r.Id&^0x3f != base || i >= len(names) || r.Question[0].Name != names[i] {
+			t.Errorf("reply %v", &r)
+			return
+		}
+	}
+}

@@ -36,36 +36,6 @@ func TestBatches(t *testing.T) {
 	waitFor(t, func() bool { return s.Stats().InFlight == 0 })
 }
 
-// volley asks all names at once and checks that each gets its reply.
-func volley(t *testing.T, c net.Conn, names []string, base uint16) {
-	for i, n := range names {
-		m := query(n, dns.TypeA)
-		m.Id = base | uint16(i)
-		p, _ := m.Pack()
-		if _, err := c.Write(p); err != nil {
-			t.Error(err)
-			return
-		}
-	}
-	buf := make([]byte, 2048)
-	for range names {
-		n, err := c.Read(buf)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		var r dns.Msg
-		if err := r.Unpack(buf[:n]); err != nil {
-			t.Error(err)
-			return
-		}
-		if i := int(r.Id & 0x3f); r.Id&^0x3f != base || i >= len(names) || r.Question[0].Name != names[i] {
-			t.Errorf("reply %v", &r)
-			return
-		}
-	}
-}
-
 // BenchmarkSocket measures questions per second over loopback with 64 in
 // flight; the client shares the machine, so compare the cases with each other.
 func BenchmarkSocket(b *testing.B) {
