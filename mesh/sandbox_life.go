@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"path"
@@ -57,6 +58,7 @@ type box struct {
 	mu         sync.Mutex // guards what follows
 	saved      savedSandbox
 	kept       bool // is, or is to be, in sandboxes.json
+	down       bool // taken down
 	bound      *resolver.Bound
 	redirected bool
 }
@@ -86,11 +88,20 @@ func (b *box) record() (savedSandbox, bool) {
 	return b.saved, b.kept
 }
 
+// endLater leaves the end of a sandbox, of which only a part may be there, to the
+// next life.
+func (b *box) endLater() error {
+	b.mu.Lock()
+	b.kept, b.saved.Ending = true, true
+	b.mu.Unlock()
+	return b.m.save()
+}
+
 // gone reports that the sandbox has been taken down.
 func (b *box) gone() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !b.kept
+	return b.down
 }
 
 // change changes the record, and writes it down if that is to be.
@@ -216,8 +227,19 @@ func (b *box) watch(ctx context.Context) (endReason, string) {
 		}
 		if i%boxVerify == 0 {
 			b.ensureDNS()
+			b.note("addresses", b.sameAddresses())
 		}
 	}
+}
+
+// sameAddresses reports that the container has other addresses than it had when
+// it was attached.
+func (b *box) sameAddresses() error {
+	now, err := b.ns.Addrs()
+	if err != nil || slices.Equal(now, b.saved.Addresses) {
+		return err
+	}
+	return fmt.Errorf("they are %v now, and were %v: detach the sandbox and attach it again", now, b.saved.Addresses)
 }
 
 // note keeps a trouble for people, or ends it.
@@ -300,7 +322,7 @@ func (b *box) takeDown(why endReason, detail string) {
 		b.leave("resolv.conf", c.Restore())
 	}
 	b.mu.Lock()
-	b.kept = false
+	b.kept, b.down = false, true
 	b.mu.Unlock()
 	b.m.forget(b)
 	b.leave("record", b.m.save())

@@ -99,16 +99,19 @@ func (m *sandboxes) noteErr(name, what string, err error) {
 	}
 }
 
-// run serves what openSandboxes found, and lets Attach begin. It returns when
-// ctx has ended and every sandbox is let go of, but not taken down: the next
-// life takes them over.
-func (m *sandboxes) run(ctx context.Context) error {
+// start serves what openSandboxes found, until ctx ends, and lets attach begin.
+func (m *sandboxes) start(ctx context.Context) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.ctx = ctx
 	for _, b := range m.all {
 		m.end.Go(func() { b.run(ctx) })
 	}
-	m.mu.Unlock()
+}
+
+// wait returns when ctx has ended and every sandbox is let go of, but not taken
+// down: the next life takes them over.
+func (m *sandboxes) wait(ctx context.Context) error {
 	<-ctx.Done()
 	m.end.Wait()
 	return nil
@@ -260,6 +263,9 @@ func (m *sandboxes) attach(ctx context.Context, p *control.ParsedSandbox) (_ *bo
 	if warnings, err = b.finish(ctx, p); err != nil {
 		b.stop(endUndone)
 		<-b.ended
+		if !b.gone() { // meshd stops, too: the next life undoes it
+			m.noteErr(b.name, "sandbox not written", b.endLater())
+		}
 		return nil, nil, err
 	}
 	m.attached.Add(1)

@@ -289,6 +289,64 @@ func TestSandboxSurvivesCrash(t *testing.T) {
 	must(t, asks(asker, "web.", vip))
 }
 
+// TestSandboxEndIsFinished crashes a daemon in the middle of taking a sandbox
+// down: the next life goes on with that.
+func TestSandboxEndIsFinished(t *testing.T) {
+	t.Parallel()
+	_, nodes := fleet.Up(t, 1)
+	n := nodes[0]
+	createNetwork(t, nodes)
+	task := sandboxed(t, network, "web", n)[0]
+	n.Proc.Kill()
+	path := filepath.Join(n.DataDir, "sandboxes.json")
+	text, err := os.ReadFile(path)
+	must(t, err)
+	ending := strings.Replace(string(text), `"id":`, `"ending": true, "id":`, 1)
+	if ending == string(text) || holdsNothing(t, task.Namespace) == nil {
+		t.Fatalf("this test knows no better how sandboxes are written: %s", text)
+	}
+	must(t, os.WriteFile(path, []byte(ending), 0o600))
+	must(t, n.Start(t.Context()))
+	fleet.Within(t, 20*time.Second, func(ctx context.Context) error {
+		boxes, err := n.API.Sandboxes(ctx)
+		if err == nil && len(boxes) > 0 {
+			err = fmt.Errorf("still there: %+v", boxes)
+		}
+		tasks, err2 := n.API.Tasks(ctx, control.TaskFilter{All: true})
+		if err2 == nil && len(tasks) > 0 {
+			err2 = fmt.Errorf("still there: %+v", tasks)
+		}
+		return errors.Join(err, err2, holdsNothing(t, task.Namespace))
+	})
+}
+
+// TestSandboxLargeAnswers asks for more than fits into a datagram.
+func TestSandboxLargeAnswers(t *testing.T) {
+	t.Parallel()
+	_, nodes := fleet.Up(t, 1)
+	n := nodes[0]
+	createNetwork(t, nodes)
+	const many = 150
+	for i := range many {
+		_, err := n.API.AddTask(t.Context(), control.AddTask{Network: network, Service: "many", IPs: []string{fmt.Sprintf("10.9.0.%d", i+1)}, Ports: []string{"80"}})
+		must(t, err)
+	}
+	task := sandboxed(t, network, "web", n)[0]
+	for proto, check := range map[string]func(m *dns.Msg) bool{
+		"udp": func(m *dns.Msg) bool { return m.Truncated && len(m.Answer) > 0 && len(m.Answer) < many },
+		"tcp": func(m *dns.Msg) bool { return !m.Truncated && len(m.Answer) == many },
+	} {
+		c, err := task.Dial(t.Context(), proto, task.DNS().String())
+		must(t, err)
+		q := new(dns.Msg).SetQuestion("tasks.many.", dns.TypeA).SetEdns0(1232, false)
+		m, _, err := (&dns.Client{Net: proto, UDPSize: 4096, Timeout: 5 * time.Second}).ExchangeWithConnContext(t.Context(), q, &dns.Conn{Conn: c})
+		must(t, errors.Join(err, c.Close()))
+		if !check(m) {
+			t.Errorf("over %s: %d answers of %d, truncated: %v", proto, len(m.Answer), many, m.Truncated)
+		}
+	}
+}
+
 // echoServer serves lines inside a task, for as long as the test runs.
 func echoServer(t *testing.T, task *fleet.Task) (port uint16) {
 	t.Helper()
