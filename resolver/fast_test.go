@@ -92,6 +92,24 @@ func TestFastPathAgrees(t *testing.T) {
 	}
 }
 
+// R3: names that may be forwarded are not denied.
+func TestFastPathForwards(t *testing.T) {
+	s, b := serve(t, standard(t).self, []string{"net1"}, func(c *Config) {
+		c.ForwardBare, c.SharedSuffixes = true, []string{"net1"}
+	})
+	f := newFastPath(b)
+	for name, fast := range map[string]bool{
+		"other.": false, "other.net1.": false, "example.com.": false, "other.net2.": true, "other.net1.mesh.internal.": true,
+		"web.": true, "web.net1.": true, "mesh.internal.": false, "ns.mesh.internal.": false, "localhost.": false, "nearest.web.": false,
+		"8.8.8.8.in-addr.arpa.": false, "b.c.": false,
+	} {
+		m, _ := query(name, dns.TypeA).Pack()
+		if sameAnswer(t, s, b, f, m, anyone) != fast {
+			t.Errorf("%s: answered by the fast path: %v", name, !fast)
+		}
+	}
+}
+
 // R6: a packed answer lives as long as its service, network, scope and VIPs' state.
 func TestFastPathFollowsTheView(t *testing.T) {
 	w := standard(t)
