@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -266,7 +267,12 @@ func (n *Node) VerifyLB(ctx context.Context, req control.LBVerifyRequest) (contr
 			return reply, err
 		}
 		r, err := b.Verify(ctx, !req.ReportOnly)
-		if err != nil {
+		switch {
+		case errors.Is(err, lb.ErrStopped) && name != "" && req.Sandbox == "":
+			continue // detached meanwhile
+		case errors.Is(err, lb.ErrStopped):
+			return reply, control.Refuse(control.CodeUnavailable, "", "the load balancer has stopped")
+		case err != nil:
 			return reply, fmt.Errorf("compare the load balancer with the kernel: %w", err)
 		}
 		report := reportOf(name, &r)

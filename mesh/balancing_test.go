@@ -89,3 +89,12 @@ func TestLBVerifyPeriod(t *testing.T) {
 		}
 	}
 }
+
+// A balancer that has stopped is not a defect of the daemon.
+func TestLBOfAStoppedNode(t *testing.T) {
+	n := start(t, mesh.Config{Node: "a"})
+	n.stop()
+	if _, err := n.VerifyLB(t.Context(), control.LBVerifyRequest{}); !errors.Is(err, control.ErrUnavailable) {
+		t.Errorf("lb verify: %v", err)
+	}
+}
