@@ -72,13 +72,22 @@ func (m *sandboxes) newBox(s savedSandbox, ns *sandbox.Namespace, kept bool) (*b
 	}
 	cfg := m.node.balancerConfig(s.Name)
 	var err error
-	if cfg.Drivers, err = drivers(m.node.cfg.LB, ns.Path(), b.log); err != nil {
+	if cfg.Drivers, err = drivers(m.node.sandboxDriver(m.node.cfg.LB), ns.Path(), b.log); err != nil {
 		return nil, err
 	}
 	cfg.Node = lb.Node{Src4: pick(s.Addresses, true), Src6: pick(s.Addresses, false)}
 	cfg.Only = func(network string) bool { return slices.Contains(s.Networks, network) }
 	b.balancer, err = lb.New(cfg)
 	return b, err
+}
+
+// sandboxDriver returns the choice of drivers for a sandbox: what auto comes to
+// on the host, once that is known, as the kernel is the same.
+func (n *Node) sandboxDriver(choice string) string {
+	if choice == "auto" && n.cfg.LB == "auto" && n.balancer.Counters().Driver == "nft" {
+		return "nft"
+	}
+	return choice
 }
 
 // record returns what to write down, and whether to.
@@ -355,7 +364,7 @@ func (b *box) removeTasks(ctx context.Context, s *savedSandbox) {
 // a namespace that is gone this is in vain, but it may live on without us.
 func (b *box) teardown(ctx context.Context) {
 	b.leave("dns", b.ns.RemoveRedirect())
-	ds, err := drivers("auto", b.ns.Path(), b.log)
+	ds, err := drivers(b.m.node.sandboxDriver("auto"), b.ns.Path(), b.log)
 	b.leave("lb", err)
 	for _, d := range ds {
 		if errors.Is(d.Probe(ctx), lb.ErrUnsupported) {
