@@ -117,14 +117,43 @@ func TestServiceTTL(t *testing.T) {
 	_, err := a.AddTask(t.Context(), control.AddTask{Network: "net", Service: "web", ID: "w1", IPs: []string{"10.0.0.1"}, TTL: "42s"})
 	a.must(err)
 	b.task("net", "web", "w2", "10.0.0.2")
-	for _, n := range []*node{a, b} {
+	shown(t, 42, a, b)
+	ref := control.ServiceRef{Network: "net", Name: "web"}
+	s, err := b.SetService(t.Context(), ref, control.SetService{TTL: "7s"})
+	if err != nil || s.TTL != 7 {
+		t.Error(s, err)
+	}
+	shown(t, 7, a, b)
+	_, err = a.SetService(t.Context(), ref, control.SetService{TTL: "default"})
+	a.must(err)
+	shown(t, 0, a, b)
+	b.task("net", "other", "o1", "10.0.0.3")
+	eventually(t, func() error {
+		_, err := a.Service(t.Context(), control.ServiceRef{Network: "net", Name: "other"})
+		return err
+	})
+	_, err = a.SetService(t.Context(), control.ServiceRef{Network: "net", Name: "other"}, control.SetService{TTL: "7s"})
+	if err == nil || !strings.Contains(fmt.Sprintf("%+v", err), "no task of service") {
+		t.Errorf("a service of another node: %v", err)
+	}
+}
+
+// shown waits until every node shows the TTL of web, and answers with it; 0 is
+// the nodes' own.
+func shown(t *testing.T, ttl int64, nodes ...*node) {
+	t.Helper()
+	answered := uint32(ttl)
+	if ttl == 0 {
+		answered = 5
+	}
+	for _, n := range nodes {
 		eventually(t, func() error {
 			s, err := n.Service(t.Context(), control.ServiceRef{Network: "net", Name: "web"})
-			if err != nil || s.TTL != 42 || s.Tasks.Serving != 2 {
+			if err != nil || s.TTL != ttl || s.Tasks.Serving != 2 {
 				return errors.Join(err, fmt.Errorf("on %s: %+v", n.cfg.Node, s.Service))
 			}
 			r, err := n.Resolve(t.Context(), control.ResolveRequest{Network: "net", Name: "web", Type: "A"})
-			if err == nil && r.TTL != 42 {
+			if err == nil && r.TTL != answered {
 				err = fmt.Errorf("on %s: %+v", n.cfg.Node, r)
 			}
 			return err

@@ -80,16 +80,7 @@ func quota(err error) error {
 func (n *Node) hosting(c *gossip.Core, p *control.ParsedTask, l *localNetwork) state.Hosting {
 	h := state.Hosting{Tasks: l.tasksOf(p.Endpoint.Service)}
 	have, known := c.Store().Table(p.Network).Settings(p.Endpoint.Service)
-	want := have.Settings
-	if p.Mode != nil {
-		want.Mode = *p.Mode
-	}
-	if p.Scheduler != "" {
-		want.Scheduler = p.Scheduler
-	}
-	if p.TTL > 0 {
-		want.TTL = p.TTL
-	}
+	want := p.Settings(have.Settings)
 	if !known || want != have.Settings {
 		h.Settings = &want
 	}

@@ -167,6 +167,14 @@ func (n *node) ServiceTasks(context.Context, control.ServiceRef) ([]control.Task
 	return n.tasks(), n.call()
 }
 
+func (n *node) SetService(ctx context.Context, _ control.ServiceRef, _ control.SetService) (control.Service, error) {
+	all, err := n.Services(ctx, "")
+	if err != nil {
+		return control.Service{}, err
+	}
+	return all[0], nil
+}
+
 func (n *node) Resolve(_ context.Context, req control.ResolveRequest) (control.Resolution, error) {
 	r := control.Resolution{
 		Name: "web", Network: "collabnet", Type: "A", RCode: "NOERROR", TTL: 2, Answers: []string{"10.9.0.2"},

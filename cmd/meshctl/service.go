@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"meshd/mesh/control"
+	"meshd/state"
 )
 
 func serviceCommands() []command {
@@ -22,6 +23,12 @@ func serviceCommands() []command {
 			path: "service inspect", args: "SERVICE", min: 1, max: 1, complete: "service", setup: serviceInspect,
 			short:   "show a service's settings, virtual IP claims, names and tasks",
 			example: "meshctl service inspect wordpressapp --network collabnet",
+		},
+		{
+			path: "service set", args: "SERVICE", min: 1, max: 1, complete: "service", setup: serviceSet,
+			short:   "change a service's settings, from a node that has tasks of it",
+			long:    "What is not given stays as it is. Every node follows.",
+			example: "meshctl service set wordpressapp --network collabnet --ttl 2s\nmeshctl service set wordpressapp --network collabnet --mode dnsrr --ttl default",
 		},
 		{
 			path: "service ps", args: "SERVICE", min: 1, max: 1, complete: "service", setup: servicePs,
@@ -99,6 +106,29 @@ func millis(ms int64) string {
 		return ""
 	}
 	return strconv.FormatInt(ms, 10) + "ms"
+}
+
+func serviceSet(f *flags) action {
+	var network string
+	var req control.SetService
+	f.network(&network)
+	f.text("mode", "`MODE`: vip or dnsrr", &req.Mode)
+	f.text("scheduler", "`NAME` of the scheduler: "+strings.Join(control.Schedulers(), ", "), &req.Scheduler)
+	f.text("ttl", "how long clients may keep the DNS answers, `TTL` from 1s to 1h, or default", &req.TTL)
+	return func(ctx context.Context, s *session, args []string) error {
+		ref, err := serviceRef(network, args[0])
+		if err != nil {
+			return err
+		}
+		if _, err := req.Apply(state.Settings{}); err != nil {
+			return asUsage(err, nil)
+		}
+		v, err := s.client.SetService(ctx, ref, req)
+		if err != nil {
+			return err
+		}
+		return s.show(v, func(w io.Writer) { serviceTable(w, []control.Service{v}) })
+	}
 }
 
 func seconds(s int64) string {

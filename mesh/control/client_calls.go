@@ -84,6 +84,15 @@ func (c *Client) Service(ctx context.Context, ref ServiceRef) (ServiceDetail, er
 	return call[ServiceDetail](ctx, c, http.MethodGet, path, params("network", ref.Network), nil)
 }
 
+// SetService implements Backend.
+func (c *Client) SetService(ctx context.Context, ref ServiceRef, req SetService) (Service, error) {
+	path, err := pathOf("service", "/v1/services/", ref.Name, "")
+	if err != nil {
+		return Service{}, err
+	}
+	return call[Service](ctx, c, http.MethodPost, path, params("network", ref.Network), req)
+}
+
 // ServiceTasks implements Backend.
 func (c *Client) ServiceTasks(ctx context.Context, ref ServiceRef) ([]Task, error) {
 	path, err := pathOf("service", "/v1/services/", ref.Name, "/tasks")

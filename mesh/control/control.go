@@ -94,6 +94,9 @@ type ServiceBackend interface {
 	Services(ctx context.Context, network string) ([]Service, error)
 	// Service describes one service, or returns CodeNotFound.
 	Service(ctx context.Context, ref ServiceRef) (ServiceDetail, error)
+	// SetService changes the settings of a service that this node hosts, on every
+	// node. It refuses a service of other nodes only, with their names in the hint.
+	SetService(ctx context.Context, ref ServiceRef, req SetService) (Service, error)
 	// ServiceTasks lists the tasks of a service on all nodes, or returns
 	// CodeNotFound.
 	ServiceTasks(ctx context.Context, ref ServiceRef) ([]Task, error)

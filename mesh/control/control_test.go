@@ -79,8 +79,11 @@ func calls() map[string]func(context.Context, Backend) (any, error) {
 		"Tasks": func(ctx context.Context, b Backend) (any, error) {
 			return b.Tasks(ctx, TaskFilter{Network: "collabnet", Service: "web", All: true})
 		},
-		"Services":     func(ctx context.Context, b Backend) (any, error) { return b.Services(ctx, "") },
-		"Service":      func(ctx context.Context, b Backend) (any, error) { return b.Service(ctx, ref) },
+		"Services": func(ctx context.Context, b Backend) (any, error) { return b.Services(ctx, "") },
+		"Service":  func(ctx context.Context, b Backend) (any, error) { return b.Service(ctx, ref) },
+		"SetService": func(ctx context.Context, b Backend) (any, error) {
+			return b.SetService(ctx, ref, SetService{Mode: "dnsrr", Scheduler: "wlc", TTL: "default"})
+		},
 		"ServiceTasks": func(ctx context.Context, b Backend) (any, error) { return b.ServiceTasks(ctx, ref) },
 		"Resolve": func(ctx context.Context, b Backend) (any, error) {
 			return b.Resolve(ctx, ResolveRequest{Name: "_http._tcp.web.", Network: "collabnet", Type: "SRV", Trace: true})

@@ -76,6 +76,7 @@ func TestDocFields(t *testing.T) {
 		Stream{},
 		AddTask{},
 		TaskAdded{},
+		SetService{},
 		Task{},
 		ServiceDetail{},
 		Service{},

@@ -162,6 +162,10 @@ func (f *fake) ServiceTasks(ctx context.Context, ref ServiceRef) ([]Task, error)
 	return []Task{task}, f.note(ctx, "ServiceTasks", ref)
 }
 
+func (f *fake) SetService(ctx context.Context, ref ServiceRef, req SetService) (Service, error) {
+	return service, f.note(ctx, "SetService", [2]any{ref, req})
+}
+
 func (f *fake) Resolve(ctx context.Context, req ResolveRequest) (Resolution, error) {
 	return Resolution{Name: "web", RCode: "NOERROR", Answers: []string{"10.9.0.2"}, Steps: []Step{{Scope: "collabnet", Answer: []string{}}}}, f.note(ctx, "Resolve", req)
 }

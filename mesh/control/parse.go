@@ -108,6 +108,40 @@ func (r AddTask) parseService(p *ParsedTask) (err error) {
 	return nil
 }
 
+// Apply returns the settings with what the request changes. The error is an
+// *Error of CodeInvalid that names the field and the fix.
+func (r SetService) Apply(s state.Settings) (state.Settings, error) {
+	if r == (SetService{}) {
+		return s, invalid("mode", "give a mode, a scheduler or a TTL", "the request changes nothing")
+	}
+	add := AddTask{Mode: r.Mode, Scheduler: r.Scheduler}
+	if r.TTL == "default" {
+		s.TTL = 0
+	} else {
+		add.TTL = r.TTL
+	}
+	p := ParsedTask{Scheduler: strings.ToLower(r.Scheduler)}
+	if err := add.parseService(&p); err != nil {
+		return s, err
+	}
+	return p.Settings(s), nil
+}
+
+// Settings returns the settings of the task's service with what the request
+// asks for.
+func (p *ParsedTask) Settings(s state.Settings) state.Settings {
+	if p.Mode != nil {
+		s.Mode = *p.Mode
+	}
+	if p.Scheduler != "" {
+		s.Scheduler = p.Scheduler
+	}
+	if p.TTL > 0 {
+		s.TTL = p.TTL
+	}
+	return s
+}
+
 // parseTTL reads the TTL of a service's DNS answers; empty is 0.
 func parseTTL(s string) (time.Duration, error) {
 	if s == "" {

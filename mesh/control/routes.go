@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"meshd/state"
 )
 
 func (h *handler) routes() {
@@ -133,6 +135,20 @@ func (h *handler) serviceRoutes() {
 			return nil, err
 		}
 		return h.backend.Service(r.Context(), ref)
+	})
+	h.handle("POST /v1/services/{service}", quickLimit, []string{"network"}, func(r *http.Request) (any, error) {
+		ref, err := serviceRef(r)
+		if err != nil {
+			return nil, err
+		}
+		var req SetService
+		if err := decode(r, &req); err != nil {
+			return nil, err
+		}
+		if _, err := req.Apply(state.Settings{}); err != nil {
+			return nil, err
+		}
+		return h.backend.SetService(r.Context(), ref, req)
 	})
 	h.handle("GET /v1/services/{service}/tasks", quickLimit, []string{"network"}, func(r *http.Request) (any, error) {
 		ref, err := serviceRef(r)

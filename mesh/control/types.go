@@ -210,6 +210,13 @@ type Task struct {
 	Node     string       `json:"node"`
 }
 
+// SetService changes a service's settings; what is empty stays as it is.
+type SetService struct {
+	Mode      string `json:"mode,omitempty"`      // vip or dnsrr
+	Scheduler string `json:"scheduler,omitempty"` // of Schedulers
+	TTL       string `json:"ttl,omitempty"`       // of the DNS answers, 1s to 1h; "default": each node's own
+}
+
 // ServiceRef names a service.
 type ServiceRef struct {
 	Network string

@@ -16,9 +16,10 @@ import (
 	"meshd/test/fleet"
 )
 
-// stall is what no client may wait for an answer: one try of an upstream, and
-// some time for a busy machine. Stub resolvers give up after five seconds.
-const stall = 3500 * time.Millisecond
+// stall is what no client may wait for an answer: one try of an upstream, which
+// takes two seconds, and some time for a busy machine. Stub resolvers give up
+// after five seconds.
+const stall = 4500 * time.Millisecond
 
 // limit is what a client makes of a case through no fault of the server.
 type limit struct {
@@ -138,7 +139,8 @@ func TestClients(t *testing.T) {
 				}
 				t.Parallel()
 				for _, e := range cases {
-					results.set(c, e, c.check(t, from, e))
+					verdict, took := c.check(t, from, e)
+					results.set(c, e, verdict, took)
 				}
 			})
 		}
@@ -187,12 +189,13 @@ func populate(t *testing.T, n *fleet.Node) (from *fleet.Task, vip string, tasks 
 }
 
 // check asks one case and returns what to put into the table.
-func (c *client) check(t *testing.T, from *fleet.Task, e example) string {
+func (c *client) check(t *testing.T, from *fleet.Task, e example) (verdict string, took time.Duration) {
 	t.Helper()
 	if e.args[0] == "srv" && c.noSRV {
-		return "-"
+		return "-", 0
 	}
-	want, within, verdict := e.want, stall, "ok"
+	want, within := e.want, stall
+	verdict = "ok"
 	if l, is := e.limits[c.name]; is {
 		want, verdict = l.want, "limit"
 		within = max(within, l.within)
@@ -200,9 +203,9 @@ func (c *client) check(t *testing.T, from *fleet.Task, e example) string {
 	got := c.ask(t, from, "nameserver "+from.DNS().Addr().String()+"\n"+e.conf, e.args)
 	if got.text != want || got.took > within {
 		t.Errorf("%s, %s: %q after %v, want %q within %v", c.name, e.name, got.text, got.took, want, within)
-		return "FAIL"
+		verdict = "FAIL"
 	}
-	return verdict
+	return verdict, got.took
 }
 
 // grid is the table of cases and clients.
@@ -210,18 +213,27 @@ type grid struct {
 	clients []*client
 	cases   []example
 
-	mu    sync.Mutex // guards cells
-	cells map[string]string
+	mu      sync.Mutex // guards what follows
+	cells   map[string]string
+	slowest map[string]slow // by client, limits left out
+}
+
+type slow struct {
+	took time.Duration
+	name string
 }
 
 func newTable(cs []*client, cases []example) *grid {
-	return &grid{clients: cs, cases: cases, cells: map[string]string{}}
+	return &grid{clients: cs, cases: cases, cells: map[string]string{}, slowest: map[string]slow{}}
 }
 
-func (g *grid) set(c *client, e example, verdict string) {
+func (g *grid) set(c *client, e example, verdict string, took time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.cells[c.name+"/"+e.name] = verdict
+	if verdict != "limit" && took >= g.slowest[c.name].took {
+		g.slowest[c.name] = slow{took, e.name}
+	}
 }
 
 // String prints the table and, below it, the reasons for what is a client's limit.
@@ -249,7 +261,9 @@ func (g *grid) String() string {
 	for _, c := range g.clients {
 		if c.lacks != "" {
 			b.WriteString("\nskipped: " + c.name + ": " + c.lacks)
+			continue
 		}
+		fmt.Fprintf(&b, "\nslowest of %s: %v, %s", c.name, g.slowest[c.name].took, g.slowest[c.name].name)
 	}
 	return b.String()
 }
