@@ -78,9 +78,9 @@ func (b *Balancer) examine(ctx context.Context, now time.Time, full, repair bool
 	broken := len(found) > 0 || errors.Is(err, ErrDrift)
 	if err != nil && (!broken || !repair) {
 		r.Error = "check: " + err.Error()
-		if repair {
+		if repair { // what is programmed goes on working; ask again soon
 			b.fail(now, "verify", err)
-			b.stumble(now)
+			b.clock.by(alarmVerify, now.Add(b.nextBackoff()))
 		}
 		return r
 	}
@@ -106,7 +106,11 @@ func (b *Balancer) examine(ctx context.Context, now time.Time, full, repair bool
 	if repair && len(r.Findings) > 0 {
 		b.judge(ctx, &r)
 	}
-	r.Pending = len(b.failed)
+	poolsToo := func() bool { return len(diffKeys(b.shadow, b.planner.Desired(), nil, b.policy(now))) == 0 }
+	if r.Pending = len(b.failed); repair && err == nil && r.Pending == 0 && poolsToo() {
+		b.backoff = 0
+		b.trouble.clear()
+	}
 	return r
 }
 

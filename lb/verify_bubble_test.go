@@ -216,6 +216,39 @@ func TestDriftOnTheWay(t *testing.T) {
 	})
 }
 
+// mute is a kernel that cannot be asked for a while.
+type mute struct {
+	*lbtest.Fake
+	until time.Time
+}
+
+func (m *mute) Check(ctx context.Context) ([]lb.Finding, error) {
+	if time.Now().Before(m.until) {
+		return nil, fmt.Errorf("no answer")
+	}
+	return m.Fake.Check(ctx)
+}
+
+// What is programmed goes on working while the kernel cannot be asked, and
+// trouble ends with the next answer.
+func TestVerifyOfAMuteKernel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kernel := &mute{Fake: &lbtest.Fake{}}
+		b := run(t, newWorld(t, "net"), lb.Config{Grace: time.Nanosecond}, kernel)
+		after(time.Second)
+		kernel.until = time.Now().Add(40 * time.Second)
+		after(35 * time.Second)
+		if c := b.Counters(); !b.Working("net") || !strings.Contains(c.LastError, "no answer") || c.Verifies[lb.VerifyError] < 2 {
+			t.Errorf("mute: working %v, %+v", b.Working("net"), c)
+		}
+		after(30 * time.Second)
+		latest, _ := b.LastReport()
+		if c := b.Counters(); c.LastError != "" || latest.Result() != lb.VerifyOK {
+			t.Errorf("later: %+v, %+v", c, latest)
+		}
+	})
+}
+
 // Without a driver, a verify says why there is nothing to compare.
 func TestVerifyWithoutDriver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
