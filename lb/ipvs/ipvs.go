@@ -18,16 +18,24 @@
 // Changes travel through lb/ipvs/genl: up to 512 operations in one system call,
 // with one acknowledgement, and the kernel's refusals by number. Whether
 // something must be made or changed is a guess that the kernel corrects
-// (EEXIST, ENOENT), so that a change never has to read first. The table is read
-// back in one pass over /proc/net/ip_vs; only services whose line there does
-// not tell everything (mh, sh, affinity, marks without backends) are asked for
-// by netlink. Every wait has an end.
+// (EEXIST, ENOENT), so that a change never has to read first, and costs the
+// same in any table. The order of operations on one service or backend is kept.
 //
-// github.com/moby/ipvs serves where it is right: for the kernel's timeouts and
-// the backends' counters of few services. It is not asked whether there is an
-// IPVS, since it reports success on kernels without, and it writes nothing: it
-// makes a round trip for every operation, reads weights with 16 bits, and takes
-// an IPv6 backend of an IPv4 service for another address.
+// The table is read back in one pass over /proc/net/ip_vs; only services whose
+// line there does not tell everything (mh, sh, affinity, marks without
+// backends) are asked for by netlink. Kernels with one table for all namespaces
+// leave services out of that file when another namespace has some, so the first
+// reading, and each that misses something, is checked against a netlink list;
+// where the file is not complete, services are read one by one.
+//
+// Every wait has an end; a kernel that does not answer is asked anew through a
+// new socket, after Setup.
+//
+// github.com/moby/ipvs tells the kernel's timeouts, and reads what this package
+// wrote in the tests. It is not asked whether there is an IPVS, since it reports
+// success on kernels without, and it writes nothing: it makes a round trip for
+// every operation, reads weights with 16 bits and counters with 32, waits for
+// ever, and takes an IPv6 backend of an IPv4 service for another address.
 //
 // # What connections meet
 //
