@@ -294,7 +294,8 @@ func (b *box) openDNS(port uint16) error {
 		b.log.Warn("no nftables here: the name server takes port 53 itself, and the container can have none on every address")
 	}
 	bound, err := b.m.node.dns.Listen(resolver.Listener{
-		Networks: b.saved.Networks, VIPsUsable: b.vipsUsable, Packet: sockets.Packet, Stream: sockets.Stream,
+		Networks: b.saved.Networks, VIPsUsable: b.vipsUsable, Client: b.saved.Addresses[0],
+		Packet: sockets.Packet, Stream: sockets.Stream,
 	})
 	if err != nil {
 		return err

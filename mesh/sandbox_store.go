@@ -88,6 +88,9 @@ func (s *savedSandbox) check() error {
 			return err
 		}
 	}
+	if len(s.Addresses) == 0 {
+		return errors.New("without an address")
+	}
 	for _, a := range s.Addresses {
 		if !a.IsValid() || a.Zone() != "" {
 			return fmt.Errorf("address %q", a)

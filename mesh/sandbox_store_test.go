@@ -23,7 +23,7 @@ func savedBoxes() []savedSandbox {
 			Since:      time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC),
 			ResolvConf: &sandbox.ResolvConf{Path: "/etc/netns/web/resolv.conf", Previous: []byte("nameserver 192.0.2.1\n"), Written: []byte("x\n")},
 		},
-		{ID: "b2", Name: "b2", Networks: []string{"front"}, PID: 4711, Identity: sandbox.Identity{Start: 99}, Ending: true},
+		{ID: "b2", Name: "b2", Networks: []string{"front"}, PID: 4711, Identity: sandbox.Identity{Start: 99}, Ending: true, Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.8")}},
 	}
 }
 
@@ -56,6 +56,7 @@ func TestCorruptedSandboxes(t *testing.T) {
 		"name is an id":   func(s []savedSandbox) { s[1].Name = "a1" },
 		"half a task":     func(s []savedSandbox) { s[0].Service = "" },
 		"bad task":        func(s []savedSandbox) { s[0].Task = "a/b" },
+		"no addresses":    func(s []savedSandbox) { s[0].Addresses = nil },
 		"no address":      func(s []savedSandbox) { s[0].Addresses[0] = netip.Addr{} },
 		"resolv.conf":     func(s []savedSandbox) { s[0].ResolvConf.Path = "etc/passwd" },
 		"its root":        func(s []savedSandbox) { s[0].ResolvConf.Root = "proc/1/root" },
@@ -83,7 +84,7 @@ func FuzzSandboxFile(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(seed)
-	f.Add([]byte(`{"sandboxes":[{"id":"a","name":"a","networks":["n"],"pid":1,"resolv_conf":{"path":"/x"}}]}`))
+	f.Add([]byte(`{"sandboxes":[{"id":"a","name":"a","networks":["n"],"pid":1,"addresses":["10.0.0.1"],"resolv_conf":{"path":"/x"}}]}`))
 	f.Add([]byte(`{"sandboxes":null}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var got, again sandboxFile

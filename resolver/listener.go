@@ -22,6 +22,10 @@ type Listener struct {
 	// clients: those of a sandbox have a load balancer of their own (L4, R5).
 	// nil: as Config says. Like that one, it is called per question.
 	VIPsUsable func(network string) bool
+	// Client stands for every client with a loopback address, in the limits per
+	// client and in the query log: seen from a sandbox's own server, all its
+	// processes, like those of other sandboxes, are 127.0.0.1. Zero: nobody does.
+	Client netip.Addr
 	// Packet and Stream are sockets that are already open, such as those of a
 	// sandbox's network namespace; then Addr is not used. Both or neither.
 	// Listen takes ownership of them, even when it fails.
@@ -35,6 +39,7 @@ type Bound struct {
 	addr      netip.AddrPort
 	networks  atomic.Pointer[[]string]
 	vips      func(network string) bool // nil: always usable
+	client    netip.Addr                // see Listener.Client
 	elsewhere bool                      // its sockets may be of another network namespace
 	udp, tcp  *dns.Server
 	fast      bool       // the fast path sees the UDP questions first
@@ -50,6 +55,14 @@ func (b *Bound) SetNetworks(networks []string) {
 		networks = append([]string{}, networks...)
 	}
 	b.networks.Store(&networks)
+}
+
+// clientOf names the client at an address, for limits and logs.
+func (b *Bound) clientOf(from netip.AddrPort) netip.AddrPort {
+	if b.client.IsValid() && from.Addr().IsLoopback() {
+		return netip.AddrPortFrom(b.client, from.Port())
+	}
+	return from
 }
 
 // scope tells the scope of a client.
@@ -74,7 +87,7 @@ func (s *Server) Listen(l Listener) (*Bound, error) {
 			return nil, err
 		}
 	}
-	b := &Bound{server: s, addr: addrPort(l.Packet.LocalAddr()), done: make(chan error, 2), vips: l.VIPsUsable, elsewhere: given}
+	b := &Bound{server: s, addr: addrPort(l.Packet.LocalAddr()), done: make(chan error, 2), vips: l.VIPsUsable, client: l.Client, elsewhere: given}
 	if b.vips == nil {
 		b.vips = s.cfg.VIPsUsable
 	}

@@ -43,3 +43,28 @@ func TestListenerHasItsOwnBalancer(t *testing.T) {
 		t.Error("the sandbox's listener still answers the VIP that its balancer has lost")
 	}
 }
+
+// R7: the processes of one sandbox have one share of the limits per client,
+// not one with those of all the others.
+func TestListenerNamesItsClients(t *testing.T) {
+	w := standard(t)
+	s, host := serve(t, w.self, []string{"net1"})
+	box := netip.MustParseAddr("172.16.9.9")
+	own, err := s.Listen(Listener{Addr: loopback, Networks: []string{"net1"}, Client: box})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close(context.Background())
+	for _, tt := range []struct {
+		bound      *Bound
+		from, want string
+	}{
+		{own, "127.0.0.1:7", "172.16.9.9:7"},
+		{own, "172.16.9.8:7", "172.16.9.8:7"},
+		{host, "127.0.0.1:7", "127.0.0.1:7"},
+	} {
+		if got := tt.bound.clientOf(netip.MustParseAddrPort(tt.from)); got.String() != tt.want {
+			t.Errorf("%s is %s, want %s", tt.from, got, tt.want)
+		}
+	}
+}

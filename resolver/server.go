@@ -132,10 +132,10 @@ func (s *Server) accept(h dns.Header) dns.MsgAcceptAction {
 func (b *Bound) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	if a, ok := w.RemoteAddr().(connAddr); ok {
 		local := addrPort(w.LocalAddr()).Addr()
-		a.conn.answer(func() { b.server.handle(b, question{q, addrPort(a), local, true}, a.conn.reply) })
+		a.conn.answer(func() { b.server.handle(b, question{q, b.clientOf(addrPort(a)), local, true}, a.conn.reply) })
 		return
 	}
-	b.server.handle(b, question{q, addrPort(w.RemoteAddr()), b.addr.Addr(), false}, func(msg []byte) error {
+	b.server.handle(b, question{q, b.clientOf(addrPort(w.RemoteAddr())), b.addr.Addr(), false}, func(msg []byte) error {
 		_, err := w.Write(msg)
 		return err
 	})
