@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"meshd/lb"
 	"meshd/state"
 )
 
@@ -213,6 +214,20 @@ func masquerades(s *stage) {
 				if want := s.w.seenAs(s.index(a), v.six); err != nil || a.seen != want {
 					s.Errorf("backend %d saw %s as %s, %v; want %s", s.index(a), from, a.seen, err, want)
 				}
+			}
+		}
+	})
+}
+
+// A task in the network of the host, as opposed to one in a container.
+func servesOnHost(s *stage) {
+	s.each(func(s *stage, v variant) {
+		svc, host := s.service(v, "wrr"), netip.AddrPortFrom(s.w.node(v.six), portOfHost)
+		svc.Backends = []lb.Backend{{Addr: host, Weight: 1}}
+		s.program(svc)
+		for _, from := range s.w.places() {
+			if a, err := s.answer(client{place: from}, v.proto, address(svc)); err != nil || a.backend != host {
+				s.Errorf("%s was answered by %s, %v; want the host", from, a.backend, err)
 			}
 		}
 	})

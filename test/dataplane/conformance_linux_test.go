@@ -31,6 +31,7 @@ var behaviours = []behaviour{
 	{"affinity ends when the client was away for long enough", sticksForAWhile},
 	{"affinity leaves a drained backend", sticksToLiveOnes},
 	{"a service for all ports balances every port", balancesAllPorts},
+	{"a backend can be the host itself", servesOnHost},
 	{"backends see the documented source address", masquerades},
 	{"a VIP answers ping", answersPing},
 	{"a service without backends refuses at once and recovers", refusesWithoutBackends},

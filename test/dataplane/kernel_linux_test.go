@@ -70,6 +70,9 @@ func newKernel(t *testing.T, local bool) *kernel {
 	if local {
 		k.box, k.client = k.backends[0].Namespace, k.backends[0]
 	}
+	for _, six := range []bool{false, true} {
+		serve(t, k.box, netip.AddrPortFrom(k.node(six), portOfHost))
+	}
 	// A service of its own, which no VIP may lead to.
 	serve(t, k.box, netip.AddrPortFrom(netip.IPv6Unspecified(), 22))
 	for _, p := range []netip.Prefix{pool4, pool6} {

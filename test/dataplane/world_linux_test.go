@@ -17,7 +17,8 @@ type world interface {
 	newDriver(t *testing.T, log *logBook) lb.Driver
 	// places are where clients can be.
 	places() []place
-	// node is the address of the host that balances: source of its clients.
+	// node is the address of the host that balances: source of its clients. It
+	// answers on portOfHost.
 	node(six bool) netip.Addr
 	// backend is the address of one of the four servers. They answer on ports
 	// 80 and 443, TCP and UDP.
@@ -60,6 +61,9 @@ type client struct {
 	address int    // which of the client's addresses, from 1; 0: any
 	port    uint16 // source port; 0: any
 }
+
+// portOfHost is where the host that balances answers itself.
+const portOfHost = 8080
 
 // addressesOfClient is how many addresses the container has beside its own.
 const addressesOfClient = 40
