@@ -51,6 +51,7 @@ type stream struct {
 	guard    bool   // the first frame is not yet checked
 	head     []byte // read ahead by the guard, not yet handed on
 	left     int    // bytes that may come in; only Read uses it
+	broken   error  // why the first frame was not to be had; every Read says so
 	closed   atomic.Bool
 }
 
@@ -58,9 +59,10 @@ type stream struct {
 func (s *stream) Read(b []byte) (int, error) {
 	if s.guard {
 		s.guard = false
-		if err := s.check(); err != nil {
-			return 0, err
-		}
+		s.broken = s.check()
+	}
+	if s.broken != nil {
+		return 0, s.broken
 	}
 	if len(s.head) > 0 {
 		n := copy(b, s.head)
@@ -91,12 +93,10 @@ func (s *stream) check() error {
 	}
 	s.t.in.Add(uint64(n))
 	if err != nil {
-		s.left = 0
 		return err
 	}
 	if !saneFrame(head) {
 		s.t.rejected.Add(1)
-		s.left = 0
 		return errFrame
 	}
 	s.head, s.left = head[:n], s.left-n

@@ -96,6 +96,27 @@ func TestGuardFrames(t *testing.T) {
 	}
 }
 
+// A peer that gives up before it sends has done no harm, and whoever reads
+// again, as memberlist does, is told the same again.
+func TestGuardOfNothing(t *testing.T) {
+	for sent, want := range map[string]error{"": io.EOF, "\x0a\x00": io.ErrUnexpectedEOF} {
+		tr, p := testTransport(t, true)
+		a, b := net.Pipe()
+		go func() { _, _ = io.WriteString(b, sent); _ = b.Close() }()
+		p.streams <- a
+		s := <-tr.StreamCh()
+		for range 2 {
+			if _, err := s.Read(make([]byte, 64)); !errors.Is(err, want) {
+				t.Errorf("after %q: %v, want %v", sent, err, want)
+			}
+		}
+		if n := tr.rejected.Load(); n != 0 {
+			t.Errorf("after %q: %d rejected", sent, n)
+		}
+		_ = s.Close()
+	}
+}
+
 // TestGuardAnswers: a peer that is dialled may be hostile as well.
 func TestGuardAnswers(t *testing.T) {
 	tr, p := testTransport(t, true)
