@@ -11,10 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// asker asks nf_tables questions on a socket of its own, with a large buffer:
-// the kernel answers in messages as large as the buffer it has seen, at most
-// 32 KiB, and starts from the first element again for each, so that the cost
-// of a large map is its size squared divided by the size of a message.
+// asker asks nf_tables and conntrack questions on a socket of its own, with a
+// large buffer: the kernel answers in messages as large as the buffer it has
+// seen, at most 32 KiB, and starts from a map's first element again for each,
+// so that the cost of a large map is its size squared divided by the size of a
+// message.
 type asker struct {
 	conn *netlink.Conn
 	raw  syscall.RawConn
@@ -46,6 +47,12 @@ func (a *asker) close() error { return a.conn.Close() }
 // that parts of the answer may be missing.
 var errInterrupted = errors.New("changed while it was read")
 
+// Subsystems of nfnetlink, the upper byte of a message's type.
+const (
+	conntrack = unix.NFNL_SUBSYS_CTNETLINK << 8
+	nfTables  = unix.NFNL_SUBSYS_NFTABLES << 8
+)
+
 // ask sends one question and calls each with every message of the answer,
 // which is valid until each returns. For more than one message, flags must
 // have netlink.Dump. After an error of each the rest is passed over.
@@ -58,7 +65,7 @@ func (a *asker) ask(kind uint16, family byte, flags netlink.HeaderFlags, attrs [
 		return err
 	}
 	sent, err := a.conn.Send(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | flags},
+		Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | flags},
 		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, body...),
 	})
 	if err != nil {

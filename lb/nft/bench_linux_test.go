@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 
@@ -122,5 +123,36 @@ func BenchmarkSnapshot(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkUsage counts connections, as the balancer does every second while
+// something drains.
+func BenchmarkUsage(b *testing.B) {
+	r := newRig(b)
+	d := r.driver()
+	s := service(vip4, 0, 0, "10.1.0.2:0")
+	r.program(d, table(s))
+	const flows = 20000
+	r.node.do(b, func() error {
+		p, err := net.ListenPacket("udp4", ":0")
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		for i := range flows {
+			_, _ = p.WriteTo([]byte("x"), &net.UDPAddr{IP: vip4.AsSlice(), Port: 1000 + i}) // the refusals of others come back here
+		}
+		return nil
+	})
+	k := lb.Key{VIP: vip4}
+	for b.Loop() {
+		u, err := d.Usage(b.Context(), []lb.Key{k})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if n := u[k].Backends[netip.MustParseAddrPort("10.1.0.2:0")].Active; n < flows*9/10 {
+			b.Fatalf("%d connections", n)
+		}
 	}
 }

@@ -2,8 +2,8 @@ package nft
 
 import (
 	"errors"
+	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 
 	rtnl "github.com/vishvananda/netlink"
@@ -50,29 +50,13 @@ func (f *flows) join(o *flows) {
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
 func (f *flows) MatchConntrackFlow(flow *rtnl.ConntrackFlow) bool {
-	exact, wide := flowKeys(flow)
+	of := flowOf(flow)
+	exact, wide := of.keys()
 	_, ok := f.keys[exact]
 	if !ok {
 		_, ok = f.keys[wide]
 	}
 	return ok
-}
-
-// flowKeys returns the keys under which a connection may be known: as one of a
-// service with ports and as one of a service for all ports.
-func flowKeys(flow *rtnl.ConntrackFlow) (exact, wide flowKey) {
-	vip, backend := toAddr(flow.Forward.DstIP), toAddr(flow.Reverse.SrcIP)
-	exact = flowKey{
-		vip: netip.AddrPortFrom(vip, flow.Forward.DstPort), proto: state.Proto(flow.Forward.Protocol),
-		backend: netip.AddrPortFrom(backend, flow.Reverse.SrcPort),
-	}
-	wide = flowKey{vip: netip.AddrPortFrom(vip, 0), proto: exact.proto, backend: netip.AddrPortFrom(backend, 0)}
-	return exact, wide
-}
-
-func toAddr(ip net.IP) netip.Addr {
-	a, _ := netip.AddrFromSlice(ip)
-	return a.Unmap()
 }
 
 // delete removes the connections from conntrack, in one pass per family. The
@@ -95,7 +79,7 @@ func (f *flows) delete(s *sockets) error {
 // missed; not for ever.
 func undisturbed(read func() error) (err error) {
 	for range 5 {
-		if err = read(); !errors.Is(err, rtnl.ErrDumpInterrupted) {
+		if err = read(); !errors.Is(err, rtnl.ErrDumpInterrupted) && !errors.Is(err, errInterrupted) {
 			break
 		}
 	}
@@ -111,43 +95,53 @@ func (f *flows) has(family int) bool {
 	return false
 }
 
-// countFlows counts the tracked connections of the services: TCP ones that are
-// not closing, and all UDP ones.
+// countFlows counts the tracked connections of the services: TCP ones that have
+// not ended, and all UDP ones.
 func countFlows(s *sockets, usage map[lb.Key]lb.Usage) error {
-	var errs []error
-	for _, fam := range []rtnl.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		var list []*rtnl.ConntrackFlow
-		errs = append(errs, undisturbed(func() (err error) {
-			list, err = s.route.ConntrackTableList(rtnl.ConntrackTable, fam)
-			return err
-		}))
-		for _, flow := range list {
-			countFlow(flow, usage)
+	wanted := [len(families)]bool{}
+	for k := range usage {
+		wanted[familyIndex(k.VIP)] = true
+	}
+	for i := range families {
+		if !wanted[i] {
+			continue
+		}
+		var active map[flowKey]int
+		err := undisturbed(func() error {
+			active = map[flowKey]int{}
+			return s.queries.flows(families[i].nfproto, func(f *flow) {
+				exact, wide := f.keys()
+				for _, k := range []flowKey{exact, wide} {
+					if _, ok := usage[k.service()]; ok && !f.ended() {
+						active[k]++
+					}
+				}
+			})
+		})
+		if err != nil {
+			return fmt.Errorf("read conntrack's table: %w", err)
+		}
+		for k, n := range active {
+			addActive(usage[k.service()], k.backend, n)
 		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
-// Conntrack states of TCP from which a connection is closing.
-const tcpTimeWait = 7
+// service returns the service of the connections: for all ports if theirs is 0.
+func (k flowKey) service() lb.Key {
+	key := lb.Key{VIP: k.vip.Addr(), Port: k.vip.Port()}
+	if key.Port != 0 {
+		key.Proto = k.proto
+	}
+	return key
+}
 
-func countFlow(flow *rtnl.ConntrackFlow, usage map[lb.Key]lb.Usage) {
-	if tcp, ok := flow.ProtoInfo.(*rtnl.ProtoInfoTCP); ok && tcp.State >= tcpTimeWait {
-		return
+func addActive(u lb.Usage, backend netip.AddrPort, n int) {
+	b, counted := u.Backends[backend]
+	if !counted {
+		b.Traffic = lb.NoTraffic()
 	}
-	exact, wide := flowKeys(flow)
-	for _, k := range []flowKey{exact, wide} {
-		key := lb.Key{VIP: k.vip.Addr(), Port: k.vip.Port()}
-		if key.Port != 0 {
-			key.Proto = k.proto
-		}
-		if u, ok := usage[key]; ok {
-			b, counted := u.Backends[k.backend]
-			if !counted {
-				b.Traffic = lb.NoTraffic()
-			}
-			b.Active++
-			u.Backends[k.backend] = b
-		}
-	}
+	b.Active += n
+	u.Backends[backend] = b
 }

@@ -15,7 +15,7 @@ import (
 // generation returns the number of the namespace's ruleset: each transaction,
 // whoever commits it, adds one.
 func (s *sockets) generation() (gen uint32, err error) {
-	err = s.queries.ask(unix.NFT_MSG_GETGEN, unix.NFPROTO_UNSPEC, 0, nil, func(msg []byte) error {
+	err = s.queries.ask(nfTables|unix.NFT_MSG_GETGEN, unix.NFPROTO_UNSPEC, 0, nil, func(msg []byte) error {
 		return eachAttr(msg, func(kind uint16, data []byte) error {
 			if kind == unix.NFTA_GEN_ID && len(data) == 4 {
 				gen = binary.BigEndian.Uint32(data)
@@ -96,7 +96,7 @@ func (s *sockets) handles(family byte, table string) (map[string][]uint64, error
 	err := errInterrupted
 	for try := 0; try < readTries && errors.Is(err, errInterrupted); try++ {
 		chains = map[string][]uint64{}
-		err = s.queries.ask(unix.NFT_MSG_GETRULE, family, netlink.Dump, attrs, func(msg []byte) error {
+		err = s.queries.ask(nfTables|unix.NFT_MSG_GETRULE, family, netlink.Dump, attrs, func(msg []byte) error {
 			chain, handle, err := ruleHandle(msg)
 			chains[chain] = append(chains[chain], handle)
 			return err

@@ -24,7 +24,7 @@ func (a *asker) elements(set *nftables.Set, f func(*element) error) error {
 		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: []byte(set.Table.Name + "\x00")},
 		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: []byte(set.Name + "\x00")},
 	}
-	return a.ask(unix.NFT_MSG_GETSETELEM, byte(set.Table.Family), netlink.Dump, attrs, func(msg []byte) error {
+	return a.ask(nfTables|unix.NFT_MSG_GETSETELEM, byte(set.Table.Family), netlink.Dump, attrs, func(msg []byte) error {
 		return decodeElements(msg, f)
 	})
 }

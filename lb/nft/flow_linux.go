@@ -1,0 +1,117 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+
+	"github.com/mdlayher/netlink"
+	rtnl "github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+
+	"meshd/state"
+)
+
+// flow is a connection as conntrack knows it, as far as it matters here.
+type flow struct {
+	vip      netip.AddrPort // where the client sent its first packet
+	backend  netip.AddrPort // where the answers come from
+	proto    state.Proto
+	tcpState byte // 0 for other protocols
+}
+
+// tcpTimeWait is the first of conntrack's states in which a TCP connection has
+// ended.
+const tcpTimeWait = 7
+
+func (f *flow) ended() bool { return f.tcpState >= tcpTimeWait }
+
+// keys returns the keys under which a connection may be known: as one of a
+// service with ports and as one of a service for all ports.
+func (f *flow) keys() (exact, wide flowKey) {
+	exact = flowKey{vip: f.vip, proto: f.proto, backend: f.backend}
+	wide = flowKey{vip: netip.AddrPortFrom(f.vip.Addr(), 0), proto: f.proto, backend: netip.AddrPortFrom(f.backend.Addr(), 0)}
+	return exact, wide
+}
+
+// flowOf translates what vishvananda/netlink tells.
+func flowOf(f *rtnl.ConntrackFlow) flow {
+	return flow{
+		vip: netip.AddrPortFrom(toAddr(f.Forward.DstIP), f.Forward.DstPort), proto: state.Proto(f.Forward.Protocol),
+		backend: netip.AddrPortFrom(toAddr(f.Reverse.SrcIP), f.Reverse.SrcPort),
+	}
+}
+
+func toAddr(ip []byte) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}
+
+// flows calls each with every connection of an address family. It reads a
+// tenth of what vishvananda/netlink reads of each, and keeps nothing: there may
+// be a million.
+func (a *asker) flows(family byte, each func(*flow)) error {
+	return a.ask(conntrack|nl.IPCTNL_MSG_CT_GET, family, netlink.Dump, nil, func(msg []byte) error {
+		f, err := decodeFlow(msg)
+		if err == nil {
+			each(&f)
+		}
+		return err
+	})
+}
+
+func decodeFlow(msg []byte) (f flow, err error) {
+	err = eachAttr(msg, func(kind uint16, data []byte) (err error) {
+		switch kind {
+		case nl.CTA_TUPLE_ORIG:
+			_, f.vip, f.proto, err = decodeTuple(data)
+		case nl.CTA_TUPLE_REPLY:
+			f.backend, _, _, err = decodeTuple(data)
+		case nl.CTA_PROTOINFO:
+			err = f.decodeProto(data)
+		}
+		return err
+	})
+	if err == nil && (!f.vip.IsValid() || !f.backend.IsValid()) {
+		err = errors.New("connection without addresses")
+	}
+	return f, err
+}
+
+// decodeTuple returns one direction of a connection.
+func decodeTuple(b []byte) (src, dst netip.AddrPort, proto state.Proto, err error) {
+	var from, to netip.Addr
+	var fromPort, toPort uint16
+	err = eachAttr(b, func(kind uint16, data []byte) error {
+		return eachAttr(data, func(field uint16, data []byte) error {
+			switch {
+			case kind == nl.CTA_TUPLE_IP && (field == nl.CTA_IP_V4_SRC || field == nl.CTA_IP_V6_SRC):
+				from = toAddr(data)
+			case kind == nl.CTA_TUPLE_IP && (field == nl.CTA_IP_V4_DST || field == nl.CTA_IP_V6_DST):
+				to = toAddr(data)
+			case kind == nl.CTA_TUPLE_PROTO && field == nl.CTA_PROTO_NUM && len(data) == 1:
+				proto = state.Proto(data[0])
+			case kind == nl.CTA_TUPLE_PROTO && field == nl.CTA_PROTO_SRC_PORT && len(data) == 2:
+				fromPort = binary.BigEndian.Uint16(data)
+			case kind == nl.CTA_TUPLE_PROTO && field == nl.CTA_PROTO_DST_PORT && len(data) == 2:
+				toPort = binary.BigEndian.Uint16(data)
+			}
+			return nil
+		})
+	})
+	return netip.AddrPortFrom(from, fromPort), netip.AddrPortFrom(to, toPort), proto, err
+}
+
+func (f *flow) decodeProto(b []byte) error {
+	return eachAttr(b, func(kind uint16, data []byte) error {
+		if kind != nl.CTA_PROTOINFO_TCP {
+			return nil
+		}
+		return eachAttr(data, func(kind uint16, data []byte) error {
+			if kind == nl.CTA_PROTOINFO_TCP_STATE && len(data) == 1 {
+				f.tcpState = data[0]
+			}
+			return nil
+		})
+	})
+}
