@@ -95,7 +95,7 @@ func (m *sandboxes) drop(s *savedSandbox) {
 
 func (m *sandboxes) noteErr(name, what string, err error) {
 	if err != nil {
-		m.log.Warn(what, "sandbox", name, "error", err)
+		m.log.Warn("sandbox", "name", name, "what", what, "error", err)
 	}
 }
 

@@ -32,6 +32,9 @@ func traces(t *testing.T, ns *rig.Namespace) string {
 		all = append(all, string(out))
 	}
 	must(t, ns.Do(func() error {
+		if text, err := os.ReadFile("/proc/thread-self/net/ip_vs"); err == nil { // on kernels that have IPVS
+			all = append(all, string(text))
+		}
 		for _, f := range []string{"udp", "tcp", "udp6", "tcp6"} {
 			text, err := os.ReadFile("/proc/thread-self/net/" + f)
 			if err != nil {
@@ -225,7 +228,7 @@ func TestSandboxRulesAreMadeAgain(t *testing.T) {
 // holdsNothing checks that a namespace has no rule and no socket of meshd.
 func holdsNothing(t *testing.T, ns *rig.Namespace) error {
 	t.Helper()
-	if left := traces(t, ns); strings.Contains(left, "meshd") || strings.Contains(left, "0B00007F") || strings.Contains(left, "10.96.") {
+	if left := traces(t, ns); strings.Contains(left, "meshd") || strings.Contains(left, "0B00007F") || strings.Contains(left, "10.96.") || strings.Contains(left, "0A60") {
 		return fmt.Errorf("the namespace still holds\n%s", left)
 	}
 	return nil
