@@ -29,7 +29,7 @@ func NewImage(k Kernel, init string, names []string) (*Image, error) {
 		return nil, err
 	}
 	im := &Image{kernel: k, modules: modules, files: map[string]string{}}
-	return im, im.AddProgram("/init", init)
+	return im, im.AddProgram(InitPath, init)
 }
 
 // merged is the path of a file in a machine where /bin, /sbin and /lib* are

@@ -12,8 +12,11 @@ import (
 	"unicode/utf8"
 )
 
-// JobPath is where the init in the machine finds its [Job].
-const JobPath = "/job.json"
+// Where the first process of the machine, and its [Job], lie there.
+const (
+	InitPath = "/init"
+	JobPath  = "/job.json"
+)
 
 // Job is what the machine does from its start until it powers off.
 type Job struct {

@@ -107,7 +107,7 @@ func (m Machine) arguments(k Kernel, initrd, dir string) []string {
 // one that costs no exit to the emulated hardware.
 const kernelArguments = "console=ttyS0 quiet panic=-1 oops=panic sysrq_always_enabled " +
 	"mitigations=off tsc=reliable random.trust_cpu=on nowatchdog rcupdate.rcu_cpu_stall_suppress=1 " +
-	"audit=0 apparmor=0 selinux=0 rdinit=/init"
+	"audit=0 apparmor=0 selinux=0 rdinit=" + InitPath
 
 // Run boots the image, runs the job, and returns when the machine is off. The
 // error is a [*Failure] if the machine did not do its job; how the programs

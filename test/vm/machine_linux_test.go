@@ -26,7 +26,7 @@ var machines = flag.Bool("machines", false, "run the tests that boot machines: t
 const role = "VM_TEST_ROLE"
 
 func TestMain(m *testing.M) {
-	if os.Getpid() == 1 {
+	if guest.Here() {
 		guest.Main()
 		return
 	}

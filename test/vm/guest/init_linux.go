@@ -17,6 +17,13 @@ import (
 // Port is the serial port for frames; the kernel's console is ttyS0.
 const port = "/dev/ttyS1"
 
+// Here tells whether this program is the first process of the machine, and not
+// of a container, which has one too.
+func Here() bool {
+	_, err := os.Stat(vm.JobPath)
+	return err == nil && os.Getpid() == 1 && os.Args[0] == vm.InitPath
+}
+
 // Main is process 1. It powers the machine off and does not return.
 func Main() {
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGTERM)

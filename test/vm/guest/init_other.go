@@ -2,5 +2,8 @@
 
 package guest
 
+// Here is false: the machine runs Linux.
+func Here() bool { return false }
+
 // Main does nothing: the machine runs Linux.
 func Main() {}

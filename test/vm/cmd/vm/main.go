@@ -27,7 +27,7 @@ import (
 )
 
 func main() {
-	if os.Getpid() == 1 {
+	if guest.Here() {
 		guest.Main() // this program is its own init
 		return
 	}
