@@ -124,10 +124,10 @@ func (s *seen) Ended(_ int, r vm.Result) { s.results = append(s.results, r) }
 func run(t *testing.T, m vm.Machine, roles ...string) (*seen, error) {
 	t.Helper()
 	s := &seen{output: map[int]*bytes.Buffer{}, files: map[string]int{}}
-	return s, runSeen(t, t.Context(), m, s, roles...)
+	return s, runSeen(t.Context(), t, m, s, roles...)
 }
 
-func runSeen(t *testing.T, ctx context.Context, m vm.Machine, s *seen, roles ...string) error {
+func runSeen(ctx context.Context, t *testing.T, m vm.Machine, s *seen, roles ...string) error {
 	t.Helper()
 	if !*machines {
 		t.Skip("boots machines: go test ./test/vm -machines, as make vm does")
@@ -234,7 +234,7 @@ func TestKernelThatDoesNotBoot(t *testing.T) {
 func TestInterrupt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &seen{output: map[int]*bytes.Buffer{}, files: map[string]int{}, on: func(int) { cancel() }}
-	if err := runSeen(t, ctx, vm.Machine{}, s, "much", "sleep"); !errors.Is(err, context.Canceled) {
+	if err := runSeen(ctx, t, vm.Machine{}, s, "much", "sleep"); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
