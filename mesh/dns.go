@@ -58,7 +58,7 @@ func (s *settled) readUpstreams() error {
 
 // dnsTrouble says what keeps names of others from being resolved.
 func (n *Node) dnsTrouble() (degraded []string) {
-	if len(n.dnsAddrs) == 0 {
+	if n.dns.Stats().Listeners == 0 {
 		return nil
 	}
 	up := map[string]int{} // servers that can be asked, per domain
@@ -112,6 +112,7 @@ func (e emitter) dns(n *Node) {
 	} {
 		e.counter("meshd_dns_"+name+"_total", c.help, c.v)
 	}
+	e.gauge("meshd_dns_listeners", "Addresses that are answered on, those in sandboxes included.", float64(s.Listeners))
 	e.gauge("meshd_dns_in_flight", "Questions being answered by the ordinary path.", float64(s.InFlight))
 	e.gauge("meshd_dns_cache_entries", "Answers of upstreams in the cache.", float64(s.CacheEntries))
 	e.gauge("meshd_dns_cache_bytes", "Their size.", float64(s.CacheBytes))

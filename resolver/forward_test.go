@@ -212,6 +212,46 @@ func TestResolvConfReload(t *testing.T) {
 	}
 }
 
+// RFC 5452: neither the ids nor the ports of what is asked can be guessed.
+func TestRandomIdsAndPorts(t *testing.T) {
+	p, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	type asked struct {
+		id   uint16
+		port int
+	}
+	got := make(chan asked, 64)
+	up := &dns.Server{PacketConn: p, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		got <- asked{q.Id, w.RemoteAddr().(*net.UDPAddr).Port}
+		w.WriteMsg(new(dns.Msg).SetReply(q))
+	})}
+	go up.ActivateAndServe()
+	defer up.Shutdown()
+	ids, ports := map[uint16]bool{}, map[int]bool{}
+	var risen, last int
+	const n = 32
+	for range n {
+		m := query("example.com.", dns.TypeA)
+		m.Id = 7
+		if _, err := exchange(t.Context(), addrPort(p.LocalAddr()), false, m); err != nil {
+			t.Fatal(err)
+		}
+		a := <-got
+		ids[a.id], ports[a.port] = true, true
+		if a.port > last {
+			risen++
+		}
+		last = a.port
+	}
+	// Of 65536 ids and 28232 ports, 32 are all different but for bad luck.
+	if len(ids) < n-2 || len(ports) < n-4 || risen > n-4 {
+		t.Errorf("%d ids, %d ports of %d questions, %d times a higher port", len(ids), len(ports), n, risen)
+	}
+}
+
 // The reply must be to our question (RFC 5452).
 func TestAnswers(t *testing.T) {
 	m := query("example.com.", dns.TypeA)

@@ -164,6 +164,7 @@ type Stats struct {
 	Truncated uint64       // replies with TC
 	TCPFull   uint64       // TCP connections closed at once for being over a limit
 	InFlight  int64        // handlers running now
+	Listeners int          // in service now
 
 	UpstreamTries     uint64        // queries sent to upstreams
 	UpstreamFailures  uint64        // without a usable answer

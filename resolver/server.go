@@ -89,6 +89,9 @@ func (s *Server) Upstreams() []UpstreamStatus {
 func (s *Server) Stats() Stats {
 	st := s.met.stats()
 	st.InFlight = s.running.Load()
+	s.mu.Lock()
+	st.Listeners = len(s.bound)
+	s.mu.Unlock()
 	st.CacheEntries, st.CacheBytes = s.forward.cache.size()
 	return st
 }
