@@ -111,6 +111,26 @@ func TestFastPathIPv6(t *testing.T) {
 	})
 }
 
+// R5, R6: whether VIPs are usable is a matter of each network, also where one
+// scope has answers of several.
+func TestFastPathVIPsPerNetwork(t *testing.T) {
+	usable := map[string]bool{}
+	s, b := serve(t, standard(t).self, []string{}, func(c *Config) { c.VIPsUsable = func(n string) bool { return usable[n] } })
+	for _, scope := range [][]string{nil, {"net1", "net2"}, {"net2", "net1"}} {
+		b.SetNetworks(scope)
+		f := newFastPath(b)
+		for i := range 8 { // every change of two switches
+			usable["net1"], usable["net2"] = i&1 != 0, (i>>1^i)&1 != 0
+			for _, name := range []string{"web.net2.mesh.internal.", "web.net1.mesh.internal.", "cache.net2.", "www.net1."} {
+				m, _ := query(name, dns.TypeA).Pack()
+				if !sameAnswer(t, s, b, f, m, anyone) {
+					t.Errorf("%v %s: not answered by the fast path", scope, name)
+				}
+			}
+		}
+	}
+}
+
 // R6: a listener's packed answers are bounded, and right whatever was dropped.
 func TestFastPathIsBounded(t *testing.T) {
 	const names = 20_000 // times 100 bytes and more

@@ -189,7 +189,7 @@ func (p *packing) store(m *meaning) uint64 {
 	p.sc.deps[d] = kept.dep(p.sc)
 	e, data := t.put(p.q.hash, key, len(key)+len(body)+4*len(p.weights))
 	e.seen, e.dep, e.counts, e.extra, e.rcode = p.sc.version, d, p.counts, p.extra, p.rcode
-	e.rrLen, e.preferred, e.variants = uint8(p.rrLen), uint8(p.first), uint8(len(p.bodies))
+	e.net, e.rrLen, e.preferred, e.variants = uint16(max(p.net, 0)), uint8(p.rrLen), uint8(p.first), uint8(len(p.bodies))
 	if len(p.bodies) > 0 {
 		e.bodyLen = uint16(len(p.bodies[0]))
 	}

@@ -253,9 +253,9 @@ func FuzzFastPath(f *testing.F) {
 	}
 	w := standard(f)
 	w.self.Join("net3") // never synced
-	var usable atomic.Bool
+	usable := map[string]*atomic.Bool{"net1": {}, "net2": {}, "net3": {}}
 	s, b := serve(f, w.self, nil, func(c *Config) {
-		c.HoldTime, c.VIPsUsable = -1, func(n string) bool { return usable.Load() || n == "net2" }
+		c.HoldTime, c.VIPsUsable = -1, func(n string) bool { return usable[n].Load() }
 	})
 	clients := []netip.AddrPort{anyone, netip.MustParseAddrPort("172.16.1.1:1"), netip.MustParseAddrPort("[fd99::2]:1"), netip.MustParseAddrPort("[::ffff:172.16.1.99]:1"), netip.MustParseAddrPort("[fe80::1]:1")}
 	fast := make([]*fastPath, len(fuzzScopes))
@@ -270,16 +270,17 @@ func FuzzFastPath(f *testing.F) {
 		}
 		client := clients[int(event)%len(clients)]
 		sameAnswer(t, s, b, fast[i], pkt, client)
-		fuzzEvent(t, w, int(event), &usable)
+		fuzzEvent(t, w, int(event), usable)
 		sameAnswer(t, s, b, fast[i], pkt, client)
 	})
 }
 
 // fuzzEvent changes something that answers depend on.
-func fuzzEvent(tb testing.TB, w *world, event int, usable *atomic.Bool) {
+func fuzzEvent(tb testing.TB, w *world, event int, usable map[string]*atomic.Bool) {
 	switch event % 8 {
 	case 0:
-		usable.Store(!usable.Load())
+		u := usable[[]string{"net1", "net2"}[event/8%2]]
+		u.Store(!u.Load())
 	case 1:
 		w.liveness("b", []state.Liveness{state.Alive, state.Suspected, state.Dead}[event/8%3])
 	case 2:
