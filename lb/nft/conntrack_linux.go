@@ -6,9 +6,6 @@ import (
 	"maps"
 	"net/netip"
 
-	rtnl "github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"meshd/lb"
 	"meshd/state"
 )
@@ -21,8 +18,7 @@ type flowKey struct {
 	backend netip.AddrPort // port 0: any
 }
 
-// flows is a set of connections to delete. It implements the filter of
-// vishvananda/netlink. The zero value is empty.
+// flows is a set of connections to delete. The zero value is empty.
 type flows struct {
 	keys map[flowKey]struct{}
 }
@@ -48,9 +44,8 @@ func (f *flows) join(o *flows) {
 	maps.Copy(f.keys, o.keys)
 }
 
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (f *flows) MatchConntrackFlow(flow *rtnl.ConntrackFlow) bool {
-	of := flowOf(flow)
+// has reports whether a connection is in the set.
+func (f *flows) has(of *flow) bool {
 	exact, wide := of.keys()
 	_, ok := f.keys[exact]
 	if !ok {
@@ -63,14 +58,23 @@ func (f *flows) MatchConntrackFlow(flow *rtnl.ConntrackFlow) bool {
 // cost grows with the conntrack table.
 func (f *flows) delete(s *sockets) error {
 	var errs []error
-	for i, fam := range []rtnl.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		if !f.has(i) {
+	for i := range families {
+		if !f.hasFamily(i) {
 			continue
 		}
+		family := families[i].nfproto
+		var names []flowName
 		errs = append(errs, undisturbed(func() error {
-			_, err := s.route.ConntrackDeleteFilters(rtnl.ConntrackTable, fam, f)
-			return err
+			names = nil
+			return s.queries.flows(family, func(of *flow, name func() flowName) {
+				if f.has(of) {
+					names = append(names, name())
+				}
+			})
 		}))
+		for _, name := range names {
+			errs = append(errs, s.queries.forget(family, name))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -79,14 +83,14 @@ func (f *flows) delete(s *sockets) error {
 // missed; not for ever.
 func undisturbed(read func() error) (err error) {
 	for range 5 {
-		if err = read(); !errors.Is(err, rtnl.ErrDumpInterrupted) && !errors.Is(err, errInterrupted) {
+		if err = read(); !errors.Is(err, errInterrupted) {
 			break
 		}
 	}
 	return err
 }
 
-func (f *flows) has(family int) bool {
+func (f *flows) hasFamily(family int) bool {
 	for k := range f.keys {
 		if familyIndex(k.vip.Addr()) == family {
 			return true
@@ -109,7 +113,7 @@ func countFlows(s *sockets, usage map[lb.Key]lb.Usage) error {
 		var active map[flowKey]int
 		err := undisturbed(func() error {
 			active = map[flowKey]int{}
-			return s.queries.flows(families[i].nfproto, func(f *flow) {
+			return s.queries.flows(families[i].nfproto, func(f *flow, _ func() flowName) {
 				exact, wide := f.keys()
 				for _, k := range []flowKey{exact, wide} {
 					if _, ok := usage[k.service()]; ok && !f.ended() {

@@ -4,10 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 
 	"github.com/mdlayher/netlink"
-	rtnl "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"meshd/state"
 )
@@ -19,6 +20,10 @@ type flow struct {
 	proto    state.Proto
 	tcpState byte // 0 for other protocols
 }
+
+// flowName names one connection to the kernel: its first direction, zone and
+// number, as the kernel wrote them.
+type flowName []netlink.Attribute
 
 // tcpTimeWait is the first of conntrack's states in which a TCP connection has
 // ended.
@@ -34,30 +39,46 @@ func (f *flow) keys() (exact, wide flowKey) {
 	return exact, wide
 }
 
-// flowOf translates what vishvananda/netlink tells.
-func flowOf(f *rtnl.ConntrackFlow) flow {
-	return flow{
-		vip: netip.AddrPortFrom(toAddr(f.Forward.DstIP), f.Forward.DstPort), proto: state.Proto(f.Forward.Protocol),
-		backend: netip.AddrPortFrom(toAddr(f.Reverse.SrcIP), f.Reverse.SrcPort),
-	}
-}
-
 func toAddr(ip []byte) netip.Addr {
 	a, _ := netip.AddrFromSlice(ip)
 	return a.Unmap()
 }
 
-// flows calls each with every connection of an address family. It reads a
-// tenth of what vishvananda/netlink reads of each, and keeps nothing: there may
-// be a million.
-func (a *asker) flows(family byte, each func(*flow)) error {
+// flows calls each with every connection of an address family; name is for
+// forget. It reads a tenth of what vishvananda/netlink reads of each, and keeps
+// nothing: there may be a million.
+func (a *asker) flows(family byte, each func(f *flow, name func() flowName)) error {
 	return a.ask(conntrack|nl.IPCTNL_MSG_CT_GET, family, netlink.Dump, nil, func(msg []byte) error {
 		f, err := decodeFlow(msg)
 		if err == nil {
-			each(&f)
+			each(&f, func() flowName { return nameOf(msg) })
 		}
 		return err
 	})
+}
+
+// nameOf copies the name of the connection in a message that was decoded.
+func nameOf(msg []byte) (name flowName) {
+	_ = eachAttr(msg, func(kind uint16, data []byte) error {
+		switch kind {
+		case nl.CTA_TUPLE_ORIG:
+			name = append(name, netlink.Attribute{Type: unix.NLA_F_NESTED | nl.CTA_TUPLE_ORIG, Data: slices.Clone(data)})
+		case nl.CTA_ID, nl.CTA_ZONE:
+			name = append(name, netlink.Attribute{Type: kind, Data: slices.Clone(data)})
+		}
+		return nil
+	})
+	return name
+}
+
+// forget makes conntrack forget a connection. One that has ended meanwhile is
+// no error.
+func (a *asker) forget(family byte, name flowName) error {
+	err := a.ask(conntrack|nl.IPCTNL_MSG_CT_DELETE, family, netlink.Acknowledge, name, func([]byte) error { return nil })
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
 }
 
 func decodeFlow(msg []byte) (f flow, err error) {
