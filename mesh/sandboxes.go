@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -28,6 +30,8 @@ type sandboxes struct {
 	mu  sync.Mutex // guards what follows; held for moments only
 	all map[string]*box
 	ctx context.Context // of Node.Run; nil before it
+
+	closed []savedSandbox // may still be there, but meshd may not enter; fixed by openSandboxes
 	end sync.WaitGroup  // the boxes' goroutines
 
 	saving sync.Mutex // orders writes of sandboxes.json
@@ -35,7 +39,8 @@ type sandboxes struct {
 
 // openSandboxes finds again the namespaces of the sandboxes that were attached
 // when the last life ended. One that is gone meanwhile is dropped with its task,
-// before that is stated. It comes before restore.
+// before that is stated. One that cannot be entered, for want of privileges, is
+// kept as it is for a life that can. It comes before restore.
 func (n *Node) openSandboxes() error {
 	m := &sandboxes{node: n, log: n.log, all: map[string]*box{}}
 	n.boxes = m
@@ -46,20 +51,25 @@ func (n *Node) openSandboxes() error {
 	dropped := false
 	for _, s := range saved {
 		ns, err := reopen(&s)
-		if err != nil {
+		if hasEnded(err) {
 			m.log.Info("sandbox lost while meshd was away", "sandbox", s.Name, "reason", err.Error())
 			m.drop(&s)
 			m.lost.Add(1)
 			dropped = true
 			continue
 		}
-		b, err := m.newBox(s, ns, true)
-		if err != nil {
-			return errors.Join(err, ns.Close())
-		}
-		m.all[s.ID] = b
 		for _, name := range s.Networks {
 			n.reg.network(name).sandboxes++
+		}
+		if err != nil {
+			m.log.Error("sandbox cannot be entered", "sandbox", s.Name, "error", err)
+			n.notices.set("sandbox "+s.Name, fmt.Sprintf("sandbox %s has no name server, and its load balancer is not kept: %v; restart meshd with CAP_SYS_ADMIN and CAP_SYS_PTRACE", s.Name, err))
+			m.closed = append(m.closed, s)
+			continue
+		}
+		if m.all[s.ID], err = m.newBox(s, ns, true); err != nil {
+			delete(m.all, s.ID)
+			return errors.Join(err, ns.Close())
 		}
 	}
 	if !dropped {
@@ -80,12 +90,24 @@ func reopen(s *savedSandbox) (*sandbox.Namespace, error) {
 	return ns, nil
 }
 
+// hasEnded reports whether reopen found that there is nothing to open any more.
+func hasEnded(err error) bool {
+	return errors.Is(err, sandbox.ErrGone) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, sandbox.ErrNotNamespace)
+}
+
 // drop forgets the tasks of a sandbox that died while meshd was away, and puts
 // back its resolv.conf.
 func (m *sandboxes) drop(s *savedSandbox) {
 	for _, name := range s.Networks {
-		if l := m.node.reg.Networks[name]; l != nil && l.Tasks[s.Task].Service == s.Service {
-			delete(l.Tasks, s.Task)
+		l := m.node.reg.Networks[name]
+		if l == nil || s.Task == "" || l.Tasks[s.Task].Service != s.Service {
+			continue
+		}
+		delete(l.Tasks, s.Task)
+		if l.tasksOf(s.Service) == 0 { // as if it were removed now
+			c := l.Services[s.Service]
+			c.Until = time.Now().Add(m.node.reservation())
+			l.Services[s.Service] = c
 		}
 	}
 	if s.ResolvConf != nil && s.ResolvConf.Root == "" {
@@ -128,7 +150,7 @@ func (m *sandboxes) closeAll() {
 func (m *sandboxes) save() error {
 	m.saving.Lock()
 	defer m.saving.Unlock()
-	f := sandboxFile{Sandboxes: []savedSandbox{}}
+	f := sandboxFile{Sandboxes: append([]savedSandbox{}, m.closed...)}
 	for _, b := range m.list() {
 		if s, kept := b.record(); kept {
 			f.Sandboxes = append(f.Sandboxes, s)
@@ -167,6 +189,11 @@ func (m *sandboxes) reserve(b *box) (context.Context, error) {
 	defer m.mu.Unlock()
 	if m.ctx == nil || m.ctx.Err() != nil {
 		return nil, control.Refuse(control.CodeUnavailable, "try again when meshd runs", "meshd is starting or stopping")
+	}
+	for i := range m.closed {
+		if m.closed[i].Name == b.name || m.closed[i].ID == b.name {
+			return nil, control.Refuse(control.CodeConflict, "choose another --name, or restart meshd with the privileges to enter that one", "name: sandbox %q exists, and cannot be entered", b.name)
+		}
 	}
 	for _, o := range m.all {
 		if o.name == b.name || o.id == b.name {

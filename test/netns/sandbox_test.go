@@ -255,3 +255,34 @@ func TestSandboxRefusals(t *testing.T) {
 	ctl(t, n, "sandbox", "detach", "first")
 	ctl(t, n, "network", "rm", network)
 }
+
+// TestSandboxWithoutPrivileges restarts a daemon that may not enter containers
+// any more: it says so, and forgets neither sandbox nor task. With privileges
+// again, all is as before.
+func TestSandboxWithoutPrivileges(t *testing.T) {
+	t.Parallel()
+	f, nodes := fleet.Up(t, 1)
+	n := nodes[0]
+	createNetwork(t, nodes)
+	task := sandboxed(t, network, "web", n)[0]
+	must(t, n.Proc.Stop(10*time.Second))
+	must(t, n.Host.Sysctl("net.ipv4.ip_unprivileged_port_start", "0"))
+	p, err := n.Host.StartPowerless("meshd", f.Meshd, n.Args()...)
+	must(t, err)
+	n.Proc = p
+	fleet.Within(t, 15*time.Second, func(ctx context.Context) error { return n.Members(ctx, 1) })
+	s, err := n.API.Status(t.Context())
+	must(t, err)
+	if !strings.Contains(strings.Join(s.Degraded, "\n"), task.Box) {
+		t.Errorf("degraded: %q, want word of %s", s.Degraded, task.Box)
+	}
+	if tasks := ctl(t, n, "task", "ls"); !strings.Contains(tasks, task.ID) {
+		t.Errorf("the task is gone: %s", tasks)
+	}
+	other := container(t, n, "other")
+	checkRefusal(t, n, []string{"sandbox", "attach", "--netns", other.Path(), "--network", network}, 1, "netns")
+	must(t, p.Stop(10*time.Second))
+	must(t, n.Start(t.Context()))
+	vip := vips(t, n, network, "web", 1)[0]
+	fleet.Within(t, 15*time.Second, func(ctx context.Context) error { return answers(ctx, task, "web", dns.TypeA, vip.String()) })
+}
