@@ -59,19 +59,22 @@ dns-clients: ## the resolvers of glibc, musl, Go, c-ares, Node and unbound again
 
 # What needs a kernel that the machine at hand may not have; without -race.
 VM_PKGS    := ./lb/nft/... ./lb/ipvs/... $(addprefix ./,$(wildcard test/dataplane)) ./test/rig/...
-.PHONY: vm vm-tests verify-vm demo-vm vm-rig vm-build
-vm: vm-tests verify-vm demo-vm ## what needs IPVS, on a Debian kernel in an emulated machine (no root, no KVM): tests, then the demo
+.PHONY: vm vm-tests netns-vm verify-vm demo-vm vm-rig vm-build
+vm: vm-tests netns-vm demo-vm ## what needs IPVS, on a Debian kernel in an emulated machine (no root, no KVM): tests, then the demo
 
 vm-tests: vm-build ## only the tests of make vm (VMFLAGS='-run NAME'; bin/vm test -h lists the flags)
 	@$(BIN)/vm test $(VMFLAGS) $(VM_PKGS)
 
-verify-vm: build vm-build ## a daemon there, its IPVS changed by hand with ipvsadm: meshctl lb verify, meshd cleanup
-	@MESHD_BIN=/usr/local/bin $(GO) test -count=1 $(GOTESTFLAGS) -run TestLBVerifyAndCleanup -exec "$(abspath $(BIN))/vm run -tools nft,ip,ipvsadm \
-	  -file /usr/local/bin/meshd=$(abspath $(BIN))/meshd -file /usr/local/bin/meshctl=$(abspath $(BIN))/meshctl" ./test/netns
+# meshd and meshctl as they lie in the machine, which has no Go.
+VM_MESHD    = -file /usr/local/bin/meshd=$(abspath $(BIN))/meshd -file /usr/local/bin/meshctl=$(abspath $(BIN))/meshctl
+netns-vm: build vm-build ## the tests with real meshd there, with IPVS on every host and in every sandbox (VMFLAGS='-run NAME')
+	@MESHD_BIN=/usr/local/bin $(BIN)/vm test $(VMFLAGS) -skip ByHand -tools ip,nft,ipvsadm,sh,sleep,echo,dig,curl $(VM_MESHD) ./test/netns
+
+verify-vm: ## of those only the one where IPVS is changed by hand with ipvsadm: meshctl lb verify, meshd cleanup
+	@$(MAKE) -s netns-vm VMFLAGS='-run TestLBVerifyAndCleanup'
 
 demo-vm: build vm-build ## the demo there, with IPVS; what ipvsadm says must be what the mesh says
-	@MESHD_BIN=/usr/local/bin $(BIN)/vm run -icount -tools ip,ipvsadm \
-	  -file /usr/local/bin/meshd=$(BIN)/meshd -file /usr/local/bin/meshctl=$(BIN)/meshctl $(BIN)/demo -lb ipvs
+	@MESHD_BIN=/usr/local/bin $(BIN)/vm run -icount -tools ip,ipvsadm $(VM_MESHD) $(BIN)/demo -lb ipvs
 
 vm-rig: ## tests of that machine itself: timeouts, panics, hangs
 	$(GO) test -count=1 $(GOTESTFLAGS) ./test/vm -machines
