@@ -32,7 +32,7 @@ type sandboxes struct {
 	ctx context.Context // of Node.Run; nil before it
 
 	closed []savedSandbox // may still be there, but meshd may not enter; fixed by openSandboxes
-	end sync.WaitGroup  // the boxes' goroutines
+	end    sync.WaitGroup // the boxes' goroutines
 
 	saving sync.Mutex // orders writes of sandboxes.json
 }
