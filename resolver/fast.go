@@ -35,6 +35,7 @@ type fastPath struct {
 	names    []string
 	stale    <-chan struct{} // of names
 	views    []state.View    // of all networks, if the listener is shared
+	changed  func(string)    // serviceChanged, bound once
 	version  uint64          // grows with every change in views
 	networks *[]string       // the listener's, for which fixed was chosen
 	fixed    *fastScope      // nil: by client
@@ -44,6 +45,7 @@ type fastPath struct {
 	one    [1]asked
 	text   [256]byte // presentation form of a name
 	key    []byte    // see serviceKey
+	doubts doubts
 	rand   uint64
 	counts fastCounts
 	touch  byte // see prefetch
@@ -51,10 +53,12 @@ type fastPath struct {
 
 func newFastPath(b *Bound) *fastPath {
 	s := b.server
-	return &fastPath{
+	f := &fastPath{
 		server: s, bound: b, domain: s.cfg.Domain[:len(s.cfg.Domain)-1], soa: newSOATemplate(s.zone),
 		scopes: map[string]*fastScope{}, rand: rand.Uint64(),
 	}
+	f.changed = f.serviceChanged
+	return f
 }
 
 // answer answers the query in buf[:n] in place and returns the length of the

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -109,6 +110,72 @@ func TestFastPathIPv6(t *testing.T) {
 		}
 		return counted == 61
 	})
+}
+
+// R6: a change of services doubts their answers alone, without allocation; very
+// many changes at once doubt all, and all are right.
+func TestFastPathDoubtsWhatChanged(t *testing.T) {
+	w := many(t, 1000)
+	s, b := serve(t, w.self, []string{"net1"})
+	f := newFastPath(b)
+	ask := func(i int) {
+		t.Helper()
+		m, _ := query(fmt.Sprintf("svc%06d.net1.mesh.internal.", i), dns.TypeA).Pack()
+		if !sameAnswer(t, s, b, f, m, anyone) {
+			t.Fatalf("service %d is not answered", i)
+		}
+	}
+	for i := range 1000 {
+		ask(i)
+	}
+	doubted := func() (n int) {
+		f.begin()
+		for i := range 1000 {
+			key := f.serviceKey(fmt.Sprintf("svc%06d", i), "net1", dns.TypeA, false, true)
+			if e, _ := f.fixed.table.at(f.fixed.table.find(hashKey(key), key)); e.seen < f.fixed.known || e.seen == 0 {
+				n++
+			}
+		}
+		return n
+	}
+	if n := doubted(); n != 0 {
+		t.Errorf("%d doubted before any change", n)
+	}
+	w.commit("a", "net1", task(t, "t7 svc000007 1 172.16.9.9 -"), task(t, "t8 svc000008 1 172.16.9.8 -"))
+	if n := doubted(); n != 2 {
+		t.Errorf("%d doubted after a change of 2", n)
+	}
+	for i := range 10 {
+		ask(i)
+	}
+	if n := doubted(); n != 0 {
+		t.Errorf("%d still doubted", n)
+	}
+	for k := range 10 {
+		var cs []state.Change
+		for i := range 50 {
+			cs = append(cs, task(t, fmt.Sprintf("x%d svc%06d 1 172.16.10.%d -", i, 50*k+i, i+1)))
+		}
+		w.commit("a", "net1", cs...)
+	}
+	if n := doubted(); n != 1000 {
+		t.Errorf("%d doubted after hundreds of changes, want all", n)
+	}
+	for i := range 1000 {
+		ask(i)
+	}
+	least := uint64(1 << 63) // other goroutines allocate now and then
+	for i := range 20 {
+		w.commit("a", "net1", task(t, fmt.Sprintf("t9 svc000009 1 172.16.11.%d -", i+1)))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		f.begin()
+		runtime.ReadMemStats(&after)
+		least = min(least, after.Mallocs-before.Mallocs)
+	}
+	if least > 0 {
+		t.Errorf("%d allocations for a change", least)
+	}
 }
 
 // R5, R6: whether VIPs are usable is a matter of each network, also where one

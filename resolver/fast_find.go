@@ -267,16 +267,36 @@ func (f *fastPath) refresh(sc *fastScope) {
 	}
 	sc.batch = f.batch
 	version, known := uint64(0), true
+	d := doubts{scope: sc, left: maxDoubts}
 	for i, v := range sc.views {
 		n := v.Changes()
 		if version += n; n == sc.counts[i] {
 			continue
 		}
-		known = v.ChangedSince(sc.counts[i], n, func(service string) { f.doubt(sc, service, v.Network()) }) && known
+		d.network = v.Network()
+		f.doubts = d
+		known = v.ChangedSince(sc.counts[i], n, f.changed) && known
+		d.left = f.doubts.left
 		sc.counts[i] = n
 	}
-	if sc.version = version; !known {
+	if sc.version = version; !known || d.left < 0 {
 		sc.known = version
+	}
+}
+
+// doubts is what changed is told about.
+type doubts struct {
+	scope   *fastScope
+	network string
+	left    int // after so many services it is cheaper to doubt everything
+}
+
+const maxDoubts = 256
+
+// serviceChanged is called for each service that changed.
+func (f *fastPath) serviceChanged(service string) {
+	if f.doubts.left--; f.doubts.left >= 0 {
+		f.doubt(f.doubts.scope, service, f.doubts.network)
 	}
 }
 
