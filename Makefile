@@ -60,7 +60,7 @@ dns-clients: ## the resolvers of glibc, musl, Go, c-ares, Node and unbound again
 # What needs a kernel that the machine at hand may not have; without -race.
 VM_PKGS    := ./lb/nft/... ./lb/ipvs/... $(addprefix ./,$(wildcard test/dataplane)) ./test/rig/...
 .PHONY: vm vm-tests netns-vm verify-vm demo-vm vm-rig vm-build
-vm: vm-tests netns-vm demo-vm ## what needs IPVS, on a Debian kernel in an emulated machine (no root, no KVM): tests, then the demo
+vm: vm-rig vm-tests netns-vm demo-vm ## what needs IPVS, on a Debian kernel in an emulated machine (no root, no KVM): tests, then the demo
 
 vm-tests: vm-build ## only the tests of make vm (VMFLAGS='-run NAME'; bin/vm test -h lists the flags)
 	@$(BIN)/vm test $(VMFLAGS) $(VM_PKGS)

@@ -160,7 +160,7 @@ func runSeen(ctx context.Context, t *testing.T, m vm.Machine, s *seen, roles ...
 }
 
 func TestPrograms(t *testing.T) {
-	s, err := run(t, vm.Machine{}, "look", "much", "child", "file", "die", "sleep", "stubborn", "look")
+	s, err := run(t, vm.Machine{Count: true}, "look", "much", "child", "file", "die", "sleep", "stubborn", "look")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestPrograms(t *testing.T) {
 }
 
 func TestKernelPanic(t *testing.T) {
-	s, err := run(t, vm.Machine{}, "look", "panic")
+	s, err := run(t, vm.Machine{Count: true}, "look", "panic")
 	f, ok := errors.AsType[*vm.Failure](err)
 	if !ok || f.Hung || !strings.Contains(f.Why, "Kernel panic") || !strings.Contains(f.Console, "sysrq_handle_crash") {
 		t.Errorf("got %v", err)
