@@ -78,11 +78,14 @@ func (j *joiner) want(a netip.AddrPort) {
 }
 
 // list notes whom the membership lists, and where; an invalid address: no more.
+// Who is listed is a peer to find again, also where others told of it first,
+// before its address was known.
 func (j *joiner) list(id state.NodeID, a netip.AddrPort) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if a.IsValid() {
 		j.listed[id] = a
+		j.meet(id, a)
 	} else {
 		delete(j.listed, id)
 	}
@@ -93,12 +96,17 @@ func (j *joiner) seen(id state.NodeID, a netip.AddrPort) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if a.IsValid() {
-		j.dirty = j.dirty || j.peers[id].Addr != a
-		j.peers[id] = Peer{Name: id, Addr: a, Seen: time.Now()}
+		j.meet(id, a)
 		if t := j.tries[a.String()]; t != nil && !t.running {
 			delete(j.tries, a.String())
 		}
 	}
+}
+
+// meet notes a peer and when it was there. The caller holds mu.
+func (j *joiner) meet(id state.NodeID, a netip.AddrPort) {
+	j.dirty = j.dirty || j.peers[id].Addr != a
+	j.peers[id] = Peer{Name: id, Addr: a, Seen: time.Now()}
 }
 
 // forget drops a peer that left in order.

@@ -1,12 +1,15 @@
 package gossip
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"meshd/state"
 )
 
 func TestPeersFile(t *testing.T) {
@@ -26,6 +29,31 @@ func TestPeersFile(t *testing.T) {
 	}
 	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", fi.Mode(), err)
+	}
+}
+
+// G2: a peer is kept whether the membership or another node told of it first;
+// without that, a node that joins nobody would take itself for alone after a restart.
+func TestListedPeersAreKept(t *testing.T) {
+	var saved []Peer
+	j := &joiner{
+		h:     &Host{cfg: HostConfig{SavePeers: func(ps []Peer) { saved = ps }}},
+		peers: map[state.NodeID]Peer{}, listed: map[state.NodeID]netip.AddrPort{}, tries: map[string]*attempt{},
+	}
+	j.seen("c", netip.AddrPort{}) // told by another: no address yet
+	j.list("c", addr(3))
+	j.save(false)
+	if len(saved) != 1 || saved[0].Name != "c" || saved[0].Addr != addr(3) {
+		t.Errorf("saved %v", saved)
+	}
+	saved = nil
+	j.list("c", addr(3))
+	if j.save(false); saved != nil {
+		t.Error("nothing new was saved again")
+	}
+	j.forget("c")
+	if j.save(false); len(saved) != 0 {
+		t.Errorf("after it left: %v", saved)
 	}
 }
 

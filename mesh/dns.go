@@ -20,6 +20,13 @@ func (n *Node) openDNS() (err error) {
 	if err != nil {
 		return fmt.Errorf("dns: %w", err)
 	}
+	return nil
+}
+
+// listenDNS opens the addresses of the host. The node's own networks and tasks
+// must be there by then: without them every client is a stranger, whose names
+// do not exist.
+func (n *Node) listenDNS() error {
 	for _, a := range n.cfg.dns {
 		b, err := n.dns.Listen(resolver.Listener{Addr: a})
 		if err != nil {

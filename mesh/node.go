@@ -70,6 +70,10 @@ func New(cfg Config, version string, log *slog.Logger) (*Node, error) {
 	}
 	n.metrics = newMetrics(n)
 	n.restore()
+	if err := n.listenDNS(); err != nil {
+		n.close()
+		return nil, err
+	}
 	return n, nil
 }
 
