@@ -5,7 +5,6 @@ package dnsclients
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,7 +103,7 @@ func untilAnswered(ctx context.Context, from *fleet.Task, name string) error {
 
 // askOnce sends one question to the task's name server.
 func askOnce(ctx context.Context, from *fleet.Task, name string) (*dns.Msg, error) {
-	conn, err := from.Dial(ctx, "udp", netip.AddrPort(from.DNS()).String())
+	conn, err := from.Dial(ctx, "udp", from.DNS().String())
 	if err != nil {
 		return nil, err
 	}
