@@ -12,6 +12,9 @@ func FuzzPacket(f *testing.F) {
 	for _, p := range probes {
 		f.Add(packet(f, p.packet), false)
 	}
+	for _, p := range moreProbes {
+		f.Add(packet(f, p.packet), true)
+	}
 	w := standard(f)
 	s, b := serve(f, w.self, []string{"net1", "net2"})
 	f.Fuzz(func(t *testing.T, pkt []byte, tcp bool) {

@@ -5,11 +5,51 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 )
+
+// moreProbes are probes beside those of dns.md B.2.
+var moreProbes = []struct {
+	name, packet string
+	rcode        int
+}{
+	{"HTTPS", "1234 0100 0001 0000 0000 0000 <web.> 0041 0001", dns.RcodeSuccess},
+	{"DNSKEY at a zone", "1234 0100 0001 0000 0000 0000 <net1.mesh.internal.> 0030 0001", dns.RcodeSuccess},
+	{"DS of a zone", "1234 0100 0001 0000 0000 0000 <net1.mesh.internal.> 002b 0001", dns.RcodeSuccess},
+	{"SOA of a zone", "1234 0100 0001 0000 0000 0000 <net1.mesh.internal.> 0006 0001", dns.RcodeSuccess},
+	{"empty non-terminal", "1234 0100 0001 0000 0000 0000 <tasks.net1.mesh.internal.> 0001 0001", dns.RcodeSuccess},
+	{"below an unknown name", "1234 0100 0001 0000 0000 0000 <a.nope.net1.mesh.internal.> 0001 0001", dns.RcodeNameError},
+	{"name of 255 bytes", "1234 0100 0001 0000 0000 0000 " + strings.Repeat("3f"+strings.Repeat("61", 63), 3) + " 3d" + strings.Repeat("61", 61) + " 00 0001 0001", -2},
+	{"name of 256 bytes", "1234 0100 0001 0000 0000 0000 " + strings.Repeat("3f"+strings.Repeat("61", 63), 3) + " 3e" + strings.Repeat("61", 62) + " 00 0001 0001", dns.RcodeFormatError},
+	{"empty label within", "1234 0100 0001 0000 0000 0000 03 776562 00 03 776562 00 0001 0001", -2},
+	{"EDNS with every flag", "1234 0100 0001 0000 0000 0001 <web.> 0001 0001 00 0029 04d0 0000ffff 0000", dns.RcodeSuccess},
+	{"EDNS with an extended code", "1234 0100 0001 0000 0000 0001 <web.> 0001 0001 00 0029 04d0 ff000000 0000", dns.RcodeSuccess},
+	{"EDNS size 65535", "1234 0100 0001 0000 0000 0001 <web.> 0001 0001 00 0029 ffff 00000000 0000", dns.RcodeSuccess},
+	{"EDNS keepalive and padding", "1234 0100 0001 0000 0000 0001 <web.> 0001 0001 00 0029 04d0 00000000 000c 000b 0000 000c 0004 00000000", dns.RcodeSuccess},
+	{"EDNS version 1 of an unknown name", "1234 0100 0001 0000 0000 0001 <nope.> 0001 0001 00 0029 04d0 00010000 0000", dns.RcodeBadVers},
+	{"an A record in the additional section", "1234 0100 0001 0000 0000 0001 <web.> 0001 0001 c00c 0001 0001 00000005 0004 01020304", dns.RcodeSuccess},
+	{"version.bind in class IN", "1234 0100 0001 0000 0000 0000 <version.bind.> 0010 0001", dns.RcodeServerFailure},
+}
+
+// R3: the same for more of them, over both protocols.
+func TestMoreProbes(t *testing.T) {
+	_, b := serve(t, standard(t).self, []string{"net1"})
+	for _, p := range moreProbes {
+		t.Run(p.name, func(t *testing.T) {
+			pkt := packet(t, p.packet)
+			probe(t, b, pkt, p.rcode)
+			var r dns.Msg
+			if err := r.Unpack(exchangeTCP(t, b, pkt, true)); err != nil {
+				t.Fatal(err)
+			}
+			checkReply(t, pkt, &r, p.rcode)
+		})
+	}
+}
 
 // R3: every probe gets over TCP what it deserves, and the connection lives on.
 func TestProbesOverTCP(t *testing.T) {
