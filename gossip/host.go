@@ -98,10 +98,10 @@ func NewHost(cfg HostConfig) (*Host, error) {
 		return nil, err
 	}
 	h.coord = coord
+	h.joiner.init(h)
 	if err := h.openMembership(); err != nil {
 		return nil, err
 	}
-	h.joiner.init(h)
 	return h, nil
 }
 
@@ -183,7 +183,10 @@ func (h *Host) openTransport(mc *memberlist.Config) error {
 		}
 		inner = nt
 	}
-	h.tr = newTransport(inner, transportConfig{encrypted: h.keyring != nil, dial: mc.TCPTimeout / 2, deadline: 2 * mc.TCPTimeout})
+	h.tr = newTransport(inner, transportConfig{
+		encrypted: h.keyring != nil, dial: mc.TCPTimeout / 2, deadline: 2 * mc.TCPTimeout,
+		stranger: h.joiner.stranger, alone: &h.joiner.alone,
+	})
 	mc.Transport = h.tr
 	return nil
 }

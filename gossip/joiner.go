@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/serf/coordinate"
@@ -20,8 +21,9 @@ import (
 // minute and never dials them again, so this loop keeps trying remembered
 // peers and seeds that are not alive, with jitter and back-off, for ever.
 type joiner struct {
-	h    *Host
-	wake chan struct{}
+	h     *Host
+	wake  chan struct{}
+	alone atomic.Bool // the membership lists nobody
 
 	wg sync.WaitGroup
 
@@ -55,6 +57,7 @@ const (
 
 func (j *joiner) init(h *Host) {
 	j.h, j.wake = h, make(chan struct{}, 1)
+	j.alone.Store(true)
 	j.peers, j.listed = map[state.NodeID]Peer{}, map[state.NodeID]netip.AddrPort{}
 	j.coords, j.wanted, j.tries = map[state.NodeID]*coordinate.Coordinate{}, map[netip.AddrPort]bool{}, map[string]*attempt{}
 	for _, p := range h.cfg.Peers {
@@ -77,6 +80,26 @@ func (j *joiner) want(a netip.AddrPort) {
 	}
 }
 
+// maxStrangers bounds the addresses that are dialled because packets came from
+// there.
+const maxStrangers = 8
+
+// stranger notes where a packet came from while nobody is listed. A node that
+// was back before anybody missed it, and remembers no peer, is pinged by those
+// who take it for alive, and cannot answer but to the membership's pings: the
+// way to a table is to join one of them (G2, G11).
+func (j *joiner) stranger(a netip.AddrPort) {
+	if !a.IsValid() {
+		return
+	}
+	j.mu.Lock()
+	full := j.wanted[a] || len(j.wanted) >= maxStrangers
+	j.mu.Unlock()
+	if !full {
+		j.want(a)
+	}
+}
+
 // list notes whom the membership lists, and where; an invalid address: no more.
 // Who is listed is a peer to find again, also where others told of it first,
 // before its address was known.
@@ -89,6 +112,8 @@ func (j *joiner) list(id state.NodeID, a netip.AddrPort) {
 	} else {
 		delete(j.listed, id)
 	}
+	_, self := j.listed[j.h.cfg.Self]
+	j.alone.Store(len(j.listed) == 0 || self && len(j.listed) == 1)
 }
 
 // seen notes that a peer is alive.

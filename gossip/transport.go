@@ -35,8 +35,10 @@ type transport struct {
 
 type transportConfig struct {
 	encrypted bool
-	dial      time.Duration // longest dial
-	deadline  time.Duration // of a whole outgoing stream
+	stranger  func(netip.AddrPort) // hears where packets come from while alone; may be nil
+	alone     *atomic.Bool         // nobody is listed; may be nil
+	dial      time.Duration        // longest dial
+	deadline  time.Duration        // of a whole outgoing stream
 }
 
 // Bounds of incoming streams (G7, G8): what is over them is closed, and tried
@@ -67,6 +69,9 @@ func (t *transport) receive() {
 			if t.cfg.encrypted && !sanePacket(p.Buf) {
 				t.rejected.Add(1)
 				continue
+			}
+			if t.cfg.alone != nil && t.cfg.alone.Load() {
+				t.cfg.stranger(addrPortOf(p.From))
 			}
 			select {
 			case t.packets <- p:
@@ -135,12 +140,15 @@ func (t *transport) untrack(s *stream) {
 	}
 }
 
-func addrOf(a net.Addr) netip.Addr {
+func addrOf(a net.Addr) netip.Addr { return addrPortOf(a).Addr() }
+
+// addrPortOf returns the zero AddrPort for what is none.
+func addrPortOf(a net.Addr) netip.AddrPort {
 	if a == nil {
-		return netip.Addr{}
+		return netip.AddrPort{}
 	}
 	ap, _ := netip.ParseAddrPort(a.String())
-	return ap.Addr()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
 // PacketCh implements memberlist.Transport.

@@ -61,6 +61,25 @@ func TestRestartWithinASecond(t *testing.T) {
 	}
 }
 
+// TestSeedRestartsWithoutPeers: G2, G11. The node that others joined through,
+// itself told of nobody, is killed before it wrote down whom it met, and is back
+// before anybody missed it. The others list it as before and ping it.
+func TestSeedRestartsWithoutPeers(t *testing.T) {
+	calm(t, MeshOptions{Nodes: 2, Seeds: 1}, func(t *testing.T, m *Mesh) {
+		c := m.Machine(0)
+		if err := c.Crash(false, true); err != nil {
+			t.Fatal(err)
+		}
+		c.peers = nil
+		m.Run(200 * time.Millisecond)
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("whole %v after the restart", within(t, m, "whole after the restart", 4*time.Second, m.Whole))
+		final(t, m)
+	})
+}
+
 // TestNewAddress: a node comes back under its name at another address.
 func TestNewAddress(t *testing.T) {
 	for _, down := range []time.Duration{time.Second, time.Minute} {
