@@ -82,6 +82,20 @@ type savedClaim struct {
 	Until    time.Time `json:"until,omitzero"`     // without tasks: when the reservation ends
 }
 
+// lockWait is how long the lock of a data directory is waited for: a daemon
+// that was killed holds it until the kernel has ended it.
+const lockWait = 2 * time.Second
+
+// lockSoon takes the lock, waiting for a former owner's end.
+func lockSoon(f *os.File) (err error) {
+	for end := time.Now().Add(lockWait); ; {
+		if err = lockFile(f); err == nil || time.Now().After(end) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
 // openDataDir creates and locks the directory.
 func openDataDir(path string) (*dataDir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
@@ -92,7 +106,7 @@ func openDataDir(path string) (*dataDir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data-dir: not writable: %w; choose a writable --data-dir", err)
 	}
-	if err := lockFile(f); err != nil {
+	if err := lockSoon(f); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("data-dir %s: another meshd uses it; stop that one or choose another --data-dir", path)
 	}
