@@ -16,8 +16,8 @@ const defaultDrain = 30 * time.Second
 const maxWeight = 65535
 
 // planAddr returns what the kernel should hold for one address of a service:
-// one entry per declared port, or one for all ports (L3). A service without
-// backends is there, and refuses (L5).
+// one entry per declared port, or one for all ports of each protocol (L3): TCP
+// drains, UDP does not. A service without backends is there, and refuses (L5).
 func planAddr(s *state.Service, id ServiceID, vip netip.Addr, drain time.Duration) []*Service {
 	if s.Drain > 0 {
 		drain = s.Drain
@@ -26,13 +26,12 @@ func planAddr(s *state.Service, id ServiceID, vip netip.Addr, drain time.Duratio
 		Network: id.Network, Name: id.Service, Drain: drain,
 		Scheduler: schedulerOr(s.Scheduler), Affinity: s.Affinity,
 	}
-	if len(s.Ports) == 0 {
-		base.Key = Key{VIP: vip}
-		base.Backends = planBackends(s, vip, 0, false)
-		return []*Service{&base}
+	ports := s.Ports
+	if len(ports) == 0 {
+		ports = allPorts
 	}
-	all := make([]*Service, 0, len(s.Ports))
-	for _, p := range s.Ports {
+	all := make([]*Service, 0, len(ports))
+	for _, p := range ports {
 		one := base
 		one.Key = Key{VIP: vip, Port: p.Number, Proto: p.Proto}
 		one.Backends = planBackends(s, vip, p.Number, p.Proto == state.UDP)
@@ -40,6 +39,9 @@ func planAddr(s *state.Service, id ServiceID, vip netip.Addr, drain time.Duratio
 	}
 	return all
 }
+
+// allPorts are what a service without declared ports serves.
+var allPorts = []state.Port{{Proto: state.TCP}, {Proto: state.UDP}}
 
 // schedulerOr returns the scheduler's name. The default is wrr: with equal
 // weights it is round robin, and IPVS' rr does not look at weights.

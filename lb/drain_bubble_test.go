@@ -26,7 +26,8 @@ type place struct {
 }
 
 // careful is a kernel that watches over connections: a TCP backend goes after
-// it had weight 0, and with connections open not before its time (L5).
+// it had weight 0, and with connections open not before its time; UDP never has
+// weight 0 (L5).
 type careful struct {
 	*lbtest.Fake
 	drain time.Duration
@@ -51,6 +52,8 @@ func (c *careful) Apply(ctx context.Context, ops []lb.Op) []error {
 	for _, op := range ops {
 		p := place{op.Key, op.Backend.Addr}
 		switch {
+		case op.Kind == lb.SetBackend && op.Backend.Weight == 0 && op.Key.Proto == state.UDP:
+			c.faults = append(c.faults, fmt.Sprintf("%s: UDP does not drain", op))
 		case op.Kind == lb.SetBackend && op.Backend.Weight > 0:
 			delete(c.since, p)
 		case op.Kind == lb.SetBackend:

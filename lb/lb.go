@@ -25,21 +25,25 @@ import (
 )
 
 // Key identifies one load-balanced service of the kernel: a virtual address
-// with one port of one protocol, or, with Port and Proto zero, every TCP and
-// UDP port of the address (L3).
+// with one port of one protocol, or, with Port zero, every port of the protocol
+// (L3).
 type Key struct {
 	VIP   netip.Addr
 	Port  uint16
 	Proto state.Proto
 }
 
-// AllPorts reports whether k stands for every port of its address.
+// AllPorts reports whether k stands for every port of its address and protocol.
 func (k Key) AllPorts() bool { return k.Port == 0 }
 
-// String formats k as "10.96.0.1:80/tcp", or "10.96.0.1/all".
+// String formats k as "10.96.0.1:80/tcp" or "10.96.0.1:all/tcp", with the
+// address of IPv6 in brackets.
 func (k Key) String() string {
-	if k.AllPorts() {
-		return k.VIP.String() + "/all"
+	switch {
+	case k.AllPorts() && k.VIP.Is6():
+		return fmt.Sprintf("[%s]:all/%s", k.VIP, k.Proto)
+	case k.AllPorts():
+		return fmt.Sprintf("%s:all/%s", k.VIP, k.Proto)
 	}
 	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(k.VIP, k.Port), k.Proto)
 }

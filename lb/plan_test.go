@@ -60,7 +60,14 @@ func TestPlan(t *testing.T) {
 		}, pools + "10.96.0.1:53/udp web.net wrr 10.0.0.1:53*1 10.0.0.2:53*1\n10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*1 10.0.0.2:80*1"},
 		{"L3: no ports, all ports", func(w *world) []state.Change {
 			return append(w.tasks("web", 1), vip("web", "10.96.0.1"))
-		}, pools + "10.96.0.1/all web.net wrr 10.0.0.1:0*1"},
+		}, pools + "10.96.0.1:all/tcp web.net wrr 10.0.0.1:0*1\n10.96.0.1:all/udp web.net wrr 10.0.0.1:0*1"},
+		{"L3, L5: of all ports, TCP drains and UDP does not", func(w *world) []state.Change {
+			return []state.Change{
+				w.task("a", "web", "10.0.0.1", 1),
+				w.change(state.Endpoint{ID: "d", Service: "web", IP4: netip.MustParseAddr("10.0.0.2"), Draining: true}),
+				vip("web", "10.96.0.1"),
+			}
+		}, pools + "10.96.0.1:all/tcp web.net wrr 10.0.0.1:0*1 10.0.0.2:0*0\n10.96.0.1:all/udp web.net wrr 10.0.0.1:0*1"},
 		{"L6: scheduler, affinity, weights", func(w *world) []state.Change {
 			return []state.Change{
 				w.task("a", "web", "10.0.0.1", 5, "80/tcp"), w.task("b", "web", "10.0.0.2", 1, "80/tcp"), vip("web", "10.96.0.1"),
@@ -91,6 +98,18 @@ func TestPlan(t *testing.T) {
 		w.commit("net", c.say(w)...)
 		if got := dump(w.plan("net")); got != c.want {
 			t.Errorf("%s:\n got %s\nwant %s", c.name, got, c.want)
+		}
+	}
+}
+
+func TestKeyNames(t *testing.T) {
+	four, six := netip.MustParseAddr("10.96.0.1"), netip.MustParseAddr("fd96::1")
+	for want, k := range map[string]lb.Key{
+		"10.96.0.1:80/tcp": {VIP: four, Port: 80, Proto: state.TCP}, "[fd96::1]:53/udp": {VIP: six, Port: 53, Proto: state.UDP},
+		"10.96.0.1:all/tcp": {VIP: four, Proto: state.TCP}, "[fd96::1]:all/udp": {VIP: six, Proto: state.UDP},
+	} {
+		if got := k.String(); got != want || k.AllPorts() != (k.Port == 0) {
+			t.Errorf("%+v is %q, want %q", k, got, want)
 		}
 	}
 }

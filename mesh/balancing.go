@@ -209,7 +209,7 @@ func (n *Node) lbService(s *lb.ServiceStatus, usage map[lb.Key]lb.Usage) control
 
 func portOf(k lb.Key) string {
 	if k.AllPorts() {
-		return "all"
+		return "all/" + k.Proto.String()
 	}
 	return fmt.Sprintf("%d/%s", k.Port, k.Proto)
 }

@@ -16,10 +16,11 @@ func lbCommands() []command {
 	return []command{
 		{
 			path: "lb ls", short: "list the load balancer's table: desired beside actual, with counters", setup: lbLs,
-			long: `A service's own line has no task. Port "all" stands for a service without declared
-ports. DESIRED and ACTUAL are weights; "-" is none, or a figure that the driver does
-not count. States: ok; missing, extra, differs: not yet, or not any more, as it
-should be; draining: no new connections, removed when those it has have ended.`,
+			long: `A service's own line has no task. Ports "all/tcp" and "all/udp" stand for a service
+without declared ports. DESIRED and ACTUAL are weights; "-" is none, or a figure that
+the driver does not count. States: ok; missing, extra, differs: not yet, or not any
+more, as it should be; draining: no new connections, removed when those it has have
+ended.`,
 			example: "meshctl lb ls --network collabnet\nmeshctl lb ls --sandbox web-1 --service api",
 		},
 		{

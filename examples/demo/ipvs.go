@@ -143,12 +143,11 @@ func wanted(services []control.LBService) reals {
 	want := newReals()
 	for _, s := range services {
 		into := want.marked
-		port, proto, byPort := strings.Cut(s.Port, "/")
-		if byPort {
+		if port, proto, _ := strings.Cut(s.Port, "/"); port == "all" {
+			want.marks++
+		} else {
 			number, _ := strconv.ParseUint(port, 10, 16)
 			into = want.service(strings.ToUpper(proto), netip.AddrPortFrom(s.VIP, uint16(number)).String())
-		} else {
-			want.marks++
 		}
 		for _, b := range s.Backends {
 			if b.Desired >= 0 {

@@ -73,6 +73,13 @@ func TestDifferencesBetweenTableAndIPVS(t *testing.T) {
 		{"wrong weight", "TCP 10.96.238.167:80 wrr\n -> 10.1.1.3:80 Masq 2 0 0", table(backend("10.1.1.3:80", 1)), "has weight 2"},
 		{"foreign", "UDP 10.96.238.167:80 wrr", newReals(), "UDP 10.96.238.167:80 should not be there"},
 		{"missing", "", table(backend("10.1.1.3:80", 1)), "TCP 10.96.238.167:80 is missing"},
+		{
+			"all ports by two marks", "FWM 1 wrr\n -> 10.1.1.3:0 Masq 1 0 0\nFWM 2 wrr\n -> 10.1.1.3:0 Masq 1 0 0",
+			wanted([]control.LBService{
+				{Port: "all/tcp", Backends: []control.LBBackend{backend("10.1.1.3:0", 1)}},
+				{Port: "all/udp", Backends: []control.LBBackend{backend("10.1.1.3:0", 1)}},
+			}), "",
+		},
 		{"foreign by mark", "FWM 1 wrr", newReals(), "1 services by mark, want 0"},
 	} {
 		held, err := parseIPVS(tt.held)

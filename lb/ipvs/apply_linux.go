@@ -45,7 +45,7 @@ type subject struct {
 	key   lb.Key
 	known *lb.Service // nil: not there, as far as we know
 	id    genl.ID
-	named bool // id is valid: the address of a service for all ports has a mark
+	named bool // id is valid: a service for all ports has a mark
 }
 
 func (a *application) subject(k lb.Key) *subject {
@@ -186,7 +186,7 @@ func (a *application) prepare(i int) (cmd genl.Command, send bool, err error) {
 	switch op.Kind {
 	case lb.SetService:
 		if !named {
-			if _, ok := a.d.marks.take(op.Key.VIP); !ok {
+			if _, ok := a.d.marks.take(op.Key); !ok {
 				return 0, false, fmt.Errorf("service %s: all %d firewall marks are in use; declare its ports", op.Key, a.d.cfg.MarkCount)
 			}
 		}
@@ -395,7 +395,7 @@ func (a *application) withFollowers(again []pending, end int) []pending {
 // is there before packets are marked for it, and its mark is free only when it
 // is gone (L3).
 func (a *application) settleMarks(from, to int) {
-	set := map[netip.Addr]uint32{}
+	set := map[lb.Key]uint32{}
 	for i := from; i < to; i++ {
 		op := &a.ops[i]
 		if !op.Key.AllPorts() || a.errs[i] != nil {
@@ -403,14 +403,15 @@ func (a *application) settleMarks(from, to int) {
 		}
 		switch op.Kind {
 		case lb.SetService:
-			id, _ := a.d.id(op.Key)
-			set[op.Key.VIP] = id.Mark
+			if id, _ := a.d.id(op.Key); !a.d.parked[op.Key] {
+				set[op.Key] = id.Mark
+			}
 		case lb.DelService:
-			if err := a.d.help.DelMark(op.Key.VIP); err != nil {
+			if err := errors.Join(a.d.help.DelMark(op.Key), a.d.help.DelMark(parking(op.Key))); err != nil {
 				a.fail(i, err)
 				continue
 			}
-			a.d.marks.release(op.Key.VIP)
+			a.d.marks.release(op.Key)
 		}
 	}
 	if len(set) == 0 {
@@ -445,8 +446,8 @@ func (d *Driver) do(reqs []genl.Request) []error {
 
 // removeOrphans deletes services of marks in our range that belong to no
 // address any more, as soon as no connection uses them: a previous run left
-// them and its mark map is lost, or it was taking their address back. No new
-// packet can reach them.
+// them, and its mark map is lost or was of another shape. No new packet can
+// reach them.
 func (d *Driver) removeOrphans() {
 	kept := d.orphans[:0]
 	for _, id := range d.orphans {
@@ -469,17 +470,18 @@ func inUse(list []genl.DestinationState) bool {
 	return slices.ContainsFunc(list, func(d genl.DestinationState) bool { return d.Active+d.Inactive > 0 })
 }
 
-// removeStrays takes marks from addresses that have no service any more.
+// removeStrays takes marks from services that are not there any more.
 func (d *Driver) removeStrays() {
-	for _, vip := range d.strays {
-		if d.known.Services[lb.Key{VIP: vip}] != nil {
+	for _, k := range d.strays {
+		if d.known.Services[served(k)] != nil {
 			continue
 		}
-		if err := d.help.DelMark(vip); err != nil {
-			d.cfg.Log.Warn("mark of an address without service stays", slog.Any("vip", vip), slog.Any("err", err))
+		if err := d.help.DelMark(k); err != nil {
+			d.cfg.Log.Warn("mark of a missing service stays", slog.String("service", k.String()), slog.Any("err", err))
 			continue
 		}
-		d.marks.release(vip)
+		d.marks.release(served(k))
+		delete(d.parked, served(k))
 	}
 	d.strays = nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,10 +28,10 @@ type Driver struct {
 
 	// Left over by a previous run, as of the last Snapshot; the next Apply
 	// removes them.
-	orphans []genl.ID    // services of marks that belong to no address
-	strays  []netip.Addr // addresses with a mark but without a service
+	orphans []genl.ID // services of marks that belong to no address
+	strays  []lb.Key  // services with a mark that are not there
 
-	unmarked map[netip.Addr]bool // addresses whose service for all ports only drains
+	parked map[lb.Key]bool // services for all ports whose mark no packet gets
 
 	// Reused by Apply.
 	reqs []genl.Request
@@ -56,7 +55,7 @@ func New(cfg Config) (*Driver, error) {
 	}
 	helperCfg := nft.Config{NetNS: cfg.NetNS, Local: cfg.Local, Log: cfg.Log}
 	return &Driver{
-		cfg: cfg, known: lb.NewTable(), marks: newMarks(cfg.FirstMark, cfg.MarkCount), unmarked: map[netip.Addr]bool{},
+		cfg: cfg, known: lb.NewTable(), marks: newMarks(cfg.FirstMark, cfg.MarkCount), parked: map[lb.Key]bool{},
 		openKernel:  func() (kernel, error) { return openKernel(cfg.NetNS, cfg.CallLimit) },
 		openHelpers: func() (helpers, error) { return nft.NewHelpers(helperCfg, true) },
 		present:     func() (bool, error) { return tablePresent(cfg.NetNS) },
@@ -99,7 +98,7 @@ func (d *Driver) Setup(context.Context) error {
 	if err := d.help.Setup(); err != nil {
 		return err
 	}
-	d.marks.adopt(d.help.Marks())
+	d.adoptMarks()
 	if !d.told {
 		once := &limited{limit: d.cfg.CallLimit} // moby/ipvs waits for ever
 		if err := once.call(func(kernel) error { d.logTimeouts(); return nil }); err != nil {
@@ -181,7 +180,7 @@ func (d *Driver) Teardown(context.Context) error {
 	}
 	d.known, d.marks = lb.NewTable(), newMarks(d.cfg.FirstMark, d.cfg.MarkCount)
 	d.orphans, d.strays, d.read = nil, nil, false
-	clear(d.unmarked)
+	clear(d.parked)
 	return errors.Join(append(errs, d.help.Teardown())...)
 }
 
@@ -234,7 +233,7 @@ func (d *Driver) find() ([]remnant, error) {
 			return nil, err
 		}
 	}
-	d.marks.adopt(d.help.Marks())
+	d.adoptMarks()
 	r, err := d.readTable()
 	if err != nil {
 		return nil, err

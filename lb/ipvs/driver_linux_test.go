@@ -35,8 +35,10 @@ func sample() *lb.Table {
 	for _, s := range []*lb.Service{
 		{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.1"), Port: 80, Proto: state.TCP}, Scheduler: "wlc", Backends: []lb.Backend{back("10.0.0.1:80", 5), back("10.0.0.2:80", 0)}},
 		{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.1"), Port: 53, Proto: state.UDP}, Scheduler: "rr", Backends: []lb.Backend{back("10.0.0.1:53", 1)}},
-		{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.2")}, Scheduler: "wrr", Backends: []lb.Backend{back("10.0.0.3:0", 1)}},
-		{Key: lb.Key{VIP: netip.MustParseAddr("fd96::2")}, Scheduler: "wrr", Backends: []lb.Backend{back("[fd01::3]:0", 1)}},
+		{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.2"), Proto: state.TCP}, Scheduler: "wrr", Backends: []lb.Backend{back("10.0.0.3:0", 1)}},
+		{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.2"), Proto: state.UDP}, Scheduler: "wrr", Backends: []lb.Backend{back("10.0.0.3:0", 1)}},
+		{Key: lb.Key{VIP: netip.MustParseAddr("fd96::2"), Proto: state.TCP}, Scheduler: "wrr", Backends: []lb.Backend{back("[fd01::3]:0", 1)}},
+		{Key: lb.Key{VIP: netip.MustParseAddr("fd96::2"), Proto: state.UDP}, Scheduler: "wrr", Backends: []lb.Backend{back("[fd01::3]:0", 1)}},
 		{Key: lb.Key{VIP: netip.MustParseAddr("fd96::3"), Port: 443, Proto: state.TCP}, Scheduler: "mh", Affinity: time.Minute, Backends: []lb.Backend{back("[fd01::1]:443", 2)}},
 		{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.9"), Port: 80, Proto: state.TCP}, Scheduler: "mh"},
 	} {
@@ -75,13 +77,16 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// Rule L3: one mark per address and family, stable over a restart, freed at the end.
+// Rule L3: one mark per address and protocol, in each family, stable over a restart, freed at the end.
 func TestMarks(t *testing.T) {
 	k, h, d := setup(t)
 	apply(t, d, lb.Diff(lb.NewTable(), sample(), lb.Policy{}))
-	four, six := netip.MustParseAddr("10.96.0.2"), netip.MustParseAddr("fd96::2")
-	if h.marks[four] != d.cfg.FirstMark || h.marks[six] != d.cfg.FirstMark {
-		t.Errorf("marks %v", h.marks)
+	for _, a := range []netip.Addr{netip.MustParseAddr("10.96.0.2"), netip.MustParseAddr("fd96::2")} {
+		for i, proto := range []state.Proto{state.TCP, state.UDP} {
+			if h.marks[lb.Key{VIP: a, Proto: proto}] != d.cfg.FirstMark+uint32(i) {
+				t.Errorf("marks %v", h.marks)
+			}
+		}
 	}
 	again := newFake(t, k, h)
 	got, _ := again.Snapshot(t.Context())
@@ -253,9 +258,9 @@ func TestBatches(t *testing.T) {
 	table.Pools[pool4] = lb.Pool{Prefix: pool4}
 	const services, backends = 1000, 10
 	for i := range services {
-		s := &lb.Service{Key: lb.Key{VIP: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})}, Scheduler: "wrr"}
+		s := &lb.Service{Key: lb.Key{VIP: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)}), Proto: state.TCP}, Scheduler: "wrr"}
 		if i%2 == 1 {
-			s.Port, s.Proto = 80, state.TCP
+			s.Port = 80
 		}
 		for j := range backends {
 			a := netip.AddrFrom4([4]byte{10, 1, byte(i), byte(j)})
@@ -320,19 +325,19 @@ func TestLeftovers(t *testing.T) {
 	k, h, d := setup(t)
 	apply(t, d, lb.Diff(lb.NewTable(), sample(), lb.Policy{}))
 	clear(h.marks) // as if somebody had flushed nftables while meshd was down
-	h.marks[netip.MustParseAddr("10.96.0.77")] = d.cfg.FirstMark + 5
+	h.marks[lb.Key{VIP: netip.MustParseAddr("10.96.0.77"), Proto: state.UDP}] = d.cfg.FirstMark + 5
 	again := newFake(t, k, h)
 	got, err := again.Snapshot(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	apply(t, again, lb.Diff(got, sample(), lb.Policy{}))
-	if len(k.services) != len(sample().Services) || len(h.marks) != 2 {
+	if len(k.services) != len(sample().Services) || len(h.marks) != 4 {
 		t.Errorf("services %v, marks %v", k.names(), h.marks)
 	}
-	for a, m := range h.marks {
-		if s := k.services[genl.ByMark(genl.FamilyOf(a), m)]; s == nil || len(s.dests) != 1 {
-			t.Errorf("mark %#x of %s leads to %+v", m, a, s)
+	for of, m := range h.marks {
+		if s := k.services[genl.ByMark(genl.FamilyOf(of.VIP), m)]; s == nil || len(s.dests) != 1 {
+			t.Errorf("mark %#x of %s leads to %+v", m, of, s)
 		}
 	}
 }
@@ -389,7 +394,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		}
 	}
 	d.marks.count = 1
-	first, second := &lb.Service{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.3")}, Scheduler: "rr"}, &lb.Service{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.4")}, Scheduler: "rr"}
+	first, second := &lb.Service{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.3"), Proto: state.TCP}, Scheduler: "rr"}, &lb.Service{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.3"), Proto: state.UDP}, Scheduler: "rr"}
 	errs = d.Apply(t.Context(), []lb.Op{{Kind: lb.SetService, Key: first.Key, Service: first}, {Kind: lb.SetService, Key: second.Key, Service: second}})
 	if errs[0] != nil || errs[1] == nil || !strings.Contains(errs[1].Error(), "declare its ports") {
 		t.Errorf("out of marks: %v", errs)

@@ -186,13 +186,13 @@ func (f *fakeKernel) Close() error { f.closed++; return nil }
 // fakeHelpers keeps pools and marks in memory.
 type fakeHelpers struct {
 	pools  map[netip.Prefix]lb.Pool
-	marks  map[netip.Addr]uint32
+	marks  map[lb.Key]uint32
 	writes int // transactions that set marks
 	cut    []nft.Connections
 }
 
 func newFakeHelpers() *fakeHelpers {
-	return &fakeHelpers{pools: map[netip.Prefix]lb.Pool{}, marks: map[netip.Addr]uint32{}}
+	return &fakeHelpers{pools: map[netip.Prefix]lb.Pool{}, marks: map[lb.Key]uint32{}}
 }
 
 func (h *fakeHelpers) Setup() error                    { return nil }
@@ -203,15 +203,23 @@ func (h *fakeHelpers) Teardown() error                 { clear(h.pools); clear(h
 func (h *fakeHelpers) SetPool(p lb.Pool) error         { h.pools[p.Prefix] = p; return nil }
 func (h *fakeHelpers) DelPool(p netip.Prefix) error    { delete(h.pools, p); return nil }
 func (h *fakeHelpers) Pools() map[netip.Prefix]lb.Pool { return maps.Clone(h.pools) }
-func (h *fakeHelpers) Marks() map[netip.Addr]uint32    { return maps.Clone(h.marks) }
-func (h *fakeHelpers) DelMark(a netip.Addr) error      { delete(h.marks, a); return nil }
+func (h *fakeHelpers) Marks() map[lb.Key]uint32        { return maps.Clone(h.marks) }
+func (h *fakeHelpers) DelMark(k lb.Key) error          { delete(h.marks, k); return nil }
 func (h *fakeHelpers) Cut(g []nft.Connections) error   { h.cut = append(h.cut, g...); return nil }
 func (h *fakeHelpers) RemoveServices() error           { return nil }
 func (h *fakeHelpers) Close() error                    { return nil }
 
-func (h *fakeHelpers) SetMarks(m map[netip.Addr]uint32) error {
+func (h *fakeHelpers) SetMarks(m map[lb.Key]uint32) error {
 	h.writes++
 	maps.Copy(h.marks, m)
+	return nil
+}
+
+func (h *fakeHelpers) MoveMark(from, to lb.Key) error {
+	if mark, ok := h.marks[from]; ok {
+		delete(h.marks, from)
+		h.marks[to] = mark
+	}
 	return nil
 }
 

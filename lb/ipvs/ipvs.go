@@ -1,8 +1,10 @@
 // Package ipvs balances connections with the kernel's IPVS (L7): every
 // scheduler, connection counts, and drains by weight.
 //
-// A service with ports is a virtual service VIP:port; one for all ports is a
-// firewall-mark service, fed by one nftables map from VIP to mark (L3). Routes,
+// A service with ports is a virtual service VIP:port; one for all ports of a
+// protocol is a firewall-mark service, fed by one nftables map from VIP and
+// protocol to mark (L3). TCP and UDP have marks of their own because they leave
+// a backend in different ways: TCP drains, UDP goes at once (L5). Routes,
 // guard, masquerade and marks are nft.Helpers; nothing here needs iptables,
 // ipset or a dummy interface (L2).
 //
@@ -72,8 +74,9 @@ type Config struct {
 	// ports. A packet's whole mark must be equal, so choose a range that nobody
 	// else uses: services of its marks are taken for ours. Default 0x6d000001.
 	FirstMark uint32
-	// MarkCount is how many services for all ports there can be, in each address
-	// family. Default 65535.
+	// MarkCount is how many marks there are, in each address family. A service for
+	// all ports takes two of them for each of its addresses, one for TCP and one
+	// for UDP. Default 65535.
 	MarkCount uint32
 	// CallLimit is how long the kernel may take to answer. Default 10 s.
 	CallLimit time.Duration

@@ -43,9 +43,10 @@ type helpers interface {
 	SetPool(lb.Pool) error
 	DelPool(netip.Prefix) error
 	Pools() map[netip.Prefix]lb.Pool
-	Marks() map[netip.Addr]uint32
-	SetMarks(map[netip.Addr]uint32) error
-	DelMark(netip.Addr) error
+	Marks() map[lb.Key]uint32
+	SetMarks(map[lb.Key]uint32) error
+	DelMark(lb.Key) error
+	MoveMark(from, to lb.Key) error
 	Cut([]nft.Connections) error
 	RemoveServices() error
 	Close() error

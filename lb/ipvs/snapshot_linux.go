@@ -28,9 +28,9 @@ func (d *Driver) Snapshot(context.Context) (*lb.Table, error) {
 	for _, id := range r.orphans {
 		d.marks.block(id)
 	}
-	for vip := range d.help.Marks() {
-		if t.Services[lb.Key{VIP: vip}] == nil {
-			d.strays = append(d.strays, vip)
+	for k := range d.help.Marks() {
+		if t.Services[served(k)] == nil {
+			d.strays = append(d.strays, k)
 		}
 	}
 	d.known, d.read = t.Clone(), true // the services in it are shared, and immutable
@@ -135,7 +135,7 @@ func (d *Driver) destinations(id genl.ID, list []genl.DestinationState) ([]genl.
 // if the mark belongs to none.
 func (d *Driver) owner(id genl.ID, pools map[netip.Prefix]lb.Pool) (key lb.Key, ours bool) {
 	if id.Mark != 0 {
-		key.VIP = d.marks.byMark[id]
+		key = d.marks.byMark[id]
 		return key, key.VIP.IsValid() || d.marks.ours(id.Mark)
 	}
 	key = keyOf(id)

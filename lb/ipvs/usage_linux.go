@@ -97,7 +97,7 @@ func traffic(s genl.Stats) lb.Traffic {
 // ports and its address has no mark.
 func (d *Driver) id(k lb.Key) (id genl.ID, ok bool) {
 	if k.AllPorts() {
-		return d.marks.id(k.VIP)
+		return d.marks.id(k)
 	}
 	return idOf(k), true
 }

@@ -112,7 +112,7 @@ func (f *Fake) service(proto state.Proto, to netip.AddrPort) *lb.Service {
 	if s := t.Services[lb.Key{VIP: to.Addr(), Port: to.Port(), Proto: proto}]; s != nil {
 		return s
 	}
-	return t.Services[lb.Key{VIP: to.Addr()}]
+	return t.Services[lb.Key{VIP: to.Addr(), Proto: proto}]
 }
 
 // reached returns the address that a client of a backend gets to.

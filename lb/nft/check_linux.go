@@ -122,13 +122,13 @@ func (h *Helpers) checkMarks(i int) ([]lb.Finding, error) {
 		return nil, err
 	}
 	var found []lb.Finding
-	for a, want := range h.marks {
-		if familyIndex(a) != i {
+	for k, want := range h.marks {
+		if familyIndex(k.VIP) != i {
 			continue
 		}
-		got, there := have[a]
-		delete(have, a)
-		f := lb.Finding{Area: lb.AreaMark, Kind: lb.FindingChanged, What: "mark of address " + a.String(), Found: markText(got), Want: markText(want)}
+		got, there := have[k]
+		delete(have, k)
+		f := lb.Finding{Area: lb.AreaMark, Kind: lb.FindingChanged, What: "mark of " + k.String(), Found: markText(got), Want: markText(want)}
 		switch {
 		case !there:
 			f.Kind, f.Found = lb.FindingMissing, ""
@@ -137,8 +137,8 @@ func (h *Helpers) checkMarks(i int) ([]lb.Finding, error) {
 			found = append(found, f)
 		}
 	}
-	for a, got := range have {
-		found = append(found, lb.Finding{Area: lb.AreaMark, Kind: lb.FindingExtra, What: "mark of address " + a.String(), Found: markText(got)})
+	for k, got := range have {
+		found = append(found, lb.Finding{Area: lb.AreaMark, Kind: lb.FindingExtra, What: "mark of " + k.String(), Found: markText(got)})
 	}
 	return found, nil
 }

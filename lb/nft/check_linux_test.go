@@ -127,7 +127,7 @@ func TestCheckFindsEveryChange(t *testing.T) {
 		{"source changed", "local route of pool 10.96.0.0/16: changed, found no source address, want source address 10.1.0.1", func() {
 			v.must((&Helpers{sock: v.sockets}).setRoute(lb.Pool{Prefix: pool4}))
 		}},
-		{"service rule deleted", "rule 3 of chain services4 of nftables table inet meshd_nat: missing", func() { v.delRule(ours, "services4") }},
+		{"service rule deleted", "rule 2 of chain services4 of nftables table inet meshd_nat: missing", func() { v.delRule(ours, "services4") }},
 		{"hook deleted", "rule 2 of chain prerouting of nftables table inet meshd_nat: missing", func() { v.delRule(ours, "prerouting") }},
 		{"class rule deleted", "rule 1 of chain rr4_2_0 of nftables table inet meshd_nat: missing", func() { v.delRule(ours, "rr4_2_0") }},
 		{"service table deleted", "chain rr4_2_0 of nftables table inet meshd_nat: missing", func() {
@@ -169,18 +169,18 @@ func TestCheckFindsChangedMarks(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := netip.MustParseAddr("10.96.0.9")
-	if err := h.SetMark(vip4, 0x6d000001); err != nil {
+	if err := h.SetMark(allTCP(vip4), 0x6d000001); err != nil {
 		t.Fatal(err)
 	}
 	v := r.vandal()
 	set, err := v.sockets.nft.GetSetByName(h.table[0], "mark")
 	if err == nil {
 		v.sockets.nft.FlushSet(set)
-		err = v.sockets.nft.SetAddElements(set, []nftables.SetElement{markElement(other, 7)})
+		err = v.sockets.nft.SetAddElements(set, []nftables.SetElement{markElement(allUDP(other), 7)})
 	}
 	v.must(err)
 	found, err := h.Check()
-	want := "[mark of address 10.96.3.7: missing, want 0x6d000001 mark of address 10.96.0.9: extra, found 0x7]"
+	want := "[mark of 10.96.3.7:all/tcp: missing, want 0x6d000001 mark of 10.96.0.9:all/udp: extra, found 0x7]"
 	if got := fmt.Sprint(found); err != nil || got != want {
 		t.Errorf("found %s, %v; want %s", got, err, want)
 	}
@@ -190,7 +190,7 @@ func TestCheckFindsChangedMarks(t *testing.T) {
 	if found, err := h.Check(); err != nil || len(found) > 0 {
 		t.Errorf("after the repair: %v, %v", found, err)
 	}
-	if have, err := h.readMarks(0); err != nil || len(have) != 1 || have[vip4] != 0x6d000001 {
+	if have, err := h.readMarks(0); err != nil || len(have) != 1 || have[allTCP(vip4)] != 0x6d000001 {
 		t.Errorf("marks %v, %v", have, err)
 	}
 }
@@ -305,7 +305,7 @@ func TestDiscover(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := h.SetMark(vip4, 0x6d000001); err != nil {
+	if err := h.SetMark(allTCP(vip4), 0x6d000001); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.delRoute(pool4); err != nil {
@@ -319,7 +319,7 @@ func TestDiscover(t *testing.T) {
 	if err := fresh.Discover(); err != nil {
 		t.Fatal(err)
 	}
-	if !fresh.Owns(vip4) || !fresh.Owns(vip6) || len(fresh.Pools()) != 2 || fresh.Marks()[vip4] != 0x6d000001 {
+	if !fresh.Owns(vip4) || !fresh.Owns(vip6) || len(fresh.Pools()) != 2 || fresh.Marks()[allTCP(vip4)] != 0x6d000001 {
 		t.Errorf("pools %v, marks %v", fresh.Pools(), fresh.Marks())
 	}
 }

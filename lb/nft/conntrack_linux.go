@@ -23,18 +23,12 @@ type flows struct {
 	keys map[flowKey]struct{}
 }
 
-// add adds the backend's connections of one protocol; 0 is TCP and UDP.
-func (f *flows) add(k lb.Key, backend netip.AddrPort, proto state.Proto) {
+// add adds the connections of one backend of a service.
+func (f *flows) add(k lb.Key, backend netip.AddrPort) {
 	if f.keys == nil {
 		f.keys = map[flowKey]struct{}{}
 	}
-	protos := []state.Proto{proto}
-	if proto == 0 {
-		protos = []state.Proto{state.TCP, state.UDP}
-	}
-	for _, p := range protos {
-		f.keys[flowKey{vip: netip.AddrPortFrom(k.VIP, k.Port), proto: p, backend: backend}] = struct{}{}
-	}
+	f.keys[flowKey{vip: netip.AddrPortFrom(k.VIP, k.Port), proto: k.Proto, backend: backend}] = struct{}{}
 }
 
 func (f *flows) join(o *flows) {
@@ -134,11 +128,7 @@ func countFlows(s *sockets, usage map[lb.Key]lb.Usage) error {
 
 // service returns the service of the connections: for all ports if theirs is 0.
 func (k flowKey) service() lb.Key {
-	key := lb.Key{VIP: k.vip.Addr(), Port: k.vip.Port()}
-	if key.Port != 0 {
-		key.Proto = k.proto
-	}
-	return key
+	return lb.Key{VIP: k.vip.Addr(), Port: k.vip.Port(), Proto: k.proto}
 }
 
 func addActive(u lb.Usage, backend netip.AddrPort, n int) {

@@ -17,7 +17,7 @@ type Connections struct {
 func (h *Helpers) Cut(gone []Connections) error {
 	var f flows
 	for _, c := range gone {
-		f.add(c.Service, c.Backend, c.Service.Proto)
+		f.add(c.Service, c.Backend)
 	}
 	return f.delete(h.sock)
 }

@@ -27,11 +27,11 @@ func appendPort(b []byte, port uint16) []byte { return append(b, byte(port>>8), 
 
 // serviceKey returns the key of the service's element in svc or all.
 func serviceKey(k lb.Key) []byte {
-	b := appendAddr(make([]byte, 0, 28), k.VIP)
+	b := append(appendAddr(make([]byte, 0, 28), k.VIP), byte(k.Proto), 0, 0, 0)
 	if k.AllPorts() {
 		return b
 	}
-	return appendPort(append(b, byte(k.Proto), 0, 0, 0), k.Port)
+	return appendPort(b, k.Port)
 }
 
 // serviceElement returns the element of svc or all. That of a service without
@@ -61,16 +61,16 @@ func slotElement(k lb.Key, slot int, backend netip.AddrPort) nftables.SetElement
 // parseKey is the inverse of serviceKey; rest is what follows.
 func parseKey(b []byte, family int, all bool) (k lb.Key, rest []byte, err error) {
 	size := int(families[family].size)
-	need := size
+	need := size + 4
 	if !all {
-		need += 8
+		need += 4
 	}
 	if len(b) < need {
 		return k, nil, fmt.Errorf("element key of %d bytes", len(b))
 	}
 	k.VIP, _ = netip.AddrFromSlice(b[:size])
+	k.Proto = state.Proto(b[size])
 	if !all {
-		k.Proto = state.Proto(b[size])
 		k.Port = binary.BigEndian.Uint16(b[size+4:])
 	}
 	return k, b[need:], nil

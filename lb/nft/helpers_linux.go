@@ -33,15 +33,16 @@ type Helpers struct {
 	sock  *sockets
 	table [2]*nftables.Table // by family, like what follows
 	pool  [2]*nftables.Set   // interval sets of prefixes
-	mark  [2]*nftables.Set   // VIP to mark; nil without marks
+	mark  [2]*nftables.Set   // VIP . protocol to mark; nil without marks
 	book  [2]ruleBook        // the rules as Setup made them
 	pools map[netip.Prefix]lb.Pool
-	marks map[netip.Addr]uint32
+	marks map[lb.Key]uint32
 	ready bool // Setup was done: pools and marks say what should be there
 }
 
-// NewHelpers opens the sockets. With marks, new packets to an address in the
-// mark map get its mark before routing, for IPVS services for all ports.
+// NewHelpers opens the sockets. With marks, new packets to an address and of a
+// protocol in the mark map get the mark before routing, for IPVS services for
+// all ports.
 func NewHelpers(cfg Config, marks bool) (*Helpers, error) {
 	if cfg.Log == nil {
 		return nil, errors.New("nft: Log: missing; pass a slog.Logger")
@@ -50,7 +51,7 @@ func NewHelpers(cfg Config, marks bool) (*Helpers, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Helpers{cfg: cfg, sock: sock, pools: map[netip.Prefix]lb.Pool{}, marks: map[netip.Addr]uint32{}}
+	h := &Helpers{cfg: cfg, sock: sock, pools: map[netip.Prefix]lb.Pool{}, marks: map[lb.Key]uint32{}}
 	for i := range families {
 		f := &families[i]
 		h.table[i] = &nftables.Table{Name: helperTable, Family: nftables.TableFamily(f.nfproto)}
@@ -59,7 +60,8 @@ func NewHelpers(cfg Config, marks bool) (*Helpers, error) {
 		if marks {
 			h.mark[i] = &nftables.Set{
 				Table: h.table[i], ID: uint32(3 + i), Name: "mark",
-				KeyType: f.addr, IsMap: true, DataType: nftables.TypeMark,
+				KeyType:       nftables.MustConcatSetType(f.addr, nftables.TypeInetProto),
+				Concatenation: true, IsMap: true, DataType: nftables.TypeMark,
 			}
 		}
 	}
@@ -84,8 +86,13 @@ func (h *Helpers) Owns(a netip.Addr) bool {
 
 // Setup makes the sysctls and the table. What is there already is adopted:
 // the sets keep their elements, and the rules are replaced in one transaction.
+// A map of marks of another version's shape cannot be kept: it is replaced in
+// that transaction.
 func (h *Helpers) Setup() error {
 	if err := h.forward4(); err != nil {
+		return err
+	}
+	if err := h.dropOldMarks(); err != nil {
 		return err
 	}
 	if err := h.addTables(); err != nil {
@@ -215,28 +222,19 @@ func (h *Helpers) masq(i int) *nftables.Chain {
 }
 
 // addMarkRules marks packets to all-port services before routing, from
-// elsewhere and from the own host.
+// elsewhere and from the own host:
+//
+//	meta mark set ip daddr . meta l4proto map @mark
 func (h *Helpers) addMarkRules(c *nftables.Conn, i int) {
 	f := &families[i]
-	pre := remakeChain(c, &nftables.Chain{
-		Table: h.table[i], Name: "mark_prerouting", Hooknum: nftables.ChainHookPrerouting,
-		Priority: nftables.ChainPriorityMangle, Type: nftables.ChainTypeFilter,
-	})
-	out := remakeChain(c, &nftables.Chain{
-		Table: h.table[i], Name: "mark_output", Hooknum: nftables.ChainHookOutput,
-		Priority: nftables.ChainPriorityMangle, Type: nftables.ChainTypeRoute,
-	})
-	for _, chain := range []*nftables.Chain{pre, out} {
-		for _, proto := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-			c.AddRule(&nftables.Rule{Table: h.table[i], Chain: chain, Exprs: rules(l4(proto), []expr.Any{
-				f.loadDst(firstReg),
-				&expr.Lookup{
-					SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true,
-					SetName: h.mark[i].Name, SetID: h.mark[i].ID,
-				},
-				&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: firstReg},
-			})})
-		}
+	for _, chain := range h.remakeMarkChains(c, i) {
+		c.AddRule(&nftables.Rule{Table: h.table[i], Chain: chain, Exprs: rules(f.loadWide(), []expr.Any{
+			&expr.Lookup{
+				SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true,
+				SetName: h.mark[i].Name, SetID: h.mark[i].ID,
+			},
+			&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: firstReg},
+		})})
 	}
 }
 

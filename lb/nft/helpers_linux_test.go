@@ -8,7 +8,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+
 	"meshd/lb"
+	"meshd/state"
 )
 
 func (r *rig) helpers() *Helpers {
@@ -23,6 +27,9 @@ func (r *rig) helpers() *Helpers {
 	}
 	return h
 }
+
+func allTCP(a netip.Addr) lb.Key { return lb.Key{VIP: a, Proto: state.TCP} }
+func allUDP(a netip.Addr) lb.Key { return lb.Key{VIP: a, Proto: state.UDP} }
 
 // Rules L1 to L3: what lb/ipvs needs beside IPVS, over a restart.
 func TestHelpers(t *testing.T) {
@@ -41,13 +48,15 @@ func TestHelpers(t *testing.T) {
 	}
 	for i, a := range []netip.Addr{vip4, vip6} {
 		for _, mark := range []uint32{0x6d000001, 0x6d000002 + uint32(i)} { // set, then changed
-			if err := h.SetMark(a, mark); err != nil {
-				t.Fatal(err)
+			for j, k := range []lb.Key{allTCP(a), allUDP(a)} {
+				if err := h.SetMark(k, mark+uint32(4*j)); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
 	}
 	again := r.helpers()
-	if !maps.Equal(again.Marks(), h.Marks()) || len(again.Marks()) != 2 {
+	if !maps.Equal(again.Marks(), h.Marks()) || len(again.Marks()) != 4 {
 		t.Errorf("marks after a restart %v, want %v", again.Marks(), h.Marks())
 	}
 	for prefix, p := range again.Pools() {
@@ -58,10 +67,22 @@ func TestHelpers(t *testing.T) {
 	if found, err := again.Check(); len(again.Pools()) != 3 || err != nil || len(found) > 0 {
 		t.Errorf("pools %v, check %v, %v", again.Pools(), found, err)
 	}
-	if list := r.nftList(); list != "" && !strings.Contains(list, "meta mark set ip daddr map @mark") {
+	if list := r.nftList(); list != "" && !strings.Contains(list, "meta mark set ip daddr . meta l4proto map @mark") {
 		t.Errorf("no mark rule in %s", list)
 	}
-	if err := again.DelMark(vip4); err != nil {
+	moved := lb.Key{VIP: vip6, Proto: 255}
+	for range 2 { // the second time there is nothing to move
+		if err := again.MoveMark(allTCP(vip6), moved); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := again.MoveMark(allUDP(vip6), moved); err != nil { // over another one
+		t.Error(err)
+	}
+	if got := r.helpers().Marks(); !maps.Equal(got, again.Marks()) || len(got) != 3 || got[moved] != 0x6d000007 {
+		t.Errorf("after moving: kernel %v, helpers %v", got, again.Marks())
+	}
+	if err := again.DelMark(allTCP(vip4)); err != nil {
 		t.Error(err)
 	}
 	if err := again.DelPool(pool4); err != nil {
@@ -75,6 +96,57 @@ func TestHelpers(t *testing.T) {
 	}
 	if left := r.nftList(); left != "" {
 		t.Errorf("left behind: %s", left)
+	}
+}
+
+// Rule L1: what a version left that had one mark per address is replaced, and
+// pools stay; looking at it is no error.
+func TestMarksOfAnotherShape(t *testing.T) {
+	r := newRig(t)
+	old, err := NewHelpers(Config{NetNS: r.node.path, Log: slog.New(slog.DiscardHandler)}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { old.Close() })
+	c := old.sock.nft
+	for i := range families {
+		set := *old.mark[i]
+		set.KeyType, set.Concatenation = families[i].addr, false
+		c.AddTable(old.table[i])
+		must(t, c.AddSet(old.pool[i], nil))
+		a := []netip.Addr{vip4, vip6}[i]
+		must(t, c.AddSet(&set, []nftables.SetElement{{Key: a.AsSlice(), Val: []byte{1, 0, 0, 0x6d}}}))
+		for _, chain := range old.remakeMarkChains(c, i) {
+			c.AddRule(&nftables.Rule{Table: old.table[i], Chain: chain, Exprs: []expr.Any{
+				families[i].loadDst(firstReg),
+				&expr.Lookup{SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true, SetName: set.Name, SetID: set.ID},
+			}})
+		}
+	}
+	must(t, old.sock.commit())
+	must(t, old.setRoute(lb.Pool{Prefix: pool4, Src: node4}))
+
+	if err := old.Discover(); err != nil || !old.Owns(vip4) || len(old.Marks()) > 0 {
+		t.Errorf("looked: pools %v, marks %v, %v", old.Pools(), old.Marks(), err)
+	}
+	for range 2 { // the second time there is nothing to replace
+		h := r.helpers()
+		if !h.Owns(vip4) {
+			t.Errorf("pools %v", h.Pools())
+		}
+		for _, k := range []lb.Key{allTCP(vip4), allUDP(vip6)} {
+			must(t, h.SetMark(k, 0x6d000007))
+		}
+		if found, err := h.Check(); err != nil || len(found) > 0 || len(h.Marks()) != 2 {
+			t.Errorf("marks %v, check %v, %v", h.Marks(), found, err)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -45,8 +45,8 @@ func newLayout() *layout {
 		l.maps[i] = familyMaps{
 			svc:       m(1, "svc", nftables.MustConcatSetType(f.addr, proto, port), number, true),
 			eps:       m(2, "eps", nftables.MustConcatSetType(f.addr, proto, port, number), nftables.MustConcatSetType(f.addr, port), true),
-			all:       m(3, "all", f.addr, number, false),
-			allepsSet: m(4, "alleps", nftables.MustConcatSetType(f.addr, number), f.addr, true),
+			all:       m(3, "all", nftables.MustConcatSetType(f.addr, proto), number, true),
+			allepsSet: m(4, "alleps", nftables.MustConcatSetType(f.addr, proto, number), f.addr, true),
 			class:     m(5, "class", number, nftables.TypeVerdict, false),
 		}
 		l.maps[i].svc.Counter, l.maps[i].all.Counter = true, true
@@ -113,18 +113,16 @@ func (l *layout) addServices(c *nftables.Conn, i int) {
 		}
 	}
 	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: rules(f.match(), f.loadKey(), find(m.svc))})
-	for _, proto := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-		c.AddRule(&nftables.Rule{
-			Table: l.table, Chain: chain,
-			Exprs: rules(f.match(), l4(proto), []expr.Any{f.loadDst(firstReg)}, find(m.all)),
-		})
-	}
+	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: rules(f.match(), f.loadWide(), find(m.all))})
+}
+
+// loadWide loads VIP . protocol.
+func (f *family) loadWide() []expr.Any {
+	return []expr.Any{f.loadDst(reg(0)), loadL4Proto(reg(f.size))}
 }
 
 // loadKey loads VIP . protocol . port.
-func (f *family) loadKey() []expr.Any {
-	return []expr.Any{f.loadDst(reg(0)), loadL4Proto(reg(f.size)), loadPort(reg(f.size + 4))}
-}
+func (f *family) loadKey() []expr.Any { return append(f.loadWide(), loadPort(reg(f.size+4))) }
 
 // maxShards bounds the chains of one size. Round robin counters belong to
 // chains; services of a chain share them.
@@ -211,7 +209,7 @@ func (l *layout) addBackends(c *nftables.Conn, i int, all bool) {
 	key, set, slot := f.loadKey(), m.eps, reg(f.size+8)
 	nat := &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.nfproto), RegAddrMin: firstReg}
 	if all {
-		key, set, slot = []expr.Any{f.loadDst(reg(0))}, m.allepsSet, reg(f.size)
+		key, set, slot = f.loadWide(), m.allepsSet, reg(f.size+4)
 	} else {
 		nat.RegProtoMin = reg(f.size)
 	}

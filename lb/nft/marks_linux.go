@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -13,13 +12,13 @@ import (
 	"meshd/lb"
 )
 
-// Marks returns the mark of each address that has one, as of the last ReadMarks
-// and what was set since. The result is the caller's.
-func (h *Helpers) Marks() map[netip.Addr]uint32 { return maps.Clone(h.marks) }
+// Marks returns the mark of each service for all ports that has one, as of the
+// last ReadMarks and what was set since. The result is the caller's.
+func (h *Helpers) Marks() map[lb.Key]uint32 { return maps.Clone(h.marks) }
 
 // ReadMarks reads the mark maps back.
 func (h *Helpers) ReadMarks() error {
-	all := map[netip.Addr]uint32{}
+	all := map[lb.Key]uint32{}
 	for i := range h.mark {
 		marks, err := h.readMarks(i)
 		if err != nil {
@@ -32,7 +31,7 @@ func (h *Helpers) ReadMarks() error {
 }
 
 // readMarks reads the mark map of one family.
-func (h *Helpers) readMarks(i int) (map[netip.Addr]uint32, error) {
+func (h *Helpers) readMarks(i int) (map[lb.Key]uint32, error) {
 	if h.mark[i] == nil {
 		return nil, nil
 	}
@@ -40,13 +39,13 @@ func (h *Helpers) readMarks(i int) (map[netip.Addr]uint32, error) {
 	if err != nil {
 		return nil, explain("read marks back", err)
 	}
-	marks := make(map[netip.Addr]uint32, len(elems))
+	marks := make(map[lb.Key]uint32, len(elems))
 	for _, e := range elems {
-		a, ok := netip.AddrFromSlice(e.Key)
-		if !ok || len(e.Val) < 4 {
+		k, _, err := parseKey(e.Key, i, true)
+		if err != nil || len(e.Val) < 4 {
 			return nil, fmt.Errorf("read marks back: element of %d and %d bytes", len(e.Key), len(e.Val))
 		}
-		marks[a] = binary.NativeEndian.Uint32(e.Val)
+		marks[k] = binary.NativeEndian.Uint32(e.Val)
 	}
 	return marks, nil
 }
@@ -59,14 +58,14 @@ func (h *Helpers) restoreMarks() error {
 			return err
 		}
 		var del, add []nftables.SetElement
-		for a, mark := range have {
-			if want, ok := h.marks[a]; !ok || want != mark {
-				del = append(del, markElement(a, mark))
+		for k, mark := range have {
+			if want, ok := h.marks[k]; !ok || want != mark {
+				del = append(del, markElement(k, mark))
 			}
 		}
-		for a, mark := range h.marks {
-			if got, ok := have[a]; familyIndex(a) == i && (!ok || got != mark) {
-				add = append(add, markElement(a, mark))
+		for k, mark := range h.marks {
+			if got, ok := have[k]; familyIndex(k.VIP) == i && (!ok || got != mark) {
+				add = append(add, markElement(k, mark))
 			}
 		}
 		if len(del)+len(add) == 0 {
@@ -87,63 +86,91 @@ func (h *Helpers) restoreMarks() error {
 	return nil
 }
 
-// SetMark makes new packets to an address carry a mark. To the same mark
-// again, it does nothing.
-func (h *Helpers) SetMark(a netip.Addr, mark uint32) error {
-	old, ok := h.marks[a]
+// SetMark makes new packets to an address, of one protocol and to any port,
+// carry a mark. To the same mark again, it does nothing.
+func (h *Helpers) SetMark(k lb.Key, mark uint32) error {
+	old, ok := h.marks[k]
 	if ok && old == mark {
 		return nil
 	}
-	set, err := h.markSet(a)
+	set, err := h.markSet(k)
 	if err != nil {
 		return err
 	}
 	c := h.sock.nft
 	if ok {
-		if err := c.SetDeleteElements(set, []nftables.SetElement{markElement(a, old)}); err != nil {
+		if err := c.SetDeleteElements(set, []nftables.SetElement{markElement(k, old)}); err != nil {
 			return err
 		}
 	}
-	if err := c.SetAddElements(set, []nftables.SetElement{markElement(a, mark)}); err != nil {
+	if err := c.SetAddElements(set, []nftables.SetElement{markElement(k, mark)}); err != nil {
 		return err
 	}
 	if err := driftOr(h.sock.commit()); err != nil {
-		return explain(fmt.Sprintf("mark %s", a), err)
+		return explain(fmt.Sprintf("mark %s", k), err)
 	}
-	h.marks[a] = mark
+	h.marks[k] = mark
 	return nil
 }
 
 // DelMark ends SetMark.
-func (h *Helpers) DelMark(a netip.Addr) error {
-	old, ok := h.marks[a]
+func (h *Helpers) DelMark(k lb.Key) error {
+	old, ok := h.marks[k]
 	if !ok {
 		return nil
 	}
-	set, err := h.markSet(a)
+	set, err := h.markSet(k)
 	if err != nil {
 		return err
 	}
-	if err := h.sock.nft.SetDeleteElements(set, []nftables.SetElement{markElement(a, old)}); err != nil {
+	if err := h.sock.nft.SetDeleteElements(set, []nftables.SetElement{markElement(k, old)}); err != nil {
 		return err
 	}
 	if err := driftOr(h.sock.commit()); err != nil {
-		return explain(fmt.Sprintf("unmark %s", a), err)
+		return explain(fmt.Sprintf("unmark %s", k), err)
 	}
-	delete(h.marks, a)
+	delete(h.marks, k)
 	return nil
 }
 
-func (h *Helpers) markSet(a netip.Addr) (*nftables.Set, error) {
-	set := h.mark[familyIndex(a)]
+// MoveMark gives the mark of one key to another one, in one transaction. Without
+// a mark to move, it does nothing.
+func (h *Helpers) MoveMark(from, to lb.Key) error {
+	mark, ok := h.marks[from]
+	if !ok {
+		return nil
+	}
+	set, err := h.markSet(to)
+	if err != nil {
+		return err
+	}
+	c := h.sock.nft
+	del := []nftables.SetElement{markElement(from, mark)}
+	if old, ok := h.marks[to]; ok {
+		del = append(del, markElement(to, old))
+	}
+	err = errors.Join(c.SetDeleteElements(set, del), c.SetAddElements(set, []nftables.SetElement{markElement(to, mark)}))
+	if err != nil {
+		return err
+	}
+	if err := driftOr(h.sock.commit()); err != nil {
+		return explain(fmt.Sprintf("move the mark of %s", from), err)
+	}
+	delete(h.marks, from)
+	h.marks[to] = mark
+	return nil
+}
+
+func (h *Helpers) markSet(k lb.Key) (*nftables.Set, error) {
+	set := h.mark[familyIndex(k.VIP)]
 	if set == nil {
 		return nil, errors.New("nft: these helpers have no marks")
 	}
 	return set, nil
 }
 
-func markElement(a netip.Addr, mark uint32) nftables.SetElement {
-	return nftables.SetElement{Key: appendAddr(nil, a), Val: binary.NativeEndian.AppendUint32(nil, mark)}
+func markElement(k lb.Key, mark uint32) nftables.SetElement {
+	return nftables.SetElement{Key: serviceKey(k), Val: binary.NativeEndian.AppendUint32(nil, mark)}
 }
 
 // driftOr names the errors that mean that the kernel does not hold what we wrote.

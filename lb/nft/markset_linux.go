@@ -3,26 +3,27 @@ package nft
 import (
 	"errors"
 	"fmt"
-	"net/netip"
+	"log/slog"
 	"slices"
 
 	"github.com/google/nftables"
+
+	"meshd/lb"
 )
 
 // marksPerTransaction bounds the elements of one message, whose length has 16
 // bits.
 const marksPerTransaction = 1000
 
-// SetMarks is SetMark for many addresses at once. Addresses that have their
-// mark cost nothing.
-func (h *Helpers) SetMarks(want map[netip.Addr]uint32) error {
-	todo := make([]netip.Addr, 0, len(want))
-	for a, mark := range want {
-		if old, ok := h.marks[a]; !ok || old != mark {
-			todo = append(todo, a)
+// SetMarks is SetMark for many at once. Those that have their mark cost nothing.
+func (h *Helpers) SetMarks(want map[lb.Key]uint32) error {
+	todo := make([]lb.Key, 0, len(want))
+	for k, mark := range want {
+		if old, ok := h.marks[k]; !ok || old != mark {
+			todo = append(todo, k)
 		}
 	}
-	slices.SortFunc(todo, netip.Addr.Compare)
+	slices.SortFunc(todo, lb.Key.Compare)
 	for some := range slices.Chunk(todo, marksPerTransaction) {
 		if err := h.setMarks(some, want); err != nil {
 			return err
@@ -32,14 +33,14 @@ func (h *Helpers) SetMarks(want map[netip.Addr]uint32) error {
 }
 
 // setMarks sets marks in one transaction.
-func (h *Helpers) setMarks(some []netip.Addr, want map[netip.Addr]uint32) error {
+func (h *Helpers) setMarks(some []lb.Key, want map[lb.Key]uint32) error {
 	var del, add [2][]nftables.SetElement
-	for _, a := range some {
-		i := familyIndex(a)
-		if old, ok := h.marks[a]; ok {
-			del[i] = append(del[i], markElement(a, old))
+	for _, k := range some {
+		i := familyIndex(k.VIP)
+		if old, ok := h.marks[k]; ok {
+			del[i] = append(del[i], markElement(k, old))
 		}
-		add[i] = append(add[i], markElement(a, want[a]))
+		add[i] = append(add[i], markElement(k, want[k]))
 	}
 	for i, set := range h.mark {
 		if len(add[i]) == 0 {
@@ -58,10 +59,56 @@ func (h *Helpers) setMarks(some []netip.Addr, want map[netip.Addr]uint32) error 
 		}
 	}
 	if err := driftOr(h.sock.commit()); err != nil {
-		return explain(fmt.Sprintf("mark %d addresses", len(some)), err)
+		return explain(fmt.Sprintf("mark %d services", len(some)), err)
 	}
-	for _, a := range some {
-		h.marks[a] = want[a]
+	for _, k := range some {
+		h.marks[k] = want[k]
+	}
+	return nil
+}
+
+// remakeMarkChains makes the chains that mark, without rules.
+func (h *Helpers) remakeMarkChains(c *nftables.Conn, i int) [2]*nftables.Chain {
+	return [2]*nftables.Chain{
+		remakeChain(c, &nftables.Chain{
+			Table: h.table[i], Name: "mark_prerouting", Hooknum: nftables.ChainHookPrerouting,
+			Priority: nftables.ChainPriorityMangle, Type: nftables.ChainTypeFilter,
+		}),
+		remakeChain(c, &nftables.Chain{
+			Table: h.table[i], Name: "mark_output", Hooknum: nftables.ChainHookOutput,
+			Priority: nftables.ChainPriorityMangle, Type: nftables.ChainTypeRoute,
+		}),
+	}
+}
+
+// dropOldMarks begins a transaction that replaces the mark maps whose keys have
+// another version's shape: old kernels would take the new ones for the same.
+func (h *Helpers) dropOldMarks() error {
+	var old [len(families)]bool
+	for i, set := range h.mark {
+		if set == nil {
+			continue
+		}
+		have, err := h.hasTable(h.table[i])
+		if err != nil {
+			return err
+		}
+		if !have {
+			continue
+		}
+		there, err := h.sock.findSet(set)
+		if err != nil {
+			return err
+		}
+		old[i] = there != nil && !sameKeys(there, set)
+	}
+	for i, set := range h.mark {
+		if !old[i] {
+			continue
+		}
+		h.cfg.Log.Warn("map of firewall marks has another layout; replacing it", slog.String("table", tableText(h.table[i])))
+		h.remakeMarkChains(h.sock.nft, i) // without rules, nothing uses the map
+		h.sock.nft.DelSet(set)
 	}
 	return nil
 }

@@ -11,8 +11,8 @@
 //
 //	svcF     VIP . protocol . port         : class
 //	epsF     VIP . protocol . port . slot  : backend address . port
-//	allF     VIP                           : class                (all ports)
-//	allepsF  VIP . slot                    : backend address      (all ports)
+//	allF     VIP . protocol                : class                (all ports)
+//	allepsF  VIP . protocol . slot         : backend address      (all ports)
 //	classF   class                         : goto class chain
 //
 // A class chain has one rule, which picks a slot, and goes to a chain that

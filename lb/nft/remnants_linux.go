@@ -25,7 +25,7 @@ func (h *Helpers) Discover() error {
 	if err != nil {
 		return err
 	}
-	marks := map[netip.Addr]uint32{}
+	marks := map[lb.Key]uint32{}
 	for i := range families {
 		have, err := h.hasTable(h.table[i])
 		if err != nil {
@@ -54,33 +54,40 @@ func (h *Helpers) Discover() error {
 }
 
 // discoverMarks reads the mark map of one family, if there is one: without IPVS
-// there is none.
-func (h *Helpers) discoverMarks(i int) (map[netip.Addr]uint32, error) {
+// there is none. What the map of another version says is not known.
+func (h *Helpers) discoverMarks(i int) (map[lb.Key]uint32, error) {
 	if h.mark[i] == nil {
 		return nil, nil
 	}
-	there, err := h.sock.hasSet(h.mark[i])
-	if err != nil || !there {
+	there, err := h.sock.findSet(h.mark[i])
+	if err != nil || there == nil || !sameKeys(there, h.mark[i]) {
 		return nil, err
 	}
 	return h.readMarks(i)
 }
 
-// hasSet reports whether a set of an existing table is there. (The error of
-// reading a missing one does not tell that it is missing.)
-func (s *sockets) hasSet(set *nftables.Set) (bool, error) {
+// findSet returns what the kernel says of a set of an existing table, nil if it
+// is not there. (The error of reading a missing one does not tell that it is
+// missing.)
+func (s *sockets) findSet(set *nftables.Set) (*nftables.Set, error) {
 	all, err := s.nft.GetSets(set.Table)
 	if err != nil {
-		return false, explain("list sets", err)
+		return nil, explain("list sets", err)
 	}
-	return slices.ContainsFunc(all, func(o *nftables.Set) bool { return o.Name == set.Name }), nil
+	if i := slices.IndexFunc(all, func(o *nftables.Set) bool { return o.Name == set.Name }); i >= 0 {
+		return all[i], nil
+	}
+	return nil, nil
 }
+
+// sameKeys reports whether the keys of two sets are of one shape.
+func sameKeys(a, b *nftables.Set) bool { return a.KeyType.GetNFTMagic() == b.KeyType.GetNFTMagic() }
 
 // elements returns the elements of a set of an existing table; those of a
 // missing one, as another version may have left it, are none.
 func (s *sockets) elements(set *nftables.Set) ([]nftables.SetElement, error) {
-	there, err := s.hasSet(set)
-	if err != nil || !there {
+	there, err := s.findSet(set)
+	if err != nil || there == nil {
 		return nil, err
 	}
 	elems, err := s.nft.GetSetElements(set)
@@ -162,7 +169,7 @@ func (h *Helpers) Teardown() error {
 	for i := range families {
 		errs = append(errs, h.drop(h.table[i]))
 	}
-	h.pools, h.marks, h.ready = map[netip.Prefix]lb.Pool{}, map[netip.Addr]uint32{}, false
+	h.pools, h.marks, h.ready = map[netip.Prefix]lb.Pool{}, map[lb.Key]uint32{}, false
 	return errors.Join(errs...)
 }
 

@@ -54,9 +54,9 @@ func (tx *transaction) plan(k lb.Key, svc *lb.Service) {
 	tx.diffParked(k, old.memo.parked, next.memo.parked)
 	tx.diffService(k, old, next)
 	tx.doom(k, old, svc)
-	if len(old.slots) == 0 && len(next.slots) > 0 && k.Proto != state.TCP {
+	if len(old.slots) == 0 && len(next.slots) > 0 && k.Proto == state.UDP {
 		// What the own host sent to no avail: conntrack would go on not to translate it.
-		tx.doomed.add(k, netip.AddrPortFrom(k.VIP, k.Port), state.UDP)
+		tx.doomed.add(k, netip.AddrPortFrom(k.VIP, k.Port))
 	}
 	if svc == nil {
 		next = nil
@@ -180,9 +180,9 @@ func (tx *transaction) doom(k lb.Key, old *entry, next *lb.Service) {
 		}
 		switch {
 		case !kept && !slices.Contains(old.idle, b.Addr):
-			tx.doomed.add(k, b.Addr, k.Proto)
-		case b.Weight > 0 && now.Weight == 0 && k.Proto != state.TCP:
-			tx.doomed.add(k, b.Addr, state.UDP)
+			tx.doomed.add(k, b.Addr)
+		case b.Weight > 0 && now.Weight == 0 && k.Proto == state.UDP:
+			tx.doomed.add(k, b.Addr)
 		}
 	}
 }

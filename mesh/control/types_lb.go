@@ -47,7 +47,7 @@ type LBService struct {
 	Network   string      `json:"network"`
 	Service   string      `json:"service"`
 	VIP       netip.Addr  `json:"vip"`
-	Port      string      `json:"port"` // PORT/PROTO, or "all" for a service without declared ports
+	Port      string      `json:"port"` // PORT/PROTO; "all/PROTO" for a service without declared ports
 	Scheduler string      `json:"scheduler"`
 	State     string      `json:"state"`           // LBOK, ...
 	Error     string      `json:"error,omitempty"` // of the latest attempt to program it

@@ -184,17 +184,18 @@ func sticksToLiveOnes(s *stage) {
 	})
 }
 
-// Rule L3: TCP and UDP, any port, one service.
+// Rule L3: TCP and UDP, any port.
 func balancesAllPorts(s *stage) {
 	for _, six := range []bool{false, true} {
 		s.Run(map[bool]string{false: "IPv4", true: "IPv6"}[six], func(t *testing.T) {
 			s := s.with(t)
-			svc := s.serviceAt(netip.AddrPortFrom(s.vip(six), 0), 0, "wrr", 1, 1, 1, 1)
-			s.program(svc)
+			vip := s.vip(six)
+			every := netip.AddrPortFrom(vip, 0)
+			s.program(s.serviceAt(every, state.TCP, "wrr", 1, 1, 1, 1), s.serviceAt(every, state.UDP, "wrr", 1, 1, 1, 1))
 			for _, from := range s.w.places() {
 				for _, proto := range []state.Proto{state.TCP, state.UDP} {
 					for _, p := range []uint16{80, 443} {
-						s.wantSpread(from, proto, netip.AddrPortFrom(svc.VIP, p), 1, 1, 1, 1)
+						s.wantSpread(from, proto, netip.AddrPortFrom(vip, p), 1, 1, 1, 1)
 					}
 				}
 			}
@@ -238,7 +239,7 @@ func answersPing(s *stage) {
 		s.Run(map[bool]string{false: "IPv4", true: "IPv6"}[six], func(t *testing.T) {
 			s := s.with(t)
 			svc := s.service(variant{state.TCP, six}, "wrr", 1)
-			s.program(svc, s.serviceAt(netip.AddrPortFrom(s.vip(six), 0), 0, "wrr", 1))
+			s.program(svc, s.serviceAt(netip.AddrPortFrom(s.vip(six), 0), state.TCP, "wrr", 1))
 			for vip := range s.addresses() {
 				for _, from := range s.w.places() {
 					if err := s.w.ping(from, vip); err != nil {

@@ -3,7 +3,6 @@ package dataplane
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"syscall"
 
 	"meshd/lb"
@@ -87,24 +86,6 @@ func movesUDP(s *stage) {
 			if got := s.asks(held); got != 0 {
 				s.Errorf("with a backend again, %s was answered by %d, want 0", from, got)
 			}
-		}
-	})
-}
-
-// TCP drains in the same service.
-func drainsUDPOfAllPorts(s *stage) {
-	s.eachOf(state.UDP, func(s *stage, v variant) {
-		svc := s.serviceAt(netip.AddrPortFrom(s.vip(v.six), 0), 0, "wrr", 1)
-		s.program(svc)
-		tcp, udp := s.open(client{place: remote}, state.TCP, address(svc)), s.open(client{place: remote}, state.UDP, address(svc))
-		s.asks(tcp)
-		s.asks(udp)
-		s.program(s.serviceAt(netip.AddrPortFrom(svc.VIP, 0), 0, "wrr", 0, -1, 1))
-		if got := s.asks(udp); got != 2 {
-			s.Errorf("UDP was answered by backend %d, want 2", got)
-		}
-		if got := s.asks(tcp); got != 0 {
-			s.Errorf("TCP was answered by backend %d, want 0", got)
 		}
 	})
 }

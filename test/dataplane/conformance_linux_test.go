@@ -40,7 +40,8 @@ var behaviours = []behaviour{
 	{"a drain that ends cuts what is left", cuts},
 	{"a backend that comes back during its drain keeps its connections", undrains},
 	{"UDP leaves a removed backend with the next datagram", movesUDP},
-	{"UDP to a service for all ports leaves a drained backend at once", drainsUDPOfAllPorts},
+	{"UDP to a service for all ports leaves a backend at once, while TCP drains", drainsUDPOfAllPorts},
+	{"a service for all ports that declares some keeps its connections, also over a restart of the daemon", declaresPorts},
 	{"a service that is removed refuses, also what was connected", removesServices},
 	{"two addresses of one service work at once, and one can go", movesVIPs},
 	{"a service changes its port", changesPort},
@@ -80,7 +81,6 @@ var limits = []limit{
 	{"ipvs", "every scheduler spreads connections evenly", "sed UDP", "IPVS counts no UDP connection as active"},
 	{"ipvs", "every scheduler spreads connections evenly", "nq UDP", "IPVS counts no UDP connection as active"},
 	{"ipvs", "every scheduler honours weights", "sed UDP", "IPVS counts no UDP connection as active"},
-	{"ipvs", "UDP to a service for all ports leaves a drained backend at once", "", "IPVS keeps UDP with a server of weight 0 until it is removed, at the end of the drain"},
 	{"fake", "what belongs to others stays", "", "its kernel holds nothing else"},
 }
 

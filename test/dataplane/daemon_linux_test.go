@@ -79,7 +79,13 @@ func (d *daemon) gone(service string, backend int) state.Change {
 // those of the backends; one below 0 is absent.
 func (d *daemon) settled(vip netip.Addr, proto state.Proto, weights ...int) {
 	d.Helper()
-	want := d.serviceAt(netip.AddrPortFrom(vip, port), proto, "wrr", weights...)
+	d.settledAt(netip.AddrPortFrom(vip, port), proto, weights...)
+}
+
+// settledAt is settled for an address; port 0 is for all ports.
+func (d *daemon) settledAt(at netip.AddrPort, proto state.Proto, weights ...int) {
+	d.Helper()
+	want := d.serviceAt(at, proto, "wrr", weights...)
 	within(d.T, func() error {
 		st, err := d.b.Status(d.Context())
 		if err != nil {
@@ -138,10 +144,14 @@ func (d *daemon) everyPort(six bool) netip.Addr {
 	}))
 	within(d.T, func() error {
 		st, err := d.b.Status(d.Context())
+		synced := 0
 		for _, one := range st.Services {
-			if one.Key == (lb.Key{VIP: vip}) && one.Synced {
-				return err
+			if one.Key.VIP == vip && one.Key.AllPorts() && one.Synced {
+				synced++
 			}
+		}
+		if synced == 2 { // TCP and UDP
+			return err
 		}
 		return fmt.Errorf("%s is not served yet: %w", vip, err)
 	})

@@ -161,7 +161,7 @@ func leavesForeigners(s *stage) {
 		}
 	}
 	svc := s.service(variant{state.TCP, false}, "wrr", 1, 1)
-	s.program(svc, s.serviceAt(netip.AddrPortFrom(s.vip(false), 0), 0, "wrr", 1))
+	s.program(svc, s.serviceAt(netip.AddrPortFrom(s.vip(false), 0), state.TCP, "wrr", 1))
 	check("programmed")
 	s.wantSpread(remote, state.TCP, address(svc), 1, 1)
 	s.restart()

@@ -119,9 +119,6 @@ func (s *stage) service(v variant, scheduler string, weights ...int) *lb.Service
 // serviceAt is service for an address; port 0 is for all ports.
 func (s *stage) serviceAt(at netip.AddrPort, proto state.Proto, scheduler string, weights ...int) *lb.Service {
 	svc := &lb.Service{Key: lb.Key{VIP: at.Addr(), Port: at.Port(), Proto: proto}, Scheduler: scheduler}
-	if at.Port() == 0 {
-		svc.Proto = 0
-	}
 	for i, w := range weights {
 		if w >= 0 {
 			a := netip.AddrPortFrom(s.w.backend(i, at.Addr().Is6()), at.Port())
