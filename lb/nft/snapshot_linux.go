@@ -56,28 +56,6 @@ type reader struct {
 	stray   map[*nftables.Set][]nftables.SetElement
 }
 
-// read reads everything. It may be called again.
-func (r *reader) read() error {
-	r.entries = make(map[lb.Key]*entry, len(r.d.entries))
-	r.classes = map[class]bool{}
-	r.stray = map[*nftables.Set][]nftables.SetElement{}
-	for i := range r.d.layout.maps {
-		m := &r.d.layout.maps[i]
-		for _, err := range []error{
-			r.each(m.svc, func(e *element) error { return r.service(e, i, false) }),
-			r.each(m.all, func(e *element) error { return r.service(e, i, true) }),
-			r.each(m.eps, func(e *element) error { return r.slot(e, i, false) }),
-			r.each(m.allepsSet, func(e *element) error { return r.slot(e, i, true) }),
-			r.each(m.class, func(e *element) error { return r.class(e, i) }),
-		} {
-			if err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // each gives the elements to f. Those with which f can do nothing are stray.
 func (r *reader) each(set *nftables.Set, f func(*element) error) error {
 	err := r.d.help.sock.queries.elements(set, func(e *element) error {
