@@ -94,35 +94,35 @@ func (tx *transaction) maps(k lb.Key) (svc, eps *nftables.Set) {
 	return m.svc, m.eps
 }
 
-// diffSlots queues the slots that differ. An element's value cannot be
-// changed: it is deleted and added in the same transaction.
+// diffSlots queues the slots that differ.
 func (tx *transaction) diffSlots(k lb.Key, old, next []netip.AddrPort) {
-	_, eps := tx.maps(k)
-	for i := range max(len(old), len(next)) {
-		var have, want netip.AddrPort
-		if i < len(old) {
-			have = old[i]
+	diffElements(tx, k, old, next, func(i int, a netip.AddrPort) (nftables.SetElement, bool) {
+		if !a.IsValid() {
+			return nftables.SetElement{}, false
 		}
-		if i < len(next) {
-			want = next[i]
-		}
-		if have == want {
-			continue
-		}
-		if have.IsValid() {
-			tx.del[eps] = append(tx.del[eps], slotElement(k, i, have))
-		}
-		if want.IsValid() {
-			tx.add[eps] = append(tx.add[eps], slotElement(k, i, want))
-		}
-	}
+		return slotElement(k, i, a), true
+	})
 }
 
 // diffParked queues the parked backends that differ.
 func (tx *transaction) diffParked(k lb.Key, old, next []lb.Backend) {
+	diffElements(tx, k, old, next, func(i int, b lb.Backend) (nftables.SetElement, bool) {
+		if !b.Addr.IsValid() {
+			return nftables.SetElement{}, false
+		}
+		e := slotElement(k, firstParked+i, b.Addr)
+		e.Comment = parkedComment(b)
+		return e, true
+	})
+}
+
+// diffElements queues what differs between two lists of a service's backends;
+// element is for a place in the list, and false for an empty one. An element's
+// value cannot be changed: it is deleted and added in the same transaction.
+func diffElements[T comparable](tx *transaction, k lb.Key, old, next []T, element func(int, T) (nftables.SetElement, bool)) {
 	_, eps := tx.maps(k)
 	for i := range max(len(old), len(next)) {
-		var have, want lb.Backend
+		var have, want T
 		if i < len(old) {
 			have = old[i]
 		}
@@ -132,12 +132,11 @@ func (tx *transaction) diffParked(k lb.Key, old, next []lb.Backend) {
 		if have == want {
 			continue
 		}
-		if have.Addr.IsValid() {
-			tx.del[eps] = append(tx.del[eps], slotElement(k, firstParked+i, have.Addr))
+		if e, ok := element(i, have); ok {
+			e.Comment = ""
+			tx.del[eps] = append(tx.del[eps], e)
 		}
-		if want.Addr.IsValid() {
-			e := slotElement(k, firstParked+i, want.Addr)
-			e.Comment = parkedComment(want)
+		if e, ok := element(i, want); ok {
 			tx.add[eps] = append(tx.add[eps], e)
 		}
 	}
