@@ -356,9 +356,15 @@ func TestWatch(t *testing.T) {
 		t.Fatalf("first event %v", e)
 	}
 	a.task("net", "web", "t1", "10.1.0.1")
+	await(ctx, t, events, control.EventEndpointAdded, control.EventVIPAssigned)
 	_, err := a.RemoveTask(ctx, control.TaskRef{ID: "t1"})
 	a.must(err)
-	want := []control.EventType{control.EventEndpointAdded, control.EventVIPAssigned, control.EventEndpointRemoved}
+	await(ctx, t, events, control.EventEndpointRemoved)
+}
+
+// await waits until each of the types was seen, in any order.
+func await(ctx context.Context, t *testing.T, events <-chan control.Event, want ...control.EventType) {
+	t.Helper()
 	for len(want) > 0 {
 		select {
 		case e := <-events:
