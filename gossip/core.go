@@ -54,7 +54,7 @@ type Core struct {
 	dup      duplicate
 	beaconAt time.Duration
 
-	heardAt time.Duration // last packet from anybody
+	heardAt time.Duration // last packet that can have been a datagram, from anybody
 
 	sends  []Send
 	events []Event

@@ -149,7 +149,9 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 		return // G8: made-up names must not fill the memory
 	}
 	m := c.member(id)
-	m.heard, c.heardAt = c.now, c.now
+	if m.heard = c.now; !c.viaStream(id) { // its answers would come over streams: they do not tell that datagrams arrive
+		c.heardAt = c.now
+	}
 	if m.phase == phaseLeft && m.boot == boot {
 		return // the tail of its goodbye
 	}

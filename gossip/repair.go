@@ -57,7 +57,7 @@ func (c *Core) probe(to state.NodeID, first *network) {
 
 // Where datagrams are lost and streams are not, as behind a firewall that
 // forgot one of the two, the membership takes everybody for alive, since it
-// falls back to streams. So does repair: a node that has heard nothing from
+// falls back to streams. So does repair: a node that has heard no datagram from
 // anybody for silentFor, or whose probes a peer does not answer, compares over
 // streams, and its peers answer so.
 const (

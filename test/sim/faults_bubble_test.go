@@ -153,7 +153,7 @@ func TestOnlyDatagramsOrStreams(t *testing.T) {
 			if err := m.Machine(7).Commit(Endpoint("x", "web", 1)); err != nil {
 				t.Fatal(err)
 			}
-			took, ok := m.Until(m.Equal, 10*time.Millisecond, time.Minute) // mostly at once; a node that doubts nobody yet waits for its rounds
+			took, ok := m.Until(m.Equal, 10*time.Millisecond, 10*time.Second)
 			hidden := 0
 			for _, c := range m.all {
 				for _, o := range m.all {
