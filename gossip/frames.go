@@ -21,9 +21,9 @@ func (d *decoder) head() state.OwnerHead {
 	flags := d.byte()
 	h.Buried, h.Kept = flags&1 != 0, flags&2 != 0
 	h.Head.Inc, h.Head.Version = d.uint(), d.uint()
-	h.Head.Floor = h.Head.Version - d.uint()
+	h.Head.Floor = d.below(h.Head.Version)
 	h.Head.Sum = d.fixed()
-	if h.Head.Floor > h.Head.Version || h.Owner == "" {
+	if h.Owner == "" {
 		d.fail("head")
 	}
 	return h
@@ -72,16 +72,19 @@ func decodeHeads(typ byte, p []byte) (headsFrame, error) {
 	if typ == frameHeads {
 		f.n = int(min(d.uint(), maxBuckets+1))
 		f.reply = d.byte()&1 != 0
-		k := d.uint()
-		if f.n == 0 || f.n > maxBuckets || f.n&(f.n-1) != 0 || k > uint64(f.n) {
+		k := d.count(1)
+		if f.n == 0 || f.n > maxBuckets || f.n&(f.n-1) != 0 || k > f.n {
 			d.fail("buckets")
 		}
-		for range min(k, maxBuckets) {
-			b := int(min(d.uint(), maxBuckets))
-			if b >= f.n {
+		for range k {
+			b := d.uint()
+			if b >= uint64(f.n) {
 				d.fail("bucket")
 			}
-			f.buckets = append(f.buckets, b)
+			if d.err != nil {
+				return f, d.err
+			}
+			f.buckets = append(f.buckets, int(b))
 		}
 	}
 	f.heads = d.headList()
@@ -89,11 +92,7 @@ func decodeHeads(typ byte, p []byte) (headsFrame, error) {
 }
 
 func (d *decoder) headList() []state.OwnerHead {
-	n := d.uint()
-	if n*13 > uint64(len(d.b)) { // a head takes 13 bytes or more
-		d.fail("head count")
-		return nil
-	}
+	n := d.count(leastHead)
 	hs := make([]state.OwnerHead, 0, n)
 	for range n {
 		h := d.head()
@@ -128,7 +127,7 @@ func (e *encoder) summary(f summaryFrame) {
 func decodeSummary(p []byte) (summaryFrame, error) {
 	d := decoder{b: p}
 	f := summaryFrame{network: d.str(state.MaxLabel)}
-	n := d.uint()
+	n := d.count(8)
 	if n == 0 || n > maxBuckets || n&(n-1) != 0 {
 		d.fail("buckets")
 		return f, d.err
@@ -195,19 +194,12 @@ func (e *encoder) wants(network string, ws []state.Want) {
 func decodeWants(p []byte) (network string, ws []state.Want, err error) {
 	d := decoder{b: p}
 	network = d.str(state.MaxLabel)
-	n := d.uint()
-	if n*5 > uint64(len(d.b)) {
-		d.fail("want count")
-		return network, nil, d.err
-	}
+	n := d.count(leastWant)
 	for range n {
 		w := state.Want{Owner: state.NodeID(d.ref())}
 		w.Snapshot = d.byte()&1 != 0
 		w.Inc, w.From = d.uint(), d.uint()
-		w.After = w.From + d.uint()
-		if w.After < w.From {
-			d.fail("want")
-		}
+		w.After = d.above(w.From)
 		if d.err != nil {
 			return network, nil, d.err
 		}

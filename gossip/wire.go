@@ -134,6 +134,37 @@ func (d *decoder) byte() byte {
 	return v
 }
 
+// count reads how many items follow, each of least bytes or more. A number of
+// items that the rest of the frame cannot hold is refused, by a division: the
+// product of a received number wraps around (G8, G12).
+func (d *decoder) count(least int) int {
+	n := d.uint()
+	if n > uint64(len(d.b)/least) {
+		d.fail("count")
+		return 0
+	}
+	return int(n)
+}
+
+// above reads a number that is given as its distance from base.
+func (d *decoder) above(base uint64) uint64 {
+	v := base + d.uint()
+	if v < base {
+		d.fail("number out of range")
+	}
+	return v
+}
+
+// below reads a number that is given as its distance down from top.
+func (d *decoder) below(top uint64) uint64 {
+	n := d.uint()
+	if n > top {
+		d.fail("number out of range")
+		return 0
+	}
+	return top - n
+}
+
 // str reads a string of at most limit bytes; it allocates only after the check (G8).
 func (d *decoder) str(limit int) string {
 	n := d.uint()
@@ -254,29 +285,33 @@ func (e *encoder) record(r *state.Record, prev uint64) {
 	e.str(r.Body)
 }
 
-// maxRecords bounds what one delta may announce before its bytes are seen.
-const maxRecords = 1 << 20
+// The least bytes of what a frame lists, and what one delta may hold: a peer
+// sends no more than a Chunk, of which a record takes 17 bytes or more.
+const (
+	leastRecord = 3  // kind, version, key
+	leastHead   = 13 // owner, flags, incarnation, version, floor, sum
+	leastWant   = 5  // owner, flags, incarnation, from, after
+	maxRecords  = 1 << 16
+)
 
 func (d *decoder) delta() *state.Delta {
 	x := &state.Delta{Network: d.ref(), Owner: state.NodeID(d.ref())}
 	flags := d.byte()
 	x.Snapshot = flags&flagSnapshot != 0
 	x.Inc, x.From = d.uint(), d.uint()
-	x.To = x.From + d.uint()
-	x.Floor = x.To - d.uint()
+	x.To = d.above(x.From)
+	x.Floor = d.below(x.To)
 	x.Sum = d.fixed()
 	x.After, x.Upto = x.From, x.To
 	if flags&flagChunk != 0 {
-		x.After = x.From + d.uint()
-		x.Upto = x.After + d.uint()
+		x.After = d.above(x.From)
+		x.Upto = d.above(x.After)
 	}
-	n := d.uint()
-	if n > maxRecords || n*3 > uint64(len(d.b)) { // a record takes three bytes or more
-		d.fail("record count")
-		return x
-	}
-	if x.Floor > x.To || x.To < x.From {
+	n := d.count(leastRecord)
+	if n > maxRecords || x.Upto > x.To {
 		d.fail("delta bounds")
+	}
+	if d.err != nil {
 		return x
 	}
 	x.Records = make([]state.Record, 0, n)
@@ -295,7 +330,7 @@ func (d *decoder) delta() *state.Delta {
 func (d *decoder) record(prev uint64) state.Record {
 	kind := d.byte()
 	r := state.Record{Kind: state.Kind(kind &^ deletedBit), Deleted: kind&deletedBit != 0}
-	r.Version = prev + d.uint()
+	r.Version = d.above(prev)
 	r.Key = d.str(state.MaxName)
 	if !r.Deleted {
 		r.Group = d.ref()
