@@ -73,11 +73,11 @@ func ParseVIPClaim(key, body string) (VIPClaim, error) {
 		var n uint64
 		switch tag {
 		case tagVIP4:
-			if c.VIP4, err = fieldAddr(v); err == nil && !c.VIP4.Is4() {
+			if c.VIP4, err = fieldTaskAddr(v); err == nil && !c.VIP4.Is4() {
 				err = errBody
 			}
 		case tagVIP6:
-			if c.VIP6, err = fieldAddr(v); err == nil && (!c.VIP6.Is6() || c.VIP6.Is4In6()) {
+			if c.VIP6, err = fieldTaskAddr(v); err == nil && !c.VIP6.Is6() {
 				err = errBody
 			}
 		case tagPinned:

@@ -2,6 +2,7 @@ package state
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -15,13 +16,6 @@ type NetworkDef struct {
 	Birth   uint64       // Lamport time of the creation
 }
 
-// The smallest pools that a network may have.
-const (
-	minPool4Bits = 29 // six usable addresses
-	maxPool4Bits = 8
-	minPool6Bits = 64 // V1: prefix ‖ H64
-)
-
 // Validate reports the first thing that is wrong with d, naming the field.
 func (d *NetworkDef) Validate() error {
 	if err := CheckName(d.Name); err != nil {
@@ -30,28 +24,16 @@ func (d *NetworkDef) Validate() error {
 	if !d.Subnet4.IsValid() && !d.Subnet6.IsValid() {
 		return invalid("subnet: network %q needs a VIP pool; give --subnet CIDR or --subnet6 CIDR", d.Name)
 	}
-	if p := d.Subnet4; p.IsValid() {
-		switch {
-		case !p.Addr().Is4():
-			return invalid("subnet: %s is not an IPv4 prefix; IPv6 goes to --subnet6", p)
-		case p != p.Masked():
-			return invalid("subnet: %s has host bits set; did you mean %s?", p, p.Masked())
-		case p.Bits() > minPool4Bits:
-			return invalid("subnet: %s is too small a pool; use /%d or larger", p, minPool4Bits)
-		case p.Bits() < maxPool4Bits || !usable(p.Addr().Next(), true):
-			return invalid("subnet: %s is not a usable pool; use a private range such as 10.96.0.0/16", p)
+	for _, pool := range []struct {
+		field  string
+		prefix netip.Prefix
+		family Family
+	}{{"subnet", d.Subnet4, IPv4}, {"subnet6", d.Subnet6, IPv6}} {
+		if !pool.prefix.IsValid() {
+			continue
 		}
-	}
-	if p := d.Subnet6; p.IsValid() {
-		switch {
-		case !p.Addr().Is6() || p.Addr().Is4In6():
-			return invalid("subnet6: %s is not an IPv6 prefix", p)
-		case p != p.Masked():
-			return invalid("subnet6: %s has host bits set; did you mean %s?", p, p.Masked())
-		case p.Bits() > minPool6Bits:
-			return invalid("subnet6: %s is too small a pool; use /%d or larger", p, minPool6Bits)
-		case !usable(p.Addr().Next(), true):
-			return invalid("subnet6: %s is not a usable pool; use a unique local prefix such as fd00:96::/64", p)
+		if err := CheckPool(pool.prefix, pool.family); err != nil {
+			return fmt.Errorf("%s: %w", pool.field, err)
 		}
 	}
 	return nil

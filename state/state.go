@@ -274,15 +274,16 @@ func (e *Endpoint) validateAddrs() error {
 	if !e.IP4.IsValid() && !e.IP6.IsValid() {
 		return invalid("ip: an endpoint needs an IPv4 or IPv6 address")
 	}
-	if e.IP4.IsValid() && !usable(e.IP4, e.IP4.Is4()) {
-		return invalid("ip: %s is not a usable IPv4 unicast address", e.IP4)
+	if e.IP4.IsValid() && !e.IP4.Is4() || e.IP6.IsValid() && !e.IP6.Is6() {
+		return invalid("ip: %s and %s are not of the families that they are given for", e.IP4, e.IP6)
 	}
-	if e.IP6.IsValid() && !usable(e.IP6, e.IP6.Is6() && !e.IP6.Is4In6()) {
-		return invalid("ip: %s is not a usable IPv6 unicast address", e.IP6)
+	for _, a := range []netip.Addr{e.IP4, e.IP6} {
+		if !a.IsValid() {
+			continue
+		}
+		if err := CheckTaskAddr(a); err != nil {
+			return fmt.Errorf("ip: %w", err)
+		}
 	}
 	return nil
-}
-
-func usable(a netip.Addr, family bool) bool {
-	return family && a.Zone() == "" && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLinkLocalUnicast()
 }

@@ -120,6 +120,15 @@ func fieldAddr(v string) (netip.Addr, error) {
 	return netip.Addr{}, errBody
 }
 
+// fieldTaskAddr reads an address that a task or a service may have.
+func fieldTaskAddr(v string) (netip.Addr, error) {
+	a, err := fieldAddr(v)
+	if err == nil && CheckTaskAddr(a) != nil {
+		err = errBody
+	}
+	return a, err
+}
+
 func fieldPort(v string) (Port, error) {
 	if len(v) < 3 || len(v) > 3 && checkLabel(v[3:]) != nil {
 		return Port{}, errBody

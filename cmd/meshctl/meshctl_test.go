@@ -225,7 +225,7 @@ func TestUsageErrors(t *testing.T) {
 		"network create n --subnet 10.0.0.1/16":     "--subnet: 10.0.0.1/16 has bits|10.0.0.0/16",
 		"network create n --subnet 10.0.0.0/33":     `--subnet: "10.0.0.0/33" is not a CIDR|ADDRESS/LENGTH`,
 		"network create n --subnet6 10.0.0.0/16":    "--subnet6: 10.0.0.0/16 is not IPv6|fd00",
-		"network create n --subnet 10.0.0.0/32":     "--subnet: 10.0.0.0/32 is too small|/30",
+		"network create n --subnet 10.0.0.0/32":     "--subnet: 10.0.0.0/32 is too small|/29",
 		"service inspect web":                       "--network is missing|network ls",
 		"service ps web":                            "--network is missing|network ls",
 		"service ps a.b --network n":                "SERVICE: |letters",

@@ -77,6 +77,16 @@ func invalid(field, hint, format string, args ...any) *Error {
 	return &Error{Code: CodeInvalid, Field: field, Hint: hint, Message: field + ": " + fmt.Sprintf(format, args...)}
 }
 
+// invalidValue returns an *Error of CodeInvalid for a value that package state
+// refuses in a field of a request, with state's words and hint.
+func invalidValue(field string, err error) *Error {
+	var v *state.ValueError
+	if !errors.As(err, &v) {
+		return invalid(field, "", "%s", reason(err))
+	}
+	return invalid(field, v.Hint, "%s", v.Problem)
+}
+
 // asError turns what a Backend returned into what goes over the wire.
 // internal reports that the error is a fault to be logged.
 func asError(err error) (e *Error, internal bool) {

@@ -205,8 +205,9 @@ func parseAddrs(field string, in []string) (out []netip.Addr, err error) {
 		if err != nil {
 			return nil, invalid(field, "write an address without prefix length or port, for example 10.1.0.7 or fd00::7", "%q is not an IP address", s)
 		}
-		if a = a.Unmap(); !unicast(a) {
-			return nil, invalid(field, "use an address that other hosts can reach", "%s is not a usable unicast address", s)
+		a = a.Unmap()
+		if err := state.CheckTaskAddr(a); err != nil {
+			return nil, invalidValue(field, err)
 		}
 		for _, b := range out {
 			if a.Is4() == b.Is4() {
@@ -216,13 +217,6 @@ func parseAddrs(field string, in []string) (out []netip.Addr, err error) {
 		out = append(out, a)
 	}
 	return out, nil
-}
-
-// unicast reports whether a can be one task's; a loopback address can, for
-// trials on one host.
-func unicast(a netip.Addr) bool {
-	return a.Zone() == "" && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLinkLocalUnicast() &&
-		a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 // Parse checks the request and converts it. The error is an *Error of
@@ -236,39 +230,23 @@ func (r CreateNetwork) Parse() (state.NetworkDef, error) {
 		return state.NetworkDef{}, invalid("subnet", "give the pool of virtual IPs, for example 10.9.0.0/16, in subnet or subnet6", "a network needs a subnet")
 	}
 	var err error
-	if def.Subnet4, err = parsePool("subnet", r.Subnet, true); err != nil {
+	if def.Subnet4, err = parsePool("subnet", r.Subnet, state.IPv4); err != nil {
 		return state.NetworkDef{}, err
 	}
-	if def.Subnet6, err = parsePool("subnet6", r.Subnet6, false); err != nil {
+	if def.Subnet6, err = parsePool("subnet6", r.Subnet6, state.IPv6); err != nil {
 		return state.NetworkDef{}, err
 	}
 	return def, nil
 }
 
-func parsePool(field, s string, want4 bool) (netip.Prefix, error) {
-	family, example := "IPv6", "fd00:9::/64"
-	if want4 {
-		family, example = "IPv4", "10.9.0.0/16"
-	}
+// parsePool reads a pool that may be left out.
+func parsePool(field, s string, f state.Family) (netip.Prefix, error) {
 	if s == "" {
 		return netip.Prefix{}, nil
 	}
-	p, err := netip.ParsePrefix(s)
-	switch {
-	case err != nil:
-		return p, invalid(field, "write ADDRESS/LENGTH, for example "+example, "%q is not a CIDR", s)
-	case p.Addr().Is4() != want4 || p.Addr().Is4In6():
-		return p, invalid(field, "for example "+example+"; the other family has a field of its own", "%s is not %s", s, family)
-	case p != p.Masked():
-		return p, invalid(field, "write "+p.Masked().String(), "%s has bits set after its prefix", s)
-	case !p.Addr().IsGlobalUnicast():
-		return p, invalid(field, "use a private range, for example "+example, "%s cannot hold unicast addresses", s)
-	case want4 && p.Bits() > 30:
-		return p, invalid(field, "use /30 or larger; /24 holds 254 services", "%s is too small for a pool", s)
-	case want4 && p.Bits() < 8:
-		return p, invalid(field, "use /8 or smaller", "%s is too large for a pool", s)
-	case !want4 && (p.Bits() > 64 || p.Bits() < 16):
-		return p, invalid(field, "use a prefix from /16 to /64", "%s cannot be a pool", s)
+	p, err := state.ParsePool(s, f)
+	if err != nil {
+		return netip.Prefix{}, invalidValue(field, err)
 	}
 	return p, nil
 }

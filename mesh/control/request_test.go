@@ -87,7 +87,7 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/networks", `{"name":"n","subnet6":"10.9.0.0/16"}`, 400, "subnet6", "not IPv6"},
 		{"POST", "/v1/networks", `{"name":"n","subnet":"10.9.0.0/31"}`, 400, "subnet", "too small"},
 		{"POST", "/v1/networks", `{"name":"n","subnet":"10.0.0.0/7"}`, 400, "subnet", "too large"},
-		{"POST", "/v1/networks", `{"name":"n","subnet":"127.0.0.0/8"}`, 400, "subnet", "unicast"},
+		{"POST", "/v1/networks", `{"name":"n","subnet":"127.0.0.0/8"}`, 400, "subnet", "loopback"},
 		{"POST", "/v1/networks", `{"name":"n","subnet6":"fd00::/80"}`, 400, "subnet6", "cannot be a pool"},
 		{"POST", "/v1/join", `{"addresses":[]}`, 400, "addresses", "none"},
 		{"POST", "/v1/join", `{"addresses":["0.0.0.0"]}`, 400, "addresses", "nobody"},
