@@ -52,7 +52,7 @@ type Host struct {
 	start   time.Time
 
 	inbox   chan []byte
-	work    chan func()
+	work    chan *work
 	members memberQueue
 	bulk    chan Send
 	calls   callTable
@@ -88,7 +88,7 @@ func NewHost(cfg HostConfig) (*Host, error) {
 	}
 	h := &Host{
 		cfg: cfg, log: cfg.Log, clock: &lamport{}, start: time.Now(), done: make(chan struct{}),
-		inbox: make(chan []byte, inboxSize), work: make(chan func(), 64), bulk: make(chan Send, bulkSize),
+		inbox: make(chan []byte, inboxSize), work: make(chan *work, 64), bulk: make(chan Send, bulkSize),
 	}
 	h.clock.Witness(cfg.Lamport)
 	h.members.ready = make(chan struct{}, 1)
@@ -244,22 +244,46 @@ func (h *Host) now() time.Duration { return time.Since(h.start) }
 var ErrStopped = errors.New("the mesh node has stopped")
 
 // Do runs f in the goroutine that owns the core and waits for it. f must not
-// block or call Do.
+// block or call Do. If Do returns an error, f has not run and never will: what
+// it would have written is the caller's alone, and nothing is half done. So Do
+// ends with ctx, but for the moments in which f is running.
 func (h *Host) Do(ctx context.Context, f func(c *Core, now time.Duration)) error {
-	finished := make(chan struct{})
-	step := func() { f(h.core, h.now()); close(finished) }
+	w := &work{f: f, finished: make(chan struct{})}
 	select {
-	case h.work <- step:
+	case h.work <- w:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-h.done:
 		return ErrStopped
 	}
+	var err error
 	select {
-	case <-finished:
+	case <-w.finished:
 		return nil
+	case <-ctx.Done():
+		err = ctx.Err()
 	case <-h.done:
-		return ErrStopped
+		err = ErrStopped
+	}
+	if w.claimed.CompareAndSwap(false, true) {
+		return err
+	}
+	<-w.finished
+	return nil
+}
+
+// work is one call of Do. Who claims it first decides: the core's goroutine runs
+// it, or the caller has gone and it never runs.
+type work struct {
+	f        func(c *Core, now time.Duration)
+	claimed  atomic.Bool
+	finished chan struct{} // closed when f has returned
+}
+
+func (w *work) run(c *Core, now time.Duration) {
+	if w.claimed.CompareAndSwap(false, true) {
+		defer close(w.finished)
+		w.f(c, now)
 	}
 }
 
@@ -303,8 +327,8 @@ func (h *Host) loop(ctx context.Context) {
 		case p := <-h.inbox:
 			h.core.Receive(h.now(), p)
 			h.more()
-		case f := <-h.work:
-			f()
+		case w := <-h.work:
+			w.run(h.core, h.now())
 		case <-h.members.ready:
 			h.memberEvents()
 		case <-timer.C:
