@@ -277,7 +277,7 @@ func TestStartRefusals(t *testing.T) {
 		{"bad key", mesh.Config{Node: "a", KeyFile: key}, "line 1"},
 		{"no key file", mesh.Config{Node: "a", KeyFile: key + "x"}, "does not exist"},
 		{"bind", mesh.Config{Node: "a", Bind: "10.0.0"}, "not IP:PORT"},
-		{"bind not here", mesh.Config{Node: "a", Bind: "192.0.2.7:7946"}, "not on this host"},
+		{"bind not here", mesh.Config{Node: "a", Bind: "192.0.2.7:7946", Insecure: true}, "not on this host"},
 		{"dns", mesh.Config{Node: "a", DNS: []string{"nonsense"}}, "dns:"},
 		{"ttl", mesh.Config{Node: "a", TTL: mesh.Duration(2 * time.Hour)}, "ttl:"},
 		{"node", mesh.Config{Node: "a b"}, "node:"},

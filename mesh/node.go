@@ -188,6 +188,9 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	n.log.Info("meshd runs", "node", n.cfg.Node, "gossip", n.host.Addr().String(), "dns", fmt.Sprint(n.dnsAddrs), "socket", n.cfg.Socket,
 		"incarnation", n.id.Incarnation, "encrypted", len(n.keys.all()) > 0)
+	if len(n.keys.all()) == 0 {
+		n.log.Warn("gossip is not encrypted: who reaches the address is a member of the mesh and can change what this host does", "address", n.cfg.bind, "insecure", n.cfg.Insecure)
+	}
 	err := g.Wait()
 	n.saveIdentity()
 	if errors.Is(err, gossip.ErrStopped) || errors.Is(err, context.Canceled) {

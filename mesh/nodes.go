@@ -136,8 +136,11 @@ func (n *Node) explainStatus(s *control.Status) {
 	if len(n.dnsAddrs) == 0 {
 		s.Warnings = append(s.Warnings, "no DNS address: start meshd with --dns IP:PORT")
 	}
-	if !s.Encrypted {
-		s.Warnings = append(s.Warnings, "gossip is not encrypted: make a key with meshctl keygen and start every meshd with --key-file")
+	switch {
+	case n.cfg.Insecure:
+		s.Warnings = append(s.Warnings, fmt.Sprintf("gossip is open (--insecure): everybody who reaches %s can change what this host does; make a key with meshctl keygen --out FILE and start every meshd with --key-file FILE instead", n.cfg.bind))
+	case !s.Encrypted:
+		s.Warnings = append(s.Warnings, "gossip is not encrypted: make a key with meshctl keygen --out FILE and start every meshd with --key-file FILE")
 	}
 	for _, w := range s.Networks {
 		if !w.Synced {
@@ -161,13 +164,14 @@ func (n *Node) Join(ctx context.Context, req control.JoinRequest) (control.JoinR
 	if err != nil {
 		return control.JoinReply{}, err
 	}
-	s := &settled{Config: Config{Join: addrs, Bind: "0.0.0.0"}}
-	if err := s.addresses(); err != nil {
-		return control.JoinReply{}, control.Refuse(control.CodeInvalid, "write IP:PORT", "%v", err)
+	for i, a := range addrs {
+		if addrs[i], err = joinAddress(a); err != nil {
+			return control.JoinReply{}, control.Refuse(control.CodeInvalid, "write IP:PORT", "%v", err)
+		}
 	}
 	out := control.JoinReply{Results: []control.JoinResult{}}
 	ok := 0
-	for _, r := range n.host.Join(ctx, s.Join) {
+	for _, r := range n.host.Join(ctx, addrs) {
 		x := control.JoinResult{Address: r.Addr}
 		if r.Err != nil {
 			x.Error = r.Err.Error()

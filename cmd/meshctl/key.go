@@ -20,7 +20,7 @@ is 1 if one did not.`
 		{
 			path: "key install", args: "KEY", min: 1, max: 1, short: "add a gossip key to every node, for reading only",
 			long:    fmt.Sprintf(long, ""),
-			example: "meshctl keygen > new.key\nmeshctl key install - < new.key",
+			example: "meshctl keygen --out new.key\nmeshctl key install - < new.key",
 			setup:   keyVerb("install", func(s *session) keyCall { return s.client.InstallKey }),
 		},
 		{

@@ -5,8 +5,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"time"
@@ -20,9 +24,9 @@ var version = ""
 func localCommands() []command {
 	return []command{
 		{
-			path: "keygen", short: "print a new gossip key of 32 bytes in base64",
-			long:    "It needs no meshd. Keep the key in a file that only root can read.",
-			example: "umask 077; meshctl keygen > /etc/meshd/gossip.key", setup: func(*flags) action { return keygen },
+			path: "keygen", short: "make a new gossip key of 32 bytes in base64",
+			long:    "It needs no meshd. With --out the key goes into a new file of mode 0600, as meshd\ndemands it; without, to the standard output. Who has the key is in the mesh.",
+			example: "meshctl keygen --out /etc/meshd/key", setup: keygen,
 		},
 		{
 			path: "version", short: "print the version of meshctl, and of meshd if it answers",
@@ -37,11 +41,47 @@ func localCommands() []command {
 	}
 }
 
-func keygen(_ context.Context, s *session, _ []string) error {
-	key := make([]byte, control.KeySize)
-	_, _ = rand.Read(key) // never fails
-	text := base64.StdEncoding.EncodeToString(key)
-	return s.show(map[string]string{"key": text, "id": control.KeyID(key)}, func(w io.Writer) { fmt.Fprintln(w, text) })
+func keygen(f *flags) action {
+	out := ""
+	f.value("out", "write the key into a new `FILE`, mode 0600", func(path string) error {
+		if path == "" {
+			return &usageError{"the path is empty", "write one such as /etc/meshd/key"}
+		}
+		out = path
+		return nil
+	})
+	return func(_ context.Context, s *session, _ []string) error {
+		key := make([]byte, control.KeySize)
+		_, _ = rand.Read(key) // never fails
+		text, id := base64.StdEncoding.EncodeToString(key), control.KeyID(key)
+		if out == "" {
+			return s.show(map[string]string{"key": text, "id": id}, func(w io.Writer) { fmt.Fprintln(w, text) })
+		}
+		if err := writeKey(out, text+"\n"); err != nil {
+			return err
+		}
+		return s.show(map[string]string{"file": out, "id": id}, func(w io.Writer) { fmt.Fprintf(w, "key %s is in %s\n", id, printable(out)) })
+	}
+}
+
+// writeKey makes the file, which must not be there: a key that is overwritten
+// may be the only one that opens a mesh.
+func writeKey(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s exists and was left as it is; move it away or choose another --out", path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: its directory does not exist; make it with: install -d -m 700 %s", path, filepath.Dir(path))
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(fmt.Errorf("%s: the key was not written: %w", path, err), os.Remove(path))
+	}
+	return nil
 }
 
 // versions is what "version" prints.

@@ -315,6 +315,21 @@ func TestOffline(t *testing.T) {
 	if err != nil || len(key) != control.KeySize || one.stdout == two.stdout || one.code != exitDone {
 		t.Errorf("keygen: %q, %q, %v", one.stdout, two.stdout, err)
 	}
+	file := filepath.Join(t.TempDir(), "key")
+	made := b.run(t.Context(), "keygen", "--out", file)
+	text, err := os.ReadFile(file)
+	info, _ := os.Stat(file)
+	if err != nil || made.code != exitDone || len(text) != len(one.stdout) || strings.Contains(made.stdout, strings.TrimSpace(string(text))) || info.Mode().Perm() != 0o600 {
+		t.Errorf("keygen --out: %+v, %q, %v", made, text, err)
+	}
+	for path, says := range map[string]string{file: "was left as it is", file + "/x": "", filepath.Join(file+"s", "x"): "install -d -m 700"} {
+		if got := b.run(t.Context(), "keygen", "--out", path); got.code != exitRefused || !strings.Contains(got.stderr, says) {
+			t.Errorf("keygen --out %s: %+v", path, got)
+		}
+	}
+	if again, _ := os.ReadFile(file); string(again) != string(text) {
+		t.Error("keygen --out changed a key that was there")
+	}
 	got := b.run(t.Context(), "version")
 	if got.code != exitDone || !strings.HasPrefix(got.stdout, "meshctl ") || !strings.Contains(got.stdout, "/nonexistent/s") {
 		t.Errorf("version: %+v", got)

@@ -72,7 +72,7 @@ func configureCleanup(args []string, stderr io.Writer) (mesh.CleanupConfig, int)
 	}
 	base = base.WithDefaults()
 	fs := flag.NewFlagSet("meshd cleanup", flag.ContinueOnError)
-	fs.SetOutput(stderr)
+	fs.SetOutput(io.Discard) // errors are told once, below
 	fs.String("config", "", "the daemon's YAML `FILE`, for data-dir and socket")
 	fs.StringVar(&cfg.DataDir, "data-dir", base.DataDir, "the daemon's `DIR`")
 	fs.StringVar(&cfg.Socket, "socket", base.Socket, "the daemon's control socket, a `PATH`")
@@ -85,11 +85,14 @@ func configureCleanup(args []string, stderr io.Writer) (mesh.CleanupConfig, int)
 	})
 	fs.BoolVar(&cfg.DryRun, "dry-run", false, "list what would be removed, and remove nothing")
 	fs.BoolVar(&cfg.Force, "force", false, "also while a meshd runs; it makes everything again")
-	fs.Usage = func() { fmt.Fprint(stderr, cleanupUsage); fs.PrintDefaults() }
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stderr, cleanupUsage)
+		fs.SetOutput(stderr)
+		fs.PrintDefaults()
 		return cfg, 0
 	case err != nil:
+		fmt.Fprintln(stderr, "meshd cleanup:", mesh.FlagError(fs, err))
 		return cfg, 2
 	case fs.NArg() > 0:
 		fmt.Fprintf(stderr, "meshd cleanup: unexpected argument %q; see meshd cleanup --help\n", fs.Arg(0))

@@ -24,13 +24,15 @@ var version = "dev"
 const usage = `meshd: service discovery and load balancing for a fleet of hosts, without a manager
 
   meshd --config FILE
-  meshd --node NAME --bind IP[:PORT] --join IP:PORT[,…] --data-dir DIR --socket PATH
-        --dns IP:PORT --lb auto|ipvs|nft|none --key-file FILE [--domain D]
+  meshd --node NAME --bind IP[:PORT] --join IP[:PORT][,…] --data-dir DIR --socket PATH
+        --dns IP[:PORT] --lb auto|ipvs|nft|none --key-file FILE [--domain D]
   meshd cleanup         remove what a stopped meshd left in the kernel: see meshd cleanup --help
 
 Flags win over the file, whose names are the same. SIGTERM leaves the mesh in
 order (other nodes drop this one's tasks at once); SIGINT does too; SIGQUIT
-stops at once, as a crash would. Registered tasks are stated again at the next start.
+stops at once, as a crash would; SIGHUP does nothing. Registered tasks are stated
+again at the next start. Exit codes: 0 stopped, 1 failed, 2 wrong flags, values or
+configuration.
 
 `
 
@@ -50,7 +52,12 @@ func run(args []string, stderr io.Writer) int {
 	log := logger(cfg, stderr)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	defer withstand(log)()
 	node, err := mesh.New(cfg, buildVersion(), log)
+	if errors.Is(err, mesh.ErrConfig) {
+		fmt.Fprintln(stderr, "meshd:", err)
+		return 2
+	}
 	if err != nil {
 		fmt.Fprintln(stderr, "meshd:", err)
 		return 1
@@ -60,6 +67,28 @@ func run(args []string, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// withstand keeps signals that say nothing to meshd from ending it: the closing
+// of a terminal, or what many daemons take for a wish to read their
+// configuration again, and the end of whoever reads the log. The caller must
+// call the function it returns.
+func withstand(log *slog.Logger) (end func()) {
+	signal.Ignore(syscall.SIGPIPE)
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-hup:
+				log.Warn("SIGHUP: meshd reads its configuration and keys at the start only; restart it for that")
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(hup); close(done) }
 }
 
 // serve runs the node. The first signal says goodbye to the mesh and stops;
@@ -94,15 +123,18 @@ func configure(args []string, stderr io.Writer) (mesh.Config, int) {
 		return cfg, 2
 	}
 	fs := flag.NewFlagSet("meshd", flag.ContinueOnError)
-	fs.SetOutput(stderr)
+	fs.SetOutput(io.Discard) // errors are told once, below
 	fs.String("config", "", "YAML `FILE` with the names of the flags")
 	show := fs.Bool("version", false, "print the version and exit")
 	cfg.RegisterFlags(fs)
-	fs.Usage = func() { fmt.Fprint(stderr, usage); fs.PrintDefaults() }
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stderr, usage)
+		fs.SetOutput(stderr)
+		fs.PrintDefaults()
 		return cfg, 0
 	case err != nil:
+		fmt.Fprintln(stderr, "meshd:", mesh.FlagError(fs, err))
 		return cfg, 2
 	case fs.NArg() > 0:
 		fmt.Fprintf(stderr, "meshd: unexpected argument %q; see meshd --help\n", fs.Arg(0))

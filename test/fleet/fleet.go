@@ -31,12 +31,8 @@ func New(r *rig.Rig, bin, dir string) (*Fleet, error) {
 		Rig: r, Meshd: filepath.Join(bin, "meshd"), Meshctl: filepath.Join(bin, "meshctl"),
 		KeyFile: filepath.Join(dir, "key"), dir: dir,
 	}
-	key, err := exec.Command(f.Meshctl, "keygen").Output()
-	if err != nil {
+	if _, err := exec.Command(f.Meshctl, "keygen", "--out", f.KeyFile).Output(); err != nil {
 		return nil, fmt.Errorf("meshctl keygen: %w", said(err))
-	}
-	if err := os.WriteFile(f.KeyFile, key, 0o600); err != nil {
-		return nil, err
 	}
 	return f, nil
 }

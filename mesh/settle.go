@@ -1,0 +1,277 @@
+package mesh
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"meshd/gossip"
+	"meshd/state"
+)
+
+const (
+	minPushRate = 16 << 10
+	maxTasks    = 10_000_000
+)
+
+// settled is a Config after validation.
+type settled struct {
+	Config
+	bind       netip.AddrPort
+	advertise  netip.Addr
+	dns        []netip.AddrPort
+	dnsClients []netip.Prefix // nil: the subnets that the host is connected to
+	upstream   []netip.AddrPort
+	upstreams  map[string][]netip.AddrPort // of domains with servers of their own
+	keys       [][]byte
+}
+
+// ErrConfig is what the errors of New about its configuration are.
+var ErrConfig = errors.New("invalid configuration")
+
+// configError is an ErrConfig without a text of its own.
+type configError struct{ error }
+
+func (configError) Is(target error) bool { return target == ErrConfig }
+func (e configError) Unwrap() error      { return e.error }
+
+// settle fills defaults and checks every field; the error is an ErrConfig and
+// names the field and what to write instead.
+func (c Config) settle() (*settled, error) {
+	if c.Node == "" {
+		c.Node, _ = os.Hostname()
+	}
+	c.Node = strings.ToLower(c.Node)
+	c = c.WithDefaults()
+	s := &settled{Config: c}
+	if err := state.CheckName(c.Node); err != nil {
+		return nil, configError{fmt.Errorf("node: %w; give --node NAME", err)}
+	}
+	for _, f := range []func() error{
+		s.readBind, s.readAdvertise, s.readDNS, s.readClients, s.readUpstreams, s.readJoin,
+		s.choices, s.amounts, s.names, s.readKeys, s.open,
+	} {
+		if err := f(); err != nil {
+			return nil, configError{err}
+		}
+	}
+	return s, nil
+}
+
+func (s *settled) readBind() (err error) {
+	if s.bind, err = addrPort(s.Bind, defaultPort); err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
+	a := s.bind.Addr()
+	switch {
+	case a.IsMulticast() || a.Zone() != "" || a.IsLinkLocalUnicast():
+		return fmt.Errorf("bind: other hosts cannot dial %s; use an address that they reach, or 0.0.0.0", a)
+	case s.bind.Port() == 0 && !a.IsLoopback():
+		return fmt.Errorf("bind: port 0 is another one after each start, where nobody would look for this node; use %s", netip.AddrPortFrom(a, defaultPort))
+	}
+	return nil
+}
+
+func (s *settled) readAdvertise() (err error) {
+	if s.Advertise == "" {
+		return nil
+	}
+	if s.advertise, err = netip.ParseAddr(s.Advertise); err != nil {
+		return fmt.Errorf("advertise: %q is not an IP address; the port is that of bind", s.Advertise)
+	}
+	a, bind := s.advertise, s.bind.Addr()
+	switch {
+	case a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" || a.IsLinkLocalUnicast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return fmt.Errorf("advertise: other hosts cannot dial %s; use an address that they reach", a)
+	case a.IsLoopback() && !bind.IsLoopback():
+		return fmt.Errorf("advertise: %s is every host itself; use an address that other hosts reach", a)
+	case a.Is4() != bind.Is4() && !bind.IsUnspecified():
+		return fmt.Errorf("advertise: %s is not of the family of bind, %s; nothing would arrive", a, bind)
+	}
+	return nil
+}
+
+func (s *settled) readDNS() error {
+	for _, text := range s.DNS {
+		p, err := addrPort(text, 53)
+		if err != nil {
+			return fmt.Errorf("dns: %w", err)
+		}
+		if p.Addr().IsMulticast() {
+			return fmt.Errorf("dns: %s is a multicast address; use one of this host's", p.Addr())
+		}
+		if p.Port() != 0 && slices.Contains(s.dns, p) {
+			return fmt.Errorf("dns: %s is there twice; keep one", p)
+		}
+		s.dns = append(s.dns, p)
+	}
+	return nil
+}
+
+func (s *settled) readClients() error {
+	for _, text := range s.DNSClients {
+		p, err := netip.ParsePrefix(text)
+		if a, bad := netip.ParseAddr(text); bad == nil && a.Zone() == "" {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		switch {
+		case err != nil:
+			return fmt.Errorf("dns-clients: %q is not a subnet; write 10.0.0.0/8, fd00::/8 or one address", text)
+		case p.Masked() != p:
+			return fmt.Errorf("dns-clients: %s has bits behind the prefix; write %s", p, p.Masked())
+		}
+		s.dnsClients = append(s.dnsClients, p)
+	}
+	return nil
+}
+
+func (s *settled) readJoin() error {
+	for i, text := range s.Join {
+		addr, err := joinAddress(text)
+		if err != nil {
+			return fmt.Errorf("join: %w", err)
+		}
+		s.Join[i] = addr
+	}
+	return nil
+}
+
+// joinAddress makes HOST:PORT of IP[:PORT] or HOST[:PORT].
+func joinAddress(text string) (string, error) {
+	host, port := text, strconv.Itoa(defaultPort)
+	if a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")); err == nil {
+		host = a.String()
+	} else if strings.Contains(text, ":") {
+		if host, port, err = net.SplitHostPort(text); err != nil {
+			return "", fmt.Errorf("%q is not an address; write 10.0.0.1, 10.0.0.1:%d or [fd00::1]:%d", text, defaultPort, defaultPort)
+		}
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", fmt.Errorf("%q has no port from 1 to 65535; write %s", text, net.JoinHostPort(host, strconv.Itoa(defaultPort)))
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		if a.IsUnspecified() || a.IsMulticast() {
+			return "", fmt.Errorf("%s is no node's address; write the one that a node binds to", a)
+		}
+	} else if !hostName(host) {
+		return "", fmt.Errorf("%q is neither an IP address nor a host's name; write 10.0.0.1:%d", text, defaultPort)
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// hostName reports whether s may be looked up: letters, digits and hyphens
+// between dots. Names of digits alone are addresses with a typing error.
+func hostName(s string) bool {
+	s = strings.TrimSuffix(s, ".")
+	if len(s) > 253 || strings.Trim(s, "0123456789.") == "" {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || strings.HasPrefix(label, "-") || strings.HasSuffix(label, "-") ||
+			strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// addrPort reads IP or IP:PORT.
+func addrPort(s string, port uint16) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")); err == nil {
+		return netip.AddrPortFrom(a, port), nil
+	}
+	p, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return p, fmt.Errorf("%q is not IP:PORT; write 10.0.0.1:%d or [fd00::1]:%d", s, port, port)
+	}
+	return p, nil
+}
+
+func (s *settled) choices() error {
+	for _, c := range []struct{ field, value, allowed string }{
+		{"lb", s.LB, "auto ipvs nft none"},
+		{"profile", s.Profile, " lan wan local"},
+		{"log-level", s.LogLevel, " debug info warn error"},
+		{"log-format", s.LogFormat, " text json"},
+	} {
+		if !slices.Contains(strings.Split(c.allowed, " "), c.value) {
+			return fmt.Errorf("%s: %q; use one of: %s", c.field, c.value, strings.TrimSpace(c.allowed))
+		}
+	}
+	return nil
+}
+
+// amounts checks what flags check too, for those who fill a Config themselves.
+func (s *settled) amounts() error {
+	ttl, verify := time.Duration(s.TTL), time.Duration(s.LBVerify)
+	switch {
+	case !(s.Preserve >= 0 && s.Preserve <= 1): // not a number, too
+		return fmt.Errorf("preserve: %v is not a share from 0 to 1", s.Preserve)
+	case s.PushRate < 0 || s.PushRate > 0 && s.PushRate < minPushRate:
+		return fmt.Errorf("push-rate: %d; at least %d bytes per second", s.PushRate, minPushRate)
+	case s.QueryLog < 0:
+		return fmt.Errorf("query-log: %d; use 1 for every question, N for one of N, 0 for none", s.QueryLog)
+	case s.MaxTasks < 0 || s.MaxTasks > maxTasks:
+		return fmt.Errorf("max-tasks: %d; use 1 to %d", s.MaxTasks, maxTasks)
+	case verify != 0 && verify < time.Second, verify > time.Hour:
+		return fmt.Errorf("lb-verify: %v; use 1s to 1h, changes by others stay that long", verify)
+	case ttl < 0 || ttl > time.Hour:
+		return fmt.Errorf("ttl: %v; at most an hour, clients would keep dead addresses", ttl)
+	case ttl%time.Second != 0:
+		return fmt.Errorf("ttl: %v; use whole seconds, DNS has no others", ttl)
+	case s.Reservation < 0 || s.D1 < 0:
+		return errors.New("reservation, d1: a duration is above 0")
+	}
+	return nil
+}
+
+func (s *settled) names() error {
+	if !hostName(s.Domain) {
+		return fmt.Errorf("domain: %q is not a domain name; use one like mesh.internal", s.Domain)
+	}
+	seen := map[string]bool{}
+	for _, n := range s.Networks {
+		if err := state.CheckName(n); err != nil {
+			return fmt.Errorf("networks: %w", err)
+		}
+		if seen[n] {
+			return fmt.Errorf("networks: %s is there twice; keep one", n)
+		}
+		seen[n] = true
+	}
+	return nil
+}
+
+// open refuses what would let everybody into the mesh without anybody having
+// said so.
+func (s *settled) open() error {
+	switch {
+	case len(s.keys) > 0 && s.Insecure:
+		return errors.New("insecure: there is a key-file too, which --insecure would not use; remove one of the two")
+	case len(s.keys) > 0 || s.Insecure || s.bind.Addr().IsLoopback():
+		return nil
+	}
+	return fmt.Errorf("key-file: without a key, everybody who reaches %s can change what this host does; make one with \"meshctl keygen --out /etc/meshd/key\", copy it to every host and start each meshd with --key-file /etc/meshd/key (in the file, key-file: /etc/meshd/key), or say --insecure (insecure: true) to go without", s.bind)
+}
+
+// core returns the protocol's settings.
+func (s *settled) core() gossip.CoreConfig {
+	return gossip.CoreConfig{
+		D1: time.Duration(s.D1), Preserve: s.Preserve, PushRate: s.PushRate,
+		Reservation: time.Duration(s.Reservation), BeaconEvery: 10 * time.Second,
+	}
+}
+
+func (s *settled) limits() state.Limits {
+	l := state.DefaultLimits()
+	if s.MaxTasks > 0 {
+		l.Entries = s.MaxTasks * 2
+	}
+	return l
+}
