@@ -104,9 +104,16 @@ func (t *callTable) event(h *Host, e Event) bool {
 
 // answer runs a handler and sends what it returns.
 func (h *Host) answer(e Event, f func(from state.NodeID, body []byte) []byte) {
-	body := f(e.Node, e.Call.Body)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	defer func() {
+		if r := recover(); r != nil {
+			if told, due := h.tellPanic("handler "+e.Call.Op, e.Node, r); due {
+				_ = h.Do(ctx, func(*Core, time.Duration) { h.event(told) })
+			}
+		}
+	}()
+	body := f(e.Node, e.Call.Body)
 	_ = h.Do(ctx, func(c *Core, now time.Duration) { // the caller asks again
 		c.Reply(now, e.Node, Call{ID: e.Call.ID, Op: e.Call.Op, Body: body})
 	})

@@ -45,21 +45,25 @@ func (q *memberQueue) take() []memberEvent {
 
 func (h *Host) memberEvents() {
 	for _, e := range h.members.take() {
-		switch e.kind {
-		case 'j':
-			h.joiner.list(e.id, e.addr)
-			h.core.MemberAlive(h.now(), e.id, e.addr)
-		case 'l':
-			h.joiner.list(e.id, netip.AddrPort{})
-			h.core.MemberDead(h.now(), e.id)
-		case 'r':
-			h.core.MemberReached(h.now(), e.id)
-		case 'c':
-			if e.id == h.cfg.Self {
-				h.core.Conflict(h.now(), e.addr)
-			}
-			h.log.Warn("a node name is used at two addresses", "node", string(e.id), "other", e.addr.String())
+		h.step("membership", func() state.NodeID { return e.id }, func() { h.memberEvent(e) })
+	}
+}
+
+func (h *Host) memberEvent(e memberEvent) {
+	switch e.kind {
+	case 'j':
+		h.joiner.list(e.id, e.addr)
+		h.core.MemberAlive(h.now(), e.id, e.addr)
+	case 'l':
+		h.joiner.list(e.id, netip.AddrPort{})
+		h.core.MemberDead(h.now(), e.id)
+	case 'r':
+		h.core.MemberReached(h.now(), e.id)
+	case 'c':
+		if e.id == h.cfg.Self {
+			h.core.Conflict(h.now(), e.addr)
 		}
+		h.log.Warn("a node name is used at two addresses", "node", string(e.id), "other", e.addr.String())
 	}
 }
 

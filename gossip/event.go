@@ -35,6 +35,7 @@ const (
 	EventReincarnate                      // our incarnation is now higher: persist it
 	EventPreserve                         // self-preservation went on or off (S12)
 	EventExhausted                        // a service got no VIP (V7)
+	EventPanic                            // a step of the protocol panicked and was dropped: Reason (G12)
 )
 
 // Call is a request or an answer between the hosts of two nodes.

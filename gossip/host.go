@@ -64,7 +64,9 @@ type Host struct {
 	endMu sync.Mutex // guards ended: nothing is added to wg afterwards
 	ended bool
 
-	dropped, bulkDropped, bulkFailed, sendFailed atomic.Uint64
+	panics panics
+
+	dropped, bulkDropped, bulkFailed, sendFailed, panicked atomic.Uint64
 }
 
 // lamport adapts serf's clock to state.Clock (S8).
@@ -246,7 +248,8 @@ var ErrStopped = errors.New("the mesh node has stopped")
 // Do runs f in the goroutine that owns the core and waits for it. f must not
 // block or call Do. If Do returns an error, f has not run and never will: what
 // it would have written is the caller's alone, and nothing is half done. So Do
-// ends with ctx, but for the moments in which f is running.
+// ends with ctx, but for the moments in which f is running. The one exception
+// is ErrPanicked.
 func (h *Host) Do(ctx context.Context, f func(c *Core, now time.Duration)) error {
 	w := &work{f: f, finished: make(chan struct{})}
 	select {
@@ -259,7 +262,7 @@ func (h *Host) Do(ctx context.Context, f func(c *Core, now time.Duration)) error
 	var err error
 	select {
 	case <-w.finished:
-		return nil
+		return w.err
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-h.done:
@@ -269,7 +272,7 @@ func (h *Host) Do(ctx context.Context, f func(c *Core, now time.Duration)) error
 		return err
 	}
 	<-w.finished
-	return nil
+	return w.err
 }
 
 // work is one call of Do. Who claims it first decides: the core's goroutine runs
@@ -278,12 +281,15 @@ type work struct {
 	f        func(c *Core, now time.Duration)
 	claimed  atomic.Bool
 	finished chan struct{} // closed when f has returned
+	err      error         // to be read when finished is closed
 }
 
 func (w *work) run(c *Core, now time.Duration) {
 	if w.claimed.CompareAndSwap(false, true) {
 		defer close(w.finished)
+		w.err = ErrPanicked
 		w.f(c, now)
+		w.err = nil
 	}
 }
 
@@ -325,18 +331,18 @@ func (h *Host) loop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case p := <-h.inbox:
-			h.core.Receive(h.now(), p)
+			h.receive(p)
 			h.more()
 		case w := <-h.work:
-			w.run(h.core, h.now())
+			h.step("call", nobody, func() { w.run(h.core, h.now()) })
 		case <-h.members.ready:
 			h.memberEvents()
 		case <-timer.C:
 		}
 		if now := h.now(); h.core.Next() <= now {
-			h.core.Tick(now)
+			h.step("tick", nobody, func() { h.core.Tick(now) })
 		}
-		h.effects()
+		h.step("effects", nobody, h.effects)
 		timer.Reset(max(h.core.Next()-h.now(), 0))
 	}
 }
@@ -347,7 +353,7 @@ func (h *Host) more() {
 	for range 64 {
 		select {
 		case p := <-h.inbox:
-			h.core.Receive(h.now(), p)
+			h.receive(p)
 		default:
 			return
 		}

@@ -8,6 +8,7 @@ type HostStats struct {
 	Joins, JoinsFailed                                uint64
 	Rejected                                          uint64 // packets and streams that would crash memberlist, or are too long
 	Refused                                           uint64 // streams over the bound on their number
+	Panics                                            uint64 // steps of the protocol that panicked and were dropped
 	Health                                            int    // memberlist's own score, 0 is best
 }
 
@@ -19,7 +20,7 @@ func (h *Host) Stats() HostStats {
 	return HostStats{
 		In: h.tr.in.Load(), Out: h.tr.out.Load(), Inbox: len(h.inbox), Bulk: len(h.bulk),
 		InboxDropped: h.dropped.Load(), BulkDropped: h.bulkDropped.Load(), BulkFailed: h.bulkFailed.Load(), SendFailed: h.sendFailed.Load(),
-		Joins: joins, JoinsFailed: failed, Rejected: h.tr.rejected.Load(), Refused: h.tr.refused.Load(), Health: h.ml.GetHealthScore(),
+		Joins: joins, JoinsFailed: failed, Rejected: h.tr.rejected.Load(), Refused: h.tr.refused.Load(), Panics: h.panicked.Load(), Health: h.ml.GetHealthScore(),
 	}
 }
 

@@ -153,6 +153,9 @@ func (e emitter) host(s gossip.HostStats) {
 	e.counter("meshd_bulk_failed_total", "Streams that failed.", s.BulkFailed)
 	e.counter("meshd_joins_total", "Joins by the reconnect loop (G2).", s.Joins, "result", "ok")
 	e.counter("meshd_joins_total", "Joins by the reconnect loop (G2).", s.JoinsFailed, "result", "failed")
+	e.counter("meshd_panics_total", "Steps of the protocol that panicked and were dropped: always a fault of meshd.", s.Panics)
+	e.counter("meshd_transport_rejected_total", "Packets and streams that would have done harm and were not read.", s.Rejected)
+	e.counter("meshd_transport_refused_total", "Streams over the bound on their number.", s.Refused)
 	e.gauge("meshd_membership_health_score", "memberlist's own health, 0 is best.", float64(s.Health))
 }
 

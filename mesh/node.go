@@ -274,6 +274,8 @@ func (n *Node) onEvent(e gossip.Event) {
 	case gossip.EventPreserve:
 		n.notices.set("preserve", e.Reason)
 		n.log.Warn("self-preservation", "reason", e.Reason)
+	case gossip.EventPanic:
+		n.notices.set("panic", e.Reason+"; the log has the details: please report it, and restart meshd when it is convenient")
 	case gossip.EventExhausted:
 		n.log.Warn("no VIP", "reason", e.Reason)
 	case gossip.EventBeacon:
