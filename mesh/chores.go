@@ -138,8 +138,8 @@ func (n *Node) carryNetworks(ctx context.Context) {
 		if c.Yielded() {
 			return // another node has our name: we state nothing (S7)
 		}
-		defs := c.Store().Defs()
-		n.dropRemoved(defs, c)
+		defs := c.Store().Definitions()
+		n.dropRemoved(defs)
 		n.keepDefs(defs, c)
 		want := map[string]state.Change{}
 		for _, ch := range n.globals() {
@@ -168,15 +168,20 @@ func (n *Node) carryNetworks(ctx context.Context) {
 }
 
 // keepDefs writes to disk which definitions of others this node carries, so
-// that a network outlives its maker and a restart of all (V6).
-func (n *Node) keepDefs(defs map[string]state.NetworkDef, c *gossip.Core) {
+// that a network outlives its maker and a restart of all (V6). What is carried
+// stays in effect here, so nothing is taken from a mesh that we do not yet know.
+func (n *Node) keepDefs(defs *state.Definitions, c *gossip.Core) {
 	joined, _ := c.Store().Networks()
+	changed := false
 	for _, name := range joined {
 		l := n.reg.Networks[name]
-		d, defined := defs[name]
-		if defined && (l == nil || l.Carried == nil || *l.Carried != *newNetworkDef(d)) {
+		d, defined := defs.Effective[name]
+		if !defined || !c.Store().Global().View().Synced() || defs.Withdrawn(d) && (l == nil || !l.inUse()) {
+			continue
+		}
+		if l == nil || l.Carried == nil || *l.Carried != *newNetworkDef(d) {
 			n.reg.network(name).Carried = newNetworkDef(d)
-			n.saveRegistry()
+			changed = true
 		}
 	}
 	for name, l := range n.reg.Networks {
@@ -184,46 +189,46 @@ func (n *Node) keepDefs(defs map[string]state.NetworkDef, c *gossip.Core) {
 			continue
 		}
 		unused := !l.used() && !slices.Contains(joined, name)
-		if unused || removed(c.Store().NetworkClaims(), name, l.Carried.Birth) {
+		if unused || !l.inUse() && withdrawn(defs, name, l.Carried) {
 			l.Carried = nil
-			n.saveRegistry()
+			changed = true
 		}
+	}
+	if changed {
+		n.saveRegistry()
 	}
 }
 
-// dropRemoved forgets a definition of ours that somebody removed.
-func (n *Node) dropRemoved(defs map[string]state.NetworkDef, c *gossip.Core) {
+// dropRemoved forgets definitions of ours that somebody removed. A network in
+// use stays: its removal is disputed (V8).
+func (n *Node) dropRemoved(defs *state.Definitions) {
+	changed := false
 	for name, l := range n.reg.Networks {
-		if _, defined := defs[name]; defined || l.Def == nil || len(l.Tasks) > 0 {
+		if l.Def == nil || l.inUse() || !withdrawn(defs, name, l.Def) {
 			continue
 		}
-		if removed(c.Store().NetworkClaims(), name, l.Def.Birth) {
-			n.log.Info("network removed", "network", name)
-			if l.Def = nil; l.sandboxes == 0 {
-				delete(n.reg.Networks, name)
-			}
-			n.saveRegistry()
+		n.log.Info("network removed", "network", name)
+		l.Def, changed = nil, true
+		if !l.used() && l.Carried == nil {
+			delete(n.reg.Networks, name)
 		}
+	}
+	if changed {
+		n.saveRegistry()
 	}
 }
 
-func removed(claims map[state.NodeID][]state.NetworkClaim, name string, birth uint64) bool {
-	for _, cs := range claims {
-		for _, c := range cs {
-			if c.Name == name && c.Removed && c.Birth >= birth {
-				return true
-			}
-		}
-	}
-	return false
+// withdrawn reports whether somebody removed a definition that this node has on disk.
+func withdrawn(defs *state.Definitions, name string, d *networkDef) bool {
+	def, err := d.parse(name)
+	return err == nil && defs.Withdrawn(def)
 }
 
 // noteDisputes says loudly that one network has two definitions (V6).
 func (n *Node) noteDisputes(c *gossip.Core) {
 	var text strings.Builder
-	disputes := c.Store().Disputes()
-	for _, name := range slices.Sorted(maps.Keys(disputes)) {
-		text.WriteString(disputeText(c.Store().Defs()[name], disputes[name]) + "; ")
+	for _, t := range conflicts(c) {
+		text.WriteString(t + "; ")
 	}
 	if n.notices.get("networks") != text.String() && text.String() != "" {
 		n.log.Error("network defined twice", "detail", text.String())

@@ -55,11 +55,13 @@ func (n *Node) CreateNetwork(ctx context.Context, req control.CreateNetwork) (co
 func admitNetwork(c *gossip.Core, def *state.NetworkDef) error {
 	defs := c.Store().Defs()
 	if have, ok := defs[def.Name]; ok {
-		if have.Subnet4 == def.Subnet4 && have.Subnet6 == def.Subnet6 {
-			def.Birth = have.Birth
-			return nil
+		for _, d := range append([]state.NetworkDef{have}, c.Store().Disputes()[def.Name]...) {
+			if d.Subnet4 == def.Subnet4 && d.Subnet6 == def.Subnet6 {
+				def.Birth = d.Birth // a person decides: this one shall be in effect here
+				return nil
+			}
 		}
-		return control.Refuse(control.CodeConflict, "use that definition, or another name", "network %q exists with the pool %s (V6)", def.Name, pools(have))
+		return control.Refuse(control.CodeConflict, "use that definition, or another name", "network %q exists with the pool %s", def.Name, pools(have))
 	}
 	for _, name := range slices.Sorted(maps.Keys(defs)) {
 		if o := defs[name]; def.Overlaps(&o) {

@@ -219,9 +219,9 @@ func (n *Node) hold(ctx context.Context, networks []string) error {
 	defer n.mu.Unlock()
 	var refused error
 	err := n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
-		defs := c.Store().Defs()
+		defs := c.Store().Definitions()
 		for _, name := range networks {
-			if _, ok := defs[name]; !ok {
+			if _, ok := defs.Effective[name]; !ok {
 				refused = noNetwork(name)
 				return
 			}

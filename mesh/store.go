@@ -290,3 +290,6 @@ func (n *localNetwork) changes() []state.Change {
 func (n *localNetwork) used() bool {
 	return n.Def != nil || len(n.Tasks) > 0 || len(n.Services) > 0 || n.sandboxes > 0
 }
+
+// inUse reports whether something on this node would lose its network.
+func (n *localNetwork) inUse() bool { return len(n.Tasks) > 0 || n.sandboxes > 0 }

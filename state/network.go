@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
-	"slices"
 )
 
 // NetworkDef is the definition of a network: its VIP pools and its birth. It
@@ -50,45 +49,14 @@ func (d *NetworkDef) Contains(a netip.Addr) bool {
 	return d.Subnet4.IsValid() && d.Subnet4.Contains(a) || d.Subnet6.IsValid() && d.Subnet6.Contains(a)
 }
 
-// older orders definitions of one name: the oldest birth wins, then the
-// lower pool, so that every node picks the same (V6).
+// older orders definitions of one name: by birth, then by pool, so that every
+// node has the same order (V6).
 func (d *NetworkDef) older(o *NetworkDef) int {
 	return cmp.Or(cmp.Compare(d.Birth, o.Birth), d.Subnet4.Addr().Compare(o.Subnet4.Addr()),
 		cmp.Compare(d.Subnet4.Bits(), o.Subnet4.Bits()), d.Subnet6.Addr().Compare(o.Subnet6.Addr()),
 		cmp.Compare(d.Subnet6.Bits(), o.Subnet6.Bits()))
 }
 
-// Networks resolves the carried definitions to the effective one per name and,
-// for the names with several, those that lost against it, oldest first. It is a
-// pure function of the set of claims (V6): the oldest definition that was not
-// removed wins.
-func Networks(claims []NetworkClaim) (effective map[string]NetworkDef, conflicts map[string][]NetworkDef) {
-	removed := map[string]uint64{} // name → births up to this are withdrawn
-	for _, c := range claims {
-		if c.Removed {
-			removed[c.Name] = max(removed[c.Name], c.Birth)
-		}
-	}
-	byName := map[string][]NetworkDef{}
-	for _, c := range claims {
-		if !c.Removed && c.Birth > removed[c.Name] {
-			byName[c.Name] = append(byName[c.Name], c.NetworkDef)
-		}
-	}
-	effective, conflicts = map[string]NetworkDef{}, map[string][]NetworkDef{}
-	for name, defs := range byName {
-		slices.SortFunc(defs, func(a, b NetworkDef) int { return a.older(&b) })
-		pools := map[[2]netip.Prefix]bool{}
-		for _, d := range defs {
-			p := [2]netip.Prefix{d.Subnet4, d.Subnet6}
-			switch {
-			case len(pools) == 0:
-				effective[name] = d
-			case !pools[p]:
-				conflicts[name] = append(conflicts[name], d)
-			}
-			pools[p] = true
-		}
-	}
-	return effective, conflicts
-}
+func (d *NetworkDef) pools() [2]netip.Prefix { return [2]netip.Prefix{d.Subnet4, d.Subnet6} }
+
+func (d *NetworkDef) samePools(o *NetworkDef) bool { return d.pools() == o.pools() }

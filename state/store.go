@@ -28,22 +28,20 @@ type Store struct {
 	tables map[string]*Table
 	live   map[NodeID]Liveness // shared with the tables
 
-	yielded  bool
-	members  map[string]map[NodeID]struct{} // network → participants (G6)
-	sorted   map[string][]NodeID            // cache of members
-	nodes    map[NodeID]NodeInfo
-	defs     map[string]NetworkDef // effective
-	disputes map[string][]NetworkDef
-	redefine bool // a KindNetwork record changed
+	yielded bool
+	members map[string]map[NodeID]struct{} // network → participants (G6)
+	sorted  map[string][]NodeID            // cache of members
+	nodes   map[NodeID]NodeInfo
+	definer *definer
 
-	readers atomic.Pointer[readers]
+	readers     atomic.Pointer[readers]
+	definitions atomic.Pointer[Definitions]
 }
 
 // readers is what Source shows of a store.
 type readers struct {
 	names []string
 	views map[string]View
-	defs  map[string]NetworkDef
 	stale chan struct{}
 }
 
@@ -53,11 +51,12 @@ func NewStore(self NodeID, inc uint64, limits Limits, clock Clock) *Store {
 		self: self, inc: inc, limits: limits, clock: clock,
 		tables: map[string]*Table{}, live: map[NodeID]Liveness{self: Alive},
 		members: map[string]map[NodeID]struct{}{}, sorted: map[string][]NodeID{},
-		nodes: map[NodeID]NodeInfo{}, defs: map[string]NetworkDef{}, disputes: map[string][]NetworkDef{},
+		nodes: map[NodeID]NodeInfo{}, definer: newDefiner(self),
 	}
 	s.global = newTable("", s)
 	s.global.index.globals = s.globalChanged
 	s.readers.Store(&readers{stale: make(chan struct{})})
+	s.definitions.Store(s.definer.cur)
 	return s
 }
 
@@ -97,10 +96,11 @@ func (s *Store) Join(network string) *Table {
 		return t
 	}
 	t := newTable(network, s)
-	if d, ok := s.defs[network]; ok {
+	if d, ok := s.Defs()[network]; ok {
 		t.SetDef(d)
 	}
 	s.tables[network] = t
+	s.definer.joined = true
 	s.publishNames()
 	return t
 }
@@ -109,6 +109,7 @@ func (s *Store) Join(network string) *Table {
 func (s *Store) Part(network string) {
 	if s.tables[network] != nil {
 		delete(s.tables, network)
+		s.definer.joined = true
 		s.publishNames()
 	}
 }
@@ -180,6 +181,7 @@ func (s *Store) globalChanged(e *Entry) {
 	switch e.Kind() {
 	case KindMember:
 		delete(s.sorted, e.Key())
+		s.definer.member(e.Key())
 		if !e.listed {
 			delete(s.members[e.Key()], e.Owner())
 			return
@@ -189,11 +191,13 @@ func (s *Store) globalChanged(e *Entry) {
 		}
 		s.members[e.Key()][e.Owner()] = struct{}{}
 	case KindNetwork:
-		s.redefine = true
-		if e.listed {
-			c, _ := ParseNetwork(e.Key(), e.Body())
-			s.clock.Witness(max(c.Birth, c.Lamport))
+		if !e.listed {
+			s.definer.set(e.Key(), e.Owner(), nil)
+			return
 		}
+		c, _ := ParseNetwork(e.Key(), e.Body())
+		s.clock.Witness(max(c.Birth, c.Lamport))
+		s.definer.set(e.Key(), e.Owner(), &c)
 	case KindNode:
 		if !e.listed {
 			delete(s.nodes, e.Owner())
@@ -221,49 +225,39 @@ func (s *Store) Node(o NodeID) (NodeInfo, bool) {
 	return n, ok
 }
 
-// NetworkClaims returns the carried definitions with their carriers.
-func (s *Store) NetworkClaims() map[NodeID][]NetworkClaim {
-	cs := map[NodeID][]NetworkClaim{}
-	for o := range s.global.streams {
-		for _, e := range s.global.OwnerEntries(o, KindNetwork) {
-			c, _ := ParseNetwork(e.Key(), e.Body())
-			cs[o] = append(cs[o], c)
-		}
-	}
-	return cs
-}
+// Definitions returns what the definitions of networks come to as of the last
+// step. The same pointer means that nothing changed. Safe for concurrent use.
+func (s *Store) Definitions() *Definitions { return s.definitions.Load() }
 
 // Defs returns the effective network definitions. The map is the store's.
-func (s *Store) Defs() map[string]NetworkDef { s.refreshDefs(); return s.defs }
+func (s *Store) Defs() map[string]NetworkDef { s.define(0); return s.definer.cur.Effective }
 
-// Disputes returns, per network, the definitions that lost against another one
-// of the same name (V6). The map is the store's.
-func (s *Store) Disputes() map[string][]NetworkDef { s.refreshDefs(); return s.disputes }
+// Disputes returns, per network, the definitions that contradict the effective
+// one (V6). The map is the store's.
+func (s *Store) Disputes() map[string][]NetworkDef { s.define(0); return s.definer.cur.Disputes }
 
-func (s *Store) refreshDefs() {
-	if !s.redefine {
-		return
-	}
-	s.redefine = false
-	var all []NetworkClaim
-	for _, cs := range s.NetworkClaims() {
-		all = append(all, cs...)
-	}
-	s.defs, s.disputes = Networks(all)
-	for n, t := range s.tables {
-		d, ok := s.defs[n]
-		if !ok {
-			d = NetworkDef{Name: n}
+// define brings the definitions up to date, and the tables of the networks
+// that this node takes part in.
+func (s *Store) define(now time.Duration) (again time.Duration) {
+	changed, again := s.definer.publish(now, s)
+	s.definitions.Store(s.definer.cur)
+	mine := false
+	for _, name := range changed {
+		if t := s.tables[name]; t != nil {
+			t.SetDef(s.definer.cur.Names[name].effective(name))
+			mine = true
 		}
-		t.SetDef(d)
 	}
-	s.publishNames()
+	if mine { // what others define is nothing to the readers here
+		s.publishNames()
+	}
+	return again
 }
 
 // Publish makes all changes visible to readers. It returns how long until what
 // the bounded rate of S14 held back is due, 0 if nothing was.
 func (s *Store) Publish(now time.Duration) (again time.Duration) {
-	s.refreshDefs()
+	again = s.define(now)
 	for _, t := range s.tables {
 		if w := t.Publish(now); w > 0 && (again == 0 || w < again) {
 			again = w
@@ -273,7 +267,7 @@ func (s *Store) Publish(now time.Duration) (again time.Duration) {
 }
 
 func (s *Store) publishNames() {
-	r := &readers{names: slices.Sorted(maps.Keys(s.tables)), views: map[string]View{}, defs: maps.Clone(s.defs), stale: make(chan struct{})}
+	r := &readers{names: slices.Sorted(maps.Keys(s.tables)), views: map[string]View{}, stale: make(chan struct{})}
 	for n, t := range s.tables {
 		r.views[n] = t.View()
 	}

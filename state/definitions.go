@@ -1,0 +1,295 @@
+package state
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Definitions is what the statements about networks come to on this node (V6,
+// V8, V9). It is immutable; a store gives the same one while nothing changed.
+// The maps are shared: do not change them.
+type Definitions struct {
+	Version   uint64                  // grows with every change
+	Effective map[string]NetworkDef   // by name: the definition that this node goes by
+	Disputes  map[string][]NetworkDef // by name: definitions with other pools that somebody states, most carried first
+	// Overlaps names, for a network, the oldest of those whose pools touch its
+	// own and that are older: whoever sees both should be told. Every node with
+	// the same statements has the same.
+	Overlaps map[string]string
+	// Blocked names, for a network, the older one that has its addresses on this
+	// node, because the node takes part in both: it must not be programmed here.
+	Blocked map[string]string
+	Names   map[string]*Definition // everything that is stated, by name
+}
+
+// Definition is what is stated about one network. Immutable.
+type Definition struct {
+	Def     NetworkDef   // in effect here; without pools if there is none
+	Defined bool         // Def is stated by somebody and not withdrawn
+	Own     NetworkClaim // what this node states; the zero value: nothing
+	Stated  []Stated     // all that is stated, the one in effect first, then by rank
+	Removed uint64       // highest Lamport time of a removal; 0: none
+	gone    []NetworkClaim
+}
+
+// Stated is one definition with those who state it.
+type Stated struct {
+	Def       NetworkDef
+	Carriers  int  // nodes that state it
+	Pinned    int  // of these: because a person said so there
+	Withdrawn bool // somebody removed it
+}
+
+// Withdrawn reports whether somebody removed that definition. A node that has
+// tasks in the network keeps stating it nevertheless: then the removal is
+// disputed, and without effect (V8).
+func (d *Definition) Withdrawn(def NetworkDef) bool {
+	if d == nil {
+		return false
+	}
+	return slices.ContainsFunc(d.gone, func(r NetworkClaim) bool { return r.withdraws(def) })
+}
+
+// Withdrawn reports whether somebody removed that definition of def.Name.
+func (d *Definitions) Withdrawn(def NetworkDef) bool { return d.Names[def.Name].Withdrawn(def) }
+
+// withdraws reports whether a removal is one of that definition: of its very
+// pools, however often they were stated up to then.
+func (c *NetworkClaim) withdraws(d NetworkDef) bool {
+	return c.Removed && d.Birth <= max(c.Birth, c.Lamport) && c.samePools(&d)
+}
+
+// statements is what is said about one network, by owner.
+type statements struct {
+	by    map[NodeID]NetworkClaim
+	count map[NetworkDef]*Stated
+	gone  map[NetworkClaim]int // removals, by how many state them
+}
+
+// definer keeps the definitions of networks in line with the statements, name
+// by name: it costs what changed, not what there is.
+type definer struct {
+	self   NodeID
+	said   map[string]*statements
+	dirty  map[string]struct{}
+	joined bool // the networks that the node takes part in changed
+	cur    *Definitions
+	last   time.Duration // of the last publication
+}
+
+func newDefiner(self NodeID) *definer {
+	return &definer{self: self, said: map[string]*statements{}, dirty: map[string]struct{}{}, cur: &Definitions{
+		Effective: map[string]NetworkDef{}, Disputes: map[string][]NetworkDef{}, Overlaps: map[string]string{}, Blocked: map[string]string{}, Names: map[string]*Definition{},
+	}}
+}
+
+// set replaces what an owner states about a network; nil: nothing any more.
+func (f *definer) set(name string, o NodeID, c *NetworkClaim) {
+	s := f.said[name]
+	if s == nil {
+		s = &statements{by: map[NodeID]NetworkClaim{}, count: map[NetworkDef]*Stated{}, gone: map[NetworkClaim]int{}}
+		f.said[name] = s
+	}
+	f.dirty[name] = struct{}{}
+	if old, ok := s.by[o]; ok {
+		s.add(old, -1)
+		delete(s.by, o)
+	}
+	if c != nil {
+		s.by[o] = *c
+		s.add(*c, 1)
+	}
+	if len(s.by) == 0 {
+		delete(f.said, name)
+	}
+}
+
+// member notes that the participants of a network changed: it matters where a
+// removal is disputed.
+func (f *definer) member(name string) {
+	if s := f.said[name]; s != nil && len(s.gone) > 0 {
+		f.dirty[name] = struct{}{}
+	}
+}
+
+func (s *statements) add(c NetworkClaim, n int) {
+	if c.Removed {
+		if s.gone[c] += n; s.gone[c] == 0 {
+			delete(s.gone, c)
+		}
+		return
+	}
+	t := s.count[c.NetworkDef]
+	if t == nil {
+		t = &Stated{Def: c.NetworkDef}
+		s.count[c.NetworkDef] = t
+	}
+	t.Carriers += n
+	if c.Pinned {
+		t.Pinned += n
+	}
+	if t.Carriers == 0 {
+		delete(s.count, c.NetworkDef)
+	}
+}
+
+// resolve says what the statements about a network come to (V6, V8): a node
+// that states a definition goes by it; one that does not goes by what most
+// nodes state, then by the older.
+func (f *definer) resolve(name string, takesPart func(NodeID) bool) *Definition {
+	s := f.said[name]
+	if s == nil {
+		return nil
+	}
+	d := &Definition{Def: NetworkDef{Name: name}, Own: s.by[f.self]}
+	for r := range s.gone {
+		d.gone, d.Removed = append(d.gone, r), max(d.Removed, r.Lamport)
+	}
+	slices.SortFunc(d.gone, func(a, b NetworkClaim) int {
+		return cmp.Or(cmp.Compare(a.Lamport, b.Lamport), a.older(&b.NetworkDef))
+	})
+	for _, t := range s.count {
+		e := *t
+		e.Withdrawn = d.Withdrawn(e.Def)
+		d.Stated = append(d.Stated, e)
+	}
+	rank(d.Stated)
+	at := slices.IndexFunc(d.Stated, func(e Stated) bool { return f.stands(d, s, e, takesPart) })
+	if at < 0 {
+		return d
+	}
+	e := d.Stated[at]
+	copy(d.Stated[1:at+1], d.Stated[:at])
+	d.Stated[0], d.Def, d.Defined = e, e.Def, true
+	return d
+}
+
+// stands reports whether a definition may be in effect here.
+func (f *definer) stands(d *Definition, s *statements, e Stated, takesPart func(NodeID) bool) bool {
+	switch {
+	case d.Own.Name != "" && !d.Own.Removed:
+		return e.Def == d.Own.NetworkDef
+	case !e.Withdrawn:
+		return true
+	case d.Own.Removed && d.Own.withdraws(e.Def):
+		return false
+	}
+	for o, c := range s.by { // somebody uses it in spite of the removal
+		if c.NetworkDef == e.Def && !c.Removed && takesPart(o) {
+			return true
+		}
+	}
+	return false
+}
+
+// rank sorts definitions of one name: by how many nodes state their pools,
+// then by how many state the very definition, then the older first.
+func rank(ds []Stated) {
+	byPools := map[[2]netip.Prefix]int{}
+	for _, d := range ds {
+		byPools[d.Def.pools()] += d.Carriers
+	}
+	slices.SortFunc(ds, func(a, b Stated) int {
+		return cmp.Or(cmp.Compare(byPools[b.Def.pools()], byPools[a.Def.pools()]), cmp.Compare(b.Carriers, a.Carriers), a.Def.older(&b.Def))
+	})
+}
+
+// disputes returns the definitions with other pools than the effective one,
+// each pair of pools once.
+func (d *Definition) disputes() []NetworkDef {
+	if !d.Defined {
+		return nil
+	}
+	seen := map[[2]netip.Prefix]bool{d.Def.pools(): true}
+	var out []NetworkDef
+	for _, e := range d.Stated {
+		if p := e.Def.pools(); !seen[p] && !e.Withdrawn {
+			seen[p] = true
+			out = append(out, e.Def)
+		}
+	}
+	return out
+}
+
+// manyNetworks is from how many networks on a snapshot is made at a bounded
+// rate, and manyPeriod that rate's period: each one copies the maps.
+const (
+	manyNetworks = 1024
+	manyPeriod   = 100 * time.Millisecond
+)
+
+// publish brings the snapshot up to date and returns it with the names whose
+// effective definition changed, or how long until it may be made. With now 0 it
+// may be made at once.
+func (f *definer) publish(now time.Duration, s *Store) (changed []string, again time.Duration) {
+	if len(f.dirty) == 0 && !f.joined {
+		return nil, 0
+	}
+	if wait := f.last + manyPeriod - now; now > 0 && len(f.cur.Names) >= manyNetworks && f.last > 0 && wait > 0 {
+		return nil, wait
+	}
+	f.last = max(f.last, now)
+	n := &Definitions{
+		Version: f.cur.Version + 1, Effective: f.cur.Effective, Disputes: f.cur.Disputes,
+		Overlaps: f.cur.Overlaps, Blocked: f.cur.Blocked, Names: maps.Clone(f.cur.Names),
+	}
+	same := true
+	for name := range f.dirty {
+		old := f.cur.Names[name]
+		d := f.resolve(name, func(o NodeID) bool { _, ok := s.members[name][o]; return ok })
+		if old.equal(d) {
+			continue
+		}
+		same = false
+		if d == nil {
+			delete(n.Names, name)
+		} else {
+			n.Names[name] = d
+		}
+		if old.effective(name) != d.effective(name) {
+			changed = append(changed, name)
+		}
+	}
+	clear(f.dirty)
+	slices.Sort(changed)
+	if same && !f.joined {
+		return nil, 0
+	}
+	n.Effective, n.Disputes = make(map[string]NetworkDef, len(n.Names)), map[string][]NetworkDef{}
+	for name, d := range n.Names {
+		if d.Defined {
+			n.Effective[name] = d.Def
+		}
+		if ds := d.disputes(); len(ds) > 0 {
+			n.Disputes[name] = ds
+		}
+	}
+	if len(changed) > 0 {
+		n.Overlaps = overlaps(n.Effective)
+	}
+	if len(changed) > 0 || f.joined {
+		n.Blocked = blocked(n.Effective, s.tables)
+	}
+	if same && maps.Equal(n.Blocked, f.cur.Blocked) {
+		n = f.cur
+	}
+	f.cur, f.joined = n, false
+	return changed, 0
+}
+
+func (d *Definition) effective(name string) NetworkDef {
+	if d == nil {
+		return NetworkDef{Name: name}
+	}
+	return d.Def
+}
+
+func (d *Definition) equal(o *Definition) bool {
+	if d == nil || o == nil {
+		return d == o
+	}
+	return d.Def == o.Def && d.Defined == o.Defined && d.Own == o.Own && slices.Equal(d.Stated, o.Stated) && slices.Equal(d.gone, o.gone)
+}
