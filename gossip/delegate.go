@@ -25,14 +25,19 @@ type memberEvent struct {
 }
 
 func (q *memberQueue) add(kind byte, n *memberlist.Node) {
-	a, _ := netip.AddrFromSlice(n.Addr)
 	q.mu.Lock()
-	q.queue = append(q.queue, memberEvent{kind, state.NodeID(n.Name), netip.AddrPortFrom(a.Unmap(), n.Port)})
+	q.queue = append(q.queue, memberEvent{kind, state.NodeID(n.Name), nodeAddr(n)})
 	q.mu.Unlock()
 	select {
 	case q.ready <- struct{}{}:
 	default:
 	}
+}
+
+// nodeAddr is where memberlist says that a node is.
+func nodeAddr(n *memberlist.Node) netip.AddrPort {
+	a, _ := netip.AddrFromSlice(n.Addr)
+	return netip.AddrPortFrom(a.Unmap(), n.Port)
 }
 
 func (q *memberQueue) take() []memberEvent {

@@ -1,5 +1,11 @@
 package gossip
 
+import (
+	"net/netip"
+
+	"meshd/state"
+)
+
 // HostStats are counters and gauges of a host.
 type HostStats struct {
 	In, Out                                           uint64 // bytes, memberlist's own included
@@ -32,4 +38,14 @@ func (h *Host) Membership() []string {
 		names = append(names, m.Name)
 	}
 	return names
+}
+
+// MembershipAddrs returns where memberlist lists each node, this one included,
+// for diagnosis.
+func (h *Host) MembershipAddrs() map[state.NodeID]netip.AddrPort {
+	addrs := map[state.NodeID]netip.AddrPort{}
+	for _, m := range h.ml.Members() {
+		addrs[state.NodeID(m.Name)] = nodeAddr(m)
+	}
+	return addrs
 }

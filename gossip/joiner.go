@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/serf/coordinate"
 
 	"meshd/state"
@@ -43,6 +44,7 @@ type attempt struct {
 	last, next time.Time
 	delay      time.Duration
 	running    bool
+	told       bool // that it failed
 }
 
 // The reconnect loop's pace: a missing peer is tried every few seconds at
@@ -51,6 +53,7 @@ type attempt struct {
 const (
 	rejoinEvery = time.Second
 	rejoinMin   = 2 * time.Second
+	rejoinVain  = 300 * time.Millisecond // after a join that did not list the node
 	rejoinMax   = 30 * time.Second
 	rejoinWidth = 4 // addresses dialled at once in vain, and as many that answer
 )
@@ -182,22 +185,40 @@ func (j *joiner) run(ctx context.Context) {
 // cut, a dial takes as long as it may.
 func (j *joiner) join(addr string) {
 	_, err := j.h.ml.Join([]string{addr})
+	vain := err == nil && !j.lists(addr)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.dialing--
 	t := j.tries[addr]
 	t.running, t.last = false, time.Now()
-	if err == nil {
-		j.joins++
-		t.delay = rejoinMax // it is listed now; or it is the name of a node that is
-	} else {
+	switch {
+	case err != nil:
 		j.failed++
-		if t.delay == 0 {
+		if !t.told {
+			t.told = true
 			j.h.log.Warn("cannot join", "addr", addr, "error", joinError(err))
 		}
 		t.delay = min(max(2*t.delay, rejoinMin), rejoinMax)
+	case vain:
+		j.failed++
+		t.delay = min(max(2*t.delay, rejoinVain), rejoinMax)
+	default:
+		j.joins++
+		t.delay = rejoinMax // it is listed now; or it is the name of a node that is
 	}
 	t.next = t.last.Add(t.delay/2 + rand.N(t.delay))
+}
+
+// lists reports whether the membership has a node at an address now. Tables that
+// were exchanged are no proof: the membership refuses a node inside them, without
+// an error, while it holds its name for alive elsewhere. A host name counts as
+// listed, since it is not known whose address it was.
+func (j *joiner) lists(addr string) bool {
+	a, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return true
+	}
+	return slices.ContainsFunc(j.h.ml.Members(), func(n *memberlist.Node) bool { return nodeAddr(n) == a })
 }
 
 // joinError says what to look at.

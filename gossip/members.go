@@ -474,10 +474,13 @@ func (c *Core) onPing(from state.NodeID, typ byte, p []byte) error {
 type MemberInfo struct {
 	ID    state.NodeID
 	Addr  netip.AddrPort
-	State string        // alive, suspect, dead, left
-	Since time.Duration // in the core's time
-	Boot  uint64
-	Node  state.NodeInfo
+	State string // alive, suspect, dead, left
+	// Listed is whether the membership has it; one that is alive and is not
+	// listed is being joined.
+	Listed bool
+	Since  time.Duration // in the core's time
+	Boot   uint64
+	Node   state.NodeInfo
 }
 
 // Members returns the other nodes, sorted by name.
@@ -487,7 +490,7 @@ func (c *Core) Members() []MemberInfo {
 	for _, id := range c.sortedMembers() {
 		m := c.members[id]
 		n, _ := c.store.Node(id)
-		out = append(out, MemberInfo{ID: id, Addr: m.addr, State: names[m.phase], Since: m.since, Boot: m.boot, Node: n})
+		out = append(out, MemberInfo{ID: id, Addr: m.addr, State: names[m.phase], Listed: m.listed, Since: m.since, Boot: m.boot, Node: n})
 	}
 	return out
 }

@@ -44,13 +44,13 @@ func (n *Node) Nodes(ctx context.Context) ([]control.Node, error) {
 	err := n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
 		self := state.NodeID(n.cfg.Node)
 		out = append(out, control.Node{
-			Name: n.cfg.Node, Address: n.host.Addr().String(), State: control.NodeAlive, Since: n.started, Self: true,
+			Name: n.cfg.Node, Address: n.host.Addr().String(), State: control.NodeAlive, Since: n.started, Self: true, Listed: true,
 			BootID: n.boot(), Incarnation: c.Store().Incarnation(), LBDriver: n.info().LB, Networks: networksOf(c, self), Version: n.version,
 		})
 		for _, m := range c.Members() {
 			x := control.Node{
 				Name: string(m.ID), Address: m.Addr.String(), State: m.State, Since: time.Now().Add(m.Since - now),
-				BootID: fmt.Sprintf("%016x", m.Boot), LBDriver: m.Node.LB, Networks: networksOf(c, m.ID), Version: m.Node.Version,
+				Listed: m.Listed, BootID: fmt.Sprintf("%016x", m.Boot), LBDriver: m.Node.LB, Networks: networksOf(c, m.ID), Version: m.Node.Version,
 			}
 			if h, ok := c.Store().Global().Head(m.ID); ok {
 				x.Incarnation = h.Inc

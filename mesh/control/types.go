@@ -34,6 +34,7 @@ type Node struct {
 	State       string    `json:"state"`   // NodeAlive, ...
 	Since       time.Time `json:"since"`   // of the state; local clock
 	Self        bool      `json:"self,omitempty"`
+	Listed      bool      `json:"listed"` // by the membership; a node that is alive and is not is being joined
 	BootID      string    `json:"boot_id,omitempty"`
 	Incarnation uint64    `json:"incarnation,omitempty"`
 	LBDriver    string    `json:"lb_driver,omitempty"` // ipvs, nft, none

@@ -25,6 +25,7 @@ type Node struct {
 	Proc    *rig.Proc      // the running daemon; replaced by Start
 
 	fleet *Fleet
+	bind  netip.AddrPort // --bind, if not the host's address
 	join  []string
 	extra []string
 }
@@ -48,7 +49,7 @@ func (f *Fleet) AddNode(h *rig.Host, extra []string, join ...*rig.Host) *Node {
 // Args is the command line of the daemon, without the program.
 func (n *Node) Args() []string {
 	args := []string{
-		"--node", n.Host.Name, "--bind", n.Host.Addr.String(), "--data-dir", n.DataDir, "--socket", n.Socket,
+		"--node", n.Host.Name, "--bind", n.bindTo(), "--data-dir", n.DataDir, "--socket", n.Socket,
 		"--dns", n.DNS.String(), "--key-file", n.fleet.KeyFile,
 	}
 	if n.fleet.LB != "" {
@@ -59,6 +60,17 @@ func (n *Node) Args() []string {
 	}
 	return append(args, n.extra...)
 }
+
+func (n *Node) bindTo() string {
+	if n.bind.IsValid() {
+		return n.bind.String()
+	}
+	return n.Host.Addr.String()
+}
+
+// Move makes the next start of the daemon bind to another address, which must
+// be its host's.
+func (n *Node) Move(bind netip.AddrPort) { n.bind = bind }
 
 // Start starts the daemon and waits until its control API answers.
 func (n *Node) Start(ctx context.Context) error {

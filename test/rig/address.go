@@ -29,6 +29,16 @@ func (n *Namespace) address(device string, a netip.Addr, bits int) error {
 	return nil
 }
 
+// AddAddress gives the host one more address on the switch, such as
+// 172.20.0.200.
+func (h *Host) AddAddress(a netip.Addr) error {
+	bits := 24
+	if a.Is6() {
+		bits = 64
+	}
+	return h.address(uplink, a, bits)
+}
+
 // route adds a route through eth0.
 func (n *Namespace) route(to netip.Prefix, via netip.Addr) error {
 	l, err := n.nl.LinkByName(uplink)
