@@ -78,10 +78,11 @@ func cleanSandbox(ctx context.Context, s *savedSandbox, cfg CleanupConfig) Clean
 		c.also(lb.Remnant{Area: lb.AreaTable, What: "nftables table ip meshd_dns", Detail: "name server"}, cfg, ns.RemoveRedirect)
 	}
 	if s.ResolvConf != nil {
-		written, err := s.ResolvConf.Applied()
+		keeper := newKeeper()
+		written, err := keeper.Applied(ctx, s.ResolvConf)
 		c.Err = errors.Join(c.Err, err)
 		if written {
-			c.also(lb.Remnant{Area: lb.AreaTable, What: "name server in " + s.ResolvConf.Path}, cfg, s.ResolvConf.Restore)
+			c.also(lb.Remnant{Area: lb.AreaTable, What: "name server in " + s.ResolvConf.Path}, cfg, func() error { return keeper.Restore(ctx, s.ResolvConf) })
 		}
 	}
 	return c

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"path"
 	"slices"
 	"strconv"
 	"sync"
@@ -175,7 +174,7 @@ func (b *box) serve(ctx context.Context) (endReason, string) {
 		b.ensureDNS()
 	}
 	if before && s.ResolvConf != nil {
-		b.note("resolv.conf", s.ResolvConf.Apply()) // a crash may have come before it
+		b.note("resolv.conf", b.applyResolvConf(ctx, s.ResolvConf)) // a crash may have come before it
 	}
 	close(b.ready)
 	why, detail := b.watch(ctx)
@@ -329,7 +328,7 @@ func (b *box) takeDown(why endReason, detail string) {
 	b.removeTasks(ctx, &s)
 	b.teardown(ctx)
 	if c := s.ResolvConf; c != nil && (why != endLost || c.Root == "") {
-		b.leave("resolv.conf", c.Restore())
+		b.leave("resolv.conf", b.m.keeper.Restore(ctx, c))
 	}
 	b.mu.Lock()
 	b.kept, b.down = false, true
@@ -387,19 +386,6 @@ func (b *box) tell(why endReason, detail string) {
 		b.log.Info("sandbox lost", "reason", detail)
 		b.m.node.emit(b.event(control.EventSandboxLost, detail))
 	}
-}
-
-// planResolvConf reads the file that the request names, or nil.
-func (b *box) planResolvConf(p *control.ParsedSandbox) (*sandbox.ResolvConf, error) {
-	switch {
-	case p.ResolvConf == "":
-		return nil, nil
-	case p.ResolvConf != control.ResolvConfAuto:
-		return sandbox.NewResolvConf("", p.ResolvConf, b.name)
-	case p.PID > 0:
-		return sandbox.NewResolvConf("/proc/"+strconv.Itoa(p.PID)+"/root", "/etc/resolv.conf", b.name)
-	}
-	return sandbox.NewResolvConf("", path.Join("/etc/netns", path.Base(p.Netns), "resolv.conf"), b.name)
 }
 
 // event makes an event about the sandbox.

@@ -96,8 +96,15 @@ func (s *savedSandbox) check() error {
 			return fmt.Errorf("address %q", a)
 		}
 	}
-	if r := s.ResolvConf; r != nil && (!path.IsAbs(r.Path) || r.Root != "" && !path.IsAbs(r.Root)) {
+	r := s.ResolvConf
+	if r == nil {
+		return nil
+	}
+	if !path.IsAbs(r.Path) || r.Root != "" && r.Root != sandbox.ProcessRoot(s.PID) {
 		return fmt.Errorf("resolv_conf: %q in %q", r.Path, r.Root)
+	}
+	if r.Root != "" && r.Start == 0 { // written before that was noted
+		r.Start = s.Identity.Start
 	}
 	return nil
 }

@@ -22,8 +22,9 @@ import (
 // sandboxes are the containers of this node that have a name server and a load
 // balancer of their own (L4). Each is run by one goroutine.
 type sandboxes struct {
-	node *Node
-	log  *slog.Logger
+	node   *Node
+	log    *slog.Logger
+	keeper *sandbox.Keeper
 
 	attached, detached, lost atomic.Uint64 // so far
 
@@ -42,7 +43,7 @@ type sandboxes struct {
 // before that is stated. One that cannot be entered, for want of privileges, is
 // kept as it is for a life that can. It comes before restore.
 func (n *Node) openSandboxes() error {
-	m := &sandboxes{node: n, log: n.log, all: map[string]*box{}}
+	m := &sandboxes{node: n, log: n.log, keeper: newKeeper(), all: map[string]*box{}}
 	n.boxes = m
 	saved, err := n.dir.sandboxes()
 	if err != nil {
@@ -111,7 +112,7 @@ func (m *sandboxes) drop(s *savedSandbox) {
 		}
 	}
 	if s.ResolvConf != nil && s.ResolvConf.Root == "" {
-		m.noteErr(s.Name, "resolv.conf not put back", s.ResolvConf.Restore())
+		m.noteErr(s.Name, "resolv.conf not put back", m.keeper.Restore(context.Background(), s.ResolvConf)) // bounded by itself
 	}
 }
 
@@ -332,15 +333,15 @@ func (b *box) finish(ctx context.Context, p *control.ParsedSandbox) (warnings []
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	conf, err := b.planResolvConf(p)
+	conf, err := b.planResolvConf(ctx, p)
 	if err != nil {
-		return nil, control.Refuse(control.CodeRefused, "", "resolv_conf: %v", err)
+		return nil, err
 	}
 	if err := b.keep(conf); err != nil {
 		return nil, control.Refuse(control.CodeUnavailable, "free space or fix the data directory, then try again", "the sandbox could not be written: %v", err)
 	}
 	if conf != nil {
-		if err := conf.Apply(); err != nil {
+		if err := b.applyResolvConf(ctx, conf); err != nil {
 			return nil, control.Refuse(control.CodeRefused, "", "resolv_conf: %v", err)
 		}
 	}

@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"mesh/control": {"state"},
 	"mesh/sandbox": {},
 	"mesh":         {"state", "gossip", "resolver", "lb", "lb/ipvs", "lb/nft", "mesh/control", "mesh/sandbox"},
-	"cmd/meshd":    {"mesh"},
+	"cmd/meshd":    {"mesh", "mesh/sandbox"},
 	"cmd/meshctl":  {"mesh/control", "state"},
 
 	"examples/demo":   {"test/rig", "test/fleet", "mesh/control"},

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"meshd/mesh"
+	"meshd/mesh/sandbox"
 )
 
 // version is set by the Makefile.
@@ -39,6 +40,9 @@ configuration.
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "cleanup" {
 		os.Exit(cleanup(os.Args[2:], os.Stdout, os.Stderr))
+	}
+	if len(os.Args) > 1 && os.Args[1] == sandbox.KeeperCommand { // a child of meshd; nobody else's business
+		os.Exit(sandbox.ServeKeeper(os.Stdin, os.Stdout))
 	}
 	os.Exit(run(os.Args[1:], os.Stderr))
 }

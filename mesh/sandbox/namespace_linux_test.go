@@ -17,8 +17,11 @@ import (
 )
 
 // TestMain runs the tests inside a rig; a fuzz target needs none, and its
-// workers could not be reached there.
+// workers could not be reached there. The test binary also is what a Keeper runs.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == KeeperCommand {
+		os.Exit(ServeKeeper(os.Stdin, os.Stdout))
+	}
 	flag.Parse()
 	if flag.Lookup("test.fuzz").Value.String() != "" {
 		os.Exit(m.Run())

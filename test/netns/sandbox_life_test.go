@@ -97,7 +97,7 @@ func TestSandboxLeavesNothing(t *testing.T) {
 		}
 		text, err := os.ReadFile(conf)
 		must(t, err)
-		if got := string(text); !strings.Contains(got, "nameserver 127.0.0.11\n") || strings.Contains(got, "192.0.2.53") ||
+		if got := string(text); !strings.Contains(got, "nameserver 127.0.0.11\n") || strings.Contains(got, "\nnameserver 192.0.2.53") ||
 			!strings.Contains(got, "search example.org\n") || !strings.Contains(got, "options ndots:2 edns0\n") {
 			t.Errorf("resolv.conf is\n%s", got)
 		}
