@@ -18,7 +18,8 @@ const maxWeight = 65535
 // planAddr returns what the kernel should hold for one address of a service:
 // one entry per declared port, or one for all ports of each protocol (L3): TCP
 // drains, UDP does not. A service without backends is there, and refuses (L5).
-func planAddr(s *state.Service, id ServiceID, vip netip.Addr, drain time.Duration) []*Service {
+func (p *Planner) planAddr(s *state.Service, id ServiceID, vip netip.Addr) []*Service {
+	drain := p.node.Drain
 	if s.Drain > 0 {
 		drain = s.Drain
 	}
@@ -31,10 +32,10 @@ func planAddr(s *state.Service, id ServiceID, vip netip.Addr, drain time.Duratio
 		ports = allPorts
 	}
 	all := make([]*Service, 0, len(ports))
-	for _, p := range ports {
+	for _, port := range ports {
 		one := base
-		one.Key = Key{VIP: vip, Port: p.Number, Proto: p.Proto}
-		one.Backends = planBackends(s, vip, p.Number, p.Proto == state.UDP)
+		one.Key = Key{VIP: vip, Port: port.Number, Proto: port.Proto}
+		one.Backends = p.planBackends(s, vip, port.Number, port.Proto == state.UDP)
 		all = append(all, &one)
 	}
 	return all
@@ -43,10 +44,15 @@ func planAddr(s *state.Service, id ServiceID, vip netip.Addr, drain time.Duratio
 // allPorts are what a service without declared ports serves.
 var allPorts = []state.Port{{Proto: state.TCP}, {Proto: state.UDP}}
 
+// schedulers are those of L6. The kernel loads a module by the name that it is
+// given, so that no other name may reach it.
+var schedulers = []string{"rr", "wrr", "lc", "wlc", "sh", "dh", "mh", "sed", "nq"}
+
 // schedulerOr returns the scheduler's name. The default is wrr: with equal
-// weights it is round robin, and IPVS' rr does not look at weights.
+// weights it is round robin, and IPVS' rr does not look at weights. A name that
+// is not known, as of a newer version, is answered with the default too.
 func schedulerOr(name string) string {
-	if name == "" {
+	if !slices.Contains(schedulers, name) {
 		return "wrr"
 	}
 	return name
@@ -55,11 +61,11 @@ func schedulerOr(name string) string {
 // planBackends returns the backends of the VIP's family: the balanced members
 // with their weights and, but for UDP, the draining ones with weight 0. Members that share
 // an address (tasks in the host's namespace) share one backend.
-func planBackends(s *state.Service, vip netip.Addr, port uint16, udp bool) []Backend {
+func (p *Planner) planBackends(s *state.Service, vip netip.Addr, port uint16, udp bool) []Backend {
 	balanced, draining := s.Balanced(), s.DrainingMembers()
 	backends := make([]Backend, 0, len(balanced)+len(draining))
 	for _, e := range balanced {
-		if a := addrFor(e, vip); a.IsValid() {
+		if a := p.backendAddr(e, vip); a.IsValid() {
 			backends = append(backends, Backend{Addr: netip.AddrPortFrom(a, port), Weight: uint32(e.Weight())})
 		}
 	}
@@ -67,7 +73,7 @@ func planBackends(s *state.Service, vip netip.Addr, port uint16, udp bool) []Bac
 		draining = nil // weight 0 would keep feeding them (L5)
 	}
 	for _, e := range draining {
-		if a := addrFor(e, vip); a.IsValid() {
+		if a := p.backendAddr(e, vip); a.IsValid() {
 			backends = append(backends, Backend{Addr: netip.AddrPortFrom(a, port)})
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"meshd/lb/hostfacts"
 	"meshd/state"
 )
 
@@ -17,13 +18,14 @@ import (
 // is its one goroutine; the other methods are safe for concurrent use.
 type Balancer struct {
 	cfg      Config
-	wake     chan struct{}                   // capacity 1: a subscription has something
-	asks     chan func(context.Context)      // run by the loop, between two steps
-	done     chan struct{}                   // closed when Run has returned
-	counters atomic.Pointer[Counters]        // a copy after every step
-	working  atomic.Pointer[map[string]bool] // networks whose helper state is programmed
-	last     atomic.Pointer[Report]          // the latest comparison with the kernel; nil before the first
-	drifted  atomic.Pointer[Report]          // the latest that found something; nil if none did
+	wake     chan struct{}                                   // capacity 1: a subscription has something
+	asks     chan func(context.Context)                      // run by the loop, between two steps
+	done     chan struct{}                                   // closed when Run has returned
+	counters atomic.Pointer[Counters]                        // a copy after every step
+	working  atomic.Pointer[map[string]bool]                 // networks whose helper state is programmed
+	refusals atomic.Pointer[map[string][]hostfacts.Conflict] // of the planner, for readers
+	last     atomic.Pointer[Report]                          // the latest comparison with the kernel; nil before the first
+	drifted  atomic.Pointer[Report]                          // the latest that found something; nil if none did
 
 	// What follows belongs to Run.
 	clock    alarmClock
@@ -72,6 +74,7 @@ func New(cfg Config) (*Balancer, error) {
 	}
 	b.counters.Store(&Counters{})
 	b.working.Store(&map[string]bool{})
+	b.refusals.Store(&map[string][]hostfacts.Conflict{})
 	return b, nil
 }
 
@@ -86,6 +89,7 @@ func (b *Balancer) Run(ctx context.Context) error {
 	b.clock.by(alarmGrace, now.Add(b.cfg.Grace))
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	facts := b.readFacts()
 	names, stale := b.cfg.Source.Networks()
 	b.follow(names)
 	for {
@@ -95,6 +99,9 @@ func (b *Balancer) Run(ctx context.Context) error {
 		case <-stale:
 			names, stale = b.cfg.Source.Networks()
 			b.follow(names)
+		case <-facts:
+			facts = b.readFacts()
+			b.clock.by(alarmApply, time.Now())
 		case <-b.wake:
 			b.clock.by(alarmApply, time.Now().Add(b.cfg.Coalesce))
 		case ask := <-b.asks:

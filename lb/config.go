@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"meshd/lb/hostfacts"
 	"meshd/state"
 )
 
@@ -18,6 +19,9 @@ type Config struct {
 	Drivers []Driver
 	// Node are the facts about this host.
 	Node Node
+	// Facts says what the host is and needs, so that no pool takes it away (L9).
+	// Nil: nothing is known, and nothing stands against a pool.
+	Facts HostFacts
 	// Only reports whether a network is to be balanced here, for a sandbox that
 	// is attached to some networks (L4). Nil means all.
 	Only func(network string) bool
@@ -35,7 +39,10 @@ type Config struct {
 	Audit time.Duration
 	// OnDrift is told what somebody else changed, in the balancer's goroutine:
 	// it must not block. May be nil.
-	OnDrift   func(Report)
+	OnDrift func(Report)
+	// OnRefused is told what stands against a network's pools here when that
+	// changes, and nil when nothing does any more. It is called like OnDrift.
+	OnRefused func(network string, against []hostfacts.Conflict)
 	DrainPoll time.Duration // between looks at draining backends; default 1 s
 	RetryMin  time.Duration // before a failed operation is tried again, doubled each time; default 100 ms
 	RetryMax  time.Duration // default 30 s
@@ -56,6 +63,9 @@ func (c *Config) validate() error {
 	}
 	if c.OnDrift == nil {
 		c.OnDrift = func(Report) {}
+	}
+	if c.OnRefused == nil {
+		c.OnRefused = func(string, []hostfacts.Conflict) {}
 	}
 	for _, d := range []struct {
 		field    *time.Duration

@@ -60,10 +60,14 @@ type Policy struct {
 	// Keep reports whether nothing of this address may be removed yet, because
 	// the network's view is not complete (start of the daemon, L1).
 	Keep func(netip.Addr) bool
+	// Now reports whether what is not wanted of this address must go at once,
+	// whatever Drained and Keep say: its pool touches the host itself (L9).
+	Now func(netip.Addr) bool
 }
 
 func (p Policy) drained(k Key, a netip.AddrPort) bool { return p.Drained != nil && p.Drained(k, a) }
-func (p Policy) keep(a netip.Addr) bool               { return p.Keep != nil && p.Keep(a) }
+func (p Policy) keep(a netip.Addr) bool               { return p.Keep != nil && p.Keep(a) && !p.now(a) }
+func (p Policy) now(a netip.Addr) bool                { return p.Now != nil && p.Now(a) }
 
 // Diff returns the operations that turn actual into desired, in an order that
 // is safe at every prefix (L1, L2): pools before services, services before
@@ -158,7 +162,10 @@ func (d *differ) pools() {
 		}
 	}
 	for _, prefix := range sortedPrefixes(d.actual.Pools) {
-		if _, ok := d.desired.Pools[prefix]; ok || d.policy.keep(prefix.Addr()) || d.poolInUse(prefix) {
+		if _, ok := d.desired.Pools[prefix]; ok {
+			continue
+		}
+		if d.policy.keep(prefix.Addr()) || d.poolInUse(prefix) && !d.policy.now(prefix.Addr()) {
 			continue
 		}
 		d.add(phaseDelPool, Op{Kind: DelPool, Pool: d.actual.Pools[prefix]})
@@ -240,7 +247,7 @@ func (d *differ) removeBackend(k Key, b Backend) (gone bool) {
 	switch {
 	case d.policy.keep(k.VIP):
 		return false
-	case k.Proto == state.UDP, b.Weight == 0 && d.policy.drained(k, b.Addr):
+	case k.Proto == state.UDP, d.policy.now(k.VIP), b.Weight == 0 && d.policy.drained(k, b.Addr):
 		d.add(phaseDelBackend, Op{Kind: DelBackend, Key: k, Backend: b})
 		return true
 	case b.Weight > 0:

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"meshd/lb/hostfacts"
 	"meshd/state"
 )
 
@@ -20,6 +21,13 @@ type Node struct {
 	// Drain is how long TCP connections of a removed backend may go on where
 	// the service does not say. 0 means 30 s.
 	Drain time.Duration
+	// Self is the node's name. Its own tasks may have addresses of the loopback
+	// device, as on hosts whose address is announced by a routing daemon; those
+	// of others that do would lead to this host's own services.
+	Self state.NodeID
+	// AllowLoopback takes tasks at loopback addresses as backends, for trials on
+	// one machine.
+	AllowLoopback bool
 }
 
 // ServiceID names a service across networks.
@@ -66,6 +74,9 @@ type Planner struct {
 	claims   map[netip.Addr][]claim
 	keys     map[ServiceID][]Key // what the service has in desired
 	dirty    map[Key]struct{}
+	facts    *hostfacts.Facts
+	refused  map[string][]hostfacts.Conflict // by network: what stands against its pools
+	stale    bool                            // pools and backends are to be judged again
 
 	conflicts int // claims that lost
 }
@@ -98,15 +109,20 @@ func NewPlanner(node Node) *Planner {
 		node: node, desired: NewTable(),
 		networks: map[string]state.NetworkDef{}, services: map[ServiceID]*state.Service{},
 		claims: map[netip.Addr][]claim{}, keys: map[ServiceID][]Key{}, dirty: map[Key]struct{}{},
+		facts: &hostfacts.Facts{}, refused: map[string][]hostfacts.Conflict{},
 	}
 }
 
 // Desired returns the planned table. It belongs to the planner: do not change
 // it, and do not use it after the next call.
-func (p *Planner) Desired() *Table { return p.desired }
+func (p *Planner) Desired() *Table {
+	p.refresh()
+	return p.desired
+}
 
 // TakeDirty returns the keys that changed since the last call, sorted.
 func (p *Planner) TakeDirty() []Key {
+	p.refresh()
 	keys := slices.SortedFunc(maps.Keys(p.dirty), Key.Compare)
 	clear(p.dirty)
 	return keys
@@ -119,7 +135,7 @@ func (p *Planner) SetNetwork(def state.NetworkDef) {
 		return
 	}
 	p.networks[def.Name] = def
-	p.pools()
+	p.stale = true
 	if ok && old.Birth != def.Birth { // rank of its claims
 		for _, s := range p.of(def.Name) {
 			p.Set(def.Name, s.Name, s)
@@ -133,7 +149,7 @@ func (p *Planner) DropNetwork(network string) {
 		p.Set(network, s.Name, nil)
 	}
 	delete(p.networks, network)
-	p.pools()
+	p.stale = true
 }
 
 // Services returns the names of the planner's services of a network, unsorted.
@@ -167,23 +183,6 @@ func (p *Planner) Conflicts() []Conflict {
 		return cmp.Or(a.VIP.Compare(b.VIP), cmp.Compare(a.Loser.String(), b.Loser.String()))
 	})
 	return all
-}
-
-// pools recomputes the pools: there are as few as networks. Of two networks
-// with the same prefix the one first by birth and name labels it.
-func (p *Planner) pools() {
-	clear(p.desired.Pools)
-	defs := slices.SortedFunc(maps.Values(p.networks), func(a, b state.NetworkDef) int {
-		return cmp.Or(cmp.Compare(b.Birth, a.Birth), cmp.Compare(b.Name, a.Name))
-	})
-	for _, def := range defs {
-		if def.Subnet4.IsValid() {
-			p.desired.Pools[def.Subnet4] = Pool{Prefix: def.Subnet4, Src: p.node.Src4, Network: def.Name}
-		}
-		if def.Subnet6.IsValid() {
-			p.desired.Pools[def.Subnet6] = Pool{Prefix: def.Subnet6, Src: p.node.Src6, Network: def.Name}
-		}
-	}
 }
 
 // Set plans a service anew; nil removes it. The network should be set first.
@@ -265,10 +264,10 @@ func (p *Planner) publish(id ServiceID) {
 	s := p.services[id]
 	var keys []Key
 	vips(s, func(a netip.Addr, _ bool) {
-		if claims := p.claims[a]; len(claims) == 0 || claims[0].id != id {
+		if claims := p.claims[a]; len(claims) == 0 || claims[0].id != id || !p.serves(id.Network, a) {
 			return
 		}
-		for _, planned := range planAddr(s, id, a, p.node.Drain) {
+		for _, planned := range p.planAddr(s, id, a) {
 			if _, ok := p.desired.Services[planned.Key]; ok {
 				continue
 			}

@@ -126,12 +126,21 @@ func (b *Balancer) followUp(now time.Time, ops []Op, errs []error) {
 
 // policy answers Diff's questions.
 func (b *Balancer) policy(now time.Time) Policy {
+	var forbidden []netip.Prefix
+	for prefix := range b.shadow.Pools {
+		if b.planner.Forbids(prefix) {
+			forbidden = append(forbidden, prefix)
+		}
+	}
 	return Policy{
 		Drained: func(k Key, a netip.AddrPort) bool {
 			d := b.drains[k][a]
 			return d != nil && (d.idle || !now.Before(d.deadline))
 		},
 		Keep: func(a netip.Addr) bool { return !b.settledNetwork(a, now) },
+		Now: func(a netip.Addr) bool {
+			return slices.ContainsFunc(forbidden, func(p netip.Prefix) bool { return p.Contains(a) })
+		},
 	}
 }
 

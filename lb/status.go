@@ -4,7 +4,6 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
-	"net/netip"
 	"slices"
 	"time"
 )
@@ -37,6 +36,7 @@ type Counters struct {
 	Draining    int       // backends that wait for their connections to end
 	Drains      [4]uint64 // drains that ended, by DrainOutcome
 	Conflicts   int       // addresses that a service does not get (V5)
+	Refused     int       // networks with pools that this host does not serve (L9)
 	Unsupported bool      // no driver works on this host (R5)
 	Ready       bool      // a driver works, and is set up
 
@@ -165,6 +165,7 @@ func (b *Balancer) publish() {
 	c.Services, c.Desired = len(b.shadow.Services), len(b.planner.Desired().Services)
 	c.Pending, c.Draining, c.LastError = len(b.failed), b.draining, b.trouble.text
 	c.Conflicts, c.Ready, c.Driver = b.planner.conflicts, b.ready, b.driverName()
+	c.Refused = len(b.planner.Refused())
 	if c.LastError != "" {
 		c.LastErrorAge = time.Since(b.trouble.at)
 	}
@@ -172,6 +173,7 @@ func (b *Balancer) publish() {
 	if working := b.workingNetworks(); !maps.Equal(working, *b.working.Load()) {
 		b.working.Store(&working)
 	}
+	b.tellRefused()
 }
 
 func (b *Balancer) driverName() string {
@@ -187,14 +189,8 @@ func (b *Balancer) workingNetworks() map[string]bool {
 	if !b.ready {
 		return working
 	}
-	for name, def := range b.planner.networks {
-		ok := def.Subnet4.IsValid() || def.Subnet6.IsValid()
-		for _, prefix := range []netip.Prefix{def.Subnet4, def.Subnet6} {
-			if _, there := b.shadow.Pools[prefix]; prefix.IsValid() && !there {
-				ok = false
-			}
-		}
-		if ok {
+	for name := range b.planner.networks {
+		if b.planner.Works(name, b.shadow) {
 			working[name] = true
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"meshd/lb/hostfacts"
 )
 
 // Status is everything that an operator may want to see ("meshctl lb ls").
@@ -28,6 +30,7 @@ type PoolStatus struct {
 	Prefix     netip.Prefix
 	Src        netip.Addr
 	Programmed bool
+	Conflicts  []hostfacts.Conflict // what stands against it: then it is not served here (L9)
 }
 
 // EntryState says how what is in the kernel stands to what should be.
@@ -120,6 +123,14 @@ func (b *Balancer) status() Status {
 		have, ok := b.shadow.Pools[prefix]
 		s.Pools = append(s.Pools, PoolStatus{Network: p.Network, Prefix: prefix, Src: p.Src, Programmed: ok && have.Src == p.Src})
 	}
+	for network, against := range b.planner.Refused() {
+		for prefix, conflicts := range byPool(against) {
+			s.Pools = append(s.Pools, PoolStatus{Network: network, Prefix: prefix, Conflicts: conflicts})
+		}
+	}
+	slices.SortFunc(s.Pools, func(a, b PoolStatus) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), comparePrefixes(a.Prefix, b.Prefix))
+	})
 	for _, k := range slices.SortedFunc(keysOf(b.shadow.Services, b.planner.Desired().Services), Key.Compare) {
 		s.Services = append(s.Services, b.serviceStatus(k))
 	}
@@ -223,4 +234,12 @@ func (s BackendStatus) state() EntryState {
 		return EntryExtra
 	}
 	return EntryDiffers
+}
+
+func byPool(all []hostfacts.Conflict) map[netip.Prefix][]hostfacts.Conflict {
+	pools := map[netip.Prefix][]hostfacts.Conflict{}
+	for _, c := range all {
+		pools[c.Pool] = append(pools[c.Pool], c)
+	}
+	return pools
 }

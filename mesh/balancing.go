@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"meshd/lb"
+	"meshd/lb/hostfacts"
 	"meshd/mesh/control"
 	"meshd/state"
 )
@@ -63,7 +64,8 @@ func (n *Node) balancerConfig(sandbox string) lb.Config {
 	}
 	return lb.Config{
 		Source: n.host.Source(), Log: log, Verify: time.Duration(n.cfg.LBVerify),
-		OnDrift: func(r lb.Report) { n.emit(driftEvent(sandbox, r)) },
+		OnDrift:   func(r lb.Report) { n.emit(driftEvent(sandbox, r)) },
+		OnRefused: func(network string, against []hostfacts.Conflict) { n.emit(refusedEvent(sandbox, network, against)) },
 	}
 }
 
@@ -371,6 +373,9 @@ func (n *Node) explainLB(s *control.Status) {
 		b := n.balancers.get(h.Sandbox)
 		if b == nil {
 			continue
+		}
+		for _, text := range refusals(b) {
+			s.Degraded = append(s.Degraded, text+of)
 		}
 		if _, drifted := b.LastReport(); drifted != nil && time.Since(drifted.At) < driftMemory {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("load balancing%s was changed by someone else %v ago: %s",

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"meshd/gossip"
+	"meshd/lb"
 	"meshd/mesh/control"
 	"meshd/state"
 )
@@ -164,6 +166,11 @@ func (n *Node) Network(ctx context.Context, name string) (control.NetworkDetail,
 	}
 	if v := n.host.Source().View(name); v != nil {
 		n.fillNetwork(&d, v)
+	}
+	if against := n.balancer.Refused()[name]; len(against) > 0 {
+		text := "not served here: " + lb.Against(against)
+		d.Warnings = append(d.Warnings, text+"; vip services are answered with their tasks")
+		d.Conflict = strings.TrimPrefix(d.Conflict+"; "+text, "; ")
 	}
 	return d, nil
 }

@@ -20,6 +20,7 @@ import (
 
 	"meshd/gossip"
 	"meshd/lb"
+	"meshd/lb/hostwatch"
 	"meshd/mesh/control"
 	"meshd/resolver"
 	"meshd/state"
@@ -38,7 +39,8 @@ type Node struct {
 	host     *gossip.Host
 	dns      *resolver.Server
 	dnsAddrs []netip.AddrPort
-	balancer *lb.Balancer // the host's, which is in balancers too
+	balancer *lb.Balancer       // the host's, which is in balancers too
+	watch    *hostwatch.Watcher // of the host's addresses and routes
 	boxes    *sandboxes
 	events   *control.EventLog
 	listener net.Listener
@@ -149,14 +151,15 @@ func (n *Node) openBalancer() (err error) {
 	if err != nil {
 		return fmt.Errorf("lb: %w", err)
 	}
-	node := lb.Node{}
+	node := lb.Node{Self: state.NodeID(n.cfg.Node), AllowLoopback: n.cfg.AllowLoopbackTasks}
 	if a := n.host.Addr().Addr(); a.Is4() {
 		node.Src4 = a
 	} else {
 		node.Src6 = a
 	}
 	cfg := n.balancerConfig("")
-	cfg.Drivers, cfg.Node = ds, node
+	n.watch = n.watchHost("", n.log)
+	cfg.Drivers, cfg.Node, cfg.Facts = ds, node, n.watch
 	if n.balancer, err = lb.New(cfg); err == nil {
 		n.balancers.add("", n.balancer)
 	}
@@ -173,6 +176,8 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.stop()
 	g, run := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.host.Run(run) })
+	g.Go(func() error { return n.watch.Run(run) })
+	g.Go(func() error { return n.watchNeeds(run) })
 	g.Go(func() error { return n.balancer.Run(run) })
 	n.boxes.start(run)
 	g.Go(func() error { return n.boxes.wait(run) })

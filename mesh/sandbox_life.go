@@ -15,9 +15,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"meshd/lb"
+	"meshd/lb/hostwatch"
 	"meshd/mesh/control"
 	"meshd/mesh/sandbox"
 	"meshd/resolver"
+	"meshd/state"
 )
 
 // The times of a sandbox's life.
@@ -47,12 +49,13 @@ type box struct {
 	id, name string
 	ns       *sandbox.Namespace
 	balancer *lb.Balancer
-	stops    chan endReason // capacity 1
-	ready    chan struct{}  // closed when names and VIPs work, or will not soon
-	ended    chan struct{}  // closed when run has returned
-	settled  atomic.Bool    // the balancer works, or will not soon
-	notes    notices        // what does not work
-	left     []string       // what could not be taken down; for readers after ended
+	facts    *hostwatch.Watcher // of the namespace's addresses and routes
+	stops    chan endReason     // capacity 1
+	ready    chan struct{}      // closed when names and VIPs work, or will not soon
+	ended    chan struct{}      // closed when run has returned
+	settled  atomic.Bool        // the balancer works, or will not soon
+	notes    notices            // what does not work
+	left     []string           // what could not be taken down; for readers after ended
 
 	mu         sync.Mutex // guards what follows
 	saved      savedSandbox
@@ -74,7 +77,12 @@ func (m *sandboxes) newBox(s savedSandbox, ns *sandbox.Namespace, kept bool) (*b
 	if cfg.Drivers, err = drivers(m.node.sandboxDriver(m.node.cfg.LB), ns.Path(), b.log); err != nil {
 		return nil, err
 	}
-	cfg.Node = lb.Node{Src4: pick(s.Addresses, true), Src6: pick(s.Addresses, false)}
+	b.facts = m.node.watchHost(ns.Path(), b.log)
+	cfg.Facts = b.facts
+	cfg.Node = lb.Node{
+		Src4: pick(s.Addresses, true), Src6: pick(s.Addresses, false),
+		Self: state.NodeID(m.node.cfg.Node), AllowLoopback: m.node.cfg.AllowLoopbackTasks,
+	}
 	cfg.Only = func(network string) bool { return slices.Contains(s.Networks, network) }
 	b.balancer, err = lb.New(cfg)
 	return b, err
@@ -163,6 +171,7 @@ func (b *box) serve(ctx context.Context) (endReason, string) {
 	defer func() { stop(); _ = g.Wait() }()
 	b.m.node.balancers.add(b.name, b.balancer)
 	defer b.m.node.balancers.drop(b.name)
+	g.Go(func() error { return b.facts.Run(balance) })
 	g.Go(func() error { return b.balancer.Run(balance) })
 	s, before := b.record()
 	if before {

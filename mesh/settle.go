@@ -26,6 +26,7 @@ type settled struct {
 	bind       netip.AddrPort
 	advertise  netip.Addr
 	dns        []netip.AddrPort
+	pools      []netip.Prefix // within which this host takes VIP pools (L9)
 	dnsClients []netip.Prefix // nil: the subnets that the host is connected to
 	upstream   []netip.AddrPort
 	upstreams  map[string][]netip.AddrPort // of domains with servers of their own
@@ -54,7 +55,7 @@ func (c Config) settle() (*settled, error) {
 		return nil, configError{fmt.Errorf("node: %w; give --node NAME", err)}
 	}
 	for _, f := range []func() error{
-		s.readBind, s.readAdvertise, s.readDNS, s.readClients, s.readUpstreams, s.readJoin,
+		s.readBind, s.readAdvertise, s.readDNS, s.readClients, s.readUpstreams, s.readJoin, s.readPools,
 		s.choices, s.amounts, s.names, s.readKeys, s.open,
 	} {
 		if err := f(); err != nil {

@@ -20,14 +20,16 @@ var mayImport = map[string][]string{
 	"state":        {},
 	"gossip":       {"state"},
 	"resolver":     {"state"},
-	"lb":           {"state"},
+	"lb":           {"state", "lb/hostfacts"},
+	"lb/hostfacts": {}, // pure: what the host is, and what stands against a pool
+	"lb/hostwatch": {"lb/hostfacts"},
 	"lb/lbtest":    {"lb", "state"},
 	"lb/ipvs":      {"lb", "lb/ipvs/genl", "lb/nft", "state"}, // its helper rules are nftables (L2)
 	"lb/ipvs/genl": {},
 	"lb/nft":       {"lb", "state"},
 	"mesh/control": {"state"},
 	"mesh/sandbox": {},
-	"mesh":         {"state", "gossip", "resolver", "lb", "lb/ipvs", "lb/nft", "mesh/control", "mesh/sandbox"},
+	"mesh":         {"state", "gossip", "resolver", "lb", "lb/hostfacts", "lb/hostwatch", "lb/ipvs", "lb/nft", "mesh/control", "mesh/sandbox"},
 	"cmd/meshd":    {"mesh", "mesh/sandbox"},
 	"cmd/meshctl":  {"mesh/control", "state"},
 

@@ -111,6 +111,9 @@ const (
 
 	EventLBDrift EventType = "lb-drift" // somebody else changed the kernel's load balancing
 
+	EventPoolRefused EventType = "pool-refused" // a network's pool touches this host: it is not served here
+	EventPoolServed  EventType = "pool-served"  // and nothing stands against it any more
+
 	EventSandboxAttached EventType = "sandbox-attached"
 	EventSandboxDetached EventType = "sandbox-detached"
 	EventSandboxLost     EventType = "sandbox-lost" // its namespace or its process has ended

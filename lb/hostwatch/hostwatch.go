@@ -1,0 +1,186 @@
+// Package hostwatch keeps the facts about a network namespace up to date (L9):
+// its addresses and routes from the kernel, and what else its owner says that
+// the host needs.
+package hostwatch
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"meshd/lb/hostfacts"
+)
+
+// Kernel is what a Watcher asks. Read is called by one goroutine at a time,
+// Wait by another; Close ends a Wait.
+type Kernel interface {
+	// Read returns addresses and routes as they are now. Points are the
+	// gateways of default routes.
+	Read() (hostfacts.Facts, error)
+	// Wait returns when something may have changed since it last returned. An
+	// error means that it is not known: changes may have been missed.
+	Wait() error
+	// Close releases what the kernel gave.
+	Close() error
+}
+
+// The times of a Watcher.
+const (
+	gather   = 20 * time.Millisecond // changes come in groups
+	resync   = 30 * time.Second      // the kernel is asked though it told nothing
+	retry    = time.Second           // after an error
+	dutyRest = 10                    // where reading takes long, it takes one part in so many of the time
+)
+
+// Watcher holds the facts of one namespace. Run keeps them up to date; the
+// other methods are safe for concurrent use.
+type Watcher struct {
+	kernel Kernel
+	log    *slog.Logger
+
+	mu      sync.Mutex // guards what follows
+	read    hostfacts.Facts
+	allowed []netip.Prefix
+	points  []hostfacts.Point
+	facts   *hostfacts.Facts
+	changed chan struct{} // closed when facts is replaced
+	count   Counters
+}
+
+// Counters are running totals of a watcher.
+type Counters struct {
+	Reads   uint64 // of addresses and routes
+	Errors  uint64 // readings that failed
+	Missed  uint64 // times that the kernel could not tell what changed
+	Changes uint64 // times that the facts were others than before
+}
+
+// New returns a watcher that has asked the kernel once. It takes ownership of
+// the kernel; err says why there is none.
+func New(kernel Kernel, err error, log *slog.Logger) *Watcher {
+	w := &Watcher{kernel: kernel, log: log, facts: &hostfacts.Facts{}, changed: make(chan struct{})}
+	if err != nil {
+		w.kernel = nil
+		w.update(func() { w.read = hostfacts.Facts{Unknown: err.Error()} })
+		return w
+	}
+	w.ask()
+	return w
+}
+
+// Facts returns the facts of the moment, which must not be changed, and a
+// channel that is closed when there are others.
+func (w *Watcher) Facts() (*hostfacts.Facts, <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.facts, w.changed
+}
+
+// Counters returns the totals of the moment.
+func (w *Watcher) Counters() Counters {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.count
+}
+
+// Require says what ranges may hold pools (none: the default) and what else
+// must stay reachable, in place of what it was told before.
+func (w *Watcher) Require(allowed []netip.Prefix, points []hostfacts.Point) {
+	w.update(func() { w.allowed, w.points = allowed, points })
+}
+
+// update changes what is known, and publishes the facts if they are others.
+func (w *Watcher) update(change func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change()
+	now := w.read.With(w.allowed, w.points...)
+	if now.Equal(w.facts) {
+		return
+	}
+	w.count.Changes++
+	w.facts = &now
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// ask reads the kernel. What was read before stays true if it fails after a
+// success: the host has not vanished.
+func (w *Watcher) ask() {
+	facts, err := w.kernel.Read()
+	w.update(func() {
+		w.count.Reads++
+		if err == nil {
+			w.read = facts
+			return
+		}
+		w.count.Errors++
+		if w.count.Reads == w.count.Errors {
+			w.read = hostfacts.Facts{Unknown: err.Error()}
+		}
+	})
+	if err != nil {
+		w.log.Debug("addresses and routes could not be read", "error", err)
+	}
+}
+
+// Run keeps the facts up to date until ctx ends, and closes the kernel. It may
+// be called once.
+func (w *Watcher) Run(ctx context.Context) error {
+	if w.kernel == nil {
+		<-ctx.Done()
+		return nil
+	}
+	told, ended := make(chan struct{}, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.listen(ctx, told)
+	}()
+	defer func() { <-ended }()
+	defer w.kernel.Close()
+	w.ask() // something may have changed since New
+	for {
+		begin := time.Now()
+		if !pause(ctx, nil, gather) {
+			return nil
+		}
+		w.ask()
+		if !pause(ctx, nil, dutyRest*(time.Since(begin)-gather)) || !pause(ctx, told, resync) {
+			return nil
+		}
+	}
+}
+
+// listen passes on that the kernel told something.
+func (w *Watcher) listen(ctx context.Context, told chan<- struct{}) {
+	for ctx.Err() == nil {
+		if err := w.kernel.Wait(); err != nil {
+			w.mu.Lock()
+			w.count.Missed++
+			w.mu.Unlock()
+			if !pause(ctx, nil, retry) {
+				return
+			}
+		}
+		select {
+		case told <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// pause waits for a time or until it is told something. It reports whether ctx
+// goes on.
+func pause(ctx context.Context, told <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-told:
+	case <-timer.C:
+	}
+	return ctx.Err() == nil
+}

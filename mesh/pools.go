@@ -1,0 +1,134 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"meshd/gossip"
+	"meshd/lb"
+	"meshd/lb/hostfacts"
+	"meshd/lb/hostwatch"
+	"meshd/mesh/control"
+)
+
+// readPools reads what bounds the pools of this host (L9).
+func (s *settled) readPools() error {
+	s.pools = hostfacts.DefaultPools()
+	if len(s.Pools) > 0 {
+		s.pools = nil
+	}
+	for _, text := range s.Pools {
+		p, err := netip.ParsePrefix(text)
+		switch {
+		case err != nil:
+			return fmt.Errorf("pools: %q is no prefix; write 10.96.0.0/12", text)
+		case p != p.Masked():
+			return fmt.Errorf("pools: %s has host bits set; did you mean %s?", p, p.Masked())
+		}
+		s.pools = append(s.pools, p)
+	}
+	return nil
+}
+
+// watchHost opens a watcher of a network namespace, or of the host's for "".
+// Where it cannot be asked, no pool is served there, and status says why.
+func (n *Node) watchHost(netns string, log *slog.Logger) *hostwatch.Watcher {
+	kernel, err := hostwatch.Open(netns, n.cfg.pools)
+	w := hostwatch.New(kernel, err, log)
+	w.Require(n.cfg.pools, nil)
+	return w
+}
+
+// needsEvery is the time between looks at what the host talks to.
+const needsEvery = time.Second
+
+// watchNeeds keeps the host's watcher informed of what must stay reachable.
+func (n *Node) watchNeeds(ctx context.Context) error {
+	tick := time.NewTicker(needsEvery)
+	defer tick.Stop()
+	for {
+		if points, err := n.needs(ctx); err == nil {
+			n.watch.Require(n.cfg.pools, points)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// needs returns what this host talks to: peers, name servers, sandboxes. (Of
+// gateways the kernel tells, and of tasks the views.) Peers that are away count,
+// since they come back.
+func (n *Node) needs(ctx context.Context) ([]hostfacts.Point, error) {
+	var points []hostfacts.Point
+	add := func(a netip.Addr, what string) {
+		if a = a.Unmap(); a.IsValid() && !a.IsLoopback() {
+			points = append(points, hostfacts.Point{Addr: a, What: what})
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, needsEvery)
+	defer cancel()
+	var peers []gossip.MemberInfo
+	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) { peers = c.Members() })
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range peers {
+		if m.State != control.NodeLeft {
+			add(m.Addr.Addr(), "node "+string(m.ID))
+		}
+	}
+	add(n.host.Addr().Addr(), "node "+n.cfg.Node)
+	for _, u := range n.dns.Upstreams() {
+		add(u.Addr.Addr(), "name server")
+	}
+	if conf, err := dns.ClientConfigFromFile("/etc/resolv.conf"); err == nil {
+		for _, text := range conf.Servers {
+			a, _ := netip.ParseAddr(text)
+			add(a, "name server")
+		}
+	}
+	for _, b := range n.boxes.list() {
+		for _, a := range b.addresses() {
+			add(a, "sandbox "+b.name)
+		}
+	}
+	return points, nil
+}
+
+// addresses returns those of the container.
+func (b *box) addresses() []netip.Addr {
+	s, _ := b.record()
+	return s.Addresses
+}
+
+// refusals says, per network, what keeps a balancer from serving it.
+func refusals(b *lb.Balancer) []string {
+	var all []string
+	refused := b.Refused()
+	for _, network := range slices.Sorted(maps.Keys(refused)) {
+		all = append(all, fmt.Sprintf("network %s is not served: %s; vip services are answered with their tasks", network, lb.Against(refused[network])))
+	}
+	return all
+}
+
+// refusedEvent tells watchers that a network is not served here, or is again.
+func refusedEvent(sandbox, network string, against []hostfacts.Conflict) control.Event {
+	e := control.Event{Type: control.EventPoolRefused, Network: network, Detail: lb.Against(against)}
+	if len(against) == 0 {
+		e.Type, e.Detail = control.EventPoolServed, "nothing stands against its pools any more"
+	}
+	if sandbox != "" {
+		e.Detail = "sandbox " + sandbox + ": " + e.Detail
+	}
+	return e
+}

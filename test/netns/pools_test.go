@@ -1,0 +1,176 @@
+//go:build linux
+
+package netns
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"meshd/mesh/control"
+	"meshd/test/fleet"
+)
+
+// carries makes a node that has not started yet know a network, as it does
+// after somebody created it where nothing stood against its pool.
+func carries(t *testing.T, n *fleet.Node, name, subnet string) {
+	t.Helper()
+	must(t, os.MkdirAll(n.DataDir, 0o700))
+	tasks := fmt.Sprintf(`{"networks":{%q:{"def":{"subnet":%q,"birth":1}}}}`, name, subnet)
+	must(t, os.WriteFile(filepath.Join(n.DataDir, "tasks.json"), []byte(tasks), 0o600))
+}
+
+// degraded waits until a node's status says something of that text, or, for
+// "", until it says nothing of pools.
+func degraded(t *testing.T, n *fleet.Node, want string) {
+	t.Helper()
+	fleet.Within(t, 5*time.Second, func(ctx context.Context) error {
+		s, err := n.API.Status(ctx)
+		text := strings.Join(s.Degraded, "\n")
+		if err == nil && (want != "" && !strings.Contains(text, want) || want == "" && strings.Contains(text, "pool")) {
+			err = fmt.Errorf("%s is degraded by %q, not by %q", n.Host.Name, text, want)
+		}
+		return err
+	})
+}
+
+// asksTasks waits until a name resolves to the tasks themselves.
+func asksTasks(t *testing.T, from *fleet.Task, name string, tasks ...*fleet.Task) {
+	t.Helper()
+	var want []string
+	for _, task := range tasks {
+		want = append(want, task.Addr.String())
+	}
+	slices.Sort(want)
+	fleet.Within(t, 5*time.Second, func(ctx context.Context) error {
+		a, err := from.Resolve(ctx, name, dns.TypeA)
+		if err == nil && !slices.Equal(a.Data, want) {
+			err = fmt.Errorf("%s is %s, not %v", name, a, want)
+		}
+		return err
+	})
+}
+
+// runIn starts a task of a service in a network.
+func runIn(t *testing.T, n *fleet.Node, network, service string, slot int) *fleet.Task {
+	t.Helper()
+	task, err := n.Run(t.Context(), fleet.Spec{Network: network, Service: service, Slot: slot, ID: fmt.Sprintf("%s-%s-%d", network, service, slot)})
+	must(t, err)
+	return task
+}
+
+// answersAt waits until the service's name is a VIP that answers, and returns
+// the VIP.
+func answersAt(t *testing.T, from *fleet.Task, name, pool string) netip.Addr {
+	t.Helper()
+	var vip netip.Addr
+	fleet.Within(t, 10*time.Second, func(ctx context.Context) error {
+		a, err := from.Resolve(ctx, name, dns.TypeA)
+		if err != nil || len(a.Data) != 1 {
+			return fmt.Errorf("%s is %s, %w", name, a, err)
+		}
+		if vip, err = netip.ParseAddr(a.Data[0]); err != nil || !netip.MustParsePrefix(pool).Contains(vip) {
+			return fmt.Errorf("%s is %s, not in %s: %w", name, vip, pool, err)
+		}
+		_, err = from.Get(ctx, vip)
+		return err
+	})
+	return vip
+}
+
+// TestPoolOverTheHosts makes every host take part in a network whose pool holds
+// the subnet that they live in: they stay reachable, say which route of which
+// device stands against it, and answer with tasks.
+func TestPoolOverTheHosts(t *testing.T) {
+	t.Parallel()
+	f := fleet.NewTest(t, 3)
+	all := f.Rig.Hosts()
+	var nodes []*fleet.Node
+	for i, h := range all {
+		nodes = append(nodes, f.AddNode(h, nil, all[:i]...))
+	}
+	carries(t, nodes[0], "oops", "172.20.0.0/16")
+	for _, n := range nodes {
+		must(t, n.Start(t.Context()))
+	}
+	fleet.Within(t, 10*time.Second, func(ctx context.Context) error { return nodes[2].Members(ctx, 3) })
+	for _, n := range nodes {
+		fleet.Within(t, 5*time.Second, func(ctx context.Context) error {
+			_, err := n.API.Network(ctx, "oops")
+			return err
+		})
+	}
+	var tasks []*fleet.Task
+	for i, n := range nodes {
+		tasks = append(tasks, runIn(t, n, "oops", "web", i+1))
+	}
+	for i, n := range nodes {
+		degraded(t, n, "network oops is not served: pool 172.20.0.0/16: route 172.20.0.0/24 of device eth0")
+		asksTasks(t, tasks[i], "web", tasks...)
+		if route := inside(t, n.Host, "ip route get "+all[(i+1)%3].Addr.String()); !strings.Contains(route, "dev eth0") {
+			t.Errorf("the way to a peer is %s", route)
+		}
+		if out := ctl(t, n, "network", "inspect", "oops"); !strings.Contains(out, "route 172.20.0.0/24 of device eth0") {
+			t.Errorf("network inspect says %s", out)
+		}
+		if out := ctl(t, n, "metrics"); !strings.Contains(out, `meshd_lb_refused_networks{sandbox=""} 1`) {
+			t.Error("the metrics do not tell of it")
+		}
+	}
+	fleet.Always(t, 3*time.Second, func(ctx context.Context) error {
+		for i, n := range nodes {
+			if s, err := n.API.Status(ctx); err != nil || s.Members.Alive != 3 {
+				return fmt.Errorf("%s sees %+v, %w", n.Host.Name, s.Members, err)
+			}
+			if _, err := tasks[i].Get(ctx, tasks[(i+1)%3].Addr); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// TestAddressAppearsInPool gives a host an address and a bridge inside a pool
+// that is served: the pool is withdrawn at once, and comes back by itself.
+func TestAddressAppearsInPool(t *testing.T) {
+	t.Parallel()
+	_, nodes := fleet.Up(t, 2)
+	createNetwork(t, nodes)
+	tasks := run(t, "web", nodes...)
+	answersAt(t, tasks[0], "web", "10.96.0.0/16")
+	a := nodes[0]
+	for _, c := range []struct{ make, undo, says string }{
+		{"ip link add docker0 type bridge; ip address add 10.96.7.1/24 dev docker0; ip link set docker0 up", "ip link delete docker0", "route 10.96.7.0/24 of device docker0"},
+		{"ip address add 10.96.200.1/32 dev eth0", "ip address delete 10.96.200.1/32 dev eth0", "address 10.96.200.1 of device eth0"},
+		{"ip route add 10.96.9.0/24 via " + nodes[1].Host.Addr.String(), "ip route delete 10.96.9.0/24", "route 10.96.9.0/24 of device eth0"},
+		{"ip route add 10.96.0.0/16 via " + nodes[1].Host.Addr.String(), "ip route delete 10.96.0.0/16 proto boot", "route 10.96.0.0/16 of device eth0"},
+	} {
+		for command := range strings.SplitSeq(c.make, "; ") {
+			inside(t, a.Host, command)
+		}
+		degraded(t, a, c.says)
+		asksTasks(t, tasks[0], "web", tasks...)
+		if table := inside(t, a.Host, "nft list set ip meshd pool"); strings.Contains(table, "10.96.0.0") {
+			t.Errorf("after %q the kernel still has %s", c.make, table)
+		}
+		answersAt(t, tasks[1], "web", "10.96.0.0/16") // nothing has happened to the other host
+		inside(t, a.Host, c.undo)
+		degraded(t, a, "")
+		answersAt(t, tasks[0], "web", "10.96.0.0/16")
+	}
+	inside(t, a.Host, "ip route add 10.0.0.0/8 via "+nodes[1].Host.Addr.String())
+	inside(t, a.Host, "ip route add default via "+nodes[1].Host.Addr.String())
+	answersAt(t, tasks[0], "web", "10.96.0.0/16")
+	table, err := a.API.LB(t.Context(), control.LBRequest{Network: network})
+	if err != nil || !table.InSync {
+		t.Errorf("beside a corporate route: %+v, %v", table, err)
+	}
+}
