@@ -13,6 +13,7 @@ import (
 type counter uint64
 
 func (l *counter) Tick() uint64     { *l++; return uint64(*l) }
+func (l *counter) Time() uint64     { return uint64(*l) }
 func (l *counter) Witness(t uint64) { *l = max(*l, counter(t)) }
 
 // testCore returns the core of a node that takes part in "net", knows peers,

@@ -72,6 +72,7 @@ type Host struct {
 // lamport adapts serf's clock to state.Clock (S8).
 type lamport struct{ serf.LamportClock }
 
+func (l *lamport) Time() uint64     { return uint64(l.LamportClock.Time()) }
 func (l *lamport) Tick() uint64     { return uint64(l.Increment()) }
 func (l *lamport) Witness(t uint64) { l.LamportClock.Witness(serf.LamportTime(t)) }
 
@@ -115,8 +116,12 @@ func (c *HostConfig) validate() error {
 		return fmt.Errorf("node: %q is longer than %d characters", c.Self, state.MaxLabel)
 	case c.Log == nil:
 		return errors.New("log: a logger is needed")
-	case c.Incarnation == 0:
-		return errors.New("incarnation: at least 1 (S7)")
+	}
+	if err := state.CheckIncarnation(c.Incarnation); err != nil {
+		return fmt.Errorf("incarnation: %w", err)
+	}
+	if err := state.CheckLamport(c.Lamport); err != nil {
+		return fmt.Errorf("lamport: %w", err)
 	}
 	if c.Limits == (state.Limits{}) {
 		c.Limits = state.DefaultLimits()
@@ -235,7 +240,7 @@ func (h *Host) Boot() uint64 { return h.core.cfg.Boot }
 func (h *Host) Source() state.Source { return h.core.store }
 
 // Lamport returns the clock's time, to be kept for the next life.
-func (h *Host) Lamport() uint64 { return uint64(h.clock.Time()) }
+func (h *Host) Lamport() uint64 { return h.clock.Time() }
 
 // Started is when the core's time began.
 func (h *Host) Started() time.Time { return h.start }

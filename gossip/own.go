@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"meshd/state"
@@ -73,22 +74,31 @@ func (c *Core) carry(n *network) {
 		n.carryAt = n.joined + claimPatience
 		return
 	}
-	changes, again, exhausted := n.carrier.Carry(n.table, c.store.Clock(), c.now)
+	changes, again, failed := n.carrier.Carry(n.table, c.now)
 	if again > 0 {
 		n.carryAt = c.now + again
 	}
-	for _, s := range slices.Sorted(maps.Keys(exhausted)) {
-		c.event(Event{Kind: EventExhausted, Reason: fmt.Sprintf("network %q service %q: %v", n.name, s, exhausted[s])})
+	changed, refused := n.table.CommitEach(changes)
+	for key, err := range refused {
+		failed[strings.TrimSuffix(key, "~")] = err
 	}
-	if len(changes) == 0 {
-		return
-	}
-	if changed, err := n.table.Commit(changes); err != nil {
-		c.refused(c.cfg.Self, err)
-	} else if changed {
+	c.tellClaims(n, failed)
+	if changed {
 		n.table.TakeClaims()
 		c.committed(n)
 	}
+}
+
+// tellClaims tells which services got no address, or could not state what they
+// claim, once per service and reason.
+func (c *Core) tellClaims(n *network, failed map[string]error) {
+	for _, s := range slices.Sorted(maps.Keys(failed)) {
+		if reason := failed[s].Error(); n.failed[s] != reason {
+			n.failed[s] = reason
+			c.event(Event{Kind: EventExhausted, Reason: fmt.Sprintf("network %q service %q: %s", n.name, s, reason)})
+		}
+	}
+	maps.DeleteFunc(n.failed, func(s, _ string) bool { return failed[s] == nil })
 }
 
 // claimPatience is how long a node that knows others waits for a network's
@@ -172,9 +182,7 @@ func (c *Core) flushNow() {
 
 // defend looks at what a peer holds of our own stream (S7).
 func (c *Core) defend(n *network, h state.Head, buried bool) {
-	own, ok := n.table.Head(c.cfg.Self)
-	switch {
-	case buried && ok && own.Version > 0 && h.Inc >= own.Inc, n.table.SelfAhead(h):
+	if buried && n.table.SelfBuried(h) || n.table.SelfAhead(h) {
 		c.reincarnate(h.Inc)
 	}
 }

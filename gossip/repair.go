@@ -215,6 +215,9 @@ func (c *Core) compare(from state.NodeID, n *network, theirs, ours []state.Owner
 		if h.Kept {
 			continue
 		}
+		if h.Owner == from {
+			n.table.OwnerSays(h.Owner, h.Head)
+		}
 		if w, need := n.table.Want(h.Owner, h.Head); need {
 			wants = append(wants, lackOf(w, h.Head))
 		}

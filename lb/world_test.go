@@ -19,6 +19,7 @@ type world struct {
 type ticks uint64
 
 func (c *ticks) Tick() uint64     { *c++; return uint64(*c) }
+func (c *ticks) Time() uint64     { return uint64(*c) }
 func (c *ticks) Witness(t uint64) { *c = max(*c, ticks(t)) }
 
 func newWorld(t testing.TB, networks ...string) *world {

@@ -97,6 +97,7 @@ func (e emitter) table(c *gossip.Core, t *state.Table) {
 	e.gauge("meshd_table_synced", "1 after the first full exchange with a peer (R4).", b2f(t.View().Synced()), "network", net)
 	e.gauge("meshd_table_graves", "Heads of dropped owners that are remembered (S9).", float64(t.Graves()), "network", net)
 	e.counter("meshd_table_quarantined_total", "Records kept but not shown because they are unreadable (G8).", t.Poison(), "network", net)
+	e.counter("meshd_table_unbelieved_total", "Times in claims that are too far ahead to be true: shown, but neither believed nor carried.", t.Unbelieved(), "network", net)
 	e.gauge("meshd_table_divergence_seconds", "Time since the table last compared equal with a peer; 0 if it did within two comparisons.", c.Divergence(net).Seconds(), "network", net)
 }
 

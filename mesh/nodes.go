@@ -91,7 +91,7 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 			*map[string]*int{control.NodeAlive: &s.Members.Alive, control.NodeSuspect: &s.Members.Suspect, control.NodeDead: &s.Members.Dead, control.NodeLeft: &s.Members.Left}[m.State]++
 		}
 		for _, t := range c.Store().Tables() {
-			s.Quarantined += int(t.Poison())
+			s.Quarantined += int(t.Poison() + t.Unbelieved())
 			if t.Network() != "" {
 				s.Networks = append(s.Networks, control.NetworkStatus{Network: t.Network(), Synced: t.View().Synced(), Checksum: hex16(t.Checksum())})
 			}

@@ -159,6 +159,9 @@ func (d *dataDir) begin(node string) (identity, error) {
 	if id.Node != node {
 		return id, fmt.Errorf("node: the data directory %s belongs to node %q; start with --node %s, or give this node another --data-dir", d.path, id.Node, id.Node)
 	}
+	if err := errors.Join(state.CheckIncarnation(id.Incarnation+1), state.CheckLamport(id.Lamport)); err != nil {
+		return id, fmt.Errorf("data-dir: %s: %w", d.file("node.json"), err)
+	}
 	id.Incarnation++
 	return id, d.save("node.json", id)
 }

@@ -21,6 +21,7 @@ type world struct {
 type lamport struct{ t uint64 }
 
 func (l *lamport) Tick() uint64     { l.t++; return l.t }
+func (l *lamport) Time() uint64     { return l.t }
 func (l *lamport) Witness(t uint64) { l.t = max(l.t, t) }
 
 func newWorld(tb testing.TB, networks ...string) *world {

@@ -30,7 +30,9 @@ func (t *Table) Apply(d *Delta) (Result, error) {
 		if d.Inc <= g.Inc {
 			return Ignored, nil // S9: it does not come back from the dead
 		}
-		delete(t.grave, d.Owner)
+	}
+	if !t.acceptable(d.Owner, d.Inc) {
+		return Refused, fmt.Errorf("network %q owner %q: %w: incarnation %d is too far above what is known", t.network, d.Owner, errChunk, d.Inc)
 	}
 	if t.streams[d.Owner] == nil {
 		if !Applies(Head{}, d.Inc, d.From, d.Snapshot) || d.After != d.From {
@@ -154,6 +156,7 @@ func (t *Table) land(s *stream, d *Delta, records []Record) (Result, error) {
 		s.raiseFloor(d.Floor)
 	})
 	s.resync = false
+	delete(t.grave, s.owner)
 	if st := s.stage; st != nil && (st.inc < d.Inc || st.inc == d.Inc && st.to <= d.To) {
 		s.stage = nil
 	}

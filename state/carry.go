@@ -2,6 +2,7 @@ package state
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -55,7 +56,7 @@ type Exhausted map[string]error
 type carrying struct {
 	*Carrier
 	t     *Table
-	clock Clock
+	clock *belief
 	now   time.Duration
 	again time.Duration
 	out   []Change
@@ -65,8 +66,8 @@ type carrying struct {
 // Carry returns the changes that bring this node's own claims and settings in
 // the table in line with V2–V5, when to look again (0: not by time), and the
 // services for which the pool had no address.
-func (c *Carrier) Carry(t *Table, clock Clock, now time.Duration) (changes []Change, again time.Duration, ex Exhausted) {
-	r := &carrying{Carrier: c, t: t, clock: clock, now: now, taken: map[netip.Addr]bool{}}
+func (c *Carrier) Carry(t *Table, now time.Duration) (changes []Change, again time.Duration, ex Exhausted) {
+	r := &carrying{Carrier: c, t: t, clock: t.index.clock, now: now, taken: map[netip.Addr]bool{}}
 	for a, service := range t.index.vips.takeFreed() {
 		c.freed[a] = release{service: service, at: now}
 	}
@@ -90,8 +91,8 @@ func (r *carrying) later(at time.Duration) {
 	}
 }
 
-func (r *carrying) state(k Kind, key string, body []byte) {
-	r.out = append(r.out, Change{Kind: k, Key: key, Body: string(body)})
+func (r *carrying) state(k Kind, key, body string) {
+	r.out = append(r.out, Change{Kind: k, Key: key, Body: body})
 }
 
 func (r *carrying) drop(k Kind, key string) {
@@ -112,12 +113,7 @@ func (r *carrying) service(name string, h *Hosting) error {
 	if h.Tasks == 0 {
 		r.later(h.Until)
 	}
-	set := r.settings(name, h)
-	if set == (SettingsClaim{}) {
-		r.drop(KindSettings, name) // nobody asked for anything
-	} else {
-		r.state(KindSettings, name, AppendSettings(nil, set))
-	}
+	set, problem := r.settings(name, h)
 	var claim *VIPClaim
 	var err error
 	if set.Mode == ModeVIP {
@@ -126,27 +122,43 @@ func (r *carrying) service(name string, h *Hosting) error {
 	if claim == nil {
 		r.drop(KindVIP, name)
 	} else {
-		r.state(KindVIP, name, AppendVIPClaim(nil, *claim))
+		r.state(KindVIP, name, r.t.claimBody(*claim))
 	}
 	if w, ok := r.retreat[name]; ok && r.now < w.until && claim != nil && !sameAddrs(w.claim, *claim) {
-		r.state(KindVIP, name+retreat, AppendVIPClaim(nil, w.claim))
+		r.state(KindVIP, name+retreat, r.t.claimBody(w.claim))
 		r.later(w.until)
 	} else {
 		r.drop(KindVIP, name+retreat)
 		delete(r.retreat, name)
 	}
-	return err
+	return errors.Join(problem, err)
 }
 
-// settings returns the settings to state: the effective ones, or newer ones if
-// something else was asked for here (S8). The zero claim: nothing to state.
-func (r *carrying) settings(name string, h *Hosting) SettingsClaim {
-	have, ok := r.t.Settings(name)
-	if want := h.Settings; want != nil && (!ok || have.Settings != *want) {
-		have = SettingsClaim{Settings: *want, Lamport: r.clock.Tick()}
-	}
+// ErrTime says that a claim cannot be overridden: it bears the highest time.
+var ErrTime = errors.New("what a node claims bears the highest time that there is: nothing can be later until that node is gone")
+
+// settings states the effective settings as they came, or newer ones if
+// something else was asked for here (S8), and returns what is stated. A person
+// may override a time that is not believed; nobody carries one for its author
+// (S16).
+func (r *carrying) settings(name string, h *Hosting) (SettingsClaim, error) {
+	have, body, ok := r.t.settings(name)
+	want := h.Settings
 	h.Settings = nil
-	return have
+	switch {
+	case want != nil && (!ok || have.Settings != *want):
+		lamport, later := r.clock.after(have.Lamport)
+		if !later {
+			return have, fmt.Errorf("settings: %w", ErrTime)
+		}
+		have = SettingsClaim{Settings: *want, Lamport: lamport}
+		r.state(KindSettings, name, string(AppendSettings(nil, have)))
+	case !ok:
+		r.drop(KindSettings, name) // nobody asked for anything
+	case r.clock.believes(have.Lamport):
+		r.state(KindSettings, name, body)
+	}
+	return have, nil
 }
 
 // claim returns the claim to carry, and why there is none or only half of one.
@@ -159,8 +171,14 @@ func (r *carrying) claim(name string, h *Hosting) (*VIPClaim, error) {
 			if own != nil && (*own == a.Canonical || slices.Contains(a.Others, *own)) {
 				r.retreat[name] = withdrawal{claim: *own, until: r.now + r.Grace}
 			}
-			return r.pinned(name, pin, a.Canonical), nil
+			return r.pinned(name, pin, a)
 		}
+	}
+	if !r.clock.believes(a.Canonical.Birth) {
+		if own != nil && r.clock.believes(own.Birth) {
+			return own, nil // S16: it is not carried for its author
+		}
+		return r.probe(name, VIPClaim{})
 	}
 	if a.Canonical.Service == "" || !r.t.index.vips.complete(&a.Canonical) {
 		return r.probe(name, a.Canonical)
@@ -184,8 +202,19 @@ func (r *carrying) claim(name string, h *Hosting) (*VIPClaim, error) {
 
 // pinned returns the claim on an address that a person chose. The address of
 // the other family stays as it was, or follows.
-func (r *carrying) pinned(name string, pin netip.Addr, was VIPClaim) *VIPClaim {
-	p := VIPClaim{Service: name, VIP4: was.VIP4, VIP6: was.VIP6, Pinned: true, Birth: r.clock.Tick()}
+func (r *carrying) pinned(name string, pin netip.Addr, a Assignment) (*VIPClaim, error) {
+	newest := uint64(0)
+	for _, c := range append(a.Others, a.Canonical) {
+		if c.Pinned {
+			newest = max(newest, c.Birth)
+		}
+	}
+	birth, later := r.clock.after(newest)
+	if !later {
+		return ownClaim(r.t, name), fmt.Errorf("vips: %w", ErrTime)
+	}
+	was := a.Canonical
+	p := VIPClaim{Service: name, VIP4: was.VIP4, VIP6: was.VIP6, Pinned: true, Birth: birth}
 	if pin.Is4() {
 		p.VIP4 = pin
 	} else {
@@ -194,7 +223,7 @@ func (r *carrying) pinned(name string, pin netip.Addr, was VIPClaim) *VIPClaim {
 	if !p.VIP6.IsValid() {
 		p.VIP6 = VIP6(&r.t.index.vips.def, name)
 	}
-	return &p
+	return &p, nil
 }
 
 func sameAddrs(a, b VIPClaim) bool { return a.VIP4 == b.VIP4 && a.VIP6 == b.VIP6 }
@@ -251,14 +280,39 @@ func (r *carrying) allocate(def *NetworkDef, name string) (netip.Addr, error) {
 
 // ownClaim returns this node's own claim for a service, or nil.
 func ownClaim(t *Table, service string) *VIPClaim {
-	s := t.streams[t.self]
-	if s == nil {
-		return nil
-	}
-	e := s.live[string([]byte{byte(KindVIP)})+service]
-	if e == nil || e.poison {
+	e := t.ownEntry(KindVIP, service)
+	if e == nil {
 		return nil
 	}
 	c, _ := ParseVIPClaim(service, e.Body())
 	return &c
+}
+
+// ownEntry returns this node's own live, readable record, or nil.
+func (t *Table) ownEntry(k Kind, key string) *Entry {
+	s := t.streams[t.self]
+	if s == nil {
+		return nil
+	}
+	e := s.live[string([]byte{byte(k)})+key]
+	if e == nil || e.poison {
+		return nil
+	}
+	return e
+}
+
+// claimBody returns the body to carry c with: as this node carries it, or else
+// as somebody states it, so that fields of newer versions survive (V2, S11).
+func (t *Table) claimBody(c VIPClaim) string {
+	for _, key := range []string{c.Service, c.Service + retreat} {
+		if e := t.ownEntry(KindVIP, key); e != nil {
+			if own, _ := ParseVIPClaim(key, e.Body()); own == c {
+				return e.Body()
+			}
+		}
+	}
+	if body, ok := t.index.vips.bodies[c]; ok {
+		return body
+	}
+	return string(AppendVIPClaim(nil, c))
 }

@@ -54,7 +54,7 @@ func (f *fleet) run(service string, tasks int, on ...int) {
 // carry lets each host look at its claims once and returns whether any changed.
 func (f *fleet) carry(t testing.TB, hosts ...*host) (changed bool) {
 	for _, h := range hosts {
-		changes, _, _ := h.carrier.Carry(h.table, h.clock, f.now)
+		changes, _, _ := h.carrier.Carry(h.table, f.now)
 		c, err := h.table.Commit(changes)
 		if err != nil {
 			t.Fatal(err)
@@ -244,7 +244,7 @@ func TestExhaustion(t *testing.T) {
 			f.run(fmt.Sprintf("s%02d", i), 1, 0)
 		}
 		f.settle(t, f.hosts...)
-		_, again, ex := f.hosts[0].carrier.Carry(f.hosts[0].table, f.hosts[0].clock, f.now)
+		_, again, ex := f.hosts[0].carrier.Carry(f.hosts[0].table, f.now)
 		if len(ex) != 1 || again == 0 {
 			t.Fatalf("V7: exhausted %v, again %v", ex, again)
 		}

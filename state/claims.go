@@ -142,7 +142,7 @@ func ParseSettings(body string) (SettingsClaim, error) {
 // refused (G8).
 func fieldTime(v string) (uint64, error) {
 	n, err := fieldUint(v)
-	if err != nil || n > maxCounter {
+	if err != nil || n > maxTime {
 		return 0, errBody
 	}
 	return n, nil

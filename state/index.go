@@ -24,11 +24,12 @@ type index struct {
 	subs     *xsync.Map[*Subscription, struct{}]
 
 	// The table's goroutine only.
-	clock   Clock
-	dirty   []*svc
-	vips    *vipTable
-	globals func(*Entry) // of the global scope: told about its records; nil elsewhere
-	claims  bool         // a claim, a setting or the definition changed since takeClaims
+	clock      *belief
+	dirty      []*svc
+	vips       *vipTable
+	globals    func(*Entry) // of the global scope: told about its records; nil elsewhere
+	unbelieved uint64       // times in claims that were not believed, ever (S16)
+	claims     bool         // a claim, a setting or the definition changed since takeClaims
 
 	// Scratch of publish.
 	nameOps []nameOp
@@ -55,7 +56,7 @@ type svc struct {
 	urgent   bool // an address changed: do not hold back (V5)
 }
 
-func newIndex(network string, clock Clock) *index {
+func newIndex(network string, clock *belief) *index {
 	ix := &index{
 		network: network, clock: clock, vips: newVIPTable(NetworkDef{Name: network}),
 		services: xsync.NewMap[string, *svc](), names: xsync.NewMap[string, *nameSet](),
@@ -239,16 +240,25 @@ func (ix *index) list(e *Entry) {
 		c, _ := ParseVIPClaim(e.Key(), e.Body())
 		ix.svc(c.Service).claims++
 		ix.claims = true
-		ix.clock.Witness(c.Birth)
-		ix.vips.add(c, ix.markVIP)
+		ix.witness(c.Birth)
+		ix.vips.add(c, e.Body(), ix.markVIP)
 	case KindSettings:
 		s := ix.svc(e.Key())
 		s.settings = append(s.settings, e)
 		c, _ := ParseSettings(e.Body())
-		ix.clock.Witness(c.Lamport)
+		ix.witness(c.Lamport)
 		ix.claims = true
 		ix.mark(s)
 	}
+}
+
+// witness moves the clock past a time in a statement, if it can be true.
+func (ix *index) witness(t uint64) {
+	if !ix.clock.believes(t) {
+		ix.unbelieved++
+		return
+	}
+	ix.clock.Witness(t)
 }
 
 func (ix *index) unlist(e *Entry) {
@@ -312,7 +322,7 @@ func (ix *index) reclass(e *Entry) {
 
 // effective returns the settings with the highest Lamport time, then the
 // larger body: the same on every node with the same claims (S8).
-func (s *svc) effective() SettingsClaim {
+func (s *svc) effective() (c SettingsClaim, body string) {
 	var best *Entry
 	var bestClaim SettingsClaim
 	for _, e := range s.settings {
@@ -324,5 +334,8 @@ func (s *svc) effective() SettingsClaim {
 			best, bestClaim = e, c
 		}
 	}
-	return bestClaim
+	if best == nil {
+		return SettingsClaim{}, ""
+	}
+	return bestClaim, best.Body()
 }

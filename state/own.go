@@ -1,6 +1,7 @@
 package state
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -41,6 +42,25 @@ func (t *Table) Commit(changes []Change) (bool, error) {
 		t.trim(s)
 	})
 	return true, nil
+}
+
+// CommitEach writes what of the changes can be written, so that one that is
+// refused blocks no other, and reports whether anything was. The errors are by
+// the key of the record that was refused.
+func (t *Table) CommitEach(changes []Change) (written bool, refused map[string]error) {
+	changed, err := t.Commit(changes)
+	if err == nil || errors.Is(err, ErrYielded) {
+		return changed, nil
+	}
+	refused = map[string]error{}
+	for i := range changes {
+		changed, err := t.Commit(changes[i : i+1])
+		if err != nil {
+			refused[changes[i].Key] = err
+		}
+		written = written || changed
+	}
+	return written, refused
 }
 
 // lastOfEach drops the changes that a later one of the same record overrides.
@@ -161,10 +181,10 @@ func (t *Table) Reincarnate(inc uint64) {
 
 // SelfAhead reports whether a head that a peer holds of this node's own stream
 // is one that this node did not write: ahead of it, or equal with other
-// content (S7).
+// content (S7). What is too far ahead to be true is not believed (S16).
 func (t *Table) SelfAhead(h Head) bool {
-	if h.beyond() {
-		return false // no honest node can be above it
+	if h.beyond() || !t.believesOwn(h.Inc) {
+		return false
 	}
 	s := t.streams[t.self]
 	if s == nil || s.head.Inc == 0 {
@@ -244,6 +264,13 @@ func (t *Table) Bury(o NodeID) {
 	}
 }
 
+// SelfBuried reports whether a peer has buried this node's own stream at a head
+// above which it must go to be accepted there again (S9).
+func (t *Table) SelfBuried(h Head) bool {
+	own, ok := t.Head(t.self)
+	return ok && own.Version > 0 && h.Inc >= own.Inc && !h.beyond() && t.believesOwn(h.Inc)
+}
+
 // Exhume forgets a buried head.
 func (t *Table) Exhume(o NodeID) { delete(t.grave, o) }
 
@@ -281,11 +308,18 @@ func (t *Table) AddressFree(service string) func(netip.Addr) bool {
 // Settings returns the effective settings of a service and whether any node
 // states some (S8).
 func (t *Table) Settings(service string) (SettingsClaim, bool) {
+	c, _, ok := t.settings(service)
+	return c, ok
+}
+
+// settings is Settings with the body in which the claim came.
+func (t *Table) settings(service string) (c SettingsClaim, body string, ok bool) {
 	s, _ := t.index.services.Load(service)
 	if s == nil || len(s.settings) == 0 {
-		return SettingsClaim{}, false
+		return SettingsClaim{}, "", false
 	}
-	return s.effective(), true
+	c, body = s.effective()
+	return c, body, true
 }
 
 // Own returns this node's own live entries of a kind, sorted by key.

@@ -81,7 +81,8 @@ func (ix *index) build(s *svc) {
 		ix.services.Delete(s.name)
 		return
 	}
-	n.Settings = s.effective().Settings
+	settings, _ := s.effective()
+	n.Settings = settings.Settings
 	ix.address(n)
 	ix.addrs.putVIP(n, old)
 	s.view.Store(n)

@@ -8,6 +8,7 @@ import (
 type testClock uint64
 
 func (c *testClock) Tick() uint64     { *c++; return uint64(*c) }
+func (c *testClock) Time() uint64     { return uint64(*c) }
 func (c *testClock) Witness(t uint64) { *c = max(*c, testClock(t)) }
 
 func endpoint(t testing.TB, id, service, ip string) Change {

@@ -10,6 +10,8 @@ import (
 // Clock is Lamport time: it orders claims and settings (S8). A store calls it
 // from the goroutine that owns the store.
 type Clock interface {
+	// Time returns the time without advancing it.
+	Time() uint64
 	// Tick advances the clock and returns the new time.
 	Tick() uint64
 	// Witness moves the clock past a time seen in a peer's statement.
@@ -23,7 +25,7 @@ type Store struct {
 	self   NodeID
 	inc    uint64
 	limits Limits
-	clock  Clock
+	clock  *belief
 	global *Table
 	tables map[string]*Table
 	live   map[NodeID]Liveness // shared with the tables
@@ -33,6 +35,8 @@ type Store struct {
 	sorted  map[string][]NodeID            // cache of members
 	nodes   map[NodeID]NodeInfo
 	definer *definer
+
+	disbelief Disbelief
 
 	readers     atomic.Pointer[readers]
 	definitions atomic.Pointer[Definitions]
@@ -48,7 +52,7 @@ type readers struct {
 // NewStore returns the empty store of a node that lives its incarnation inc.
 func NewStore(self NodeID, inc uint64, limits Limits, clock Clock) *Store {
 	s := &Store{
-		self: self, inc: inc, limits: limits, clock: clock,
+		self: self, inc: inc, limits: limits, clock: newBelief(clock),
 		tables: map[string]*Table{}, live: map[NodeID]Liveness{self: Alive},
 		members: map[string]map[NodeID]struct{}{}, sorted: map[string][]NodeID{},
 		nodes: map[NodeID]NodeInfo{}, definer: newDefiner(self),
@@ -66,8 +70,12 @@ func (s *Store) Self() NodeID { return s.self }
 // Incarnation returns the node's highest incarnation in this life.
 func (s *Store) Incarnation() uint64 { return s.inc }
 
-// Clock returns the Lamport clock of the store.
+// Clock returns the Lamport clock of the store. It follows peers only as far as
+// they can be believed (S16).
 func (s *Store) Clock() Clock { return s.clock }
+
+// Disbelieved tells what peers claimed of this node that it does not believe.
+func (s *Store) Disbelieved() Disbelief { return s.disbelief }
 
 // Global returns the table of the global scope.
 func (s *Store) Global() *Table { return s.global }
@@ -196,7 +204,8 @@ func (s *Store) globalChanged(e *Entry) {
 			return
 		}
 		c, _ := ParseNetwork(e.Key(), e.Body())
-		s.clock.Witness(max(c.Birth, c.Lamport))
+		s.global.index.witness(c.Birth)
+		s.global.index.witness(c.Lamport)
 		s.definer.set(e.Key(), e.Owner(), &c)
 	case KindNode:
 		if !e.listed {
@@ -257,6 +266,7 @@ func (s *Store) define(now time.Duration) (again time.Duration) {
 // Publish makes all changes visible to readers. It returns how long until what
 // the bounded rate of S14 held back is due, 0 if nothing was.
 func (s *Store) Publish(now time.Duration) (again time.Duration) {
+	s.clock.now = now
 	again = s.define(now)
 	for _, t := range s.tables {
 		if w := t.Publish(now); w > 0 && (again == 0 || w < again) {

@@ -26,10 +26,6 @@ var (
 	errChunk   = errors.New("contradictory delta")
 )
 
-// maxCounter bounds incarnations, versions and Lamport times, so that no peer
-// can make one overflow (G8).
-const maxCounter = 1 << 62
-
 // Table is the replicated table of one network: a stream per owner. It belongs
 // to one goroutine; readers use its View.
 type Table struct {
@@ -42,9 +38,12 @@ type Table struct {
 	fine    [fineBuckets]uint64 // hash of the offered streams, by owner hash
 	entries int                 // live records over all streams
 	grave   map[NodeID]Head     // heads of dropped streams (S9)
+	words   map[NodeID]uint64   // incarnations by their owners' own word, where others said much more (S16)
 	index   *index
 	yielded bool   // another live node has our name and came first (S7)
 	poison  uint64 // records kept but not shown, ever (G8)
+
+	disbelief *Disbelief // the store's
 }
 
 const fineBuckets = 256 // a power of two; a summary folds them
@@ -53,7 +52,8 @@ const fineBuckets = 256 // a power of two; a summary folds them
 func newTable(network string, s *Store) *Table {
 	return &Table{
 		network: network, self: s.self, inc: s.inc, limits: s.limits, live: s.live, yielded: s.yielded,
-		streams: map[NodeID]*stream{}, grave: map[NodeID]Head{}, index: newIndex(network, s.clock),
+		streams: map[NodeID]*stream{}, grave: map[NodeID]Head{}, words: map[NodeID]uint64{},
+		index: newIndex(network, s.clock), disbelief: &s.disbelief,
 	}
 }
 
@@ -83,6 +83,10 @@ func (t *Table) Owners() []NodeID {
 
 // Len returns the number of live records.
 func (t *Table) Len() int { return t.entries }
+
+// Unbelieved returns how many claims ever bore a time so far ahead that this
+// node does not carry them for their author (S16).
+func (t *Table) Unbelieved() uint64 { return t.index.unbelieved }
 
 // Poison returns how many records were ever kept but not shown, because their
 // kind is known and their body is not readable (G8).
@@ -185,7 +189,7 @@ func (t *Table) Delta(w Want, budget int) *Delta {
 // Want returns what to ask a peer for whose head of the owner's stream is h,
 // and whether there is anything to ask for.
 func (t *Table) Want(o NodeID, h Head) (Want, bool) {
-	if g, buried := t.grave[o]; buried && h.Inc <= g.Inc || o == t.self && !t.yielded || h.Inc == 0 || h.beyond() {
+	if g, buried := t.grave[o]; buried && h.Inc <= g.Inc || o == t.self && !t.yielded || h.Inc == 0 || h.beyond() || !t.acceptable(o, h.Inc) {
 		return Want{}, false
 	}
 	s := t.streams[o]

@@ -101,7 +101,8 @@ type Assignment struct {
 // vipTable resolves claims to addresses (V3). It belongs to the table's goroutine.
 type vipTable struct {
 	def    NetworkDef
-	count  map[VIPClaim]int // carriers per distinct claim
+	count  map[VIPClaim]int    // carriers per distinct claim
+	bodies map[VIPClaim]string // as it was first stated: fields of newer versions included
 	byAddr map[netip.Addr][]VIPClaim
 	bySvc  map[string][]VIPClaim
 	freed  map[netip.Addr]string // IPv4 addresses that lost their last claim since takeFreed, and its service (V5)
@@ -109,7 +110,7 @@ type vipTable struct {
 
 func newVIPTable(def NetworkDef) *vipTable {
 	return &vipTable{
-		def: def, count: map[VIPClaim]int{}, byAddr: map[netip.Addr][]VIPClaim{}, bySvc: map[string][]VIPClaim{},
+		def: def, count: map[VIPClaim]int{}, bodies: map[VIPClaim]string{}, byAddr: map[netip.Addr][]VIPClaim{}, bySvc: map[string][]VIPClaim{},
 		freed: map[netip.Addr]string{},
 	}
 }
@@ -118,10 +119,11 @@ func (c *VIPClaim) addrs() [2]netip.Addr { return [2]netip.Addr{c.VIP4, c.VIP6} 
 
 // add counts one more carrier of c and calls changed for the services whose
 // assignment may differ now. remove is its inverse.
-func (v *vipTable) add(c VIPClaim, changed func(service string)) {
+func (v *vipTable) add(c VIPClaim, body string, changed func(service string)) {
 	if v.count[c]++; v.count[c] > 1 {
 		return
 	}
+	v.bodies[c] = body
 	v.bySvc[c.Service] = append(v.bySvc[c.Service], c)
 	for _, a := range c.addrs() {
 		if a.IsValid() {
@@ -137,6 +139,7 @@ func (v *vipTable) remove(c VIPClaim, changed func(service string)) {
 		return
 	}
 	delete(v.count, c)
+	delete(v.bodies, c)
 	without := func(cs []VIPClaim) []VIPClaim { return slices.DeleteFunc(cs, func(o VIPClaim) bool { return o == c }) }
 	if v.bySvc[c.Service] = without(v.bySvc[c.Service]); len(v.bySvc[c.Service]) == 0 {
 		delete(v.bySvc, c.Service)

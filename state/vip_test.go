@@ -37,11 +37,11 @@ func TestSameClaimsSameVIPs(t *testing.T) {
 		claims := rapid.SliceOfN(rapid.Custom(drawClaim), 1, 8).Draw(rt, "claims")
 		v := newVIPTable(pool28)
 		for _, c := range claims {
-			v.add(c, func(string) {})
+			v.add(c, "", func(string) {})
 		}
 		other := newVIPTable(pool28)
 		for _, c := range rapid.Permutation(append(claims, claims[0])).Draw(rt, "order") {
-			other.add(c, func(string) {})
+			other.add(c, "", func(string) {})
 		}
 		other.remove(claims[0], func(string) {})
 		if !maps.Equal(vipMap(v), vipMap(other)) {
@@ -61,7 +61,7 @@ func TestSameClaimsSameVIPs(t *testing.T) {
 		before := vipMap(v)
 		x := drawClaim(rt)
 		changed := map[string]bool{}
-		v.add(x, func(s string) { changed[s] = true })
+		v.add(x, "", func(s string) { changed[s] = true })
 		for s, was := range before {
 			now := vipMap(v)[s]
 			if s != x.Service && now != was && (v.assign(x.Service).Canonical.Service == "" || !v.holds(x.Service, x.VIP4)) {

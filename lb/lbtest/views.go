@@ -18,6 +18,7 @@ type Views struct {
 type ticks uint64
 
 func (c *ticks) Tick() uint64     { *c++; return uint64(*c) }
+func (c *ticks) Time() uint64     { return uint64(*c) }
 func (c *ticks) Witness(t uint64) { *c = max(*c, ticks(t)) }
 
 // NewViews returns the views of a node that takes part in these networks.

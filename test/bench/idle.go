@@ -75,4 +75,5 @@ func fill(w *sim.World, names []state.NodeID, endpoints int) {
 type clock uint64
 
 func (c *clock) Tick() uint64     { *c++; return uint64(*c) }
+func (c *clock) Time() uint64     { return uint64(*c) }
 func (c *clock) Witness(t uint64) { *c = max(*c, clock(t)) }

@@ -83,6 +83,7 @@ func (n *Node) now() time.Duration { return n.world.now + n.skew }
 type lamport uint64
 
 func (l *lamport) Tick() uint64     { *l++; return uint64(*l) }
+func (l *lamport) Time() uint64     { return uint64(*l) }
 func (l *lamport) Witness(t uint64) { *l = max(*l, lamport(t)) }
 
 // Start starts the node with what its disk says.

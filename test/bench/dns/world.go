@@ -93,6 +93,7 @@ func packets(names []string, edns bool) ([][]byte, error) {
 type lamport uint64
 
 func (l *lamport) Tick() uint64     { *l++; return uint64(*l) }
+func (l *lamport) Time() uint64     { return uint64(*l) }
 func (l *lamport) Witness(t uint64) { *l = max(*l, lamport(t)) }
 
 // store is the world as a node of ours has it: one task behind every VIP.

@@ -23,6 +23,7 @@ import (
 type clock uint64
 
 func (c *clock) Tick() uint64     { *c++; return uint64(*c) }
+func (c *clock) Time() uint64     { return uint64(*c) }
 func (c *clock) Witness(t uint64) { *c = max(*c, clock(t)) }
 
 // bench is one run: a replica of the streams of many owners.
