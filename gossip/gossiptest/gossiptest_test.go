@@ -40,6 +40,7 @@ func TestSum(t *testing.T) {
 type clock uint64
 
 func (c *clock) Tick() uint64     { *c++; return uint64(*c) }
+func (c *clock) Time() uint64     { return uint64(*c) }
 func (c *clock) Witness(t uint64) { *c = max(*c, clock(t)) }
 
 // TestSame: equal seeds and equal choices make equal packets.
