@@ -2,6 +2,7 @@ package state
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -120,18 +121,18 @@ func ParseSettings(body string) (SettingsClaim, error) {
 			n, err = fieldUint(v)
 			c.Mode = Mode(min(n, uint64(ModeDNSRR)))
 		case tagScheduler:
-			c.Scheduler, err = v, checkLabel(v)
+			if slices.Contains(schedulers, v) { // else of a newer version: as if none were given
+				c.Scheduler = v
+			}
 		case tagAffinity:
-			c.Affinity, err = fieldMillis(v)
+			c.Affinity, err = fieldMillis(v, MaxAffinity)
 		case tagDrain:
-			c.Drain, err = fieldMillis(v)
+			c.Drain, err = fieldMillis(v, MaxDrain)
 		case tagLamport:
 			c.Lamport, err = fieldTime(v)
 		case tagTTL:
-			if n, err = fieldUint(v); n > uint64(MaxTTL/time.Second) {
-				err = errBody
-			}
-			c.TTL = time.Duration(n) * time.Second
+			n, err = fieldUint(v)
+			c.TTL = time.Duration(min(n, uint64(MaxTTL/time.Second))) * time.Second
 		}
 		return err
 	})
@@ -148,12 +149,10 @@ func fieldTime(v string) (uint64, error) {
 	return n, nil
 }
 
-func fieldMillis(v string) (time.Duration, error) {
+// fieldMillis reads a duration; one that is too long counts as the longest.
+func fieldMillis(v string, longest time.Duration) (time.Duration, error) {
 	n, err := fieldUint(v)
-	if err != nil || n > uint64(365*24*time.Hour/time.Millisecond) {
-		return 0, errBody
-	}
-	return time.Duration(n) * time.Millisecond, nil
+	return time.Duration(min(n, uint64(longest/time.Millisecond))) * time.Millisecond, err
 }
 
 const (

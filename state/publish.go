@@ -176,8 +176,14 @@ func (s *svc) tally(e *Entry, by int) {
 		switch tag {
 		case tagPort:
 			p, _ := fieldPort(v)
+			if !p.Proto.known() {
+				return nil
+			}
 			s.ports = count(s.ports, p, by, comparePort, clonePort)
 		case tagAlias:
+			if CheckTaskName(v) != nil {
+				return nil
+			}
 			s.aliases = count(s.aliases, v, by, strings.Compare, strings.Clone)
 		}
 		return nil
@@ -260,7 +266,7 @@ func (ix *index) nameTask(e *Entry) {
 		return
 	}
 	_ = eachField(e.Body(), func(tag byte, v string) error {
-		if tag == tagName || tag == tagHostname {
+		if (tag == tagName || tag == tagHostname) && CheckTaskName(v) == nil {
 			ix.nameOps = append(ix.nameOps, nameOp{name: v, entry: e})
 		}
 		return nil

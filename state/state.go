@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -54,6 +55,8 @@ const (
 	TCP Proto = 6
 	UDP Proto = 17
 )
+
+func (p Proto) known() bool { return p == TCP || p == UDP }
 
 // String returns "tcp" or "udp".
 func (p Proto) String() string {
@@ -168,59 +171,22 @@ const (
 	MaxAliases = 32
 	MaxPorts   = 64
 	MaxTTL     = time.Hour // of a service's DNS answers: clients would keep dead addresses for longer
+
+	MaxDrain    = time.Hour      // of a service: the connections of a task that goes away may last so long
+	MaxAffinity = 24 * time.Hour // of a service
 )
+
+// Schedulers returns the names that a service's scheduler can have (L6): the
+// kernel is asked for no other.
+func Schedulers() []string { return slices.Clone(schedulers) }
+
+var schedulers = []string{"rr", "wrr", "lc", "wlc", "sh", "mh", "sed", "nq"}
 
 // ErrInvalid is wrapped by every error about bad input to this package.
 var ErrInvalid = errors.New("invalid")
 
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrInvalid, fmt.Errorf(format, args...))
-}
-
-// checkLabel checks one DNS label in lower case.
-func checkLabel(s string) error {
-	if s == "" {
-		return errors.New("empty label; use letters, digits, '-' and '_'")
-	}
-	if len(s) > MaxLabel {
-		return fmt.Errorf("%q is longer than %d characters", s, MaxLabel)
-	}
-	for i := range len(s) {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && (c != '-' || i == 0 || i == len(s)-1) {
-			return fmt.Errorf("%q has the character %q at %d; use letters, digits, '_' and inner '-'", s, c, i)
-		}
-	}
-	return nil
-}
-
-// CheckName reports whether s may name a network or a service: one DNS label
-// in lower case that is not reserved.
-func CheckName(s string) error {
-	if err := checkLabel(s); err != nil {
-		return invalid("name: %w", err)
-	}
-	if s == "tasks" || s == "nearest" {
-		return invalid("name: %q is reserved (tasks.<service>, nearest.<service>)", s)
-	}
-	return nil
-}
-
-// CheckDotted reports whether s may be an alias, host name or container name:
-// dot-separated labels in lower case.
-func CheckDotted(s string) error {
-	if len(s) > MaxName {
-		return invalid("name: %d characters, at most %d", len(s), MaxName)
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if err := checkLabel(label); err != nil {
-			return invalid("name: %w", err)
-		}
-	}
-	if strings.HasPrefix(s, "tasks.") || strings.HasPrefix(s, "nearest.") {
-		return invalid("name: %q starts with a reserved label (tasks, nearest)", s)
-	}
-	return nil
 }
 
 // Normalize lower-cases the names of e and sets defaults, in place.
@@ -247,7 +213,7 @@ func (e *Endpoint) Validate() error {
 		if f.value == "" {
 			continue
 		}
-		if err := CheckDotted(f.value); err != nil {
+		if err := CheckTaskName(f.value); err != nil {
 			return fmt.Errorf("%s: %w", f.field, err)
 		}
 	}
@@ -255,7 +221,7 @@ func (e *Endpoint) Validate() error {
 		return invalid("aliases: %d, at most %d", len(e.Aliases), MaxAliases)
 	}
 	for _, a := range e.Aliases {
-		if err := CheckDotted(a); err != nil {
+		if err := CheckTaskName(a); err != nil {
 			return fmt.Errorf("alias: %w", err)
 		}
 	}
@@ -267,7 +233,7 @@ func (e *Endpoint) Validate() error {
 
 func (e *Endpoint) validateAddrs() error {
 	for _, p := range e.Ports {
-		if p.Number == 0 || (p.Proto != TCP && p.Proto != UDP) {
+		if p.Number == 0 || !p.Proto.known() {
 			return invalid("port %s: use a number from 1 to 65535 with tcp or udp", p)
 		}
 	}

@@ -229,10 +229,13 @@ func (e *Endpoint) setField(tag byte, v string) (err error) {
 		if err != nil {
 			return err
 		}
+		if !p.Proto.known() {
+			return nil // of a newer version: the port is not shown, the endpoint is
+		}
 		e.Ports = append(e.Ports, p)
 	case tagName, tagHostname, tagAlias:
-		if CheckDotted(v) != nil {
-			return errBody
+		if CheckTaskName(v) != nil {
+			return checkUnshown(v)
 		}
 		switch tag {
 		case tagName:
@@ -249,6 +252,15 @@ func (e *Endpoint) setField(tag byte, v string) (err error) {
 		return e.setNumber(tag, n)
 	}
 	return err
+}
+
+// checkUnshown tells a name that is left out from a body that is malformed: one
+// that this version refuses to resolve may have been allowed where it was made.
+func checkUnshown(name string) error {
+	if CheckDotted(name) != nil {
+		return errBody
+	}
+	return nil
 }
 
 func (e *Endpoint) setNumber(tag byte, n uint64) error {

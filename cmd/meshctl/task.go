@@ -56,7 +56,7 @@ func (f *flags) task(req *control.AddTask) {
 	})
 	f.list("port", "a port to serve, `[NAME:]PORT[/tcp|udp]`; may be repeated (default: all ports)", &req.Ports)
 	f.text("mode", "`MODE` of the service: vip or dnsrr (default: as it is, vip for a new one)", &req.Mode)
-	f.list("alias", "another `NAME` of the service; may be repeated", &req.Aliases)
+	f.list("alias", "another `NAME` of the service, without dots or ending in .internal or the like; may be repeated", &req.Aliases)
 	f.text("hostname", "a host `NAME` of the task", &req.Hostname)
 	f.value("weight", "share of new connections, `W` from 1 to 65535 (default 1)", func(s string) error {
 		n, err := number(s, 16)

@@ -165,7 +165,7 @@ func checkNames(e state.Endpoint) error {
 		if f.value == "" {
 			continue
 		}
-		if err := state.CheckDotted(f.value); err != nil {
+		if err := state.CheckTaskName(f.value); err != nil {
 			return invalid(f.field, nameHint, "%s", reason(err))
 		}
 	}
@@ -173,7 +173,7 @@ func checkNames(e state.Endpoint) error {
 		return invalid("aliases", "register fewer", "%d aliases, at most %d", len(e.Aliases), state.MaxAliases)
 	}
 	for _, a := range e.Aliases {
-		if err := state.CheckDotted(a); err != nil {
+		if err := state.CheckTaskName(a); err != nil {
 			return invalid("aliases", nameHint, "%s", reason(err))
 		}
 	}

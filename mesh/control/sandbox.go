@@ -171,7 +171,7 @@ func (r AttachSandbox) parseTarget(p *ParsedSandbox) error {
 
 func (r AttachSandbox) parseNames(p *ParsedSandbox) error {
 	if p.Name != "" {
-		if err := state.CheckDotted(p.Name); err != nil {
+		if err := state.CheckTaskName(p.Name); err != nil {
 			return invalid("name", nameHint, "%s", reason(err))
 		}
 	}

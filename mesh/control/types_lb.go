@@ -4,12 +4,12 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"meshd/state"
 )
 
 // Schedulers are the names that a service's scheduler can have (L6).
-func Schedulers() []string {
-	return []string{"rr", "wrr", "lc", "wlc", "sh", "mh", "sed", "nq"}
-}
+func Schedulers() []string { return state.Schedulers() }
 
 // LBRequest asks for a load balancer's table. Empty fields mean all, but for
 // Sandbox: empty means the host.

@@ -1,0 +1,109 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// checkLabel checks one DNS label in lower case.
+func checkLabel(s string) error {
+	if s == "" {
+		return errors.New("empty label; use letters, digits, '-' and '_'")
+	}
+	if len(s) > MaxLabel {
+		return fmt.Errorf("%q is longer than %d characters", s, MaxLabel)
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && (c != '-' || i == 0 || i == len(s)-1) {
+			return fmt.Errorf("%q has the character %q at %d; use letters, digits, '_' and inner '-'", s, c, i)
+		}
+	}
+	return nil
+}
+
+// CheckNode reports whether s may name a node: one DNS label in lower case.
+func CheckNode(s string) error {
+	if err := checkLabel(s); err != nil {
+		return invalid("name: %w", err)
+	}
+	return nil
+}
+
+// CheckName reports whether s may name a network or a service: one DNS label
+// in lower case that is not reserved.
+func CheckName(s string) error {
+	if err := checkLabel(s); err != nil {
+		return invalid("name: %w", err)
+	}
+	return checkReserved(s)
+}
+
+// checkReserved refuses labels that mean something else: the resolver's own
+// words, and the name that every system takes for the host itself.
+func checkReserved(s string) error {
+	switch s {
+	case "tasks", "nearest":
+		return invalid("name: %q is reserved (tasks.<service>, nearest.<service>)", s)
+	case "localhost":
+		return invalid("name: %q is the host itself, everywhere", s)
+	}
+	return nil
+}
+
+// CheckDotted reports whether s has the form of a host name: dot-separated
+// labels in lower case.
+func CheckDotted(s string) error {
+	if len(s) > MaxName {
+		return invalid("name: %d characters, at most %d", len(s), MaxName)
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if err := checkLabel(label); err != nil {
+			return invalid("name: %w", err)
+		}
+	}
+	if strings.HasPrefix(s, "tasks.") || strings.HasPrefix(s, "nearest.") {
+		return invalid("name: %q starts with a reserved label (tasks, nearest)", s)
+	}
+	return nil
+}
+
+// CheckTaskName reports whether s may be an alias, host name or container name
+// of a task. Its whole network resolves such a name to the task, so it must not
+// be one of the public DNS: a name with dots ends in a label that no public
+// domain has, because it is set apart for private use or not made of letters
+// alone. Thus web.1.3f9c2a and db.internal are names, and github.com is not.
+func CheckTaskName(s string) error {
+	if err := CheckDotted(s); err != nil {
+		return err
+	}
+	i := strings.LastIndexByte(s, '.')
+	if i < 0 {
+		return checkReserved(s)
+	}
+	if last := s[i+1:]; last == "localhost" || publicLooking(last) && !slices.Contains(privateDomains, last) && !strings.HasSuffix(s, ".home.arpa") {
+		return invalid("name: %q could be a domain of the internet; use a name without dots, or one that ends in .internal", s)
+	}
+	return nil
+}
+
+// privateDomains are the top-level domains that the public DNS does not
+// delegate, by RFC 2606, 6761, 6762 and 7686 or by ICANN's decision, and those
+// that have long been in private use.
+var privateDomains = []string{"internal", "test", "example", "invalid", "local", "lan", "intranet", "private", "home", "corp"}
+
+// publicLooking reports whether a label could be a top-level domain: all of
+// them are letters alone, two at least, or an internationalized name.
+func publicLooking(label string) bool {
+	if strings.HasPrefix(label, "xn--") {
+		return true
+	}
+	for i := range len(label) {
+		if label[i] < 'a' || label[i] > 'z' {
+			return false
+		}
+	}
+	return len(label) > 1
+}
