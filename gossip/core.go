@@ -71,8 +71,8 @@ type network struct {
 	hot     []hotHead      // recent news, newest last
 	carryAt time.Duration  // 0: not by time
 	joined  time.Duration
-	marks   []mark            // own versions by time, for S6
-	failed  map[string]string // service → why it has no address, as last told
+	marks   []mark // own versions by time, for S6
+	failed  string // which services have no address, as it was last told
 
 	equal, differed time.Duration // when it last compared equal and unequal with a peer's
 }
@@ -120,7 +120,7 @@ func (c *Core) Config() CoreConfig { return c.cfg }
 func networkHash(name string) uint32 { return uint32(xxhash.Sum64String(name)) }
 
 func (c *Core) addNetwork(name string, t *state.Table) *network {
-	n := &network{name: name, hash: networkHash(name), table: t, joined: c.now, failed: map[string]string{}}
+	n := &network{name: name, hash: networkHash(name), table: t, joined: c.now}
 	if name != "" {
 		n.carrier = state.NewCarrier(c.cfg.Grace, c.cfg.Quarantine)
 	}

@@ -15,6 +15,8 @@ type Event struct {
 	Call   Call
 	Stamp  time.Duration // of EventBeacon: the sender's wall clock
 	Reason string
+
+	Network string // of EventExhausted
 }
 
 // EventKind tells events apart.
@@ -34,7 +36,7 @@ const (
 	EventRefused                          // a peer's delta was refused: Reason
 	EventReincarnate                      // our incarnation is now higher: persist it
 	EventPreserve                         // self-preservation went on or off (S12)
-	EventExhausted                        // a service got no VIP (V7)
+	EventExhausted                        // other services than before got no VIP (V7): Reason; "" when all have one
 	EventPanic                            // a step of the protocol panicked and was dropped: Reason (G12)
 )
 

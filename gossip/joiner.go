@@ -328,6 +328,17 @@ func (j *joiner) save(last bool) {
 	j.h.cfg.SavePeers(ps)
 }
 
+// Peers returns the peers to remember. Safe for concurrent use.
+func (h *Host) Peers() []Peer {
+	h.joiner.mu.Lock()
+	defer h.joiner.mu.Unlock()
+	ps := make([]Peer, 0, len(h.joiner.peers))
+	for _, p := range h.joiner.peers {
+		ps = append(ps, p)
+	}
+	return ps
+}
+
 // JoinResult is what came of one address.
 type JoinResult struct {
 	Addr string

@@ -90,15 +90,17 @@ func (c *Core) carry(n *network) {
 }
 
 // tellClaims tells which services got no address, or could not state what they
-// claim, once per service and reason.
+// claim, in one line, when that changes.
 func (c *Core) tellClaims(n *network, failed map[string]error) {
-	for _, s := range slices.Sorted(maps.Keys(failed)) {
-		if reason := failed[s].Error(); n.failed[s] != reason {
-			n.failed[s] = reason
-			c.event(Event{Kind: EventExhausted, Reason: fmt.Sprintf("network %q service %q: %s", n.name, s, reason)})
-		}
+	text := ""
+	if len(failed) > 0 {
+		first := slices.Min(slices.Collect(maps.Keys(failed)))
+		text = fmt.Sprintf("%d services of this node have no VIP in network %s; first: %s: %v", len(failed), n.name, first, failed[first])
 	}
-	maps.DeleteFunc(n.failed, func(s, _ string) bool { return failed[s] == nil })
+	if text != n.failed {
+		n.failed = text
+		c.event(Event{Kind: EventExhausted, Network: n.name, Reason: text})
+	}
 }
 
 // claimPatience is how long a node that knows others waits for a network's

@@ -26,9 +26,13 @@ type Peer struct {
 // peerMemory is how long a peer that was not seen is tried again.
 const peerMemory = 72 * time.Hour
 
+// maxPeers bounds the peers of a file: more than a mesh has nodes.
+const maxPeers = 16_384
+
 // LoadPeers reads a peers file. A missing file is an empty list; one that is
-// not readable is an error that names it and says what to do.
-func LoadPeers(path string) ([]Peer, error) {
+// not readable, or holds what SavePeers does not write, is an error that names
+// it. A clock that is wrong, now or then, forgets nobody.
+func LoadPeers(path string, now time.Time) ([]Peer, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -38,20 +42,59 @@ func LoadPeers(path string) ([]Peer, error) {
 	}
 	var ps []Peer
 	if err := json.Unmarshal(b, &ps); err != nil {
-		return nil, fmt.Errorf("peers file %s is corrupted (%w): move it away; the node then joins through --join alone", path, err)
+		return nil, fmt.Errorf("peers file %s is corrupted (%w)", path, err)
 	}
-	return ps, nil
+	if err := checkPeers(ps); err != nil {
+		return nil, fmt.Errorf("peers file %s is corrupted (%w)", path, err)
+	}
+	return plausible(ps, now), nil
 }
 
-// SavePeers writes a peers file so that a crash leaves the old or the new one.
-func SavePeers(path string, ps []Peer) error {
+func checkPeers(ps []Peer) error {
+	if len(ps) > maxPeers {
+		return fmt.Errorf("%d peers; at most %d", len(ps), maxPeers)
+	}
+	seen := map[state.NodeID]bool{}
+	for _, p := range ps {
+		if err := state.CheckName(string(p.Name)); err != nil {
+			return err
+		}
+		if a := p.Addr.Addr(); !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || p.Addr.Port() == 0 {
+			return fmt.Errorf("peer %q has the address %s", p.Name, p.Addr)
+		}
+		if seen[p.Name] {
+			return fmt.Errorf("peer %q is there twice", p.Name)
+		}
+		seen[p.Name] = true
+	}
+	return nil
+}
+
+// plausible moves the times of all peers to where the latest of them is not
+// ahead of now, nor so far behind that all would be forgotten: then one of the
+// clocks was wrong, and no time passed.
+func plausible(ps []Peer, now time.Time) []Peer {
+	var latest time.Time
+	for _, p := range ps {
+		if p.Seen.After(latest) {
+			latest = p.Seen
+		}
+	}
+	if away := now.Sub(latest); away >= 0 && away < peerMemory {
+		return ps
+	}
+	for i := range ps {
+		ps[i].Seen = now.Add(-min(latest.Sub(ps[i].Seen), peerMemory))
+	}
+	return ps
+}
+
+// EncodePeers returns the content of a peers file.
+func EncodePeers(ps []Peer) ([]byte, error) {
 	ps = slices.Clone(ps)
 	slices.SortFunc(ps, func(a, b Peer) int { return strings.Compare(string(a.Name), string(b.Name)) })
 	b, err := json.MarshalIndent(ps, "", " ")
-	if err != nil {
-		return err
-	}
-	return WriteFile(path, append(b, '\n'), 0o600)
+	return append(b, '\n'), err
 }
 
 // WriteFile replaces a file atomically: temporary file, fsync, rename, fsync

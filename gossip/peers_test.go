@@ -14,15 +14,19 @@ import (
 
 func TestPeersFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "peers.json")
-	if ps, err := LoadPeers(path); err != nil || ps != nil {
+	if ps, err := LoadPeers(path, time.Now()); err != nil || ps != nil {
 		t.Fatalf("a missing file: %v, %v", ps, err)
 	}
 	seen := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	want := []Peer{{Name: "b", Addr: addr(2), Seen: seen}, {Name: "a", Addr: addr(1), Seen: seen}}
-	if err := SavePeers(path, want); err != nil {
+	text, err := EncodePeers(want)
+	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := LoadPeers(path)
+	if err := WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := LoadPeers(path, seen.Add(time.Hour))
 	slices.Reverse(want) // by name
 	if err != nil || !slices.Equal(got, want) {
 		t.Fatalf("got %v, %v", got, err)
@@ -57,13 +61,38 @@ func TestListedPeersAreKept(t *testing.T) {
 	}
 }
 
+// What the daemon cannot have written is refused, with the name of the file.
 func TestPeersFileCorrupted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "peers.json")
-	if err := os.WriteFile(path, []byte("[{"), 0o600); err != nil {
-		t.Fatal(err)
+	for _, text := range []string{
+		"[{", `{}`, `[{"name":"a","addr":"10.0.0.1:0"}]`, `[{"name":"a","addr":"0.0.0.0:1"}]`, `[{"name":"","addr":"10.0.0.1:1"}]`,
+		`[{"name":"a","addr":"10.0.0.1:1"},{"name":"a","addr":"10.0.0.2:1"}]`, `[{"name":"a b","addr":"10.0.0.1:1"}]`,
+		"[" + strings.Repeat(`{"name":"a","addr":"10.0.0.1:1"},`, maxPeers) + `{"name":"b","addr":"10.0.0.1:1"}]`,
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if ps, err := LoadPeers(path, time.Now()); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%.60s: %v, %v", text, ps, err)
+		}
 	}
-	if _, err := LoadPeers(path); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "move it away") {
-		t.Errorf("the error names neither the file nor what to do: %v", err)
+}
+
+// A host that starts with a wrong clock forgets nobody, and tries them in the
+// order of before.
+func TestPeersSurviveClocks(t *testing.T) {
+	seen := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for name, now := range map[string]time.Time{
+		"a minute later": seen.Add(time.Minute),
+		"in 1970":        time.Unix(60, 0),
+		"a year ahead":   seen.AddDate(1, 0, 0),
+		"a minute back":  seen.Add(-time.Minute),
+	} {
+		for _, p := range plausible([]Peer{{Name: "a", Seen: seen}, {Name: "b", Seen: seen.Add(-time.Hour)}}, now) {
+			if age := now.Sub(p.Seen); age < 0 || age > 2*time.Hour {
+				t.Errorf("%s: %s was seen %v ago", name, p.Name, age)
+			}
+		}
 	}
 }
 

@@ -45,7 +45,7 @@ func Cleanup(ctx context.Context, cfg CleanupConfig) ([]Cleaned, error) {
 			return nil, err
 		}
 	}
-	saved, err := (&dataDir{path: cfg.DataDir}).sandboxes()
+	saved, err := newDataDir(cfg.DataDir).sandboxes()
 	if err != nil {
 		return nil, err
 	}

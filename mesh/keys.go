@@ -39,7 +39,7 @@ func openKeystore(dir *dataDir, configured [][]byte) (*keystore, error) {
 		h.Write(key)
 	}
 	from := hex.EncodeToString(h.Sum(nil))
-	if err := dir.load("keys.json", &k.file); err != nil {
+	if err := dir.load(fileKeys, &k.file); err != nil {
 		return nil, err
 	}
 	if k.file.From != from {
@@ -50,7 +50,7 @@ func openKeystore(dir *dataDir, configured [][]byte) (*keystore, error) {
 	}
 	for i, key := range k.file.Keys {
 		if len(key) != 16 && len(key) != 24 && len(key) != 32 {
-			return nil, fmt.Errorf("data-dir: %s is corrupted (key %d has %d bytes) and was left as it is: move it away to start with --key-file alone", dir.file("keys.json"), i+1, len(key))
+			return nil, dir.corrupted(fileKeys, fmt.Errorf("key %d has %d bytes", i+1, len(key)), "move it away to start with --key-file alone")
 		}
 	}
 	return k, nil
@@ -62,11 +62,21 @@ func (k *keystore) all() [][]byte {
 	return slices.Clone(k.file.Keys)
 }
 
+// save writes the keyring again, if the mesh ever changed it.
+func (k *keystore) save() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.file.Keys) == 0 {
+		return nil
+	}
+	return k.dir.save(fileKeys, k.file)
+}
+
 func (k *keystore) keep(keys [][]byte) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.file.Keys = keys
-	return k.dir.save("keys.json", k.file)
+	return k.dir.save(fileKeys, k.file)
 }
 
 // keyCall is a request of one node to another about its keyring.

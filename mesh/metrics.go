@@ -47,7 +47,15 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	e.balancers(m.node)
 	e.dns(m.node)
 	e.sandboxes(m.node)
-	e.gauge("meshd_degraded", "Standing conditions that meshctl status explains.", float64(len(m.node.notices.list())+len(m.node.dnsTrouble())))
+	disk := m.node.dir.trouble() != ""
+	e.gauge("meshd_degraded", "Standing conditions that meshctl status explains.", float64(len(m.node.notices.list())+len(m.node.dnsTrouble()))+b2f(disk))
+	e.gauge("meshd_data_dir_failing", "1 while the data directory does not take what is to be saved.", b2f(disk))
+	e.counter("meshd_registry_writes_total", "Writes of tasks.json; each holds all changes that waited.", m.node.reg.writes.Load())
+	e.counter("meshd_registry_changes_total", "Changes of what is registered, carried or claimed here.", m.node.reg.changes.Load())
+	e.counter("meshd_registry_failures_total", "Writes of tasks.json that failed; what was asked for was refused.", m.node.reg.failures.Load())
+	e.gauge("meshd_queue_length", "Waiting items.", float64(len(m.node.reg.queue)), "queue", "registrations")
+	e.gauge("meshd_queue_length", "Waiting items.", float64(len(m.node.happened.queue)), "queue", "events")
+	e.counter("meshd_queue_dropped_total", "Items dropped because the queue was full; repair makes up for them.", m.node.happened.dropped.Load(), "queue", "events")
 	e.gauge("meshd_events_index", "Index of the newest event of meshctl watch.", float64(m.node.events.Index()))
 }
 

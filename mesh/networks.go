@@ -24,8 +24,10 @@ func (n *Node) CreateNetwork(ctx context.Context, req control.CreateNetwork) (co
 	if err != nil {
 		return control.Network{}, err
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	if err := n.defining.take(ctx); err != nil { // two that overlap must see each other
+		return control.Network{}, err
+	}
+	defer n.defining.give()
 	var refused error
 	err = n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
 		if refused = admitNetwork(c, &def); refused == nil && def.Birth == 0 {
@@ -35,16 +37,20 @@ func (n *Node) CreateNetwork(ctx context.Context, req control.CreateNetwork) (co
 	if err = errors.Join(err, refused); err != nil {
 		return control.Network{}, err
 	}
-	l := n.reg.network(def.Name)
-	old := l.Def
-	l.Def = newNetworkDef(def)
-	if err := n.dir.save("tasks.json", n.reg); err != nil {
-		l.Def = old
-		return control.Network{}, control.Refuse(control.CodeUnavailable, "free space or fix the data directory, then try again", "the network could not be written: %v", err)
-	}
-	err = n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
-		n.check(c.Commit(now, "", []state.Change{networkChange(state.NetworkClaim{NetworkDef: def, Pinned: true})}))
-		n.check(c.JoinNetwork(now, def.Name))
+	var old *networkDef
+	err = n.reg.change(ctx, &update{
+		changes: []state.Change{networkChange(state.NetworkClaim{NetworkDef: def, Pinned: true})},
+		edit: func(d *draft) error {
+			if l := d.networks[def.Name]; l != nil {
+				old = l.def
+			} else if err := n.limits.room(&d.registry, 1, 0, 0); err != nil {
+				return err
+			}
+			d.setDef(def.Name, newNetworkDef(def))
+			return nil
+		},
+		prepare: func(c *gossip.Core, now time.Duration) (bool, error) { return false, c.JoinNetwork(now, def.Name) },
+		undo:    func(d *draft) { d.setDef(def.Name, old) },
 	})
 	if err != nil {
 		return control.Network{}, err
@@ -211,51 +217,91 @@ func hex16(v uint64) string { return fmt.Sprintf("%016x", v) }
 
 // RemoveNetwork implements control.NetworkBackend.
 func (n *Node) RemoveNetwork(ctx context.Context, name string) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if l := n.reg.Networks[name]; l != nil && l.sandboxes > 0 {
-		return control.Refuse(control.CodeRefused, "detach them first; meshctl sandbox ls lists them", "network %q is used by %d sandboxes", name, l.sandboxes)
+	if err := n.defining.take(ctx); err != nil {
+		return err
 	}
-	var def state.NetworkDef
+	defer n.defining.give()
+	var r removedNetwork
 	var refused error
-	var lamport uint64
 	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
-		var ok bool
-		if def, ok = c.Store().Defs()[name]; !ok {
+		def, ok := c.Store().Defs()[name]
+		if !ok {
 			refused = noNetwork(name)
 			return
 		}
 		if refused = networkInUse(c, name); refused == nil {
-			lamport = c.Store().Clock().Tick()
+			r = removedNetwork{name: name, birth: def.Birth, lamport: c.Store().Clock().Tick(), def: *newNetworkDef(def), until: time.Now().Add(removalMemory)}
 		}
 	})
 	if err = errors.Join(err, refused); err != nil {
 		return err
 	}
-	r := removedNetwork{Name: name, Birth: def.Birth, Lamport: lamport, At: time.Now(), Def: *newNetworkDef(def)}
-	delete(n.reg.Networks, name)
-	n.reg.Removed = append(n.reg.Removed, r)
-	if err := n.dir.save("tasks.json", n.reg); err != nil {
-		return err
-	}
-	n.carryNetworks(ctx)
-	return nil
+	return n.reg.change(ctx, &update{
+		edit: func(d *draft) error {
+			l := d.networks[name]
+			if l != nil && l.sandboxes > 0 {
+				return control.Refuse(control.CodeRefused, "detach them first; meshctl sandbox ls lists them", "network %q is used by %d sandboxes", name, l.sandboxes)
+			}
+			if l != nil && len(l.tasks) > 0 { // registered meanwhile
+				return control.Refuse(control.CodeRefused, "remove its tasks first; meshctl task ls --network "+name+" lists them", "network %q is used: this node has %d tasks in it", name, len(l.tasks))
+			}
+			d.dropNetwork(name)
+			d.remember(r, n.limits.removed)
+			return nil
+		},
+		prepare: func(c *gossip.Core, now time.Duration) (bool, error) {
+			if slices.Contains(n.cfg.Networks, name) {
+				return false, nil
+			}
+			return false, c.LeaveNetwork(now, name)
+		},
+		changes: (&registry{removed: []removedNetwork{r}}).globals(),
+	})
 }
 
-// networkInUse refuses the removal of a network with tasks, or of one of which
-// this node cannot know.
+// networkInUse refuses the removal of a network with tasks, those of nodes that
+// are away included, or of one of which this node cannot know.
 func networkInUse(c *gossip.Core, name string) error {
-	v := c.Store().View(name)
-	if v == nil {
+	t := c.Store().Table(name)
+	if t == nil {
 		if ps := c.Store().Participants(name); len(ps) > 0 {
-			return control.Refuse(control.CodeRefused, fmt.Sprintf("run it on one of them, for example on %s", ps[0]), "network %q is not carried by this node, but by %v", name, ps)
+			return control.Refuse(control.CodeRefused, fmt.Sprintf("run it on one of them, for example on %s", ps[0]), "network %q is not carried by this node, but by %s", name, some(ps))
 		}
 		return nil
 	}
-	for _, s := range v.Services() {
-		if len(s.Members) > 0 {
-			return control.Refuse(control.CodeRefused, "remove its tasks first; meshctl task ls --all --network "+name+" lists them", "network %q is used: service %q has %d tasks", name, s.Name, len(s.Members))
+	tasks, first := 0, (*state.Entry)(nil)
+	away := map[state.NodeID]bool{}
+	t.Walk(func(e *state.Entry) bool {
+		if e.Kind() != state.KindEndpoint {
+			return true
 		}
+		if tasks++; first == nil {
+			first = e
+		}
+		if c.Store().Liveness(e.Owner()) == state.Dead {
+			away[e.Owner()] = true
+		}
+		return true
+	})
+	if tasks == 0 {
+		return nil
 	}
-	return nil
+	hint := "remove its tasks first; meshctl task ls --all --network " + name + " lists them"
+	if len(away) > 0 {
+		hint += "; tasks of nodes that are away count until they are forgotten, and theirs are " + some(slices.Sorted(maps.Keys(away)))
+	}
+	return control.Refuse(control.CodeRefused, hint, "network %q is used: %d tasks, for example %q of service %q on node %q", name, tasks, first.ID(), first.Group(), first.Owner())
+}
+
+// some names a few of many.
+func some[T ~string](all []T) string {
+	const most = 5
+	var text []string
+	for _, x := range all[:min(len(all), most)] {
+		text = append(text, string(x))
+	}
+	if more := len(all) - most; more > 0 {
+		text = append(text, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(text, ", ")
 }

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -49,33 +50,41 @@ type Node struct {
 	notices  notices
 
 	balancers balancers
-	dupSeen   atomic.Int64 // when another node with our name was last heard of, Unix seconds
+	limits    bounds
+	reg       *registrar
+	chores    *chores
+	happened  *happenings
+	told      notices  // conditions that are told of but not shown as they are
+	refusals  reminder // of handle, as the next
+	exhausted reminder
+	restored  *draft       // what New changed of tasks.json, to be written when nothing can fail any more
+	pinning   turn         // of who asks for an address by hand
+	defining  turn         // of who makes or removes a network
+	dupSeen   atomic.Int64 // when another node with our name was last heard of, since started
 
-	mu  sync.Mutex // guards what follows, and orders registrations with their files
-	reg *registry
-	id  identity
+	reincarnated chan struct{} // capacity 1: node.json is behind
 }
 
 // New opens everything that can fail: configuration, data directory, gossip
 // socket, DNS sockets, control socket. The error says which and what to do.
+// Until nothing can fail any more, nothing is written: a start that fails leaves
+// the data directory as it was.
 func New(cfg Config, version string, log *slog.Logger) (*Node, error) {
 	s, err := cfg.settle()
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: s, log: log, version: version, started: time.Now(), stop: func() {}}
-	for _, open := range []func() error{n.openData, n.openSocket, n.openHost, n.openBalancer, n.openDNS, n.openSandboxes} {
+	n := &Node{
+		cfg: s, log: log, version: version, started: time.Now(), stop: func() {}, limits: s.bounds(),
+		happened: newHappenings(), pinning: newTurn(), defining: newTurn(), reincarnated: make(chan struct{}, 1),
+	}
+	for _, open := range []func() error{n.openData, n.openSocket, n.openHost, n.openBalancer, n.openDNS, n.openSandboxes, n.restore, n.listenDNS, n.claimData} {
 		if err := open(); err != nil {
 			n.close()
 			return nil, err
 		}
 	}
 	n.metrics = newMetrics(n)
-	n.restore()
-	if err := n.listenDNS(); err != nil {
-		n.close()
-		return nil, err
-	}
 	return n, nil
 }
 
@@ -104,14 +113,41 @@ func (n *Node) openData() (err error) {
 	if n.dir, err = openDataDir(n.cfg.DataDir); err != nil {
 		return err
 	}
-	if n.reg, err = n.dir.registry(); err != nil {
+	r, leftOut, err := n.dir.registry(n.limits, n.started)
+	if err != nil {
 		return err
 	}
-	if n.id, err = n.dir.begin(n.cfg.Node); err != nil {
+	n.noteLeftOut(leftOut)
+	id, err := n.dir.next(n.cfg.Node)
+	if err != nil {
 		return err
 	}
+	n.reg, n.chores = newRegistrar(n.dir, r, n.log), newChores(n, id)
+	n.reg.claimed = n.chores.hurry
 	n.keys, err = openKeystore(n.dir, n.cfg.keys)
 	return err
+}
+
+// noteLeftOut tells what of the files was not believed.
+func (n *Node) noteLeftOut(what []string) {
+	if len(what) == 0 {
+		return
+	}
+	text := fmt.Sprintf("data-dir: %s holds %d statements of other nodes that cannot be right, and they are left out; first: %s", n.dir.file(fileTasks), len(what), what[0])
+	n.notices.set("left out", text)
+	n.log.Warn(text)
+}
+
+// claimData writes the new life's identity, before anybody can hear of it (S7),
+// and what New changed.
+func (n *Node) claimData() error {
+	if err := n.dir.save(fileNode, n.chores.id); err != nil {
+		return err
+	}
+	if !n.restored.dirty {
+		return nil
+	}
+	return errors.Join(n.reg.install(n.restored), n.boxes.save())
 }
 
 func (n *Node) openSocket() (err error) {
@@ -119,20 +155,18 @@ func (n *Node) openSocket() (err error) {
 	return err
 }
 
-func (n *Node) openHost() error {
-	peers, err := gossip.LoadPeers(n.dir.file("peers.json"))
-	if err != nil {
-		return err
-	}
+func (n *Node) openHost() (err error) {
+	peers := n.loadPeers()
 	n.host, err = gossip.NewHost(gossip.HostConfig{
 		Core: n.cfg.core(), Self: state.NodeID(n.cfg.Node), Bind: n.cfg.bind, Advertise: n.cfg.advertise,
 		Profile: n.cfg.Profile, Join: n.cfg.Join, Peers: peers, SavePeers: n.savePeers,
-		Keys: n.keys.all(), Incarnation: n.id.Incarnation, Lamport: n.id.Lamport,
-		Limits: n.cfg.limits(), OnEvent: n.onEvent, Log: n.log,
+		Keys: n.keys.all(), Incarnation: n.chores.id.Incarnation, Lamport: n.chores.id.Lamport,
+		Limits: n.cfg.limits(), OnEvent: n.happened.add, Log: n.log,
 	})
 	if err != nil {
 		return err
 	}
+	n.reg.do = n.host.Do
 	n.events = control.NewEventLog(n.boot(), 16384)
 	n.handleCalls()
 	return nil
@@ -140,9 +174,31 @@ func (n *Node) openHost() error {
 
 func (n *Node) boot() string { return fmt.Sprintf("%016x", n.host.Boot()) }
 
+// loadPeers reads the peers of former lives. They are a cache: a file that
+// cannot be read is moved aside, and the node joins through its seeds.
+func (n *Node) loadPeers() []gossip.Peer {
+	path := n.dir.file(filePeers)
+	peers, err := gossip.LoadPeers(path, n.started)
+	if err == nil {
+		return peers
+	}
+	aside := path + ".corrupted"
+	text := fmt.Sprintf("%v; moved to %s: this node finds the mesh through --join only", err, aside)
+	if err := os.Rename(path, aside); err != nil {
+		text += fmt.Sprintf(" (not moved: %v)", err)
+	}
+	n.log.Warn(text)
+	n.notices.set("peers", text)
+	return nil
+}
+
 func (n *Node) savePeers(ps []gossip.Peer) {
-	if err := gossip.SavePeers(n.dir.file("peers.json"), ps); err != nil {
-		n.log.Error("peers not saved", "error", err)
+	b, err := gossip.EncodePeers(ps)
+	if err == nil {
+		err = n.dir.put(filePeers, b)
+	}
+	if err == nil {
+		n.notices.set("peers", "")
 	}
 }
 
@@ -181,7 +237,10 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.balancer.Run(run) })
 	n.boxes.start(run)
 	g.Go(func() error { return n.boxes.wait(run) })
-	g.Go(func() error { return n.chores(run) })
+	g.Go(func() error { return n.reg.run(run) })
+	g.Go(func() error { return n.chores.run(run) })
+	g.Go(func() error { return n.keepData(run) })
+	g.Go(func() error { return n.happened.run(run, n.handle) })
 	g.Go(func() error { return n.watchViews(run) })
 	g.Go(func() error { return control.Serve(run, n.listener, n, n.log) })
 	g.Go(func() error {
@@ -192,28 +251,29 @@ func (n *Node) Run(ctx context.Context) error {
 		return n.dns.Close(last)
 	})
 	n.log.Info("meshd runs", "node", n.cfg.Node, "gossip", n.host.Addr().String(), "dns", fmt.Sprint(n.dnsAddrs), "socket", n.cfg.Socket,
-		"incarnation", n.id.Incarnation, "encrypted", len(n.keys.all()) > 0)
+		"incarnation", n.chores.id.Incarnation, "encrypted", len(n.keys.all()) > 0)
 	if len(n.keys.all()) == 0 {
 		n.log.Warn("gossip is not encrypted: who reaches the address is a member of the mesh and can change what this host does", "address", n.cfg.bind, "insecure", n.cfg.Insecure)
 	}
 	err := g.Wait()
-	n.saveIdentity()
 	if errors.Is(err, gossip.ErrStopped) || errors.Is(err, context.Canceled) {
-		return nil
+		err = nil
 	}
-	return err
+	return errors.Join(err, n.saveLast())
 }
 
 // restore states again what the node stated before, in one step per network,
 // so that peers swap the old life for the new one without a gap (S4).
-func (n *Node) restore() {
+func (n *Node) restore() error {
+	r := &registry{networks: n.restored.networks, removed: n.restored.removed}
+	n.reg.current.Store(r)
 	n.host.Prepare(func(c *gossip.Core, now time.Duration) {
-		n.check(c.Commit(now, "", append(n.globals(), state.Change{Kind: state.KindNode, Body: string(state.AppendNode(nil, n.info()))})))
+		n.check(c.Commit(now, "", append(r.globals(), state.Change{Kind: state.KindNode, Body: string(state.AppendNode(nil, n.info()))})))
 		for _, name := range n.cfg.Networks {
 			n.check(c.JoinNetwork(now, name))
 		}
-		for _, name := range slices.Sorted(maps.Keys(n.reg.Networks)) {
-			l := n.reg.Networks[name]
+		for _, name := range slices.Sorted(maps.Keys(r.networks)) {
+			l := r.networks[name]
 			if !l.used() {
 				continue
 			}
@@ -222,26 +282,25 @@ func (n *Node) restore() {
 			n.check(c.Commit(now, name, l.changes()))
 		}
 	})
+	return nil
 }
 
 // hostAll tells the core what this node does for each service of a network.
 func (n *Node) hostAll(c *gossip.Core, network string, l *localNetwork) {
-	tasks := map[string]int{}
-	for s := range l.Services {
-		tasks[s] = 0
+	for s := range l.counts {
+		n.hostService(c, network, s, l)
 	}
-	for _, t := range l.Tasks {
-		tasks[t.Service]++
-	}
-	for s, count := range tasks {
-		n.hostService(c, network, s, count, l)
+	for s := range l.services {
+		if l.counts[s] == 0 {
+			n.hostService(c, network, s, l)
+		}
 	}
 }
 
 // hostService tells the core what this node does for one service.
-func (n *Node) hostService(c *gossip.Core, network, service string, tasks int, l *localNetwork) {
-	h := state.Hosting{Tasks: tasks}
-	if until := l.Services[service].Until; tasks == 0 && !until.IsZero() {
+func (n *Node) hostService(c *gossip.Core, network, service string, l *localNetwork) {
+	h := state.Hosting{Tasks: l.tasksOf(service)}
+	if until := l.services[service].until; h.Tasks == 0 && !until.IsZero() {
 		h.Until = max(time.Until(until)+time.Since(n.host.Started()), time.Second)
 	}
 	c.Host(network, service, h)
@@ -263,89 +322,32 @@ func (n *Node) info() state.NodeInfo {
 	return state.NodeInfo{Boot: n.host.Boot(), Addr: n.host.Addr(), Version: n.version, LB: driver}
 }
 
-// onEvent hears the core's events. It runs in the host's goroutine.
-func (n *Node) onEvent(e gossip.Event) {
-	switch e.Kind {
-	case gossip.EventReincarnate:
-		go n.saveIdentity()
-		n.log.Warn("a peer held a newer stream of this node: a higher incarnation starts (S7)")
-	case gossip.EventDuplicate:
-		n.log.Error("duplicate node name", "reason", e.Reason)
-		n.notices.set("duplicate", e.Reason)
-		n.dupSeen.Store(time.Now().Unix())
-		n.emit(control.Event{Type: control.EventNodeConflict, Node: n.cfg.Node, Detail: e.Reason})
-	case gossip.EventRefused:
-		n.log.Warn("refused what a peer sent", "peer", string(e.Node), "error", e.Reason)
-	case gossip.EventPreserve:
-		n.notices.set("preserve", e.Reason)
-		n.log.Warn("self-preservation", "reason", e.Reason)
-	case gossip.EventPanic:
-		n.notices.set("panic", e.Reason+"; the log has the details: please report it, and restart meshd when it is convenient")
-	case gossip.EventExhausted:
-		n.log.Warn("no VIP", "reason", e.Reason)
-	case gossip.EventBeacon:
-		n.onBeacon(e)
-	default:
-		n.nodeEvent(e)
-	}
-}
-
-// nodeEvent passes on what became of another node.
-func (n *Node) nodeEvent(e gossip.Event) {
-	types := map[gossip.EventKind]control.EventType{
-		gossip.EventAlive: control.EventNodeAlive, gossip.EventSuspect: control.EventNodeSuspect,
-		gossip.EventDead: control.EventNodeDead, gossip.EventLeft: control.EventNodeLeft,
-	}
-	t, ok := types[e.Kind]
-	if !ok {
-		return
-	}
-	n.log.Info("node", "name", string(e.Node), "state", string(t))
-	n.emit(control.Event{Type: t, Node: string(e.Node)})
-}
-
-func (n *Node) emit(es ...control.Event) {
-	now := time.Now()
-	for i := range es {
-		es[i].Time = now
-	}
-	n.events.Append(es...)
-}
-
-// onBeacon measures propagation, or sends the node's own beacon.
-func (n *Node) onBeacon(e gossip.Event) {
-	now := time.Duration(time.Now().UnixNano())
-	if e.Node != state.NodeID(n.cfg.Node) {
-		n.metrics.propagation.Observe(max(now-e.Stamp, 0).Seconds())
-		return
-	}
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		_ = n.host.Do(ctx, func(c *gossip.Core, at time.Duration) {
-			stamp := time.Duration(time.Now().UnixNano())
-			n.check(c.Commit(at, "", []state.Change{{Kind: state.KindBeacon, Body: string(state.AppendBeacon(nil, stamp))}}))
-		})
-	}()
-}
-
 // notices are the standing conditions that Status shows.
 type notices struct {
 	mu   sync.Mutex // guards what follows
 	text map[string]string
 }
 
-func (s *notices) set(key, text string) {
+// set replaces a condition, "" ends it, and reports whether that is news.
+func (s *notices) set(key, text string) (changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.text == nil {
 		s.text = map[string]string{}
 	}
+	old := s.text[key]
 	if text == "" {
 		delete(s.text, key)
-		return
+	} else {
+		s.text[key] = text
 	}
-	s.text[key] = text
+	return old != text
+}
+
+func (s *notices) get(key string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text[key]
 }
 
 func (s *notices) list() []string {

@@ -132,6 +132,9 @@ func (n *Node) countTasks(s *control.Status, w *control.NetworkStatus) {
 func (n *Node) explainStatus(s *control.Status) {
 	n.explainLB(s)
 	s.Degraded = append(s.Degraded, n.notices.list()...)
+	if t := n.dir.trouble(); t != "" {
+		s.Degraded = append(s.Degraded, t)
+	}
 	s.Degraded = append(s.Degraded, n.dnsTrouble()...)
 	if len(n.dnsAddrs) == 0 {
 		s.Warnings = append(s.Warnings, "no DNS address: start meshd with --dns IP:PORT")

@@ -15,12 +15,12 @@ func TestPoisonedIdentity(t *testing.T) {
 		`{"node":"a","incarnation":18446744073709551615,"lamport":1}`,
 		`{"node":"a","incarnation":3,"lamport":4611686018427387904}`,
 	} {
-		d := &dataDir{path: t.TempDir()}
+		d := newDataDir(t.TempDir())
 		file := filepath.Join(d.path, "node.json")
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := d.begin("a")
+		_, err := d.next("a")
 		if err == nil || !strings.Contains(err.Error(), "node.json") {
 			t.Errorf("%s: %v", text, err)
 		}

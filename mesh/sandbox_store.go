@@ -39,11 +39,11 @@ func (s *savedSandbox) target() sandbox.Target { return sandbox.Target{Path: s.N
 // sandboxes reads sandboxes.json and checks every record in it.
 func (d *dataDir) sandboxes() ([]savedSandbox, error) {
 	var f sandboxFile
-	if err := d.load("sandboxes.json", &f); err != nil {
+	if err := d.load(fileSandboxes, &f); err != nil {
 		return nil, err
 	}
 	if name, err := f.check(); err != nil {
-		return nil, fmt.Errorf("data-dir: %s is corrupted (sandbox %q: %w) and was left as it is: restore it from a backup, or move it away and attach again", d.file("sandboxes.json"), name, err)
+		return nil, d.corrupted(fileSandboxes, fmt.Errorf("sandbox %q: %w", name, err), "restore it from a backup, or move it away and attach again")
 	}
 	return f.Sandboxes, nil
 }

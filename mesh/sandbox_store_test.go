@@ -28,7 +28,7 @@ func savedBoxes() []savedSandbox {
 }
 
 func TestSandboxesAreKept(t *testing.T) {
-	d := &dataDir{path: t.TempDir()}
+	d := newDataDir(t.TempDir())
 	if got, err := d.sandboxes(); err != nil || len(got) != 0 {
 		t.Fatalf("without a file: %v, %v", got, err)
 	}
@@ -62,7 +62,7 @@ func TestCorruptedSandboxes(t *testing.T) {
 		"its root":        func(s []savedSandbox) { s[0].ResolvConf.Root = "proc/1/root" },
 		"reserved prefix": func(s []savedSandbox) { s[0].Name = "tasks.web" },
 	} {
-		d := &dataDir{path: t.TempDir()}
+		d := newDataDir(t.TempDir())
 		boxes := savedBoxes()
 		change(boxes)
 		if err := d.save("sandboxes.json", sandboxFile{Sandboxes: boxes}); err != nil {

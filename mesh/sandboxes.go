@@ -49,18 +49,17 @@ func (n *Node) openSandboxes() error {
 	if err != nil {
 		return err
 	}
-	dropped := false
+	d := n.reg.registry().draft()
 	for _, s := range saved {
 		ns, err := reopen(&s)
 		if hasEnded(err) {
 			m.log.Info("sandbox lost while meshd was away", "sandbox", s.Name, "reason", err.Error())
-			m.drop(&s)
+			m.drop(d, &s)
 			m.lost.Add(1)
-			dropped = true
 			continue
 		}
 		for _, name := range s.Networks {
-			n.reg.network(name).sandboxes++
+			d.hold(name, 1)
 		}
 		if err != nil {
 			m.log.Error("sandbox cannot be entered", "sandbox", s.Name, "error", err)
@@ -73,10 +72,8 @@ func (n *Node) openSandboxes() error {
 			return errors.Join(err, ns.Close())
 		}
 	}
-	if !dropped {
-		return nil
-	}
-	return errors.Join(n.dir.save("tasks.json", n.reg), m.save())
+	n.restored = d
+	return nil
 }
 
 // reopen opens the namespace of a saved sandbox, if it is still the same one.
@@ -96,19 +93,12 @@ func hasEnded(err error) bool {
 	return errors.Is(err, sandbox.ErrGone) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, sandbox.ErrNotNamespace)
 }
 
-// drop forgets the tasks of a sandbox that died while meshd was away, and puts
-// back its resolv.conf.
-func (m *sandboxes) drop(s *savedSandbox) {
+// drop forgets the tasks of a sandbox that died while meshd was away, as if they
+// were removed now, and puts back its resolv.conf.
+func (m *sandboxes) drop(d *draft, s *savedSandbox) {
 	for _, name := range s.Networks {
-		l := m.node.reg.Networks[name]
-		if l == nil || s.Task == "" || l.Tasks[s.Task].Service != s.Service {
-			continue
-		}
-		delete(l.Tasks, s.Task)
-		if l.tasksOf(s.Service) == 0 { // as if it were removed now
-			c := l.Services[s.Service]
-			c.Until = time.Now().Add(m.node.reservation())
-			l.Services[s.Service] = c
+		if l := d.networks[name]; l != nil && s.Task != "" && l.tasks[s.Task].Service == s.Service {
+			d.removeTask(name, s.Task, time.Now().Add(m.node.limits.reservation))
 		}
 	}
 	if s.ResolvConf != nil && s.ResolvConf.Root == "" {
@@ -157,7 +147,7 @@ func (m *sandboxes) save() error {
 			f.Sandboxes = append(f.Sandboxes, s)
 		}
 	}
-	return m.node.dir.save("sandboxes.json", f)
+	return m.node.dir.save(fileSandboxes, f)
 }
 
 // list returns the sandboxes, sorted by name.
@@ -191,6 +181,9 @@ func (m *sandboxes) reserve(b *box) (context.Context, error) {
 	if m.ctx == nil || m.ctx.Err() != nil {
 		return nil, control.Refuse(control.CodeUnavailable, "try again when meshd runs", "meshd is starting or stopping")
 	}
+	if n := len(m.all) + len(m.closed); n >= m.node.limits.sandboxes {
+		return nil, control.Refuse(control.CodeTooLarge, "detach sandboxes that are not used", "sandboxes: this node has %d, and more are not allowed", n)
+	}
 	for i := range m.closed {
 		if m.closed[i].Name == b.name || m.closed[i].ID == b.name {
 			return nil, control.Refuse(control.CodeConflict, "choose another --name, or restart meshd with the privileges to enter that one", "name: sandbox %q exists, and cannot be entered", b.name)
@@ -216,38 +209,65 @@ func (m *sandboxes) forget(b *box) {
 
 // hold makes the node take part in the networks, for one sandbox (G6).
 func (n *Node) hold(ctx context.Context, networks []string) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	defs := map[string]*networkDef{}
 	var refused error
-	err := n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
-		defs := c.Store().Definitions()
+	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
 		for _, name := range networks {
-			if _, ok := defs.Effective[name]; !ok {
+			def, ok := c.Store().Definitions().Effective[name]
+			if !ok {
 				refused = noNetwork(name)
 				return
 			}
-		}
-		for _, name := range networks {
-			if refused = c.JoinNetwork(now, name); refused != nil {
-				return // those joined already are left again by the chores
+			if c.Store().Global().View().Synced() && believable(def) {
+				defs[name] = newNetworkDef(def)
 			}
 		}
-		for _, name := range networks {
-			n.reg.network(name).sandboxes++
-		}
-		n.keepDefs(defs, c) // so that a restart knows the pools at once
 	})
-	return errors.Join(err, refused)
+	if err = errors.Join(err, refused); err != nil {
+		return err
+	}
+	return n.reg.change(ctx, &update{
+		edit: func(d *draft) error {
+			fresh := 0
+			for _, name := range networks {
+				if d.networks[name] == nil {
+					fresh++
+				}
+			}
+			if err := n.limits.room(&d.registry, fresh, 0, 0); err != nil {
+				return err
+			}
+			for _, name := range networks {
+				d.hold(name, 1)
+				if defs[name] != nil {
+					d.setCarried(name, defs[name]) // so that a restart knows the pools at once
+				}
+			}
+			return nil
+		},
+		prepare: func(c *gossip.Core, now time.Duration) (bool, error) {
+			for _, name := range networks {
+				if err := c.JoinNetwork(now, name); err != nil {
+					return false, err // those joined already are left again by the chores
+				}
+			}
+			return false, nil
+		},
+		undo: func(d *draft) { d.release(networks) },
+	})
 }
 
-// release ends hold. Networks that nothing else needs are left.
+// release ends hold. Networks that nothing else needs are left by the chores.
 func (n *Node) release(ctx context.Context, networks []string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	err := n.reg.change(ctx, &update{edit: func(d *draft) error { d.release(networks); return nil }})
+	n.check(err)
+	n.chores.hurry()
+}
+
+func (d *draft) release(networks []string) {
 	for _, name := range networks {
-		n.reg.network(name).sandboxes--
+		d.hold(name, -1)
 	}
-	n.carryNetworks(ctx)
 }
 
 // AttachSandbox implements control.SandboxBackend.

@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -31,22 +30,31 @@ func (n *Node) SetService(ctx context.Context, ref control.ServiceRef, req contr
 }
 
 func (n *Node) setService(ctx context.Context, ref control.ServiceRef, req control.SetService, want *state.Settings) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	l := n.reg.network(ref.Network)
-	tasks := l.tasksOf(ref.Name)
-	if tasks == 0 {
-		return n.hostedElsewhere(ref)
-	}
-	var failed error
-	err := n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
-		if have, ok := c.Store().Table(ref.Network).Settings(ref.Name); ok { // newer than the view
-			*want, failed = req.Apply(have.Settings)
-		}
-		c.Host(ref.Network, ref.Name, state.Hosting{Tasks: tasks, Settings: want})
-		failed = errors.Join(failed, c.Commit(now, ref.Network, nil))
+	return n.reg.change(ctx, &update{
+		network: ref.Network, service: ref.Name,
+		edit: func(d *draft) error {
+			if d.networks[ref.Network].tasksOf(ref.Name) == 0 {
+				return n.hostedElsewhere(ref)
+			}
+			return nil
+		},
+		prepare: func(c *gossip.Core, _ time.Duration) (bool, error) {
+			t := c.Store().Table(ref.Network)
+			if t == nil {
+				return false, gossip.ErrNoNetwork
+			}
+			if have, ok := t.Settings(ref.Name); ok { // newer than the view
+				next, err := req.Apply(have.Settings)
+				if err != nil {
+					return false, err
+				}
+				*want = next
+			}
+			tasks := n.reg.registry().networks[ref.Network].tasksOf(ref.Name)
+			c.Host(ref.Network, ref.Name, state.Hosting{Tasks: tasks, Settings: want})
+			return true, nil
+		},
 	})
-	return errors.Join(err, failed)
 }
 
 // hostedElsewhere says where the settings of a service can be changed.
@@ -62,7 +70,7 @@ func (n *Node) hostedElsewhere(ref control.ServiceRef) error {
 	if nodes = slices.Compact(nodes); len(nodes) > 0 {
 		hint = "do it on one of: " + strings.Join(nodes, ", ")
 	}
-	return control.Refuse(control.CodeRefused, hint, "this node has no task of service %q in network %q; a service's settings are stated by those that have (S8)", ref.Name, ref.Network)
+	return control.Refuse(control.CodeRefused, hint, "this node has no task of service %q in network %q; a service's settings are stated by those that have", ref.Name, ref.Network)
 }
 
 // settingsShown waits a moment until the service shows the settings.

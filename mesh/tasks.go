@@ -39,34 +39,51 @@ func (n *Node) AddTask(ctx context.Context, req control.AddTask) (control.TaskAd
 func newID() string { return strings.ToLower(rand.Text())[:25] }
 
 func (n *Node) addTask(ctx context.Context, p *control.ParsedTask) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	if len(p.VIPs) > 0 { // two that ask for one address must see each other's claim
+		if err := n.pinning.take(ctx); err != nil {
+			return err
+		}
+		defer n.pinning.give()
+	}
 	if err := n.admitTask(ctx, p); err != nil {
 		return err
 	}
-	l := n.reg.network(p.Network)
-	task := savedTask{Service: p.Endpoint.Service, Body: state.AppendEndpoint(nil, &p.Endpoint)}
-	l.Tasks[p.Endpoint.ID] = task
-	undo := func(err error) error {
-		delete(l.Tasks, p.Endpoint.ID)
-		return errors.Join(err, n.dir.save("tasks.json", n.reg))
+	id, service := p.Endpoint.ID, p.Endpoint.Service
+	task := savedTask{Service: service, Body: state.AppendEndpoint(nil, &p.Endpoint)}
+	return quota(n.reg.change(ctx, &update{
+		network: p.Network, service: service, changes: []state.Change{task.change(id)},
+		edit: func(d *draft) error {
+			if err := n.admitRegistered(&d.registry, p); err != nil {
+				return err
+			}
+			d.setTask(p.Network, id, task)
+			return nil
+		},
+		prepare: func(c *gossip.Core, now time.Duration) (bool, error) {
+			if err := c.JoinNetwork(now, p.Network); err != nil {
+				return false, err
+			}
+			h := n.hosting(c, p, n.reg.registry().networks[p.Network])
+			c.Host(p.Network, service, h)
+			return h.Settings != nil || h.PinVIP.IsValid(), nil
+		},
+		undo: func(d *draft) { d.forgetTask(p.Network, id) },
+	}))
+}
+
+// admitRegistered refuses an id that is in use on this node, and what is over
+// its bounds.
+func (n *Node) admitRegistered(r *registry, p *control.ParsedTask) error {
+	l, networks, services := r.networks[p.Network], 0, 0
+	if l == nil {
+		networks++
+	} else if _, mine := l.tasks[p.Endpoint.ID]; mine {
+		return control.Refuse(control.CodeConflict, "choose another --id, or remove that task first: meshctl task rm "+p.Endpoint.ID, "id: %q is already a task of this node in network %q", p.Endpoint.ID, p.Network)
 	}
-	if err := n.dir.save("tasks.json", n.reg); err != nil {
-		delete(l.Tasks, p.Endpoint.ID)
-		return control.Refuse(control.CodeUnavailable, "free space or fix the data directory, then try again", "the registration could not be written: %v", err)
+	if l.tasksOf(p.Endpoint.Service) == 0 {
+		services++
 	}
-	var failed error
-	err := n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
-		if failed = c.JoinNetwork(now, p.Network); failed != nil {
-			return
-		}
-		c.Host(p.Network, p.Endpoint.Service, n.hosting(c, p, l))
-		failed = c.Commit(now, p.Network, []state.Change{task.change(p.Endpoint.ID)})
-	})
-	if err = errors.Join(err, failed); err != nil {
-		return quota(undo(err))
-	}
-	return nil
+	return n.limits.room(r, networks, services, 1)
 }
 
 // quota turns S13's error into a refusal.
@@ -121,8 +138,8 @@ func (n *Node) admitTask(ctx context.Context, p *control.ParsedTask) error {
 	if err = errors.Join(doErr, err); err != nil {
 		return err
 	}
-	if _, mine := n.reg.network(p.Network).Tasks[p.Endpoint.ID]; mine {
-		return control.Refuse(control.CodeConflict, "choose another --id, or remove that task first: meshctl task rm "+p.Endpoint.ID, "id: %q is already a task of this node in network %q", p.Endpoint.ID, p.Network)
+	if err := n.admitRegistered(n.reg.registry(), p); err != nil {
+		return err
 	}
 	return n.admitAgainstView(p)
 }
@@ -131,7 +148,7 @@ func (n *Node) admitPin(c *gossip.Core, p *control.ParsedTask, def state.Network
 	for _, v := range p.VIPs {
 		if !v.Is4() {
 			if v != state.VIP6(&def, p.Endpoint.Service) {
-				return control.Refuse(control.CodeRefused, "leave it out: it is "+state.VIP6(&def, p.Endpoint.Service).String(), "vips: the IPv6 VIP of a service follows from its name (V1) and cannot be pinned to %s", v)
+				return control.Refuse(control.CodeRefused, "leave it out: it is "+state.VIP6(&def, p.Endpoint.Service).String(), "vips: the IPv6 VIP of a service follows from its name and cannot be pinned to %s", v)
 			}
 			continue
 		}
@@ -230,7 +247,7 @@ func (n *Node) degraded(s *state.Service) string {
 	case !s.VIP4.IsValid() && !s.VIP6.IsValid() && s.Conflict != "":
 		return s.Conflict
 	case !n.vipsUsable():
-		return "no load balancer on this node: " + n.lbWhy() + "; vip services are answered with their tasks (R5)"
+		return "no load balancer on this node: " + n.lbWhy() + "; vip services are answered with their tasks"
 	case len(n.balancer.Refused()[s.Network]) > 0:
 		return "the network is not served by this node: " + lb.Against(n.balancer.Refused()[s.Network]) + "; vip services are answered with their tasks"
 	}
@@ -239,83 +256,72 @@ func (n *Node) degraded(s *state.Service) string {
 
 // RemoveTask implements control.TaskBackend.
 func (n *Node) RemoveTask(ctx context.Context, ref control.TaskRef) (control.Task, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	network, l, err := n.find(ref)
-	if err != nil {
+	u := &update{}
+	var e state.Endpoint
+	u.edit = func(d *draft) error {
+		network, t, err := n.find(&d.registry, ref)
+		if err != nil {
+			return err
+		}
+		e, _ = t.endpoint(ref.ID)
+		d.removeTask(network, ref.ID, time.Now().Add(n.limits.reservation))
+		u.network, u.service = network, t.Service
+		u.changes = []state.Change{{Kind: state.KindEndpoint, Key: ref.ID, Delete: true}}
+		return nil
+	}
+	u.prepare = func(c *gossip.Core, _ time.Duration) (bool, error) {
+		if l := n.reg.registry().networks[u.network]; l != nil {
+			n.hostService(c, u.network, u.service, l)
+		}
+		return false, nil
+	}
+	if err := n.reg.change(ctx, u); err != nil {
 		return control.Task{}, err
 	}
-	saved := l.Tasks[ref.ID]
-	delete(l.Tasks, ref.ID)
-	last := l.tasksOf(saved.Service) == 0
-	if last {
-		c := l.Services[saved.Service]
-		c.Until = time.Now().Add(n.reservation())
-		l.Services[saved.Service] = c
-	}
-	if err := n.dir.save("tasks.json", n.reg); err != nil {
-		l.Tasks[ref.ID] = saved
-		return control.Task{}, control.Refuse(control.CodeUnavailable, "free space or fix the data directory, then try again", "the removal could not be written: %v", err)
-	}
-	var failed error
-	err = n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
-		n.hostService(c, network, saved.Service, l.tasksOf(saved.Service), l)
-		failed = c.Commit(now, network, []state.Change{{Kind: state.KindEndpoint, Key: ref.ID, Delete: true}})
-	})
-	e, _ := saved.endpoint(ref.ID)
 	e.Owner = state.NodeID(n.cfg.Node)
-	return control.FromEndpoint(network, e, state.Hidden), errors.Join(err, failed)
-}
-
-func (n *Node) reservation() time.Duration {
-	if n.cfg.Reservation > 0 {
-		return time.Duration(n.cfg.Reservation)
-	}
-	return 24 * time.Hour
+	return control.FromEndpoint(u.network, e, state.Hidden), nil
 }
 
 // DrainTask implements control.TaskBackend.
 func (n *Node) DrainTask(ctx context.Context, ref control.TaskRef) (control.Task, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	network, l, err := n.find(ref)
-	if err != nil {
+	u := &update{}
+	var e state.Endpoint
+	u.edit = func(d *draft) error {
+		network, t, err := n.find(&d.registry, ref)
+		if err != nil {
+			return err
+		}
+		if e, err = t.endpoint(ref.ID); err != nil {
+			return err
+		}
+		e.Draining = true
+		t.Body = state.AppendEndpoint(nil, &e)
+		d.setTask(network, ref.ID, t)
+		u.network, u.service, u.changes = network, t.Service, []state.Change{t.change(ref.ID)}
+		return nil
+	}
+	if err := n.reg.change(ctx, u); err != nil {
 		return control.Task{}, err
 	}
-	saved := l.Tasks[ref.ID]
-	e, err := saved.endpoint(ref.ID)
-	if err != nil {
-		return control.Task{}, err
-	}
-	e.Draining = true
-	l.Tasks[ref.ID] = savedTask{Service: saved.Service, Body: state.AppendEndpoint(nil, &e)}
-	if err := n.dir.save("tasks.json", n.reg); err != nil {
-		l.Tasks[ref.ID] = saved
-		return control.Task{}, err
-	}
-	var failed error
-	err = n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
-		failed = c.Commit(now, network, []state.Change{l.Tasks[ref.ID].change(ref.ID)})
-	})
 	e.Owner = state.NodeID(n.cfg.Node)
-	return control.FromEndpoint(network, e, state.Draining), errors.Join(err, failed)
+	return control.FromEndpoint(u.network, e, state.Draining), nil
 }
 
-// find locates a task of this node. The caller holds mu.
-func (n *Node) find(ref control.TaskRef) (network string, l *localNetwork, err error) {
+// find locates a task of this node.
+func (n *Node) find(r *registry, ref control.TaskRef) (network string, t savedTask, err error) {
 	var in []string
-	for _, name := range slices.Sorted(maps.Keys(n.reg.Networks)) {
-		if _, ok := n.reg.Networks[name].Tasks[ref.ID]; ok && (ref.Network == "" || ref.Network == name) {
+	for _, name := range slices.Sorted(maps.Keys(r.networks)) {
+		if _, ok := r.networks[name].tasks[ref.ID]; ok && (ref.Network == "" || ref.Network == name) {
 			in = append(in, name)
 		}
 	}
 	switch len(in) {
 	case 1:
-		return in[0], n.reg.Networks[in[0]], nil
+		return in[0], r.networks[in[0]].tasks[ref.ID], nil
 	case 0:
-		return "", nil, n.notHere(ref)
+		return "", t, n.notHere(ref)
 	}
-	return "", nil, control.Refuse(control.CodeRefused, "say which with --network", "task %q is in the networks %s", ref.ID, strings.Join(in, ", "))
+	return "", t, control.Refuse(control.CodeRefused, "say which with --network", "task %q is in the networks %s", ref.ID, strings.Join(in, ", "))
 }
 
 // notHere says where the task is, if it is known at all.
@@ -324,7 +330,7 @@ func (n *Node) notHere(ref control.TaskRef) error {
 	for _, name := range names {
 		m := n.host.Source().View(name).Lookup(ref.ID)
 		if m.Kind == state.MatchEndpoint && m.Endpoints[0].ID() == ref.ID && (ref.Network == "" || ref.Network == name) {
-			return control.Refuse(control.CodeRefused, "do it there: only its owner may change it (S1)", "task %q belongs to node %q", ref.ID, m.Endpoints[0].Owner())
+			return control.Refuse(control.CodeRefused, "do it there: only its owner may change it", "task %q belongs to node %q", ref.ID, m.Endpoints[0].Owner())
 		}
 	}
 	return control.Refuse(control.CodeNotFound, "meshctl task ls lists the tasks of this node", "task %q is not known", ref.ID)

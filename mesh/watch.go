@@ -2,8 +2,10 @@ package mesh
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"meshd/gossip"
@@ -12,30 +14,37 @@ import (
 )
 
 // watchViews turns changes of the views into events. It follows every network
-// that the node takes part in.
+// that the node takes part in; one that it left and joined again between two
+// looks has another view. It returns when the last follower has ended.
 func (n *Node) watchViews(ctx context.Context) error {
-	cancels := map[string]context.CancelFunc{}
-	defer func() {
-		for _, stop := range cancels {
-			stop()
-		}
-	}()
+	type follower struct {
+		view state.View
+		stop context.CancelFunc
+	}
+	followed := map[string]follower{}
+	var all sync.WaitGroup
+	defer all.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	for {
 		names, stale := n.host.Source().Networks()
-		for _, name := range names {
-			if cancels[name] == nil {
-				sub, stop := context.WithCancel(ctx)
-				cancels[name] = stop
-				n.emit(control.Event{Type: control.EventNetworkAdded, Network: name})
-				go n.watchView(sub, n.host.Source().View(name))
-			}
-		}
-		for name, stop := range cancels {
-			if !slices.Contains(names, name) {
-				stop()
-				delete(cancels, name)
+		for name, f := range followed {
+			if n.host.Source().View(name) != f.view {
+				f.stop()
+				delete(followed, name)
+				n.told.set("pool "+name, "")
 				n.emit(control.Event{Type: control.EventNetworkRemoved, Network: name})
 			}
+		}
+		for _, name := range names {
+			v := n.host.Source().View(name)
+			if _, known := followed[name]; known || v == nil {
+				continue
+			}
+			sub, stop := context.WithCancel(ctx)
+			followed[name] = follower{v, stop}
+			n.emit(control.Event{Type: control.EventNetworkAdded, Network: name})
+			all.Go(func() { n.watchView(sub, v) })
 		}
 		select {
 		case <-stale:
@@ -45,14 +54,24 @@ func (n *Node) watchViews(ctx context.Context) error {
 	}
 }
 
+// hiddenTasks remembers the tasks whose owner is dead, by id: they come back
+// with it. Those of an owner that is forgotten are forgotten.
+type hiddenTasks map[string]state.NodeID
+
+func (h hiddenTasks) prune(known func(state.NodeID) bool) {
+	maps.DeleteFunc(h, func(_ string, o state.NodeID) bool { return !known(o) })
+}
+
+// pruneEvery is how often hidden tasks are looked through.
+const pruneEvery = time.Minute
+
 func (n *Node) watchView(ctx context.Context, v state.View) {
-	if v == nil {
-		return
-	}
 	sub := v.Subscribe()
 	defer sub.Close()
+	tick := time.NewTicker(pruneEvery)
+	defer tick.Stop()
 	seen := map[string]*state.Service{}
-	hidden := map[string]bool{}
+	hidden := hiddenTasks{}
 	for _, s := range v.Services() {
 		n.emit(n.changes(nil, s, hidden)...)
 		seen[s.Name] = s
@@ -60,6 +79,9 @@ func (n *Node) watchView(ctx context.Context, v state.View) {
 	for {
 		select {
 		case <-sub.Ready():
+		case <-tick.C:
+			n.pruneHidden(ctx, v.Network(), hidden)
+			continue
 		case <-ctx.Done():
 			return
 		}
@@ -78,10 +100,29 @@ func (n *Node) watchView(ctx context.Context, v state.View) {
 	}
 }
 
+// pruneHidden forgets the hidden tasks of owners that have no stream any more.
+func (n *Node) pruneHidden(ctx context.Context, network string, hidden hiddenTasks) {
+	if len(hidden) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	there := map[state.NodeID]bool{}
+	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
+		if t := c.Store().Table(network); t != nil {
+			for _, o := range t.Owners() {
+				there[o] = true
+			}
+		}
+	})
+	if err == nil {
+		hidden.prune(func(o state.NodeID) bool { return there[o] })
+	}
+}
+
 // changes compares two views of one service; either may be nil. hidden
 // remembers the endpoints whose owner is dead.
-func (n *Node) changes(old, cur *state.Service, hidden map[string]bool) []control.Event {
-	var es []control.Event
+func (n *Node) changes(old, cur *state.Service, hidden hiddenTasks) (es []control.Event) {
 	add := func(t control.EventType, s *state.Service, e control.Event) {
 		e.Type, e.Network, e.Service = t, s.Network, s.Name
 		es = append(es, e)
@@ -103,7 +144,7 @@ func (n *Node) changes(old, cur *state.Service, hidden map[string]bool) []contro
 		delete(before, m.ID())
 		ev := control.Event{Task: m.ID(), Node: string(m.Owner()), Addresses: valid(m.Addr4(), m.Addr6()), Detail: cur.Class(i).String()}
 		switch {
-		case !known && hidden[m.ID()]:
+		case !known && hidden[m.ID()] != "":
 			delete(hidden, m.ID())
 			add(control.EventEndpointRestored, cur, ev)
 		case !known:
@@ -112,26 +153,35 @@ func (n *Node) changes(old, cur *state.Service, hidden map[string]bool) []contro
 			add(control.EventEndpointUpdated, cur, ev)
 		}
 	}
+	if len(before) == 0 {
+		return es
+	}
+	dead := n.deadOwners(old)
 	for _, m := range old.Members {
 		if _, gone := before[m.ID()]; !gone {
 			continue
 		}
 		t := control.EventEndpointRemoved
-		if n.liveness(m.Owner()) == state.Dead {
-			hidden[m.ID()], t = true, control.EventEndpointHidden
+		if dead[m.Owner()] {
+			hidden[m.ID()], t = m.Owner(), control.EventEndpointHidden
 		}
 		add(t, cur, control.Event{Task: m.ID(), Node: string(m.Owner()), Addresses: valid(m.Addr4(), m.Addr6())})
 	}
 	return es
 }
 
-// liveness asks the core, which is ahead of its events.
-func (n *Node) liveness(o state.NodeID) (l state.Liveness) {
+// deadOwners asks the core, which is ahead of its events, who of the owners of
+// a service's tasks is dead.
+func (n *Node) deadOwners(s *state.Service) map[state.NodeID]bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	l = state.Alive
-	_ = n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) { l = c.Store().Liveness(o) })
-	return l
+	dead := map[state.NodeID]bool{}
+	_ = n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
+		for _, m := range s.Members {
+			dead[m.Owner()] = c.Store().Liveness(m.Owner()) == state.Dead
+		}
+	})
+	return dead
 }
 
 func (n *Node) vipChanges(old, cur *state.Service, add func(control.EventType, *state.Service, control.Event)) {

@@ -56,6 +56,20 @@ func (d *Definition) Withdrawn(def NetworkDef) bool {
 // Withdrawn reports whether somebody removed that definition of def.Name.
 func (d *Definitions) Withdrawn(def NetworkDef) bool { return d.Names[def.Name].Withdrawn(def) }
 
+// Removal returns the latest removal of that definition, to be stated on, and
+// whether there is one.
+func (d *Definition) Removal(def NetworkDef) (NetworkClaim, bool) {
+	if d == nil {
+		return NetworkClaim{}, false
+	}
+	for _, r := range slices.Backward(d.gone) {
+		if r.withdraws(def) {
+			return r, true
+		}
+	}
+	return NetworkClaim{}, false
+}
+
 // withdraws reports whether a removal is one of that definition: of its very
 // pools, however often they were stated up to then.
 func (c *NetworkClaim) withdraws(d NetworkDef) bool {
