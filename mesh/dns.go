@@ -15,6 +15,7 @@ func (n *Node) openDNS() (err error) {
 	n.dns, err = resolver.New(resolver.Config{
 		Source: n.host.Source(), Log: n.log, Domain: n.cfg.Domain, TTL: time.Duration(n.cfg.TTL), QueryLog: n.cfg.QueryLog,
 		VIPsUsable: n.balancer.Working, RTT: n.host.RTT, Notes: n.notes,
+		Clients: n.dnsClients(), LocalTask: n.localTask,
 		Forward: resolver.ForwardConfig{Upstreams: n.cfg.upstream, Domains: n.cfg.upstreams},
 	})
 	if err != nil {
@@ -112,6 +113,9 @@ func (e emitter) dns(n *Node) {
 		"truncated":          {"Answers with TC.", s.Truncated},
 		"held":               {"Questions for unknown names that waited for the first sync (R4).", s.Held},
 		"held_full":          {"Such questions that did not wait since too many did.", s.HeldFull},
+		"strangers":          {"Questions and connections of clients that are not served: REFUSED, closed (R8).", s.Strangers},
+		"limited":            {"Questions over the limit per client (R8).", s.Limited},
+		"dropped":            {"Questions of these two kinds that got no reply.", s.Dropped},
 		"tcp_refused":        {"TCP connections closed at once for being over a limit.", s.TCPFull},
 		"upstream_coalesced": {"Questions that joined one in flight.", s.UpstreamCoalesced},
 		"upstream_full":      {"Questions to be forwarded over a limit.", s.UpstreamFull},

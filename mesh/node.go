@@ -242,6 +242,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.keepData(run) })
 	g.Go(func() error { return n.happened.run(run, n.handle) })
 	g.Go(func() error { return n.watchViews(run) })
+	g.Go(func() error { return n.watchSubnets(run) })
 	g.Go(func() error { return control.Serve(run, n.listener, n, n.log) })
 	g.Go(func() error {
 		<-run.Done()

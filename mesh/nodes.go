@@ -139,6 +139,7 @@ func (n *Node) explainStatus(s *control.Status) {
 	if len(n.dnsAddrs) == 0 {
 		s.Warnings = append(s.Warnings, "no DNS address: start meshd with --dns IP:PORT")
 	}
+	s.Warnings = append(s.Warnings, strangerWarning(n.dns)...)
 	switch {
 	case n.cfg.Insecure:
 		s.Warnings = append(s.Warnings, fmt.Sprintf("gossip is open (--insecure): everybody who reaches %s can change what this host does; make a key with meshctl keygen --out FILE and start every meshd with --key-file FILE instead", n.cfg.bind))

@@ -22,7 +22,6 @@ type Zone struct {
 	VIPsUsable     func(network string) bool
 	RTT            func(state.NodeID) (time.Duration, bool)
 	Notes          func(network, service string) []string
-	HostClients    []netip.Prefix
 	SharedSuffixes []string
 	ForwardBare    bool
 }

@@ -198,7 +198,7 @@ func TestHealth(t *testing.T) {
 // R7: identical questions in flight are one; the limits drop what is over them.
 func TestCoalescingAndLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := forwarding(t, func(c *ForwardConfig) { c.MaxClient, c.Max = 3, 4 }, address(100*time.Millisecond, "1.1.1.1"))
+		f := forwarding(t, func(c *ForwardConfig) { c.MaxClient, c.Max = 3, 5 }, address(100*time.Millisecond, "1.1.1.1"))
 		outcomes := make(chan Outcome, 10)
 		start := func(client, name string) {
 			go func() {

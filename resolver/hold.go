@@ -2,6 +2,8 @@ package resolver
 
 import (
 	"context"
+	"net/netip"
+	"sync"
 	"time"
 
 	"meshd/state"
@@ -9,18 +11,21 @@ import (
 
 // held answers an unknown local name again until it is known, its networks
 // have had their first sync, or HoldTime is over (R4). At most HoldMax
-// questions wait; more get their answer at once.
-func (s *Server) held(ctx context.Context, q Query, r Result) Result {
+// questions wait, and of one client at most its share; more get their answer at
+// once.
+func (s *Server) held(ctx context.Context, client netip.Addr, q Query, r Result) Result {
 	if s.cfg.HoldTime < 0 {
 		return r
 	}
-	select {
-	case s.holding <- struct{}{}:
-		defer func() { <-s.holding }()
-	default:
+	share := s.cfg.HoldClient
+	if client.IsLoopback() {
+		share = max(share, s.cfg.HoldMax/2) // a server there may ask for many
+	}
+	if !s.holding.take(client, share, s.cfg.HoldMax) {
 		s.met.heldFull.Add(1)
 		return r
 	}
+	defer s.holding.leave(client)
 	s.met.held.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HoldTime)
 	defer cancel()
@@ -37,6 +42,33 @@ func (s *Server) held(ctx context.Context, q Query, r Result) Result {
 		}
 	}
 	return r
+}
+
+// holds counts the questions that wait, per client.
+type holds struct {
+	mu      sync.Mutex // guards what follows
+	n       int
+	clients map[netip.Addr]int
+}
+
+func (h *holds) take(client netip.Addr, share, all int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.n >= all || h.clients[client] >= share {
+		return false
+	}
+	h.n++
+	h.clients[client]++
+	return true
+}
+
+func (h *holds) leave(client netip.Addr) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.n--
+	if h.clients[client]--; h.clients[client] == 0 {
+		delete(h.clients, client)
+	}
 }
 
 // watch signals when one of the views changes, until ctx is done.

@@ -28,6 +28,8 @@ type Listener struct {
 	Client netip.Addr
 	// Packet and Stream are sockets that are already open, such as those of a
 	// sandbox's network namespace; then Addr is not used. Both or neither.
+	// Everybody who reaches them is served: Config.Clients and the limit of
+	// Config.ClientRate are for addresses of the host.
 	// Listen takes ownership of them, even when it fails.
 	Packet net.PacketConn
 	Stream net.Listener
@@ -141,15 +143,22 @@ func (b *Bound) start(l Listener) {
 	s := b.server
 	accept := func(h dns.Header) dns.MsgAcceptAction { return s.accept(h) }
 	invalid := func([]byte, error) { s.met.malformed.Add(1) }
+	var g *gate
+	var serves func(netip.Addr) bool
+	if !b.elsewhere {
+		g, serves = newGate(s), s.serves
+	}
 	b.udp = &dns.Server{
-		PacketConn: s.wrapPacket(b, l.Packet), UDPSize: 4096, Handler: b,
+		PacketConn: s.wrapPacket(b, l.Packet, g), UDPSize: 4096, Handler: b,
 		MsgAcceptFunc: accept, MsgInvalidFunc: invalid,
 	}
-	b.fast = b.udp.PacketConn != l.Packet
+	if b.fast = b.udp.PacketConn != l.Packet; !b.fast && g != nil {
+		b.udp.DecorateReader = func(r dns.Reader) dns.Reader { return gated{r, g} }
+	}
 	b.tcp = &dns.Server{
 		Listener: &tcpListener{
 			Listener: l.Stream, total: s.cfg.MaxTCP, perClient: s.cfg.MaxTCPClient,
-			full: func() { s.met.tcpFull.Add(1) }, clients: map[netip.Addr]int{},
+			full: func() { s.met.tcpFull.Add(1) }, serves: serves, clients: map[netip.Addr]int{},
 		},
 		MaxTCPQueries: -1, Handler: b, MsgAcceptFunc: accept, MsgInvalidFunc: invalid,
 	}

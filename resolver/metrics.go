@@ -107,7 +107,10 @@ type metrics struct {
 	heldFull  atomic.Uint64
 	truncated atomic.Uint64
 	tcpFull   atomic.Uint64
-	upstream  upstreamMetrics
+
+	strangers, overRate, gateDropped atomic.Uint64 // see gate
+
+	upstream upstreamMetrics
 }
 
 // add counts one duration.
@@ -163,6 +166,9 @@ type Stats struct {
 	HeldFull  uint64       // questions that did not wait as too many did
 	Truncated uint64       // replies with TC
 	TCPFull   uint64       // TCP connections closed at once for being over a limit
+	Strangers uint64       // questions and connections of clients that are not served: REFUSED, closed (R8)
+	Limited   uint64       // questions over the limit per client
+	Dropped   uint64       // of those two kinds, the questions that got no reply
 	InFlight  int64        // handlers running now
 	Listeners int          // in service now
 
@@ -189,6 +195,7 @@ func (m *metrics) stats() Stats {
 	s := Stats{
 		Malformed: m.malformed.Load(), Held: m.held.Load(), HeldFull: m.heldFull.Load(),
 		Truncated: m.truncated.Load(), TCPFull: m.tcpFull.Load(),
+		Strangers: m.strangers.Load(), Limited: m.overRate.Load(), Dropped: m.gateDropped.Load(),
 		UpstreamTries: m.upstream.tries.Load(), UpstreamFailures: m.upstream.failures.Load(),
 		UpstreamCoalesced: m.upstream.coalesced.Load(), UpstreamFull: m.upstream.full.Load(),
 		UpstreamLatency: time.Duration(m.upstream.nanos.Load()), UpstreamLoops: m.upstream.loops.Load(),

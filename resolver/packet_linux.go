@@ -34,6 +34,7 @@ type batchConn struct {
 	*net.UDPConn
 	raw  syscall.RawConn
 	fast *fastPath
+	gate *gate // nil: everybody is served
 
 	in    [batchSize]mmsghdr
 	out   [batchSize]mmsghdr
@@ -50,12 +51,12 @@ type batchConn struct {
 	recv, send    func(fd uintptr) bool // bound once: no allocation per batch
 }
 
-func newBatchConn(c *net.UDPConn, f *fastPath) (net.PacketConn, error) {
+func newBatchConn(c *net.UDPConn, f *fastPath, g *gate) (net.PacketConn, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	b := &batchConn{UDPConn: c, raw: raw, fast: f}
+	b := &batchConn{UDPConn: c, raw: raw, fast: f, gate: g}
 	for i := range batchSize {
 		b.iov[i].Base = &b.bufs[i][0]
 		b.in[i].hdr.Iov = &b.iov[i]
@@ -126,16 +127,12 @@ func (b *batchConn) recvmmsg(fd uintptr) bool {
 
 // answer answers what the fast path can, and marks the rest.
 func (b *batchConn) answer() {
-	n := 0
-	if b.fast.begin() {
-		n = b.parse()
-	} else {
-		for i := range b.count {
-			b.slow[i] = true
-		}
-	}
-	b.fast.prefetch(b.qs[:n])
 	b.replies, b.sent = 0, 0
+	if b.gate != nil {
+		b.gate.begin()
+	}
+	n := b.parse(b.fast.begin())
+	b.fast.prefetch(b.qs[:n])
 	for k := range n {
 		i := b.from[k]
 		reply := b.fast.reply(&b.qs[k], b.bufs[i][:batchBuf])
@@ -143,9 +140,7 @@ func (b *batchConn) answer() {
 			b.slow[i] = true
 			continue
 		}
-		b.iov[i].SetLen(reply)
-		b.out[b.replies].hdr = b.in[i].hdr
-		b.replies++
+		b.reply(i, reply)
 	}
 	for b.sent < b.replies {
 		if b.raw.Write(b.send) != nil {
@@ -153,14 +148,35 @@ func (b *batchConn) answer() {
 		}
 	}
 	b.fast.counts.flush(&b.fast.server.met)
+	if b.gate != nil {
+		b.gate.counts.flush(&b.fast.server.met)
+	}
 }
 
-// parse reads the questions that the fast path understands, marks the other
-// packets, and returns how many it read.
-func (b *batchConn) parse() (n int) {
+// reply marks packet i as replied to: its buffer holds a reply of so many bytes.
+func (b *batchConn) reply(i, length int) {
+	b.iov[i].SetLen(length)
+	b.out[b.replies].hdr = b.in[i].hdr
+	b.replies++
+}
+
+// parse reads the questions that the fast path understands, if it works at all,
+// marks those for the ordinary path, and returns how many it read. Packets of
+// clients that are not served end here.
+func (b *batchConn) parse(fast bool) (n int) {
 	for i := range b.count {
+		client := b.client(i).Addr()
+		if b.gate != nil {
+			if a := b.gate.admit(client); a != admitted {
+				b.slow[i] = false
+				if reply := b.gate.reply(a, b.bufs[i][:batchBuf], int(b.in[i].n)); reply > 0 {
+					b.reply(i, reply)
+				}
+				continue
+			}
+		}
 		b.from[n] = i
-		b.slow[i] = !b.fast.read(&b.qs[n], b.bufs[i][:batchBuf], int(b.in[i].n), b.client(i).Addr())
+		b.slow[i] = !fast || !b.fast.read(&b.qs[n], b.bufs[i][:batchBuf], int(b.in[i].n), client)
 		if !b.slow[i] {
 			n++
 		}

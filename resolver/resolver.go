@@ -14,8 +14,8 @@
 //   - A shared listener and a client whose address is a task's: the networks in
 //     which it is, sorted by name. An address that two networks use for
 //     different tasks gets both: give such networks a listener each.
-//   - A shared listener and any other client (an operator on the host): host
-//     scope. Only qualified names resolve, on every network of this node.
+//   - A shared listener and any other client that is served (an operator on the
+//     host; see Config.Clients): host scope. Only qualified names resolve, on every network of this node.
 //
 // # Names (R2)
 //
@@ -71,9 +71,20 @@ type Config struct {
 	// "1 task hidden because node c is dead". Only Explain calls it. nil: none.
 	Notes func(network, service string) []string
 
-	// HostClients are the sources that get host scope on a shared listener
-	// when they are no task. Others have an empty scope. nil: every source.
-	HostClients []netip.Prefix
+	// Clients are whom listeners on addresses of the host serve, besides the
+	// host itself and its tasks; others are refused (R8). nil: everybody.
+	// SetClients changes it.
+	Clients []netip.Prefix
+	// LocalTask reports whether a task of this host has the address. nil: none.
+	// Called per question of a client that is not in Clients: it must be fast and
+	// safe for concurrent use.
+	LocalTask func(netip.Addr) bool
+	// ClientRate is how many questions per second over UDP a client may ask,
+	// with a burst of twice that, on addresses of the host (R8): a client is an
+	// IPv4 address or an IPv6 /64. Over it, every second question is told to come
+	// over TCP and the others are dropped. The host itself has no limit.
+	// 0: 2000; negative: none.
+	ClientRate int
 	// SharedSuffixes are networks whose name is also a public top-level domain:
 	// unknown names <name>.<network> are then forwarded, not denied.
 	SharedSuffixes []string
@@ -82,10 +93,13 @@ type Config struct {
 
 	HoldTime time.Duration // how long an unknown local name waits for the first sync (R4); 0: 1.5 s; negative: not at all
 	HoldMax  int           // how many questions may wait at once; 0: 256
+	// HoldClient is the share of one client in HoldMax; 0: 16. The host itself
+	// may take half of all.
+	HoldClient int
 
 	MaxInFlight   int // handlers at once; more are dropped; 0: 8192
 	MaxTCP        int // TCP connections at once; 0: 1024
-	MaxTCPClient  int // TCP connections at once per client; 0: 64
+	MaxTCPClient  int // TCP connections at once per client, an IPv4 address or an IPv6 /64; 0: 64
 	Forward       ForwardConfig
 	DisableFast   bool // serve everything by the ordinary path (R6)
 	FastBytes     int  // memory for packed answers, shared by the listeners (R6); a listener may always take 1 MiB; 0: 256 MiB
@@ -113,6 +127,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("%w: NegativeTTL: %s; use 1s to 5s", ErrConfig, c.NegativeTTL)
 	}
 	c.HoldTime, c.HoldMax = orDuration(c.HoldTime, 1500*time.Millisecond), orInt(c.HoldMax, 256)
+	c.HoldClient, c.ClientRate = orInt(c.HoldClient, 16), orInt(c.ClientRate, 2000)
 	c.MaxInFlight = orInt(c.MaxInFlight, 8192)
 	c.MaxTCP, c.MaxTCPClient = orInt(c.MaxTCP, 1024), orInt(c.MaxTCPClient, 64)
 	c.FastBytes = orInt(c.FastBytes, 256<<20)

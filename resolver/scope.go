@@ -40,8 +40,8 @@ func (s Scope) String() string {
 }
 
 // ScopeOf tells the scope of a client on a shared listener by its address: the
-// networks in which it is a task's, sorted by name, else host scope if
-// HostClients allows it, else none (R1). Safe for concurrent use.
+// networks in which it is a task's, sorted by name, else host scope (R1). Safe for
+// concurrent use.
 func (z *Zone) ScopeOf(client netip.Addr) Scope {
 	client = client.Unmap().WithZone("")
 	var s Scope
@@ -51,9 +51,6 @@ func (z *Zone) ScopeOf(client netip.Addr) Scope {
 			s.Networks = append(s.Networks, n)
 		}
 	}
-	if s.Networks == nil {
-		s.Host = z.HostClients == nil || slices.ContainsFunc(z.HostClients,
-			func(p netip.Prefix) bool { return p.Contains(client) })
-	}
+	s.Host = s.Networks == nil
 	return s
 }

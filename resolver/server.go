@@ -32,9 +32,13 @@ type Server struct {
 	forward *forwarder
 	met     metrics
 	sample  sampler
+	started time.Time
 	running atomic.Int64
-	holding chan struct{}
+	holding holds
 	own     atomic.Pointer[[]netip.AddrPort] // the listeners' addresses, for the loop guard
+
+	clients  atomic.Pointer[clientList] // nil: everybody
+	stranger atomic.Pointer[Stranger]   // who was refused last; nil: nobody
 
 	ctx      context.Context // ends with Close, after the questions in hand
 	cancel   context.CancelFunc
@@ -53,7 +57,8 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, zone: cfg.zone(), holding: make(chan struct{}, max(0, cfg.HoldMax))}
+	s := &Server{cfg: cfg, log: cfg.Log, zone: cfg.zone(), started: time.Now(), holding: holds{clients: map[netip.Addr]int{}}}
+	s.SetClients(cfg.Clients)
 	s.sample.every = uint64(cfg.QueryLog)
 	s.own.Store(&[]netip.AddrPort{})
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -66,7 +71,7 @@ func (c *Config) zone() *Zone {
 	return &Zone{
 		Source: c.Source, Domain: c.Domain,
 		TTL: uint32(c.TTL / time.Second), NegativeTTL: uint32(c.NegativeTTL / time.Second),
-		VIPsUsable: c.VIPsUsable, RTT: c.RTT, Notes: c.Notes, HostClients: c.HostClients,
+		VIPsUsable: c.VIPsUsable, RTT: c.RTT, Notes: c.Notes,
 		SharedSuffixes: c.SharedSuffixes, ForwardBare: c.ForwardBare,
 	}
 }
@@ -228,7 +233,7 @@ func (s *Server) resolve(b *Bound, q question) (*dns.Msg, Outcome) {
 	}
 	r := s.zone.Answer(query)
 	if len(r.Waiting) > 0 {
-		r = s.held(s.holdCtx, query, r)
+		r = s.held(s.holdCtx, clientKey(q.client.Addr()), query, r)
 	}
 	if r.Forward {
 		return s.forward.resolve(q)

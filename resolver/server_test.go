@@ -172,11 +172,11 @@ func TestHoldBounds(t *testing.T) {
 	if r := ask(t, b, "udp", query("web.", dns.TypeA)); r.Rcode != dns.RcodeNameError {
 		t.Error(r)
 	}
-	s.holding <- struct{}{}
+	s.holding.take(netip.Addr{}, 1, 1)
 	if r := ask(t, b, "udp", query("web.", dns.TypeA)); r.Rcode != dns.RcodeNameError || s.Stats().HeldFull != 1 {
 		t.Error(r, s.Stats())
 	}
-	<-s.holding
+	s.holding.leave(netip.Addr{})
 }
 
 func waitFor(tb testing.TB, ok func() bool) {

@@ -21,6 +21,7 @@ type tcpListener struct {
 	net.Listener
 	total, perClient int
 	full             func()
+	serves           func(netip.Addr) bool // nil: everybody
 
 	mu      sync.Mutex // guards clients and open
 	clients map[netip.Addr]int
@@ -34,7 +35,12 @@ func (l *tcpListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		client := addrPort(c.RemoteAddr()).Addr().Unmap()
+		from := addrPort(c.RemoteAddr()).Addr()
+		client := clientKey(from)
+		if l.serves != nil && !l.serves(from) {
+			c.Close()
+			continue
+		}
 		if l.admit(client) {
 			return &conn{Conn: c, slots: make(chan struct{}, tcpPipeline), release: func() { l.leave(client) }}, nil
 		}

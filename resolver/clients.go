@@ -1,0 +1,80 @@
+package resolver
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// clientList is whom listeners on addresses of the host serve. It is immutable.
+type clientList struct{ prefixes []netip.Prefix }
+
+func (l *clientList) contains(a netip.Addr) bool {
+	return slices.ContainsFunc(l.prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// SetClients replaces whom listeners on addresses of the host serve, besides
+// the host itself and Config.LocalTask; nil: everybody.
+func (s *Server) SetClients(prefixes []netip.Prefix) {
+	if prefixes == nil {
+		s.clients.Store(nil)
+		return
+	}
+	if have := s.clients.Load(); have == nil || !slices.Equal(have.prefixes, prefixes) {
+		s.clients.Store(&clientList{slices.Clone(prefixes)})
+	}
+}
+
+// LastStranger returns the client that was refused last; ok is false if none was.
+func (s *Server) LastStranger() (last Stranger, ok bool) {
+	if p := s.stranger.Load(); p != nil {
+		return *p, true
+	}
+	return Stranger{}, false
+}
+
+// serves reports whether a connection from the address is served.
+func (s *Server) serves(client netip.Addr) bool {
+	client = client.Unmap().WithZone("")
+	list := s.clients.Load()
+	if list == nil || client.IsLoopback() || list.contains(client) || s.cfg.LocalTask != nil && s.cfg.LocalTask(client) {
+		return true
+	}
+	s.met.strangers.Add(1)
+	s.stranger.Store(&Stranger{Addr: client, At: time.Now()})
+	return false
+}
+
+// gated is the gate before a UDP socket that the library reads, such as one on
+// the unspecified address.
+type gated struct {
+	dns.Reader
+	gate *gate
+}
+
+// ReadUDP returns the next packet of a client that is served.
+func (r gated) ReadUDP(c *net.UDPConn, timeout time.Duration) ([]byte, *dns.SessionUDP, error) {
+	for {
+		m, session, err := r.Reader.ReadUDP(c, timeout)
+		if err != nil {
+			return m, session, err
+		}
+		r.gate.begin()
+		a := r.gate.admit(addrPort(session.RemoteAddr()).Addr().Unmap().WithZone(""))
+		if a == admitted {
+			return m, session, nil
+		}
+		if n := r.gate.reply(a, m, len(m)); n > 0 {
+			_, _ = dns.WriteToSessionUDP(c, m[:n], session) // lost like any datagram
+		}
+		r.gate.counts.flush(&r.gate.server.met)
+	}
+}
+
+// ReadPacketConn is not gated: such sockets are given, or gate themselves.
+func (r gated) ReadPacketConn(c net.PacketConn, timeout time.Duration) ([]byte, net.Addr, error) {
+	return r.Reader.(dns.PacketConnReader).ReadPacketConn(c, timeout)
+}
