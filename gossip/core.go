@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -39,8 +40,9 @@ type Core struct {
 
 	push     pushQueue
 	pulls    map[streamKey]*pull
-	pullAt   time.Duration // no pull is due before
-	rtt      time.Duration // of small pulls, smoothed
+	pullsAt  map[state.NodeID]int // how many of them are at a peer
+	pullAt   time.Duration        // no pull is due before
+	rtt      time.Duration        // of small pulls, smoothed
 	repairAt time.Duration
 	busyTill time.Duration
 	turn     int // whose turn it is among order
@@ -56,9 +58,12 @@ type Core struct {
 
 	heardAt time.Duration // last packet that can have been a datagram, from anybody
 
-	sends  []Send
-	events []Event
-	Stats  Stats
+	answers   answering
+	hints     map[string][]hint // news that the packet at hand brought, to be announced
+	sends     []Send
+	sendBytes int
+	events    []Event
+	Stats     Stats
 }
 
 // network is what the core keeps per table.
@@ -99,6 +104,7 @@ func NewCore(cfg CoreConfig, rng *rand.Rand, store *state.Store) *Core {
 		cfg: cfg, rng: rng, store: store, members: map[state.NodeID]*member{}, targets: map[string][]state.NodeID{},
 		networks: map[string]*network{}, parted: map[string]bool{}, byHash: map[uint32]*network{}, pulls: map[streamKey]*pull{},
 		pinging: map[state.NodeID]*member{}, reaps: map[state.NodeID]time.Duration{}, rtt: cfg.WantTimeout / 8,
+		answers: answering{peers: map[state.NodeID]*peerBudget{}}, hints: map[string][]hint{}, pullsAt: map[state.NodeID]int{},
 	}
 	c.addNetwork("", store.Global())
 	for _, t := range store.Tables()[1:] {
@@ -145,7 +151,7 @@ func (c *Core) dropNetwork(name string) {
 	c.order = slices.Delete(c.order, i, i+1)
 	for k := range c.pulls {
 		if k.network == name {
-			delete(c.pulls, k)
+			c.dropPull(k)
 		}
 	}
 }
@@ -154,11 +160,9 @@ func (c *Core) dropNetwork(name string) {
 // are the caller's.
 func (c *Core) Drain() ([]Send, []Event) {
 	s, e := c.sends, c.events
-	c.sends, c.events = nil, nil
+	c.sends, c.events, c.sendBytes = nil, nil, 0
 	return s, e
 }
-
-func (c *Core) event(e Event) { c.events = append(c.events, e) }
 
 // advance moves the core's clock; time never goes backwards for it.
 func (c *Core) advance(now time.Duration) { c.now = max(c.now, now) }
@@ -167,6 +171,10 @@ func (c *Core) advance(now time.Duration) { c.now = max(c.now, now) }
 func (c *Core) Receive(now time.Duration, data []byte) {
 	c.advance(now)
 	c.Stats.BytesIn += uint64(len(data))
+	if len(data) > maxPacket {
+		c.Stats.Oversized++
+		return
+	}
 	h, rest, err := decodeHead(data)
 	if err != nil {
 		c.Stats.Malformed++
@@ -177,6 +185,8 @@ func (c *Core) Receive(now time.Duration, data []byte) {
 		return
 	}
 	c.heardFrom(h.from, h.boot)
+	c.begin(h.from)
+	defer c.end()
 	for len(rest) > 0 {
 		var typ byte
 		var p []byte
@@ -185,6 +195,10 @@ func (c *Core) Receive(now time.Duration, data []byte) {
 			return
 		}
 		c.Stats.In[typ%frameKinds] += uint64(len(p))
+		if !c.reads(typ) {
+			c.Stats.FramesDropped++
+			continue
+		}
 		if err := c.frame(h.from, typ, p); err != nil {
 			c.Stats.Malformed++
 			if !errors.Is(err, errWire) {
@@ -197,7 +211,15 @@ func (c *Core) Receive(now time.Duration, data []byte) {
 
 func (c *Core) refused(from state.NodeID, err error) {
 	c.Stats.Refused++
-	c.event(Event{Kind: EventRefused, Node: from, Reason: err.Error()})
+	silent, ok := c.tell(from)
+	if !ok {
+		return
+	}
+	reason := err.Error()
+	if silent > 0 {
+		reason = fmt.Sprintf("%s (and %d times more since it was last told)", reason, silent)
+	}
+	c.event(Event{Kind: EventRefused, Node: from, Reason: reason})
 }
 
 func (c *Core) frame(from state.NodeID, typ byte, p []byte) error {
@@ -283,6 +305,7 @@ func (c *Core) settle() {
 	if again := c.store.Publish(c.now); again > 0 {
 		c.pubAt = c.now + again
 	}
+	c.announce()
 	c.flush()
 }
 
@@ -290,6 +313,7 @@ func (c *Core) settle() {
 func (c *Core) sweep() {
 	c.sweepAt = c.now + time.Second
 	c.sweepMembers()
+	c.sweepBudgets()
 	c.reap()
 	c.unyield()
 	for _, name := range c.order {
@@ -325,7 +349,15 @@ func (c *Core) forgetTombstones(n *network) {
 func (c *Core) packet() *encoder { return newEncoder(c.cfg.Self, c.cfg.Boot) }
 
 // send queues a packet; what does not fit a datagram goes over a stream (G5).
+// If it answers a packet, it is one of the few that this packet may cause.
 func (c *Core) send(to state.NodeID, e *encoder) {
+	if c.afford(len(e.b)) {
+		c.post(to, e)
+	}
+}
+
+// post is send for what has a budget of its own.
+func (c *Core) post(to state.NodeID, e *encoder) {
 	s := Send{To: to, Data: e.b, Reliable: len(e.b) > c.cfg.Datagram}
 	if m := c.members[to]; m != nil {
 		s.Reliable = s.Reliable || c.now < m.streamTill
@@ -333,20 +365,14 @@ func (c *Core) send(to state.NodeID, e *encoder) {
 			s.Addr = m.addr
 		}
 	}
-	c.Stats.countOut(e.b)
-	if s.Reliable {
-		c.Stats.StreamsOut++
-	} else {
-		c.Stats.DatagramsOut++
-	}
-	c.sends = append(c.sends, s)
+	c.queue(s)
 }
 
 // sendTo queues a datagram to an address that the membership need not know.
 func (c *Core) sendTo(to state.NodeID, addr netip.AddrPort, e *encoder) {
-	c.Stats.countOut(e.b)
-	c.Stats.DatagramsOut++
-	c.sends = append(c.sends, Send{To: to, Addr: addr, Data: e.b})
+	if c.afford(len(e.b)) {
+		c.queue(Send{To: to, Addr: addr, Data: e.b})
+	}
 }
 
 // pick returns up to k random members of from without those in not, in random order.

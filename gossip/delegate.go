@@ -89,9 +89,17 @@ func (h *Host) NodeMeta(int) []byte { return nil }
 
 // NotifyMsg implements memberlist.Delegate: an enqueue and nothing else (G1).
 func (h *Host) NotifyMsg(b []byte) {
+	if len(b) > maxPacket || h.inboxBytes.Add(int64(len(b))) > maxInboxBytes {
+		if len(b) <= maxPacket {
+			h.inboxBytes.Add(-int64(len(b)))
+		}
+		h.dropped.Add(1)
+		return
+	}
 	select {
 	case h.inbox <- slices.Clone(b):
 	default:
+		h.inboxBytes.Add(-int64(len(b)))
 		h.dropped.Add(1)
 	}
 }

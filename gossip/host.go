@@ -66,6 +66,8 @@ type Host struct {
 
 	panics panics
 
+	inboxBytes, bulkBytes atomic.Int64 // that wait
+
 	dropped, bulkDropped, bulkFailed, sendFailed, panicked atomic.Uint64
 }
 
@@ -81,6 +83,9 @@ const (
 	inboxSize   = 8192
 	bulkSize    = 512
 	bulkWorkers = 8
+
+	maxInboxBytes = 32 << 20
+	maxBulkBytes  = 32 << 20
 )
 
 // NewHost opens the transport and the membership. Close the host with Run's
@@ -390,11 +395,16 @@ func (h *Host) send(s Send) {
 	}
 	a, _ := netip.AddrFromSlice(node.Addr)
 	s.Addr = netip.AddrPortFrom(a.Unmap(), node.Port)
-	select {
-	case h.bulk <- s:
-	default:
-		h.bulkDropped.Add(1)
+	n := int64(len(s.Data))
+	if h.bulkBytes.Add(n) <= maxBulkBytes {
+		select {
+		case h.bulk <- s:
+			return
+		default:
+		}
 	}
+	h.bulkBytes.Add(-n)
+	h.bulkDropped.Add(1)
 }
 
 // node says where a packet goes.
@@ -419,6 +429,7 @@ func (h *Host) sendBulk(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case s := <-h.bulk:
+			h.bulkBytes.Add(-int64(len(s.Data)))
 			n := &memberlist.Node{Name: string(s.To), Addr: s.Addr.Addr().AsSlice(), Port: s.Addr.Port()}
 			if err := h.ml.SendReliable(n, s.Data); err != nil {
 				h.bulkFailed.Add(1)

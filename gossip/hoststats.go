@@ -10,6 +10,7 @@ import (
 type HostStats struct {
 	In, Out                                           uint64 // bytes, memberlist's own included
 	Inbox, Bulk                                       int    // waiting
+	InboxBytes, BulkBytes                             int64  // of them
 	InboxDropped, BulkDropped, BulkFailed, SendFailed uint64
 	Joins, JoinsFailed                                uint64
 	Rejected                                          uint64 // packets and streams that would crash memberlist, or are too long
@@ -25,6 +26,7 @@ func (h *Host) Stats() HostStats {
 	h.joiner.mu.Unlock()
 	return HostStats{
 		In: h.tr.in.Load(), Out: h.tr.out.Load(), Inbox: len(h.inbox), Bulk: len(h.bulk),
+		InboxBytes: h.inboxBytes.Load(), BulkBytes: h.bulkBytes.Load(),
 		InboxDropped: h.dropped.Load(), BulkDropped: h.bulkDropped.Load(), BulkFailed: h.bulkFailed.Load(), SendFailed: h.sendFailed.Load(),
 		Joins: joins, JoinsFailed: failed, Rejected: h.tr.rejected.Load(), Refused: h.tr.refused.Load(), Panics: h.panicked.Load(), Health: h.ml.GetHealthScore(),
 	}

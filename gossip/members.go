@@ -148,6 +148,10 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 	if c.members[id] == nil && len(c.members) >= maxMembers {
 		return // G8: made-up names must not fill the memory
 	}
+	if _, known := c.store.Node(id); !known && c.members[id] == nil {
+		c.Stats.Strangers++
+		return // the membership will name it, or its own record
+	}
 	m := c.member(id)
 	if m.heard = c.now; !c.viaStream(id) { // its answers would come over streams: they do not tell that datagrams arrive
 		c.heardAt = c.now
@@ -434,40 +438,6 @@ func (c *Core) ping(m *member) {
 		e.ping(frameAsk, pingFrame{nonce: uint64(m.pings), target: m.id, addr: m.addr})
 		c.send(to, e)
 	}
-}
-
-// onPing handles the four frames of a check.
-func (c *Core) onPing(from state.NodeID, typ byte, p []byte) error {
-	f, err := decodePing(p)
-	if err != nil {
-		return err
-	}
-	switch typ {
-	case framePing: // the answer goes to the sender; target names whom it is for
-		e := c.packet()
-		e.ping(frameAck, f)
-		c.send(from, e)
-	case frameAck:
-		if f.target != "" && f.target != from { // a ping that we sent for somebody
-			e := c.packet()
-			e.ping(frameHeard, pingFrame{nonce: f.nonce, target: from})
-			c.send(f.target, e)
-		} else if m := c.members[from]; m != nil {
-			c.reached(m)
-		}
-	case frameAsk:
-		e := c.packet()
-		e.ping(framePing, pingFrame{nonce: f.nonce, target: from})
-		c.sendTo(f.target, f.addr, e)
-	case frameHeard:
-		if m := c.members[f.target]; m != nil && (m.phase == phaseVerify || m.phase == phaseDead) {
-			c.setPhase(m, phaseShaky)
-			if m.addr.IsValid() {
-				c.event(Event{Kind: EventRejoin, Node: m.id, Addr: m.addr})
-			}
-		}
-	}
-	return nil
 }
 
 // MemberInfo describes a member for people.

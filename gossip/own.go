@@ -299,13 +299,21 @@ func (c *Core) call(now time.Duration, typ byte, to state.NodeID, call Call) {
 	c.advance(now)
 	e := c.packet()
 	e.call(typ, callFrame{id: call.ID, op: call.Op, body: call.Body})
-	c.send(to, e)
+	if typ != frameReply || c.affordReply(to, len(e.b)) {
+		c.post(to, e)
+	}
 }
+
+// maxCall bounds what a request or an answer of the layer above may say.
+const maxCall = 256 << 10
 
 func (c *Core) onCall(from state.NodeID, typ byte, p []byte) error {
 	f, err := decodeCall(p)
 	if err != nil {
 		return err
+	}
+	if len(f.body) > maxCall {
+		return fmt.Errorf("%w: a call of %d bytes", errWire, len(f.body))
 	}
 	kind := EventCall
 	if typ == frameReply {

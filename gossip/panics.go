@@ -70,6 +70,7 @@ func (h *Host) tellPanic(kind string, peer state.NodeID, r any, attrs ...any) (E
 
 // receive handles one packet.
 func (h *Host) receive(p []byte) {
+	h.inboxBytes.Add(-int64(len(p)))
 	h.step("packet", func() state.NodeID {
 		head, _, err := decodeHead(p)
 		if err != nil {
@@ -87,6 +88,8 @@ func nobody() state.NodeID { return "" }
 func (c *Core) Repair(now time.Duration) (streams int) {
 	c.advance(now)
 	clear(c.targets)
+	clear(c.hints)
+	c.end()
 	c.repairAt = c.now
 	for _, t := range c.store.Tables() {
 		streams += t.Verify()

@@ -22,7 +22,7 @@ func (c *Core) onMore(from state.NodeID, p []byte) error {
 	for _, h := range f.heads {
 		key := streamKey{n.name, h.Owner}
 		if q := c.pulls[key]; q != nil && q.at == from {
-			delete(c.pulls, key)
+			c.dropPull(key)
 		}
 	}
 	c.compare(from, n, f.heads, nil)
@@ -40,8 +40,36 @@ type pull struct {
 	also     []state.NodeID // who else has it
 }
 
-// maxPulls bounds the pulls under way (G7).
-const maxPulls = 1 << 14
+// The bounds of the pulls under way, and of those at one peer: who names
+// streams that nobody has must not keep this node from asking others (G7, G13).
+const (
+	maxPulls   = 1 << 14
+	maxPullsAt = maxPulls / 4
+)
+
+// mayPull reports whether one more stream may be asked of a peer.
+func (c *Core) mayPull(at state.NodeID) bool {
+	return len(c.pulls) < maxPulls && c.pullsAt[at] < maxPullsAt
+}
+
+// setPull registers a pull, and replaces the stream's former one.
+func (c *Core) setPull(key streamKey, p *pull) {
+	c.dropPull(key)
+	c.pulls[key] = p
+	c.pullsAt[p.at]++
+}
+
+// dropPull forgets a pull. The peer that it is at changes only after that.
+func (c *Core) dropPull(key streamKey) {
+	p := c.pulls[key]
+	if p == nil {
+		return
+	}
+	delete(c.pulls, key)
+	if c.pullsAt[p.at]--; c.pullsAt[p.at] == 0 {
+		delete(c.pullsAt, p.at)
+	}
+}
 
 // maxTries is how often a small pull is sent before it is left to repair.
 const maxTries = 4
@@ -65,7 +93,7 @@ func (c *Core) wait(key streamKey, p *pull, until time.Duration) {
 	if len(c.pulls) == 0 || until < c.pullAt {
 		c.pullAt = until
 	}
-	c.pulls[key] = p
+	c.setPull(key, p)
 }
 
 // answered ends a pull, and measures how long it took.
@@ -77,7 +105,7 @@ func (c *Core) answered(key streamKey, from state.NodeID) {
 	if p.asked && p.small && p.tries == 1 && p.at == from {
 		c.rtt += (c.now - p.since - c.rtt) / 8
 	}
-	delete(c.pulls, key)
+	c.dropPull(key)
 }
 
 // wantAll asks a peer for several streams in one packet; those that are asked
@@ -92,7 +120,7 @@ func (c *Core) wantAll(from state.NodeID, n *network, ws []lack) {
 			}
 			continue
 		}
-		if len(c.pulls) >= maxPulls {
+		if !c.mayPull(from) {
 			break // G7: the rest is found again
 		}
 		c.pulling(key, &pull{at: from, small: w.small})
@@ -140,7 +168,7 @@ func (c *Core) wantSoon(from state.NodeID, n *network, w state.Want) {
 		}
 		return
 	}
-	if len(c.pulls) < maxPulls {
+	if c.mayPull(from) {
 		c.wait(key, &pull{at: from, small: true}, c.now+c.cfg.Coalesce)
 	}
 }
@@ -163,13 +191,23 @@ func (c *Core) retryPulls() {
 	slices.SortFunc(due, func(a, b streamKey) int {
 		return cmp.Or(cmp.Compare(a.network, b.network), cmp.Compare(a.owner, b.owner))
 	})
+	again := map[streamKey][]state.Want{} // by network and the peer to ask
+	var order []streamKey
 	for _, k := range due {
 		p, n := c.pulls[k], c.networks[k.network]
-		delete(c.pulls, k)
-		if n != nil && c.retarget(p) {
-			c.pulling(k, p)
-			c.sendWants(p.at, n, []state.Want{n.table.WantNext(k.owner)})
+		c.dropPull(k)
+		if n == nil || !c.retarget(p) || !c.mayPull(p.at) {
+			continue
 		}
+		c.pulling(k, p)
+		to := streamKey{k.network, p.at}
+		if again[to] == nil {
+			order = append(order, to)
+		}
+		again[to] = append(again[to], n.table.WantNext(k.owner))
+	}
+	for _, to := range order {
+		c.sendWants(to.owner, c.networks[to.network], again[to])
 	}
 }
 

@@ -1,7 +1,9 @@
 package gossip
 
 import (
+	"maps"
 	"math/bits"
+	"slices"
 	"time"
 
 	"meshd/state"
@@ -45,18 +47,75 @@ func (c *Core) committed(n *network) {
 	c.enqueue(pushItem{delta: d})
 }
 
+// hint is a stream that is to be announced, and who told of it.
+type hint struct {
+	owner, from state.NodeID
+}
+
 // advertise tells k random participants that we have a stream's newest version,
-// where the data itself is too large to push: they pull it.
+// where the data itself is too large to push: they pull it. What one packet
+// brought is announced together, when it is handled: see announce.
 func (c *Core) advertise(n *network, owner, from state.NodeID) {
-	h, ok := n.table.Head(owner)
-	if !ok {
+	c.hints[n.name] = append(c.hints[n.name], hint{owner, from})
+	if c.answers.peer == nil {
+		c.announce()
+	}
+}
+
+// announce sends the hints, as few packets as they fit.
+func (c *Core) announce() {
+	if len(c.hints) == 0 {
 		return
 	}
-	for _, to := range c.pick(c.living(n.name), c.cfg.Fanout, from, owner) {
-		e := c.packet()
-		e.heads(frameHot, n.name, 0, nil, false, []state.OwnerHead{{Owner: owner, Head: h}})
-		c.send(to, e)
+	for _, name := range slices.Sorted(maps.Keys(c.hints)) {
+		if n := c.networks[name]; n != nil {
+			c.announceIn(n, c.hints[name])
+		}
 	}
+	clear(c.hints)
+}
+
+func (c *Core) announceIn(n *network, hints []hint) {
+	not := []state.NodeID{hints[0].from} // of one packet, all have the same
+	if len(hints) == 1 {
+		not = append(not, hints[0].owner)
+	}
+	seen := make(map[state.NodeID]bool, len(hints))
+	heads := make([]state.OwnerHead, 0, len(hints))
+	for _, t := range hints {
+		if h, ok := n.table.Head(t.owner); ok && !seen[t.owner] {
+			seen[t.owner] = true
+			heads = append(heads, state.OwnerHead{Owner: t.owner, Head: h})
+		}
+	}
+	for _, to := range c.pick(c.living(n.name), c.cfg.Fanout, not...) {
+		c.hint(to, n, heads)
+	}
+}
+
+// hint tells one peer of streams, its own left out.
+func (c *Core) hint(to state.NodeID, n *network, heads []state.OwnerHead) {
+	var some []state.OwnerHead
+	room := c.cfg.Datagram - 128
+	say := func() {
+		if len(some) > 0 {
+			e := c.packet()
+			e.heads(frameHot, n.name, 0, nil, false, some)
+			c.send(to, e)
+		}
+		some, room = nil, c.cfg.Datagram-128
+	}
+	for _, h := range heads {
+		if h.Owner == to {
+			continue
+		}
+		if room -= len(h.Owner) + 32; room < 0 {
+			say()
+			room -= len(h.Owner) + 32
+		}
+		some = append(some, h)
+	}
+	say()
 }
 
 // deltaSize estimates the encoded size of a delta from above.
@@ -170,7 +229,7 @@ func (c *Core) pay(to state.NodeID, e *encoder) {
 	}
 	c.push.tokens -= float64(len(e.b))
 	c.Stats.Pushes++
-	c.send(to, e)
+	c.post(to, e)
 }
 
 // onDeltas handles deltas, pushed or asked for.
@@ -222,7 +281,7 @@ func (c *Core) apply(from state.NodeID, x *state.Delta, pushed bool, hops int) e
 		}
 	case state.Staged:
 		if w, need := n.table.Want(x.Owner, x.Head()); need {
-			delete(c.pulls, key)
+			c.dropPull(key)
 			c.want(from, n, w, x.Head())
 		}
 	case state.Gap:

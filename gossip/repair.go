@@ -163,11 +163,33 @@ func (c *Core) onSummary(from state.NodeID, p []byte) error {
 		n.table.SetSynced()
 		return nil
 	}
+	list, hs := someBuckets(list, size, n.table.Heads(func(o state.NodeID) bool { return differ[state.Bucket(o, size)] }), c.cfg.Chunk/2)
 	e := c.packet()
-	hs := n.table.Heads(func(o state.NodeID) bool { return differ[state.Bucket(o, size)] })
 	e.heads(frameHeads, n.name, size, list, true, hs)
 	c.send(from, e)
 	return nil
+}
+
+// someBuckets returns as many of the buckets in list as fit a number of bytes,
+// and their heads: the next comparison finds the others.
+func someBuckets(list []int, size int, heads []state.OwnerHead, room int) ([]int, []state.OwnerHead) {
+	cost := make(map[int]int, len(list))
+	for _, h := range heads {
+		cost[state.Bucket(h.Owner, size)] += len(h.Owner) + 32
+	}
+	var some []int
+	in := map[int]bool{}
+	for _, b := range list {
+		if room -= cost[b]; room < 0 && len(some) > 0 {
+			break
+		}
+		some = append(some, b)
+		in[b] = true
+	}
+	if len(some) == len(list) {
+		return list, heads
+	}
+	return some, slices.DeleteFunc(heads, func(h state.OwnerHead) bool { return !in[state.Bucket(h.Owner, size)] })
 }
 
 // onHeads compares a peer's heads with ours, sends what it lacks and asks for
@@ -264,6 +286,9 @@ func (c *Core) onWants(from state.NodeID, p []byte) error {
 func (c *Core) serve(to state.NodeID, n *network, ws []state.Want) {
 	e := c.packet()
 	budget := c.cfg.Chunk - 1024
+	if c.answers.peer != nil {
+		budget = c.answers.deltas
+	}
 	opened := false
 	var rest []state.OwnerHead
 	for _, w := range ws {
@@ -290,6 +315,7 @@ func (c *Core) serve(to state.NodeID, n *network, ws []state.Want) {
 		return
 	}
 	e.close()
+	c.answers.deltas = budget
 	if len(rest) > 0 {
 		e.heads(frameMore, n.name, 0, nil, false, rest)
 	}

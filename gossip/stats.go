@@ -15,6 +15,13 @@ type Stats struct {
 	HotSent                  uint64
 	Malformed, Refused       uint64
 	UnknownFrames            uint64
+	FramesDropped            uint64 // frames over a packet's number, or of a peer without budget (G13)
+	AnswersDropped           uint64 // answers over a budget
+	SendsDropped             uint64 // packets over what may wait to be sent
+	EventsDropped            uint64 // calls, answers and remarks over what may wait to be told
+	AsksDropped              uint64 // requests to ping somebody who is not known here, or was pinged enough
+	Strangers                uint64 // packets of senders whom neither membership nor table knows
+	Oversized                uint64 // packets longer than anything we send
 	Verified, FalseAlarms    uint64 // reported deaths checked, and found alive
 	Reincarnations           uint64
 }

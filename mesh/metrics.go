@@ -134,6 +134,13 @@ func (e emitter) stats(s *gossip.Stats) {
 		{"malformed", s.Malformed},
 		{"refused", s.Refused},
 		{"unknown_frames", s.UnknownFrames},
+		{"frames_dropped", s.FramesDropped},
+		{"answers_dropped", s.AnswersDropped},
+		{"sends_dropped", s.SendsDropped},
+		{"events_dropped", s.EventsDropped},
+		{"asks_dropped", s.AsksDropped},
+		{"strangers", s.Strangers},
+		{"oversized", s.Oversized},
 		{"deaths_checked", s.Verified},
 		{"false_alarms", s.FalseAlarms},
 		{"reincarnations", s.Reincarnations},
@@ -158,6 +165,8 @@ func (e emitter) host(s gossip.HostStats) {
 		e.gauge("meshd_queue_length", "Waiting items.", float64(v[0]), "queue", q)
 		e.counter("meshd_queue_dropped_total", "Items dropped because the queue was full; repair makes up for them.", v[1], "queue", q)
 	}
+	e.gauge("meshd_queue_bytes", "Bytes of the waiting items.", float64(s.InboxBytes), "queue", "inbox")
+	e.gauge("meshd_queue_bytes", "Bytes of the waiting items.", float64(s.BulkBytes), "queue", "bulk")
 	e.counter("meshd_send_failed_total", "Packets that could not be sent.", s.SendFailed)
 	e.counter("meshd_bulk_failed_total", "Streams that failed.", s.BulkFailed)
 	e.counter("meshd_joins_total", "Joins by the reconnect loop (G2).", s.Joins, "result", "ok")

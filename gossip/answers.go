@@ -1,0 +1,203 @@
+package gossip
+
+import (
+	"time"
+
+	"meshd/state"
+)
+
+// What one packet may make this node send is bounded three times (G13): by the
+// packet, by its sender, and over all senders, since names cost nothing. What is
+// over a bound is dropped, counted and left to repair.
+const (
+	maxPacket      = 1 << 20 // bytes; we send no more than a Chunk and what goes with it
+	maxFrames      = 16      // of a packet; we write two at most
+	maxSameFrames  = 4       // of one type in a packet; we write one
+	answerPackets  = 1 << 10 // that one packet may cause
+	answerControl  = 64 << 10
+	maxPeerBudgets = 4096     // senders with a budget of their own; the others share one
+	maxSends       = 1 << 16  // packets that wait for Drain
+	maxSendBytes   = 16 << 20 // of them
+	maxEvents      = 1 << 12  // that wait for Drain; news of members is kept above it
+)
+
+// The rates of answers: a join of 100,000 endpoints takes 6 MB in a tenth of a
+// second, at most 3 MB of them from one peer.
+var (
+	peerRate   = rate{bytes: 16 << 20, packets: 4 << 10, seconds: 2}
+	sharedRate = rate{bytes: 32 << 20, packets: 32 << 10, seconds: 4}
+	// Pings of one member that others asked for: when a node is in doubt, every
+	// other asks three for three of them.
+	askedRate = rate{bytes: 4 << 10, packets: 32, seconds: 2}
+)
+
+// rate fills a bucket.
+type rate struct {
+	bytes, packets float64 // per second
+	seconds        float64 // how many seconds' worth a full bucket holds
+}
+
+// bucket holds what may be answered now. The zero bucket is full.
+type bucket struct {
+	bytes, packets float64 // what was taken and is not yet filled up
+	at             time.Duration
+}
+
+// fill lets the time pass.
+func (b *bucket) fill(r rate, now time.Duration) {
+	s := (now - b.at).Seconds()
+	b.bytes, b.packets, b.at = max(b.bytes-s*r.bytes, 0), max(b.packets-s*r.packets, 0), now
+}
+
+// empty reports whether there is nothing left.
+func (b *bucket) empty(r rate) bool {
+	return b.bytes >= r.seconds*r.bytes || b.packets >= r.seconds*r.packets
+}
+
+func (b *bucket) take(n int) {
+	b.bytes += float64(n)
+	b.packets++
+}
+
+// peerBudget is what the core keeps of one sender of packets.
+type peerBudget struct {
+	bucket
+	told   time.Duration // when something that it sent was last told as an event
+	silent int           // how many times it was not, since
+	asked  bucket        // pings that others asked us to send it
+}
+
+// answering is the budget of answers.
+type answering struct {
+	shared    bucket
+	strangers peerBudget
+	peers     map[state.NodeID]*peerBudget
+
+	// Of the packet that is being handled; peer is nil if none is.
+	peer    *peerBudget
+	deltas  int // bytes of deltas that may still be sent
+	left    int // bytes of anything
+	packets int
+	frames  int
+	same    [frameKinds]uint8
+}
+
+// budgetOf returns the budget of a sender. Those that the membership knows, or
+// that say where they are, have their own.
+func (c *Core) budgetOf(id state.NodeID) *peerBudget {
+	a := &c.answers
+	if p := a.peers[id]; p != nil {
+		return p
+	}
+	m := c.members[id]
+	if known := c.cfg.Peers != nil || m != nil && (m.listed || m.addr.IsValid()); !known || len(a.peers) >= maxPeerBudgets {
+		return &a.strangers
+	}
+	p := &peerBudget{}
+	a.peers[id] = p
+	return p
+}
+
+// begin starts to handle a packet.
+func (c *Core) begin(from state.NodeID) {
+	a := &c.answers
+	a.peer = c.budgetOf(from)
+	a.peer.fill(peerRate, c.now)
+	a.shared.fill(sharedRate, c.now)
+	a.deltas, a.left, a.packets, a.frames = c.cfg.Chunk-1024, c.cfg.Chunk+answerControl, answerPackets, 0
+	a.same = [frameKinds]uint8{}
+}
+
+// end ends it.
+func (c *Core) end() { c.answers.peer = nil }
+
+// reads reports whether one more frame of that type is read: no honest packet
+// has so many, and an answer costs more than its question.
+func (c *Core) reads(typ byte) bool {
+	a := &c.answers
+	k := &a.same[typ%frameKinds]
+	if a.frames++; a.frames > maxFrames || *k >= maxSameFrames {
+		return false
+	}
+	*k++
+	return typ == framePush || typ == frameDelta || typ == frameEqual || typ == frameReply || !a.peer.empty(peerRate) && !a.shared.empty(sharedRate)
+}
+
+// afford takes an answer of n bytes from the budgets, if a packet causes it.
+func (c *Core) afford(n int) bool {
+	a := &c.answers
+	switch {
+	case a.peer == nil:
+		return true
+	case n > a.left, a.packets <= 0, a.peer.empty(peerRate), a.shared.empty(sharedRate):
+		c.Stats.AnswersDropped++
+		return false
+	}
+	a.left -= n
+	a.packets--
+	a.peer.take(n)
+	a.shared.take(n)
+	return true
+}
+
+// affordReply takes an answer that a handler took its time for.
+func (c *Core) affordReply(to state.NodeID, n int) bool {
+	c.begin(to)
+	defer c.end()
+	return c.afford(n)
+}
+
+// tellEvery spaces the events about what one peer sends (G13).
+const tellEvery = 10 * time.Second
+
+// tell reports whether something that a peer sent is to be told, and how often
+// it was not since the last time.
+func (c *Core) tell(from state.NodeID) (silent int, ok bool) {
+	p := c.budgetOf(from)
+	if p.told > 0 && c.now-p.told < tellEvery {
+		p.silent++
+		return 0, false
+	}
+	silent, p.silent, p.told = p.silent, 0, max(c.now, 1)
+	return silent, true
+}
+
+// sweepBudgets forgets the budgets that are full.
+func (c *Core) sweepBudgets() {
+	for id, p := range c.answers.peers {
+		p.fill(peerRate, c.now)
+		p.asked.fill(askedRate, c.now)
+		if p.bytes == 0 && p.packets == 0 && p.asked.packets == 0 && c.now-p.told > tellEvery && p.silent == 0 && p != c.answers.peer {
+			delete(c.answers.peers, id)
+		}
+	}
+}
+
+// queue puts a packet where Drain finds it.
+func (c *Core) queue(s Send) {
+	if len(c.sends) >= maxSends || c.sendBytes+len(s.Data) > maxSendBytes {
+		c.Stats.SendsDropped++
+		return
+	}
+	c.Stats.countOut(s.Data)
+	if s.Reliable {
+		c.Stats.StreamsOut++
+	} else {
+		c.Stats.DatagramsOut++
+	}
+	c.sendBytes += len(s.Data)
+	c.sends = append(c.sends, s)
+}
+
+// event tells the layer above. What a peer can cause without end is dropped
+// when too much waits.
+func (c *Core) event(e Event) {
+	if len(c.events) >= maxEvents {
+		switch e.Kind {
+		case EventCall, EventReply, EventBeacon, EventRefused, EventRejoin, EventExhausted:
+			c.Stats.EventsDropped++
+			return
+		}
+	}
+	c.events = append(c.events, e)
+}
