@@ -120,7 +120,7 @@ func (c *Core) reads(typ byte) bool {
 		return false
 	}
 	*k++
-	return typ == framePush || typ == frameDelta || typ == frameEqual || typ == frameReply || !a.peer.empty(peerRate) && !a.shared.empty(sharedRate)
+	return typ == framePush || typ == frameDelta || typ == frameEqual || typ == frameEqual32 || typ == frameReply || !a.peer.empty(peerRate) && !a.shared.empty(sharedRate)
 }
 
 // afford takes an answer of n bytes from the budgets, if a packet causes it.

@@ -1,8 +1,11 @@
 package gossip
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -36,7 +39,8 @@ type Core struct {
 	networks map[string]*network       // by name, "" is the global scope
 	parted   map[string]bool           // networks left in this life
 	order    []string                  // their names, sorted
-	byHash   map[uint32]*network
+	byHash   map[uint64]*network
+	hashOf   func(name string) uint64 // networkHash, but in tests
 
 	push     pushQueue
 	pulls    map[streamKey]*pull
@@ -69,7 +73,7 @@ type Core struct {
 // network is what the core keeps per table.
 type network struct {
 	name    string
-	hash    uint32
+	hash    uint64 // of the name, see networkHash
 	table   *state.Table
 	carrier *state.Carrier // nil for the global scope
 	pushed  uint64         // own version up to which peers were told
@@ -102,7 +106,7 @@ func NewCore(cfg CoreConfig, rng *rand.Rand, store *state.Store) *Core {
 	cfg.setDefaults()
 	c := &Core{
 		cfg: cfg, rng: rng, store: store, members: map[state.NodeID]*member{}, targets: map[string][]state.NodeID{},
-		networks: map[string]*network{}, parted: map[string]bool{}, byHash: map[uint32]*network{}, pulls: map[streamKey]*pull{},
+		networks: map[string]*network{}, parted: map[string]bool{}, byHash: map[uint64]*network{}, hashOf: networkHash, pulls: map[streamKey]*pull{},
 		pinging: map[state.NodeID]*member{}, reaps: map[state.NodeID]time.Duration{}, rtt: cfg.WantTimeout / 8,
 		answers: answering{peers: map[state.NodeID]*peerBudget{}}, hints: map[string][]hint{}, pullsAt: map[state.NodeID]int{},
 	}
@@ -123,10 +127,46 @@ func (c *Core) Store() *state.Store { return c.store }
 // Config returns the effective configuration.
 func (c *Core) Config() CoreConfig { return c.cfg }
 
-func networkHash(name string) uint32 { return uint32(xxhash.Sum64String(name)) }
+// networkHash stands for a network in probes. Two networks of one hash would be
+// compared with each other: a node takes part in one of them only, and names
+// that have one hash cannot be made.
+func networkHash(name string) uint64 {
+	h := sha256.Sum256([]byte(name))
+	return binary.LittleEndian.Uint64(h[:])
+}
+
+// networkOf returns the network of a probe of that type, nil for one in which
+// this node does not take part.
+func (c *Core) networkOf(typ byte, hash uint64) (found *network) {
+	if hashWidth(typ) == 8 {
+		return c.byHash[hash]
+	}
+	for _, n := range c.networks {
+		if xxhash.Sum64String(n.name)&math.MaxUint32 != hash {
+			continue
+		}
+		if found != nil {
+			return nil // either of two
+		}
+		found = n
+	}
+	return found
+}
+
+// takenHash says why a network cannot be taken part in beside the others.
+func (c *Core) takenHash(name string) error {
+	if other := c.byHash[c.hashOf(name)]; other != nil {
+		return fmt.Errorf("network %q: %w: its name has the hash of network %q; give it another name", name, ErrNameTaken, other.name)
+	}
+	return nil
+}
+
+// ErrNameTaken is wrapped by errors about a network whose name cannot be told
+// from another's on the wire.
+var ErrNameTaken = errors.New("the name is not usable on this node")
 
 func (c *Core) addNetwork(name string, t *state.Table) *network {
-	n := &network{name: name, hash: networkHash(name), table: t, joined: c.now}
+	n := &network{name: name, hash: c.hashOf(name), table: t, joined: c.now}
 	if name != "" {
 		n.carrier = state.NewCarrier(c.cfg.Grace, c.cfg.Quarantine)
 	}
@@ -146,7 +186,9 @@ func (c *Core) dropNetwork(name string) {
 		return
 	}
 	delete(c.networks, name)
-	delete(c.byHash, n.hash)
+	if c.byHash[n.hash] == n {
+		delete(c.byHash, n.hash)
+	}
 	i, _ := slices.BinarySearch(c.order, name)
 	c.order = slices.Delete(c.order, i, i+1)
 	for k := range c.pulls {
@@ -226,7 +268,7 @@ func (c *Core) frame(from state.NodeID, typ byte, p []byte) error {
 	switch typ {
 	case framePush, frameDelta:
 		return c.onDeltas(from, typ, p)
-	case frameProbe, frameEqual:
+	case frameProbe, frameEqual, frameProbe32, frameEqual32:
 		return c.onProbe(from, typ, p)
 	case frameSummary:
 		return c.onSummary(from, p)

@@ -146,33 +146,52 @@ type probeFrame struct {
 }
 
 type tableHash struct {
-	network uint32 // a hash of the name
+	network uint64 // a hash of the name
 	hash    uint64
 }
 
 const maxProbed = 16
 
+// hashWidth is how many bytes of a network's hash a probe has.
+func hashWidth(typ byte) int {
+	if typ == frameProbe32 || typ == frameEqual32 {
+		return 4
+	}
+	return 8
+}
+
 func (e *encoder) probe(typ byte, f probeFrame) {
 	e.open(typ)
 	e.byte(boolByte(f.ack) | boolByte(f.stream)<<1)
 	for _, t := range f.tables {
-		e.b = binary.LittleEndian.AppendUint32(e.b, t.network)
+		if hashWidth(typ) == 4 {
+			e.b = binary.LittleEndian.AppendUint32(e.b, uint32(t.network))
+		} else {
+			e.fixed(t.network)
+		}
 		e.fixed(t.hash)
 	}
 	e.close()
 }
 
-func decodeProbe(p []byte) (probeFrame, error) {
+func decodeProbe(typ byte, p []byte) (probeFrame, error) {
 	d := decoder{b: p}
 	flags := d.byte()
 	f := probeFrame{ack: flags&1 != 0, stream: flags&2 != 0}
-	if len(d.b)%12 != 0 || len(d.b) > maxProbed*12 {
+	size := hashWidth(typ) + 8
+	if len(d.b)%size != 0 || len(d.b) > maxProbed*size {
 		d.fail("probe")
 	}
 	for len(d.b) > 0 {
-		n := binary.LittleEndian.Uint32(d.b)
-		d.b = d.b[4:]
-		f.tables = append(f.tables, tableHash{network: n, hash: d.fixed()})
+		var t tableHash
+		if hashWidth(typ) == 4 {
+			t.network = uint64(binary.LittleEndian.Uint32(d.b))
+			d.b = d.b[4:]
+		} else {
+			t.network = d.fixed()
+		}
+		t.hash = d.fixed()
+		f.tables = append(f.tables, t)
 	}
 	return f, d.err
 }

@@ -120,6 +120,9 @@ func (c *Core) JoinNetwork(now time.Duration, name string) error {
 	if c.networks[name] != nil {
 		return nil
 	}
+	if err := errors.Join(state.CheckName(name), c.takenHash(name)); err != nil {
+		return err
+	}
 	if c.parted[name] {
 		c.store.Renew()
 		c.event(Event{Kind: EventReincarnate})

@@ -82,7 +82,7 @@ func (c *Core) shares(peer state.NodeID, name string) bool {
 
 // onProbe answers a peer's hashes where ours differ.
 func (c *Core) onProbe(from state.NodeID, typ byte, p []byte) error {
-	f, err := decodeProbe(p)
+	f, err := decodeProbe(typ, p)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (c *Core) onProbe(from state.NodeID, typ byte, p []byte) error {
 	}
 	equal := probeFrame{}
 	for _, t := range f.tables {
-		n := c.byHash[t.network]
+		n := c.networkOf(typ, t.network)
 		if n == nil {
 			continue
 		}
@@ -102,14 +102,15 @@ func (c *Core) onProbe(from state.NodeID, typ byte, p []byte) error {
 			continue
 		}
 		n.differed = c.now
-		if typ == frameProbe {
+		if typ == frameProbe || typ == frameProbe32 {
 			c.Stats.Mismatches++
 			c.summarize(from, n)
 		}
 	}
-	if f.ack && typ == frameProbe && len(equal.tables) > 0 {
+	answer := map[byte]byte{frameProbe: frameEqual, frameProbe32: frameEqual32}[typ]
+	if f.ack && answer != 0 && len(equal.tables) > 0 {
 		e := c.packet()
-		e.probe(frameEqual, equal)
+		e.probe(answer, equal)
 		c.send(from, e)
 	}
 	return nil

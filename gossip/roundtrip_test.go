@@ -33,14 +33,14 @@ func roundTrip(t *testing.T, typ byte, p []byte) {
 		e.close()
 		d = decoder{b: again()}
 		first, second, err = x, d.delta(), d.err
-	case frameProbe, frameEqual:
-		x, bad := decodeProbe(p)
+	case frameProbe, frameEqual, frameProbe32, frameEqual32:
+		x, bad := decodeProbe(typ, p)
 		if bad != nil {
 			return
 		}
 		e.probe(typ, x)
 		first = x
-		second, err = decodeProbe(again())
+		second, err = decodeProbe(typ, again())
 	case frameSummary:
 		x, bad := decodeSummary(p)
 		if bad != nil {

@@ -24,7 +24,7 @@ const wireVersion = 1
 const (
 	framePush    byte = 1  // deltas on their first way through the mesh (G3)
 	frameDelta   byte = 2  // deltas that were asked for
-	frameProbe   byte = 3  // table hashes (G4)
+	frameProbe32 byte = 3  // frameProbe of versions that had 32 bits of a network's hash: answered, not sent
 	frameSummary byte = 4  // bucket hashes
 	frameHeads   byte = 5  // all heads of some buckets
 	frameHot     byte = 6  // some heads: "I have"
@@ -33,10 +33,12 @@ const (
 	frameAck     byte = 9  // I am
 	frameAsk     byte = 10 // please ping a third node for me
 	frameHeard   byte = 11 // the third node answered
-	frameEqual   byte = 12 // the probe's hashes are ours too
+	frameEqual32 byte = 12 // frameEqual, likewise
 	frameCall    byte = 13 // a request of the host above the core
 	frameReply   byte = 14 // its answer
 	frameMore    byte = 15 // heads of what was asked for and did not fit the answer
+	frameProbe   byte = 16 // table hashes (G4)
+	frameEqual   byte = 17 // the probe's hashes are ours too
 )
 
 // frameKinds bounds the frame types that are counted one by one.

@@ -297,7 +297,10 @@ func (k *chores) stream(c *gossip.Core, t *state.Table) ownStream {
 }
 
 func (n *Node) restateNetwork(c *gossip.Core, now time.Duration, name string, l *localNetwork) {
-	n.check(c.JoinNetwork(now, name))
+	if err := c.JoinNetwork(now, name); err != nil {
+		n.check(err)
+		return
+	}
 	var cs []state.Change
 	for _, e := range c.Store().Table(name).Own(state.KindEndpoint) {
 		if _, registered := l.tasks[e.Key()]; !registered {

@@ -49,13 +49,22 @@ func (n *Node) CreateNetwork(ctx context.Context, req control.CreateNetwork) (co
 			d.setDef(def.Name, newNetworkDef(def))
 			return nil
 		},
-		prepare: func(c *gossip.Core, now time.Duration) (bool, error) { return false, c.JoinNetwork(now, def.Name) },
+		prepare: func(c *gossip.Core, now time.Duration) (bool, error) { return false, joinNetwork(c, now, def.Name) },
 		undo:    func(d *draft) { d.setDef(def.Name, old) },
 	})
 	if err != nil {
 		return control.Network{}, err
 	}
 	return n.describeNetwork(ctx, def.Name)
+}
+
+// joinNetwork takes part in a network, or says what to do instead.
+func joinNetwork(c *gossip.Core, now time.Duration, name string) error {
+	err := c.JoinNetwork(now, name)
+	if errors.Is(err, gossip.ErrNameTaken) {
+		return control.Refuse(control.CodeConflict, "choose another name for the network", "%v", err)
+	}
+	return err
 }
 
 // admitNetwork refuses a definition that stands against another one, and gives

@@ -247,7 +247,7 @@ func (n *Node) hold(ctx context.Context, networks []string) error {
 		},
 		prepare: func(c *gossip.Core, now time.Duration) (bool, error) {
 			for _, name := range networks {
-				if err := c.JoinNetwork(now, name); err != nil {
+				if err := joinNetwork(c, now, name); err != nil {
 					return false, err // those joined already are left again by the chores
 				}
 			}

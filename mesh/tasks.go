@@ -60,7 +60,7 @@ func (n *Node) addTask(ctx context.Context, p *control.ParsedTask) error {
 			return nil
 		},
 		prepare: func(c *gossip.Core, now time.Duration) (bool, error) {
-			if err := c.JoinNetwork(now, p.Network); err != nil {
+			if err := joinNetwork(c, now, p.Network); err != nil {
 				return false, err
 			}
 			h := n.hosting(c, p, n.reg.registry().networks[p.Network])

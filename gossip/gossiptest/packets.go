@@ -1,8 +1,12 @@
 package gossiptest
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"iter"
 	"strings"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // World names what a packet may speak of: hostile packets are the worse the
@@ -33,10 +37,10 @@ func Packet(s *Source, w World) []byte {
 	if s.One(16) {
 		frames = 1 + s.N(400)
 	}
-	typ := byte(1 + s.N(17))
+	typ := byte(1 + s.N(19))
 	for range frames {
 		if !s.One(3) {
-			typ = byte(1 + s.N(17))
+			typ = byte(1 + s.N(19))
 		}
 		s.light()
 		payload := Payload(func(f *Writer) { g.frame(f, typ) })
@@ -115,12 +119,8 @@ func (g *grammar) frame(w *Writer, typ byte) {
 		g.deltas(w)
 	case Delta:
 		g.deltas(w)
-	case Probe, Equal:
-		w.Byte(byte(g.N(256)))
-		for range g.N(20) {
-			w.B = append(w.B, byte(g.N(256)), byte(g.N(256)), byte(g.N(256)), byte(g.N(256)))
-			w.Fixed(g.Hostile())
-		}
+	case Probe, Equal, Probe32, Equal32:
+		g.probe(w, typ == Probe || typ == Equal)
 	case Summary:
 		w.Str(g.network())
 		n := Of(g.Source, 1, 2, 16, 256, 3, 0)
@@ -147,6 +147,27 @@ func (g *grammar) frame(w *Writer, typ byte) {
 		w.B = append(w.B, Of(g.Source, "", "{", "[[[[[[[[[[", `{"op":"remove","id":"x"}`, `{"op":"install","key":"AAAA"}`, "null", strings.Repeat("[", 1+g.N(4000)))...)
 	default:
 		w.B = append(w.B, make([]byte, g.N(60))...)
+	}
+}
+
+func (g *grammar) probe(w *Writer, wide bool) {
+	w.Byte(byte(g.N(256)))
+	for range g.N(20) {
+		network := g.network()
+		h := sha256.Sum256([]byte(network))
+		hash := binary.LittleEndian.Uint64(h[:])
+		if !wide {
+			hash = xxhash.Sum64String(network)
+		}
+		if g.One(4) {
+			hash = g.Hostile()
+		}
+		if wide {
+			w.Fixed(hash)
+		} else {
+			w.B = binary.LittleEndian.AppendUint32(w.B, uint32(hash))
+		}
+		w.Fixed(g.Hostile())
 	}
 }
 

@@ -6,7 +6,7 @@ import "encoding/binary"
 const (
 	Push byte = iota + 1
 	Delta
-	Probe
+	Probe32
 	Summary
 	Heads
 	Hot
@@ -15,10 +15,12 @@ const (
 	Ack
 	Ask
 	Heard
-	Equal
+	Equal32
 	Call
 	Reply
 	More
+	Probe
+	Equal
 )
 
 // Writer writes a packet, or anything else, field by field. It checks nothing.
