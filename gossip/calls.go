@@ -3,8 +3,8 @@ package gossip
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"meshd/state"
@@ -14,7 +14,6 @@ import (
 // encrypted wire as the protocol. meshctl diff and the key verbs use them.
 
 type callTable struct {
-	next     atomic.Uint64
 	mu       sync.Mutex // guards what follows
 	waiting  map[uint64]waiter
 	handlers map[string]func(from state.NodeID, body []byte) []byte
@@ -46,7 +45,7 @@ const maxServing = 64
 // Call sends a request to a node and waits for its answer, asking again a few
 // times until ctx ends: handlers must be idempotent.
 func (h *Host) Call(ctx context.Context, to state.NodeID, op string, body []byte) ([]byte, error) {
-	id := h.calls.next.Add(1)
+	id := rand.Uint64() // not to be guessed, and not that of a former life, whose answers may come again
 	ch := make(chan []byte, 1)
 	h.calls.mu.Lock()
 	h.calls.waiting[id] = waiter{to, ch}

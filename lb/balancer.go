@@ -337,10 +337,10 @@ func (b *Balancer) sayNone() {
 	}
 	b.noneSaid = why
 	if len(b.cfg.Drivers) == 0 {
-		b.cfg.Log.Info("load balancing is off; vip services are answered with their tasks (R5)")
+		b.cfg.Log.Info("load balancing is off; vip services are answered with their tasks")
 		return
 	}
-	b.cfg.Log.Warn("nothing is balanced on this host; vip services are answered with their tasks (R5)",
+	b.cfg.Log.Warn("nothing is balanced on this host; vip services are answered with their tasks",
 		slog.String("why", why), slog.Duration("again_in", b.cfg.RetryMax))
 }
 

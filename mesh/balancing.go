@@ -364,7 +364,7 @@ func (n *Node) explainLB(s *control.Status) {
 		}
 		switch {
 		case h.Driver == "none" && n.cfg.LB != "none":
-			s.Degraded = append(s.Degraded, "no load balancer"+of+": "+h.Why+"; vip services are answered with their tasks (R5)")
+			s.Degraded = append(s.Degraded, "no load balancer"+of+": "+h.Why+"; vip services are answered with their tasks")
 		case h.Pending > 0:
 			s.Degraded = append(s.Degraded, fmt.Sprintf("load balancer%s: %d services are not as they should be and are tried again: %s", of, h.Pending, h.LastError))
 		case h.LastError != "":

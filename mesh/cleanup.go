@@ -41,9 +41,11 @@ type Cleaned struct {
 // the error says how to go on. What fails in one namespace is in its result.
 func Cleanup(ctx context.Context, cfg CleanupConfig) ([]Cleaned, error) {
 	if !cfg.Force && !cfg.DryRun {
-		if err := nobodyRuns(ctx, cfg); err != nil {
+		release, err := nobodyRuns(ctx, cfg)
+		if err != nil {
 			return nil, err
 		}
+		defer release() // a daemon that is started meanwhile waits, or is refused
 	}
 	saved, err := newDataDir(cfg.DataDir).sandboxes()
 	if err != nil {
@@ -100,28 +102,31 @@ func (c *Cleaned) also(what lb.Remnant, cfg CleanupConfig, remove func() error) 
 	}
 }
 
-// nobodyRuns refuses while a daemon would make again what is removed.
-func nobodyRuns(ctx context.Context, cfg CleanupConfig) error {
+// nobodyRuns refuses while a daemon would make again what is removed, and keeps
+// one from starting with the data directory until release is called.
+func nobodyRuns(ctx context.Context, cfg CleanupConfig) (release func(), err error) {
 	const how = "stop it first (systemctl stop meshd), or use --force"
-	f, err := os.OpenFile(filepath.Join(cfg.DataDir, "lock"), os.O_RDWR, 0)
+	release = func() {}
+	f, err := os.OpenFile(filepath.Join(cfg.DataDir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist): // nor is the directory there
 	case err != nil:
-		return fmt.Errorf("data-dir: %w; run as root", err)
+		return nil, fmt.Errorf("data-dir: %w; run as root", err)
 	default:
-		defer f.Close()
 		if err := lockFile(f); err != nil {
-			return fmt.Errorf("a meshd uses the data directory %s; %s", cfg.DataDir, how)
+			return nil, errors.Join(fmt.Errorf("a meshd uses the data directory %s; %s", cfg.DataDir, how), f.Close())
 		}
+		release = func() { _ = f.Close() }
 	}
 	client := control.Dial(cfg.Socket)
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if v, err := client.Version(ctx); err == nil {
-		return fmt.Errorf("a meshd, node %s, answers on %s; %s", v.Node, cfg.Socket, how)
+		release()
+		return nil, fmt.Errorf("a meshd, node %s, answers on %s; %s", v.Node, cfg.Socket, how)
 	}
-	return nil
+	return release, nil
 }
 
 // cleanPlace cleans one namespace. IPVS comes first: which of its services are

@@ -12,26 +12,27 @@ import (
 // YAML file with the flags' names: see RegisterFlags and ReadConfig. The zero
 // value of a field means its default.
 type Config struct {
-	Node      string   // unique, persistent name; default: the host's name
-	Bind      string   // gossip, IP[:PORT]; default 0.0.0.0:7946
-	Advertise string   // IP that others dial; default: bind, or a private address of the host
-	Join      []string // seeds, IP[:PORT] or HOST[:PORT]
-	DataDir   string   // default /var/lib/meshd
-	Socket    string   // control API; default /run/meshd/meshd.sock
-	DNS       []string // where to answer, IP[:PORT]; none: no DNS
-	LB        string   // auto, ipvs, nft, none
-	Pools     []string // CIDRs; no VIP pool outside of them is ever taken here; default: the private ranges
-	LBVerify  Duration // how often the kernel's load balancing is compared with the table; default 30s
-	KeyFile   string   // one base64 key a line, the primary first
-	Insecure  bool     // gossip without a key on more than loopback
-	Domain    string   // default mesh.internal.
-	Profile   string   // lan, wan, local: how fast failures are noticed
-	Networks  []string // to take part in without tasks, as a gateway does
-	TTL       Duration // of DNS answers; default 5s
-	Upstream  []string // DNS servers for other names, IP[:PORT], or of a domain, DOMAIN=IP[:PORT]; default: /etc/resolv.conf
-	QueryLog  int      // log one of so many DNS questions; 0: none
-	LogLevel  string   // debug, info, warn, error
-	LogFormat string
+	Node        string   // unique, persistent name; default: the host's name
+	Bind        string   // gossip, IP[:PORT]; default 0.0.0.0:7946
+	Advertise   string   // IP that others dial; default: bind, or a private address of the host
+	Join        []string // seeds, IP[:PORT] or HOST[:PORT]
+	DataDir     string   // default /var/lib/meshd
+	Socket      string   // control API; default /run/meshd/meshd.sock
+	SocketGroup string   // name or number; default: the group of the process
+	DNS         []string // where to answer, IP[:PORT]; none: no DNS
+	LB          string   // auto, ipvs, nft, none
+	Pools       []string // CIDRs; no VIP pool outside of them is ever taken here; default: the private ranges
+	LBVerify    Duration // how often the kernel's load balancing is compared with the table; default 30s
+	KeyFile     string   // one base64 key a line, the primary first
+	Insecure    bool     // gossip without a key on more than loopback
+	Domain      string   // default mesh.internal.
+	Profile     string   // lan, wan, local: how fast failures are noticed
+	Networks    []string // to take part in without tasks, as a gateway does
+	TTL         Duration // of DNS answers; default 5s
+	Upstream    []string // DNS servers for other names, IP[:PORT], or of a domain, DOMAIN=IP[:PORT]; default: /etc/resolv.conf
+	QueryLog    int      // log one of so many DNS questions; 0: none
+	LogLevel    string   // debug, info, warn, error
+	LogFormat   string
 
 	// DNSClients are who is answered on the addresses of DNS, CIDR or IP,
 	// besides this host and its tasks; none: the subnets that the host is
@@ -65,6 +66,7 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.Var(newList(&c.Join), "join", "nodes to join, `IP[:PORT][,…]`; some of any age are enough")
 	f.Var(text{&c.DataDir}, "data-dir", "`DIR` for registrations, peers and the incarnation (default "+defaultDataDir+")")
 	f.Var(text{&c.Socket}, "socket", "`PATH` of the control socket (default "+control.DefaultSocket+")")
+	f.Var(text{&c.SocketGroup}, "socket-group", "`GROUP` whose members may use the control socket (default: the group of meshd)")
 	f.Var(newList(&c.DNS), "dns", "answer DNS on `IP[:PORT][,…]`, UDP and TCP (default: no DNS)")
 	f.Var(newList(&c.DNSClients), "dns-clients", "whom to answer there, `CIDR[,…]`, besides this host and its tasks (default: the subnets that this host is connected to)")
 	f.Var(text{&c.LB}, "lb", "load balancer: `auto|ipvs|nft|none` (default auto)")

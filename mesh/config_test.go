@@ -184,6 +184,8 @@ func TestConfigRefusals(t *testing.T) {
 		{"domain: \".\"", mesh.Config{Domain: "."}},
 		{"domain: \"a..b\"", mesh.Config{Domain: "a..b"}},
 		{"networks: a is there twice", mesh.Config{Networks: []string{"a", "a"}}},
+		{"socket-group: this host has no group", mesh.Config{SocketGroup: "nobody-has-this"}},
+		{"socket-group: this host has no group", mesh.Config{SocketGroup: "-1"}},
 		{"log-level: \"loud\"; use one of: debug info warn error", mesh.Config{LogLevel: "loud"}},
 	} {
 		c.cfg.Insecure = true
@@ -209,10 +211,12 @@ func TestOpenGossip(t *testing.T) {
 	if got := refusal(t, mesh.Config{Node: "a", KeyFile: written(t, aKey), Insecure: true}); !strings.Contains(got, "remove one of the two") {
 		t.Errorf("a key and --insecure: %s", got)
 	}
-	a := start(t, mesh.Config{Node: "a", Bind: "127.0.0.1:0", Insecure: true})
+	a := start(t, mesh.Config{Node: "a", Bind: "127.0.0.1:0", Insecure: true, Networks: []string{"nope"}})
 	s, err := a.Status(t.Context())
-	if err != nil || !strings.Contains(strings.Join(s.Warnings, "\n"), "gossip is open") {
-		t.Errorf("status does not warn: %q, %v", s.Warnings, err)
+	for _, says := range []string{"gossip is open", "nobody has made a network nope"} {
+		if err != nil || !strings.Contains(strings.Join(s.Warnings, "\n"), says) {
+			t.Errorf("status does not say that %s: %q, %v", says, s.Warnings, err)
+		}
 	}
 }
 

@@ -76,15 +76,15 @@ func (n *Node) dnsTrouble() (degraded []string) {
 		case resolver.UpstreamUp:
 			up[u.Domain]++
 		case resolver.UpstreamLooping:
-			degraded = append(degraded, fmt.Sprintf("dns: upstream %s sends this node's questions back to it: not asked until it stops (R7)", u.Addr))
+			degraded = append(degraded, fmt.Sprintf("dns: upstream %s sends this node's questions back to it: not asked until it stops", u.Addr))
 		case resolver.UpstreamSelf:
-			degraded = append(degraded, fmt.Sprintf("dns: upstream %s is this node itself: not asked; name other servers with --upstream (R7)", u.Addr))
+			degraded = append(degraded, fmt.Sprintf("dns: upstream %s is this node itself: not asked; name other servers with --upstream", u.Addr))
 		case resolver.UpstreamDown:
-			degraded = append(degraded, fmt.Sprintf("dns: upstream %s does not answer: asked last (R7)", u.Addr))
+			degraded = append(degraded, fmt.Sprintf("dns: upstream %s does not answer: asked last", u.Addr))
 		}
 	}
 	if len(up) == 0 {
-		degraded = append(degraded, "dns: no upstream is known, so names of others fail: name servers in /etc/resolv.conf or with --upstream (R7)")
+		degraded = append(degraded, "dns: no upstream is known, so names of others fail: name servers in /etc/resolv.conf or with --upstream")
 	}
 	return degraded
 }
@@ -111,10 +111,10 @@ func (e emitter) dns(n *Node) {
 	}{
 		"malformed":          {"Packets that are no DNS question.", s.Malformed},
 		"truncated":          {"Answers with TC.", s.Truncated},
-		"held":               {"Questions for unknown names that waited for the first sync (R4).", s.Held},
+		"held":               {"Questions for unknown names that waited for the first sync.", s.Held},
 		"held_full":          {"Such questions that did not wait since too many did.", s.HeldFull},
-		"strangers":          {"Questions and connections of clients that are not served: REFUSED, closed (R8).", s.Strangers},
-		"limited":            {"Questions over the limit per client (R8).", s.Limited},
+		"strangers":          {"Questions and connections of clients that are not served: REFUSED, closed.", s.Strangers},
+		"limited":            {"Questions over the limit per client.", s.Limited},
 		"dropped":            {"Questions of these two kinds that got no reply.", s.Dropped},
 		"tcp_refused":        {"TCP connections closed at once for being over a limit.", s.TCPFull},
 		"upstream_coalesced": {"Questions that joined one in flight.", s.UpstreamCoalesced},

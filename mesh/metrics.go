@@ -85,8 +85,8 @@ func (e emitter) core(c *gossip.Core) {
 	for _, s := range slices.Sorted(maps.Keys(states)) {
 		e.gauge("meshd_members", "Members by state, this node included.", float64(states[s]), "state", s)
 	}
-	e.gauge("meshd_preserving", "1 while self-preservation keeps vanished members served (S12).", b2f(c.Preserving()))
-	e.gauge("meshd_incarnation", "The node's incarnation (S7).", float64(c.Store().Incarnation()))
+	e.gauge("meshd_preserving", "1 while self-preservation keeps vanished members served.", b2f(c.Preserving()))
+	e.gauge("meshd_incarnation", "The node's incarnation.", float64(c.Store().Incarnation()))
 	for _, t := range c.Store().Tables() {
 		e.table(c, t)
 	}
@@ -101,10 +101,10 @@ func (e emitter) table(c *gossip.Core, t *state.Table) {
 	net := t.Network()
 	e.gauge("meshd_table_records", "Live records per network; the empty network is the global scope.", float64(t.Len()), "network", net)
 	e.gauge("meshd_table_owners", "Owners with a stream.", float64(len(t.Owners())), "network", net)
-	e.gauge("meshd_table_checksum", "Low 48 bits of the table checksum (S10): equal on all nodes in agreement.", float64(t.Checksum()&(1<<48-1)), "network", net)
-	e.gauge("meshd_table_synced", "1 after the first full exchange with a peer (R4).", b2f(t.View().Synced()), "network", net)
-	e.gauge("meshd_table_graves", "Heads of dropped owners that are remembered (S9).", float64(t.Graves()), "network", net)
-	e.counter("meshd_table_quarantined_total", "Records kept but not shown because they are unreadable (G8).", t.Poison(), "network", net)
+	e.gauge("meshd_table_checksum", "Low 48 bits of the table checksum: equal on all nodes in agreement.", float64(t.Checksum()&(1<<48-1)), "network", net)
+	e.gauge("meshd_table_synced", "1 after the first full exchange with a peer.", b2f(t.View().Synced()), "network", net)
+	e.gauge("meshd_table_graves", "Heads of dropped owners that are remembered.", float64(t.Graves()), "network", net)
+	e.counter("meshd_table_quarantined_total", "Records kept but not shown because they are unreadable.", t.Poison(), "network", net)
 	e.counter("meshd_table_unbelieved_total", "Times in claims that are too far ahead to be true: shown, but neither believed nor carried.", t.Unbelieved(), "network", net)
 	e.gauge("meshd_table_divergence_seconds", "Time since the table last compared equal with a peer; 0 if it did within two comparisons.", c.Divergence(net).Seconds(), "network", net)
 }
@@ -169,8 +169,8 @@ func (e emitter) host(s gossip.HostStats) {
 	e.gauge("meshd_queue_bytes", "Bytes of the waiting items.", float64(s.BulkBytes), "queue", "bulk")
 	e.counter("meshd_send_failed_total", "Packets that could not be sent.", s.SendFailed)
 	e.counter("meshd_bulk_failed_total", "Streams that failed.", s.BulkFailed)
-	e.counter("meshd_joins_total", "Joins by the reconnect loop (G2).", s.Joins, "result", "ok")
-	e.counter("meshd_joins_total", "Joins by the reconnect loop (G2).", s.JoinsFailed, "result", "failed")
+	e.counter("meshd_joins_total", "Joins by the reconnect loop.", s.Joins, "result", "ok")
+	e.counter("meshd_joins_total", "Joins by the reconnect loop.", s.JoinsFailed, "result", "failed")
 	e.counter("meshd_panics_total", "Steps of the protocol that panicked and were dropped: always a fault of meshd.", s.Panics)
 	e.counter("meshd_transport_rejected_total", "Packets and streams that would have done harm and were not read.", s.Rejected)
 	e.counter("meshd_transport_refused_total", "Streams over the bound on their number.", s.Refused)

@@ -28,12 +28,12 @@ func (e emitter) balancers(n *Node) {
 func (e emitter) lbState(box string, c *lb.Counters) {
 	e.gauge("meshd_lb_info", "1; the label says which driver balances.", 1, "sandbox", box, "driver", orNone(c.Driver))
 	e.gauge("meshd_lb_ready", "1 if a driver works and is set up.", b2f(c.Ready), "sandbox", box)
-	e.gauge("meshd_lb_unsupported", "1 if no driver works here: vip services are answered with their tasks (R5).", b2f(c.Unsupported), "sandbox", box)
+	e.gauge("meshd_lb_unsupported", "1 if no driver works here: vip services are answered with their tasks.", b2f(c.Unsupported), "sandbox", box)
 	e.gauge("meshd_lb_services", "Services in the kernel.", float64(c.Services), "sandbox", box)
 	e.gauge("meshd_lb_desired", "Services that should be in the kernel.", float64(c.Desired), "sandbox", box)
 	e.gauge("meshd_lb_pending", "Services with failed operations, which are tried again.", float64(c.Pending), "sandbox", box)
-	e.gauge("meshd_lb_conflicts", "Addresses that a service does not get because another one has them (V5).", float64(c.Conflicts), "sandbox", box)
-	e.gauge("meshd_lb_refused_networks", "Networks that are not served since a pool of theirs touches the host, or an older network's (L9).", float64(c.Refused), "sandbox", box)
+	e.gauge("meshd_lb_conflicts", "Addresses that a service does not get because another one has them.", float64(c.Conflicts), "sandbox", box)
+	e.gauge("meshd_lb_refused_networks", "Networks that are not served since a pool of theirs touches the host, or an older network's.", float64(c.Refused), "sandbox", box)
 	e.gauge("meshd_lb_draining", "Backends whose connections may still finish.", float64(c.Draining), "sandbox", box)
 	for o := lb.DrainIdle; o <= lb.DrainGone; o++ {
 		e.counter("meshd_lb_drains_total", "Drains that ended, by how.", c.Drains[o], "sandbox", box, "outcome", o.String())

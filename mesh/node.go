@@ -37,6 +37,7 @@ type Node struct {
 
 	dir      *dataDir
 	keys     *keystore
+	judged   judgements // of changes of keys that peers asked for
 	host     *gossip.Host
 	dns      *resolver.Server
 	dnsAddrs []netip.AddrPort
@@ -151,7 +152,7 @@ func (n *Node) claimData() error {
 }
 
 func (n *Node) openSocket() (err error) {
-	n.listener, err = control.Listen(n.cfg.Socket)
+	n.listener, err = control.ListenFor(n.cfg.Socket, n.cfg.socketGroup)
 	return err
 }
 

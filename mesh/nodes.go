@@ -97,6 +97,7 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 			}
 		}
 		s.Conflicts = append(s.Conflicts, conflicts(c)...)
+		s.Warnings = append(s.Warnings, undefined(n.cfg.Networks, c.Store().Definitions().Effective)...)
 		if d := n.notices.get("duplicate"); d != "" {
 			s.Conflicts = append(s.Conflicts, d)
 		}
@@ -140,12 +141,7 @@ func (n *Node) explainStatus(s *control.Status) {
 		s.Warnings = append(s.Warnings, "no DNS address: start meshd with --dns IP:PORT")
 	}
 	s.Warnings = append(s.Warnings, strangerWarning(n.dns)...)
-	switch {
-	case n.cfg.Insecure:
-		s.Warnings = append(s.Warnings, fmt.Sprintf("gossip is open (--insecure): everybody who reaches %s can change what this host does; make a key with meshctl keygen --out FILE and start every meshd with --key-file FILE instead", n.cfg.bind))
-	case !s.Encrypted:
-		s.Warnings = append(s.Warnings, "gossip is not encrypted: make a key with meshctl keygen --out FILE and start every meshd with --key-file FILE")
-	}
+	s.Warnings = append(s.Warnings, n.keyWarnings()...)
 	for _, w := range s.Networks {
 		if !w.Synced {
 			s.Warnings = append(s.Warnings, "network "+w.Network+" has not yet been compared with a peer")
@@ -305,7 +301,7 @@ func (n *Node) Diff(ctx context.Context, req control.DiffRequest) (control.Diff,
 }
 
 func (n *Node) diffOnce(ctx context.Context, req control.DiffRequest) (control.Diff, error) {
-	answers, silent, err := callAll[sums](ctx, n, callSums, nil)
+	answers, silent, err := callAll(ctx, n, callSums, nil, parseSums)
 	if err != nil {
 		return control.Diff{}, err
 	}
@@ -329,27 +325,46 @@ func (n *Node) diffOnce(ctx context.Context, req control.DiffRequest) (control.D
 	return d, nil
 }
 
-// callAll asks every live node at once and decodes the JSON answers; who does
-// not answer within two seconds is silent.
-func callAll[T any](ctx context.Context, n *Node, op string, body []byte) (map[string]T, []control.SilentNode, error) {
+// maxSums is more than the checksums of 10,000 networks.
+const maxSums = 2 << 20
+
+// parseSums reads an answer, which comes from a peer.
+func parseSums(b []byte) (sums, error) {
+	var s sums
+	if len(b) > maxSums || json.Unmarshal(b, &s) != nil {
+		return nil, errors.New("malformed answer")
+	}
+	return s, nil
+}
+
+// callAll asks every live node at once; who does not answer within two seconds,
+// or not with what can be parsed, is silent.
+func callAll[T any](ctx context.Context, n *Node, op string, body []byte, parse func([]byte) (T, error)) (map[string]T, []control.SilentNode, error) {
 	nodes, err := n.Nodes(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
+	nodes = slices.DeleteFunc(nodes, func(x control.Node) bool {
+		return x.Self || x.State != control.NodeAlive && x.State != control.NodeSuspect
+	})
+	out, silent := callNodes(ctx, n, nodes, op, body, parse)
+	return out, silent, nil
+}
+
+// callNodes calls some nodes at once. What they answer is parsed as what a
+// stranger may have written.
+func callNodes[T any](ctx context.Context, n *Node, nodes []control.Node, op string, body []byte, parse func([]byte) (T, error)) (map[string]T, []control.SilentNode) {
 	var mu sync.Mutex // guards what follows
 	out, silent := map[string]T{}, []control.SilentNode{}
 	var wg sync.WaitGroup
 	for _, x := range nodes {
-		if x.Self || x.State != control.NodeAlive && x.State != control.NodeSuspect {
-			continue
-		}
 		wg.Go(func() {
 			var v T
 			b, err := n.host.Call(ctx, state.NodeID(x.Name), op, body)
 			if err == nil {
-				err = json.Unmarshal(b, &v)
+				v, err = parse(b)
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -362,5 +377,5 @@ func callAll[T any](ctx context.Context, n *Node, op string, body []byte) (map[s
 	}
 	wg.Wait()
 	slices.SortFunc(silent, func(a, b control.SilentNode) int { return strings.Compare(a.Node, b.Node) })
-	return out, silent, nil
+	return out, silent
 }

@@ -52,7 +52,7 @@ func (b *box) problems() []string {
 	out := append([]string{}, b.notes.list()...)
 	c := b.balancer.Counters()
 	if c.Driver == "" && c.Unsupported && b.m.node.cfg.LB != "none" {
-		out = append(out, "no load balancer in it: vip services are answered with their tasks (R5); meshctl sandbox inspect says why")
+		out = append(out, "no load balancer in it: vip services are answered with their tasks; meshctl sandbox inspect says why")
 	}
 	if c.LastError != "" {
 		out = append(out, "load balancer: "+c.LastError)

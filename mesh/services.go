@@ -32,7 +32,7 @@ func (n *Node) view(ctx context.Context, network string) (state.View, error) {
 	if !defined {
 		return nil, noNetwork(network)
 	}
-	return nil, control.Refuse(control.CodeNotFound, "ask a node that has tasks in it, or start this one with --networks "+network, "this node takes no part in network %q and does not carry its table (G6)", network)
+	return nil, control.Refuse(control.CodeNotFound, "ask a node that has tasks in it, or start this one with --networks "+network, "this node takes no part in network %q and does not carry its table", network)
 }
 
 // Services implements control.ServiceBackend.

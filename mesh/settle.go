@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/user"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,14 +24,15 @@ const (
 // settled is a Config after validation.
 type settled struct {
 	Config
-	bind       netip.AddrPort
-	advertise  netip.Addr
-	dns        []netip.AddrPort
-	pools      []netip.Prefix // within which this host takes VIP pools (L9)
-	dnsClients []netip.Prefix // nil: the subnets that the host is connected to
-	upstream   []netip.AddrPort
-	upstreams  map[string][]netip.AddrPort // of domains with servers of their own
-	keys       [][]byte
+	bind        netip.AddrPort
+	socketGroup int // -1: of the process
+	advertise   netip.Addr
+	dns         []netip.AddrPort
+	pools       []netip.Prefix // within which this host takes VIP pools (L9)
+	dnsClients  []netip.Prefix // nil: the subnets that the host is connected to
+	upstream    []netip.AddrPort
+	upstreams   map[string][]netip.AddrPort // of domains with servers of their own
+	keys        [][]byte
 }
 
 // ErrConfig is what the errors of New about its configuration are.
@@ -56,7 +58,7 @@ func (c Config) settle() (*settled, error) {
 	}
 	for _, f := range []func() error{
 		s.readBind, s.readAdvertise, s.readDNS, s.readClients, s.readUpstreams, s.readJoin, s.readPools,
-		s.choices, s.amounts, s.names, s.readKeys, s.open,
+		s.choices, s.readGroup, s.amounts, s.names, s.readKeys, s.open,
 	} {
 		if err := f(); err != nil {
 			return nil, configError{err}
@@ -208,6 +210,24 @@ func (s *settled) choices() error {
 	return nil
 }
 
+// readGroup finds the group by its name or number.
+func (s *settled) readGroup() error {
+	s.socketGroup = -1
+	if s.SocketGroup == "" {
+		return nil
+	}
+	if g, err := user.LookupGroup(s.SocketGroup); err == nil {
+		s.socketGroup, _ = strconv.Atoi(g.Gid)
+		return nil
+	}
+	n, err := strconv.ParseUint(s.SocketGroup, 10, 31)
+	if err != nil {
+		return fmt.Errorf("socket-group: this host has no group %q; make it with groupadd, or give a number", s.SocketGroup)
+	}
+	s.socketGroup = int(n)
+	return nil
+}
+
 // amounts checks what flags check too, for those who fill a Config themselves.
 func (s *settled) amounts() error {
 	ttl, verify := time.Duration(s.TTL), time.Duration(s.LBVerify)
@@ -259,6 +279,16 @@ func (s *settled) open() error {
 		return nil
 	}
 	return fmt.Errorf("key-file: without a key, everybody who reaches %s can change what this host does; make one with \"meshctl keygen --out /etc/meshd/key\", copy it to every host and start each meshd with --key-file /etc/meshd/key (in the file, key-file: /etc/meshd/key), or say --insecure (insecure: true) to go without", s.bind)
+}
+
+// undefined says which of the networks that were asked for nobody has made.
+func undefined(networks []string, defs map[string]state.NetworkDef) (out []string) {
+	for _, name := range networks {
+		if _, ok := defs[name]; !ok {
+			out = append(out, fmt.Sprintf("networks: nobody has made a network %s; if that is no typing error, meshctl network create %s", name, name))
+		}
+	}
+	return out
 }
 
 // core returns the protocol's settings.

@@ -149,9 +149,9 @@ func (a *answering) why(t target) string {
 	case s.Mode == state.ModeDNSRR:
 		return "dnsrr: the name answers with the tasks"
 	case !s.VIP4.IsValid() && !s.VIP6.IsValid():
-		return "the service has no VIP, so the name answers with the tasks (V7)"
+		return "the service has no VIP, so the name answers with the tasks"
 	}
-	return "this node has no working load balancer, so the name answers with the tasks (R5)"
+	return "this node has no working load balancer, so the name answers with the tasks"
 }
 
 func plural(word string, n int) string {

@@ -48,9 +48,9 @@ func (s *Server) path(network string, q *dns.Msg) string {
 	}
 	buf := make([]byte, 4096)
 	if newFastPath(b).answer(buf, copy(buf, packed), netip.IPv4Unspecified()) > 0 {
-		return "the fast path: answered from packed records in the receive buffer (R6)"
+		return "the fast path: answered from packed records in the receive buffer"
 	}
-	return "the ordinary path: the question or its answer is not of the fast path's kinds (R6)"
+	return "the ordinary path: the question or its answer is not of the fast path's kinds"
 }
 
 // traceForward sends q to its upstreams and tells what they say.

@@ -241,7 +241,7 @@ func (ix *index) address(n *Service) {
 	case !n.VIP4.IsValid() && !n.VIP6.IsValid() && len(a.Losing) > 0:
 		n.Conflict = "its address belongs to an older or pinned service; a new one is being claimed"
 	case !n.VIP4.IsValid() && ix.vips.full():
-		n.Conflict = "no IPv4 VIP: the pool " + ix.vips.def.Subnet4.String() + " is exhausted; answered like dnsrr (V7)"
+		n.Conflict = "no IPv4 VIP: the pool " + ix.vips.def.Subnet4.String() + " is exhausted; answered like dnsrr"
 	}
 }
 

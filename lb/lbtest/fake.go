@@ -124,7 +124,7 @@ func (f *Fake) judge(op lb.Op) {
 		}
 	case lb.DelService:
 		if s := f.table().Services[op.Key]; s != nil && len(s.Backends) > 0 {
-			f.fault("%s has backends left (L5)", op)
+			f.fault("%s has backends left", op)
 		}
 	case lb.DelPool:
 		for k := range f.table().Services {

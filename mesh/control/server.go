@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -18,13 +19,21 @@ const DefaultSocket = "/run/meshd/meshd.sock"
 // socketMode lets the owner and the group in: the group is the access control.
 const socketMode = 0o660
 
-// Listen opens the unix socket at path with mode 0660. It replaces the socket
-// that a dead process left and nothing else: it returns an error that wraps
-// ErrInUse if a process answers there, and one that wraps fs.ErrExist if the
-// path is not a socket. Closing the listener removes the socket.
-func Listen(path string) (net.Listener, error) {
+// Listen is ListenFor with the group of the process.
+func Listen(path string) (net.Listener, error) { return ListenFor(path, -1) }
+
+// ListenFor opens the unix socket at path with mode 0660 for a group; -1: that
+// of the process. It replaces the socket that a dead process left and nothing
+// else: it returns an error that wraps ErrInUse if a process answers there, and
+// one that wraps fs.ErrExist if the path is not a socket. A directory in which
+// anybody could put a socket of their own in its place is refused. Closing the
+// listener removes the socket.
+func ListenFor(path string, group int) (net.Listener, error) {
 	if len(path) > 104 {
 		return nil, fmt.Errorf("socket %s: the path has %d characters, at most 104 work everywhere; choose a shorter one", path, len(path))
+	}
+	if dir, err := os.Stat(filepath.Dir(path)); err == nil && dir.Mode().Perm()&0o002 != 0 && dir.Mode()&fs.ModeSticky == 0 {
+		return nil, fmt.Errorf("socket %s: its directory is writable for all, who could put another socket there; chmod o-w %s, or choose another path", path, filepath.Dir(path))
 	}
 	if err := clearStale(path); err != nil {
 		return nil, err
@@ -36,7 +45,10 @@ func Listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
-	if err := os.Chmod(path, socketMode); err != nil {
+	if group >= 0 {
+		err = os.Lchown(path, -1, group)
+	}
+	if err = errors.Join(err, os.Chmod(path, socketMode)); err != nil {
 		return nil, errors.Join(fmt.Errorf("socket %s: %w", path, err), l.Close())
 	}
 	return l, nil

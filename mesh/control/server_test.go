@@ -75,6 +75,21 @@ func TestListenRefuses(t *testing.T) {
 	if _, err := Listen(filepath.Join(dir, "none", "s")); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "directory") {
 		t.Errorf("no directory: got %v", err)
 	}
+	open := filepath.Join(dir, "open")
+	if err := errors.Join(os.Mkdir(open, 0o700), os.Chmod(open, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(filepath.Join(open, "s")); err == nil || !strings.Contains(err.Error(), "chmod o-w "+open) {
+		t.Errorf("a directory where anybody writes: %v", err)
+	}
+	if err := os.Chmod(open, 0o777|fs.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := ListenFor(filepath.Join(open, "s"), os.Getgid()); err != nil {
+		t.Errorf("a directory like /tmp: %v", err)
+	} else {
+		_ = l.Close()
+	}
 	if _, err := Listen("/" + strings.Repeat("x", 110)); err == nil || !strings.Contains(err.Error(), "shorter") {
 		t.Errorf("a long path: got %v", err)
 	}
