@@ -86,6 +86,9 @@ func driftEvent(sandbox string, r lb.Report) control.Event {
 
 // lbWhy says why the host's load balancer is what it is.
 func (n *Node) lbWhy() string {
+	if n.cfg.LB == "none" {
+		return lbReason(n.cfg.LB, nil)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	s, err := n.balancer.Status(ctx)

@@ -231,11 +231,18 @@ func (k *chores) claims(ctx context.Context) {
 	}
 }
 
+// retreating ends the key of a claim on an address that a service leaves (V5):
+// that is over in half a minute, and not kept.
+const retreating = "~"
+
 // claimsOf copies the claims and settings that this node states in a network.
 func claimsOf(t *state.Table) map[string]savedClaim {
 	have := map[string]savedClaim{}
 	for _, kind := range []state.Kind{state.KindVIP, state.KindSettings} {
 		for _, e := range t.Own(kind) {
+			if strings.HasSuffix(e.Key(), retreating) {
+				continue
+			}
 			s := have[e.Key()]
 			if kind == state.KindVIP {
 				s.vip = []byte(e.Body())

@@ -45,6 +45,8 @@ type Config struct {
 	PushRate    int      // bytes per second of pushed changes; default 4194304
 	MaxTasks    int      // of this node per network; default 200000
 
+	LogDropped func() uint64 `yaml:"-"` // how many log lines were dropped so far; nil: none is
+
 	AllowLoopbackTasks bool // tasks may be registered at 127.0.0.1 or ::1, for trials on one host
 }
 

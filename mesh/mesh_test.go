@@ -18,12 +18,12 @@ import (
 // node is a running node of a test, on loopback, without a load balancer.
 type node struct {
 	*mesh.Node
-	t    *testing.T
+	t    testing.TB
 	cfg  mesh.Config
 	stop func()
 }
 
-func start(t *testing.T, cfg mesh.Config) *node {
+func start(t testing.TB, cfg mesh.Config) *node {
 	t.Helper()
 	n, err := tryStart(t, cfg)
 	if err != nil {
@@ -32,7 +32,7 @@ func start(t *testing.T, cfg mesh.Config) *node {
 	return n
 }
 
-func tryStart(t *testing.T, cfg mesh.Config) (*node, error) {
+func tryStart(t testing.TB, cfg mesh.Config) (*node, error) {
 	t.Helper()
 	cfg.LB, cfg.Profile = "none", "local"
 	if cfg.Bind == "" {
@@ -76,7 +76,7 @@ func (n *node) addr() string {
 }
 
 // eventually polls until check returns nil.
-func eventually(t *testing.T, check func() error) {
+func eventually(t testing.TB, check func() error) {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
 	tick := time.NewTicker(10 * time.Millisecond)

@@ -56,6 +56,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	e.gauge("meshd_queue_length", "Waiting items.", float64(len(m.node.reg.queue)), "queue", "registrations")
 	e.gauge("meshd_queue_length", "Waiting items.", float64(len(m.node.happened.queue)), "queue", "events")
 	e.counter("meshd_queue_dropped_total", "Items dropped because the queue was full; repair makes up for them.", m.node.happened.dropped.Load(), "queue", "events")
+	if f := m.node.cfg.LogDropped; f != nil {
+		e.counter("meshd_log_dropped_total", "Log lines dropped because nobody read the log.", f())
+	}
 	e.gauge("meshd_events_index", "Index of the newest event of meshctl watch.", float64(m.node.events.Index()))
 }
 

@@ -2,11 +2,13 @@ package mesh
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"meshd/state"
@@ -78,8 +80,34 @@ type registryFile struct {
 type networkFile struct {
 	Def      *networkDef          `json:"def,omitempty"`
 	Carried  *networkDef          `json:"carried,omitempty"`
-	Tasks    map[string]savedTask `json:"tasks,omitempty"`
+	Tasks    tasksFile            `json:"tasks,omitempty"`
 	Services map[string]claimFile `json:"services,omitempty"`
+}
+
+// tasksFile are tasks by id. They are what most of a file is, so they are
+// written without reflection.
+type tasksFile map[string]savedTask
+
+// MarshalJSON implements json.Marshaler. Ids and services are labels, in
+// which nothing is to be escaped.
+func (ts tasksFile) MarshalJSON() ([]byte, error) {
+	b := make([]byte, 0, 2+128*len(ts))
+	for i, id := range slices.Sorted(maps.Keys(ts)) {
+		if i == 0 {
+			b = append(b, '{')
+		} else {
+			b = append(b, ',')
+		}
+		t := ts[id]
+		b = append(append(b, '"'), id...)
+		b = append(append(b, `":{"service":"`...), t.Service...)
+		b = base64.StdEncoding.AppendEncode(append(b, `","body":"`...), t.Body)
+		b = append(b, `"}`...)
+	}
+	if len(ts) == 0 {
+		b = append(b, '{')
+	}
+	return append(b, '}'), nil
 }
 
 type claimFile struct {
@@ -220,6 +248,9 @@ func (f *registryFile) network(name string, lim bounds, now time.Time) (*localNe
 		l.counts[t.Service]++
 	}
 	for s, c := range n.Services {
+		if strings.HasSuffix(s, retreating) { // an earlier version kept them
+			continue
+		}
 		if err := c.check(s); err != nil { // a claim is carried verbatim, as whoever made it wrote it
 			f.leaveOut("the claims of service %q in network %q: %v", s, name, err)
 			continue

@@ -53,7 +53,10 @@ func run(args []string, stderr io.Writer) int {
 	if code >= 0 {
 		return code
 	}
-	log := logger(cfg, stderr)
+	lines := mesh.NewLogQueue(stderr) // a log that nobody reads must not stop the daemon
+	defer lines.Close()
+	stderr, cfg.LogDropped = lines, lines.Dropped
+	log := logger(cfg, lines)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	defer withstand(log)()
