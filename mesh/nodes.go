@@ -115,16 +115,15 @@ func (n *Node) countTasks(s *control.Status, w *control.NetworkStatus) {
 	if v == nil {
 		return
 	}
-	for _, svc := range v.Services() {
+	services := v.Services()
+	s.Conflicts = append(s.Conflicts, conflictsIn(w.Network, services)...)
+	for _, svc := range services {
 		w.Services++
 		w.Tasks += len(svc.Members)
 		for _, m := range svc.Members {
 			if m.Owner() == state.NodeID(n.cfg.Node) {
 				s.LocalTasks++
 			}
-		}
-		if svc.Conflict != "" {
-			s.Conflicts = append(s.Conflicts, fmt.Sprintf("network %s service %s: %s", w.Network, svc.Name, svc.Conflict))
 		}
 	}
 }

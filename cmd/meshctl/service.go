@@ -52,7 +52,8 @@ func serviceLs(f *flags) action {
 func serviceTable(w io.Writer, services []control.Service) {
 	var rows [][]string
 	for _, v := range services {
-		note := strings.Join(slices.DeleteFunc([]string{v.Degraded, v.Conflict}, func(s string) bool { return s == "" }), "; ")
+		notes := slices.Compact([]string{v.Degraded, v.Conflict}) // the same where the conflict is why
+		note := strings.Join(slices.DeleteFunc(notes, func(s string) bool { return s == "" }), "; ")
 		rows = append(rows, []string{
 			v.Name, v.Network, v.Mode, join(v.VIPs), strings.Join(v.Ports, ","), v.Scheduler,
 			fmt.Sprintf("%d/%d", v.Tasks.Serving, allTasks(v.Tasks)), note,

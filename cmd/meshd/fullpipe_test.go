@@ -3,13 +3,16 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"meshd/mesh/control"
 )
 
 // N3: a daemon whose log nobody reads answers, registers and ends as any other.
@@ -27,32 +30,30 @@ func TestLogThatNobodyReads(t *testing.T) {
 			"--data-dir", filepath.Join(dir, "d"), "--socket", filepath.Join(dir, "s"),
 		}, w)
 	}()
-	c := control.Dial(filepath.Join(dir, "s"))
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
+	api := unixClient(filepath.Join(dir, "s"))
 	for {
-		_, err := c.Status(ctx)
+		err := call(ctx, api, http.MethodGet, "/v1/status", "")
 		if err == nil {
 			break
 		}
-		if ctx.Err() != nil || !errors.Is(err, control.ErrUnreachable) {
+		if ctx.Err() != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := c.CreateNetwork(ctx, control.CreateNetwork{Name: "net", Subnet: "10.96.0.0/16"}); err != nil {
-		t.Fatal(err)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
+	must(call(ctx, api, http.MethodPost, "/v1/networks", `{"name": "net", "subnet": "10.96.0.0/16"}`))
 	for range 50 { // each logs something
-		if _, err := c.Join(ctx, control.JoinRequest{Addresses: []string{"127.0.0.1:1"}}); ctx.Err() != nil {
-			t.Fatal(err)
-		}
+		_ = call(ctx, api, http.MethodPost, "/v1/join", `{"addresses": ["127.0.0.1:1"]}`)
 	}
-	if _, err := c.AddTask(ctx, control.AddTask{Network: "net", Service: "web", IPs: []string{"10.1.0.7"}, Ports: []string{"80"}}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Leave(ctx); err != nil {
-		t.Fatal(err)
-	}
+	must(call(ctx, api, http.MethodPost, "/v1/tasks", `{"network": "net", "service": "web", "ips": ["10.1.0.7"], "ports": ["80"]}`))
+	must(call(ctx, api, http.MethodPost, "/v1/leave", ""))
 	select {
 	case code := <-ended:
 		if code != 0 {
@@ -61,6 +62,29 @@ func TestLogThatNobodyReads(t *testing.T) {
 	case <-ctx.Done():
 		t.Error("does not end")
 	}
+}
+
+func unixClient(path string) *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
+}
+
+func call(ctx context.Context, api *http.Client, method, path, body string) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://meshd"+path, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	resp, err := api.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", resp.Status, text)
+	}
+	return err
 }
 
 // fillPipe writes to a pipe until it takes no more.

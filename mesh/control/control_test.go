@@ -193,8 +193,8 @@ func TestPanic(t *testing.T) {
 func TestSlowBackend(t *testing.T) {
 	f := newFake()
 	f.delay = 300 * time.Millisecond
-	h := newHandler(f, slog.New(slog.DiscardHandler), nil)
-	h.body = 20 * time.Millisecond
+	h := newHandler(f, slog.New(slog.DiscardHandler), nil, defaultLimits())
+	h.limits.body = 20 * time.Millisecond
 	srv := httptest.NewServer(h)
 	defer srv.Close()
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
@@ -216,8 +216,8 @@ func TestSlowBackend(t *testing.T) {
 
 // A client that sends half a body does not hold the handler.
 func TestSlowBody(t *testing.T) {
-	h := newHandler(newFake(), slog.New(slog.DiscardHandler), nil)
-	h.body = 20 * time.Millisecond
+	h := newHandler(newFake(), slog.New(slog.DiscardHandler), nil, defaultLimits())
+	h.limits.body = 20 * time.Millisecond
 	srv := httptest.NewServer(h)
 	defer srv.Close()
 	body := make(stuck)

@@ -22,7 +22,7 @@ func TestDocRoutes(t *testing.T) {
 			runExample(t, pattern, text)
 		}
 	}
-	known := newHandler(newFake(), slog.New(slog.DiscardHandler), nil).known
+	known := newHandler(newFake(), slog.New(slog.DiscardHandler), nil, defaultLimits()).known
 	slices.Sort(known)
 	slices.Sort(described)
 	if !slices.Equal(known, described) {

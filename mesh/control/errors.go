@@ -20,6 +20,7 @@ const (
 	CodeConflict    Code = "conflict"    // 409: something that exists stands against it
 	CodeTooLarge    Code = "too-large"   // 413: the request, or what it asks for, exceeds a limit
 	CodeRefused     Code = "refused"     // 422: understood, and not done; the message says why
+	CodeBusy        Code = "busy"        // 429: too many requests or watchers at once
 	CodeInternal    Code = "internal"    // 500: a defect or a fault of the host
 	CodeUnavailable Code = "unavailable" // 503: not now: starting, leaving, no privilege
 	CodeTimeout     Code = "timeout"     // 504: it took too long
@@ -29,7 +30,7 @@ var statusOf = map[Code]int{
 	CodeInvalid: http.StatusBadRequest, CodeNotFound: http.StatusNotFound, CodeMethod: http.StatusMethodNotAllowed,
 	CodeConflict: http.StatusConflict, CodeTooLarge: http.StatusRequestEntityTooLarge,
 	CodeRefused: http.StatusUnprocessableEntity, CodeInternal: http.StatusInternalServerError,
-	CodeUnavailable: http.StatusServiceUnavailable, CodeTimeout: http.StatusGatewayTimeout,
+	CodeBusy: http.StatusTooManyRequests, CodeUnavailable: http.StatusServiceUnavailable, CodeTimeout: http.StatusGatewayTimeout,
 }
 
 // Sentinels for errors.Is; a Backend returns an *Error, which matches the one
@@ -39,6 +40,7 @@ var (
 	ErrNotFound    error = &Error{Code: CodeNotFound, Message: "not found"}
 	ErrConflict    error = &Error{Code: CodeConflict, Message: "conflict"}
 	ErrRefused     error = &Error{Code: CodeRefused, Message: "refused"}
+	ErrBusy        error = &Error{Code: CodeBusy, Message: "busy"}
 	ErrUnavailable error = &Error{Code: CodeUnavailable, Message: "unavailable"}
 )
 

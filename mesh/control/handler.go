@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,7 +29,8 @@ type handler struct {
 	backend Backend
 	log     *slog.Logger
 	stop    <-chan struct{} // closed when watches must end; nil: never
-	body    time.Duration   // bodyLimit
+	limits  limits
+	watches atomic.Int64 // at the moment
 	mux     *http.ServeMux
 	known   []string // the patterns of the routes
 }
@@ -36,10 +38,12 @@ type handler struct {
 // Handler serves the API over b. The handler is safe for concurrent use, and
 // bounds the size and the duration of every request but the duration of a
 // watch.
-func Handler(b Backend, log *slog.Logger) http.Handler { return newHandler(b, log, nil) }
+func Handler(b Backend, log *slog.Logger) http.Handler {
+	return newHandler(b, log, nil, defaultLimits())
+}
 
-func newHandler(b Backend, log *slog.Logger, stop <-chan struct{}) *handler {
-	h := &handler{backend: b, log: log, stop: stop, body: bodyLimit, mux: http.NewServeMux()}
+func newHandler(b Backend, log *slog.Logger, stop <-chan struct{}, lim limits) *handler {
+	h := &handler{backend: b, log: log, stop: stop, limits: lim, mux: http.NewServeMux()}
 	h.routes()
 	h.mux.HandleFunc("/", h.noRoute)
 	return h
@@ -58,6 +62,15 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.log.Error("control request panicked", "method", r.Method, "path", r.URL.Path, "panic", v)
 		h.fail(w, r, fmt.Errorf("defect in meshd: %v", v))
 	}()
+	// Whatever the route: a body that is not read here would be waited for after
+	// the reply, by the server, without an end.
+	rc := http.NewResponseController(w)
+	_ = rc.SetWriteDeadline(time.Now().Add(h.limits.body + sendLimit)) // a ResponseWriter without deadlines is a test's
+	if err := h.readBody(w, r, rc); err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	defer answering(r.Context())()
 	h.mux.ServeHTTP(w, r)
 }
 
@@ -73,17 +86,12 @@ func (h *handler) handle(pattern string, limit time.Duration, params []string, f
 		ctx, cancel := context.WithTimeout(r.Context(), limit)
 		defer cancel()
 		rc := http.NewResponseController(w)
-		_ = rc.SetWriteDeadline(time.Now().Add(limit + sendLimit)) // a ResponseWriter without deadlines is a test's
+		_ = rc.SetWriteDeadline(time.Now().Add(limit + sendLimit))
 		if err := checkQuery(r, params); err != nil {
 			h.fail(w, r, err)
 			return
 		}
-		r = r.WithContext(ctx)
-		if err := h.readBody(w, r, rc); err != nil {
-			h.fail(w, r, err)
-			return
-		}
-		reply, err := f(r)
+		reply, err := f(r.WithContext(ctx))
 		if err != nil {
 			h.fail(w, r, err)
 			return
@@ -96,15 +104,19 @@ func (h *handler) handle(pattern string, limit time.Duration, params []string, f
 // for the body alone: later it would end the request, because the server reads
 // on to notice a client that goes away.
 func (h *handler) readBody(w http.ResponseWriter, r *http.Request, rc *http.ResponseController) error {
-	_ = rc.SetReadDeadline(time.Now().Add(h.body))
+	_ = rc.SetReadDeadline(time.Now().Add(h.limits.body))
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	_ = rc.SetReadDeadline(time.Time{})
+	if err != nil {
+		w.Header().Set("Connection", "close") // and the deadline stays: the rest is not waited for
+		_ = rc.SetReadDeadline(time.Now())
+	}
 	if isTimeout(err) {
-		return Refuse(CodeTimeout, "send the body at once", "body: not complete after %v", h.body)
+		return Refuse(CodeTimeout, "send the body at once", "body: not complete after %v", h.limits.body)
 	}
 	if err != nil {
 		return decodeError(err)
 	}
+	_ = rc.SetReadDeadline(time.Time{})
 	r.Body = io.NopCloser(bytes.NewReader(b))
 	return nil
 }

@@ -230,6 +230,11 @@ func (h *handler) watch(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
+	defer h.watches.Add(-1)
+	if n := h.watches.Add(1); n > int64(h.limits.watchers) {
+		h.fail(w, r, Refuse(CodeBusy, "end other watches (meshctl watch, or programs that use /v1/watch), then try again", "%d watchers are connected, and more are not allowed", n-1))
+		return
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	if h.stop != nil {

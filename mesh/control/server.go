@@ -85,6 +85,9 @@ func isTimeout(err error) bool {
 	return ok && e.Timeout()
 }
 
+// idleLimit is how long a connection may wait for its next request.
+const idleLimit = 2 * time.Minute
+
 // shutdownLimit is how long Serve lets requests finish.
 const shutdownLimit = 5 * time.Second
 
@@ -92,9 +95,14 @@ const shutdownLimit = 5 * time.Second
 // requests have some seconds to finish. It closes l, and returns nil after ctx
 // ended and an error if l failed.
 func Serve(ctx context.Context, l net.Listener, b Backend, log *slog.Logger) error {
+	return serve(ctx, l, b, log, defaultLimits())
+}
+
+func serve(ctx context.Context, inner net.Listener, b Backend, log *slog.Logger, lim limits) error {
 	stop := make(chan struct{})
+	l := boundConnections(inner, lim.connections)
 	srv := &http.Server{
-		Handler: newHandler(b, log, stop), ReadHeaderTimeout: bodyLimit, IdleTimeout: 2 * time.Minute,
+		Handler: newHandler(b, log, stop, lim), ReadHeaderTimeout: lim.body, IdleTimeout: idleLimit, ConnContext: withConnection,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	failed := make(chan error, 1)

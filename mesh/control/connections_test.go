@@ -1,0 +1,167 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// serveTest serves f on a real socket until the test ends.
+func serveTest(t *testing.T, f *fake, lim limits) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- serve(ctx, l, f, slog.New(slog.DiscardHandler), lim) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return path
+}
+
+func dialRaw(t *testing.T, path, text string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Requests that never become complete stand against nobody, whatever their
+// route, and their connections end soon.
+func TestHangingRequests(t *testing.T) {
+	path := serveTest(t, newFake(), limits{body: 200 * time.Millisecond, connections: 64, watchers: 16})
+	var hang []net.Conn
+	for i := range 300 {
+		hang = append(hang, dialRaw(t, path, []string{
+			"POST /v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+			"GET /v1/watch HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n",
+			"GET /v1/metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n",
+			"GET /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+			"GET /v1/status HTTP/1.1\r\nHost:",
+			"",
+		}[i%6]))
+	}
+	for range 5 {
+		if _, err := Dial(path).Status(t.Context()); err != nil {
+			t.Fatalf("beside 300 requests that hang: %v", err)
+		}
+	}
+	for i, c := range hang { // each is ended by the server, one way or the other
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, err := io.Copy(io.Discard, c); isTimeout(err) {
+			t.Fatalf("connection %d is still open", i)
+		}
+	}
+}
+
+// Watchers never take what commands need, and one too many is told so.
+func TestWatchersAreBounded(t *testing.T) {
+	f := newFake()
+	path := serveTest(t, f, limits{body: bodyLimit, connections: 16, watchers: 4})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	started, ended := make(chan struct{}), make(chan error, 4)
+	for range 4 {
+		go func() {
+			ended <- Dial(path).Watch(ctx, WatchRequest{}, func(Event) error { started <- struct{}{}; return nil })
+		}()
+		<-started
+	}
+	for range 30 {
+		err := Dial(path).Watch(t.Context(), WatchRequest{}, func(Event) error { return nil })
+		if e, ok := errors.AsType[*Error](err); !ok || e.Code != CodeBusy || e.Hint == "" {
+			t.Fatalf("a watcher too many: %v", err)
+		}
+		if _, err := Dial(path).Status(t.Context()); err != nil {
+			t.Fatalf("a command beside watchers: %v", err)
+		}
+	}
+	cancel()
+	for range 4 {
+		<-ended
+	}
+	// Those that ended make room.
+	if err := Dial(path).Watch(t.Context(), WatchRequest{}, func(Event) error { return errEnough }); !errors.Is(err, errEnough) && !errors.Is(err, ErrBusy) {
+		t.Error(err)
+	}
+}
+
+// Where every connection is being answered, one more is told so at once.
+func TestAllConnectionsBusy(t *testing.T) {
+	f := newFake()
+	f.delay = 10 * time.Second
+	path := serveTest(t, f, limits{body: bodyLimit, connections: 2, watchers: 1})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{}, 2)
+	for range 2 {
+		go func() {
+			_, _ = Dial(path).Status(ctx)
+			ended <- struct{}{}
+		}()
+		<-f.entered
+	}
+	if _, err := Dial(path).Status(t.Context()); !errors.Is(err, ErrBusy) {
+		t.Errorf("got %v", err)
+	}
+	cancel()
+	<-ended
+	<-ended
+}
+
+// The oldest of those that wait for their client goes, never one that is answered.
+func TestWhoGivesWay(t *testing.T) {
+	l := boundConnections(nil, 3)
+	var all []*connection
+	add := func() net.Conn {
+		a, b := net.Pipe()
+		t.Cleanup(func() { _, _ = a.Close(), b.Close() })
+		c := l.admit(a)
+		if c != nil {
+			c.(*connection).since.Store(int64(len(all)))
+			all = append(all, c.(*connection))
+		}
+		return c
+	}
+	for range 3 {
+		add()
+	}
+	done := all[0].answers()
+	if add() == nil {
+		t.Fatal("refused, though two wait")
+	}
+	if _, there := l.all[all[0]]; !there {
+		t.Error("one that is being answered had to go")
+	}
+	if _, there := l.all[all[1]]; there {
+		t.Error("the oldest that waits is still there")
+	}
+	for _, c := range all[2:] {
+		defer c.answers()()
+	}
+	if add() != nil {
+		t.Error("admitted, though all are being answered")
+	}
+	done()
+	if add() == nil {
+		t.Error(fmt.Sprint("refused, though one waits: ", len(l.all)))
+	}
+}
