@@ -16,18 +16,20 @@ func (c *Core) condemn(m *member) {
 		return
 	}
 	g := &c.preserve
-	g.gone = append(g.gone, c.now)
+	if m.met { // who was gone before we came tells nothing of our links
+		g.gone = append(g.gone, c.now)
+	}
 	others := 0
 	for _, o := range c.members {
-		if o.phase != phaseLeft && (o.phase != phaseDead || c.now-o.since <= c.cfg.Window) {
+		if o.met && o.phase != phaseLeft && (o.phase != phaseDead || c.now-o.since <= c.cfg.Window) {
 			others++
 		}
 	}
 	g.gone = slices.DeleteFunc(g.gone, func(at time.Duration) bool { return c.now-at > c.cfg.Window })
-	if others >= c.cfg.MinMesh && float64(len(g.gone)) > c.cfg.Preserve*float64(others) {
+	if m.met && others >= c.cfg.MinMesh && float64(len(g.gone)) > c.cfg.Preserve*float64(others) {
 		c.setPreserve(true, fmt.Sprintf("%d of %d members vanished within %v: serving their last known endpoints", len(g.gone), others, c.cfg.Window))
 		for _, id := range c.sortedMembers() {
-			if o := c.members[id]; o.phase == phaseDead && c.now-o.since <= c.cfg.Window {
+			if o := c.members[id]; o.met && o.phase == phaseDead && c.now-o.since <= c.cfg.Window {
 				c.setPhase(o, phaseKept)
 			}
 		}
@@ -62,6 +64,7 @@ func (c *Core) sweepMembers() {
 	for _, id := range c.sortedMembers() {
 		m := c.members[id]
 		age := c.now - m.since
+		c.settlePlace(m)
 		switch m.phase {
 		case phaseAlive, phaseShaky:
 			c.checkUnlisted(m, age)
@@ -88,14 +91,14 @@ func (c *Core) sweepMembers() {
 func (c *Core) checkUnlisted(m *member, age time.Duration) {
 	silent := c.now - m.heard
 	switch {
-	case m.listed || age <= unlistedFor || silent <= unlistedFor:
+	case m.listed || age <= unlistedFor:
 	case silent > 2*unlistedFor:
 		c.verify(m)
-	default:
+	case silent > unlistedFor:
 		c.ping(m)
-		if m.addr.IsValid() {
-			c.event(Event{Kind: EventRejoin, Node: m.id, Addr: m.addr})
-		}
+		fallthrough
+	default:
+		c.rejoin(m) // one that speaks, too: its tables are no proof that it is listed
 	}
 }
 

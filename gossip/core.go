@@ -58,6 +58,7 @@ type Core struct {
 	reaps    map[state.NodeID]time.Duration
 	preserve preservation
 	dup      duplicate
+	life     life
 	beaconAt time.Duration
 
 	heardAt time.Duration // last packet that can have been a datagram, from anybody
@@ -292,6 +293,7 @@ func (c *Core) Tick(now time.Duration) {
 	c.advance(now)
 	c.checkMembers()
 	c.pingStray()
+	c.startLife()
 	c.retryPulls()
 	c.sayHot()
 	if c.now >= c.repairAt {
@@ -320,6 +322,9 @@ func (c *Core) Next() time.Duration {
 	}
 	if c.pubAt > 0 {
 		next = min(next, c.pubAt)
+	}
+	if c.life.at > 0 {
+		next = min(next, c.life.at)
 	}
 	if c.beaconAt > 0 {
 		next = min(next, c.beaconAt)
@@ -357,7 +362,7 @@ func (c *Core) sweep() {
 	c.sweepMembers()
 	c.sweepBudgets()
 	c.reap()
-	c.unyield()
+	c.watchClone()
 	for _, name := range c.order {
 		c.forgetTombstones(c.networks[name])
 	}

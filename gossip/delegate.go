@@ -1,9 +1,12 @@
 package gossip
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 
@@ -18,6 +21,9 @@ type memberQueue struct {
 	ready chan struct{}
 }
 
+// maxMemberEvents bounds what waits of answers and conflicts.
+const maxMemberEvents = 8192
+
 type memberEvent struct {
 	kind byte // 'j'oin, 'l'eave, 'c'onflict, 'r'eached
 	id   state.NodeID
@@ -26,7 +32,9 @@ type memberEvent struct {
 
 func (q *memberQueue) add(kind byte, n *memberlist.Node) {
 	q.mu.Lock()
-	q.queue = append(q.queue, memberEvent{kind, state.NodeID(n.Name), nodeAddr(n)})
+	if len(q.queue) < maxMemberEvents || kind == 'j' || kind == 'l' { // the others come again
+		q.queue = append(q.queue, memberEvent{kind, state.NodeID(n.Name), nodeAddr(n)})
+	}
 	q.mu.Unlock()
 	select {
 	case q.ready <- struct{}{}:
@@ -63,13 +71,51 @@ func (h *Host) memberEvent(e memberEvent) {
 		h.joiner.list(e.id, netip.AddrPort{})
 		h.core.MemberDead(h.now(), e.id)
 	case 'r':
-		h.core.MemberReached(h.now(), e.id)
+		h.core.MemberReached(h.now(), e.id, e.addr)
 	case 'c':
-		if e.id == h.cfg.Self {
-			h.core.Conflict(h.now(), e.addr)
-		}
-		h.log.Warn("a node name is used at two addresses", "node", string(e.id), "other", e.addr.String())
+		h.core.Conflict(h.now(), e.id, e.addr)
+		h.tellConflict(e)
 	}
+}
+
+// conflictMemory is how long a conflict is not told again.
+const conflictMemory = 10 * time.Minute
+
+// tellConflict says that a name is used at another address than the membership
+// has: once, although every packet of the other repeats it.
+func (h *Host) tellConflict(e memberEvent) {
+	now := h.now()
+	if at, ok := h.conflicts[e]; ok && now-at < conflictMemory {
+		return
+	}
+	for o, at := range h.conflicts {
+		if now-at >= conflictMemory {
+			delete(h.conflicts, o)
+		}
+	}
+	if len(h.conflicts) >= 256 {
+		return
+	}
+	h.conflicts[e] = now
+	h.log.Warn("a node name is used at another address: it moved, or two nodes have it", "node", string(e.id), "other", e.addr.String())
+}
+
+// NotifyAlive implements memberlist.AliveDelegate: it refuses, before anything
+// is noted, a node at an address that no node can have, and more nodes than
+// there can be.
+func (h *Host) NotifyAlive(n *memberlist.Node) error {
+	a := nodeAddr(n)
+	switch {
+	case state.NodeID(n.Name) == h.cfg.Self:
+		return nil
+	case n.Name == "" || len(n.Name) > state.MaxLabel:
+		return errors.New("its name is empty or too long")
+	case !h.core.usable(a):
+		return fmt.Errorf("%v is no address of a node", a)
+	case h.joiner.count.Load() >= maxListed && !h.joiner.has(state.NodeID(n.Name)):
+		return errors.New("there are too many nodes")
+	}
+	return nil
 }
 
 // NotifyJoin implements memberlist.EventDelegate.

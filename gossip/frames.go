@@ -3,6 +3,7 @@ package gossip
 import (
 	"encoding/binary"
 	"net/netip"
+	"time"
 
 	"meshd/state"
 )
@@ -231,21 +232,40 @@ func decodeWants(p []byte) (network string, ws []state.Want, err error) {
 type pingFrame struct {
 	nonce  uint64
 	target state.NodeID
-	addr   netip.AddrPort // of the target, in an ask
+	addr   netip.AddrPort // of the target, in an ask; of the sender, in a challenge and its answer (S7)
+	// In the answer to a challenge: how long the sender has been running, and
+	// whether it has yielded its name.
+	up      time.Duration
+	yielded bool
 }
 
 func (e *encoder) ping(typ byte, f pingFrame) {
 	e.open(typ)
 	e.uint(f.nonce)
 	e.str(string(f.target))
-	e.str(f.addr.String())
+	if f.addr.IsValid() {
+		e.str(f.addr.String())
+	} else {
+		e.str("")
+	}
+	if f.up > 0 || f.yielded {
+		e.uint(uint64(f.up / time.Millisecond))
+		e.byte(boolByte(f.yielded))
+	}
 	e.close()
 }
+
+// maxUp bounds how long a node may say to have been running.
+const maxUp = 100 * 365 * 24 * time.Hour
 
 func decodePing(p []byte) (pingFrame, error) {
 	d := decoder{b: p}
 	f := pingFrame{nonce: d.uint(), target: state.NodeID(d.str(state.MaxName))}
 	f.addr, _ = netip.ParseAddrPort(d.str(64))
+	if len(d.b) > 0 {
+		f.up = time.Duration(min(d.uint(), uint64(maxUp/time.Millisecond))) * time.Millisecond
+		f.yielded = d.byte()&1 != 0
+	}
 	return f, d.err
 }
 

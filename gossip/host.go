@@ -54,12 +54,14 @@ type Host struct {
 	inbox   chan []byte
 	work    chan *work
 	members memberQueue
-	bulk    chan Send
-	calls   callTable
-	joiner  joiner
-	done    chan struct{}
-	leaving atomic.Bool
-	wg      sync.WaitGroup // of everything that Run waits for
+	// conflicts are the name conflicts that were told, and when; the loop's.
+	conflicts map[memberEvent]time.Duration
+	bulk      chan Send
+	calls     callTable
+	joiner    joiner
+	done      chan struct{}
+	leaving   atomic.Bool
+	wg        sync.WaitGroup // of everything that Run waits for
 
 	endMu sync.Mutex // guards ended: nothing is added to wg afterwards
 	ended bool
@@ -99,7 +101,7 @@ func NewHost(cfg HostConfig) (*Host, error) {
 		inbox: make(chan []byte, inboxSize), work: make(chan *work, 64), bulk: make(chan Send, bulkSize),
 	}
 	h.clock.Witness(cfg.Lamport)
-	h.members.ready = make(chan struct{}, 1)
+	h.members.ready, h.conflicts = make(chan struct{}, 1), map[memberEvent]time.Duration{}
 	h.calls.init()
 	coord, err := coordinate.NewClient(coordinate.DefaultConfig())
 	if err != nil {
@@ -165,7 +167,7 @@ func (h *Host) configure(mc *memberlist.Config) {
 	mc.EnableCompression = false              // G1: 5.6 times the CPU for packets under 200 bytes
 	mc.DeadNodeReclaimTime = time.Millisecond // a name is settled by boot ids (S7), not by who has its address longest
 	mc.HandoffQueueDepth = 4096
-	mc.Delegate, mc.Events, mc.Conflict, mc.Ping = h, h, h, h
+	mc.Delegate, mc.Events, mc.Conflict, mc.Ping, mc.Alive = h, h, h, h, h
 	mc.Logger = slog.NewLogLogger(levelHandler{h.log.Handler()}, slog.LevelDebug)
 	mc.LogOutput = nil
 }
@@ -455,40 +457,6 @@ func (h *Host) event(e Event) {
 	if h.cfg.OnEvent != nil {
 		h.cfg.OnEvent(e)
 	}
-}
-
-// Leave states the last, empty snapshot, gives it time to spread and leaves
-// the membership (S9). The host then only waits for its context to end.
-func (h *Host) Leave(ctx context.Context) error {
-	if h.leaving.Swap(true) {
-		return nil
-	}
-	for range 3 { // the goodbye is repeated: a lost one costs a false alarm
-		err := h.Do(ctx, func(c *Core, now time.Duration) { c.Leave(now); h.effects() })
-		if err != nil {
-			return err
-		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	left := make(chan error, 1)
-	if !h.spawn(func() { left <- h.leaveMembership() }) {
-		return ErrStopped
-	}
-	return <-left
-}
-
-// leaveMembership ends when memberlist has said goodbye to somebody, or soon.
-func (h *Host) leaveMembership() (err error) {
-	defer func() {
-		if recover() != nil { // memberlist panics if it was shut down meanwhile
-			err = ErrStopped
-		}
-	}()
-	return h.ml.Leave(2 * time.Second)
 }
 
 // Prepare runs f on the core before Run, from the caller's goroutine: to state

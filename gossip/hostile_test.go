@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"fmt"
+	"net/netip"
 	"runtime"
 	"strings"
 	"testing"
@@ -129,29 +130,106 @@ func TestHostileGrowth(t *testing.T) {
 	}
 }
 
-// TestHostileSelf: somebody who uses our name makes us say so, not fall silent
-// for good, and does not make our incarnation run away.
+// TestHostileSelf: packets with our name, also with the boot id of somebody who
+// started long before us, and answers to challenges that we did not send, do not
+// make us silent, nor our incarnation run away, nor us a source of packets.
 func TestHostileSelf(t *testing.T) {
 	a := testCore(t, "a", "b")
-	now := 10 * time.Second
-	for range 1000 {
+	now, sent := 10*time.Second, 0
+	for k := range 3000 {
 		e := newEncoder("a", 0)
-		e.ping(framePing, pingFrame{target: "a"})
+		switch k % 3 {
+		case 1:
+			e.ping(framePing, pingFrame{target: "a", addr: netip.MustParseAddrPort("10.66.6.6:7946")})
+		case 2:
+			e.ping(frameAck, pingFrame{nonce: uint64(k), target: "a", up: time.Hour})
+		}
 		now += time.Millisecond
 		a.Receive(now, e.b)
-	}
-	if !a.Yielded() {
-		t.Fatal("S7: the later of two did not yield")
-	}
-	for now < 5*time.Minute {
-		now += time.Second
 		a.Tick(now)
-		a.Drain()
+		sends, _ := a.Drain()
+		for _, s := range sends {
+			if s.To == "a" {
+				sent++
+			}
+		}
 	}
 	if a.Yielded() {
-		t.Error("S7: still silent minutes after the other was last heard")
+		t.Error("S7: packets that prove nothing made the node yield its name")
+	}
+	if sent > 40 {
+		t.Errorf("G7: %d packets in three seconds to an address that a stranger named", sent)
 	}
 	if inc := a.store.Incarnation(); inc > 8 {
 		t.Errorf("S7: incarnation %d", inc)
 	}
+}
+
+// TestIncarnationsArePaced: a peer that says over and over that it holds more of
+// our stream than we do gets few answers.
+func TestIncarnationsArePaced(t *testing.T) {
+	a := testCore(t, "a", "b")
+	exchange(a, testCore(t, "b", "a"))
+	now, was, events := 10*time.Second, a.Stats.Reincarnations, 0
+	for range 10000 {
+		h, _ := a.store.Global().Head("a")
+		h.Inc++
+		e := newEncoder("b", 1)
+		e.heads(frameHot, "", 0, nil, false, []state.OwnerHead{{Owner: "a", Head: h}})
+		now += time.Millisecond
+		a.Receive(now, e.b)
+		a.Tick(now)
+		_, es := a.Drain()
+		for _, e := range es {
+			if e.Kind == EventReincarnate {
+				events++
+			}
+		}
+	}
+	if n := a.Stats.Reincarnations - was; n == 0 || n > 6 || events > 6 {
+		t.Errorf("S7: %d incarnations and %d events in ten seconds", n, events)
+	}
+}
+
+// TestLongDeadAreNotLatelyLost: S12. A node that starts in a mesh of which most
+// went away before does not take itself for the one that is cut off.
+func TestLongDeadAreNotLatelyLost(t *testing.T) {
+	a, b := testCore(t, "a", "b", "c", "d"), testCore(t, "b", "a")
+	for k := range 6 {
+		id := state.NodeID(fmt.Sprintf("gone%d", k))
+		e := newEncoder("b", 1)
+		e.open(framePush)
+		e.byte(0)
+		d, err := ownerDelta(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.delta(d)
+		e.close()
+		a.Receive(2*time.Second, e.b)
+	}
+	exchange(a, b)
+	for now := 6 * time.Second; now < 40*time.Second; now += 20 * time.Millisecond {
+		a.Tick(now)
+		a.Drain()
+		a.heardFrom("b", 1)
+		a.heardFrom("c", 1)
+		a.heardFrom("d", 1)
+		if a.Preserving() {
+			t.Fatalf("S12: after %v the long dead keep the node degraded", now)
+		}
+	}
+	if l := a.store.Liveness("gone1"); l != state.Dead {
+		t.Errorf("gone1 is %v", l)
+	}
+}
+
+// ownerDelta is the whole stream of a node that says who it is.
+func ownerDelta(id state.NodeID) (*state.Delta, error) {
+	s := state.NewStore(id, 1, state.DefaultLimits(), new(counter))
+	_, err := s.Global().Commit([]state.Change{{Kind: state.KindNode, Body: string(state.AppendNode(nil, state.NodeInfo{Boot: 1, Addr: netip.MustParseAddrPort("10.9.9.9:7946")}))}})
+	if err != nil {
+		return nil, err
+	}
+	return s.Global().Delta(state.Want{Owner: id}, 1<<20), nil
 }

@@ -24,7 +24,8 @@ import (
 type joiner struct {
 	h     *Host
 	wake  chan struct{}
-	alone atomic.Bool // the membership lists nobody
+	alone atomic.Bool  // the membership lists nobody
+	count atomic.Int64 // how many it lists
 
 	wg sync.WaitGroup
 
@@ -45,6 +46,7 @@ type attempt struct {
 	delay      time.Duration
 	running    bool
 	told       bool // that it failed
+	vain       int  // joins in a row that did not list the node
 }
 
 // The reconnect loop's pace: a missing peer is tried every few seconds at
@@ -53,7 +55,13 @@ type attempt struct {
 const (
 	rejoinEvery = time.Second
 	rejoinMin   = 2 * time.Second
-	rejoinVain  = 300 * time.Millisecond // after a join that did not list the node
+	rejoinWant  = 200 * time.Millisecond // between joins of one that answers, at least
+
+	// After a join that did not list the node: the membership is about to find
+	// out that its old address is dead.
+	rejoinVain   = 300 * time.Millisecond
+	rejoinVainly = 8 // so often
+
 	rejoinMax   = 30 * time.Second
 	rejoinWidth = 4 // addresses dialled at once in vain, and as many that answer
 )
@@ -103,6 +111,16 @@ func (j *joiner) stranger(a netip.AddrPort) {
 	}
 }
 
+// maxListed bounds the nodes of a mesh.
+const maxListed = 1 << 14
+
+// has reports whether the membership lists a node.
+func (j *joiner) has(id state.NodeID) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.listed[id].IsValid()
+}
+
 // list notes whom the membership lists, and where; an invalid address: no more.
 // Who is listed is a peer to find again, also where others told of it first,
 // before its address was known.
@@ -115,6 +133,7 @@ func (j *joiner) list(id state.NodeID, a netip.AddrPort) {
 	} else {
 		delete(j.listed, id)
 	}
+	j.count.Store(int64(len(j.listed)))
 	_, self := j.listed[j.h.cfg.Self]
 	j.alone.Store(len(j.listed) == 0 || self && len(j.listed) == 1)
 }
@@ -201,10 +220,14 @@ func (j *joiner) join(addr string) {
 		t.delay = min(max(2*t.delay, rejoinMin), rejoinMax)
 	case vain:
 		j.failed++
-		t.delay = min(max(2*t.delay, rejoinVain), rejoinMax)
+		if t.vain++; t.vain <= rejoinVainly {
+			t.delay = rejoinVain
+		} else {
+			t.delay = min(2*t.delay, rejoinMax)
+		}
 	default:
 		j.joins++
-		t.delay = rejoinMax // it is listed now; or it is the name of a node that is
+		t.vain, t.delay = 0, rejoinMax // it is listed now; or it is the name of a node that is
 	}
 	t.next = t.last.Add(t.delay/2 + rand.N(t.delay))
 }
@@ -249,7 +272,7 @@ func (j *joiner) due(now time.Time) []string {
 	for a := range j.wanted {
 		if listed[a.String()] {
 			delete(j.wanted, a)
-		} else if j.dialing < 2*rejoinWidth && j.start(a.String(), now, func(t *attempt) bool { return now.Sub(t.last) >= rejoinEvery/2 }) {
+		} else if j.dialing < 2*rejoinWidth && j.start(a.String(), now, func(t *attempt) bool { return now.Sub(t.last) >= rejoinWant }) {
 			delete(j.wanted, a)
 			due = append(due, a.String())
 		}

@@ -24,7 +24,8 @@ const (
 // member is the core's view of one other node (S9). Local, never replicated.
 type member struct {
 	id      state.NodeID
-	addr    netip.AddrPort
+	place         // where it is, as far as we know
+	rival   place // where else it may be; the zero place: nowhere
 	phase   phase
 	listed  bool // membership says it is alive
 	boot    uint64
@@ -33,10 +34,12 @@ type member struct {
 	doubted bool          // reported dead while it was alive
 	spared  time.Duration // when it last turned out to live after all; 0: never
 	heard   time.Duration // last packet from it
+	met     bool          // heard or listed in this life of ours
 	// streamTill is until when everything for it goes over streams: datagrams
 	// do not seem to arrive.
 	streamTill time.Duration
 
+	asked   uint64        // the nonce of the pings that others were asked for
 	reached time.Duration // last time that it answered us, not others
 	pingAt  time.Duration // 0: not pinging
 	pings   int
@@ -56,7 +59,8 @@ func (c *Core) MemberAlive(now time.Duration, id state.NodeID, addr netip.AddrPo
 		return
 	}
 	m := c.member(id)
-	m.addr, m.listed = addr, true
+	c.put(m, addr)
+	m.listed, m.met = true, true
 	c.revive(m)
 	c.greetNode(id)
 	c.settle()
@@ -108,7 +112,7 @@ func (c *Core) member(id state.NodeID) *member {
 		m = &member{id: id, phase: phaseDead, since: c.now, offered: true}
 		c.members[id] = m
 		if n, ok := c.store.Node(id); ok {
-			m.addr = n.Addr
+			c.put(m, n.Addr)
 		}
 	}
 	return m
@@ -127,16 +131,21 @@ func (c *Core) meetOwner(id state.NodeID) {
 	c.verify(c.member(id))
 }
 
-// learnAddr takes a node's address from its own record: where the membership
-// has none, and where the node came back elsewhere, for the membership sticks to
-// the old address until it has taken it for dead.
+// learnAddr takes a node's address from its own record: at its word where the
+// membership has none, and as a place to ask at where we have another, for the
+// record may be of a former life, or the address.
 func (c *Core) learnAddr(id state.NodeID) {
 	m := c.members[id]
 	if m == nil {
 		return
 	}
-	if n, ok := c.store.Node(id); ok && n.Addr.IsValid() && (!m.listed || n.Boot >= m.boot) {
-		m.addr = n.Addr
+	n, ok := c.store.Node(id)
+	switch {
+	case !ok || !n.Addr.IsValid():
+	case m.known():
+		c.suspectPlace(m, n.Addr)
+	default:
+		c.put(m, n.Addr)
 	}
 }
 
@@ -153,6 +162,7 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 		return // the membership will name it, or its own record
 	}
 	m := c.member(id)
+	m.met = true
 	if m.heard = c.now; !c.viaStream(id) { // its answers would come over streams: they do not tell that datagrams arrive
 		c.heardAt = c.now
 	}
@@ -161,7 +171,6 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 	}
 	if m.boot != boot {
 		m.boot, m.doubted, m.spared = boot, false, 0 // the former life did end
-		c.learnAddr(id)
 	}
 	if m.phase != phaseAlive && (m.phase != phaseShaky || !m.listed) {
 		c.revive(m)
@@ -169,19 +178,25 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 }
 
 // MemberReached tells the core that a node answered the membership's probe
-// directly.
-func (c *Core) MemberReached(now time.Duration, id state.NodeID) {
+// directly, at addr.
+func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.AddrPort) {
 	c.advance(now)
-	if m := c.members[id]; m != nil {
+	m := c.members[id]
+	switch {
+	case m == nil:
+		return
+	case m.rival.addr == addr:
+		m.rival.answered = c.now
+	default:
 		c.reached(m)
-		c.settle()
 	}
+	c.settle()
 }
 
 // reached notes that a node answers this one: there is no doubt about the way
 // to it any more.
 func (c *Core) reached(m *member) {
-	m.reached = c.now
+	m.reached, m.rival = c.now, place{}
 	switch m.phase {
 	case phaseShaky:
 		c.revive(m)
@@ -222,12 +237,12 @@ func (c *Core) revive(m *member) {
 		m.spared = c.now
 	}
 	m.doubted = false
-	if !m.listed && m.addr.IsValid() {
-		c.event(Event{Kind: EventRejoin, Node: m.id, Addr: m.addr})
-	}
+	c.rejoin(m)
 	was, since := m.phase, m.since
 	m.pings = 0
-	c.pingLater(m, 0)
+	if !m.rival.known() { // else it is still open where it is
+		c.pingLater(m, 0)
+	}
 	c.setPhase(m, phaseAlive)
 	if was == phaseDead || was == phaseKept {
 		c.wave(since)
@@ -360,7 +375,7 @@ func (c *Core) setPhase(m *member, p phase) {
 // pingEvery spaces the pings of a check; slower once the node is hidden.
 func (c *Core) pingEvery(m *member) time.Duration {
 	switch {
-	case m.phase == phaseVerify && m.pings < 8:
+	case (m.phase == phaseVerify || m.rival.known()) && m.pings < 8:
 		return c.cfg.VerifyFor / 7
 	case m.phase == phaseVerify:
 		return c.cfg.VerifyFor / 3
@@ -384,7 +399,8 @@ func (c *Core) checkMembers() {
 		if m.phase == phaseVerify && c.now >= m.until {
 			c.condemn(m)
 		}
-		if m.phase == phaseAlive && m.pings >= maxDoubt {
+		c.settlePlace(m)
+		if m.phase == phaseAlive && m.pings >= maxDoubt && !m.rival.known() {
 			c.verify(m)
 			continue
 		}
@@ -423,21 +439,6 @@ func (c *Core) nextCheck() time.Duration {
 		next = min(next, m.pingAt)
 	}
 	return next
-}
-
-// ping sends a direct ping, and in the first rounds asks three others for one.
-func (c *Core) ping(m *member) {
-	e := c.packet()
-	e.ping(framePing, pingFrame{nonce: uint64(m.pings), target: m.id})
-	c.send(m.id, e)
-	if m.phase != phaseVerify || m.pings > 3 {
-		return
-	}
-	for _, to := range c.pick(c.living(""), 3, m.id) {
-		e := c.packet()
-		e.ping(frameAsk, pingFrame{nonce: uint64(m.pings), target: m.id, addr: m.addr})
-		c.send(to, e)
-	}
 }
 
 // MemberInfo describes a member for people.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -188,107 +187,9 @@ func (c *Core) flushNow() {
 // defend looks at what a peer holds of our own stream (S7).
 func (c *Core) defend(n *network, h state.Head, buried bool) {
 	if buried && n.table.SelfBuried(h) || n.table.SelfAhead(h) {
-		c.reincarnate(h.Inc)
+		c.wantLife(h.Inc)
 	}
 }
-
-// reincarnate starts a higher incarnation of all own streams and tells the
-// participants.
-func (c *Core) reincarnate(seen uint64) {
-	c.Stats.Reincarnations++
-	c.store.Reincarnate(max(seen, c.store.Incarnation()) + 1)
-	c.event(Event{Kind: EventReincarnate})
-	for _, name := range c.order {
-		n := c.networks[name]
-		if _, ok := n.table.Head(c.cfg.Self); ok {
-			n.pushed = 0
-			c.committed(n)
-		}
-	}
-}
-
-// duplicate is what the core knows of another node with its name (S7).
-type duplicate struct {
-	boot    uint64
-	first   time.Duration
-	last    time.Duration
-	addr    netip.AddrPort
-	count   int
-	yielded bool
-}
-
-// meetSelf handles a packet from our own name: an echo of ours, the tail of
-// our former life, or another live node. Of two live ones, the one that
-// started first keeps the name; the other yields and says so (S7).
-func (c *Core) meetSelf(boot uint64, frames []byte) {
-	d := &c.dup
-	if boot == c.cfg.Boot {
-		return
-	}
-	if typ, p, _, err := nextFrame(frames); err == nil && typ == framePing && (d.count < 4 || c.now-d.last > time.Second) {
-		if f, err := decodePing(p); err == nil && f.addr.IsValid() {
-			d.addr = f.addr
-			c.pingSelf(f.addr)
-		}
-	}
-	if d.boot != boot || c.now-d.last > 2*time.Minute {
-		*d = duplicate{boot: boot, first: c.now, yielded: d.yielded, addr: d.addr}
-	}
-	d.last = c.now
-	if d.count++; d.count < 3 {
-		return
-	}
-	yield := boot < c.cfg.Boot
-	if d.count == 3 || c.now-d.first > time.Minute {
-		d.first = c.now
-		who := "this node started first and keeps the name; rename the other"
-		if yield {
-			who = "the other started first: this node publishes nothing until it is renamed or the other is gone"
-		}
-		c.event(Event{Kind: EventDuplicate, Node: c.cfg.Self, Reason: fmt.Sprintf("another live node is named %q (boot %x): %s", c.cfg.Self, boot, who)})
-	}
-	if yield && !d.yielded {
-		d.yielded = true
-		c.store.SetYielded(true)
-	}
-}
-
-// Conflict tells the core that the membership saw our name at another address.
-func (c *Core) Conflict(now time.Duration, addr netip.AddrPort) {
-	c.advance(now)
-	for range 3 {
-		c.pingSelf(addr)
-	}
-}
-
-// pingSelf shows our boot id to whoever has our name at addr.
-func (c *Core) pingSelf(addr netip.AddrPort) {
-	e := c.packet()
-	e.ping(framePing, pingFrame{target: c.cfg.Self, addr: c.cfg.Addr})
-	c.sendTo(c.cfg.Self, addr, e)
-}
-
-// unyield takes the name back when nothing was heard of the other for a while.
-func (c *Core) unyield() {
-	if !c.dup.yielded {
-		return
-	}
-	if age := c.now - c.dup.last; age < yieldFor {
-		if age > yieldFor/6 && c.dup.addr.IsValid() {
-			c.pingSelf(c.dup.addr)
-		}
-		return
-	}
-	c.dup = duplicate{}
-	c.store.SetYielded(false)
-	c.reincarnate(c.store.Incarnation())
-}
-
-const yieldFor = time.Minute
-
-// Yielded reports whether this node publishes nothing because another live
-// node had its name first (S7).
-func (c *Core) Yielded() bool { return c.dup.yielded }
 
 // Call sends a request of the layer above to a peer.
 func (c *Core) Call(now time.Duration, to state.NodeID, call Call) { c.call(now, frameCall, to, call) }

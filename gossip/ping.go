@@ -2,6 +2,33 @@ package gossip
 
 import "meshd/state"
 
+// ping asks a member whether it is there, and in the first rounds of a check
+// three others to ask it. Only an answer with the nonce of the question counts:
+// whoever gives it got the question, so it is where we asked.
+func (c *Core) ping(m *member) {
+	e := c.packet()
+	e.ping(framePing, pingFrame{nonce: m.nonce, target: m.id})
+	c.send(m.id, e)
+	if m.rival.known() {
+		e := c.packet()
+		e.ping(framePing, pingFrame{nonce: m.rival.nonce, target: m.id})
+		c.sendTo(m.id, m.rival.addr, e)
+	}
+	if m.phase != phaseVerify || m.pings > 3 {
+		return
+	}
+	if m.asked == 0 {
+		m.asked = c.nonce()
+	}
+	for _, to := range c.pick(c.living(""), 3, m.id) {
+		e := c.packet()
+		e.ping(frameAsk, pingFrame{nonce: m.asked, target: m.id, addr: m.addr})
+		c.send(to, e)
+	}
+}
+
+func (c *Core) nonce() uint64 { return c.rng.Uint64() | 1 }
+
 // onPing handles the four frames of a check.
 func (c *Core) onPing(from state.NodeID, typ byte, p []byte) error {
 	f, err := decodePing(p)
@@ -23,21 +50,25 @@ func (c *Core) onPing(from state.NodeID, typ byte, p []byte) error {
 	return nil
 }
 
+// onAck handles the answer to a ping: one that we sent for somebody is passed
+// on, one of ours tells where its sender is.
 func (c *Core) onAck(from state.NodeID, f pingFrame) {
 	m := c.members[from]
-	if f.target == "" || f.target == from {
-		if m != nil {
-			c.reached(m)
+	switch {
+	case f.target != "" && f.target != from:
+		if m == nil || c.members[f.target] == nil { // a ping that we sent for somebody, who must be a member
+			c.Stats.AsksDropped++
+			return
 		}
-		return
+		e := c.packet()
+		e.ping(frameHeard, pingFrame{nonce: f.nonce, target: from})
+		c.send(f.target, e)
+	case m == nil:
+	case m.rival.known() && f.nonce == m.rival.nonce:
+		m.rival.answered = c.now
+	case f.nonce == m.nonce:
+		c.reached(m)
 	}
-	if m == nil || c.members[f.target] == nil { // a ping that we sent for somebody, who must be a member
-		c.Stats.AsksDropped++
-		return
-	}
-	e := c.packet()
-	e.ping(frameHeard, pingFrame{nonce: f.nonce, target: from})
-	c.send(f.target, e)
 }
 
 // onAsk pings a member for another: only at the address where this node knows
@@ -45,7 +76,7 @@ func (c *Core) onAck(from state.NodeID, f pingFrame) {
 // whomever they like (G13).
 func (c *Core) onAsk(from state.NodeID, f pingFrame) {
 	m := c.members[f.target]
-	if m == nil || c.members[from] == nil || !m.listed && !m.addr.IsValid() || !c.affordAsk(f.target) {
+	if m == nil || c.members[from] == nil || !m.listed && !m.known() || !c.affordAsk(f.target) {
 		c.Stats.AsksDropped++
 		return
 	}
@@ -65,11 +96,21 @@ func (c *Core) affordAsk(target state.NodeID) bool {
 	return true
 }
 
+// onHeard handles the word of another that it reached a node. It counts as long
+// as we asked for it, and keeps the node served, after the rest.
 func (c *Core) onHeard(f pingFrame) {
-	if m := c.members[f.target]; m != nil && (m.phase == phaseVerify || m.phase == phaseDead) {
-		c.setPhase(m, phaseShaky)
-		if m.addr.IsValid() {
-			c.event(Event{Kind: EventRejoin, Node: m.id, Addr: m.addr})
-		}
+	m := c.members[f.target]
+	if m == nil || m.asked == 0 || f.nonce != m.asked || m.phase != phaseVerify && m.phase != phaseDead || c.now-m.since > maxExcuse {
+		return
+	}
+	m.asked = 0
+	c.setPhase(m, phaseShaky)
+	c.rejoin(m)
+}
+
+// rejoin asks for a join of a member that the membership does not list.
+func (c *Core) rejoin(m *member) {
+	if !m.listed && m.known() {
+		c.event(Event{Kind: EventRejoin, Node: m.id, Addr: m.addr})
 	}
 }

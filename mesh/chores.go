@@ -78,9 +78,6 @@ func (k *chores) run(ctx context.Context) error {
 			continue
 		}
 		if seconds++; seconds%10 == 0 {
-			if k.n.dupSeen.Load() < int64(time.Since(k.n.started)-duplicateMemory) {
-				k.n.notices.set("duplicate", "")
-			}
 			k.restate(ctx)
 		}
 		if seconds%30 == 0 {
@@ -113,10 +110,6 @@ func (k *chores) wait(ctx context.Context, tick <-chan time.Time) (ticked, ok bo
 		}
 	}
 }
-
-// duplicateMemory is how long a duplicate name is shown after it was last told
-// of: the core repeats it every minute.
-const duplicateMemory = 150 * time.Second
 
 // choreLimit is how long one chore may wait for the core, or for the disk.
 const choreLimit = 30 * time.Second

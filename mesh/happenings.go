@@ -61,8 +61,11 @@ func (n *Node) handle(ctx context.Context, e happening) {
 		}
 		n.log.Warn("this node starts a higher incarnation: a peer held a newer stream of it, or it is back in a network")
 	case gossip.EventDuplicate:
-		n.dupSeen.Store(int64(time.Since(n.started)))
 		n.notices.set("duplicate", e.Reason)
+		if e.Reason == "" {
+			n.log.Info("the other node with this node's name is gone")
+			return
+		}
 		n.log.Error("duplicate node name", "reason", e.Reason)
 		n.emit(control.Event{Type: control.EventNodeConflict, Node: n.cfg.Node, Detail: e.Reason})
 	case gossip.EventRefused:

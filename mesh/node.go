@@ -14,7 +14,6 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -58,10 +57,9 @@ type Node struct {
 	told      notices  // conditions that are told of but not shown as they are
 	refusals  reminder // of handle, as the next
 	exhausted reminder
-	restored  *draft       // what New changed of tasks.json, to be written when nothing can fail any more
-	pinning   turn         // of who asks for an address by hand
-	defining  turn         // of who makes or removes a network
-	dupSeen   atomic.Int64 // when another node with our name was last heard of, since started
+	restored  *draft // what New changed of tasks.json, to be written when nothing can fail any more
+	pinning   turn   // of who asks for an address by hand
+	defining  turn   // of who makes or removes a network
 
 	reincarnated chan struct{} // capacity 1: node.json is behind
 }

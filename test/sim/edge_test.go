@@ -240,8 +240,8 @@ func cloned(t *testing.T) {
 	for i := 1; i < 5; i++ { // memberlist reports the conflict at others; the host asks both
 		s.Run(100 * time.Millisecond)
 	}
-	s.Node(0).Do(func(now time.Duration, c *gossip.Core) { c.Conflict(now, twin.Addr) })
-	twin.Do(func(now time.Duration, c *gossip.Core) { c.Conflict(now, s.Node(0).Addr) })
+	s.Node(0).Do(func(now time.Duration, c *gossip.Core) { c.Conflict(now, twin.ID, twin.Addr) })
+	twin.Do(func(now time.Duration, c *gossip.Core) { c.Conflict(now, s.Node(0).ID, s.Node(0).Addr) })
 	s.Run(5 * time.Second)
 	if told[0] == "" || told[twin.index] == "" || !twin.Core.Yielded() || s.Node(0).Core.Yielded() {
 		t.Errorf("S7: told %q, yielded %v and %v", told, s.Node(0).Core.Yielded(), twin.Core.Yielded())

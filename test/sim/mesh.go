@@ -61,6 +61,7 @@ type Machine struct {
 	*Node // its core, for the checker and to look at
 	Host  *gossip.Host
 	Port  *Port
+	Boot  uint64 // its boot id, which has the wall clock in it; 0: as the bubble's clock says
 
 	mesh     *Mesh
 	slot     int
@@ -212,8 +213,10 @@ func (c *Machine) Start() error {
 	n.life++
 	n.disk.inc++
 	c.Port = m.Net.Open(c.slot, n.Addr)
+	core := m.opt.Core
+	core.Boot = c.Boot
 	h, err := gossip.NewHost(gossip.HostConfig{
-		Core: m.opt.Core, Self: n.ID, Bind: n.Addr, Advertise: n.Addr.Addr(), Profile: m.opt.Profile,
+		Core: core, Self: n.ID, Bind: n.Addr, Advertise: n.Addr.Addr(), Profile: m.opt.Profile,
 		Join: m.seeds(c), Peers: c.peers, Keys: c.keys, Incarnation: n.disk.inc, Lamport: c.lamport,
 		SavePeers: func(ps []gossip.Peer) { c.peers = ps }, Transport: c.Port,
 		Seed: m.opt.Seed<<32 | uint64(c.slot)<<8 | uint64(c.life) + 1, OnEvent: c.report, Log: m.opt.Log.With("host", string(n.ID)),

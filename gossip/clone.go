@@ -1,0 +1,140 @@
+package gossip
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// duplicate is what the core knows of another node with its name (S7).
+type duplicate struct {
+	addr  netip.AddrPort // where the other may be
+	nonce uint64         // of the last challenge; 0: none
+	asked time.Duration  // when that was sent
+	said  time.Duration  // when we last answered a challenge
+
+	met     bool   // the other has proven that it lives
+	boot    uint64 // its boot id
+	last    time.Duration
+	yielded bool
+}
+
+// The pace of challenges. Packets that carry our name cost no more than that,
+// whoever sends them.
+const (
+	challengeEvery = time.Second
+	answerEvery    = 100 * time.Millisecond
+	challengeFor   = 5 * time.Second  // an answer is worth something for that long
+	yieldFor       = 30 * time.Second // without an answer: the other is gone
+	tie            = 2 * time.Second  // started so close together: the lower boot id was first
+)
+
+// meetSelf handles a packet from our own name: an echo of ours, the tail of
+// our former life, another live node, or somebody who says to be one. A packet
+// proves nothing, since anybody can write a name and a boot id into it: only
+// the answer to a challenge does, at the address where the other is said to be.
+func (c *Core) meetSelf(boot uint64, frames []byte) {
+	if boot == c.cfg.Boot {
+		return
+	}
+	typ, p, _, err := nextFrame(frames)
+	if err != nil {
+		return
+	}
+	f, err := decodePing(p)
+	if err != nil {
+		f = pingFrame{}
+	}
+	d := &c.dup
+	switch {
+	case typ == frameAck && f.nonce != 0 && f.nonce == d.nonce && c.now-d.asked <= challengeFor:
+		d.nonce = 0
+		c.meetOther(boot, f)
+		return
+	case typ == framePing && c.usable(f.addr):
+		if d.said == 0 || c.now-d.said >= answerEvery {
+			d.said = max(c.now, 1)
+			e := c.packet()
+			e.ping(frameAck, pingFrame{nonce: f.nonce, target: c.cfg.Self, addr: c.cfg.Addr, up: c.now, yielded: d.yielded})
+			c.sendTo(c.cfg.Self, f.addr, e)
+		}
+		c.meetClone(f.addr)
+	case d.addr.IsValid():
+		c.meetClone(d.addr)
+	}
+}
+
+// meetClone challenges whoever is said to have our name at addr.
+func (c *Core) meetClone(addr netip.AddrPort) {
+	d := &c.dup
+	if !c.usable(addr) || addr == c.cfg.Addr || d.asked > 0 && c.now-d.asked < challengeEvery {
+		return
+	}
+	d.addr, d.nonce, d.asked = addr, c.nonce(), max(c.now, 1)
+	e := c.packet()
+	e.ping(framePing, pingFrame{nonce: d.nonce, target: c.cfg.Self, addr: c.cfg.Addr})
+	c.sendTo(c.cfg.Self, addr, e)
+}
+
+// meetOther decides who keeps the name, now that the other has proven that it
+// lives: the one that has it, if only one does; else the one that has been
+// running longer, by the monotonic clock of each; clocks of the wall do not
+// count, unless the two started within two seconds (S7, S8).
+func (c *Core) meetOther(boot uint64, f pingFrame) {
+	d := &c.dup
+	yield := f.up > c.now
+	switch {
+	case f.yielded != d.yielded:
+		yield = d.yielded
+	case (f.up - c.now).Abs() < tie:
+		yield = boot < c.cfg.Boot
+	}
+	news := !d.met || d.boot != boot || d.yielded != yield
+	d.met, d.boot, d.last = true, boot, c.now
+	if news {
+		who := "this node has been running longer and keeps the name; rename the other"
+		if yield {
+			who = "the other has been running longer: this node publishes nothing until it is renamed or the other is gone"
+		}
+		c.event(Event{Kind: EventDuplicate, Node: c.cfg.Self, Reason: fmt.Sprintf("another live node is named %q (at %v, boot %x): %s", c.cfg.Self, d.addr, boot, who)})
+	}
+	switch {
+	case yield && !d.yielded:
+		d.yielded = true
+		c.store.SetYielded(true)
+	case !yield && d.yielded:
+		c.takeBack()
+	}
+}
+
+// watchClone asks the other again, and takes the name back when nothing was
+// heard of it for a while.
+func (c *Core) watchClone() {
+	d := &c.dup
+	if !d.met {
+		return
+	}
+	if c.now-d.last < yieldFor {
+		if c.now-d.last >= challengeEvery {
+			c.meetClone(d.addr)
+		}
+		return
+	}
+	yielded := d.yielded
+	*d = duplicate{yielded: yielded}
+	c.event(Event{Kind: EventDuplicate, Node: c.cfg.Self})
+	if yielded {
+		c.takeBack()
+	}
+}
+
+// takeBack makes this node speak under its name again.
+func (c *Core) takeBack() {
+	c.dup.yielded = false
+	c.store.SetYielded(false)
+	c.reincarnate(c.store.Incarnation())
+}
+
+// Yielded reports whether this node publishes nothing because another live
+// node has its name (S7).
+func (c *Core) Yielded() bool { return c.dup.yielded }
