@@ -169,6 +169,8 @@ func TestConfigRefusals(t *testing.T) {
 		{"advertise: 127.0.0.1 is every host itself", mesh.Config{Advertise: "127.0.0.1"}},
 		{"advertise: 10.0.0.1 is not of the family", mesh.Config{Bind: "fd00::1", Advertise: "10.0.0.1"}},
 		{"dns: 10.1.1.1:53 is there twice", mesh.Config{DNS: []string{"10.1.1.1", "10.1.1.1:53"}}},
+		{"dns: 0.0.0.0:53 is on all addresses", mesh.Config{DNS: []string{"10.1.1.1", "0.0.0.0"}}},
+		{"dns: [::]:53 is on all addresses", mesh.Config{DNS: []string{"::", "10.1.1.1"}}},
 		{"dns: 224.0.0.251 is a multicast", mesh.Config{DNS: []string{"224.0.0.251"}}},
 		{"dns-clients: \"lan\" is not a subnet", mesh.Config{DNSClients: []string{"lan"}}},
 		{"write 10.0.0.0/8", mesh.Config{DNSClients: []string{"10.1.2.3/8"}}},

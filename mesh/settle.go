@@ -114,6 +114,13 @@ func (s *settled) readDNS() error {
 		}
 		s.dns = append(s.dns, p)
 	}
+	for _, all := range s.dns {
+		for _, one := range s.dns {
+			if all.Addr().IsUnspecified() && one != all && one.Port() == all.Port() && (one.Addr().Is4() == all.Addr().Is4() || all.Addr().Is6()) {
+				return fmt.Errorf("dns: %s is on all addresses, that of %s among them; keep one of the two", all, one)
+			}
+		}
+	}
 	return nil
 }
 

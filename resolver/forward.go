@@ -153,7 +153,7 @@ func (f *forwarder) admit(client netip.Addr, tcp bool) bool {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.waiting >= limit || f.clients[client] >= f.cfg.MaxClient {
+	if f.waiting >= limit || f.clients[client] >= f.cfg.MaxClient*shares(client) {
 		return false
 	}
 	f.waiting++

@@ -123,7 +123,7 @@ func (g *gate) serves(list *clientList, client netip.Addr) bool {
 // due takes one question of the client's rate.
 func (g *gate) due(client netip.Addr) bool {
 	place := &g.next[(clientWord(client)*g.factor+g.offset)>>(64-gateBits)]
-	next, ok := takeAt(*place, g.clock(), g.every, 2*time.Second)
+	next, ok := takeAt(*place, g.clock(), g.every/time.Duration(shares(client)), 2*time.Second)
 	*place = next
 	return ok
 }
@@ -200,6 +200,16 @@ func clientKey(a netip.Addr) netip.Addr {
 	}
 	p, _ := a.Prefix(64)
 	return p.Addr()
+}
+
+// shares is how many times a limit per client a client may use. A /64 may be one
+// host's, which must not get all, or a subnet of containers, who need more than
+// one client does.
+func shares(client netip.Addr) int {
+	if client.Is4() || client.Is4In6() || client.IsLoopback() || client.IsLinkLocalUnicast() {
+		return 1
+	}
+	return 4
 }
 
 // clientWord is clientKey as a number.

@@ -78,8 +78,8 @@ func TestGateRate(t *testing.T) {
 	if n := spend(one, 1000); n != 100 {
 		t.Errorf("%d a second later, want 100", n)
 	}
-	if n := spend(func(i int) string { return fmt.Sprintf("fd00::1:%x", i) }, 1000); n != 200 {
-		t.Errorf("%d of the addresses of one /64, want 200", n)
+	if n := spend(func(i int) string { return fmt.Sprintf("fd00::1:%x", i) }, 2000); n != 800 {
+		t.Errorf("%d of the addresses of one /64, want 800", n)
 	}
 	if n := spend(func(int) string { return "127.0.0.1" }, 1000); n != 1000 {
 		t.Errorf("%d of the host itself", n)

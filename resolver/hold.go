@@ -17,7 +17,7 @@ func (s *Server) held(ctx context.Context, client netip.Addr, q Query, r Result)
 	if s.cfg.HoldTime < 0 {
 		return r
 	}
-	share := s.cfg.HoldClient
+	share := s.cfg.HoldClient * shares(client)
 	if client.IsLoopback() {
 		share = max(share, s.cfg.HoldMax/2) // a server there may ask for many
 	}

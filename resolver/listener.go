@@ -122,7 +122,7 @@ func listenBoth(addr netip.AddrPort) (net.PacketConn, net.Listener, error) {
 	for range 16 { // a port that is free for UDP can be taken for TCP
 		p, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
 		if err != nil {
-			return nil, nil, fmt.Errorf("listen udp %s: %w", addr, err)
+			return nil, nil, err // it names the address
 		}
 		port := addrPort(p.LocalAddr()).Port()
 		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr.Addr(), port)))
@@ -130,7 +130,7 @@ func listenBoth(addr netip.AddrPort) (net.PacketConn, net.Listener, error) {
 			return p, l, nil
 		}
 		p.Close()
-		lastErr = fmt.Errorf("listen tcp %s: %w", addr, err)
+		lastErr = err
 		if addr.Port() != 0 {
 			break
 		}

@@ -52,7 +52,7 @@ func (l *tcpListener) Accept() (net.Conn, error) {
 func (l *tcpListener) admit(client netip.Addr) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open >= l.total || l.clients[client] >= l.perClient {
+	if l.open >= l.total || l.clients[client] >= l.perClient*shares(client) {
 		return false
 	}
 	l.open++

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -81,21 +82,23 @@ func run(args []string, stderr io.Writer) int {
 // configuration again, and the end of whoever reads the log. The caller must
 // call the function it returns.
 func withstand(log *slog.Logger) (end func()) {
-	signal.Ignore(syscall.SIGPIPE)
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGPIPE) // not Ignore, which children inherit
 	done := make(chan struct{})
 	go func() {
 		for {
 			select {
-			case <-hup:
+			case s := <-signals:
+				if s != syscall.SIGHUP {
+					continue
+				}
 				log.Warn("SIGHUP: meshd reads its configuration and keys at the start only; restart it for that")
 			case <-done:
 				return
 			}
 		}
 	}()
-	return func() { signal.Stop(hup); close(done) }
+	return func() { signal.Stop(signals); close(done) }
 }
 
 // serve runs the node. The first signal says goodbye to the mesh and stops;
@@ -155,20 +158,27 @@ func configure(args []string, stderr io.Writer) (mesh.Config, int) {
 
 // configFile finds --config before the flags are parsed, since flags win.
 func configFile(args []string) (string, error) {
+	path, found := "", false
 	for i, a := range args {
-		for _, name := range []string{"-config", "--config"} {
-			if a == name {
-				if i+1 == len(args) {
-					return "", errors.New("--config needs a FILE")
-				}
-				return args[i+1], nil
-			}
-			if len(a) > len(name) && a[:len(name)+1] == name+"=" {
-				return a[len(name)+1:], nil
-			}
+		if a == "--" {
+			break
 		}
+		name, value, joined := strings.Cut(a, "=")
+		if name != "-config" && name != "--config" {
+			continue
+		}
+		if !joined && i+1 < len(args) {
+			value = args[i+1]
+		}
+		if found {
+			return "", errors.New("--config: there are two; give one FILE")
+		}
+		if strings.TrimSpace(value) == "" {
+			return "", errors.New("--config needs a FILE")
+		}
+		path, found = value, true
 	}
-	return "", nil
+	return path, nil
 }
 
 func logger(cfg mesh.Config, w io.Writer) *slog.Logger {

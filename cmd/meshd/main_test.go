@@ -32,6 +32,8 @@ func TestUsage(t *testing.T) {
 		"--config " + bad:                `line 1: "nodee" is not known; did you mean node?`,
 		"--config /nowhere":              "/nowhere",
 		"--config":                       "needs a FILE",
+		"--config=":                      "needs a FILE",
+		"--config /a --config=/b":        "give one FILE",
 		"--node a --bind 10.0.0":         "bind: ",
 		"--node a --bind 10.0.0.1":       "--insecure",
 		"--node a --lb magic":            "lb: ",
