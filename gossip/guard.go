@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -22,6 +23,7 @@ const (
 
 var (
 	errFrame            = errors.New("stream frame that memberlist must not see")
+	errTooMuch          = errors.New("too much is read ahead of too many streams")
 	errTooLong          = errors.New("stream is longer than anything we send")
 	_          net.Conn = (*stream)(nil)
 )
@@ -48,10 +50,11 @@ type stream struct {
 	t        *transport
 	incoming bool
 	remote   netip.Addr
-	guard    bool   // the first frame is not yet checked
-	head     []byte // read ahead by the guard, not yet handed on
-	left     int    // bytes that may come in; only Read uses it
-	broken   error  // why the first frame was not to be had; every Read says so
+	guard    bool         // the first message is not yet checked
+	holds    atomic.Int64 // bytes of head that count in the transport's
+	head     []byte       // read ahead by the guard, not yet handed on
+	left     int          // bytes that may come in; only Read uses it
+	broken   error        // why the first frame was not to be had; every Read says so
 	closed   atomic.Bool
 }
 
@@ -66,7 +69,10 @@ func (s *stream) Read(b []byte) (int, error) {
 	}
 	if len(s.head) > 0 {
 		n := copy(b, s.head)
-		s.head = s.head[n:]
+		if s.head = s.head[n:]; len(s.head) == 0 {
+			s.head = nil
+			s.release()
+		}
 		return n, nil
 	}
 	if s.left <= 0 {
@@ -79,9 +85,13 @@ func (s *stream) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// check reads the head of the first frame; a frame that memberlist must not see
-// ends the stream for good.
+// check looks at the first message, as far as it must to say whether memberlist
+// may see it; a message that it must not see ends the stream for good. What was
+// read ahead is handed on.
 func (s *stream) check() error {
+	if !s.t.cfg.encrypted {
+		return s.checkPlain()
+	}
 	head := make([]byte, frameHead)
 	n, err := io.ReadFull(s.Conn, head[:1])
 	if err == nil && head[0] == encryptedFrame {
@@ -95,12 +105,86 @@ func (s *stream) check() error {
 	if err != nil {
 		return err
 	}
-	if !saneFrame(head) {
-		s.t.rejected.Add(1)
-		return errFrame
-	}
 	s.head, s.left = head[:n], s.left-n
+	if !saneFrame(head) {
+		return s.reject()
+	}
+	if head[0] != encryptedFrame || s.t.cfg.opener == nil {
+		return nil
+	}
+	return s.checkEncrypted(int(binary.BigEndian.Uint32(head[1:5])))
+}
+
+// checkEncrypted reads the rest of a frame of n bytes and looks into it.
+func (s *stream) checkEncrypted(n int) error {
+	if n > maxStreamBytes-5 {
+		return s.reject()
+	}
+	for len(s.head) < 5+n {
+		if err := s.ahead(5 + n - len(s.head)); err != nil {
+			return err
+		}
+	}
+	plain := s.t.cfg.opener.open(s.head[5:], s.head[:5])
+	if plain == nil {
+		return nil // memberlist cannot open it either, and tells the peer
+	}
+	if c := (content{b: plain}); !c.sane() {
+		return s.reject()
+	}
 	return nil
+}
+
+// checkPlain looks into what is not encrypted.
+func (s *stream) checkPlain() error {
+	var err error
+	c := &content{}
+	c.more = func() bool {
+		err = s.ahead(4096)
+		c.b = s.head
+		return err == nil
+	}
+	if c.sane() {
+		return nil // also if it has ended: memberlist reads what is there, and then the same
+	}
+	if err != nil {
+		return err
+	}
+	return s.reject()
+}
+
+func (s *stream) reject() error {
+	s.t.rejected.Add(1)
+	return errFrame
+}
+
+// ahead reads some of the next n bytes into head.
+func (s *stream) ahead(n int) error {
+	if s.left <= 0 {
+		s.t.rejected.Add(1)
+		return errTooLong
+	}
+	b := make([]byte, min(n, 64<<10, s.left))
+	if s.t.held.Add(int64(len(b))) > maxHeldBytes {
+		s.t.held.Add(-int64(len(b)))
+		s.t.refused.Add(1)
+		return errTooMuch
+	}
+	k, err := s.Conn.Read(b)
+	s.t.held.Add(int64(k - len(b)))
+	if s.holds.Add(int64(k)); s.closed.Load() {
+		s.release()
+	}
+	s.t.in.Add(uint64(k))
+	s.left -= k
+	s.head = append(s.head, b[:k]...)
+	if k > 0 {
+		return nil // an error comes again
+	}
+	if err == io.EOF && len(s.head) > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // Write implements net.Conn.
@@ -110,11 +194,17 @@ func (s *stream) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// release gives back what the guard has read ahead.
+func (s *stream) release() {
+	s.t.held.Add(-s.holds.Swap(0))
+}
+
 // Close implements net.Conn.
 func (s *stream) Close() error {
 	if s.closed.Swap(true) {
 		return net.ErrClosed
 	}
 	s.t.untrack(s)
+	s.release()
 	return s.Conn.Close()
 }

@@ -197,8 +197,12 @@ func (h *Host) openTransport(mc *memberlist.Config) error {
 		}
 		inner = nt
 	}
+	var open *opener
+	if h.keyring != nil {
+		open = &opener{keys: h.keyring.GetKeys}
+	}
 	h.tr = newTransport(inner, transportConfig{
-		encrypted: h.keyring != nil, dial: mc.TCPTimeout / 2, deadline: 2 * mc.TCPTimeout,
+		encrypted: h.keyring != nil, opener: open, dial: mc.TCPTimeout / 2, deadline: 2 * mc.TCPTimeout,
 		stranger: h.joiner.stranger, alone: &h.joiner.alone,
 	})
 	mc.Transport = h.tr

@@ -18,6 +18,8 @@ type transport struct {
 	memberlist.NodeAwareTransport
 	cfg      transportConfig
 	in, out  atomic.Uint64 // bytes of packets and streams, memberlist's own included
+	held     atomic.Int64  // bytes that the guards of streams have read ahead
+	strange  time.Time     // when memberlist last got a packet that no key opens; receive's own
 	rejected atomic.Uint64 // packets and streams that would have done harm
 	refused  atomic.Uint64 // streams over the bound
 	packets  chan *memberlist.Packet
@@ -35,6 +37,7 @@ type transport struct {
 
 type transportConfig struct {
 	encrypted bool
+	opener    *opener              // nil: what is encrypted cannot be looked at
 	stranger  func(netip.AddrPort) // hears where packets come from while alone; may be nil
 	alone     *atomic.Bool         // nobody is listed; may be nil
 	dial      time.Duration        // longest dial
@@ -46,7 +49,9 @@ type transportConfig struct {
 const (
 	maxStreams     = 256
 	maxStreamsFrom = 48 // of one address
-	maxStreamBytes = 8 << 20
+	maxStreamBytes = 4 << 20
+	maxHeldBytes   = 64 << 20 // read ahead by the guards of all streams
+	strangeEvery   = 10 * time.Second
 )
 
 func newTransport(inner memberlist.NodeAwareTransport, cfg transportConfig) *transport {
@@ -66,7 +71,7 @@ func (t *transport) receive() {
 		select {
 		case p := <-t.NodeAwareTransport.PacketCh():
 			t.in.Add(uint64(len(p.Buf)))
-			if t.cfg.encrypted && !sanePacket(p.Buf) {
+			if !t.sane(p.Buf) {
 				t.rejected.Add(1)
 				continue
 			}
@@ -81,6 +86,29 @@ func (t *transport) receive() {
 			return
 		}
 	}
+}
+
+// sane reports whether memberlist may see a packet. What no key opens can do no
+// harm; but memberlist logs each such packet, so it gets one now and then.
+func (t *transport) sane(b []byte) bool {
+	if !t.cfg.encrypted {
+		return sanePlain(b)
+	}
+	if !sanePacket(b) {
+		return false
+	}
+	if t.cfg.opener == nil {
+		return true
+	}
+	if plain := t.cfg.opener.open(b, nil); plain != nil {
+		return sanePlain(plain)
+	}
+	now := time.Now()
+	if now.Sub(t.strange) < strangeEvery {
+		return false
+	}
+	t.strange = now
+	return true
 }
 
 // accept hands incoming streams on.
@@ -108,7 +136,7 @@ func (t *transport) accept() {
 func (t *transport) track(c net.Conn, incoming bool) *stream {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := &stream{Conn: c, t: t, guard: t.cfg.encrypted, left: maxStreamBytes}
+	s := &stream{Conn: c, t: t, guard: true, left: maxStreamBytes}
 	if incoming {
 		s.remote, s.incoming = addrOf(c.RemoteAddr()), true
 		if t.total >= maxStreams || t.from[s.remote] >= maxStreamsFrom {

@@ -1,0 +1,58 @@
+package gossip
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"sync"
+)
+
+// opener decrypts what peers send, to look at it before memberlist does.
+type opener struct {
+	keys func() [][]byte // those of the keyring, the primary first
+
+	mu    sync.Mutex // guards aeads
+	aeads map[string]cipher.AEAD
+}
+
+// maxAEADs bounds the ciphers that are kept: rotations leave old ones behind.
+const maxAEADs = 16
+
+const nonceSize = 12 // of memberlist's encryption version 1
+
+// open returns the content of version ‖ nonce ‖ ciphertext, nil if no key opens it.
+func (o *opener) open(b, data []byte) []byte {
+	if len(b) < encryptedMin {
+		return nil
+	}
+	for _, key := range o.keys() {
+		a := o.aead(key)
+		if a == nil {
+			continue
+		}
+		if plain, err := a.Open(nil, b[1:1+nonceSize], b[1+nonceSize:], data); err == nil {
+			return plain
+		}
+	}
+	return nil
+}
+
+func (o *opener) aead(key []byte) cipher.AEAD {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if a := o.aeads[string(key)]; a != nil {
+		return a
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil
+	}
+	a, err := cipher.NewGCM(block)
+	if err != nil {
+		return nil
+	}
+	if len(o.aeads) >= maxAEADs || o.aeads == nil {
+		o.aeads = map[string]cipher.AEAD{}
+	}
+	o.aeads[string(key)] = a
+	return a
+}
