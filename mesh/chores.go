@@ -17,12 +17,14 @@ import (
 // when they are asked to: network definitions (V6), reservations (V2), what is
 // on disk. They belong to one goroutine. What did not change costs a look.
 type chores struct {
-	n    *Node
-	due  chan struct{} // capacity 1: to look at once
-	seen glance        // what the last round was about
-	kept map[string]ownStream
-	said map[string]ownStream
-	id   identity // as it is on disk
+	n           *Node
+	due         chan struct{} // capacity 1: to look at once
+	seen        glance        // what the last round was about
+	kept        map[string]ownStream
+	said        map[string]ownStream
+	barred      map[string]bool // tasks not served, as last told
+	disbelieved uint64          // claims about this node, as last seen
+	id          identity        // as it is on disk
 
 	hurried time.Time   // when they last looked before their time
 	again   atomic.Bool // node.json is to be written in any case
@@ -79,6 +81,7 @@ func (k *chores) run(ctx context.Context) error {
 		}
 		if seconds++; seconds%10 == 0 {
 			k.restate(ctx)
+			k.conditions(ctx)
 		}
 		if seconds%30 == 0 {
 			k.saveIdentity(ctx)

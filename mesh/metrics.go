@@ -108,6 +108,13 @@ func (e emitter) table(c *gossip.Core, t *state.Table) {
 	e.gauge("meshd_table_synced", "1 after the first full exchange with a peer.", b2f(t.View().Synced()), "network", net)
 	e.gauge("meshd_table_graves", "Heads of dropped owners that are remembered.", float64(t.Graves()), "network", net)
 	e.counter("meshd_table_quarantined_total", "Records kept but not shown because they are unreadable.", t.Poison(), "network", net)
+	barred := map[state.Bar]int{state.BarLoopback: 0, state.BarPool: 0, state.BarTwin: 0}
+	for _, b := range t.Barred() {
+		barred[b.Bar]++
+	}
+	for _, bar := range slices.Sorted(maps.Keys(barred)) {
+		e.gauge("meshd_table_barred", "Endpoints that are carried and not shown, by reason.", float64(barred[bar]), "network", net, "reason", bar.String())
+	}
 	e.counter("meshd_table_unbelieved_total", "Times in claims that are too far ahead to be true: shown, but neither believed nor carried.", t.Unbelieved(), "network", net)
 	e.gauge("meshd_table_divergence_seconds", "Time since the table last compared equal with a peer; 0 if it did within two comparisons.", c.Divergence(net).Seconds(), "network", net)
 }

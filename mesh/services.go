@@ -124,7 +124,7 @@ func (n *Node) ServiceTasks(ctx context.Context, ref control.ServiceRef) ([]cont
 	if err != nil {
 		return nil, err
 	}
-	return control.FromMembers(s), nil
+	return append(control.FromMembers(s), n.barredOf(ctx, ref.Network, ref.Name)...), nil
 }
 
 // notes tells what a service's view leaves out: hidden tasks and their nodes.
@@ -149,6 +149,9 @@ func (n *Node) notes(network, service string) []string {
 		}
 	})
 	var out []string
+	for _, t := range n.barredOf(ctx, network, service) {
+		out = append(out, fmt.Sprintf("task %s of node %s is not served: %s", t.ID, t.Node, t.Reason))
+	}
 	for _, o := range slices.Sorted(maps.Keys(hidden)) {
 		out = append(out, fmt.Sprintf("%d hidden because node %s is dead or left", hidden[o], o))
 	}

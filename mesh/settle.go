@@ -308,6 +308,7 @@ func (s *settled) core() gossip.CoreConfig {
 
 func (s *settled) limits() state.Limits {
 	l := state.DefaultLimits()
+	l.AllowLoopback = s.AllowLoopbackTasks
 	if s.MaxTasks > 0 {
 		l.Entries = s.MaxTasks * 2
 	}

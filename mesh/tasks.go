@@ -113,6 +113,11 @@ func (n *Node) hosting(c *gossip.Core, p *control.ParsedTask, l *localNetwork) s
 // admitTask refuses what stands against a registration.
 func (n *Node) admitTask(ctx context.Context, p *control.ParsedTask) error {
 	var err error
+	for _, a := range []netip.Addr{p.Endpoint.IP4, p.Endpoint.IP6} {
+		if a.IsLoopback() && !n.cfg.AllowLoopbackTasks {
+			return control.Refuse(control.CodeRefused, "give the address at which other hosts reach the task; for trials on one host start meshd with --allow-loopback-tasks", "ips: %s is every host's own", a)
+		}
+	}
 	doErr := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
 		defs := c.Store().Defs()
 		def, ok := defs[p.Network]
@@ -172,8 +177,8 @@ func (n *Node) admitAgainstView(p *control.ParsedTask) error {
 	if v == nil {
 		return nil
 	}
-	if m := v.Lookup(p.Endpoint.ID); m.Kind == state.MatchEndpoint && m.Endpoints[0].ID() == p.Endpoint.ID {
-		return control.Refuse(control.CodeConflict, "choose another --id", "id: %q is already a task of node %q in network %q", p.Endpoint.ID, m.Endpoints[0].Owner(), p.Network)
+	if e := v.Task(p.Endpoint.ID); e != nil {
+		return control.Refuse(control.CodeConflict, "choose another --id", "id: %q is already a task of node %q in network %q", p.Endpoint.ID, e.Owner(), p.Network)
 	}
 	for _, a := range []netip.Addr{p.Endpoint.IP4, p.Endpoint.IP6} {
 		if !a.IsValid() {

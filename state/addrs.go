@@ -23,13 +23,16 @@ type addrIndex struct {
 	ip6  map[[16]byte]uint32
 	more map[netip.Addr][]uint32 // the others
 	ids  map[uint64]uint32       // hash of the first 12 characters of the id → one endpoint
-	twin map[uint64][]uint32     // the others
+	twin map[uint64][]twin       // the others
+	full map[uint32][]uint32     // rows late in a long list of twin, by the hash of the whole id
+	look bool                    // an id was taken over while another owner's task came: see rival
 	vips map[netip.Addr]string   // VIP → service
 }
 
 func (x *addrIndex) init() {
 	x.ip4, x.ip6, x.ids = map[[4]byte]uint32{}, map[[16]byte]uint32{}, map[uint64]uint32{}
-	x.more, x.twin, x.vips = map[netip.Addr][]uint32{}, map[uint64][]uint32{}, map[netip.Addr]string{}
+	x.more, x.twin, x.vips = map[netip.Addr][]uint32{}, map[uint64][]twin{}, map[netip.Addr]string{}
+	x.full = map[uint32][]uint32{}
 	x.rows = append(x.rows, nil) // row 0: none
 }
 
@@ -38,21 +41,79 @@ func idHash(id string) uint64 { return xxhash.Sum64String(id[:min(len(id), short
 // batch is how many endpoints are changed before readers get their turn.
 const batch = 64
 
-// put adds endpoints; those that have a row already replace the one that is in it.
-func (x *addrIndex) put(es []*Entry) {
+// put adds endpoints; those that have a row already replace the one that is in
+// it. It returns those, new or not, that lose their id to another owner's task;
+// the new ones of these are left out, if nobody has seen them yet.
+func (x *addrIndex) put(es []*Entry) (losers []*Entry) {
 	for es := range slices.Chunk(es, batch) {
 		x.mu.Lock()
 		for _, e := range es {
+			crowded := x.look
 			if e.row == 0 {
-				x.insert(e)
+				crowded = x.insert(e)
 			}
 			x.rows[e.row] = e
+			if !crowded {
+				continue
+			}
+			switch o := x.rival(e); {
+			case o == nil:
+			case e.winsID(o):
+				losers = append(losers, o)
+			default:
+				losers = append(losers, e)
+				x.delete(e)
+			}
 		}
 		x.mu.Unlock()
 	}
+	return losers
 }
 
-func (x *addrIndex) insert(e *Entry) {
+// rival returns the endpoint of another owner that is shown under e's id: if
+// there are several, the one that has the best right to it.
+func (x *addrIndex) rival(e *Entry) (best *Entry) {
+	look := func(row uint32) {
+		o := x.rows[row]
+		if o == nil || o == e || o.Key() != e.Key() || o.Owner() == e.Owner() {
+			return
+		}
+		if o.row != row {
+			x.look = true // its successor, which has the row by now, is still to come
+			return
+		}
+		if !o.shown || !o.listed || o.hidden {
+			return // about to go
+		}
+		if best == nil || o.winsID(best) {
+			best = o
+		}
+	}
+	look(x.ids[idHash(e.Key())])
+	h := fullHash(e.Key())
+	list := x.twin[idHash(e.Key())]
+	for _, t := range list[:min(len(list), longList)] {
+		if t.hash == h {
+			look(t.row)
+		}
+	}
+	for _, row := range x.full[h] {
+		look(row)
+	}
+	return best
+}
+
+// twin is an endpoint whose id begins like another's.
+type twin struct{ hash, row uint32 } // of the whole id
+
+// longList is how far a list of twins is searched; what is added behind that is
+// found by x.full as well.
+const longList = 512
+
+func fullHash(id string) uint32 { return uint32(xxhash.Sum64String(id)) }
+
+// insert gives e a row and reports whether another id begins like its own.
+func (x *addrIndex) insert(e *Entry) (crowded bool) {
 	if n := len(x.free); n > 0 {
 		e.row, x.free = x.free[n-1], x.free[:n-1]
 	} else {
@@ -62,7 +123,11 @@ func (x *addrIndex) insert(e *Entry) {
 	if h := idHash(e.Key()); x.ids[h] == 0 {
 		x.ids[h] = e.row
 	} else {
-		x.twin[h] = append(x.twin[h], e.row)
+		crowded = true
+		full := fullHash(e.Key())
+		if x.twin[h] = append(x.twin[h], twin{full, e.row}); len(x.twin[h]) > longList {
+			x.full[full] = append(x.full[full], e.row)
+		}
 	}
 	for _, a := range e.addrs() {
 		have := x.row(a)
@@ -77,6 +142,7 @@ func (x *addrIndex) insert(e *Entry) {
 			x.more[a] = append(x.more[a], e.row)
 		}
 	}
+	return crowded
 }
 
 func (e *Entry) addrs() [2]netip.Addr { return [2]netip.Addr{e.Addr4(), e.Addr6()} }
@@ -96,14 +162,14 @@ func (x *addrIndex) remove(es []*Entry) {
 
 func (x *addrIndex) delete(e *Entry) {
 	h := idHash(e.Key())
-	others := without(x.twin, h, e.row)
+	others := x.untwin(h, twin{fullHash(e.Key()), e.row})
 	switch {
 	case x.ids[h] != e.row:
 	case len(others) == 0:
 		delete(x.ids, h)
 	default:
-		x.ids[h] = others[0]
-		without(x.twin, h, others[0])
+		x.ids[h] = others[0].row
+		x.untwin(h, others[0])
 	}
 	for _, a := range e.addrs() {
 		if a.IsValid() {
@@ -113,6 +179,15 @@ func (x *addrIndex) delete(e *Entry) {
 	x.rows[e.row] = nil
 	x.free = append(x.free, e.row)
 	e.row = 0
+}
+
+// untwin drops an endpoint from the list of those whose id begins like its own
+// and returns what is left of it.
+func (x *addrIndex) untwin(h uint64, t twin) []twin {
+	if len(x.full) > 0 {
+		without(x.full, t.hash, t.row)
+	}
+	return without(x.twin, h, t)
 }
 
 // leave takes a row off an address; the next by id takes its place.
@@ -130,12 +205,12 @@ func (x *addrIndex) leave(a netip.Addr, row uint32) {
 }
 
 // without drops a row from one of the lists and returns what is left of it.
-func without[K comparable](lists map[K][]uint32, k K, row uint32) []uint32 {
+func without[K, V comparable](lists map[K][]V, k K, row V) []V {
 	list, ok := lists[k]
 	if !ok {
 		return nil
 	}
-	if list = slices.DeleteFunc(list, func(r uint32) bool { return r == row }); len(list) == 0 {
+	if list = slices.DeleteFunc(list, func(r V) bool { return r == row }); len(list) == 0 {
 		delete(lists, k)
 	} else {
 		lists[k] = list
@@ -208,8 +283,8 @@ func (x *addrIndex) byID(id string, match func(*Entry) bool) (found *Entry) {
 		}
 	}
 	look(x.ids[h])
-	for _, row := range x.twin[h] {
-		look(row)
+	for _, t := range x.twin[h] {
+		look(t.row)
 	}
 	return found
 }
@@ -223,6 +298,11 @@ func (ix *index) ByIP(a netip.Addr) IPMatch {
 		m.Service = s
 	}
 	return m
+}
+
+// Task implements View.
+func (ix *index) Task(id string) *Entry {
+	return ix.addrs.byID(id, func(e *Entry) bool { return e.Key() == id })
 }
 
 // Lookup implements View.

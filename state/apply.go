@@ -34,15 +34,23 @@ func (t *Table) Apply(d *Delta) (Result, error) {
 	if !t.acceptable(d.Owner, d.Inc) {
 		return Refused, fmt.Errorf("network %q owner %q: %w: incarnation %d is too far above what is known", t.network, d.Owner, errChunk, d.Inc)
 	}
-	if t.streams[d.Owner] == nil {
+	s := t.streams[d.Owner]
+	if s == nil {
 		if !Applies(Head{}, d.Inc, d.From, d.Snapshot) || d.After != d.From {
 			return Gap, nil
 		}
-		if len(t.streams) >= t.limits.Owners {
-			return Refused, fmt.Errorf("network %q: %w: %d owners", t.network, ErrQuota, t.limits.Owners)
+		if err := t.admitOwner(d.Owner); err != nil {
+			return Refused, err
 		}
+		s = newStream(d.Owner)
+		s.status = t.live[d.Owner]
 	}
-	s := t.stream(d.Owner)
+	defer t.tidy(s)
+	return t.merge(s, d)
+}
+
+// merge moves a stream by a delta.
+func (t *Table) merge(s *stream, d *Delta) (Result, error) {
 	c := d.Head().Compare(s.head)
 	switch {
 	case c < 0, c == 0 && !(s.resync && d.Snapshot):
@@ -73,6 +81,11 @@ func (t *Table) extend(s *stream, d *Delta) (Result, error) {
 			st.records = append(st.records, r)
 			st.bytes += r.size()
 		}
+	}
+	st.at = t.index.clock.now
+	if !t.stageRoom(s, st.bytes-s.counted.staged) {
+		s.stage = nil
+		return Refused, fmt.Errorf("network %q owner %q: %w: too many incomplete deltas", t.network, s.owner, ErrQuota)
 	}
 	if err := t.guard(s, len(st.records), st.bytes); err != nil {
 		s.stage = nil
@@ -208,10 +221,10 @@ func (t *Table) quota(s *stream, d *Delta, records []Record) error {
 		b += records[i].size()
 	}
 	if d.Snapshot {
-		return t.guard(s, n, b)
+		return t.guardAll(s, n, b)
 	}
 	n, b = n+len(s.live)+len(s.dead), b+s.bytes
-	if t.guard(s, n, b) == nil {
+	if t.guardAll(s, n, b) == nil {
 		return nil
 	}
 	for i := range records { // those that replace another were counted twice
@@ -219,7 +232,15 @@ func (t *Table) quota(s *stream, d *Delta, records []Record) error {
 			n, b = n-1, b-old.size()
 		}
 	}
-	return t.guard(s, n, b)
+	return t.guardAll(s, n, b)
+}
+
+// guardAll is guard, and the bounds on all owners together.
+func (t *Table) guardAll(s *stream, n, b int) error {
+	if err := t.guard(s, n, b); err != nil {
+		return err
+	}
+	return t.room(s, n, b)
 }
 
 // guard allows twice what the owner may state: it enforces, we only guard.

@@ -45,6 +45,9 @@ func pull(t testing.TB, a, b *Table, owner NodeID, budget int) int {
 
 func keys(t *Table, owner NodeID) string {
 	var ks []string
+	if t.streams[owner] == nil {
+		return ""
+	}
 	for _, e := range t.streams[owner].sorted() {
 		ks = append(ks, e.Key()+"="+e.Body())
 	}

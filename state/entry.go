@@ -41,6 +41,7 @@ type Entry struct {
 	class    Class // what the owner states: Serving, Draining or Unready
 	deleted  bool  // a tombstone
 	poison   bool  // carried, but not readable: not shown (G8)
+	bar      Bar   // carried, but not shown here (S18); the table's goroutine only
 
 	// What follows belongs to the table's goroutine.
 	gone   bool  // superseded
@@ -173,6 +174,9 @@ func (e *Entry) index() error {
 
 // effective is the class of an endpoint under its owner's liveness.
 func (e *Entry) effective() Class {
+	if e.bar != BarNone {
+		return Hidden
+	}
 	switch e.stream.status {
 	case Alive:
 		return e.class

@@ -39,6 +39,16 @@ func TestHostileDeltas(t *testing.T) {
 					rt.Fatalf("S1, S2: %+v after %+v", h, now)
 				}
 				now = h
+				use := usage{}
+				for _, st := range b.streams {
+					use.add(st.counted, 1)
+					if st.head.Inc == 0 && st.stage == nil {
+						rt.Fatalf("S19: an empty stream of %q", st.owner)
+					}
+				}
+				if use != b.use {
+					rt.Fatalf("S19: %+v counted, %+v held", b.use, use)
+				}
 			},
 			"delta": func(rt *rapid.T) {
 				d := delta.Draw(rt, "delta")

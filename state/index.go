@@ -31,6 +31,13 @@ type index struct {
 	unbelieved uint64       // times in claims that were not believed, ever (S16)
 	claims     bool         // a claim, a setting or the definition changed since takeClaims
 
+	self     NodeID
+	loopback bool                // loopback addresses of tasks are shown
+	pools    *poolSet            // the store's
+	barred   map[*Entry]struct{} // listed, and not shown for a reason of their own (S18)
+	regain   bool                // an id changed hands in this publication
+	twins    map[string][]*Entry // of these, by id, those that lost it to another owner
+
 	// Scratch of publish.
 	nameOps []nameOp
 	removed []*Entry
@@ -60,7 +67,7 @@ func newIndex(network string, clock *belief) *index {
 	ix := &index{
 		network: network, clock: clock, vips: newVIPTable(NetworkDef{Name: network}),
 		services: xsync.NewMap[string, *svc](), names: xsync.NewMap[string, *nameSet](),
-		subs: xsync.NewMap[*Subscription, struct{}](),
+		subs: xsync.NewMap[*Subscription, struct{}](), barred: map[*Entry]struct{}{}, twins: map[string][]*Entry{},
 	}
 	ix.addrs.init()
 	ix.def.Store(&NetworkDef{Name: network})
@@ -205,6 +212,9 @@ func (ix *index) change(old, cur *Entry) {
 	if cur != nil && cur.poison {
 		cur = nil
 	}
+	if cur != nil {
+		cur.bar = ix.barOf(cur)
+	}
 	if old != nil && cur != nil && old.svc != nil && old.Group() == cur.Group() {
 		cur.svc = old.svc
 		if old.row > 0 && old.samePlace(cur) && cur.effective() != Hidden {
@@ -231,6 +241,9 @@ func (ix *index) list(e *Entry) {
 			e.svc = ix.svc(e.Group())
 		}
 		ix.mark(e.svc)
+		if e.bar != BarNone {
+			ix.bar(e, e.bar)
+		}
 		if e.hidden = e.effective() == Hidden; e.hidden {
 			e.svc.hidden++
 		} else {
@@ -270,6 +283,9 @@ func (ix *index) unlist(e *Entry) {
 	switch e.Kind() {
 	case KindEndpoint:
 		ix.mark(e.svc)
+		if e.bar != BarNone {
+			ix.unbar(e)
+		}
 		if e.hidden {
 			e.svc.hidden--
 		} else {

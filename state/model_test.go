@@ -79,6 +79,13 @@ func newModel(t *Table) *model {
 		}
 		return true
 	})
+	lost := func(e modelEndpoint) bool { // S18: an id is one task's
+		return slices.ContainsFunc(m.endpoints, func(o modelEndpoint) bool { return o.ID == e.ID && o.entry != e.entry && o.entry.winsID(e.entry) })
+	}
+	for s := range m.services {
+		m.services[s] = slices.DeleteFunc(m.services[s], lost)
+	}
+	m.endpoints = slices.DeleteFunc(slices.Clone(m.endpoints), lost)
 	byID := func(a, b modelEndpoint) int {
 		return cmp.Or(strings.Compare(a.ID, b.ID), strings.Compare(string(a.Owner), string(b.Owner)))
 	}

@@ -258,6 +258,8 @@ func (t *Table) Bury(o NodeID) {
 	for _, e := range old {
 		t.index.change(e, nil)
 	}
+	s.stage = nil
+	t.account(s)
 	delete(t.streams, o)
 	if head.Inc > 0 {
 		t.grave[o] = head

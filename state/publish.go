@@ -21,9 +21,19 @@ const (
 // found before what is old cannot, so that nothing that only moved is missing
 // in between.
 func (ix *index) publish(now time.Duration) (again time.Duration) {
-	if len(ix.dirty) == 0 {
-		return 0
+	for range 8 { // a second time only where an id changed hands
+		if len(ix.dirty) == 0 {
+			return again
+		}
+		ix.regain = false
+		if again = ix.publishOnce(now); !ix.regain {
+			return again
+		}
 	}
+	return time.Millisecond
+}
+
+func (ix *index) publishOnce(now time.Duration) (again time.Duration) {
 	todo := ix.dirty
 	ix.dirty = nil
 	for _, s := range todo {
@@ -39,6 +49,7 @@ func (ix *index) publish(now time.Duration) (again time.Duration) {
 	}
 	ix.rename()
 	ix.addrs.remove(ix.removed)
+	ix.freeIDs()
 	ix.notify(ix.changed...)
 	clear(ix.removed)
 	ix.removed, ix.changed = ix.removed[:0], ix.changed[:0]
@@ -60,9 +71,9 @@ func (ix *index) build(s *svc) {
 		old = &Service{Name: s.name}
 	}
 	added, taken := s.take()
+	added, taken = ix.settleIDs(s, added, taken)
 	n := &Service{Network: ix.network, Name: s.name}
 	s.merge(n, old, added, taken)
-	ix.addrs.put(added)
 	for _, e := range added {
 		s.tally(e, 1)
 		ix.nameTask(e)

@@ -40,10 +40,14 @@ func TestQuotas(t *testing.T) {
 	for v := range 60 {
 		huge.Records = append(huge.Records, Record{Kind: 200, Key: fmt.Sprint(v), Version: uint64(v + 1)})
 	}
-	if r, err := b.Apply(huge); r != Refused || !errors.Is(err, ErrQuota) || b.streams["x"].head.Inc != 0 {
+	if r, err := b.Apply(huge); r != Refused || !errors.Is(err, ErrQuota) || b.streams["x"] != nil {
 		t.Fatalf("S13: %v %v", r, err)
 	}
-	huge.Owner, huge.Records = "y", nil
+	huge.Records = nil
+	if r, err := b.Apply(huge); r != Applied {
+		t.Fatal(r, err)
+	}
+	huge.Owner = "y"
 	if r, err := b.Apply(huge); r != Refused || !errors.Is(err, ErrQuota) {
 		t.Fatalf("S13: owners: %v %v", r, err)
 	}

@@ -117,6 +117,8 @@ type View interface {
 	// Lookup resolves one lower-case name without its network suffix, by the
 	// precedence of MatchKind.
 	Lookup(name string) Match
+	// Task returns the endpoint with that very id, or nil.
+	Task(id string) *Entry
 	// ByIP says what an address is. The zero IPMatch means: not ours.
 	ByIP(a netip.Addr) IPMatch
 	// Services returns the services of the moment, sorted by name.

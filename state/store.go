@@ -37,6 +37,8 @@ type Store struct {
 	definer *definer
 
 	disbelief Disbelief
+	total     usage
+	pools     *poolSet // of the networks that the node takes part in
 
 	readers     atomic.Pointer[readers]
 	definitions atomic.Pointer[Definitions]
@@ -52,7 +54,7 @@ type readers struct {
 // NewStore returns the empty store of a node that lives its incarnation inc.
 func NewStore(self NodeID, inc uint64, limits Limits, clock Clock) *Store {
 	s := &Store{
-		self: self, inc: inc, limits: limits, clock: newBelief(clock),
+		self: self, inc: inc, limits: limits.withTotals(), clock: newBelief(clock),
 		tables: map[string]*Table{}, live: map[NodeID]Liveness{self: Alive},
 		members: map[string]map[NodeID]struct{}{}, sorted: map[string][]NodeID{},
 		nodes: map[NodeID]NodeInfo{}, definer: newDefiner(self),
@@ -109,15 +111,18 @@ func (s *Store) Join(network string) *Table {
 	}
 	s.tables[network] = t
 	s.definer.joined = true
+	s.repool()
 	s.publishNames()
 	return t
 }
 
 // Part drops the table of a network that the node no longer takes part in.
 func (s *Store) Part(network string) {
-	if s.tables[network] != nil {
+	if t := s.tables[network]; t != nil {
+		s.total.add(t.use, -1)
 		delete(s.tables, network)
 		s.definer.joined = true
+		s.repool()
 		s.publishNames()
 	}
 }
@@ -258,6 +263,7 @@ func (s *Store) define(now time.Duration) (again time.Duration) {
 		}
 	}
 	if mine { // what others define is nothing to the readers here
+		s.repool()
 		s.publishNames()
 	}
 	return again

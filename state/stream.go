@@ -3,6 +3,7 @@ package state
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // stream is everything one owner says in one network, in version order (S2,
@@ -18,8 +19,9 @@ type stream struct {
 	bytes   int               // sum of size over live and dead
 	stage   *stage            // an incomplete delta, or nil
 	status  Liveness
-	offered bool // in digests: not past D1 (S9)
-	resync  bool // content is known to differ: take the next snapshot even at an equal head
+	counted usage // as the table and the store count it
+	offered bool  // in digests: not past D1 (S9)
+	resync  bool  // content is known to differ: take the next snapshot even at an equal head
 }
 
 // stage holds a chunked delta until it is complete (S4). Its chunks may come
@@ -33,6 +35,7 @@ type stage struct {
 	upto     uint64 // records up to it are here
 	records  []Record
 	bytes    int
+	at       time.Duration // of the last chunk
 }
 
 // fits reports whether a sender at head h can continue the stage: none of the

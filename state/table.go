@@ -12,11 +12,38 @@ type Limits struct {
 	Bytes      int // their text
 	Owners     int // in one network; a guard against a hostile peer
 	Tombstones int // kept at most; above, the owner raises the floor to half of it (S6)
+
+	// Of all owners together (S19).
+	TableRecords, TableBytes int // in one network
+	StoreRecords, StoreBytes int // in all networks of the node
+	StageBytes               int // of incomplete deltas, in all networks
+
+	AllowLoopback bool // show tasks at loopback addresses, for trials on one host
 }
 
 // DefaultLimits suit an owner with up to a hundred thousand tasks in one network.
 func DefaultLimits() Limits {
-	return Limits{Entries: 200_000, Bytes: 64 << 20, Owners: 50_000, Tombstones: 512}
+	return Limits{Entries: 200_000, Bytes: 64 << 20, Owners: 50_000, Tombstones: 512}.withTotals()
+}
+
+// withTotals fills in what is left out of the bounds on all owners together:
+// room for four times the largest mesh that is measured, a million endpoints.
+func (l Limits) withTotals() Limits {
+	for _, f := range []struct {
+		field *int
+		size  int
+	}{
+		{&l.TableRecords, 4_000_000},
+		{&l.TableBytes, 1 << 30},
+		{&l.StoreRecords, 8_000_000},
+		{&l.StoreBytes, 2 << 30},
+		{&l.StageBytes, 256 << 20},
+	} {
+		if *f.field == 0 {
+			*f.field = f.size
+		}
+	}
+	return l
 }
 
 // Errors that Apply and Commit wrap.
@@ -44,17 +71,22 @@ type Table struct {
 	poison  uint64 // records kept but not shown, ever (G8)
 
 	disbelief *Disbelief // the store's
+	use       usage
+	total     *usage // the store's
+	evicted   uint64 // streams dropped for lack of room, ever
 }
 
 const fineBuckets = 256 // a power of two; a summary folds them
 
 // newTable returns an empty table of s.
 func newTable(network string, s *Store) *Table {
-	return &Table{
+	t := &Table{
 		network: network, self: s.self, inc: s.inc, limits: s.limits, live: s.live, yielded: s.yielded,
 		streams: map[NodeID]*stream{}, grave: map[NodeID]Head{}, words: map[NodeID]uint64{},
-		index: newIndex(network, s.clock), disbelief: &s.disbelief,
+		index: newIndex(network, s.clock), disbelief: &s.disbelief, total: &s.total,
 	}
+	t.index.self, t.index.loopback, t.index.pools = s.self, s.limits.AllowLoopback, s.pools
+	return t
 }
 
 // Network returns the name of the table's network; "" is the global scope.
@@ -158,6 +190,7 @@ func (t *Table) touch(s *stream, f func()) {
 		t.fine[b] -= s.head.hash(s.hash)
 	}
 	f()
+	t.account(s)
 	if s.offered && s.head.Inc > 0 {
 		t.fine[b] += s.head.hash(s.hash)
 	}
@@ -198,6 +231,7 @@ func (t *Table) Want(o NodeID, h Head) (Want, bool) {
 	}
 	if s.stage != nil && s.stage.inc < h.Inc {
 		s.stage = nil
+		t.account(s)
 	}
 	// Equal heads with different content: only the owner can settle it (S7,
 	// S10), unless this replica knows that it is the one that differs.

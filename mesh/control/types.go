@@ -209,6 +209,7 @@ type Task struct {
 	Health   string       `json:"health"` // passing, starting, failing
 	State    string       `json:"state"`  // serving, suspect, draining, unready, hidden
 	Node     string       `json:"node"`
+	Reason   string       `json:"reason,omitempty"` // of a hidden one whose node lives: why it is not served
 }
 
 // SetService changes a service's settings; what is empty stays as it is.
