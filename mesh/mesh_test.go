@@ -21,6 +21,8 @@ type node struct {
 	t    testing.TB
 	cfg  mesh.Config
 	stop func()
+
+	wantErr string // of Run
 }
 
 func start(t testing.TB, cfg mesh.Config) *node {
@@ -59,8 +61,9 @@ func tryStart(t testing.TB, cfg mesh.Config) (*node, error) {
 		}
 		stopped = true
 		cancel()
-		if err := <-finished; err != nil {
-			t.Error(err)
+		err := <-finished
+		if n.wantErr != "" && (err == nil || !strings.Contains(err.Error(), n.wantErr)) || n.wantErr == "" && err != nil {
+			t.Errorf("ended with %v, want %q", err, n.wantErr)
 		}
 	}
 	t.Cleanup(n.stop)

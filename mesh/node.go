@@ -57,9 +57,10 @@ type Node struct {
 	told      notices  // conditions that are told of but not shown as they are
 	refusals  reminder // of handle, as the next
 	exhausted reminder
-	restored  *draft // what New changed of tasks.json, to be written when nothing can fail any more
-	pinning   turn   // of who asks for an address by hand
-	defining  turn   // of who makes or removes a network
+	restored  *draft      // what New changed of tasks.json, to be written when nothing can fail any more
+	pinning   turn        // of who asks for an address by hand
+	defining  turn        // of who makes or removes a network
+	claimed   atomic.Bool // the data directory is this life's
 
 	reincarnated chan struct{} // capacity 1: node.json is behind
 }
@@ -143,6 +144,7 @@ func (n *Node) claimData() error {
 	if err := n.dir.save(fileNode, n.chores.id); err != nil {
 		return err
 	}
+	n.claimed.Store(true)
 	if !n.restored.dirty {
 		return nil
 	}
@@ -192,6 +194,9 @@ func (n *Node) loadPeers() []gossip.Peer {
 }
 
 func (n *Node) savePeers(ps []gossip.Peer) {
+	if !n.claimed.Load() {
+		return
+	}
 	b, err := gossip.EncodePeers(ps)
 	if err == nil {
 		err = n.dir.put(filePeers, b)

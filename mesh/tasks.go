@@ -97,10 +97,9 @@ func quota(err error) error {
 // hosting says what the task asks of its service.
 func (n *Node) hosting(c *gossip.Core, p *control.ParsedTask, l *localNetwork) state.Hosting {
 	h := state.Hosting{Tasks: l.tasksOf(p.Endpoint.Service)}
-	have, known := c.Store().Table(p.Network).Settings(p.Endpoint.Service)
-	want := p.Settings(have.Settings)
-	if !known || want != have.Settings {
-		h.Settings = &want
+	have, _ := c.Store().Table(p.Network).Settings(p.Endpoint.Service)
+	if want := p.Settings(have.Settings); want != have.Settings {
+		h.Settings = &want // else nothing was asked for: what others state, now or once it arrives, holds
 	}
 	for _, v := range p.VIPs {
 		if v.Is4() {

@@ -1,0 +1,96 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"meshd/gossip"
+	"meshd/mesh/control"
+	"meshd/state"
+)
+
+// A network that is left and joined again in one step has another view, and is
+// followed there.
+func TestWatchFollowsViews(t *testing.T) {
+	n, err := New(Config{Node: "a", Bind: "127.0.0.1:0", LB: "none", Profile: "local", DataDir: t.TempDir(), Socket: filepath.Join(t.TempDir(), "s")}, "test", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	events := make(chan control.Event, 64)
+	go func() {
+		_ = n.Watch(ctx, control.WatchRequest{}, func(e control.Event) error { events <- e; return nil })
+	}()
+	<-events
+	if _, err := n.CreateNetwork(ctx, control.CreateNetwork{Name: "net", Subnet: "10.96.0.0/16"}); err != nil {
+		t.Fatal(err)
+	}
+	until := func(want control.EventType) {
+		t.Helper()
+		for end := time.After(20 * time.Second); ; {
+			select {
+			case e := <-events:
+				if e.Type == want {
+					return
+				}
+			case <-end:
+				t.Fatalf("no %s", want)
+			}
+		}
+	}
+	until(control.EventNetworkAdded)
+	e := state.Endpoint{ID: "t1", Service: "web", IP4: netip.MustParseAddr("10.1.0.7"), Weight: 1}
+	err = n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
+		n.check(c.LeaveNetwork(now, "net"))
+		n.check(c.JoinNetwork(now, "net"))
+		n.check(c.Commit(now, "net", []state.Change{{Kind: state.KindEndpoint, Key: "t1", Group: "web", Body: string(state.AppendEndpoint(nil, &e))}}))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(control.EventEndpointAdded)
+}
+
+// Hidden tasks are remembered for as long as their owner is.
+func TestHiddenTasksAreForgotten(t *testing.T) {
+	h := hiddenTasks{}
+	for i := range 10 {
+		h[fmt.Sprint("t", i)] = state.NodeID(fmt.Sprint("n", i%2))
+	}
+	h.prune(func(o state.NodeID) bool { return o == "n0" })
+	if len(h) != 5 || h["t0"] != "n0" {
+		t.Errorf("left: %v", h)
+	}
+}
+
+// A condition is told once a minute for each subject, however often it comes.
+func TestReminder(t *testing.T) {
+	var r reminder
+	now := time.Now()
+	told, before := 0, 0
+	for i := range 1000 {
+		r.tell(now.Add(time.Duration(i)*100*time.Millisecond), "peer", func(n int) { told++; before += n })
+	}
+	if told != 2 || before != 599 {
+		t.Errorf("told %d times, with %d before", told, before)
+	}
+	for i := range 10 * maxReminded {
+		r.tell(now, fmt.Sprint(i), func(int) {})
+	}
+	if len(r.last) > maxReminded {
+		t.Errorf("%d subjects are kept", len(r.last))
+	}
+}
