@@ -7,7 +7,7 @@ import (
 	"meshd/mesh/control"
 )
 
-// bounds limit what one node states, whoever asks for it (N4). A peer's guard is
+// bounds limit what one node states, whoever asks for it (N5). A peer's guard is
 // the quota of S13, which is far above.
 type bounds struct {
 	networks    int // with something of this node in them, or carried by it

@@ -12,7 +12,7 @@ import (
 )
 
 // happenings carries the core's events to a goroutine of their own: what they
-// lead to may wait, the core does not (N1).
+// lead to may wait, the core does not (N2).
 type happenings struct {
 	queue   chan happening
 	dropped atomic.Uint64

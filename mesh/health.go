@@ -16,7 +16,7 @@ const (
 // keepData watches over the data directory, in a goroutine of its own: a disk
 // that hangs holds up this look and nothing else. A directory that somebody
 // removed is made again, and everything is written to it; what could not be
-// written is tried again (N2).
+// written is tried again (N3).
 func (n *Node) keepData(ctx context.Context) error {
 	tick := time.NewTicker(dataLook)
 	defer tick.Stop()

@@ -11,7 +11,7 @@ import (
 // LogQueue is a writer that never waits: lines go through a bounded queue to
 // whoever reads them. If nobody does (a full pipe, a log daemon that is stuck),
 // lines are dropped and counted, and their number is written once there is room
-// again. Whoever logs goes on, the protocol's goroutine above all (N3). It is
+// again. Whoever logs goes on, the protocol's goroutine above all (N4). It is
 // safe for concurrent use; each Write is one line.
 type LogQueue struct {
 	to      io.Writer

@@ -20,7 +20,7 @@ func (s *stuck) Write(b []byte) (int, error) {
 	return s.got.Write(b)
 }
 
-// N3: who logs goes on while nobody reads; what was dropped is told.
+// N4: who logs goes on while nobody reads; what was dropped is told.
 func TestLogQueueNeverWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &stuck{letGo: make(chan struct{})}

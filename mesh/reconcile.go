@@ -32,7 +32,7 @@ type stated struct {
 // reconcile brings what this node carries in line with what the mesh says (V6):
 // definitions of the networks that it takes part in, so that a network outlives
 // its maker and a restart of all; removals, so that one outlives the node that
-// it was asked of (N5). It is a pure function of its arguments, and changes the
+// it was asked of (N6). It is a pure function of its arguments, and changes the
 // draft alone.
 func reconcile(d *draft, at *situation, lim bounds, now time.Time) stated {
 	var out stated

@@ -14,7 +14,7 @@ import (
 
 // registrar owns the registry and its file. Changes go through its goroutine:
 // those that wait are made together, written in one write, and stated in one
-// step of the core (N1). So nothing is stated, or acknowledged, that is not on
+// step of the core (N2). So nothing is stated, or acknowledged, that is not on
 // disk; a slow disk makes groups larger; and nothing but the callers of change
 // waits for it.
 type registrar struct {

@@ -55,7 +55,7 @@ func (s *slowDisk) tasks() int {
 	return 0
 }
 
-// N1: what is written while a disk is slow is neither stated nor acknowledged
+// N2: what is written while a disk is slow is neither stated nor acknowledged
 // before it is on disk, and those who come meanwhile share the next write.
 func TestRegistrationsShareAWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// N3: a daemon whose log nobody reads answers, registers and ends as any other.
+// N4: a daemon whose log nobody reads answers, registers and ends as any other.
 func TestLogThatNobodyReads(t *testing.T) {
 	_, w, err := os.Pipe()
 	if err != nil {
