@@ -107,13 +107,14 @@ func (c *Core) checkUnlisted(m *member, age time.Duration) {
 const unlistedFor = 2 * time.Second
 
 func (c *Core) age(m *member, age time.Duration) {
-	if age > c.cfg.D1 && m.offered {
-		m.offered = false
+	if age > c.cfg.D1 && m.aged < 1 {
+		m.offered, m.aged = false, 1
 		for _, t := range c.store.Tables() {
 			t.SetOffered(m.id, false)
 		}
 	}
-	if age > c.cfg.D2 {
+	if age > c.cfg.D2 && m.aged < 2 {
+		m.aged = 2
 		for _, t := range c.store.Tables() {
 			t.Bury(m.id)
 		}

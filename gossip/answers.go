@@ -175,6 +175,9 @@ func (c *Core) sweepBudgets() {
 
 // queue puts a packet where Drain finds it.
 func (c *Core) queue(s Send) {
+	if c.silenced() {
+		return
+	}
 	if len(c.sends) >= maxSends || c.sendBytes+len(s.Data) > maxSendBytes {
 		c.Stats.SendsDropped++
 		return

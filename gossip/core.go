@@ -59,6 +59,7 @@ type Core struct {
 	preserve preservation
 	dup      duplicate
 	life     life
+	leftAt   time.Duration // when this node left in order; 0: it has not
 	beaconAt time.Duration
 
 	heardAt time.Duration // last packet that can have been a datagram, from anybody

@@ -71,6 +71,7 @@ func (h *Host) memberEvent(e memberEvent) {
 		h.joiner.list(e.id, netip.AddrPort{})
 		h.core.MemberDead(h.now(), e.id)
 	case 'r':
+		h.joiner.answered(e.id, e.addr)
 		h.core.MemberReached(h.now(), e.id, e.addr)
 	case 'c':
 		h.core.Conflict(h.now(), e.id, e.addr)

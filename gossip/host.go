@@ -450,7 +450,7 @@ func (h *Host) event(e Event) {
 	case EventRejoin:
 		h.joiner.want(e.Addr)
 	case EventAlive:
-		h.joiner.seen(e.Node, e.Addr)
+		h.joiner.seen(e.Addr)
 	case EventLeft:
 		h.joiner.forget(e.Node)
 	case EventCall, EventReply:

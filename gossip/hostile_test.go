@@ -233,3 +233,30 @@ func ownerDelta(id state.NodeID) (*state.Delta, error) {
 	}
 	return s.Global().Delta(state.Want{Owner: id}, 1<<20), nil
 }
+
+// TestForgedGoodbyeHidesNobody: who says that another left hides it for a moment
+// only: it goes on to speak.
+func TestForgedGoodbyeHidesNobody(t *testing.T) {
+	a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
+	exchange(a, b)
+	h, _ := a.store.Global().Head("b")
+	e := newEncoder("evil", 9)
+	e.open(framePush)
+	e.byte(0)
+	e.delta(&state.Delta{Network: "", Owner: "b", Inc: h.Inc + 1, To: 5, Upto: 5, Floor: 5, Snapshot: true})
+	e.close()
+	now := 10 * time.Second
+	a.Receive(now, e.b)
+	if l := a.store.Liveness("b"); l != state.Dead {
+		t.Fatalf("S9: after its goodbye b is %v", l)
+	}
+	for range 60 {
+		now += 100 * time.Millisecond
+		a.Receive(now, newEncoder("b", 1).b)
+		a.Tick(now)
+		a.Drain()
+	}
+	if l := a.store.Liveness("b"); l != state.Alive {
+		t.Errorf("G11: b, which speaks, is still %v", l)
+	}
+}

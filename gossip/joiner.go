@@ -72,7 +72,7 @@ func (j *joiner) init(h *Host) {
 	j.peers, j.listed = map[state.NodeID]Peer{}, map[state.NodeID]netip.AddrPort{}
 	j.coords, j.wanted, j.tries = map[state.NodeID]*coordinate.Coordinate{}, map[netip.AddrPort]bool{}, map[string]*attempt{}
 	for _, p := range h.cfg.Peers {
-		if p.Name != h.cfg.Self && p.Addr.IsValid() {
+		if p.Name != h.cfg.Self && state.CheckPeerAddr(p.Addr) == nil && len(j.peers) < maxPeers {
 			j.peers[p.Name] = p
 		}
 	}
@@ -81,7 +81,7 @@ func (j *joiner) init(h *Host) {
 // want asks for a join of an address soon: it answers, but the membership lost it.
 func (j *joiner) want(a netip.AddrPort) {
 	j.mu.Lock()
-	if len(j.wanted) < maxMembers {
+	if len(j.wanted) < maxWanted {
 		j.wanted[a] = true
 	}
 	j.mu.Unlock()
@@ -90,6 +90,10 @@ func (j *joiner) want(a netip.AddrPort) {
 	default:
 	}
 }
+
+// maxWanted bounds the addresses that answer and wait to be dialled: those over
+// it are wanted again a second later.
+const maxWanted = 1024
 
 // maxStrangers bounds the addresses that are dialled because packets came from
 // there.
@@ -122,38 +126,56 @@ func (j *joiner) has(id state.NodeID) bool {
 }
 
 // list notes whom the membership lists, and where; an invalid address: no more.
-// Who is listed is a peer to find again, also where others told of it first,
-// before its address was known.
 func (j *joiner) list(id state.NodeID, a netip.AddrPort) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if a.IsValid() {
 		j.listed[id] = a
-		j.meet(id, a)
 	} else {
 		delete(j.listed, id)
+		delete(j.coords, id)
+		j.h.coord.ForgetNode(string(id))
 	}
 	j.count.Store(int64(len(j.listed)))
 	_, self := j.listed[j.h.cfg.Self]
 	j.alone.Store(len(j.listed) == 0 || self && len(j.listed) == 1)
 }
 
-// seen notes that a peer is alive.
-func (j *joiner) seen(id state.NodeID, a netip.AddrPort) {
+// answered notes that the membership reached a node where it lists it: that is
+// what makes it a peer to find again. What is only said of nodes is not
+// remembered, nor kept on disk.
+func (j *joiner) answered(id state.NodeID, a netip.AddrPort) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if a.IsValid() {
-		j.meet(id, a)
-		if t := j.tries[a.String()]; t != nil && !t.running {
-			delete(j.tries, a.String())
-		}
+	if id == j.h.cfg.Self || j.listed[id] != a || !a.IsValid() {
+		return
 	}
-}
-
-// meet notes a peer and when it was there. The caller holds mu.
-func (j *joiner) meet(id state.NodeID, a netip.AddrPort) {
+	_, known := j.peers[id]
+	if !known && len(j.peers) >= maxPeers {
+		j.forgetOldest()
+	}
 	j.dirty = j.dirty || j.peers[id].Addr != a
 	j.peers[id] = Peer{Name: id, Addr: a, Seen: time.Now()}
+}
+
+// forgetOldest drops the peer that was not seen for longest. The caller holds mu.
+func (j *joiner) forgetOldest() {
+	var oldest state.NodeID
+	for id, p := range j.peers {
+		if o, ok := j.peers[oldest]; !ok || p.Seen.Before(o.Seen) {
+			oldest = id
+		}
+	}
+	delete(j.peers, oldest)
+}
+
+// seen notes that a peer is alive: it may be dialled at once.
+func (j *joiner) seen(a netip.AddrPort) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if t := j.tries[a.String()]; a.IsValid() && t != nil && !t.running {
+		delete(j.tries, a.String())
+	}
 }
 
 // forget drops a peer that left in order.

@@ -8,11 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/serf/coordinate"
+
 	"meshd/state"
 )
 
 func testJoiner(peers []Peer, seeds ...string) *joiner {
 	h := &Host{cfg: HostConfig{Self: "self", Peers: peers, Join: seeds}, core: &Core{cfg: CoreConfig{Addr: netip.MustParseAddrPort("10.0.0.1:7946")}}}
+	h.coord, _ = coordinate.NewClient(coordinate.DefaultConfig())
 	h.joiner.init(h)
 	return &h.joiner
 }

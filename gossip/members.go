@@ -44,6 +44,9 @@ type member struct {
 	pingAt  time.Duration // 0: not pinging
 	pings   int
 	offered bool
+	// aged is how far its streams have been put away, so that the long dead cost
+	// nothing: 1 not offered any more, 2 buried in all tables.
+	aged int
 }
 
 // preservation is S12's memory.
@@ -125,6 +128,7 @@ func (c *Core) meetOwner(id state.NodeID) {
 		return
 	}
 	if m := c.members[id]; m != nil {
+		m.aged = 0 // what is new of it is put away, too
 		c.store.SetLiveness(id, livenessOf(m.phase))
 		return
 	}
@@ -166,8 +170,8 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 	if m.heard = c.now; !c.viaStream(id) { // its answers would come over streams: they do not tell that datagrams arrive
 		c.heardAt = c.now
 	}
-	if m.phase == phaseLeft && m.boot == boot {
-		return // the tail of its goodbye
+	if m.phase == phaseLeft && m.boot == boot && c.now-m.since < goodbyeTail {
+		return // the tail of its goodbye; later, somebody else said that it left
 	}
 	if m.boot != boot {
 		m.boot, m.doubted, m.spared = boot, false, 0 // the former life did end
@@ -221,6 +225,9 @@ func (c *Core) doubt(m *member) {
 		c.pingLater(m, c.now)
 	}
 }
+
+// goodbyeTail is how long packets of a node that left do not mean that it is back.
+const goodbyeTail = 2 * goodbyeFor
 
 // maxDoubt is how many pings in a row may be lost before others are asked.
 const maxDoubt = 4
@@ -356,7 +363,7 @@ func (c *Core) setPhase(m *member, p phase) {
 		return
 	}
 	was := m.phase
-	m.phase, m.since = p, c.now
+	m.phase, m.since, m.aged = p, c.now, 0
 	c.store.SetLiveness(m.id, livenessOf(p))
 	clear(c.targets)
 	if !m.offered {

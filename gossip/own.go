@@ -62,15 +62,15 @@ func (c *Core) Host(name, service string, h state.Hosting) {
 }
 
 // carry brings the claims of the services hosted here in line with the table.
-// A network that is not yet synced waits a moment: its claims are older than
-// ours would be (V3).
+// A network that is not yet synced waits: its claims are older than ours would
+// seem to be (V3).
 func (c *Core) carry(n *network) {
 	n.carryAt = 0
 	if c.dup.yielded {
 		return
 	}
-	if wait := n.joined + claimPatience - c.now; wait > 0 && !n.table.View().Synced() && !c.alone() {
-		n.carryAt = n.joined + claimPatience
+	if !c.mayClaim(n) {
+		n.carryAt = c.now + claimPatience/4
 		return
 	}
 	changes, again, failed := n.carrier.Carry(n.table, c.now)
@@ -102,9 +102,24 @@ func (c *Core) tellClaims(n *network, failed map[string]error) {
 	}
 }
 
-// claimPatience is how long a node that knows others waits for a network's
-// first exchange before it claims VIPs on its own.
+// claimPatience is how long a node that knows others waits for somebody whom it
+// can ask for a network's claims, before it claims VIPs on its own.
 const claimPatience = 2 * time.Second
+
+// mayClaim reports whether this node may claim addresses in a network: it has
+// seen the claims of the others, or there is nobody to ask. While a participant
+// lives, or it is not yet known who takes part, it waits for as long as it takes,
+// and the services are answered with their tasks (R5): our time, low as it is,
+// would make our claim look older than the ones that we have not seen.
+func (c *Core) mayClaim(n *network) bool {
+	switch {
+	case n.table.View().Synced(), c.alone():
+		return true
+	case c.now < n.joined+claimPatience, len(c.living(n.name)) > 0:
+		return false
+	}
+	return c.store.Global().View().Synced() || len(c.living("")) == 0
+}
 
 // alone reports whether there is nobody to ask: nobody is known, and nobody
 // was expected or they did not come.
@@ -128,7 +143,9 @@ func (c *Core) JoinNetwork(now time.Duration, name string) error {
 	}
 	n := c.addNetwork(name, c.store.Join(name))
 	for _, id := range c.sortedMembers() {
-		c.store.SetLiveness(id, livenessOf(c.members[id].phase))
+		m := c.members[id]
+		m.aged = 0
+		c.store.SetLiveness(id, livenessOf(m.phase))
 	}
 	for _, p := range c.cfg.Peers {
 		n.table.SetLiveness(p, state.Alive)
@@ -166,7 +183,17 @@ func (c *Core) Leave(now time.Duration) {
 		c.retire(c.networks[name])
 	}
 	c.flushNow()
+	if c.leftAt == 0 {
+		c.leftAt = max(c.now, 1)
+	}
 }
+
+// goodbyeFor is how long a node that has left still speaks: its goodbye, which
+// it repeats. What it said later would bring it back.
+const goodbyeFor = 2 * time.Second
+
+// silenced reports whether this node has left, so that it must not speak.
+func (c *Core) silenced() bool { return c.leftAt > 0 && c.now-c.leftAt > goodbyeFor }
 
 func (c *Core) retire(n *network) {
 	if h, ok := n.table.Head(c.cfg.Self); !ok || h.Version == 0 {

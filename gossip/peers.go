@@ -59,8 +59,8 @@ func checkPeers(ps []Peer) error {
 		if err := state.CheckName(string(p.Name)); err != nil {
 			return err
 		}
-		if a := p.Addr.Addr(); !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || p.Addr.Port() == 0 {
-			return fmt.Errorf("peer %q has the address %s", p.Name, p.Addr)
+		if err := state.CheckPeerAddr(p.Addr); err != nil {
+			return fmt.Errorf("address of peer %q: %w", p.Name, err)
 		}
 		if seen[p.Name] {
 			return fmt.Errorf("peer %q is there twice", p.Name)

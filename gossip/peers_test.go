@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -36,28 +37,49 @@ func TestPeersFile(t *testing.T) {
 	}
 }
 
-// G2: a peer is kept whether the membership or another node told of it first;
-// without that, a node that joins nobody would take itself for alone after a restart.
-func TestListedPeersAreKept(t *testing.T) {
+// G2: a node is remembered once it has answered where it is listed; what others
+// say of it is not.
+func TestPeersThatAnsweredAreKept(t *testing.T) {
 	var saved []Peer
-	j := &joiner{
-		h:     &Host{cfg: HostConfig{SavePeers: func(ps []Peer) { saved = ps }}},
-		peers: map[state.NodeID]Peer{}, listed: map[state.NodeID]netip.AddrPort{}, tries: map[string]*attempt{},
-	}
-	j.seen("c", netip.AddrPort{}) // told by another: no address yet
+	j := testJoiner(nil)
+	j.h.cfg.SavePeers = func(ps []Peer) { saved = ps }
 	j.list("c", addr(3))
+	j.answered("c", addr(4))
+	j.answered("d", addr(4))
+	if j.save(false); len(saved) != 0 {
+		t.Errorf("of nodes that did not answer where they are listed, saved %v", saved)
+	}
+	j.answered("c", addr(3))
 	j.save(false)
 	if len(saved) != 1 || saved[0].Name != "c" || saved[0].Addr != addr(3) {
 		t.Errorf("saved %v", saved)
 	}
 	saved = nil
-	j.list("c", addr(3))
+	j.answered("c", addr(3))
 	if j.save(false); saved != nil {
 		t.Error("nothing new was saved again")
 	}
 	j.forget("c")
 	if j.save(false); len(saved) != 0 {
 		t.Errorf("after it left: %v", saved)
+	}
+}
+
+// What is kept of nodes is bounded, whatever the membership lists.
+func TestJoinerIsBounded(t *testing.T) {
+	j := testJoiner(nil)
+	for i := range maxPeers + 10 {
+		id, a := state.NodeID(fmt.Sprintf("n%d", i)), netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 7946)
+		j.list(id, a)
+		j.answered(id, a)
+		j.coordinate(id, nil)
+		j.want(a)
+	}
+	for i := range maxPeers + 10 {
+		j.list(state.NodeID(fmt.Sprintf("n%d", i)), netip.AddrPort{})
+	}
+	if len(j.peers) > maxPeers || len(j.coords) > 0 || len(j.wanted) > maxWanted || len(j.listed) > 0 {
+		t.Errorf("keeps %d peers, %d coordinates, %d wanted, %d listed", len(j.peers), len(j.coords), len(j.wanted), len(j.listed))
 	}
 }
 

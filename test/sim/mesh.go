@@ -22,6 +22,7 @@ type MeshOptions struct {
 	Keys    [][]byte
 	Seeds   int // how many of the first nodes the others join through; default 3
 	Apart   time.Duration
+	Pool    netip.Prefix // of the network; default 10.96.0.0/16
 	Core    gossip.CoreConfig
 	Log     *slog.Logger
 	// Settle waits until every goroutine of the bubble is blocked: synctest.Wait.
@@ -83,9 +84,9 @@ func NewMesh(opt MeshOptions) *Mesh {
 	}
 	def(&opt.Seeds, 3)
 	def(&opt.Apart, 7*time.Millisecond)
-	pool := netip.MustParsePrefix("10.96.0.0/16")
+	def(&opt.Pool, netip.MustParsePrefix("10.96.0.0/16"))
 	m := &Mesh{
-		opt: opt, w: New(Options{Seed: opt.Seed, Nodes: opt.Nodes, Pool: pool}), Check: NewChecker(),
+		opt: opt, w: New(Options{Seed: opt.Seed, Nodes: opt.Nodes, Pool: opt.Pool}), Check: NewChecker(),
 		Net: NewNet(opt.Seed, opt.Link), rng: rand.New(rand.NewPCG(opt.Seed, 3)), start: time.Now(),
 	}
 	m.Check.Watch(m.w)
