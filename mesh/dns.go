@@ -49,12 +49,18 @@ func (s *settled) readUpstreams() error {
 		if err != nil {
 			return fmt.Errorf("upstream: %w", err)
 		}
+		if a := p.Addr(); a.IsUnspecified() || a.IsMulticast() || p.Port() == 0 {
+			return fmt.Errorf("upstream: %s is no server's address; write 10.0.0.53 or 10.0.0.53:5353", p)
+		}
 		if !own {
 			s.upstream = append(s.upstream, p)
 			continue
 		}
 		if domain = strings.ToLower(strings.Trim(domain, " .")); domain == "" {
 			return fmt.Errorf("upstream: %q has no domain; write corp.example=10.0.0.53, or 10.0.0.53 for all names", text)
+		}
+		if !hostName(domain) {
+			return fmt.Errorf("upstream: %q is not a domain name; write corp.example=10.0.0.53", domain)
 		}
 		if s.upstreams == nil {
 			s.upstreams = map[string][]netip.AddrPort{}

@@ -49,7 +49,7 @@ func FlagError(flags *flag.FlagSet, err error) error {
 func meant(flags *flag.FlagSet, name, help string) string {
 	best, distance := "", 3 // more typing errors are another word
 	flags.VisitAll(func(f *flag.Flag) {
-		if d := edits(strings.ReplaceAll(strings.ToLower(name), "_", "-"), f.Name); d < distance {
+		if d := edits(strings.ReplaceAll(strings.ToLower(name), "_", "-"), f.Name); d < distance && 2*d <= len(name) {
 			best, distance = f.Name, d
 		}
 	})

@@ -62,9 +62,9 @@ func cleanup(args []string, stdout, stderr io.Writer) int {
 func configureCleanup(args []string, stderr io.Writer) (mesh.CleanupConfig, int) {
 	var cfg mesh.CleanupConfig
 	var base mesh.Config
-	path, err := configFile(args)
-	if err == nil && path != "" {
-		base, err = mesh.ReadConfig(path)
+	file, err := configFile(args)
+	if err == nil && file != "" {
+		base, err = mesh.ReadConfig(file)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "meshd cleanup:", err)
@@ -74,8 +74,9 @@ func configureCleanup(args []string, stderr io.Writer) (mesh.CleanupConfig, int)
 	fs := flag.NewFlagSet("meshd cleanup", flag.ContinueOnError)
 	fs.SetOutput(io.Discard) // errors are told once, below
 	fs.String("config", "", "the daemon's YAML `FILE`, for data-dir and socket")
-	fs.StringVar(&cfg.DataDir, "data-dir", base.DataDir, "the daemon's `DIR`")
-	fs.StringVar(&cfg.Socket, "socket", base.Socket, "the daemon's control socket, a `PATH`")
+	cfg.DataDir, cfg.Socket = base.DataDir, base.Socket
+	fs.Func("data-dir", "the daemon's `DIR` (default "+base.DataDir+")", path(&cfg.DataDir))
+	fs.Func("socket", "the daemon's control socket, a `PATH` (default "+base.Socket+")", path(&cfg.Socket))
 	fs.Func("netns", "clean the network namespace at `PATH` too; may be repeated", func(s string) error {
 		if !strings.HasPrefix(s, "/") {
 			return errors.New("write an absolute path, such as /run/netns/web")
@@ -99,6 +100,17 @@ func configureCleanup(args []string, stderr io.Writer) (mesh.CleanupConfig, int)
 		return cfg, 2
 	}
 	return cfg, -1
+}
+
+// path sets a path, which must say something.
+func path(to *string) func(string) error {
+	return func(s string) error {
+		if strings.TrimSpace(s) == "" {
+			return errors.New("it is empty; leave the flag out for the default")
+		}
+		*to = s
+		return nil
+	}
 }
 
 // describe prints what became of one place.

@@ -26,6 +26,8 @@ func TestCleanupUsage(t *testing.T) {
 		"extra":             {2, `unexpected argument "extra"`},
 		"--netns web":       {2, "absolute path"},
 		"--bogus":           {2, "bogus"},
+		"--data-dir=":       {2, "--data-dir"},
+		"--socket=":         {2, "--socket"},
 		"--config":          {2, "needs a FILE"},
 		"--config " + bad:   {2, "data-dri"},
 		"--config /nowhere": {2, "/nowhere"},
