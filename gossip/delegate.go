@@ -16,12 +16,15 @@ import (
 // memberQueue carries membership events to the host's goroutine. memberlist
 // calls its delegates under its own lock, so they only append here.
 type memberQueue struct {
-	mu    sync.Mutex // guards events
-	queue []memberEvent
 	ready chan struct{}
+
+	mu      sync.Mutex // guards what follows
+	queue   []memberEvent
+	last    map[state.NodeID]int // where in queue a node was last listed or not, once it is long
+	dropped uint64               // answers and conflicts over the bound: they come again
 }
 
-// maxMemberEvents bounds what waits of answers and conflicts.
+// maxMemberEvents is how many events wait before only the last of each node counts.
 const maxMemberEvents = 8192
 
 type memberEvent struct {
@@ -32,14 +35,32 @@ type memberEvent struct {
 
 func (q *memberQueue) add(kind byte, n *memberlist.Node) {
 	q.mu.Lock()
-	if len(q.queue) < maxMemberEvents || kind == 'j' || kind == 'l' { // the others come again
-		q.queue = append(q.queue, memberEvent{kind, state.NodeID(n.Name), nodeAddr(n)})
-	}
+	q.put(memberEvent{kind, state.NodeID(n.Name), nodeAddr(n)})
 	q.mu.Unlock()
 	select {
 	case q.ready <- struct{}{}:
 	default:
 	}
+}
+
+func (q *memberQueue) put(e memberEvent) {
+	if len(q.queue) < maxMemberEvents {
+		q.queue = append(q.queue, e)
+		return
+	}
+	if e.kind != 'j' && e.kind != 'l' {
+		q.dropped++
+		return
+	}
+	if i, ok := q.last[e.id]; ok {
+		q.queue[i] = e
+		return
+	}
+	if q.last == nil {
+		q.last = map[state.NodeID]int{}
+	}
+	q.last[e.id] = len(q.queue)
+	q.queue = append(q.queue, e)
 }
 
 // nodeAddr is where memberlist says that a node is.
@@ -52,7 +73,7 @@ func (q *memberQueue) take() []memberEvent {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	es := q.queue
-	q.queue = nil
+	q.queue, q.last = nil, nil
 	return es
 }
 
@@ -109,8 +130,8 @@ func (h *Host) NotifyAlive(n *memberlist.Node) error {
 	switch {
 	case state.NodeID(n.Name) == h.cfg.Self:
 		return nil
-	case n.Name == "" || len(n.Name) > state.MaxLabel:
-		return errors.New("its name is empty or too long")
+	case state.CheckName(n.Name) != nil:
+		return errors.New("its name is none")
 	case !h.core.usable(a):
 		return fmt.Errorf("%v is no address of a node", a)
 	case h.joiner.count.Load() >= maxListed && !h.joiner.has(state.NodeID(n.Name)):

@@ -18,15 +18,12 @@ func (e *encoder) head(h state.OwnerHead) {
 }
 
 func (d *decoder) head() state.OwnerHead {
-	h := state.OwnerHead{Owner: state.NodeID(d.ref())}
+	h := state.OwnerHead{Owner: d.node(d.ref())}
 	flags := d.byte()
 	h.Buried, h.Kept = flags&1 != 0, flags&2 != 0
 	h.Head.Inc, h.Head.Version = d.uint(), d.uint()
 	h.Head.Floor = d.below(h.Head.Version)
 	h.Head.Sum = d.fixed()
-	if h.Owner == "" {
-		d.fail("head")
-	}
 	return h
 }
 
@@ -69,7 +66,7 @@ const maxBuckets = 256
 
 func decodeHeads(typ byte, p []byte) (headsFrame, error) {
 	d := decoder{b: p}
-	f := headsFrame{network: d.str(state.MaxLabel)}
+	f := headsFrame{network: d.network(d.str(state.MaxLabel))}
 	if typ == frameHeads {
 		f.n = int(min(d.uint(), maxBuckets+1))
 		f.reply = d.byte()&1 != 0
@@ -127,7 +124,7 @@ func (e *encoder) summary(f summaryFrame) {
 
 func decodeSummary(p []byte) (summaryFrame, error) {
 	d := decoder{b: p}
-	f := summaryFrame{network: d.str(state.MaxLabel)}
+	f := summaryFrame{network: d.network(d.str(state.MaxLabel))}
 	n := d.count(8)
 	if n == 0 || n > maxBuckets || n&(n-1) != 0 {
 		d.fail("buckets")
@@ -213,10 +210,10 @@ func (e *encoder) wants(network string, ws []state.Want) {
 
 func decodeWants(p []byte) (network string, ws []state.Want, err error) {
 	d := decoder{b: p}
-	network = d.str(state.MaxLabel)
+	network = d.network(d.str(state.MaxLabel))
 	n := d.count(leastWant)
 	for range n {
-		w := state.Want{Owner: state.NodeID(d.ref())}
+		w := state.Want{Owner: d.node(d.ref())}
 		w.Snapshot = d.byte()&1 != 0
 		w.Inc, w.From = d.uint(), d.uint()
 		w.After = d.above(w.From)
@@ -260,7 +257,10 @@ const maxUp = 100 * 365 * 24 * time.Hour
 
 func decodePing(p []byte) (pingFrame, error) {
 	d := decoder{b: p}
-	f := pingFrame{nonce: d.uint(), target: state.NodeID(d.str(state.MaxName))}
+	f := pingFrame{nonce: d.uint()}
+	if target := d.str(state.MaxName); target != "" {
+		f.target = d.node(target)
+	}
 	f.addr, _ = netip.ParseAddrPort(d.str(64))
 	if len(d.b) > 0 {
 		f.up = time.Duration(min(d.uint(), uint64(maxUp/time.Millisecond))) * time.Millisecond

@@ -168,7 +168,7 @@ func (h *Host) configure(mc *memberlist.Config) {
 	mc.DeadNodeReclaimTime = time.Millisecond // a name is settled by boot ids (S7), not by who has its address longest
 	mc.HandoffQueueDepth = 4096
 	mc.Delegate, mc.Events, mc.Conflict, mc.Ping, mc.Alive = h, h, h, h, h
-	mc.Logger = slog.NewLogLogger(levelHandler{h.log.Handler()}, slog.LevelDebug)
+	mc.Logger = slog.NewLogLogger(levelHandler{h.log.Handler(), &logBudget{}}, slog.LevelDebug)
 	mc.LogOutput = nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -58,7 +59,37 @@ func (h *Host) RTT(id state.NodeID) (time.Duration, bool) {
 }
 
 // levelHandler gives memberlist's text log its levels back.
-type levelHandler struct{ slog.Handler }
+type levelHandler struct {
+	slog.Handler
+	budget *logBudget
+}
+
+// logBudget bounds what memberlist logs: it has a line for each packet that it
+// does not like.
+type logBudget struct {
+	mu     sync.Mutex // guards what follows
+	since  time.Time
+	lines  int
+	silent int
+}
+
+// A minute has so many lines of memberlist.
+const logLines = 60
+
+// take takes a line, and says how many were left out before it.
+func (b *logBudget) take(now time.Time) (silent int, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now.Sub(b.since) >= time.Minute {
+		b.since, b.lines = now, 0
+	}
+	if b.lines++; b.lines > logLines {
+		b.silent++
+		return 0, false
+	}
+	silent, b.silent = b.silent, 0
+	return silent, true
+}
 
 // Handle implements slog.Handler.
 func (l levelHandler) Handle(ctx context.Context, r slog.Record) error {
@@ -70,8 +101,15 @@ func (l levelHandler) Handle(ctx context.Context, r slog.Record) error {
 			if !l.Handler.Enabled(ctx, level) {
 				return nil
 			}
+			silent, ok := l.budget.take(time.Now())
+			if !ok {
+				return nil
+			}
 			n := slog.NewRecord(r.Time, level, "membership", r.PC)
 			n.AddAttrs(slog.String("said", strings.TrimPrefix(strings.TrimSpace(rest), "memberlist: ")))
+			if silent > 0 {
+				n.AddAttrs(slog.Int("left_out_before", silent))
+			}
 			return l.Handler.Handle(ctx, n)
 		}
 	}

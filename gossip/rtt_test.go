@@ -61,7 +61,7 @@ func TestRTTHostile(t *testing.T) {
 
 func TestMembershipLogHasLevels(t *testing.T) {
 	var out bytes.Buffer
-	l := slog.NewLogLogger(levelHandler{slog.NewTextHandler(&out, nil)}, slog.LevelDebug)
+	l := slog.NewLogLogger(levelHandler{slog.NewTextHandler(&out, nil), &logBudget{}}, slog.LevelDebug)
 	l.Print("[DEBUG] memberlist: quiet")
 	l.Print("[WARN] memberlist: told")
 	l.Print("[ERR] memberlist: loud")

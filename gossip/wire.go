@@ -207,15 +207,12 @@ func decodeHead(p []byte) (packetHead, []byte, error) {
 	if v := d.byte(); d.err == nil && v != wireVersion {
 		return packetHead{}, nil, fmt.Errorf("%w: version %d, want %d", errWire, v, wireVersion)
 	}
-	h := packetHead{from: state.NodeID(d.str(state.MaxName))}
+	h := packetHead{from: d.node(d.str(state.MaxName))}
 	if len(d.b) < 8 {
 		d.fail("boot id")
 		return h, nil, d.err
 	}
 	h.boot = binary.BigEndian.Uint64(d.b)
-	if h.from == "" {
-		d.fail("sender")
-	}
 	if d.err != nil {
 		return h, nil, d.err
 	}
@@ -297,7 +294,7 @@ const (
 )
 
 func (d *decoder) delta() *state.Delta {
-	x := &state.Delta{Network: d.ref(), Owner: state.NodeID(d.ref())}
+	x := &state.Delta{Network: d.network(d.ref()), Owner: d.node(d.ref())}
 	flags := d.byte()
 	x.Snapshot = flags&flagSnapshot != 0
 	x.Inc, x.From = d.uint(), d.uint()
