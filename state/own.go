@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -334,7 +335,14 @@ func (t *Table) OwnerEntries(o NodeID, k Kind) []*Entry {
 	if s == nil {
 		return nil
 	}
-	return slices.DeleteFunc(s.sorted(), func(e *Entry) bool { return e.Kind() != k || e.poison })
+	var es []*Entry // few of many, as a rule: only those are sorted
+	for _, e := range s.live {
+		if e.Kind() == k && !e.poison {
+			es = append(es, e)
+		}
+	}
+	slices.SortFunc(es, func(a, b *Entry) int { return strings.Compare(a.Key(), b.Key()) })
+	return es
 }
 
 // WantNext returns what to ask any peer for to move an owner's stream on.
