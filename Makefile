@@ -16,7 +16,7 @@ FUZZTIME   ?= 30s
 # Packages whose tests start processes in network namespaces; they run one package at a time, without -race.
 NETNS_PKGS := ./test/rig/... ./test/dataplane ./test/fleet/... ./test/netns/... ./test/chaos/...
 # Everything else.
-UNIT_PKGS   = $(shell $(GO) list ./... | grep -vE '^meshd/test/(rig|dataplane|fleet|netns|dnsclients|chaos|sim)(/|$$)')
+UNIT_PKGS   = $(shell $(GO) list ./... | grep -vE '^meshd/test/(rig|dataplane|fleet|netns|dnsclients|chaos|hostile|sim)(/|$$)')
 # Packages with testing/synctest bubbles: their bubble tests are in files named *_bubble_test.go that carry
 # `//go:build !race`, and run here without the race detector. So does the simulator: it has one goroutine.
 BUBBLE_PKGS = $(sort ./test/sim $(patsubst %/,./%,$(dir $(shell git ls-files -co --exclude-standard '*_bubble_test.go'))))
@@ -90,6 +90,10 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 
 chaos: ## simulated clusters under random faults: N runs from seed SEED; a failing seed is printed and repeats exactly
 	$(GO) test -count=1 -timeout 0 -run 'TestChaos$$' ./test/sim -args -n $(N) -seed $(SEED)
+
+.PHONY: hostile
+hostile: ## what would end or bend a host, done to real daemons: a line per case (CASES=pool,count for those only)
+	@set -o pipefail; $(GO) test -count=1 -v -timeout 400s ./test/hostile -args $(if $(CASES),-only $(CASES),-every) | grep -a -E '^(hostile |ok |FAIL|panic:|---.*FAIL|    --- FAIL)|_test.go:'
 
 .PHONY: chaos-real
 SECONDS    := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),120)

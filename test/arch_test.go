@@ -53,6 +53,7 @@ var mayImport = map[string][]string{
 	"test/bench/dns":   {"test/rig", "state", "resolver"},
 	"test/bench/lb":    {"lb", "lb/ipvs", "lb/nft", "state", "test/rig"},
 	"test/chaos":       {"test/rig", "test/fleet", "mesh/control"},
+	"test/hostile":     {"state", "gossip/gossiptest", "test/rig", "test/fleet", "mesh/control"},
 	"test/peers":       {}, // a module of its own
 }
 
