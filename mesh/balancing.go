@@ -360,6 +360,7 @@ const driftMemory = 10 * time.Minute
 
 // explainLB adds to a status what is not well with the load balancers.
 func (n *Node) explainLB(s *control.Status) {
+	s.Warnings = append(s.Warnings, n.forwarding()...)
 	for _, h := range s.LB {
 		of := ""
 		if h.Sandbox != "" {

@@ -133,7 +133,7 @@ func nobodyRuns(ctx context.Context, cfg CleanupConfig) (release func(), err err
 // ours is told by routes and marks.
 func cleanPlace(ctx context.Context, where, path string, cfg CleanupConfig) Cleaned {
 	c := Cleaned{Where: where}
-	ds, err := drivers("auto", path, cfg.Log)
+	ds, err := drivers("auto", path, hosting{}, cfg.Log)
 	if err != nil {
 		c.Err = err
 		return c

@@ -21,6 +21,7 @@ type Config struct {
 	SocketGroup string   // name or number; default: the group of the process
 	DNS         []string // where to answer, IP[:PORT]; none: no DNS
 	LB          string   // auto, ipvs, nft, none
+	Forwarding  string   // auto: the host forwards packets of its containers; off: its administrator sees to that
 	Pools       []string // CIDRs; no VIP pool outside of them is ever taken here; default: the private ranges
 	LBVerify    Duration // how often the kernel's load balancing is compared with the table; default 30s
 	KeyFile     string   // one base64 key a line, the primary first
@@ -72,6 +73,7 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.Var(newList(&c.DNS), "dns", "answer DNS on `IP[:PORT][,…]`, UDP and TCP (default: no DNS)")
 	f.Var(newList(&c.DNSClients), "dns-clients", "whom to answer there, `CIDR[,…]`, besides this host and its tasks (default: the subnets that this host is connected to)")
 	f.Var(text{&c.LB}, "lb", "load balancer: `auto|ipvs|nft|none` (default auto)")
+	f.Var(text{&c.Forwarding}, "forwarding", "`auto|off`: let the host forward packets, as containers that connect to VIPs need, or leave its sysctls alone (default auto)")
 	f.Var(newList(&c.Pools), "pools", "take VIP pools within `CIDR[,…]` only (default: private ranges: 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, 198.18.0.0/15, fc00::/7)")
 	f.Var(span{&c.LBVerify, time.Second, time.Hour}, "lb-verify", "compare the kernel's load balancing with the table, and repair it, every `DURATION` (default 30s)")
 	f.Var(text{&c.KeyFile}, "key-file", "`FILE` with the gossip keys in base64, one a line, the primary first (meshctl keygen)")
@@ -99,6 +101,7 @@ func (c Config) WithDefaults() Config {
 	fill(&c.DataDir, defaultDataDir)
 	fill(&c.Socket, control.DefaultSocket)
 	fill(&c.LB, "auto")
+	fill(&c.Forwarding, "auto")
 	fill(&c.Domain, resolver.DefaultDomain)
 	return c
 }

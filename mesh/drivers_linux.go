@@ -10,17 +10,20 @@ import (
 
 // drivers returns the load balancer's drivers in order of preference (L7), for
 // the network namespace of a sandbox (L4) or, with an empty path, the host's.
-func drivers(choice, netns string, log *slog.Logger) ([]lb.Driver, error) {
+// Only the host's may forward packets, and only where the administrator does not
+// see to that.
+func drivers(choice, netns string, h hosting, log *slog.Logger) ([]lb.Driver, error) {
+	local := netns != "" || !h.forward
 	var ds []lb.Driver
 	if choice == "auto" || choice == "ipvs" {
-		d, err := ipvs.New(ipvs.Config{NetNS: netns, Local: netns != "", Log: log})
+		d, err := ipvs.New(ipvs.Config{NetNS: netns, Local: local, OnSysctl: h.onSysctl, Log: log})
 		if err != nil {
 			return nil, err
 		}
 		ds = append(ds, d)
 	}
 	if choice == "auto" || choice == "nft" {
-		d, err := nft.New(nft.Config{NetNS: netns, Local: netns != "", Log: log})
+		d, err := nft.New(nft.Config{NetNS: netns, Local: local, OnSysctl: h.onSysctl, Log: log})
 		if err != nil {
 			return nil, err
 		}

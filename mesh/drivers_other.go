@@ -9,4 +9,4 @@ import (
 )
 
 // drivers returns none: kernels other than Linux are not balanced (R5).
-func drivers(string, string, *slog.Logger) ([]lb.Driver, error) { return nil, nil }
+func drivers(string, string, hosting, *slog.Logger) ([]lb.Driver, error) { return nil, nil }

@@ -37,6 +37,10 @@ func (n *Node) CreateNetwork(ctx context.Context, req control.CreateNetwork) (co
 	if err = errors.Join(err, refused); err != nil {
 		return control.Network{}, err
 	}
+	silent, err := n.admitPools(ctx, &def)
+	if err != nil {
+		return control.Network{}, err
+	}
 	var old *networkDef
 	err = n.reg.change(ctx, &update{
 		changes: []state.Change{networkChange(state.NetworkClaim{NetworkDef: def, Pinned: true})},
@@ -55,7 +59,9 @@ func (n *Node) CreateNetwork(ctx context.Context, req control.CreateNetwork) (co
 	if err != nil {
 		return control.Network{}, err
 	}
-	return n.describeNetwork(ctx, def.Name)
+	d, err := n.describeNetwork(ctx, def.Name)
+	d.Silent = silent
+	return d, err
 }
 
 // joinNetwork takes part in a network, or says what to do instead.

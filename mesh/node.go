@@ -41,7 +41,8 @@ type Node struct {
 	host     *gossip.Host
 	dns      *resolver.Server
 	dnsAddrs []netip.AddrPort
-	balancer *lb.Balancer       // the host's, which is in balancers too
+	balancer *lb.Balancer // the host's, which is in balancers too
+	sysctls  sysctls
 	watch    *hostwatch.Watcher // of the host's addresses and routes
 	boxes    *sandboxes
 	events   *control.EventLog
@@ -208,7 +209,7 @@ func (n *Node) savePeers(ps []gossip.Peer) {
 }
 
 func (n *Node) openBalancer() (err error) {
-	ds, err := drivers(n.cfg.LB, "", n.log)
+	ds, err := drivers(n.cfg.LB, "", hosting{forward: n.cfg.Forwarding != "off", onSysctl: n.sysctls.note}, n.log)
 	if err != nil {
 		return fmt.Errorf("lb: %w", err)
 	}

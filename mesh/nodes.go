@@ -255,8 +255,9 @@ type sum struct {
 }
 
 const (
-	callSums = "sums"
-	callKeys = "keys"
+	callSums  = "sums"
+	callKeys  = "keys"
+	callPools = "pools"
 )
 
 func (n *Node) handleCalls() {
@@ -265,6 +266,7 @@ func (n *Node) handleCalls() {
 		return b
 	})
 	n.host.Handle(callKeys, n.onKeyCall)
+	n.host.Handle(callPools, n.onPoolCall)
 }
 
 func (n *Node) sums() sums {

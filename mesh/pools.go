@@ -111,6 +111,9 @@ func (b *box) addresses() []netip.Addr {
 	return s.Addresses
 }
 
+// whyNoVIPs says what keeps the host's balancer from serving a network, or "".
+func (n *Node) whyNoVIPs(network string) string { return lb.Against(n.balancer.Refused()[network]) }
+
 // refusals says, per network, what keeps a balancer from serving it.
 func refusals(b *lb.Balancer) []string {
 	var all []string

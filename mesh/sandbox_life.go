@@ -74,7 +74,7 @@ func (m *sandboxes) newBox(s savedSandbox, ns *sandbox.Namespace, kept bool) (*b
 	}
 	cfg := m.node.balancerConfig(s.Name)
 	var err error
-	if cfg.Drivers, err = drivers(m.node.sandboxDriver(m.node.cfg.LB), ns.Path(), b.log); err != nil {
+	if cfg.Drivers, err = drivers(m.node.sandboxDriver(m.node.cfg.LB), ns.Path(), hosting{}, b.log); err != nil {
 		return nil, err
 	}
 	b.facts = m.node.watchHost(ns.Path(), b.log)
@@ -373,7 +373,7 @@ func (b *box) removeTasks(ctx context.Context, s *savedSandbox) {
 // a namespace that is gone this is in vain, but it may live on without us.
 func (b *box) teardown(ctx context.Context) {
 	b.leave("dns", b.ns.RemoveRedirect())
-	ds, err := drivers(b.m.node.sandboxDriver("auto"), b.ns.Path(), b.log)
+	ds, err := drivers(b.m.node.sandboxDriver("auto"), b.ns.Path(), hosting{}, b.log)
 	b.leave("lb", err)
 	for _, d := range ds {
 		if errors.Is(d.Probe(ctx), lb.ErrUnsupported) {

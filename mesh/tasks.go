@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"meshd/gossip"
-	"meshd/lb"
 	"meshd/mesh/control"
 	"meshd/state"
 )
@@ -252,8 +251,8 @@ func (n *Node) degraded(s *state.Service) string {
 		return s.Conflict
 	case !n.vipsUsable():
 		return "no load balancer on this node: " + n.lbWhy() + "; vip services are answered with their tasks"
-	case len(n.balancer.Refused()[s.Network]) > 0:
-		return "the network is not served by this node: " + lb.Against(n.balancer.Refused()[s.Network]) + "; vip services are answered with their tasks"
+	case n.whyNoVIPs(s.Network) != "":
+		return "the network is not served by this node: " + n.whyNoVIPs(s.Network) + "; vip services are answered with their tasks"
 	}
 	return ""
 }

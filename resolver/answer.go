@@ -19,6 +19,7 @@ type Zone struct {
 	Domain         string // lower case, fully qualified
 	TTL            uint32 // seconds
 	NegativeTTL    uint32 // seconds
+	WhyNoVIPs      func(network string) string
 	VIPsUsable     func(network string) bool
 	RTT            func(state.NodeID) (time.Duration, bool)
 	Notes          func(network, service string) []string

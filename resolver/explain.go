@@ -151,6 +151,11 @@ func (a *answering) why(t target) string {
 	case !s.VIP4.IsValid() && !s.VIP6.IsValid():
 		return "the service has no VIP, so the name answers with the tasks"
 	}
+	if a.WhyNoVIPs != nil {
+		if why := a.WhyNoVIPs(s.Network); why != "" {
+			return "this node does not serve the network's VIPs (" + why + "), so the name answers with the tasks"
+		}
+	}
 	return "this node has no working load balancer, so the name answers with the tasks"
 }
 

@@ -64,6 +64,10 @@ type Config struct {
 	// Called per question or per few that came together: it must be fast and
 	// safe for concurrent use.
 	VIPsUsable func(network string) bool
+	// WhyNoVIPs says for people why VIPsUsable is false of a network; "" if
+	// there is no more to say than that nothing balances. Only Explain calls it.
+	// nil: nothing.
+	WhyNoVIPs func(network string) string
 	// RTT estimates the round-trip time to a node, for nearest.<service>.
 	// Unknown nodes come last. nil: all unknown. Safe for concurrent use.
 	RTT func(state.NodeID) (time.Duration, bool)

@@ -71,7 +71,7 @@ func (c *Config) zone() *Zone {
 	return &Zone{
 		Source: c.Source, Domain: c.Domain,
 		TTL: uint32(c.TTL / time.Second), NegativeTTL: uint32(c.NegativeTTL / time.Second),
-		VIPsUsable: c.VIPsUsable, RTT: c.RTT, Notes: c.Notes,
+		VIPsUsable: c.VIPsUsable, WhyNoVIPs: c.WhyNoVIPs, RTT: c.RTT, Notes: c.Notes,
 		SharedSuffixes: c.SharedSuffixes, ForwardBare: c.ForwardBare,
 	}
 }

@@ -61,6 +61,7 @@ var mayImport = map[string][]string{
 var testMayImport = map[string][]string{
 	"lb":             {"lb/lbtest"},
 	"lb/ipvs":        {"lb/lbtest", "test/rig"},
+	"lb/hostwatch":   {"test/rig"},
 	"lb/nft":         {"lb/lbtest", "test/rig"},
 	"mesh":           {"lb/lbtest", "test/rig"},
 	"cmd/meshd":      {"lb"},

@@ -15,7 +15,7 @@ func networkCommands() []command {
 	return []command{
 		{
 			path: "network create", args: "NAME", min: 1, max: 1, short: "define a network",
-			long:    "The subnets are the pools that virtual IPs are taken from; tasks keep the\naddresses they have. Give one per family, and no overlap with another network.",
+			long:    "The subnets are the pools that virtual IPs are taken from; tasks keep the\naddresses they have. Give one per family, and no overlap with another network,\nnor with what a host of the mesh has: an address, a route, a name server. Every\nlive node is asked.",
 			example: "meshctl network create collabnet --subnet 10.9.0.0/16\nmeshctl network create six --subnet6 fd00:9::/64",
 			setup:   networkCreate,
 		},
@@ -50,6 +50,9 @@ func networkCreate(f *flags) action {
 		}
 		if n.Conflict != "" {
 			s.warn([]string{n.Conflict})
+		}
+		if len(n.Silent) > 0 {
+			s.warn([]string{fmt.Sprintf("%d nodes did not say whether the pool is free there: %s; meshctl status there tells", len(n.Silent), strings.Join(n.Silent, ", "))})
 		}
 		return s.show(n, func(w io.Writer) { fmt.Fprintln(w, printable(n.Name)) })
 	}

@@ -73,6 +73,7 @@ func (d *Driver) Apply(ctx context.Context, ops []lb.Op) []error {
 		return a.errs
 	}
 	d.removeOrphans()
+	a.refuse()
 	for from := 0; from < len(ops); {
 		to := from + together(ops[from:])
 		a.run(from, to)
@@ -82,6 +83,7 @@ func (d *Driver) Apply(ctx context.Context, ops []lb.Op) []error {
 	}
 	d.removeStrays()
 	a.followClosing()
+	a.serve()
 	a.cut()
 	if a.gone > 0 {
 		d.cfg.Log.Warn("put back backends that somebody else had removed", slog.Int("backends", a.gone))

@@ -187,12 +187,13 @@ func (f *fakeKernel) Close() error { f.closed++; return nil }
 type fakeHelpers struct {
 	pools  map[netip.Prefix]lb.Pool
 	marks  map[lb.Key]uint32
+	serves map[lb.Key]bool
 	writes int // transactions that set marks
 	cut    []nft.Connections
 }
 
 func newFakeHelpers() *fakeHelpers {
-	return &fakeHelpers{pools: map[netip.Prefix]lb.Pool{}, marks: map[lb.Key]uint32{}}
+	return &fakeHelpers{pools: map[netip.Prefix]lb.Pool{}, marks: map[lb.Key]uint32{}, serves: map[lb.Key]bool{}}
 }
 
 func (h *fakeHelpers) Setup() error                    { return nil }
@@ -208,6 +209,18 @@ func (h *fakeHelpers) DelMark(k lb.Key) error          { delete(h.marks, k); ret
 func (h *fakeHelpers) Cut(g []nft.Connections) error   { h.cut = append(h.cut, g...); return nil }
 func (h *fakeHelpers) RemoveServices() error           { return nil }
 func (h *fakeHelpers) Close() error                    { return nil }
+
+func (h *fakeHelpers) Served() []lb.Key { return slices.Collect(maps.Keys(h.serves)) }
+
+func (h *fakeHelpers) Serve(more, less []lb.Key) error {
+	for _, k := range less {
+		delete(h.serves, k)
+	}
+	for _, k := range more {
+		h.serves[k] = true
+	}
+	return nil
+}
 
 func (h *fakeHelpers) SetMarks(m map[lb.Key]uint32) error {
 	h.writes++

@@ -68,6 +68,8 @@ type Config struct {
 	// Local says that only the namespace's own processes are clients, as in a
 	// container (L4): forwarding stays as it is.
 	Local bool
+	// OnSysctl is as of nft.Config.
+	OnSysctl func(key, value string)
 	// Log receives what is repaired and what is odd. Required.
 	Log *slog.Logger
 	// FirstMark is the first of MarkCount firewall marks for services for all

@@ -47,6 +47,8 @@ type helpers interface {
 	SetMarks(map[lb.Key]uint32) error
 	DelMark(lb.Key) error
 	MoveMark(from, to lb.Key) error
+	Served() []lb.Key
+	Serve(more, less []lb.Key) error
 	Cut([]nft.Connections) error
 	RemoveServices() error
 	Close() error

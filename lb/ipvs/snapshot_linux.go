@@ -34,7 +34,7 @@ func (d *Driver) Snapshot(context.Context) (*lb.Table, error) {
 		}
 	}
 	d.known, d.read = t.Clone(), true // the services in it are shared, and immutable
-	return t, nil
+	return t, d.letThrough()
 }
 
 // readAttempts bounds how often /proc/net/ip_vs is read before it is taken for

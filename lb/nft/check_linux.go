@@ -29,11 +29,12 @@ func (h *Helpers) Check() ([]lb.Finding, error) {
 			return found, err
 		}
 	}
-	routes, err := h.routes()
+	served, err := h.checkServed()
 	if err != nil {
-		return found, err
+		return append(found, served...), err
 	}
-	return append(found, lb.Compare(&lb.Table{Pools: routes}, &lb.Table{Pools: h.pools})...), nil
+	ways, err := h.checkWays()
+	return slices.Concat(found, served, ways), err
 }
 
 // sysctls returns the settings that the helpers made.

@@ -83,7 +83,7 @@ func TestCheckFindsEveryChange(t *testing.T) {
 		{"forwarding off", "sysctl net.ipv4.ip_forward: changed, found 0, want 1", sysctl("net/ipv4/ip_forward", "0")},
 		{"IPv6 forwarding off", "sysctl net.ipv6.conf.all.forwarding: changed, found 0, want 1", sysctl("net/ipv6/conf/all/forwarding", "0")},
 		{
-			"guard rule deleted", "rule 3 of chain guard of nftables table ip meshd: missing",
+			"guard rule deleted", "rule 4 of chain guard of nftables table ip meshd: missing",
 			func() { v.delRule(helper(nftables.TableFamilyIPv4), "guard") },
 		},
 		{
@@ -122,8 +122,16 @@ func TestCheckFindsEveryChange(t *testing.T) {
 			v.must(err)
 		}},
 		{"route deleted", "local route of pool 10.96.0.0/16: missing, want source address 10.1.0.1", func() {
-			v.must(v.route.RouteDel(&rtnl.Route{Dst: ipNet(pool4), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: rtnl.SCOPE_HOST}))
+			v.must(v.route.RouteDel(&rtnl.Route{Dst: ipNet(pool4), Table: poolTable, Type: unix.RTN_LOCAL, Scope: rtnl.SCOPE_HOST}))
 		}},
+		{"rule for the host deleted", "routing rule 108 of pool 10.96.0.0/16: missing", func() { v.must(v.route.RuleDel(routingRules(pool4)[0])) }},
+		{"rule for the pool deleted", "routing rule 109 of pool fd96::/64: missing", func() { v.must(v.route.RuleDel(routingRules(pool6)[1])) }},
+		{"route of an older version", "route of pool 10.96.0.0/16 in table local: extra", func() {
+			v.must(v.route.RouteAdd(&rtnl.Route{
+				Dst: ipNet(pool4), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: rtnl.SCOPE_HOST, Protocol: routeProtocol, LinkIndex: 1,
+			}))
+		}},
+		{"refusal deleted", "rule 2 of chain refuse_output of nftables table ip6 meshd: missing", func() { v.delRule(helper(nftables.TableFamilyIPv6), "refuse_output") }},
 		{"source changed", "local route of pool 10.96.0.0/16: changed, found no source address, want source address 10.1.0.1", func() {
 			v.must((&Helpers{sock: v.sockets}).setRoute(lb.Pool{Prefix: pool4}))
 		}},
@@ -308,7 +316,7 @@ func TestDiscover(t *testing.T) {
 	if err := h.SetMark(allTCP(vip4), 0x6d000001); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.delRoute(pool4); err != nil {
+	if err := h.delWay(pool4); err != nil {
 		t.Fatal(err)
 	}
 	fresh, err := NewHelpers(h.cfg, true)

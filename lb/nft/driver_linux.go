@@ -70,7 +70,7 @@ func (d *Driver) Probe(context.Context) error {
 	sock.nft.DelTable(trial.table)
 	err = sock.nft.Flush()
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("%w: kernel has no nf_tables nat with numgen and jhash (%w); load nft_chain_nat, nft_nat, nft_numgen, nft_hash",
+		return fmt.Errorf("%w: kernel has no nf_tables nat with numgen, jhash and fib (%w); load nft_chain_nat, nft_nat, nft_numgen, nft_hash, nft_fib_inet",
 			lb.ErrUnsupported, err)
 	}
 	return explain("probe nftables", err)

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"syscall"
 	"testing"
@@ -23,7 +24,7 @@ func TestConnectionsFromBeforeThePool(t *testing.T) {
 				return err
 			}
 		}
-		return rtnl.RouteAdd(&rtnl.Route{Dst: ipNet(pool4), Gw: []byte{10, 1, 0, 5}})
+		return rtnl.RouteAdd(&rtnl.Route{Dst: ipNet(netip.MustParsePrefix("10.0.0.0/8")), Gw: []byte{10, 1, 0, 5}})
 	})
 	client, err := r.dial(r.peer, "udp", "10.96.3.7:80", "10.1.0.4:0")
 	if err != nil {

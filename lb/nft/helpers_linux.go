@@ -3,7 +3,6 @@ package nft
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -21,23 +20,21 @@ const (
 	serviceTable = "meshd_nat"
 )
 
-// guardPriority comes after IPVS in the input hook (its highest is 100), so
-// that only packets that no service took reach the guard (L2).
-const guardPriority = 101
-
 // Helpers are the rules beside a load balancer: sysctls, pools, their local
 // routes, guard, masquerade and, for IPVS, marks (L2, L3). Both drivers own
 // one. It is used by one goroutine at a time.
 type Helpers struct {
-	cfg   Config
-	sock  *sockets
-	table [2]*nftables.Table // by family, like what follows
-	pool  [2]*nftables.Set   // interval sets of prefixes
-	mark  [2]*nftables.Set   // VIP . protocol to mark; nil without marks
-	book  [2]ruleBook        // the rules as Setup made them
-	pools map[netip.Prefix]lb.Pool
-	marks map[lb.Key]uint32
-	ready bool // Setup was done: pools and marks say what should be there
+	cfg    Config
+	sock   *sockets
+	table  [2]*nftables.Table  // by family, like what follows
+	pool   [2]*nftables.Set    // interval sets of prefixes
+	mark   [2]*nftables.Set    // VIP . protocol to mark; nil without marks
+	book   [2]ruleBook         // the rules as Setup made them
+	served [2][2]*nftables.Set // what IPVS serves, by ports and for all ports; nil without marks
+	pools  map[netip.Prefix]lb.Pool
+	marks  map[lb.Key]uint32
+	serves map[lb.Key]bool // what is in served
+	ready  bool            // Setup was done: pools and marks say what should be there
 }
 
 // NewHelpers opens the sockets. With marks, new packets to an address and of a
@@ -51,13 +48,14 @@ func NewHelpers(cfg Config, marks bool) (*Helpers, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Helpers{cfg: cfg, sock: sock, pools: map[netip.Prefix]lb.Pool{}, marks: map[lb.Key]uint32{}}
+	h := &Helpers{cfg: cfg, sock: sock, pools: map[netip.Prefix]lb.Pool{}, marks: map[lb.Key]uint32{}, serves: map[lb.Key]bool{}}
 	for i := range families {
 		f := &families[i]
 		h.table[i] = &nftables.Table{Name: helperTable, Family: nftables.TableFamily(f.nfproto)}
 		h.book[i] = ruleBook{family: f.nfproto, table: helperTable, name: familyName(i) + " " + helperTable}
 		h.pool[i] = &nftables.Set{Table: h.table[i], ID: uint32(1 + i), Name: "pool", KeyType: f.addr, Interval: true}
 		if marks {
+			h.served[i] = h.newServedSets(i)
 			h.mark[i] = &nftables.Set{
 				Table: h.table[i], ID: uint32(3 + i), Name: "mark",
 				KeyType:       nftables.MustConcatSetType(f.addr, nftables.TypeInetProto),
@@ -105,9 +103,9 @@ func (h *Helpers) Setup() error {
 		if err := h.sock.writeMasquerade(&families[i], h.masq(i), h.pool[i]); err != nil {
 			return explain("masquerade rule", err)
 		}
-		chains := []string{"guard", "masq"}
+		chains := []string{"guard", "refuse_prerouting", "refuse_output", "masq"}
 		if h.mark[i] != nil {
-			chains = append(chains, "mark_prerouting", "mark_output")
+			chains = append(chains, "mark_prerouting", "mark_output", "reset_input", "reset_output")
 		}
 		if err := h.book[i].read(h.sock, chains...); err != nil {
 			return err
@@ -123,18 +121,6 @@ func (h *Helpers) Setup() error {
 	return h.restore()
 }
 
-// forward4 makes sure that IPv4 packets are forwarded.
-func (h *Helpers) forward4() error {
-	if h.cfg.Local {
-		return nil
-	}
-	changed, err := SetSysctls(h.cfg.NetNS, []Sysctl{{Key: "net/ipv4/ip_forward", Value: "1"}})
-	if len(changed) > 0 {
-		h.cfg.Log.Info("sysctls set", slog.Any("keys", changed))
-	}
-	return err
-}
-
 // remakeChain creates a chain, or takes the rules out of the one that is there,
 // as part of the open transaction.
 func remakeChain(c *nftables.Conn, chain *nftables.Chain) *nftables.Chain {
@@ -148,7 +134,7 @@ func (h *Helpers) addTables() error {
 	c := h.sock.nft
 	for i := range families {
 		c.AddTable(h.table[i])
-		for _, set := range []*nftables.Set{h.pool[i], h.mark[i]} {
+		for _, set := range []*nftables.Set{h.pool[i], h.mark[i], h.served[i][0], h.served[i][1]} {
 			if set == nil {
 				continue
 			}
@@ -184,41 +170,10 @@ func ProbeHelpers(cfg Config) error {
 	}
 	err = h.sock.nft.Flush()
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("%w: kernel has no nf_tables nat with masquerade and reject (%w); load nft_chain_nat, nft_masq, nft_reject_ipv4, nft_reject_ipv6",
+		return fmt.Errorf("%w: kernel has no nf_tables nat with masquerade, redirect, reject and fib (%w); load nft_chain_nat, nft_masq, nft_redir, nft_reject_ipv4, nft_reject_ipv6, nft_fib_ipv4, nft_fib_ipv6",
 			lb.ErrUnsupported, err)
 	}
 	return explain("probe nftables", err)
-}
-
-// addRules makes the guard of one family, and the chain for the masquerade.
-func (h *Helpers) addRules(c *nftables.Conn, i int) {
-	f, prio := &families[i], nftables.ChainPriority(guardPriority)
-	guard := remakeChain(c, &nftables.Chain{
-		Table: h.table[i], Name: "guard", Hooknum: nftables.ChainHookInput,
-		Priority: &prio, Type: nftables.ChainTypeFilter,
-	})
-	c.AddChain(h.masq(i))
-	pool := []expr.Any{f.loadDst(firstReg), inSet(h.pool[i])}
-	echo := []expr.Any{
-		&expr.Payload{DestRegister: firstReg, Base: expr.PayloadBaseTransportHeader, Len: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: firstReg, Data: []byte{f.echo}},
-		&expr.Verdict{Kind: expr.VerdictReturn},
-	}
-	for _, exprs := range [][]expr.Any{
-		rules(pool, l4(f.icmp), echo), // a VIP answers ping
-		rules(pool, l4(unix.IPPROTO_TCP), []expr.Any{&expr.Counter{}, &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}),
-		rules(pool, []expr.Any{&expr.Counter{}, &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: f.portUnreachable}}),
-	} {
-		c.AddRule(&nftables.Rule{Table: h.table[i], Chain: guard, Exprs: exprs})
-	}
-}
-
-// masq returns the chain of the masquerade rule.
-func (h *Helpers) masq(i int) *nftables.Chain {
-	return &nftables.Chain{
-		Table: h.table[i], Name: "masq", Hooknum: nftables.ChainHookPostrouting,
-		Priority: nftables.ChainPriorityNATSource, Type: nftables.ChainTypeNAT,
-	}
 }
 
 // addMarkRules marks packets to all-port services before routing, from
@@ -238,18 +193,27 @@ func (h *Helpers) addMarkRules(c *nftables.Conn, i int) {
 	}
 }
 
-// adopt reads the pools that a previous run left: those with a local route of
-// ours. A prefix that is in the set only will be set again or forgotten.
+// adopt reads the pools that a previous run left: those with a way of ours. A
+// prefix that is in the set only will be set again or forgotten.
 func (h *Helpers) adopt() error {
-	routes, err := h.routes()
+	ways, err := h.ways()
 	if err != nil {
 		return err
 	}
-	h.pools = routes
+	h.pools = map[netip.Prefix]lb.Pool{}
+	for prefix, w := range ways {
+		h.pools[prefix] = lb.Pool{Prefix: prefix, Src: w.src}
+	}
 	if err := h.ReadMarks(); err != nil {
 		return err
 	}
-	return h.writePools(h.pools)
+	if h.serves, err = h.readServed(); err != nil {
+		return err
+	}
+	if err := h.writePools(h.pools); err != nil {
+		return err
+	}
+	return h.repairWays(ways)
 }
 
 // restore makes pools and marks as they should be, after somebody else has
@@ -259,34 +223,42 @@ func (h *Helpers) restore() error {
 	if err := h.writePools(h.pools); err != nil {
 		return err
 	}
-	if err := h.restoreMarks(); err != nil {
+	if err := errors.Join(h.restoreMarks(), h.restoreServed()); err != nil {
 		return err
 	}
-	routes, err := h.routes()
+	ways, err := h.ways()
 	if err != nil {
 		return err
 	}
-	for prefix, p := range h.pools {
+	for _, p := range h.pools {
 		if err := h.forward(p); err != nil {
 			return err
 		}
-		if r, there := routes[prefix]; there && r.Src == p.Src {
-			continue
-		}
-		if err := h.setRoute(p); err != nil {
-			return err
+	}
+	for prefix, w := range ways {
+		if _, known := h.pools[prefix]; !known {
+			h.pools[prefix] = lb.Pool{Prefix: prefix, Src: w.src}
 		}
 	}
-	for prefix, p := range routes {
-		if _, known := h.pools[prefix]; !known {
-			h.pools[prefix] = p
+	return h.repairWays(ways)
+}
+
+// repairWays completes the ways to the pools, also those that another version
+// made.
+func (h *Helpers) repairWays(ways map[netip.Prefix]way) error {
+	for prefix, p := range h.pools {
+		if w := ways[prefix]; w.complete() && w.src == p.Src {
+			continue
+		}
+		if err := h.setWay(p); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// SetPool makes a prefix ours: guard and masquerade first, then the local
-// route with the pool's source address.
+// SetPool makes a prefix ours: guard and masquerade first, then the way to it,
+// with the pool's source address.
 func (h *Helpers) SetPool(p lb.Pool) error {
 	next := h.Pools()
 	next[p.Prefix] = p
@@ -296,7 +268,7 @@ func (h *Helpers) SetPool(p lb.Pool) error {
 	if err := h.writePools(next); err != nil {
 		return err
 	}
-	if err := h.setRoute(p); err != nil {
+	if err := h.setWay(p); err != nil {
 		return err
 	}
 	if _, known := h.pools[p.Prefix]; !known {
@@ -306,24 +278,11 @@ func (h *Helpers) SetPool(p lb.Pool) error {
 	return nil
 }
 
-// forward makes sure that packets of the pool's family are forwarded.
-func (h *Helpers) forward(p lb.Pool) error {
-	if h.cfg.Local || p.Prefix.Addr().Is4() {
-		return nil // nobody's but its own, or by Setup
-	}
-	changed, err := SetSysctls(h.cfg.NetNS, []Sysctl{{Key: "net/ipv6/conf/all/forwarding", Value: "1"}})
-	if len(changed) > 0 {
-		h.cfg.Log.Warn("IPv6 forwarding switched on for pool; interfaces with accept_ra=1 stop accepting router advertisements (use 2)",
-			slog.Any("pool", p.Prefix))
-	}
-	return err
-}
-
 // DelPool removes what SetPool made.
 func (h *Helpers) DelPool(prefix netip.Prefix) error {
 	next := h.Pools()
 	delete(next, prefix)
-	if err := h.delRoute(prefix); err != nil {
+	if err := h.delWay(prefix); err != nil {
 		return err
 	}
 	if err := h.writePools(next); err != nil {

@@ -71,19 +71,21 @@ func (l *layout) add(c *nftables.Conn) error {
 		l.addBackends(c, i, false)
 		l.addBackends(c, i, true)
 	}
-	l.addBase(c, "prerouting", nftables.ChainHookPrerouting)
-	l.addBase(c, "output", nftables.ChainHookOutput)
+	l.addBase(c, "prerouting", nftables.ChainHookPrerouting, routedToPool())
+	l.addBase(c, "output", nftables.ChainHookOutput, sentToPool())
 	return nil
 }
 
-func (l *layout) addBase(c *nftables.Conn, name string, hook *nftables.ChainHook) {
+// addBase makes the chain of a hook. The host's routing decides first: what it
+// sends to a neighbour or elsewhere is no service's, whatever its address.
+func (l *layout) addBase(c *nftables.Conn, name string, hook *nftables.ChainHook, routed []expr.Any) {
 	base := remakeChain(c, &nftables.Chain{
 		Table: l.table, Name: name, Hooknum: hook,
 		Priority: nftables.ChainPriorityNATDest, Type: nftables.ChainTypeNAT,
 	})
 	for i := range families {
 		f := &families[i]
-		c.AddRule(&nftables.Rule{Table: l.table, Chain: base, Exprs: rules(f.match(), []expr.Any{to("services" + f.digit)})})
+		c.AddRule(&nftables.Rule{Table: l.table, Chain: base, Exprs: rules(f.match(), routed, []expr.Any{to("services" + f.digit)})})
 	}
 }
 

@@ -54,8 +54,12 @@ type Config struct {
 	// CAP_NET_ADMIN only; a path needs CAP_SYS_ADMIN too.
 	NetNS string
 	// Local says that only the namespace's own processes are clients, as in a
-	// container (L4): packets are not forwarded, so forwarding stays as it is.
+	// container (L4), or that its administrator sees to forwarding: it stays as it
+	// is.
 	Local bool
+	// OnSysctl is told of each setting of the namespace that was changed, as
+	// "net.ipv4.ip_forward". May be nil.
+	OnSysctl func(key, value string)
 	// Log receives what is repaired and what is odd. Required.
 	Log *slog.Logger
 }

@@ -21,9 +21,13 @@ func (h *Helpers) Discover() error {
 	if h.ready {
 		return nil
 	}
-	routes, err := h.routes()
+	ways, err := h.ways()
 	if err != nil {
 		return err
+	}
+	pools := map[netip.Prefix]lb.Pool{}
+	for prefix, w := range ways {
+		pools[prefix] = lb.Pool{Prefix: prefix, Src: w.src}
 	}
 	marks := map[lb.Key]uint32{}
 	for i := range families {
@@ -39,8 +43,8 @@ func (h *Helpers) Discover() error {
 			return err
 		}
 		for _, p := range prefixes(elems) {
-			if _, there := routes[p]; !there {
-				routes[p] = lb.Pool{Prefix: p}
+			if _, there := pools[p]; !there {
+				pools[p] = lb.Pool{Prefix: p}
 			}
 		}
 		found, err := h.discoverMarks(i)
@@ -49,7 +53,7 @@ func (h *Helpers) Discover() error {
 		}
 		maps.Copy(marks, found)
 	}
-	h.pools, h.marks = routes, marks
+	h.pools, h.marks = pools, marks
 	return nil
 }
 
@@ -133,12 +137,13 @@ func (h *Helpers) hasTable(t *nftables.Table) (bool, error) {
 
 // Remnants lists routes and tables of ours.
 func (h *Helpers) Remnants() ([]lb.Remnant, error) {
-	routes, err := h.routes()
+	ways, err := h.ways()
 	if err != nil {
 		return nil, err
 	}
 	var left []lb.Remnant
-	for _, p := range routes {
+	for prefix, w := range ways {
+		p := lb.Pool{Prefix: prefix, Src: w.src}
 		left = append(left, lb.Remnant{Area: lb.AreaRoute, What: lb.PoolRoute(p), Detail: lb.PoolSource(p)})
 	}
 	for i := range families {
@@ -161,15 +166,15 @@ func tableText(t *nftables.Table) string {
 // Teardown removes routes and tables of ours, those of other processes too.
 // The sysctls stay: others may need them.
 func (h *Helpers) Teardown() error {
-	routes, err := h.routes()
+	ways, err := h.ways()
 	errs := []error{err}
-	for prefix := range routes {
-		errs = append(errs, h.delRoute(prefix))
+	for prefix := range ways {
+		errs = append(errs, h.delWay(prefix))
 	}
 	for i := range families {
 		errs = append(errs, h.drop(h.table[i]))
 	}
-	h.pools, h.marks, h.ready = map[netip.Prefix]lb.Pool{}, map[lb.Key]uint32{}, false
+	h.pools, h.marks, h.serves, h.ready = map[netip.Prefix]lb.Pool{}, map[lb.Key]uint32{}, map[lb.Key]bool{}, false
 	return errors.Join(errs...)
 }
 

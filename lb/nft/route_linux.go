@@ -12,19 +12,19 @@ import (
 	"meshd/lb"
 )
 
-// routeProtocol marks local routes as ours (L1), beside the numbers that
+// routeProtocol marks routes and rules as ours (L1), beside the numbers that
 // routing daemons use (/etc/iproute2/rt_protos).
 const routeProtocol = 109
 
 // poolRoute returns the one route that makes every address of the pool local
 // (L2), with the source that the own host's clients get.
-func (h *Helpers) poolRoute(p lb.Pool) (*rtnl.Route, error) {
+func (h *Helpers) poolRoute(p lb.Pool, table int) (*rtnl.Route, error) {
 	lo, err := h.sock.route.LinkByName("lo")
 	if err != nil {
 		return nil, fmt.Errorf("loopback interface: %w", err)
 	}
 	r := &rtnl.Route{
-		LinkIndex: lo.Attrs().Index, Dst: ipNet(p.Prefix), Table: unix.RT_TABLE_LOCAL,
+		LinkIndex: lo.Attrs().Index, Dst: ipNet(p.Prefix), Table: table,
 		Type: unix.RTN_LOCAL, Protocol: routeProtocol, Scope: rtnl.SCOPE_HOST, Family: familyOf(p.Prefix.Addr()),
 	}
 	if p.Src.IsValid() {
@@ -45,7 +45,7 @@ func familyOf(a netip.Addr) int {
 }
 
 func (h *Helpers) setRoute(p lb.Pool) error {
-	r, err := h.poolRoute(p)
+	r, err := h.poolRoute(p, poolTable)
 	if err != nil {
 		return err
 	}
@@ -58,8 +58,8 @@ func (h *Helpers) setRoute(p lb.Pool) error {
 	return nil
 }
 
-func (h *Helpers) delRoute(prefix netip.Prefix) error {
-	r, err := h.poolRoute(lb.Pool{Prefix: prefix})
+func (h *Helpers) delRoute(prefix netip.Prefix, table int) error {
+	r, err := h.poolRoute(lb.Pool{Prefix: prefix}, table)
 	if err != nil {
 		return err
 	}
@@ -68,24 +68,6 @@ func (h *Helpers) delRoute(prefix netip.Prefix) error {
 		return nil
 	}
 	return explain(fmt.Sprintf("delete local route of pool %s", prefix), err)
-}
-
-// routes returns our local routes as pools.
-func (h *Helpers) routes() (map[netip.Prefix]lb.Pool, error) {
-	pools := map[netip.Prefix]lb.Pool{}
-	filter := &rtnl.Route{Table: unix.RT_TABLE_LOCAL, Protocol: routeProtocol}
-	for _, fam := range []int{unix.AF_INET, unix.AF_INET6} {
-		list, err := h.listRoutes(fam, filter)
-		if err != nil {
-			return nil, explain("list local routes", err)
-		}
-		for _, r := range list {
-			if p, ok := poolOf(r); ok {
-				pools[p.Prefix] = p
-			}
-		}
-	}
-	return pools, nil
 }
 
 // listRoutes retries a listing that a concurrent change interrupted.

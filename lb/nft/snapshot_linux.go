@@ -23,10 +23,11 @@ func (d *Driver) Snapshot(context.Context) (*lb.Table, error) {
 	if d.help == nil {
 		return nil, errors.New("nft: Snapshot before Setup")
 	}
-	routes, err := d.help.routes()
+	ways, err := d.help.ways()
 	if err != nil {
 		return nil, err
 	}
+	routes := routed(ways)
 	for prefix, p := range routes {
 		if _, known := d.help.pools[prefix]; !known {
 			d.help.pools[prefix] = p

@@ -56,7 +56,7 @@ func (tx *transaction) plan(k lb.Key, svc *lb.Service) {
 	tx.doom(k, old, svc)
 	if len(old.slots) == 0 && len(next.slots) > 0 && k.Proto == state.UDP {
 		// What the own host sent to no avail: conntrack would go on not to translate it.
-		tx.doomed.add(k, netip.AddrPortFrom(k.VIP, k.Port))
+		tx.doomed.add(k, refusedFlow(k))
 	}
 	if svc == nil {
 		next = nil

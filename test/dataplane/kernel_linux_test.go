@@ -408,7 +408,7 @@ func (k *kernel) sysctl(t *testing.T, key, value string) {
 	t.Cleanup(func() { must(t, k.box.Sysctl(key, old)) })
 }
 
-// routes lists the local routes of the host to VIPs.
+// routes lists the local routes of the host to VIPs, of any table.
 func (k *kernel) routes() (list []rtnl.Route, err error) {
 	h, err := k.handle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -416,19 +416,38 @@ func (k *kernel) routes() (list []rtnl.Route, err error) {
 	}
 	defer h.Close()
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		all, err := h.RouteListFiltered(family, &rtnl.Route{Table: unix.RT_TABLE_LOCAL}, rtnl.RT_FILTER_TABLE)
+		all, err := h.RouteListFiltered(family, &rtnl.Route{Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_LOCAL}, rtnl.RT_FILTER_TABLE|rtnl.RT_FILTER_TYPE)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, slices.DeleteFunc(all, func(r rtnl.Route) bool {
-			if r.Dst == nil {
-				return true
-			}
-			a, _ := netip.AddrFromSlice(r.Dst.IP)
-			return !pool4.Contains(a.Unmap()) && !pool6.Contains(a)
-		})...)
+		list = append(list, slices.DeleteFunc(all, func(r rtnl.Route) bool { return !ofVIPs(r.Dst) })...)
 	}
 	return list, nil
+}
+
+// routingRules lists the rules that lead to VIPs.
+func (k *kernel) routingRules() (list []rtnl.Rule, err error) {
+	h, err := k.handle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		all, err := h.RuleList(family)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, slices.DeleteFunc(all, func(r rtnl.Rule) bool { return !ofVIPs(r.Dst) })...)
+	}
+	return list, nil
+}
+
+func ofVIPs(dst *net.IPNet) bool {
+	if dst == nil {
+		return false
+	}
+	a, _ := netip.AddrFromSlice(dst.IP)
+	return pool4.Contains(a.Unmap()) || pool6.Contains(a)
 }
 
 func b2i(b bool) int {

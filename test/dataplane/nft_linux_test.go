@@ -103,6 +103,16 @@ func (k *kernel) ruleVandals() []vandal {
 				must(t, h.RouteDel(&routes[i]))
 			}
 		}},
+		{name: "the routing rules are deleted", do: func(t *testing.T, _ *lb.Service) {
+			list, err := k.routingRules()
+			must(t, err)
+			h, err := k.handle(unix.NETLINK_ROUTE)
+			must(t, err)
+			defer h.Close()
+			for i := range list {
+				must(t, h.RuleDel(&list[i]))
+			}
+		}},
 		{name: "the source of the local route is changed", do: func(t *testing.T, _ *lb.Service) {
 			routes, err := k.routes()
 			must(t, err)
@@ -260,6 +270,11 @@ func (k *kernel) ruleLeftovers(t *testing.T) []string {
 	must(t, err)
 	for _, r := range routes {
 		left = append(left, "route "+r.String())
+	}
+	rules, err := k.routingRules()
+	must(t, err)
+	for _, r := range rules {
+		left = append(left, "routing rule "+r.String())
 	}
 	return left
 }

@@ -117,7 +117,10 @@ func meddling(t *testing.T, n *fleet.Node, tasks []*fleet.Task) []meddle {
 	common := []meddle{
 		{"nft flush chain ip meshd guard", "rule 1 of chain guard of nftables table ip meshd"},
 		{"nft delete table ip meshd", "chain guard of nftables table ip meshd"},
-		{"ip route del local 10.96.0.0/16 dev lo table local", "local route of pool 10.96.0.0/16"},
+		{"ip route del local 10.96.0.0/16 dev lo table 109", "local route of pool 10.96.0.0/16"},
+		{"ip rule del to 10.96.0.0/16 lookup 109", "routing rule 109 of pool 10.96.0.0/16"},
+		{"ip rule del to 10.96.0.0/16 lookup main", "routing rule 108 of pool 10.96.0.0/16"},
+		{"ip route add local 10.96.0.0/16 dev lo table local proto 109", "route of pool 10.96.0.0/16 in table local"},
 		{"nft flush ruleset", "chain masq of nftables table ip6 meshd"},
 	}
 	task := tasks[0].Addr.String()
@@ -267,8 +270,11 @@ func cleansUp(t *testing.T, f *fleet.Fleet, n *fleet.Node, host *rig.Host, box *
 	if tables, err := box.Output("nft", "list", "tables"); err != nil || len(tables) > 0 {
 		t.Errorf("in the sandbox: %s, %v", tables, err)
 	}
-	if routes := inside(t, host, "ip route show table local"); !strings.Contains(routes, "10.77.0.0/16") || strings.Contains(routes, "10.96.0.0/16") {
+	if routes := inside(t, host, "ip route show table all"); !strings.Contains(routes, "10.77.0.0/16") || strings.Contains(routes, "10.96.0.0/16") {
 		t.Errorf("routes left: %s", routes)
+	}
+	if rules := inside(t, host, "ip rule"); strings.Count(rules, "\n") != 3 {
+		t.Errorf("routing rules left: %s", rules)
 	}
 	must(t, host.Do(func() error {
 		forward, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")

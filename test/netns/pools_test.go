@@ -121,6 +121,9 @@ func TestPoolOverTheHosts(t *testing.T) {
 		if out := ctl(t, n, "network", "inspect", "oops"); !strings.Contains(out, "route 172.20.0.0/24 of device eth0") {
 			t.Errorf("network inspect says %s", out)
 		}
+		if out := ctl(t, n, "resolve", "web", "--network", "oops"); !strings.Contains(out, "route 172.20.0.0/24 of device eth0") {
+			t.Errorf("resolve says %s", out)
+		}
 		if out := ctl(t, n, "metrics"); !strings.Contains(out, `meshd_lb_refused_networks{sandbox=""} 1`) {
 			t.Error("the metrics do not tell of it")
 		}
@@ -172,5 +175,125 @@ func TestAddressAppearsInPool(t *testing.T) {
 	table, err := a.API.LB(t.Context(), control.LBRequest{Network: network})
 	if err != nil || !table.InSync {
 		t.Errorf("beside a corporate route: %+v, %v", table, err)
+	}
+}
+
+// TestNetworkCreateAsksTheHosts refuses pools that touch this host or another,
+// and says which route of which device of which host; nothing is left of it.
+func TestNetworkCreateAsksTheHosts(t *testing.T) {
+	t.Parallel()
+	_, nodes := fleet.Up(t, 3)
+	for _, command := range []string{"ip link add docker0 type bridge", "ip address add 172.17.0.1/16 dev docker0", "ip link set docker0 up"} {
+		inside(t, nodes[1].Host, command)
+	}
+	fleet.Within(t, 5*time.Second, func(context.Context) error {
+		_, err := nodes[0].Ctl("network", "create", "dk", "--subnet", "172.17.0.0/16")
+		if err == nil || !strings.Contains(err.Error(), "node host2: pool 172.17.0.0/16: route 172.17.0.0/16 of device docker0") {
+			return fmt.Errorf("over another host's bridge: %w", err)
+		}
+		return nil
+	})
+	for _, c := range []struct{ subnet, says string }{
+		{"172.20.0.0/16", "this host cannot serve pool 172.20.0.0/16: route 172.20.0.0/24 of device eth0"},
+		{"172.20.0.128/25", "route 172.20.0.0/24 of device eth0"},
+		{"10.1.1.0/24", "route 10.1.1.0/24 of device tasks"},
+		{"10.0.0.0/8", "route 10.1.1.0/24 of device tasks"},
+		{"44.0.0.0/16", "not within the pools that this host allows"},
+	} {
+		checkRefusal(t, nodes[0], []string{"network", "create", "oops", "--subnet", c.subnet}, 1, c.says)
+	}
+	if all, err := nodes[2].API.Networks(t.Context()); err != nil || len(all) != 0 {
+		t.Errorf("networks that are left: %v, %v", all, err)
+	}
+	must(t, nodes[2].Proc.Pause())
+	n, err := nodes[0].API.CreateNetwork(t.Context(), control.CreateNetwork{Name: "fine", Subnet: "10.96.0.0/16"})
+	if err != nil || !slices.Equal(n.Silent, []string{"host3"}) {
+		t.Errorf("beside a silent host: %+v, %v", n, err)
+	}
+	must(t, nodes[2].Proc.Resume())
+}
+
+// TestPoolsSetting starts a node that takes pools of one range only.
+func TestPoolsSetting(t *testing.T) {
+	t.Parallel()
+	f := fleet.NewTest(t, 2)
+	all := f.Rig.Hosts()
+	bounded, open := f.AddNode(all[0], []string{"--pools", "10.99.0.0/16"}), f.AddNode(all[1], nil, all[0])
+	carries(t, open, "wide", "10.96.0.0/16")
+	must(t, bounded.Start(t.Context()))
+	must(t, open.Start(t.Context()))
+	fleet.Within(t, 10*time.Second, func(ctx context.Context) error {
+		_, err := bounded.API.Network(ctx, "wide")
+		return err
+	})
+	task := runIn(t, bounded, "wide", "web", 1)
+	degraded(t, bounded, "pool 10.96.0.0/16: it is not within the pools that this host allows")
+	asksTasks(t, task, "web", task)
+	answersAt(t, runIn(t, open, "wide", "api", 1), "web", "10.96.0.0/16")
+	checkRefusal(t, open, []string{"network", "create", "more", "--subnet", "10.98.0.0/16"}, 1, "node host1: pool 10.98.0.0/16: it is not within the pools that this host allows")
+	ctl(t, open, "network", "create", "good", "--subnet", "10.99.8.0/24")
+}
+
+// TestPoolIsNoThief puts a pool over what the host needs by hand, as no version
+// of meshd does: the way to a pool takes nothing from connected and more
+// specific routes, also where packets are checked strictly, and gives way after
+// a kill.
+func TestPoolIsNoThief(t *testing.T) {
+	t.Parallel()
+	f, nodes := fleet.Up(t, 2)
+	a, b := nodes[0], nodes[1]
+	for _, n := range nodes {
+		for _, key := range []string{"all", "default", "eth0", "tasks"} {
+			must(t, n.Host.Sysctl("net.ipv4.conf."+key+".rp_filter", "1"))
+		}
+		inside(t, n.Host, "ip route add 10.0.0.0/8 via "+nodes[0].Host.Addr.Next().Next().Next().String())
+	}
+	before := inside(t, a.Host, "ip rule") + inside(t, a.Host, "ip -6 rule")
+	createNetwork(t, nodes)
+	tasks := run(t, "web", nodes...)
+	for _, from := range tasks {
+		vip := answersAt(t, from, "web", "10.96.0.0/16")
+		for range 4 {
+			if _, err := fleet.Get(t.Context(), from.Node.Host.Namespace, vip); err != nil {
+				t.Error(err)
+			}
+		}
+		if out, err := from.Node.Host.Output("ping", "-c", "1", "-W", "2", vip.String()); err != nil {
+			t.Errorf("a VIP does not answer the host's ping: %s %v", out, err)
+		}
+		if out, err := from.Output("ping", "-c", "1", "-W", "2", vip.String()); err != nil {
+			t.Errorf("a VIP does not answer a container's ping: %s %v", out, err)
+		}
+	}
+	for _, command := range []string{
+		"ip rule add pref 108 to 172.20.0.0/16 lookup main suppress_prefixlength 15", "ip rule add pref 109 to 172.20.0.0/16 lookup 109",
+		"ip route add local 172.20.0.0/16 dev lo table 109", "nft add element ip meshd pool { 172.20.0.0/16 }",
+	} {
+		inside(t, a.Host, command)
+	}
+	if _, err := fleet.Get(t.Context(), a.Host.Namespace, tasks[1].Addr); err != nil {
+		t.Errorf("with a pool over the hosts: %v", err)
+	}
+	if _, err := tasks[0].Get(t.Context(), tasks[1].Addr); err != nil {
+		t.Errorf("with a pool over the hosts: %v", err)
+	}
+	inside(t, a.Host, "ping -c 1 -W 2 "+b.Host.Addr.String())
+	if out, err := tasks[0].Output("ping", "-c", "1", "-W", "2", b.Host.Addr.String()); err != nil {
+		t.Errorf("a container's ping of a peer: %s %v", out, err)
+	}
+	for _, command := range []string{
+		"ip rule del to 172.20.0.0/16 lookup main", "ip rule del to 172.20.0.0/16 lookup 109", "ip route del local 172.20.0.0/16 dev lo table 109",
+	} {
+		inside(t, a.Host, command)
+	}
+	a.Proc.Kill()
+	if out, err := a.Host.Output(f.Meshd, "cleanup", "--data-dir", a.DataDir, "--socket", a.Socket); err != nil {
+		t.Errorf("cleanup: %s %v", out, err)
+	}
+	if after := inside(t, a.Host, "ip rule") + inside(t, a.Host, "ip -6 rule"); after != before {
+		t.Errorf("routing rules before:\n%safter:\n%s", before, after)
+	}
+	if left := inside(t, a.Host, "ip route show table all proto 109") + inside(t, a.Host, "nft list tables"); strings.Contains(left, "109") || strings.Contains(left, "meshd") {
+		t.Errorf("left is %s", left)
 	}
 }

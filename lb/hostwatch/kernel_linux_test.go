@@ -1,0 +1,89 @@
+package hostwatch_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"meshd/lb/hostfacts"
+	"meshd/lb/hostwatch"
+	"meshd/test/rig"
+)
+
+func TestMain(m *testing.M) { os.Exit(rig.TestMain(nil, m.Run)) }
+
+// TestKernelTellsEveryChange makes devices, addresses and routes of every kind
+// in a host's namespace: each stands against a pool, or not, soon after it
+// came, and no longer than it is there.
+func TestKernelTellsEveryChange(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("ip"); err != nil {
+		t.Skip("ip is not installed")
+	}
+	host := rig.NewTest(t, 1).Hosts()[0]
+	kernel, err := hostwatch.Open(host.Path(), hostfacts.DefaultPools())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := hostwatch.New(kernel, nil, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = w.Run(ctx)
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	pool4, pool6 := netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd96::/64")
+	against := func(want string) {
+		t.Helper()
+		wait, cancel := context.WithTimeout(t.Context(), rig.Patience(5*time.Second))
+		defer cancel()
+		err := rig.Poll(wait, func() error {
+			facts, _ := w.Facts()
+			found := append(hostfacts.Conflicts(pool4, facts), hostfacts.Conflicts(pool6, facts)...)
+			if text := fmt.Sprint(found); want == "" && len(found) > 0 || !strings.Contains(text, want) {
+				return fmt.Errorf("against the pools stands %s, want %q", text, want)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	against("")
+	for _, c := range []struct{ make, want, undo string }{
+		{"ip address add 10.96.1.1/24 dev eth0", "route 10.96.1.0/24 of device eth0", "ip address delete 10.96.1.1/24 dev eth0"},
+		{"ip address add fd96::1:1/112 dev eth0", "route fd96::1:0/112 of device eth0", "ip address delete fd96::1:1/112 dev eth0"},
+		{"ip address add 10.96.1.1/32 dev lo", "address 10.96.1.1 of device lo", "ip address delete 10.96.1.1/32 dev lo"},
+		{"ip address add 10.99.0.1/12 dev eth0", "route 10.96.0.0/12 of device eth0", "ip address delete 10.99.0.1/12 dev eth0"},
+		{"ip route add 10.96.3.0/24 via 172.20.0.9", "route 10.96.3.0/24 of device eth0", "ip route delete 10.96.3.0/24"},
+		{"ip route add 10.96.0.0/12 via 172.20.0.9", "", "ip route delete 10.96.0.0/12"},
+		{"ip route add 10.96.0.0/12 dev eth0", "route 10.96.0.0/12 of device eth0", "ip route delete 10.96.0.0/12"},
+		{"ip route add blackhole 10.96.3.0/24", "route 10.96.3.0/24", "ip route delete blackhole 10.96.3.0/24"},
+		{"ip route add 10.96.3.0/24 via 172.20.0.9 table 52", "route 10.96.3.0/24 of device eth0", "ip route delete 10.96.3.0/24 table 52"},
+		{"ip route add local 10.96.0.0/16 dev lo table local", "route 10.96.0.0/16 of device lo", "ip route delete local 10.96.0.0/16 dev lo table local"},
+		{"ip route add local 10.96.0.0/16 dev lo table local proto 109", "", "ip route delete local 10.96.0.0/16 dev lo table local"},
+		{"ip route add local 10.96.0.0/16 dev lo table 109 proto 109", "", "ip route delete local 10.96.0.0/16 dev lo table 109"},
+		{"ip route add default via 172.20.0.9", "", "ip route delete default"},
+	} {
+		if out, err := host.Output("sh", "-c", c.make); err != nil {
+			t.Fatalf("%s: %s %v", c.make, out, err)
+		}
+		against(c.want)
+		if out, err := host.Output("sh", "-c", c.undo); err != nil {
+			t.Fatalf("%s: %s %v", c.undo, out, err)
+		}
+		against("")
+	}
+	gateway := "ip address add 192.0.2.1/24 dev eth0; ip route add default via 10.96.0.1 dev eth0 onlink"
+	if out, err := host.Output("sh", "-c", gateway); err != nil {
+		t.Fatalf("%s %v", out, err)
+	}
+	against("default gateway 10.96.0.1")
+}
