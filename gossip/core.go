@@ -47,9 +47,12 @@ type Core struct {
 	pullsAt  map[state.NodeID]int // how many of them are at a peer
 	pullAt   time.Duration        // no pull is due before
 	rtt      time.Duration        // of small pulls, smoothed
+	greets   []greeting
+	seeking  []*network
+	thrown   *throw
 	repairAt time.Duration
 	busyTill time.Duration
-	turn     int // whose turn it is among order
+	turn     int // which of order is compared first in the next round
 	hotAt    []time.Duration
 	sweepAt  time.Duration
 	pubAt    time.Duration // 0: nothing held back
@@ -84,6 +87,13 @@ type network struct {
 	joined  time.Duration
 	marks   []mark // own versions by time, for S6
 	failed  string // which services have no address, as it was last told
+
+	probed    time.Duration // when its hash was last sent to a peer
+	seeks     bool          // to be asked for at the end of the step
+	asked     int           // how many peers since askFrom
+	askFrom   time.Duration
+	fetchFrom state.NodeID // who sends the whole of it
+	fetchTill time.Duration
 
 	equal, differed time.Duration // when it last compared equal and unequal with a peer's
 }
@@ -354,6 +364,7 @@ func (c *Core) settle() {
 		c.pubAt = c.now + again
 	}
 	c.announce()
+	c.sayGreetings()
 	c.flush()
 }
 

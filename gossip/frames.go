@@ -148,7 +148,12 @@ type tableHash struct {
 	hash    uint64
 }
 
-const maxProbed = 16
+// maxProbed bounds how many networks a packet compares, probedSize is what one
+// takes.
+const (
+	maxProbed  = 128
+	probedSize = 16
+)
 
 // hashWidth is how many bytes of a network's hash a probe has.
 func hashWidth(typ byte) int {

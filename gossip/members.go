@@ -72,11 +72,9 @@ func (c *Core) MemberAlive(now time.Duration, id state.NodeID, addr netip.AddrPo
 // greetNode exchanges tables with a node that appeared: at once if it is new
 // to us and we are few, else with the probability that makes it a few of us.
 func (c *Core) greetNode(id state.NodeID) {
-	c.greet(c.networks[""], id)
-	for _, name := range c.order[1:] {
+	for _, name := range c.order {
 		if c.shares(id, name) {
 			c.greet(c.networks[name], id)
-			return // one probe carries all shared networks
 		}
 	}
 }
@@ -129,8 +127,7 @@ func (c *Core) meetOwner(id state.NodeID) {
 	}
 	if m := c.members[id]; m != nil {
 		m.aged = 0 // what is new of it is put away, too
-		c.store.SetLiveness(id, livenessOf(m.phase))
-		return
+		return     // its streams have its liveness from their beginning
 	}
 	c.verify(c.member(id))
 }

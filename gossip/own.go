@@ -142,19 +142,14 @@ func (c *Core) JoinNetwork(now time.Duration, name string) error {
 		c.event(Event{Kind: EventReincarnate})
 	}
 	n := c.addNetwork(name, c.store.Join(name))
-	for _, id := range c.sortedMembers() {
-		m := c.members[id]
-		m.aged = 0
-		c.store.SetLiveness(id, livenessOf(m.phase))
-	}
-	for _, p := range c.cfg.Peers {
-		n.table.SetLiveness(p, state.Alive)
+	for _, m := range c.members {
+		m.aged = 0 // what is new of them is put away, too
 	}
 	if len(c.living(name)) == 0 && (c.alone() || c.store.Global().View().Synced()) {
 		n.table.SetSynced() // nobody else takes part: there is nothing to ask for
 	}
 	err := c.Commit(c.now, "", []state.Change{{Kind: state.KindMember, Key: name}})
-	c.greetAll(n)
+	c.seek(n)
 	c.settle()
 	return err
 }

@@ -236,6 +236,7 @@ func (c *Core) pay(to state.NodeID, e *encoder) {
 func (c *Core) onDeltas(from state.NodeID, typ byte, p []byte) error {
 	d := decoder{b: p}
 	hops := 0
+	var last *network
 	if typ == framePush {
 		hops = int(d.byte()) + 1
 	}
@@ -246,9 +247,13 @@ func (c *Core) onDeltas(from state.NodeID, typ byte, p []byte) error {
 			break
 		}
 		c.Stats.DeltasIn++
+		last = c.networks[x.Network]
 		if err := c.apply(from, x, typ == framePush, hops); err != nil && first == nil {
 			first = err
 		}
+	}
+	if last != nil && typ == frameDelta {
+		c.fetched(last, from)
 	}
 	if d.err != nil {
 		return d.err
@@ -309,6 +314,15 @@ func (c *Core) correct(n *network, from state.NodeID, x *state.Delta) {
 func (c *Core) applied(n *network, from state.NodeID, x *state.Delta, pushed bool, hops int, known bool) {
 	c.Stats.Applied++
 	c.news(n, x.Owner)
+	if !pushed && n.fetching(c.now) { // news here only
+		if !known {
+			c.meetOwner(x.Owner)
+		}
+		if n.name == "" {
+			c.globalNews(x)
+		}
+		return
+	}
 	if !known {
 		c.meetOwner(x.Owner)
 	}

@@ -12,49 +12,6 @@ import (
 // bucket hashes go first (G4).
 const smallTable = 32
 
-// repair compares table hashes with one random participant (G4).
-func (c *Core) repair() {
-	every := c.cfg.RepairIdle
-	if c.now < c.busyTill {
-		every = c.cfg.RepairBusy
-	}
-	c.repairAt = c.now + c.jitter(every)
-	for range c.order {
-		c.turn = (c.turn + 1) % len(c.order)
-		n := c.networks[c.order[c.turn]]
-		if to := c.pick(c.living(n.name), 1); len(to) > 0 {
-			c.probe(to[0], n)
-			return
-		}
-		if c.alone() || n.name != "" && c.store.Global().View().Synced() { // nobody else takes part
-			n.table.SetSynced()
-		}
-	}
-}
-
-// probe sends the hashes of the networks that we share with a peer, first's among them.
-func (c *Core) probe(to state.NodeID, first *network) {
-	f := probeFrame{ack: !first.table.View().Synced()}
-	f.tables = append(f.tables, tableHash{first.hash, first.table.Hash()})
-	for _, name := range c.order {
-		n := c.networks[name]
-		if n == first || len(f.tables) >= maxProbed || (c.cfg.Peers == nil && !c.shares(to, name)) {
-			continue
-		}
-		f.tables = append(f.tables, tableHash{n.hash, n.table.Hash()})
-		f.ack = f.ack || !n.table.View().Synced()
-	}
-	if m := c.members[to]; m != nil && m.listed && (c.silent() || c.unreached(m)) {
-		m.streamTill = c.now + streamFor
-	}
-	f.stream = c.viaStream(to)
-	f.ack = f.ack || f.stream
-	e := c.packet()
-	e.probe(frameProbe, f)
-	c.Stats.Probes++
-	c.send(to, e)
-}
-
 // Where datagrams are lost and streams are not, as behind a firewall that
 // forgot one of the two, the membership takes everybody for alive, since it
 // falls back to streams. So does repair: a node that has heard no datagram from
@@ -102,7 +59,7 @@ func (c *Core) onProbe(from state.NodeID, typ byte, p []byte) error {
 			continue
 		}
 		n.differed = c.now
-		if typ == frameProbe || typ == frameProbe32 {
+		if (typ == frameProbe || typ == frameProbe32) && !n.fetching(c.now) {
 			c.Stats.Mismatches++
 			c.summarize(from, n)
 		}
@@ -130,7 +87,7 @@ func (c *Core) Divergence(name string) time.Duration {
 // all heads of a small table, else bucket hashes and the recent news.
 func (c *Core) summarize(to state.NodeID, n *network) {
 	e := c.packet()
-	owners := len(n.table.Owners())
+	owners := n.table.Streams()
 	if owners <= smallTable {
 		e.heads(frameHeads, n.name, 1, []int{0}, true, n.table.Heads(func(state.NodeID) bool { return true }))
 	} else {
@@ -150,6 +107,9 @@ func (c *Core) onSummary(from state.NodeID, p []byte) error {
 	if n == nil {
 		return nil
 	}
+	if n.fetching(c.now) && from != n.fetchFrom {
+		return nil // whoever sends the table knows that as well
+	}
 	c.compare(from, n, f.hot, nil)
 	size := len(f.hashes)
 	differ := map[int]bool{}
@@ -164,6 +124,7 @@ func (c *Core) onSummary(from state.NodeID, p []byte) error {
 		n.table.SetSynced()
 		return nil
 	}
+	n.fetchFrom, n.fetchTill = from, c.now+fetchPatience
 	list, hs := someBuckets(list, size, n.table.Heads(func(o state.NodeID) bool { return differ[state.Bucket(o, size)] }), c.cfg.Chunk/2)
 	e := c.packet()
 	e.heads(frameHeads, n.name, size, list, true, hs)
@@ -321,22 +282,4 @@ func (c *Core) serve(to state.NodeID, n *network, ws []state.Want) {
 		e.heads(frameMore, n.name, 0, nil, false, rest)
 	}
 	c.send(to, e)
-}
-
-// greet asks a new participant for its table, if we are one of the few who
-// should, so that a join is not answered by everybody at once.
-func (c *Core) greet(n *network, peer state.NodeID) {
-	if peer == c.cfg.Self || c.cfg.Peers != nil {
-		return
-	}
-	if k := len(c.living(n.name)); !n.table.View().Synced() || k <= 3 || c.rng.IntN(k) < 3 {
-		c.probe(peer, n)
-	}
-}
-
-// greetAll asks up to three participants for a network's table: we have just joined it.
-func (c *Core) greetAll(n *network) {
-	for _, to := range c.pick(c.living(n.name), 3) {
-		c.probe(to, n)
-	}
 }

@@ -253,7 +253,7 @@ func (f *definer) publish(now time.Duration, s *Store) (changed []string, again 
 	same := true
 	for name := range f.dirty {
 		old := f.cur.Names[name]
-		d := f.resolve(name, func(o NodeID) bool { _, ok := s.members[name][o]; return ok })
+		d := f.resolve(name, func(o NodeID) bool { return s.takesPart(name, o) })
 		if old.equal(d) {
 			continue
 		}

@@ -31,8 +31,8 @@ type Store struct {
 	live   map[NodeID]Liveness // shared with the tables
 
 	yielded bool
-	members map[string]map[NodeID]struct{} // network → participants (G6)
-	sorted  map[string][]NodeID            // cache of members
+	members map[string][]NodeID // network → participants, sorted (G6)
+	order   []*Table            // Tables
 	nodes   map[NodeID]NodeInfo
 	definer *definer
 
@@ -56,11 +56,12 @@ func NewStore(self NodeID, inc uint64, limits Limits, clock Clock) *Store {
 	s := &Store{
 		self: self, inc: inc, limits: limits.withTotals(), clock: newBelief(clock),
 		tables: map[string]*Table{}, live: map[NodeID]Liveness{self: Alive},
-		members: map[string]map[NodeID]struct{}{}, sorted: map[string][]NodeID{},
-		nodes: map[NodeID]NodeInfo{}, definer: newDefiner(self),
+		members: map[string][]NodeID{},
+		nodes:   map[NodeID]NodeInfo{}, definer: newDefiner(self),
 	}
 	s.global = newTable("", s)
 	s.global.index.globals = s.globalChanged
+	s.reorder()
 	s.readers.Store(&readers{stale: make(chan struct{})})
 	s.definitions.Store(s.definer.cur)
 	return s
@@ -91,13 +92,16 @@ func (s *Store) Table(network string) *Table {
 	return s.tables[network]
 }
 
-// Tables returns the tables, the global scope first, then by name.
-func (s *Store) Tables() []*Table {
-	ts := []*Table{s.global}
+// Tables returns the tables, the global scope first, then by name. The slice
+// is the store's; do not change it.
+func (s *Store) Tables() []*Table { return s.order }
+
+// reorder makes Tables anew.
+func (s *Store) reorder() {
+	s.order = []*Table{s.global} // a new one: somebody may be walking over the old
 	for _, n := range slices.Sorted(maps.Keys(s.tables)) {
-		ts = append(ts, s.tables[n])
+		s.order = append(s.order, s.tables[n])
 	}
-	return ts
 }
 
 // Join makes the node carry a network's table and returns it.
@@ -110,6 +114,7 @@ func (s *Store) Join(network string) *Table {
 		t.SetDef(d)
 	}
 	s.tables[network] = t
+	s.reorder()
 	s.definer.joined = true
 	s.repool()
 	s.publishNames()
@@ -121,6 +126,7 @@ func (s *Store) Part(network string) {
 	if t := s.tables[network]; t != nil {
 		s.total.add(t.use, -1)
 		delete(s.tables, network)
+		s.reorder()
 		s.definer.joined = true
 		s.repool()
 		s.publishNames()
@@ -147,7 +153,7 @@ func (s *Store) Reap(o NodeID) {
 		return
 	}
 	for n, t := range s.tables {
-		if _, member := s.members[n][o]; member {
+		if s.takesPart(n, o) {
 			continue
 		}
 		if h, ok := t.Head(o); ok && h.Inc < g.Inc {
@@ -193,16 +199,8 @@ func (s *Store) Apply(d *Delta) (Result, error) {
 func (s *Store) globalChanged(e *Entry) {
 	switch e.Kind() {
 	case KindMember:
-		delete(s.sorted, e.Key())
 		s.definer.member(e.Key())
-		if !e.listed {
-			delete(s.members[e.Key()], e.Owner())
-			return
-		}
-		if s.members[e.Key()] == nil {
-			s.members[e.Key()] = map[NodeID]struct{}{}
-		}
-		s.members[e.Key()][e.Owner()] = struct{}{}
+		s.participates(e.Key(), e.Owner(), e.listed)
 	case KindNetwork:
 		if !e.listed {
 			s.definer.set(e.Key(), e.Owner(), nil)
@@ -222,16 +220,33 @@ func (s *Store) globalChanged(e *Entry) {
 	}
 }
 
-// Participants returns the nodes that said they take part in a network, sorted,
-// whatever their liveness. The slice is the store's; do not change it.
-func (s *Store) Participants(network string) []NodeID {
-	ps, ok := s.sorted[network]
-	if !ok {
-		ps = slices.Sorted(maps.Keys(s.members[network]))
-		s.sorted[network] = ps
+// participates notes whether a node takes part in a network. The records of a
+// stream that is replaced come and go in any order.
+func (s *Store) participates(network string, o NodeID, yes bool) {
+	ps := s.members[network]
+	i, have := slices.BinarySearch(ps, o)
+	switch {
+	case yes == have:
+		return
+	case yes:
+		ps = slices.Insert(ps, i, o)
+	default:
+		ps = slices.Delete(ps, i, i+1)
 	}
-	return ps
+	if s.members[network] = ps; len(ps) == 0 {
+		delete(s.members, network)
+	}
 }
+
+func (s *Store) takesPart(network string, o NodeID) bool {
+	_, yes := slices.BinarySearch(s.members[network], o)
+	return yes
+}
+
+// Participants returns the nodes that said they take part in a network, sorted,
+// whatever their liveness. The slice is the store's, and valid until the next
+// change; do not change it.
+func (s *Store) Participants(network string) []NodeID { return s.members[network] }
 
 // Node returns what a node says about itself.
 func (s *Store) Node(o NodeID) (NodeInfo, bool) {

@@ -113,6 +113,9 @@ func (t *Table) Owners() []NodeID {
 	return os
 }
 
+// Streams returns the number of owners that have a stream.
+func (t *Table) Streams() int { return len(t.streams) }
+
 // Len returns the number of live records.
 func (t *Table) Len() int { return t.entries }
 

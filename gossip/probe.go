@@ -1,0 +1,221 @@
+package gossip
+
+import (
+	"slices"
+	"time"
+
+	"meshd/state"
+)
+
+// repair compares table hashes with random participants (G4). Every round
+// starts with another network and goes on until all were compared, or
+// roundPackets were sent: the next round starts where this one ended, so that
+// every network is compared equally often, however many there are.
+func (c *Core) repair() {
+	every := c.cfg.RepairIdle
+	if c.now < c.busyTill {
+		every = c.cfg.RepairBusy
+	}
+	c.repairAt = c.now + c.jitter(every)
+	var todo []*network
+	for i := range c.order {
+		if n := c.networks[c.order[(c.turn+i)%len(c.order)]]; !n.fetching(c.now) {
+			todo = append(todo, n)
+		}
+	}
+	for sent := 0; len(todo) > 0 && sent < roundPackets; {
+		to := c.pick(c.living(todo[0].name), 1)
+		if len(to) == 0 {
+			if c.alone() || todo[0].name != "" && c.store.Global().View().Synced() { // nobody else takes part
+				todo[0].table.SetSynced()
+			}
+			todo = todo[1:]
+			continue
+		}
+		var ns []*network
+		ns, todo = c.together(to[0], todo, c.probeRoom())
+		c.probe(to[0], ns)
+		sent++
+	}
+	c.turn = (c.turn + 1) % len(c.order)
+	if len(todo) > 0 {
+		c.turn, _ = slices.BinarySearch(c.order, todo[0].name)
+	}
+}
+
+// roundPackets bounds what one round of repair sends.
+const roundPackets = 4
+
+// together returns the first of some networks, and up to room in all of those
+// that a peer takes part in as well; and the rest.
+func (c *Core) together(to state.NodeID, from []*network, room int) (ns, rest []*network) {
+	for i, n := range from {
+		if len(ns) < room && (i == 0 || c.cfg.Peers != nil || c.shares(to, n.name)) {
+			ns = append(ns, n)
+		} else {
+			rest = append(rest, n)
+		}
+	}
+	return ns, rest
+}
+
+// probeRoom is of how many networks a datagram holds the hashes.
+func (c *Core) probeRoom() int {
+	return max(1, min(maxProbed, (c.cfg.Datagram-len(c.packet().b)-8)/probedSize))
+}
+
+// probe sends a peer the hashes of networks, in as few datagrams as they fit.
+func (c *Core) probe(to state.NodeID, ns []*network) {
+	if m := c.members[to]; m != nil && m.listed && (c.silent() || c.unreached(m)) {
+		m.streamTill = c.now + streamFor
+	}
+	stream := c.viaStream(to)
+	for part := range slices.Chunk(ns, c.probeRoom()) {
+		f := probeFrame{stream: stream, ack: stream}
+		for _, n := range part {
+			n.probed = c.now
+			f.tables = append(f.tables, tableHash{n.hash, n.table.Hash()})
+			f.ack = f.ack || !n.table.View().Synced()
+		}
+		e := c.packet()
+		e.probe(frameProbe, f)
+		c.Stats.Probes++
+		c.send(to, e)
+	}
+}
+
+// Compared returns how long ago the hash of a network's table was last sent to
+// a peer; the time since the node's start if it never was.
+func (c *Core) Compared(name string) time.Duration {
+	n := c.networks[name]
+	if n == nil {
+		return 0
+	}
+	return c.now - n.probed
+}
+
+// greeting is a network to be compared with one peer.
+type greeting struct {
+	to state.NodeID
+	n  *network
+}
+
+// Bounds of greetings: how many may wait for the end of a step, to how many
+// peers a network that is not yet synced goes at once and within askWindow, and
+// of how many networks one peer is asked: whole tables come back.
+const (
+	maxGreetings = 1024
+	askPeers     = 3
+	askWindow    = 2 * time.Second
+	askTogether  = 16
+)
+
+// greet compares a network with a participant that appeared, if we are one of
+// the few who should, so that a join is not answered by everybody at once. A
+// network that is not yet synced asks for itself instead. Either happens at the
+// end of the step, in as few packets as it takes.
+func (c *Core) greet(n *network, peer state.NodeID) {
+	switch {
+	case peer == c.cfg.Self || c.cfg.Peers != nil:
+	case !n.table.View().Synced():
+		c.seek(n)
+	case len(c.greets) < maxGreetings:
+		if k := len(c.living(n.name)); k <= askPeers || c.throw(peer)*float64(k) < askPeers {
+			c.greets = append(c.greets, greeting{peer, n})
+		}
+	}
+}
+
+// throw returns a random number from 0 to 1, in one step the same for a peer:
+// whoever greets it for one network does so for all.
+func (c *Core) throw(peer state.NodeID) float64 {
+	if c.thrown == nil || c.thrown.peer != peer {
+		c.thrown = &throw{peer, c.rng.Float64()}
+	}
+	return c.thrown.by
+}
+
+type throw struct {
+	peer state.NodeID
+	by   float64
+}
+
+// seek asks some participants for a network's table at the end of the step.
+func (c *Core) seek(n *network) {
+	if !n.seeks && !n.table.View().Synced() && !n.fetching(c.now) && c.cfg.Peers == nil {
+		n.seeks = true
+		c.seeking = append(c.seeking, n)
+	}
+}
+
+// sayGreetings sends the greetings of this step.
+func (c *Core) sayGreetings() {
+	c.thrown = nil
+	for len(c.greets) > 0 {
+		to := c.greets[0].to
+		var ns []*network
+		c.greets = slices.DeleteFunc(c.greets, func(g greeting) bool {
+			if g.to == to && !slices.Contains(ns, g.n) {
+				ns = append(ns, g.n)
+			}
+			return g.to == to
+		})
+		c.probe(to, ns)
+	}
+	c.end() // what follows is bounded by itself, not by who made it necessary
+	if len(c.seeking) == 0 {
+		return
+	}
+	todo := c.seeking
+	c.seeking = nil
+	for _, n := range todo {
+		n.seeks = false
+		if c.now-n.askFrom > askWindow || n.askFrom == 0 {
+			n.askFrom, n.asked = max(c.now, 1), 0
+		}
+	}
+	for range askPeers {
+		c.ask(todo)
+	}
+}
+
+// ask asks one random participant for each network.
+func (c *Core) ask(todo []*network) {
+	todo = slices.DeleteFunc(slices.Clone(todo), func(n *network) bool {
+		return n.asked >= min(askPeers, len(c.living(n.name))) || c.networks[n.name] != n
+	})
+	for len(todo) > 0 {
+		to := c.pick(c.living(todo[0].name), 1)
+		if len(to) == 0 {
+			todo = todo[1:]
+			continue
+		}
+		var ns []*network
+		ns, todo = c.together(to[0], todo, min(askTogether, c.probeRoom()))
+		for _, n := range ns {
+			n.asked++
+		}
+		c.probe(to[0], ns)
+	}
+}
+
+// fetching reports whether a peer is sending the whole of a large table that
+// is not yet synced: nobody else is asked for it meanwhile.
+func (n *network) fetching(now time.Duration) bool {
+	return now < n.fetchTill && !n.table.View().Synced()
+}
+
+// fetchPatience is how long a peer that sends a table may fall silent before
+// another is asked.
+const fetchPatience = 250 * time.Millisecond
+
+// fetched notes that a part of a table came, and asks its sender whether that
+// was all.
+func (c *Core) fetched(n *network, from state.NodeID) {
+	if n.fetching(c.now) {
+		n.fetchTill = c.now + fetchPatience
+		if len(c.greets) < maxGreetings {
+			c.greets = append(c.greets, greeting{from, n})
+		}
+	}
+}
