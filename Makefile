@@ -115,7 +115,7 @@ bench: ## Go benchmarks of every package, in benchstat's format
 bench-table: ## the replicated table: heap per endpoint, deltas applied, one change, hot lookups
 	$(GO) run ./test/bench/table
 
-.PHONY: bench-converge bench-burst bench-cold bench-churn bench-heal bench-idle bench-join bench-scale
+.PHONY: bench-converge bench-burst bench-cold bench-churn bench-heal bench-idle bench-join bench-scale bench-wide
 bench-converge: ## simulated: one change until visible on all nodes (BENCHFLAGS='-quick nodes=25' for less)
 	$(GO) run ./test/bench converge $(BENCHFLAGS)
 
@@ -136,6 +136,9 @@ bench-idle: ## simulated: bytes and CPU time per node when nothing changes
 
 bench-join: ## simulated: a node joins a mesh with many endpoints
 	$(GO) run ./test/bench join $(BENCHFLAGS)
+
+bench-wide: ## simulated: up to 1,000 nodes in 100 networks: processor time at rest, and of a node that joins
+	$(GO) run ./test/bench wide $(BENCHFLAGS)
 
 bench-scale: ## simulated: up to 10,000 nodes, and how each figure grows
 	$(GO) run ./test/bench scale $(BENCHFLAGS)

@@ -92,8 +92,10 @@ type network struct {
 	seeks     bool          // to be asked for at the end of the step
 	asked     int           // how many peers since askFrom
 	askFrom   time.Duration
-	fetchFrom state.NodeID // who sends the whole of it
+	askTill   time.Duration // when those who were asked should have answered
+	fetchFrom state.NodeID  // who sends the whole of it
 	fetchTill time.Duration
+	sending   bool // and has not yet said that this was all
 
 	equal, differed time.Duration // when it last compared equal and unequal with a peer's
 }

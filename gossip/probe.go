@@ -18,10 +18,17 @@ func (c *Core) repair() {
 	}
 	c.repairAt = c.now + c.jitter(every)
 	var todo []*network
+	slots := c.fetchSlots()
 	for i := range c.order {
-		if n := c.networks[c.order[(c.turn+i)%len(c.order)]]; !n.fetching(c.now) {
-			todo = append(todo, n)
+		n := c.networks[c.order[(c.turn+i)%len(c.order)]]
+		switch {
+		case n.table.View().Synced():
+		case n.fetching(c.now) || slots <= 0:
+			continue
+		default:
+			slots--
 		}
+		todo = append(todo, n)
 	}
 	for sent := 0; len(todo) > 0 && sent < roundPackets; {
 		to := c.pick(c.living(todo[0].name), 1)
@@ -74,6 +81,9 @@ func (c *Core) probe(to state.NodeID, ns []*network) {
 		f := probeFrame{stream: stream, ack: stream}
 		for _, n := range part {
 			n.probed = c.now
+			if !n.table.View().Synced() {
+				n.askTill = c.now + fetchPatience
+			}
 			f.tables = append(f.tables, tableHash{n.hash, n.table.Hash()})
 			f.ack = f.ack || !n.table.View().Synced()
 		}
@@ -166,8 +176,17 @@ func (c *Core) sayGreetings() {
 	if len(c.seeking) == 0 {
 		return
 	}
-	todo := c.seeking
-	c.seeking = nil
+	c.seeking = slices.DeleteFunc(c.seeking, func(n *network) bool {
+		done := n.table.View().Synced() || c.networks[n.name] != n
+		n.seeks = n.seeks && !done
+		return done
+	})
+	k := min(len(c.seeking), c.fetchSlots())
+	if k <= 0 {
+		return
+	}
+	todo := slices.Clone(c.seeking[:k])
+	c.seeking = slices.Delete(c.seeking, 0, k)
 	for _, n := range todo {
 		n.seeks = false
 		if c.now-n.askFrom > askWindow || n.askFrom == 0 {
@@ -182,7 +201,7 @@ func (c *Core) sayGreetings() {
 // ask asks one random participant for each network.
 func (c *Core) ask(todo []*network) {
 	todo = slices.DeleteFunc(slices.Clone(todo), func(n *network) bool {
-		return n.asked >= min(askPeers, len(c.living(n.name))) || c.networks[n.name] != n
+		return n.asked >= min(askPeers, len(c.living(n.name)))
 	})
 	for len(todo) > 0 {
 		to := c.pick(c.living(todo[0].name), 1)
@@ -207,13 +226,28 @@ func (n *network) fetching(now time.Duration) bool {
 
 // fetchPatience is how long a peer that sends a table may fall silent before
 // another is asked.
-const fetchPatience = 250 * time.Millisecond
+const fetchPatience = 500 * time.Millisecond
+
+// maxFetches bounds how many networks are fetched at a time: more would only
+// wait for each other, and for longer than fetchPatience.
+const maxFetches = 8
+
+// fetchSlots is how many more networks may be asked for.
+func (c *Core) fetchSlots() int {
+	slots := maxFetches
+	for _, n := range c.networks {
+		if (c.now < n.fetchTill || c.now < n.askTill) && !n.table.View().Synced() {
+			slots--
+		}
+	}
+	return slots
+}
 
 // fetched notes that a part of a table came, and asks its sender whether that
 // was all.
 func (c *Core) fetched(n *network, from state.NodeID) {
 	if n.fetching(c.now) {
-		n.fetchTill = c.now + fetchPatience
+		n.fetchTill, n.sending = c.now+fetchPatience, false
 		if len(c.greets) < maxGreetings {
 			c.greets = append(c.greets, greeting{from, n})
 		}

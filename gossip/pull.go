@@ -19,6 +19,7 @@ func (c *Core) onMore(from state.NodeID, p []byte) error {
 	if n == nil {
 		return nil
 	}
+	n.sending = true
 	c.greets = slices.DeleteFunc(c.greets, func(g greeting) bool { return g.n == n && g.to == from }) // that was not all
 	for _, h := range f.heads {
 		key := streamKey{n.name, h.Owner}

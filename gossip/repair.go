@@ -59,7 +59,7 @@ func (c *Core) onProbe(from state.NodeID, typ byte, p []byte) error {
 			continue
 		}
 		n.differed = c.now
-		if (typ == frameProbe || typ == frameProbe32) && !n.fetching(c.now) {
+		if (typ == frameProbe || typ == frameProbe32) && !n.fetching(c.now) && (n.table.View().Synced() || c.now < n.askTill || c.fetchSlots() > 0) {
 			c.Stats.Mismatches++
 			c.summarize(from, n)
 		}
@@ -107,8 +107,8 @@ func (c *Core) onSummary(from state.NodeID, p []byte) error {
 	if n == nil {
 		return nil
 	}
-	if n.fetching(c.now) && from != n.fetchFrom {
-		return nil // whoever sends the table knows that as well
+	if n.fetching(c.now) && (from != n.fetchFrom || n.sending) {
+		return nil // the table is on its way
 	}
 	c.compare(from, n, f.hot, nil)
 	size := len(f.hashes)
@@ -124,7 +124,11 @@ func (c *Core) onSummary(from state.NodeID, p []byte) error {
 		n.table.SetSynced()
 		return nil
 	}
-	n.fetchFrom, n.fetchTill = from, c.now+fetchPatience
+	if n.askTill = 0; 2*len(list) > size { // else what is ours alone, perhaps
+		n.fetchFrom, n.fetchTill, n.sending = from, c.now+fetchPatience, true
+	} else {
+		n.fetchTill = 0
+	}
 	list, hs := someBuckets(list, size, n.table.Heads(func(o state.NodeID) bool { return differ[state.Bucket(o, size)] }), c.cfg.Chunk/2)
 	e := c.packet()
 	e.heads(frameHeads, n.name, size, list, true, hs)
