@@ -131,6 +131,7 @@ func (f *definer) member(name string) {
 
 func (s *statements) add(c NetworkClaim, n int) {
 	if c.Removed {
+		c.Pinned = false // says nothing of a removal
 		if s.gone[c] += n; s.gone[c] == 0 {
 			delete(s.gone, c)
 		}
