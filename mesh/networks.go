@@ -170,9 +170,7 @@ func (n *Node) Network(ctx context.Context, name string) (control.NetworkDetail,
 		if !defined {
 			d.Warnings = append(d.Warnings, "no node states the definition of this network: services get no VIP; create it again")
 		}
-		if ls := c.Store().Disputes()[name]; len(ls) > 0 {
-			d.Conflict = disputeText(def, ls)
-		}
+		d.Conflict = networkTrouble(c.Store().Definitions(), name)
 		if t != nil {
 			d.Joined = true
 			d.Checksum = hex16(t.Checksum())

@@ -151,9 +151,11 @@ func (n *Node) explainStatus(s *control.Status) {
 
 func conflicts(c *gossip.Core) []string {
 	var out []string
-	ds := c.Store().Disputes()
-	for _, name := range slices.Sorted(maps.Keys(ds)) {
-		out = append(out, disputeText(c.Store().Defs()[name], ds[name]))
+	defs := c.Store().Definitions()
+	for _, name := range slices.Sorted(maps.Keys(defs.Effective)) {
+		if t := networkTrouble(defs, name); t != "" {
+			out = append(out, t)
+		}
 	}
 	return out
 }

@@ -160,16 +160,29 @@ func parseDef(name, subnet4, subnet6 string, birth uint64) (state.NetworkDef, er
 }
 
 // disputeText says that one network has two definitions (V6).
-func disputeText(d state.NetworkDef, losers []state.NetworkDef) string {
+func disputeText(d state.NetworkDef, others []state.NetworkDef) string {
 	var text strings.Builder
-	text.WriteString("network " + d.Name + " is " + pools(d) + " everywhere; refused: ")
-	for i, l := range losers {
+	text.WriteString("network " + d.Name + " is " + pools(d) + " here; other nodes say ")
+	for i, o := range others {
 		if i > 0 {
 			text.WriteString(", ")
 		}
-		text.WriteString(pools(l))
+		text.WriteString(pools(o))
 	}
-	return text.String() + " (run meshctl network create with the first on the nodes that made the others)"
+	return text.String() + " (each keeps its own until somebody runs meshctl network create with the right one on the nodes that say otherwise)"
+}
+
+// networkTrouble says what is wrong with a network's definition: "" if nothing is.
+func networkTrouble(defs *state.Definitions, name string) string {
+	var out []string
+	if ds := defs.Disputes[name]; len(ds) > 0 {
+		out = append(out, disputeText(defs.Effective[name], ds))
+	}
+	if older, ok := defs.Overlaps[name]; ok {
+		out = append(out, "network "+name+" overlaps "+pools(defs.Effective[older])+" of the older network "+older+
+			": a node in both answers for "+name+" with its tasks (remove one of the two, and make it again with another pool)")
+	}
+	return strings.Join(out, "; ")
 }
 
 func pools(d state.NetworkDef) string {
