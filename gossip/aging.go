@@ -11,8 +11,8 @@ import (
 // condemn ends a check without an answer: the node is hidden, unless so many
 // vanished at once that it is rather us (S12).
 func (c *Core) condemn(m *member) {
-	if m.listed { // others reach it, says the membership
-		c.setPhase(m, phaseShaky)
+	if m.listed {
+		c.sign(m, signSilent)
 		return
 	}
 	g := &c.preserve
@@ -30,13 +30,13 @@ func (c *Core) condemn(m *member) {
 		c.setPreserve(true, fmt.Sprintf("%d of %d members vanished within %v: serving their last known endpoints", len(g.gone), others, c.cfg.Window))
 		for _, id := range c.sortedMembers() {
 			if o := c.members[id]; o.met && o.phase == phaseDead && c.now-o.since <= c.cfg.Window {
-				c.setPhase(o, phaseKept)
+				c.sign(o, signCutOff)
 			}
 		}
-		c.setPhase(m, phaseKept)
+		c.sign(m, signCutOff)
 		return
 	}
-	c.setPhase(m, phaseDead)
+	c.sign(m, signSilent)
 }
 
 func (c *Core) setPreserve(on bool, reason string) {
@@ -74,7 +74,7 @@ func (c *Core) sweepMembers() {
 		case phaseKept:
 			kept++
 			if age > c.cfg.D1 {
-				c.setPhase(m, phaseDead)
+				c.sign(m, signExpired)
 			}
 		case phaseDead, phaseLeft:
 			c.age(m, age)
@@ -93,7 +93,7 @@ func (c *Core) checkUnlisted(m *member, age time.Duration) {
 	switch {
 	case m.listed || age <= unlistedFor:
 	case silent > 2*unlistedFor:
-		c.verify(m)
+		c.sign(m, signDoubted)
 	case silent > unlistedFor:
 		c.ping(m)
 		fallthrough

@@ -33,8 +33,8 @@ type Core struct {
 	store *state.Store
 	now   time.Duration
 
-	members  map[state.NodeID]*member
-	pinging  map[state.NodeID]*member  // those with a pingAt
+	detector
+
 	targets  map[string][]state.NodeID // cache: living participants per network
 	networks map[string]*network       // by name, "" is the global scope
 	parted   map[string]bool           // networks left in this life
@@ -56,10 +56,7 @@ type Core struct {
 	hotAt    []time.Duration
 	sweepAt  time.Duration
 	pubAt    time.Duration // 0: nothing held back
-	strayAt  time.Duration // when to ping one of the dead again
-	waveAt   time.Duration // no wave of pings before
 	reaps    map[state.NodeID]time.Duration
-	preserve preservation
 	dup      duplicate
 	life     life
 	leftAt   time.Duration // when this node left in order; 0: it has not
@@ -119,9 +116,9 @@ type streamKey struct {
 func NewCore(cfg CoreConfig, rng *rand.Rand, store *state.Store) *Core {
 	cfg.setDefaults()
 	c := &Core{
-		cfg: cfg, rng: rng, store: store, members: map[state.NodeID]*member{}, targets: map[string][]state.NodeID{},
+		cfg: cfg, rng: rng, store: store, targets: map[string][]state.NodeID{},
 		networks: map[string]*network{}, parted: map[string]bool{}, byHash: map[uint64]*network{}, hashOf: networkHash, pulls: map[streamKey]*pull{},
-		pinging: map[state.NodeID]*member{}, reaps: map[state.NodeID]time.Duration{}, rtt: cfg.WantTimeout / 8,
+		detector: detector{members: map[state.NodeID]*member{}, pinging: map[state.NodeID]*member{}}, reaps: map[state.NodeID]time.Duration{}, rtt: cfg.WantTimeout / 8,
 		answers: answering{peers: map[state.NodeID]*peerBudget{}}, hints: map[string][]hint{}, pullsAt: map[state.NodeID]int{},
 	}
 	c.addNetwork("", store.Global())

@@ -9,18 +9,6 @@ import (
 	"meshd/state"
 )
 
-// phase is what the core makes of a member: membership's word, checked.
-type phase uint8
-
-const (
-	phaseAlive  phase = iota
-	phaseVerify       // reported dead or unknown to the membership: being checked
-	phaseShaky        // only others reach it: served after the rest (1:1 failure)
-	phaseDead         // hidden
-	phaseKept         // vanished with too many others: served last (S12)
-	phaseLeft         // left in order
-)
-
 // member is the core's view of one other node (S9). Local, never replicated.
 type member struct {
 	id      state.NodeID
@@ -64,7 +52,7 @@ func (c *Core) MemberAlive(now time.Duration, id state.NodeID, addr netip.AddrPo
 	m := c.member(id)
 	c.put(m, addr)
 	m.listed, m.met = true, true
-	c.revive(m)
+	c.sign(m, signListed)
 	c.greetNode(id)
 	c.settle()
 }
@@ -88,10 +76,7 @@ func (c *Core) MemberDead(now time.Duration, id state.NodeID) {
 		return
 	}
 	m.listed = false
-	if m.phase == phaseAlive {
-		m.doubted = true
-		c.verify(m)
-	}
+	c.sign(m, signUnlisted)
 	c.settle()
 }
 
@@ -103,7 +88,7 @@ func (c *Core) MemberLeft(now time.Duration, id state.NodeID) {
 		return
 	}
 	m.listed = false
-	c.setPhase(m, phaseLeft)
+	c.sign(m, signLeft)
 	c.settle()
 }
 
@@ -129,7 +114,7 @@ func (c *Core) meetOwner(id state.NodeID) {
 		m.aged = 0 // what is new of it is put away, too
 		return     // its streams have its liveness from their beginning
 	}
-	c.verify(c.member(id))
+	c.sign(c.member(id), signNamed)
 }
 
 // learnAddr takes a node's address from its own record: at its word where the
@@ -173,9 +158,7 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 	if m.boot != boot {
 		m.boot, m.doubted, m.spared = boot, false, 0 // the former life did end
 	}
-	if m.phase != phaseAlive && (m.phase != phaseShaky || !m.listed) {
-		c.revive(m)
-	}
+	c.sign(m, signHeard)
 }
 
 // MemberReached tells the core that a node answered the membership's probe
@@ -198,12 +181,7 @@ func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.Addr
 // to it any more.
 func (c *Core) reached(m *member) {
 	m.reached, m.rival = c.now, place{}
-	switch m.phase {
-	case phaseShaky:
-		c.revive(m)
-	case phaseAlive:
-		c.pingLater(m, 0)
-	}
+	c.sign(m, signReached)
 }
 
 // unreached reports whether a listed member has not answered this node's own
@@ -405,7 +383,7 @@ func (c *Core) checkMembers() {
 		}
 		c.settlePlace(m)
 		if m.phase == phaseAlive && m.pings >= maxDoubt && !m.rival.known() {
-			c.verify(m)
+			c.sign(m, signDoubted)
 			continue
 		}
 		if m.pings++; m.pings > maxPings && m.phase != phaseVerify && m.phase != phaseShaky {

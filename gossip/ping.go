@@ -100,11 +100,11 @@ func (c *Core) affordAsk(target state.NodeID) bool {
 // as we asked for it, and keeps the node served, after the rest.
 func (c *Core) onHeard(f pingFrame) {
 	m := c.members[f.target]
-	if m == nil || m.asked == 0 || f.nonce != m.asked || m.phase != phaseVerify && m.phase != phaseDead || c.now-m.since > maxExcuse {
+	if m == nil || m.asked == 0 || f.nonce != m.asked || c.now-m.since > maxExcuse {
 		return
 	}
 	m.asked = 0
-	c.setPhase(m, phaseShaky)
+	c.sign(m, signRelayed)
 	c.rejoin(m)
 }
 

@@ -365,7 +365,7 @@ func (c *Core) globalNews(x *state.Delta) {
 		c.reaps[x.Owner] = c.now + reapAfter
 		if m := c.members[x.Owner]; m != nil && len(x.Records) == 0 && x.To > 1 {
 			m.listed = false // its last, empty snapshot: it left in order (S9)
-			c.setPhase(m, phaseLeft)
+			c.sign(m, signLeft)
 		}
 	}
 }

@@ -1,0 +1,133 @@
+package gossip
+
+import (
+	"time"
+
+	"meshd/state"
+)
+
+// detector is what this node makes of the others: who lives, who is in doubt,
+// who is gone. Signs of a member go in; transition says what becomes of it. The
+// core owns it.
+type detector struct {
+	members  map[state.NodeID]*member
+	pinging  map[state.NodeID]*member // those with a pingAt
+	strayAt  time.Duration            // when to ping one of the dead again
+	waveAt   time.Duration            // no wave of pings before
+	preserve preservation
+}
+
+// phase is what the core makes of a member: membership's word, checked.
+type phase uint8
+
+const (
+	phaseAlive  phase = iota
+	phaseVerify       // reported dead or unknown to the membership: being checked
+	phaseShaky        // only others reach it: served after the rest (1:1 failure)
+	phaseDead         // hidden
+	phaseKept         // vanished with too many others: served last (S12)
+	phaseLeft         // left in order
+	phases
+)
+
+// sign is what happened to a member.
+type sign uint8
+
+const (
+	signListed   sign = iota // the membership lists it
+	signUnlisted             // the membership takes it for dead
+	signLeft                 // it said goodbye
+	signNamed                // a stream of it came, and it was not known
+	signHeard                // a packet of it came
+	signReached              // it answered us
+	signRelayed              // it answered others who asked for us
+	signDoubted              // it does not answer us, or is silent and nobody lists it
+	signSilent               // the check ended without an answer
+	signCutOff               // as signSilent, or lately gone, with so many others that it is rather us
+	signExpired              // kept for too long
+	signs
+)
+
+// act is what goes with a transition, besides the new phase.
+type act uint8
+
+const (
+	actNone   act = iota
+	actRevive     // it is taken for alive: the doubts end, the membership is to list it
+	actCheck      // pings, ours and those of others
+	actCalm       // it is not pinged any more
+)
+
+// transition is the whole of the detector's judgement: what becomes of a member
+// in phase p, listed by the membership or not, upon a sign.
+//
+// A packet makes everybody alive but one whom the membership lists and whom only
+// others reach: that it hears from it does not tell that it can reach it. Only
+// silence hides, and only one whom nobody lists.
+func transition(p phase, listed bool, s sign) (phase, act) {
+	switch s {
+	case signListed:
+		return phaseAlive, actRevive
+	case signLeft:
+		return phaseLeft, actNone
+	case signHeard:
+		if p != phaseAlive && (p != phaseShaky || !listed) {
+			return phaseAlive, actRevive
+		}
+	case signReached:
+		switch p {
+		case phaseShaky:
+			return phaseAlive, actRevive
+		case phaseAlive:
+			return p, actCalm
+		}
+	case signUnlisted:
+		if p == phaseAlive {
+			return phaseVerify, actCheck
+		}
+	case signNamed:
+		if p == phaseDead {
+			return phaseVerify, actCheck
+		}
+	case signDoubted:
+		if p == phaseAlive || p == phaseShaky && !listed {
+			return phaseVerify, actCheck
+		}
+	case signRelayed:
+		if p == phaseVerify || p == phaseDead {
+			return phaseShaky, actNone
+		}
+	case signSilent:
+		switch {
+		case p == phaseVerify && listed: // others reach it, says the membership
+			return phaseShaky, actNone
+		case p == phaseVerify:
+			return phaseDead, actNone
+		}
+	case signCutOff:
+		if p == phaseDead || p == phaseVerify && !listed {
+			return phaseKept, actNone
+		}
+	case signExpired:
+		if p == phaseKept {
+			return phaseDead, actNone
+		}
+	}
+	return p, actNone
+}
+
+// sign tells the detector of a sign of a member.
+func (c *Core) sign(m *member, s sign) {
+	to, do := transition(m.phase, m.listed, s)
+	switch do {
+	case actRevive:
+		c.revive(m)
+	case actCheck:
+		m.doubted = m.doubted || s == signUnlisted
+		c.verify(m)
+	case actCalm:
+		c.pingLater(m, 0)
+	case actNone:
+		c.setPhase(m, to)
+	}
+}
