@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 	"test/vm":         {},
 	"test/vm/guest":   {"test/vm"},
 	"test/vm/cmd/vm":  {"test/vm", "test/vm/guest"},
-	"test/sim":        {"state", "gossip"},
+	"test/sim":        {"state", "gossip", "gossip/gossiptest"},
 
 	"test/bench":       {"state", "gossip", "test/sim"},
 	"test/bench/table": {"state"},

@@ -21,6 +21,7 @@ type Checker struct {
 	orphaned   map[string]bool                    // services that had no host at some moment
 	lost       map[state.VIPClaim]bool            // claims that a carrier gave up for good
 	own        map[int32]state.Head               // of each node's own stream at its last step
+	intruded   bool                               // somebody states what it likes, as owners that are no nodes
 	steps      int
 }
 
@@ -84,6 +85,9 @@ func (c *Checker) Look(n *Node) {
 // monotone: heads never go backwards (S2) while a node holds a stream.
 func (c *Checker) monotone(n *Node, t *state.Table) {
 	for _, o := range t.Owners() {
+		if c.stranger(o) {
+			continue
+		}
 		h, _ := t.Head(o)
 		k := headKey{n.index, n.life, t.Network(), o}
 		if was := c.heads[k]; h.Compare(was) < 0 {
@@ -91,6 +95,13 @@ func (c *Checker) monotone(n *Node, t *state.Table) {
 		}
 		c.heads[k] = h
 	}
+}
+
+// stranger reports whether an owner is an intruder's: what is held of it, and
+// for how long, is each node's own affair.
+func (c *Checker) stranger(o state.NodeID) bool {
+	_, known := c.w.byID[o]
+	return c.intruded && !known
 }
 
 // halves: tasks named x-a and x-b are always written together, so nobody may
@@ -293,6 +304,9 @@ func (c *Checker) vipMap(n, first *Node, network string) {
 		return
 	}
 	for _, s := range first.Table(network).View().Services() {
+		if c.intruded && !strings.HasPrefix(s.Name, "svc") {
+			continue // an intruder's
+		}
 		o := n.Table(network).View().Service(s.Name)
 		if o == nil || o.VIP4 != s.VIP4 || !slices.Equal(o.OtherVIPs, s.OtherVIPs) {
 			c.fail("V3: VIPs of %s differ between %s and %s: %+v, %+v", s.Name, n.ID, first.ID, s, o)
@@ -329,7 +343,7 @@ func (c *Checker) Difference(network string) string {
 		if !n.up || n.Table(network) == nil {
 			continue
 		}
-		got := content(n.Table(network))
+		got := c.content(n.Table(network))
 		if first == nil {
 			first, want = n, got
 			continue
@@ -344,7 +358,7 @@ func (c *Checker) Difference(network string) string {
 				return fmt.Sprintf("%s lacks %s, which %s has: %s", first.ID, k, n.ID, brief(got[k]))
 			}
 		}
-		if a, b := n.Table(network).Checksum(), first.Table(network).Checksum(); a != b {
+		if a, b := n.Table(network).Checksum(), first.Table(network).Checksum(); a != b && !c.intruded {
 			return fmt.Sprintf("%s and %s have equal content, but checksums %x and %x", first.ID, n.ID, b, a)
 		}
 	}
@@ -359,14 +373,17 @@ func brief(s string) string {
 }
 
 // content flattens a table: heads and live records of every owner.
-func content(t *state.Table) map[string]string {
+func (c *Checker) content(t *state.Table) map[string]string {
 	m := map[string]string{}
 	t.Walk(func(e *state.Entry) bool {
+		if c.stranger(e.Owner()) {
+			return true
+		}
 		m[fmt.Sprintf("%s/%d/%s", e.Owner(), e.Kind(), e.Key())] = fmt.Sprintf("v%d %s %x", e.Version(), e.Group(), e.Body())
 		return true
 	})
 	for _, o := range t.Owners() {
-		if h, _ := t.Head(o); h.Sum != 0 { // an empty stream says nothing
+		if h, _ := t.Head(o); h.Sum != 0 && !c.stranger(o) { // an empty stream says nothing
 			m["head of "+string(o)] = fmt.Sprintf("%+v", h)
 		}
 	}
