@@ -108,6 +108,11 @@ func (e emitter) table(c *gossip.Core, t *state.Table) {
 	e.gauge("meshd_table_synced", "1 after the first full exchange with a peer.", b2f(t.View().Synced()), "network", net)
 	e.gauge("meshd_table_graves", "Heads of dropped owners that are remembered.", float64(t.Graves()), "network", net)
 	e.counter("meshd_table_quarantined_total", "Records kept but not shown because they are unreadable.", t.Poison(), "network", net)
+	records, bytes, staged, evicted := t.Usage()
+	e.gauge("meshd_table_held_records", "Records held, tombstones included.", float64(records), "network", net)
+	e.gauge("meshd_table_held_bytes", "Text of the records held.", float64(bytes), "network", net)
+	e.gauge("meshd_table_staged_bytes", "Text of deltas that are not complete.", float64(staged), "network", net)
+	e.counter("meshd_table_evicted_total", "Streams of owners that do not live, dropped to make room.", evicted, "network", net)
 	barred := map[state.Bar]int{state.BarLoopback: 0, state.BarPool: 0, state.BarTwin: 0}
 	for _, b := range t.Barred() {
 		barred[b.Bar]++

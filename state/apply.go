@@ -119,7 +119,7 @@ func (r *Record) mapKey() string { return string([]byte{byte(r.Kind)}) + r.Key }
 // check refuses a delta that no correct node sends.
 func (d *Delta) check() error {
 	switch {
-	case d.Owner == "" || len(d.Owner) > MaxName || len(d.Network) > MaxLabel:
+	case CheckNode(string(d.Owner)) != nil || len(d.Network) > MaxLabel:
 		return fmt.Errorf("%w: bad owner or network name", errChunk)
 	case d.Inc == 0 || d.From > d.After || d.After > d.Upto || d.Upto > d.To || d.Floor > d.To || d.Head().beyond():
 		return fmt.Errorf("%w: bounds", errChunk)

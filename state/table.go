@@ -234,7 +234,7 @@ func (t *Table) Want(o NodeID, h Head) (Want, bool) {
 	}
 	if s.stage != nil && s.stage.inc < h.Inc {
 		s.stage = nil
-		t.account(s)
+		t.tidy(s)
 	}
 	// Equal heads with different content: only the owner can settle it (S7,
 	// S10), unless this replica knows that it is the one that differs.
