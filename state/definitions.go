@@ -164,7 +164,14 @@ func (f *definer) resolve(name string, takesPart func(NodeID) bool) *Definition 
 		d.gone, d.Removed = append(d.gone, r), max(d.Removed, r.Lamport)
 	}
 	slices.SortFunc(d.gone, func(a, b NetworkClaim) int {
-		return cmp.Or(cmp.Compare(a.Lamport, b.Lamport), a.older(&b.NetworkDef))
+		pinned := 0
+		if a.Pinned != b.Pinned {
+			pinned = 1
+			if a.Pinned {
+				pinned = -1
+			}
+		}
+		return cmp.Or(cmp.Compare(a.Lamport, b.Lamport), a.older(&b.NetworkDef), pinned)
 	})
 	for _, t := range s.count {
 		e := *t
