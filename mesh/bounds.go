@@ -41,8 +41,23 @@ func (s *settled) bounds() bounds {
 	return b
 }
 
+// errTooMany is a registry that is as it should be, and more than this
+// configuration allows.
+type errTooMany struct{ have, allowed int }
+
+func (e errTooMany) Error() string {
+	return fmt.Sprintf("max-tasks: %d tasks are registered here, and %d are allowed; allow at least %d, or remove tasks before it is lowered", e.have, e.allowed, e.have)
+}
+
 // check refuses a registry that holds more than a node may state.
 func (b bounds) check(r *registry) error {
+	tasks := 0
+	for _, l := range r.networks {
+		tasks += len(l.tasks)
+	}
+	if tasks > b.tasks {
+		return errTooMany{tasks, b.tasks}
+	}
 	if err := b.room(r, 0, 0, 0); err != nil {
 		return err
 	}

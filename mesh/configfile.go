@@ -111,9 +111,10 @@ func set(to flag.Value, v *yaml.Node) error {
 	case !isList:
 		return errors.New("it takes one value, not a list")
 	}
-	if err := many.Set(""); err != nil {
-		return err
+	if many.some && len(v.Content) == 0 {
+		return errEmpty
 	}
+	many.replace()
 	for _, item := range v.Content {
 		if item.Kind != yaml.ScalarNode || item.Tag == "!!null" || strings.TrimSpace(item.Value) == "" {
 			return errors.New("every item of the list must be one value")

@@ -12,10 +12,11 @@ import (
 )
 
 func (n *Node) openDNS() (err error) {
+	clients, own := n.dnsClients()
 	n.dns, err = resolver.New(resolver.Config{
 		Source: n.host.Source(), Log: n.log, Domain: n.cfg.Domain, TTL: time.Duration(n.cfg.TTL), QueryLog: n.cfg.QueryLog,
 		VIPsUsable: n.balancer.Working, WhyNoVIPs: n.whyNoVIPs, RTT: n.host.RTT, Notes: n.notes,
-		Clients: n.dnsClients(), LocalTask: n.localTask,
+		Clients: clients, HostAddrs: own, LocalTask: n.localTask,
 		Forward: resolver.ForwardConfig{Upstreams: n.cfg.upstream, Domains: n.cfg.upstreams},
 	})
 	if err != nil {
@@ -61,6 +62,9 @@ func (s *settled) readUpstreams() error {
 		}
 		if !hostName(domain) {
 			return fmt.Errorf("upstream: %q is not a domain name; write corp.example=10.0.0.53", domain)
+		}
+		if own := strings.ToLower(strings.Trim(s.Domain, ".")); domain == own || strings.HasSuffix(domain, "."+own) {
+			return fmt.Errorf("upstream: names of %s are answered by the mesh and never forwarded; leave %q out", own, text)
 		}
 		if s.upstreams == nil {
 			s.upstreams = map[string][]netip.AddrPort{}

@@ -20,44 +20,47 @@ const (
 	strangerNotice = 10 * time.Minute
 )
 
-// connectedSubnets are the subnets of the host's addresses: who is in one of
+// hostAddresses are the host's addresses, and their subnets: who is in one of
 // them is asked by no router. A subnet that is most of all addresses is no
 // neighbourhood, and left out.
-func connectedSubnets() ([]netip.Prefix, error) {
+func hostAddresses() (subnets []netip.Prefix, own []netip.Addr, err error) {
 	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, err
-	}
-	subnets := []netip.Prefix{}
+	subnets = []netip.Prefix{}
 	for _, a := range addrs {
 		p, err := netip.ParsePrefix(a.String())
-		if err != nil || p.Bits() < 8 {
+		if err != nil {
 			continue
 		}
-		subnets = append(subnets, p.Masked())
+		own = append(own, p.Addr())
+		if p.Bits() >= 8 {
+			subnets = append(subnets, p.Masked())
+		}
 	}
 	slices.SortFunc(subnets, netip.Prefix.Compare)
-	return slices.Compact(subnets), nil
+	return slices.Compact(subnets), own, err
 }
 
-// dnsClients is whom DNS serves besides the host itself and its tasks (R8): those
-// that a person named, else the connected subnets.
-func (n *Node) dnsClients() []netip.Prefix {
-	if n.cfg.dnsClients != nil {
-		return n.cfg.dnsClients
-	}
-	subnets, err := connectedSubnets()
+// dnsClients is whom DNS serves besides the host's tasks (R8): those that a
+// person named, else the connected subnets; and the host itself.
+func (n *Node) dnsClients() (clients []netip.Prefix, own []netip.Addr) {
+	clients, own, err := hostAddresses()
+	trouble := ""
 	if err != nil {
-		n.notices.set("dns-clients", fmt.Sprintf("dns: the host's subnets cannot be read (%v): only the host itself and its tasks are answered; name others with --dns-clients", err))
-		return []netip.Prefix{}
+		trouble = fmt.Sprintf("dns: the host's addresses cannot be read (%v): its own programs are answered at 127.0.0.1 only", err)
+		if n.cfg.dnsClients == nil {
+			trouble = fmt.Sprintf("dns: the host's subnets cannot be read (%v): only the host itself and its tasks are answered; name others with --dns-clients", err)
+		}
 	}
-	n.notices.set("dns-clients", "")
-	return subnets
+	n.notices.set("dns-clients", trouble)
+	if n.cfg.dnsClients != nil {
+		clients = n.cfg.dnsClients
+	}
+	return clients, own
 }
 
 // watchSubnets keeps the clients in step with the host's addresses.
 func (n *Node) watchSubnets(ctx context.Context) error {
-	if len(n.cfg.dns) == 0 || n.cfg.dnsClients != nil {
+	if len(n.cfg.dns) == 0 {
 		return nil
 	}
 	tick := time.NewTicker(subnetsEvery)

@@ -101,11 +101,16 @@ func (t text) Set(s string) error {
 // list is a comma-separated flag that may be repeated. The first use replaces
 // what the configuration file said; an empty one leaves nothing of it.
 type list struct {
-	to  *[]string
-	set *bool
+	to   *[]string
+	set  *bool
+	some bool // an empty one is refused
 }
 
-func newList(to *[]string) list { return list{to, new(bool)} }
+func newList(to *[]string) list { return list{to: to, set: new(bool)} }
+
+// newBounds is a list that allows something: none would be the default, which
+// allows more than whoever writes an empty list wants.
+func newBounds(to *[]string) list { return list{to: to, set: new(bool), some: true} }
 
 func (l list) String() string {
 	if l.to == nil {
@@ -114,10 +119,18 @@ func (l list) String() string {
 	return strings.Join(*l.to, ",")
 }
 
-func (l list) Set(s string) error {
+// replace forgets what the file said, at the first use.
+func (l list) replace() {
 	if !*l.set {
 		*l.set, *l.to = true, nil
 	}
+}
+
+func (l list) Set(s string) error {
+	if l.some && strings.Trim(s, ", \t\n") == "" {
+		return errEmpty
+	}
+	l.replace()
 	for v := range strings.SplitSeq(s, ",") {
 		if v = strings.TrimSpace(v); v != "" {
 			*l.to = append(*l.to, v)

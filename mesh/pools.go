@@ -26,6 +26,7 @@ func (s *settled) readPools() error {
 	}
 	for _, text := range s.Pools {
 		p, err := netip.ParsePrefix(text)
+		p = unmapped(p)
 		switch {
 		case err != nil:
 			return fmt.Errorf("pools: %q is no prefix; write 10.96.0.0/12", text)

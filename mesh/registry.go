@@ -144,7 +144,7 @@ func passed(saved, now time.Time) time.Duration {
 // remaining turns a duration of the file into a time of this process. Files of
 // earlier versions have a point in time instead.
 func (f *registryFile) remaining(left int64, until time.Time, most time.Duration, now time.Time) time.Time {
-	rest := time.Duration(min(left, int64(most/time.Second))) * time.Second
+	rest := time.Duration(min(max(left, 0), int64(most/time.Second))) * time.Second
 	if left == 0 && !until.IsZero() {
 		rest = until.Sub(now.Round(0))
 		if rest < 0 || rest > most { // over, or a clock that is wrong: rather keep it
@@ -199,6 +199,9 @@ func (d *dataDir) registry(lim bounds, now time.Time) (*registry, []string, erro
 		return nil, nil, err
 	}
 	r, err := f.registry(lim, now)
+	if many, ok := errors.AsType[errTooMany](err); ok {
+		return nil, nil, configError{many} // the file is well, and must not be moved away for it
+	}
 	if err != nil {
 		return nil, nil, d.corrupted(fileTasks, err, "restore it from a backup, or move it away to start without what it held")
 	}

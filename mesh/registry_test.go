@@ -3,6 +3,7 @@ package mesh
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -46,6 +47,26 @@ func TestRegistryIsKept(t *testing.T) {
 	again, err := r.encode(now)
 	if err != nil || string(again) != string(b) {
 		t.Errorf("%v\n%s\nread and written again:\n%s", err, b, again)
+	}
+}
+
+// Tasks that a lowered limit does not allow are no damage of the file, which
+// would be moved away with all that is registered.
+func TestTooManyTasksAreNoDamage(t *testing.T) {
+	now := time.Now()
+	d := newDataDir(t.TempDir())
+	b, err := fullRegistry(now).encode(now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.put(fileTasks, b); err != nil {
+		t.Fatal(err)
+	}
+	lim := testBounds()
+	lim.tasks = 0
+	_, _, err = d.registry(lim, now)
+	if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "max-tasks: 1 tasks are registered") || strings.Contains(err.Error(), "corrupted") {
+		t.Error(err)
 	}
 }
 

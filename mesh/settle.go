@@ -130,6 +130,7 @@ func (s *settled) readClients() error {
 		if a, bad := netip.ParseAddr(text); bad == nil && a.Zone() == "" {
 			p, err = netip.PrefixFrom(a, a.BitLen()), nil
 		}
+		p = unmapped(p)
 		switch {
 		case err != nil:
 			return fmt.Errorf("dns-clients: %q is not a subnet; write 10.0.0.0/8, fd00::/8 or one address", text)
@@ -139,6 +140,15 @@ func (s *settled) readClients() error {
 		s.dnsClients = append(s.dnsClients, p)
 	}
 	return nil
+}
+
+// unmapped makes an IPv4 prefix of one that is written as IPv6, since addresses
+// are compared as IPv4.
+func unmapped(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p
 }
 
 func (s *settled) readJoin() error {
@@ -166,7 +176,7 @@ func joinAddress(text string) (string, error) {
 		return "", fmt.Errorf("%q has no port from 1 to 65535; write %s", text, net.JoinHostPort(host, strconv.Itoa(defaultPort)))
 	}
 	if a, err := netip.ParseAddr(host); err == nil {
-		if a.IsUnspecified() || a.IsMulticast() {
+		if a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 			return "", fmt.Errorf("%s is no node's address; write the one that a node binds to", a)
 		}
 	} else if !hostName(host) {

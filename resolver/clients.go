@@ -10,21 +10,37 @@ import (
 )
 
 // clientList is whom listeners on addresses of the host serve. It is immutable.
-type clientList struct{ prefixes []netip.Prefix }
+type clientList struct {
+	prefixes []netip.Prefix
+	host     []netip.Addr // the host's own addresses, sorted
+}
+
+// isHost reports whether the host itself asks: a program on it that asks at one
+// of its addresses usually does so from that address, and not from loopback.
+func (l *clientList) isHost(a netip.Addr) bool {
+	_, ok := slices.BinarySearchFunc(l.host, a, netip.Addr.Compare)
+	return ok
+}
 
 func (l *clientList) contains(a netip.Addr) bool {
 	return slices.ContainsFunc(l.prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // SetClients replaces whom listeners on addresses of the host serve, besides
-// the host itself and Config.LocalTask; nil: everybody.
-func (s *Server) SetClients(prefixes []netip.Prefix) {
+// the host itself, which has the addresses host beside loopback, and
+// Config.LocalTask; nil: everybody.
+func (s *Server) SetClients(prefixes []netip.Prefix, host []netip.Addr) {
 	if prefixes == nil {
 		s.clients.Store(nil)
 		return
 	}
-	if have := s.clients.Load(); have == nil || !slices.Equal(have.prefixes, prefixes) {
-		s.clients.Store(&clientList{slices.Clone(prefixes)})
+	host = slices.Clone(host)
+	for i, a := range host {
+		host[i] = a.Unmap().WithZone("") // as a client's address is looked at
+	}
+	slices.SortFunc(host, netip.Addr.Compare)
+	if have := s.clients.Load(); have == nil || !slices.Equal(have.prefixes, prefixes) || !slices.Equal(have.host, host) {
+		s.clients.Store(&clientList{slices.Clone(prefixes), host})
 	}
 }
 
@@ -40,7 +56,7 @@ func (s *Server) LastStranger() (last Stranger, ok bool) {
 func (s *Server) serves(client netip.Addr) bool {
 	client = client.Unmap().WithZone("")
 	list := s.clients.Load()
-	if list == nil || client.IsLoopback() || list.contains(client) || s.cfg.LocalTask != nil && s.cfg.LocalTask(client) {
+	if list == nil || client.IsLoopback() || list.isHost(client) || list.contains(client) || s.cfg.LocalTask != nil && s.cfg.LocalTask(client) {
 		return true
 	}
 	s.met.strangers.Add(1)

@@ -36,6 +36,7 @@ type gate struct {
 type knownClient struct {
 	addr  netip.Addr
 	list  *clientList   // that has it
+	host  bool          // it is the host itself
 	until time.Duration // of a local task; 0: as long as the list is the same
 }
 
@@ -84,7 +85,14 @@ func (g *gate) admit(client netip.Addr) admission {
 		return admitted
 	}
 	list := g.server.clients.Load()
-	if list != nil && !g.serves(list, client) {
+	served, host := list == nil, false
+	if list != nil {
+		served, host = g.serves(list, client)
+	}
+	if host {
+		return admitted
+	}
+	if !served {
 		var few bool
 		if g.strangers, few = takeAt(g.strangers, g.clock(), time.Second/strangerRate, time.Second); !few {
 			g.counts.refused++
@@ -95,7 +103,7 @@ func (g *gate) admit(client netip.Addr) admission {
 			return refused
 		}
 		k := &g.known[clientSlot(client)]
-		*k = knownClient{client, list, g.clock() + taskMemory}
+		*k = knownClient{addr: client, list: list, until: g.clock() + taskMemory}
 	}
 	if g.next == nil || g.due(client) {
 		return admitted
@@ -107,17 +115,18 @@ func (g *gate) admit(client netip.Addr) admission {
 }
 
 // serves reports whether the list has the client, or whether it is known to be
-// a local task.
-func (g *gate) serves(list *clientList, client netip.Addr) bool {
+// a local task, and whether it is the host itself.
+func (g *gate) serves(list *clientList, client netip.Addr) (served, host bool) {
 	k := &g.known[clientSlot(client)]
 	if k.addr == client && k.list == list && (k.until == 0 || k.until > g.clock()) {
-		return true
+		return true, k.host
 	}
-	if !list.contains(client) {
-		return false
+	host = list.isHost(client)
+	if !host && !list.contains(client) {
+		return false, false
 	}
-	*k = knownClient{addr: client, list: list}
-	return true
+	*k = knownClient{addr: client, list: list, host: host}
+	return true, host
 }
 
 // due takes one question of the client's rate.

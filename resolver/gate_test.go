@@ -39,7 +39,7 @@ func TestGate(t *testing.T) {
 			}
 		}
 	}
-	g.server.SetClients(prefixes("10.2.0.0/16"))
+	g.server.SetClients(prefixes("10.2.0.0/16"), nil)
 	for client, want := range map[string]admission{"10.1.2.3": refused, "10.2.0.1": admitted, "192.0.2.77": admitted} {
 		if got := g.admit(netip.MustParseAddr(client)); got != want {
 			t.Errorf("after the change, %s: %d, want %d", client, got, want)
@@ -53,7 +53,7 @@ func TestGate(t *testing.T) {
 	if last, ok := g.server.LastStranger(); !ok || !last.Addr.IsValid() {
 		t.Error("nobody was told of")
 	}
-	g.server.SetClients(nil)
+	g.server.SetClients(nil, nil)
 	if got := g.admit(netip.MustParseAddr("192.0.2.78")); got != admitted {
 		t.Errorf("without a list: %d", got)
 	}
@@ -91,6 +91,27 @@ func TestGateRate(t *testing.T) {
 	g = gateOf(t, nil, func(c *Config) { c.ClientRate = -1 })
 	if n := spend(one, 100_000); n != 100_000 {
 		t.Errorf("%d without a limit", n)
+	}
+}
+
+// R8: a program on the host asks at an address of the host from that address: it
+// is the host itself, whoever the clients are, and has no limit.
+func TestGateHost(t *testing.T) {
+	own := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fe80::1%eth0"), netip.MustParseAddr("10.0.0.1")}
+	g := gateOf(t, prefixes("10.0.0.0/8"), func(c *Config) { c.ClientRate, c.HostAddrs = 100, own })
+	for _, a := range own {
+		for i := range 1000 {
+			if got := g.admit(a.WithZone("")); got != admitted {
+				t.Fatalf("question %d of %s: %d", i, a, got)
+			}
+		}
+		if !g.server.serves(a) {
+			t.Errorf("a connection of %s is refused", a)
+		}
+	}
+	g.server.SetClients(prefixes("10.0.0.0/8"), nil)
+	if got := g.admit(own[0]); got != refused {
+		t.Errorf("an address that the host lost: %d", got)
 	}
 }
 
@@ -171,7 +192,7 @@ func TestGateSockets(t *testing.T) {
 		if st := s.Stats(); st.Strangers < 2 {
 			t.Errorf("%s: %d strangers counted", name, st.Strangers)
 		}
-		s.SetClients([]netip.Prefix{netip.PrefixFrom(own, own.BitLen())})
+		s.SetClients([]netip.Prefix{netip.PrefixFrom(own, own.BitLen())}, nil)
 		for _, proto := range []string{"udp", "tcp"} {
 			if r, _, err := (&dns.Client{Net: proto}).Exchange(q, at); err != nil || len(r.Answer) != 1 {
 				t.Errorf("%s: a client over %s: %v, %v", name, proto, r, err)

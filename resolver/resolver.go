@@ -79,6 +79,9 @@ type Config struct {
 	// host itself and its tasks; others are refused (R8). nil: everybody.
 	// SetClients changes it.
 	Clients []netip.Prefix
+	// HostAddrs are the host's own addresses beside loopback, of which the same
+	// is true; see SetClients.
+	HostAddrs []netip.Addr
 	// LocalTask reports whether a task of this host has the address. nil: none.
 	// Called per question of a client that is not in Clients: it must be fast and
 	// safe for concurrent use.

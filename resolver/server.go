@@ -58,7 +58,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, log: cfg.Log, zone: cfg.zone(), started: time.Now(), holding: holds{clients: map[netip.Addr]int{}}}
-	s.SetClients(cfg.Clients)
+	s.SetClients(cfg.Clients, cfg.HostAddrs)
 	s.sample.every = uint64(cfg.QueryLog)
 	s.own.Store(&[]netip.AddrPort{})
 	s.ctx, s.cancel = context.WithCancel(context.Background())
