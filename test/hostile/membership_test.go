@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"meshd/gossip/gossiptest"
@@ -200,6 +201,19 @@ func membershipCases() []attack {
 				all = append(all, member(aliveMessage, fmt.Sprintf("ghost-%d", i), 1, netip.AddrFrom4([4]byte{172, 20, 0, byte(100 + i)})))
 			}
 			return everybody(m, all...)
+		}, check: func(m *mesh) error { // what follows their end belongs to this case
+			for _, n := range m.nodes {
+				all, err := n.API.Nodes(m.ctx)
+				if err != nil {
+					return err
+				}
+				for _, x := range all {
+					if strings.HasPrefix(x.Name, "ghost-") && x.State != "dead" {
+						return fmt.Errorf("%s still takes %s for %s", n.Host.Name, x.Name, x.State)
+					}
+				}
+			}
+			return nil
 		}},
 		{name: "members-with-odd-names", do: func(m *mesh) error {
 			return everybody(m,
