@@ -84,6 +84,7 @@ type network struct {
 	joined  time.Duration
 	marks   []mark // own versions by time, for S6
 	failed  string // which services have no address, as it was last told
+	met     bool   // compared with another node in this life, see meet
 
 	probed    time.Duration // when its hash was last sent to a peer
 	seeks     bool          // to be asked for at the end of the step
@@ -374,6 +375,7 @@ func (c *Core) sweep() {
 	c.sweepBudgets()
 	c.reap()
 	c.watchClone()
+	c.firmUp()
 	for _, name := range c.order {
 		c.forgetTombstones(c.networks[name])
 	}

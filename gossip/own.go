@@ -73,6 +73,7 @@ func (c *Core) carry(n *network) {
 		n.carryAt = c.now + claimPatience/4
 		return
 	}
+	n.carrier.Provisional = c.provisional(n)
 	changes, again, failed := n.carrier.Carry(n.table, c.now)
 	if again > 0 {
 		n.carryAt = c.now + again

@@ -53,7 +53,7 @@ func (c *Core) onProbe(from state.NodeID, typ byte, p []byte) error {
 			continue
 		}
 		if n.table.Hash() == t.hash {
-			n.table.SetSynced()
+			n.meet()
 			n.equal = c.now
 			equal.tables = append(equal.tables, t)
 			continue
@@ -121,7 +121,7 @@ func (c *Core) onSummary(from state.NodeID, p []byte) error {
 		}
 	}
 	if len(list) == 0 {
-		n.table.SetSynced()
+		n.meet()
 		return nil
 	}
 	if n.askTill = 0; 2*len(list) > size { // else what is ours alone, perhaps
@@ -178,7 +178,7 @@ func (c *Core) onHeads(from state.NodeID, typ byte, p []byte) error {
 		ours = n.table.Heads(func(o state.NodeID) bool { return in[state.Bucket(o, f.n)] })
 	}
 	if !c.compare(from, n, f.heads, ours) && typ == frameHeads {
-		n.table.SetSynced()
+		n.meet()
 	}
 	return nil
 }

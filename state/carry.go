@@ -25,6 +25,9 @@ type Carrier struct {
 	Grace    time.Duration       // how long a service keeps its old address in a move (V5)
 	Services map[string]*Hosting // by service; the caller fills it
 	Quarant  time.Duration       // how long a freed address is not given to another service (V5)
+	// Provisional is whether what is claimed now is, since nobody was asked yet;
+	// when it ends, what was claimed so is claimed anew (V11).
+	Provisional bool
 
 	moving  map[string]time.Duration // service → when its own claim stopped being canonical
 	retreat map[string]withdrawal    // service → the claim kept besides the current one
@@ -83,6 +86,15 @@ func (c *Carrier) Carry(t *Table, now time.Duration) (changes []Change, again ti
 		}
 	}
 	return r.out, r.again, ex
+}
+
+// settled returns a claim that is no longer provisional if this node knows the
+// claims of others: with a time of now, so that it is younger than theirs (V11).
+func (r *carrying) settled(c VIPClaim) *VIPClaim {
+	if c.Provisional && !r.Provisional {
+		c.Provisional, c.Birth = false, r.clock.Tick()
+	}
+	return &c
 }
 
 func (r *carrying) later(at time.Duration) {
@@ -185,7 +197,7 @@ func (r *carrying) claim(name string, h *Hosting) (*VIPClaim, error) {
 	}
 	if own == nil || *own == a.Canonical || !slices.Contains(a.Others, *own) || sameAddrs(*own, a.Canonical) {
 		delete(r.moving, name)
-		return &a.Canonical, nil
+		return r.settled(a.Canonical), nil
 	}
 	since, ok := r.moving[name]
 	if !ok {
@@ -197,7 +209,7 @@ func (r *carrying) claim(name string, h *Hosting) (*VIPClaim, error) {
 		return own, nil
 	}
 	delete(r.moving, name)
-	return &a.Canonical, nil
+	return r.settled(a.Canonical), nil
 }
 
 // pinned returns the claim on an address that a person chose. The address of
@@ -246,19 +258,19 @@ func (r *carrying) probe(name string, half VIPClaim) (*VIPClaim, error) {
 				return nil, err
 			}
 			if half.Service == "" {
-				claim.Birth = r.clock.Tick()
+				claim.Birth, claim.Provisional = r.clock.Tick(), r.Provisional
 			}
-			return &claim, err
+			return r.settled(claim), err
 		}
-		claim.VIP4, claim.Birth = a, r.clock.Tick()
+		claim.VIP4, claim.Birth, claim.Provisional = a, r.clock.Tick(), r.Provisional
 	}
 	if !claim.VIP4.IsValid() && !claim.VIP6.IsValid() {
 		return nil, nil
 	}
 	if claim.Birth == 0 {
-		claim.Birth = r.clock.Tick()
+		claim.Birth, claim.Provisional = r.clock.Tick(), r.Provisional
 	}
-	return &claim, nil
+	return r.settled(claim), nil
 }
 
 // allocate finds a free address that no other service used lately; if there is

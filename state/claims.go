@@ -16,6 +16,9 @@ type VIPClaim struct {
 	VIP6    netip.Addr
 	Pinned  bool   // chosen by a person
 	Birth   uint64 // Lamport time of the first claim
+	// Provisional says that whoever claimed it had not yet compared tables with
+	// anybody: its Birth tells nothing of who was first (V11).
+	Provisional bool
 }
 
 // SettingsClaim is what a service's hosts last said about how it is served;
@@ -47,6 +50,7 @@ const (
 	tagVIP6
 	tagPinned
 	tagBirth
+	tagProvisional
 )
 
 // AppendVIPClaim appends the record body of c; Service is the key.
@@ -55,6 +59,9 @@ func AppendVIPClaim(b []byte, c VIPClaim) []byte {
 	b = putAddr(b, tagVIP6, c.VIP6)
 	if c.Pinned {
 		b = putUint(b, tagPinned, 1)
+	}
+	if c.Provisional {
+		b = putUint(b, tagProvisional, 1)
 	}
 	return putUint(b, tagBirth, c.Birth)
 }
@@ -86,6 +93,9 @@ func ParseVIPClaim(key, body string) (VIPClaim, error) {
 			c.Pinned = n != 0
 		case tagBirth:
 			c.Birth, err = fieldTime(v)
+		case tagProvisional:
+			n, err = fieldUint(v)
+			c.Provisional = n != 0
 		}
 		return err
 	})

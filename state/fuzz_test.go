@@ -42,7 +42,7 @@ func FuzzParseEndpoint(f *testing.F) {
 }
 
 func FuzzParseVIPClaim(f *testing.F) {
-	f.Add("web", string(AppendVIPClaim(nil, VIPClaim{VIP4: netip.MustParseAddr("10.9.0.1"), VIP6: netip.MustParseAddr("fd00::1"), Pinned: true, Birth: 7})))
+	f.Add("web", string(AppendVIPClaim(nil, VIPClaim{VIP4: netip.MustParseAddr("10.9.0.1"), VIP6: netip.MustParseAddr("fd00::1"), Pinned: true, Birth: 7, Provisional: true})))
 	f.Add("web~", "")
 	f.Fuzz(func(t *testing.T, key, body string) {
 		c, err := ParseVIPClaim(key, body)

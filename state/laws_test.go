@@ -56,7 +56,7 @@ func drawChange(rt *rapid.T) Change {
 	case 5, 6:
 		return Change{Kind: KindEndpoint, Key: oneOf(rt, lawIDs, "id"), Delete: true}
 	case 7:
-		c := VIPClaim{VIP4: oneOf(rt, lawAddrs[5:], "vip"), Birth: uint64(rapid.IntRange(1, 5).Draw(rt, "birth")), Pinned: rapid.IntRange(0, 3).Draw(rt, "pinned") == 0}
+		c := VIPClaim{VIP4: oneOf(rt, lawAddrs[5:], "vip"), Birth: uint64(rapid.IntRange(1, 5).Draw(rt, "birth")), Pinned: rapid.IntRange(0, 3).Draw(rt, "pinned") == 0, Provisional: rapid.Bool().Draw(rt, "provisional")}
 		return Change{Kind: KindVIP, Key: oneOf(rt, []string{"web", "web~", "db"}, "service"), Body: string(AppendVIPClaim(nil, c)), Delete: rapid.IntRange(0, 2).Draw(rt, "del") == 0}
 	case 8:
 		c := SettingsClaim{Settings: Settings{Mode: oneOf(rt, []Mode{ModeVIP, ModeDNSRR}, "mode"), Scheduler: oneOf(rt, []string{"", "wlc"}, "sched")}, Lamport: uint64(rapid.IntRange(0, 3).Draw(rt, "lamport"))}

@@ -77,16 +77,17 @@ func Allocate(d *NetworkDef, service string, free func(netip.Addr) bool) (netip.
 	return netip.Addr{}, ErrExhausted
 }
 
-// better orders claims on one address by V3: pinned, then the oldest birth,
-// then the lowest hash of the service, then its name.
+// better orders claims on one address by V3: pinned, then those that are not
+// provisional, then the oldest birth, then the lowest hash of the service, then
+// its name.
 func (c *VIPClaim) better(o *VIPClaim, network string) int {
-	pin := func(c *VIPClaim) int {
-		if c.Pinned {
-			return 0
+	last := func(yes bool) int {
+		if yes {
+			return 1
 		}
-		return 1
+		return 0
 	}
-	return cmp.Or(cmp.Compare(pin(c), pin(o)), cmp.Compare(c.Birth, o.Birth),
+	return cmp.Or(cmp.Compare(last(!c.Pinned), last(!o.Pinned)), cmp.Compare(last(c.Provisional), last(o.Provisional)), cmp.Compare(c.Birth, o.Birth),
 		cmp.Compare(vipHash(network, c.Service, 0), vipHash(network, o.Service, 0)),
 		cmp.Compare(c.Service, o.Service), c.VIP4.Compare(o.VIP4), c.VIP6.Compare(o.VIP6))
 }

@@ -18,6 +18,8 @@ func drawClaim(rt *rapid.T) VIPClaim {
 		VIP4:    netip.AddrFrom4([4]byte{10, 9, 0, byte(rapid.IntRange(1, 4).Draw(rt, "host"))}),
 		Pinned:  rapid.IntRange(0, 3).Draw(rt, "pinned") == 0,
 		Birth:   uint64(rapid.IntRange(1, 4).Draw(rt, "birth")),
+
+		Provisional: rapid.Bool().Draw(rt, "provisional"),
 	}
 }
 
@@ -58,7 +60,10 @@ func TestSameClaimsSameVIPs(t *testing.T) {
 			}
 		}
 		// V4: one more claim of x moves y only if it wins y's address.
-		before := vipMap(v)
+		before, first := vipMap(v), map[string]VIPClaim{}
+		for s := range v.bySvc {
+			first[s] = v.assign(s).Canonical
+		}
 		x := drawClaim(rt)
 		changed := map[string]bool{}
 		v.add(x, "", func(s string) { changed[s] = true })
@@ -69,6 +74,9 @@ func TestSameClaimsSameVIPs(t *testing.T) {
 			}
 			if now != was && !changed[s] {
 				rt.Fatalf("%q changed and was not told", s)
+			}
+			if had := first[s]; x.Provisional && !x.Pinned && now != was && !had.Provisional && had.Service != "" && v.assign(s).Canonical != had {
+				rt.Fatalf("V11: the provisional %+v moved %q from %+v", x, s, had)
 			}
 		}
 		v.remove(x, func(string) {})

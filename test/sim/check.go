@@ -221,17 +221,25 @@ func (c *Checker) claims(n *Node) {
 }
 
 func (c *Checker) justified(was, now state.VIPClaim) bool {
-	if c.orphaned[was.Service] || c.lost[was] || now.Pinned || now.Birth <= was.Birth {
+	if c.orphaned[was.Service] || c.lost[was] || now.Pinned || older(now, was) {
 		return true
 	}
 	for s, claims := range c.rivals {
 		for cl := range claims {
-			if s != was.Service && cl.VIP4 == was.VIP4 && (cl.Pinned || cl.Birth <= was.Birth) {
+			if s != was.Service && cl.VIP4 == was.VIP4 && (cl.Pinned || older(cl, was)) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// older reports whether a claim goes before another, neither of which is pinned (V3).
+func older(a, b state.VIPClaim) bool {
+	if a.Provisional != b.Provisional {
+		return b.Provisional
+	}
+	return a.Birth <= b.Birth
 }
 
 // Final checks what must hold once everything has healed.
