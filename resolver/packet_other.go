@@ -8,6 +8,6 @@ import (
 )
 
 // newBatchConn needs recvmmsg and sendmmsg.
-func newBatchConn(*net.UDPConn, *fastPath) (net.PacketConn, error) {
+func newBatchConn(*net.UDPConn, *fastPath, *gate) (net.PacketConn, error) {
 	return nil, errors.ErrUnsupported
 }

@@ -74,7 +74,8 @@ func CheckDotted(s string) error {
 // of a task. Its whole network resolves such a name to the task, so it must not
 // be one of the public DNS: a name with dots ends in a label that no public
 // domain has, because it is set apart for private use or not made of letters
-// alone. Thus web.1.3f9c2a and db.internal are names, and github.com is not.
+// alone, or is the id of a task. Thus web.1.3f9c2a and db.internal are names,
+// and github.com is not.
 func CheckTaskName(s string) error {
 	if err := CheckDotted(s); err != nil {
 		return err
@@ -83,7 +84,7 @@ func CheckTaskName(s string) error {
 	if i < 0 {
 		return checkReserved(s)
 	}
-	if last := s[i+1:]; last == "localhost" || publicLooking(last) && !slices.Contains(privateDomains, last) && !strings.HasSuffix(s, ".home.arpa") {
+	if last := s[i+1:]; last == "localhost" || publicLooking(last) && !madeID(s, last) && !slices.Contains(privateDomains, last) && !strings.HasSuffix(s, ".home.arpa") {
 		return invalid("name: %q could be a domain of the internet; use a name without dots, or one that ends in .internal", s)
 	}
 	return nil
@@ -93,6 +94,28 @@ func CheckTaskName(s string) error {
 // delegate, by RFC 2606, 6761, 6762 and 7686 or by ICANN's decision, and those
 // that have long been in private use.
 var privateDomains = []string{"internal", "test", "example", "invalid", "local", "lan", "intranet", "private", "home", "corp"}
+
+// The lengths of ids that are made at random: one in fifty of the shorter ones,
+// and one in three thousand of the longer, is all letters.
+const (
+	slotID = 12
+	anyID  = 25 // longer than any top-level domain
+)
+
+// madeID reports whether the last label of a container's name is an id: a long
+// one by itself, a short one behind the number of a slot, as in web.1.ID.
+func madeID(name, last string) bool {
+	if strings.HasPrefix(last, "xn--") || len(last) < slotID {
+		return false
+	}
+	labels := strings.Split(name, ".")
+	return len(last) >= anyID || len(labels) == 3 && len(last) == slotID && numeric(labels[1])
+}
+
+// numeric reports whether a label is a number.
+func numeric(label string) bool {
+	return !strings.ContainsFunc(label, func(r rune) bool { return r < '0' || r > '9' })
+}
 
 // publicLooking reports whether a label could be a top-level domain: all of
 // them are letters alone, two at least, or an internationalized name.

@@ -12,6 +12,8 @@ import (
 func TestTaskNames(t *testing.T) {
 	for s, ok := range map[string]bool{
 		"www": true, "web-one": true, "db.internal": true, "a.b.local": true, "web.1.3f9c2a": true, "web.1": true, "x.home.arpa": true, "a.b": true,
+		"cache.2.lfbkkcrmbecp": true, "web.1.abcdefghijklmnopqrstuvwxy": true, "web.n1.abcdefghijklmnopqrstuvwxy": true,
+		"lfbkkcrmbecp": true, "www.lfbkkcrmbecp": false, "a.b.lfbkkcrmbecp": false, "www.1.com": false, "www.1.xn--abcdefghijklmnopqrstuv": false,
 		"github.com": false, "www.google.com": false, "api.backend": false, "x.xn--p1ai": false, "in-addr.arpa": false,
 		"localhost": false, "x.localhost": false, "tasks": false, "nearest": false, "tasks.web": false, "": false, "A": false, "a..b": false,
 	} {
