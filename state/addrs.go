@@ -21,17 +21,17 @@ type addrIndex struct {
 	free []uint32
 	ip4  map[[4]byte]uint32 // the first endpoint by id that has the address
 	ip6  map[[16]byte]uint32
-	more map[netip.Addr][]uint32 // the others
-	ids  map[uint64]uint32       // hash of the first 12 characters of the id → one endpoint
-	twin map[uint64][]twin       // the others
-	full map[uint32][]uint32     // rows late in a long list of twin, by the hash of the whole id
-	look bool                    // an id was taken over while another owner's task came: see rival
-	vips map[netip.Addr]string   // VIP → service
+	more map[netip.Addr]*crowd[uint32] // the others
+	ids  map[uint64]uint32             // hash of the first 12 characters of the id → one endpoint
+	twin map[uint64]*crowd[twin]       // the others
+	full map[uint32][]uint32           // rows late in a long list of twin, by the hash of the whole id
+	look bool                          // an id was taken over while another owner's task came: see rival
+	vips map[netip.Addr]string         // VIP → service
 }
 
 func (x *addrIndex) init() {
 	x.ip4, x.ip6, x.ids = map[[4]byte]uint32{}, map[[16]byte]uint32{}, map[uint64]uint32{}
-	x.more, x.twin, x.vips = map[netip.Addr][]uint32{}, map[uint64][]twin{}, map[netip.Addr]string{}
+	x.more, x.twin, x.vips = map[netip.Addr]*crowd[uint32]{}, map[uint64]*crowd[twin]{}, map[netip.Addr]string{}
 	x.full = map[uint32][]uint32{}
 	x.rows = append(x.rows, nil) // row 0: none
 }
@@ -91,8 +91,7 @@ func (x *addrIndex) rival(e *Entry) (best *Entry) {
 	}
 	look(x.ids[idHash(e.Key())])
 	h := fullHash(e.Key())
-	list := x.twin[idHash(e.Key())]
-	for _, t := range list[:min(len(list), longList)] {
+	for _, t := range x.twin[idHash(e.Key())].some() {
 		if t.hash == h {
 			look(t.row)
 		}
@@ -106,9 +105,73 @@ func (x *addrIndex) rival(e *Entry) (best *Entry) {
 // twin is an endpoint whose id begins like another's.
 type twin struct{ hash, row uint32 } // of the whole id
 
-// longList is how far a list of twins is searched; what is added behind that is
-// found by x.full as well.
+// longList is how far a list of endpoints that have something in common is
+// searched: of more, only some are looked at, whoever makes them up. Twins that
+// are added behind that are found by x.full as well.
 const longList = 512
+
+// crowd is a list without order. A long one knows where each value is, so that
+// to take one away costs the same however many there are.
+type crowd[T comparable] struct {
+	list []T
+	at   map[T]int // nil in a short one
+}
+
+// some returns the values, of a long list some.
+func (c *crowd[T]) some() []T {
+	if c == nil {
+		return nil
+	}
+	return c.list[:min(len(c.list), longList)]
+}
+
+func (c *crowd[T]) len() int {
+	if c == nil {
+		return 0
+	}
+	return len(c.list)
+}
+
+func (c *crowd[T]) add(v T) {
+	if c.at != nil {
+		c.at[v] = len(c.list)
+	}
+	if c.list = append(c.list, v); len(c.list) > longList && c.at == nil {
+		c.at = make(map[T]int, len(c.list))
+		for i, o := range c.list {
+			c.at[o] = i
+		}
+	}
+}
+
+func (c *crowd[T]) remove(v T) {
+	i, ok := c.at[v]
+	if c.at == nil {
+		i = slices.Index(c.list, v)
+		ok = i >= 0
+	}
+	if !ok {
+		return
+	}
+	last := len(c.list) - 1
+	c.list[i] = c.list[last]
+	if c.at != nil {
+		c.at[c.list[i]] = i
+		delete(c.at, v)
+	}
+	c.list = c.list[:last]
+}
+
+// enter adds a value to one of the lists and returns how many it has then.
+func enter[K, V comparable](lists map[K]*crowd[V], k K, v V) int {
+	c := lists[k]
+	if c == nil {
+		c = &crowd[V]{}
+		lists[k] = c
+	}
+	c.add(v)
+	return len(c.list)
+}
 
 func fullHash(id string) uint32 { return uint32(xxhash.Sum64String(id)) }
 
@@ -125,7 +188,7 @@ func (x *addrIndex) insert(e *Entry) (crowded bool) {
 	} else {
 		crowded = true
 		full := fullHash(e.Key())
-		if x.twin[h] = append(x.twin[h], twin{full, e.row}); len(x.twin[h]) > longList {
+		if enter(x.twin, h, twin{full, e.row}) > longList {
 			x.full[full] = append(x.full[full], e.row)
 		}
 	}
@@ -137,9 +200,9 @@ func (x *addrIndex) insert(e *Entry) (crowded bool) {
 			x.set(a, e.row)
 		case compareID(e, x.rows[have]) < 0:
 			x.set(a, e.row)
-			x.more[a] = append(x.more[a], have)
+			enter(x.more, a, have)
 		default:
-			x.more[a] = append(x.more[a], e.row)
+			enter(x.more, a, e.row)
 		}
 	}
 	return crowded
@@ -165,11 +228,12 @@ func (x *addrIndex) delete(e *Entry) {
 	others := x.untwin(h, twin{fullHash(e.Key()), e.row})
 	switch {
 	case x.ids[h] != e.row:
-	case len(others) == 0:
+	case others.len() == 0:
 		delete(x.ids, h)
 	default:
-		x.ids[h] = others[0].row
-		x.untwin(h, others[0])
+		first := others.list[0]
+		x.ids[h] = first.row
+		x.untwin(h, first)
 	}
 	for _, a := range e.addrs() {
 		if a.IsValid() {
@@ -183,39 +247,43 @@ func (x *addrIndex) delete(e *Entry) {
 
 // untwin drops an endpoint from the list of those whose id begins like its own
 // and returns what is left of it.
-func (x *addrIndex) untwin(h uint64, t twin) []twin {
-	if len(x.full) > 0 {
-		without(x.full, t.hash, t.row)
+func (x *addrIndex) untwin(h uint64, t twin) *crowd[twin] {
+	if rows, ok := x.full[t.hash]; ok {
+		if rows = slices.DeleteFunc(rows, func(r uint32) bool { return r == t.row }); len(rows) == 0 {
+			delete(x.full, t.hash)
+		} else {
+			x.full[t.hash] = rows
+		}
 	}
 	return without(x.twin, h, t)
 }
 
-// leave takes a row off an address; the next by id takes its place.
+// leave takes a row off an address; the next by id takes its place, or, of very
+// many, one of them.
 func (x *addrIndex) leave(a netip.Addr, row uint32) {
 	others := without(x.more, a, row)
 	switch {
 	case x.row(a) != row:
-	case len(others) == 0:
+	case others.len() == 0:
 		x.set(a, 0)
 	default:
-		next := slices.MinFunc(others, func(a, b uint32) int { return compareID(x.rows[a], x.rows[b]) })
+		next := slices.MinFunc(others.some(), func(a, b uint32) int { return compareID(x.rows[a], x.rows[b]) })
 		x.set(a, next)
 		without(x.more, a, next)
 	}
 }
 
-// without drops a row from one of the lists and returns what is left of it.
-func without[K, V comparable](lists map[K][]V, k K, row V) []V {
-	list, ok := lists[k]
-	if !ok {
+// without drops a value from one of the lists and returns what is left of it.
+func without[K, V comparable](lists map[K]*crowd[V], k K, v V) *crowd[V] {
+	c := lists[k]
+	if c == nil {
 		return nil
 	}
-	if list = slices.DeleteFunc(list, func(r V) bool { return r == row }); len(list) == 0 {
+	if c.remove(v); len(c.list) == 0 {
 		delete(lists, k)
-	} else {
-		lists[k] = list
+		return nil
 	}
-	return list
+	return c
 }
 
 func (x *addrIndex) row(a netip.Addr) uint32 {
@@ -268,7 +336,7 @@ func (x *addrIndex) byAddr(a netip.Addr) (*Entry, string) {
 }
 
 // byID finds the endpoint with that id, or with that short id, that matches; of
-// several the first by id and owner.
+// several the first by id and owner, as far as a long list is searched.
 func (x *addrIndex) byID(id string, match func(*Entry) bool) (found *Entry) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -283,8 +351,13 @@ func (x *addrIndex) byID(id string, match func(*Entry) bool) (found *Entry) {
 		}
 	}
 	look(x.ids[h])
-	for _, t := range x.twin[h] {
+	for _, t := range x.twin[h].some() {
 		look(t.row)
+	}
+	if len(x.full) > 0 {
+		for _, row := range x.full[fullHash(id)] {
+			look(row)
+		}
 	}
 	return found
 }
@@ -327,7 +400,7 @@ func (ix *index) Lookup(name string) Match {
 // has somebody to serve, else the first. The others are named in Shadowed.
 func (ix *index) alias(services []string) Match {
 	var m Match
-	for _, name := range services {
+	for _, name := range services[:min(len(services), longList)] {
 		s := ix.Service(name)
 		if s == nil {
 			continue

@@ -59,6 +59,7 @@ type svc struct {
 	claims   int           // KindVIP records
 	last     time.Duration // of the last publication
 	dirty    bool
+	crowded  bool // too many ports or aliases to be counted: see survey
 	resort   bool // an owner's liveness changed: the order of members may differ
 	urgent   bool // an address changed: do not hold back (V5)
 }
@@ -171,7 +172,7 @@ func (ix *index) setDef(d NetworkDef) {
 		return
 	}
 	ix.def.Store(&d)
-	ix.vips.def = d
+	ix.vips.setDef(d)
 	ix.claims = true
 	for _, s := range ix.services.All() {
 		s.urgent = true

@@ -1,10 +1,8 @@
 package state
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -22,7 +20,7 @@ const (
 // in between.
 func (ix *index) publish(now time.Duration) (again time.Duration) {
 	for range 8 { // a second time only where an id changed hands
-		if len(ix.dirty) == 0 {
+		if len(ix.dirty) == 0 && len(ix.nameOps) == 0 {
 			return again
 		}
 		ix.regain = false
@@ -36,6 +34,9 @@ func (ix *index) publish(now time.Duration) (again time.Duration) {
 func (ix *index) publishOnce(now time.Duration) (again time.Duration) {
 	todo := ix.dirty
 	ix.dirty = nil
+	if len(ix.nameOps) > 0 {
+		ix.changed = append(ix.changed, "") // names that were held back: of services that do not change now
+	}
 	for _, s := range todo {
 		if wait := s.held(now); wait > 0 {
 			ix.dirty = append(ix.dirty, s)
@@ -47,7 +48,9 @@ func (ix *index) publishOnce(now time.Duration) (again time.Duration) {
 		s.dirty, s.urgent, s.last = false, false, max(now, 1)
 		ix.build(s)
 	}
-	ix.rename()
+	if wait := ix.rename(now); wait > 0 && (again == 0 || wait < again) {
+		again = wait
+	}
 	ix.addrs.remove(ix.removed)
 	ix.freeIDs()
 	ix.notify(ix.changed...)
@@ -83,8 +86,7 @@ func (ix *index) build(s *svc) {
 		ix.nameTask(e)
 	}
 	ix.removed = append(ix.removed, taken...)
-	n.Ports, s.ports = tallied(old.Ports, s.ports)
-	n.Aliases, s.aliases = tallied(old.Aliases, s.aliases)
+	s.declare(n, old)
 	ix.nameService(s.name, old.Aliases, n.Aliases)
 	ix.changed = append(ix.changed, s.name)
 	if len(n.Members) == 0 && s.hidden == 0 && s.claims == 0 && len(s.settings) == 0 {
@@ -172,67 +174,6 @@ func (s *svc) merge(n, old *Service, added, taken []*Entry) {
 	n.Members = append(n.Members, was...)
 }
 
-// tally counts how many members state a value.
-type tally[T any] struct {
-	value T
-	n     int
-}
-
-// tally counts the ports and aliases of a member in, or out with by = -1.
-func (s *svc) tally(e *Entry, by int) {
-	if e.has&(hasPorts|hasAliases) == 0 {
-		return
-	}
-	_ = eachField(e.Body(), func(tag byte, v string) error {
-		switch tag {
-		case tagPort:
-			p, _ := fieldPort(v)
-			if !p.Proto.known() {
-				return nil
-			}
-			s.ports = count(s.ports, p, by, comparePort, clonePort)
-		case tagAlias:
-			if CheckTaskName(v) != nil {
-				return nil
-			}
-			s.aliases = count(s.aliases, v, by, strings.Compare, strings.Clone)
-		}
-		return nil
-	})
-}
-
-func comparePort(a, b Port) int {
-	return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Number, b.Number), strings.Compare(a.Name, b.Name))
-}
-
-func clonePort(p Port) Port {
-	p.Name = strings.Clone(p.Name)
-	return p
-}
-
-// count keeps ts sorted. A value with none left stays until tallied sees it.
-func count[T any](ts []tally[T], v T, by int, compare func(a, b T) int, clone func(T) T) []tally[T] {
-	i, ok := slices.BinarySearchFunc(ts, v, func(t tally[T], v T) int { return compare(t.value, v) })
-	if !ok {
-		ts = slices.Insert(ts, i, tally[T]{value: clone(v)})
-	}
-	ts[i].n += by
-	return ts
-}
-
-// tallied returns the values that somebody states: old itself if it is these.
-func tallied[T comparable](old []T, ts []tally[T]) ([]T, []tally[T]) {
-	ts = slices.DeleteFunc(ts, func(t tally[T]) bool { return t.n <= 0 })
-	if slices.EqualFunc(old, ts, func(v T, t tally[T]) bool { return v == t.value }) {
-		return old, ts
-	}
-	vs := make([]T, len(ts))
-	for i := range ts {
-		vs[i] = ts[i].value
-	}
-	return vs, ts
-}
-
 // address fills the VIPs of a service from the claims (V3, V5, V7).
 func (ix *index) address(n *Service) {
 	if n.Mode != ModeVIP {
@@ -254,101 +195,4 @@ func (ix *index) address(n *Service) {
 	case !n.VIP4.IsValid() && ix.vips.full():
 		n.Conflict = "no IPv4 VIP: the pool " + ix.vips.def.Subnet4.String() + " is exhausted; answered like dnsrr"
 	}
-}
-
-// nameSet is what one alias, host name or container name stands for.
-type nameSet struct {
-	services  []string // by alias, sorted
-	endpoints []*Entry // by host or container name, sorted by id
-}
-
-// nameOp is one change of a nameSet: of a service that has the alias, or has it
-// no more, or of an endpoint that is shown by it, or no more.
-type nameOp struct {
-	name    string
-	service string
-	add     bool
-	entry   *Entry
-}
-
-// nameTask notes that the container name and the host name of e changed hands.
-func (ix *index) nameTask(e *Entry) {
-	if e.has&hasNames == 0 {
-		return
-	}
-	_ = eachField(e.Body(), func(tag byte, v string) error {
-		if (tag == tagName || tag == tagHostname) && CheckTaskName(v) == nil {
-			ix.nameOps = append(ix.nameOps, nameOp{name: v, entry: e})
-		}
-		return nil
-	})
-}
-
-// nameService notes the aliases that a service lost and got.
-func (ix *index) nameService(service string, old, cur []string) {
-	if len(old) == len(cur) && (len(old) == 0 || &old[0] == &cur[0]) {
-		return
-	}
-	for _, list := range []struct {
-		these, others []string
-		add           bool
-	}{{old, cur, false}, {cur, old, true}} {
-		for _, a := range list.these {
-			if _, both := slices.BinarySearch(list.others, a); !both {
-				ix.nameOps = append(ix.nameOps, nameOp{name: a, service: service, add: list.add})
-			}
-		}
-	}
-}
-
-// rename applies the changes of names, each name in one step.
-func (ix *index) rename() {
-	ops := ix.nameOps
-	slices.SortStableFunc(ops, func(a, b nameOp) int { return strings.Compare(a.name, b.name) })
-	for len(ops) > 0 {
-		n := 1
-		for n < len(ops) && ops[n].name == ops[0].name {
-			n++
-		}
-		old, _ := ix.names.Load(ops[0].name)
-		if set := old.with(ops[:n]); set == nil {
-			ix.names.Delete(ops[0].name)
-		} else {
-			ix.names.Store(strings.Clone(ops[0].name), set)
-		}
-		ops = ops[n:]
-	}
-	clear(ix.nameOps)
-	ix.nameOps = ix.nameOps[:0]
-}
-
-// with returns the set after the changes, or nil if it is empty.
-func (n *nameSet) with(ops []nameOp) *nameSet {
-	next := &nameSet{}
-	if n != nil {
-		next.services = slices.Clone(n.services)
-		for _, e := range n.endpoints {
-			if e.shown {
-				next.endpoints = append(next.endpoints, e)
-			}
-		}
-	}
-	for _, op := range ops {
-		switch {
-		case op.entry != nil && op.entry.shown:
-			next.endpoints = append(next.endpoints, op.entry)
-		case op.entry != nil:
-		case op.add:
-			next.services = append(next.services, op.service)
-		default:
-			next.services = slices.DeleteFunc(next.services, func(s string) bool { return s == op.service })
-		}
-	}
-	if len(next.services)+len(next.endpoints) == 0 {
-		return nil
-	}
-	slices.Sort(next.services)
-	slices.SortFunc(next.endpoints, compareID)
-	next.endpoints = slices.Compact(next.endpoints)
-	return next
 }

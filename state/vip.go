@@ -104,19 +104,34 @@ type vipTable struct {
 	def    NetworkDef
 	count  map[VIPClaim]int    // carriers per distinct claim
 	bodies map[VIPClaim]string // as it was first stated: fields of newer versions included
-	byAddr map[netip.Addr][]VIPClaim
+	byAddr map[netip.Addr]*contest
+	used   uint64 // how many of byAddr are in the IPv4 pool
 	bySvc  map[string][]VIPClaim
 	freed  map[netip.Addr]string // IPv4 addresses that lost their last claim since takeFreed, and its service (V5)
 }
 
 func newVIPTable(def NetworkDef) *vipTable {
 	return &vipTable{
-		def: def, count: map[VIPClaim]int{}, bodies: map[VIPClaim]string{}, byAddr: map[netip.Addr][]VIPClaim{}, bySvc: map[string][]VIPClaim{},
+		def: def, count: map[VIPClaim]int{}, bodies: map[VIPClaim]string{}, byAddr: map[netip.Addr]*contest{}, bySvc: map[string][]VIPClaim{},
 		freed: map[netip.Addr]string{},
 	}
 }
 
 func (c *VIPClaim) addrs() [2]netip.Addr { return [2]netip.Addr{c.VIP4, c.VIP6} }
+
+// setDef installs the definition of the network, which says what its pools are.
+func (v *vipTable) setDef(d NetworkDef) {
+	v.def, v.used = d, 0
+	for a := range v.byAddr {
+		v.use(a, 1)
+	}
+}
+
+func (v *vipTable) use(a netip.Addr, by int) {
+	if v.def.Subnet4.IsValid() && v.def.Subnet4.Contains(a) {
+		v.used += uint64(by)
+	}
+}
 
 // add counts one more carrier of c and calls changed for the services whose
 // assignment may differ now. remove is its inverse.
@@ -126,13 +141,22 @@ func (v *vipTable) add(c VIPClaim, body string, changed func(service string)) {
 	}
 	v.bodies[c] = body
 	v.bySvc[c.Service] = append(v.bySvc[c.Service], c)
+	changed(c.Service)
 	for _, a := range c.addrs() {
-		if a.IsValid() {
-			v.byAddr[a] = append(v.byAddr[a], c)
-			delete(v.freed, a)
+		if !a.IsValid() {
+			continue
 		}
+		x := v.byAddr[a]
+		if x == nil {
+			x = &contest{network: v.def.Name, live: map[VIPClaim]struct{}{}, services: map[string]int{}}
+			v.byAddr[a] = x
+			v.use(a, 1)
+		}
+		was := x.winner()
+		x.add(c)
+		x.tell(was, changed)
+		delete(v.freed, a)
 	}
-	v.affected(c, changed)
 }
 
 func (v *vipTable) remove(c VIPClaim, changed func(service string)) {
@@ -141,31 +165,25 @@ func (v *vipTable) remove(c VIPClaim, changed func(service string)) {
 	}
 	delete(v.count, c)
 	delete(v.bodies, c)
-	without := func(cs []VIPClaim) []VIPClaim { return slices.DeleteFunc(cs, func(o VIPClaim) bool { return o == c }) }
-	if v.bySvc[c.Service] = without(v.bySvc[c.Service]); len(v.bySvc[c.Service]) == 0 {
+	if v.bySvc[c.Service] = slices.DeleteFunc(v.bySvc[c.Service], func(o VIPClaim) bool { return o == c }); len(v.bySvc[c.Service]) == 0 {
 		delete(v.bySvc, c.Service)
 	}
-	for _, a := range c.addrs() {
-		if !a.IsValid() {
-			continue
-		}
-		if v.byAddr[a] = without(v.byAddr[a]); len(v.byAddr[a]) == 0 {
-			delete(v.byAddr, a)
-			if a.Is4() {
-				v.freed[a] = c.Service
-			}
-		}
-	}
-	v.affected(c, changed)
-}
-
-func (v *vipTable) affected(c VIPClaim, changed func(service string)) {
 	changed(c.Service)
 	for _, a := range c.addrs() {
-		for _, o := range v.byAddr[a] {
-			if o.Service != c.Service {
-				changed(o.Service)
-			}
+		x := v.byAddr[a]
+		if x == nil {
+			continue
+		}
+		was := x.winner()
+		x.remove(c)
+		x.tell(was, changed)
+		if len(x.live) > 0 {
+			continue
+		}
+		delete(v.byAddr, a)
+		v.use(a, -1)
+		if a.Is4() {
+			v.freed[a] = c.Service
 		}
 	}
 }
@@ -180,14 +198,8 @@ func (v *vipTable) takeFreed() map[netip.Addr]string {
 
 // holds reports whether a service wins an address, or nobody claims it.
 func (v *vipTable) holds(service string, a netip.Addr) bool {
-	var best *VIPClaim
-	cs := v.byAddr[a]
-	for i := range cs {
-		if best == nil || cs[i].better(best, v.def.Name) < 0 {
-			best = &cs[i]
-		}
-	}
-	return best == nil || best.Service == service
+	x := v.byAddr[a]
+	return x == nil || x.winner() == service
 }
 
 // assign returns what the claims give a service: a pure function of the claims.
@@ -242,27 +254,14 @@ func (v *vipTable) inPool(c VIPClaim) bool {
 
 // free reports whether no other service than the given one claims a.
 func (v *vipTable) free(a netip.Addr, service string) bool {
-	for _, c := range v.byAddr[a] {
-		if c.Service != service {
-			return false
-		}
-	}
-	return true
+	x := v.byAddr[a]
+	return x == nil || len(x.services) == 1 && x.services[service] > 0
 }
 
 // full reports whether every address of the IPv4 pool is claimed (V7).
 func (v *vipTable) full() bool {
 	n := PoolSize(&v.def)
-	if n == 0 || uint64(len(v.byAddr)) < n {
-		return false
-	}
-	used := uint64(0)
-	for a := range v.byAddr {
-		if v.def.Subnet4.Contains(a) {
-			used++
-		}
-	}
-	return used >= n
+	return n > 0 && v.used >= n
 }
 
 // PoolSize returns how many IPv4 addresses of a network's pool are given to

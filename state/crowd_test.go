@@ -1,0 +1,128 @@
+package state
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+// crowds are records of one owner that have something in common, whatever that
+// costs to index.
+func crowds() map[string]func(i int) Change {
+	end := func(e Endpoint) Change {
+		e.Weight = 1
+		return Change{Kind: KindEndpoint, Key: e.ID, Group: e.Service, Body: string(AppendEndpoint(nil, &e))}
+	}
+	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}) }
+	id := func(i int) string { return fmt.Sprintf("%06d", i) }
+	one := netip.MustParseAddr("10.9.9.9")
+	return map[string]func(i int) Change{
+		"plain": func(i int) Change {
+			return end(Endpoint{ID: id(i), Service: "s" + id(i), IP4: addr(i)})
+		},
+		"address": func(i int) Change { return end(Endpoint{ID: id(i), Service: "s" + id(i), IP4: one}) },
+		"alias": func(i int) Change {
+			return end(Endpoint{ID: id(i), Service: "s" + id(i), IP4: addr(i), Aliases: []string{"db"}})
+		},
+		"hostname": func(i int) Change {
+			return end(Endpoint{ID: id(i), Service: "s" + id(i), IP4: addr(i), Hostname: "db"})
+		},
+		"id": func(i int) Change {
+			return end(Endpoint{ID: "abcdefghijkl" + id(i), Service: "s" + id(i), IP4: addr(i)})
+		},
+		"ports": func(i int) Change {
+			e := Endpoint{ID: id(i), Service: "web", IP4: addr(i)}
+			for p := range MaxPorts {
+				e.Ports = append(e.Ports, Port{Name: fmt.Sprintf("p%d", (i*7919+p)%60000), Number: uint16(1 + (i*MaxPorts+p)*31%65535), Proto: TCP})
+			}
+			return end(e)
+		},
+		"aliases": func(i int) Change {
+			e := Endpoint{ID: id(i), Service: "web", IP4: addr(i)}
+			for p := range MaxAliases {
+				e.Aliases = append(e.Aliases, fmt.Sprintf("a%d", (i*MaxAliases+p)*7919%10000019))
+			}
+			return end(e)
+		},
+		"vip": func(i int) Change {
+			return Change{Kind: KindVIP, Key: "s" + id(i), Body: string(AppendVIPClaim(nil, VIPClaim{VIP4: netip.MustParseAddr("10.96.0.99"), Birth: uint64(i)}))}
+		},
+		"settings": func(i int) Change {
+			return Change{Kind: KindSettings, Key: "s" + id(i), Body: string(AppendSettings(nil, SettingsClaim{Lamport: 1}))}
+		},
+	}
+}
+
+// TestCrowdsCostWhatTheyAre covers S20: records that have one thing in common, an
+// address, an alias, the beginning of an id, are not compared each with all
+// others, neither as they come nor as they go. One that does takes minutes here.
+func TestCrowdsCostWhatTheyAre(t *testing.T) {
+	const n = 40_000
+	for name, f := range crowds() {
+		t.Run(name, func(t *testing.T) {
+			b := NewStore("b", 1, DefaultLimits(), new(testClock))
+			tb := b.Join("net")
+			tb.SetDef(NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix("10.96.0.0/16")})
+			b.SetLiveness("a", Alive)
+			rs := make([]Record, n)
+			for i := range rs {
+				c := f(i)
+				rs[i] = Record{Kind: c.Kind, Key: c.Key, Group: c.Group, Body: c.Body, Version: uint64(i + 1)}
+			}
+			full, empty := forge("a", 1, n, rs...), forge("a", 1, n+1)
+			finished := make(chan error, 1)
+			go func() {
+				for i, d := range []*Delta{full, empty} {
+					if r, err := b.Apply(d); r != Applied {
+						finished <- fmt.Errorf("%d %w", r, err)
+						return
+					}
+					tb.Publish(time.Duration(i+1) * time.Second)
+				}
+				finished <- nil
+			}()
+			select {
+			case err := <-finished:
+				if err != nil {
+					t.Fatal(err)
+				}
+			case <-time.After(time.Minute):
+				t.Fatal("S20: a crowd takes more than a minute")
+			}
+			if tb.Len() != 0 || len(tb.View().Services()) != 0 || len(tb.index.vips.byAddr) != 0 || len(tb.index.addrs.more)+len(tb.index.addrs.twin)+len(tb.index.addrs.full) != 0 {
+				t.Fatal("S20: something is left of it")
+			}
+		})
+	}
+}
+
+// TestACrowdHidesNoPorts covers S20: whatever one owner's tasks declare, the
+// ports and aliases of the others' stay, and all are counted again when the
+// crowd is gone.
+func TestACrowdHidesNoPorts(t *testing.T) {
+	b := NewStore("b", 1, DefaultLimits(), new(testClock))
+	tb := b.Join("net")
+	hear(t, b, "honest", 2, endpoint(t, "zz1", "web", "10.0.0.1"), endpoint(t, "zz2", "web", "10.0.0.2"))
+	var cs []Change
+	for i := range 100 {
+		cs = append(cs, crowds()["ports"](i), crowds()["aliases"](i+1000))
+	}
+	hear(t, b, "hostile", 200, cs...)
+	s := tb.View().Service("web")
+	if !slices.Contains(s.Ports, Port{Number: 80, Proto: TCP}) || !slices.Contains(s.Aliases, "www") || len(s.Members) != 202 {
+		t.Fatalf("S20: %d members, %d ports, aliases %v", len(s.Members), len(s.Ports), s.Aliases)
+	}
+	if len(s.Ports) > 1+maxOfOwner || len(s.Aliases) > 1+maxOfOwner {
+		t.Fatalf("S20: %d ports, %d aliases", len(s.Ports), len(s.Aliases))
+	}
+	b.SetLiveness("hostile", Dead)
+	b.Publish(2)
+	if s := tb.View().Service("web"); len(s.Ports) != 1 || len(s.Aliases) != 1 || len(s.Members) != 2 {
+		t.Fatalf("S20: after it %v, %v", s.Ports, s.Aliases)
+	}
+	if s, _ := tb.index.services.Load("web"); s.crowded || s.ports[0].n != 2 {
+		t.Fatalf("S20: not counted anew: %+v", s.ports)
+	}
+}

@@ -1,0 +1,132 @@
+package state
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// nameSet is what one alias, host name or container name stands for.
+type nameSet struct {
+	services  []string      // by alias, sorted
+	endpoints []*Entry      // by host or container name, sorted by id
+	last      time.Duration // when it was made
+}
+
+// nameOp is one change of a nameSet: of a service that has the alias, or has it
+// no more, or of an endpoint that is shown by it, or no more.
+type nameOp struct {
+	name    string
+	service string
+	add     bool
+	entry   *Entry
+}
+
+// nameTask notes that the container name and the host name of e changed hands.
+func (ix *index) nameTask(e *Entry) {
+	if e.has&hasNames == 0 {
+		return
+	}
+	_ = eachField(e.Body(), func(tag byte, v string) error {
+		if (tag == tagName || tag == tagHostname) && CheckTaskName(v) == nil {
+			ix.nameOps = append(ix.nameOps, nameOp{name: v, entry: e})
+		}
+		return nil
+	})
+}
+
+// nameService notes the aliases that a service lost and got.
+func (ix *index) nameService(service string, old, cur []string) {
+	if len(old) == len(cur) && (len(old) == 0 || &old[0] == &cur[0]) {
+		return
+	}
+	for _, list := range []struct {
+		these, others []string
+		add           bool
+	}{{old, cur, false}, {cur, old, true}} {
+		for _, a := range list.these {
+			if _, both := slices.BinarySearch(list.others, a); !both {
+				ix.nameOps = append(ix.nameOps, nameOp{name: a, service: service, add: list.add})
+			}
+		}
+	}
+}
+
+// rename applies the changes of names, each name in one step, and returns how
+// long until those are due that were held back: a name that very many have is
+// changed at a bounded rate, like a large service (S14).
+func (ix *index) rename(now time.Duration) (again time.Duration) {
+	ops := ix.nameOps
+	slices.SortStableFunc(ops, func(a, b nameOp) int { return strings.Compare(a.name, b.name) })
+	var held []nameOp
+	for len(ops) > 0 {
+		n := 1
+		for n < len(ops) && ops[n].name == ops[0].name {
+			n++
+		}
+		old, _ := ix.names.Load(ops[0].name)
+		if wait := old.held(now); wait > 0 {
+			held = append(held, ops[:n]...)
+			if again == 0 || wait < again {
+				again = wait
+			}
+		} else if set := old.with(ops[:n], now); set == nil {
+			ix.names.Delete(ops[0].name)
+		} else {
+			ix.names.Store(strings.Clone(ops[0].name), set)
+		}
+		ops = ops[n:]
+	}
+	clear(ix.nameOps)
+	ix.nameOps = append(ix.nameOps[:0], held...)
+	return again
+}
+
+// held returns how long the changes of a name are to be held back.
+func (n *nameSet) held(now time.Duration) time.Duration {
+	if n == nil || len(n.services)+len(n.endpoints) < bigService {
+		return 0
+	}
+	return max(n.last+bigPeriod-now, 0)
+}
+
+// with returns the set after the changes, or nil if it is empty.
+func (n *nameSet) with(ops []nameOp, now time.Duration) *nameSet {
+	if n == nil {
+		n = &nameSet{}
+	}
+	has := map[string]bool{} // which services have the name in the end
+	var came []*Entry
+	for _, op := range ops {
+		switch {
+		case op.entry == nil:
+			has[op.service] = op.add
+		case op.entry.shown:
+			came = append(came, op.entry)
+		}
+	}
+	next := &nameSet{services: make([]string, 0, len(n.services)+len(has)), endpoints: make([]*Entry, 0, len(n.endpoints)+len(came)), last: max(now, 1)}
+	for _, s := range n.services {
+		if _, changed := has[s]; !changed {
+			next.services = append(next.services, s)
+		}
+	}
+	for s, yes := range has {
+		if yes {
+			next.services = append(next.services, s)
+		}
+	}
+	for _, e := range n.endpoints {
+		if e.shown {
+			next.endpoints = append(next.endpoints, e)
+		}
+	}
+	next.endpoints = append(next.endpoints, came...)
+	if len(next.services)+len(next.endpoints) == 0 {
+		return nil
+	}
+	slices.Sort(next.services)
+	slices.SortFunc(next.endpoints, compareID)
+	next.endpoints = slices.Compact(next.endpoints)
+	return next
+}

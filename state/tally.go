@@ -1,0 +1,153 @@
+package state
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// tally counts how many members state a value.
+type tally[T any] struct {
+	value T
+	n     int
+}
+
+// tally counts the ports and aliases of a member in, or out with by = -1.
+func (s *svc) tally(e *Entry, by int) {
+	if e.has&(hasPorts|hasAliases) == 0 || s.crowded {
+		return
+	}
+	e.eachDeclared(
+		func(p Port) { s.ports = count(s.ports, p, by, comparePort, clonePort) },
+		func(a string) { s.aliases = count(s.aliases, a, by, strings.Compare, strings.Clone) })
+	if len(s.ports) > maxDeclared || len(s.aliases) > maxDeclared {
+		s.crowded, s.ports, s.aliases = true, nil, nil
+	}
+}
+
+// eachDeclared calls f with the ports and g with the aliases of an endpoint.
+// What it is called with is the entry's.
+func (e *Entry) eachDeclared(f func(Port), g func(string)) {
+	_ = eachField(e.Body(), func(tag byte, v string) error {
+		switch tag {
+		case tagPort:
+			if p, _ := fieldPort(v); p.Proto.known() {
+				f(p)
+			}
+		case tagAlias:
+			if CheckTaskName(v) == nil {
+				g(v)
+			}
+		}
+		return nil
+	})
+}
+
+func comparePort(a, b Port) int {
+	return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Number, b.Number), strings.Compare(a.Name, b.Name))
+}
+
+func clonePort(p Port) Port {
+	p.Name = strings.Clone(p.Name)
+	return p
+}
+
+// count keeps ts sorted. A value with none left stays until tallied sees it.
+func count[T any](ts []tally[T], v T, by int, compare func(a, b T) int, clone func(T) T) []tally[T] {
+	i, ok := slices.BinarySearchFunc(ts, v, func(t tally[T], v T) int { return compare(t.value, v) })
+	if !ok {
+		ts = slices.Insert(ts, i, tally[T]{value: clone(v)})
+	}
+	ts[i].n += by
+	return ts
+}
+
+// How many ports, and how many aliases, a service has at most, and how many of
+// them one owner's tasks can add once there are more: the others' stay, whatever
+// one states (S20).
+const (
+	maxDeclared = 1024
+	maxOfOwner  = MaxPorts
+)
+
+// declare fills in the ports and aliases of n, old's own slices if they are the
+// same. The members of n are known and tallied.
+func (s *svc) declare(n, old *Service) {
+	if s.crowded && !s.survey(n, old) {
+		return
+	}
+	n.Ports, s.ports = tallied(old.Ports, s.ports)
+	n.Aliases, s.aliases = tallied(old.Aliases, s.aliases)
+}
+
+// survey counts anew, and returns true if that can be done by now. Else it does
+// without counts: of the members in their order, so many values of each owner
+// and so many in all.
+func (s *svc) survey(n, old *Service) (counted bool) {
+	s.crowded = false
+	for _, e := range n.Members {
+		if s.tally(e, 1); s.crowded {
+			break
+		}
+	}
+	if !s.crowded {
+		return true
+	}
+	ports, aliases := newSelection(comparePort, clonePort), newSelection(strings.Compare, strings.Clone)
+	for _, e := range n.Members {
+		o := e.stream.owner
+		if e.has&(hasPorts|hasAliases) == 0 || ports.done(o) && aliases.done(o) {
+			continue
+		}
+		e.eachDeclared(func(p Port) { ports.add(o, p) }, func(a string) { aliases.add(o, a) })
+	}
+	n.Ports, n.Aliases = ports.sorted(old.Ports), aliases.sorted(old.Aliases)
+	return false
+}
+
+// selection is some of the values that are stated.
+type selection[T comparable] struct {
+	values  map[T]struct{}
+	of      map[NodeID]int
+	compare func(a, b T) int
+	clone   func(T) T
+}
+
+func newSelection[T comparable](compare func(a, b T) int, clone func(T) T) *selection[T] {
+	return &selection[T]{map[T]struct{}{}, map[NodeID]int{}, compare, clone}
+}
+
+// done reports whether nothing of an owner is taken any more.
+func (s *selection[T]) done(o NodeID) bool {
+	return len(s.values) >= maxDeclared || s.of[o] >= maxOfOwner
+}
+
+func (s *selection[T]) add(o NodeID, v T) {
+	if _, ok := s.values[v]; !ok && !s.done(o) {
+		s.values[s.clone(v)] = struct{}{}
+		s.of[o]++
+	}
+}
+
+// sorted returns the values: old itself if it is these.
+func (s *selection[T]) sorted(old []T) []T {
+	vs := slices.SortedFunc(maps.Keys(s.values), s.compare)
+	if slices.Equal(vs, old) {
+		return old
+	}
+	return vs
+}
+
+// tallied returns the values that somebody states: old itself if it is these.
+func tallied[T comparable](old []T, ts []tally[T]) ([]T, []tally[T]) {
+	ts = slices.DeleteFunc(ts, func(t tally[T]) bool { return t.n <= 0 })
+	if slices.EqualFunc(old, ts, func(v T, t tally[T]) bool { return v == t.value }) {
+		return old, ts
+	}
+	vs := make([]T, len(ts))
+	for i := range ts {
+		vs[i] = ts[i].value
+	}
+	return vs, ts
+}
