@@ -22,6 +22,9 @@ type CleanupConfig struct {
 	NetNS   []string // paths of further network namespaces
 	Force   bool     // also while a daemon runs: it makes everything again
 	DryRun  bool     // only look
+	// KeepSysctls leaves the host's settings as meshd set them, for who relies on
+	// them by now.
+	KeepSysctls bool
 	Log     *slog.Logger
 }
 
@@ -31,12 +34,15 @@ type Cleaned struct {
 	Found []lb.Remnant // what was removed, or would be
 	Left  []lb.Remnant // what could not be removed
 	Err   error        // why
+	// PutBack are settings that are as they were found again, or would be; Kept
+	// are those that stay, and why.
+	PutBack, Kept []string
 }
 
 // Cleanup removes what a daemon left in the kernel for its next start, on the
 // host and in the sandboxes of the data directory: virtual services, nftables
-// tables, routes and marks of ours, and nothing else (L1). Sysctls stay, because
-// others may need them by now. It works without a mesh,
+// tables, routes and marks of ours, and nothing else (L1). Sysctls that are still
+// as meshd set them are put back (N8). It works without a mesh,
 // and again. It refuses while a daemon uses the data directory or the socket;
 // the error says how to go on. What fails in one namespace is in its result.
 func Cleanup(ctx context.Context, cfg CleanupConfig) ([]Cleaned, error) {
@@ -52,6 +58,9 @@ func Cleanup(ctx context.Context, cfg CleanupConfig) ([]Cleaned, error) {
 		return nil, err
 	}
 	all := []Cleaned{cleanPlace(ctx, "host", "", cfg)}
+	if all[0].Err == nil {
+		all[0].cleanSysctls(cfg)
+	}
 	for i := range saved {
 		all = append(all, cleanSandbox(ctx, &saved[i], cfg))
 	}

@@ -23,6 +23,7 @@ const (
 	fileNode      = "node.json"      // the name, the last incarnation and the Lamport time (S7, S8)
 	fileTasks     = "tasks.json"     // registrations, networks made here, claims carried (V2, V6)
 	fileSandboxes = "sandboxes.json" // attached containers (L4)
+	fileSysctls   = "sysctls.json"   // settings of the host that were changed, and how they were found (N8)
 	filePeers     = "peers.json"     // nodes once met (G2); a cache
 	fileKeys      = "keys.json"      // the keyring as the mesh last changed it (G9)
 	fileLock      = "lock"
@@ -100,7 +101,7 @@ func (d *dataDir) removeHalfWritten() error {
 		return fmt.Errorf("data-dir: %w", err)
 	}
 	for _, e := range entries {
-		for _, name := range []string{fileNode, fileTasks, fileSandboxes, filePeers, fileKeys} {
+		for _, name := range []string{fileNode, fileTasks, fileSandboxes, fileSysctls, filePeers, fileKeys} {
 			if strings.HasPrefix(e.Name(), "."+name+".") {
 				_ = os.Remove(d.file(e.Name()))
 			}

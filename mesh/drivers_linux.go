@@ -31,3 +31,10 @@ func drivers(choice, netns string, h hosting, log *slog.Logger) ([]lb.Driver, er
 	}
 	return ds, nil
 }
+
+// changedSysctls is nft.ChangedSysctls, and putBackSysctls is nft.PutBackSysctls.
+func changedSysctls(all []nft.SysctlChange) (ours []nft.SysctlChange, others []string, err error) {
+	return nft.ChangedSysctls(all)
+}
+
+func putBackSysctls(all []nft.SysctlChange) error { return nft.PutBackSysctls(all) }

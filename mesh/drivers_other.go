@@ -6,7 +6,15 @@ import (
 	"log/slog"
 
 	"meshd/lb"
+	"meshd/lb/nft"
 )
 
 // drivers returns none: kernels other than Linux are not balanced (R5).
 func drivers(string, string, hosting, *slog.Logger) ([]lb.Driver, error) { return nil, nil }
+
+// changedSysctls finds none: nothing was changed.
+func changedSysctls([]nft.SysctlChange) (ours []nft.SysctlChange, others []string, err error) {
+	return nil, nil, nil
+}
+
+func putBackSysctls([]nft.SysctlChange) error { return nil }

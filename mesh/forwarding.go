@@ -1,40 +1,132 @@
 package mesh
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
+
+	"meshd/lb/nft"
 )
 
 // hosting says what a balancer may do to its host.
 type hosting struct {
-	forward  bool                    // make it forward packets
-	onSysctl func(key, value string) // told of each setting that was changed; may be nil
+	forward  bool                   // make it forward packets
+	onSysctl func(nft.SysctlChange) // told of each setting before it is changed; may be nil
 }
 
-// sysctls are the settings of the host that this process changed. It is safe
-// for concurrent use.
+// sysctls are the settings of the host that meshd changed since it booted, and
+// how they were found: cleanup puts them back (N8). It is safe for concurrent
+// use.
 type sysctls struct {
+	save  func(savedSysctls) error // may be nil
+	fresh chan struct{}            // capacity 1: there is something to save
+
 	mu  sync.Mutex // guards all
-	all []string   // as "net.ipv4.ip_forward=1"
+	all []nft.SysctlChange
 }
 
-func (s *sysctls) note(key, value string) {
+// savedSysctls is what the data directory remembers of them. Another boot, and
+// another network namespace, have settings of their own.
+type savedSysctls struct {
+	Boot    string             `json:"boot"`
+	NetNS   string             `json:"netns"`
+	Changes []nft.SysctlChange `json:"changes"`
+}
+
+// newSysctls goes on where another life of this boot ended.
+func newSysctls(saved savedSysctls, save func(savedSysctls) error) *sysctls {
+	s := &sysctls{save: save, fresh: make(chan struct{}, 1)}
+	if saved.here() {
+		s.all = saved.Changes
+	}
+	return s
+}
+
+// sysctlsHere returns an empty record of this boot and namespace.
+func sysctlsHere() savedSysctls {
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // nowhere: not Linux
+	ns, _ := os.Readlink("/proc/self/ns/net")
+	return savedSysctls{Boot: strings.TrimSpace(string(boot)), NetNS: ns}
+}
+
+// here reports whether a record is of this boot and namespace.
+func (s *savedSysctls) here() bool {
+	now := sysctlsHere()
+	return now.Boot != "" && s.Boot == now.Boot && s.NetNS == now.NetNS
+}
+
+// note remembers a change. Who changes the same setting again after somebody
+// else did found what that one wanted.
+func (s *sysctls) note(c nft.SysctlChange) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.all = slices.DeleteFunc(slices.Clone(s.all), func(o nft.SysctlChange) bool { return o.Key == c.Key })
 	if len(s.all) < maxSysctls {
-		s.all = append(s.all, key+"="+value)
+		s.all = append(s.all, c)
+	}
+	select {
+	case s.fresh <- struct{}{}:
+	default:
 	}
 }
 
 // maxSysctls bounds the list: a host may have many interfaces.
-const maxSysctls = 64
+const maxSysctls = 4096
 
-func (s *sysctls) list() []string {
+func (s *sysctls) list() []nft.SysctlChange {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.all[:len(s.all):len(s.all)]
+	return s.all
+}
+
+// run saves what is noted until ctx ends. Nobody waits for the disk.
+func (s *sysctls) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.fresh:
+			_ = s.write() // the data directory notes what fails, and tries again
+		}
+	}
+}
+
+// write saves all of them; none are no file.
+func (s *sysctls) write() error {
+	saved := sysctlsHere()
+	if saved.Changes = s.list(); len(saved.Changes) == 0 || s.save == nil {
+		return nil
+	}
+	return s.save(saved)
+}
+
+// openSysctls reads what former lives changed. A file that cannot be read is
+// moved aside: it must not keep a host from its services.
+func (n *Node) openSysctls() error {
+	var saved savedSysctls
+	if err := n.dir.load(fileSysctls, &saved); err != nil {
+		n.setAside(fileSysctls, err, "cleanup cannot put back the sysctls that meshd set before")
+		saved = savedSysctls{}
+	}
+	n.sysctls = newSysctls(saved, func(s savedSysctls) error { return n.dir.save(fileSysctls, s) })
+	return nil
+}
+
+// setAside moves a file away that cannot be read, and without which a node can
+// start, and tells what that means.
+func (n *Node) setAside(file string, why error, means string) {
+	path := n.dir.file(file)
+	text := fmt.Sprintf("%v; moved to %s.corrupted: %s", why, path, means)
+	if err := os.Rename(path, path+".corrupted"); err != nil {
+		text += fmt.Sprintf(" (not moved: %v)", err)
+	}
+	n.log.Warn(text)
+	n.notices.set(strings.TrimSuffix(file, ".json"), text)
 }
 
 // forwarding says what was done to the host so that it forwards, or what does
@@ -43,11 +135,94 @@ func (n *Node) forwarding() []string {
 	if n.cfg.LB == "none" {
 		return nil
 	}
-	if changed := n.sysctls.list(); len(changed) > 0 {
-		return []string{fmt.Sprintf("this host forwards packets now: meshd set %s; --forwarding off leaves that to you", strings.Join(changed, ", "))}
+	var changed []string
+	for _, c := range n.sysctls.list() {
+		if strings.HasSuffix(c.Key, "forward") || strings.HasSuffix(c.Key, "/forwarding") || strings.HasSuffix(c.Key, "/accept_ra") {
+			changed = append(changed, c.String())
+		}
 	}
-	if now, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward"); n.cfg.Forwarding == "off" && err == nil && strings.TrimSpace(string(now)) == "0" {
-		return []string{"this host does not forward packets (forwarding: off): its containers reach VIPs only as sandboxes"}
+	if n.cfg.Forwarding != "off" {
+		if len(changed) == 0 {
+			return nil
+		}
+		if len(changed) > toldSysctls {
+			changed = append(changed[:toldSysctls:toldSysctls], "and more")
+		}
+		return []string{fmt.Sprintf("this host forwards packets now: meshd set %s; --forwarding off leaves that to you, and meshd cleanup puts it back", strings.Join(changed, ", "))}
 	}
-	return nil
+	var not []string
+	for _, f := range []struct {
+		family, file string
+		used         bool
+	}{{"IPv4", "/proc/sys/net/ipv4/ip_forward", true}, {"IPv6", "/proc/sys/net/ipv6/conf/all/forwarding", n.hasPool6()}} {
+		if now, err := os.ReadFile(f.file); f.used && err == nil && strings.TrimSpace(string(now)) == "0" {
+			not = append(not, f.family)
+		}
+	}
+	if len(not) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("this host does not forward %s packets (forwarding: off): its containers reach VIPs only as sandboxes", strings.Join(not, " and "))}
+}
+
+// toldSysctls bounds a line of status.
+const toldSysctls = 8
+
+// hasPool6 reports whether a network here has an IPv6 pool.
+func (n *Node) hasPool6() bool {
+	names, _ := n.host.Source().Networks()
+	for _, name := range names {
+		if v := n.host.Source().View(name); v != nil && v.Def().Subnet6.IsValid() {
+			return true
+		}
+	}
+	return false
+}
+
+// sysctlsLeft is what cleanup finds of the host's settings.
+type sysctlsLeft struct {
+	ours   []nft.SysctlChange // still as meshd set them
+	others []string           // what somebody else made of the rest
+}
+
+// leftSysctls returns what is left of the settings that the data directory
+// remembers.
+func leftSysctls(dir *dataDir) (left sysctlsLeft, err error) {
+	var saved savedSysctls
+	if err := dir.load(fileSysctls, &saved); err != nil || !saved.here() {
+		return left, err
+	}
+	left.ours, left.others, err = changedSysctls(saved.Changes)
+	return left, err
+}
+
+// cleanSysctls puts the host's settings back as they were found, unless
+// somebody else has changed them since.
+func (c *Cleaned) cleanSysctls(cfg CleanupConfig) {
+	dir := newDataDir(cfg.DataDir)
+	left, err := leftSysctls(dir)
+	if err != nil {
+		c.Err = errors.Join(c.Err, err)
+		return
+	}
+	c.Kept = left.others
+	if cfg.KeepSysctls {
+		for _, s := range left.ours {
+			c.Kept = append(c.Kept, "sysctl "+s.String())
+		}
+		return
+	}
+	for _, s := range left.ours {
+		c.PutBack = append(c.PutBack, "sysctl "+s.String())
+	}
+	if cfg.DryRun {
+		return
+	}
+	if err := putBackSysctls(left.ours); err != nil {
+		c.Err = errors.Join(c.Err, err)
+		return
+	}
+	if err := os.Remove(dir.file(fileSysctls)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		cfg.Log.Warn("the record of sysctls stays", slog.Any("error", err))
+	}
 }

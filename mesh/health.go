@@ -73,7 +73,7 @@ func (n *Node) saveAll(ctx context.Context) {
 	_ = n.reg.change(ctx, &update{edit: func(d *draft) error { d.dirty = true; return nil }})
 	n.chores.rewrite()
 	_ = n.boxes.save()
-	_ = n.keys.save()
+	_, _ = n.keys.save(), n.sysctls.write()
 	n.savePeers(n.host.Peers())
 }
 
@@ -96,10 +96,11 @@ func (n *Node) saveLast() error {
 			return fmt.Errorf("data-dir: %s was removed, and cannot be made again: %w; what was registered since the start is lost", n.dir.path, err)
 		}
 		_ = n.reg.write(n.reg.registry())
-		_, _ = n.boxes.save(), n.keys.save()
+		_, _, _ = n.boxes.save(), n.keys.save(), n.sysctls.write()
 	} else if n.dir.failing(fileTasks) {
 		_ = n.reg.write(n.reg.registry())
 	}
+	_ = n.sysctls.write()
 	id := n.chores.id
 	id.Lamport = n.host.Lamport()
 	if id.check() == nil {

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -42,7 +41,7 @@ type Node struct {
 	dns      *resolver.Server
 	dnsAddrs []netip.AddrPort
 	balancer *lb.Balancer // the host's, which is in balancers too
-	sysctls  sysctls
+	sysctls  *sysctls
 	watch    *hostwatch.Watcher // of the host's addresses and routes
 	boxes    *sandboxes
 	events   *control.EventLog
@@ -80,7 +79,7 @@ func New(cfg Config, version string, log *slog.Logger) (*Node, error) {
 		cfg: s, log: log, version: version, started: time.Now(), stop: func() {}, limits: s.bounds(),
 		happened: newHappenings(), pinning: newTurn(), defining: newTurn(), reincarnated: make(chan struct{}, 1),
 	}
-	for _, open := range []func() error{n.openData, n.openSocket, n.openHost, n.openBalancer, n.openDNS, n.openSandboxes, n.restore, n.listenDNS, n.claimData} {
+	for _, open := range []func() error{n.openData, n.openSocket, n.openHost, n.openSysctls, n.openBalancer, n.openDNS, n.openSandboxes, n.restore, n.listenDNS, n.claimData} {
 		if err := open(); err != nil {
 			n.close()
 			return nil, err
@@ -185,13 +184,7 @@ func (n *Node) loadPeers() []gossip.Peer {
 	if err == nil {
 		return peers
 	}
-	aside := path + ".corrupted"
-	text := fmt.Sprintf("%v; moved to %s: this node finds the mesh through --join only", err, aside)
-	if err := os.Rename(path, aside); err != nil {
-		text += fmt.Sprintf(" (not moved: %v)", err)
-	}
-	n.log.Warn(text)
-	n.notices.set("peers", text)
+	n.setAside(filePeers, err, "this node finds the mesh through --join only")
 	return nil
 }
 
@@ -238,6 +231,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.stop()
 	g, run := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.host.Run(run) })
+	g.Go(func() error { return n.sysctls.run(run) })
 	g.Go(func() error { return n.watch.Run(run) })
 	g.Go(func() error { return n.watchNeeds(run) })
 	g.Go(func() error { return n.balancer.Run(run) })

@@ -16,11 +16,12 @@ import (
 
 const cleanupUsage = `meshd cleanup: remove from the kernel what a stopped meshd left for its next start
 
-  meshd cleanup [--config FILE] [--data-dir DIR] [--socket PATH] [--netns PATH]... [--dry-run] [--force]
+  meshd cleanup [--config FILE] [--data-dir DIR] [--socket PATH] [--netns PATH]... [--dry-run] [--keep-sysctls] [--force]
 
 It removes IPVS services, nftables tables (meshd, meshd_nat) and routes that are
 meshd's own, on the host and in the sandboxes that the data directory knows, and
-nothing else. Sysctls stay: others may need them. It refuses while a meshd uses the
+nothing else. Sysctls that are still as meshd set them, since the host booted, are
+put back as they were. It refuses while a meshd uses the
 data directory or the socket. Running it again does no harm.
 
 Exit codes: 0 nothing of meshd's is left (or, with --dry-run, all was found that
@@ -85,6 +86,7 @@ func configureCleanup(args []string, stderr io.Writer) (mesh.CleanupConfig, int)
 		return nil
 	})
 	fs.BoolVar(&cfg.DryRun, "dry-run", false, "list what would be removed, and remove nothing")
+	fs.BoolVar(&cfg.KeepSysctls, "keep-sysctls", false, "leave sysctls as meshd set them, such as net.ipv4.ip_forward, for others who rely on them by now")
 	fs.BoolVar(&cfg.Force, "force", false, "also while a meshd runs; it makes everything again")
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -115,8 +117,9 @@ func path(to *string) func(string) error {
 
 // describe prints what became of one place.
 func describe(w io.Writer, p mesh.Cleaned, dry bool) {
+	defer describeSysctls(w, p, dry)
 	if len(p.Found) == 0 {
-		if p.Err == nil {
+		if p.Err == nil && len(p.PutBack) == 0 {
 			fmt.Fprintf(w, "%s: nothing of meshd's\n", p.Where)
 		}
 		return
@@ -134,5 +137,22 @@ func describe(w io.Writer, p mesh.Cleaned, dry bool) {
 			did = "could not remove"
 		}
 		fmt.Fprintf(w, "%s: %s %s\n", p.Where, did, r)
+	}
+}
+
+// describeSysctls prints what became of the host's settings.
+func describeSysctls(w io.Writer, p mesh.Cleaned, dry bool) {
+	did := "put back"
+	switch {
+	case dry:
+		did = "would put back"
+	case p.Err != nil:
+		did = "tried to put back"
+	}
+	for _, s := range p.PutBack {
+		fmt.Fprintf(w, "%s: %s %s\n", p.Where, did, s)
+	}
+	for _, s := range p.Kept {
+		fmt.Fprintf(w, "%s: left as it is: %s\n", p.Where, s)
 	}
 }

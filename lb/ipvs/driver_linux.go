@@ -66,7 +66,7 @@ func New(cfg Config) (*Driver, error) {
 			return nft.ProbeHelpers(helperCfg)
 		},
 		logTimeouts: func() { logTimeouts(cfg.NetNS, cfg.Log) },
-		setSysctls:  func() ([]string, error) { return nft.SetSysctls(cfg.NetNS, sysctls()) },
+		setSysctls:  func() ([]string, error) { return nft.SetSysctls(cfg.NetNS, sysctls(), cfg.OnSysctl) },
 		sysctlDrift: func() ([]lb.Finding, error) { return nft.CheckSysctls(cfg.NetNS, sysctls()) },
 	}, nil
 }
@@ -184,7 +184,8 @@ func (d *Driver) Teardown(context.Context) error {
 	return errors.Join(append(errs, d.help.Teardown())...)
 }
 
-// Remnants implements lb.Driver. Sysctls are not ours to take back.
+// Remnants implements lb.Driver. Sysctls are not among them: who knows how they
+// were found puts them back (nft.PutBackSysctls).
 func (d *Driver) Remnants(context.Context) ([]lb.Remnant, error) {
 	ours, err := d.find()
 	if err != nil {

@@ -58,6 +58,8 @@ package ipvs
 import (
 	"log/slog"
 	"time"
+
+	"meshd/lb/nft"
 )
 
 // Config are the settings of a driver.
@@ -69,7 +71,7 @@ type Config struct {
 	// container (L4): forwarding stays as it is.
 	Local bool
 	// OnSysctl is as of nft.Config.
-	OnSysctl func(key, value string)
+	OnSysctl func(nft.SysctlChange)
 	// Log receives what is repaired and what is odd. Required.
 	Log *slog.Logger
 	// FirstMark is the first of MarkCount firewall marks for services for all

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -226,33 +224,6 @@ func (b *ruleBook) compare(chain string, now []uint64) []lb.Finding {
 		}
 	}
 	return found
-}
-
-// CheckSysctls returns the settings that are not as they should be, in the
-// namespace of that path.
-func CheckSysctls(path string, settings []Sysctl) (found []lb.Finding, err error) {
-	if len(settings) == 0 {
-		return nil, nil
-	}
-	err = Inside(path, func() error {
-		for _, s := range settings {
-			f := lb.Finding{Area: lb.AreaSysctl, Kind: lb.FindingChanged, What: "sysctl " + strings.ReplaceAll(s.Key, "/", "."), Want: s.Value}
-			have, err := os.ReadFile(filepath.Join("/proc/sys", s.Key))
-			switch {
-			case os.IsNotExist(err) && s.Optional:
-				continue
-			case err != nil:
-				f.Kind, f.Found = lb.FindingMissing, err.Error()
-			default:
-				f.Found = strings.TrimSpace(string(have))
-			}
-			if f.Found != s.Value {
-				found = append(found, f)
-			}
-		}
-		return nil
-	})
-	return found, err
 }
 
 // Check implements lb.Driver. Its cost grows with the number of different

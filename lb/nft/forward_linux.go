@@ -43,14 +43,7 @@ func (h *Helpers) forward(p lb.Pool) error {
 
 // setSysctls makes settings, in order, and tells which it changed.
 func (h *Helpers) setSysctls(settings ...Sysctl) error {
-	changed, err := SetSysctls(h.cfg.NetNS, settings)
-	for _, s := range settings {
-		for _, key := range changed {
-			if s.Key == key && h.cfg.OnSysctl != nil {
-				h.cfg.OnSysctl(strings.ReplaceAll(s.Key, "/", "."), s.Value)
-			}
-		}
-	}
+	changed, err := SetSysctls(h.cfg.NetNS, settings, h.cfg.OnSysctl)
 	if len(changed) > 0 {
 		h.cfg.Log.Warn("sysctls set, so that containers reach VIPs; forwarding: off leaves them to you", slog.Any("keys", changed))
 	}

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
-	"strings"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -125,50 +123,6 @@ func inside(path string, f func() error) error {
 		}
 	}()
 	return f()
-}
-
-// Sysctl is a kernel setting, as {"net/ipv4/ip_forward", "1"}.
-type Sysctl struct {
-	Key, Value string
-	Optional   bool // a kernel that does not have it is fine
-}
-
-// SetSysctls makes the settings true, where they are not, in the namespace of
-// that path. It returns the keys that it changed. The error says which setting
-// cannot be made and how to make it by hand.
-func SetSysctls(path string, settings []Sysctl) (changed []string, err error) {
-	err = Inside(path, func() error {
-		for _, s := range settings {
-			did, err := s.set()
-			if err != nil {
-				return err
-			}
-			if did {
-				changed = append(changed, s.Key)
-			}
-		}
-		return nil
-	})
-	return changed, err
-}
-
-func (s Sysctl) set() (changed bool, err error) {
-	file := filepath.Join("/proc/sys", s.Key)
-	have, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) && s.Optional {
-		return false, nil
-	}
-	if err == nil && strings.TrimSpace(string(have)) == s.Value {
-		return false, nil
-	}
-	if err == nil {
-		err = os.WriteFile(file, []byte(s.Value), 0)
-	}
-	if err != nil {
-		return false, fmt.Errorf("%w: sysctl %s=%s: %w; set it on the host (sysctl -w) before meshd starts", lb.ErrUnsupported,
-			strings.ReplaceAll(s.Key, "/", "."), s.Value, err)
-	}
-	return true, nil
 }
 
 // explain turns the kernel's errno into what an operator can act on.

@@ -45,7 +45,11 @@
 // never picked.
 package nft
 
-import "log/slog"
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+)
 
 // Config are the settings of a driver or of Helpers.
 type Config struct {
@@ -57,9 +61,40 @@ type Config struct {
 	// container (L4), or that its administrator sees to forwarding: it stays as it
 	// is.
 	Local bool
-	// OnSysctl is told of each setting of the namespace that was changed, as
-	// "net.ipv4.ip_forward". May be nil.
-	OnSysctl func(key, value string)
+	// OnSysctl is told of each setting of the namespace before it is changed. May
+	// be nil.
+	OnSysctl func(SysctlChange)
 	// Log receives what is repaired and what is odd. Required.
 	Log *slog.Logger
+}
+
+// Sysctl is a kernel setting, as {"net/ipv4/ip_forward", "1"}.
+type Sysctl struct {
+	Key, Value string
+	Optional   bool `json:",omitempty"` // a kernel that does not have it is fine
+}
+
+// SysctlChange is a setting of a namespace that was changed, and as what it was
+// found, so that it can be put back.
+type SysctlChange struct {
+	Key   string // as "net/ipv4/ip_forward"
+	Found string
+	Set   string
+	// Along are the settings of single devices that were not as Found says, and
+	// that the kernel changes along when the one for all is put back.
+	Along []Sysctl `json:",omitempty"`
+}
+
+// String formats the change for people, as "net.ipv4.ip_forward=1 (was 0)".
+func (c SysctlChange) String() string {
+	return fmt.Sprintf("%s=%s (was %s)", dotted(c.Key), c.Set, c.Found)
+}
+
+// dotted returns the name of a setting as sysctl(8) writes it. A device's name
+// may hold dots, as eth0.100: what sysctl(8) then writes is the key itself.
+func dotted(key string) string {
+	if strings.Contains(key, ".") {
+		return key
+	}
+	return strings.ReplaceAll(key, "/", ".")
 }

@@ -164,7 +164,7 @@ func tableText(t *nftables.Table) string {
 }
 
 // Teardown removes routes and tables of ours, those of other processes too.
-// The sysctls stay: others may need them.
+// The sysctls stay (see PutBackSysctls).
 func (h *Helpers) Teardown() error {
 	ways, err := h.ways()
 	errs := []error{err}

@@ -1,0 +1,141 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"meshd/lb"
+)
+
+// SetSysctls makes the settings true, where they are not, in the namespace of
+// that path. It returns the keys that it changed, and tells of each before it
+// changes it; tell may be nil. The error says which setting cannot be made and
+// how to make it by hand.
+func SetSysctls(path string, settings []Sysctl, tell func(SysctlChange)) (changed []string, err error) {
+	if tell == nil {
+		tell = func(SysctlChange) {}
+	}
+	err = Inside(path, func() error {
+		for _, s := range settings {
+			did, err := s.set(tell)
+			if err != nil {
+				return err
+			}
+			if did {
+				changed = append(changed, s.Key)
+			}
+		}
+		return nil
+	})
+	return changed, err
+}
+
+func (s Sysctl) set(tell func(SysctlChange)) (changed bool, err error) {
+	have, err := readSysctl(s.Key)
+	if errors.Is(err, os.ErrNotExist) && s.Optional || err == nil && have == s.Value {
+		return false, nil
+	}
+	if err == nil {
+		tell(SysctlChange{Key: s.Key, Found: have, Set: s.Value, Along: along(s.Key, have)})
+		err = writeSysctl(s.Key, s.Value)
+	}
+	if err != nil {
+		return false, fmt.Errorf("%w: sysctl %s=%s: %w; set it on the host (sysctl -w) before meshd starts", lb.ErrUnsupported, dotted(s.Key), s.Value, err)
+	}
+	return true, nil
+}
+
+func readSysctl(key string) (string, error) {
+	have, err := os.ReadFile(filepath.Join("/proc/sys", key))
+	return strings.TrimSpace(string(have)), err
+}
+
+func writeSysctl(key, value string) error {
+	return os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0)
+}
+
+// along returns the devices that forward though the setting for all of them
+// says that they do not: whoever writes that one writes theirs.
+func along(key, have string) (devices []Sysctl) {
+	family := map[string]string{forward4.Key: "ipv4", forward6.Key: "ipv6"}[key]
+	if family == "" {
+		return nil
+	}
+	files, _ := filepath.Glob("/proc/sys/net/" + family + "/conf/*/forwarding") // the pattern is right
+	for _, file := range files {
+		device := strings.TrimPrefix(file, "/proc/sys/")
+		if is, err := readSysctl(device); err == nil && is != have && !strings.Contains(device, "/conf/all/") {
+			devices = append(devices, Sysctl{Key: device, Value: is, Optional: true})
+		}
+	}
+	return devices
+}
+
+// ChangedSysctls returns which of the changes are still there, in the calling
+// thread's namespace, and says of the others what somebody else made of them.
+// Those of devices that are gone are neither.
+func ChangedSysctls(changes []SysctlChange) (ours []SysctlChange, others []string, err error) {
+	for _, c := range changes {
+		is, readErr := readSysctl(c.Key)
+		switch {
+		case errors.Is(readErr, os.ErrNotExist):
+		case readErr != nil:
+			err = errors.Join(err, fmt.Errorf("sysctl %s: %w", dotted(c.Key), readErr))
+		case is == c.Set:
+			ours = append(ours, c)
+		case is != c.Found:
+			others = append(others, fmt.Sprintf("sysctl %s=%s: somebody else set it, after meshd found %s and set %s", dotted(c.Key), is, c.Found, c.Set))
+		}
+	}
+	return ours, others, err
+}
+
+// PutBackSysctls makes the settings as they were found, the latest first: a
+// host that listens to routers only since it forwards must cease to forward
+// before it ceases to insist.
+func PutBackSysctls(changes []SysctlChange) error {
+	var errs []error
+	for _, c := range slices.Backward(changes) {
+		if err := writeSysctl(c.Key, c.Found); err != nil {
+			errs = append(errs, fmt.Errorf("sysctl %s=%s: %w; set it with sysctl -w", dotted(c.Key), c.Found, err))
+			continue
+		}
+		for _, device := range c.Along {
+			if err := writeSysctl(device.Key, device.Value); err != nil && !errors.Is(err, os.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("sysctl %s=%s: %w; set it with sysctl -w", dotted(device.Key), device.Value, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// CheckSysctls returns the settings that are not as they should be, in the
+// namespace of that path.
+func CheckSysctls(path string, settings []Sysctl) (found []lb.Finding, err error) {
+	if len(settings) == 0 {
+		return nil, nil
+	}
+	err = Inside(path, func() error {
+		for _, s := range settings {
+			f := lb.Finding{Area: lb.AreaSysctl, Kind: lb.FindingChanged, What: "sysctl " + dotted(s.Key), Want: s.Value}
+			have, err := os.ReadFile(filepath.Join("/proc/sys", s.Key))
+			switch {
+			case os.IsNotExist(err) && s.Optional:
+				continue
+			case err != nil:
+				f.Kind, f.Found = lb.FindingMissing, err.Error()
+			default:
+				f.Found = strings.TrimSpace(string(have))
+			}
+			if f.Found != s.Value {
+				found = append(found, f)
+			}
+		}
+		return nil
+	})
+	return found, err
+}

@@ -1,0 +1,57 @@
+package nft
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestPutBack: what is changed is told before, and put back in the opposite
+// order where nobody else changed it; a name with dots is one name.
+func TestPutBack(t *testing.T) {
+	r := newRig(t)
+	err := Inside(r.node.path, func() error {
+		for _, s := range [][2]string{{"net/ipv4/ip_forward", "0"}, {"net/ipv4/conf/lo/forwarding", "1"}, {"net/ipv4/conf/all/arp_ignore", "0"}} {
+			if err := writeSysctl(s[0], s[1]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []SysctlChange
+	want := []Sysctl{{Key: "net/ipv4/conf/all/arp_ignore", Value: "1"}, forward4, {Key: "net/ipv4/conf/none/forwarding", Value: "1", Optional: true}}
+	changed, err := SetSysctls(r.node.path, want, func(c SysctlChange) { told = append(told, c) })
+	if err != nil || !slices.Equal(changed, []string{want[0].Key, want[1].Key}) || len(told) != 2 {
+		t.Fatalf("changed %v, told %v, %v", changed, told, err)
+	}
+	if again, err := SetSysctls(r.node.path, want, nil); err != nil || len(again) != 0 {
+		t.Errorf("again: %v, %v", again, err)
+	}
+	err = Inside(r.node.path, func() error {
+		if err := writeSysctl(want[0].Key, "2"); err != nil {
+			return err
+		}
+		ours, others, err := ChangedSysctls(told)
+		if err != nil || len(ours) != 1 || len(others) != 1 || !strings.Contains(others[0], "net.ipv4.conf.all.arp_ignore=2") {
+			t.Errorf("ours %v, others %v, %v", ours, others, err)
+		}
+		if err := PutBackSysctls(ours); err != nil {
+			return err
+		}
+		for key, want := range map[string]string{forward4.Key: "0", "net/ipv4/conf/lo/forwarding": "1", want[0].Key: "2"} {
+			if is, err := readSysctl(key); err != nil || is != want {
+				t.Errorf("%s is %s, not %s (%v)", key, is, want, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if got := dotted("net/ipv4/conf/eth0.100/forwarding"); got != "net/ipv4/conf/eth0.100/forwarding" {
+		t.Errorf("a name with dots is %s", got)
+	}
+}
