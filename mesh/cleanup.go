@@ -25,7 +25,7 @@ type CleanupConfig struct {
 	// KeepSysctls leaves the host's settings as meshd set them, for who relies on
 	// them by now.
 	KeepSysctls bool
-	Log     *slog.Logger
+	Log         *slog.Logger
 }
 
 // Cleaned is what Cleanup found in one network namespace.
