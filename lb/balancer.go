@@ -28,25 +28,26 @@ type Balancer struct {
 	drifted  atomic.Pointer[Report]                          // the latest that found something; nil if none did
 
 	// What follows belongs to Run.
-	clock    alarmClock
-	started  time.Time
-	watches  map[string]*watch
-	planner  *Planner
-	shadow   *Table // what the kernel holds, as far as we know
-	driver   Driver
-	ready    bool // the driver is set up and shadow is true
-	adopted  bool // shadow has been true: what the kernel holds instead is somebody else's doing
-	tried    int  // of cfg.Drivers, in this round
-	refused  []Refusal
-	noneSaid string           // why no driver works, as last logged
-	full     bool             // compare everything, not only dirty
-	dirty    map[Key]struct{} // to compare
-	failed   map[Key]error    // to compare at alarmRetry
-	backoff  time.Duration
-	drains   map[Key]map[netip.AddrPort]*drain
-	draining int // backends in drains
-	trouble  trouble
-	count    Counters
+	clock     alarmClock
+	started   time.Time
+	watches   map[string]*watch
+	planner   *Planner
+	shadow    *Table // what the kernel holds, as far as we know
+	driver    Driver
+	ready     bool // the driver is set up and shadow is true
+	adopted   bool // shadow has been true: what the kernel holds instead is somebody else's doing
+	tried     int  // of cfg.Drivers, in this round
+	refused   []Refusal
+	noneSaid  string           // why no driver works, as last logged
+	full      bool             // compare everything, not only dirty
+	dirty     map[Key]struct{} // to compare
+	failed    map[Key]error    // to compare at alarmRetry
+	backoff   time.Duration
+	drains    map[Key]map[netip.AddrPort]*drain
+	draining  int // backends in drains
+	drainPoll drainPoll
+	trouble   trouble
+	count     Counters
 
 	held      bool      // by Hold
 	suspect   bool      // services are not as we left them: read them back at the next verify

@@ -43,7 +43,10 @@ type Config struct {
 	// OnRefused is told what stands against a network's pools here when that
 	// changes, and nil when nothing does any more. It is called like OnDrift.
 	OnRefused func(network string, against []hostfacts.Conflict)
-	DrainPoll time.Duration // between looks at draining backends; default 1 s
+	// DrainPoll is the time until the first look at a draining backend, and the
+	// shortest between two; default 1 s. It doubles up to eight times as much
+	// while no other backend begins to drain, and grows where looking takes long.
+	DrainPoll time.Duration
 	RetryMin  time.Duration // before a failed operation is tried again, doubled each time; default 100 ms
 	RetryMax  time.Duration // default 30 s
 	// Grace is how long after the start nothing of a previous run is removed

@@ -3,7 +3,6 @@ package lb
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -158,12 +157,6 @@ func (b *Balancer) settledNetwork(a netip.Addr, now time.Time) bool {
 	return false
 }
 
-// drain is a backend with weight 0 that is not wanted any more (L5).
-type drain struct {
-	deadline time.Time
-	idle     bool
-}
-
 // settle brings the shadow's labels up to date and starts and ends drains.
 func (b *Balancer) settle(k Key, now time.Time) {
 	have, want := b.shadow.Services[k], b.planner.Desired().Services[k]
@@ -189,26 +182,13 @@ func (b *Balancer) settle(k Key, now time.Time) {
 		d := old[backend.Addr]
 		if d == nil {
 			d = &drain{deadline: now.Add(drainTime(have, b.planner.node.Drain))}
-			b.clock.by(alarmDrain, now.Add(b.cfg.DrainPoll))
+			b.drainPoll.begin(now, b.cfg.DrainPoll)
+			b.clock.by(alarmDrain, b.drainPoll.due)
+			b.clock.by(alarmDrain, d.deadline)
 		}
 		leaving[backend.Addr] = d
 	}
 	b.setDrains(k, leaving, want, now)
-}
-
-// setDrains replaces the drains of a service, and counts those that ended.
-func (b *Balancer) setDrains(k Key, drains map[netip.AddrPort]*drain, want *Service, now time.Time) {
-	for a, d := range b.drains[k] {
-		if drains[a] == nil {
-			b.count.drained(d, wanted(want, a), now)
-		}
-	}
-	b.draining += len(drains) - len(b.drains[k])
-	if len(drains) == 0 {
-		delete(b.drains, k)
-		return
-	}
-	b.drains[k] = drains
 }
 
 func wanted(s *Service, a netip.AddrPort) bool {
@@ -217,36 +197,4 @@ func wanted(s *Service, a netip.AddrPort) bool {
 	}
 	_, ok := s.Backend(a)
 	return ok
-}
-
-func drainTime(s *Service, fallback time.Duration) time.Duration {
-	if s.Drain > 0 {
-		return s.Drain
-	}
-	return fallback // adopted, so without labels
-}
-
-// pollDrains looks for backends that are idle or past their deadline.
-func (b *Balancer) pollDrains(ctx context.Context, now time.Time) {
-	if len(b.drains) == 0 {
-		return
-	}
-	b.clock.by(alarmDrain, now.Add(b.cfg.DrainPoll)) // also while the driver does not work: it will again
-	if !b.ready {
-		return
-	}
-	usage, err := b.driver.Usage(ctx, slices.SortedFunc(maps.Keys(b.drains), Key.Compare))
-	if err != nil {
-		b.cfg.Log.Debug("connections of draining backends unknown; waiting for the deadline", slog.Any("err", err))
-	}
-	for k, drains := range b.drains {
-		u, known := usage[k]
-		for backend, d := range drains {
-			d.idle = err == nil && known && u.Backends[backend].Active == 0
-			if d.idle || !now.Before(d.deadline) {
-				b.dirty[k] = struct{}{}
-				b.clock.by(alarmApply, now)
-			}
-		}
-	}
 }

@@ -20,6 +20,8 @@ type asker struct {
 	conn *netlink.Conn
 	raw  syscall.RawConn
 	buf  []byte
+
+	unfiltered bool // the kernel gave all connections when it was asked for some
 }
 
 // answerBuffer is larger than any message of an answer, and answerLimit bounds

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 
 	"meshd/lb"
 	"meshd/state"
@@ -48,79 +49,63 @@ func (f *flows) has(of *flow) bool {
 	return ok
 }
 
-// delete removes the connections from conntrack, in one pass per family. The
-// cost grows with the conntrack table.
-func (f *flows) delete(s *sockets) error {
+// delete removes the connections from conntrack.
+func (f *flows) delete(c conntracker) error {
 	var errs []error
 	for i := range families {
-		if !f.hasFamily(i) {
-			continue
-		}
 		family := families[i].nfproto
-		var names []flowName
-		errs = append(errs, undisturbed(func() error {
-			names = nil
-			return s.queries.flows(family, func(of *flow, name func() flowName) {
-				if f.has(of) {
-					names = append(names, name())
-				}
-			})
-		}))
-		for _, name := range names {
-			errs = append(errs, s.queries.forget(family, name))
+		found, err := survey(c, i, f.vips(i), func(names *[]flowName, of *flow, name func() flowName) {
+			if f.has(of) {
+				*names = append(*names, name())
+			}
+		})
+		errs = append(errs, err)
+		for _, name := range slices.Concat(found...) {
+			errs = append(errs, c.forget(family, name))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// undisturbed reads a table again if it changed meanwhile, so that nothing is
-// missed; not for ever.
-func undisturbed(read func() error) (err error) {
-	for range 5 {
-		if err = read(); !errors.Is(err, errInterrupted) {
-			break
-		}
-	}
-	return err
-}
-
-func (f *flows) hasFamily(family int) bool {
+// vips returns the services' addresses of one family.
+func (f *flows) vips(family int) map[netip.Addr]struct{} {
+	vips := map[netip.Addr]struct{}{}
 	for k := range f.keys {
 		if familyIndex(k.vip.Addr()) == family {
-			return true
+			vips[k.vip.Addr()] = struct{}{}
 		}
 	}
-	return false
+	return vips
 }
 
 // countFlows counts the tracked connections of the services: TCP ones that have
 // not ended, and all UDP ones.
-func countFlows(s *sockets, usage map[lb.Key]lb.Usage) error {
-	wanted := [len(families)]bool{}
-	for k := range usage {
-		wanted[familyIndex(k.VIP)] = true
-	}
+func countFlows(c conntracker, usage map[lb.Key]lb.Usage) error {
 	for i := range families {
-		if !wanted[i] {
-			continue
+		vips := map[netip.Addr]struct{}{}
+		for k := range usage {
+			if familyIndex(k.VIP) == i {
+				vips[k.VIP] = struct{}{}
+			}
 		}
-		var active map[flowKey]int
-		err := undisturbed(func() error {
-			active = map[flowKey]int{}
-			return s.queries.flows(families[i].nfproto, func(f *flow, _ func() flowName) {
-				exact, wide := f.keys()
-				for _, k := range []flowKey{exact, wide} {
-					if _, ok := usage[k.service()]; ok && !f.ended() {
-						active[k]++
-					}
+		found, err := survey(c, i, vips, func(active *map[flowKey]int, f *flow, _ func() flowName) {
+			if *active == nil {
+				*active = map[flowKey]int{}
+			}
+			exact, wide := f.keys()
+			for _, k := range []flowKey{exact, wide} {
+				if _, ok := usage[k.service()]; ok && !f.ended() {
+					(*active)[k]++
 				}
-			})
+			}
 		})
 		if err != nil {
 			return fmt.Errorf("read conntrack's table: %w", err)
 		}
-		for k, n := range active {
-			addActive(usage[k.service()], k.backend, n)
+		for _, active := range found {
+			for k, n := range active {
+				addActive(usage[k.service()], k.backend, n)
+			}
 		}
 	}
 	return nil

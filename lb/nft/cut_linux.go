@@ -13,11 +13,12 @@ type Connections struct {
 }
 
 // Cut makes conntrack forget connections: their next packet is balanced anew,
-// refused, or reset. It costs one pass over conntrack's table.
+// refused, or reset. It costs a few passes over
+// conntrack's table at most.
 func (h *Helpers) Cut(gone []Connections) error {
 	var f flows
 	for _, c := range gone {
 		f.add(c.Service, c.Backend)
 	}
-	return f.delete(h.sock)
+	return f.delete(h.sock.queries)
 }

@@ -3,6 +3,7 @@ package nft
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -44,17 +45,72 @@ func toAddr(ip []byte) netip.Addr {
 	return a.Unmap()
 }
 
-// flows calls each with every connection of an address family; name is for
-// forget. It reads a tenth of what vishvananda/netlink reads of each, and keeps
-// nothing: there may be a million.
-func (a *asker) flows(family byte, each func(f *flow, name func() flowName)) error {
-	return a.ask(conntrack|nl.IPCTNL_MSG_CT_GET, family, netlink.Dump, nil, func(msg []byte) error {
-		f, err := decodeFlow(msg)
-		if err == nil {
-			each(&f, func() flowName { return nameOf(msg) })
+// flows calls each with every connection of an address family, or only with
+// those to one IPv4 address; name is for forget. It reads a tenth of what
+// vishvananda/netlink reads of each, and keeps nothing: there may be a million.
+// A kernel that cannot tell them apart gives errUnfiltered, and each may have
+// been called.
+func (a *asker) flows(family byte, to netip.Addr, each func(f *flow, name func() flowName)) error {
+	var filter []netlink.Attribute
+	if to.IsValid() {
+		if a.unfiltered {
+			return errUnfiltered
 		}
-		return err
+		var err error
+		if filter, err = flowsTo(to); err != nil {
+			return err
+		}
+	}
+	err := a.ask(conntrack|nl.IPCTNL_MSG_CT_GET, family, netlink.Dump, filter, func(msg []byte) error {
+		f, err := decodeFlow(msg)
+		switch {
+		case err != nil:
+			return err
+		case to.IsValid() && f.vip.Addr() != to:
+			return errUnfiltered
+		}
+		each(&f, func() flowName { return nameOf(msg) })
+		return nil
 	})
+	if to.IsValid() && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)) {
+		err = fmt.Errorf("%w: %w", errUnfiltered, err)
+	}
+	a.unfiltered = a.unfiltered || errors.Is(err, errUnfiltered)
+	return err
+}
+
+// errUnfiltered says that the kernel does not know CTA_FILTER, which came with
+// Linux 5.8: older ones pass over it and answer with everything.
+var errUnfiltered = errors.New("the kernel cannot filter connections")
+
+// What package nl and the kernel's public headers do not name: bits of
+// CTA_FILTER_ORIG_FLAGS, which say what of CTA_TUPLE_ORIG must be equal.
+const (
+	ctaFilter          = 25
+	ctaFilterOrigFlags = 1
+	filterIPDst        = 1 << 1
+)
+
+// flowsTo asks for the connections whose first packet went to an IPv4 address.
+func flowsTo(to netip.Addr) ([]netlink.Attribute, error) {
+	ip, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: nl.CTA_IP_V4_DST, Data: to.AsSlice()}})
+	if err != nil {
+		return nil, err
+	}
+	tuple, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NLA_F_NESTED | nl.CTA_TUPLE_IP, Data: ip}})
+	if err != nil {
+		return nil, err
+	}
+	flags, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: ctaFilterOrigFlags, Data: binary.NativeEndian.AppendUint32(nil, filterIPDst)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return []netlink.Attribute{
+		{Type: unix.NLA_F_NESTED | nl.CTA_TUPLE_ORIG, Data: tuple},
+		{Type: unix.NLA_F_NESTED | ctaFilter, Data: flags},
+	}, nil
 }
 
 // nameOf copies the name of the connection in a message that was decoded.

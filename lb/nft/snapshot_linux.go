@@ -229,7 +229,7 @@ func (d *Driver) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, e
 			return nil, explain("read counters", err)
 		}
 	}
-	if err := countFlows(d.help.sock, usage); err != nil {
+	if err := countFlows(d.help.sock.queries, usage); err != nil {
 		return usage, err
 	}
 	for k, u := range usage {
