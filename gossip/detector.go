@@ -15,6 +15,7 @@ type detector struct {
 	strayAt  time.Duration            // when to ping one of the dead again
 	waveAt   time.Duration            // no wave of pings before
 	preserve preservation
+	asks     bucket // what others were asked to ping
 }
 
 // phase is what the core makes of a member: membership's word, checked.

@@ -20,6 +20,7 @@ type member struct {
 	since   time.Duration // of the phase
 	until   time.Duration // of phaseVerify: when it ends without an answer
 	doubted bool          // reported dead while it was alive
+	checked time.Duration // when its last check began, or will; 0: never
 	spared  time.Duration // when it last turned out to live after all; 0: never
 	heard   time.Duration // last packet from it
 	met     bool          // heard or listed in this life of ours
@@ -287,13 +288,24 @@ func (m *member) reachable() bool {
 	return (m.phase == phaseAlive || m.phase == phaseVerify) && (m.listed || m.addr.IsValid())
 }
 
-// verify starts to check whether a member lives: pings to it, and through others.
+// verify starts to check whether a member lives: pings to it, and through
+// others. Until then, and meanwhile, any packet of it ends the doubt. A member
+// that was checked a moment ago is not pinged again at once: whoever reports
+// everybody dead without end must not make everybody ping.
 func (c *Core) verify(m *member) {
 	c.Stats.Verified++
-	m.pings, m.until = 0, c.now+c.verifyFor(m)
-	c.pingLater(m, max(c.now, 1))
+	at := max(c.now, 1)
+	if m.checked > 0 {
+		at = max(at, m.checked+checkEvery)
+	}
+	m.checked = at
+	m.pings, m.until = 0, at+c.verifyFor(m)
+	c.pingLater(m, at)
 	c.setPhase(m, phaseVerify)
 }
+
+// checkEvery is how far apart the checks of one member begin.
+const checkEvery = time.Second
 
 // verifyFor is how long a reported death is checked: long enough that a host
 // which stood still for a moment is not hidden, and short enough that a crash

@@ -20,12 +20,21 @@ func (c *Core) ping(m *member) {
 	if m.asked == 0 {
 		m.asked = c.nonce()
 	}
+	c.asks.fill(askRate, c.now)
+	if c.asks.empty(askRate) {
+		return
+	}
 	for _, to := range c.pick(c.living(""), 3, m.id) {
+		c.asks.take(0)
 		e := c.packet()
 		e.ping(frameAsk, pingFrame{nonce: m.asked, target: m.id, addr: m.addr})
 		c.send(to, e)
 	}
 }
+
+// askRate bounds how often others are asked for members in doubt, whoever made
+// so many doubtful; what is over it is left to the pings from here.
+var askRate = rate{bytes: 1 << 20, packets: 1 << 10, seconds: 4}
 
 func (c *Core) nonce() uint64 { return c.rng.Uint64() | 1 }
 
