@@ -19,6 +19,7 @@ const (
 	firstTime       = 1 << 32 // believed by everybody, so also by a new node with clock 0
 	timeStep        = 1 << 20 // above the clock of a node's start
 	timeRate        = 1 << 10 // and per second since
+	birthSlack      = 1 << 40 // what a clock can be ahead of another's belief
 )
 
 // MaxIncarnation is the highest incarnation that a life may start with: the
@@ -79,6 +80,14 @@ func (b *belief) Witness(t uint64) {
 // moves the clock nor is it carried for its author.
 func (b *belief) believes(t uint64) bool {
 	return t <= max(firstTime, b.start+timeStep)+uint64(b.now/time.Second)*timeRate
+}
+
+// plausible reports whether a claim of that birth can be one that a node made in
+// good faith. Clocks that peers have put as high as they believe are ahead of
+// what a node believes that started later; it must not claim anew, at a lower
+// time, what such nodes have claimed.
+func (b *belief) plausible(birth uint64) bool {
+	return birth <= birthSlack || b.believes(birth-birthSlack)
 }
 
 // after returns a time later than t for what a person states against a claim

@@ -2,6 +2,7 @@ package state
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -223,5 +224,41 @@ func TestLivesThatCannotStart(t *testing.T) {
 	}
 	if err := errors.Join(CheckIncarnation(1), CheckIncarnation(1<<20), CheckLamport(0), CheckLamport(firstTime)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAHighClockMovesNoService covers S16: a peer has put the clocks of a mesh as
+// high as they believe, and the services claimed since bear such times. A host
+// that starts empty believes less; it must not claim anew what they have.
+func TestAHighClockMovesNoService(t *testing.T) {
+	for _, up := range []time.Duration{0, 365 * 24 * time.Hour} {
+		f := newFleet(pool28, "a", "b", "fresh")
+		old := f.hosts[:2]
+		for _, h := range old {
+			h.store.clock.now = up
+			h.clock.Witness(firstTime + uint64(up/time.Second)*timeRate)
+		}
+		for i := range 5 {
+			f.run(fmt.Sprint("s", i), 1, i%2)
+		}
+		f.settle(t, old...)
+		before := map[string]netip.Addr{}
+		for i := range 5 {
+			before[fmt.Sprint("s", i)] = old[0].table.View().Service(fmt.Sprint("s", i)).VIP4
+		}
+		for i := range 5 {
+			f.run(fmt.Sprint("s", i), 1, 2)
+		}
+		f.exchange(t, f.hosts...)
+		for range 20 {
+			f.carry(t, f.hosts...)
+			f.exchange(t, f.hosts...)
+			f.now += time.Second
+		}
+		for s, vip := range before {
+			if now := f.vip(t, s); now != vip {
+				t.Errorf("S16: after %v a fresh host moved %s from %s to %s", up, s, vip, now)
+			}
+		}
 	}
 }

@@ -186,8 +186,8 @@ func (r *carrying) claim(name string, h *Hosting) (*VIPClaim, error) {
 			return r.pinned(name, pin, a)
 		}
 	}
-	if !r.clock.believes(a.Canonical.Birth) {
-		if own != nil && r.clock.believes(own.Birth) {
+	if !r.clock.plausible(a.Canonical.Birth) {
+		if own != nil && r.clock.plausible(own.Birth) {
 			return own, nil // S16: it is not carried for its author
 		}
 		return r.probe(name, VIPClaim{})
