@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"meshd/gossip"
@@ -82,7 +83,10 @@ func (d *dataDir) acquire() (*os.File, error) {
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
 		return nil, fmt.Errorf("data-dir: %w; choose a writable --data-dir", err)
 	}
-	f, err := os.OpenFile(d.file(fileLock), os.O_CREATE|os.O_RDWR, 0o600)
+	if err := d.guarded(); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(d.file(fileLock), os.O_CREATE|os.O_RDWR|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("data-dir: not writable: %w; choose a writable --data-dir", err)
 	}
@@ -91,6 +95,32 @@ func (d *dataDir) acquire() (*os.File, error) {
 		return nil, fmt.Errorf("data-dir %s: another meshd uses it; stop that one or choose another --data-dir", d.path)
 	}
 	return f, nil
+}
+
+// guarded refuses a directory in which others could put files of theirs: what
+// is in it is stated, and tells which namespaces to enter and which keys to use.
+func (d *dataDir) guarded() error {
+	info, err := os.Stat(d.path)
+	if err != nil {
+		return fmt.Errorf("data-dir: %w", err)
+	}
+	if info.Mode().Perm()&0o002 != 0 {
+		return fmt.Errorf("data-dir: %s is writable for all, who could register and attach what they like; chmod o-w %s, or choose another --data-dir", d.path, d.path)
+	}
+	if uid, ok := ownerOf(info); ok && uid != 0 && int(uid) != os.Geteuid() {
+		return fmt.Errorf("data-dir: %s belongs to user %d, who could change what is in it; chown %d %s, or choose another --data-dir", d.path, uid, os.Geteuid(), d.path)
+	}
+	return nil
+}
+
+// plain refuses what is no plain file: a pipe, say, would be waited for without
+// an end. A missing one is an error of fs.ErrNotExist.
+func (d *dataDir) plain(name string) error {
+	info, err := os.Stat(d.file(name))
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a plain file; move it away", d.file(name))
+	}
+	return err
 }
 
 // removeHalfWritten removes the temporary files of writes that a kill cut off.
@@ -157,7 +187,11 @@ func (d *dataDir) remake() error {
 
 // load reads a JSON file into v; a missing one leaves v as it is.
 func (d *dataDir) load(name string, v any) error {
-	b, err := os.ReadFile(d.file(name))
+	err := d.plain(name)
+	var b []byte
+	if err == nil {
+		b, err = os.ReadFile(d.file(name))
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 
@@ -39,6 +40,11 @@ func openKeystore(dir *dataDir, configured [][]byte) (*keystore, error) {
 	from := hex.EncodeToString(h.Sum(nil))
 	if err := dir.load(fileKeys, &k.file); err != nil {
 		return nil, err
+	}
+	if info, err := os.Stat(dir.file(fileKeys)); err == nil {
+		if err := private(dir.file(fileKeys), info); err != nil {
+			return nil, fmt.Errorf("data-dir: %w", err)
+		}
 	}
 	if k.file.From != from {
 		k.file = savedKeys{From: from, Keys: configured}

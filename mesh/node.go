@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net"
@@ -180,8 +181,12 @@ func (n *Node) boot() string { return fmt.Sprintf("%016x", n.host.Boot()) }
 // cannot be read is moved aside, and the node joins through its seeds.
 func (n *Node) loadPeers() []gossip.Peer {
 	path := n.dir.file(filePeers)
-	peers, err := gossip.LoadPeers(path, n.started)
+	var peers []gossip.Peer
+	err := n.dir.plain(filePeers)
 	if err == nil {
+		peers, err = gossip.LoadPeers(path, n.started)
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return peers
 	}
 	n.setAside(filePeers, err, "this node finds the mesh through --join only")

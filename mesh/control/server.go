@@ -46,7 +46,9 @@ func ListenFor(path string, group int) (net.Listener, error) {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
 	if group >= 0 {
-		err = os.Lchown(path, -1, group)
+		if err = os.Lchown(path, -1, group); errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("it cannot be given to group %d: meshd needs CAP_CHOWN for that, or to be a member of the group: %w", group, err)
+		}
 	}
 	if err = errors.Join(err, os.Chmod(path, socketMode)); err != nil {
 		return nil, errors.Join(fmt.Errorf("socket %s: %w", path, err), l.Close())
