@@ -196,6 +196,7 @@ func TestConfigRefusals(t *testing.T) {
 		{"domain: \"-\"", mesh.Config{Domain: "-"}},
 		{"domain: \".\"", mesh.Config{Domain: "."}},
 		{"domain: \"a..b\"", mesh.Config{Domain: "a..b"}},
+		{"has 51 characters, at most 50", mesh.Config{Domain: strings.Repeat("a", 49) + ".b."}},
 		{"networks: a is there twice", mesh.Config{Networks: []string{"a", "a"}}},
 		{"socket-group: this host has no group", mesh.Config{SocketGroup: "nobody-has-this"}},
 		{"socket-group: this host has no group", mesh.Config{SocketGroup: "-1"}},

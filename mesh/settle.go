@@ -19,6 +19,9 @@ import (
 const (
 	minPushRate = 16 << 10
 	maxTasks    = 10_000_000
+	// maxDomain leaves room for the longest name in the domain, that of a task,
+	// SERVICE.SLOT.ID.NETWORK: a reply with a longer one is unreadable.
+	maxDomain = state.MaxName - 3*(state.MaxLabel+1) - len("4294967295.")
 )
 
 // settled is a Config after validation.
@@ -273,6 +276,9 @@ func (s *settled) amounts() error {
 func (s *settled) names() error {
 	if !hostName(s.Domain) {
 		return fmt.Errorf("domain: %q is not a domain name; use one like mesh.internal", s.Domain)
+	}
+	if n := len(strings.TrimSuffix(s.Domain, ".")); n > maxDomain {
+		return fmt.Errorf("domain: %q has %d characters, at most %d leave room for the names in it", s.Domain, n, maxDomain)
 	}
 	seen := map[string]bool{}
 	for _, n := range s.Networks {
