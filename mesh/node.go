@@ -234,6 +234,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.dir.close()
 	ctx, n.stop = context.WithCancel(ctx)
 	defer n.stop()
+	n.watch.Require(n.cfg.pools, n.needsFirst())
 	g, run := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.host.Run(run) })
 	g.Go(func() error { return n.sysctls.run(run) })

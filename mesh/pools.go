@@ -70,40 +70,76 @@ func (n *Node) watchNeeds(ctx context.Context) error {
 // gateways the kernel tells, and of tasks the views.) Peers that are away count,
 // since they come back.
 func (n *Node) needs(ctx context.Context) ([]hostfacts.Point, error) {
-	var points []hostfacts.Point
-	add := func(a netip.Addr, what string) {
-		if a = a.Unmap(); a.IsValid() && !a.IsLoopback() {
-			points = append(points, hostfacts.Point{Addr: a, What: what})
-		}
-	}
 	ctx, cancel := context.WithTimeout(ctx, needsEvery)
 	defer cancel()
-	var peers []gossip.MemberInfo
-	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) { peers = c.Members() })
-	if err != nil {
+	var members []gossip.MemberInfo
+	if err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) { members = c.Members() }); err != nil {
 		return nil, err
 	}
-	for _, m := range peers {
+	points := n.standingNeeds()
+	alone := true
+	for _, m := range members {
 		if m.State != control.NodeLeft {
-			add(m.Addr.Addr(), "node "+string(m.ID))
+			points.add(m.Addr.Addr(), "node "+string(m.ID))
+		}
+		alone = alone && (m.State != control.NodeAlive || string(m.ID) == n.cfg.Node)
+	}
+	if alone {
+		n.addPeers(&points)
+	}
+	return points, nil
+}
+
+// points are addresses that must stay reachable.
+type points []hostfacts.Point
+
+func (p *points) add(a netip.Addr, what string) {
+	if a = a.Unmap(); a.IsValid() && !a.IsLoopback() {
+		*p = append(*p, hostfacts.Point{Addr: a, What: what})
+	}
+}
+
+// standingNeeds returns those of needs that do not come from the mesh.
+func (n *Node) standingNeeds() points {
+	var p points
+	p.add(n.host.Addr().Addr(), "node "+n.cfg.Node)
+	for _, text := range n.cfg.Join {
+		if at, err := netip.ParseAddrPort(text); err == nil { // a name is a peer once it was met
+			p.add(at.Addr(), "node to join")
 		}
 	}
-	add(n.host.Addr().Addr(), "node "+n.cfg.Node)
 	for _, u := range n.dns.Upstreams() {
-		add(u.Addr.Addr(), "name server")
+		p.add(u.Addr.Addr(), "name server")
 	}
 	if conf, err := dns.ClientConfigFromFile("/etc/resolv.conf"); err == nil {
 		for _, text := range conf.Servers {
 			a, _ := netip.ParseAddr(text)
-			add(a, "name server")
+			p.add(a, "name server")
 		}
 	}
 	for _, b := range n.boxes.list() {
 		for _, a := range b.addresses() {
-			add(a, "sandbox "+b.name)
+			p.add(a, "sandbox "+b.name)
 		}
 	}
-	return points, nil
+	return p
+}
+
+// addPeers adds the peers of former lives, for a node that nobody has answered:
+// a pool over the only one that it can join would keep it alone for ever. Of a
+// mesh that answers the members count, and not what a file remembers.
+func (n *Node) addPeers(p *points) {
+	for _, peer := range n.host.Peers() {
+		p.add(peer.Addr.Addr(), "node "+string(peer.Name))
+	}
+}
+
+// needsFirst are the needs of a node that has not heard from anybody: pools
+// that it served before are programmed at once.
+func (n *Node) needsFirst() points {
+	p := n.standingNeeds()
+	n.addPeers(&p)
+	return p
 }
 
 // addresses returns those of the container.
