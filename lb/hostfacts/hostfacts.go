@@ -39,6 +39,10 @@ type Route struct {
 	// Connected says that the route's addresses are neighbours on the device,
 	// and so each of them may be a machine.
 	Connected bool
+	// Rule is the preference of a routing rule of others that leads to the route
+	// before any pool's, as "50"; empty: none does. Such a route takes a pool's
+	// packets even if it is the default one.
+	Rule string
 }
 
 // Point is one address that the host talks to, and what it is, as
@@ -88,7 +92,8 @@ func DefaultPools() []netip.Prefix {
 //   - the pool is not inside one of the allowed ranges;
 //   - an address of the host, or one that it talks to, is in the pool;
 //   - a route is inside the pool, or equal to it;
-//   - a connected route contains the pool.
+//   - a connected route contains the pool;
+//   - a routing rule of others takes the pool's packets before its own do.
 //
 // A route over a gateway that is less specific than the pool is no conflict,
 // and neither is a default route: the pool is an exception to them, as any more
@@ -138,15 +143,24 @@ func (j *judgement) add(kind Kind, device, what string) {
 
 // String formats the route for people, as "route 10.77.0.0/24 of device eth0".
 func (r Route) String() string {
-	if r.Device == "" {
-		return fmt.Sprintf("route %s", r.Prefix)
+	text := fmt.Sprintf("route %s", r.Prefix)
+	if r.Device != "" {
+		text += " of device " + r.Device
 	}
-	return fmt.Sprintf("route %s of device %s", r.Prefix, r.Device)
+	if r.Rule != "" {
+		text += ", to which routing rule " + r.Rule + " leads before the pool's own"
+	}
+	return text
 }
 
 // stands reports whether a route stands against a pool.
 func stands(r Route, pool netip.Prefix) bool {
-	if !r.Prefix.Overlaps(pool) || r.Prefix.Bits() == 0 {
+	switch {
+	case !r.Prefix.Overlaps(pool):
+		return false
+	case r.Rule != "":
+		return true
+	case r.Prefix.Bits() == 0:
 		return false
 	}
 	return r.Prefix.Bits() >= pool.Bits() || r.Connected
@@ -176,7 +190,7 @@ func (f *Facts) Sort() {
 		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Device, b.Device))
 	})
 	f.Routes = sorted(f.Routes, func(a, b Route) int {
-		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), cmp.Compare(a.Device, b.Device))
+		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), cmp.Compare(a.Device, b.Device), cmp.Compare(a.Rule, b.Rule))
 	})
 	f.Points = sorted(f.Points, func(a, b Point) int { return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.What, b.What)) })
 }

@@ -45,7 +45,7 @@ type kernel struct {
 // Only routes that overlap one of the ranges are kept: no pool is elsewhere.
 func Open(path string, within []netip.Prefix) (Kernel, error) {
 	k := &kernel{ns: netns.None(), within: within}
-	cfg := &netlink.Config{Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE}
+	cfg := &netlink.Config{Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE | ruleGroups}
 	var err error
 	if path != "" {
 		if k.ns, err = netns.GetFromPath(path); err != nil {
@@ -127,6 +127,9 @@ func (k *kernel) read(f *hostfacts.Facts) error {
 		r.address(&a)
 	}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		if err := r.rules(k.ask, family); err != nil {
+			return fmt.Errorf("list routing rules: %w", err)
+		}
 		every := &rtnl.Route{Table: unix.RT_TABLE_UNSPEC}
 		err := k.ask.RouteListFilteredIter(family, every, rtnl.RT_FILTER_TABLE, r.route)
 		if err != nil {
@@ -151,6 +154,7 @@ type reading struct {
 	facts   *hostfacts.Facts
 	devices map[int]device
 	within  []netip.Prefix
+	ahead   []rule // of the family that is being read
 	full    bool
 }
 
@@ -175,6 +179,7 @@ func (r *reading) address(a *rtnl.Addr) {
 // many.
 func (r *reading) route(route rtnl.Route) bool {
 	r.gateways(&route)
+	r.taken(&route)
 	p, ok := prefixOf(route.Dst)
 	if !ok || p.Bits() == 0 || ours(&route) || implied(&route) {
 		return true
@@ -217,9 +222,10 @@ func (r *reading) gateways(route *rtnl.Route) {
 }
 
 // ours reports whether a route leads to a pool: of this version, or, in table
-// local, of an older one.
+// local, of an older one. The numbers of tables are nobody's property: what
+// others put into ours is theirs.
 func ours(route *rtnl.Route) bool {
-	return route.Table == ownTable || route.Table == unix.RT_TABLE_LOCAL && route.Protocol == ownProtocol
+	return route.Protocol == ownProtocol && (route.Table == ownTable || route.Table == unix.RT_TABLE_LOCAL)
 }
 
 // implied reports whether the kernel made a route of an address, which is known

@@ -154,6 +154,12 @@ func TestAddressAppearsInPool(t *testing.T) {
 		{"ip link add docker0 type bridge; ip address add 10.96.7.1/24 dev docker0; ip link set docker0 up", "ip link delete docker0", "route 10.96.7.0/24 of device docker0"},
 		{"ip address add 10.96.200.1/32 dev eth0", "ip address delete 10.96.200.1/32 dev eth0", "address 10.96.200.1 of device eth0"},
 		{"ip route add 10.96.9.0/24 via " + nodes[1].Host.Addr.String(), "ip route delete 10.96.9.0/24", "route 10.96.9.0/24 of device eth0"},
+		{
+			"ip route add default via " + nodes[1].Host.Addr.String() + " table 200; ip rule add pref 50 to 10.96.0.0/12 lookup 200", "ip rule delete pref 50",
+			"route 10.96.0.0/12 of device eth0, to which routing rule 50 leads before the pool's own",
+		},
+		{"ip rule add pref 108 to 10.96.4.0/24 blackhole", "ip rule delete pref 108 to 10.96.4.0/24 blackhole", "route 10.96.4.0/24, to which routing rule 108 leads"},
+		{"ip route add 10.96.3.0/24 via " + nodes[1].Host.Addr.String() + " table 109", "ip route delete 10.96.3.0/24 table 109", "route 10.96.3.0/24 of device eth0"},
 		{"ip route add 10.96.0.0/16 via " + nodes[1].Host.Addr.String(), "ip route delete 10.96.0.0/16 proto boot", "route 10.96.0.0/16 of device eth0"},
 	} {
 		for command := range strings.SplitSeq(c.make, "; ") {
@@ -171,6 +177,9 @@ func TestAddressAppearsInPool(t *testing.T) {
 	}
 	inside(t, a.Host, "ip route add 10.0.0.0/8 via "+nodes[1].Host.Addr.String())
 	inside(t, a.Host, "ip route add default via "+nodes[1].Host.Addr.String())
+	for _, harmless := range []string{"pref 20 fwmark 0x1 lookup 200", "pref 21 lookup main suppress_prefixlength 8", "pref 22 lookup 201", "pref 200 lookup 200", "pref 23 to 10.97.0.0/16 lookup 200"} {
+		inside(t, a.Host, "ip rule add "+harmless)
+	}
 	answersAt(t, tasks[0], "web", "10.96.0.0/16")
 	table, err := a.API.LB(t.Context(), control.LBRequest{Network: network})
 	if err != nil || !table.InSync {

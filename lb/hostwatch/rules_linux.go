@@ -1,0 +1,93 @@
+package hostwatch
+
+import (
+	"errors"
+	"net/netip"
+	"strconv"
+
+	rtnl "github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"meshd/lb/hostfacts"
+)
+
+// ruleGroups are the kernel's messages about routing rules (rtnetlink(7)).
+const ruleGroups = unix.RTMGRP_IPV4_RULE | 1<<(unix.RTNLGRP_IPV6_RULE-1)
+
+// ownPreference is that of the rule that leads to a pool (lb/nft).
+const ownPreference = 109
+
+// rule is a routing rule of others that comes before those of the pools, and
+// that is for every packet to some addresses.
+type rule struct {
+	preference int
+	table      int
+	to         netip.Prefix
+	suppressed int // routes of so many bits or fewer do not count; -1: all do
+}
+
+// rules notes which rules come before those of pools: their routes are taken
+// instead of a pool's. Rules that are for certain senders, marks, devices or
+// users are left out: whose packets they take is for their owner to know.
+func (r *reading) rules(ask *rtnl.Handle, family int) error {
+	r.ahead = r.ahead[:0]
+	list, err := ask.RuleListFiltered(family, nil, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil // a kernel without that family, or without rules
+	}
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		o := &list[i]
+		if o.Priority > ownPreference || o.Protocol == ownProtocol || o.Table == unix.RT_TABLE_LOCAL || o.Goto >= 0 || selective(o) {
+			continue
+		}
+		to, ok := prefixOf(o.Dst)
+		if !ok {
+			to = everything(family)
+		}
+		if o.Table == unix.RT_TABLE_UNSPEC { // blackhole, unreachable, prohibit
+			r.add(hostfacts.Route{Prefix: to, Rule: strconv.Itoa(o.Priority)})
+			continue
+		}
+		r.ahead = append(r.ahead, rule{preference: o.Priority, table: o.Table, to: to, suppressed: o.SuppressPrefixlen})
+	}
+	return nil
+}
+
+// selective reports whether a rule is for some packets only, whatever their
+// destination.
+func selective(o *rtnl.Rule) bool {
+	return o.Src != nil || o.Mark != 0 || o.Mask != nil || o.Tos != 0 || o.TunID != 0 || o.IifName != "" || o.OifName != "" ||
+		o.Invert || o.Dport != nil || o.Sport != nil || o.IPProto != 0 || o.UIDRange != nil
+}
+
+// everything returns the prefix of all addresses of a family.
+func everything(family int) netip.Prefix {
+	if family == unix.AF_INET6 {
+		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+}
+
+// taken notes a route to which a rule before the pools' leads, for the addresses
+// of both.
+func (r *reading) taken(route *rtnl.Route) {
+	if len(r.ahead) == 0 || ours(route) || route.Type == unix.RTN_THROW {
+		return
+	}
+	for _, rule := range r.ahead {
+		p, ok := prefixOf(route.Dst)
+		if !ok {
+			p = everything(route.Family)
+		}
+		if route.Table != rule.table || p.Bits() <= rule.suppressed || !p.Overlaps(rule.to) {
+			continue
+		}
+		if rule.to.Bits() > p.Bits() {
+			p = rule.to
+		}
+		r.add(hostfacts.Route{Prefix: p.Masked(), Device: r.devices[route.LinkIndex].name, Rule: strconv.Itoa(rule.preference)})
+	}
+}
