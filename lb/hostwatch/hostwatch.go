@@ -31,6 +31,7 @@ const (
 	gather   = 20 * time.Millisecond // changes come in groups
 	resync   = 30 * time.Second      // the kernel is asked though it told nothing
 	retry    = time.Second           // after an error
+	believed = time.Minute           // what was read is, while nothing can be read
 	dutyRest = 10                    // where reading takes long, it takes one part in so many of the time
 )
 
@@ -46,6 +47,7 @@ type Watcher struct {
 	points  []hostfacts.Point
 	facts   *hostfacts.Facts
 	changed chan struct{} // closed when facts is replaced
+	asked   time.Time     // the kernel answered last
 	count   Counters
 }
 
@@ -106,18 +108,19 @@ func (w *Watcher) update(change func()) {
 	w.changed = make(chan struct{})
 }
 
-// ask reads the kernel. What was read before stays true if it fails after a
-// success: the host has not vanished.
+// ask reads the kernel. What was read before stays true for a while if it fails
+// after a success, since the host has not vanished; but a host that nobody can
+// look at any more is not known.
 func (w *Watcher) ask() {
 	facts, err := w.kernel.Read()
 	w.update(func() {
 		w.count.Reads++
 		if err == nil {
-			w.read = facts
+			w.read, w.asked = facts, time.Now()
 			return
 		}
 		w.count.Errors++
-		if w.count.Reads == w.count.Errors {
+		if w.asked.IsZero() || time.Since(w.asked) > believed {
 			w.read = hostfacts.Facts{Unknown: err.Error()}
 		}
 	})

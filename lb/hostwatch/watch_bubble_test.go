@@ -173,3 +173,23 @@ func TestWatcherTellsChangesOnly(t *testing.T) {
 		}
 	})
 }
+
+// What was read is believed for a minute: a host that cannot be looked at any
+// more is not known, and nothing is served on the word of an old reading.
+func TestOldReadingsAreNotBelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(at("10.0.0.1"))
+		w := watch(t, k)
+		pass(time.Second)
+		k.become(hostfacts.Facts{}, errors.New("more than 65536 routes"), nil)
+		pass(30 * time.Second)
+		holds(t, w, "10.0.0.1")
+		pass(2 * time.Minute)
+		if f, _ := w.Facts(); f.Unknown != "more than 65536 routes" {
+			t.Errorf("after two minutes without an answer the host is %+v", f)
+		}
+		k.become(at("10.0.0.2"), nil, nil)
+		pass(time.Second)
+		holds(t, w, "10.0.0.2")
+	})
+}
