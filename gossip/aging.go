@@ -16,12 +16,12 @@ func (c *Core) condemn(m *member) {
 		return
 	}
 	g := &c.preserve
-	if m.met { // who was gone before we came tells nothing of our links
+	if m.proven { // who was gone before we came, or never was, tells nothing of our links
 		g.gone = append(g.gone, c.now)
 	}
 	others := 0
 	for _, o := range c.members {
-		if o.met && o.phase != phaseLeft && (o.phase != phaseDead || c.now-o.since <= c.cfg.Window) {
+		if o.proven && o.phase != phaseLeft && (o.phase != phaseDead || c.now-o.since <= c.cfg.Window) {
 			others++
 		}
 	}
@@ -49,6 +49,36 @@ func (c *Core) setPreserve(on bool, reason string) {
 // Preserving reports whether self-preservation is on (S12).
 func (c *Core) Preserving() bool { return c.preserve.on }
 
+// prove notes that a member is more than a name.
+func (c *Core) prove(m *member) {
+	if m.proven = true; m.absent {
+		m.absent = false
+		clear(c.targets)
+	}
+}
+
+// missed notes a listed member that never showed in the time in which each of
+// those who exist answers: names that somebody keeps in the membership must not
+// take the packets that are for others.
+func (c *Core) missed(m *member) {
+	if !m.proven && !m.absent && c.unreached(m) {
+		m.absent = true
+		clear(c.targets)
+	}
+}
+
+// proven is how many of the members showed that they are there, at least one:
+// what depends on the size of the mesh depends on that, not on what is said.
+func (c *Core) proven() int {
+	n := 0
+	for _, m := range c.members {
+		if m.proven {
+			n++
+		}
+	}
+	return max(n, 1)
+}
+
 func (c *Core) sortedMembers() []state.NodeID {
 	ids := make([]state.NodeID, 0, len(c.members))
 	for id := range c.members {
@@ -60,7 +90,7 @@ func (c *Core) sortedMembers() []state.NodeID {
 
 // sweepMembers ages the dead: D1, D2, graves (S9), and ends self-preservation.
 func (c *Core) sweepMembers() {
-	kept := 0
+	kept := 0 // of those who count
 	for _, id := range c.sortedMembers() {
 		m := c.members[id]
 		age := c.now - m.since
@@ -70,10 +100,13 @@ func (c *Core) sweepMembers() {
 			c.checkUnlisted(m, age)
 			if m.phase == phaseAlive {
 				c.doubt(m)
+				c.missed(m)
 			}
 		case phaseKept:
-			kept++
-			if age > c.cfg.D1 {
+			if m.proven {
+				kept++
+			}
+			if age > c.cfg.D1 || !m.proven && !c.preserve.on {
 				c.sign(m, signExpired)
 			}
 		case phaseDead, phaseLeft:

@@ -24,6 +24,11 @@ type member struct {
 	spared  time.Duration // when it last turned out to live after all; 0: never
 	heard   time.Duration // last packet from it
 	met     bool          // heard or listed in this life of ours
+	// proven is whether it showed in this life of ours that there is such a node:
+	// it answered us, or spoke and states where it is. What is only said to be a
+	// member counts nowhere.
+	proven bool
+	absent bool // listed for long, and never proven: nothing is sent to it but pings
 	// streamTill is until when everything for it goes over streams: datagrams
 	// do not seem to arrive.
 	streamTill time.Duration
@@ -144,12 +149,16 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 	if c.members[id] == nil && len(c.members) >= maxMembers {
 		return // G8: made-up names must not fill the memory
 	}
-	if _, known := c.store.Node(id); !known && c.members[id] == nil {
+	_, known := c.store.Node(id)
+	if !known && c.members[id] == nil {
 		c.Stats.Strangers++
 		return // the membership will name it, or its own record
 	}
 	m := c.member(id)
 	m.met = true
+	if known {
+		c.prove(m)
+	}
 	if m.heard = c.now; !c.viaStream(id) { // its answers would come over streams: they do not tell that datagrams arrive
 		c.heardAt = c.now
 	}
@@ -182,6 +191,7 @@ func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.Addr
 // to it any more.
 func (c *Core) reached(m *member) {
 	m.reached, m.rival = c.now, place{}
+	c.prove(m)
 	c.sign(m, signReached)
 }
 
@@ -285,7 +295,7 @@ func (c *Core) pingStray() {
 // reachable reports whether packets should go to a member: it is thought to
 // live, and somebody knows where.
 func (m *member) reachable() bool {
-	return (m.phase == phaseAlive || m.phase == phaseVerify) && (m.listed || m.addr.IsValid())
+	return (m.phase == phaseAlive || m.phase == phaseVerify) && (m.listed || m.addr.IsValid()) && !m.absent
 }
 
 // verify starts to check whether a member lives: pings to it, and through

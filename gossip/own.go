@@ -256,7 +256,7 @@ func (c *Core) beacon() {
 	if c.cfg.BeaconEvery == 0 || c.now < c.beaconAt {
 		return
 	}
-	period := c.cfg.BeaconEvery * time.Duration(len(c.members)+1)
+	period := c.cfg.BeaconEvery * time.Duration(c.proven()+1)
 	if c.beaconAt > 0 {
 		c.event(Event{Kind: EventBeacon, Node: c.cfg.Self})
 	}

@@ -1,0 +1,97 @@
+package gossip
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"meshd/state"
+)
+
+// crowd returns a core that lists members, and how many of them answered it.
+func crowd(real, ghosts int) *Core {
+	c := NewCore(CoreConfig{Self: "self", Boot: 9, Probing: 200 * time.Millisecond}, rand.New(rand.NewPCG(1, 1)), state.NewStore("self", 1, state.DefaultLimits(), new(counter)))
+	for i := range real + ghosts {
+		id, addr := memberName(i, real), netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, 0, byte(i)}), 7946)
+		c.MemberAlive(time.Second, id, addr)
+		if i < real {
+			c.MemberReached(time.Second, id, addr)
+		}
+	}
+	return c
+}
+
+func memberName(i, real int) state.NodeID {
+	if i < real {
+		return state.NodeID(fmt.Sprintf("host%d", i))
+	}
+	return state.NodeID(fmt.Sprintf("ghost%d", i-real))
+}
+
+// die reports members dead and lets the checks of that end.
+func die(c *Core, ids ...state.NodeID) {
+	for _, id := range ids {
+		c.MemberDead(2*time.Second, id)
+	}
+	for now := 2 * time.Second; now < 12*time.Second; now += 50 * time.Millisecond {
+		c.Tick(now)
+		c.Drain()
+	}
+}
+
+// TestNamesThatVanishAreNotPreserved: S12. Members that were only listed tell
+// nothing of this node's links when they vanish.
+func TestNamesThatVanishAreNotPreserved(t *testing.T) {
+	for _, real := range []int{2, 6} {
+		c := crowd(real, 60)
+		var names []state.NodeID
+		for i := range 60 {
+			names = append(names, memberName(real+i, real))
+		}
+		die(c, names...)
+		if c.Preserving() {
+			t.Errorf("with %d hosts, 60 names that vanish keep the node degraded", real)
+		}
+		for _, m := range c.Members() {
+			if want := map[bool]string{true: "alive", false: "dead"}[m.Addr.Addr().As4()[3] < byte(real)]; m.State != want {
+				t.Errorf("with %d hosts, %s is %s, not %s", real, m.ID, m.State, want)
+			}
+		}
+	}
+}
+
+// TestNamesDoNotHideALoss: S12. However many names are listed, those who answered
+// are kept when most of them vanish.
+func TestNamesDoNotHideALoss(t *testing.T) {
+	c := crowd(6, 60)
+	var hosts []state.NodeID
+	for i := range 5 {
+		hosts = append(hosts, memberName(i, 6))
+	}
+	die(c, hosts...)
+	if !c.Preserving() {
+		t.Error("five of six hosts vanished, and they are not kept")
+	}
+}
+
+// TestNamesTakeNoPackets: G17. A name that somebody keeps in the membership is
+// sent nothing but pings once a host would have answered.
+func TestNamesTakeNoPackets(t *testing.T) {
+	c := crowd(2, 60)
+	for now := time.Second; now < time.Minute; now += 50 * time.Millisecond {
+		for i := range 2 {
+			c.MemberReached(now, memberName(i, 2), c.members[memberName(i, 2)].addr)
+		}
+		c.Tick(now)
+		c.Drain()
+	}
+	if got := c.living(""); len(got) != 2 {
+		t.Errorf("packets go to %v", got)
+	}
+	c.MemberReached(time.Minute, "ghost1", c.members["ghost1"].addr)
+	if got := c.living(""); len(got) != 3 {
+		t.Errorf("one that answers after all is not among %v", got)
+	}
+}
