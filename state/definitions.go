@@ -87,6 +87,9 @@ type statements struct {
 // by name: it costs what changed, not what there is.
 type definer struct {
 	self   NodeID
+	of     map[NodeID]map[string]NetworkClaim // all that each owner states
+	loud   map[NodeID]struct{}                // owners of too many statements, to which nobody listens
+	turned map[NodeID]struct{}                // owners that are to be, or not any more
 	said   map[string]*statements
 	dirty  map[string]struct{}
 	joined bool // the networks that the node takes part in changed
@@ -95,13 +98,62 @@ type definer struct {
 }
 
 func newDefiner(self NodeID) *definer {
-	return &definer{self: self, said: map[string]*statements{}, dirty: map[string]struct{}{}, cur: &Definitions{
+	return &definer{self: self, of: map[NodeID]map[string]NetworkClaim{}, loud: map[NodeID]struct{}{}, turned: map[NodeID]struct{}{}, said: map[string]*statements{}, dirty: map[string]struct{}{}, cur: &Definitions{
 		Effective: map[string]NetworkDef{}, Disputes: map[string][]NetworkDef{}, Overlaps: map[string]string{}, Blocked: map[string]string{}, Names: map[string]*Definition{},
 	}}
 }
 
+// maxNetworks is how many networks one owner can state. One that states more
+// states none, on every node alike: what the definitions come to costs what is
+// stated, and nobody takes part in so many.
+const maxNetworks = 4096
+
 // set replaces what an owner states about a network; nil: nothing any more.
 func (f *definer) set(name string, o NodeID, c *NetworkClaim) {
+	own := f.of[o]
+	if own == nil {
+		own = map[string]NetworkClaim{}
+		f.of[o] = own
+	}
+	if c != nil {
+		own[name] = *c
+	} else if delete(own, name); len(own) == 0 {
+		delete(f.of, o)
+	}
+	_, loud := f.loud[o]
+	if !loud {
+		f.take(name, o, c)
+	}
+	if loud != (len(own) > maxNetworks) {
+		f.turned[o] = struct{}{}
+	}
+}
+
+// turn stops listening to owners that state too many networks by now, and listens
+// again to those that do not any more.
+func (f *definer) turn() {
+	for o := range f.turned {
+		own := f.of[o]
+		_, was := f.loud[o]
+		switch loud := len(own) > maxNetworks; {
+		case loud == was:
+		case loud:
+			f.loud[o] = struct{}{}
+			for name := range own {
+				f.take(name, o, nil)
+			}
+		default:
+			delete(f.loud, o)
+			for name, c := range own {
+				f.take(name, o, &c)
+			}
+		}
+	}
+	clear(f.turned)
+}
+
+// take makes a statement count, or no more.
+func (f *definer) take(name string, o NodeID, c *NetworkClaim) {
 	s := f.said[name]
 	if s == nil {
 		s = &statements{by: map[NodeID]NetworkClaim{}, count: map[NetworkDef]*Stated{}, gone: map[NetworkClaim]int{}}
@@ -237,7 +289,7 @@ func (d *Definition) disputes() []NetworkDef {
 }
 
 // manyNetworks is from how many networks on a snapshot is made at a bounded
-// rate, and manyPeriod that rate's period: each one copies the maps.
+// rate, and manyPeriod that rate's period, for each as many: each one copies the maps.
 const (
 	manyNetworks = 1024
 	manyPeriod   = 100 * time.Millisecond
@@ -247,13 +299,14 @@ const (
 // effective definition changed, or how long until it may be made. With now 0 it
 // may be made at once.
 func (f *definer) publish(now time.Duration, s *Store) (changed []string, again time.Duration) {
-	if len(f.dirty) == 0 && !f.joined {
+	if len(f.dirty)+len(f.turned) == 0 && !f.joined {
 		return nil, 0
 	}
-	if wait := f.last + manyPeriod - now; now > 0 && len(f.cur.Names) >= manyNetworks && f.last > 0 && wait > 0 {
+	if wait := f.last + manyPeriod*time.Duration(len(f.cur.Names)/manyNetworks) - now; now > 0 && len(f.cur.Names) >= manyNetworks && f.last > 0 && wait > 0 {
 		return nil, wait
 	}
 	f.last = max(f.last, now)
+	f.turn()
 	n := &Definitions{
 		Version: f.cur.Version + 1, Effective: f.cur.Effective, Disputes: f.cur.Disputes,
 		Overlaps: f.cur.Overlaps, Blocked: f.cur.Blocked, Names: maps.Clone(f.cur.Names),

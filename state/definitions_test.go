@@ -1,6 +1,7 @@
 package state
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -260,5 +261,52 @@ func TestReadersKeepTheirSet(t *testing.T) {
 	m.state(t, "b", Change{Kind: KindNode, Body: string(AppendNode(nil, NodeInfo{Boot: 7}))})
 	if m["a"].Definitions() != d {
 		t.Fatal("a new snapshot of the same")
+	}
+}
+
+// TestOneOwnerStatesSoManyNetworks: an owner that states too many networks states
+// none, however it came to that, and what others say of the same names stays.
+func TestOneOwnerStatesSoManyNetworks(t *testing.T) {
+	m := newDefMesh("a", "b")
+	m.state(t, "a", networkChange(NetworkClaim{NetworkDef: def4("n00000", "10.0.0.0/24", 1)}))
+	b := m["b"]
+	names := func(o NodeID, version uint64, n int) {
+		t.Helper()
+		var rs []Record
+		for i := range n {
+			c := networkChange(NetworkClaim{NetworkDef: def4(fmt.Sprintf("n%05d", i), fmt.Sprintf("10.1.%d.0/24", i%256), 2)})
+			rs = append(rs, Record{Kind: c.Kind, Key: c.Key, Body: c.Body, Version: version + uint64(i)})
+		}
+		d := forge(o, 1, version+uint64(n), rs...)
+		d.Network = ""
+		d.Inc = version
+		if r, err := b.Apply(d); r != Applied {
+			t.Fatal(r, err)
+		}
+		b.Publish(0)
+	}
+	for i, n := range []int{maxNetworks, maxNetworks + 1, 2 * maxNetworks, 10, maxNetworks + 1} {
+		names("loud", uint64(i+1)*1_000_000, n)
+		want := n
+		if n > maxNetworks {
+			want = 1
+		}
+		d := b.Definitions()
+		if len(d.Effective) != want || !d.Effective["n00000"].Subnet4.IsValid() {
+			t.Fatalf("%d networks of %d stated", len(d.Effective), n)
+		}
+		if (b.Full() != "") != (n > maxNetworks) {
+			t.Fatalf("told: %q", b.Full())
+		}
+	}
+	var cs []Change
+	for i := range maxNetworks {
+		cs = append(cs, networkChange(NetworkClaim{NetworkDef: def4(fmt.Sprintf("m%05d", i), "10.2.0.0/24", 2)}))
+	}
+	if _, err := m["a"].Global().Commit(cs); !errors.Is(err, ErrQuota) {
+		t.Fatalf("one too many is taken: %v", err)
+	}
+	if _, err := m["a"].Global().Commit(append(cs[1:], networkChange(NetworkClaim{NetworkDef: def4("n00000", "10.0.0.0/24", 3)}))); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -117,10 +117,43 @@ func (t *Table) admit(s *stream, changes []Change) (todo []Change, err error) {
 		grows = grows || old == nil || r.size() > old.size()
 		todo = append(todo, c)
 	}
+	if err := s.admitNetworks(todo); err != nil {
+		return nil, err
+	}
 	if grows && (n > t.limits.Entries || b > t.limits.Bytes) {
 		return nil, fmt.Errorf("network %q: %w: at most %d records and %d bytes per node", t.network, ErrQuota, t.limits.Entries, t.limits.Bytes)
 	}
 	return todo, nil
+}
+
+// admitNetworks refuses more definitions of networks than others listen to.
+func (s *stream) admitNetworks(changes []Change) error {
+	more := 0
+	for _, c := range changes {
+		if c.Kind == KindNetwork && !c.Delete {
+			more++
+		}
+	}
+	if more == 0 {
+		return nil
+	}
+	names := make(map[string]struct{}, more)
+	for _, e := range s.live {
+		if e.Kind() == KindNetwork {
+			names[e.Key()] = struct{}{}
+		}
+	}
+	for _, c := range changes {
+		if c.Kind == KindNetwork {
+			if names[c.Key] = struct{}{}; c.Delete {
+				delete(names, c.Key)
+			}
+		}
+	}
+	if len(names) > maxNetworks {
+		return fmt.Errorf("%w: at most %d networks per node; remove some that are not used", ErrQuota, maxNetworks)
+	}
+	return nil
 }
 
 // trim keeps the tombstones few (S6): above the limit the older half goes.

@@ -2,6 +2,8 @@ package state
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -155,6 +157,12 @@ func (s *Store) Full() string {
 		note(name+": nodes", len(t.streams), l.Owners)
 		note(name+": records", t.use.records, l.TableRecords)
 		note(name+": bytes", t.use.bytes, l.TableBytes)
+	}
+	for _, o := range slices.Sorted(maps.Keys(s.definer.loud)) {
+		out = append(out, fmt.Sprintf("node %q states %d networks, more than %d: what it says of networks is not listened to", o, len(s.definer.of[o]), maxNetworks))
+		if len(out) > 8 {
+			break
+		}
 	}
 	note("all tables: records", s.total.records, l.StoreRecords)
 	note("all tables: bytes", s.total.bytes, l.StoreBytes)
