@@ -260,3 +260,46 @@ func TestForgedGoodbyeHidesNobody(t *testing.T) {
 		t.Errorf("G11: b, which speaks, is still %v", l)
 	}
 }
+
+// TestHostileGoodbye: a last, empty snapshot that somebody else made up hides a
+// node for a moment, until it is heard of again, and leaves nothing behind: the
+// membership has not lost it, and that is seen as soon as it answers a probe.
+func TestHostileGoodbye(t *testing.T) {
+	a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
+	exchange(a, b)
+	h, _ := a.store.Global().Head("b")
+	e := newEncoder("evil", 9)
+	e.open(framePush)
+	e.byte(0)
+	e.delta(&state.Delta{Owner: "b", Inc: h.Inc + 1, To: 5, Upto: 5, Snapshot: true})
+	e.close()
+	now := 30 * time.Second
+	a.Receive(now, e.b)
+	if a.members["b"].phase != phaseLeft {
+		t.Fatalf("the goodbye is not taken: %v", a.members["b"].phase)
+	}
+	addr := a.members["b"].addr
+	for range 200 {
+		now += 100 * time.Millisecond
+		for _, c := range []*Core{a, b} {
+			other := map[*Core]*Core{a: b, b: a}[c]
+			c.Tick(now)
+			sends, _ := c.Drain()
+			for _, s := range sends {
+				if s.To == other.cfg.Self {
+					other.Receive(now, s.Data)
+				}
+			}
+		}
+		if a.members["b"].phase != phaseLeft {
+			break
+		}
+	}
+	a.MemberReached(now+time.Second, "b", addr)
+	if m := a.Members()[0]; m.State != "alive" || !m.Listed {
+		t.Fatalf("after a goodbye that was not its own: %+v", m)
+	}
+	if n := len(a.store.Table("net").View().Service("web").Balanced()); n != 2 {
+		t.Fatalf("%d tasks are served", n)
+	}
+}

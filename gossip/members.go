@@ -182,6 +182,9 @@ func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.Addr
 	case m.rival.addr == addr:
 		m.rival.answered = c.now
 	default:
+		if m.phase == phaseAlive && m.addr == addr {
+			m.listed = true // it probes whom it lists: a goodbye that was not its own is forgotten
+		}
 		c.reached(m)
 	}
 	c.settle()
