@@ -303,3 +303,37 @@ func TestHostileGoodbye(t *testing.T) {
 		t.Fatalf("%d tasks are served", n)
 	}
 }
+
+// TestHostilePushes: a peer that pushes without end has this node drop some of
+// what it hands on, but nothing that it says itself.
+func TestHostilePushes(t *testing.T) {
+	a := testCore(t, "a", "b", "c", "d")
+	now := 30 * time.Second
+	a.Tick(now)
+	a.Drain()
+	for round := range 5 {
+		now += 50 * time.Millisecond
+		for i := range maxQueued {
+			a.enqueue(pushItem{delta: &state.Delta{Owner: "evil", Inc: 1, To: uint64(i), Upto: uint64(i), Records: []state.Record{{Kind: 99, Key: "k", Body: strings.Repeat("x", 900)}}}, from: "evil"})
+		}
+		key := fmt.Sprint("own", round)
+		if err := a.Commit(now, "", []state.Change{{Kind: 99, Key: key, Body: "v"}}); err != nil {
+			t.Fatal(err)
+		}
+		now += time.Second / 10
+		a.Tick(now)
+		sends, _ := a.Drain()
+		said := map[state.NodeID]bool{}
+		for _, s := range sends {
+			if strings.Contains(string(s.Data), key) {
+				said[s.To] = true
+			}
+		}
+		if len(said) != 3 {
+			t.Errorf("round %d: what we wrote was pushed to %d of 3", round, len(said))
+		}
+	}
+	if a.Stats.PushDropped == 0 {
+		t.Error("the flood was none")
+	}
+}

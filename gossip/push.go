@@ -24,7 +24,8 @@ type pushItem struct {
 	hops  int
 }
 
-// maxQueued bounds the queue: what is over it is left to repair (G7).
+// maxQueued bounds what others brought in the queue: what is over it is left to
+// repair (G7). What this node wrote itself always finds room.
 const maxQueued = 4096
 
 // committed pushes what this node wrote to its own stream of n since the last time.
@@ -129,7 +130,7 @@ func deltaSize(d *state.Delta) int {
 }
 
 func (c *Core) enqueue(it pushItem) {
-	if len(c.push.items) >= maxQueued {
+	if len(c.push.items) >= maxQueued && it.from != "" {
 		c.Stats.PushDropped++
 		return
 	}
@@ -180,7 +181,7 @@ func (c *Core) pushTo(name string, items []pushItem) {
 	}
 	k := c.fanout(name, items)
 	for _, to := range c.pick(c.living(name), k, not...) {
-		e, open := c.packet(), false
+		e, open, own := c.packet(), false, false
 		head := len(e.b)
 		for _, it := range items {
 			if it.from == to || it.delta.Owner == to {
@@ -189,8 +190,8 @@ func (c *Core) pushTo(name string, items []pushItem) {
 			size := deltaSize(it.delta)
 			if open && len(e.b)+size > c.cfg.Datagram {
 				e.close()
-				c.pay(to, e)
-				e, open = c.packet(), false
+				c.pay(to, e, own)
+				e, open, own = c.packet(), false, false
 			}
 			if !open {
 				e.open(framePush)
@@ -198,10 +199,11 @@ func (c *Core) pushTo(name string, items []pushItem) {
 				open = true
 			}
 			e.delta(it.delta)
+			own = own || it.from == ""
 		}
 		if open && len(e.b) > head {
 			e.close()
-			c.pay(to, e)
+			c.pay(to, e, own)
 		}
 	}
 }
@@ -221,9 +223,15 @@ func (c *Core) fanout(name string, items []pushItem) int {
 	return c.cfg.Fanout
 }
 
-// pay sends a push if the budget allows; what it does not is left to repair.
-func (c *Core) pay(to state.NodeID, e *encoder) {
-	if c.push.tokens < float64(len(e.b)) {
+// pay sends a push if the budget allows; what it does not is left to repair. A
+// quarter of a burst is kept for what this node wrote itself, which nobody else
+// can tell: a peer that floods has us drop what we hand on, not that.
+func (c *Core) pay(to state.NodeID, e *encoder, own bool) {
+	need := float64(len(e.b))
+	if !own {
+		need += float64(c.cfg.PushBurst) / 4
+	}
+	if c.push.tokens < need {
 		c.Stats.PushDropped++
 		return
 	}
