@@ -16,7 +16,7 @@ import (
 // hosting says what a balancer may do to its host.
 type hosting struct {
 	forward  bool                   // make it forward packets
-	onSysctl func(nft.SysctlChange) // told of each setting before it is changed; may be nil
+	onSysctl func(nft.SysctlChange) // told of each setting that was changed; may be nil
 }
 
 // sysctls are the settings of the host that meshd changed since it booted, and

@@ -61,8 +61,8 @@ type Config struct {
 	// container (L4), or that its administrator sees to forwarding: it stays as it
 	// is.
 	Local bool
-	// OnSysctl is told of each setting of the namespace before it is changed. May
-	// be nil.
+	// OnSysctl is told of each setting of the namespace that was changed. May be
+	// nil.
 	OnSysctl func(SysctlChange)
 	// Log receives what is repaired and what is odd. Required.
 	Log *slog.Logger

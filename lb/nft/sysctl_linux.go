@@ -12,8 +12,8 @@ import (
 )
 
 // SetSysctls makes the settings true, where they are not, in the namespace of
-// that path. It returns the keys that it changed, and tells of each before it
-// changes it; tell may be nil. The error says which setting cannot be made and
+// that path. It returns the keys that it changed, and tells of each; tell may be
+// nil. The error says which setting cannot be made and
 // how to make it by hand.
 func SetSysctls(path string, settings []Sysctl, tell func(SysctlChange)) (changed []string, err error) {
 	if tell == nil {
@@ -40,8 +40,10 @@ func (s Sysctl) set(tell func(SysctlChange)) (changed bool, err error) {
 		return false, nil
 	}
 	if err == nil {
-		tell(SysctlChange{Key: s.Key, Found: have, Set: s.Value, Along: along(s.Key, have)})
-		err = writeSysctl(s.Key, s.Value)
+		change := SysctlChange{Key: s.Key, Found: have, Set: s.Value, Along: along(s.Key, have)}
+		if err = writeSysctl(s.Key, s.Value); err == nil {
+			tell(change)
+		}
 	}
 	if err != nil {
 		return false, fmt.Errorf("%w: sysctl %s=%s: %w; set it on the host (sysctl -w) before meshd starts", lb.ErrUnsupported, dotted(s.Key), s.Value, err)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestPutBack: what is changed is told before, and put back in the opposite
+// TestPutBack: what is changed is told, and put back in the opposite
 // order where nobody else changed it; a name with dots is one name.
 func TestPutBack(t *testing.T) {
 	r := newRig(t)
@@ -26,6 +26,10 @@ func TestPutBack(t *testing.T) {
 	changed, err := SetSysctls(r.node.path, want, func(c SysctlChange) { told = append(told, c) })
 	if err != nil || !slices.Equal(changed, []string{want[0].Key, want[1].Key}) || len(told) != 2 {
 		t.Fatalf("changed %v, told %v, %v", changed, told, err)
+	}
+	failing := []Sysctl{{Key: "net/ipv4/conf/all/arp_ignore", Value: "nonsense"}}
+	if _, err := SetSysctls(r.node.path, failing, func(c SysctlChange) { t.Errorf("told of %v, which failed", c) }); err == nil {
+		t.Error("nonsense was set")
 	}
 	if again, err := SetSysctls(r.node.path, want, nil); err != nil || len(again) != 0 {
 		t.Errorf("again: %v, %v", again, err)
