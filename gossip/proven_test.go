@@ -95,3 +95,43 @@ func TestNamesTakeNoPackets(t *testing.T) {
 		t.Errorf("one that answers after all is not among %v", got)
 	}
 }
+
+// TestNotOfferedSpreads: S9. Two nodes that took an owner for dead at different
+// times do not differ for long: who offers its stream no longer is followed, and
+// when it comes back both offer it again.
+func TestNotOfferedSpreads(t *testing.T) {
+	a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
+	exchange(a, b)
+	x, err := ownerDelta("ghost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*Core{a, b} {
+		if r, err := c.store.Apply(x); r != state.Applied {
+			t.Fatal(r, err)
+		}
+		c.member("ghost")
+	}
+	hashes := func() (uint64, uint64) { return a.networks[x.Network].table.Hash(), b.networks[x.Network].table.Hash() }
+	whole, _ := hashes()
+	a.member("ghost").offered = false
+	a.networks[x.Network].table.SetOffered("ghost", false)
+	if ha, hb := hashes(); ha == hb {
+		t.Fatal("it makes no difference")
+	}
+	n := b.networks[x.Network]
+	b.compare("a", n, a.networks[x.Network].table.Heads(func(state.NodeID) bool { return true }), nil)
+	if ha, hb := hashes(); ha != hb {
+		t.Error("b still offers what a does not")
+	}
+	for _, c := range []*Core{a, b} {
+		c.heardFrom("ghost", 1)
+	}
+	if ha, hb := hashes(); ha != whole || hb != whole {
+		t.Error("it came back, and is not offered")
+	}
+	b.compare("a", n, []state.OwnerHead{{Owner: "ghost", Head: x.Head(), Kept: true}}, nil)
+	if _, hb := hashes(); hb != whole {
+		t.Error("one that lives is no longer offered on the word of a peer")
+	}
+}
