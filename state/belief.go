@@ -125,10 +125,16 @@ const maxWords = 1024
 // acceptable reports whether an incarnation that a peer says an owner has
 // reached can be true, by what is held of the owner here (S16). It leaves twice
 // the room that the owner itself believes, so that one who must go above a
-// claim that it believed is always accepted.
+// claim that it believed is always accepted. For an owner that does not live
+// there is no such measure, and nobody to settle a difference: there all
+// replicas must come to hold the same, the highest; its word counts when it is
+// back.
 func (t *Table) acceptable(o NodeID, inc uint64) bool {
 	if inc > maxCounter {
 		return false
+	}
+	if t.live[o] == Dead {
+		return true
 	}
 	if word, ok := t.words[o]; ok {
 		return inc <= word+incarnationStep

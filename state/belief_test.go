@@ -55,6 +55,7 @@ func TestIncarnationsAreBelievedInSteps(t *testing.T) {
 // word; one that knows the owner does not take it at all.
 func TestForgedStreamsDoNotOutlastTheirAuthor(t *testing.T) {
 	a, b := pair(DefaultLimits())
+	b.live["a"] = Alive
 	commit(t, a, opaque("k", "v"))
 	forged := forge("a", 1<<61, 7, Record{Kind: 200, Key: "evil"})
 	if r, err := b.Apply(forged); r != Applied {
@@ -89,12 +90,49 @@ func TestKnownOwnersAreNotForgedUpwards(t *testing.T) {
 	a, b := pair(DefaultLimits())
 	commit(t, a, opaque("k", "v"))
 	pull(t, a, b, "a", 1<<20)
+	b.live["a"] = Alive
 	if r, err := b.Apply(forge("a", 1<<61, 7)); r != Refused || err == nil {
 		t.Fatalf("S16: %v %v", r, err)
 	}
-	b.Bury("a")
-	if r, _ := b.Apply(forge("a", 1<<61, 7)); r != Refused {
-		t.Fatalf("S16: out of the grave: %v", r)
+}
+
+// TestReplicasOfTheDeadAgree covers S10 and S16: where no owner can settle it,
+// those that heard a high incarnation first and those that heard a low one come
+// to hold the same; the owner's word counts when it is back.
+func TestReplicasOfTheDeadAgree(t *testing.T) {
+	low, high := NewStore("low", 1, DefaultLimits(), new(testClock)), NewStore("high", 1, DefaultLimits(), new(testClock))
+	a, b := low.Join("net"), high.Join("net")
+	if _, err := a.Apply(forge("gone", 7, 9)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Apply(forge("gone", 1<<40, 1)); err != nil {
+		t.Fatal(err)
+	}
+	pull(t, b, a, "gone", 1<<20)
+	if a.Hash() != b.Hash() {
+		t.Fatal("S10: two replicas of a dead owner's stream differ for good")
+	}
+	for s, key := range map[*Store]string{low: "x", high: "y"} {
+		if _, err := s.Apply(forge("two", 1, 1, Record{Kind: 200, Key: key})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pull(t, b, a, "two", 1<<20)
+	pull(t, a, b, "two", 1<<20)
+	if a.Hash() != b.Hash() {
+		t.Fatal("S10: two contents at one head of a dead owner's stream")
+	}
+	bad := &Delta{Network: "net", Owner: "two", Inc: 1, From: 1, After: 1, To: 2, Upto: 2, Sum: 9}
+	for _, s := range []*Store{low, high} {
+		if _, err := s.Apply(bad); err == nil {
+			t.Fatal("a wrong sum is taken")
+		}
+	}
+	third := NewStore("third", 1, DefaultLimits(), new(testClock)).Join("net")
+	pull(t, a, third, "two", 1<<20)
+	low.SetLiveness("gone", Alive)
+	if !a.OwnerSays("gone", Head{Inc: 7, Version: 9}) {
+		t.Fatal("S16: its word does not count")
 	}
 }
 

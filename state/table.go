@@ -216,7 +216,10 @@ func (t *Table) Delta(w Want, budget int) *Delta {
 	if s == nil || !s.offered || s.head.Inc == 0 || s.head.Inc < w.Inc {
 		return nil
 	}
-	if s.resync || (s.head.Inc == w.Inc && w.After > s.head.Version) {
+	if s.resync && s.status != Dead { // of the dead, nobody else may have it
+		return nil
+	}
+	if s.head.Inc == w.Inc && w.After > s.head.Version {
 		return nil
 	}
 	return s.delta(t.network, w, budget)
@@ -238,6 +241,9 @@ func (t *Table) Want(o NodeID, h Head) (Want, bool) {
 	}
 	// Equal heads with different content: only the owner can settle it (S7,
 	// S10), unless this replica knows that it is the one that differs.
+	if h.Compare(s.head) == 0 && h.Sum > s.head.Sum && s.status == Dead {
+		s.resync = true // no owner is there to settle it: the higher checksum does
+	}
 	if c := h.Compare(s.head); c < 0 || c == 0 && !s.resync {
 		return Want{}, false
 	}
