@@ -337,3 +337,30 @@ func TestHostilePushes(t *testing.T) {
 		t.Error("the flood was none")
 	}
 }
+
+// TestHostileOwners: streams of thousands of made-up owners do not make this node,
+// and those whom it asks, ping them all.
+func TestHostileOwners(t *testing.T) {
+	a := testCore(t, "a", "b", "c", "d")
+	now := 30 * time.Second
+	a.Tick(now)
+	a.Drain()
+	e := newEncoder("b", 9)
+	e.open(framePush)
+	e.byte(0)
+	for i := range 4000 {
+		e.delta(&state.Delta{Owner: state.NodeID(fmt.Sprint("made-up", i)), Inc: 1, To: 1, Upto: 1, Snapshot: true})
+	}
+	e.close()
+	a.Receive(now, e.b)
+	if n := len(a.store.Global().Owners()); n < 4000 {
+		t.Fatalf("%d owners", n)
+	}
+	if n := len(a.pinging); n > maxNamedChecks {
+		t.Fatalf("%d members are checked", n)
+	}
+	a.MemberAlive(now, "made-up3999", netip.MustParseAddrPort("10.9.0.9:7946"))
+	if got := a.members["made-up3999"].phase; got != phaseAlive {
+		t.Fatalf("one that is listed is in phase %d", got)
+	}
+}

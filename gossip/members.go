@@ -120,8 +120,18 @@ func (c *Core) meetOwner(id state.NodeID) {
 		m.aged = 0 // what is new of it is put away, too
 		return     // its streams have its liveness from their beginning
 	}
-	c.sign(c.member(id), signNamed)
+	if len(c.members) >= maxMembers {
+		return
+	}
+	if m := c.member(id); len(c.pinging) < maxNamedChecks {
+		c.sign(m, signNamed)
+	}
 }
+
+// maxNamedChecks bounds the checks under way up to which an owner that is only
+// named is checked: a thousand made-up names must not cost the mesh as many
+// pings. The others are found like the dead: when they are heard of or listed.
+const maxNamedChecks = 256
 
 // learnAddr takes a node's address from its own record: at its word where the
 // membership has none, and as a place to ask at where we have another, for the
