@@ -55,7 +55,7 @@ func New(cfg Config) (*Driver, error) {
 	}
 	helperCfg := nft.Config{NetNS: cfg.NetNS, Local: cfg.Local, OnSysctl: cfg.OnSysctl, Log: cfg.Log}
 	return &Driver{
-		cfg: cfg, known: lb.NewTable(), marks: newMarks(cfg.FirstMark, cfg.MarkCount), parked: map[lb.Key]bool{},
+		cfg: cfg, known: lb.NewTable(), marks: newMarks(cfg.MarkCount), parked: map[lb.Key]bool{},
 		openKernel:  func() (kernel, error) { return openKernel(cfg.NetNS, cfg.CallLimit) },
 		openHelpers: func() (helpers, error) { return nft.NewHelpers(helperCfg, true) },
 		present:     func() (bool, error) { return tablePresent(cfg.NetNS) },
@@ -178,7 +178,7 @@ func (d *Driver) Teardown(context.Context) error {
 			}
 		}
 	}
-	d.known, d.marks = lb.NewTable(), newMarks(d.cfg.FirstMark, d.cfg.MarkCount)
+	d.known, d.marks = lb.NewTable(), newMarks(d.cfg.MarkCount)
 	d.orphans, d.strays, d.read = nil, nil, false
 	clear(d.parked)
 	return errors.Join(append(errs, d.help.Teardown())...)
@@ -266,14 +266,11 @@ func (c *Config) validate() error {
 	if c.Log == nil {
 		return errors.New("ipvs: Log: missing; pass a slog.Logger")
 	}
-	if c.FirstMark == 0 {
-		c.FirstMark = 0x6d000001
-	}
 	if c.MarkCount == 0 {
-		c.MarkCount = 65535
+		c.MarkCount = 65536
 	}
-	if uint64(c.FirstMark)+uint64(c.MarkCount) > 1<<32 {
-		return fmt.Errorf("ipvs: FirstMark %#x and MarkCount %d: marks have 32 bits; choose a lower first one", c.FirstMark, c.MarkCount)
+	if c.MarkCount > maxMarks {
+		return fmt.Errorf("ipvs: MarkCount %d: more than %d, for which marks have bits", c.MarkCount, maxMarks)
 	}
 	if c.CallLimit <= 0 {
 		c.CallLimit = 10 * time.Second

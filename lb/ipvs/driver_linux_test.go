@@ -11,6 +11,7 @@ import (
 
 	"meshd/lb"
 	"meshd/lb/ipvs/genl"
+	"meshd/lb/nft"
 	"meshd/state"
 )
 
@@ -83,7 +84,7 @@ func TestMarks(t *testing.T) {
 	apply(t, d, lb.Diff(lb.NewTable(), sample(), lb.Policy{}))
 	for _, a := range []netip.Addr{netip.MustParseAddr("10.96.0.2"), netip.MustParseAddr("fd96::2")} {
 		for i, proto := range []state.Proto{state.TCP, state.UDP} {
-			if h.marks[lb.Key{VIP: a, Proto: proto}] != d.cfg.FirstMark+uint32(i) {
+			if h.marks[lb.Key{VIP: a, Proto: proto}] != nft.FirstMark+uint32(i) {
 				t.Errorf("marks %v", h.marks)
 			}
 		}
@@ -294,7 +295,7 @@ func TestTableLeavesServicesOut(t *testing.T) {
 	k, h, d := setup(t)
 	want := sample()
 	apply(t, d, lb.Diff(lb.NewTable(), want, lb.Policy{}))
-	k.hidden = map[genl.ID]bool{idOf(web): true, genl.ByMark(genl.IPv6, d.cfg.FirstMark): true}
+	k.hidden = map[genl.ID]bool{idOf(web): true, genl.ByMark(genl.IPv6, nft.FirstMark): true}
 	for _, who := range []*Driver{d, newFake(t, k, h)} {
 		for range 2 {
 			got, err := who.Snapshot(t.Context())
@@ -325,7 +326,7 @@ func TestLeftovers(t *testing.T) {
 	k, h, d := setup(t)
 	apply(t, d, lb.Diff(lb.NewTable(), sample(), lb.Policy{}))
 	clear(h.marks) // as if somebody had flushed nftables while meshd was down
-	h.marks[lb.Key{VIP: netip.MustParseAddr("10.96.0.77"), Proto: state.UDP}] = d.cfg.FirstMark + 5
+	h.marks[lb.Key{VIP: netip.MustParseAddr("10.96.0.77"), Proto: state.UDP}] = nft.FirstMark + 5
 	again := newFake(t, k, h)
 	got, err := again.Snapshot(t.Context())
 	if err != nil {
@@ -399,8 +400,8 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	if errs[0] != nil || errs[1] == nil || !strings.Contains(errs[1].Error(), "declare its ports") {
 		t.Errorf("out of marks: %v", errs)
 	}
-	if _, err := New(Config{Log: slog.New(slog.DiscardHandler), FirstMark: 1 << 31, MarkCount: 1<<31 + 1}); err == nil || !strings.Contains(err.Error(), "FirstMark") {
-		t.Errorf("marks beyond 32 bits: %v", err)
+	if _, err := New(Config{Log: slog.New(slog.DiscardHandler), MarkCount: maxMarks + 1}); err == nil || !strings.Contains(err.Error(), "MarkCount") {
+		t.Errorf("marks beyond their bits: %v", err)
 	}
 }
 

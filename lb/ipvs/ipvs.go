@@ -74,13 +74,10 @@ type Config struct {
 	OnSysctl func(nft.SysctlChange)
 	// Log receives what is repaired and what is odd. Required.
 	Log *slog.Logger
-	// FirstMark is the first of MarkCount firewall marks for services for all
-	// ports. A packet's whole mark must be equal, so choose a range that nobody
-	// else uses: services of its marks are taken for ours. Default 0x6d000001.
-	FirstMark uint32
-	// MarkCount is how many marks there are, in each address family. A service for
-	// all ports takes two of them for each of its addresses, one for TCP and one
-	// for UDP. Default 65535.
+	// MarkCount is how many firewall marks there are for services for all ports,
+	// in each address family: nft.FirstMark with numbers in nft.MarkBits. Services
+	// of these marks are taken for ours. A service for all ports takes two of them
+	// for each of its addresses, one for TCP and one for UDP. Default 65536.
 	MarkCount uint32
 	// CallLimit is how long the kernel may take to answer. Default 10 s.
 	CallLimit time.Duration

@@ -3,23 +3,47 @@ package ipvs
 import (
 	"meshd/lb"
 	"meshd/lb/ipvs/genl"
+	"meshd/lb/nft"
 )
 
 // marks hands out firewall marks to services for all ports. The same number may
 // be in use once in each family.
 type marks struct {
-	first, count uint32
-	byKey        map[lb.Key]uint32
-	byMark       map[genl.ID]lb.Key     // the zero Key: of a service without address
-	next         map[genl.Family]uint32 // where to look for a free one
+	count  uint32
+	byKey  map[lb.Key]uint32
+	byMark map[genl.ID]lb.Key     // the zero Key: of a service without address
+	next   map[genl.Family]uint32 // where to look for a free one
 }
 
-func newMarks(first, count uint32) *marks {
-	return &marks{first: first, count: count, byKey: map[lb.Key]uint32{}, byMark: map[genl.ID]lb.Key{}, next: map[genl.Family]uint32{}}
+// A number's lowest bits are those of a mark below the two that nft.MarkBits
+// leaves out, the others come behind them.
+const (
+	lowBits  = 14
+	skipped  = 2
+	maxMarks = 1 << 22
+)
+
+// markOf returns the mark of a number below maxMarks.
+func markOf(n uint32) uint32 { return nft.FirstMark | n&(1<<lowBits-1) | n>>lowBits<<(lowBits+skipped) }
+
+// numberOf is the inverse of markOf; ok is false for marks that it never gives.
+func numberOf(mark uint32) (n uint32, ok bool) {
+	if mark&^nft.MarkBits != nft.FirstMark {
+		return 0, false
+	}
+	bits := mark & nft.MarkBits
+	return bits>>(lowBits+skipped)<<lowBits | bits&(1<<lowBits-1), true
+}
+
+func newMarks(count uint32) *marks {
+	return &marks{count: count, byKey: map[lb.Key]uint32{}, byMark: map[genl.ID]lb.Key{}, next: map[genl.Family]uint32{}}
 }
 
 // ours reports whether a mark lies in our range.
-func (m *marks) ours(mark uint32) bool { return mark >= m.first && mark-m.first < m.count }
+func (m *marks) ours(mark uint32) bool {
+	n, ok := numberOf(mark)
+	return ok && n < m.count
+}
 
 // hands reports whether a mark belongs to a service of either family.
 func (m *marks) hands(mark uint32) bool {
@@ -40,7 +64,7 @@ func (m *marks) take(k lb.Key) (id genl.ID, ok bool) {
 	}
 	f := genl.FamilyOf(k.VIP)
 	for range m.count {
-		id = genl.ByMark(f, m.first+m.next[f])
+		id = genl.ByMark(f, markOf(m.next[f]))
 		m.next[f] = (m.next[f] + 1) % m.count
 		if _, taken := m.byMark[id]; !taken {
 			m.set(k, id.Mark)
@@ -74,8 +98,8 @@ func (m *marks) release(k lb.Key) {
 	if id, ok := m.id(k); ok {
 		delete(m.byKey, k)
 		delete(m.byMark, id)
-		if m.ours(id.Mark) {
-			m.next[id.Family] = min(m.next[id.Family], id.Mark-m.first)
+		if n, ok := numberOf(id.Mark); ok && n < m.count {
+			m.next[id.Family] = min(m.next[id.Family], n)
 		}
 	}
 }

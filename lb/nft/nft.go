@@ -98,3 +98,11 @@ func dotted(key string) string {
 	}
 	return strings.ReplaceAll(key, "/", ".")
 }
+
+// FirstMark with numbers in MarkBits are the firewall marks of services for all
+// ports (L3). They leave out 0x4000 and 0x8000, kube-proxy's bits for what it
+// masquerades and what it drops: its rules see packets on their way out.
+const (
+	FirstMark = 0x6d000000
+	MarkBits  = 0x00ff3fff
+)
