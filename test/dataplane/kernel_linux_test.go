@@ -80,7 +80,7 @@ func newKernel(t *testing.T, local bool) *kernel {
 	}
 	k.addAddresses(t)
 	for _, s := range []string{"net.ipv4.icmp_ratelimit", "net.ipv6.icmp.ratelimit"} {
-		if err := k.box.Sysctl(s, "0"); err != nil { // refusals come in bursts here
+		if err := k.box.Sysctl(s, "0"); err != nil { // UDP is refused in bursts here; TCP by resets, which have no limit
 			t.Fatal(err)
 		}
 	}
