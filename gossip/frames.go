@@ -155,6 +155,9 @@ const (
 	probedSize = 16
 )
 
+// globalHash is the global scope's, whatever the hashes of networks are.
+var globalHash = networkHash("")
+
 // hashWidth is how many bytes of a network's hash a probe has.
 func hashWidth(typ byte) int {
 	if typ == frameProbe32 || typ == frameEqual32 {
@@ -163,10 +166,18 @@ func hashWidth(typ byte) int {
 	return 8
 }
 
+// probe writes the hashes of tables. Where the global scope's is the first, a flag
+// says so in place of eight bytes: nearly every probe of a node at rest has it.
 func (e *encoder) probe(typ byte, f probeFrame) {
 	e.open(typ)
-	e.byte(boolByte(f.ack) | boolByte(f.stream)<<1)
-	for _, t := range f.tables {
+	ts := f.tables
+	global := hashWidth(typ) == 8 && len(ts) > 0 && ts[0].network == globalHash
+	e.byte(boolByte(f.ack) | boolByte(f.stream)<<1 | boolByte(global)<<2)
+	if global {
+		e.fixed(ts[0].hash)
+		ts = ts[1:]
+	}
+	for _, t := range ts {
 		if hashWidth(typ) == 4 {
 			e.b = binary.LittleEndian.AppendUint32(e.b, uint32(t.network))
 		} else {
@@ -181,6 +192,9 @@ func decodeProbe(typ byte, p []byte) (probeFrame, error) {
 	d := decoder{b: p}
 	flags := d.byte()
 	f := probeFrame{ack: flags&1 != 0, stream: flags&2 != 0}
+	if hashWidth(typ) == 8 && flags&4 != 0 {
+		f.tables = append(f.tables, tableHash{globalHash, d.fixed()})
+	}
 	size := hashWidth(typ) + 8
 	if len(d.b)%size != 0 || len(d.b) > maxProbed*size {
 		d.fail("probe")

@@ -84,7 +84,12 @@ func (c *Core) probe(to state.NodeID, ns []*network) {
 			if !n.table.View().Synced() {
 				n.askTill = c.now + fetchPatience
 			}
-			f.tables = append(f.tables, tableHash{n.hash, n.table.Hash()})
+			t := tableHash{n.hash, n.table.Hash()}
+			if n.name == "" {
+				f.tables = slices.Insert(f.tables, 0, t) // it takes less there
+			} else {
+				f.tables = append(f.tables, t)
+			}
 			f.ack = f.ack || !n.table.View().Synced()
 		}
 		e := c.packet()

@@ -151,7 +151,11 @@ func (g *grammar) frame(w *Writer, typ byte) {
 }
 
 func (g *grammar) probe(w *Writer, wide bool) {
-	w.Byte(byte(g.N(256)))
+	flags := byte(g.N(256))
+	w.Byte(flags)
+	if wide && flags&4 != 0 {
+		w.Fixed(g.Hostile()) // the global scope's
+	}
 	for range g.N(20) {
 		network := g.network()
 		h := sha256.Sum256([]byte(network))
