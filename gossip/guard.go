@@ -181,7 +181,7 @@ func (s *stream) ahead(n int) error {
 	if k > 0 {
 		return nil // an error comes again
 	}
-	if err == io.EOF && len(s.head) > 0 {
+	if errors.Is(err, io.EOF) && len(s.head) > 0 {
 		err = io.ErrUnexpectedEOF
 	}
 	return err

@@ -73,7 +73,7 @@ func (k *chores) conditions(ctx context.Context) {
 		text = disbelief.String()
 	}
 	if k.disbelieved = disbelief.Count; k.n.notices.set("disbelief", text) && text != "" {
-		k.n.log.Warn(text)
+		k.n.log.Warn("claims about this node are not believed", "detail", text)
 	}
 	if k.n.notices.set("full", full) && full != "" {
 		k.n.log.Warn("the tables fill up", "detail", full)

@@ -125,7 +125,7 @@ func (n *Node) setAside(file string, why error, means string) {
 	if err := os.Rename(path, path+".corrupted"); err != nil {
 		text += fmt.Sprintf(" (not moved: %v)", err)
 	}
-	n.log.Warn(text)
+	n.log.Warn("a file of the data directory cannot be read", "detail", text)
 	n.notices.set(strings.TrimSuffix(file, ".json"), text)
 }
 

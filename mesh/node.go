@@ -137,7 +137,7 @@ func (n *Node) noteLeftOut(what []string) {
 	}
 	text := fmt.Sprintf("data-dir: %s holds %d statements of other nodes that cannot be right, and they are left out; first: %s", n.dir.file(fileTasks), len(what), what[0])
 	n.notices.set("left out", text)
-	n.log.Warn(text)
+	n.log.Warn("statements in the data directory are left out", "detail", text)
 }
 
 // claimData writes the new life's identity, before anybody can hear of it (S7),

@@ -11,7 +11,7 @@ import (
 )
 
 // BenchmarkRegister registers tasks by eight clients at once, ten of a service,
-// and removes them again: one operation is one task. (docs/BENCHMARKS.md)
+// and removes them again: one operation is one task (docs/BENCHMARKS.md).
 func BenchmarkRegister(b *testing.B) {
 	a := start(b, mesh.Config{Node: "a"})
 	a.network("net", "10.96.0.0/16")

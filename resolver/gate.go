@@ -141,10 +141,10 @@ func (g *gate) due(client netip.Addr) bool {
 // its size, and returns the reply's length or 0 for none.
 func (g *gate) reply(a admission, buf []byte, n int) int {
 	const qr, opcode, tc, rd = 0x80, 0x78, 0x02, 0x01
-	switch {
-	case a == refused:
+	switch a {
+	case refused:
 		g.counts.refused++
-	case a == dropped:
+	case dropped:
 		g.counts.dropped++
 		return 0
 	}

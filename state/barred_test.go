@@ -63,7 +63,7 @@ func TestAnIDIsOneTasks(t *testing.T) {
 			}
 		}
 		for n := range 2 { // one after the other
-			s.SetLiveness(NodeID(m.Endpoints[0].Owner()), Dead)
+			s.SetLiveness(m.Endpoints[0].Owner(), Dead)
 			s.Publish(2)
 			if m = table.View().Lookup("dup"); len(m.Endpoints) != 1 || len(table.Barred()) != 1-n {
 				t.Fatalf("S18: nobody took the id: %s %v", shown(table, "web"), table.Barred())

@@ -13,5 +13,5 @@ func maxFiles() int {
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files) != nil {
 		return math.MaxInt
 	}
-	return int(min(uint64(files.Cur), math.MaxInt))
+	return int(min(files.Cur, math.MaxInt))
 }

@@ -5,7 +5,6 @@ package netns
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -138,7 +137,7 @@ func TestRedefinitionKeepsThePool(t *testing.T) {
 		}
 	}
 	fleet.Within(t, 10*time.Second, func(ctx context.Context) error {
-		_, err := newcomer.Get(ctx, netip.Addr(tasks[0].Addr))
+		_, err := newcomer.Get(ctx, tasks[0].Addr)
 		return err
 	})
 }
