@@ -226,19 +226,6 @@ func (c *Core) retarget(p *pull) bool {
 	return p.small && p.tries < maxTries
 }
 
-// keptThere handles a head that a peer holds and no longer offers: if its owner
-// is dead here too, we offer it no longer either. When an owner died is known to
-// each node at another time, most of all of one that never lived; tables would
-// differ for that long.
-func (c *Core) keptThere(n *network, h state.OwnerHead) {
-	m := c.members[h.Owner]
-	own, ok := n.table.Head(h.Owner)
-	if m != nil && ok && own.Inc <= h.Head.Inc && (m.phase == phaseDead || m.phase == phaseLeft) {
-		m.offered = false // for when it comes back
-		n.table.SetOffered(h.Owner, false)
-	}
-}
-
 // buriedThere handles a head that a peer has buried: if its owner is dead here
 // too, so do we, or the dead would be handed on for ever (S9).
 func (c *Core) buriedThere(n *network, h state.OwnerHead) {

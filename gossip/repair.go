@@ -201,7 +201,6 @@ func (c *Core) compare(from state.NodeID, n *network, theirs, ours []state.Owner
 			continue
 		}
 		if h.Kept {
-			c.keptThere(n, h)
 			continue
 		}
 		if h.Owner == from {
