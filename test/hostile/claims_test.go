@@ -58,9 +58,9 @@ func recordCases() []attack {
 		return state.Record{Kind: state.KindEndpoint, Key: id, Group: "evil", Body: body(append(slices.Clone(address), more...)...)}
 	}
 	return []attack{
-		say("pool-over-the-hosts", definition(network, "172.20.0.0/16", "fd20::/16", 1)).with(poolKept).says("refused"),
-		say("pool-over-a-neighbour", definition(network, "172.20.0.0/29", "", 1)).with(poolKept).says("refused"),
-		say("pool-over-the-containers", definition(network, "10.0.0.0/8", "fd21::/16", 1)).with(poolKept).says("refused"),
+		say("pool-over-the-hosts", definition(network, "172.20.0.0/16", "fd20::/16", 1)).with(poolKept).says("other nodes say"),
+		say("pool-over-a-neighbour", definition(network, "172.20.0.0/29", "", 1)).with(poolKept).says("other nodes say"),
+		say("pool-over-the-containers", definition(network, "10.0.0.0/8", "fd21::/16", 1)).with(poolKept).says("other nodes say"),
 		say("pool-of-loopback", definition(network, "127.0.0.0/8", "::/0", 1)).with(poolKept),
 		say("pool-of-everything", definition(network, "0.0.0.0/0", "2000::/3", 1)).with(poolKept),
 		say("pool-of-nobody", definition(network, "240.0.0.0/4", "ff00::/8", 1)).with(poolKept),

@@ -134,7 +134,7 @@ func (m *mesh) run(c *attack) (what string) {
 	if err := c.do(m); err != nil {
 		return "cannot be done: " + err.Error()
 	}
-	if err := m.soon(func() error { return m.holds(c) }); err != nil {
+	if err := m.soon(max(c.slow, toRest), func() error { return m.holds(c) }); err != nil {
 		return err.Error()
 	}
 	if c.leave == nil {
@@ -143,15 +143,15 @@ func (m *mesh) run(c *attack) (what string) {
 	if err := c.leave(m); err != nil {
 		return "cannot be ended: " + err.Error()
 	}
-	if err := m.soon(func() error { return errors.Join(m.alive(), m.serves(), m.equal(), m.healthy("")) }); err != nil {
+	if err := m.soon(toRest, func() error { return errors.Join(m.alive(), m.serves(), m.equal(), m.healthy("")) }); err != nil {
 		return "after its end: " + err.Error()
 	}
 	return ""
 }
 
-// soon waits until check holds, or returns what it says at the end.
-func (m *mesh) soon(check func() error) error {
-	ctx, cancel := context.WithTimeout(m.ctx, rig.Patience(toRest))
+// soon waits for so long until check holds, or returns what it says at the end.
+func (m *mesh) soon(d time.Duration, check func() error) error {
+	ctx, cancel := context.WithTimeout(m.ctx, rig.Patience(d))
 	defer cancel()
 	return rig.Poll(ctx, check)
 }

@@ -60,7 +60,7 @@ func openly(do func(m *mesh, send func(...[]byte) error) error) func(m *mesh) er
 		if err := do(m, func(all ...[]byte) error { return m.sendAll(c, all) }); err != nil {
 			return err
 		}
-		return m.soon(func() error {
+		return m.soon(toRest, func() error {
 			if out, err := m.ctl(dir, "status"); err != nil {
 				return fmt.Errorf("%w: %s %s", err, out, fleet.Tail(filepath.Join(dir, "log"), 5))
 			}
