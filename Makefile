@@ -93,7 +93,7 @@ chaos: ## simulated clusters under random faults: N runs from seed SEED; a faili
 
 .PHONY: hostile
 hostile: ## what would end or bend a host, done to real daemons: a line per case (CASES=pool,count for those only)
-	@set -o pipefail; $(GO) test -count=1 -v -timeout 400s ./test/hostile -args $(if $(CASES),-only $(CASES),-every) | grep -a -E '^(hostile |ok |FAIL|panic:|---.*FAIL|    --- FAIL)|_test.go:'
+	@set -o pipefail; $(GO) test -count=1 -v -timeout 600s ./test/hostile -args $(if $(CASES),-only $(CASES),-every) | grep -a -E '^(hostile |ok |FAIL|panic:|---.*FAIL|    --- FAIL)|_test.go:'
 
 .PHONY: chaos-real
 SECONDS    := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),120)
