@@ -38,7 +38,7 @@ type Helpers struct {
 }
 
 // NewHelpers opens the sockets. With marks, new packets to an address and of a
-// protocol in the mark map get the mark before routing, for IPVS services for
+// protocol in the mark map get the mark just before IPVS, for its services for
 // all ports.
 func NewHelpers(cfg Config, marks bool) (*Helpers, error) {
 	if cfg.Log == nil {
@@ -105,7 +105,7 @@ func (h *Helpers) Setup() error {
 		}
 		chains := []string{"guard", "refuse_prerouting", "refuse_output", "masq"}
 		if h.mark[i] != nil {
-			chains = append(chains, "mark_prerouting", "mark_output", "reset_input", "reset_output")
+			chains = append(append(chains, markChainNames()...), "reset_input", "reset_output")
 		}
 		if err := h.book[i].read(h.sock, chains...); err != nil {
 			return err
@@ -174,23 +174,6 @@ func ProbeHelpers(cfg Config) error {
 			lb.ErrUnsupported, err)
 	}
 	return explain("probe nftables", err)
-}
-
-// addMarkRules marks packets to all-port services before routing, from
-// elsewhere and from the own host:
-//
-//	meta mark set ip daddr . meta l4proto map @mark
-func (h *Helpers) addMarkRules(c *nftables.Conn, i int) {
-	f := &families[i]
-	for _, chain := range h.remakeMarkChains(c, i) {
-		c.AddRule(&nftables.Rule{Table: h.table[i], Chain: chain, Exprs: rules(f.loadWide(), []expr.Any{
-			&expr.Lookup{
-				SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true,
-				SetName: h.mark[i].Name, SetID: h.mark[i].ID,
-			},
-			&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: firstReg},
-		})})
-	}
 }
 
 // adopt reads the pools that a previous run left: those with a way of ours. A

@@ -116,7 +116,8 @@ func TestMarksOfAnotherShape(t *testing.T) {
 		must(t, c.AddSet(old.pool[i], nil))
 		a := []netip.Addr{vip4, vip6}[i]
 		must(t, c.AddSet(&set, []nftables.SetElement{{Key: a.AsSlice(), Val: []byte{1, 0, 0, 0x6d}}}))
-		for _, chain := range old.remakeMarkChains(c, i) {
+		for _, chain := range oldMarkChains(old.table[i]) {
+			c.AddChain(chain)
 			c.AddRule(&nftables.Rule{Table: old.table[i], Chain: chain, Exprs: []expr.Any{
 				families[i].loadDst(firstReg),
 				&expr.Lookup{SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true, SetName: set.Name, SetID: set.ID},
@@ -139,6 +140,9 @@ func TestMarksOfAnotherShape(t *testing.T) {
 		}
 		if found, err := h.Check(); err != nil || len(found) > 0 || len(h.Marks()) != 2 {
 			t.Errorf("marks %v, check %v, %v", h.Marks(), found, err)
+		}
+		if list := r.nftList(); strings.Contains(list, "chain mark_prerouting") || strings.Contains(list, "chain mark_output") {
+			t.Errorf("chains of the older version stay: %s", list)
 		}
 	}
 }

@@ -67,20 +67,6 @@ func (h *Helpers) setMarks(some []lb.Key, want map[lb.Key]uint32) error {
 	return nil
 }
 
-// remakeMarkChains makes the chains that mark, without rules.
-func (h *Helpers) remakeMarkChains(c *nftables.Conn, i int) [2]*nftables.Chain {
-	return [2]*nftables.Chain{
-		remakeChain(c, &nftables.Chain{
-			Table: h.table[i], Name: "mark_prerouting", Hooknum: nftables.ChainHookPrerouting,
-			Priority: nftables.ChainPriorityMangle, Type: nftables.ChainTypeFilter,
-		}),
-		remakeChain(c, &nftables.Chain{
-			Table: h.table[i], Name: "mark_output", Hooknum: nftables.ChainHookOutput,
-			Priority: nftables.ChainPriorityMangle, Type: nftables.ChainTypeRoute,
-		}),
-	}
-}
-
 // dropOldMarks begins a transaction that replaces the mark maps whose keys have
 // another version's shape: old kernels would take the new ones for the same.
 func (h *Helpers) dropOldMarks() error {

@@ -31,6 +31,7 @@ var behaviours = []behaviour{
 	{"affinity ends when the client was away for long enough", sticksForAWhile},
 	{"affinity leaves a drained backend", sticksToLiveOnes},
 	{"a service for all ports balances every port", balancesAllPorts},
+	{"a service for all ports works beside somebody's marks, which stay", leavesMarks},
 	{"a backend can be the host itself", servesOnHost},
 	{"backends see the documented source address", masquerades},
 	{"a VIP answers ping", answersPing},
@@ -81,6 +82,7 @@ var limits = []limit{
 	{"ipvs", "every scheduler spreads connections evenly", "sed UDP", "IPVS counts no UDP connection as active"},
 	{"ipvs", "every scheduler spreads connections evenly", "nq UDP", "IPVS counts no UDP connection as active"},
 	{"ipvs", "every scheduler honours weights", "sed UDP", "IPVS counts no UDP connection as active"},
+	{"fake", "a service for all ports works beside somebody's marks, which stay", "", "its kernel has no marks"},
 	{"fake", "what belongs to others stays", "", "its kernel holds nothing else"},
 }
 

@@ -39,6 +39,9 @@ type world interface {
 	// foreigners plants what belongs to others; the result checks that it is
 	// still there.
 	foreigners(t *testing.T) (intact func() error)
+	// marker has somebody else mark all packets; the result checks that these
+	// marks stay, and that there are no others.
+	marker(t *testing.T) (intact func() error)
 	// leftovers lists what is in the kernel of ours.
 	leftovers(t *testing.T) []string
 }
