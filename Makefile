@@ -50,7 +50,7 @@ unit: ## unit and property tests, with the race detector where a C compiler is p
 	$(GO) test $(GOTESTFLAGS) $(RACE) -shuffle=on $(UNIT_PKGS)
 
 bubble: ## tests in virtual time: the simulator and testing/synctest bubbles, without -race
-	$(GO) test $(GOTESTFLAGS) -shuffle=on $(BUBBLE_PKGS)
+	$(GO) test $(GOTESTFLAGS) -timeout 25m -shuffle=on $(BUBBLE_PKGS)
 
 netns: ## real processes in network namespaces: as root, or where user namespaces are allowed; skips itself elsewhere
 	$(GO) test $(GOTESTFLAGS) -p 1 -timeout 240s $(NETNS_PKGS)
