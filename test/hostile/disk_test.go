@@ -92,7 +92,7 @@ func onDisk(do func(m *mesh, dir string) error) func(m *mesh) error {
 		if err := os.MkdirAll(data, 0o700); err != nil {
 			return err
 		}
-		if err := unix.Mount("tmpfs", data, "tmpfs", 0, "size=256k"); err != nil {
+		if err := unix.Mount("tmpfs", data, "tmpfs", 0, "size=256k,mode=0700"); err != nil {
 			return err
 		}
 		m.later(func() { _ = unix.Unmount(data, unix.MNT_DETACH) })
