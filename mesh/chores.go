@@ -156,11 +156,12 @@ func (k *chores) networks(ctx context.Context) {
 		},
 		prepare: func(c *gossip.Core, now time.Duration) (bool, error) { return false, k.n.stateGlobals(c, now, s) },
 	})
+	if k.tell("networks", err); err != nil {
+		return // the update may still be running: what it writes is not ours to read
+	}
+	k.seen = at
 	for _, name := range s.lost {
 		k.n.log.Info("network removed", "network", name)
-	}
-	if k.tell("networks", err); err == nil {
-		k.seen = at
 	}
 }
 

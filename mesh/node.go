@@ -235,6 +235,7 @@ func (n *Node) Run(ctx context.Context) error {
 	ctx, n.stop = context.WithCancel(ctx)
 	defer n.stop()
 	n.watch.Require(n.cfg.pools, n.needsFirst())
+	incarnation := n.chores.id.Incarnation // the chores' own once they run
 	g, run := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.host.Run(run) })
 	g.Go(func() error { return n.sysctls.run(run) })
@@ -258,7 +259,7 @@ func (n *Node) Run(ctx context.Context) error {
 		return n.dns.Close(last)
 	})
 	n.log.Info("meshd runs", "node", n.cfg.Node, "gossip", n.host.Addr().String(), "dns", fmt.Sprint(n.dnsAddrs), "socket", n.cfg.Socket,
-		"incarnation", n.chores.id.Incarnation, "encrypted", len(n.keys.all()) > 0)
+		"incarnation", incarnation, "encrypted", len(n.keys.all()) > 0)
 	if len(n.keys.all()) == 0 {
 		n.log.Warn("gossip is not encrypted: who reaches the address is a member of the mesh and can change what this host does", "address", n.cfg.bind, "insecure", n.cfg.Insecure)
 	}

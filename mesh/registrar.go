@@ -73,7 +73,8 @@ func (g *registrar) registry() *registry { return g.current.Load() }
 
 // change makes an update and returns when it is on disk and stated. If ctx ends
 // while the update waits for its turn, it is not made; if it ends later, the
-// error says that it may be.
+// error says that it may be. After an error the update's functions may still be
+// running: what they write may be read only when change returns nil.
 func (g *registrar) change(ctx context.Context, u *update) error {
 	u.ctx, u.done = ctx, make(chan struct{})
 	select {
