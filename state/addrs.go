@@ -89,14 +89,14 @@ func (x *addrIndex) rival(e *Entry) (best *Entry) {
 			best = o
 		}
 	}
-	look(x.ids[idHash(e.Key())])
-	h := fullHash(e.Key())
-	for _, t := range x.twin[idHash(e.Key())].some() {
-		if t.hash == h {
+	h, full := idHash(e.Key()), fullHash(e.Key())
+	look(x.ids[h])
+	for _, t := range x.twin[h].some() {
+		if t.hash == full {
 			look(t.row)
 		}
 	}
-	for _, row := range x.full[h] {
+	for _, row := range x.full[full] {
 		look(row)
 	}
 	return best

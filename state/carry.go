@@ -323,8 +323,8 @@ func (t *Table) claimBody(c VIPClaim) string {
 			}
 		}
 	}
-	if body, ok := t.index.vips.bodies[c]; ok {
-		return body
+	if held := t.index.vips.claims[c]; held != nil {
+		return held.body
 	}
 	return string(AppendVIPClaim(nil, c))
 }

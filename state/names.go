@@ -59,7 +59,9 @@ func CheckDotted(s string) error {
 	if len(s) > MaxName {
 		return invalid("name: %d characters, at most %d", len(s), MaxName)
 	}
-	for label := range strings.SplitSeq(s, ".") {
+	for rest, more := s, true; more; {
+		var label string
+		label, rest, more = strings.Cut(rest, ".")
 		if err := checkLabel(label); err != nil {
 			return invalid("name: %w", err)
 		}

@@ -102,17 +102,16 @@ type Assignment struct {
 // vipTable resolves claims to addresses (V3). It belongs to the table's goroutine.
 type vipTable struct {
 	def    NetworkDef
-	count  map[VIPClaim]int    // carriers per distinct claim
-	bodies map[VIPClaim]string // as it was first stated: fields of newer versions included
-	byAddr map[netip.Addr]*contest
+	claims map[VIPClaim]*heldClaim
+	byAddr map[netip.Addr]contest
 	used   uint64 // how many of byAddr are in the IPv4 pool
-	bySvc  map[string][]VIPClaim
+	bySvc  map[string][]*heldClaim
 	freed  map[netip.Addr]string // IPv4 addresses that lost their last claim since takeFreed, and its service (V5)
 }
 
 func newVIPTable(def NetworkDef) *vipTable {
 	return &vipTable{
-		def: def, count: map[VIPClaim]int{}, bodies: map[VIPClaim]string{}, byAddr: map[netip.Addr]*contest{}, bySvc: map[string][]VIPClaim{},
+		def: def, claims: map[VIPClaim]*heldClaim{}, byAddr: map[netip.Addr]contest{}, bySvc: map[string][]*heldClaim{},
 		freed: map[netip.Addr]string{},
 	}
 }
@@ -136,48 +135,53 @@ func (v *vipTable) use(a netip.Addr, by int) {
 // add counts one more carrier of c and calls changed for the services whose
 // assignment may differ now. remove is its inverse.
 func (v *vipTable) add(c VIPClaim, body string, changed func(service string)) {
-	if v.count[c]++; v.count[c] > 1 {
+	if held := v.claims[c]; held != nil {
+		held.carriers++
 		return
 	}
-	v.bodies[c] = body
-	v.bySvc[c.Service] = append(v.bySvc[c.Service], c)
+	held := &heldClaim{VIPClaim: c, body: body, carriers: 1}
+	v.claims[c] = held
+	v.bySvc[c.Service] = append(v.bySvc[c.Service], held)
 	changed(c.Service)
 	for _, a := range c.addrs() {
 		if !a.IsValid() {
 			continue
 		}
-		x := v.byAddr[a]
-		if x == nil {
-			x = &contest{network: v.def.Name, live: map[VIPClaim]struct{}{}, services: map[string]int{}}
-			v.byAddr[a] = x
+		x, claimed := v.byAddr[a]
+		if !claimed {
 			v.use(a, 1)
 		}
 		was := x.winner()
-		x.add(c)
+		x.add(held, v.def.Name)
+		v.byAddr[a] = x
 		x.tell(was, changed)
 		delete(v.freed, a)
 	}
 }
 
 func (v *vipTable) remove(c VIPClaim, changed func(service string)) {
-	if v.count[c]--; v.count[c] > 0 {
+	held := v.claims[c]
+	if held == nil {
 		return
 	}
-	delete(v.count, c)
-	delete(v.bodies, c)
-	if v.bySvc[c.Service] = slices.DeleteFunc(v.bySvc[c.Service], func(o VIPClaim) bool { return o == c }); len(v.bySvc[c.Service]) == 0 {
+	if held.carriers--; held.carriers > 0 {
+		return
+	}
+	delete(v.claims, c)
+	if v.bySvc[c.Service] = slices.DeleteFunc(v.bySvc[c.Service], func(o *heldClaim) bool { return o == held }); len(v.bySvc[c.Service]) == 0 {
 		delete(v.bySvc, c.Service)
 	}
 	changed(c.Service)
 	for _, a := range c.addrs() {
-		x := v.byAddr[a]
-		if x == nil {
+		x, claimed := v.byAddr[a]
+		if !claimed {
 			continue
 		}
 		was := x.winner()
-		x.remove(c)
+		x.remove(held)
 		x.tell(was, changed)
-		if len(x.live) > 0 {
+		if !x.empty() {
+			v.byAddr[a] = x
 			continue
 		}
 		delete(v.byAddr, a)
@@ -198,14 +202,17 @@ func (v *vipTable) takeFreed() map[netip.Addr]string {
 
 // holds reports whether a service wins an address, or nobody claims it.
 func (v *vipTable) holds(service string, a netip.Addr) bool {
-	x := v.byAddr[a]
-	return x == nil || x.winner() == service
+	x, claimed := v.byAddr[a]
+	return !claimed || x.winner() == service
 }
 
 // assign returns what the claims give a service: a pure function of the claims.
 func (v *vipTable) assign(service string) Assignment {
 	var a Assignment
-	cs := slices.Clone(v.bySvc[service])
+	cs := make([]VIPClaim, 0, len(v.bySvc[service]))
+	for _, c := range v.bySvc[service] {
+		cs = append(cs, c.VIPClaim)
+	}
 	slices.SortFunc(cs, v.prefer)
 	for _, c := range cs {
 		switch {
@@ -255,7 +262,7 @@ func (v *vipTable) inPool(c VIPClaim) bool {
 // free reports whether no other service than the given one claims a.
 func (v *vipTable) free(a netip.Addr, service string) bool {
 	x := v.byAddr[a]
-	return x == nil || len(x.services) == 1 && x.services[service] > 0
+	return x.claimedOnlyBy(service)
 }
 
 // full reports whether every address of the IPv4 pool is claimed (V7).

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"runtime"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -107,4 +108,30 @@ func TestAllocate(t *testing.T) {
 	if a := VIP6(&d, "web"); !d.Subnet6.Contains(a) || a != VIP6(&d, "web") || a == VIP6(&d, "db") {
 		t.Fatalf("V1: %s", a)
 	}
+}
+
+// TestUncontestedClaimIsSmall holds what an address costs whose claim nobody
+// contests, which is nearly every one: a table has as many as it has services.
+func TestUncontestedClaimIsSmall(t *testing.T) {
+	const services, most = 10_000, 800 // bytes each, with both addresses
+	claims := make([]VIPClaim, services)
+	for i := range claims {
+		at := [16]byte{0: 0xfd, 14: byte(i >> 8), 15: byte(i)}
+		claims[i] = VIPClaim{Service: fmt.Sprint("s", i), VIP4: netip.AddrFrom4([4]byte{10, 9, at[14], at[15]}), VIP6: netip.AddrFrom16(at), Birth: 1}
+	}
+	v := newVIPTable(pool28)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for _, c := range claims {
+		v.add(c, "", func(string) {})
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / services
+	t.Logf("%d bytes for a claim nobody contests", each)
+	if each > most {
+		t.Errorf("%d bytes for a claim nobody contests, at most %d", each, most)
+	}
+	runtime.KeepAlive(v)
 }
