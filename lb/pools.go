@@ -1,7 +1,6 @@
 package lb
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -44,14 +43,12 @@ func (p *Planner) refresh() {
 }
 
 // pools plans the pools that nothing stands against: there are as few as
-// networks. Of two networks whose pools overlap the older has them, on every
-// host: also where this host can serve neither.
+// networks. Of two networks whose pools overlap the older has them (V9), on
+// every host that serves both: also where it can serve neither.
 func (p *Planner) pools() {
 	clear(p.desired.Pools)
 	clear(p.refused)
-	defs := slices.SortedFunc(maps.Values(p.networks), func(a, b state.NetworkDef) int {
-		return cmp.Or(cmp.Compare(a.Birth, b.Birth), cmp.Compare(a.Name, b.Name))
-	})
+	defs := slices.SortedFunc(maps.Values(p.networks), func(a, b state.NetworkDef) int { return state.ByAge(&a, &b) })
 	for i, def := range defs {
 		for _, pool := range p.poolsOf(&def) {
 			against := slices.Concat(olderPools(pool.Prefix, defs[:i]), hostfacts.Conflicts(pool.Prefix, p.facts))

@@ -17,12 +17,10 @@ type Definitions struct {
 	Disputes  map[string][]NetworkDef // by name: definitions with other pools that somebody states, most carried first
 	// Overlaps names, for a network, the oldest of those whose pools touch its
 	// own and that are older: whoever sees both should be told. Every node with
-	// the same statements has the same.
+	// the same statements has the same. What is not programmed because of it is
+	// for those to say who program it, each for the networks that it serves.
 	Overlaps map[string]string
-	// Blocked names, for a network, the older one that has its addresses on this
-	// node, because the node takes part in both: it must not be programmed here.
-	Blocked map[string]string
-	Names   map[string]*Definition // everything that is stated, by name
+	Names    map[string]*Definition // everything that is stated, by name
 }
 
 // Definition is what is stated about one network. Immutable.
@@ -92,14 +90,13 @@ type definer struct {
 	turned map[NodeID]struct{}                // owners that are to be, or not any more
 	said   map[string]*statements
 	dirty  map[string]struct{}
-	joined bool // the networks that the node takes part in changed
 	cur    *Definitions
 	last   time.Duration // of the last publication
 }
 
 func newDefiner(self NodeID) *definer {
 	return &definer{self: self, of: map[NodeID]map[string]NetworkClaim{}, loud: map[NodeID]struct{}{}, turned: map[NodeID]struct{}{}, said: map[string]*statements{}, dirty: map[string]struct{}{}, cur: &Definitions{
-		Effective: map[string]NetworkDef{}, Disputes: map[string][]NetworkDef{}, Overlaps: map[string]string{}, Blocked: map[string]string{}, Names: map[string]*Definition{},
+		Effective: map[string]NetworkDef{}, Disputes: map[string][]NetworkDef{}, Overlaps: map[string]string{}, Names: map[string]*Definition{},
 	}}
 }
 
@@ -299,7 +296,7 @@ const (
 // effective definition changed, or how long until it may be made. With now 0 it
 // may be made at once.
 func (f *definer) publish(now time.Duration, s *Store) (changed []string, again time.Duration) {
-	if len(f.dirty)+len(f.turned) == 0 && !f.joined {
+	if len(f.dirty)+len(f.turned) == 0 {
 		return nil, 0
 	}
 	if wait := f.last + manyPeriod*time.Duration(len(f.cur.Names)/manyNetworks) - now; now > 0 && len(f.cur.Names) >= manyNetworks && f.last > 0 && wait > 0 {
@@ -309,7 +306,7 @@ func (f *definer) publish(now time.Duration, s *Store) (changed []string, again 
 	f.turn()
 	n := &Definitions{
 		Version: f.cur.Version + 1, Effective: f.cur.Effective, Disputes: f.cur.Disputes,
-		Overlaps: f.cur.Overlaps, Blocked: f.cur.Blocked, Names: maps.Clone(f.cur.Names),
+		Overlaps: f.cur.Overlaps, Names: maps.Clone(f.cur.Names),
 	}
 	same := true
 	for name := range f.dirty {
@@ -330,7 +327,7 @@ func (f *definer) publish(now time.Duration, s *Store) (changed []string, again 
 	}
 	clear(f.dirty)
 	slices.Sort(changed)
-	if same && !f.joined {
+	if same {
 		return nil, 0
 	}
 	n.Effective, n.Disputes = make(map[string]NetworkDef, len(n.Names)), map[string][]NetworkDef{}
@@ -345,13 +342,7 @@ func (f *definer) publish(now time.Duration, s *Store) (changed []string, again 
 	if len(changed) > 0 {
 		n.Overlaps = overlaps(n.Effective)
 	}
-	if len(changed) > 0 || f.joined {
-		n.Blocked = blocked(n.Effective, s.tables)
-	}
-	if same && maps.Equal(n.Blocked, f.cur.Blocked) {
-		n = f.cur
-	}
-	f.cur, f.joined = n, false
+	f.cur = n
 	return changed, 0
 }
 

@@ -128,7 +128,7 @@ func honestView(s *Store) string {
 		}
 		fmt.Fprintf(&b, "%x %x\n", t.Hash(), t.Checksum())
 	}
-	fmt.Fprintf(&b, "%v %v %v %v %v", s.Definitions().Effective, s.Definitions().Disputes, s.Definitions().Blocked, s.Participants("net"), s.Clock().Time())
+	fmt.Fprintf(&b, "%v %v %v %v %v", s.Definitions().Effective, s.Definitions().Disputes, s.Definitions().Overlaps, s.Participants("net"), s.Clock().Time())
 	return b.String()
 }
 

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// elder orders networks by age: by birth, then by name, so that every node has
-// the same order.
-func elder(a, b *NetworkDef) int {
+// ByAge orders networks by age, for slices.SortFunc: by birth, then by name, so
+// that every node has the same order (V9).
+func ByAge(a, b *NetworkDef) int {
 	return cmp.Or(cmp.Compare(a.Birth, b.Birth), strings.Compare(a.Name, b.Name))
 }
 
@@ -32,14 +32,14 @@ func overlaps(defs map[string]NetworkDef) map[string]string {
 		}
 	}
 	slices.SortFunc(all, func(a, b pooled) int {
-		return cmp.Or(a.pool.Addr().Compare(b.pool.Addr()), cmp.Compare(a.pool.Bits(), b.pool.Bits()), elder(a.def, b.def))
+		return cmp.Or(a.pool.Addr().Compare(b.pool.Addr()), cmp.Compare(a.pool.Bits(), b.pool.Bits()), ByAge(a.def, b.def))
 	})
 	oldest := map[string]*NetworkDef{}
 	meet := func(d, o *NetworkDef) {
-		if o == nil || elder(o, d) >= 0 {
+		if o == nil || ByAge(o, d) >= 0 {
 			return
 		}
-		if was := oldest[d.Name]; was == nil || elder(o, was) < 0 {
+		if was := oldest[d.Name]; was == nil || ByAge(o, was) < 0 {
 			oldest[d.Name] = o
 		}
 	}
@@ -80,34 +80,8 @@ func overlaps(defs map[string]NetworkDef) map[string]string {
 }
 
 func older(a, b *NetworkDef) *NetworkDef {
-	if a == nil || b != nil && elder(b, a) < 0 {
+	if a == nil || b != nil && ByAge(b, a) < 0 {
 		return b
 	}
 	return a
-}
-
-// blocked returns which of the networks that this node takes part in must not
-// be programmed, since an older one that it takes part in has the addresses
-// (V9). What a network elsewhere claims takes nothing from those here.
-func blocked(defs map[string]NetworkDef, joined map[string]*Table) map[string]string {
-	var mine []NetworkDef
-	for name := range joined {
-		if d, ok := defs[name]; ok {
-			mine = append(mine, d)
-		}
-	}
-	slices.SortFunc(mine, func(a, b NetworkDef) int { return elder(&a, &b) })
-	out := map[string]string{}
-	free := mine[:0]
-next:
-	for _, d := range mine {
-		for i := range free {
-			if free[i].Overlaps(&d) {
-				out[d.Name] = free[i].Name
-				continue next
-			}
-		}
-		free = append(free, d)
-	}
-	return out
 }

@@ -115,7 +115,6 @@ func (s *Store) Join(network string) *Table {
 	}
 	s.tables[network] = t
 	s.reorder()
-	s.definer.joined = true
 	s.repool()
 	s.publishNames()
 	return t
@@ -127,7 +126,6 @@ func (s *Store) Part(network string) {
 		s.total.add(t.use, -1)
 		delete(s.tables, network)
 		s.reorder()
-		s.definer.joined = true
 		s.repool()
 		s.publishNames()
 	}
