@@ -57,13 +57,17 @@ func (b *Balancer) tellRefused() {
 }
 
 // Against formats conflicts for people, as "pool 10.77.0.0/16: route
-// 10.77.0.0/24 of device eth0".
+// 10.77.0.0/24 of device eth0; address 10.77.0.1 of device eth0".
 func Against(conflicts []hostfacts.Conflict) string {
 	var text []string
 	for i, c := range conflicts {
 		if i == toldConflicts {
 			text = append(text, "and more")
 			break
+		}
+		if i > 0 && c.Pool == conflicts[i-1].Pool {
+			text = append(text, c.What)
+			continue
 		}
 		text = append(text, c.String())
 	}

@@ -62,6 +62,7 @@ type Node struct {
 	restored  *draft      // what New changed of tasks.json, to be written when nothing can fail any more
 	pinning   turn        // of who asks for an address by hand
 	defining  turn        // of who makes or removes a network
+	proposed  proposal    // what they are making
 	claimed   atomic.Bool // the data directory is this life's
 
 	reincarnated chan struct{} // capacity 1: node.json is behind

@@ -131,14 +131,7 @@ func (r *registry) globals() []state.Change {
 		}
 	}
 	for name, l := range r.networks {
-		def := l.def
-		if def == nil {
-			def = l.carried
-		}
-		if def == nil {
-			continue
-		}
-		if d, err := def.parse(name); err == nil {
+		if d, ok := l.states(name); ok {
 			all[name] = networkChange(state.NetworkClaim{NetworkDef: d, Pinned: l.def != nil})
 		}
 	}
@@ -147,6 +140,20 @@ func (r *registry) globals() []state.Change {
 		out = append(out, all[name])
 	}
 	return out
+}
+
+// states returns the definition that the node states of a network, if any: what
+// a person said here goes before what is carried.
+func (l *localNetwork) states(name string) (state.NetworkDef, bool) {
+	def := l.def
+	if def == nil {
+		def = l.carried
+	}
+	if def == nil {
+		return state.NetworkDef{}, false
+	}
+	d, err := def.parse(name)
+	return d, err == nil
 }
 
 func networkChange(c state.NetworkClaim) state.Change {

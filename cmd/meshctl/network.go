@@ -51,6 +51,9 @@ func networkCreate(f *flags) action {
 		if n.Conflict != "" {
 			s.warn([]string{n.Conflict})
 		}
+		for _, what := range n.Against {
+			s.warn([]string{what + "; vip services are answered with their tasks there"})
+		}
 		if len(n.Silent) > 0 {
 			s.warn([]string{fmt.Sprintf("%d nodes did not say whether the pool is free there: %s; meshctl status there tells", len(n.Silent), strings.Join(n.Silent, ", "))})
 		}

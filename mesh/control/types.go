@@ -128,6 +128,7 @@ type Network struct {
 	Services int          `json:"services"`
 	Tasks    int          `json:"tasks"`
 	Conflict string       `json:"conflict,omitempty"` // what is wrong with the definition (V6)
+	Against  []string     `json:"against,omitempty"`  // of a creation of what was there: what stands against its pools, on which node
 	Silent   []string     `json:"silent,omitempty"`   // of a creation: live nodes that did not say whether the pools are free there
 }
 

@@ -39,8 +39,9 @@ type Task struct {
 type Spec struct {
 	Network, Service, ID string
 	Slot                 int
-	Mode                 string // vip or dnsrr; empty is vip
-	Sandbox              bool   // attach the namespace, instead of only registering the task
+	Mode                 string     // vip or dnsrr; empty is vip
+	VIP                  netip.Addr // pinned; the zero Addr: none
+	Sandbox              bool       // attach the namespace, instead of only registering the task
 }
 
 // Run makes a namespace behind the node's host, starts a server in it, waits
@@ -63,6 +64,9 @@ func (n *Node) Run(ctx context.Context, s Spec) (*Task, error) {
 		"--ip", t.Addr.String(), "--port", "http:80/tcp", "--port", "echo:80/udp")
 	if s.Mode != "" {
 		args = append(args, "--mode", s.Mode)
+	}
+	if s.VIP.IsValid() {
+		args = append(args, "--vip", s.VIP.String())
 	}
 	_, err = n.Ctl(args...)
 	return t, err

@@ -58,9 +58,9 @@ func recordCases() []attack {
 		return state.Record{Kind: state.KindEndpoint, Key: id, Group: "evil", Body: body(append(slices.Clone(address), more...)...)}
 	}
 	return []attack{
-		say("pool-over-the-hosts", definition(network, "172.20.0.0/16", "fd20::/16", 1)).with(poolKept).says("other nodes say"),
-		say("pool-over-a-neighbour", definition(network, "172.20.0.0/29", "", 1)).with(poolKept).says("other nodes say"),
-		say("pool-over-the-containers", definition(network, "10.0.0.0/8", "fd21::/16", 1)).with(poolKept).says("other nodes say"),
+		say("pool-over-the-hosts", definition(network, "172.20.0.0/16", "fd20::/16", 1)).with(nobodyMayChoose("172.20.0.0/16", "fd20::/16")).says("other nodes say"),
+		say("pool-over-a-neighbour", definition(network, "172.20.0.0/29", "", 1)).with(nobodyMayChoose("172.20.0.0/29", "")).says("other nodes say"),
+		say("pool-over-the-containers", definition(network, "10.0.0.0/8", "fd21::/16", 1)).with(nobodyMayChoose("10.0.0.0/8", "fd21::/16")).says("other nodes say"),
 		say("pool-of-loopback", definition(network, "127.0.0.0/8", "::/0", 1)).with(poolKept),
 		say("pool-of-everything", definition(network, "0.0.0.0/0", "2000::/3", 1)).with(poolKept),
 		say("pool-of-nobody", definition(network, "240.0.0.0/4", "ff00::/8", 1)).with(poolKept),
@@ -108,6 +108,22 @@ func poolKept(m *mesh) error {
 		}
 	}
 	return nil
+}
+
+// nobodyMayChoose: what a record says of a running network is disputed and not in
+// effect, and a person who chooses it is refused, as it touches hosts.
+func nobodyMayChoose(subnet, subnet6 string) func(m *mesh) error {
+	return func(m *mesh) error {
+		args := []string{"network", "create", network, "--subnet", subnet}
+		if subnet6 != "" {
+			args = append(args, "--subnet6", subnet6)
+		}
+		out, err := m.nodes[0].Ctl(args...)
+		if err == nil || !strings.Contains(err.Error(), "this host cannot serve") {
+			return fmt.Errorf("meshctl %s: %s %w", strings.Join(args, " "), out, err)
+		}
+		return poolKept(m)
+	}
 }
 
 // claimable: a new service gets an address, and a new network comes into being.
