@@ -30,16 +30,23 @@ func fullRegistry(now time.Time) *registry {
 	return d.done()
 }
 
-func TestRegistryIsKept(t *testing.T) {
-	now := time.Now()
+// writtenDown returns a data directory with a full registry, and its text.
+func writtenDown(t *testing.T, now time.Time) (*dataDir, []byte) {
+	t.Helper()
 	d := newDataDir(t.TempDir())
 	b, err := fullRegistry(now).encode(now)
+	if err == nil {
+		err = d.put(fileTasks, b)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.put(fileTasks, b); err != nil {
-		t.Fatal(err)
-	}
+	return d, b
+}
+
+func TestRegistryIsKept(t *testing.T) {
+	now := time.Now()
+	d, b := writtenDown(t, now)
 	r, leftOut, err := d.registry(testBounds(), now)
 	if err != nil || len(leftOut) > 0 {
 		t.Fatal(err, leftOut)
@@ -54,17 +61,10 @@ func TestRegistryIsKept(t *testing.T) {
 // would be moved away with all that is registered.
 func TestTooManyTasksAreNoDamage(t *testing.T) {
 	now := time.Now()
-	d := newDataDir(t.TempDir())
-	b, err := fullRegistry(now).encode(now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.put(fileTasks, b); err != nil {
-		t.Fatal(err)
-	}
+	d, _ := writtenDown(t, now)
 	lim := testBounds()
 	lim.tasks = 0
-	_, _, err = d.registry(lim, now)
+	_, _, err := d.registry(lim, now)
 	if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "max-tasks: 1 tasks are registered") || strings.Contains(err.Error(), "corrupted") {
 		t.Error(err)
 	}

@@ -5,11 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
-	"os"
-	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"meshd/lb"
 	"meshd/lb/ipvs/genl"
@@ -272,127 +267,6 @@ func (a *application) requests(batch []pending) []genl.Request {
 	return reqs
 }
 
-// verdict says what the kernel's answer means: done (0, nil), to be sent again
-// as next, or failed.
-func (a *application) verdict(p pending, answer error, round int) (next genl.Command, err error) {
-	if answer == nil {
-		return 0, nil
-	}
-	op := &a.ops[p.op]
-	if round < maxRounds-1 {
-		if next = correction(p.cmd, answer); next != 0 {
-			a.wonder(p, next)
-			return next, nil
-		}
-	}
-	switch {
-	case done(p.cmd, answer):
-		return 0, nil
-	case errors.Is(answer, genl.ErrLost), errors.Is(answer, genl.ErrMalformed):
-		a.d.kernel.stuck = true // Setup opens another
-		return 0, explain(op.String(), answer)
-	case errors.Is(answer, lb.ErrDrift):
-		return 0, fmt.Errorf("%s: %w", op, answer)
-	case errors.Is(answer, unix.ESRCH):
-		delete(a.d.known.Services, op.Key) // it was there when we left it
-		a.last = subject{}
-		return 0, fmt.Errorf("%w: service %s is gone", lb.ErrDrift, op.Key)
-	case errors.Is(answer, unix.ENOENT) && (p.cmd == genl.NewService || p.cmd == genl.SetService):
-		name := op.Service.Scheduler
-		return 0, fmt.Errorf("service %s: scheduler %q: %w; the kernel has no module ip_vs_%s: load it or choose another scheduler", op.Key, name, answer, name)
-	case errors.Is(answer, unix.EPERM):
-		return 0, explain(op.String(), answer)
-	}
-	if op.Kind == lb.SetBackend || op.Kind == lb.DelBackend {
-		return 0, fmt.Errorf("service %s: backend %s: %w", op.Key, op.Backend.Addr, answer)
-	}
-	return 0, fmt.Errorf("service %s: %w", op.Key, answer)
-}
-
-// wonder notes what a wrong guess says about the kernel.
-func (a *application) wonder(p pending, next genl.Command) {
-	switch {
-	case p.cmd == genl.NewService && next == genl.SetService && a.d.read:
-		a.alien = append(a.alien, p.op)
-	case p.cmd == genl.SetDestination && next == genl.NewDestination:
-		a.gone++
-	}
-}
-
-// disown reports services that were not there when the table was read: they
-// are set now, but their backends are unknown until it is read again.
-func (a *application) disown() {
-	for _, i := range a.alien {
-		if a.errs[i] == nil {
-			a.fail(i, fmt.Errorf("%w: service %s was made by somebody else", lb.ErrDrift, a.ops[i].Key))
-		}
-	}
-	a.alien = a.alien[:0]
-}
-
-// correction returns the command to send after a wrong guess, or the same after
-// a lost answer; 0 if the answer is final.
-func correction(cmd genl.Command, answer error) genl.Command {
-	switch {
-	case errors.Is(answer, genl.ErrLost) && !errors.Is(answer, os.ErrDeadlineExceeded):
-		return cmd
-	case cmd == genl.NewService && errors.Is(answer, unix.EEXIST):
-		return genl.SetService
-	case cmd == genl.NewDestination && errors.Is(answer, unix.EEXIST):
-		return genl.SetDestination
-	case cmd == genl.SetDestination && errors.Is(answer, unix.ENOENT):
-		return genl.NewDestination
-	}
-	return 0
-}
-
-// done reports whether the kernel's refusal says that nothing is left to do.
-func done(cmd genl.Command, answer error) bool {
-	switch cmd {
-	case genl.DelService:
-		return errors.Is(answer, unix.ESRCH)
-	case genl.DelDestination:
-		return errors.Is(answer, unix.ESRCH) || errors.Is(answer, unix.ENOENT)
-	}
-	return false
-}
-
-// target is what an operation changes.
-type target struct {
-	key     lb.Key
-	backend netip.AddrPort
-}
-
-func (a *application) target(i int) target { return target{a.ops[i].Key, a.ops[i].Backend.Addr} }
-
-// withFollowers adds the operations before end that come after one that is
-// sent again and change the same: order is kept.
-func (a *application) withFollowers(again []pending, end int) []pending {
-	if len(again) == 0 {
-		return nil
-	}
-	repeated, cmds := map[target]bool{}, map[int]genl.Command{}
-	for _, p := range again {
-		cmds[p.op] = p.cmd
-	}
-	var all []pending
-	for i := again[0].op; i < end; i++ {
-		t := a.target(i)
-		if cmd, ok := cmds[i]; ok {
-			repeated[t] = true
-			all = append(all, pending{i, cmd})
-			continue
-		}
-		if !repeated[t] || a.errs[i] != nil {
-			continue
-		}
-		if cmd, send, err := a.prepare(i); err == nil && send {
-			all = append(all, pending{i, cmd})
-		}
-	}
-	return all
-}
-
 // settleMarks makes the mark map follow the services for all ports: a service
 // is there before packets are marked for it, and its mark is free only when it
 // is gone (L3).
@@ -444,46 +318,4 @@ func (d *Driver) do(reqs []genl.Request) []error {
 		errs[i] = err
 	}
 	return errs
-}
-
-// removeOrphans deletes services of marks in our range that belong to no
-// address any more, as soon as no connection uses them: a previous run left
-// them, and its mark map is lost or was of another shape. No new packet can
-// reach them.
-func (d *Driver) removeOrphans() {
-	kept := d.orphans[:0]
-	for _, id := range d.orphans {
-		if list, err := d.destinations(id, nil); err != nil || inUse(list) {
-			kept = append(kept, id)
-			continue
-		}
-		errs := d.do([]genl.Request{{Command: genl.DelService, Service: genl.Service{ID: id}}})
-		if errs != nil && !errors.Is(errs[0], unix.ESRCH) {
-			d.cfg.Log.Warn("service of a lost mark stays", slog.Any("mark", id.Mark), slog.Any("err", errs[0]))
-			continue
-		}
-		d.cfg.Log.Warn("removed service of a lost mark", slog.Any("mark", id.Mark))
-		d.marks.unblock(id)
-	}
-	d.orphans = kept
-}
-
-func inUse(list []genl.DestinationState) bool {
-	return slices.ContainsFunc(list, func(d genl.DestinationState) bool { return d.Active+d.Inactive > 0 })
-}
-
-// removeStrays takes marks from services that are not there any more.
-func (d *Driver) removeStrays() {
-	for _, k := range d.strays {
-		if d.known.Services[served(k)] != nil {
-			continue
-		}
-		if err := d.help.DelMark(k); err != nil {
-			d.cfg.Log.Warn("mark of a missing service stays", slog.String("service", k.String()), slog.Any("err", err))
-			continue
-		}
-		d.marks.release(served(k))
-		delete(d.parked, served(k))
-	}
-	d.strays = nil
 }
