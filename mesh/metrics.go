@@ -113,7 +113,7 @@ func (e emitter) table(c *gossip.Core, t *state.Table) {
 	e.gauge("meshd_table_held_bytes", "Text of the records held.", float64(bytes), "network", net)
 	e.gauge("meshd_table_staged_bytes", "Text of deltas that are not complete.", float64(staged), "network", net)
 	e.counter("meshd_table_evicted_total", "Streams of owners that do not live, dropped to make room.", evicted, "network", net)
-	barred := map[state.Bar]int{state.BarLoopback: 0, state.BarPool: 0, state.BarTwin: 0}
+	barred := map[state.Bar]int{state.BarLoopback: 0, state.BarPool: 0, state.BarTwin: 0, state.BarPorts: 0}
 	for _, b := range t.Barred() {
 		barred[b.Bar]++
 	}

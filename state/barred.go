@@ -20,10 +20,13 @@ const (
 	BarLoopback     // its address is every host's own
 	BarPool         // its address is in the VIP pool of a network that this node takes part in
 	BarTwin         // another owner has a task with the same id
+	BarPorts        // all its ports are of protocols that this version does not know
 )
 
 // String returns the reason in one word, for metrics.
-func (b Bar) String() string { return [...]string{"none", "loopback", "pool", "id"}[min(b, BarTwin)] }
+func (b Bar) String() string {
+	return [...]string{"none", "loopback", "pool", "id", "ports"}[min(b, BarPorts)]
+}
 
 // Barred is an endpoint that is carried, but not shown.
 type Barred struct {
@@ -63,14 +66,19 @@ func (ix *index) whyBarred(e *Entry) string {
 			return fmt.Sprintf("node %s has a task with the same id, which is served instead", o.Owner())
 		}
 		return "another node has a task with the same id"
+	case BarPorts:
+		return "its ports are all of protocols that this version of meshd does not know; without them it would get every port of its service's address"
 	}
 	return ""
 }
 
-// barOf judges an endpoint by its addresses.
+// barOf judges an endpoint by its ports and addresses.
 func (ix *index) barOf(e *Entry) Bar {
 	if ix.globals != nil || e.Kind() != KindEndpoint {
 		return BarNone
+	}
+	if e.has&onlyStrange != 0 {
+		return BarPorts
 	}
 	for _, a := range e.addrs() {
 		switch {

@@ -144,3 +144,31 @@ func TestPoolsHideTasks(t *testing.T) {
 		t.Fatalf("S18: after leaving: %s", got)
 	}
 }
+
+// TestTasksOfUnknownProtocolsAreNotShown covers S18: of an endpoint with ports of
+// a protocol to come the known ones count; one that has no others does not get
+// every port of its service's address.
+func TestTasksOfUnknownProtocolsAreNotShown(t *testing.T) {
+	s := NewStore("a", 1, DefaultLimits(), new(testClock))
+	table := s.Join("net")
+	const sctp, http = "\x00\x50\x84", "\x00\x50\x06"
+	plain := endpoint(t, "x", "web", "10.0.0.1")
+	e, err := ParseEndpoint(plain.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Ports = nil
+	bare := string(AppendEndpoint(nil, &e))
+	strange := bare + string(putField(nil, tagPort, []byte(sctp)...))
+	both := strange + string(putField(nil, tagPort, []byte(http)...))
+	hear(t, s, "b", 5, Change{Kind: KindEndpoint, Key: "none", Group: "web", Body: bare}, Change{Kind: KindEndpoint, Key: "sctp", Group: "web", Body: strange}, Change{Kind: KindEndpoint, Key: "both", Group: "web", Body: both})
+	if got := shown(table, "web"); got != "[both@b none@b]" {
+		t.Errorf("S18: shown are %s", got)
+	}
+	if b := table.Barred(); len(b) != 1 || b[0].Endpoint.Key() != "sctp" || b[0].Bar != BarPorts || b[0].Reason == "" {
+		t.Errorf("S18: barred are %v", b)
+	}
+	if s := table.View().Service("web"); len(s.Ports) != 1 || s.Ports[0].String() != "80/tcp" {
+		t.Errorf("S18: the service has the ports %v", s.Ports)
+	}
+}

@@ -58,7 +58,8 @@ const (
 	hasIP6 fields = 1 << iota
 	hasPorts
 	hasAliases
-	hasNames // a container name or a host name
+	hasNames    // a container name or a host name
+	onlyStrange // ports, and all of protocols that this version does not know
 )
 
 // Kind returns the record's kind.
@@ -156,6 +157,9 @@ func (e *Entry) index() error {
 	}
 	if len(ep.Ports) > 0 {
 		e.has |= hasPorts
+	}
+	if ep.strange && len(ep.Ports) == 0 {
+		e.has |= onlyStrange
 	}
 	if len(ep.Aliases) > 0 {
 		e.has |= hasAliases

@@ -153,6 +153,8 @@ type Endpoint struct {
 	Health   Health
 	Draining bool   // no new connections; existing ones may finish
 	Owner    NodeID // filled on reading; not part of the record
+
+	strange bool // has ports of protocols that this version does not know, which are left out
 }
 
 // TaskName returns the name under which this very task resolves:

@@ -230,7 +230,8 @@ func (e *Endpoint) setField(tag byte, v string) (err error) {
 			return err
 		}
 		if !p.Proto.known() {
-			return nil // of a newer version: the port is not shown, the endpoint is
+			e.strange = true
+			return nil // of a newer version: the port is not shown, the endpoint is, if it has others
 		}
 		e.Ports = append(e.Ports, p)
 	case tagName, tagHostname, tagAlias:
