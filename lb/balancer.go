@@ -49,7 +49,8 @@ type Balancer struct {
 	trouble   trouble
 	count     Counters
 
-	held      bool      // by Hold
+	held      bool // by Hold
+	glances   glances
 	suspect   bool      // services are not as we left them: read them back at the next verify
 	fullAt    time.Time // when services were last read back
 	fullAfter time.Time // they are not read back before, because it takes long
@@ -103,6 +104,8 @@ func (b *Balancer) Run(ctx context.Context) error {
 		case <-facts:
 			facts = b.readFacts()
 			b.clock.by(alarmApply, time.Now())
+		case <-b.cfg.Touched:
+			b.touched(time.Now())
 		case <-b.wake:
 			b.clock.by(alarmApply, time.Now().Add(b.cfg.Coalesce))
 		case ask := <-b.asks:
@@ -246,6 +249,9 @@ func (b *Balancer) step(ctx context.Context, now time.Time) {
 	if b.clock.take(alarmVerify, now) {
 		b.verify(ctx, now)
 	}
+	if b.clock.take(alarmGlance, now) {
+		b.glance(ctx, now)
+	}
 	if b.clock.take(alarmDrain, now) {
 		b.pollDrains(ctx, now)
 	}
@@ -286,6 +292,7 @@ func (b *Balancer) start(ctx context.Context, now time.Time) {
 	b.backoff = 0
 	b.ready, b.adopted = true, true
 	b.clock.by(alarmVerify, now.Add(b.cfg.Verify))
+	b.clock.by(alarmGlance, now.Add(b.cfg.Glance))
 	b.clock.by(alarmApply, now)
 	if len(r.Findings) > 0 { // changed while the driver did not work
 		b.collect()
@@ -297,7 +304,9 @@ func (b *Balancer) start(ctx context.Context, now time.Time) {
 
 // setUp makes what is beside the services, and adopts the services.
 func (b *Balancer) setUp(ctx context.Context, now time.Time, r *Report) error {
-	if err := b.driver.Setup(ctx); err != nil {
+	var err error
+	b.write(ctx, func() { err = b.driver.Setup(ctx) })
+	if err != nil {
 		b.fail(now, "set up driver "+b.driver.Name(), err)
 		return err
 	}

@@ -34,6 +34,13 @@ type Config struct {
 	// nobody touched them (Watchful), and less often where that takes long: at
 	// most for one part in auditShare of the time.
 	Verify time.Duration
+	// Glance is the time between looks at whether anybody else wrote to the
+	// kernel's rules, with drivers that are Numbered; default 1 s. What they find
+	// is compared at once, and then after twice as long each time that others go on.
+	Glance time.Duration
+	// Touched tells that somebody may have changed what is ours, beside what a
+	// driver's number tells of: it is compared like that. May be nil.
+	Touched <-chan struct{}
 	// Audit is the time after which services are read back even if the driver
 	// says that nobody touched them; default 10 min.
 	Audit time.Duration
@@ -76,6 +83,7 @@ func (c *Config) validate() error {
 	}{
 		{&c.Coalesce, 5 * time.Millisecond},
 		{&c.Verify, 30 * time.Second},
+		{&c.Glance, time.Second},
 		{&c.Audit, 10 * time.Minute},
 		{&c.DrainPoll, time.Second},
 		{&c.RetryMin, 100 * time.Millisecond},
@@ -96,6 +104,7 @@ const (
 	alarmApply  alarm = iota // the changes have gathered
 	alarmRetry               // failed operations
 	alarmVerify              // compare with the kernel
+	alarmGlance              // look whether others wrote to it
 	alarmDrain               // look at draining backends
 	alarmProbe               // find or set up a driver
 	alarmGrace               // from now on everything may be removed

@@ -56,6 +56,14 @@ type Watchful interface {
 	Untouched(ctx context.Context) bool
 }
 
+// Numbered is implemented by drivers whose kernel numbers the changes of what
+// Check looks at, or of a part of it.
+type Numbered interface {
+	// Number returns a number, not 0, that is another one after each such change,
+	// whoever makes it. It is one short question to the kernel.
+	Number(ctx context.Context) (uint64, error)
+}
+
 // Traffic is what a driver counts of a service or a backend, since the kernel's
 // entry was made. A figure below 0 is not counted; bytes are those of the
 // packets counted.

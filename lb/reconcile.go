@@ -82,7 +82,8 @@ func (b *Balancer) apply(ctx context.Context, ops []Op) []error {
 		return nil
 	}
 	start := time.Now()
-	errs := b.driver.Apply(ctx, ops)
+	var errs []error
+	b.write(ctx, func() { errs = b.driver.Apply(ctx, ops) })
 	b.shadow.Apply(ops, errs)
 	b.count.applied(ops, errs, start, time.Since(start))
 	return errs

@@ -26,6 +26,7 @@ type Counters struct {
 
 	Verifies   [3]uint64        // comparisons with the kernel, by VerifyResult
 	VerifyTime time.Duration    // spent in them
+	Prompted   uint64           // comparisons because somebody else had written to the kernel
 	Audits     uint64           // comparisons that read the services back
 	Repairs    uint64           // times that somebody else's change was found
 	Drift      map[Drift]uint64 // findings

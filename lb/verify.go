@@ -23,6 +23,7 @@ func (b *Balancer) verify(ctx context.Context, now time.Time) {
 	if w, ok := b.driver.(Watchful); !full && (!ok || !w.Untouched(ctx)) {
 		full = true
 	}
+	b.glances.number = b.number(ctx) // what others wrote until now is looked at now
 	r := b.examine(ctx, now, full && !now.Before(b.fullAfter), true)
 	b.file(&r)
 }
@@ -125,7 +126,9 @@ func (b *Balancer) stumble(now time.Time) {
 // finds the same again.
 func (b *Balancer) readBack(ctx context.Context, r *Report, adopt bool) error {
 	begin := time.Now()
-	actual, err := b.driver.Snapshot(ctx)
+	var actual *Table
+	var err error
+	b.write(ctx, func() { actual, err = b.driver.Snapshot(ctx) }) // which repairs what it finds
 	if err != nil {
 		return err
 	}

@@ -364,6 +364,9 @@ func (n *Node) explainLB(s *control.Status) {
 	for _, h := range s.LB {
 		of := ""
 		if h.Sandbox != "" {
+	if facts, _ := n.watch.Facts(); facts.Unknown != "" && n.cfg.LB != "none" {
+		s.Degraded = append(s.Degraded, "the host's addresses and routes are not known, so that no VIP pool is served here; it is tried again: "+facts.Unknown)
+	}
 			of = " of sandbox " + h.Sandbox
 		}
 		switch {

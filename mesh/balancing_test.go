@@ -43,8 +43,8 @@ func TestLBMetricsAreDocumented(t *testing.T) {
 	if !maps.Equal(here, there) {
 		t.Errorf("docs/OPERATIONS.md has %v\nthe node %v", slices.Sorted(maps.Keys(there)), slices.Sorted(maps.Keys(here)))
 	}
-	if most := series + len(eventuallyDocumented) + 8*3; most > 75 { // areas times kinds of drift
-		t.Errorf("%d series; the document says at most 75", most)
+	if most := series + len(eventuallyDocumented) + 8*3; most > 76 { // areas times kinds of drift
+		t.Errorf("%d series; the document says at most 76", most)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"meshd/lb"
+	"meshd/lb/hostwatch"
 )
 
 // balancers tells of every load balancer of the node. The label sandbox is
@@ -23,6 +24,18 @@ func (e emitter) balancers(n *Node) {
 		e.lbOperations(name, &c)
 		e.lbVerify(name, &c, latest)
 	}
+	e.hostFacts("", n.watch.Counters())
+	for _, b := range n.boxes.list() {
+		e.hostFacts(b.name, b.facts.Counters())
+	}
+}
+
+// hostFacts tells how the addresses and routes of a namespace are followed.
+func (e emitter) hostFacts(box string, c hostwatch.Counters) {
+	e.counter("meshd_host_reads_total", "Readings of addresses, routes and routing rules.", c.Reads, "sandbox", box)
+	e.counter("meshd_host_read_failures_total", "Readings that failed, and openings of the kernel's sockets.", c.Errors, "sandbox", box)
+	e.counter("meshd_host_events_missed_total", "Times that the kernel could not tell what changed; everything was read.", c.Missed, "sandbox", box)
+	e.counter("meshd_host_changes_total", "Times that what counts for pools was another than before.", c.Changes, "sandbox", box)
 }
 
 func (e emitter) lbState(box string, c *lb.Counters) {
@@ -55,6 +68,7 @@ func (e emitter) lbVerify(box string, c *lb.Counters, latest *lb.Report) {
 	for r := lb.VerifyOK; r <= lb.VerifyError; r++ {
 		e.counter("meshd_lb_verifies_total", "Comparisons with the kernel, by result.", c.Verifies[r], "sandbox", box, "result", r.String())
 	}
+	e.counter("meshd_lb_verifies_prompted_total", "Comparisons because somebody else had written to the kernel's rules.", c.Prompted, "sandbox", box)
 	e.counter("meshd_lb_audits_total", "Comparisons that read the services back.", c.Audits, "sandbox", box)
 	e.counter("meshd_lb_repairs_total", "Times that somebody else's change was found and undone.", c.Repairs, "sandbox", box)
 	e.send(prometheus.CounterValue, "meshd_lb_verify_seconds_total", "Time spent in comparisons.", c.VerifyTime.Seconds(), "sandbox", box)

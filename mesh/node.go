@@ -220,7 +220,7 @@ func (n *Node) openBalancer() (err error) {
 	}
 	cfg := n.balancerConfig("")
 	n.watch = n.watchHost("", n.log)
-	cfg.Drivers, cfg.Node, cfg.Facts = ds, node, n.watch
+	cfg.Drivers, cfg.Node, cfg.Facts, cfg.Touched = ds, node, n.watch, n.watch.Touched()
 	if n.balancer, err = lb.New(cfg); err == nil {
 		n.balancers.add("", n.balancer)
 	}

@@ -41,8 +41,7 @@ func (s *settled) readPools() error {
 // watchHost opens a watcher of a network namespace, or of the host's for "".
 // Where it cannot be asked, no pool is served there, and status says why.
 func (n *Node) watchHost(netns string, log *slog.Logger) *hostwatch.Watcher {
-	kernel, err := hostwatch.Open(netns, n.cfg.pools)
-	w := hostwatch.New(kernel, err, log)
+	w := hostwatch.New(func() (hostwatch.Kernel, error) { return hostwatch.Open(netns, n.cfg.pools) }, log)
 	w.Require(n.cfg.pools, nil)
 	return w
 }

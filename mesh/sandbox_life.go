@@ -75,7 +75,7 @@ func (m *sandboxes) newBox(s savedSandbox, ns *sandbox.Namespace, kept bool) (*b
 		return nil, err
 	}
 	b.facts = m.node.watchHost(ns.Path(), b.log)
-	cfg.Facts = b.facts
+	cfg.Facts, cfg.Touched = b.facts, b.facts.Touched()
 	cfg.Node = lb.Node{
 		Src4: pick(s.Addresses, true), Src6: pick(s.Addresses, false),
 		Self: state.NodeID(m.node.cfg.Node), AllowLoopback: m.node.cfg.AllowLoopbackTasks,

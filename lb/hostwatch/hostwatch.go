@@ -19,9 +19,10 @@ type Kernel interface {
 	// Read returns addresses and routes as they are now. Points are the
 	// gateways of default routes.
 	Read() (hostfacts.Facts, error)
-	// Wait returns when something may have changed since it last returned. An
-	// error means that it is not known: changes may have been missed.
-	Wait() error
+	// Wait returns when something may have changed since it last returned; ours:
+	// something that balancing made there may be gone. An error means that it is
+	// not known: changes may have been missed.
+	Wait() (ours bool, err error)
 	// Close releases what the kernel gave.
 	Close() error
 }
@@ -30,7 +31,7 @@ type Kernel interface {
 const (
 	gather   = 20 * time.Millisecond // changes come in groups
 	resync   = 30 * time.Second      // the kernel is asked though it told nothing
-	retry    = time.Second           // after an error
+	retry    = time.Second           // after an error; opening the kernel twice as long each time, up to resync
 	believed = time.Minute           // what was read is, while nothing can be read
 	dutyRest = 10                    // where reading takes long, it takes one part in so many of the time
 )
@@ -38,8 +39,10 @@ const (
 // Watcher holds the facts of one namespace. Run keeps them up to date; the
 // other methods are safe for concurrent use.
 type Watcher struct {
-	kernel Kernel
-	log    *slog.Logger
+	open    func() (Kernel, error)
+	kernel  Kernel // nil: it could not be opened yet
+	log     *slog.Logger
+	touched chan struct{} // capacity 1
 
 	mu      sync.Mutex // guards what follows
 	read    hostfacts.Facts
@@ -54,22 +57,35 @@ type Watcher struct {
 // Counters are running totals of a watcher.
 type Counters struct {
 	Reads   uint64 // of addresses and routes
-	Errors  uint64 // readings that failed
+	Errors  uint64 // readings that failed, and openings
 	Missed  uint64 // times that the kernel could not tell what changed
 	Changes uint64 // times that the facts were others than before
 }
 
-// New returns a watcher that has asked the kernel once. It takes ownership of
-// the kernel; err says why there is none.
-func New(kernel Kernel, err error, log *slog.Logger) *Watcher {
-	w := &Watcher{kernel: kernel, log: log, facts: &hostfacts.Facts{}, changed: make(chan struct{})}
-	if err != nil {
-		w.kernel = nil
-		w.update(func() { w.read = hostfacts.Facts{Unknown: err.Error()} })
-		return w
+// New returns a watcher that has asked the kernel once. Run closes what open
+// returns. What cannot be opened is tried again by Run; until then the facts
+// say that nothing is known.
+func New(open func() (Kernel, error), log *slog.Logger) *Watcher {
+	w := &Watcher{open: open, log: log, touched: make(chan struct{}, 1), facts: &hostfacts.Facts{}, changed: make(chan struct{})}
+	if err := w.connect(); err != nil {
+		log.Warn("the host's addresses and routes cannot be read: no VIP pool is served until they can", "error", err)
 	}
-	w.ask()
 	return w
+}
+
+// connect opens the kernel and asks it.
+func (w *Watcher) connect() error {
+	kernel, err := w.open()
+	if err != nil {
+		w.update(func() {
+			w.count.Errors++
+			w.read = hostfacts.Facts{Unknown: err.Error()}
+		})
+		return err
+	}
+	w.kernel = kernel
+	w.ask()
+	return nil
 }
 
 // Facts returns the facts of the moment, which must not be changed, and a
@@ -86,6 +102,10 @@ func (w *Watcher) Counters() Counters {
 	defer w.mu.Unlock()
 	return w.count
 }
+
+// Touched is sent to when something that balancing made in the namespace may be
+// gone: routes, routing rules. There is one receiver.
+func (w *Watcher) Touched() <-chan struct{} { return w.touched }
 
 // Require says what ranges may hold pools (none: the default) and what else
 // must stay reachable, in place of what it was told before.
@@ -132,9 +152,13 @@ func (w *Watcher) ask() {
 // Run keeps the facts up to date until ctx ends, and closes the kernel. It may
 // be called once.
 func (w *Watcher) Run(ctx context.Context) error {
-	if w.kernel == nil {
-		<-ctx.Done()
-		return nil
+	for wait := retry; w.kernel == nil; wait = min(2*wait, resync) {
+		if !pause(ctx, nil, wait) {
+			return nil
+		}
+		if w.connect() == nil {
+			w.log.Info("the host's addresses and routes can be read")
+		}
 	}
 	told, ended := make(chan struct{}, 1), make(chan struct{})
 	go func() {
@@ -159,7 +183,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 // listen passes on that the kernel told something.
 func (w *Watcher) listen(ctx context.Context, told chan<- struct{}) {
 	for ctx.Err() == nil {
-		if err := w.kernel.Wait(); err != nil {
+		ours, err := w.kernel.Wait()
+		if err != nil {
 			w.mu.Lock()
 			w.count.Missed++
 			w.mu.Unlock()
@@ -167,10 +192,18 @@ func (w *Watcher) listen(ctx context.Context, told chan<- struct{}) {
 				return
 			}
 		}
-		select {
-		case told <- struct{}{}:
-		default:
+		signal(told)
+		if ours || err != nil {
+			signal(w.touched)
 		}
+	}
+}
+
+// signal tells whoever is to receive, once for all that it has not received.
+func signal(to chan<- struct{}) {
+	select {
+	case to <- struct{}{}:
+	default:
 	}
 }
 

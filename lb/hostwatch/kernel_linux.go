@@ -87,9 +87,9 @@ func (k *kernel) Close() error {
 }
 
 // Wait implements Kernel.
-func (k *kernel) Wait() error {
-	_, err := k.changes.Receive()
-	return err
+func (k *kernel) Wait() (ours bool, err error) {
+	all, err := k.changes.Receive()
+	return slices.ContainsFunc(all, endsOurs), err
 }
 
 // Read implements Kernel.

@@ -27,11 +27,10 @@ func TestKernelTellsEveryChange(t *testing.T) {
 		t.Skip("ip is not installed")
 	}
 	host := rig.NewTest(t, 1).Hosts()[0]
-	kernel, err := hostwatch.Open(host.Path(), hostfacts.DefaultPools())
-	if err != nil {
-		t.Fatal(err)
+	w := hostwatch.New(func() (hostwatch.Kernel, error) { return hostwatch.Open(host.Path(), hostfacts.DefaultPools()) }, slog.New(slog.DiscardHandler))
+	if facts, _ := w.Facts(); facts.Unknown != "" {
+		t.Fatal(facts.Unknown)
 	}
-	w := hostwatch.New(kernel, nil, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {

@@ -15,5 +15,5 @@ type still struct{ closed chan struct{} }
 func Open(string, []netip.Prefix) (Kernel, error) { return still{make(chan struct{})}, nil }
 
 func (s still) Read() (hostfacts.Facts, error) { return hostfacts.Facts{}, nil }
-func (s still) Wait() error                    { <-s.closed; return nil }
+func (s still) Wait() (bool, error)            { <-s.closed; return false, nil }
 func (s still) Close() error                   { close(s.closed); return nil }

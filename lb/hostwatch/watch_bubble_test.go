@@ -41,13 +41,23 @@ func (k *fakeKernel) Read() (hostfacts.Facts, error) {
 	return k.facts, k.err
 }
 
-func (k *fakeKernel) Wait() error {
+func (k *fakeKernel) Wait() (bool, error) {
 	select {
 	case err := <-k.events:
-		return err
+		return errors.Is(err, errOurs), notOurs(err)
 	case <-k.closed:
-		return errors.New("closed")
+		return false, errors.New("closed")
 	}
+}
+
+// errOurs is an event that tells the end of something of ours.
+var errOurs = errors.New("ours")
+
+func notOurs(err error) error {
+	if errors.Is(err, errOurs) {
+		return nil
+	}
+	return err
 }
 
 func (k *fakeKernel) Close() error { close(k.closed); return nil }
@@ -78,9 +88,15 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
-// watch runs a watcher for the length of a test.
+// watch returns a watcher of a kernel that runs for the length of a test.
 func watch(t *testing.T, k *fakeKernel) *hostwatch.Watcher {
-	w := hostwatch.New(k, nil, slog.New(slog.DiscardHandler))
+	w := hostwatch.New(func() (hostwatch.Kernel, error) { return k, nil }, slog.New(slog.DiscardHandler))
+	run(t, w)
+	return w
+}
+
+// run runs a watcher for the length of a test.
+func run(t *testing.T, w *hostwatch.Watcher) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -88,7 +104,6 @@ func watch(t *testing.T, k *fakeKernel) *hostwatch.Watcher {
 		_ = w.Run(ctx)
 	}()
 	t.Cleanup(func() { cancel(); <-ended })
-	return w
 }
 
 func holds(t *testing.T, w *hostwatch.Watcher, addr string) {
@@ -167,9 +182,60 @@ func TestWatcherTellsChangesOnly(t *testing.T) {
 		if c := w.Counters(); c.Changes != 2 {
 			t.Errorf("%d changes were told", c.Changes)
 		}
-		none := hostwatch.New(nil, errors.New("no netlink"), slog.New(slog.DiscardHandler))
-		if f, _ := none.Facts(); len(hostfacts.Conflicts(netip.MustParsePrefix("10.96.0.0/16"), f)) == 0 {
+	})
+}
+
+// A host that cannot be asked takes no pool; it is tried again, less and less
+// often, and then watched.
+func TestOpenedLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, tries := newKernel(at("10.0.0.1")), 0
+		w := hostwatch.New(func() (hostwatch.Kernel, error) {
+			if tries++; tries < 6 {
+				return nil, errors.New("no netlink")
+			}
+			return k, nil
+		}, slog.New(slog.DiscardHandler))
+		run(t, w)
+		if f, _ := w.Facts(); len(hostfacts.Conflicts(netip.MustParsePrefix("10.96.0.0/16"), f)) == 0 {
 			t.Error("a host of which nothing is known takes every pool")
+		}
+		pass(time.Second + time.Millisecond)
+		if tries != 2 {
+			t.Errorf("%d tries after a second", tries)
+		}
+		pass(time.Minute)
+		holds(t, w, "10.0.0.1")
+		if c := w.Counters(); c.Errors != 5 || tries != 6 {
+			t.Errorf("%d tries, %+v", tries, c)
+		}
+		k.become(at("10.0.0.2"), nil, nil)
+		pass(100 * time.Millisecond)
+		holds(t, w, "10.0.0.2")
+	})
+}
+
+// The end of something of ours is passed on, and so is that events were missed.
+func TestTouched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(at("10.0.0.1"))
+		w := watch(t, k)
+		pass(time.Second)
+		for _, c := range []struct {
+			event error
+			told  bool
+		}{{nil, false}, {errOurs, true}, {errors.New("no buffer space available"), true}} {
+			k.become(at("10.0.0.1"), nil, c.event)
+			pass(1100 * time.Millisecond)
+			told := false
+			select {
+			case <-w.Touched():
+				told = true
+			default:
+			}
+			if told != c.told {
+				t.Errorf("%v: told %v", c.event, told)
+			}
 		}
 	})
 }

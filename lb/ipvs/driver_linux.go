@@ -158,6 +158,15 @@ func (d *Driver) Check(context.Context) ([]lb.Finding, error) {
 	return append(found, more...), errors.Join(err, sysctlErr, d.alive())
 }
 
+// Number implements lb.Numbered: of the rules beside the services, since IPVS
+// numbers nothing.
+func (d *Driver) Number(context.Context) (uint64, error) {
+	if d.help == nil {
+		return 0, fmt.Errorf("%w: not set up", lb.ErrDrift)
+	}
+	return d.help.Number()
+}
+
 // Teardown implements lb.Driver: our services, then marks, guard, masquerade
 // and routes. It does not load IPVS to find that nothing is there.
 func (d *Driver) Teardown(context.Context) error {

@@ -200,6 +200,7 @@ func (h *fakeHelpers) Setup() error                    { return nil }
 func (h *fakeHelpers) Discover() error                 { return nil }
 func (h *fakeHelpers) Remnants() ([]lb.Remnant, error) { return nil, nil }
 func (h *fakeHelpers) Check() ([]lb.Finding, error)    { return nil, nil }
+func (h *fakeHelpers) Number() (uint64, error)         { return 1, nil }
 func (h *fakeHelpers) Teardown() error                 { clear(h.pools); clear(h.marks); return nil }
 func (h *fakeHelpers) SetPool(p lb.Pool) error         { h.pools[p.Prefix] = p; return nil }
 func (h *fakeHelpers) DelPool(p netip.Prefix) error    { delete(h.pools, p); return nil }

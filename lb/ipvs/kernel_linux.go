@@ -39,6 +39,7 @@ type helpers interface {
 	Discover() error
 	Remnants() ([]lb.Remnant, error)
 	Check() ([]lb.Finding, error)
+	Number() (uint64, error)
 	Teardown() error
 	SetPool(lb.Pool) error
 	DelPool(netip.Prefix) error

@@ -244,6 +244,19 @@ func (d *Driver) Check(context.Context) ([]lb.Finding, error) {
 	return append(found, more...), err
 }
 
+// Number implements lb.Numbered.
+func (d *Driver) Number(context.Context) (uint64, error) { return d.help.Number() }
+
+// Number returns that of the namespace's ruleset, which every change of it
+// moves. It may be called before Setup, and on a nil receiver.
+func (h *Helpers) Number() (uint64, error) {
+	if h == nil {
+		return 0, fmt.Errorf("%w: not set up", lb.ErrDrift)
+	}
+	n, err := h.sock.generation()
+	return uint64(n), err
+}
+
 // Untouched implements lb.Watchful.
 func (d *Driver) Untouched(context.Context) bool {
 	if d.help == nil || d.help.sock.seen == 0 {
