@@ -59,6 +59,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	if f := m.node.cfg.LogDropped; f != nil {
 		e.counter("meshd_log_dropped_total", "Log lines dropped because nobody read the log.", f())
 	}
+	e.counter("meshd_control_socket_remade_total", "Times that somebody removed the control socket and it was made again.", m.node.door.times.Load())
 	e.gauge("meshd_events_index", "Index of the newest event of meshctl watch.", float64(m.node.events.Index()))
 }
 

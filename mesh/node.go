@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -46,7 +45,7 @@ type Node struct {
 	watch    *hostwatch.Watcher // of the host's addresses and routes
 	boxes    *sandboxes
 	events   *control.EventLog
-	listener net.Listener
+	door     *doorway
 	metrics  *metrics
 	stop     context.CancelFunc
 	notices  notices
@@ -104,8 +103,8 @@ func (n *Node) close() {
 	if n.host != nil {
 		_ = n.host.Run(over) // returns at once, with everything closed
 	}
-	if n.listener != nil {
-		_ = n.listener.Close()
+	if n.door != nil {
+		_ = n.door.socket.Close()
 	}
 	if n.dir != nil {
 		_ = n.dir.close()
@@ -154,8 +153,11 @@ func (n *Node) claimData() error {
 	return errors.Join(n.reg.install(n.restored), n.boxes.save())
 }
 
-func (n *Node) openSocket() (err error) {
-	n.listener, err = control.ListenFor(n.cfg.Socket, n.cfg.socketGroup)
+func (n *Node) openSocket() error {
+	s, err := control.ListenFor(n.cfg.Socket, n.cfg.socketGroup)
+	if err == nil {
+		n.door = &doorway{socket: s, log: n.log, told: &n.notices}
+	}
 	return err
 }
 
@@ -251,7 +253,8 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.happened.run(run, n.handle) })
 	g.Go(func() error { return n.watchViews(run) })
 	g.Go(func() error { return n.watchSubnets(run) })
-	g.Go(func() error { return control.Serve(run, n.listener, n, n.log) })
+	g.Go(func() error { return control.Serve(run, n.door.socket, n, n.log) })
+	g.Go(func() error { return n.door.run(run) })
 	g.Go(func() error {
 		<-run.Done()
 		last, cancel := context.WithTimeout(context.WithoutCancel(run), 2*time.Second)

@@ -139,6 +139,7 @@ func (n *Node) explainStatus(s *control.Status) {
 	s.Degraded = append(s.Degraded, n.dnsTrouble()...)
 	if len(n.dnsAddrs) == 0 {
 		s.Warnings = append(s.Warnings, "no DNS address: start meshd with --dns IP:PORT")
+	s.Warnings = append(s.Warnings, n.door.warnings(time.Now())...)
 	}
 	s.Warnings = append(s.Warnings, strangerWarning(n.dns)...)
 	s.Warnings = append(s.Warnings, n.keyWarnings()...)

@@ -1,12 +1,14 @@
 package control
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"path/filepath"
 	"testing"
 	"time"
@@ -163,5 +165,27 @@ func TestWhoGivesWay(t *testing.T) {
 	done()
 	if add() == nil {
 		t.Error(fmt.Sprint("refused, though one waits: ", len(l.all)))
+	}
+}
+
+// A body that is too long by its own account is refused before it comes.
+func TestLongBodiesAreRefusedAtOnce(t *testing.T) {
+	path := serveTest(t, newFake(), limits{body: time.Hour, connections: 4, watchers: 1})
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, err := fmt.Fprintf(c, "POST /v1/tasks HTTP/1.1\r\nHost: meshd\r\nContent-Length: %d\r\n\r\n{", maxBody+1); err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("status %d", r.StatusCode)
 	}
 }

@@ -105,7 +105,11 @@ func (h *handler) handle(pattern string, limit time.Duration, params []string, f
 // on to notice a client that goes away.
 func (h *handler) readBody(w http.ResponseWriter, r *http.Request, rc *http.ResponseController) error {
 	_ = rc.SetReadDeadline(time.Now().Add(h.limits.body))
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var b []byte
+	var err error = &http.MaxBytesError{Limit: maxBody}
+	if r.ContentLength <= maxBody { // else its length says already that it is too long
+		b, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	}
 	if err != nil {
 		w.Header().Set("Connection", "close") // and the deadline stays: the rest is not waited for
 		_ = rc.SetReadDeadline(time.Now())

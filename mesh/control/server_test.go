@@ -193,3 +193,79 @@ func TestServeReportsListener(t *testing.T) {
 		t.Errorf("got %v, want net.ErrClosed", err)
 	}
 }
+
+// A socket whose file, or directory, somebody removes is made again; what
+// somebody puts in its place is left alone, also at the end.
+func TestSocketIsMadeAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	path := filepath.Join(dir, "s")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				served <- err
+				return
+			}
+			_, _ = conn.Write([]byte("x"))
+			_ = conn.Close()
+		}
+	}()
+	answers := func() {
+		t.Helper()
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if n, err := conn.Read(make([]byte, 1)); n != 1 {
+			t.Fatal(err)
+		}
+	}
+	look := func(want bool) error {
+		t.Helper()
+		remade, err := l.Look()
+		if remade != want {
+			t.Errorf("made again: %v, %v", remade, err)
+		}
+		return err
+	}
+	answers()
+	for _, gone := range []string{path, dir} {
+		if err := errors.Join(look(false), os.RemoveAll(gone), look(true), look(false)); err != nil {
+			t.Fatal(err)
+		}
+		answers()
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
+			t.Errorf("mode %v, %v", info, err)
+		}
+	}
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("mine"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := look(false); err == nil || !strings.Contains(err.Error(), "something else") {
+		t.Errorf("something else in its place: %v", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after the end Accept says %v", err)
+	}
+	if b, err := os.ReadFile(path); string(b) != "mine" {
+		t.Errorf("what somebody else put there is %q, %v", b, err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if look(false); l.Close() == nil {
+		t.Error("closed twice")
+	}
+}
