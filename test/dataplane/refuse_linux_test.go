@@ -12,10 +12,18 @@ import (
 )
 
 // refused checks that a client is refused, which is at once: the error comes
-// from an answer, not from a lack of one.
+// from an answer, not from a lack of one. UDP is refused by ICMP, of which the
+// kernel sends a client one a second: who gets none asks again.
 func (s *stage) refused(from client, proto state.Proto, to netip.AddrPort) {
 	s.Helper()
-	if _, err := s.once(from, proto, to); !errors.Is(err, syscall.ECONNREFUSED) {
+	var err error
+	if proto == state.UDP {
+		c := s.open(from, proto, to)
+		err = untilCut(c)
+	} else {
+		_, err = s.once(from, proto, to)
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
 		s.Errorf("%s asks %s/%s: %v, want connection refused", from.place, to, proto, err)
 	}
 }
