@@ -231,7 +231,7 @@ func (h *Host) newCore(advertise netip.AddrPort) {
 	cc := h.cfg.Core
 	cc.Self, cc.Addr = h.cfg.Self, advertise
 	if cc.Boot == 0 {
-		cc.Boot = uint64(time.Now().UnixMilli())<<16 | seed&0xffff
+		cc.Boot = state.NewBoot(time.Duration(time.Now().UnixNano()), seed)
 	}
 	cc.Company = cc.Company || len(h.cfg.Join)+len(h.cfg.Peers) > 0
 	if len(h.cfg.Keys) > 0 && cc.Datagram == 0 {

@@ -129,6 +129,9 @@ func (n *Node) balancerOf(sandbox string) (*lb.Balancer, error) {
 
 // LB implements control.ServiceBackend.
 func (n *Node) LB(ctx context.Context, req control.LBRequest) (control.LBTable, error) {
+	if err := n.known(ctx, req.Network); err != nil {
+		return control.LBTable{}, err
+	}
 	b, err := n.balancerOf(req.Sandbox)
 	if err != nil {
 		return control.LBTable{}, err
@@ -361,12 +364,12 @@ const driftMemory = 10 * time.Minute
 // explainLB adds to a status what is not well with the load balancers.
 func (n *Node) explainLB(s *control.Status) {
 	s.Warnings = append(s.Warnings, n.forwarding()...)
-	for _, h := range s.LB {
-		of := ""
-		if h.Sandbox != "" {
 	if facts, _ := n.watch.Facts(); facts.Unknown != "" && n.cfg.LB != "none" {
 		s.Degraded = append(s.Degraded, "the host's addresses and routes are not known, so that no VIP pool is served here; it is tried again: "+facts.Unknown)
 	}
+	for _, h := range s.LB {
+		of := ""
+		if h.Sandbox != "" {
 			of = " of sandbox " + h.Sandbox
 		}
 		switch {

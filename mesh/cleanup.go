@@ -46,6 +46,13 @@ type Cleaned struct {
 // and again. It refuses while a daemon uses the data directory or the socket;
 // the error says how to go on. What fails in one namespace is in its result.
 func Cleanup(ctx context.Context, cfg CleanupConfig) ([]Cleaned, error) {
+	dir := newDataDir(cfg.DataDir)
+	switch err := dir.guarded(); {
+	case errors.Is(err, fs.ErrNotExist):
+		cfg.Log.Warn("the data directory is not there: the sandboxes and sysctls of a meshd that used it are not known, and stay as they are", "path", cfg.DataDir)
+	case err != nil:
+		return nil, err
+	}
 	if !cfg.Force && !cfg.DryRun {
 		release, err := nobodyRuns(ctx, cfg)
 		if err != nil {
@@ -53,7 +60,7 @@ func Cleanup(ctx context.Context, cfg CleanupConfig) ([]Cleaned, error) {
 		}
 		defer release() // a daemon that is started meanwhile waits, or is refused
 	}
-	saved, err := newDataDir(cfg.DataDir).sandboxes()
+	saved, err := dir.sandboxes()
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,10 @@
 package mesh_test
 
 import (
+	"bytes"
+	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -40,5 +43,28 @@ func TestCleanupOfAMissingNamespace(t *testing.T) {
 	}
 	if got[1].Err == nil || !strings.Contains(got[1].Err.Error(), "gone") {
 		t.Errorf("%+v", got[1])
+	}
+}
+
+// A data directory that others can write says which namespaces to enter and
+// which sysctls to set: it is not believed. One that is not there is told of.
+func TestCleanupLooksAtTheDataDirectory(t *testing.T) {
+	open := filepath.Join(t.TempDir(), "open")
+	if err := errors.Join(os.Mkdir(open, 0o700), os.Chmod(open, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	for _, dry := range []bool{false, true} {
+		got, err := mesh.Cleanup(t.Context(), mesh.CleanupConfig{DataDir: open, Socket: "/nowhere", DryRun: dry, Log: slog.New(slog.DiscardHandler)})
+		if err == nil || !strings.Contains(err.Error(), "data-dir") || len(got) > 0 {
+			t.Errorf("dry %v: %+v, %v", dry, got, err)
+		}
+	}
+	if left, err := os.ReadDir(open); err != nil || len(left) > 0 {
+		t.Errorf("it left %v there, %v", left, err)
+	}
+	var log bytes.Buffer
+	_, err := mesh.Cleanup(t.Context(), mesh.CleanupConfig{DataDir: open + "-none", Socket: "/nowhere", DryRun: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil || !strings.Contains(log.String(), "open-none") {
+		t.Errorf("%v, said is %q", err, log.String())
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"meshd/mesh/control"
 	"meshd/resolver"
+	"meshd/state"
 )
 
 // Config is the configuration of one node. People write it as flags, or as a
@@ -55,7 +56,7 @@ type Config struct {
 type Duration time.Duration
 
 const (
-	defaultPort    = 7946
+	defaultPort    = state.DefaultPort
 	defaultDataDir = "/var/lib/meshd"
 )
 

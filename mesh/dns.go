@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"meshd/resolver"
+	"meshd/state"
 )
 
 func (n *Node) openDNS() (err error) {
@@ -60,7 +61,7 @@ func (s *settled) readUpstreams() error {
 		if domain = strings.ToLower(strings.Trim(domain, " .")); domain == "" {
 			return fmt.Errorf("upstream: %q has no domain; write corp.example=10.0.0.53, or 10.0.0.53 for all names", text)
 		}
-		if !hostName(domain) {
+		if !state.IsHostName(domain) {
 			return fmt.Errorf("upstream: %q is not a domain name; write corp.example=10.0.0.53", domain)
 		}
 		if own := strings.ToLower(strings.Trim(s.Domain, ".")); domain == own || strings.HasSuffix(domain, "."+own) {

@@ -43,6 +43,7 @@ type Node struct {
 	balancer *lb.Balancer // the host's, which is in balancers too
 	sysctls  *sysctls
 	watch    *hostwatch.Watcher // of the host's addresses and routes
+	seeds    *seeds             // nodes to join that are given by name
 	boxes    *sandboxes
 	events   *control.EventLog
 	door     *doorway
@@ -78,7 +79,7 @@ func New(cfg Config, version string, log *slog.Logger) (*Node, error) {
 	}
 	n := &Node{
 		cfg: s, log: log, version: version, started: time.Now(), stop: func() {}, limits: s.bounds(),
-		happened: newHappenings(), pinning: newTurn(), defining: newTurn(), reincarnated: make(chan struct{}, 1),
+		happened: newHappenings(), pinning: newTurn(), defining: newTurn(), seeds: newSeeds(s.Join), reincarnated: make(chan struct{}, 1),
 	}
 	for _, open := range []func() error{n.openData, n.openSocket, n.openHost, n.openSysctls, n.openBalancer, n.openDNS, n.openSandboxes, n.restore, n.listenDNS, n.claimData} {
 		if err := open(); err != nil {
@@ -140,17 +141,19 @@ func (n *Node) noteLeftOut(what []string) {
 	n.log.Warn("statements in the data directory are left out", "detail", text)
 }
 
-// claimData writes the new life's identity, before anybody can hear of it (S7),
-// and what New changed.
+// claimData writes what New changed, and, when nothing can fail any more, the new
+// life's identity: before anybody can hear of it (S7), and not if the start fails.
 func (n *Node) claimData() error {
+	if n.restored.dirty {
+		if err := errors.Join(n.reg.install(n.restored), n.boxes.save()); err != nil {
+			return err
+		}
+	}
 	if err := n.dir.save(fileNode, n.chores.id); err != nil {
 		return err
 	}
 	n.claimed.Store(true)
-	if !n.restored.dirty {
-		return nil
-	}
-	return errors.Join(n.reg.install(n.restored), n.boxes.save())
+	return nil
 }
 
 func (n *Node) openSocket() error {
@@ -178,7 +181,7 @@ func (n *Node) openHost() (err error) {
 	return nil
 }
 
-func (n *Node) boot() string { return fmt.Sprintf("%016x", n.host.Boot()) }
+func (n *Node) boot() string { return state.FormatBoot(n.host.Boot()) }
 
 // loadPeers reads the peers of former lives. They are a cache: a file that
 // cannot be read is moved aside, and the node joins through its seeds.
@@ -243,6 +246,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.host.Run(run) })
 	g.Go(func() error { return n.sysctls.run(run) })
 	g.Go(func() error { return n.watch.Run(run) })
+	g.Go(func() error { return n.seeds.run(run) })
 	g.Go(func() error { return n.watchNeeds(run) })
 	g.Go(func() error { return n.balancer.Run(run) })
 	n.boxes.start(run)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"runtime"
@@ -50,7 +49,7 @@ func (n *Node) Nodes(ctx context.Context) ([]control.Node, error) {
 		for _, m := range c.Members() {
 			x := control.Node{
 				Name: string(m.ID), Address: m.Addr.String(), State: m.State, Since: time.Now().Add(m.Since - now),
-				Listed: m.Listed, BootID: fmt.Sprintf("%016x", m.Boot), LBDriver: m.Node.LB, Networks: networksOf(c, m.ID), Version: m.Node.Version,
+				Listed: m.Listed, BootID: state.FormatBoot(m.Boot), LBDriver: m.Node.LB, Networks: networksOf(c, m.ID), Version: m.Node.Version,
 			}
 			if h, ok := c.Store().Global().Head(m.ID); ok {
 				x.Incarnation = h.Inc
@@ -139,8 +138,8 @@ func (n *Node) explainStatus(s *control.Status) {
 	s.Degraded = append(s.Degraded, n.dnsTrouble()...)
 	if len(n.dnsAddrs) == 0 {
 		s.Warnings = append(s.Warnings, "no DNS address: start meshd with --dns IP:PORT")
-	s.Warnings = append(s.Warnings, n.door.warnings(time.Now())...)
 	}
+	s.Warnings = append(s.Warnings, n.door.warnings(time.Now())...)
 	s.Warnings = append(s.Warnings, strangerWarning(n.dns)...)
 	s.Warnings = append(s.Warnings, n.keyWarnings()...)
 	for _, w := range s.Networks {
@@ -166,11 +165,6 @@ func (n *Node) Join(ctx context.Context, req control.JoinRequest) (control.JoinR
 	addrs, err := req.Parse()
 	if err != nil {
 		return control.JoinReply{}, err
-	}
-	for i, a := range addrs {
-		if addrs[i], err = joinAddress(a); err != nil {
-			return control.JoinReply{}, control.Refuse(control.CodeInvalid, "write IP:PORT", "%v", err)
-		}
 	}
 	out := control.JoinReply{Results: []control.JoinResult{}}
 	ok := 0

@@ -103,8 +103,13 @@ func (n *Node) standingNeeds() points {
 	var p points
 	p.add(n.host.Addr().Addr(), "node "+n.cfg.Node)
 	for _, text := range n.cfg.Join {
-		if at, err := netip.ParseAddrPort(text); err == nil { // a name is a peer once it was met
+		if at, err := netip.ParseAddrPort(text); err == nil {
 			p.add(at.Addr(), "node to join")
+		}
+	}
+	for name, all := range n.seeds.addrs() {
+		for _, a := range all {
+			p.add(a, "node to join, "+name)
 		}
 	}
 	for _, u := range n.dns.Upstreams() {

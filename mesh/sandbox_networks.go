@@ -16,7 +16,7 @@ func (n *Node) hold(ctx context.Context, networks []string) error {
 		for _, name := range networks {
 			def, ok := c.Store().Definitions().Effective[name]
 			if !ok {
-				refused = noNetwork(name)
+				refused = noNetworkYet(name)
 				return
 			}
 			if c.Store().Global().View().Synced() && believable(def) {

@@ -22,15 +22,27 @@ func (n *Node) describeService(s *state.Service) control.Service {
 	return c
 }
 
+// known refuses a network that nobody has defined and that this node takes no
+// part in: a list of nothing would hide a typing error. "" is all of them.
+func (n *Node) known(ctx context.Context, network string) error {
+	if network == "" || n.host.Source().View(network) != nil {
+		return nil
+	}
+	defined := false
+	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) { _, defined = c.Store().Defs()[network] })
+	if err == nil && !defined {
+		err = noNetwork(network)
+	}
+	return err
+}
+
 // view returns the view of a network, or why there is none.
 func (n *Node) view(ctx context.Context, network string) (state.View, error) {
 	if v := n.host.Source().View(network); v != nil {
 		return v, nil
 	}
-	defined := false
-	_ = n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) { _, defined = c.Store().Defs()[network] })
-	if !defined {
-		return nil, noNetwork(network)
+	if err := n.known(ctx, network); err != nil {
+		return nil, err
 	}
 	return nil, control.Refuse(control.CodeNotFound, "ask a node that has tasks in it, or start this one with --networks "+network, "this node takes no part in network %q and does not carry its table", network)
 }

@@ -3,7 +3,6 @@ package mesh
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"os/user"
@@ -156,52 +155,13 @@ func unmapped(p netip.Prefix) netip.Prefix {
 
 func (s *settled) readJoin() error {
 	for i, text := range s.Join {
-		addr, err := joinAddress(text)
+		addr, err := state.ParseHostPort(text)
 		if err != nil {
 			return fmt.Errorf("join: %w", err)
 		}
 		s.Join[i] = addr
 	}
 	return nil
-}
-
-// joinAddress makes HOST:PORT of IP[:PORT] or HOST[:PORT].
-func joinAddress(text string) (string, error) {
-	host, port := text, strconv.Itoa(defaultPort)
-	if a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")); err == nil {
-		host = a.String()
-	} else if strings.Contains(text, ":") {
-		if host, port, err = net.SplitHostPort(text); err != nil {
-			return "", fmt.Errorf("%q is not an address; write 10.0.0.1, 10.0.0.1:%d or [fd00::1]:%d", text, defaultPort, defaultPort)
-		}
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return "", fmt.Errorf("%q has no port from 1 to 65535; write %s", text, net.JoinHostPort(host, strconv.Itoa(defaultPort)))
-	}
-	if a, err := netip.ParseAddr(host); err == nil {
-		if a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
-			return "", fmt.Errorf("%s is no node's address; write the one that a node binds to", a)
-		}
-	} else if !hostName(host) {
-		return "", fmt.Errorf("%q is neither an IP address nor a host's name; write 10.0.0.1:%d", text, defaultPort)
-	}
-	return net.JoinHostPort(host, port), nil
-}
-
-// hostName reports whether s may be looked up: letters, digits and hyphens
-// between dots. Names of digits alone are addresses with a typing error.
-func hostName(s string) bool {
-	s = strings.TrimSuffix(s, ".")
-	if len(s) > 253 || strings.Trim(s, "0123456789.") == "" {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || strings.HasPrefix(label, "-") || strings.HasSuffix(label, "-") ||
-			strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
-			return false
-		}
-	}
-	return true
 }
 
 // addrPort reads IP or IP:PORT.
@@ -274,7 +234,7 @@ func (s *settled) amounts() error {
 }
 
 func (s *settled) names() error {
-	if !hostName(s.Domain) {
+	if !state.IsHostName(s.Domain) {
 		return fmt.Errorf("domain: %q is not a domain name; use one like mesh.internal", s.Domain)
 	}
 	if n := len(strings.TrimSuffix(s.Domain, ".")); n > maxDomain {

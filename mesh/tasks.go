@@ -120,7 +120,7 @@ func (n *Node) admitTask(ctx context.Context, p *control.ParsedTask) error {
 		defs := c.Store().Defs()
 		def, ok := defs[p.Network]
 		if !ok {
-			err = noNetwork(p.Network)
+			err = noNetworkYet(p.Network)
 			return
 		}
 		for _, name := range slices.Sorted(maps.Keys(defs)) {
@@ -190,6 +190,11 @@ func (n *Node) admitAgainstView(p *control.ParsedTask) error {
 }
 
 func noNetwork(name string) error {
+	return control.Refuse(control.CodeNotFound, "meshctl network ls lists those that are; another node's takes a moment to arrive", "network %q is not known here", name)
+}
+
+// noNetworkYet is noNetwork for who is about to use the network.
+func noNetworkYet(name string) error {
 	return control.Refuse(control.CodeNotFound, "create it: meshctl network create "+name+" --subnet 10.96.0.0/16 (or wait: another node's network takes a moment to arrive)", "network %q is not known here", name)
 }
 
@@ -340,7 +345,10 @@ func (n *Node) notHere(ref control.TaskRef) error {
 }
 
 // Tasks implements control.TaskBackend.
-func (n *Node) Tasks(_ context.Context, f control.TaskFilter) ([]control.Task, error) {
+func (n *Node) Tasks(ctx context.Context, f control.TaskFilter) ([]control.Task, error) {
+	if err := n.known(ctx, f.Network); err != nil {
+		return nil, err
+	}
 	out := []control.Task{}
 	names, _ := n.host.Source().Networks()
 	for _, name := range names {

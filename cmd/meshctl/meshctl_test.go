@@ -241,7 +241,7 @@ func TestUsageErrors(t *testing.T) {
 		"lb verify --sandbox a/b":                   "--sandbox: \"a/b\" cannot be|sandbox ls",
 		"diff --wait soon":                          `--wait: "soon" is not a duration|10s`,
 		"join":                                      "ADDR is missing|usage",
-		"join 192.0.2.1:x":                          `ADDR: "192.0.2.1:x"|65535`,
+		"join 192.0.2.1:x":                          `ADDR: "192.0.2.1:x" has no port|HOST:7946`,
 		"key use secret":                            "KEY: it is neither|keygen",
 		"key install -":                             "KEY: stdin holds no key|pipe",
 		"completion csh":                            `SHELL: "csh"|bash, zsh or fish`,

@@ -23,7 +23,7 @@ type node struct {
 	equalAfter      int    // the Diff from which on all is equal; 0: never
 }
 
-func newNode() *node { return &node{events: control.NewEventLog("boot1", 100)} }
+func newNode() *node { return &node{events: control.NewEventLog("00000000000000b1", 100)} }
 
 func (n *node) call() error {
 	n.asked++

@@ -23,7 +23,9 @@ type fake struct {
 	calls []string
 }
 
-func newFake() *fake { return &fake{events: NewEventLog("boot1", 8), entered: make(chan struct{}, 1)} }
+func newFake() *fake {
+	return &fake{events: NewEventLog("00000000000000b1", 8), entered: make(chan struct{}, 1)}
+}
 
 func (f *fake) note(ctx context.Context, name string, args any) error {
 	b, _ := json.Marshal(args)
@@ -81,7 +83,7 @@ func (f *fake) Version(ctx context.Context) (Version, error) {
 
 func (f *fake) Status(ctx context.Context) (Status, error) {
 	return Status{
-		Node: "a", BootID: "boot1", Started: when, DNS: []string{"127.0.0.1:53"}, Networks: []NetworkStatus{{Network: "collabnet"}},
+		Node: "a", BootID: "00000000000000b1", Started: when, DNS: []string{"127.0.0.1:53"}, Networks: []NetworkStatus{{Network: "collabnet"}},
 		LB: []LBHealth{{Driver: "nft"}}, Degraded: []string{}, Conflicts: []string{"x"}, Warnings: []string{},
 	}, f.note(ctx, "Status", nil)
 }

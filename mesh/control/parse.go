@@ -4,10 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -251,8 +249,7 @@ func parsePool(field, s string, f state.Family) (netip.Prefix, error) {
 	return p, nil
 }
 
-// Parse checks the addresses and returns them. A port is kept as given, and
-// left out where it was.
+// Parse checks the addresses and returns them as HOST:PORT.
 func (r JoinRequest) Parse() ([]string, error) {
 	if len(r.Addresses) == 0 {
 		return nil, invalid("addresses", "give the address of a member, for example 192.0.2.10:7946", "none is given")
@@ -260,39 +257,14 @@ func (r JoinRequest) Parse() ([]string, error) {
 	if len(r.Addresses) > 64 {
 		return nil, invalid("addresses", "a few are enough: the rest is learnt", "%d addresses, at most 64", len(r.Addresses))
 	}
-	for _, a := range r.Addresses {
-		if err := checkHostPort(a); err != nil {
-			return nil, err
-		}
-	}
-	return r.Addresses, nil
-}
-
-func checkHostPort(s string) error {
-	const hint = "write IP, IP:PORT, [IPV6]:PORT or HOST:PORT"
-	if a, err := netip.ParseAddr(s); err == nil {
-		if a.IsUnspecified() || a.IsMulticast() {
-			return invalid("addresses", "give the address of another node", "%s is nobody's address", s)
-		}
-		return nil
-	}
-	host, port := s, ""
-	if strings.Contains(s, ":") {
+	out := make([]string, len(r.Addresses))
+	for i, a := range r.Addresses {
 		var err error
-		if host, port, err = net.SplitHostPort(s); err != nil {
-			return invalid("addresses", hint, "%q is not an address", s)
-		}
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return invalid("addresses", "use a port from 1 to 65535", "%q: port %q is not valid", s, port)
+		if out[i], err = state.ParseHostPort(a); err != nil {
+			return nil, invalidValue("addresses", err)
 		}
 	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return nil
-	}
-	if err := state.CheckDotted(strings.ToLower(host)); err != nil {
-		return invalid("addresses", hint, "%q is not an address or host name", s)
-	}
-	return nil
+	return out, nil
 }
 
 // KeySize is the size of a gossip key in bytes (AES-256).

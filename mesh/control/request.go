@@ -164,6 +164,10 @@ func watchRequest(r *http.Request) (req WatchRequest, err error) {
 			return req, invalid("from", "use the index of the last event seen", "%q is not a number", s)
 		}
 	}
-	req.Boot = q.Get("boot")
+	if req.Boot = q.Get("boot"); req.Boot != "" {
+		if _, err := state.ParseBoot(req.Boot); err != nil {
+			return req, invalidValue("boot", err)
+		}
+	}
 	return req, nil
 }

@@ -90,10 +90,10 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/networks", `{"name":"n","subnet":"127.0.0.0/8"}`, 400, "subnet", "loopback"},
 		{"POST", "/v1/networks", `{"name":"n","subnet6":"fd00::/80"}`, 400, "subnet6", "cannot be a pool"},
 		{"POST", "/v1/join", `{"addresses":[]}`, 400, "addresses", "none"},
-		{"POST", "/v1/join", `{"addresses":["0.0.0.0"]}`, 400, "addresses", "nobody"},
+		{"POST", "/v1/join", `{"addresses":["0.0.0.0"]}`, 400, "addresses", "no address of one host"},
 		{"POST", "/v1/join", `{"addresses":["192.0.2.1:0"]}`, 400, "addresses", "port"},
 		{"POST", "/v1/join", `{"addresses":["a:b:c"]}`, 400, "addresses", "not an address"},
-		{"POST", "/v1/join", `{"addresses":["a b"]}`, 400, "addresses", "host name"},
+		{"POST", "/v1/join", `{"addresses":["a b"]}`, 400, "addresses", "host's name"},
 		{"POST", "/v1/keys/use", `{"key":"c2hvcnQ="}`, 400, "key", "neither"},
 	} {
 		f := newFake()

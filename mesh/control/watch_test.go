@@ -36,7 +36,7 @@ func indexes(events []Event) (all []uint64) {
 }
 
 func TestEventLogResume(t *testing.T) {
-	l := NewEventLog("boot1", 4)
+	l := NewEventLog("00000000000000b1", 4)
 	for range 6 { // 1..6, of which 3..6 are kept
 		l.Append(Event{Type: EventEndpointAdded})
 	}
@@ -46,16 +46,16 @@ func TestEventLogResume(t *testing.T) {
 		want  []uint64
 	}{
 		{WatchRequest{From: 2}, EventStart, []uint64{2, 3, 4, 5, 6}},
-		{WatchRequest{From: 4, Boot: "boot1"}, EventStart, []uint64{4, 5, 6}},
+		{WatchRequest{From: 4, Boot: "00000000000000b1"}, EventStart, []uint64{4, 5, 6}},
 		{WatchRequest{From: 6}, EventStart, []uint64{6}},
 		{WatchRequest{}, EventStart, []uint64{6}},
 		{WatchRequest{From: 1}, EventReset, []uint64{6}},
-		{WatchRequest{Boot: "boot1"}, EventReset, []uint64{6}}, // from the very first, which is gone
+		{WatchRequest{Boot: "00000000000000b1"}, EventReset, []uint64{6}}, // from the very first, which is gone
 		{WatchRequest{From: 7}, EventReset, []uint64{6}},
-		{WatchRequest{From: 4, Boot: "boot0"}, EventReset, []uint64{6}},
+		{WatchRequest{From: 4, Boot: "00000000000000b0"}, EventReset, []uint64{6}},
 	} {
 		got := take(t, l.Watch, tt.req, len(tt.want))
-		if got[0].Type != tt.first || got[0].Boot != "boot1" || !slices.Equal(indexes(got), tt.want) {
+		if got[0].Type != tt.first || got[0].Boot != "00000000000000b1" || !slices.Equal(indexes(got), tt.want) {
 			t.Errorf("%+v: got %s %v, want %s %v", tt.req, got[0].Type, indexes(got), tt.first, tt.want)
 		}
 	}
@@ -63,7 +63,7 @@ func TestEventLogResume(t *testing.T) {
 
 // A log without events yet: who was there at index 0 misses nothing.
 func TestEventLogResumeFromZero(t *testing.T) {
-	l := NewEventLog("boot1", 4)
+	l := NewEventLog("00000000000000b1", 4)
 	first := take(t, l.Watch, WatchRequest{}, 1)[0]
 	l.Append(Event{Type: EventNodeAlive})
 	got := take(t, l.Watch, WatchRequest{From: first.Index, Boot: first.Boot}, 2)
