@@ -273,6 +273,9 @@ func (b *Balancer) step(ctx context.Context, now time.Time) {
 // kernel holds.
 func (b *Balancer) start(ctx context.Context, now time.Time) {
 	b.ready = false
+	if !b.mayProgram(now) {
+		return
+	}
 	if !b.choose(ctx) {
 		b.count.Unsupported = true
 		b.retryProbe(now, b.cfg.RetryMax)

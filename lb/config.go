@@ -25,6 +25,10 @@ type Config struct {
 	// Only reports whether a network is to be balanced here, for a sandbox that
 	// is attached to some networks (L4). Nil means all.
 	Only func(network string) bool
+	// MayProgram is asked before the kernel is, and for some seconds again while
+	// it says why not: two processes must not program one namespace (L10). Nil:
+	// this one may.
+	MayProgram func() error
 	// Log receives what changes for operators. Required.
 	Log *slog.Logger
 
@@ -70,6 +74,9 @@ func (c *Config) validate() error {
 	}
 	if c.Only == nil {
 		c.Only = func(string) bool { return true }
+	}
+	if c.MayProgram == nil {
+		c.MayProgram = func() error { return nil }
 	}
 	if c.OnDrift == nil {
 		c.OnDrift = func(Report) {}

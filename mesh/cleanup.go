@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"meshd/lb"
+	"meshd/lb/holder"
 	"meshd/mesh/control"
 	"meshd/mesh/sandbox"
 )
@@ -90,6 +91,9 @@ func cleanSandbox(ctx context.Context, s *savedSandbox, cfg CleanupConfig) Clean
 	}
 	defer ns.Close()
 	c := cleanPlace(ctx, where, ns.Path(), cfg)
+	if errors.Is(c.Err, holder.ErrTaken) {
+		return c
+	}
 	there, err := ns.Redirected(s.Port)
 	c.Err = errors.Join(c.Err, err)
 	if there {
@@ -159,6 +163,14 @@ func cleanPlace(ctx context.Context, where, path string, cfg CleanupConfig) Clea
 			c.Err = errors.Join(c.Err, d.Close())
 		}
 	}()
+	if !cfg.Force && !cfg.DryRun {
+		h := holder.New(path)
+		if err := h.Take(); err != nil {
+			c.Err = fmt.Errorf("%w, and would make again what is removed; stop it first, or use --force", err)
+			return c
+		}
+		defer h.Release()
+	}
 	if c.Found, c.Err = remnants(ctx, ds); c.Err != nil || cfg.DryRun || len(c.Found) == 0 {
 		return c
 	}

@@ -20,6 +20,7 @@ import (
 
 	"meshd/gossip"
 	"meshd/lb"
+	"meshd/lb/holder"
 	"meshd/lb/hostwatch"
 	"meshd/mesh/control"
 	"meshd/resolver"
@@ -44,6 +45,7 @@ type Node struct {
 	sysctls  *sysctls
 	watch    *hostwatch.Watcher // of the host's addresses and routes
 	seeds    *seeds             // nodes to join that are given by name
+	holder   *holder.Holder     // of the host's load balancing
 	boxes    *sandboxes
 	events   *control.EventLog
 	door     *doorway
@@ -225,11 +227,20 @@ func (n *Node) openBalancer() (err error) {
 	}
 	cfg := n.balancerConfig("")
 	n.watch = n.watchHost("", n.log)
-	cfg.Drivers, cfg.Node, cfg.Facts, cfg.Touched = ds, node, n.watch, n.watch.Touched()
+	n.holder = holder.New("")
+	cfg.Drivers, cfg.Node, cfg.Facts, cfg.Touched, cfg.MayProgram = ds, node, n.watch, n.watch.Touched(), n.mayProgram
 	if n.balancer, err = lb.New(cfg); err == nil {
 		n.balancers.add("", n.balancer)
 	}
 	return err
+}
+
+// mayProgram takes the host's load balancing, or says whose it is (L10).
+func (n *Node) mayProgram() error {
+	if err := n.holder.Take(); err != nil {
+		return fmt.Errorf("%w; stop that one and restart this meshd, or start this one with --lb none", err)
+	}
+	return nil
 }
 
 // vipsUsable reports whether this kernel serves VIPs (R5).
@@ -238,6 +249,7 @@ func (n *Node) vipsUsable() bool { return n.balancer.Counters().Driver != "" }
 // Run runs the node until ctx ends or Leave was asked for.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.dir.close()
+	defer n.holder.Release()
 	ctx, n.stop = context.WithCancel(ctx)
 	defer n.stop()
 	n.watch.Require(n.cfg.pools, n.needsFirst())

@@ -53,7 +53,13 @@ func (b *box) removeTasks(ctx context.Context, s *savedSandbox) {
 
 // teardown removes what is ours in the namespace, whatever driver made it. Of
 // a namespace that is gone this is in vain, but it may live on without us.
+// What is in a namespace that another process programs is left to that one.
 func (b *box) teardown(ctx context.Context) {
+	if err := b.mayProgram(); err != nil {
+		b.leave("lb", err)
+		return
+	}
+	defer b.holder.Release()
 	b.leave("dns", b.ns.RemoveRedirect())
 	ds, err := drivers(b.m.node.sandboxDriver("auto"), b.ns.Path(), hosting{}, b.log)
 	b.leave("lb", err)

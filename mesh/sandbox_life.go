@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"meshd/lb"
+	"meshd/lb/holder"
 	"meshd/lb/hostwatch"
 	"meshd/mesh/sandbox"
 	"meshd/resolver"
@@ -47,6 +49,7 @@ type box struct {
 	ns       *sandbox.Namespace
 	balancer *lb.Balancer
 	facts    *hostwatch.Watcher // of the namespace's addresses and routes
+	holder   *holder.Holder     // of the namespace's load balancing
 	stops    chan endReason     // capacity 1
 	ready    chan struct{}      // closed when names and VIPs work, or will not soon
 	ended    chan struct{}      // closed when run has returned
@@ -67,7 +70,7 @@ type box struct {
 func (m *sandboxes) newBox(s savedSandbox, ns *sandbox.Namespace, kept bool) (*box, error) {
 	b := &box{
 		m: m, log: m.log.With("sandbox", s.Name), id: s.ID, name: s.Name, ns: ns, saved: s, kept: kept,
-		stops: make(chan endReason, 1), ready: make(chan struct{}), ended: make(chan struct{}),
+		holder: holder.New(ns.Path()), stops: make(chan endReason, 1), ready: make(chan struct{}), ended: make(chan struct{}),
 	}
 	cfg := m.node.balancerConfig(s.Name)
 	var err error
@@ -75,14 +78,34 @@ func (m *sandboxes) newBox(s savedSandbox, ns *sandbox.Namespace, kept bool) (*b
 		return nil, err
 	}
 	b.facts = m.node.watchHost(ns.Path(), b.log)
-	cfg.Facts, cfg.Touched = b.facts, b.facts.Touched()
+	cfg.Facts, cfg.Touched, cfg.MayProgram = b.facts, b.facts.Touched(), b.mayProgram
 	cfg.Node = lb.Node{
 		Src4: pick(s.Addresses, true), Src6: pick(s.Addresses, false),
 		Self: state.NodeID(m.node.cfg.Node), AllowLoopback: m.node.cfg.AllowLoopbackTasks,
 	}
 	cfg.Only = func(network string) bool { return slices.Contains(s.Networks, network) }
-	b.balancer, err = lb.New(cfg)
+	if b.balancer, err = lb.New(cfg); err != nil {
+		err = errors.Join(err, b.facts.Close())
+	}
 	return b, err
+}
+
+// discard lets go of a namespace that run never served, and of whoever waits
+// for its end.
+func (b *box) discard() error {
+	b.mu.Lock()
+	b.down = true
+	b.mu.Unlock()
+	close(b.ended)
+	return errors.Join(b.facts.Close(), b.holder.Release(), b.ns.Close())
+}
+
+// mayProgram takes the namespace's load balancing, or says whose it is (L10).
+func (b *box) mayProgram() error {
+	if err := b.holder.Take(); err != nil {
+		return fmt.Errorf("%w; detach the container there and restart meshd, or detach it here", err)
+	}
+	return nil
 }
 
 // sandboxDriver returns the choice of drivers for a sandbox: what auto comes to
@@ -156,7 +179,7 @@ func (b *box) run(ctx context.Context) {
 	if why != endNone {
 		b.takeDown(why, detail)
 	}
-	b.m.noteErr(b.name, "network namespace not closed", b.ns.Close())
+	b.m.noteErr(b.name, "network namespace not closed", errors.Join(b.holder.Release(), b.ns.Close()))
 }
 
 // serve runs the balancer and the name server, in this order (L2). Of a sandbox

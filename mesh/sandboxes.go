@@ -132,7 +132,7 @@ func (m *sandboxes) wait(ctx context.Context) error {
 // closeAll lets go of namespaces that run never served.
 func (m *sandboxes) closeAll() {
 	for _, b := range m.all {
-		_ = b.ns.Close()
+		_ = b.discard()
 	}
 }
 
@@ -237,11 +237,15 @@ func (m *sandboxes) attach(ctx context.Context, p *control.ParsedSandbox) (_ *bo
 	}
 	run, err := m.reserve(b)
 	if err != nil {
-		return nil, nil, errors.Join(err, ns.Close())
+		return nil, nil, errors.Join(err, b.discard())
+	}
+	if err := b.holder.Take(); err != nil {
+		m.forget(b)
+		return nil, nil, errors.Join(control.Refuse(control.CodeConflict, "detach it there first, or stop that meshd", "netns: %v", err), b.discard())
 	}
 	if err := m.node.hold(ctx, p.Networks); err != nil {
 		m.forget(b)
-		return nil, nil, errors.Join(err, ns.Close())
+		return nil, nil, errors.Join(err, b.discard())
 	}
 	m.end.Go(func() { b.run(run) })
 	if warnings, err = b.finish(ctx, p); err != nil {

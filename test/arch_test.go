@@ -23,13 +23,14 @@ var mayImport = map[string][]string{
 	"lb":           {"state", "lb/hostfacts"},
 	"lb/hostfacts": {}, // pure: what the host is, and what stands against a pool
 	"lb/hostwatch": {"lb/hostfacts"},
+	"lb/holder":    {"lb/nft"},
 	"lb/lbtest":    {"lb", "state"},
 	"lb/ipvs":      {"lb", "lb/ipvs/genl", "lb/nft", "state"}, // its helper rules are nftables (L2)
 	"lb/ipvs/genl": {},
 	"lb/nft":       {"lb", "state"},
 	"mesh/control": {"state"},
 	"mesh/sandbox": {},
-	"mesh":         {"state", "gossip", "resolver", "lb", "lb/hostfacts", "lb/hostwatch", "lb/ipvs", "lb/nft", "mesh/control", "mesh/sandbox"},
+	"mesh":         {"state", "gossip", "resolver", "lb", "lb/hostfacts", "lb/hostwatch", "lb/holder", "lb/ipvs", "lb/nft", "mesh/control", "mesh/sandbox"},
 	"cmd/meshd":    {"mesh", "mesh/sandbox"},
 	"cmd/meshctl":  {"mesh/control", "state"},
 
@@ -62,6 +63,7 @@ var testMayImport = map[string][]string{
 	"lb":             {"lb/lbtest"},
 	"lb/ipvs":        {"lb/lbtest", "test/rig"},
 	"lb/hostwatch":   {"test/rig"},
+	"lb/holder":      {"test/rig"},
 	"lb/nft":         {"lb/lbtest", "test/rig"},
 	"mesh":           {"lb/lbtest", "test/rig"},
 	"cmd/meshd":      {"lb"},

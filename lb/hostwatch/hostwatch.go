@@ -180,6 +180,14 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 }
 
+// Close releases the kernel of a watcher that is never run.
+func (w *Watcher) Close() error {
+	if w.kernel == nil {
+		return nil
+	}
+	return w.kernel.Close()
+}
+
 // listen passes on that the kernel told something.
 func (w *Watcher) listen(ctx context.Context, told chan<- struct{}) {
 	for ctx.Err() == nil {
