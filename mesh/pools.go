@@ -9,13 +9,12 @@ import (
 	"slices"
 	"time"
 
-	"github.com/miekg/dns"
-
 	"meshd/gossip"
 	"meshd/lb"
 	"meshd/lb/hostfacts"
 	"meshd/lb/hostwatch"
 	"meshd/mesh/control"
+	"meshd/resolver"
 )
 
 // readPools reads what bounds the pools of this host (L9).
@@ -115,11 +114,9 @@ func (n *Node) standingNeeds() points {
 	for _, u := range n.dns.Upstreams() {
 		p.add(u.Addr.Addr(), "name server")
 	}
-	if conf, err := dns.ClientConfigFromFile("/etc/resolv.conf"); err == nil {
-		for _, text := range conf.Servers {
-			a, _ := netip.ParseAddr(text)
-			p.add(a, "name server")
-		}
+	servers, _ := resolver.ReadServers("/etc/resolv.conf") // none: nothing to keep reachable
+	for _, s := range servers {
+		p.add(s.Addr(), "name server")
 	}
 	for _, b := range n.boxes.list() {
 		for _, a := range b.addresses() {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -191,7 +193,7 @@ func (p *upstreams) reload(now time.Time) {
 		return
 	}
 	p.stamp = stamp
-	servers, err := readServers(p.cfg.ResolvConf)
+	servers, err := ReadServers(p.cfg.ResolvConf)
 	if err != nil {
 		p.log.Warn("dns upstreams unchanged", "err", err)
 		return
@@ -222,9 +224,25 @@ func fileStamp(path string) string {
 	return fmt.Sprint(fi.Size(), fi.ModTime().UnixNano())
 }
 
-// readServers returns the nameservers of a resolv.conf.
-func readServers(path string) ([]netip.AddrPort, error) {
-	conf, err := dns.ClientConfigFromFile(path)
+// maxResolvConf bounds a resolv.conf, in bytes: 8 servers need a few lines.
+const maxResolvConf = 1 << 20
+
+// ReadServers returns the name servers of a resolv.conf, a plain file of at most
+// 1 MiB: a pipe in its place would be waited for without an end.
+func ReadServers(path string) ([]netip.AddrPort, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("read resolv.conf: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxResolvConf) {
+		err = fmt.Errorf("%s is not a plain file of at most %d bytes", path, maxResolvConf)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read resolv.conf: %w", err)
+	}
+	conf, err := dns.ClientConfigFromReader(io.LimitReader(f, maxResolvConf))
 	if err != nil {
 		return nil, fmt.Errorf("read resolv.conf: %w", err)
 	}
