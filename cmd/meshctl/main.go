@@ -8,7 +8,7 @@
 //
 // Exit codes: 0 done, 1 refused by meshd (or "diff" or "lb verify" found a
 // difference, or some node did not do what "key" asked), 2 usage, 3 cannot reach
-// meshd.
+// meshd, 130 interrupted before it was done.
 package main
 
 import (
@@ -22,6 +22,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"meshd/mesh/control"
 )
@@ -32,15 +33,22 @@ const (
 	exitRefused     = 1
 	exitUsage       = 2
 	exitUnreachable = 3
+	exitInterrupted = 130 // as of a shell, of what SIGINT ended
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, func() {
+		stop() // another signal ends it as it would any program
+		time.AfterFunc(interruptLimit, func() { os.Exit(exitInterrupted) })
+	})
 	p := program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now}
-	code := p.run(ctx, os.Args[1:])
-	stop()
-	os.Exit(code)
+	os.Exit(p.run(ctx, os.Args[1:]))
 }
+
+// interruptLimit is how long a command may go on after a signal: one that reads
+// a terminal, or writes to who does not read, hears of no context.
+const interruptLimit = time.Second
 
 // program is what one run of meshctl needs of the world.
 type program struct {
@@ -93,6 +101,10 @@ func (p program) fail(name, socket string, err error) int {
 	if errors.Is(err, errNo) {
 		return exitRefused
 	}
+	if errors.Is(err, context.Canceled) {
+		fmt.Fprintf(p.stderr, "%s: interrupted; what was asked of meshd may be done all the same\n", name)
+		return exitInterrupted
+	}
 	code, hint := exitRefused, ""
 	if u, ok := errors.AsType[*usageError](err); ok {
 		code, hint = exitUsage, u.hint
@@ -129,7 +141,7 @@ func reachHint(socket string, err error) string {
 // printable keeps what other nodes said from steering the terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
+		if !unicode.IsGraphic(r) { // control characters, and those that turn the text around
 			return '?'
 		}
 		return r
