@@ -16,13 +16,13 @@ func (b *box) takeDown(why endReason, detail string) {
 	defer cancel()
 	b.leave("record", b.change(func(s *savedSandbox) { s.Ending = true }))
 	s, _ := b.record()
-	b.removeTasks(ctx, &s)
+	b.removeTasks(ctx, &s, why)
 	b.teardown(ctx)
 	if c := s.ResolvConf; c != nil && (why != endLost || c.Root == "") {
 		b.leave("resolv.conf", b.m.keeper.Restore(ctx, c))
 	}
 	b.mu.Lock()
-	b.kept, b.down = false, true
+	b.begun, b.kept, b.down = false, false, true
 	b.mu.Unlock()
 	b.m.forget(b)
 	b.leave("record", b.m.save())
@@ -39,11 +39,19 @@ func (b *box) leave(what string, err error) {
 	b.log.Warn("sandbox not taken down fully", "what", what, "error", err)
 }
 
-func (b *box) removeTasks(ctx context.Context, s *savedSandbox) {
+// removeTasks removes the sandbox's task from its networks. What could not be
+// attached may have asked for an id that another task has: that one stays.
+func (b *box) removeTasks(ctx context.Context, s *savedSandbox, why endReason) {
 	if s.Task == "" {
 		return
 	}
-	for _, name := range s.Networks {
+	in := s.Networks
+	if why == endUndone {
+		b.mu.Lock()
+		in = b.added
+		b.mu.Unlock()
+	}
+	for _, name := range in {
 		_, err := b.m.node.RemoveTask(ctx, control.TaskRef{ID: s.Task, Network: name})
 		if !errors.Is(err, control.ErrNotFound) && !errors.Is(err, control.ErrRefused) { // somebody else's, or nobody's
 			b.leave("task", err)

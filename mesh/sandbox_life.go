@@ -59,8 +59,10 @@ type box struct {
 
 	mu         sync.Mutex // guards what follows
 	saved      savedSandbox
-	kept       bool // is, or is to be, in sandboxes.json
-	down       bool // taken down
+	added      []string // networks in which this life has registered its task
+	begun      bool     // the namespace may have been changed
+	kept       bool     // is, or is to be, in sandboxes.json as one to be served
+	down       bool     // taken down
 	bound      *resolver.Bound
 	redirected bool
 }
@@ -124,11 +126,35 @@ func (b *box) record() (savedSandbox, bool) {
 	return b.saved, b.kept
 }
 
+// file returns what sandboxes.json is to hold of it, and whether anything. One
+// that is only being attached has no task yet, and is to be taken down, should
+// this life end before.
+func (b *box) file() (savedSandbox, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.saved
+	if !b.kept {
+		s.Ending, s.Service, s.Task = true, "", ""
+	}
+	return s, b.kept || b.begun
+}
+
+// begin writes down that the namespace is about to be changed.
+func (b *box) begin() error {
+	b.mu.Lock()
+	b.begun = true
+	b.mu.Unlock()
+	return b.m.save()
+}
+
 // endLater leaves the end of a sandbox, of which only a part may be there, to the
 // next life.
 func (b *box) endLater() error {
 	b.mu.Lock()
 	b.kept, b.saved.Ending = true, true
+	if len(b.added) == 0 { // a task of that id is somebody else's
+		b.saved.Service, b.saved.Task = "", ""
+	}
 	b.mu.Unlock()
 	return b.m.save()
 }

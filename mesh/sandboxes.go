@@ -136,13 +136,13 @@ func (m *sandboxes) closeAll() {
 	}
 }
 
-// save writes sandboxes.json. Sandboxes that are not yet to be kept are left out.
+// save writes sandboxes.json.
 func (m *sandboxes) save() error {
 	m.saving.Lock()
 	defer m.saving.Unlock()
 	f := sandboxFile{Sandboxes: append([]savedSandbox{}, m.closed...)}
 	for _, b := range m.list() {
-		if s, kept := b.record(); kept {
+		if s, there := b.file(); there {
 			f.Sandboxes = append(f.Sandboxes, s)
 		}
 	}
@@ -223,6 +223,9 @@ func (n *Node) AttachSandbox(ctx context.Context, req control.AttachSandbox) (co
 
 // attach does everything, or nothing.
 func (m *sandboxes) attach(ctx context.Context, p *control.ParsedSandbox) (_ *box, warnings []string, _ error) {
+	if err := m.node.admitTasks(p.Tasks); err != nil {
+		return nil, nil, err
+	}
 	ns, err := sandbox.Open(sandbox.Target{Path: p.Netns, PID: p.PID})
 	if err != nil {
 		return nil, nil, refuseTarget(p, err)
@@ -247,8 +250,14 @@ func (m *sandboxes) attach(ctx context.Context, p *control.ParsedSandbox) (_ *bo
 		m.forget(b)
 		return nil, nil, errors.Join(err, b.discard())
 	}
+	err = b.begin()
 	m.end.Go(func() { b.run(run) })
-	if warnings, err = b.finish(ctx, p); err != nil {
+	if err != nil {
+		err = control.Refuse(control.CodeUnavailable, "free space or fix the data directory, then try again", "the sandbox could not be written: %v", err)
+	} else {
+		warnings, err = b.finish(ctx, p)
+	}
+	if err != nil {
 		b.stop(endUndone)
 		<-b.ended
 		if !b.gone() { // meshd stops, too: the next life undoes it
@@ -316,6 +325,9 @@ func (b *box) finish(ctx context.Context, p *control.ParsedSandbox) (warnings []
 		if err != nil {
 			return nil, err
 		}
+		b.mu.Lock()
+		b.added = append(b.added, t.Network)
+		b.mu.Unlock()
 		warnings = append(warnings, added.Warnings...)
 	}
 	return warnings, nil

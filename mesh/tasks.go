@@ -76,13 +76,35 @@ func (n *Node) admitRegistered(r *registry, p *control.ParsedTask) error {
 	l, networks, services := r.networks[p.Network], 0, 0
 	if l == nil {
 		networks++
-	} else if _, mine := l.tasks[p.Endpoint.ID]; mine {
-		return control.Refuse(control.CodeConflict, "choose another --id, or remove that task first: meshctl task rm "+p.Endpoint.ID, "id: %q is already a task of this node in network %q", p.Endpoint.ID, p.Network)
+	} else if err := l.admitID(p.Network, p.Endpoint.ID); err != nil {
+		return err
 	}
 	if l.tasksOf(p.Endpoint.Service) == 0 {
 		services++
 	}
 	return n.limits.room(r, networks, services, 1)
+}
+
+// admitID refuses the id of a task of this node.
+func (n *localNetwork) admitID(network, id string) error {
+	if _, mine := n.tasks[id]; mine {
+		return control.Refuse(control.CodeConflict, "choose another --id, or remove that task first: meshctl task rm "+id, "id: %q is already a task of this node in network %q", id, network)
+	}
+	return nil
+}
+
+// admitTasks refuses the tasks of a sandbox before anything is changed for it, if
+// their ids are those of others.
+func (n *Node) admitTasks(all []control.AddTask) error {
+	r := n.reg.registry()
+	for _, t := range all {
+		if l := r.networks[t.Network]; l != nil {
+			if err := l.admitID(t.Network, strings.ToLower(t.ID)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // quota turns S13's error into a refusal.

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"time"
 )
 
 // boxCases are containers that come and go in the middle of things.
 func boxCases() []attack {
 	return []attack{
 		{name: "attached-again-and-again", do: attachedAgain},
+		{name: "attached-with-the-id-of-a-task", do: attachedAsTask},
+		{name: "killed-while-it-attaches", do: inHost(killedAttaching)},
 		{name: "containers-that-end-at-once", do: func(m *mesh) error {
 			for range 40 {
 				cmd := exec.CommandContext(m.ctx, "unshare", "-n", "sleep", "0.05")
@@ -41,12 +44,62 @@ func attachedAgain(m *mesh) error {
 		return err
 	}
 	for range 40 {
-		for _, more := range []string{"", "--name again", "--name other", "--service web --id web-host1 --name other"} {
+		for _, more := range []string{"", "--name again", "--name other", "--service web --id fresh --name other"} {
 			if err := attach(strings.Fields(more)...); err == nil || !strings.Contains(err.Error(), "again") {
 				return fmt.Errorf("attached twice: %w", err)
 			}
 		}
 	}
 	_, err := n.Ctl("sandbox", "detach", "again")
+	return err
+}
+
+// attachedAsTask attaches a container under the id of a task that is registered:
+// that is refused, and the task stays.
+func attachedAsTask(m *mesh) error {
+	n := m.nodes[0]
+	for _, where := range []string{network, network + ",elsewhere"} {
+		_, err := n.Ctl("sandbox", "attach", "--netns", m.tasks[0].Path(), "--network", where, "--service", "web", "--id", "web-"+n.Host.Name)
+		if err == nil || !strings.Contains(err.Error(), "is already a task") {
+			return fmt.Errorf("the id of another task: %w", err)
+		}
+	}
+	out, err := n.Ctl("task", "ls")
+	if err == nil && !strings.Contains(out, "web-"+n.Host.Name) {
+		err = fmt.Errorf("the task that had the id is gone: %s", out)
+	}
+	return err
+}
+
+// killedAttaching ends the daemon at different moments of an attachment: the next
+// life serves the container, or has taken everything out of it again.
+func killedAttaching(m *mesh) error {
+	n, task := m.nodes[0], m.tasks[0]
+	for i := range 12 {
+		asked := make(chan struct{})
+		go func() {
+			_, _ = n.Ctl("sandbox", "attach", "--netns", task.Path(), "--network", network, "--name", "killed")
+			close(asked)
+		}()
+		m.peer.pause(time.Duration(i) * 8 * time.Millisecond)
+		n.Proc.Kill()
+		<-asked
+		if err := n.Start(m.ctx); err != nil {
+			return err
+		}
+		_, _ = n.Ctl("sandbox", "detach", "killed")
+		err := m.soon(10*time.Second, func() error {
+			out, err := task.Output("nft", "list", "tables")
+			if err == nil && strings.Contains(string(out), "meshd") {
+				err = fmt.Errorf("left in the container are %s", out)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	memory, files, err := usage(n.Proc.PID)
+	m.memory[n.Proc.PID], m.open[n.Proc.PID] = memory, files
 	return err
 }
