@@ -50,6 +50,8 @@ type stream struct {
 	t        *transport
 	incoming bool
 	remote   netip.Addr
+	number   uint64       // in the order in which streams came
+	proven   atomic.Bool  // its first message is one that a key opens, and fit to be read
 	guard    bool         // the first message is not yet checked
 	holds    atomic.Int64 // bytes of head that count in the transport's
 	head     []byte       // read ahead by the guard, not yet handed on
@@ -132,6 +134,7 @@ func (s *stream) checkEncrypted(n int) error {
 	if c := (content{b: plain}); !c.sane() {
 		return s.reject()
 	}
+	s.proven.Store(true)
 	return nil
 }
 
@@ -145,6 +148,7 @@ func (s *stream) checkPlain() error {
 		return err == nil
 	}
 	if c.sane() {
+		s.proven.Store(true)
 		return nil // also if it has ended: memberlist reads what is there, and then the same
 	}
 	if err != nil {
@@ -165,9 +169,7 @@ func (s *stream) ahead(n int) error {
 		return errTooLong
 	}
 	b := make([]byte, min(n, 64<<10, s.left))
-	if s.t.held.Add(int64(len(b))) > maxHeldBytes {
-		s.t.held.Add(-int64(len(b)))
-		s.t.refused.Add(1)
+	if !s.t.hold(s, len(b)) {
 		return errTooMuch
 	}
 	k, err := s.Conn.Read(b)

@@ -21,7 +21,7 @@ type transport struct {
 	held     atomic.Int64  // bytes that the guards of streams have read ahead
 	strange  time.Time     // when memberlist last got a packet that no key opens; receive's own
 	rejected atomic.Uint64 // packets and streams that would have done harm
-	refused  atomic.Uint64 // streams over the bound
+	refused  atomic.Uint64 // streams over a bound: not taken, or ended for a newer one
 	packets  chan *memberlist.Packet
 	streams  chan net.Conn
 	stopping chan struct{} // nothing is handed on any more
@@ -32,6 +32,7 @@ type transport struct {
 	open  map[*stream]struct{}
 	from  map[netip.Addr]int // incoming streams
 	total int
+	count uint64 // of all streams so far
 	down  bool
 }
 
@@ -44,8 +45,9 @@ type transportConfig struct {
 	deadline  time.Duration        // of a whole outgoing stream
 }
 
-// Bounds of incoming streams (G7, G8): what is over them is closed, and tried
-// again by the peer.
+// Bounds of incoming streams (G7, G8). For one over them the stream ends that
+// has waited longest to show a key, see makeRoom; if there is none, the new one.
+// The peer tries again.
 const (
 	maxStreams     = 256
 	maxStreamsFrom = 48 // of one address
@@ -128,42 +130,6 @@ func (t *transport) accept() {
 			}
 		case <-t.stopped:
 			return
-		}
-	}
-}
-
-// track wraps a connection, or returns nil if there are too many.
-func (t *transport) track(c net.Conn, incoming bool) *stream {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	s := &stream{Conn: c, t: t, guard: true, left: maxStreamBytes}
-	if incoming {
-		s.remote, s.incoming = addrOf(c.RemoteAddr()), true
-		if t.total >= maxStreams || t.from[s.remote] >= maxStreamsFrom {
-			t.refused.Add(1)
-			return nil
-		}
-		t.total++
-		t.from[s.remote]++
-	}
-	if t.down {
-		return nil
-	}
-	t.open[s] = struct{}{}
-	return s
-}
-
-func (t *transport) untrack(s *stream) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, ok := t.open[s]; !ok {
-		return
-	}
-	delete(t.open, s)
-	if s.incoming {
-		t.total--
-		if t.from[s.remote]--; t.from[s.remote] == 0 {
-			delete(t.from, s.remote)
 		}
 	}
 }

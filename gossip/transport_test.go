@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"meshd/gossip/gossiptest"
 )
 
 // pipes is a memberlist transport whose traffic the test makes.
@@ -146,13 +148,56 @@ func TestGuardPackets(t *testing.T) {
 	}
 }
 
+// comes is a stream on which a peer says something that is to be read.
+func comes(t *testing.T, tr *transport, p *pipes, said string) (ours, theirs net.Conn) {
+	t.Helper()
+	a, b := net.Pipe()
+	p.streams <- a
+	ours = <-tr.StreamCh()
+	if said != "" {
+		go func() { _, _ = io.WriteString(b, said) }()
+		if _, err := ours.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return ours, b
+}
+
+// TestSilentStreamsMakeRoom: G7. Whoever connects and says nothing keeps nobody
+// out, neither by the number of streams nor by what is begun on them.
+func TestSilentStreamsMakeRoom(t *testing.T) {
+	tr, p := testTransport(t, false)
+	hello := string(gossiptest.Stream(5, []byte("hello")))
+	fine, _ := comes(t, tr, p, hello)
+	first, _ := comes(t, tr, p, "")
+	for range maxStreamsFrom - 2 {
+		comes(t, tr, p, "")
+	}
+	comes(t, tr, p, hello)
+	if _, err := first.Read(make([]byte, 1)); err == nil {
+		t.Error("the stream that was silent for longest did not end")
+	}
+	if _, err := fine.Read(make([]byte, 1)); err != nil {
+		t.Errorf("an older one that was not silent ended: %v", err)
+	}
+	if tr.total != maxStreamsFrom || tr.refused.Load() != 1 {
+		t.Errorf("%d streams, %d refused", tr.total, tr.refused.Load())
+	}
+	tr.held.Store(maxHeldBytes) // as if the silent ones had begun messages
+	for s := range tr.open {
+		if !s.proven.Load() {
+			s.holds.Store(maxHeldBytes / (maxStreamsFrom - 2))
+		}
+	}
+	comes(t, tr, p, hello)
+}
+
 func TestStreamsAreBounded(t *testing.T) {
 	tr, p := testTransport(t, false)
 	var open []net.Conn
 	for range maxStreamsFrom {
-		a, _ := net.Pipe()
-		p.streams <- a
-		open = append(open, <-tr.StreamCh())
+		s, _ := comes(t, tr, p, string(gossiptest.Stream(5, []byte("hello"))))
+		open = append(open, s)
 	}
 	a, b := net.Pipe()
 	p.streams <- a

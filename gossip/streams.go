@@ -1,0 +1,112 @@
+package gossip
+
+import (
+	"net"
+	"net/netip"
+)
+
+// track wraps a connection, or returns nil if there are too many.
+func (t *transport) track(c net.Conn, incoming bool) *stream {
+	s := &stream{Conn: c, t: t, guard: true, left: maxStreamBytes}
+	t.mu.Lock()
+	ended, ok := t.admit(s, incoming)
+	t.mu.Unlock()
+	if ended != nil {
+		_ = ended.Close()
+	}
+	if !ok {
+		return nil
+	}
+	return s
+}
+
+// admit takes a stream in, and returns the one that has to end for it. The
+// caller holds mu.
+func (t *transport) admit(s *stream, incoming bool) (ended *stream, ok bool) {
+	if t.down {
+		return nil, false
+	}
+	t.count++
+	s.number = t.count
+	if incoming {
+		s.remote, s.incoming = addrOf(s.RemoteAddr()), true
+		if ended, ok = t.makeRoom(s.remote); !ok {
+			return nil, false
+		}
+		t.total++
+		t.from[s.remote]++
+	}
+	t.open[s] = struct{}{}
+	return ended, true
+}
+
+// makeRoom sees to it that one more stream may come from an address. Whoever
+// holds no key can open connections and say nothing, and holds out the others for
+// as long as that is borne; an honest peer shows its key within moments. So of
+// those that have not, the one that has waited longest makes room: of the same
+// address where its share is used up, else of all. The caller holds mu, and
+// closes what is returned.
+func (t *transport) makeRoom(from netip.Addr) (ended *stream, ok bool) {
+	all, share := t.total < maxStreams, t.from[from] < maxStreamsFrom
+	if all && share {
+		return nil, true
+	}
+	t.refused.Add(1)
+	ended = t.oldest(func(s *stream) bool { return share || s.remote == from })
+	if ended == nil {
+		return nil, false
+	}
+	t.drop(ended)
+	return ended, true
+}
+
+// oldest returns the incoming stream that has waited longest to show a key, of
+// those for which of is true; nil if all have. The caller holds mu.
+func (t *transport) oldest(of func(*stream) bool) (found *stream) {
+	for s := range t.open {
+		if s.incoming && !s.proven.Load() && of(s) && (found == nil || s.number < found.number) {
+			found = s
+		}
+	}
+	return found
+}
+
+// hold takes n bytes for what s reads ahead. If there are too many, streams that
+// have not shown a key end, those that have waited longest first.
+func (t *transport) hold(s *stream, n int) bool {
+	for t.held.Add(int64(n)) > maxHeldBytes {
+		t.held.Add(int64(-n))
+		t.refused.Add(1)
+		t.mu.Lock()
+		ended := t.oldest(func(o *stream) bool { return o != s && o.holds.Load() > 0 })
+		if ended != nil {
+			t.drop(ended)
+		}
+		t.mu.Unlock()
+		if ended == nil {
+			return false
+		}
+		_ = ended.Close()
+	}
+	return true
+}
+
+func (t *transport) untrack(s *stream) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.drop(s)
+}
+
+// drop stops counting a stream. The caller holds mu.
+func (t *transport) drop(s *stream) {
+	if _, ok := t.open[s]; !ok {
+		return
+	}
+	delete(t.open, s)
+	if s.incoming {
+		t.total--
+		if t.from[s.remote]--; t.from[s.remote] == 0 {
+			delete(t.from, s.remote)
+		}
+	}
+}
