@@ -81,6 +81,7 @@ type network struct {
 	pushed  uint64         // own version up to which peers were told
 	hot     []hotHead      // recent news, newest last
 	carryAt time.Duration  // 0: not by time
+	carried time.Duration  // until then claims of others do not make it look at its own again
 	joined  time.Duration
 	marks   []mark // own versions by time, for S6
 	failed  string // which services have no address, as it was last told
@@ -356,7 +357,7 @@ func (c *Core) Next() time.Duration {
 func (c *Core) settle() {
 	for _, name := range c.order {
 		if n := c.networks[name]; n.table.TakeClaims() && n.carrier != nil {
-			c.carry(n)
+			c.carrySoon(n)
 		}
 	}
 	c.pubAt = 0

@@ -61,6 +61,27 @@ func (c *Core) Host(name, service string, h state.Hosting) {
 	n.carrier.Services[service] = &h
 }
 
+// carryRest is how long a node rests from its claims per claim that it has
+// looked at, some twenty times what the look takes: whoever changes a claim with
+// each packet must not make the others look at all of theirs with each.
+const (
+	carryRest  = 20 * time.Microsecond
+	littleWork = 64 // claims: no rest
+)
+
+// carrySoon is carry after claims of others changed: at once, unless it was done
+// just now and took long.
+func (c *Core) carrySoon(n *network) {
+	if c.now >= n.carried {
+		c.carry(n)
+		return
+	}
+	c.Stats.CarriesLater++
+	if n.carryAt == 0 || n.carryAt > n.carried {
+		n.carryAt = n.carried
+	}
+}
+
 // carry brings the claims of the services hosted here in line with the table.
 // A network that is not yet synced waits: its claims are older than ours would
 // seem to be (V3).
@@ -73,10 +94,14 @@ func (c *Core) carry(n *network) {
 		n.carryAt = c.now + claimPatience/4
 		return
 	}
+	c.Stats.Carries++
 	n.carrier.Provisional = c.provisional(n)
 	changes, again, failed := n.carrier.Carry(n.table, c.now)
 	if again > 0 {
 		n.carryAt = c.now + again
+	}
+	if work := n.carrier.Work; work > littleWork {
+		n.carried = c.now + time.Duration(work)*carryRest
 	}
 	changed, refused := n.table.CommitEach(changes)
 	for key, err := range refused {

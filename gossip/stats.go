@@ -24,6 +24,7 @@ type Stats struct {
 	Oversized                uint64 // packets longer than anything we send
 	Verified, FalseAlarms    uint64 // reported deaths checked, and found alive
 	Reincarnations           uint64
+	Carries, CarriesLater    uint64 // looks at the own claims of a network, and those put off since the last took long
 }
 
 // Queued returns how many deltas wait to be pushed and how many pulls are

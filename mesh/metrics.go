@@ -160,6 +160,8 @@ func (e emitter) stats(s *gossip.Stats) {
 		{"deaths_checked", s.Verified},
 		{"false_alarms", s.FalseAlarms},
 		{"reincarnations", s.Reincarnations},
+		{"carries", s.Carries},
+		{"carries_put_off", s.CarriesLater},
 	} {
 		e.counter("meshd_gossip_"+c.name+"_total", help, c.v)
 	}

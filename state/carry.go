@@ -28,6 +28,9 @@ type Carrier struct {
 	// Provisional is whether what is claimed now is, since nobody was asked yet;
 	// when it ends, what was claimed so is claimed anew (V11).
 	Provisional bool
+	// Work is what the last Carry looked at, in claims or as much: it says how
+	// often that can be done.
+	Work int
 
 	moving  map[string]time.Duration // service → when its own claim stopped being canonical
 	retreat map[string]withdrawal    // service → the claim kept besides the current one
@@ -64,6 +67,9 @@ type carrying struct {
 	again time.Duration
 	out   []Change
 	taken map[netip.Addr]bool // addresses claimed in this run
+	// How many of the pool's addresses, in their order, are known not to be free,
+	// and not to be free or to rest.
+	used, usedOrResting uint64
 }
 
 // Carry returns the changes that bring this node's own claims and settings in
@@ -72,8 +78,11 @@ type carrying struct {
 func (c *Carrier) Carry(t *Table, now time.Duration) (changes []Change, again time.Duration, ex Exhausted) {
 	r := &carrying{Carrier: c, t: t, clock: t.index.clock, now: now, taken: map[netip.Addr]bool{}}
 	for a, service := range t.index.vips.takeFreed() {
-		c.freed[a] = release{service: service, at: now}
+		if _, known := c.freed[a]; known || len(c.freed) < maxFreed {
+			c.freed[a] = release{service: service, at: now}
+		}
 	}
+	c.Work = len(c.freed) / cheap
 	for a, f := range c.freed {
 		if f.at+c.Quarant <= now {
 			delete(c.freed, a)
@@ -85,8 +94,12 @@ func (c *Carrier) Carry(t *Table, now time.Duration) (changes []Change, again ti
 			ex[name] = err
 		}
 	}
+	c.Work += int((r.used + r.usedOrResting) / cheap)
 	return r.out, r.again, ex
 }
+
+// cheap is how many looks at an address cost as much as one at a claim.
+const cheap = 16
 
 // settled returns a claim that is no longer provisional if this node knows the
 // claims of others: with a time of now, so that it is younger than theirs (V11).
@@ -125,6 +138,7 @@ func (r *carrying) service(name string, h *Hosting) error {
 	if h.Tasks == 0 {
 		r.later(h.Until)
 	}
+	r.Work += 1 + len(r.t.index.vips.bySvc[name]) + r.t.index.carriers(name)/cheap
 	set, problem := r.settings(name, h)
 	var claim *VIPClaim
 	var err error
@@ -277,12 +291,12 @@ func (r *carrying) probe(name string, half VIPClaim) (*VIPClaim, error) {
 // none, one that was used (V5), which is better than none.
 func (r *carrying) allocate(def *NetworkDef, name string) (netip.Addr, error) {
 	free := func(a netip.Addr) bool { return !r.taken[a] && r.t.index.vips.free(a, name) }
-	a, err := Allocate(def, name, func(a netip.Addr) bool {
+	a, err := allocateFrom(def, name, &r.usedOrResting, func(a netip.Addr) bool {
 		f, quarantined := r.freed[a]
 		return (!quarantined || f.service == name) && free(a)
 	})
 	if errors.Is(err, ErrExhausted) {
-		a, err = Allocate(def, name, free)
+		a, err = allocateFrom(def, name, &r.used, free)
 	}
 	if err == nil {
 		r.taken[a] = true

@@ -11,6 +11,7 @@ type heldClaim struct {
 	VIPClaim
 	body     string // as it was first stated: fields of newer versions included
 	carriers int
+	at       int // in those of its service
 }
 
 // contest is the claims on one address. Nearly always there is one, and it costs

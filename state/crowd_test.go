@@ -126,3 +126,90 @@ func TestACrowdHidesNoPorts(t *testing.T) {
 		t.Fatalf("S20: not counted anew: %+v", s.ports)
 	}
 }
+
+// TestManyClaimOneService covers S20: what many owners claim for one service is
+// neither published with each claim nor programmed as addresses of it, and goes
+// as it came.
+func TestManyClaimOneService(t *testing.T) {
+	const n = 20_000
+	b := NewStore("b", 1, DefaultLimits(), new(testClock))
+	tb := b.Join("net")
+	tb.SetDef(NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix("10.96.0.0/16")})
+	body := func(i int) string {
+		return string(AppendVIPClaim(nil, VIPClaim{VIP4: netip.AddrFrom4([4]byte{10, 96, byte(64 + i>>8), byte(i)}), Birth: uint64(1 + i)}))
+	}
+	published, now := 0, time.Duration(0)
+	var last *Service
+	step := func(d *Delta) {
+		if r, err := b.Apply(d); r != Applied {
+			t.Fatal(r, err)
+		}
+		now += time.Millisecond
+		b.Publish(now)
+		if s := tb.View().Service("web"); s != last {
+			last = s
+			published++
+		}
+	}
+	for i := range n {
+		step(forge(NodeID(fmt.Sprintf("o%d", i)), 1, 1, Record{Kind: KindVIP, Key: "web", Body: body(i)}))
+	}
+	if published > bigService+100 {
+		t.Errorf("S20: published %d times for %d claims", published, n)
+	}
+	for again := b.Publish(now); again > 0; again = b.Publish(now) {
+		now += again
+	}
+	if s := tb.View().Service("web"); s.VIP4 != netip.MustParseAddr("10.96.64.0") || len(s.OtherVIPs) > maxOtherVIPs {
+		t.Errorf("S20: %v and %d more addresses", s.VIP4, len(s.OtherVIPs))
+	}
+	for i := range n {
+		step(forge(NodeID(fmt.Sprintf("o%d", i)), 1, 2))
+	}
+	for again := b.Publish(now); again > 0; again = b.Publish(now) {
+		now += again
+	}
+	if s := tb.View().Service("web"); s != nil || len(tb.index.vips.bySvc)+len(tb.index.vips.byAddr) != 0 {
+		t.Errorf("S20: left: %+v", s)
+	}
+	if f := tb.index.vips.takeFreed(); len(f) != n {
+		t.Errorf("V5: %d freed", len(f))
+	}
+}
+
+// TestFreedAddressesAreBounded covers V5: those outside the pool do not rest, for
+// nobody gets them, and of the others no more than are worth their memory.
+func TestFreedAddressesAreBounded(t *testing.T) {
+	v := newVIPTable(NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix("10.0.0.0/9")})
+	for i := range 2 * maxFreed {
+		for _, first := range []byte{10, 11} {
+			c := VIPClaim{Service: "web", VIP4: netip.AddrFrom4([4]byte{first, byte(i >> 16), byte(i >> 8), byte(i)})}
+			v.add(c, "", func(string) {})
+			v.remove(c, func(string) {})
+		}
+	}
+	f := v.takeFreed()
+	if _, inside := f[netip.MustParseAddr("10.0.0.1")]; len(f) != maxFreed || !inside {
+		t.Errorf("V5: %d freed", len(f))
+	}
+	for a := range f {
+		if !v.def.Subnet4.Contains(a) {
+			t.Fatalf("V5: %s rests", a)
+		}
+	}
+}
+
+// TestAFullPoolIsLookedThroughOnce covers V7: for all services of a node that
+// find no address together, not for each of them.
+func TestAFullPoolIsLookedThroughOnce(t *testing.T) {
+	d := &NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix("10.96.0.0/16")}
+	looks, passed := 0, uint64(0)
+	for i := range 100 {
+		if _, err := allocateFrom(d, fmt.Sprint(i), &passed, func(netip.Addr) bool { looks++; return false }); err != ErrExhausted {
+			t.Fatal(err)
+		}
+	}
+	if most := 1<<16 + 100*probes; looks > most {
+		t.Errorf("V7: %d looks, not %d", looks, most)
+	}
+}

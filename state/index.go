@@ -190,6 +190,14 @@ func (ix *index) svc(name string) *svc {
 	return s
 }
 
+// carriers returns how many owners state settings of a service.
+func (ix *index) carriers(name string) int {
+	if s, _ := ix.services.Load(name); s != nil {
+		return len(s.settings)
+	}
+	return 0
+}
+
 func (ix *index) mark(s *svc) {
 	if !s.dirty {
 		s.dirty = true

@@ -14,6 +14,12 @@ const (
 	bigPeriod  = 100 * time.Millisecond
 )
 
+// maxOtherVIPs is how many addresses a service has besides its canonical ones. In
+// a move it is one of each family for each half that had its own; who claims
+// addresses for a service by the thousand must not have each programmed on every
+// host.
+const maxOtherVIPs = 8
+
 // publish makes the marked services visible and returns how long until the
 // ones that were held back are due; 0 if there are none. What is new can be
 // found before what is old cannot, so that nothing that only moved is missing
@@ -38,7 +44,7 @@ func (ix *index) publishOnce(now time.Duration) (again time.Duration) {
 		ix.changed = append(ix.changed, "") // names that were held back: of services that do not change now
 	}
 	for _, s := range todo {
-		if wait := s.held(now); wait > 0 {
+		if wait := ix.held(s, now); wait > 0 {
 			ix.dirty = append(ix.dirty, s)
 			if again == 0 || wait < again {
 				again = wait
@@ -59,9 +65,14 @@ func (ix *index) publishOnce(now time.Duration) (again time.Duration) {
 	return again
 }
 
-// held returns how long the service is to be held back.
-func (s *svc) held(now time.Duration) time.Duration {
-	if old := s.view.Load(); s.urgent || old == nil || len(old.Members)+len(s.added) < bigService {
+// held returns how long the service is to be held back: also with an urgent
+// change where there are a thousand different claims for it, for each publication
+// compares them all, and they are no honest node's.
+func (ix *index) held(s *svc, now time.Duration) time.Duration {
+	if claims := len(ix.vips.bySvc[s.name]); claims >= bigService {
+		return max(s.last+bigPeriod*time.Duration(claims/bigService)-now, 0)
+	}
+	if old := s.view.Load(); s.urgent || old == nil || max(len(old.Members)+len(s.added), len(s.settings)) < bigService {
 		return 0
 	}
 	return max(s.last+bigPeriod-now, 0)
@@ -183,7 +194,7 @@ func (ix *index) address(n *Service) {
 	n.VIP4, n.VIP6 = a.Canonical.VIP4, a.Canonical.VIP6
 	for _, c := range a.Others {
 		for _, addr := range c.addrs() {
-			if addr.IsValid() && addr != n.VIP4 && addr != n.VIP6 && !slices.Contains(n.OtherVIPs, addr) {
+			if addr.IsValid() && addr != n.VIP4 && addr != n.VIP6 && len(n.OtherVIPs) < maxOtherVIPs && !slices.Contains(n.OtherVIPs, addr) {
 				n.OtherVIPs = append(n.OtherVIPs, addr)
 			}
 		}

@@ -74,6 +74,8 @@ type Table struct {
 	use       usage
 	total     *usage // the store's
 	evicted   uint64 // streams dropped for lack of room, ever
+	// stageLooks is how often incomplete deltas were looked through for room.
+	stageLooks uint64
 }
 
 const fineBuckets = 256 // a power of two; a summary folds them

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -94,38 +95,57 @@ const staleStage = 30 * time.Second
 
 // stageRoom makes room for n more bytes of s's incomplete delta: the others'
 // that nobody answers for go first, then those that stand still, then the
-// largest. It reports whether there is room.
+// largest. It reports whether there is room. Of those that nobody misses an
+// eighth of all goes at a time, so that not each chunk has to look for some.
 func (t *Table) stageRoom(s *stream, n int) bool {
-	for t.total.staged+n > t.limits.StageBytes {
-		var victim *stream
-		for _, o := range t.streams {
-			if o != s && o.stage != nil && (victim == nil || t.moreIdle(o, victim)) {
-				victim = o
-			}
-		}
-		if victim == nil {
-			return false
-		}
-		victim.stage = nil
-		t.tidy(victim)
+	if t.total.staged+n <= t.limits.StageBytes {
+		return true
 	}
-	return true
+	t.stageLooks++
+	var idle, busy []*stream
+	for _, o := range t.streams {
+		switch {
+		case o == s || o.stage == nil:
+		case t.idleness(o) > 0:
+			idle = append(idle, o)
+		default:
+			busy = append(busy, o)
+		}
+	}
+	t.dropStages(idle, t.limits.StageBytes/8*7-n)
+	t.dropStages(busy, t.limits.StageBytes-n)
+	return t.total.staged+n <= t.limits.StageBytes
 }
 
-func (t *Table) moreIdle(a, b *stream) bool {
-	rank := func(s *stream) int {
-		switch {
-		case s.status == Dead:
-			return 2
-		case t.index.clock.now-s.stage.at > staleStage:
-			return 1
+// dropStages drops incomplete deltas until no more than most bytes are left.
+func (t *Table) dropStages(of []*stream, most int) {
+	if t.total.staged <= most {
+		return
+	}
+	slices.SortFunc(of, t.compareIdle)
+	for _, o := range of {
+		if t.total.staged <= most {
+			return
 		}
-		return 0
+		o.stage = nil
+		t.tidy(o)
 	}
-	if x, y := rank(a), rank(b); x != y {
-		return x > y
+}
+
+// idleness says how little an incomplete delta is missed.
+func (t *Table) idleness(s *stream) int {
+	switch {
+	case s.status == Dead:
+		return 2
+	case t.index.clock.now-s.stage.at > staleStage:
+		return 1
 	}
-	return a.stage.bytes > b.stage.bytes
+	return 0
+}
+
+// compareIdle orders streams with incomplete deltas, those that go first first.
+func (t *Table) compareIdle(a, b *stream) int {
+	return cmp.Or(cmp.Compare(t.idleness(b), t.idleness(a)), cmp.Compare(b.stage.bytes, a.stage.bytes), strings.Compare(string(a.owner), string(b.owner)))
 }
 
 // tidy counts a stream anew and forgets it if there is nothing of it: only what

@@ -118,3 +118,24 @@ func TestTotals(t *testing.T) {
 		t.Fatalf("%+v", table.use)
 	}
 }
+
+// TestStagesAreNotLookedThroughEachTime covers S19: where incomplete deltas that
+// nobody answers for fill their place, not each chunk looks through all of them.
+func TestStagesAreNotLookedThroughEachTime(t *testing.T) {
+	const n = 1000
+	limits := DefaultLimits()
+	limits.StageBytes = n * 420
+	s := NewStore("b", 1, limits, new(testClock))
+	table := s.Join("net")
+	for i := range 4 * n {
+		d := forge(NodeID(fmt.Sprintf("s%d", i)), 1, 5, Record{Kind: 200, Key: "k", Body: strings.Repeat("x", 400), Version: 1})
+		d.Upto = 1
+		if r, err := s.Apply(d); r != Staged {
+			t.Fatalf("S19: %v %v", r, err)
+		}
+	}
+	if table.use.staged > limits.StageBytes || table.stageLooks == 0 || table.stageLooks > 40 {
+		t.Fatalf("S19: %d bytes staged, looked for room %d times", table.use.staged, table.stageLooks)
+	}
+	checkUsage(t, s)
+}

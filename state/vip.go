@@ -58,19 +58,27 @@ const probes = 64
 // Allocate returns the first candidate of V1 for which free is true. The error
 // is ErrExhausted if no address of the pool is free.
 func Allocate(d *NetworkDef, service string, free func(netip.Addr) bool) (netip.Addr, error) {
+	var from uint64
+	return allocateFrom(d, service, &from, free)
+}
+
+// allocateFrom is Allocate for many services in a row: how many of the pool's
+// addresses, in their order, are known not to be free is kept in passed, so that
+// a pool that is used up is looked through once and not for each of them.
+func allocateFrom(d *NetworkDef, service string, passed *uint64, free func(netip.Addr) bool) (netip.Addr, error) {
 	for i := range uint64(probes) {
 		if a := probe4(d, service, i); free(a) {
 			return a, nil
 		}
 	}
 	size := uint64(1) << (32 - d.Subnet4.Bits())
-	n := size - lowBand(size) - 1
-	first := d.Subnet4.Addr()
-	for range lowBand(size) {
-		first = first.Next()
-	}
-	for a := first; n > 0; n, a = n-1, a.Next() {
-		if free(a) {
+	low := lowBand(size)
+	base := d.Subnet4.Addr().As4()
+	first := binary.BigEndian.Uint32(base[:]) + uint32(low)
+	for ; *passed < size-low-1; *passed++ {
+		var b [4]byte
+		binary.BigEndian.PutUint32(b[:], first+uint32(*passed))
+		if a := netip.AddrFrom4(b); free(a) {
 			return a, nil
 		}
 	}
@@ -109,6 +117,10 @@ type vipTable struct {
 	freed  map[netip.Addr]string // IPv4 addresses that lost their last claim since takeFreed, and its service (V5)
 }
 
+// maxFreed bounds the freed addresses that are remembered: claims that come and
+// go by the thousand must not fill the memory. What is over it does not rest.
+const maxFreed = 1 << 16
+
 func newVIPTable(def NetworkDef) *vipTable {
 	return &vipTable{
 		def: def, claims: map[VIPClaim]*heldClaim{}, byAddr: map[netip.Addr]contest{}, bySvc: map[string][]*heldClaim{},
@@ -139,7 +151,7 @@ func (v *vipTable) add(c VIPClaim, body string, changed func(service string)) {
 		held.carriers++
 		return
 	}
-	held := &heldClaim{VIPClaim: c, body: body, carriers: 1}
+	held := &heldClaim{VIPClaim: c, body: body, carriers: 1, at: len(v.bySvc[c.Service])}
 	v.claims[c] = held
 	v.bySvc[c.Service] = append(v.bySvc[c.Service], held)
 	changed(c.Service)
@@ -168,9 +180,7 @@ func (v *vipTable) remove(c VIPClaim, changed func(service string)) {
 		return
 	}
 	delete(v.claims, c)
-	if v.bySvc[c.Service] = slices.DeleteFunc(v.bySvc[c.Service], func(o *heldClaim) bool { return o == held }); len(v.bySvc[c.Service]) == 0 {
-		delete(v.bySvc, c.Service)
-	}
+	v.takeOut(held)
 	changed(c.Service)
 	for _, a := range c.addrs() {
 		x, claimed := v.byAddr[a]
@@ -186,10 +196,23 @@ func (v *vipTable) remove(c VIPClaim, changed func(service string)) {
 		}
 		delete(v.byAddr, a)
 		v.use(a, -1)
-		if a.Is4() {
+		if a.Is4() && v.def.Subnet4.IsValid() && v.def.Subnet4.Contains(a) && len(v.freed) < maxFreed {
 			v.freed[a] = c.Service
 		}
 	}
+}
+
+// takeOut drops a claim from those of its service.
+func (v *vipTable) takeOut(held *heldClaim) {
+	of := v.bySvc[held.Service]
+	last := of[len(of)-1]
+	of[held.at], last.at = last, held.at
+	of[len(of)-1] = nil
+	if of = of[:len(of)-1]; len(of) == 0 {
+		delete(v.bySvc, held.Service)
+		return
+	}
+	v.bySvc[held.Service] = of
 }
 
 // takeFreed returns the addresses that lost their last claim since the last
