@@ -27,10 +27,7 @@ func (p *Planner) planAddr(s *state.Service, id ServiceID, vip netip.Addr) []*Se
 		Network: id.Network, Name: id.Service, Drain: drain,
 		Scheduler: schedulerOr(s.Scheduler), Affinity: s.Affinity,
 	}
-	ports := s.Ports
-	if len(ports) == 0 {
-		ports = allPorts
-	}
+	ports := plannedPorts(s)
 	all := make([]*Service, 0, len(ports))
 	for _, port := range ports {
 		one := base

@@ -51,6 +51,7 @@ type Balancer struct {
 
 	held      bool // by Hold
 	glances   glances
+	rest      time.Time // until then what the views say gathers
 	suspect   bool      // services are not as we left them: read them back at the next verify
 	fullAt    time.Time // when services were last read back
 	fullAfter time.Time // they are not read back before, because it takes long
@@ -107,7 +108,7 @@ func (b *Balancer) Run(ctx context.Context) error {
 		case <-b.cfg.Touched:
 			b.touched(time.Now())
 		case <-b.wake:
-			b.clock.by(alarmApply, time.Now().Add(b.cfg.Coalesce))
+			b.clock.by(alarmApply, later(time.Now().Add(b.cfg.Coalesce), b.rest))
 		case ask := <-b.asks:
 			ask(ctx)
 		case <-timer.C:
@@ -265,6 +266,8 @@ func (b *Balancer) step(ctx context.Context, now time.Time) {
 	if b.clock.take(alarmApply, now) {
 		b.collect()
 		b.reconcile(ctx, now)
+		took := min(time.Since(now), longestRest)
+		b.rest = time.Now().Add(took)
 	}
 	b.publish()
 }

@@ -78,7 +78,10 @@ type Planner struct {
 	refused  map[string][]hostfacts.Conflict // by network: what stands against its pools
 	stale    bool                            // pools and backends are to be judged again
 
-	conflicts int // claims that lost
+	conflicts int                    // claims that lost
+	backends  int                    // in desired
+	waiting   map[ServiceID]struct{} // services without room for some of their addresses
+	full      bool                   // what waits was tried since there was last much room
 }
 
 // claim is a service's wish for an address.
@@ -109,7 +112,7 @@ func NewPlanner(node Node) *Planner {
 		node: node, desired: NewTable(),
 		networks: map[string]state.NetworkDef{}, services: map[ServiceID]*state.Service{},
 		claims: map[netip.Addr][]claim{}, keys: map[ServiceID][]Key{}, dirty: map[Key]struct{}{},
-		facts: &hostfacts.Facts{}, refused: map[string][]hostfacts.Conflict{},
+		facts: &hostfacts.Facts{}, refused: map[string][]hostfacts.Conflict{}, waiting: map[ServiceID]struct{}{},
 	}
 }
 
@@ -123,6 +126,7 @@ func (p *Planner) Desired() *Table {
 // TakeDirty returns the keys that changed since the last call, sorted.
 func (p *Planner) TakeDirty() []Key {
 	p.refresh()
+	p.retryWaiting()
 	keys := slices.SortedFunc(maps.Keys(p.dirty), Key.Compare)
 	clear(p.dirty)
 	return keys
@@ -253,10 +257,12 @@ func (p *Planner) claim(id ServiceID, s *state.Service, touched map[ServiceID]st
 // withdraw takes what a service has out of the desired table.
 func (p *Planner) withdraw(id ServiceID) {
 	for _, k := range p.keys[id] {
+		p.backends -= len(p.desired.Services[k].Backends)
 		delete(p.desired.Services, k)
 		p.dirty[k] = struct{}{}
 	}
 	delete(p.keys, id)
+	delete(p.waiting, id)
 }
 
 // publish puts a service into the desired table at the addresses it has won.
@@ -267,10 +273,11 @@ func (p *Planner) publish(id ServiceID) {
 		if claims := p.claims[a]; len(claims) == 0 || claims[0].id != id || !p.serves(id.Network, a) {
 			return
 		}
-		for _, planned := range p.planAddr(s, id, a) {
-			if _, ok := p.desired.Services[planned.Key]; ok {
-				continue
-			}
+		all := p.unplanned(p.planAddr(s, id, a))
+		if !p.fits(id, all) {
+			return
+		}
+		for _, planned := range all {
 			p.desired.Services[planned.Key] = planned
 			p.dirty[planned.Key] = struct{}{}
 			keys = append(keys, planned.Key)

@@ -37,6 +37,7 @@ type Counters struct {
 	Draining    int       // backends that wait for their connections to end
 	Drains      [4]uint64 // drains that ended, by DrainOutcome
 	Conflicts   int       // addresses that a service does not get (V5)
+	Waiting     int       // services that are not planned, or not at all their addresses, for want of room (L11)
 	Refused     int       // networks with pools that this host does not serve (L9)
 	Unsupported bool      // no driver works on this host (R5)
 	Ready       bool      // a driver works, and is set up
@@ -166,7 +167,7 @@ func (b *Balancer) publish() {
 	c.Services, c.Desired = len(b.shadow.Services), len(b.planner.Desired().Services)
 	c.Pending, c.Draining, c.LastError = len(b.failed), b.draining, b.trouble.text
 	c.Conflicts, c.Ready, c.Driver = b.planner.conflicts, b.ready, b.driverName()
-	c.Refused = len(b.planner.Refused())
+	c.Refused, c.Waiting = len(b.planner.Refused()), len(b.planner.waiting)
 	if c.LastError != "" {
 		c.LastErrorAge = time.Since(b.trouble.at)
 	}

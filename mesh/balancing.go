@@ -384,6 +384,9 @@ func (n *Node) explainLB(s *control.Status) {
 		if b == nil {
 			continue
 		}
+		if c := b.Counters(); c.Waiting > 0 {
+			s.Degraded = append(s.Degraded, fmt.Sprintf("load balancer%s: %d services refuse connections, since all of them together have too many ports and backends; meshctl service ls shows who has many", of, c.Waiting))
+		}
 		for _, text := range refusals(b) {
 			s.Degraded = append(s.Degraded, text+of)
 		}

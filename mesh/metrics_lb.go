@@ -46,6 +46,7 @@ func (e emitter) lbState(box string, c *lb.Counters) {
 	e.gauge("meshd_lb_desired", "Services that should be in the kernel.", float64(c.Desired), "sandbox", box)
 	e.gauge("meshd_lb_pending", "Services with failed operations, which are tried again.", float64(c.Pending), "sandbox", box)
 	e.gauge("meshd_lb_conflicts", "Addresses that a service does not get because another one has them.", float64(c.Conflicts), "sandbox", box)
+	e.gauge("meshd_lb_waiting_services", "Services that are not balanced since there are too many backends in all.", float64(c.Waiting), "sandbox", box)
 	e.gauge("meshd_lb_refused_networks", "Networks that are not served since a pool of theirs touches the host, or an older network's.", float64(c.Refused), "sandbox", box)
 	e.gauge("meshd_lb_draining", "Backends whose connections may still finish.", float64(c.Draining), "sandbox", box)
 	for o := lb.DrainIdle; o <= lb.DrainGone; o++ {

@@ -1,0 +1,108 @@
+package lb
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"meshd/state"
+)
+
+// What a plan may hold. Records are small and what follows from them need not
+// be: a thousand tasks that declare a thousand ports are a million entries in
+// every kernel of the mesh (L11).
+const (
+	// maxServiceBackends bounds the ports of a service times its backends: with
+	// more, fewer ports are planned.
+	maxServiceBackends = 1 << 16
+	// maxBackends bounds the backends of all ports of all services, and the last
+	// quarter is for those with fewBackends. A service for which there is no room
+	// is not planned until there is.
+	maxBackends = 1 << 19
+	fewBackends = 1 << 10
+	// maxVoters bounds the owners whose tasks are asked which ports are to stay.
+	maxVoters = 256
+)
+
+// plannedPorts returns the ports at which a service is planned: all that its
+// tasks declare, or of too many those that the most nodes declare.
+func plannedPorts(s *state.Service) []state.Port {
+	if len(s.Ports) == 0 {
+		return allPorts
+	}
+	most := max(maxServiceBackends/max(len(s.Balanced())+len(s.DrainingMembers()), 1), 1)
+	if len(s.Ports) <= most {
+		return s.Ports
+	}
+	votes := map[state.Port]int{}
+	asked := map[state.NodeID]struct{}{}
+	for _, e := range s.Members {
+		if _, again := asked[e.Owner()]; again || len(asked) >= maxVoters {
+			continue
+		}
+		asked[e.Owner()] = struct{}{}
+		for _, port := range e.Endpoint().Ports {
+			votes[port]++
+		}
+	}
+	ports := slices.Clone(s.Ports)
+	slices.SortStableFunc(ports, func(a, b state.Port) int { return cmp.Compare(votes[b], votes[a]) })
+	return ports[:most]
+}
+
+// unplanned leaves out what is planned already, and all but the first of one key.
+func (p *Planner) unplanned(all []*Service) []*Service {
+	seen := make(map[Key]struct{}, len(all))
+	return slices.DeleteFunc(all, func(s *Service) bool {
+		_, twice := seen[s.Key]
+		seen[s.Key] = struct{}{}
+		return twice || p.desired.Services[s.Key] != nil
+	})
+}
+
+// fits reports whether there is room for what a service would have besides all
+// others, and notes it if there is not.
+func (p *Planner) fits(id ServiceID, planned []*Service) bool {
+	n := 0
+	for _, s := range planned {
+		n += len(s.Backends)
+	}
+	most := maxBackends
+	if n > fewBackends {
+		most -= maxBackends / 4
+	}
+	if p.backends+n > most {
+		p.waiting[id] = struct{}{}
+		return false
+	}
+	p.backends += n
+	return true
+}
+
+// retryWaiting plans what had no room, once much has become free: what comes and
+// goes at the bound must not have all that waits planned each time.
+func (p *Planner) retryWaiting() {
+	if len(p.waiting) == 0 || p.full && p.backends > maxBackends/2 {
+		return
+	}
+	p.full = false
+	for _, id := range slices.SortedFunc(maps.Keys(p.waiting), func(a, b ServiceID) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Service, b.Service))
+	}) {
+		p.withdraw(id)
+		p.publish(id)
+	}
+	p.full = len(p.waiting) > 0
+}
+
+// longestRest bounds the rest after a change, which is as long as the change
+// took: what never stops changing takes half of a processor at most.
+const longestRest = 2 * time.Second
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,126 @@
+package lb
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"meshd/state"
+)
+
+// crowded are the services of a network whose owners' tasks are given.
+func crowded(t *testing.T, tasks map[state.NodeID][]state.Endpoint) state.View {
+	t.Helper()
+	s := state.NewStore("self", 1, state.DefaultLimits(), new(tick))
+	table := s.Join("net")
+	table.SetDef(state.NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix("10.96.0.0/16")})
+	claimed := map[string]bool{}
+	for owner, all := range tasks {
+		from := state.NewStore(owner, 1, state.DefaultLimits(), new(tick))
+		own := from.Join("net")
+		var cs []state.Change
+		for i := range all {
+			e := &all[i]
+			e.Normalize()
+			cs = append(cs, state.Change{Kind: state.KindEndpoint, Key: e.ID, Group: e.Service, Body: string(state.AppendEndpoint(nil, e))})
+			if !claimed[e.Service] {
+				n := len(claimed)
+				claimed[e.Service] = true
+				cs = append(cs, state.Change{Kind: state.KindVIP, Key: e.Service, Body: string(state.AppendVIPClaim(nil, state.VIPClaim{VIP4: netip.AddrFrom4([4]byte{10, 96, byte(1 + n>>8), byte(n)}), Birth: 1}))})
+			}
+		}
+		if _, err := own.Commit(cs); err != nil {
+			t.Fatal(err)
+		}
+		s.SetLiveness(owner, state.Alive)
+		if r, err := s.Apply(own.Delta(state.Want{Owner: owner}, 1<<30)); r != state.Applied {
+			t.Fatal(r, err)
+		}
+	}
+	s.Publish(1)
+	return table.View()
+}
+
+type tick uint64
+
+func (t *tick) Time() uint64     { return uint64(*t) }
+func (t *tick) Tick() uint64     { *t++; return uint64(*t) }
+func (t *tick) Witness(v uint64) { *t = max(*t, tick(v)) }
+
+func total(table *Table) (n int) {
+	for _, s := range table.Services {
+		n += len(s.Backends)
+	}
+	return n
+}
+
+// TestPortsTimesTasks covers L11: a thousand tasks that declare a thousand ports
+// are no million backends, and the port that most nodes declare stays.
+func TestPortsTimesTasks(t *testing.T) {
+	tasks := map[state.NodeID][]state.Endpoint{}
+	for i := range 3 {
+		tasks[state.NodeID(fmt.Sprintf("honest%d", i))] = []state.Endpoint{{ID: fmt.Sprintf("h%d", i), Service: "web", IP4: netip.AddrFrom4([4]byte{10, 1, 0, byte(i)}), Ports: []state.Port{{Number: 8080, Proto: state.TCP}}}}
+	}
+	for o := range 15 {
+		owner := state.NodeID(fmt.Sprintf("evil%d", o))
+		for i := range 60 {
+			e := state.Endpoint{ID: fmt.Sprintf("e%d-%d", o, i), Service: "web", IP4: netip.AddrFrom4([4]byte{10, 9, byte(o), byte(i)})}
+			for p := range state.MaxPorts {
+				e.Ports = append(e.Ports, state.Port{Number: uint16(1 + o*state.MaxPorts + p), Proto: state.TCP})
+			}
+			tasks[owner] = append(tasks[owner], e)
+		}
+	}
+	table := Plan(Node{}, []state.View{crowded(t, tasks)})
+	if n := total(table); n > maxServiceBackends {
+		t.Errorf("L11: %d backends", n)
+	}
+	s := table.Services[Key{VIP: netip.MustParseAddr("10.96.1.0"), Port: 8080, Proto: state.TCP}]
+	if s == nil || len(s.Backends) != 15*60+3 {
+		t.Errorf("L11: port 8080 is not planned as it was: %+v", s)
+	}
+}
+
+// TestBackendsOfAllServices covers L11: what has no room waits, small services
+// have some that large ones have not, and those that wait are planned when there
+// is room.
+func TestBackendsOfAllServices(t *testing.T) {
+	tasks := map[state.NodeID][]state.Endpoint{}
+	for o := range 12 {
+		owner := state.NodeID(fmt.Sprintf("evil%d", o))
+		for i := range 800 {
+			e := state.Endpoint{ID: fmt.Sprintf("e%d-%d", o, i), Service: fmt.Sprintf("s%d", o), IP4: netip.AddrFrom4([4]byte{10, 9, byte(o*4 + i>>8), byte(i)})}
+			for p := range state.MaxPorts {
+				e.Ports = append(e.Ports, state.Port{Number: uint16(1 + p), Proto: state.TCP})
+			}
+			tasks[owner] = append(tasks[owner], e)
+		}
+	}
+	tasks["honest"] = []state.Endpoint{{ID: "h", Service: "zz", IP4: netip.MustParseAddr("10.1.0.1"), Ports: []state.Port{{Number: 80, Proto: state.TCP}}}}
+	view := crowded(t, tasks)
+	p := NewPlanner(Node{})
+	p.SetNetwork(view.Def())
+	for _, s := range view.Services() {
+		p.Set("net", s.Name, s)
+	}
+	large := 800 * state.MaxPorts
+	room := maxBackends / 4 * 3 / large
+	p.TakeDirty()
+	if n := total(p.Desired()); n != room*large+1 || n != p.backends || len(p.waiting) != 12-room {
+		t.Fatalf("L11: %d backends, counted %d, %d services wait; room for %d", n, p.backends, len(p.waiting), room)
+	}
+	for i := range room - 2 {
+		p.Set("net", fmt.Sprintf("s%d", i), nil)
+	}
+	p.TakeDirty()
+	left := 12 - (room - 2)
+	if n := total(p.Desired()); n != min(left, room)*large+1 || n != p.backends || len(p.waiting) != left-min(left, room) {
+		t.Fatalf("L11: afterwards %d backends, counted %d, %d services wait", n, p.backends, len(p.waiting))
+	}
+	for _, s := range view.Services() {
+		p.Set("net", s.Name, nil)
+	}
+	if p.TakeDirty(); p.backends != 0 || len(p.waiting) != 0 || len(p.Desired().Services) != 0 {
+		t.Fatalf("L11: left: %d, %v", p.backends, p.waiting)
+	}
+}
