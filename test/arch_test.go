@@ -60,6 +60,7 @@ var mayImport = map[string][]string{
 
 // testMayImport adds what a package's _test.go files may import on top.
 var testMayImport = map[string][]string{
+	"test/hostile":   {"gossip"}, // a node that keeps to the protocol, and states what it likes
 	"lb":             {"lb/lbtest"},
 	"lb/ipvs":        {"lb/lbtest", "test/rig"},
 	"lb/hostwatch":   {"test/rig"},
