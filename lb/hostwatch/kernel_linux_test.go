@@ -2,6 +2,7 @@ package hostwatch_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -85,4 +86,71 @@ func TestKernelTellsEveryChange(t *testing.T) {
 		t.Fatalf("%s %v", out, err)
 	}
 	against("default gateway 10.96.0.1")
+}
+
+// TestKernelTellsWhatEnds removes routes and routing rules with our number, and
+// what takes them along, in a host's namespace: each is told of.
+func TestKernelTellsWhatEnds(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("ip"); err != nil {
+		t.Skip("ip is not installed")
+	}
+	host := rig.NewTest(t, 1).Hosts()[0]
+	w := hostwatch.New(func() (hostwatch.Kernel, error) { return hostwatch.Open(host.Path(), hostfacts.DefaultPools()) }, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = w.Run(ctx)
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	quiet := func() bool {
+		select {
+		case <-w.Touched():
+			return false
+		default:
+			return true
+		}
+	}
+	do := func(command string) {
+		t.Helper()
+		if out, err := host.Output("sh", "-c", command); err != nil {
+			t.Fatalf("%s: %s %v", command, out, err)
+		}
+	}
+	do("ip address add 192.0.2.1/32 dev eth0")
+	for _, c := range []struct{ make, end string }{
+		{"ip rule add pref 109 to 10.96.0.0/16 lookup 109 protocol 109", "ip rule delete pref 109"},
+		{"ip -6 rule add pref 108 to fd96::/64 lookup main suppress_prefixlength 63 protocol 109", "ip -6 rule delete pref 108"},
+		{"ip route add local 10.96.0.0/16 dev lo table 109 proto 109", "ip route flush table 109"},
+		{"ip route add local 10.96.0.0/16 dev lo table 109 proto 109 src 192.0.2.1", "ip address delete 192.0.2.1/32 dev eth0"},
+		{"ip route replace local 10.96.0.0/16 dev lo table 109 proto 109", "ip link set lo down"},
+	} {
+		do(c.make)
+		// What others add and remove is heard by the time that it was read.
+		reads := w.Counters().Reads
+		do("ip route add 10.7.0.0/16 via 172.20.0.9; ip route delete 10.7.0.0/16; ip rule add pref 77 lookup 77; ip rule delete pref 77")
+		await(t, func() bool { return w.Counters().Reads > reads+1 })
+		if !quiet() && c.end != "ip link set lo down" {
+			t.Errorf("after %q something is told to have ended", c.make)
+		}
+		do(c.end)
+		await(t, func() bool { return !quiet() })
+	}
+}
+
+// await waits until something holds.
+func await(t *testing.T, holds func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), rig.Patience(5*time.Second))
+	defer cancel()
+	err := rig.Poll(ctx, func() error {
+		if !holds() {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }

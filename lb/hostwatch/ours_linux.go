@@ -15,8 +15,9 @@ const (
 )
 
 // endsOurs reports whether a message of the kernel may tell the end of a route
-// or a routing rule of ours: its removal, or what takes routes along without a
-// word, the end of an address and any change of a loopback device.
+// or a routing rule of ours: its removal, or what changes routes without a word,
+// the end of an address, which may be their source, and any change of a loopback
+// device, which may have gone down.
 func endsOurs(m netlink.Message) bool {
 	switch m.Header.Type {
 	case unix.RTM_DELROUTE:
