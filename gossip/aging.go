@@ -11,7 +11,11 @@ import (
 // condemn ends a check without an answer: the node is hidden, unless so many
 // vanished at once that it is rather us (S12).
 func (c *Core) condemn(m *member) {
-	if m.listed {
+	switch {
+	case m.listed && !m.proven && c.hearing():
+		c.sign(m, signMissed)
+		return
+	case m.listed:
 		c.sign(m, signSilent)
 		return
 	}
@@ -49,24 +53,6 @@ func (c *Core) setPreserve(on bool, reason string) {
 // Preserving reports whether self-preservation is on (S12).
 func (c *Core) Preserving() bool { return c.preserve.on }
 
-// prove notes that a member is more than a name.
-func (c *Core) prove(m *member) {
-	if m.proven = true; m.absent {
-		m.absent = false
-		clear(c.targets)
-	}
-}
-
-// missed notes a listed member that never showed in the time in which each of
-// those who exist answers: names that somebody keeps in the membership must not
-// take the packets that are for others.
-func (c *Core) missed(m *member) {
-	if !m.proven && !m.absent && c.unreached(m) {
-		m.absent = true
-		clear(c.targets)
-	}
-}
-
 // proven is how many of the members showed that they are there, at least one:
 // what depends on the size of the mesh depends on that, not on what is said.
 func (c *Core) proven() int {
@@ -100,7 +86,6 @@ func (c *Core) sweepMembers() {
 			c.checkUnlisted(m, age)
 			if m.phase == phaseAlive {
 				c.doubt(m)
-				c.missed(m)
 			}
 		case phaseKept:
 			if m.proven {
@@ -109,7 +94,7 @@ func (c *Core) sweepMembers() {
 			if age > c.cfg.D1 || !m.proven && !c.preserve.on {
 				c.sign(m, signExpired)
 			}
-		case phaseDead, phaseLeft:
+		case phaseDead, phaseLeft, phaseAbsent:
 			c.age(m, age)
 		}
 	}

@@ -120,7 +120,7 @@ func NewCore(cfg CoreConfig, rng *rand.Rand, store *state.Store) *Core {
 	c := &Core{
 		cfg: cfg, rng: rng, store: store, targets: map[string][]state.NodeID{},
 		networks: map[string]*network{}, parted: map[string]bool{}, byHash: map[uint64]*network{}, hashOf: networkHash, pulls: map[streamKey]*pull{},
-		detector: detector{members: map[state.NodeID]*member{}, pinging: map[state.NodeID]*member{}}, reaps: map[state.NodeID]time.Duration{}, rtt: cfg.WantTimeout / 8,
+		detector: detector{members: map[state.NodeID]*member{}, pinging: map[state.NodeID]*member{}, partings: map[state.NodeID]*parting{}}, reaps: map[state.NodeID]time.Duration{}, rtt: cfg.WantTimeout / 8,
 		answers: answering{peers: map[state.NodeID]*peerBudget{}}, hints: map[string][]hint{}, pullsAt: map[state.NodeID]int{},
 	}
 	c.addNetwork("", store.Global())
@@ -304,6 +304,7 @@ func (c *Core) frame(from state.NodeID, typ byte, p []byte) error {
 func (c *Core) Tick(now time.Duration) {
 	c.advance(now)
 	c.checkMembers()
+	c.askGoodbyes()
 	c.pingStray()
 	c.startLife()
 	c.retryPulls()

@@ -11,9 +11,10 @@ import (
 // core owns it.
 type detector struct {
 	members  map[state.NodeID]*member
-	pinging  map[state.NodeID]*member // those with a pingAt
-	strayAt  time.Duration            // when to ping one of the dead again
-	waveAt   time.Duration            // no wave of pings before
+	pinging  map[state.NodeID]*member  // those with a pingAt
+	strayAt  time.Duration             // when to ping one of the dead again
+	waveAt   time.Duration             // no wave of pings before
+	partings map[state.NodeID]*parting // goodbyes that are asked about
 	preserve preservation
 	asks     bucket // what others were asked to ping
 }
@@ -28,6 +29,7 @@ const (
 	phaseDead         // hidden
 	phaseKept         // vanished with too many others: served last (S12)
 	phaseLeft         // left in order
+	phaseAbsent       // listed, and it never showed that it exists: as dead
 	phases
 )
 
@@ -37,6 +39,7 @@ type sign uint8
 const (
 	signListed   sign = iota // the membership lists it
 	signUnlisted             // the membership takes it for dead
+	signParting              // somebody says that it said goodbye
 	signLeft                 // it said goodbye
 	signNamed                // a stream of it came, and it was not known
 	signHeard                // a packet of it came
@@ -46,6 +49,7 @@ const (
 	signSilent               // the check ended without an answer
 	signCutOff               // as signSilent, or lately gone, with so many others that it is rather us
 	signExpired              // kept for too long
+	signMissed               // as signSilent, of one that never showed in this life of ours
 	signs
 )
 
@@ -57,6 +61,8 @@ const (
 	actRevive     // it is taken for alive: the doubts end, the membership is to list it
 	actCheck      // pings, ours and those of others
 	actCalm       // it is not pinged any more
+	actPing       // it is pinged, and hidden until it answers
+	actAsk        // it is asked whether it leaves
 )
 
 // transition is the whole of the detector's judgement: what becomes of a member
@@ -64,11 +70,19 @@ const (
 //
 // A packet makes everybody alive but one whom the membership lists and whom only
 // others reach: that it hears from it does not tell that it can reach it. Only
-// silence hides, and only one whom nobody lists.
+// silence hides, and only one whom nobody lists, or one of whom there is nothing
+// but the list: then that does not bring it back either.
 func transition(p phase, listed bool, s sign) (phase, act) {
 	switch s {
 	case signListed:
+		if p == phaseAbsent {
+			return p, actPing
+		}
 		return phaseAlive, actRevive
+	case signParting:
+		if p != phaseLeft {
+			return p, actAsk
+		}
 	case signLeft:
 		return phaseLeft, actNone
 	case signHeard:
@@ -77,7 +91,7 @@ func transition(p phase, listed bool, s sign) (phase, act) {
 		}
 	case signReached:
 		switch p {
-		case phaseShaky:
+		case phaseShaky, phaseAbsent:
 			return phaseAlive, actRevive
 		case phaseAlive:
 			return p, actCalm
@@ -95,13 +109,20 @@ func transition(p phase, listed bool, s sign) (phase, act) {
 			return phaseVerify, actCheck
 		}
 	case signRelayed:
-		if p == phaseVerify || p == phaseDead {
+		if p == phaseVerify || p == phaseDead || p == phaseAbsent {
 			return phaseShaky, actNone
 		}
 	case signSilent:
 		switch {
 		case p == phaseVerify && listed: // others reach it, says the membership
 			return phaseShaky, actNone
+		case p == phaseVerify:
+			return phaseDead, actNone
+		}
+	case signMissed:
+		switch {
+		case p == phaseVerify && listed:
+			return phaseAbsent, actNone
 		case p == phaseVerify:
 			return phaseDead, actNone
 		}
@@ -128,6 +149,10 @@ func (c *Core) sign(m *member, s sign) {
 		c.verify(m)
 	case actCalm:
 		c.pingLater(m, 0)
+	case actPing:
+		c.pingSoon(m)
+	case actAsk:
+		c.askGoodbye(m)
 	case actNone:
 		c.setPhase(m, to)
 	}

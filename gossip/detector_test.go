@@ -8,21 +8,24 @@ import (
 
 // The whole table: a row per phase and whether the membership lists the member,
 // a column per sign. Capital: the phase to go to; a dot: as it was. With ! it is
-// revived, with ? checked, with _ left in peace.
+// revived, with ? checked, with _ left in peace, with *
+// pinged, with % asked whether it leaves.
 const detectorTable = `
-           listed unlisted left named heard reached relayed doubted silent cutoff expired
-alive  +   A!     V?       L    .     .     ._      .       V?      .      .      .
-alive  -   A!     V?       L    .     .     ._      .       V?      .      .      .
-verify +   A!     .        L    .     A!    .       S       .       S      .      .
-verify -   A!     .        L    .     A!    .       S       .       D      K      .
-shaky  +   A!     .        L    .     .     A!      .       .       .      .      .
-shaky  -   A!     .        L    .     A!    A!      .       V?      .      .      .
-dead   +   A!     .        L    V?    A!    .       S       .       .      K      .
-dead   -   A!     .        L    V?    A!    .       S       .       .      K      .
-kept   +   A!     .        L    .     A!    .       .       .       .      .      D
-kept   -   A!     .        L    .     A!    .       .       .       .      .      D
-left   +   A!     .        L    .     A!    .       .       .       .      .      .
-left   -   A!     .        L    .     A!    .       .       .       .      .      .
+           listed unlisted parting left named heard reached relayed doubted silent cutoff expired missed
+alive  +   A!     V?       .%      L    .     .     ._      .       V?      .      .      .       .
+alive  -   A!     V?       .%      L    .     .     ._      .       V?      .      .      .       .
+verify +   A!     .        .%      L    .     A!    .       S       .       S      .      .       G
+verify -   A!     .        .%      L    .     A!    .       S       .       D      K      .       D
+shaky  +   A!     .        .%      L    .     .     A!      .       .       .      .      .       .
+shaky  -   A!     .        .%      L    .     A!    A!      .       V?      .      .      .       .
+dead   +   A!     .        .%      L    V?    A!    .       S       .       .      K      .       .
+dead   -   A!     .        .%      L    V?    A!    .       S       .       .      K      .       .
+kept   +   A!     .        .%      L    .     A!    .       .       .       .      .      D       .
+kept   -   A!     .        .%      L    .     A!    .       .       .       .      .      D       .
+left   +   A!     .        .       L    .     A!    .       .       .       .      .      .       .
+left   -   A!     .        .       L    .     A!    .       .       .       .      .      .       .
+absent +   .*     .        .%      L    .     A!    A!      S       .       .      .      .       .
+absent -   .*     .        .%      L    .     A!    A!      S       .       .      .      .       .
 `
 
 func TestDetectorTable(t *testing.T) {
@@ -40,9 +43,9 @@ func TestDetectorTable(t *testing.T) {
 			to, do := transition(p, listed, s)
 			got := "."
 			if to != p || do == actRevive || s == signLeft {
-				got = string("AVSDKL"[to])
+				got = string("AVSDKLG"[to])
 			}
-			got += [...]string{"", "!", "?", "_"}[do]
+			got += [...]string{"", "!", "?", "_", "*", "%"}[do]
 			if want := f[2+s]; got != want {
 				t.Errorf("%s %s, sign %d: %s, want %s", f[0], f[1], s, got, want)
 			}
@@ -53,19 +56,19 @@ func TestDetectorTable(t *testing.T) {
 // What holds whatever the order of signs: words hide nobody whom we hear, and
 // whoever is hidden comes back by one packet.
 func TestDetectorLaws(t *testing.T) {
-	hidden := func(p phase) bool { return p == phaseDead || p == phaseLeft }
+	hidden := func(p phase) bool { return p == phaseDead || p == phaseLeft || p == phaseAbsent }
 	for p := range phases {
 		for _, listed := range []bool{true, false} {
 			for s := range signs {
 				at := fmt.Sprintf("phase %d, listed %v, sign %d", p, listed, s)
 				to, do := transition(p, listed, s)
-				if !hidden(p) && hidden(to) && s != signLeft && s != signSilent && s != signExpired {
+				if !hidden(p) && hidden(to) && s != signLeft && s != signSilent && s != signExpired && s != signMissed {
 					t.Errorf("%s: hidden by a word", at)
 				}
 				if hidden(to) && listed && s == signSilent && !hidden(p) {
 					t.Errorf("%s: one that the membership reaches is hidden", at)
 				}
-				if do == actCheck && to != phaseVerify || do == actRevive && to != phaseAlive || do == actCalm && to != p {
+				if do == actCheck && to != phaseVerify || do == actRevive && to != phaseAlive || (do == actCalm || do == actPing || do == actAsk) && to != p {
 					t.Errorf("%s: to %d with act %d", at, to, do)
 				}
 				if back, _ := transition(to, false, signHeard); back != phaseAlive {

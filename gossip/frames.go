@@ -253,7 +253,18 @@ type pingFrame struct {
 	// whether it has yielded its name.
 	up      time.Duration
 	yielded bool
+	goodbye goodbye // whether the sender asks for the target's goodbye, or answers for its own
 }
+
+// goodbye is what a ping and its answer say of a last, empty snapshot.
+type goodbye byte
+
+const (
+	goodbyeUnasked goodbye = iota // also the answer of versions that do not know the question
+	goodbyeAsked
+	goodbyeDenied // the target is there, and stays
+	goodbyeMeant  // it leaves
+)
 
 func (e *encoder) ping(typ byte, f pingFrame) {
 	e.open(typ)
@@ -264,9 +275,9 @@ func (e *encoder) ping(typ byte, f pingFrame) {
 	} else {
 		e.str("")
 	}
-	if f.up > 0 || f.yielded {
+	if f.up > 0 || f.yielded || f.goodbye != goodbyeUnasked {
 		e.uint(uint64(f.up / time.Millisecond))
-		e.byte(boolByte(f.yielded))
+		e.byte(boolByte(f.yielded) | byte(f.goodbye)<<1)
 	}
 	e.close()
 }
@@ -283,7 +294,8 @@ func decodePing(p []byte) (pingFrame, error) {
 	f.addr, _ = netip.ParseAddrPort(d.str(64))
 	if len(d.b) > 0 {
 		f.up = time.Duration(min(d.uint(), uint64(maxUp/time.Millisecond))) * time.Millisecond
-		f.yielded = d.byte()&1 != 0
+		flags := d.byte()
+		f.yielded, f.goodbye = flags&1 != 0, goodbye(flags>>1&3)
 	}
 	return f, d.err
 }

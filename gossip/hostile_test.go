@@ -234,53 +234,20 @@ func ownerDelta(id state.NodeID) (*state.Delta, error) {
 	return s.Global().Delta(state.Want{Owner: id}, 1<<20), nil
 }
 
-// TestForgedGoodbyeHidesNobody: who says that another left hides it for a moment
-// only: it goes on to speak.
-func TestForgedGoodbyeHidesNobody(t *testing.T) {
-	a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
-	exchange(a, b)
-	h, _ := a.store.Global().Head("b")
+// goodbyeOf is a packet of evil with a last, empty snapshot of another.
+func goodbyeOf(c *Core, id state.NodeID) []byte {
+	h, _ := c.store.Global().Head(id)
 	e := newEncoder("evil", 9)
 	e.open(framePush)
 	e.byte(0)
-	e.delta(&state.Delta{Network: "", Owner: "b", Inc: h.Inc + 1, To: 5, Upto: 5, Floor: 5, Snapshot: true})
+	e.delta(&state.Delta{Owner: id, Inc: h.Inc + 1, To: 5, Upto: 5, Floor: 5, Snapshot: true})
 	e.close()
-	now := 10 * time.Second
-	a.Receive(now, e.b)
-	if l := a.store.Liveness("b"); l != state.Dead {
-		t.Fatalf("S9: after its goodbye b is %v", l)
-	}
-	for range 60 {
-		now += 100 * time.Millisecond
-		a.Receive(now, newEncoder("b", 1).b)
-		a.Tick(now)
-		a.Drain()
-	}
-	if l := a.store.Liveness("b"); l != state.Alive {
-		t.Errorf("G11: b, which speaks, is still %v", l)
-	}
+	return e.b
 }
 
-// TestHostileGoodbye: a last, empty snapshot that somebody else made up hides a
-// node for a moment, until it is heard of again, and leaves nothing behind: the
-// membership has not lost it, and that is seen as soon as it answers a probe.
-func TestHostileGoodbye(t *testing.T) {
-	a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
-	exchange(a, b)
-	h, _ := a.store.Global().Head("b")
-	e := newEncoder("evil", 9)
-	e.open(framePush)
-	e.byte(0)
-	e.delta(&state.Delta{Owner: "b", Inc: h.Inc + 1, To: 5, Upto: 5, Snapshot: true})
-	e.close()
-	now := 30 * time.Second
-	a.Receive(now, e.b)
-	if a.members["b"].phase != phaseLeft {
-		t.Fatalf("the goodbye is not taken: %v", a.members["b"].phase)
-	}
-	addr := a.members["b"].addr
-	for range 200 {
-		now += 100 * time.Millisecond
+// pass lets two cores talk for a while, and looks after each step.
+func pass(a, b *Core, from, to time.Duration, look func(now time.Duration)) {
+	for now := from; now < to; now += 10 * time.Millisecond {
 		for _, c := range []*Core{a, b} {
 			other := map[*Core]*Core{a: b, b: a}[c]
 			c.Tick(now)
@@ -291,17 +258,77 @@ func TestHostileGoodbye(t *testing.T) {
 				}
 			}
 		}
-		if a.members["b"].phase != phaseLeft {
-			break
-		}
+		look(now)
 	}
-	a.MemberReached(now+time.Second, "b", addr)
+}
+
+// TestHostileGoodbye: S9. A last, empty snapshot that somebody else made up hides
+// nobody who says that it stays, however often it is repeated.
+func TestHostileGoodbye(t *testing.T) {
+	a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
+	exchange(a, b)
+	now := 30 * time.Second
+	for range 5 {
+		a.Receive(now, goodbyeOf(a, "b"))
+		pass(a, b, now, now+2*time.Second, func(now time.Duration) {
+			if l := a.store.Liveness("b"); l != state.Alive {
+				t.Fatalf("%v: b is %v", now, l)
+			}
+		})
+		now += 2 * time.Second
+	}
 	if m := a.Members()[0]; m.State != "alive" || !m.Listed {
 		t.Fatalf("after a goodbye that was not its own: %+v", m)
 	}
 	if n := len(a.store.Table("net").View().Service("web").Balanced()); n != 2 {
 		t.Fatalf("%d tasks are served", n)
 	}
+	if n := a.Stats.FalseGoodbyes; n == 0 || n > 5 {
+		t.Errorf("%d false goodbyes are counted", n)
+	}
+}
+
+// TestGoodbyeOfOneThatIsSilent: S9. Nobody answers for a goodbye: it is believed
+// as soon as a report of the death would be, and a packet long after it tells
+// that it was not true.
+func TestGoodbyeOfOneThatIsSilent(t *testing.T) {
+	a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
+	exchange(a, b)
+	now := 30 * time.Second
+	a.Receive(now, goodbyeOf(a, "b"))
+	for end := now + a.cfg.VerifyFor; now <= end; now += 10 * time.Millisecond {
+		a.Tick(now)
+		a.Drain()
+	}
+	if l := a.store.Liveness("b"); l != state.Dead || a.members["b"].phase != phaseLeft {
+		t.Fatalf("%v after its goodbye b is %v", a.cfg.VerifyFor, l)
+	}
+	a.Receive(now, newEncoder("b", 1).b)
+	if l := a.store.Liveness("b"); l != state.Dead {
+		t.Fatalf("S9: the tail of its goodbye makes b %v", l)
+	}
+	a.Receive(now+goodbyeTail, newEncoder("b", 1).b)
+	if l := a.store.Liveness("b"); l != state.Alive {
+		t.Fatalf("G11: b, which speaks, is %v", l)
+	}
+}
+
+// TestGoodbyeIsTakenAtOnce: S9. One that leaves says so when it is asked: its
+// goodbye takes effect in one exchange.
+func TestGoodbyeIsTakenAtOnce(t *testing.T) {
+	a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
+	exchange(a, b)
+	now := 30 * time.Second
+	b.Leave(now)
+	pass(b, a, now, now+30*time.Millisecond, func(time.Duration) {})
+	if m := a.Members()[0]; m.State != "left" {
+		t.Fatalf("after its goodbye b is %s", m.State)
+	}
+	pass(b, a, now+30*time.Millisecond, now+3*time.Second, func(now time.Duration) {
+		if m := a.Members()[0]; m.State != "left" {
+			t.Fatalf("%v: after its goodbye b is %s", now, m.State)
+		}
+	})
 }
 
 // TestHostilePushes: a peer that pushes without end has this node drop some of

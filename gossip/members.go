@@ -28,11 +28,11 @@ type member struct {
 	// it answered us, or spoke and states where it is. What is only said to be a
 	// member counts nowhere.
 	proven bool
-	absent bool // listed for long, and never proven: nothing is sent to it but pings
 	// streamTill is until when everything for it goes over streams: datagrams
 	// do not seem to arrive.
 	streamTill time.Duration
 
+	parted  time.Duration // when it was last asked whether it leaves; 0: never
 	asked   uint64        // the nonce of the pings that others were asked for
 	reached time.Duration // last time that it answered us, not others
 	pingAt  time.Duration // 0: not pinging
@@ -59,7 +59,9 @@ func (c *Core) MemberAlive(now time.Duration, id state.NodeID, addr netip.AddrPo
 	c.put(m, addr)
 	m.listed, m.met = true, true
 	c.sign(m, signListed)
-	c.greetNode(id)
+	if m.reachable() {
+		c.greetNode(id)
+	}
 	c.settle()
 }
 
@@ -166,9 +168,7 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 	}
 	m := c.member(id)
 	m.met = true
-	if known {
-		c.prove(m)
-	}
+	m.proven = m.proven || known
 	if m.heard = c.now; !c.viaStream(id) { // its answers would come over streams: they do not tell that datagrams arrive
 		c.heardAt = c.now
 	}
@@ -204,7 +204,7 @@ func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.Addr
 // to it any more.
 func (c *Core) reached(m *member) {
 	m.reached, m.rival = c.now, place{}
-	c.prove(m)
+	m.proven = true
 	c.sign(m, signReached)
 }
 
@@ -217,9 +217,9 @@ func (c *Core) unreached(m *member) bool {
 
 // doubt pings a member that lives, says the membership, but has not answered
 // this node's own probes for some rounds: others may reach it where this node
-// does not (G11).
+// does not (G11); and one of which there is nothing yet but that word.
 func (c *Core) doubt(m *member) {
-	if m.pingAt == 0 && c.unreached(m) {
+	if m.pingAt == 0 && (c.unreached(m) || c.unproven(m)) {
 		m.pings = 0
 		c.pingLater(m, c.now)
 	}
@@ -290,7 +290,7 @@ func (c *Core) pingStray() {
 	}
 	var dead []state.NodeID
 	for id, m := range c.members {
-		if (m.phase == phaseDead || m.phase == phaseKept) && m.pingAt == 0 && m.addr.IsValid() {
+		if (m.phase == phaseDead || m.phase == phaseKept || m.phase == phaseAbsent) && m.pingAt == 0 && m.addr.IsValid() {
 			dead = append(dead, id)
 		}
 	}
@@ -308,7 +308,7 @@ func (c *Core) pingStray() {
 // reachable reports whether packets should go to a member: it is thought to
 // live, and somebody knows where.
 func (m *member) reachable() bool {
-	return (m.phase == phaseAlive || m.phase == phaseVerify) && (m.listed || m.addr.IsValid()) && !m.absent
+	return (m.phase == phaseAlive || m.phase == phaseVerify) && (m.listed || m.addr.IsValid())
 }
 
 // verify starts to check whether a member lives: pings to it, and through
@@ -383,7 +383,7 @@ func (c *Core) setPhase(m *member, p phase) {
 			t.Exhume(m.id)
 		}
 	}
-	kind := map[phase]EventKind{phaseAlive: EventAlive, phaseVerify: EventSuspect, phaseShaky: EventSuspect, phaseKept: EventSuspect, phaseDead: EventDead, phaseLeft: EventLeft}[p]
+	kind := map[phase]EventKind{phaseAlive: EventAlive, phaseVerify: EventSuspect, phaseShaky: EventSuspect, phaseKept: EventSuspect, phaseDead: EventDead, phaseAbsent: EventDead, phaseLeft: EventLeft}[p]
 	if livenessOf(was) != livenessOf(p) || p == phaseLeft {
 		c.event(Event{Kind: kind, Node: m.id, Addr: m.addr})
 	}
@@ -455,6 +455,9 @@ func (c *Core) nextCheck() time.Duration {
 	for _, m := range c.pinging {
 		next = min(next, m.pingAt)
 	}
+	for _, p := range c.partings {
+		next = min(next, p.next)
+	}
 	return next
 }
 
@@ -473,7 +476,7 @@ type MemberInfo struct {
 
 // Members returns the other nodes, sorted by name.
 func (c *Core) Members() []MemberInfo {
-	names := [...]string{"alive", "suspect", "suspect", "dead", "suspect", "left"}
+	names := [...]string{"alive", "suspect", "suspect", "dead", "suspect", "left", "dead"}
 	var out []MemberInfo
 	for _, id := range c.sortedMembers() {
 		m := c.members[id]

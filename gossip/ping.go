@@ -46,6 +46,9 @@ func (c *Core) onPing(from state.NodeID, typ byte, p []byte) error {
 	}
 	switch typ {
 	case framePing: // the answer goes to the sender; target names whom it is for
+		if f.goodbye == goodbyeAsked {
+			f.goodbye = c.ownGoodbye()
+		}
 		e := c.packet()
 		e.ping(frameAck, f)
 		c.send(from, e)
@@ -73,6 +76,7 @@ func (c *Core) onAck(from state.NodeID, f pingFrame) {
 		e.ping(frameHeard, pingFrame{nonce: f.nonce, target: from})
 		c.send(f.target, e)
 	case m == nil:
+	case c.answeredGoodbye(m, f):
 	case m.rival.known() && f.nonce == m.rival.nonce:
 		m.rival.answered = c.now
 	case f.nonce == m.nonce:

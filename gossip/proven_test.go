@@ -76,22 +76,54 @@ func TestNamesDoNotHideALoss(t *testing.T) {
 	}
 }
 
-// TestNamesTakeNoPackets: G17. A name that somebody keeps in the membership is
-// sent nothing but pings once a host would have answered.
-func TestNamesTakeNoPackets(t *testing.T) {
-	c := crowd(2, 60)
-	for now := time.Second; now < time.Minute; now += 50 * time.Millisecond {
-		for i := range 2 {
-			c.MemberReached(now, memberName(i, 2), c.members[memberName(i, 2)].addr)
+// talk lets the hosts of a crowd answer and speak for a while, the names not.
+func talk(c *Core, real int, from, to time.Duration) {
+	for now := from; now < to; now += 50 * time.Millisecond {
+		for i := range real {
+			c.Receive(now, newEncoder(memberName(i, real), 1).b)
+			c.MemberReached(now, memberName(i, real), c.members[memberName(i, real)].addr)
 		}
 		c.Tick(now)
 		c.Drain()
 	}
+}
+
+// TestNamesTakeNoPackets: G17. A name that somebody keeps in the membership is
+// as good as dead once a host would have answered, however often it is listed
+// again, and until it answers.
+func TestNamesTakeNoPackets(t *testing.T) {
+	c := crowd(2, 60)
+	talk(c, 2, time.Second, 6*time.Second)
 	if got := c.living(""); len(got) != 2 {
 		t.Errorf("packets go to %v", got)
+	}
+	for i := range 60 {
+		c.MemberAlive(6*time.Second, memberName(2+i, 2), c.members[memberName(2+i, 2)].addr)
+	}
+	sends, _ := c.Drain()
+	if got := c.living(""); len(got) != 2 || len(sends) > 0 {
+		t.Errorf("listed again, packets go to %v, %d at once", got, len(sends))
+	}
+	for _, m := range c.Members() {
+		if want := map[bool]string{true: "alive", false: "dead"}[m.Addr.Addr().As4()[3] < 2]; m.State != want {
+			t.Errorf("%s is %s, not %s", m.ID, m.State, want)
+		}
 	}
 	c.MemberReached(time.Minute, "ghost1", c.members["ghost1"].addr)
 	if got := c.living(""); len(got) != 3 {
 		t.Errorf("one that answers after all is not among %v", got)
+	}
+}
+
+// TestOneThatHearsNobodyKeepsAll: G17. Where no datagram arrives, that nobody
+// answers tells nothing of the others.
+func TestOneThatHearsNobodyKeepsAll(t *testing.T) {
+	c := crowd(0, 8)
+	for now := time.Second; now < 4*time.Second; now += 50 * time.Millisecond {
+		c.Tick(now)
+		c.Drain()
+	}
+	if got := c.living(""); len(got) != 8 {
+		t.Errorf("packets go to %v only", got)
 	}
 }

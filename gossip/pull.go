@@ -231,7 +231,7 @@ func (c *Core) retarget(p *pull) bool {
 func (c *Core) buriedThere(n *network, h state.OwnerHead) {
 	m := c.members[h.Owner]
 	own, ok := n.table.Head(h.Owner)
-	if m != nil && ok && own.Inc <= h.Head.Inc && (m.phase == phaseDead || m.phase == phaseLeft) {
+	if m != nil && ok && own.Inc <= h.Head.Inc && livenessOf(m.phase) == state.Dead {
 		n.table.Bury(h.Owner)
 	}
 	if _, waits := c.reaps[h.Owner]; ok && !waits {

@@ -372,8 +372,7 @@ func (c *Core) globalNews(x *state.Delta) {
 	if x.Snapshot {
 		c.reaps[x.Owner] = c.now + reapAfter
 		if m := c.members[x.Owner]; m != nil && len(x.Records) == 0 && x.To > 1 {
-			m.listed = false // its last, empty snapshot: it left in order (S9)
-			c.sign(m, signLeft)
+			c.sign(m, signParting) // its last, empty snapshot: it left in order (S9)
 		}
 	}
 }

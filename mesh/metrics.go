@@ -159,6 +159,7 @@ func (e emitter) stats(s *gossip.Stats) {
 		{"oversized", s.Oversized},
 		{"deaths_checked", s.Verified},
 		{"false_alarms", s.FalseAlarms},
+		{"false_goodbyes", s.FalseGoodbyes},
 		{"reincarnations", s.Reincarnations},
 		{"carries", s.Carries},
 		{"carries_put_off", s.CarriesLater},

@@ -36,8 +36,7 @@ type attack struct {
 	// check is what must hold besides what always must, as soon as possible;
 	// nil: nothing.
 	check    func(m *mesh) error
-	slow     time.Duration // how long that may take; 0: toRest
-	degraded string        // status says so on at least one node; empty: no node is degraded
+	degraded string // status says so on at least one node; empty: no node is degraded
 	// leave ends what the case left on purpose; afterwards no node is degraded.
 	// nil: there is nothing.
 	leave func(m *mesh) error

@@ -123,7 +123,7 @@ func (m *mesh) run(c *attack) (what string) {
 	if err := c.do(m); err != nil {
 		return "cannot be done: " + err.Error()
 	}
-	if err := m.soon(max(c.slow, toRest), func() error { return m.holds(c) }); err != nil {
+	if err := m.soon(toRest, func() error { return m.holds(c) }); err != nil {
 		return err.Error()
 	}
 	if c.leave == nil {

@@ -1,0 +1,30 @@
+package gossip
+
+import "time"
+
+// The membership lists whoever is named to it, and takes one round of its probes,
+// which grows with their number, to find out that some never were. So a member of
+// which there is nothing but the list is pinged soon (G17): a host answers in a
+// moment, and stays what it was meanwhile. What does not answer, neither here nor
+// through others, is as good as dead until it does.
+const (
+	newcomerRest   = time.Second // for it to speak by itself
+	newcomerChecks = 64          // under way up to which one more begins, once a second
+)
+
+// unproven reports whether a listed member is to be pinged since it has not
+// shown that it exists. A node that hears nobody cannot tell.
+func (c *Core) unproven(m *member) bool {
+	return m.listed && !m.proven && c.cfg.Probing > 0 && c.hearing() && c.now-m.since > newcomerRest && len(c.pinging) < newcomerChecks
+}
+
+// hearing reports whether datagrams arrive here.
+func (c *Core) hearing() bool { return c.heardAt > 0 && !c.silent() }
+
+// pingSoon makes a hidden member be pinged a few times, if it is not already.
+func (c *Core) pingSoon(m *member) {
+	if m.pingAt == 0 {
+		m.pings = maxPings - 16
+		c.pingLater(m, max(c.now, 1))
+	}
+}

@@ -1,0 +1,92 @@
+package gossip
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// parting is a goodbye that has not taken effect yet. Streams are not signed, and
+// most nodes hear of a goodbye from others: so the owner is asked. One that leaves
+// says so, for as long as its goodbye takes to spread; one that stays says that,
+// and goes on to be served; of one that says neither the goodbye is believed, as
+// soon as a report of its death would be (S9).
+type parting struct {
+	nonce uint64        // of the question
+	next  time.Duration // when it is asked again
+	until time.Duration // when it counts as gone without an answer
+}
+
+// askGoodbye starts to ask a member whether it leaves, once a second at most,
+// however many say so.
+func (c *Core) askGoodbye(m *member) {
+	if c.partings[m.id] != nil {
+		return
+	}
+	if !m.known() {
+		c.takeLeave(m)
+		return
+	}
+	at := max(c.now, 1)
+	if m.parted > 0 {
+		at = max(at, m.parted+checkEvery)
+	}
+	m.parted = at
+	c.partings[m.id] = &parting{nonce: c.nonce(), next: at, until: at + c.cfg.VerifyFor}
+	c.askGoodbyes()
+}
+
+// askGoodbyes asks whom it is time to ask, and ends what was not answered.
+func (c *Core) askGoodbyes() {
+	if len(c.partings) == 0 {
+		return
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.partings)) {
+		m, p := c.members[id], c.partings[id]
+		switch {
+		case m == nil:
+			delete(c.partings, id)
+		case c.now < p.next:
+		case c.now >= p.until:
+			c.takeLeave(m)
+		default:
+			p.next = min(c.now+c.cfg.VerifyFor/7, p.until)
+			e := c.packet()
+			e.ping(framePing, pingFrame{nonce: p.nonce, target: id, goodbye: goodbyeAsked})
+			c.post(id, e)
+		}
+	}
+}
+
+// takeLeave makes a goodbye take effect.
+func (c *Core) takeLeave(m *member) {
+	delete(c.partings, m.id)
+	m.listed = false
+	c.sign(m, signLeft)
+}
+
+// ownGoodbye is the answer to whether this node leaves.
+func (c *Core) ownGoodbye() goodbye {
+	if c.leftAt > 0 {
+		return goodbyeMeant
+	}
+	return goodbyeDenied
+}
+
+// answeredGoodbye reports whether an answer is one of a member that was asked
+// whether it leaves, and does what follows from it.
+func (c *Core) answeredGoodbye(m *member, f pingFrame) bool {
+	p := c.partings[m.id]
+	if p == nil || f.nonce != p.nonce {
+		return false
+	}
+	switch f.goodbye {
+	case goodbyeMeant:
+		c.takeLeave(m)
+	case goodbyeDenied:
+		delete(c.partings, m.id)
+		c.Stats.FalseGoodbyes++
+		c.reached(m)
+	}
+	return true
+}
