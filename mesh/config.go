@@ -46,6 +46,7 @@ type Config struct {
 	Preserve    float64  // share of vanished members from which their endpoints stay served; default 0.6
 	PushRate    int      // bytes per second of pushed changes; default 4194304
 	MaxTasks    int      // of this node per network; default 200000
+	TableMemory int      // bytes of memory for what all nodes state; default: see tableMemory
 
 	LogDropped func() uint64 `yaml:"-"` // how many log lines were dropped so far; nil: none is
 
@@ -92,6 +93,7 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.Var(share{&c.Preserve}, "preserve", "`SHARE` of members whose vanishing at once keeps them served (default 0.6)")
 	f.Var(number{&c.PushRate, minPushRate, 1 << 30}, "push-rate", "`BYTES` per second of pushed changes (default 4194304)")
 	f.Var(number{&c.MaxTasks, 1, maxTasks}, "max-tasks", "`TASKS` of this node per network (default 200000)")
+	f.Var(size{&c.TableMemory, state.MinTableMemory, maxTableMemory}, "table-memory", "`SIZE` of memory for what all nodes of the mesh state; what is over it is refused (default: a quarter of what the host, its control group or GOMEMLIMIT gives, at most 4GiB)")
 	f.Var(toggle{&c.AllowLoopbackTasks}, "allow-loopback-tasks", "take tasks at 127.0.0.1 and ::1, which lead to each host's own; for trials on one host")
 }
 

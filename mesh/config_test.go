@@ -63,6 +63,7 @@ networks: ingress
 ttl: 30s
 preserve: 0.7
 max-tasks: 1000
+table-memory: 512MiB
 insecure: yes
 allow-loopback-tasks: true
 `)
@@ -70,7 +71,7 @@ allow-loopback-tasks: true
 	want := mesh.Config{
 		Node: "host1", Bind: "10.0.0.1", Join: []string{"10.0.0.1", "seed.example:7000"}, DNS: []string{"10.1.1.1:53"},
 		DNSClients: []string{"10.0.0.0/8", "fd00::/8"}, Upstream: []string{"10.0.0.53", "corp.example=10.0.0.54"},
-		Networks: []string{"ingress"}, TTL: mesh.Duration(30 * time.Second), Preserve: 0.7, MaxTasks: 1000, Insecure: true, AllowLoopbackTasks: true,
+		Networks: []string{"ingress"}, TTL: mesh.Duration(30 * time.Second), Preserve: 0.7, MaxTasks: 1000, TableMemory: 512 << 20, Insecure: true, AllowLoopbackTasks: true,
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
@@ -133,6 +134,10 @@ func TestConfigFileRefusals(t *testing.T) {
 		"preserve: 0\n":                   "use a share",
 		"max-tasks: 99999999999999999999": "use a number from 1 to",
 		"max-tasks: 4611686018427387905":  "use a number from 1 to",
+		"table-memory: 1MiB\n":            "use a size from 64MiB to 1024GiB, such as 512MiB",
+		"table-memory: 9999999999GiB\n":   "use a size from",
+		"table-memory: -1GiB\n":           "use a size from",
+		"table-memory: 1 GB\n":            "use a size from",
 		"query-log: -1\n":                 "use a number from 0",
 		"push-rate: 1\n":                  "use a number from 16384",
 		"insecure: perhaps\n":             "write true or false",

@@ -204,6 +204,54 @@ func (n number) Set(s string) error {
 	return nil
 }
 
+// size is a number of bytes that people write as 512MiB or 2GiB.
+type size struct {
+	to       *int
+	min, max int
+}
+
+func (z size) String() string {
+	if z.to == nil || *z.to == 0 {
+		return ""
+	}
+	return sizeText(*z.to)
+}
+
+// sizeText is a number of bytes in the largest unit that gives a whole number.
+func sizeText(n int) string {
+	for _, u := range sizeUnits {
+		if n >= u.bytes && n%u.bytes == 0 {
+			return strconv.Itoa(n/u.bytes) + u.name
+		}
+	}
+	return strconv.Itoa(n)
+}
+
+var sizeUnits = [...]struct {
+	name  string
+	bytes int
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}}
+
+func (z size) Set(s string) error {
+	s = strings.TrimSpace(s)
+	if s == "" {
+		return errEmpty
+	}
+	unit := 1
+	for _, u := range sizeUnits {
+		if digits, ok := strings.CutSuffix(s, u.name); ok {
+			s, unit = digits, u.bytes
+			break
+		}
+	}
+	v, err := strconv.Atoi(s)
+	if err != nil || v < 0 || v > z.max/unit || v*unit < z.min {
+		return fmt.Errorf("use a size from %s to %s, such as 512MiB", sizeText(z.min), sizeText(z.max))
+	}
+	*z.to = v * unit
+	return nil
+}
+
 // share is above 0 and at most 1.
 type share struct{ to *float64 }
 

@@ -91,6 +91,11 @@ func (e emitter) core(c *gossip.Core) {
 	}
 	e.gauge("meshd_preserving", "1 while self-preservation keeps vanished members served.", b2f(c.Preserving()))
 	e.gauge("meshd_incarnation", "The node's incarnation.", float64(c.Store().Incarnation()))
+	records, bytes, maxRecords, maxBytes := c.Store().Usage()
+	for bound, v := range map[string][2]int{"held": {records, bytes}, "limit": {maxRecords, maxBytes}} {
+		e.gauge("meshd_tables_records", "Records of all tables, tombstones included, and how many there may be.", float64(v[0]), "of", bound)
+		e.gauge("meshd_tables_bytes", "Text of these records, and how much there may be.", float64(v[1]), "of", bound)
+	}
 	for _, t := range c.Store().Tables() {
 		e.table(c, t)
 	}

@@ -89,6 +89,7 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 		for _, m := range c.Members() {
 			*map[string]*int{control.NodeAlive: &s.Members.Alive, control.NodeSuspect: &s.Members.Suspect, control.NodeDead: &s.Members.Dead, control.NodeLeft: &s.Members.Left}[m.State]++
 		}
+		s.Tables.Records, s.Tables.Bytes, s.Tables.MaxRecords, s.Tables.MaxBytes = c.Store().Usage()
 		for _, t := range c.Store().Tables() {
 			s.Quarantined += int(t.Poison() + t.Unbelieved())
 			if t.Network() != "" {

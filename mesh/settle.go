@@ -221,6 +221,8 @@ func (s *settled) amounts() error {
 		return fmt.Errorf("query-log: %d; use 1 for every question, N for one of N, 0 for none", s.QueryLog)
 	case s.MaxTasks < 0 || s.MaxTasks > maxTasks:
 		return fmt.Errorf("max-tasks: %d; use 1 to %d", s.MaxTasks, maxTasks)
+	case s.TableMemory != 0 && s.TableMemory < state.MinTableMemory || s.TableMemory > maxTableMemory:
+		return fmt.Errorf("table-memory: %d bytes; use %s to %s", s.TableMemory, sizeText(state.MinTableMemory), sizeText(maxTableMemory))
 	case verify != 0 && verify < time.Second, verify > time.Hour:
 		return fmt.Errorf("lb-verify: %v; use 1s to 1h, changes by others stay that long", verify)
 	case ttl < 0 || ttl > time.Hour:
@@ -284,7 +286,7 @@ func (s *settled) core() gossip.CoreConfig {
 }
 
 func (s *settled) limits() state.Limits {
-	l := state.DefaultLimits()
+	l := state.DefaultLimits().ForMemory(s.tableMemory())
 	l.AllowLoopback = s.AllowLoopbackTasks
 	if s.MaxTasks > 0 {
 		l.Entries = s.MaxTasks * 2

@@ -46,6 +46,25 @@ func (l Limits) withTotals() Limits {
 	return l
 }
 
+// What one record takes besides its text, with its part of all indexes, and the
+// least for which ForMemory makes bounds.
+const (
+	recordMemory   = 300
+	MinTableMemory = 64 << 20
+)
+
+// ForMemory returns the limits with bounds on all owners together such that what
+// they state takes no more than about so many bytes of memory (S19): half of them
+// may be text, half what records take besides; one network may have half of
+// either. Less than MinTableMemory counts as that.
+func (l Limits) ForMemory(bytes int) Limits {
+	bytes = max(bytes, MinTableMemory)
+	l.StoreBytes, l.StoreRecords = bytes/2, bytes/2/recordMemory
+	l.TableBytes, l.TableRecords = l.StoreBytes/2, l.StoreRecords/2
+	l.StageBytes = bytes / 8
+	return l
+}
+
 // Errors that Apply and Commit wrap.
 var (
 	ErrQuota   = errors.New("quota of one owner in one network exceeded") // S13

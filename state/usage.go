@@ -190,6 +190,12 @@ func (s *Store) Full() string {
 	return strings.Join(out, "; ")
 }
 
+// Usage returns what all tables hold: records with tombstones and the bytes of
+// their text; and how much of either there may be.
+func (s *Store) Usage() (records, bytes, maxRecords, maxBytes int) {
+	return s.total.records, s.total.bytes, s.limits.StoreRecords, s.limits.StoreBytes
+}
+
 // Usage returns what a table holds: records with tombstones, the bytes of
 // their text, and those of incomplete deltas; and how many streams it dropped
 // to make room.

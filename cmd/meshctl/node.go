@@ -107,6 +107,11 @@ func status(ctx context.Context, s *session, _ []string) error {
 	return s.show(st, func(w io.Writer) { s.statusTable(w, st) })
 }
 
+// tableLine says how much of what they may hold the tables hold.
+func tableLine(u control.TableUsage) string {
+	return fmt.Sprintf("%d of %d records, %.1f of %d MiB of text", u.Records, u.MaxRecords, float64(u.Bytes)/(1<<20), u.MaxBytes>>20)
+}
+
 func (s *session) statusTable(w io.Writer, st control.Status) {
 	health := "ok"
 	if len(st.Degraded)+len(st.Conflicts) > 0 || st.Preserving {
@@ -120,7 +125,7 @@ func (s *session) statusTable(w io.Writer, st control.Status) {
 		"Gossip", st.Bind, "Encrypted", yesNo(st.Encrypted), "DNS", strings.Join(st.DNS, ","), "Domain", st.Domain,
 		"Data directory", st.DataDir, "Load balancer", lbLine(st.LBDriver, st.LBWhy),
 		"Members", fmt.Sprintf("%d alive, %d suspect, %d dead, %d left", m.Alive, m.Suspect, m.Dead, m.Left),
-		"Local tasks", strconv.Itoa(st.LocalTasks), "Sandboxes", strconv.Itoa(st.Sandboxes), "Events", strconv.FormatUint(st.EventIndex, 10),
+		"Tables", tableLine(st.Tables), "Local tasks", strconv.Itoa(st.LocalTasks), "Sandboxes", strconv.Itoa(st.Sandboxes), "Events", strconv.FormatUint(st.EventIndex, 10),
 	}
 	if st.Preserving {
 		kv = append(kv, "Self-preservation", "on: too many members vanished at once, their last known tasks are kept")

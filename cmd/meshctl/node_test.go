@@ -63,6 +63,7 @@ func (n *node) Status(context.Context) (control.Status, error) {
 		Node: "a", BootID: "b0071d", Incarnation: 4, Version: "v1.2.3", Started: when, Bind: "192.0.2.1:7946", DNS: []string{"127.0.0.1:53", "192.0.2.1:53"},
 		Domain: "mesh.internal.", DataDir: "/var/lib/meshd", Encrypted: true, Members: control.MemberCount{Alive: 2, Dead: 1},
 		Networks:   []control.NetworkStatus{{Network: "", Synced: true, Checksum: "00000000000000aa"}, {Network: "collabnet", Checksum: "00000000000000bb", Services: 2, Tasks: 5}},
+		Tables:     control.TableUsage{Records: 12, MaxRecords: 111848, Bytes: 3 << 19, MaxBytes: 32 << 20},
 		LocalTasks: 2, LBDriver: "nft", LBWhy: "the kernel has no IPVS", EventIndex: 4711,
 		LB: []control.LBHealth{
 			{Driver: "nft", InSync: true, Services: 3, Desired: 3, Draining: 1, LastVerify: when.Add(2 * time.Minute), LastResult: control.LBInSync},

@@ -58,6 +58,7 @@ type Status struct {
 
 	Members     MemberCount     `json:"members"`
 	Networks    []NetworkStatus `json:"networks"`
+	Tables      TableUsage      `json:"tables"`
 	LocalTasks  int             `json:"local_tasks"`
 	Sandboxes   int             `json:"sandboxes"` // attached to this node (L4)
 	LBDriver    string          `json:"lb_driver"` // ipvs, nft, none
@@ -77,6 +78,15 @@ type MemberCount struct {
 	Suspect int `json:"suspect"`
 	Dead    int `json:"dead"`
 	Left    int `json:"left"`
+}
+
+// TableUsage is what the tables of a node hold, over all networks and owners, and
+// may hold (S19).
+type TableUsage struct {
+	Records    int `json:"records"` // tombstones included
+	MaxRecords int `json:"max_records"`
+	Bytes      int `json:"bytes"` // of their text
+	MaxBytes   int `json:"max_bytes"`
 }
 
 // NetworkStatus is what Status says of one network that this node takes part in.
