@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"meshd/state"
 )
 
 // condemn ends a check without an answer: the node is hidden, unless so many
@@ -23,17 +21,12 @@ func (c *Core) condemn(m *member) {
 	if m.proven { // who was gone before we came, or never was, tells nothing of our links
 		g.gone = append(g.gone, c.now)
 	}
-	others := 0
-	for _, o := range c.members {
-		if o.proven && o.phase != phaseLeft && (o.phase != phaseDead || c.now-o.since <= c.cfg.Window) {
-			others++
-		}
-	}
+	others := c.lately()
 	g.gone = slices.DeleteFunc(g.gone, func(at time.Duration) bool { return c.now-at > c.cfg.Window })
 	if m.met && others >= c.cfg.MinMesh && float64(len(g.gone)) > c.cfg.Preserve*float64(others) {
 		c.setPreserve(true, fmt.Sprintf("%d of %d members vanished within %v: serving their last known endpoints", len(g.gone), others, c.cfg.Window))
-		for _, id := range c.sortedMembers() {
-			if o := c.members[id]; o.met && o.phase == phaseDead && c.now-o.since <= c.cfg.Window {
+		for _, o := range c.ordered {
+			if o.met && o.phase == phaseDead && c.now-o.since <= c.cfg.Window {
 				c.sign(o, signCutOff)
 			}
 		}
@@ -57,7 +50,7 @@ func (c *Core) Preserving() bool { return c.preserve.on }
 // what depends on the size of the mesh depends on that, not on what is said.
 func (c *Core) proven() int {
 	n := 0
-	for _, m := range c.members {
+	for _, m := range c.ordered {
 		if m.proven {
 			n++
 		}
@@ -65,21 +58,15 @@ func (c *Core) proven() int {
 	return max(n, 1)
 }
 
-func (c *Core) sortedMembers() []state.NodeID {
-	ids := make([]state.NodeID, 0, len(c.members))
-	for id := range c.members {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids
-}
-
 // sweepMembers ages the dead: D1, D2, graves (S9), and ends self-preservation.
 func (c *Core) sweepMembers() {
-	kept := 0 // of those who count
-	for _, id := range c.sortedMembers() {
-		m := c.members[id]
+	kept, recent := 0, 0 // kept are of those who count
+	var expired []*member
+	for _, m := range c.ordered {
 		age := c.now - m.since
+		if m.listed || m.met && age < deadMemory {
+			recent++
+		}
 		c.settlePlace(m)
 		switch m.phase {
 		case phaseAlive, phaseShaky:
@@ -95,8 +82,14 @@ func (c *Core) sweepMembers() {
 				c.sign(m, signExpired)
 			}
 		case phaseDead, phaseLeft, phaseAbsent:
-			c.age(m, age)
+			if c.age(m, age) {
+				expired = append(expired, m)
+			}
 		}
+	}
+	c.recent = recent
+	for _, m := range expired {
+		c.drop(m)
 	}
 	if kept == 0 {
 		c.setPreserve(false, "")
@@ -124,7 +117,9 @@ func (c *Core) checkUnlisted(m *member, age time.Duration) {
 // it is checked.
 const unlistedFor = 2 * time.Second
 
-func (c *Core) age(m *member, age time.Duration) {
+// age puts the streams of a member away that has been gone for long, and reports
+// whether it is to be forgotten.
+func (c *Core) age(m *member, age time.Duration) (expired bool) {
 	if age > c.cfg.D1 && m.aged < 1 {
 		m.offered, m.aged = false, 1
 		for _, t := range c.store.Tables() {
@@ -137,12 +132,5 @@ func (c *Core) age(m *member, age time.Duration) {
 			t.Bury(m.id)
 		}
 	}
-	if age > c.cfg.D2+c.cfg.Graves {
-		for _, t := range c.store.Tables() {
-			t.Exhume(m.id)
-		}
-		delete(c.members, m.id)
-		delete(c.pinging, m.id)
-		c.store.Forget(m.id)
-	}
+	return age > c.cfg.D2+c.cfg.Graves
 }

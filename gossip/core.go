@@ -468,12 +468,11 @@ func (c *Core) living(name string) []state.NodeID {
 	}
 	var ts []state.NodeID
 	if name == "" {
-		for id, m := range c.members {
+		for _, m := range c.ordered {
 			if m.reachable() {
-				ts = append(ts, id)
+				ts = append(ts, m.id)
 			}
 		}
-		slices.Sort(ts)
 	} else {
 		for _, id := range c.store.Participants(name) {
 			if m := c.members[id]; m != nil && m.reachable() {

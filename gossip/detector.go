@@ -11,6 +11,9 @@ import (
 // core owns it.
 type detector struct {
 	members  map[state.NodeID]*member
+	ordered  []*member                 // the same, by name
+	listed   int                       // how many of them the membership lists
+	recent   int                       // how many it may still count, at the last sweep: see crowd
 	pinging  map[state.NodeID]*member  // those with a pingAt
 	strayAt  time.Duration             // when to ping one of the dead again
 	waveAt   time.Duration             // no wave of pings before

@@ -47,6 +47,9 @@ type member struct {
 type preservation struct {
 	gone []time.Duration // when members vanished, within the window
 	on   bool
+
+	counted time.Duration // when others was counted
+	others  int
 }
 
 // MemberAlive tells the core that the membership lists a node at addr.
@@ -57,7 +60,8 @@ func (c *Core) MemberAlive(now time.Duration, id state.NodeID, addr netip.AddrPo
 	}
 	m := c.member(id)
 	c.put(m, addr)
-	m.listed, m.met = true, true
+	m.met = true
+	c.list(m, true)
 	c.sign(m, signListed)
 	if m.reachable() {
 		c.greetNode(id)
@@ -83,7 +87,7 @@ func (c *Core) MemberDead(now time.Duration, id state.NodeID) {
 	if m == nil || id == c.cfg.Self {
 		return
 	}
-	m.listed = false
+	c.list(m, false)
 	c.sign(m, signUnlisted)
 	c.settle()
 }
@@ -95,7 +99,7 @@ func (c *Core) MemberLeft(now time.Duration, id state.NodeID) {
 	if m == nil || id == c.cfg.Self {
 		return
 	}
-	m.listed = false
+	c.list(m, false)
 	c.sign(m, signLeft)
 	c.settle()
 }
@@ -104,7 +108,7 @@ func (c *Core) member(id state.NodeID) *member {
 	m := c.members[id]
 	if m == nil {
 		m = &member{id: id, phase: phaseDead, since: c.now, offered: true}
-		c.members[id] = m
+		c.enter(m)
 		if n, ok := c.store.Node(id); ok {
 			c.put(m, n.Addr)
 		}
@@ -193,7 +197,7 @@ func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.Addr
 		m.rival.answered = c.now
 	default:
 		if m.phase == phaseAlive && m.addr == addr {
-			m.listed = true // it probes whom it lists: a goodbye that was not its own is forgotten
+			c.list(m, true) // it probes whom it lists: a goodbye that was not its own is forgotten
 		}
 		c.reached(m)
 	}
@@ -211,7 +215,7 @@ func (c *Core) reached(m *member) {
 // unreached reports whether a listed member has not answered this node's own
 // probes for some rounds of the membership.
 func (c *Core) unreached(m *member) bool {
-	rounds := 3 * time.Duration(len(c.members)+1) * c.cfg.Probing
+	rounds := 3 * time.Duration(c.crowd()+1) * c.cfg.Probing
 	return rounds > 0 && m.listed && c.now-max(m.reached, m.since) > rounds+3*time.Second
 }
 
@@ -271,8 +275,7 @@ func (c *Core) wave(since time.Duration) {
 		return
 	}
 	c.waveAt = c.now + 5*time.Second
-	for _, id := range c.sortedMembers() {
-		m := c.members[id]
+	for _, m := range c.ordered {
 		if (m.phase == phaseDead || m.phase == phaseKept) && m.pingAt == 0 && (m.since-since).Abs() < time.Minute && m.addr.IsValid() {
 			m.pings = maxPings - 4
 			c.pingLater(m, c.now+1+time.Duration(c.rng.Int64N(int64(300*time.Millisecond))))
@@ -288,19 +291,18 @@ func (c *Core) pingStray() {
 	if c.now < c.strayAt {
 		return
 	}
-	var dead []state.NodeID
-	for id, m := range c.members {
-		if (m.phase == phaseDead || m.phase == phaseKept || m.phase == phaseAbsent) && m.pingAt == 0 && m.addr.IsValid() {
-			dead = append(dead, id)
+	dead := 0
+	for _, m := range c.ordered {
+		if m.stray() {
+			dead++
 		}
 	}
 	every := time.Second
-	if len(dead) > 0 {
-		slices.Sort(dead)
+	if dead > 0 {
 		if c.strayAt > 0 {
-			c.ping(c.members[dead[c.rng.IntN(len(dead))]])
+			c.ping(c.nthStray(c.rng.IntN(dead)))
 		}
-		every = max(every, time.Duration(len(c.members))*time.Second/time.Duration(5*len(dead)))
+		every = max(every, time.Duration(c.crowd()+dead)*time.Second/time.Duration(5*dead))
 	}
 	c.strayAt = c.now + c.jitter(min(every, time.Minute))
 }
@@ -339,7 +341,7 @@ func (c *Core) verifyFor(m *member) time.Duration {
 	if m.spared > 0 && c.now-m.spared < sparedFor {
 		return max(c.cfg.VerifyFor, c.cfg.Silence)
 	}
-	decades := math.Log10(float64(max(len(c.members)+1, 10)))
+	decades := math.Log10(float64(max(c.crowd()+1, 10)))
 	return max(c.cfg.VerifyFor, c.cfg.Silence-time.Duration(decades*float64(c.cfg.Suspicion)))
 }
 
@@ -478,10 +480,9 @@ type MemberInfo struct {
 func (c *Core) Members() []MemberInfo {
 	names := [...]string{"alive", "suspect", "suspect", "dead", "suspect", "left", "dead"}
 	var out []MemberInfo
-	for _, id := range c.sortedMembers() {
-		m := c.members[id]
-		n, _ := c.store.Node(id)
-		out = append(out, MemberInfo{ID: id, Addr: m.addr, State: names[m.phase], Listed: m.listed, Since: m.since, Boot: m.boot, Node: n})
+	for _, m := range c.ordered {
+		n, _ := c.store.Node(m.id)
+		out = append(out, MemberInfo{ID: m.id, Addr: m.addr, State: names[m.phase], Listed: m.listed, Since: m.since, Boot: m.boot, Node: n})
 	}
 	return out
 }

@@ -61,7 +61,7 @@ func (c *Core) askGoodbyes() {
 // takeLeave makes a goodbye take effect.
 func (c *Core) takeLeave(m *member) {
 	delete(c.partings, m.id)
-	m.listed = false
+	c.list(m, false)
 	c.sign(m, signLeft)
 }
 

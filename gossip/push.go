@@ -370,7 +370,7 @@ func (c *Core) globalNews(x *state.Delta) {
 		clear(c.targets)
 	}
 	if x.Snapshot {
-		c.reaps[x.Owner] = c.now + reapAfter
+		c.reapLater(x.Owner)
 		if m := c.members[x.Owner]; m != nil && len(x.Records) == 0 && x.To > 1 {
 			c.sign(m, signParting) // its last, empty snapshot: it left in order (S9)
 		}
@@ -380,6 +380,18 @@ func (c *Core) globalNews(x *state.Delta) {
 // reapAfter is how long a new life of an owner may take to say in which
 // networks it takes part, before what it left behind in the others is dropped.
 const reapAfter = 5 * time.Second
+
+// maxReaps bounds how many may wait for that. What is over it is dropped when
+// another says that it has buried it, or with its owner.
+const maxReaps = 1 << 14
+
+func (c *Core) reapLater(o state.NodeID) {
+	if _, waits := c.reaps[o]; !waits && len(c.reaps) >= maxReaps {
+		c.Stats.ReapsDropped++
+		return
+	}
+	c.reaps[o] = c.now + reapAfter
+}
 
 func (c *Core) reap() {
 	for o, at := range c.reaps {

@@ -23,6 +23,7 @@ type Stats struct {
 	Strangers                uint64 // packets of senders whom neither membership nor table knows
 	Oversized                uint64 // packets longer than anything we send
 	Verified, FalseAlarms    uint64 // reported deaths checked, and found alive
+	ReapsDropped             uint64 // new lives whose leftovers in other networks are not looked for
 	FalseGoodbyes            uint64 // last, empty snapshots that their owner knew nothing of
 	Reincarnations           uint64
 	Carries, CarriesLater    uint64 // looks at the own claims of a network, and those put off since the last took long

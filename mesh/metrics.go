@@ -164,6 +164,7 @@ func (e emitter) stats(s *gossip.Stats) {
 		{"oversized", s.Oversized},
 		{"deaths_checked", s.Verified},
 		{"false_alarms", s.FalseAlarms},
+		{"reaps_dropped", s.ReapsDropped},
 		{"false_goodbyes", s.FalseGoodbyes},
 		{"reincarnations", s.Reincarnations},
 		{"carries", s.Carries},

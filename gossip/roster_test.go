@@ -1,0 +1,89 @@
+package gossip
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"meshd/state"
+)
+
+// TestRoster: whatever happens to members, they are in order, and those whom the
+// membership lists are counted.
+func TestRoster(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	c := NewCore(CoreConfig{Self: "self", Boot: 9, D1: time.Second, Graves: time.Second}, rng, state.NewStore("self", 1, state.DefaultLimits(), new(counter)))
+	now := time.Second
+	for step := range 4000 {
+		id := state.NodeID(fmt.Sprint("n", rng.IntN(40)))
+		now += time.Duration(rng.IntN(int(200 * time.Millisecond)))
+		switch rng.IntN(6) {
+		case 0, 1:
+			c.MemberAlive(now, id, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, 0, byte(rng.IntN(9))}), 7946))
+		case 2:
+			c.MemberDead(now, id)
+		case 3:
+			c.MemberLeft(now, id)
+		case 4:
+			if m := c.members[id]; m != nil {
+				c.MemberReached(now, id, m.addr)
+			}
+		case 5:
+			c.Tick(now)
+			c.Drain()
+		}
+		listed := 0
+		for _, m := range c.members {
+			if m.listed {
+				listed++
+			}
+		}
+		if c.detector.listed != listed || len(c.ordered) != len(c.members) || !slices.IsSortedFunc(c.ordered, func(a, b *member) int { return byName(a, b.id) }) {
+			t.Fatalf("step %d: %d of %d are listed, %d and %d are counted", step, listed, len(c.members), c.detector.listed, len(c.ordered))
+		}
+	}
+}
+
+// TestNamesMakeNothingSlower: G19. The long dead, and names that were only
+// heard of, count nowhere in a node's own times.
+func TestNamesMakeNothingSlower(t *testing.T) {
+	c := crowd(4, 0)
+	c.cfg.Silence, c.cfg.Suspicion = 1800*time.Millisecond, 600*time.Millisecond
+	was := c.verifyFor(c.members["host0"])
+	for i := range 3000 {
+		c.member(state.NodeID(fmt.Sprint("made-up", i)))
+	}
+	talk(c, 4, time.Second, 5*time.Second)
+	if got := c.verifyFor(c.members["host0"]); got != was || c.crowd() != 4 {
+		t.Errorf("a check takes %v, %v before; the crowd is %d", got, was, c.crowd())
+	}
+	for i := range 40 {
+		c.MemberAlive(5*time.Second, memberName(4+i, 4), netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, 1, byte(i)}), 7946))
+	}
+	for i := range 40 {
+		c.MemberDead(6*time.Second, memberName(4+i, 4))
+	}
+	talk(c, 4, 6*time.Second, 10*time.Second)
+	if got := c.crowd(); got != 44 {
+		t.Errorf("the membership still counts those whom it has just lost; the crowd is %d", got)
+	}
+	talk(c, 4, 10*time.Second, 45*time.Second)
+	if got := c.crowd(); got != 4 {
+		t.Errorf("and then no more; the crowd is %d", got)
+	}
+}
+
+// TestReapsAreBounded: G7. New lives of made-up owners without end leave a bounded
+// number of things to do.
+func TestReapsAreBounded(t *testing.T) {
+	c := testCore(t, "a", "b")
+	for i := range 3 * maxReaps {
+		c.reapLater(state.NodeID(fmt.Sprint("made-up", i)))
+	}
+	if len(c.reaps) > maxReaps || c.Stats.ReapsDropped == 0 {
+		t.Errorf("%d wait, %d were dropped", len(c.reaps), c.Stats.ReapsDropped)
+	}
+}
