@@ -96,6 +96,9 @@ type network struct {
 	fetchTill time.Duration
 	sending   bool // and has not yet said that this was all
 
+	agreed  [agreements]agreement // that differ in nothing that is to be done, oldest overwritten
+	agreeAt int                   // the next place there
+
 	equal, differed time.Duration // when it last compared equal and unequal with a peer's
 }
 

@@ -363,8 +363,10 @@ func livenessOf(p phase) state.Liveness {
 	switch p {
 	case phaseAlive:
 		return state.Alive
-	case phaseVerify, phaseShaky, phaseKept:
+	case phaseVerify, phaseShaky:
 		return state.Suspected
+	case phaseKept:
+		return state.Kept
 	}
 	return state.Dead
 }
@@ -386,7 +388,7 @@ func (c *Core) setPhase(m *member, p phase) {
 		}
 	}
 	kind := map[phase]EventKind{phaseAlive: EventAlive, phaseVerify: EventSuspect, phaseShaky: EventSuspect, phaseKept: EventSuspect, phaseDead: EventDead, phaseAbsent: EventDead, phaseLeft: EventLeft}[p]
-	if livenessOf(was) != livenessOf(p) || p == phaseLeft {
+	if livenessOf(was).String() != livenessOf(p).String() || p == phaseLeft {
 		c.event(Event{Kind: kind, Node: m.id, Addr: m.addr})
 	}
 }

@@ -52,7 +52,7 @@ func (c *Core) onProbe(from state.NodeID, typ byte, p []byte) error {
 		if n == nil {
 			continue
 		}
-		if n.table.Hash() == t.hash {
+		if n.agrees(t.hash) {
 			n.meet()
 			n.equal = c.now
 			equal.tables = append(equal.tables, t)
@@ -177,16 +177,20 @@ func (c *Core) onHeads(from state.NodeID, typ byte, p []byte) error {
 		}
 		ours = n.table.Heads(func(o state.NodeID) bool { return in[state.Bucket(o, f.n)] })
 	}
-	if !c.compare(from, n, f.heads, ours) && typ == frameHeads {
+	lacks, offers := c.compare(from, n, f.heads, ours)
+	if typ == frameHeads && !lacks {
 		n.meet()
+		if !offers {
+			c.agree(from, n, f, ours)
+		}
 	}
 	return nil
 }
 
 // compare matches a peer's heads with ours. ours is nil if the peer's list is
 // partial: then what it does not mention means nothing. It reports whether we
-// lack something.
-func (c *Core) compare(from state.NodeID, n *network, theirs, ours []state.OwnerHead) bool {
+// lack something, and whether the peer does.
+func (c *Core) compare(from state.NodeID, n *network, theirs, ours []state.OwnerHead) (lacks, lacking bool) {
 	var wants []lack
 	var offers []state.Want
 	known := make(map[state.NodeID]state.OwnerHead, len(theirs))
@@ -222,7 +226,7 @@ func (c *Core) compare(from state.NodeID, n *network, theirs, ours []state.Owner
 	}
 	c.serve(from, n, offers)
 	c.wantAll(from, n, wants)
-	return len(wants) > 0
+	return len(wants) > 0, len(offers) > 0
 }
 
 // fresh reports whether a stream's news is so young that its push is still under way.

@@ -133,7 +133,7 @@ func (t *Table) acceptable(o NodeID, inc uint64) bool {
 	if inc > maxCounter {
 		return false
 	}
-	if t.live[o] == Dead {
+	if !t.live[o].Answers() {
 		return true
 	}
 	if word, ok := t.words[o]; ok {

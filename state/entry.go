@@ -184,7 +184,7 @@ func (e *Entry) effective() Class {
 	switch e.stream.status {
 	case Alive:
 		return e.class
-	case Suspected:
+	case Suspected, Kept:
 		if e.class == Serving {
 			return Suspect
 		}

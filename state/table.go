@@ -178,6 +178,25 @@ func (t *Table) Buckets(n int) []uint64 {
 	return out
 }
 
+// HashWith returns the hash of a table that has these heads in some of n buckets,
+// and in the others what this one has: what a peer's is, if it said so.
+func (t *Table) HashWith(n int, buckets []int, heads []OwnerHead) uint64 {
+	h, in := t.Hash(), make([]bool, n)
+	own := t.Buckets(n)
+	for _, b := range buckets {
+		if b >= 0 && b < n && !in[b] {
+			in[b] = true
+			h -= own[b]
+		}
+	}
+	for _, o := range heads {
+		if key := ownerHash(o.Owner); in[key&uint64(n-1)] && !o.Buried && !o.Kept && o.Head.Inc > 0 {
+			h += o.Head.hash(key)
+		}
+	}
+	return h
+}
+
 // Bucket returns the bucket of an owner among n.
 func Bucket(o NodeID, n int) int { return int(ownerHash(o) & uint64(n-1)) }
 
@@ -237,7 +256,7 @@ func (t *Table) Delta(w Want, budget int) *Delta {
 	if s == nil || !s.offered || s.head.Inc == 0 || s.head.Inc < w.Inc {
 		return nil
 	}
-	if s.resync && s.status != Dead { // of the dead, nobody else may have it
+	if s.resync && s.status.Answers() { // of the dead, nobody else may have it
 		return nil
 	}
 	if s.head.Inc == w.Inc && w.After > s.head.Version {
@@ -262,7 +281,7 @@ func (t *Table) Want(o NodeID, h Head) (Want, bool) {
 	}
 	// Equal heads with different content: only the owner can settle it (S7,
 	// S10), unless this replica knows that it is the one that differs.
-	if h.Compare(s.head) == 0 && h.Sum > s.head.Sum && s.status == Dead {
+	if h.Compare(s.head) == 0 && h.Sum > s.head.Sum && !s.status.Answers() {
 		s.resync = true // no owner is there to settle it: the higher checksum does
 	}
 	if c := h.Compare(s.head); c < 0 || c == 0 && !s.resync {

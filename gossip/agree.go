@@ -1,0 +1,70 @@
+package gossip
+
+import "meshd/state"
+
+// agreement is a pair of hashes of tables that differ, and in nothing that either
+// has to tell the other: each node notices by itself that an owner is dead, and
+// offers its streams for D1, and buries them after D2, from then on. Until the
+// last one has done so the tables differ in that, and would be compared head by
+// head at every probe (G4).
+type agreement struct{ ours, theirs uint64 }
+
+// agreements is how many pairs a network remembers: more than there are kinds of
+// nodes by what they have put away, as a rule.
+const agreements = 8
+
+// agrees reports whether a peer whose table has that hash is not to be told
+// anything, nor asked.
+func (n *network) agrees(theirs uint64) bool {
+	ours := n.table.Hash()
+	return ours == theirs || n.remembers(agreement{ours, theirs})
+}
+
+func (n *network) remembers(a agreement) bool {
+	for _, b := range n.agreed {
+		if a == b {
+			return true
+		}
+	}
+	return false
+}
+
+// agree notes that a peer's heads, which were compared, left nothing to do though
+// its table has another hash. It is told ours, so that it notes that as well.
+func (c *Core) agree(from state.NodeID, n *network, f headsFrame, ours []state.OwnerHead) {
+	a := agreement{n.table.Hash(), n.table.HashWith(f.n, f.buckets, f.heads)}
+	if a.ours == a.theirs || n.remembers(a) || !c.onlyOfTheDead(n, f.heads, ours) {
+		return
+	}
+	n.agreed[n.agreeAt] = a
+	n.agreeAt = (n.agreeAt + 1) % agreements
+	in := make(map[int]bool, len(f.buckets))
+	for _, b := range f.buckets {
+		in[b] = true
+	}
+	e := c.packet()
+	e.heads(frameHeads, n.name, f.n, f.buckets, true, n.table.Heads(func(o state.NodeID) bool { return in[state.Bucket(o, f.n)] }))
+	c.send(from, e)
+}
+
+// onlyOfTheDead reports whether two lists of heads differ only in owners that are
+// dead here.
+func (c *Core) onlyOfTheDead(n *network, theirs, ours []state.OwnerHead) bool {
+	left := make(map[state.NodeID]state.OwnerHead, len(ours))
+	for _, o := range ours {
+		left[o.Owner] = o
+	}
+	dead := func(o state.NodeID) bool { return o != c.cfg.Self && !c.store.Liveness(o).Answers() }
+	for _, h := range theirs {
+		o, ok := left[h.Owner]
+		if delete(left, h.Owner); (!ok || o != h) && !dead(h.Owner) {
+			return false
+		}
+	}
+	for id := range left {
+		if !dead(id) {
+			return false
+		}
+	}
+	return true
+}
