@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"net/netip"
 	"time"
 
 	"meshd/state"
@@ -73,10 +74,17 @@ type answering struct {
 	strangers peerBudget
 	peers     map[state.NodeID]*peerBudget
 
+	// The same for packets that came from where their sender is known to be, by
+	// that address: a name is easily written, and must not be drained by others.
+	homes  map[netip.Addr]*bucket
+	atHome bucket // of all of them
+
 	// Of the packet that is being handled; peer is nil if none is.
 	peer    *peerBudget
-	deltas  int // bytes of deltas that may still be sent
-	left    int // bytes of anything
+	purse   *bucket // of its sender
+	pool    *bucket // of all
+	deltas  int     // bytes of deltas that may still be sent
+	left    int     // bytes of anything
 	packets int
 	frames  int
 	same    [frameKinds]uint8
@@ -98,18 +106,40 @@ func (c *Core) budgetOf(id state.NodeID) *peerBudget {
 	return p
 }
 
-// begin starts to handle a packet.
-func (c *Core) begin(from state.NodeID) {
+// begin starts to handle a packet that came from an address; the zero Addr if
+// that is not known.
+func (c *Core) begin(from state.NodeID, at netip.Addr) {
 	a := &c.answers
 	a.peer = c.budgetOf(from)
-	a.peer.fill(peerRate, c.now)
-	a.shared.fill(sharedRate, c.now)
+	a.purse, a.pool = &a.peer.bucket, &a.shared
+	if home := c.homeOf(from, at); home != nil {
+		a.purse, a.pool = home, &a.atHome
+	}
+	a.purse.fill(peerRate, c.now)
+	a.pool.fill(sharedRate, c.now)
 	a.deltas, a.left, a.packets, a.frames = c.cfg.Chunk-1024, c.cfg.Chunk+answerControl, answerPackets, 0
 	a.same = [frameKinds]uint8{}
 }
 
+// homeOf returns the budget of an address at which a sender is known to be, nil
+// for others. All who are there share it: whoever makes many names of itself has
+// no more than one.
+func (c *Core) homeOf(id state.NodeID, at netip.Addr) *bucket {
+	m := c.members[id]
+	if m == nil || !at.IsValid() || m.addr.Addr() != at {
+		return nil
+	}
+	homes := c.answers.homes
+	b := homes[at]
+	if b == nil && len(homes) < maxPeerBudgets {
+		b = &bucket{}
+		homes[at] = b
+	}
+	return b
+}
+
 // end ends it.
-func (c *Core) end() { c.answers.peer = nil }
+func (c *Core) end() { c.answers.peer, c.answers.purse = nil, nil }
 
 // reads reports whether one more frame of that type is read: no honest packet
 // has so many, and an answer costs more than its question.
@@ -120,7 +150,7 @@ func (c *Core) reads(typ byte) bool {
 		return false
 	}
 	*k++
-	return typ == framePush || typ == frameDelta || typ == frameEqual || typ == frameEqual32 || typ == frameReply || !a.peer.empty(peerRate) && !a.shared.empty(sharedRate)
+	return typ == framePush || typ == frameDelta || typ == frameEqual || typ == frameEqual32 || typ == frameReply || !a.purse.empty(peerRate) && !a.pool.empty(sharedRate)
 }
 
 // afford takes an answer of n bytes from the budgets, if a packet causes it.
@@ -129,20 +159,20 @@ func (c *Core) afford(n int) bool {
 	switch {
 	case a.peer == nil:
 		return true
-	case n > a.left, a.packets <= 0, a.peer.empty(peerRate), a.shared.empty(sharedRate):
+	case n > a.left, a.packets <= 0, a.purse.empty(peerRate), a.pool.empty(sharedRate):
 		c.Stats.AnswersDropped++
 		return false
 	}
 	a.left -= n
 	a.packets--
-	a.peer.take(n)
-	a.shared.take(n)
+	a.purse.take(n)
+	a.pool.take(n)
 	return true
 }
 
 // affordReply takes an answer that a handler took its time for.
 func (c *Core) affordReply(to state.NodeID, n int) bool {
-	c.begin(to)
+	c.begin(to, netip.Addr{})
 	defer c.end()
 	return c.afford(n)
 }
@@ -169,6 +199,11 @@ func (c *Core) sweepBudgets() {
 		p.asked.fill(askedRate, c.now)
 		if p.bytes == 0 && p.packets == 0 && p.asked.packets == 0 && c.now-p.told > tellEvery && p.silent == 0 && p != c.answers.peer {
 			delete(c.answers.peers, id)
+		}
+	}
+	for at, b := range c.answers.homes {
+		if b.fill(peerRate, c.now); b.bytes == 0 && b.packets == 0 && b != c.answers.purse {
+			delete(c.answers.homes, at)
 		}
 	}
 }

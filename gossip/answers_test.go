@@ -275,3 +275,47 @@ func TestSendsAreBounded(t *testing.T) {
 		t.Error("nothing was counted")
 	}
 }
+
+// TestForgedNamesDrainNobody: G13. A peer that writes another's name on its
+// questions, and so much that none of them is answered any more, takes nothing
+// from those that come from where that other is.
+func TestForgedNamesDrainNobody(t *testing.T) {
+	a, b := testCore(t, "a", "b", "c"), testCore(t, "b", "a")
+	exchange(a, b)
+	now := 10 * time.Second
+	a.Tick(now)
+	a.Drain()
+	e := newEncoder("b", 1)
+	e.wants("net", []state.Want{{Owner: "a"}})
+	answers := func(from string) int {
+		a.ReceiveFrom(now, netip.MustParseAddr(from), e.b)
+		sends, _ := a.Drain()
+		return len(sends)
+	}
+	home := a.members["b"].addr.Addr().String()
+	for range 1 << 16 {
+		if answers("10.66.6.6") == 0 {
+			break
+		}
+	}
+	if n := answers("10.66.6.6"); n != 0 {
+		t.Fatalf("%d answers: the budget of the name has no end", n)
+	}
+	if n := answers(home); n != 1 {
+		t.Errorf("%d answers to b itself", n)
+	}
+	for range 1 << 16 {
+		if answers(home) == 0 {
+			break
+		}
+	}
+	if n := answers(home); n != 0 {
+		t.Errorf("%d answers: the budget of an address has no end", n)
+	}
+	now += time.Minute
+	a.Tick(now)
+	a.Drain()
+	if n := len(a.answers.homes); n > 0 {
+		t.Errorf("%d budgets of addresses are kept", n)
+	}
+}

@@ -124,7 +124,7 @@ func NewCore(cfg CoreConfig, rng *rand.Rand, store *state.Store) *Core {
 		cfg: cfg, rng: rng, store: store, targets: map[string][]state.NodeID{},
 		networks: map[string]*network{}, parted: map[string]bool{}, byHash: map[uint64]*network{}, hashOf: networkHash, pulls: map[streamKey]*pull{},
 		detector: detector{members: map[state.NodeID]*member{}, pinging: map[state.NodeID]*member{}, partings: map[state.NodeID]*parting{}}, reaps: map[state.NodeID]time.Duration{}, rtt: cfg.WantTimeout / 8,
-		answers: answering{peers: map[state.NodeID]*peerBudget{}}, hints: map[string][]hint{}, pullsAt: map[state.NodeID]int{},
+		answers: answering{peers: map[state.NodeID]*peerBudget{}, homes: map[netip.Addr]*bucket{}}, hints: map[string][]hint{}, pullsAt: map[state.NodeID]int{},
 	}
 	c.addNetwork("", store.Global())
 	for _, t := range store.Tables()[1:] {
@@ -225,8 +225,12 @@ func (c *Core) Drain() ([]Send, []Event) {
 // advance moves the core's clock; time never goes backwards for it.
 func (c *Core) advance(now time.Duration) { c.now = max(c.now, now) }
 
-// Receive handles a packet.
-func (c *Core) Receive(now time.Duration, data []byte) {
+// Receive handles a packet of which it is not known where it came from.
+func (c *Core) Receive(now time.Duration, data []byte) { c.ReceiveFrom(now, netip.Addr{}, data) }
+
+// ReceiveFrom handles a packet that came from an address; the zero Addr: it is not
+// known from which.
+func (c *Core) ReceiveFrom(now time.Duration, at netip.Addr, data []byte) {
 	c.advance(now)
 	c.Stats.BytesIn += uint64(len(data))
 	if len(data) > maxPacket {
@@ -243,7 +247,7 @@ func (c *Core) Receive(now time.Duration, data []byte) {
 		return
 	}
 	c.heardFrom(h.from, h.boot)
-	c.begin(h.from)
+	c.begin(h.from, at)
 	defer c.end()
 	for len(rest) > 0 {
 		var typ byte

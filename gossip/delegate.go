@@ -155,8 +155,18 @@ func (h *Host) NotifyConflict(_, other *memberlist.Node) { h.members.add('c', ot
 // NodeMeta implements memberlist.Delegate.
 func (h *Host) NodeMeta(int) []byte { return nil }
 
-// NotifyMsg implements memberlist.Delegate: an enqueue and nothing else (G1).
-func (h *Host) NotifyMsg(b []byte) {
+// packet is one of ours as it came.
+type packet struct {
+	from netip.Addr // the zero Addr: not known
+	data []byte
+}
+
+// NotifyMsg implements memberlist.Delegate: an enqueue and nothing else (G1). It
+// gets what came over streams: datagrams do not take the way through memberlist.
+func (h *Host) NotifyMsg(b []byte) { h.enqueue(netip.Addr{}, b) }
+
+// enqueue puts a packet of ours where the host's goroutine finds it, a copy of it.
+func (h *Host) enqueue(from netip.Addr, b []byte) {
 	if len(b) > maxPacket || h.inboxBytes.Add(int64(len(b))) > maxInboxBytes {
 		if len(b) <= maxPacket {
 			h.inboxBytes.Add(-int64(len(b)))
@@ -165,7 +175,7 @@ func (h *Host) NotifyMsg(b []byte) {
 		return
 	}
 	select {
-	case h.inbox <- slices.Clone(b):
+	case h.inbox <- packet{from, slices.Clone(b)}:
 	default:
 		h.inboxBytes.Add(-int64(len(b)))
 		h.dropped.Add(1)

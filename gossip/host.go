@@ -51,7 +51,7 @@ type Host struct {
 	coord   *coordinate.Client
 	start   time.Time
 
-	inbox   chan []byte
+	inbox   chan packet
 	work    chan *work
 	members memberQueue
 	// conflicts are the name conflicts that were told, and when; the loop's.
@@ -98,7 +98,7 @@ func NewHost(cfg HostConfig) (*Host, error) {
 	}
 	h := &Host{
 		cfg: cfg, log: cfg.Log, clock: &lamport{}, start: time.Now(), done: make(chan struct{}),
-		inbox: make(chan []byte, inboxSize), work: make(chan *work, 64), bulk: make(chan Send, bulkSize),
+		inbox: make(chan packet, inboxSize), work: make(chan *work, 64), bulk: make(chan Send, bulkSize),
 	}
 	h.clock.Witness(cfg.Lamport)
 	h.members.ready, h.conflicts = make(chan struct{}, 1), map[memberEvent]time.Duration{}
@@ -203,7 +203,7 @@ func (h *Host) openTransport(mc *memberlist.Config) error {
 	}
 	h.tr = newTransport(inner, transportConfig{
 		encrypted: h.keyring != nil, opener: open, dial: mc.TCPTimeout / 2, deadline: 2 * mc.TCPTimeout,
-		stranger: h.joiner.stranger, alone: &h.joiner.alone,
+		stranger: h.joiner.stranger, alone: &h.joiner.alone, ours: h.enqueue,
 	})
 	mc.Transport = h.tr
 	return nil

@@ -69,15 +69,15 @@ func (h *Host) tellPanic(kind string, peer state.NodeID, r any, attrs ...any) (E
 }
 
 // receive handles one packet.
-func (h *Host) receive(p []byte) {
-	h.inboxBytes.Add(-int64(len(p)))
+func (h *Host) receive(p packet) {
+	h.inboxBytes.Add(-int64(len(p.data)))
 	h.step("packet", func() state.NodeID {
-		head, _, err := decodeHead(p)
+		head, _, err := decodeHead(p.data)
 		if err != nil {
 			return ""
 		}
 		return head.from
-	}, func() { h.core.Receive(h.now(), p) })
+	}, func() { h.core.ReceiveFrom(h.now(), p.from, p.data) })
 }
 
 // nobody is whose fault a step is that no packet caused.

@@ -1,6 +1,8 @@
 package gossip
 
 import (
+	"encoding/binary"
+	"hash/crc32"
 	"net"
 	"net/netip"
 	"sync"
@@ -41,8 +43,11 @@ type transportConfig struct {
 	opener    *opener              // nil: what is encrypted cannot be looked at
 	stranger  func(netip.AddrPort) // hears where packets come from while alone; may be nil
 	alone     *atomic.Bool         // nobody is listed; may be nil
-	dial      time.Duration        // longest dial
-	deadline  time.Duration        // of a whole outgoing stream
+	// ours takes the packets of the protocol above, which it must copy, with where
+	// they came from: memberlist would not tell. Nil: memberlist gets them.
+	ours     func(from netip.Addr, b []byte)
+	dial     time.Duration // longest dial
+	deadline time.Duration // of a whole outgoing stream
 }
 
 // Bounds of incoming streams (G7, G8). For one over them the stream ends that
@@ -73,12 +78,17 @@ func (t *transport) receive() {
 		select {
 		case p := <-t.NodeAwareTransport.PacketCh():
 			t.in.Add(uint64(len(p.Buf)))
-			if !t.sane(p.Buf) {
+			plain, ok := t.sane(p.Buf)
+			if !ok {
 				t.rejected.Add(1)
 				continue
 			}
 			if t.cfg.alone != nil && t.cfg.alone.Load() {
 				t.cfg.stranger(addrPortOf(p.From))
+			}
+			if own := ownMessage(plain); own != nil && t.cfg.ours != nil {
+				t.cfg.ours(addrOf(p.From), own)
+				continue
 			}
 			select {
 			case t.packets <- p:
@@ -90,27 +100,43 @@ func (t *transport) receive() {
 	}
 }
 
-// sane reports whether memberlist may see a packet. What no key opens can do no
-// harm; but memberlist logs each such packet, so it gets one now and then.
-func (t *transport) sane(b []byte) bool {
+// sane reports whether memberlist may see a packet, and what is in it, as far as
+// it can be opened. What no key opens can do no harm; but memberlist logs each
+// such packet, so it gets one now and then.
+func (t *transport) sane(b []byte) (plain []byte, ok bool) {
 	if !t.cfg.encrypted {
-		return sanePlain(b)
+		return b, sanePlain(b)
 	}
 	if !sanePacket(b) {
-		return false
+		return nil, false
 	}
 	if t.cfg.opener == nil {
-		return true
+		return nil, true
 	}
 	if plain := t.cfg.opener.open(b, nil); plain != nil {
-		return sanePlain(plain)
+		return plain, sanePlain(plain)
 	}
 	now := time.Now()
 	if now.Sub(t.strange) < strangeEvery {
-		return false
+		return nil, false
 	}
 	t.strange = now
-	return true
+	return nil, true
+}
+
+// ownMessage returns the packet of ours that a datagram holds: alone, as we send
+// them, behind a checksum or not. It returns nil for everything else.
+func ownMessage(plain []byte) []byte {
+	if len(plain) >= 5 && plain[0] == msgCRC {
+		if crc32.ChecksumIEEE(plain[5:]) != binary.BigEndian.Uint32(plain[1:]) {
+			return nil
+		}
+		plain = plain[5:]
+	}
+	if len(plain) == 0 || plain[0] != msgUser {
+		return nil
+	}
+	return plain[1:]
 }
 
 // accept hands incoming streams on.

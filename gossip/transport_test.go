@@ -1,8 +1,10 @@
 package gossip
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"net"
 	"slices"
@@ -274,3 +276,26 @@ func FuzzGuard(f *testing.F) {
 		}
 	})
 }
+
+// TestOwnMessage: what memberlist makes of a packet of ours is known for what it
+// is; what it would not hand on, and everything else, is left to it.
+func TestOwnMessage(t *testing.T) {
+	body := []byte("a packet")
+	own := append([]byte{msgUser}, body...)
+	checked := binary.BigEndian.AppendUint32([]byte{msgCRC}, crc32.ChecksumIEEE(own))
+	checked = append(checked, own...)
+	for _, b := range [][]byte{own, checked} {
+		if got := ownMessage(b); !bytes.Equal(got, body) {
+			t.Errorf("%v is %q", b, got)
+		}
+	}
+	broken := slices.Clone(checked)
+	broken[len(broken)-1]++
+	for _, b := range [][]byte{nil, {}, {msgCRC}, {msgCRC, 0, 0, 0, 0}, broken, {0, 1, 2}, compoundOf(own)} {
+		if got := ownMessage(b); got != nil {
+			t.Errorf("%v is %q", b, got)
+		}
+	}
+}
+
+func compoundOf(b []byte) []byte { return append([]byte{7, 1, 0, byte(len(b))}, b...) }
