@@ -53,6 +53,31 @@ func TestFailedStartClaimsNothing(t *testing.T) {
 	}
 }
 
+// A start that fails moves nothing aside either: the one that succeeds does, and
+// says so.
+func TestFailedStartMovesNothing(t *testing.T) {
+	busy := start(t, mesh.Config{Node: "busy", DNS: []string{"127.0.0.1:0"}})
+	s, err := busy.Status(t.Context())
+	busy.must(err)
+	dir := t.TempDir()
+	for _, file := range []string{"peers.json", "sysctls.json"} {
+		busy.must(os.WriteFile(filepath.Join(dir, file), []byte("[{"), 0o600))
+	}
+	if _, err := tryStart(t, mesh.Config{Node: "a", DataDir: dir, DNS: s.DNS}); err == nil {
+		t.Fatal("started")
+	}
+	if got := files(t, dir); got != "lock peers.json sysctls.json" {
+		t.Errorf("left %s", got)
+	}
+	a := start(t, mesh.Config{Node: "a", DataDir: dir})
+	if got := files(t, dir); !strings.Contains(got, "peers.json.corrupted") || !strings.Contains(got, "sysctls.json.corrupted") {
+		t.Errorf("after the start there is %s", got)
+	}
+	if s, err := a.Status(t.Context()); err != nil || len(s.Degraded) != 2 {
+		t.Errorf("degraded %q, %v", s.Degraded, err)
+	}
+}
+
 // What a kill left half written is removed; what is not ours stays.
 func TestHalfWrittenFilesAreRemoved(t *testing.T) {
 	dir := t.TempDir()

@@ -118,15 +118,17 @@ func (n *Node) openSysctls() error {
 }
 
 // setAside moves a file away that cannot be read, and without which a node can
-// start, and tells what that means.
+// start, and tells what that means: once the node starts.
 func (n *Node) setAside(file string, why error, means string) {
-	path := n.dir.file(file)
-	text := fmt.Sprintf("%v; moved to %s.corrupted: %s", why, path, means)
-	if err := os.Rename(path, path+".corrupted"); err != nil {
-		text += fmt.Sprintf(" (not moved: %v)", err)
-	}
-	n.log.Warn("a file of the data directory cannot be read", "detail", text)
-	n.notices.set(strings.TrimSuffix(file, ".json"), text)
+	n.late = append(n.late, func() {
+		path := n.dir.file(file)
+		text := fmt.Sprintf("%v; moved to %s.corrupted: %s", why, path, means)
+		if err := os.Rename(path, path+".corrupted"); err != nil {
+			text += fmt.Sprintf(" (not moved: %v)", err)
+		}
+		n.log.Warn("a file of the data directory cannot be read", "detail", text)
+		n.notices.set(strings.TrimSuffix(file, ".json"), text)
+	})
 }
 
 // forwarding says what was done to the host so that it forwards, or what does

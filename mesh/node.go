@@ -66,6 +66,7 @@ type Node struct {
 	defining  turn        // of who makes or removes a network
 	proposed  proposal    // what they are making
 	claimed   atomic.Bool // the data directory is this life's
+	late      []func()    // what New is to do then
 
 	reincarnated chan struct{} // capacity 1: node.json is behind
 }
@@ -155,6 +156,9 @@ func (n *Node) claimData() error {
 		return err
 	}
 	n.claimed.Store(true)
+	for _, f := range n.late {
+		f()
+	}
 	return nil
 }
 

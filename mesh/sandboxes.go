@@ -93,15 +93,17 @@ func hasEnded(err error) bool {
 }
 
 // drop forgets the tasks of a sandbox that died while meshd was away, as if they
-// were removed now, and puts back its resolv.conf.
+// were removed now, and puts back its resolv.conf once the node starts.
 func (m *sandboxes) drop(d *draft, s *savedSandbox) {
 	for _, name := range s.Networks {
 		if l := d.networks[name]; l != nil && s.Task != "" && l.tasks[s.Task].Service == s.Service {
 			d.removeTask(name, s.Task, time.Now().Add(m.node.limits.reservation))
 		}
 	}
-	if s.ResolvConf != nil && s.ResolvConf.Root == "" {
-		m.noteErr(s.Name, "resolv.conf not put back", m.keeper.Restore(context.Background(), s.ResolvConf)) // bounded by itself
+	if conf, name := s.ResolvConf, s.Name; conf != nil && conf.Root == "" {
+		m.node.late = append(m.node.late, func() {
+			m.noteErr(name, "resolv.conf not put back", m.keeper.Restore(context.Background(), conf)) // bounded by itself
+		})
 	}
 }
 
