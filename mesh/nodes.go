@@ -137,6 +137,7 @@ func (n *Node) explainStatus(s *control.Status) {
 		s.Degraded = append(s.Degraded, t)
 	}
 	s.Degraded = append(s.Degraded, n.dnsTrouble()...)
+	s.Degraded = append(s.Degraded, n.boxes.troubles()...)
 	if len(n.dnsAddrs) == 0 {
 		s.Warnings = append(s.Warnings, "no DNS address: start meshd with --dns IP:PORT")
 	}

@@ -26,6 +26,7 @@ const (
 	boxStart   = 5 * time.Second  // to wait for the balancer before names are answered without it
 	boxTick    = time.Second      // between looks at whether the namespace is there
 	boxVerify  = 5                // ticks between looks at the redirect of port 53
+	boxConf    = 300              // ticks between looks at resolv.conf, each a process of its own
 	boxEnd     = 10 * time.Second // for taking one down
 	boxLastDNS = time.Second      // for the questions in hand at its end
 )
@@ -219,7 +220,7 @@ func (b *box) serve(ctx context.Context) (endReason, string) {
 	defer b.m.node.balancers.drop(b.name)
 	g.Go(func() error { return b.facts.Run(balance) })
 	g.Go(func() error { return b.balancer.Run(balance) })
-	s, before := b.record()
+	_, before := b.record()
 	if before {
 		b.ensureDNS()
 	}
@@ -228,8 +229,8 @@ func (b *box) serve(ctx context.Context) (endReason, string) {
 	if !before {
 		b.ensureDNS()
 	}
-	if before && s.ResolvConf != nil {
-		b.note("resolv.conf", b.applyResolvConf(ctx, s.ResolvConf)) // a crash may have come before it
+	if before {
+		b.ensureResolvConf(ctx) // a crash may have come before it
 	}
 	close(b.ready)
 	why, detail := b.watch(ctx)
@@ -291,6 +292,9 @@ func (b *box) watch(ctx context.Context) (endReason, string) {
 		if i%boxVerify == 0 {
 			b.ensureDNS()
 			b.note("addresses", b.sameAddresses())
+		}
+		if i%boxConf == 0 {
+			b.ensureResolvConf(ctx)
 		}
 	}
 }

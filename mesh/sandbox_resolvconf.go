@@ -2,6 +2,8 @@ package mesh
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"path"
 
 	"meshd/mesh/control"
@@ -46,4 +48,18 @@ func (b *box) applyResolvConf(ctx context.Context, conf *sandbox.ResolvConf) err
 		return err
 	}
 	return b.change(func(s *savedSandbox) { s.ResolvConf = applied })
+}
+
+// ensureResolvConf writes the file again if it is as it was before the sandbox,
+// and tells if it is neither that nor ours: whoever changed it may want that.
+func (b *box) ensureResolvConf(ctx context.Context) {
+	s, kept := b.record()
+	if !kept || s.ResolvConf == nil {
+		return
+	}
+	err := b.applyResolvConf(ctx, s.ResolvConf)
+	if errors.Is(err, sandbox.ErrChanged) {
+		err = fmt.Errorf("%w: names are not asked of meshd there; detach the sandbox and attach it again", err)
+	}
+	b.note("resolv.conf", err)
 }

@@ -2,8 +2,10 @@ package mesh
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
+	"strings"
 
 	"meshd/mesh/control"
 	"meshd/mesh/sandbox"
@@ -56,6 +58,28 @@ func (b *box) problems() []string {
 	}
 	if c.LastError != "" {
 		out = append(out, "load balancer: "+c.LastError)
+	}
+	return out
+}
+
+// toldBoxes bounds how many sandboxes a status names.
+const toldBoxes = 10
+
+// troubles says which sandboxes have problems that their balancers do not tell.
+func (m *sandboxes) troubles() (out []string) {
+	more := 0
+	for _, b := range m.list() {
+		notes := b.notes.list()
+		switch {
+		case len(notes) == 0:
+		case len(out) >= toldBoxes:
+			more++
+		default:
+			out = append(out, "sandbox "+b.name+": "+strings.Join(notes, "; "))
+		}
+	}
+	if more > 0 {
+		out = append(out, fmt.Sprintf("%d more sandboxes have problems; meshctl sandbox ls shows them", more))
 	}
 	return out
 }

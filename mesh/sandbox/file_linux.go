@@ -219,6 +219,9 @@ func (f *file) remember(h *os.File) error {
 // be touched at all, and reads it.
 func (f *file) open() (*os.File, []byte, error) {
 	h, err := f.at(f.Path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY)
+	if errors.Is(err, unix.EPERM) {
+		err = fmt.Errorf("%w: it is immutable (lsattr shows it, chattr -i ends it)", err)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

@@ -4,7 +4,9 @@ package hostile
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -14,6 +16,7 @@ func boxCases() []attack {
 	return []attack{
 		{name: "attached-again-and-again", do: attachedAgain},
 		{name: "attached-with-the-id-of-a-task", do: attachedAsTask},
+		{name: "resolv-conf-changed-by-others", do: confChanged},
 		{name: "killed-while-it-attaches", do: inHost(killedAttaching)},
 		{name: "containers-that-end-at-once", do: func(m *mesh) error {
 			for range 40 {
@@ -101,5 +104,58 @@ func killedAttaching(m *mesh) error {
 	}
 	memory, files, err := usage(n.Proc.PID)
 	m.memory[n.Proc.PID], m.open[n.Proc.PID] = memory, files
+	return err
+}
+
+// confChanged changes the resolv.conf of a container behind meshd's back: status
+// says so, and what was there before the sandbox is taken for nobody's wish.
+func confChanged(m *mesh) error {
+	n, task := m.nodes[0], m.tasks[0]
+	dir, err := m.sub("conf")
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(dir, "resolv.conf")
+	const before = "nameserver 192.0.2.53\n"
+	change := func(text string) error {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			return err
+		}
+		n.Proc.Kill() // what is looked at every few minutes is looked at after a start, too
+		return n.Start(m.ctx)
+	}
+	if err := os.WriteFile(file, []byte(before), 0o600); err != nil {
+		return err
+	}
+	if _, err := n.Ctl("sandbox", "attach", "--netns", task.Path(), "--network", network, "--name", "conf", "--resolv-conf", file); err != nil {
+		return err
+	}
+	for _, c := range []struct{ text, file, status string }{
+		{"nameserver 192.0.2.99\n", "nameserver 192.0.2.99\n", "sandbox conf: resolv.conf: " + file},
+		{before, "# meshd", "Health:           ok"},
+	} {
+		if err := change(c.text); err != nil {
+			return err
+		}
+		err := m.soon(10*time.Second, func() error {
+			out, err := n.Ctl("status")
+			text, _ := os.ReadFile(file)
+			if err == nil && (!strings.Contains(out, c.status) || !strings.HasPrefix(string(text), c.file)) {
+				err = fmt.Errorf("after %q the file is %q, and status says %s", c.text, text, out)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	memory, files, err := usage(n.Proc.PID)
+	m.memory[n.Proc.PID], m.open[n.Proc.PID] = memory, files
+	if _, detach := n.Ctl("sandbox", "detach", "conf"); detach != nil {
+		return detach
+	}
+	if text, _ := os.ReadFile(file); string(text) != before {
+		return fmt.Errorf("after all the file is %q", text)
+	}
 	return err
 }
