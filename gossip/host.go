@@ -448,7 +448,7 @@ func (h *Host) sendBulk(ctx context.Context) {
 func (h *Host) event(e Event) {
 	switch e.Kind {
 	case EventRejoin:
-		h.joiner.want(e.Addr)
+		h.joiner.want(e.Node, e.Addr)
 	case EventAlive:
 		h.joiner.seen(e.Addr)
 	case EventLeft:

@@ -33,7 +33,7 @@ type joiner struct {
 	peers   map[state.NodeID]Peer
 	listed  map[state.NodeID]netip.AddrPort // whom the membership lists
 	coords  map[state.NodeID]*coordinate.Coordinate
-	wanted  map[netip.AddrPort]bool
+	wanted  map[netip.AddrPort]state.NodeID // where one answers that is not listed there; "": nobody knows who
 	tries   map[string]*attempt
 	dialing int
 	dirty   bool
@@ -70,7 +70,7 @@ func (j *joiner) init(h *Host) {
 	j.h, j.wake = h, make(chan struct{}, 1)
 	j.alone.Store(true)
 	j.peers, j.listed = map[state.NodeID]Peer{}, map[state.NodeID]netip.AddrPort{}
-	j.coords, j.wanted, j.tries = map[state.NodeID]*coordinate.Coordinate{}, map[netip.AddrPort]bool{}, map[string]*attempt{}
+	j.coords, j.wanted, j.tries = map[state.NodeID]*coordinate.Coordinate{}, map[netip.AddrPort]state.NodeID{}, map[string]*attempt{}
 	for _, p := range h.cfg.Peers {
 		if p.Name != h.cfg.Self && state.CheckPeerAddr(p.Addr) == nil && len(j.peers) < maxPeers {
 			j.peers[p.Name] = p
@@ -78,13 +78,19 @@ func (j *joiner) init(h *Host) {
 	}
 }
 
-// want asks for a join of an address soon: it answers, but the membership lost it.
-func (j *joiner) want(a netip.AddrPort) {
+// want asks for a join of an address soon: a node answers there, but the
+// membership lost it, or lists another there. An empty name: it is not known who.
+func (j *joiner) want(id state.NodeID, a netip.AddrPort) {
 	j.mu.Lock()
 	if len(j.wanted) < maxWanted {
-		j.wanted[a] = true
+		j.wanted[a] = id
 	}
 	j.mu.Unlock()
+	j.look()
+}
+
+// look makes run look for what is due.
+func (j *joiner) look() {
 	select {
 	case j.wake <- struct{}{}:
 	default:
@@ -108,10 +114,11 @@ func (j *joiner) stranger(a netip.AddrPort) {
 		return
 	}
 	j.mu.Lock()
-	full := j.wanted[a] || len(j.wanted) >= maxStrangers
+	_, known := j.wanted[a]
+	full := known || len(j.wanted) >= maxStrangers
 	j.mu.Unlock()
 	if !full {
-		j.want(a)
+		j.want("", a)
 	}
 }
 
@@ -212,38 +219,52 @@ func (j *joiner) run(ctx context.Context) {
 		case <-j.wake:
 		case <-timer.C:
 		}
+		wait := rejoinEvery*3/4 + rand.N(rejoinEvery/2)
 		if !j.h.leaving.Load() {
-			for _, a := range j.due(time.Now()) {
-				j.wg.Go(func() { j.join(a) })
+			dials, again := j.due(time.Now())
+			for _, d := range dials {
+				j.wg.Go(func() { j.join(d) })
 			}
+			wait = min(wait, again)
 		}
 		j.save(false)
-		timer.Reset(rejoinEvery*3/4 + rand.N(rejoinEvery/2))
+		timer.Reset(wait)
 	}
+}
+
+// dial is an address to be joined, and who should be listed there then; an empty
+// name: somebody.
+type dial struct {
+	id   state.NodeID
+	addr string
 }
 
 // join dials an address that due returned. It is never waited for: through a
 // cut, a dial takes as long as it may.
-func (j *joiner) join(addr string) {
-	_, err := j.h.ml.Join([]string{addr})
-	vain := err == nil && !j.lists(addr)
+func (j *joiner) join(d dial) {
+	_, err := j.h.ml.Join([]string{d.addr})
+	vain := err == nil && !j.lists(d)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.dialing--
-	t := j.tries[addr]
+	if len(j.wanted) > 0 {
+		defer j.look() // others may wait for its place
+	}
+	t := j.tries[d.addr]
 	t.running, t.last = false, time.Now()
 	switch {
 	case err != nil:
 		j.failed++
 		if !t.told {
 			t.told = true
-			j.h.log.Warn("cannot join", "addr", addr, "error", joinError(err))
+			j.h.log.Warn("cannot join", "addr", d.addr, "error", joinError(err))
 		}
 		t.delay = min(max(2*t.delay, rejoinMin), rejoinMax)
 	case vain:
 		j.failed++
 		if t.vain++; t.vain <= rejoinVainly {
 			t.delay = rejoinVain
+			j.wantAgain(d)
 		} else {
 			t.delay = min(2*t.delay, rejoinMax)
 		}
@@ -254,16 +275,30 @@ func (j *joiner) join(addr string) {
 	t.next = t.last.Add(t.delay/2 + rand.N(t.delay))
 }
 
-// lists reports whether the membership has a node at an address now. Tables that
+// wantAgain keeps one that answers wanted: the membership refused it, since it
+// is about to find out that its old address is dead. The caller holds mu.
+func (j *joiner) wantAgain(d dial) {
+	a, err := netip.ParseAddrPort(d.addr)
+	if err != nil || d.id == "" || len(j.wanted) >= maxWanted {
+		return
+	}
+	if _, other := j.wanted[a]; !other {
+		j.wanted[a] = d.id
+	}
+}
+
+// lists reports whether the membership has a node at its address now. Tables that
 // were exchanged are no proof: the membership refuses a node inside them, without
 // an error, while it holds its name for alive elsewhere. A host name counts as
 // listed, since it is not known whose address it was.
-func (j *joiner) lists(addr string) bool {
-	a, err := netip.ParseAddrPort(addr)
+func (j *joiner) lists(d dial) bool {
+	a, err := netip.ParseAddrPort(d.addr)
 	if err != nil {
 		return true
 	}
-	return slices.ContainsFunc(j.h.ml.Members(), func(n *memberlist.Node) bool { return nodeAddr(n) == a })
+	return slices.ContainsFunc(j.h.ml.Members(), func(n *memberlist.Node) bool {
+		return nodeAddr(n) == a && (d.id == "" || n.Name == string(d.id))
+	})
 }
 
 // joinError says what to look at.
@@ -278,83 +313,6 @@ func joinError(err error) error {
 		return fmt.Errorf("%w (is meshd running there, on that port?)", err)
 	}
 	return err
-}
-
-// due returns the addresses to dial now and notes that they are: those that
-// answer but are not listed, then, as far as their pace allows, missing peers
-// and seeds, in random order.
-func (j *joiner) due(now time.Time) []string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	listed := map[string]bool{j.h.Addr().String(): true}
-	for _, a := range j.listed {
-		listed[a.String()] = true
-	}
-	var due []string
-	for a := range j.wanted {
-		if listed[a.String()] {
-			delete(j.wanted, a)
-		} else if j.dialing < 2*rejoinWidth && j.start(a.String(), now, func(t *attempt) bool { return now.Sub(t.last) >= rejoinWant }) {
-			delete(j.wanted, a)
-			due = append(due, a.String())
-		}
-	}
-	missing := j.missing(listed, now)
-	rand.Shuffle(len(missing), func(a, b int) { missing[a], missing[b] = missing[b], missing[a] })
-	for _, a := range missing {
-		if j.dialing < rejoinWidth && j.start(a, now, func(t *attempt) bool { return !now.Before(t.next) }) {
-			due = append(due, a)
-		}
-	}
-	j.prune(now)
-	return due
-}
-
-// start notes that an address is dialled, unless it is already or must wait.
-func (j *joiner) start(a string, now time.Time, ready func(t *attempt) bool) bool {
-	t := j.tries[a]
-	if t == nil {
-		t = &attempt{}
-		j.tries[a] = t
-	}
-	if t.running || !t.last.IsZero() && !ready(t) {
-		return false
-	}
-	t.running, t.last = true, now
-	j.dialing++
-	return true
-}
-
-// missing lists the peers and seeds that are not listed, and forgets peers that
-// were not seen for very long.
-func (j *joiner) missing(listed map[string]bool, now time.Time) []string {
-	var todo []string
-	for id, p := range j.peers {
-		switch {
-		case listed[p.Addr.String()]:
-		case now.Sub(p.Seen) > peerMemory:
-			delete(j.peers, id)
-			j.dirty = true
-		default:
-			todo = append(todo, p.Addr.String())
-		}
-	}
-	for _, s := range j.h.cfg.Join {
-		if !listed[s] && !slices.Contains(todo, s) {
-			todo = append(todo, s)
-		}
-	}
-	return todo
-}
-
-// prune keeps what is known of attempts bounded: by then it would not slow a
-// new one anyway.
-func (j *joiner) prune(now time.Time) {
-	for a, t := range j.tries {
-		if !t.running && now.Sub(t.next) > 2*rejoinMax && now.Sub(t.last) > 2*rejoinMax {
-			delete(j.tries, a)
-		}
-	}
 }
 
 // save hands the peers to be kept, when they changed.

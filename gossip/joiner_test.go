@@ -31,6 +31,15 @@ func (j *joiner) ended(a string, now time.Time, delay time.Duration) {
 	t.running, t.last, t.delay, t.next = false, now, delay, now.Add(delay)
 }
 
+// dialled are the addresses that are due.
+func dialled(j *joiner, now time.Time) (addrs []string) {
+	due, _ := j.due(now)
+	for _, d := range due {
+		addrs = append(addrs, d.addr)
+	}
+	return addrs
+}
+
 func TestJoinerPace(t *testing.T) {
 	now := time.Now()
 	var peers []Peer
@@ -38,24 +47,24 @@ func TestJoinerPace(t *testing.T) {
 		peers = append(peers, Peer{Name: state.NodeID(rune('a' + i)), Addr: addr(i), Seen: now})
 	}
 	j := testJoiner(append(peers, Peer{Name: "self", Addr: addr(99), Seen: now}), "10.0.0.1:7946", "seed:7946")
-	first := j.due(now)
+	first := dialled(j, now)
 	if len(first) != rejoinWidth {
 		t.Fatalf("dials %v at once", first)
 	}
-	if more := j.due(now); len(more) != 0 {
+	if more := dialled(j, now); len(more) != 0 {
 		t.Fatalf("dials %v on top", more)
 	}
 	for _, a := range first {
 		j.ended(a, now, rejoinMax)
 	}
-	second := j.due(now)
+	second := dialled(j, now)
 	for _, a := range second {
 		if slices.Contains(first, a) || a == "10.0.0.1:7946" || a == addr(99).String() {
 			t.Errorf("dials %s too early, or itself", a)
 		}
 		j.ended(a, now, rejoinMax)
 	}
-	third := j.due(now)
+	third := dialled(j, now)
 	if all := append(append(first, second...), third...); len(all) != 11 || !slices.Contains(all, "seed:7946") {
 		t.Errorf("of ten peers and a seed, dialled %v", all)
 	}
@@ -70,22 +79,50 @@ func TestJoinerWanted(t *testing.T) {
 		peers = append(peers, Peer{Name: state.NodeID(rune('a' + i)), Addr: addr(i), Seen: now})
 	}
 	j := testJoiner(peers)
-	if n := len(j.due(now)); n != 4 {
+	if n := len(dialled(j, now)); n != 4 {
 		t.Fatal(n)
 	}
-	j.want(addr(7))
-	if got := j.due(now); !slices.Equal(got, []string{addr(7).String()}) {
+	j.want("h", addr(7))
+	if got := dialled(j, now); !slices.Equal(got, []string{addr(7).String()}) {
 		t.Errorf("dials %v", got)
 	}
 	j.ended(addr(0).String(), now, rejoinMax)
-	j.want(addr(0))
-	if got := j.due(now.Add(rejoinEvery)); !slices.Contains(got, addr(0).String()) {
+	j.want("a", addr(0))
+	if got := dialled(j, now.Add(rejoinEvery)); !slices.Contains(got, addr(0).String()) {
 		t.Errorf("dials %v", got)
 	}
 	j.list("b", addr(1))
-	j.want(addr(1))
+	j.want("b", addr(1))
 	j.ended(addr(1).String(), now, 0)
-	if got := j.due(now.Add(time.Hour)); slices.Contains(got, addr(1).String()) || len(j.wanted) > 0 {
+	if got := dialled(j, now.Add(time.Hour)); slices.Contains(got, addr(1).String()) || len(j.wanted) > 0 {
+		t.Errorf("dials %v, which is listed", got)
+	}
+}
+
+// TestJoinerSwapped: one that answers where the membership lists another is
+// dialled, and soon again for as long as it is another.
+func TestJoinerSwapped(t *testing.T) {
+	now := time.Now()
+	j := testJoiner(nil)
+	j.list("a", addr(1))
+	j.list("b", addr(2))
+	j.want("a", addr(2))
+	due, _ := j.due(now)
+	if want := (dial{"a", addr(2).String()}); !slices.Equal(due, []dial{want}) {
+		t.Fatalf("dials %v", due)
+	}
+	j.ended(addr(2).String(), now, 0)
+	j.wantAgain(due[0])
+	if due, again := j.due(now.Add(rejoinWant / 4)); len(due) > 0 || again != rejoinWant*3/4 {
+		t.Errorf("dials %v at once, then after %v", due, again)
+	}
+	if got := dialled(j, now.Add(rejoinWant)); len(got) != 1 {
+		t.Errorf("dials %v", got)
+	}
+	j.ended(addr(2).String(), now, 0)
+	j.list("a", addr(2))
+	j.wantAgain(due[0])
+	if got := dialled(j, now.Add(time.Hour)); len(got) > 0 || len(j.wanted) > 0 {
 		t.Errorf("dials %v, which is listed", got)
 	}
 }
@@ -94,10 +131,10 @@ func TestJoinerForgets(t *testing.T) {
 	now := time.Now()
 	j := testJoiner([]Peer{{Name: "old", Addr: addr(1), Seen: now.Add(-peerMemory - time.Hour)}, {Name: "b", Addr: addr(2), Seen: now}})
 	j.forget("b")
-	if got := j.due(now); len(got) > 0 || len(j.peers) > 0 {
+	if got := dialled(j, now); len(got) > 0 || len(j.peers) > 0 {
 		t.Errorf("dials %v", got)
 	}
-	j.want(addr(3))
+	j.want("", addr(3))
 	j.due(now)
 	j.ended(addr(3).String(), now, 0)
 	j.due(now.Add(time.Hour))

@@ -73,7 +73,7 @@ func TestJoinerIsBounded(t *testing.T) {
 		j.list(id, a)
 		j.answered(id, a)
 		j.coordinate(id, nil)
-		j.want(a)
+		j.want("", a)
 	}
 	for i := range maxPeers + 10 {
 		j.list(state.NodeID(fmt.Sprintf("n%d", i)), netip.AddrPort{})
