@@ -19,6 +19,17 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(rig.TestMain(nil, m.Run)) }
 
+// watchHost watches a host's namespace for the length of a test.
+func watchHost(t *testing.T, host *rig.Host) *hostwatch.Watcher {
+	t.Helper()
+	w := hostwatch.New(func() (hostwatch.Kernel, error) { return hostwatch.Open(host.Path(), hostfacts.DefaultPools()) }, slog.New(slog.DiscardHandler))
+	if facts, _ := w.Facts(); facts.Unknown != "" {
+		t.Fatal(facts.Unknown)
+	}
+	run(t, w)
+	return w
+}
+
 // TestKernelTellsEveryChange makes devices, addresses and routes of every kind
 // in a host's namespace: each stands against a pool, or not, soon after it
 // came, and no longer than it is there.
@@ -28,17 +39,7 @@ func TestKernelTellsEveryChange(t *testing.T) {
 		t.Skip("ip is not installed")
 	}
 	host := rig.NewTest(t, 1).Hosts()[0]
-	w := hostwatch.New(func() (hostwatch.Kernel, error) { return hostwatch.Open(host.Path(), hostfacts.DefaultPools()) }, slog.New(slog.DiscardHandler))
-	if facts, _ := w.Facts(); facts.Unknown != "" {
-		t.Fatal(facts.Unknown)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = w.Run(ctx)
-	}()
-	t.Cleanup(func() { cancel(); <-ended })
+	w := watchHost(t, host)
 	pool4, pool6 := netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd96::/64")
 	against := func(want string) {
 		t.Helper()
@@ -96,14 +97,7 @@ func TestKernelTellsWhatEnds(t *testing.T) {
 		t.Skip("ip is not installed")
 	}
 	host := rig.NewTest(t, 1).Hosts()[0]
-	w := hostwatch.New(func() (hostwatch.Kernel, error) { return hostwatch.Open(host.Path(), hostfacts.DefaultPools()) }, slog.New(slog.DiscardHandler))
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = w.Run(ctx)
-	}()
-	t.Cleanup(func() { cancel(); <-ended })
+	w := watchHost(t, host)
 	quiet := func() bool {
 		select {
 		case <-w.Touched():

@@ -1,7 +1,6 @@
 package hostwatch_test
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -93,17 +92,6 @@ func watch(t *testing.T, k *fakeKernel) *hostwatch.Watcher {
 	w := hostwatch.New(func() (hostwatch.Kernel, error) { return k, nil }, slog.New(slog.DiscardHandler))
 	run(t, w)
 	return w
-}
-
-// run runs a watcher for the length of a test.
-func run(t *testing.T, w *hostwatch.Watcher) {
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = w.Run(ctx)
-	}()
-	t.Cleanup(func() { cancel(); <-ended })
 }
 
 func holds(t *testing.T, w *hostwatch.Watcher, addr string) {
