@@ -19,12 +19,12 @@ func (c *Core) condemn(m *member) {
 	}
 	g := &c.preserve
 	if m.proven { // who was gone before we came, or never was, tells nothing of our links
-		g.gone = append(g.gone, c.now)
+		g.gone = append(g.gone, vanished{m.host(), c.now})
 	}
-	others := c.lately()
-	g.gone = slices.DeleteFunc(g.gone, func(at time.Duration) bool { return c.now-at > c.cfg.Window })
-	if m.met && others >= c.cfg.MinMesh && float64(len(g.gone)) > c.cfg.Preserve*float64(others) {
-		c.setPreserve(true, fmt.Sprintf("%d of %d members vanished within %v: serving their last known endpoints", len(g.gone), others, c.cfg.Window))
+	g.gone = slices.DeleteFunc(g.gone, func(v vanished) bool { return c.now-v.at > c.cfg.Window })
+	gone, others := g.hosts(), c.lately()
+	if m.met && others >= c.cfg.MinMesh && float64(gone) > c.cfg.Preserve*float64(others) {
+		c.setPreserve(true, fmt.Sprintf("%d of %d members vanished within %v: serving their last known endpoints", gone, others, c.cfg.Window))
 		for _, o := range c.ordered {
 			if o.met && o.phase == phaseDead && c.now-o.since <= c.cfg.Window {
 				c.sign(o, signCutOff)
@@ -35,16 +35,6 @@ func (c *Core) condemn(m *member) {
 	}
 	c.sign(m, signSilent)
 }
-
-func (c *Core) setPreserve(on bool, reason string) {
-	if c.preserve.on != on {
-		c.preserve.on = on
-		c.event(Event{Kind: EventPreserve, Reason: reason})
-	}
-}
-
-// Preserving reports whether self-preservation is on (S12).
-func (c *Core) Preserving() bool { return c.preserve.on }
 
 // proven is how many of the members showed that they are there, at least one:
 // what depends on the size of the mesh depends on that, not on what is said.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 )
 
@@ -168,18 +169,20 @@ func (s *stream) ahead(n int) error {
 		s.t.rejected.Add(1)
 		return errTooLong
 	}
-	b := make([]byte, min(n, 64<<10, s.left))
-	if !s.t.hold(s, len(b)) {
+	n = min(n, 64<<10, s.left)
+	if !s.t.hold(s, n) {
 		return errTooMuch
 	}
-	k, err := s.Conn.Read(b)
-	s.t.held.Add(int64(k - len(b)))
+	had := len(s.head)
+	s.head = slices.Grow(s.head, n)
+	k, err := s.Conn.Read(s.head[had : had+n])
+	s.head = s.head[:had+k]
+	s.t.held.Add(int64(k - n))
 	if s.holds.Add(int64(k)); s.closed.Load() {
 		s.release()
 	}
 	s.t.in.Add(uint64(k))
 	s.left -= k
-	s.head = append(s.head, b[:k]...)
 	if k > 0 {
 		return nil // an error comes again
 	}

@@ -43,15 +43,6 @@ type member struct {
 	aged int
 }
 
-// preservation is S12's memory.
-type preservation struct {
-	gone []time.Duration // when members vanished, within the window
-	on   bool
-
-	counted time.Duration // when others was counted
-	others  int
-}
-
 // MemberAlive tells the core that the membership lists a node at addr.
 func (c *Core) MemberAlive(now time.Duration, id state.NodeID, addr netip.AddrPort) {
 	c.advance(now)

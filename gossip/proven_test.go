@@ -127,3 +127,26 @@ func TestOneThatHearsNobodyKeepsAll(t *testing.T) {
 		t.Errorf("packets go to %v only", got)
 	}
 }
+
+// TestNamesOfOneHostAreOne: S12. Nodes at one address count as one: whoever has
+// many there, and ends them all, does not have the others take themselves for cut
+// off.
+func TestNamesOfOneHostAreOne(t *testing.T) {
+	c := crowd(5, 0)
+	var names []state.NodeID
+	for i := range 40 {
+		id, addr := state.NodeID(fmt.Sprintf("name%d", i)), netip.AddrPortFrom(netip.MustParseAddr("10.9.9.9"), uint16(8000+i))
+		c.MemberAlive(time.Second, id, addr)
+		c.MemberReached(time.Second, id, addr)
+		names = append(names, id)
+	}
+	die(c, names...)
+	if c.Preserving() {
+		t.Error("40 names of one host that vanish keep the node degraded")
+	}
+	for _, m := range c.Members() {
+		if want := map[bool]string{true: "dead", false: "alive"}[m.Addr.Port() >= 8000]; m.State != want {
+			t.Errorf("%s is %s, not %s", m.ID, m.State, want)
+		}
+	}
+}

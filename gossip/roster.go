@@ -56,23 +56,6 @@ func (c *Core) list(m *member, listed bool) {
 // been gone for longer, or is only named in streams, makes nothing slower.
 func (c *Core) crowd() int { return max(c.detector.listed, c.recent) }
 
-// lately is how many members count when it is to be judged whether most vanished
-// at once (S12). It is counted once in a step, in which members only vanish, and
-// who did counts on for a while.
-func (c *Core) lately() int {
-	g := &c.preserve
-	if g.counted == c.now && c.now > 0 {
-		return g.others
-	}
-	g.counted, g.others = c.now, 0
-	for _, o := range c.ordered {
-		if o.proven && o.phase != phaseLeft && (o.phase != phaseDead || c.now-o.since <= c.cfg.Window) {
-			g.others++
-		}
-	}
-	return g.others
-}
-
 // stray reports whether a member is one of the dead that are pinged now and then.
 func (m *member) stray() bool {
 	return (m.phase == phaseDead || m.phase == phaseKept || m.phase == phaseAbsent) && m.pingAt == 0 && m.known()

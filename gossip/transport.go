@@ -57,7 +57,7 @@ const (
 	maxStreams     = 256
 	maxStreamsFrom = 48 // of one address
 	maxStreamBytes = 4 << 20
-	maxHeldBytes   = 64 << 20 // read ahead by the guards of all streams
+	maxHeldBytes   = 32 << 20 // read ahead by the guards of all streams
 	strangeEvery   = 10 * time.Second
 )
 

@@ -1,0 +1,68 @@
+package gossip
+
+import (
+	"net/netip"
+	"time"
+)
+
+// preservation is S12's memory.
+type preservation struct {
+	gone []vanished // within the window
+	on   bool
+
+	counted time.Duration // when others was counted
+	others  int
+}
+
+// vanished is a member that was found dead.
+type vanished struct {
+	host netip.AddrPort
+	at   time.Duration
+}
+
+// host stands for the machine at which a member is: its address without the
+// port, but on loopback, where there are trials of many nodes.
+func (m *member) host() netip.AddrPort {
+	if a := m.addr.Addr().Unmap(); !a.IsLoopback() {
+		return netip.AddrPortFrom(a, 0)
+	}
+	return m.addr
+}
+
+// hosts is from how many addresses members vanished.
+func (p *preservation) hosts() int {
+	at := map[netip.AddrPort]struct{}{}
+	for _, v := range p.gone {
+		at[v.host] = struct{}{}
+	}
+	return len(at)
+}
+
+// lately is at how many addresses there are members that count when it is to be
+// judged whether most vanished at once (S12): names cost nothing, and many of them
+// at one address that go at once say nothing of our links. It is counted once in a
+// step, in which members only vanish, and who did counts on for a while.
+func (c *Core) lately() int {
+	g := &c.preserve
+	if g.counted == c.now && c.now > 0 {
+		return g.others
+	}
+	at := map[netip.AddrPort]struct{}{}
+	for _, o := range c.ordered {
+		if o.proven && o.phase != phaseLeft && (o.phase != phaseDead || c.now-o.since <= c.cfg.Window) {
+			at[o.host()] = struct{}{}
+		}
+	}
+	g.counted, g.others = c.now, len(at)
+	return g.others
+}
+
+func (c *Core) setPreserve(on bool, reason string) {
+	if c.preserve.on != on {
+		c.preserve.on = on
+		c.event(Event{Kind: EventPreserve, Reason: reason})
+	}
+}
+
+// Preserving reports whether self-preservation is on (S12).
+func (c *Core) Preserving() bool { return c.preserve.on }
