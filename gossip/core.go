@@ -87,9 +87,10 @@ type network struct {
 	failed  string // which services have no address, as it was last told
 	met     bool   // compared with another node in this life, see meet
 
-	probed    time.Duration // when its hash was last sent to a peer
-	seeks     bool          // to be asked for at the end of the step
-	asked     int           // how many peers since askFrom
+	probed    time.Duration  // when its hash was last sent to a peer
+	seeks     bool           // to be asked for at the end of the step
+	appeared  []state.NodeID // who came since it was last asked for: asked first
+	asked     int            // how many peers since askFrom
 	askFrom   time.Duration
 	askTill   time.Duration // when those who were asked should have answered
 	fetchFrom state.NodeID  // who sends the whole of it

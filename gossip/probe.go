@@ -116,8 +116,9 @@ type greeting struct {
 }
 
 // Bounds of greetings: how many may wait for the end of a step, to how many
-// peers a network that is not yet synced goes at once and within askWindow, and
-// of how many networks one peer is asked: whole tables come back.
+// peers a network that is not yet synced goes at once and within askWindow (but
+// see askLimit), and of how many networks one peer is asked: whole tables come
+// back.
 const (
 	maxGreetings = 1024
 	askPeers     = 3
@@ -133,6 +134,9 @@ func (c *Core) greet(n *network, peer state.NodeID) {
 	switch {
 	case peer == c.cfg.Self || c.cfg.Peers != nil:
 	case !n.table.View().Synced():
+		if len(n.appeared) < smallTable {
+			n.appeared = append(n.appeared, peer)
+		}
 		c.seek(n)
 	case len(c.greets) < maxGreetings:
 		if k := len(c.living(n.name)); k <= askPeers || c.throw(peer)*float64(k) < askPeers {
@@ -203,24 +207,51 @@ func (c *Core) sayGreetings() {
 	}
 }
 
-// ask asks one random participant for each network.
+// ask asks one participant for each network.
 func (c *Core) ask(todo []*network) {
-	todo = slices.DeleteFunc(slices.Clone(todo), func(n *network) bool {
-		return n.asked >= min(askPeers, len(c.living(n.name)))
-	})
+	todo = slices.DeleteFunc(slices.Clone(todo), func(n *network) bool { return n.asked >= c.askLimit(n) })
 	for len(todo) > 0 {
-		to := c.pick(c.living(todo[0].name), 1)
-		if len(to) == 0 {
+		to, ok := c.whom(todo[0])
+		if !ok {
 			todo = todo[1:]
 			continue
 		}
 		var ns []*network
-		ns, todo = c.together(to[0], todo, min(askTogether, c.probeRoom()))
+		ns, todo = c.together(to, todo, min(askTogether, c.probeRoom()))
 		for _, n := range ns {
 			n.asked++
+			n.appeared = slices.DeleteFunc(n.appeared, func(id state.NodeID) bool { return id == to })
 		}
-		c.probe(to[0], ns)
+		c.probe(to, ns)
 	}
+}
+
+// whom returns the participant to ask for a network: one that has just
+// appeared, for where all start at once nobody else may know what it knows, or
+// a random one.
+func (c *Core) whom(n *network) (state.NodeID, bool) {
+	for len(n.appeared) > 0 {
+		id := n.appeared[0]
+		n.appeared = n.appeared[1:]
+		if m := c.members[id]; m != nil && m.reachable() {
+			return id, true
+		}
+	}
+	to := c.pick(c.living(n.name), 1)
+	if len(to) == 0 {
+		return "", false
+	}
+	return to[0], true
+}
+
+// askLimit is how many peers may be asked for a network within askWindow: a few
+// of many, and everybody where they are so few that the heads of their streams,
+// not whole tables, are what comes back.
+func (c *Core) askLimit(n *network) int {
+	if k := len(c.living(n.name)); k <= smallTable {
+		return k
+	}
+	return askPeers
 }
 
 // fetching reports whether a peer is sending the whole of a large table that

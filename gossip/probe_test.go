@@ -156,3 +156,30 @@ func TestJoinFetchesOnce(t *testing.T) {
 		t.Fatalf("%d peers were asked for the whole table", answers)
 	}
 }
+
+// TestFewAreAllAsked: while a network is not synced, each of a few members is
+// asked as it appears, for where all start at once nobody else may know what it
+// knows; of many, no more than that.
+func TestFewAreAllAsked(t *testing.T) {
+	for _, nodes := range []int{2, 25, 500} {
+		c := wideCore(t, 0)
+		c.Drain()
+		asked := map[state.NodeID]bool{}
+		for i := range nodes {
+			id := state.NodeID(fmt.Sprintf("n%04d", i))
+			c.MemberAlive(time.Duration(i)*time.Millisecond, id, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 7946))
+			sends, _ := c.Drain()
+			for _, s := range sends {
+				if frameOf(t, s) == frameProbe {
+					asked[s.To] = true
+				}
+			}
+			if nodes <= smallTable && !asked[id] {
+				t.Fatalf("%d nodes: %s appeared and was not asked", nodes, id)
+			}
+		}
+		if len(asked) > smallTable {
+			t.Errorf("%d nodes: %d were asked", nodes, len(asked))
+		}
+	}
+}

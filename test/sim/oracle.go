@@ -55,6 +55,7 @@ type oracle struct {
 type news struct {
 	seq   uint64
 	alive bool
+	at    time.Duration
 }
 
 func (o *oracle) init(w *World, cfg Oracle) {
@@ -189,7 +190,7 @@ func (o *oracle) deathDelay(comp []int, j int) time.Duration {
 func (o *oracle) later(p pair, alive bool, d time.Duration) {
 	o.seq++
 	seq := o.seq
-	o.due[p] = news{seq, alive}
+	o.due[p] = news{seq, alive, o.w.now + d}
 	o.w.After(d, func() {
 		if o.due[p].seq != seq {
 			return
@@ -246,12 +247,14 @@ func (o *oracle) rejoin(n *Node, addr netip.AddrPort) {
 	})
 }
 
-// expedite brings forward what a node is about to learn of others, and they of it.
+// expedite brings forward what a node is about to learn of others, and they of
+// it. What they would learn sooner anyway stays.
 func (o *oracle) expedite(i int32) {
 	for k := range o.w.nodes {
 		for _, p := range []pair{{i, int32(k)}, {int32(k), i}} {
-			if due, waiting := o.due[p]; waiting && due.alive {
-				o.later(p, true, o.between(20*time.Millisecond, 800*time.Millisecond))
+			d := o.between(20*time.Millisecond, 800*time.Millisecond)
+			if due, waiting := o.due[p]; waiting && due.alive && o.w.now+d < due.at {
+				o.later(p, true, d)
 			}
 		}
 	}
