@@ -77,7 +77,7 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.Var(text{&c.LB}, "lb", "load balancer: `auto|ipvs|nft|none` (default auto)")
 	f.Var(text{&c.Forwarding}, "forwarding", "`auto|off`: let the host forward packets, as containers that connect to VIPs need, or leave its sysctls alone (default auto)")
 	f.Var(newBounds(&c.Pools), "pools", "take VIP pools within `CIDR[,…]` only (default: private ranges: 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, 198.18.0.0/15, fc00::/7)")
-	f.Var(span{&c.LBVerify, time.Second, time.Hour}, "lb-verify", "compare the kernel's load balancing with the table, and repair it, every `DURATION` (default 30s)")
+	f.Var(span{&c.LBVerify, time.Second, time.Hour}, "lb-verify", "compare the kernel's load balancing with the table, and repair it, every `DURATION` (default 30s); what others are seen to do to it, at once")
 	f.Var(text{&c.KeyFile}, "key-file", "`FILE` with the gossip keys in base64, one a line, the primary first (meshctl keygen)")
 	f.Var(toggle{&c.Insecure}, "insecure", "gossip without a key, open to everybody who reaches the address of --bind")
 	f.Var(text{&c.Domain}, "domain", "`DOMAIN` of the qualified names (default "+resolver.DefaultDomain+")")

@@ -224,7 +224,7 @@ func (s *settled) amounts() error {
 	case s.TableMemory != 0 && s.TableMemory < state.MinTableMemory || s.TableMemory > maxTableMemory:
 		return fmt.Errorf("table-memory: %d bytes; use %s to %s", s.TableMemory, sizeText(state.MinTableMemory), sizeText(maxTableMemory))
 	case verify != 0 && verify < time.Second, verify > time.Hour:
-		return fmt.Errorf("lb-verify: %v; use 1s to 1h, changes by others stay that long", verify)
+		return fmt.Errorf("lb-verify: %v; use 1s to 1h, changes by others of which nothing tells stay that long", verify)
 	case ttl < 0 || ttl > time.Hour:
 		return fmt.Errorf("ttl: %v; at most an hour, clients would keep dead addresses", ttl)
 	case ttl%time.Second != 0:

@@ -25,11 +25,11 @@ ended.`,
 		},
 		{
 			path: "lb verify", short: "compare the kernel with what should be in it, now, and repair it", setup: lbVerify,
-			long: `meshd does the same by itself every 30 s (--lb-verify). Everything is read back:
-services and backends, rules, routes, marks and sysctls, on the host and in every
-sandbox. Each difference is something that somebody else changed. The exit code is
-0 if all was as it should be, and 1 if something differed, repaired or not, or could
-not be compared.`,
+			long: `meshd does the same by itself every 30 s (--lb-verify), and when it sees others
+write there. Everything is read back: services and backends, rules, routes, marks
+and sysctls, on the host and in every sandbox. Each difference is something that
+somebody else changed. The exit code is 0 if all was as it should be, and 1 if
+something differed, repaired or not, or could not be compared.`,
 			example: "meshctl lb verify\nmeshctl lb verify --dry-run -o json",
 		},
 	}
