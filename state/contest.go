@@ -118,10 +118,6 @@ func (x *rivals) Pop() any {
 }
 
 func (x *rivals) add(c *heldClaim) {
-	if len(x.heap) > 2*len(x.live)+16 { // mostly withdrawn ones
-		x.heap = slices.AppendSeq(make([]*heldClaim, 0, len(x.live)+1), maps.Keys(x.live))
-		heap.Init(x)
-	}
 	x.live[c] = struct{}{}
 	x.services[c.Service]++
 	heap.Push(x, c)
@@ -131,6 +127,10 @@ func (x *rivals) remove(c *heldClaim) {
 	delete(x.live, c)
 	if x.services[c.Service]--; x.services[c.Service] == 0 {
 		delete(x.services, c.Service)
+	}
+	if len(x.heap) > 2*len(x.live)+16 { // mostly withdrawn ones, which nobody accounts for
+		x.heap = slices.AppendSeq(make([]*heldClaim, 0, len(x.live)+1), maps.Keys(x.live))
+		heap.Init(x)
 	}
 }
 
