@@ -2,7 +2,6 @@ package gossip
 
 import (
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -19,9 +18,9 @@ func (c *Core) condemn(m *member) {
 	}
 	g := &c.preserve
 	if m.proven { // who was gone before we came, or never was, tells nothing of our links
-		g.gone = append(g.gone, vanished{m.host(), c.now})
+		g.vanish(vanished{m.host(), c.now})
 	}
-	g.gone = slices.DeleteFunc(g.gone, func(v vanished) bool { return c.now-v.at > c.cfg.Window })
+	g.forget(c.now - c.cfg.Window)
 	gone, others := g.hosts(), c.lately()
 	if m.met && others >= c.cfg.MinMesh && float64(gone) > c.cfg.Preserve*float64(others) {
 		c.setPreserve(true, fmt.Sprintf("%d of %d members vanished within %v: serving their last known endpoints", gone, others, c.cfg.Window))

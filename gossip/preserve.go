@@ -7,7 +7,8 @@ import (
 
 // preservation is S12's memory.
 type preservation struct {
-	gone []vanished // within the window
+	gone []vanished             // within the window, the oldest first
+	from map[netip.AddrPort]int // how many of gone were at each host
 	on   bool
 
 	counted time.Duration // when others was counted
@@ -29,14 +30,29 @@ func (m *member) host() netip.AddrPort {
 	return m.addr
 }
 
-// hosts is from how many addresses members vanished.
-func (p *preservation) hosts() int {
-	at := map[netip.AddrPort]struct{}{}
-	for _, v := range p.gone {
-		at[v.host] = struct{}{}
+// vanish notes that a member vanished. What it costs does not grow with how many
+// did: thousands may in one step.
+func (p *preservation) vanish(v vanished) {
+	if p.from == nil {
+		p.from = map[netip.AddrPort]int{}
 	}
-	return len(at)
+	p.gone = append(p.gone, v)
+	p.from[v.host]++
 }
+
+// forget forgets who vanished before a moment.
+func (p *preservation) forget(before time.Duration) {
+	for len(p.gone) > 0 && p.gone[0].at < before {
+		host := p.gone[0].host
+		p.gone = p.gone[1:]
+		if p.from[host]--; p.from[host] == 0 {
+			delete(p.from, host)
+		}
+	}
+}
+
+// hosts is from how many addresses members vanished.
+func (p *preservation) hosts() int { return len(p.from) }
 
 // lately is at how many addresses there are members that count when it is to be
 // judged whether most vanished at once (S12): names cost nothing, and many of them
