@@ -194,9 +194,15 @@ func (j *joiner) forget(id state.NodeID) {
 	j.dirty = true
 }
 
-func (j *joiner) coordinate(id state.NodeID, c *coordinate.Coordinate) {
+// coordinate takes a sample of the way to a node, if the membership lists it
+// still: an answer may come behind its end, and nobody would forget it then.
+func (j *joiner) coordinate(id state.NodeID, c *coordinate.Coordinate, rtt time.Duration) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if !j.listed[id].IsValid() {
+		return
+	}
+	_, _ = j.h.coord.Update(string(id), c, rtt) // a bad sample is ignored
 	j.coords[id] = c
 }
 

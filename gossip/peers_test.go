@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/serf/coordinate"
+
 	"meshd/state"
 )
 
@@ -72,7 +74,7 @@ func TestJoinerIsBounded(t *testing.T) {
 		id, a := state.NodeID(fmt.Sprintf("n%d", i)), netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 7946)
 		j.list(id, a)
 		j.answered(id, a)
-		j.coordinate(id, nil)
+		j.coordinate(id, coordinate.NewCoordinate(coordinate.DefaultConfig()), time.Millisecond)
 		j.want("", a)
 	}
 	for i := range maxPeers + 10 {

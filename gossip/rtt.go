@@ -41,8 +41,7 @@ func (h *Host) NotifyPingComplete(other *memberlist.Node, rtt time.Duration, pay
 		c.Vec[i] = at(i + 3)
 	}
 	if c.IsValid() {
-		_, _ = h.coord.Update(other.Name, c, rtt) // a bad sample is ignored
-		h.joiner.coordinate(state.NodeID(other.Name), c)
+		h.joiner.coordinate(state.NodeID(other.Name), c, rtt)
 	}
 }
 

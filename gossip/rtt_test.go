@@ -3,6 +3,7 @@ package gossip
 import (
 	"bytes"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,8 @@ func coordHost(t *testing.T) *Host {
 
 func TestRTTFromPings(t *testing.T) {
 	a, b := coordHost(t), coordHost(t)
+	a.joiner.list("b", addr(2))
+	b.joiner.list("a", addr(1))
 	for range 200 {
 		a.NotifyPingComplete(&memberlist.Node{Name: "b"}, 40*time.Millisecond, b.AckPayload())
 		b.NotifyPingComplete(&memberlist.Node{Name: "a"}, 40*time.Millisecond, a.AckPayload())
@@ -43,9 +46,22 @@ func TestRTTFromPings(t *testing.T) {
 	}
 }
 
+// TestRTTBehindTheEnd: an answer to a probe that comes when its node is listed no
+// more leaves nothing behind, or names that come and go fill the memory (G8).
+func TestRTTBehindTheEnd(t *testing.T) {
+	a, b := coordHost(t), coordHost(t)
+	a.joiner.list("b", addr(2))
+	a.joiner.list("b", netip.AddrPort{})
+	a.NotifyPingComplete(&memberlist.Node{Name: "b"}, 40*time.Millisecond, b.AckPayload())
+	if _, ok := a.RTT("b"); ok {
+		t.Error("the coordinate of one that is gone is kept")
+	}
+}
+
 // TestRTTHostile: coordinates come from peers (G8).
 func TestRTTHostile(t *testing.T) {
 	a := coordHost(t)
+	a.joiner.list("b", addr(2))
 	nan := bytes.Repeat([]byte{0xff}, len(a.AckPayload()))
 	for _, p := range [][]byte{nil, {1}, nan, nan[:len(nan)-1], append(nan, 0)} {
 		a.NotifyPingComplete(&memberlist.Node{Name: "b"}, time.Millisecond, p)
