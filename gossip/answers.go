@@ -232,7 +232,7 @@ func (c *Core) queue(s Send) {
 func (c *Core) event(e Event) {
 	if len(c.events) >= maxEvents {
 		switch e.Kind {
-		case EventCall, EventReply, EventBeacon, EventRefused, EventRejoin, EventExhausted:
+		case EventCall, EventReply, EventBeacon, EventRefused, EventRejoin, EventMoved, EventExhausted:
 			c.Stats.EventsDropped++
 			return
 		}

@@ -288,7 +288,7 @@ func TestForgedNamesDrainNobody(t *testing.T) {
 	e := newEncoder("b", 1)
 	e.wants("net", []state.Want{{Owner: "a"}})
 	answers := func(from string) int {
-		a.ReceiveFrom(now, netip.MustParseAddr(from), e.b)
+		a.ReceiveFrom(now, netip.AddrPortFrom(netip.MustParseAddr(from), 7946), e.b)
 		sends, _ := a.Drain()
 		return len(sends)
 	}

@@ -57,6 +57,8 @@ type Core struct {
 	leftAt   time.Duration // when this node left in order; 0: it has not
 	beaconAt time.Duration
 
+	cameFrom netip.AddrPort // of the datagram that is being handled; the zero AddrPort: not known
+
 	heardAt time.Duration // last packet that can have been a datagram, from anybody
 
 	answers   answering
@@ -155,12 +157,14 @@ func (c *Core) Drain() ([]Send, []Event) {
 func (c *Core) advance(now time.Duration) { c.now = max(c.now, now) }
 
 // Receive handles a packet of which it is not known where it came from.
-func (c *Core) Receive(now time.Duration, data []byte) { c.ReceiveFrom(now, netip.Addr{}, data) }
+func (c *Core) Receive(now time.Duration, data []byte) { c.ReceiveFrom(now, netip.AddrPort{}, data) }
 
-// ReceiveFrom handles a packet that came from an address; the zero Addr: it is not
-// known from which.
-func (c *Core) ReceiveFrom(now time.Duration, at netip.Addr, data []byte) {
+// ReceiveFrom handles a datagram that came from an address; the zero AddrPort: it is
+// not known from which, or the packet was none.
+func (c *Core) ReceiveFrom(now time.Duration, at netip.AddrPort, data []byte) {
 	c.advance(now)
+	c.cameFrom = at
+	defer func() { c.cameFrom = netip.AddrPort{} }()
 	c.Stats.BytesIn += uint64(len(data))
 	if len(data) > maxPacket {
 		c.Stats.Oversized++
@@ -176,7 +180,7 @@ func (c *Core) ReceiveFrom(now time.Duration, at netip.Addr, data []byte) {
 		return
 	}
 	c.heardFrom(h.from, h.boot)
-	c.begin(h.from, at)
+	c.begin(h.from, at.Addr())
 	defer c.end()
 	for len(rest) > 0 {
 		var typ byte

@@ -157,16 +157,16 @@ func (h *Host) NodeMeta(int) []byte { return nil }
 
 // packet is one of ours as it came.
 type packet struct {
-	from netip.Addr // the zero Addr: not known
+	from netip.AddrPort // the zero AddrPort: not known
 	data []byte
 }
 
 // NotifyMsg implements memberlist.Delegate: an enqueue and nothing else (G1). It
 // gets what came over streams: datagrams do not take the way through memberlist.
-func (h *Host) NotifyMsg(b []byte) { h.enqueue(netip.Addr{}, b) }
+func (h *Host) NotifyMsg(b []byte) { h.enqueue(netip.AddrPort{}, b) }
 
 // enqueue puts a packet of ours where the host's goroutine finds it, a copy of it.
-func (h *Host) enqueue(from netip.Addr, b []byte) {
+func (h *Host) enqueue(from netip.AddrPort, b []byte) {
 	if len(b) > maxPacket || h.inboxBytes.Add(int64(len(b))) > maxInboxBytes {
 		if len(b) <= maxPacket {
 			h.inboxBytes.Add(-int64(len(b)))

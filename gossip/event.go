@@ -29,6 +29,7 @@ const (
 	EventDead                             // its endpoints are hidden
 	EventLeft                             // it left in order
 	EventRejoin                           // the membership should join Addr: a node it lost answers
+	EventMoved                            // a node answers at Addr, and not where the membership lists it
 	EventDuplicate                        // another live node has our name, and Reason says who yields; no Reason: it is gone
 	EventBeacon                           // Stamp arrived from Node
 	EventCall                             // a request of a peer's host

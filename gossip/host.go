@@ -447,6 +447,9 @@ func (h *Host) sendBulk(ctx context.Context) {
 
 func (h *Host) event(e Event) {
 	switch e.Kind {
+	case EventMoved:
+		h.joiner.unlist(e.Node, e.Addr)
+		return
 	case EventRejoin:
 		h.joiner.want(e.Node, e.Addr)
 	case EventAlive:

@@ -35,6 +35,7 @@ type joiner struct {
 	coords  map[state.NodeID]*coordinate.Coordinate
 	wanted  map[netip.AddrPort]state.NodeID // where one answers that is not listed there; "": nobody knows who
 	tries   map[string]*attempt
+	moved   map[state.NodeID]*move // whom the membership is to list elsewhere
 	dialing int
 	dirty   bool
 	joins   uint64
@@ -71,6 +72,7 @@ func (j *joiner) init(h *Host) {
 	j.alone.Store(true)
 	j.peers, j.listed = map[state.NodeID]Peer{}, map[state.NodeID]netip.AddrPort{}
 	j.coords, j.wanted, j.tries = map[state.NodeID]*coordinate.Coordinate{}, map[netip.AddrPort]state.NodeID{}, map[string]*attempt{}
+	j.moved = map[state.NodeID]*move{}
 	for _, p := range h.cfg.Peers {
 		if p.Name != h.cfg.Self && state.CheckPeerAddr(p.Addr) == nil && len(j.peers) < maxPeers {
 			j.peers[p.Name] = p
@@ -231,7 +233,7 @@ func (j *joiner) run(ctx context.Context) {
 			for _, d := range dials {
 				j.wg.Go(func() { j.join(d) })
 			}
-			wait = min(wait, again)
+			wait = min(wait, again, j.unlistMoved(time.Now()))
 		}
 		j.save(false)
 		timer.Reset(wait)

@@ -3,6 +3,7 @@ package gossip
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/rand"
 	"sync"
 )
 
@@ -34,6 +35,23 @@ func (o *opener) open(b, data []byte) []byte {
 		}
 	}
 	return nil
+}
+
+// seal encrypts a message as open reads it, with the primary key; nil if there is
+// none.
+func (o *opener) seal(message []byte) []byte {
+	keys := o.keys()
+	if len(keys) == 0 {
+		return nil
+	}
+	a := o.aead(keys[0])
+	if a == nil {
+		return nil
+	}
+	b := make([]byte, 1+nonceSize, 1+nonceSize+len(message)+a.Overhead())
+	b[0] = encryptedVersion
+	_, _ = rand.Read(b[1:]) // never fails
+	return a.Seal(b, b[1:1+nonceSize], message, nil)
 }
 
 func (o *opener) aead(key []byte) cipher.AEAD {

@@ -51,7 +51,7 @@ func (c *Core) onPing(from state.NodeID, typ byte, p []byte) error {
 		}
 		e := c.packet()
 		e.ping(frameAck, f)
-		c.send(from, e)
+		c.answerPing(from, e)
 	case frameAck:
 		c.onAck(from, f)
 	case frameAsk:
@@ -60,6 +60,16 @@ func (c *Core) onPing(from state.NodeID, typ byte, p []byte) error {
 		c.onHeard(f)
 	}
 	return nil
+}
+
+// answerPing sends the answer back to where the ping came from: two that moved at
+// once, and look for each other, know each other's former places only.
+func (c *Core) answerPing(from state.NodeID, e *encoder) {
+	if c.usable(c.cameFrom) && !c.viaStream(from) {
+		c.sendTo(from, c.cameFrom, e)
+	} else {
+		c.send(from, e)
+	}
 }
 
 // onAck handles the answer to a ping: one that we sent for somebody is passed

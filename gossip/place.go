@@ -76,6 +76,9 @@ func (c *Core) settlePlace(m *member) {
 		old := m.place
 		m.place = m.rival
 		m.rival = place{addr: old.addr, nonce: old.nonce, first: c.now}
+		if m.listed {
+			c.event(Event{Kind: EventMoved, Node: m.id, Addr: m.addr})
+		}
 		c.rejoin(m)
 	case asked > 4*c.cfg.VerifyFor:
 		m.rival = place{}

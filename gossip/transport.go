@@ -26,6 +26,7 @@ type transport struct {
 	refused  atomic.Uint64 // streams over a bound: not taken, or ended for a newer one
 	packets  chan *memberlist.Packet
 	streams  chan net.Conn
+	injected chan []byte   // what this node tells its own membership
 	stopping chan struct{} // nothing is handed on any more
 	stopped  chan struct{} // the inner transport is down
 	wg       sync.WaitGroup
@@ -45,7 +46,7 @@ type transportConfig struct {
 	alone     *atomic.Bool         // nobody is listed; may be nil
 	// ours takes the packets of the protocol above, which it must copy, with where
 	// they came from: memberlist would not tell. Nil: memberlist gets them.
-	ours     func(from netip.Addr, b []byte)
+	ours     func(from netip.AddrPort, b []byte)
 	dial     time.Duration // longest dial
 	deadline time.Duration // of a whole outgoing stream
 }
@@ -63,7 +64,7 @@ const (
 
 func newTransport(inner memberlist.NodeAwareTransport, cfg transportConfig) *transport {
 	t := &transport{
-		NodeAwareTransport: inner, cfg: cfg, packets: make(chan *memberlist.Packet), streams: make(chan net.Conn),
+		NodeAwareTransport: inner, cfg: cfg, packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), injected: make(chan []byte, maxInjected),
 		stopping: make(chan struct{}), stopped: make(chan struct{}), open: map[*stream]struct{}{}, from: map[netip.Addr]int{},
 	}
 	t.wg.Go(t.receive)
@@ -87,16 +88,41 @@ func (t *transport) receive() {
 				t.cfg.stranger(addrPortOf(p.From))
 			}
 			if own := ownMessage(plain); own != nil && t.cfg.ours != nil {
-				t.cfg.ours(addrOf(p.From), own)
+				t.cfg.ours(addrPortOf(p.From), own)
 				continue
 			}
 			select {
 			case t.packets <- p:
 			case <-t.stopping:
 			}
+		case b := <-t.injected:
+			select {
+			case t.packets <- &memberlist.Packet{Buf: b, From: &net.UDPAddr{IP: net.IPv6loopback}, Timestamp: time.Now()}:
+			case <-t.stopping:
+			}
 		case <-t.stopped:
 			return
 		}
+	}
+}
+
+// maxInjected bounds what waits to be told to the membership.
+const maxInjected = 64
+
+// inject hands memberlist a message as if it had come from outside. It is dropped
+// if too many wait.
+func (t *transport) inject(message []byte) {
+	if t.cfg.encrypted {
+		if t.cfg.opener == nil {
+			return
+		}
+		if message = t.cfg.opener.seal(message); message == nil {
+			return
+		}
+	}
+	select {
+	case t.injected <- message:
+	default:
 	}
 }
 

@@ -1,0 +1,75 @@
+package gossip
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"meshd/state"
+)
+
+// The membership takes nobody at a new address while it holds the old one for
+// alive, and finds out that nobody is there when it happens to probe it, then
+// suspects for a while: up to five seconds among 25 nodes for one that heard of the
+// old address late. The core knows earlier: the node answered a nonce at the new
+// address, and not at the old one. So it tells the membership that the old one is
+// dead, as the membership would find out.
+//
+// A report counts from the incarnation on that memberlist has of the node, which it
+// tells nobody: so the numbers are tried from one on, until the node is not listed
+// there any more. None is much higher than needed, and the node, which hears of it,
+// takes a higher one.
+
+// move is a node that the membership lists where it is not.
+type move struct {
+	from, to netip.AddrPort
+	inc      uint32
+	at       time.Time // when the next number is tried
+}
+
+const (
+	unlistEvery = 10 * time.Millisecond
+	unlistMost  = 1 << 12 // above, the membership finds out by itself
+	maxMoves    = 256     // at a time; the same of those over it
+)
+
+// unlist makes the membership forget where it lists a node: it is at to.
+func (j *joiner) unlist(id state.NodeID, to netip.AddrPort) {
+	j.mu.Lock()
+	if from := j.listed[id]; from.IsValid() && from != to && len(j.moved) < maxMoves {
+		j.moved[id] = &move{from: from, to: to, inc: 1}
+	}
+	j.mu.Unlock()
+	j.look()
+}
+
+// unlistMoved tells the membership what is due, and says in how long there is more.
+func (j *joiner) unlistMoved(now time.Time) (again time.Duration) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	again = rejoinEvery
+	for id, m := range j.moved {
+		switch {
+		case j.listed[id] != m.from, m.inc > unlistMost:
+			delete(j.moved, id)
+			continue
+		case !now.Before(m.at):
+			j.h.tr.inject(deadMessage(id, j.h.cfg.Self, m.inc))
+			m.inc += max(1, m.inc/4)
+			m.at = now.Add(unlistEvery)
+		}
+		again = min(again, max(m.at.Sub(now), time.Millisecond))
+	}
+	return again
+}
+
+// deadMessage is memberlist's message that a node is dead, says from.
+func deadMessage(id, from state.NodeID, inc uint32) []byte {
+	text := func(b []byte, s string) []byte { // msgpack's strings of up to 65,535 bytes
+		return append(binary.BigEndian.AppendUint16(append(b, 0xda), uint16(len(s))), s...)
+	}
+	b := text([]byte{msgDead, 0x83}, "Incarnation") // a map of three
+	b = binary.BigEndian.AppendUint32(append(b, 0xce), inc)
+	b = text(text(b, "Node"), string(id))
+	return text(text(b, "From"), string(from))
+}

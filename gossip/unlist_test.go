@@ -1,0 +1,96 @@
+package gossip
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"meshd/state"
+)
+
+// TestUnlist: G18. The membership is told that a node is not where it lists it,
+// with ever higher numbers, until it does not list it there any more; and no more
+// often than it takes, nor for ever.
+func TestUnlist(t *testing.T) {
+	now := time.Now()
+	j := testJoiner(nil)
+	j.h.tr = &transport{injected: make(chan []byte, maxInjected)}
+	told := func() (n int) {
+		for {
+			select {
+			case <-j.h.tr.injected:
+				n++
+			default:
+				return n
+			}
+		}
+	}
+	j.list("a", addr(1))
+	j.unlist("a", addr(1)) // it is there
+	j.unlist("b", addr(2)) // it is not listed
+	if j.unlistMoved(now); told() != 0 {
+		t.Fatal("who is where it is listed is reported dead")
+	}
+	j.unlist("a", addr(2))
+	if again := j.unlistMoved(now); told() != 1 || again != unlistEvery {
+		t.Fatalf("the next is after %v", again)
+	}
+	if j.unlistMoved(now); told() != 0 {
+		t.Fatal("told again at once")
+	}
+	if j.unlistMoved(now.Add(unlistEvery)); told() != 1 {
+		t.Fatal("the first number did not suffice, and no other is tried")
+	}
+	j.list("a", netip.AddrPort{})
+	if j.unlistMoved(now.Add(time.Second)); told() != 0 || len(j.moved) > 0 {
+		t.Fatal("it is not listed any more")
+	}
+	j.list("a", addr(1))
+	j.unlist("a", addr(2))
+	all := 0
+	for i := range 1000 {
+		j.unlistMoved(now.Add(time.Duration(i) * unlistEvery))
+		all += told()
+	}
+	if len(j.moved) > 0 || all > 64 {
+		t.Errorf("told %d times, %d go on", all, len(j.moved))
+	}
+}
+
+// TestDeadMessage: the transport lets it through, with the longest names, sealed
+// and opened.
+func TestDeadMessage(t *testing.T) {
+	long := state.NodeID(strings.Repeat("n", state.MaxLabel))
+	o := &opener{keys: func() [][]byte { return [][]byte{make([]byte, 32)} }}
+	for _, id := range []state.NodeID{"a", long} {
+		b := deadMessage(id, long, 7)
+		if !sanePlain(b) {
+			t.Errorf("%q is refused", b)
+		}
+		if got := o.open(o.seal(b), nil); string(got) != string(b) {
+			t.Errorf("%q is opened as %q", b, got)
+		}
+	}
+}
+
+// TestPingIsAnsweredWhereItCameFrom: G18. Two that moved at once know each other's
+// former places only, and find each other nevertheless.
+func TestPingIsAnsweredWhereItCameFrom(t *testing.T) {
+	a := testCore(t, "a", "b")
+	a.Drain()
+	e := newEncoder("b", 1)
+	e.ping(framePing, pingFrame{nonce: 7, target: "a"})
+	for from, to := range map[string]string{"10.9.9.9:7000": "10.9.9.9:7000", "0.0.0.0:0": "invalid AddrPort"} {
+		a.ReceiveFrom(2*time.Second, netip.MustParseAddrPort(from), e.b)
+		sends, _ := a.Drain()
+		found := false
+		for _, s := range sends {
+			found = found || s.To == "b" && fmt.Sprint(s.Addr) == to && len(s.Data) < 40
+		}
+		if !found {
+			t.Errorf("from %s: %+v", from, sends)
+		}
+	}
+}
