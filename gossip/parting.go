@@ -17,6 +17,11 @@ type parting struct {
 	until time.Duration // when it counts as gone without an answer
 }
 
+// maxPartings bounds the members that are asked about their goodbye at once, and
+// maxNamedChecks those of them that never showed that they exist. Of the others the
+// membership tells, a moment later, that they are gone.
+const maxPartings = 1024
+
 // askGoodbye starts to ask a member whether it leaves, once a second at most,
 // however many say so.
 func (c *Core) askGoodbye(m *member) {
@@ -27,13 +32,24 @@ func (c *Core) askGoodbye(m *member) {
 		c.takeLeave(m)
 		return
 	}
+	most := maxPartings
+	if !m.proven {
+		most = maxNamedChecks
+	}
+	if len(c.partings) >= most {
+		c.Stats.GoodbyesDropped++
+		return
+	}
 	at := max(c.now, 1)
 	if m.parted > 0 {
 		at = max(at, m.parted+checkEvery)
 	}
 	m.parted = at
-	c.partings[m.id] = &parting{nonce: c.nonce(), next: at, until: at + c.cfg.VerifyFor}
-	c.askGoodbyes()
+	p := &parting{nonce: c.nonce(), next: at, until: at + c.cfg.VerifyFor}
+	c.partings[m.id] = p
+	if c.now >= p.next {
+		c.askAgain(m, p)
+	}
 }
 
 // askGoodbyes asks whom it is time to ask, and ends what was not answered.
@@ -50,12 +66,17 @@ func (c *Core) askGoodbyes() {
 		case c.now >= p.until:
 			c.takeLeave(m)
 		default:
-			p.next = min(c.now+c.cfg.VerifyFor/7, p.until)
-			e := c.packet()
-			e.ping(framePing, pingFrame{nonce: p.nonce, target: id, goodbye: goodbyeAsked})
-			c.post(id, e)
+			c.askAgain(m, p)
 		}
 	}
+}
+
+// askAgain asks one member.
+func (c *Core) askAgain(m *member, p *parting) {
+	p.next = min(c.now+c.cfg.VerifyFor/7, p.until)
+	e := c.packet()
+	e.ping(framePing, pingFrame{nonce: p.nonce, target: m.id, goodbye: goodbyeAsked})
+	c.post(m.id, e)
 }
 
 // takeLeave makes a goodbye take effect.

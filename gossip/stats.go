@@ -25,6 +25,7 @@ type Stats struct {
 	Verified, FalseAlarms    uint64 // reported deaths checked, and found alive
 	ReapsDropped             uint64 // new lives whose leftovers in other networks are not looked for
 	FalseGoodbyes            uint64 // last, empty snapshots that their owner knew nothing of
+	GoodbyesDropped          uint64 // last, empty snapshots whose owner was not asked: too many at once
 	Reincarnations           uint64
 	Carries, CarriesLater    uint64 // looks at the own claims of a network, and those put off since the last took long
 }

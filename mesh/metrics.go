@@ -166,6 +166,7 @@ func (e emitter) stats(s *gossip.Stats) {
 		{"false_alarms", s.FalseAlarms},
 		{"reaps_dropped", s.ReapsDropped},
 		{"false_goodbyes", s.FalseGoodbyes},
+		{"goodbyes_dropped", s.GoodbyesDropped},
 		{"reincarnations", s.Reincarnations},
 		{"carries", s.Carries},
 		{"carries_put_off", s.CarriesLater},
