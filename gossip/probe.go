@@ -117,7 +117,7 @@ type greeting struct {
 
 // Bounds of greetings: how many may wait for the end of a step, to how many
 // peers a network that is not yet synced goes at once and within askWindow (but
-// see askLimit), and of how many networks one peer is asked: whole tables come
+// see mayAsk), and of how many networks one peer is asked: whole tables come
 // back.
 const (
 	maxGreetings = 1024
@@ -209,7 +209,7 @@ func (c *Core) sayGreetings() {
 
 // ask asks one participant for each network.
 func (c *Core) ask(todo []*network) {
-	todo = slices.DeleteFunc(slices.Clone(todo), func(n *network) bool { return n.asked >= c.askLimit(n) })
+	todo = slices.DeleteFunc(slices.Clone(todo), func(n *network) bool { return !c.mayAsk(n) })
 	for len(todo) > 0 {
 		to, ok := c.whom(todo[0])
 		if !ok {
@@ -244,14 +244,19 @@ func (c *Core) whom(n *network) (state.NodeID, bool) {
 	return to[0], true
 }
 
-// askLimit is how many peers may be asked for a network within askWindow: a few
-// of many, and everybody where they are so few that the heads of their streams,
-// not whole tables, are what comes back.
-func (c *Core) askLimit(n *network) int {
-	if k := len(c.living(n.name)); k <= smallTable {
-		return k
+// mayAsk reports whether one more peer may be asked for a network within
+// askWindow: a few of many, and everybody where they are so few that the heads of
+// their streams, not whole tables, are what comes back. Where many are known,
+// whether they live is not looked at: a join hears of them one by one.
+func (c *Core) mayAsk(n *network) bool {
+	known := len(c.members)
+	if n.name != "" {
+		known = len(c.store.Participants(n.name))
 	}
-	return askPeers
+	if n.asked >= askPeers && known > smallTable {
+		return false
+	}
+	return n.asked < len(c.living(n.name))
 }
 
 // fetching reports whether a peer is sending the whole of a large table that

@@ -190,6 +190,15 @@ func AppendNetwork(b []byte, c NetworkClaim) []byte {
 
 // ParseNetwork decodes the body of a network's definition.
 func ParseNetwork(name, body string) (NetworkClaim, error) {
+	c, err := readNetwork(name, body)
+	if err == nil {
+		err = c.NetworkDef.Validate()
+	}
+	return c, err
+}
+
+// readNetwork is ParseNetwork for a body whose definition was found valid before.
+func readNetwork(name, body string) (NetworkClaim, error) {
 	c := NetworkClaim{NetworkDef: NetworkDef{Name: name}}
 	err := eachField(body, func(tag byte, v string) (err error) {
 		var n uint64
@@ -211,9 +220,6 @@ func ParseNetwork(name, body string) (NetworkClaim, error) {
 		}
 		return err
 	})
-	if err == nil {
-		err = c.NetworkDef.Validate()
-	}
 	return c, err
 }
 

@@ -204,7 +204,7 @@ func (s *Store) globalChanged(e *Entry) {
 			s.definer.set(e.Key(), e.Owner(), nil)
 			return
 		}
-		c, _ := ParseNetwork(e.Key(), e.Body())
+		c, _ := readNetwork(e.Key(), e.Body()) // the entry is not poison
 		s.global.index.witness(c.Birth)
 		s.global.index.witness(c.Lamport)
 		s.definer.set(e.Key(), e.Owner(), &c)

@@ -185,9 +185,16 @@ func (s *stream) find(k Kind, key string) *Entry {
 	return s.dead[mk]
 }
 
+// smallStream is how many records fit what an empty stream holds already.
+const smallStream = 8
+
 // reset empties the stream, which n records will fill, and returns what was
 // live, for the view to forget.
 func (s *stream) reset(n int) []*Entry {
+	if len(s.log) == 0 && n <= smallStream { // the usual first snapshot
+		s.log = make([]*Entry, 0, n)
+		return nil
+	}
 	old := make([]*Entry, 0, len(s.live))
 	for _, e := range s.live {
 		e.gone = true

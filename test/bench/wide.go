@@ -282,9 +282,27 @@ func (m *wideMesh) measure() {
 	j := m.join()
 	equal := m.run(m.now+time.Minute, m.equal)
 	took := m.now - j.began
-	fmt.Printf("wide nodes=%d networks=%d idle_core_ms_per_s=%.2f join_core_ms=%.0f join_bytes=%d worst_compare_s=%.1f join_s=%.2f join_burst_packets=%d join_burst_bytes=%d join_sent_bytes=%d equal=%v model=%d-whole-cores\n",
+	fmt.Printf("wide nodes=%d networks=%d idle_core_ms_per_s=%.2f join_core_ms=%.0f join_bytes=%d worst_compare_s=%.1f join_s=%.2f join_burst_packets=%d join_burst_bytes=%d join_sent_bytes=%d reconcile_ms=%s equal=%v model=%d-whole-cores\n",
 		len(m.names), len(m.networks), idle, float64(j.used)/float64(time.Millisecond), j.bytesIn+j.bytesOut, worst.Seconds(),
-		took.Seconds(), j.packets, j.peak, j.bytesOut, equal, wideStandIns)
+		took.Seconds(), j.packets, j.peak, j.bytesOut, ms(m.reconcile()), equal, wideStandIns)
+}
+
+// reconcile returns the processor time that it takes a node to bring its
+// definitions of networks up to date when one of them changed, on average. It
+// comes last: it states things.
+func (m *wideMesh) reconcile() time.Duration {
+	const times = 100
+	store := m.cores[0].Store()
+	used := time.Duration(0)
+	for k := range times {
+		d := state.NetworkDef{Name: m.networks[k%len(m.networks)], Subnet4: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, byte(16 + k%16)}), 16), Birth: uint64(k + 1)}
+		body := string(state.AppendNetwork(nil, state.NetworkClaim{NetworkDef: d, Pinned: true}))
+		m.mustCommit(store.Global(), []state.Change{{Kind: state.KindNetwork, Key: d.Name, Body: body}})
+		begin := cpuTime()
+		store.Defs()
+		used += cpuTime() - begin
+	}
+	return used / times
 }
 
 // join starts one more node, which knows nothing but its own tasks.
