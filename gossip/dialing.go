@@ -2,9 +2,45 @@ package gossip
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"time"
+
+	"meshd/state"
 )
+
+// What answers and waits to be dialled is bounded, in all and at one address:
+// what is over it is wanted again a second later.
+const (
+	maxWanted      = 1024
+	maxWantedOfOne = 64
+)
+
+// note notes that an address is wanted, if there is room: one host that answers
+// on a thousand ports as a thousand names leaves room for others. The caller
+// holds mu.
+func (j *joiner) note(id state.NodeID, a netip.AddrPort) {
+	if _, known := j.wanted[a]; !known {
+		if len(j.wanted) >= maxWanted || j.waiting[a.Addr()] >= maxWantedOfOne {
+			return
+		}
+		j.waiting[a.Addr()]++
+	}
+	j.wanted[a] = id
+}
+
+// unnote forgets that an address is wanted. The caller holds mu.
+func (j *joiner) unnote(a netip.AddrPort) {
+	delete(j.wanted, a)
+	release(j.waiting, a.Addr())
+}
+
+// release counts one down, and forgets who has none left.
+func release(counts map[netip.Addr]int, a netip.Addr) {
+	if counts[a]--; counts[a] == 0 {
+		delete(counts, a)
+	}
+}
 
 // due returns what to dial now and notes that it is: those that answer but are
 // not listed, then, as far as their pace allows, missing peers and seeds, in
@@ -20,7 +56,8 @@ func (j *joiner) due(now time.Time) (due []dial, again time.Duration) {
 	missing := j.missing(listed, now)
 	rand.Shuffle(len(missing), func(a, b int) { missing[a], missing[b] = missing[b], missing[a] })
 	for _, a := range missing {
-		if j.dialing < rejoinWidth && j.start(a, now, func(t *attempt) bool { return !now.Before(t.next) }) {
+		if j.seeking < rejoinWidth && j.start(a, now, func(t *attempt) bool { return !now.Before(t.next) }) {
+			j.seeking++
 			due = append(due, dial{addr: a})
 		}
 	}
@@ -33,15 +70,17 @@ func (j *joiner) dueWanted(listed map[string]bool, now time.Time) (due []dial, a
 	again = rejoinEvery
 	for a, id := range j.wanted {
 		if id != "" && j.listed[id] == a || id == "" && listed[a.String()] || a == j.h.Addr() {
-			delete(j.wanted, a)
+			j.unnote(a)
 			continue
 		}
-		if j.dialing >= 2*rejoinWidth {
+		if j.dialing >= wantedWidth || j.busy[a.Addr()] >= wantedShare {
 			continue // the end of a dial wakes us
 		}
 		if j.start(a.String(), now, func(t *attempt) bool { return now.Sub(t.last) >= rejoinWant }) {
-			delete(j.wanted, a)
-			due = append(due, dial{id, a.String()})
+			j.unnote(a)
+			j.dialing++
+			j.busy[a.Addr()]++
+			due = append(due, dial{id, a.String(), a.Addr()})
 		} else if t := j.tries[a.String()]; !t.running {
 			again = min(again, max(rejoinWant-now.Sub(t.last), time.Millisecond))
 		}
@@ -60,8 +99,17 @@ func (j *joiner) start(a string, now time.Time, ready func(t *attempt) bool) boo
 		return false
 	}
 	t.running, t.last = true, now
-	j.dialing++
 	return true
+}
+
+// free gives back what a dial that has ended took. The caller holds mu.
+func (j *joiner) free(d dial) {
+	if !d.from.IsValid() {
+		j.seeking--
+		return
+	}
+	j.dialing--
+	release(j.busy, d.from)
 }
 
 // missing lists the peers and seeds that are not listed, and forgets peers that

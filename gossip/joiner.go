@@ -36,7 +36,10 @@ type joiner struct {
 	wanted  map[netip.AddrPort]state.NodeID // where one answers that is not listed there; "": nobody knows who
 	tries   map[string]*attempt
 	moved   map[state.NodeID]*move // whom the membership is to list elsewhere
-	dialing int
+	dialing int                    // those that answer
+	seeking int                    // peers and seeds that may be there
+	busy    map[netip.Addr]int     // of dialling, by address: a host has a share
+	waiting map[netip.Addr]int     // of wanted, likewise
 	dirty   bool
 	joins   uint64
 	failed  uint64
@@ -64,7 +67,9 @@ const (
 	rejoinVainly = 8 // so often
 
 	rejoinMax   = 30 * time.Second
-	rejoinWidth = 4 // addresses dialled at once in vain, and as many that answer
+	rejoinWidth = 4 // peers and seeds that are dialled at once
+	wantedWidth = 8 // and of those that answer so many,
+	wantedShare = 2 // at one address so many
 )
 
 func (j *joiner) init(h *Host) {
@@ -73,6 +78,7 @@ func (j *joiner) init(h *Host) {
 	j.peers, j.listed = map[state.NodeID]Peer{}, map[state.NodeID]netip.AddrPort{}
 	j.coords, j.wanted, j.tries = map[state.NodeID]*coordinate.Coordinate{}, map[netip.AddrPort]state.NodeID{}, map[string]*attempt{}
 	j.moved = map[state.NodeID]*move{}
+	j.busy, j.waiting = map[netip.Addr]int{}, map[netip.Addr]int{}
 	for _, p := range h.cfg.Peers {
 		if p.Name != h.cfg.Self && state.CheckPeerAddr(p.Addr) == nil && len(j.peers) < maxPeers {
 			j.peers[p.Name] = p
@@ -84,9 +90,7 @@ func (j *joiner) init(h *Host) {
 // membership lost it, or lists another there. An empty name: it is not known who.
 func (j *joiner) want(id state.NodeID, a netip.AddrPort) {
 	j.mu.Lock()
-	if len(j.wanted) < maxWanted {
-		j.wanted[a] = id
-	}
+	j.note(id, a)
 	j.mu.Unlock()
 	j.look()
 }
@@ -98,10 +102,6 @@ func (j *joiner) look() {
 	default:
 	}
 }
-
-// maxWanted bounds the addresses that answer and wait to be dialled: those over
-// it are wanted again a second later.
-const maxWanted = 1024
 
 // maxStrangers bounds the addresses that are dialled because packets came from
 // there.
@@ -117,7 +117,7 @@ func (j *joiner) stranger(a netip.AddrPort) {
 	}
 	j.mu.Lock()
 	_, known := j.wanted[a]
-	full := known || len(j.wanted) >= maxStrangers
+	full := known || len(j.wanted) >= maxStrangers || j.waiting[a.Addr()] >= wantedShare
 	j.mu.Unlock()
 	if !full {
 		j.want("", a)
@@ -245,6 +245,7 @@ func (j *joiner) run(ctx context.Context) {
 type dial struct {
 	id   state.NodeID
 	addr string
+	from netip.Addr // whose share it takes; invalid: it is a peer or a seed that may be there
 }
 
 // join dials an address that due returned. It is never waited for: through a
@@ -254,7 +255,7 @@ func (j *joiner) join(d dial) {
 	vain := err == nil && !j.lists(d)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.dialing--
+	j.free(d)
 	if len(j.wanted) > 0 {
 		defer j.look() // others may wait for its place
 	}
@@ -287,11 +288,11 @@ func (j *joiner) join(d dial) {
 // is about to find out that its old address is dead. The caller holds mu.
 func (j *joiner) wantAgain(d dial) {
 	a, err := netip.ParseAddrPort(d.addr)
-	if err != nil || d.id == "" || len(j.wanted) >= maxWanted {
+	if err != nil || d.id == "" {
 		return
 	}
 	if _, other := j.wanted[a]; !other {
-		j.wanted[a] = d.id
+		j.note(d.id, a)
 	}
 }
 

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -26,7 +27,11 @@ func addr(i int) netip.AddrPort {
 
 // ended is what join does with its result.
 func (j *joiner) ended(a string, now time.Time, delay time.Duration) {
-	j.dialing--
+	d := dial{addr: a}
+	if p, err := netip.ParseAddrPort(a); err == nil && j.busy[p.Addr()] > 0 {
+		d.from = p.Addr()
+	}
+	j.free(d)
 	t := j.tries[a]
 	t.running, t.last, t.delay, t.next = false, now, delay, now.Add(delay)
 }
@@ -108,7 +113,7 @@ func TestJoinerSwapped(t *testing.T) {
 	j.list("b", addr(2))
 	j.want("a", addr(2))
 	due, _ := j.due(now)
-	if want := (dial{"a", addr(2).String()}); !slices.Equal(due, []dial{want}) {
+	if want := (dial{"a", addr(2).String(), addr(2).Addr()}); !slices.Equal(due, []dial{want}) {
 		t.Fatalf("dials %v", due)
 	}
 	j.ended(addr(2).String(), now, 0)
@@ -124,6 +129,78 @@ func TestJoinerSwapped(t *testing.T) {
 	j.wantAgain(due[0])
 	if got := dialled(j, now.Add(time.Hour)); len(got) > 0 || len(j.wanted) > 0 {
 		t.Errorf("dials %v, which is listed", got)
+	}
+}
+
+// TestJoinerShares: one host that answers on a thousand ports as a thousand names,
+// and lets every dial hang, keeps neither others that answer nor the peers and
+// seeds from being dialled.
+func TestJoinerShares(t *testing.T) {
+	now := time.Now()
+	j := testJoiner([]Peer{{Name: "peer", Addr: addr(2), Seen: now}})
+	for port := range uint16(2000) {
+		j.want(state.NodeID(fmt.Sprintf("made-up-%d", port)), netip.AddrPortFrom(addr(9).Addr(), 1000+port))
+	}
+	j.want("honest", addr(1))
+	for range 20 {
+		j.due(now) // nothing that is dialled ever ends
+	}
+	for _, a := range []netip.AddrPort{addr(1), addr(2)} {
+		if d := j.tries[a.String()]; d == nil || !d.running {
+			t.Errorf("%v is not dialled", a)
+		}
+	}
+	for i := range maxWanted / 64 {
+		for port := range uint16(100) {
+			j.want(state.NodeID(fmt.Sprintf("more-%d-%d", i, port)), netip.AddrPortFrom(addr(100+i).Addr(), port+1))
+		}
+	}
+	if len(j.wanted) > maxWanted || j.dialing > wantedWidth || len(j.busy) > wantedWidth {
+		t.Errorf("%d wanted, %d dialled at %d addresses", len(j.wanted), j.dialing, len(j.busy))
+	}
+}
+
+// TestJoinerStrangers: where one host sends from many ports, others that send are
+// noted, too.
+func TestJoinerStrangers(t *testing.T) {
+	j := testJoiner(nil)
+	for port := range uint16(100) {
+		j.stranger(netip.AddrPortFrom(addr(9).Addr(), 1+port))
+	}
+	j.stranger(addr(1))
+	if _, noted := j.wanted[addr(1)]; !noted || len(j.wanted) != 1+wantedShare {
+		t.Errorf("notes %v", j.wanted)
+	}
+}
+
+// TestJoinerCounts: what is counted by address is what is there, however it goes.
+func TestJoinerCounts(t *testing.T) {
+	now := time.Now()
+	j := testJoiner(nil)
+	for i := range 20 {
+		a := addr(i % 5)
+		j.want("n", netip.AddrPortFrom(a.Addr(), uint16(1+i)))
+	}
+	j.list("n", netip.AddrPortFrom(addr(1).Addr(), 2))
+	for range 20 {
+		due, _ := j.due(now)
+		for i, d := range due {
+			j.ended(d.addr, now, 0)
+			if i%2 == 0 {
+				j.wantAgain(d)
+			}
+		}
+		now = now.Add(10 * time.Second)
+	}
+	for len(j.wanted) > 0 {
+		due, _ := j.due(now)
+		for _, d := range due {
+			j.ended(d.addr, now, 0)
+		}
+		now = now.Add(10 * time.Second)
+	}
+	if len(j.waiting)+len(j.busy)+j.dialing+j.seeking != 0 {
+		t.Errorf("with nothing wanted: %v wait, %v are dialled, %d, %d", j.waiting, j.busy, j.dialing, j.seeking)
 	}
 }
 
