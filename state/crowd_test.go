@@ -127,6 +127,28 @@ func TestACrowdHidesNoPorts(t *testing.T) {
 	}
 }
 
+// TestCrowdsOfOwnersHideNoPorts covers S20: as many owners as would fill the
+// bound with what one of them may state take nothing from one that comes last.
+func TestCrowdsOfOwnersHideNoPorts(t *testing.T) {
+	b := NewStore("b", 1, DefaultLimits(), new(testClock))
+	tb := b.Join("net")
+	for o := range 3 * maxDeclared / maxOfOwner {
+		var cs []Change
+		for i := range 3 {
+			cs = append(cs, crowds()["ports"](o*3+i), crowds()["aliases"](5000+o*3+i))
+		}
+		hear(t, b, NodeID(fmt.Sprintf("hostile%d", o)), 6, cs...)
+	}
+	hear(t, b, "honest", 1, endpoint(t, "zz1", "web", "10.0.0.1"))
+	s := tb.View().Service("web")
+	if !slices.Contains(s.Ports, Port{Number: 80, Proto: TCP}) || !slices.Contains(s.Aliases, "www") {
+		t.Fatalf("S20: the honest owner's port or alias is not among %d ports, %d aliases", len(s.Ports), len(s.Aliases))
+	}
+	if len(s.Ports) > maxDeclared || len(s.Aliases) > maxDeclared {
+		t.Fatalf("S20: %d ports, %d aliases", len(s.Ports), len(s.Aliases))
+	}
+}
+
 // TestManyClaimOneService covers S20: what many owners claim for one service is
 // neither published with each claim nor programmed as addresses of it, and goes
 // as it came.

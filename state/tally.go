@@ -83,7 +83,7 @@ func (s *svc) declare(n, old *Service) {
 
 // survey counts anew, and returns true if that can be done by now. Else it does
 // without counts: of the members in their order, so many values of each owner
-// and so many in all.
+// and so many in all, where each owner has its share before any has more.
 func (s *svc) survey(n, old *Service) (counted bool) {
 	s.crowded = false
 	for _, e := range n.Members {
@@ -95,32 +95,48 @@ func (s *svc) survey(n, old *Service) (counted bool) {
 		return true
 	}
 	ports, aliases := newSelection(comparePort, clonePort), newSelection(strings.Compare, strings.Clone)
-	for _, e := range n.Members {
-		o := e.stream.owner
-		if e.has&(hasPorts|hasAliases) == 0 || ports.done(o) && aliases.done(o) {
-			continue
+	for _, most := range slices.Compact([]int{share(n.Members), maxOfOwner}) {
+		ports.most, aliases.most = most, most
+		for _, e := range n.Members {
+			o := e.stream.owner
+			if e.has&(hasPorts|hasAliases) == 0 || ports.done(o) && aliases.done(o) {
+				continue
+			}
+			e.eachDeclared(func(p Port) { ports.add(o, p) }, func(a string) { aliases.add(o, a) })
 		}
-		e.eachDeclared(func(p Port) { ports.add(o, p) }, func(a string) { aliases.add(o, a) })
 	}
 	n.Ports, n.Aliases = ports.sorted(old.Ports), aliases.sorted(old.Aliases)
 	return false
+}
+
+// share returns how many values each owner of members that declare some can add
+// so that there is room for all of them.
+func share(members []*Entry) int {
+	owners := map[NodeID]struct{}{}
+	for _, e := range members {
+		if e.has&(hasPorts|hasAliases) != 0 {
+			owners[e.stream.owner] = struct{}{}
+		}
+	}
+	return min(max(maxDeclared/max(len(owners), 1), 1), maxOfOwner)
 }
 
 // selection is some of the values that are stated.
 type selection[T comparable] struct {
 	values  map[T]struct{}
 	of      map[NodeID]int
+	most    int // values that one owner can add
 	compare func(a, b T) int
 	clone   func(T) T
 }
 
 func newSelection[T comparable](compare func(a, b T) int, clone func(T) T) *selection[T] {
-	return &selection[T]{map[T]struct{}{}, map[NodeID]int{}, compare, clone}
+	return &selection[T]{map[T]struct{}{}, map[NodeID]int{}, maxOfOwner, compare, clone}
 }
 
 // done reports whether nothing of an owner is taken any more.
 func (s *selection[T]) done(o NodeID) bool {
-	return len(s.values) >= maxDeclared || s.of[o] >= maxOfOwner
+	return len(s.values) >= maxDeclared || s.of[o] >= s.most
 }
 
 func (s *selection[T]) add(o NodeID, v T) {
