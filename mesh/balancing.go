@@ -368,9 +368,9 @@ func (n *Node) explainLB(s *control.Status) {
 		s.Degraded = append(s.Degraded, "the host's addresses and routes are not known, so that no VIP pool is served here; it is tried again: "+facts.Unknown)
 	}
 	for _, h := range s.LB {
-		of := ""
+		of, in := "", ""
 		if h.Sandbox != "" {
-			of = " of sandbox " + h.Sandbox
+			of, in = " of sandbox "+h.Sandbox, "sandbox "+h.Sandbox+": "
 		}
 		switch {
 		case h.Driver == "none" && n.cfg.LB != "none":
@@ -387,9 +387,7 @@ func (n *Node) explainLB(s *control.Status) {
 		if c := b.Counters(); c.Waiting > 0 {
 			s.Degraded = append(s.Degraded, fmt.Sprintf("load balancer%s: %d services refuse connections, since all of them together have too many ports and backends; meshctl service ls shows who has many", of, c.Waiting))
 		}
-		for _, text := range refusals(b) {
-			s.Degraded = append(s.Degraded, text+of)
-		}
+		s.Degraded = append(s.Degraded, refusals(b, in)...)
 		if _, drifted := b.LastReport(); drifted != nil && time.Since(drifted.At) < driftMemory {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("load balancing%s was changed by someone else %v ago: %s",
 				of, time.Since(drifted.At).Round(time.Second), driftEvent("", *drifted).Detail))

@@ -152,14 +152,22 @@ func (b *box) addresses() []netip.Addr {
 // whyNoVIPs says what keeps the host's balancer from serving a network, or "".
 func (n *Node) whyNoVIPs(network string) string { return lb.Against(n.balancer.Refused()[network]) }
 
-// refusals says, per network, what keeps a balancer from serving it.
-func refusals(b *lb.Balancer) []string {
+// refusals says, per network, what keeps a balancer from serving it. where goes
+// before each text.
+func refusals(b *lb.Balancer, where string) []string {
 	var all []string
 	refused := b.Refused()
 	for _, network := range slices.Sorted(maps.Keys(refused)) {
-		all = append(all, fmt.Sprintf("network %s is not served: %s; vip services are answered with their tasks", network, lb.Against(refused[network])))
+		all = append(all, fmt.Sprintf("%snetwork %s is not served: %s; vip services are answered with their tasks", where, network, lb.Against(refused[network])))
 	}
 	return all
+}
+
+// standsAgainst reports whether something that is known, and so does not go by
+// waiting, keeps a balancer from serving a network.
+func standsAgainst(b *lb.Balancer, network string) bool {
+	against := b.Refused()[network]
+	return len(against) > 0 && !slices.ContainsFunc(against, func(c hostfacts.Conflict) bool { return c.Kind == hostfacts.KindUnknown })
 }
 
 // refusedEvent tells watchers that a network is not served here, or is again.

@@ -269,7 +269,7 @@ func (b *box) pending(network string) bool {
 		return false
 	}
 	def := v.Def()
-	return (def.Subnet4.IsValid() || def.Subnet6.IsValid()) && !b.balancer.Working(network)
+	return (def.Subnet4.IsValid() || def.Subnet6.IsValid()) && !b.balancer.Working(network) && !standsAgainst(b.balancer, network)
 }
 
 // watch returns when the sandbox is to end, with the reason for people.

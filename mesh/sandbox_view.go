@@ -59,7 +59,10 @@ func (b *box) problems() []string {
 	if c.LastError != "" {
 		out = append(out, "load balancer: "+c.LastError)
 	}
-	return out
+	if c.Waiting > 0 {
+		out = append(out, fmt.Sprintf("load balancer: %d services refuse connections, since all of them together have too many ports and backends", c.Waiting))
+	}
+	return append(out, refusals(b.balancer, "")...)
 }
 
 // toldBoxes bounds how many sandboxes a status names.

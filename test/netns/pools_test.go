@@ -315,3 +315,42 @@ func TestPoolIsNoThief(t *testing.T) {
 		t.Errorf("left is %s", left)
 	}
 }
+
+// TestRouteInSandboxAgainstPool gives a container a route of its own inside the
+// pool: the sandbox says so wherever people look, and is well when it has gone.
+func TestRouteInSandboxAgainstPool(t *testing.T) {
+	t.Parallel()
+	_, nodes := fleet.Up(t, 1)
+	n := nodes[0]
+	createNetwork(t, nodes)
+	web := sandboxed(t, network, "web", n)[0]
+	const says = "network " + network + " is not served: pool 10.96.0.0/16: route 10.96.7.0/24 of device own"
+	for command := range strings.SplitSeq("ip link add own type bridge; ip link set own up; ip route add 10.96.7.0/24 dev own", "; ") {
+		withinBox(t, web, command)
+	}
+	degraded(t, n, "sandbox "+web.Box+": "+says)
+	boxes, err := n.API.Sandboxes(t.Context())
+	if err != nil || len(boxes) != 1 || boxes[0].State != control.SandboxDegraded || !strings.Contains(strings.Join(boxes[0].Problems, "\n"), says) {
+		t.Errorf("the sandbox is %+v, %v", boxes, err)
+	}
+	ctl(t, n, "sandbox", "detach", web.Box)
+	again, err := n.API.AttachSandbox(t.Context(), control.AttachSandbox{Netns: web.Path(), Networks: []string{network}, Name: "again"})
+	if err != nil || !strings.Contains(strings.Join(again.Warnings, "\n"), says) {
+		t.Errorf("attached to what it cannot serve: %+v, %v", again, err)
+	}
+	withinBox(t, web, "ip link delete own")
+	degraded(t, n, "")
+	boxes, err = n.API.Sandboxes(t.Context())
+	if err != nil || len(boxes) != 1 || boxes[0].State != control.SandboxReady {
+		t.Errorf("with nothing against the pool the sandbox is %+v, %v", boxes, err)
+	}
+}
+
+// withinBox runs a command in a container, as its own root would.
+func withinBox(t *testing.T, box *fleet.Task, command string) {
+	t.Helper()
+	args := strings.Fields(command)
+	if out, err := box.Output(args[0], args[1:]...); err != nil {
+		t.Fatalf("%s in %s: %v %s", command, box.ID, err, out)
+	}
+}
