@@ -36,10 +36,12 @@ build: ## meshd, meshctl and the demo into ./bin (static, no C)
 demo: ## three hosts on this machine, the whole story, step by step (KEEP=1 leaves them up)
 	@$(GO) run ./examples/demo $(if $(KEEP),--keep)
 
-install: build ## copy the binaries and the systemd unit to their usual places, make /etc/meshd (DESTDIR= is honoured)
+install: build ## copy the binaries, the systemd unit and the manuals to their usual places, make /etc/meshd (DESTDIR= is honoured)
 	install -D -m 755 $(BIN)/meshd $(DESTDIR)/usr/local/bin/meshd
 	install -D -m 755 $(BIN)/meshctl $(DESTDIR)/usr/local/bin/meshctl
 	install -D -m 644 examples/systemd/meshd.service $(DESTDIR)/etc/systemd/system/meshd.service
+	install -d -m 755 $(DESTDIR)/usr/local/share/doc/meshd
+	install -m 644 docs/OPERATIONS.md docs/API.md docs/DESIGN.md examples/systemd/meshd.yaml $(DESTDIR)/usr/local/share/doc/meshd
 	install -d -m 700 $(DESTDIR)/etc/meshd
 
 # --- test it ---

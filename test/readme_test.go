@@ -85,3 +85,15 @@ func TestReadmeNamesEveryPackage(t *testing.T) {
 		}
 	}
 }
+
+// TestUnitNamesInstalledFiles checks that what the systemd unit names under
+// /usr/local is what make install puts there.
+func TestUnitNamesInstalledFiles(t *testing.T) {
+	makefile := read(t, "../Makefile")
+	for _, path := range regexp.MustCompile(`/usr/local/[^ \n]+`).FindAllString(read(t, "../examples/systemd/meshd.service"), -1) {
+		dir, name := filepath.Split(path)
+		if !strings.Contains(makefile, "$(DESTDIR)"+strings.TrimSuffix(dir, "/")) || !strings.Contains(makefile, name) {
+			t.Errorf("the unit names %s, which make install does not make", path)
+		}
+	}
+}
