@@ -18,12 +18,12 @@ const cleanupUsage = `meshd cleanup: remove from the kernel what a stopped meshd
 
   meshd cleanup [--config FILE] [--data-dir DIR] [--socket PATH] [--netns PATH]... [--dry-run] [--keep-sysctls] [--force]
 
-It removes IPVS services, nftables tables (meshd, meshd_nat) and routes that are
-meshd's own, on the host and in the sandboxes that the data directory knows, and
-nothing else. Sysctls that are still as meshd set them, since the host booted, are
-put back as they were. It refuses while a meshd uses the
-data directory or the socket, or balances there with others. Running it again
-does no harm.
+It removes IPVS services, nftables tables (meshd, meshd_nat), routes and routing
+rules that are meshd's own, on the host and in the sandboxes that the data directory
+knows, there the name server too, with what was in resolv.conf put back, and nothing
+else. Sysctls that are still as meshd set them, since the host booted, are put back
+as they were. It refuses while a meshd uses the data directory or the socket, or
+balances there with others. Running it again does no harm.
 
 Exit codes: 0 nothing of meshd's is left (or, with --dry-run, all was found that
 is), 1 refused or failed, 2 usage.
