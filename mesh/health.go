@@ -43,7 +43,8 @@ func (n *Node) keepData(ctx context.Context) error {
 	}
 }
 
-// lookAtData checks the directory and repairs it.
+// lookAtData checks the directory and repairs it, and sees whether the key file
+// has been replaced.
 func (n *Node) lookAtData(ctx context.Context, probe bool) {
 	d := n.dir
 	d.begin(fileProbe)
@@ -64,6 +65,7 @@ func (n *Node) lookAtData(ctx context.Context, probe bool) {
 		}
 		n.saveAll(ctx)
 	}
+	n.keys.look(n.cfg.KeyFile)
 }
 
 // saveAll writes every file again.

@@ -19,24 +19,29 @@ const (
 	maxKeys    = 8
 )
 
-// readKeys reads the key file, which nobody else may read or change: who has
-// the key is a member of the mesh.
-func (s *settled) readKeys() error {
-	if s.KeyFile == "" {
-		return nil
+// readKeys reads the key file.
+func (s *settled) readKeys() (err error) {
+	if s.KeyFile != "" {
+		s.keys, err = readKeyFile(s.KeyFile)
 	}
-	b, err := readPrivate(s.KeyFile)
+	return err
+}
+
+// readKeyFile reads keys from a file that nobody else may read or change: who
+// has the key is a member of the mesh.
+func readKeyFile(path string) ([][]byte, error) {
+	b, err := readPrivate(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("key-file: %s does not exist; copy it from another host, or make the first one with: meshctl keygen --out %s", s.KeyFile, s.KeyFile)
+		return nil, fmt.Errorf("key-file: %s does not exist; copy it from another host, or make the first one with: meshctl keygen --out %s", path, path)
 	}
 	if err != nil {
-		return fmt.Errorf("key-file: %w", err)
+		return nil, fmt.Errorf("key-file: %w", err)
 	}
-	s.keys, err = ParseKeys(string(b))
+	keys, err := ParseKeys(string(b))
 	if err != nil {
-		return fmt.Errorf("key-file %s: %w", s.KeyFile, err)
+		return nil, fmt.Errorf("key-file %s: %w", path, err)
 	}
-	return nil
+	return keys, nil
 }
 
 // readPrivate reads a secret. All checks are of the file that is read, so that

@@ -2,8 +2,11 @@ package mesh
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -72,6 +75,39 @@ func TestKeyChanges(t *testing.T) {
 	replaced, err := openKeystore(k.dir, [][]byte{testKey(10)})
 	if err != nil || len(replaced.all()) != 1 || replaced.differs("x") != "" {
 		t.Errorf("with the file replaced: %d keys, %v, %q", len(replaced.all()), err, replaced.differs("x"))
+	}
+}
+
+// Who replaces the key file after a rotation, as status asks for, is not asked
+// again; one that the node could not start with is told before it tries.
+func TestKeyFileReplaced(t *testing.T) {
+	k, ring := keystoreOf(t, testKey(1))
+	file := filepath.Join(t.TempDir(), "key")
+	write := func(mode os.FileMode, key []byte) {
+		t.Helper()
+		text := base64.StdEncoding.EncodeToString(key) + "\n"
+		if err := errors.Join(os.WriteFile(file, []byte(text), mode), os.Chmod(file, mode)); err != nil {
+			t.Fatal(err)
+		}
+		k.look(file)
+	}
+	write(0o600, testKey(1))
+	if err := errors.Join(k.change(ring, keyInstall, testKey(2)), k.change(ring, keyUse, testKey(2)), k.change(ring, keyRemove, testKey(1))); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		mode os.FileMode
+		key  []byte
+		says string
+	}{{0o600, testKey(1), control.KeyID(testKey(1))}, {0o644, testKey(2), "chmod 600"}, {0o600, testKey(3), control.KeyID(testKey(3))}} {
+		write(c.mode, c.key)
+		if d := k.differs(file); !strings.Contains(d, c.says) {
+			t.Errorf("with mode %o status says %q, not %q", c.mode, d, c.says)
+		}
+	}
+	write(0o600, testKey(2))
+	if d := k.differs(file); d != "" {
+		t.Errorf("with the file replaced status says %q", d)
 	}
 }
 

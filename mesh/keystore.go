@@ -17,13 +17,14 @@ import (
 // mesh changed of it (G9). The configuration wins over a stale file: keys.json
 // counts only as long as the key file is the one it was made from.
 type keystore struct {
-	dir        *dataDir
-	configured [][]byte // what the key file holds
+	dir *dataDir
 
 	changing sync.Mutex // held over a change of the ring and its way to the disk
 
-	mu   sync.Mutex // guards what follows
-	file savedKeys
+	mu         sync.Mutex // guards what follows
+	file       savedKeys
+	configured [][]byte // what the key file held at the latest look
+	unread     error    // of that look
 }
 
 type savedKeys struct {
@@ -133,10 +134,29 @@ func (k *keystore) change(ring keyRing, op string, key []byte) error {
 // differs says how the keys in use differ from the key file's: after a
 // rotation, until the file is replaced.
 func (k *keystore) differs(file string) string {
-	now := k.all()
-	if len(k.configured) == 0 || len(now) == 0 || slices.EqualFunc(now, k.configured, bytes.Equal) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.file.Keys
+	switch {
+	case len(k.configured) == 0 || len(now) == 0 || k.unread == nil && slices.EqualFunc(now, k.configured, bytes.Equal):
 		return ""
+	case k.unread != nil:
+		return fmt.Sprintf("keys: the mesh has changed them, and this node could not start with the key file as it is now: %v", k.unread)
 	}
 	return fmt.Sprintf("keys: the mesh has changed them since %s was written: in use is key %s, first in the file is %s. Put the keys of meshctl key ls into the file: it is what a new host, or this one without its data directory, starts with",
 		file, control.KeyID(now[0]), control.KeyID(k.configured[0]))
+}
+
+// look reads the key file again while it is said to differ: somebody may have
+// replaced it, and need not restart this node for that.
+func (k *keystore) look(file string) {
+	if k.differs(file) == "" {
+		return
+	}
+	keys, err := readKeyFile(file)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.unread = err; err == nil {
+		k.configured = keys
+	}
 }
