@@ -168,9 +168,12 @@ func TestAddressAppearsInPool(t *testing.T) {
 		}
 		degraded(t, a, c.says)
 		asksTasks(t, tasks[0], "web", tasks...)
-		if table := inside(t, a.Host, "nft list set ip meshd pool"); strings.Contains(table, "10.96.0.0") {
-			t.Errorf("after %q the kernel still has %s", c.make, table)
-		}
+		fleet.Within(t, 5*time.Second, func(context.Context) error { // status tells of it just before the kernel is changed
+			if table := inside(t, a.Host, "nft list set ip meshd pool"); strings.Contains(table, "10.96.0.0") {
+				return fmt.Errorf("after %q the kernel still has %s", c.make, table)
+			}
+			return nil
+		})
 		answersAt(t, tasks[1], "web", "10.96.0.0/16") // nothing has happened to the other host
 		inside(t, a.Host, c.undo)
 		degraded(t, a, "")
