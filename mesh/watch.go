@@ -55,8 +55,19 @@ func (n *Node) watchViews(ctx context.Context) error {
 }
 
 // hiddenTasks remembers the tasks whose owner is dead, by id: they come back
-// with it. Those of an owner that is forgotten are forgotten.
+// with it. Those of an owner that is forgotten are forgotten, and those that one
+// that is back did not bring.
 type hiddenTasks map[string]state.NodeID
+
+// maxHidden bounds them, for each network. One that is over it and comes back is
+// told as a new one.
+const maxHidden = 1 << 16
+
+func (h hiddenTasks) hide(id string, owner state.NodeID) {
+	if _, known := h[id]; known || len(h) < maxHidden {
+		h[id] = owner
+	}
+}
 
 func (h hiddenTasks) prune(known func(state.NodeID) bool) {
 	maps.DeleteFunc(h, func(_ string, o state.NodeID) bool { return !known(o) })
@@ -100,7 +111,8 @@ func (n *Node) watchView(ctx context.Context, v state.View) {
 	}
 }
 
-// pruneHidden forgets the hidden tasks of owners that have no stream any more.
+// pruneHidden forgets the hidden tasks of owners that have no stream any more, or
+// live.
 func (n *Node) pruneHidden(ctx context.Context, network string, hidden hiddenTasks) {
 	if len(hidden) == 0 {
 		return
@@ -111,7 +123,7 @@ func (n *Node) pruneHidden(ctx context.Context, network string, hidden hiddenTas
 	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
 		if t := c.Store().Table(network); t != nil {
 			for _, o := range t.Owners() {
-				there[o] = true
+				there[o] = c.Store().Liveness(o) == state.Dead
 			}
 		}
 	})
@@ -163,7 +175,8 @@ func (n *Node) changes(old, cur *state.Service, hidden hiddenTasks) (es []contro
 		}
 		t := control.EventEndpointRemoved
 		if dead[m.Owner()] {
-			hidden[m.ID()], t = m.Owner(), control.EventEndpointHidden
+			hidden.hide(m.ID(), m.Owner())
+			t = control.EventEndpointHidden
 		}
 		add(t, cur, control.Event{Task: m.ID(), Node: string(m.Owner()), Addresses: valid(m.Addr4(), m.Addr6())})
 	}
