@@ -1,6 +1,7 @@
 package state
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ type stream struct {
 	dead    map[string]*Entry // tombstones in (Floor, Version]
 	log     []*Entry          // live and dead by version; superseded ones are marked gone
 	gone    int               // how many of log are gone
+	wasted  int               // sum of size over these
 	bytes   int               // sum of size over live and dead
 	stage   *stage            // an incomplete delta, or nil
 	status  Liveness
@@ -77,16 +79,39 @@ func (s *stream) drop(m map[string]*Entry, e *Entry) {
 	delete(m, e.mapKey())
 	e.gone = true
 	s.gone++
+	s.wasted += e.size()
 	s.bytes -= e.size()
 }
 
 // append adds e to the log; entries come in version order.
 func (s *stream) append(e *Entry) {
-	if s.gone > len(s.log)/2 && s.gone > 16 {
-		s.log = slices.DeleteFunc(s.log, func(e *Entry) bool { return e.gone })
-		s.gone = 0
-	}
+	s.shrink()
 	s.log = append(s.log, e)
+}
+
+// shrink gives back what records took that are gone, once that is much: nobody
+// accounts for it.
+func (s *stream) shrink() {
+	if (s.gone <= len(s.log)/2 || s.gone <= 16) && s.wasted <= max(s.bytes, MaxBody) {
+		return
+	}
+	log := make([]*Entry, 0, len(s.live)+len(s.dead)+1)
+	for _, e := range s.log {
+		if !e.gone {
+			log = append(log, e)
+		}
+	}
+	if len(log) < len(s.log)/4 { // maps never become smaller by themselves
+		s.live, s.dead = shrunk(s.live), shrunk(s.dead)
+	}
+	s.log, s.gone, s.wasted = log, 0, 0
+}
+
+// shrunk returns a copy of m in no more room than that needs.
+func shrunk(m map[string]*Entry) map[string]*Entry {
+	out := make(map[string]*Entry, len(m))
+	maps.Copy(out, m)
+	return out
 }
 
 // search returns the index of the first log entry with a version above v.
@@ -111,6 +136,7 @@ func (s *stream) raiseFloor(floor uint64) {
 			s.drop(s.dead, e)
 		}
 	}
+	s.shrink()
 }
 
 // tombstones returns the versions of the tombstones in order.
@@ -200,7 +226,7 @@ func (s *stream) reset(n int) []*Entry {
 		e.gone = true
 		old = append(old, e)
 	}
-	s.live, s.dead, s.gone, s.bytes = make(map[string]*Entry, n), map[string]*Entry{}, 0, 0
+	s.live, s.dead, s.gone, s.wasted, s.bytes = make(map[string]*Entry, n), map[string]*Entry{}, 0, 0, 0
 	s.log = make([]*Entry, 0, n)
 	s.head.Sum = 0
 	return old
