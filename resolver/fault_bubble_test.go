@@ -3,7 +3,10 @@
 package resolver
 
 import (
+	"fmt"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -116,6 +119,57 @@ func TestTruncatedWithoutTCP(t *testing.T) {
 		r, o := f.ask(me, "example.com.")
 		if o != OutcomeForwarded || !r.Truncated || len(r.Answer) != 29 {
 			t.Errorf("%s: TC %v, %d answers", o, r.Truncated, len(r.Answer))
+		}
+	})
+}
+
+// R7: a reply that says only that there is more is no answer where nothing more
+// comes: over TCP it would say that the name has no records.
+func TestTruncatedToNothing(t *testing.T) {
+	more := func(m *dns.Msg, _ bool) (time.Duration, *dns.Msg) {
+		r := new(dns.Msg).SetReply(m)
+		r.Truncated = true
+		return time.Millisecond, r
+	}
+	for name, bad := range map[string]replyFunc{"over TCP, too": more, "TCP hangs": faults()["TC without answers, TCP hangs"]} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := forwarding(t, nil, bad)
+				if r, o := f.ask(me, "example.com."); !r.Truncated || r.Rcode != dns.RcodeSuccess {
+					t.Errorf("over UDP: %s %v", o, r)
+				}
+				q := question{msg: query("example.com.", dns.TypeA), client: netip.AddrPortFrom(netip.MustParseAddr(me), 1), tcp: true}
+				if r, o := f.resolve(q); r.Rcode != dns.RcodeServerFailure || o != OutcomeFailed {
+					t.Errorf("over TCP: %s %v", o, r)
+				}
+				two := forwarding(t, nil, bad, address(10*time.Millisecond, "2.2.2.2"))
+				if r, _ := two.ask(me, "example.com."); len(r.Answer) != 1 {
+					t.Errorf("beside one that has the answer: %v", r)
+				}
+			})
+		})
+	}
+}
+
+// R7: whoever makes an upstream fail and be well in turns does not fill the log.
+func TestFailingIsToldSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := forwarding(t, func(c *ForwardConfig) { c.CacheEntries = -1 }, func(m *dns.Msg, tcp bool) (time.Duration, *dns.Msg) {
+			if strings.HasPrefix(m.Question[0].Name, "bad") {
+				return 0, nil
+			}
+			return address(0, "1.1.1.1")(m, tcp)
+		})
+		var log strings.Builder
+		f.log = slog.New(slog.NewTextHandler(&log, nil))
+		for i := range 100 {
+			for _, name := range []string{"bad1", "bad2", "bad3", "good"} {
+				f.ask(me, fmt.Sprintf("%s-%d.example.com.", name, i))
+			}
+			time.Sleep(100 * time.Millisecond) // virtual: 10 s in all
+		}
+		if n := strings.Count(log.String(), "is failing"); n < 1 || n > 2 {
+			t.Errorf("%d lines in ten seconds", n)
 		}
 	})
 }

@@ -117,7 +117,7 @@ func (f *forwarder) resolve(q question) (*dns.Msg, Outcome) {
 	}
 	defer f.leave(client)
 	c := f.join(key, q.msg)
-	if wait(c, have.msg != nil) && c.err == nil {
+	if wait(c, have.msg != nil) && c.err == nil && !(q.tcp && nothing(c.reply)) {
 		return upstreamReply(q.msg, c.reply, 0, 0), OutcomeForwarded
 	}
 	if have.msg != nil {
@@ -236,8 +236,12 @@ type attempt struct {
 
 // good reports whether the attempt answers the question.
 func (a attempt) good() bool {
-	return a.err == nil && (a.reply.Rcode == dns.RcodeSuccess || a.reply.Rcode == dns.RcodeNameError)
+	return a.err == nil && !nothing(a.reply) && (a.reply.Rcode == dns.RcodeSuccess || a.reply.Rcode == dns.RcodeNameError)
 }
+
+// nothing reports whether a reply says only that there is more than it has. Over
+// TCP that is no answer: without TC it would say that the name has no records.
+func nothing(m *dns.Msg) bool { return m.Truncated && len(m.Answer) == 0 }
 
 // ask asks the upstreams, the next one as soon as one fails or is slow, and
 // returns the first good reply, else the last bad one, else the last error. The
@@ -338,7 +342,7 @@ func (f *forwarder) note(ctx context.Context, u *upstream, a attempt) {
 	case lost && a.took < f.cfg.Hedge:
 	default:
 		f.met.failures.Add(1)
-		if u.failed(time.Now()) {
+		if u.failed(time.Now()) && u.said.due(time.Now()) {
 			f.log.Warn("dns upstream is failing, others are asked first", "upstream", u.addr, "err", a.err)
 		}
 	}

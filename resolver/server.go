@@ -34,6 +34,8 @@ type Server struct {
 	sample  sampler
 	started time.Time
 	running atomic.Int64
+	panics  seldom // logged
+	unsaid  seldom // logged: replies that cannot be packed
 	holding holds
 	own     atomic.Pointer[[]netip.AddrPort] // the listeners' addresses, for the loop guard
 
@@ -197,7 +199,9 @@ func (s *Server) handle(b *Bound, q question, write func([]byte) error) {
 func (s *Server) guarded(b *Bound, q question) (msg []byte, outcome Outcome) {
 	defer func() {
 		if r := recover(); r != nil {
-			s.log.Error("dns handler panic", "panic", r, "client", q.client, "question", q.msg.Question, "stack", string(debug.Stack()))
+			if s.panics.due(time.Now()) { // all are counted
+				s.log.Error("dns handler panic", "panic", r, "client", q.client, "question", q.msg.Question, "stack", string(debug.Stack()))
+			}
 			msg, _ = failure(q.msg).Pack()
 			outcome = OutcomePanic
 		}
@@ -208,7 +212,9 @@ func (s *Server) guarded(b *Bound, q question) (msg []byte, outcome Outcome) {
 	}
 	msg, err := finish(q.msg, m, !q.tcp, s.cfg.MaxUDPPayload)
 	if err != nil {
-		s.log.Error("dns reply", "question", q.msg.Question, "err", err)
+		if s.unsaid.due(time.Now()) {
+			s.log.Error("dns reply", "question", q.msg.Question, "err", err)
+		}
 		msg, _ = failure(q.msg).Pack()
 		return msg, OutcomeFailed
 	}

@@ -33,6 +33,7 @@ const (
 // upstream is one server and its health. Safe for concurrent use.
 type upstream struct {
 	addr netip.AddrPort
+	said seldom // that it fails: questions can make it fail and be well in turns
 
 	mu      sync.Mutex // guards what follows
 	fails   int
