@@ -2,6 +2,7 @@ package lb_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,19 +14,25 @@ import (
 // numbered is a kernel that numbers its changes.
 type numbered struct {
 	*lbtest.Fake
-	number uint64
+	number atomic.Uint64
 }
 
-func (n *numbered) Number(context.Context) (uint64, error) { return n.number, nil }
+func newNumbered() *numbered {
+	n := &numbered{Fake: &lbtest.Fake{}}
+	n.number.Store(7)
+	return n
+}
+
+func (n *numbered) Number(context.Context) (uint64, error) { return n.number.Load(), nil }
 
 func (n *numbered) Apply(ctx context.Context, ops []lb.Op) []error {
-	n.number++
+	n.number.Add(1)
 	return n.Fake.Apply(ctx, ops)
 }
 
 // vandalize removes a service, as somebody else would.
 func (n *numbered) vandalize() {
-	n.number++
+	n.number.Add(1)
 	n.Meddle(lb.Op{Kind: lb.DelService, Key: key("10.96.0.1", 80)})
 }
 
@@ -34,7 +41,7 @@ func (n *numbered) vandalize() {
 // without it.
 func TestGlances(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, kernel := newWorld(t, "net"), &numbered{Fake: &lbtest.Fake{}, number: 7}
+		w, kernel := newWorld(t, "net"), newNumbered()
 		b := run(t, w, lb.Config{Verify: time.Hour}, kernel)
 		for i := range 100 {
 			w.commit("net", append(w.tasks("web", 1+i%3, "80/tcp"), vip("web", "10.96.0.1"))...)
@@ -58,10 +65,10 @@ func TestGlances(t *testing.T) {
 // L1: others who write without end are followed less and less often.
 func TestGlancesAtTheBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		kernel := &numbered{Fake: &lbtest.Fake{}, number: 7}
+		kernel := newNumbered()
 		b := run(t, newWorld(t, "net"), lb.Config{}, kernel)
 		for range 600 {
-			kernel.number++
+			kernel.number.Add(1)
 			after(time.Second)
 		}
 		if c := b.Counters(); c.Prompted < 10 || c.Prompted > 30 {
@@ -69,7 +76,7 @@ func TestGlancesAtTheBusy(t *testing.T) {
 		}
 		after(time.Minute)
 		before := b.Counters().Prompted
-		kernel.number++
+		kernel.number.Add(1)
 		after(1100 * time.Millisecond)
 		if c := b.Counters(); c.Prompted != before+1 {
 			t.Errorf("after a quiet minute: %d comparisons, then %d", before, c.Prompted)

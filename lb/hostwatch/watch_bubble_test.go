@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -177,9 +178,10 @@ func TestWatcherTellsChangesOnly(t *testing.T) {
 // often, and then watched.
 func TestOpenedLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, tries := newKernel(at("10.0.0.1")), 0
+		k := newKernel(at("10.0.0.1"))
+		var tries atomic.Int64
 		w := hostwatch.New(func() (hostwatch.Kernel, error) {
-			if tries++; tries < 6 {
+			if tries.Add(1) < 6 {
 				return nil, errors.New("no netlink")
 			}
 			return k, nil
@@ -189,13 +191,13 @@ func TestOpenedLater(t *testing.T) {
 			t.Error("a host of which nothing is known takes every pool")
 		}
 		pass(time.Second + time.Millisecond)
-		if tries != 2 {
-			t.Errorf("%d tries after a second", tries)
+		if n := tries.Load(); n != 2 {
+			t.Errorf("%d tries after a second", n)
 		}
 		pass(time.Minute)
 		holds(t, w, "10.0.0.1")
-		if c := w.Counters(); c.Errors != 5 || tries != 6 {
-			t.Errorf("%d tries, %+v", tries, c)
+		if c := w.Counters(); c.Errors != 5 || tries.Load() != 6 {
+			t.Errorf("%d tries, %+v", tries.Load(), c)
 		}
 		k.become(at("10.0.0.2"), nil, nil)
 		pass(100 * time.Millisecond)
