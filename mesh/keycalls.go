@@ -197,11 +197,17 @@ func (j *judgements) judge(what string, find func() error) error {
 	}
 	j.mu.Unlock()
 	if mine {
-		have.err = find()
-		close(have.done)
+		have.find(find)
 	}
 	<-have.done
 	return have.err
+}
+
+// find lets others be found out, and those who wait go on, whatever becomes of it.
+func (x *judgement) find(find func() error) {
+	defer close(x.done)
+	x.err = errors.New("internal error: it was not found out; see the log")
+	x.err = find()
 }
 
 // judgeKeyCall asks some others whether a change would cut this node off.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 
@@ -183,6 +184,25 @@ func TestHostileKeyCalls(t *testing.T) {
 	}
 	if a, err := parseKeyAnswer([]byte(`{"error":"` + strings.Repeat("x", 9000) + `"}`)); err != nil || len(a.Error) > 512 {
 		t.Errorf("%d bytes of an error, %v", len(a.Error), err)
+	}
+}
+
+// A judgement that panics keeps nobody waiting, and allows nothing.
+func TestJudgementThatPanics(t *testing.T) {
+	var j judgements
+	func() {
+		defer func() { _ = recover() }() // as whoever runs the handlers of calls does
+		_ = j.judge("use x", func() error { panic("x") })
+	}()
+	said := make(chan error, 1)
+	go func() { said <- j.judge("use x", func() error { return nil }) }()
+	select {
+	case err := <-said:
+		if err == nil {
+			t.Error("allowed, though nothing was found out")
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it is waited for without an end")
 	}
 }
 
