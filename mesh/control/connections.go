@@ -46,6 +46,7 @@ type connections struct {
 	mu  sync.Mutex // guards all
 	all map[*connection]struct{}
 
+	turns            atomic.Int64 // how many times one began to wait
 	evicted, refused atomic.Uint64
 }
 
@@ -53,7 +54,7 @@ type connections struct {
 type connection struct {
 	net.Conn
 	in    *connections
-	since atomic.Int64 // when it last began to wait for its client, Unix nanoseconds
+	since atomic.Int64 // when it last began to wait for its client, in turns: clocks go back
 	busy  atomic.Bool  // a request of it is being answered
 }
 
@@ -107,7 +108,7 @@ func (l *connections) idlest() *connection {
 	return oldest
 }
 
-func (c *connection) waits() { c.since.Store(time.Now().UnixNano()) }
+func (c *connection) waits() { c.since.Store(c.in.turns.Add(1)) }
 
 // answers says that a request is complete and being answered; the caller calls
 // the function it returns when it is.

@@ -138,7 +138,6 @@ func TestWhoGivesWay(t *testing.T) {
 		t.Cleanup(func() { _, _ = a.Close(), b.Close() })
 		c := l.admit(a)
 		if c != nil {
-			c.(*connection).since.Store(int64(len(all)))
 			all = append(all, c.(*connection))
 		}
 		return c
