@@ -187,15 +187,15 @@ func (h *Host) openKeyring(mc *memberlist.Config) error {
 func (h *Host) openTransport(mc *memberlist.Config) error {
 	inner := h.cfg.Transport
 	if inner == nil {
-		nt, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{mc.BindAddr}, BindPort: mc.BindPort, Logger: mc.Logger})
+		own, err := openSockets(h.cfg.Bind)
 		if err != nil {
 			return fmt.Errorf("bind %s: %w; is another meshd running, or the address not on this host?", h.cfg.Bind, err)
 		}
 		if mc.BindPort == 0 {
-			mc.BindPort = nt.GetAutoBindPort()
+			mc.BindPort = own.port()
 			mc.AdvertisePort = mc.BindPort
 		}
-		inner = nt
+		inner = own
 	}
 	var open *opener
 	if h.keyring != nil {
