@@ -257,13 +257,25 @@ func ParseNode(body string) (NodeInfo, error) {
 				n.Addr = netip.AddrPortFrom(a, uint16(v[len(v)-2])<<8|uint16(v[len(v)-1]))
 			}
 		case tagVersion:
-			n.Version = v
+			n.Version = nodeWord(v)
 		case tagLB:
-			n.LB = v
+			n.LB = nodeWord(v)
 		}
 		return err
 	})
 	return n, err
+}
+
+// maxNodeWord bounds, in bytes, what a node says of itself in words.
+const maxNodeWord = 64
+
+// nodeWord leaves out a word that is too long: each node's stands in a table of
+// all nodes, as wide as the widest.
+func nodeWord(v string) string {
+	if len(v) > maxNodeWord {
+		return ""
+	}
+	return v
 }
 
 // AppendBeacon appends the body of a beacon: the owner's wall clock, for

@@ -108,3 +108,15 @@ func TestHostilePoolsAreNotShown(t *testing.T) {
 		}
 	}
 }
+
+// What a node says of itself in words is left out when it is too long, and what
+// else it says is not (S17).
+func TestNodeWordsAreShort(t *testing.T) {
+	for length, kept := range map[int]bool{0: true, maxNodeWord: true, maxNodeWord + 1: false, 1 << 13: false} {
+		word := strings.Repeat("x", length)
+		n, err := ParseNode(string(AppendNode(nil, NodeInfo{Boot: 7, Version: word, LB: word})))
+		if err != nil || n.Boot != 7 || (n.Version == word) != kept || (n.LB == word) != kept {
+			t.Errorf("%d bytes: %v, version of %d, LB of %d", length, err, len(n.Version), len(n.LB))
+		}
+	}
+}
