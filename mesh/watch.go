@@ -150,10 +150,13 @@ func (n *Node) changes(old, cur *state.Service, hidden hiddenTasks) (es []contro
 		cur = &state.Service{Network: old.Network, Name: old.Name}
 	}
 	n.vipChanges(old, cur, add)
-	before := memberBodies(old)
+	before := memberPlaces(old)
 	for i, m := range cur.Members {
-		body, known := before[m.ID()]
+		was, known := before[m.ID()]
 		delete(before, m.ID())
+		if known && old.Members[was].Body() == m.Body() && old.Class(was) == cur.Class(i) {
+			continue
+		}
 		ev := control.Event{Task: m.ID(), Node: string(m.Owner()), Addresses: valid(m.Addr4(), m.Addr6()), Detail: cur.Class(i).String()}
 		switch {
 		case !known && hidden[m.ID()] != "":
@@ -161,7 +164,7 @@ func (n *Node) changes(old, cur *state.Service, hidden hiddenTasks) (es []contro
 			add(control.EventEndpointRestored, cur, ev)
 		case !known:
 			add(control.EventEndpointAdded, cur, ev)
-		case body != m.Body()+ev.Detail:
+		default:
 			add(control.EventEndpointUpdated, cur, ev)
 		}
 	}
@@ -216,10 +219,11 @@ func (n *Node) vipChanges(old, cur *state.Service, add func(control.EventType, *
 	}
 }
 
-func memberBodies(s *state.Service) map[string]string {
-	m := make(map[string]string, len(s.Members))
+// memberPlaces returns where each task stands among the members, by id.
+func memberPlaces(s *state.Service) map[string]int {
+	m := make(map[string]int, len(s.Members))
 	for i, e := range s.Members {
-		m[e.ID()] = e.Body() + s.Class(i).String()
+		m[e.ID()] = i
 	}
 	return m
 }
