@@ -44,7 +44,7 @@ const (
 	signUnlisted             // the membership takes it for dead
 	signParting              // somebody says that it said goodbye
 	signLeft                 // it said goodbye
-	signNamed                // a stream of it came, and it was not known
+	signNamed                // a stream of it came, and it was not known, or had left
 	signHeard                // a packet of it came
 	signReached              // it answered us
 	signRelayed              // it answered others who asked for us
@@ -104,7 +104,7 @@ func transition(p phase, listed bool, s sign) (phase, act) {
 			return phaseVerify, actCheck
 		}
 	case signNamed:
-		if p == phaseDead {
+		if p == phaseDead || p == phaseLeft {
 			return phaseVerify, actCheck
 		}
 	case signDoubted:

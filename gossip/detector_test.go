@@ -22,8 +22,8 @@ dead   +   A!     .        .%      L    V?    A!    .       S       .       .   
 dead   -   A!     .        .%      L    V?    A!    .       S       .       .      K      .       .
 kept   +   A!     .        .%      L    .     A!    .       .       .       .      .      D       .
 kept   -   A!     .        .%      L    .     A!    .       .       .       .      .      D       .
-left   +   A!     .        .       L    .     A!    .       .       .       .      .      .       .
-left   -   A!     .        .       L    .     A!    .       .       .       .      .      .       .
+left   +   A!     .        .       L    V?    A!    .       .       .       .      .      .       .
+left   -   A!     .        .       L    V?    A!    .       .       .       .      .      .       .
 absent +   .*     .        .%      L    .     A!    A!      S       .       .      .      .       .
 absent -   .*     .        .%      L    .     A!    A!      S       .       .      .      .       .
 `

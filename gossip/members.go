@@ -88,8 +88,7 @@ func (c *Core) MemberLeft(now time.Duration, id state.NodeID) {
 	if m == nil || id == c.cfg.Self {
 		return
 	}
-	c.list(m, false)
-	c.sign(m, signLeft)
+	c.takeLeave(m)
 	c.settle()
 }
 
@@ -169,6 +168,9 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 		return // the tail of its goodbye; later, somebody else said that it left
 	}
 	if m.boot != boot {
+		if m.boot != 0 {
+			delete(c.partings, id) // it was the former life that left
+		}
 		m.boot, m.doubted, m.spared = boot, false, 0 // the former life did end
 	}
 	c.sign(m, signHeard)

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"meshd/state"
 )
 
 // parting is a goodbye that has not taken effect yet. Streams are not signed, and
@@ -79,7 +81,23 @@ func (c *Core) askAgain(m *member, p *parting) {
 	c.post(m.id, e)
 }
 
-// takeLeave makes a goodbye take effect.
+// goesOn looks at a stream of the global scope that has changed: whoever writes
+// after its goodbye has come back, and its former life is asked for no more. One
+// that counts as gone is looked for, where its packets are taken for the tail of
+// that goodbye. was is what was held of the stream before.
+func (c *Core) goesOn(owner state.NodeID, was state.Head) {
+	m := c.members[owner]
+	if h, _ := c.store.Global().Head(owner); m == nil || h.Sum == 0 {
+		return
+	}
+	delete(c.partings, owner)
+	if m.phase == phaseLeft && was.Inc > 0 && was.Sum == 0 && len(c.pinging) < maxNamedChecks {
+		c.sign(m, signNamed)
+	}
+}
+
+// takeLeave makes a goodbye take effect. It is not asked about any more: who asks
+// on may ask the next life, and take its silence for an answer.
 func (c *Core) takeLeave(m *member) {
 	delete(c.partings, m.id)
 	c.list(m, false)

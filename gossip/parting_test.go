@@ -39,3 +39,68 @@ func TestManyGoodbyes(t *testing.T) {
 		}
 	}
 }
+
+// TestGoodbyeOfAFormerLife: S9. A node that leaves and starts again at once is not
+// taken as gone because nobody answers for its goodbye any more: its new life is
+// heard of, its stream goes on, or the membership has told both.
+func TestGoodbyeOfAFormerLife(t *testing.T) {
+	for name, returns := range map[string]func(c *Core, now time.Duration){
+		"its packet":     func(c *Core, now time.Duration) { c.Receive(now, newEncoder("b", 2).b) },
+		"its stream":     func(c *Core, now time.Duration) { c.Receive(now, returnOf(c, "b")) },
+		"the membership": func(c *Core, now time.Duration) { c.MemberLeft(now, "b"); c.MemberAlive(now, "b", c.members["b"].addr) },
+	} {
+		a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
+		exchange(a, b)
+		now := 30 * time.Second
+		a.Receive(now, goodbyeOf(a, "b"))
+		returns(a, now+a.cfg.VerifyFor/2)
+		waitFor(a, now+a.cfg.VerifyFor/2, now+2*a.cfg.VerifyFor)
+		if l := a.store.Liveness("b"); l != state.Alive {
+			t.Errorf("%s told that b is back: it is %v", name, l)
+		}
+	}
+}
+
+// TestLeftIsLookedFor: S9. What a node wrote after its goodbye shows that it is
+// back, even if the goodbye has taken effect, and its packets count as the tail of
+// that.
+func TestLeftIsLookedFor(t *testing.T) {
+	a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
+	exchange(a, b)
+	now := 30 * time.Second
+	a.Receive(now, goodbyeOf(a, "b"))
+	now = waitFor(a, now, now+2*a.cfg.VerifyFor)
+	if p := a.members["b"].phase; p != phaseLeft {
+		t.Fatalf("b, which does not answer for its goodbye, is in phase %d", p)
+	}
+	a.Receive(now, returnOf(a, "b"))
+	a.Receive(now, newEncoder("b", 1).b)
+	if l := a.store.Liveness("b"); l != state.Alive {
+		t.Fatalf("b, which writes and speaks, is %v", l)
+	}
+}
+
+// returnOf is a packet of another with the stream of a node's next life.
+func returnOf(c *Core, id state.NodeID) []byte {
+	h, _ := c.store.Global().Head(id)
+	next := state.NewStore(id, h.Inc+1, state.DefaultLimits(), new(counter))
+	_, err := next.Global().Commit([]state.Change{{Kind: state.KindMember, Key: "net"}})
+	if err != nil {
+		panic(err)
+	}
+	e := newEncoder("evil", 9)
+	e.open(framePush)
+	e.byte(0)
+	e.delta(next.Global().Delta(state.Want{Owner: id}, 1<<20))
+	e.close()
+	return e.b
+}
+
+// waitFor lets the time pass for a core to which nobody speaks.
+func waitFor(c *Core, now, end time.Duration) time.Duration {
+	for ; now <= end; now += 10 * time.Millisecond {
+		c.Tick(now)
+		c.Drain()
+	}
+	return now
+}

@@ -41,7 +41,7 @@ func (c *Core) apply(from state.NodeID, x *state.Delta, pushed bool, hops int) e
 		c.defend(n, x.Head(), false)
 		return nil
 	}
-	_, known := n.table.Head(x.Owner)
+	was, known := n.table.Head(x.Owner)
 	r, err := c.store.Apply(x)
 	key := streamKey{x.Network, x.Owner}
 	switch r {
@@ -51,6 +51,9 @@ func (c *Core) apply(from state.NodeID, x *state.Delta, pushed bool, hops int) e
 	case state.Applied:
 		c.answered(key, from)
 		c.applied(n, from, x, pushed, hops, known)
+		if n.name == "" {
+			c.goesOn(x.Owner, was)
+		}
 		if w, need := n.table.Want(x.Owner, x.Head()); err != nil && need {
 			c.want(from, n, w, x.Head())
 		}
