@@ -139,7 +139,7 @@ func (c *Core) greet(n *network, peer state.NodeID) {
 		}
 		c.seek(n)
 	case len(c.greets) < maxGreetings:
-		if k := len(c.living(n.name)); k <= askPeers || c.throw(peer)*float64(k) < askPeers {
+		if k := c.takePart(n); k <= askPeers || c.throw(peer)*float64(k) < askPeers {
 			c.greets = append(c.greets, greeting{peer, n})
 		}
 	}
@@ -244,19 +244,29 @@ func (c *Core) whom(n *network) (state.NodeID, bool) {
 	return to[0], true
 }
 
-// mayAsk reports whether one more peer may be asked for a network within
-// askWindow: a few of many, and everybody where they are so few that the heads of
-// their streams, not whole tables, are what comes back. Where many are known,
-// whether they live is not looked at: a join hears of them one by one.
-func (c *Core) mayAsk(n *network) bool {
+// takePart returns how many take part in a network: those that are thought to
+// live where they are few; all that are known where they are many, since who
+// lives among these is not looked at anew for each of whom a join hears.
+func (c *Core) takePart(n *network) int {
 	known := len(c.members)
 	if n.name != "" {
 		known = len(c.store.Participants(n.name))
 	}
-	if n.asked >= askPeers && known > smallTable {
-		return false
+	if known > smallTable {
+		return known
 	}
-	return n.asked < len(c.living(n.name))
+	return len(c.living(n.name))
+}
+
+// mayAsk reports whether one more peer may be asked for a network within
+// askWindow: a few of many, and everybody where they are so few that the heads of
+// their streams, not whole tables, are what comes back.
+func (c *Core) mayAsk(n *network) bool {
+	take := c.takePart(n)
+	if take > smallTable {
+		return n.asked < askPeers
+	}
+	return n.asked < take
 }
 
 // fetching reports whether a peer is sending the whole of a large table that
