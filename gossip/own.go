@@ -213,6 +213,10 @@ func (c *Core) Leave(now time.Duration) {
 // it repeats. What it said later would bring it back.
 const goodbyeFor = 2 * time.Second
 
+// Left reports whether this node has said goodbye: what it stated afterwards
+// would bring it back.
+func (c *Core) Left() bool { return c.leftAt > 0 }
+
 // silenced reports whether this node has left, so that it must not speak.
 func (c *Core) silenced() bool { return c.leftAt > 0 && c.now-c.leftAt > goodbyeFor }
 

@@ -133,8 +133,8 @@ func (k *chores) networks(ctx context.Context) {
 	var disputes string
 	at := k.seen
 	err := k.n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
-		if c.Yielded() {
-			return // another node has our name: we state nothing (S7)
+		if c.Yielded() || c.Left() {
+			return // another node has our name, or we said goodbye: we state nothing (S7, S9)
 		}
 		joined, _ := c.Store().Networks()
 		synced := c.Store().Global().View().Synced()
@@ -170,17 +170,8 @@ func (n *Node) stateGlobals(c *gossip.Core, now time.Duration, s stated) error {
 	for _, name := range s.leave {
 		n.check(c.LeaveNetwork(now, name))
 	}
-	changes := []state.Change{{Kind: state.KindNode, Body: string(state.AppendNode(nil, n.info()))}}
-	want := map[string]bool{}
-	for _, ch := range s.global {
-		want[ch.Key] = true
-	}
-	for _, e := range c.Store().Global().Own(state.KindNetwork) {
-		if !want[e.Key()] {
-			changes = append(changes, state.Change{Kind: state.KindNetwork, Key: e.Key(), Delete: true})
-		}
-	}
-	return c.Commit(now, "", append(changes, s.global...))
+	node := state.Change{Kind: state.KindNode, Body: string(state.AppendNode(nil, n.info()))}
+	return c.Commit(now, "", append(namedChanges(c.Store(), s.global), node))
 }
 
 // noteDisputes says so loudly, when it changes.

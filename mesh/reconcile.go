@@ -59,9 +59,17 @@ func reconcile(d *draft, at *situation, lim bounds, now time.Time) stated {
 	return out
 }
 
-// carry takes over the definition that is in effect. What is carried stays in
-// effect here, so nothing is taken from a mesh that this node does not yet know.
+// carry takes over the definition that is in effect, if this node has none yet:
+// what it has is changed by a person's command only, or ends by a removal, and
+// never by what the view says, which others can write (V6). Nothing is taken from
+// a mesh that this node does not yet know.
 func (d *draft) carry(name string, at *situation) {
+	if l := d.networks[name]; l != nil && l.def != nil {
+		d.setCarried(name, l.def)
+		return
+	} else if l != nil && l.carried != nil {
+		return
+	}
 	def, ok := at.defs.Effective[name]
 	if ok && at.synced && (!at.defs.Withdrawn(def) || d.networks[name].inUse()) && believable(def) {
 		d.setCarried(name, newNetworkDef(def))
@@ -140,6 +148,26 @@ func (r *registry) globals() []state.Change {
 		out = append(out, all[name])
 	}
 	return out
+}
+
+// namedChanges returns what makes a node state these definitions and removals, and
+// no others.
+func namedChanges(s *state.Store, want []state.Change) []state.Change {
+	said := s.Held()
+	for _, e := range s.Global().Own(state.KindNetwork) {
+		said = append(said, e.Key()) // a namesake's, while it had the name
+	}
+	slices.Sort(said)
+	changes, wanted := slices.Clone(want), map[string]bool{}
+	for _, ch := range want {
+		wanted[ch.Key] = true
+	}
+	for _, name := range slices.Compact(said) {
+		if !wanted[name] {
+			changes = append(changes, state.Change{Kind: state.KindNetwork, Key: name, Delete: true})
+		}
+	}
+	return changes
 }
 
 // states returns the definition that the node states of a network, if any: what

@@ -77,6 +77,10 @@ func TestReconcile(t *testing.T) {
 		want     string // def and carried of net, removals, what is stated, what is left
 		dirty    bool
 	}{
+		{
+			name: "its stream is empty, and others say otherwise", have: busy, joined: []string{"net"},
+			mesh: []state.NetworkClaim{claimOf("net", "10.1.0.0/16", 0)}, want: "- 3 [] [net] []",
+		},
 		{name: "nothing", have: &registry{}, want: "- - [] [] []"},
 		{name: "its own", have: own, own: []state.NetworkClaim{claim}, joined: []string{"net"}, want: "3 3 [] [net] []", dirty: true},
 		{name: "another's, by a task", have: with(task), mesh: []state.NetworkClaim{claim}, joined: []string{"net"}, want: "- 3 [] [net] []", dirty: true},

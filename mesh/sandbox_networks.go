@@ -40,7 +40,7 @@ func (n *Node) hold(ctx context.Context, networks []string) error {
 			}
 			for _, name := range networks {
 				d.hold(name, 1)
-				if defs[name] != nil {
+				if l := d.networks[name]; defs[name] != nil && l.def == nil && l.carried == nil {
 					d.setCarried(name, defs[name]) // so that a restart knows the pools at once
 				}
 			}

@@ -85,6 +85,7 @@ type statements struct {
 // by name: it costs what changed, not what there is.
 type definer struct {
 	self   NodeID
+	held   map[string]NetworkClaim            // what this node itself stated last, whatever is in its stream (V6)
 	of     map[NodeID]map[string]NetworkClaim // all that each owner states
 	loud   map[NodeID]struct{}                // owners of too many statements, to which nobody listens
 	turned map[NodeID]struct{}                // owners that are to be, or not any more
@@ -95,7 +96,7 @@ type definer struct {
 }
 
 func newDefiner(self NodeID) *definer {
-	return &definer{self: self, of: map[NodeID]map[string]NetworkClaim{}, loud: map[NodeID]struct{}{}, turned: map[NodeID]struct{}{}, said: map[string]*statements{}, dirty: map[string]struct{}{}, cur: &Definitions{
+	return &definer{self: self, held: map[string]NetworkClaim{}, of: map[NodeID]map[string]NetworkClaim{}, loud: map[NodeID]struct{}{}, turned: map[NodeID]struct{}{}, said: map[string]*statements{}, dirty: map[string]struct{}{}, cur: &Definitions{
 		Effective: map[string]NetworkDef{}, Disputes: map[string][]NetworkDef{}, Overlaps: map[string]string{}, Names: map[string]*Definition{},
 	}}
 }
@@ -126,6 +127,24 @@ func (f *definer) set(name string, o NodeID, c *NetworkClaim) {
 	}
 }
 
+// hold notes what this node itself states about a network; nil: nothing any
+// more. It counts however its stream is: empty after a goodbye, or the replica of
+// a namesake's, who is not to say what is in effect here (V6, S7).
+func (f *definer) hold(name string, c *NetworkClaim) {
+	if c == nil {
+		delete(f.held, name)
+	} else {
+		f.held[name] = *c
+	}
+	var streamed *NetworkClaim
+	if x, ok := f.of[f.self][name]; ok {
+		if _, loud := f.loud[f.self]; !loud {
+			streamed = &x
+		}
+	}
+	f.take(name, f.self, streamed)
+}
+
 // turn stops listening to owners that state too many networks by now, and listens
 // again to those that do not any more.
 func (f *definer) turn() {
@@ -151,6 +170,9 @@ func (f *definer) turn() {
 
 // take makes a statement count, or no more.
 func (f *definer) take(name string, o NodeID, c *NetworkClaim) {
+	if h, ok := f.held[name]; ok && o == f.self {
+		c = &h
+	}
 	s := f.said[name]
 	if s == nil {
 		s = &statements{by: map[NodeID]NetworkClaim{}, count: map[NetworkDef]*Stated{}, gone: map[NetworkClaim]int{}}
@@ -208,7 +230,7 @@ func (f *definer) resolve(name string, takesPart func(NodeID) bool) *Definition 
 	if s == nil {
 		return nil
 	}
-	d := &Definition{Def: NetworkDef{Name: name}, Own: s.by[f.self]}
+	d := &Definition{Def: NetworkDef{Name: name}, Own: f.held[name]}
 	for r := range s.gone {
 		d.gone, d.Removed = append(d.gone, r), max(d.Removed, r.Lamport)
 	}

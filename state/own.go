@@ -9,15 +9,6 @@ import (
 	"time"
 )
 
-// Change is one edit of this node's own stream.
-type Change struct {
-	Kind   Kind
-	Key    string
-	Group  string
-	Body   string
-	Delete bool
-}
-
 // Commit writes changes to this node's own stream, one version each, and
 // reports whether there was anything to write: a change that states what is
 // already stated costs nothing, and of several for one record the last counts.
@@ -27,9 +18,16 @@ func (t *Table) Commit(changes []Change) (bool, error) {
 		return false, fmt.Errorf("network %q: %w", t.network, ErrYielded)
 	}
 	s := t.own()
-	todo, err := t.admit(s, lastOfEach(changes))
-	if err != nil || len(todo) == 0 {
+	changes = lastOfEach(changes)
+	todo, err := t.admit(s, changes)
+	if err != nil {
 		return false, err
+	}
+	if t.committed != nil {
+		t.committed(changes)
+	}
+	if len(todo) == 0 {
+		return false, nil
 	}
 	t.touch(s, func() {
 		for _, c := range todo {
@@ -62,31 +60,6 @@ func (t *Table) CommitEach(changes []Change) (written bool, refused map[string]e
 		written = written || changed
 	}
 	return written, refused
-}
-
-// lastOfEach drops the changes that a later one of the same record overrides.
-func lastOfEach(changes []Change) []Change {
-	if len(changes) < 2 {
-		return changes
-	}
-	type id struct {
-		kind Kind
-		key  string
-	}
-	last := make(map[id]int, len(changes))
-	for i, c := range changes {
-		last[id{c.Kind, c.Key}] = i
-	}
-	if len(last) == len(changes) {
-		return changes
-	}
-	kept := changes[:0:0]
-	for i, c := range changes {
-		if last[id{c.Kind, c.Key}] == i {
-			kept = append(kept, c)
-		}
-	}
-	return kept
 }
 
 // admit returns the changes that change something, after checking them against

@@ -60,7 +60,7 @@ func NewStore(self NodeID, inc uint64, limits Limits, clock Clock) *Store {
 		nodes:   map[NodeID]NodeInfo{}, definer: newDefiner(self),
 	}
 	s.global = newTable("", s)
-	s.global.index.globals = s.globalChanged
+	s.global.index.globals, s.global.committed = s.globalChanged, s.hold
 	s.reorder()
 	s.readers.Store(&readers{stale: make(chan struct{})})
 	s.definitions.Store(s.definer.cur)
@@ -217,6 +217,25 @@ func (s *Store) globalChanged(e *Entry) {
 		s.nodes[e.Owner()] = n
 	}
 }
+
+// hold keeps what this node states of networks by its own hand.
+func (s *Store) hold(changes []Change) {
+	for _, ch := range changes {
+		if ch.Kind != KindNetwork {
+			continue
+		}
+		if c, err := readNetwork(ch.Key, ch.Body); !ch.Delete && err == nil {
+			s.definer.hold(ch.Key, &c)
+		} else {
+			s.definer.hold(ch.Key, nil)
+		}
+	}
+}
+
+// Held returns the names of the networks of which this node states something
+// itself, sorted: also when its stream does not say so, since it has said goodbye
+// or another node has its name.
+func (s *Store) Held() []string { return slices.Sorted(maps.Keys(s.definer.held)) }
 
 // participates notes whether a node takes part in a network. The records of a
 // stream that is replaced come and go in any order.

@@ -86,8 +86,10 @@ type Table struct {
 	grave   map[NodeID]Head     // heads of dropped streams (S9)
 	words   map[NodeID]uint64   // incarnations by their owners' own word, where others said much more (S16)
 	index   *index
-	yielded bool   // another live node has our name and came first (S7)
-	poison  uint64 // records kept but not shown, ever (G8)
+	// committed is told what this node states by its own hand; nil: nobody is.
+	committed func([]Change)
+	yielded   bool   // another live node has our name and came first (S7)
+	poison    uint64 // records kept but not shown, ever (G8)
 
 	disbelief *Disbelief // the store's
 	use       usage
