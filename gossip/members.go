@@ -201,6 +201,7 @@ func (c *Core) reached(m *member) {
 	m.reached, m.rival = c.now, place{}
 	m.proven = true
 	c.sign(m, signReached)
+	c.store.SetAnswers(m.id, livenessOf(m.phase).Answers())
 }
 
 // unreached reports whether a listed member has not answered this node's own
@@ -284,7 +285,11 @@ func (c *Core) setPhase(m *member, p phase) {
 	}
 	was := m.phase
 	m.phase, m.since, m.aged = p, c.now, 0
-	c.store.SetLiveness(m.id, livenessOf(p))
+	l := livenessOf(p)
+	c.store.SetLiveness(m.id, l)
+	if !l.Answers() {
+		c.store.SetAnswers(m.id, false)
+	}
 	clear(c.targets)
 	if !m.offered {
 		m.offered = true

@@ -71,9 +71,16 @@ func (d *draft) carry(name string, at *situation) {
 		return
 	}
 	def, ok := at.defs.Effective[name]
-	if ok && at.synced && (!at.defs.Withdrawn(def) || d.networks[name].inUse()) && believable(def) {
+	if ok && at.synced && vouched(at.defs, name) && (!at.defs.Withdrawn(def) || d.networks[name].inUse()) && believable(def) {
 		d.setCarried(name, newNetworkDef(def))
 	}
+}
+
+// vouched reports whether a node that states nothing may take over what is in
+// effect: nobody says otherwise, or somebody states it who answers this node. A
+// definition is kept once it is taken, so it is not to be that of made-up nodes (V6).
+func vouched(defs *state.Definitions, name string) bool {
+	return len(defs.Disputes[name]) == 0 || defs.Names[name].Stated[0].Answering > 0
 }
 
 // obeyRemoval forgets the definitions of a network that somebody removed, and

@@ -81,6 +81,10 @@ func TestReconcile(t *testing.T) {
 			name: "its stream is empty, and others say otherwise", have: busy, joined: []string{"net"},
 			mesh: []state.NetworkClaim{claimOf("net", "10.1.0.0/16", 0)}, want: "- 3 [] [net] []",
 		},
+		{
+			name: "two definitions, by nobody who answers", have: with(task), joined: []string{"net"},
+			mesh: []state.NetworkClaim{claim, claimOf("net", "10.1.0.0/16", 0)}, want: "- - [] [] []",
+		},
 		{name: "nothing", have: &registry{}, want: "- - [] [] []"},
 		{name: "its own", have: own, own: []state.NetworkClaim{claim}, joined: []string{"net"}, want: "3 3 [] [net] []", dirty: true},
 		{name: "another's, by a task", have: with(task), mesh: []state.NetworkClaim{claim}, joined: []string{"net"}, want: "- 3 [] [net] []", dirty: true},

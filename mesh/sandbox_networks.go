@@ -19,7 +19,7 @@ func (n *Node) hold(ctx context.Context, networks []string) error {
 				refused = noNetworkYet(name)
 				return
 			}
-			if c.Store().Global().View().Synced() && believable(def) {
+			if c.Store().Global().View().Synced() && vouched(c.Store().Definitions(), name) && believable(def) {
 				defs[name] = newNetworkDef(def)
 			}
 		}

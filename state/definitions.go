@@ -37,6 +37,7 @@ type Definition struct {
 type Stated struct {
 	Def       NetworkDef
 	Carriers  int  // nodes that state it
+	Answering int  // of these: this one, and those that answered it and live
 	Pinned    int  // of these: because a person said so there
 	Withdrawn bool // somebody removed it
 }
@@ -74,19 +75,13 @@ func (c *NetworkClaim) withdraws(d NetworkDef) bool {
 	return c.Removed && d.Birth <= max(c.Birth, c.Lamport) && c.samePools(&d)
 }
 
-// statements is what is said about one network, by owner.
-type statements struct {
-	by    map[NodeID]NetworkClaim
-	count map[NetworkDef]*Stated
-	gone  map[NetworkClaim]int // removals, by how many state them
-}
-
 // definer keeps the definitions of networks in line with the statements, name
 // by name: it costs what changed, not what there is.
 type definer struct {
 	self   NodeID
 	held   map[string]NetworkClaim            // what this node itself stated last, whatever is in its stream (V6)
 	of     map[NodeID]map[string]NetworkClaim // all that each owner states
+	answer map[NodeID]struct{}                // owners that answered this node, and live
 	loud   map[NodeID]struct{}                // owners of too many statements, to which nobody listens
 	turned map[NodeID]struct{}                // owners that are to be, or not any more
 	said   map[string]*statements
@@ -96,7 +91,7 @@ type definer struct {
 }
 
 func newDefiner(self NodeID) *definer {
-	return &definer{self: self, held: map[string]NetworkClaim{}, of: map[NodeID]map[string]NetworkClaim{}, loud: map[NodeID]struct{}{}, turned: map[NodeID]struct{}{}, said: map[string]*statements{}, dirty: map[string]struct{}{}, cur: &Definitions{
+	return &definer{self: self, held: map[string]NetworkClaim{}, of: map[NodeID]map[string]NetworkClaim{}, answer: map[NodeID]struct{}{}, loud: map[NodeID]struct{}{}, turned: map[NodeID]struct{}{}, said: map[string]*statements{}, dirty: map[string]struct{}{}, cur: &Definitions{
 		Effective: map[string]NetworkDef{}, Disputes: map[string][]NetworkDef{}, Overlaps: map[string]string{}, Names: map[string]*Definition{},
 	}}
 }
@@ -168,6 +163,29 @@ func (f *definer) turn() {
 	clear(f.turned)
 }
 
+// answers notes whether an owner has answered this node, and lives.
+func (f *definer) answers(o NodeID, yes bool) {
+	if _, was := f.answer[o]; was == yes || o == f.self {
+		return
+	}
+	_, loud := f.loud[o]
+	said := f.of[o]
+	if loud {
+		said = nil
+	}
+	for name := range said {
+		f.take(name, o, nil)
+	}
+	if yes {
+		f.answer[o] = struct{}{}
+	} else {
+		delete(f.answer, o)
+	}
+	for name, c := range said {
+		f.take(name, o, &c)
+	}
+}
+
 // take makes a statement count, or no more.
 func (f *definer) take(name string, o NodeID, c *NetworkClaim) {
 	if h, ok := f.held[name]; ok && o == f.self {
@@ -179,13 +197,15 @@ func (f *definer) take(name string, o NodeID, c *NetworkClaim) {
 		f.said[name] = s
 	}
 	f.dirty[name] = struct{}{}
+	_, answers := f.answer[o]
+	answers = answers || o == f.self
 	if old, ok := s.by[o]; ok {
-		s.add(old, -1)
+		s.add(old, -1, answers)
 		delete(s.by, o)
 	}
 	if c != nil {
 		s.by[o] = *c
-		s.add(*c, 1)
+		s.add(*c, 1, answers)
 	}
 	if len(s.by) == 0 {
 		delete(f.said, name)
@@ -200,31 +220,9 @@ func (f *definer) member(name string) {
 	}
 }
 
-func (s *statements) add(c NetworkClaim, n int) {
-	if c.Removed {
-		c.Pinned = false // says nothing of a removal
-		if s.gone[c] += n; s.gone[c] == 0 {
-			delete(s.gone, c)
-		}
-		return
-	}
-	t := s.count[c.NetworkDef]
-	if t == nil {
-		t = &Stated{Def: c.NetworkDef}
-		s.count[c.NetworkDef] = t
-	}
-	t.Carriers += n
-	if c.Pinned {
-		t.Pinned += n
-	}
-	if t.Carriers == 0 {
-		delete(s.count, c.NetworkDef)
-	}
-}
-
 // resolve says what the statements about a network come to (V6, V8): a node
 // that states a definition goes by it; one that does not goes by what most
-// nodes state, then by the older.
+// nodes state that answer it, then most nodes at all, then by the older.
 func (f *definer) resolve(name string, takesPart func(NodeID) bool) *Definition {
 	s := f.said[name]
 	if s == nil {
@@ -278,15 +276,20 @@ func (f *definer) stands(d *Definition, s *statements, e Stated, takesPart func(
 	return false
 }
 
-// rank sorts definitions of one name: by how many nodes state their pools,
-// then by how many state the very definition, then the older first.
+// rank sorts definitions of one name: by how many nodes that answer state their
+// pools, since a name costs nothing to make up, then by how many nodes do, then
+// by how many state the very definition, then the older first.
 func rank(ds []Stated) {
-	byPools := map[[2]netip.Prefix]int{}
+	type votes struct{ answering, all int }
+	byPools := map[[2]netip.Prefix]votes{}
 	for _, d := range ds {
-		byPools[d.Def.pools()] += d.Carriers
+		v := byPools[d.Def.pools()]
+		byPools[d.Def.pools()] = votes{v.answering + d.Answering, v.all + d.Carriers}
 	}
 	slices.SortFunc(ds, func(a, b Stated) int {
-		return cmp.Or(cmp.Compare(byPools[b.Def.pools()], byPools[a.Def.pools()]), cmp.Compare(b.Carriers, a.Carriers), a.Def.older(&b.Def))
+		x, y := byPools[a.Def.pools()], byPools[b.Def.pools()]
+		return cmp.Or(cmp.Compare(y.answering, x.answering), cmp.Compare(y.all, x.all),
+			cmp.Compare(b.Answering, a.Answering), cmp.Compare(b.Carriers, a.Carriers), a.Def.older(&b.Def))
 	})
 }
 

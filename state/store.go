@@ -177,11 +177,18 @@ func (s *Store) SetLiveness(o NodeID, l Liveness) {
 	}
 }
 
+// SetAnswers records whether an owner has answered this node and lives: what such
+// nodes state of networks goes before what others are said to state (V6).
+func (s *Store) SetAnswers(o NodeID, yes bool) { s.definer.answers(o, yes) }
+
 // Liveness returns what this node thinks of an owner; Dead for unknown ones.
 func (s *Store) Liveness(o NodeID) Liveness { return s.live[o] }
 
 // Forget drops what is known of an owner's liveness.
-func (s *Store) Forget(o NodeID) { delete(s.live, o) }
+func (s *Store) Forget(o NodeID) {
+	delete(s.live, o)
+	s.definer.answers(o, false)
+}
 
 // Apply merges a delta into the table of its network. A network that the node
 // does not take part in is Ignored.
