@@ -23,6 +23,7 @@ type chores struct {
 	kept        map[string]ownStream
 	said        map[string]ownStream
 	barred      map[string]bool // tasks not served, as last told
+	disputes    paced           // networks defined twice
 	disbelieved uint64          // claims about this node, as last seen
 	id          identity        // as it is on disk
 
@@ -144,10 +145,13 @@ func (k *chores) networks(ctx context.Context) {
 			disputes = strings.Join(conflicts(c), "; ")
 		}
 	})
+	if err == nil && now != nil {
+		k.disputes.text = disputes
+	}
+	k.n.noteDisputes(&k.disputes)
 	if err != nil || now == nil {
 		return
 	}
-	k.n.noteDisputes(disputes)
 	var s stated
 	err = k.n.reg.change(ctx, &update{
 		edit: func(d *draft) error {
@@ -174,11 +178,12 @@ func (n *Node) stateGlobals(c *gossip.Core, now time.Duration, s stated) error {
 	return c.Commit(now, "", append(namedChanges(c.Store(), s.global), node))
 }
 
-// noteDisputes says so loudly, when it changes.
-func (n *Node) noteDisputes(text string) {
-	if n.notices.set("networks", text) && text != "" {
-		n.log.Error("network defined twice", "detail", text)
-		n.emit(control.Event{Type: control.EventNetworkConflict, Detail: text})
+// noteDisputes says so loudly, when it changes, but not with each change.
+func (n *Node) noteDisputes(p *paced) {
+	n.notices.set("networks", p.text)
+	if p.due(time.Now()) {
+		n.log.Error("network defined twice", "detail", p.text)
+		n.emit(control.Event{Type: control.EventNetworkConflict, Detail: p.text})
 	}
 }
 

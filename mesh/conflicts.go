@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
+	"meshd/gossip"
 	"meshd/state"
 )
 
@@ -37,4 +39,60 @@ func conflictsIn(network string, services []*state.Service) []string {
 		out = append(out, fmt.Sprintf("network %s: %d more services have conflicts; meshctl service ls --network %s shows them", network, left, network))
 	}
 	return out
+}
+
+// conflicts says which networks are defined twice or overlap, those that this
+// node takes part in first, and how many more there are.
+func conflicts(c *gossip.Core) []string {
+	joined, _ := c.Store().Networks()
+	return networkTroubles(c.Store().Definitions(), joined)
+}
+
+func networkTroubles(defs *state.Definitions, joined []string) []string {
+	var here, elsewhere []string
+	for name := range defs.Effective {
+		_, overlaps := defs.Overlaps[name]
+		switch {
+		case len(defs.Disputes[name]) == 0 && !overlaps:
+		case slices.Contains(joined, name):
+			here = append(here, name)
+		default:
+			elsewhere = append(elsewhere, name)
+		}
+	}
+	slices.Sort(here)
+	slices.Sort(elsewhere)
+	names := append(here, elsewhere...)
+	var out []string
+	for _, name := range names[:min(len(names), maxShown)] {
+		out = append(out, networkTrouble(defs, name))
+	}
+	if left := len(names) - maxShown; left > 0 {
+		out = append(out, fmt.Sprintf("%d more networks are defined twice or overlap; meshctl network inspect NAME shows what is said of one", left))
+	}
+	return out
+}
+
+// tellEvery is how often at most it is told what networks are defined twice,
+// while that keeps changing: others decide how often it does.
+const tellEvery = time.Minute
+
+// paced is a condition that is told when it changes, but not too often. The
+// zero value has nothing to tell.
+type paced struct {
+	text string // as it is; "": there is none
+	told string
+	at   time.Time // when it was told last
+}
+
+// due reports whether the condition is to be told now.
+func (p *paced) due(now time.Time) bool {
+	if p.text == "" {
+		p.told = ""
+	}
+	if p.text == p.told || !p.at.IsZero() && now.Sub(p.at) < tellEvery {
+		return false
+	}
+	p.told, p.at = p.text, now
+	return true
 }

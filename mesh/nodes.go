@@ -151,17 +151,6 @@ func (n *Node) explainStatus(s *control.Status) {
 	}
 }
 
-func conflicts(c *gossip.Core) []string {
-	var out []string
-	defs := c.Store().Definitions()
-	for _, name := range slices.Sorted(maps.Keys(defs.Effective)) {
-		if t := networkTrouble(defs, name); t != "" {
-			out = append(out, t)
-		}
-	}
-	return out
-}
-
 // Join implements control.NodeBackend.
 func (n *Node) Join(ctx context.Context, req control.JoinRequest) (control.JoinReply, error) {
 	addrs, err := req.Parse()

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -201,15 +202,21 @@ func parseDef(name, subnet4, subnet6 string, birth uint64) (state.NetworkDef, er
 	return d, err
 }
 
+// maxDisputes is how many other definitions of one network are named.
+const maxDisputes = 4
+
 // disputeText says that one network has two definitions (V6).
 func disputeText(d state.NetworkDef, others []state.NetworkDef) string {
 	var text strings.Builder
 	text.WriteString("network " + d.Name + " is " + pools(d) + " here; other nodes say ")
-	for i, o := range others {
+	for i, o := range others[:min(len(others), maxDisputes)] {
 		if i > 0 {
 			text.WriteString(", ")
 		}
 		text.WriteString(pools(o))
+	}
+	if left := len(others) - maxDisputes; left > 0 {
+		fmt.Fprintf(&text, " and %d more", left)
 	}
 	return text.String() + " (each keeps its own until somebody runs meshctl network create with the right one on the nodes that say otherwise)"
 }
