@@ -15,6 +15,7 @@ type place struct {
 	nonce    uint64        // of the pings to it
 	first    time.Duration // when it was first asked, of a rival
 	answered time.Duration // of a rival
+	former   bool          // of a rival: the member was there before it answered where it is
 }
 
 func (p place) known() bool { return p.addr.IsValid() }
@@ -51,9 +52,10 @@ func (c *Core) Conflict(now time.Duration, id state.NodeID, addr netip.AddrPort)
 }
 
 // suspectPlace asks for a member at another address too. One at a time: whoever
-// makes addresses up must not have us ping them all.
+// makes addresses up must not have us ping them all. Only the place that it has
+// just left gives way: a node may move again at once.
 func (c *Core) suspectPlace(m *member, addr netip.AddrPort) {
-	if addr == m.addr || m.rival.known() || !c.usable(addr) {
+	if addr == m.addr || addr == m.rival.addr || m.rival.known() && !m.rival.former || !c.usable(addr) {
 		return
 	}
 	m.rival = place{addr: addr, nonce: c.nonce(), first: c.now}
@@ -75,7 +77,7 @@ func (c *Core) settlePlace(m *member) {
 	case asked >= c.cfg.VerifyFor*3/4 && m.rival.answered > 0:
 		old := m.place
 		m.place = m.rival
-		m.rival = place{addr: old.addr, nonce: old.nonce, first: c.now}
+		m.rival = place{addr: old.addr, nonce: old.nonce, first: c.now, former: true}
 		if m.listed {
 			c.event(Event{Kind: EventMoved, Node: m.id, Addr: m.addr})
 		}
