@@ -180,10 +180,10 @@ func namedChanges(s *state.Store, want []state.Change) []state.Change {
 
 // states returns the definition that the node states of a network, if any: what
 // a person said here goes before what is carried.
-func (l *localNetwork) states(name string) (state.NetworkDef, bool) {
-	def := l.def
+func (n *localNetwork) states(name string) (state.NetworkDef, bool) {
+	def := n.def
 	if def == nil {
-		def = l.carried
+		def = n.carried
 	}
 	if def == nil {
 		return state.NetworkDef{}, false

@@ -86,8 +86,8 @@ func (n *Node) admitRegistered(r *registry, p *control.ParsedTask) error {
 }
 
 // admitID refuses the id of a task of this node.
-func (l *localNetwork) admitID(network, id string) error {
-	if _, mine := l.tasks[id]; mine {
+func (n *localNetwork) admitID(network, id string) error {
+	if _, mine := n.tasks[id]; mine {
 		return control.Refuse(control.CodeConflict, "choose another --id, or remove that task first: meshctl task rm "+id, "id: %q is already a task of this node in network %q", id, network)
 	}
 	return nil
