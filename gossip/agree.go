@@ -33,7 +33,7 @@ func (n *network) remembers(a agreement) bool {
 // its table has another hash. It is told ours, so that it notes that as well.
 func (c *Core) agree(from state.NodeID, n *network, f headsFrame, ours []state.OwnerHead) {
 	a := agreement{n.table.Hash(), n.table.HashWith(f.n, f.buckets, f.heads)}
-	if a.ours == a.theirs || n.remembers(a) || !c.onlyOfTheDead(n, f.heads, ours) {
+	if a.ours == a.theirs || n.remembers(a) || !c.onlyOfTheDead(f.heads, ours) {
 		return
 	}
 	n.agreed[n.agreeAt] = a
@@ -49,7 +49,7 @@ func (c *Core) agree(from state.NodeID, n *network, f headsFrame, ours []state.O
 
 // onlyOfTheDead reports whether two lists of heads differ only in owners that are
 // dead here.
-func (c *Core) onlyOfTheDead(n *network, theirs, ours []state.OwnerHead) bool {
+func (c *Core) onlyOfTheDead(theirs, ours []state.OwnerHead) bool {
 	left := make(map[state.NodeID]state.OwnerHead, len(ours))
 	for _, o := range ours {
 		left[o.Owner] = o

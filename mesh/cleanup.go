@@ -151,8 +151,8 @@ func nobodyRuns(ctx context.Context, cfg CleanupConfig) (release func(), err err
 
 // cleanPlace cleans one namespace. IPVS comes first: which of its services are
 // ours is told by routes and marks.
-func cleanPlace(ctx context.Context, where, path string, cfg CleanupConfig) Cleaned {
-	c := Cleaned{Where: where}
+func cleanPlace(ctx context.Context, where, path string, cfg CleanupConfig) (c Cleaned) {
+	c.Where = where
 	ds, err := drivers("auto", path, hosting{}, cfg.Log)
 	if err != nil {
 		c.Err = err
@@ -169,7 +169,7 @@ func cleanPlace(ctx context.Context, where, path string, cfg CleanupConfig) Clea
 			c.Err = fmt.Errorf("%w, and would make again what is removed; stop it first, or use --force", err)
 			return c
 		}
-		defer h.Release()
+		defer func() { c.Err = errors.Join(c.Err, h.Release()) }()
 	}
 	if c.Found, c.Err = remnants(ctx, ds); c.Err != nil || cfg.DryRun || len(c.Found) == 0 {
 		return c

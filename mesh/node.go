@@ -253,7 +253,7 @@ func (n *Node) vipsUsable() bool { return n.balancer.Counters().Driver != "" }
 // Run runs the node until ctx ends or Leave was asked for.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.dir.close()
-	defer n.holder.Release()
+	defer func() { _ = n.holder.Release() }() // the process ends
 	ctx, n.stop = context.WithCancel(ctx)
 	defer n.stop()
 	n.watch.Require(n.cfg.pools, n.needsFirst())

@@ -67,7 +67,7 @@ func (b *box) teardown(ctx context.Context) {
 		b.leave("lb", err)
 		return
 	}
-	defer b.holder.Release()
+	defer func() { b.leave("lb", b.holder.Release()) }()
 	b.leave("dns", b.ns.RemoveRedirect())
 	ds, err := drivers(b.m.node.sandboxDriver("auto"), b.ns.Path(), hosting{}, b.log)
 	b.leave("lb", err)

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -227,7 +228,7 @@ func TestAFullPoolIsLookedThroughOnce(t *testing.T) {
 	d := &NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix("10.96.0.0/16")}
 	looks, passed := 0, uint64(0)
 	for i := range 100 {
-		if _, err := allocateFrom(d, fmt.Sprint(i), &passed, func(netip.Addr) bool { looks++; return false }); err != ErrExhausted {
+		if _, err := allocateFrom(d, fmt.Sprint(i), &passed, func(netip.Addr) bool { looks++; return false }); !errors.Is(err, ErrExhausted) {
 			t.Fatal(err)
 		}
 	}
