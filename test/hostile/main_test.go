@@ -40,6 +40,9 @@ type attack struct {
 	// leave ends what the case left on purpose; afterwards no node is degraded.
 	// nil: there is nothing.
 	leave func(m *mesh) error
+	// alone: on a new mesh. What 60 and more cases before it left of their author's
+	// names and address is not what it is about.
+	alone bool
 }
 
 // all are the cases, in order.
@@ -52,7 +55,7 @@ func all() []attack {
 }
 
 // TestHostile runs the cases on one mesh, and on a new one after a case that
-// failed.
+// failed, and from one that is to be alone.
 func TestHostile(t *testing.T) {
 	todo := chosen(all())
 	passed, failed := 0, 0
@@ -60,7 +63,8 @@ func TestHostile(t *testing.T) {
 	for i := 0; i < len(todo); {
 		t.Run(fmt.Sprintf("from-%s", todo[i].name), func(t *testing.T) {
 			m := newMesh(t)
-			for fine := true; fine && i < len(todo); i++ {
+			first := i
+			for fine := true; fine && i < len(todo) && (i == first || !todo[i].alone); i++ {
 				c := todo[i]
 				start := time.Now()
 				what := m.run(&c)
