@@ -2,10 +2,7 @@ package control
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,17 +31,22 @@ func defaultLimits() limits {
 	return l
 }
 
+// maxOver is how many connections above the bound may be held until their
+// request is read: a client that is told before it has written all of it may
+// see a broken pipe instead of the reply.
+const maxOver = 16
+
 // connections is a listener that holds a bounded number of connections. When
 // all are taken, a new one takes the place of the one that has waited longest
 // for its client: to ask, to finish asking, or to ask again. So clients that
-// hang stand against nobody. Only where every connection is being answered is a
-// new one refused, with an Error.
+// hang stand against nobody. Only where every connection is being answered does
+// a new one get a place among those over the bound, by the same rule; its
+// request is answered with CodeBusy, whatever it is.
 type connections struct {
 	net.Listener
-	most int
 
-	mu  sync.Mutex // guards all
-	all map[*connection]struct{}
+	mu        sync.Mutex // guards the places
+	all, over places
 
 	turns            atomic.Int64 // how many times one began to wait
 	evicted, refused atomic.Uint64
@@ -54,12 +56,24 @@ type connections struct {
 type connection struct {
 	net.Conn
 	in    *connections
+	place *places
 	since atomic.Int64 // when it last began to wait for its client, in turns: clocks go back
 	busy  atomic.Bool  // a request of it is being answered
 }
 
+// places are those of a bounded number of connections. Giving a place back twice
+// is giving it back once.
+type places struct {
+	most int
+	held map[*connection]struct{}
+}
+
 func boundConnections(l net.Listener, most int) *connections {
-	return &connections{Listener: l, most: most, all: map[*connection]struct{}{}}
+	return &connections{
+		Listener: l,
+		all:      places{most, map[*connection]struct{}{}},
+		over:     places{maxOver, map[*connection]struct{}{}},
+	}
 }
 
 // Accept implements net.Listener.
@@ -72,35 +86,48 @@ func (l *connections) Accept() (net.Conn, error) {
 		if out := l.admit(c); out != nil {
 			return out, nil
 		}
-		l.refused.Add(1)
-		refuse(c)
+		_ = c.Close() // as many are being told to come back already
 	}
 }
 
-// admit makes room for a connection, or returns nil.
+// admit gives a connection a place, or returns nil.
 func (l *connections) admit(c net.Conn) net.Conn {
 	out := &connection{Conn: c, in: l}
 	out.waits()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.all) >= l.most {
-		oldest := l.idlest()
+	if l.take(&l.all, out) {
+		return out
+	}
+	l.refused.Add(1)
+	if l.take(&l.over, out) {
+		return out
+	}
+	return nil
+}
+
+// take gives a connection one of the places, that of the one which waits longest
+// for its client if there is no other. The caller holds mu.
+func (l *connections) take(p *places, c *connection) bool {
+	if len(p.held) >= p.most {
+		oldest := p.idlest()
 		if oldest == nil {
-			return nil
+			return false
 		}
 		l.evicted.Add(1)
-		delete(l.all, oldest)
+		delete(p.held, oldest)
 		_ = oldest.Conn.Close()
 	}
-	l.all[out] = struct{}{}
-	return out
+	c.place = p
+	p.held[c] = struct{}{}
+	return true
 }
 
 // idlest returns the connection that waits longest for its client, or nil if
 // all are being answered. The caller holds mu.
-func (l *connections) idlest() *connection {
+func (p *places) idlest() *connection {
 	var oldest *connection
-	for c := range l.all {
+	for c := range p.held {
 		if !c.busy.Load() && (oldest == nil || c.since.Load() < oldest.since.Load()) {
 			oldest = c
 		}
@@ -123,18 +150,9 @@ func (c *connection) answers() (done func()) {
 // Close implements net.Conn.
 func (c *connection) Close() error {
 	c.in.mu.Lock()
-	delete(c.in.all, c)
+	delete(c.place.held, c)
 	c.in.mu.Unlock()
 	return c.Conn.Close()
-}
-
-// refuse tells a client that there is no room, if that can be done at once: the
-// reply fits the socket's buffer.
-func refuse(c net.Conn) {
-	b, _ := json.Marshal(Refuse(CodeBusy, "try again in a moment; meshctl waits for nothing by itself", "meshd answers as many requests as it can at once"))
-	_ = c.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
-	_, _ = fmt.Fprintf(c, "HTTP/1.1 %d Too Many Requests\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", http.StatusTooManyRequests, len(b), b)
-	_ = c.Close()
 }
 
 type connectionKey struct{}
@@ -150,4 +168,11 @@ func answering(ctx context.Context) (done func()) {
 		return c.answers()
 	}
 	return func() {}
+}
+
+// overBound reports whether a request came on a connection for which there was
+// no room.
+func overBound(ctx context.Context) bool {
+	c, ok := ctx.Value(connectionKey{}).(*connection)
+	return ok && c.place == &c.in.over
 }

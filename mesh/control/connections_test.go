@@ -2,6 +2,7 @@ package control
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -121,17 +123,42 @@ func TestAllConnectionsBusy(t *testing.T) {
 		}()
 		<-f.entered
 	}
-	var err error
-	for range 10 { // the answer may come, and the connection be closed, before the request is written
-		if _, err = Dial(path).Status(t.Context()); errors.Is(err, ErrBusy) {
-			break
-		}
-	}
-	if !errors.Is(err, ErrBusy) {
+	if _, err := Dial(path).Status(t.Context()); !errors.Is(err, ErrBusy) {
 		t.Errorf("got %v", err)
 	}
 	cancel()
 	<-ended
+	<-ended
+}
+
+// Who is too many is told so, with a body or without, one after the other and
+// many at once.
+func TestTooManyAreTold(t *testing.T) {
+	f := newFake()
+	f.delay = time.Minute
+	path := serveTest(t, f, limits{body: bodyLimit, connections: 1, watchers: 1})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		_, _ = Dial(path).Status(ctx)
+		close(ended)
+	}()
+	<-f.entered
+	told := make(chan error)
+	for range maxOver / 4 {
+		go func() {
+			for range 10 {
+				_, err := Dial(path).AddTask(t.Context(), AddTask{Network: "n", Service: strings.Repeat("s", maxBody/2)})
+				told <- err
+			}
+		}()
+	}
+	for range maxOver / 4 * 10 {
+		if err := <-told; !errors.Is(err, ErrBusy) {
+			t.Errorf("got %v", err)
+		}
+	}
+	cancel()
 	<-ended
 }
 
@@ -155,21 +182,43 @@ func TestWhoGivesWay(t *testing.T) {
 	if add() == nil {
 		t.Fatal("refused, though two wait")
 	}
-	if _, there := l.all[all[0]]; !there {
+	if _, there := l.all.held[all[0]]; !there {
 		t.Error("one that is being answered had to go")
 	}
-	if _, there := l.all[all[1]]; there {
+	if _, there := l.all.held[all[1]]; there {
 		t.Error("the oldest that waits is still there")
 	}
 	for _, c := range all[2:] {
 		defer c.answers()()
 	}
+	// Over the bound are those that are told so, and of them as well the oldest
+	// that waits goes.
+	bounded := len(all)
+	for range maxOver + 1 {
+		if add() == nil {
+			t.Fatal("closed without a word, though nobody is being told")
+		}
+	}
+	over := all[bounded:]
+	if len(l.all.held) != 3 || len(l.over.held) != maxOver {
+		t.Errorf("%d within the bound and %d over it", len(l.all.held), len(l.over.held))
+	}
+	if _, there := l.over.held[over[0]]; there {
+		t.Error("the oldest over the bound is still there")
+	}
+	for _, c := range over[1:] {
+		defer c.answers()()
+	}
 	if add() != nil {
-		t.Error("admitted, though all are being answered")
+		t.Error("a place more than there are")
+	}
+	_, _ = over[1].Close(), over[1].Close()
+	if add() == nil || add() == nil || len(l.over.held) != maxOver {
+		t.Errorf("%d over the bound after one that was closed twice", len(l.over.held))
 	}
 	done()
 	if add() == nil {
-		t.Error(fmt.Sprint("refused, though one waits: ", len(l.all)))
+		t.Error(fmt.Sprint("refused, though one waits: ", len(l.all.held)))
 	}
 }
 
@@ -192,5 +241,29 @@ func TestLongBodiesAreRefusedAtOnce(t *testing.T) {
 	defer r.Body.Close()
 	if r.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("status %d", r.StatusCode)
+	}
+}
+
+// A client that sends far more than is read is told so: it has the time to read
+// that before its connection is closed.
+func TestTooLongIsTold(t *testing.T) {
+	path := serveTest(t, newFake(), limits{body: bodyLimit, connections: 4, watchers: 1})
+	c := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		},
+	}}
+	body := make([]byte, 8<<20)
+	for i := range 20 {
+		r, err := c.Post("http://meshd/v1/tasks", "application/json", bytes.NewReader(body))
+		if err != nil {
+			t.Fatalf("request %d: %v", i, err)
+		}
+		_ = r.Body.Close()
+		if r.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("request %d: status %d", i, r.StatusCode)
+		}
 	}
 }

@@ -71,6 +71,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer answering(r.Context())()
+	if overBound(r.Context()) {
+		w.Header().Set("Connection", "close")
+		h.fail(w, r, Refuse(CodeBusy, "try again in a moment; meshctl waits for nothing by itself", "meshd answers as many requests as it can at once"))
+		return
+	}
 	h.mux.ServeHTTP(w, r)
 }
 
@@ -105,11 +110,14 @@ func (h *handler) handle(pattern string, limit time.Duration, params []string, f
 // on to notice a client that goes away.
 func (h *handler) readBody(w http.ResponseWriter, r *http.Request, rc *http.ResponseController) error {
 	_ = rc.SetReadDeadline(time.Now().Add(h.limits.body))
-	var b []byte
-	var err error = &http.MaxBytesError{Limit: maxBody}
-	if r.ContentLength <= maxBody { // else its length says already that it is too long
-		b, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body := r.Body
+	if r.ContentLength > maxBody {
+		// Its length says already that it is too long: nothing of it is waited for.
+		// But only after a MaxBytesReader that was exceeded does the server leave the
+		// client the time to read the reply, so one gets something too long.
+		body = io.NopCloser(strings.NewReader(strings.Repeat(" ", maxBody+1)))
 	}
+	b, err := io.ReadAll(http.MaxBytesReader(w, body, maxBody))
 	if err != nil {
 		w.Header().Set("Connection", "close") // and the deadline stays: the rest is not waited for
 		_ = rc.SetReadDeadline(time.Now())
@@ -140,6 +148,8 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, status int, reply
 	if _, err := w.Write(b.Bytes()); err != nil {
 		h.log.Debug("control reply not sent", "path", r.URL.Path, "error", err)
 	}
+	// Before the request counts as answered, and its connection as one that waits.
+	_ = http.NewResponseController(w).Flush()
 }
 
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {

@@ -219,6 +219,7 @@ func (h *handler) metrics(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(b.Len()))
 	_, _ = w.Write(b.Bytes()) // the client went away
+	_ = http.NewResponseController(w).Flush()
 }
 
 // watch sends one line of JSON per event, each flushed at once. The stream has
