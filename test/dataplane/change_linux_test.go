@@ -79,7 +79,7 @@ func movesUDP(s *stage) {
 				s.Errorf("after its backend went, %s was answered by %d, want 2", from, got)
 			}
 			s.program(s.serviceAt(address(svc), v.proto, "wrr"))
-			if _, err := held.ask(); !errors.Is(err, syscall.ECONNREFUSED) {
+			if err := untilCut(held); !errors.Is(err, syscall.ECONNREFUSED) {
 				s.Errorf("after all backends went, %s got %v, want connection refused", from, err)
 			}
 			s.program(svc)

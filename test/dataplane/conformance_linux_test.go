@@ -36,6 +36,7 @@ var behaviours = []behaviour{
 	{"backends see the documented source address", masquerades},
 	{"a VIP answers ping", answersPing},
 	{"a service without backends refuses at once and recovers", refusesWithoutBackends},
+	{"forty connections at once to a service without backends are all refused, and none asks twice", refusesMany},
 	{"ports of the host are not reachable through a VIP", guards},
 	{"draining keeps connections and gets no new ones", drains},
 	{"a drain that ends cuts what is left", cuts},

@@ -49,6 +49,48 @@ func refusesWithoutBackends(s *stage) {
 	})
 }
 
+// atOnce is more connections than a client gets ICMP messages in many seconds.
+const atOnce = 40
+
+// Rules L2, L5: no limit on ICMP, which is as the kernel has it, slows down
+// refusals of TCP. A client that is not refused at once sends its segment again.
+func refusesMany(s *stage) {
+	s.eachOf(state.TCP, func(s *stage, v variant) {
+		empty, quiet := s.service(v, "wrr"), s.service(v, "mh", 0, 0)
+		every := s.serviceAt(netip.AddrPortFrom(s.vip(v.six), 0), v.proto, "wrr")
+		s.program(empty, quiet, every)
+		for _, from := range s.w.places() {
+			calm := s.w.calm(s.T, from)
+			start := time.Now()
+			for _, svc := range []*lb.Service{empty, quiet, every} {
+				s.refusedTogether(client{place: from}, v.proto, address(svc))
+			}
+			s.Logf("%s: %d refusals in %v", from, 3*atOnce, time.Since(start))
+			if err := calm(); err != nil {
+				s.Errorf("%s: %v", from, err)
+			}
+		}
+	})
+}
+
+// refusedTogether checks that connections which are made at the same time are
+// all refused.
+func (s *stage) refusedTogether(from client, proto state.Proto, to netip.AddrPort) {
+	s.Helper()
+	errs := make(chan error, atOnce)
+	for range atOnce {
+		go func() {
+			_, err := s.once(from, proto, to)
+			errs <- err
+		}()
+	}
+	for range atOnce {
+		if err := <-errs; !errors.Is(err, syscall.ECONNREFUSED) {
+			s.Errorf("%s asks %s/%s: %v, want connection refused", from.place, to, proto, err)
+		}
+	}
+}
+
 // Rule L2: the host itself listens on port 22 of every address.
 func guards(s *stage) {
 	s.each(func(s *stage, v variant) {

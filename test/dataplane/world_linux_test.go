@@ -42,6 +42,9 @@ type world interface {
 	// marker has somebody else mark all packets; the result checks that these
 	// marks stay, and that there are no others.
 	marker(t *testing.T) (intact func() error)
+	// calm returns a check that since its own call no TCP segment was sent twice
+	// from that place, and that IPVS has not complained in the kernel's log.
+	calm(t *testing.T, from place) (check func() error)
 	// leftovers lists what is in the kernel of ours.
 	leftovers(t *testing.T) []string
 }
