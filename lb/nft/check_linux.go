@@ -116,7 +116,7 @@ func (h *Helpers) checkMarks(i int) ([]lb.Finding, error) {
 	if h.mark[i] == nil {
 		return nil, nil
 	}
-	have, err := h.readMarks(i)
+	have, err := h.readMarks(i, h.mark[i])
 	if err != nil {
 		return nil, err
 	}

@@ -181,7 +181,7 @@ func TestCheckFindsChangedMarks(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := r.vandal()
-	set, err := v.sockets.nft.GetSetByName(h.table[0], "mark")
+	set, err := v.sockets.nft.GetSetByName(h.table[0], "marks")
 	if err == nil {
 		v.sockets.nft.FlushSet(set)
 		err = v.sockets.nft.SetAddElements(set, []nftables.SetElement{markElement(allUDP(other), 7)})
@@ -198,7 +198,7 @@ func TestCheckFindsChangedMarks(t *testing.T) {
 	if found, err := h.Check(); err != nil || len(found) > 0 {
 		t.Errorf("after the repair: %v, %v", found, err)
 	}
-	if have, err := h.readMarks(0); err != nil || len(have) != 1 || have[allTCP(vip4)] != 0x6d000001 {
+	if have, err := h.readMarks(0, h.mark[0]); err != nil || len(have) != 1 || have[allTCP(vip4)] != 0x6d000001 {
 		t.Errorf("marks %v, %v", have, err)
 	}
 }

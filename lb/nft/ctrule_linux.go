@@ -34,11 +34,11 @@ func (s *sockets) writeMasquerade(f *family, chain *nftables.Chain, pool *nftabl
 		{Type: unix.NFTA_RULE_TABLE, Data: []byte(chain.Table.Name + "\x00")},
 		{Type: unix.NFTA_RULE_CHAIN, Data: []byte(chain.Name + "\x00")},
 	}
-	del, err := ruleMessage(f, unix.NFT_MSG_DELRULE, 0, where)
+	del, err := nftMessage(f, unix.NFT_MSG_DELRULE, 0, where)
 	if err != nil {
 		return err
 	}
-	add, err := ruleMessage(f, unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append,
+	add, err := nftMessage(f, unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append,
 		append(where, netlink.Attribute{Type: unix.NFTA_RULE_EXPRESSIONS | unix.NLA_F_NESTED, Data: exprs}))
 	if err != nil {
 		return err
@@ -86,10 +86,11 @@ func ctExpr(f *family) ([]byte, error) {
 	})
 }
 
-func ruleMessage(f *family, kind uint16, flags netlink.HeaderFlags, attrs []netlink.Attribute) (netlink.Message, error) {
+// nftMessage encodes a message to nf_tables about one family.
+func nftMessage(f *family, kind uint16, flags netlink.HeaderFlags, attrs []netlink.Attribute) (netlink.Message, error) {
 	data, err := netlink.MarshalAttributes(attrs)
 	if err != nil {
-		return netlink.Message{}, fmt.Errorf("encode rule: %w", err)
+		return netlink.Message{}, fmt.Errorf("encode message: %w", err)
 	}
 	return netlink.Message{
 		Header: netlink.Header{

@@ -57,7 +57,7 @@ func NewHelpers(cfg Config, marks bool) (*Helpers, error) {
 		if marks {
 			h.served[i] = h.newServedSets(i)
 			h.mark[i] = &nftables.Set{
-				Table: h.table[i], ID: uint32(3 + i), Name: "mark",
+				Table: h.table[i], ID: uint32(3 + i), Name: "marks",
 				KeyType:       nftables.MustConcatSetType(f.addr, nftables.TypeInetProto),
 				Concatenation: true, IsMap: true, DataType: nftables.TypeMark,
 			}
@@ -84,16 +84,24 @@ func (h *Helpers) Owns(a netip.Addr) bool {
 
 // Setup makes the sysctls and the table. What is there already is adopted:
 // the sets keep their elements, and the rules are replaced in one transaction.
-// A map of marks of another version's shape cannot be kept: it is replaced in
-// that transaction.
+// A map of marks that another version made is replaced in that transaction; what
+// it holds is kept, if its keys are of this version's shape.
 func (h *Helpers) Setup() error {
 	if err := h.forward4(); err != nil {
 		return err
 	}
-	if err := h.dropOldMarks(); err != nil {
+	there, err := h.sets()
+	if err != nil {
 		return err
 	}
-	if err := h.addTables(); err != nil {
+	if err := h.makeMarkMaps(there); err != nil {
+		return err
+	}
+	taken, err := h.takeOldMarks()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(h.addTables(there), eachChunk(taken, h.sock.nft.SetAddElements)); err != nil {
 		return err
 	}
 	if err := h.sock.commit(); err != nil {
@@ -129,13 +137,43 @@ func remakeChain(c *nftables.Conn, chain *nftables.Chain) *nftables.Chain {
 	return chain
 }
 
-// addTables queues tables, sets and rules but for the masquerade.
-func (h *Helpers) addTables() error {
+// sets returns which of the sets are there already. Those that nft has loaded
+// again lack a flag that google/nftables gives, and newer kernels refuse to take
+// one for the other.
+func (h *Helpers) sets() (there map[*nftables.Set]bool, err error) {
+	there = map[*nftables.Set]bool{}
+	for i := range families {
+		have, err := h.hasTable(h.table[i])
+		if err != nil {
+			return nil, err
+		}
+		if !have {
+			continue
+		}
+		all, err := h.sock.nft.GetSets(h.table[i])
+		if err != nil {
+			return nil, explain("list sets", err)
+		}
+		for _, set := range h.setsOf(i) {
+			there[set] = slices.ContainsFunc(all, func(o *nftables.Set) bool { return o.Name == set.Name && sameKeys(o, set) })
+		}
+	}
+	return there, nil
+}
+
+// setsOf returns the sets of a family.
+func (h *Helpers) setsOf(i int) []*nftables.Set {
+	return slices.DeleteFunc([]*nftables.Set{h.pool[i], h.mark[i], h.served[i][0], h.served[i][1]}, func(s *nftables.Set) bool { return s == nil })
+}
+
+// addTables queues tables, sets that are not there, and rules but for the
+// masquerade.
+func (h *Helpers) addTables(there map[*nftables.Set]bool) error {
 	c := h.sock.nft
 	for i := range families {
 		c.AddTable(h.table[i])
-		for _, set := range []*nftables.Set{h.pool[i], h.mark[i], h.served[i][0], h.served[i][1]} {
-			if set == nil {
+		for _, set := range h.setsOf(i) {
+			if there[set] {
 				continue
 			}
 			if err := c.AddSet(set, nil); err != nil {
@@ -161,7 +199,7 @@ func ProbeHelpers(cfg Config) error {
 	for i := range h.table {
 		h.table[i].Name = "meshd_probe"
 	}
-	if err := h.addTables(); err != nil {
+	if err := h.addTables(nil); err != nil {
 		return err
 	}
 	for i := range families {

@@ -67,7 +67,7 @@ func TestHelpers(t *testing.T) {
 	if found, err := again.Check(); len(again.Pools()) != 3 || err != nil || len(found) > 0 {
 		t.Errorf("pools %v, check %v, %v", again.Pools(), found, err)
 	}
-	if list := r.nftList(); list != "" && !strings.Contains(list, "meta mark set ip daddr . meta l4proto map @mark") {
+	if list := r.nftList(); list != "" && !strings.Contains(list, "meta mark set ip daddr . meta l4proto map @marks") {
 		t.Errorf("no mark rule in %s", list)
 	}
 	moved := lb.Key{VIP: vip6, Proto: 255}
@@ -110,7 +110,7 @@ func TestMarksOfAnotherShape(t *testing.T) {
 	t.Cleanup(func() { old.Close() })
 	c := old.sock.nft
 	for i := range families {
-		set := *old.mark[i]
+		set := *old.oldMarks(i)
 		set.KeyType, set.Concatenation = families[i].addr, false
 		c.AddTable(old.table[i])
 		must(t, c.AddSet(old.pool[i], nil))

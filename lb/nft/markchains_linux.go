@@ -73,7 +73,7 @@ func markChainNames() []string {
 // addMarkRules marks packets to services for all ports, from elsewhere and from
 // the own host, and takes our part of the mark off what IPVS sends on or leaves:
 //
-//	mark    meta mark set ip daddr . meta l4proto map @mark
+//	mark    meta mark set ip daddr . meta l4proto map @marks
 //	unmark  meta mark and 0xff000000 == 0x6d000000 meta mark set meta mark and 0xc000
 //
 // The first sets the whole mark, since IPVS compares the whole of it.

@@ -20,7 +20,7 @@ func (h *Helpers) Marks() map[lb.Key]uint32 { return maps.Clone(h.marks) }
 func (h *Helpers) ReadMarks() error {
 	all := map[lb.Key]uint32{}
 	for i := range h.mark {
-		marks, err := h.readMarks(i)
+		marks, err := h.readMarks(i, h.mark[i])
 		if err != nil {
 			return err
 		}
@@ -30,12 +30,12 @@ func (h *Helpers) ReadMarks() error {
 	return nil
 }
 
-// readMarks reads the mark map of one family.
-func (h *Helpers) readMarks(i int) (map[lb.Key]uint32, error) {
-	if h.mark[i] == nil {
+// readMarks reads the mark map of one family; nil is none.
+func (h *Helpers) readMarks(i int, set *nftables.Set) (map[lb.Key]uint32, error) {
+	if set == nil {
 		return nil, nil
 	}
-	elems, err := h.sock.nft.GetSetElements(h.mark[i])
+	elems, err := h.sock.nft.GetSetElements(set)
 	if err != nil {
 		return nil, explain("read marks back", err)
 	}
@@ -53,7 +53,7 @@ func (h *Helpers) readMarks(i int) (map[lb.Key]uint32, error) {
 // restoreMarks makes the mark maps as they should be.
 func (h *Helpers) restoreMarks() error {
 	for i, set := range h.mark {
-		have, err := h.readMarks(i)
+		have, err := h.readMarks(i, set)
 		if err != nil {
 			return err
 		}

@@ -1,12 +1,16 @@
 package nft
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 
 	"meshd/lb"
 )
@@ -67,34 +71,121 @@ func (h *Helpers) setMarks(some []lb.Key, want map[lb.Key]uint32) error {
 	return nil
 }
 
-// dropOldMarks begins a transaction that replaces the mark maps whose keys have
-// another version's shape: old kernels would take the new ones for the same.
-func (h *Helpers) dropOldMarks() error {
-	var old [len(families)]bool
+// oldMarks is what versions before this one called the map of marks. It is a
+// word of nft's language, so that a saved ruleset could not be loaded again.
+func (h *Helpers) oldMarks(i int) *nftables.Set {
+	old := *h.mark[i]
+	old.Name = "mark"
+	return &old
+}
+
+// takeOldMarks begins a transaction that removes the maps of marks that other
+// versions made, and returns what is to be in their successors. What a map
+// whose keys have another shape says is lost.
+func (h *Helpers) takeOldMarks() (taken map[*nftables.Set][]nftables.SetElement, err error) {
+	var old [len(families)]*nftables.Set
+	taken = map[*nftables.Set][]nftables.SetElement{}
 	for i, set := range h.mark {
 		if set == nil {
 			continue
 		}
 		have, err := h.hasTable(h.table[i])
-		if err != nil {
-			return err
+		if err != nil || !have {
+			return nil, err
 		}
-		if !have {
+		there, err := h.sock.findSet(h.oldMarks(i))
+		if err != nil {
+			return nil, err
+		}
+		if there == nil {
 			continue
 		}
-		there, err := h.sock.findSet(set)
-		if err != nil {
-			return err
+		old[i] = h.oldMarks(i)
+		if !sameKeys(there, set) {
+			h.cfg.Log.Warn("map of firewall marks has another layout; replacing it", slog.String("table", tableText(h.table[i])))
+			continue
 		}
-		old[i] = there != nil && !sameKeys(there, set)
+		marks, err := h.readMarks(i, old[i])
+		if err != nil {
+			return nil, err
+		}
+		for k, mark := range marks {
+			taken[set] = append(taken[set], markElement(k, mark))
+		}
 	}
+	for i, set := range old {
+		if set != nil {
+			h.remakeMarkChains(h.sock.nft, i) // without rules, nothing uses the map
+			h.sock.nft.DelSet(set)
+		}
+	}
+	return taken, nil
+}
+
+// makeMarkMaps makes the maps of marks that are not there, and notes them. It says in what
+// order of bytes the marks are, which google/nftables does not, so that nft
+// shows the numbers that they are, and loads those it has saved.
+func (h *Helpers) makeMarkMaps(there map[*nftables.Set]bool) error {
 	for i, set := range h.mark {
-		if !old[i] {
+		if set == nil || there[set] {
 			continue
 		}
-		h.cfg.Log.Warn("map of firewall marks has another layout; replacing it", slog.String("table", tableText(h.table[i])))
-		h.remakeMarkChains(h.sock.nft, i) // without rules, nothing uses the map
-		h.sock.nft.DelSet(set)
+		f := &families[i]
+		table, err := nftMessage(f, unix.NFT_MSG_NEWTABLE, netlink.Create, []netlink.Attribute{
+			{Type: unix.NFTA_TABLE_NAME, Data: []byte(helperTable + "\x00")},
+		})
+		if err != nil {
+			return err
+		}
+		attrs, err := mapAttributes(set)
+		if err != nil {
+			return fmt.Errorf("encode map %s: %w", set.Name, err)
+		}
+		made, err := nftMessage(f, unix.NFT_MSG_NEWSET, netlink.Create, attrs)
+		if err != nil {
+			return err
+		}
+		if err := h.sock.sendBatch(table, made); err != nil {
+			return explain("map of marks", err)
+		}
+		there[set] = true
 	}
 	return nil
+}
+
+// mapAttributes encodes a map whose values are numbers of this host.
+func mapAttributes(set *nftables.Set) ([]netlink.Attribute, error) {
+	const (
+		fieldLength = 1 // NFTA_SET_FIELD_LEN
+		native      = 1 // nft's word for the order of bytes of this host
+	)
+	number := func(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
+	var parts []netlink.Attribute
+	for _, part := range nftables.ConcatSetTypeElements(set.KeyType) {
+		size, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: fieldLength, Data: number(part.Bytes)}})
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, netlink.Attribute{Type: unix.NLA_F_NESTED | unix.NFTA_LIST_ELEM, Data: size})
+	}
+	concat, err := netlink.MarshalAttributes(parts)
+	if err != nil {
+		return nil, err
+	}
+	desc, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NLA_F_NESTED | nftables.NFTA_SET_DESC_CONCAT, Data: concat}})
+	if err != nil {
+		return nil, err
+	}
+	return []netlink.Attribute{
+		{Type: unix.NFTA_SET_TABLE, Data: []byte(set.Table.Name + "\x00")},
+		{Type: unix.NFTA_SET_NAME, Data: []byte(set.Name + "\x00")},
+		{Type: unix.NFTA_SET_FLAGS, Data: number(unix.NFT_SET_MAP | nftables.NFT_SET_CONCAT)},
+		{Type: unix.NFTA_SET_KEY_TYPE, Data: number(set.KeyType.GetNFTMagic())},
+		{Type: unix.NFTA_SET_KEY_LEN, Data: number(set.KeyType.Bytes)},
+		{Type: unix.NFTA_SET_DATA_TYPE, Data: number(set.DataType.GetNFTMagic())},
+		{Type: unix.NFTA_SET_DATA_LEN, Data: number(set.DataType.Bytes)},
+		{Type: unix.NFTA_SET_ID, Data: number(set.ID)},
+		{Type: unix.NLA_F_NESTED | unix.NFTA_SET_DESC, Data: desc},
+		{Type: unix.NFTA_SET_USERDATA, Data: userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_DATABYTEORDER, native)},
+	}, nil
 }

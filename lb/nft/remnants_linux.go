@@ -57,17 +57,29 @@ func (h *Helpers) Discover() error {
 	return nil
 }
 
-// discoverMarks reads the mark map of one family, if there is one: without IPVS
-// there is none. What the map of another version says is not known.
+// discoverMarks reads the mark map of one family, also one of another version,
+// if there is one: without IPVS there is none. What one of another shape says is
+// not known.
 func (h *Helpers) discoverMarks(i int) (map[lb.Key]uint32, error) {
 	if h.mark[i] == nil {
 		return nil, nil
 	}
-	there, err := h.sock.findSet(h.mark[i])
-	if err != nil || there == nil || !sameKeys(there, h.mark[i]) {
-		return nil, err
+	all := map[lb.Key]uint32{}
+	for _, set := range []*nftables.Set{h.oldMarks(i), h.mark[i]} {
+		there, err := h.sock.findSet(set)
+		if err != nil {
+			return nil, err
+		}
+		if there == nil || !sameKeys(there, set) {
+			continue
+		}
+		marks, err := h.readMarks(i, set)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(all, marks)
 	}
-	return h.readMarks(i)
+	return all, nil
 }
 
 // findSet returns what the kernel says of a set of an existing table, nil if it

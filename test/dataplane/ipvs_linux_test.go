@@ -131,7 +131,7 @@ func (w *ipvsWorld) vandals() []vandal {
 		})},
 		vandal{name: "the firewall marks are deleted", do: func(t *testing.T, s *lb.Service) {
 			w.edit(t, func(c *nftables.Conn) {
-				c.FlushSet(&nftables.Set{Table: &nftables.Table{Name: "meshd", Family: familyOf(s.VIP)}, Name: "mark"})
+				c.FlushSet(&nftables.Set{Table: &nftables.Table{Name: "meshd", Family: familyOf(s.VIP)}, Name: "marks"})
 			})
 		}},
 		sysctl("net.ipv4.vs.conntrack", "0"),
