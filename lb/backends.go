@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -28,12 +29,13 @@ func (p *Planner) planAddr(s *state.Service, id ServiceID, vip netip.Addr) []*Se
 		Scheduler: schedulerOr(s.Scheduler), Affinity: s.Affinity,
 	}
 	ports := plannedPorts(s)
-	all := make([]*Service, 0, len(ports))
-	for _, port := range ports {
+	lists := p.placeMembers(s, vip, ports)
+	all := make([]*Service, len(ports))
+	for i, port := range ports {
 		one := base
 		one.Key = Key{VIP: vip, Port: port.Number, Proto: port.Proto}
-		one.Backends = p.planBackends(s, vip, port.Number, port.Proto == state.UDP)
-		all = append(all, &one)
+		one.Backends = lists[i]
+		all[i] = &one
 	}
 	return all
 }
@@ -55,26 +57,78 @@ func schedulerOr(name string) string {
 	return name
 }
 
-// planBackends returns the backends of the VIP's family: the balanced members
-// with their weights and, but for UDP, the draining ones with weight 0. Members that share
-// an address (tasks in the host's namespace) share one backend.
-func (p *Planner) planBackends(s *state.Service, vip netip.Addr, port uint16, udp bool) []Backend {
-	balanced, draining := s.Balanced(), s.DrainingMembers()
-	backends := make([]Backend, 0, len(balanced)+len(draining))
-	for _, e := range balanced {
-		if a := p.backendAddr(e, vip); a.IsValid() {
-			backends = append(backends, Backend{Addr: netip.AddrPortFrom(a, port), Weight: uint32(e.Weight())})
+// placeMembers returns the backends of each port, of the VIP's family: the
+// members that declare it, and those that declare none (L12). New connections go
+// to the serving ones, or, at a port that none of them has, to the suspected ones;
+// draining ones have weight 0, and none for UDP, which would keep feeding them
+// (L5). Members that share an address (tasks in the host's namespace) share one
+// backend.
+func (p *Planner) placeMembers(s *state.Service, vip netip.Addr, ports []state.Port) [][]Backend {
+	pl := placement{planner: p, vip: vip, ports: ports, lists: make([][]Backend, len(ports))}
+	members, preferred := s.Serving()
+	if len(ports) <= len(allPorts) {
+		for i := range pl.lists { // most likely all are at all of them
+			pl.lists[i] = make([]Backend, 0, len(members))
 		}
 	}
-	if udp {
-		draining = nil // weight 0 would keep feeding them (L5)
+	for _, e := range members[:preferred] {
+		pl.place(e, uint32(e.Weight()), func(int) bool { return true })
 	}
-	for _, e := range draining {
-		if a := p.backendAddr(e, vip); a.IsValid() {
-			backends = append(backends, Backend{Addr: netip.AddrPortFrom(a, port)})
+	if preferred < len(members) {
+		unserved := make([]bool, len(ports))
+		for i, list := range pl.lists {
+			unserved[i] = len(list) == 0
+		}
+		for _, e := range members[preferred:] {
+			pl.place(e, uint32(e.Weight()), func(port int) bool { return unserved[port] })
 		}
 	}
-	return mergeBackends(backends)
+	for _, e := range s.DrainingMembers() {
+		pl.place(e, 0, func(port int) bool { return ports[port].Proto != state.UDP })
+	}
+	for i, list := range pl.lists {
+		pl.lists[i] = mergeBackends(list)
+	}
+	return pl.lists
+}
+
+// placement is one address of a service whose members are being placed.
+type placement struct {
+	planner *Planner
+	vip     netip.Addr
+	ports   []state.Port // by protocol and number, each once
+	lists   [][]Backend  // of each port
+}
+
+// place adds a member to the ports at which it is and which want it.
+func (pl *placement) place(e *state.Entry, weight uint32, wants func(port int) bool) {
+	a := pl.planner.backendAddr(e, pl.vip)
+	if !a.IsValid() {
+		return
+	}
+	add := func(i int) {
+		if wants(i) {
+			pl.lists[i] = append(pl.lists[i], Backend{Addr: netip.AddrPortFrom(a, pl.ports[i].Number), Weight: weight})
+		}
+	}
+	if !e.HasPorts() {
+		for i := range pl.ports {
+			add(i)
+		}
+		return
+	}
+	last := -1 // a port may have two names
+	e.EachPort(func(port state.Port) {
+		if i, planned := slices.BinarySearchFunc(pl.ports, port, comparePorts); planned && i != last {
+			add(i)
+			last = i
+		}
+	})
+}
+
+// comparePorts orders ports by protocol and number.
+func comparePorts(a, b state.Port) int {
+	return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Number, b.Number))
 }
 
 // addrFor returns the member's address of the VIP's family, or the zero Addr.

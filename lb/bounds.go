@@ -25,30 +25,60 @@ const (
 	maxVoters = 256
 )
 
-// plannedPorts returns the ports at which a service is planned: all that its
-// tasks declare, or of too many those that the most nodes declare.
+// plannedPorts returns the ports at which a service is planned, by protocol and
+// number, each once: all that its tasks declare, or of too many those that the
+// most nodes declare.
 func plannedPorts(s *state.Service) []state.Port {
 	if len(s.Ports) == 0 {
 		return allPorts
 	}
-	most := max(maxServiceBackends/max(len(s.Balanced())+len(s.DrainingMembers()), 1), 1)
-	if len(s.Ports) <= most {
-		return s.Ports
+	samePort := func(a, b state.Port) bool { return comparePorts(a, b) == 0 }
+	ports := s.Ports
+	for i := 1; i < len(ports); i++ {
+		if samePort(ports[i-1], ports[i]) { // with two names
+			ports = slices.CompactFunc(slices.Clone(ports), samePort)
+			break
+		}
 	}
-	votes := map[state.Port]int{}
+	members := len(s.Members) - s.Count[state.Unready]
+	if len(ports)*members <= maxServiceBackends {
+		return ports
+	}
+	return mostDeclared(s, ports)
+}
+
+// mostDeclared returns as many of the ports as have room, those first that the
+// most nodes declare; at least one.
+func mostDeclared(s *state.Service, ports []state.Port) []state.Port {
+	bare := func(p state.Port) state.Port { return state.Port{Number: p.Number, Proto: p.Proto} }
+	votes, tasks := map[state.Port]int{}, map[state.Port]int{}
 	asked := map[state.NodeID]struct{}{}
+	everywhere := 0 // tasks without ports
 	for _, e := range s.Members {
-		if _, again := asked[e.Owner()]; again || len(asked) >= maxVoters {
-			continue
+		_, again := asked[e.Owner()]
+		vote := 0
+		if !again && len(asked) < maxVoters {
+			asked[e.Owner()] = struct{}{}
+			vote = 1
 		}
-		asked[e.Owner()] = struct{}{}
-		for _, port := range e.Endpoint().Ports {
-			votes[port]++
+		if !e.HasPorts() {
+			everywhere++
 		}
+		e.EachPort(func(p state.Port) {
+			votes[bare(p)] += vote
+			tasks[bare(p)]++
+		})
 	}
-	ports := slices.Clone(s.Ports)
-	slices.SortStableFunc(ports, func(a, b state.Port) int { return cmp.Compare(votes[b], votes[a]) })
-	return ports[:most]
+	ports = slices.Clone(ports)
+	slices.SortStableFunc(ports, func(a, b state.Port) int { return cmp.Compare(votes[bare(b)], votes[bare(a)]) })
+	most, room := 0, maxServiceBackends
+	for most < len(ports) && (most == 0 || tasks[bare(ports[most])]+everywhere <= room) {
+		room -= tasks[bare(ports[most])] + everywhere
+		most++
+	}
+	ports = ports[:most]
+	slices.SortFunc(ports, comparePorts)
+	return ports
 }
 
 // unplanned leaves out what is planned already, and all but the first of one key.

@@ -8,8 +8,9 @@ import (
 	"meshd/state"
 )
 
-// crowded are the services of a network whose owners' tasks are given.
-func crowded(t *testing.T, tasks map[state.NodeID][]state.Endpoint) state.View {
+// crowded are the services of a network whose owners' tasks are given. Some of
+// the owners are suspected.
+func crowded(t *testing.T, tasks map[state.NodeID][]state.Endpoint, suspects ...state.NodeID) state.View {
 	t.Helper()
 	s := state.NewStore("self", 1, state.DefaultLimits(), new(tick))
 	table := s.Join("net")
@@ -37,6 +38,9 @@ func crowded(t *testing.T, tasks map[state.NodeID][]state.Endpoint) state.View {
 			t.Fatal(r, err)
 		}
 	}
+	for _, o := range suspects {
+		s.SetLiveness(o, state.Suspected)
+	}
 	s.Publish(1)
 	return table.View()
 }
@@ -63,7 +67,7 @@ func TestPortsTimesTasks(t *testing.T) {
 	}
 	for o := range 15 {
 		owner := state.NodeID(fmt.Sprintf("evil%d", o))
-		for i := range 60 {
+		for i := range 80 {
 			e := state.Endpoint{ID: fmt.Sprintf("e%d-%d", o, i), Service: "web", IP4: netip.AddrFrom4([4]byte{10, 9, byte(o), byte(i)})}
 			for p := range state.MaxPorts {
 				e.Ports = append(e.Ports, state.Port{Number: uint16(1 + o*state.MaxPorts + p), Proto: state.TCP})
@@ -72,12 +76,47 @@ func TestPortsTimesTasks(t *testing.T) {
 		}
 	}
 	table := Plan(Node{}, []state.View{crowded(t, tasks)})
-	if n := total(table); n > maxServiceBackends {
-		t.Errorf("L11: %d backends", n)
+	if n := total(table); n > maxServiceBackends || n < maxServiceBackends-80 {
+		t.Errorf("L11: %d backends, have room for %d", n, maxServiceBackends)
 	}
 	s := table.Services[Key{VIP: netip.MustParseAddr("10.96.1.0"), Port: 8080, Proto: state.TCP}]
-	if s == nil || len(s.Backends) != 15*60+3 {
-		t.Errorf("L11: port 8080 is not planned as it was: %+v", s)
+	if s == nil || len(s.Backends) != 3 {
+		t.Errorf("L11: port 8080 is not planned with its three tasks: %+v", s)
+	}
+}
+
+// TestManyPortsOfFewTasksEach covers L12: what counts is which task declares
+// which port, so that a thousand tasks with a port of their own each have it.
+func TestManyPortsOfFewTasksEach(t *testing.T) {
+	tasks := map[state.NodeID][]state.Endpoint{}
+	for i := range 1000 {
+		owner := state.NodeID(fmt.Sprintf("host%d", i/64))
+		tasks[owner] = append(tasks[owner], state.Endpoint{
+			ID: fmt.Sprintf("t%d", i), Service: "web", IP4: netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}),
+			Ports: []state.Port{{Number: uint16(20000 + i), Proto: state.TCP}},
+		})
+	}
+	table := Plan(Node{}, []state.View{crowded(t, tasks)})
+	if n := total(table); n != 1000 || len(table.Services) != 1000 {
+		t.Errorf("L12: %d backends of %d ports, want one of each of 1000", n, len(table.Services))
+	}
+}
+
+// TestSuspectsByPort covers L12: a port that only suspected tasks declare leads to
+// them, whoever serves at others.
+func TestSuspectsByPort(t *testing.T) {
+	view := crowded(t, map[state.NodeID][]state.Endpoint{
+		"sure": {{ID: "a", Service: "web", IP4: netip.MustParseAddr("10.1.0.1"), Ports: []state.Port{{Number: 80, Proto: state.TCP}}}},
+		"doubted": {{ID: "b", Service: "web", IP4: netip.MustParseAddr("10.1.0.2"), Ports: []state.Port{
+			{Number: 80, Proto: state.TCP}, {Number: 81, Proto: state.TCP},
+		}}},
+	}, "doubted")
+	table := Plan(Node{}, []state.View{view})
+	for port, want := range map[uint16]string{80: "10.1.0.1:80", 81: "10.1.0.2:81"} {
+		s := table.Services[Key{VIP: netip.MustParseAddr("10.96.1.0"), Port: port, Proto: state.TCP}]
+		if s == nil || len(s.Backends) != 1 || s.Backends[0].Addr.String() != want || s.Backends[0].Weight != 1 {
+			t.Errorf("L12: port %d leads to %+v, want %s", port, s, want)
+		}
 	}
 }
 

@@ -104,6 +104,26 @@ func (e *Entry) Addr6() netip.Addr {
 // Weight returns the endpoint's weight, at least 1.
 func (e *Entry) Weight() uint16 { return max(e.weight, 1) }
 
+// HasPorts reports whether the endpoint declares any port: one that declares none
+// is at all of its service.
+func (e *Entry) HasPorts() bool { return e.has&hasPorts != 0 }
+
+// EachPort calls f with the ports that the endpoint declares, of the protocols
+// that this version knows. It does not allocate; names are parts of the entry.
+func (e *Entry) EachPort(f func(Port)) {
+	if !e.HasPorts() {
+		return
+	}
+	_ = eachField(e.Body(), func(tag byte, v string) error {
+		if tag == tagPort {
+			if p, _ := fieldPort(v); p.Proto.known() {
+				f(p)
+			}
+		}
+		return nil
+	})
+}
+
 // Endpoint decodes the endpoint in full. The result is the caller's.
 func (e *Entry) Endpoint() Endpoint {
 	ep, _ := ParseEndpoint(strings.Clone(e.Body())) // checked when the entry was made

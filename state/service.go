@@ -64,7 +64,8 @@ func (s *Service) Serving() (members []*Entry, preferred int) {
 }
 
 // Balanced returns the members that new connections go to: the serving ones,
-// or, if there is none, the suspected ones. The slice aliases s.
+// or, if there is none, the suspected ones. Which of them at which port depends
+// on what they declare. The slice aliases s.
 func (s *Service) Balanced() []*Entry {
 	if n := s.Count[Serving]; n > 0 {
 		return s.Members[:n]
