@@ -32,6 +32,7 @@ func TestOneFieldDoesNotHideAnEndpoint(t *testing.T) {
 	body := putAddr(nil, tagIP4, netip.MustParseAddr("10.0.0.1"))
 	body = putField(body, tagPort, 0, 80, 132) // SCTP
 	body = putField(body, tagPort, 0, 80, 6)
+	body = putField(body, tagPort, 0x1f, 0x90, 6, '8', '0') // 8080, of the name 80: a mapping that an older version took
 	for _, a := range []string{"github.com", "localhost", "www"} {
 		body = putString(body, tagAlias, a)
 	}
@@ -46,7 +47,7 @@ func TestOneFieldDoesNotHideAnEndpoint(t *testing.T) {
 	if s == nil || len(s.Members) != 1 || b.Poison() != 0 {
 		t.Fatalf("hidden: %+v", s)
 	}
-	if !slices.Equal(s.Ports, []Port{{Number: 80, Proto: TCP}}) || !slices.Equal(s.Aliases, []string{"www"}) {
+	if !slices.Equal(s.Ports, []Port{{Number: 80, Proto: TCP}, {Number: 8080, Proto: TCP}}) || !slices.Equal(s.Aliases, []string{"www"}) {
 		t.Errorf("%v %v", s.Ports, s.Aliases)
 	}
 	for _, name := range []string{"github.com", "localhost", "example.com", "bank.com"} {
@@ -54,7 +55,7 @@ func TestOneFieldDoesNotHideAnEndpoint(t *testing.T) {
 			t.Errorf("%q is resolved: %+v", name, m)
 		}
 	}
-	if ep := s.Members[0].Endpoint(); ep.Name != "" || ep.Hostname != "" || len(ep.Ports) != 1 {
+	if ep := s.Members[0].Endpoint(); ep.Name != "" || ep.Hostname != "" || len(ep.Ports) != 2 {
 		t.Errorf("%+v", ep)
 	}
 	if e := b.OwnerEntries("a", KindEndpoint)[0]; e.Body() != string(body) {

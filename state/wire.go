@@ -133,7 +133,11 @@ func fieldPort(v string) (Port, error) {
 	if len(v) < 3 || len(v) > 3 && checkLabel(v[3:]) != nil {
 		return Port{}, errBody
 	}
-	return Port{Number: uint16(v[0])<<8 | uint16(v[1]), Proto: Proto(v[2]), Name: v[3:]}, nil
+	p := Port{Number: uint16(v[0])<<8 | uint16(v[1]), Proto: Proto(v[2])}
+	if name := v[3:]; !numeric(name) { // else it would pass for a number in SRV
+		p.Name = name
+	}
+	return p, nil
 }
 
 func fieldPrefix(v string) (netip.Prefix, error) {

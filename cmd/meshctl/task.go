@@ -15,8 +15,9 @@ func taskCommands() []command {
 		{
 			path: "task add", short: "register a task of this node", setup: taskAdd,
 			long: `It prints the task's id. The task is announced to every node of the network at
-once and survives a restart of meshd. Without --port, all ports of the virtual
-IP reach the task.`,
+once and survives a restart of meshd. It gets connections at the ports that it
+declares, the same at the virtual IP; without --port at all that tasks of the
+service declare, and if none does, at all ports.`,
 			example: `meshctl task add --network collabnet --service wordpressapp --ip 10.1.0.7 --port http:80
 meshctl task add --network collabnet --service db --slot 1 --ip 10.1.0.8 --ip fd00:1::8 --port 3306/tcp --alias mysql`,
 		},
@@ -54,7 +55,7 @@ func (f *flags) task(req *control.AddTask) {
 		req.Slot = uint32(n)
 		return err
 	})
-	f.list("port", "a port to serve, `[NAME:]PORT[/tcp|udp]`; may be repeated (default: all ports)", &req.Ports)
+	f.list("port", "a port at which the task listens, `[NAME:]PORT[/tcp|udp]`; may be repeated (default: all ports)", &req.Ports)
 	f.text("mode", "`MODE` of the service: vip or dnsrr (default: as it is, vip for a new one)", &req.Mode)
 	f.list("alias", "another `NAME` of the service, without dots or ending in .internal or the like; may be repeated", &req.Aliases)
 	f.text("hostname", "a host `NAME` of the task", &req.Hostname)
