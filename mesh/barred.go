@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"meshd/gossip"
@@ -33,8 +34,7 @@ func barredTasks(c *gossip.Core) (out []control.Event, more int) {
 	return out, more
 }
 
-func barredTexts(c *gossip.Core) []string {
-	es, more := barredTasks(c)
+func barredTexts(es []control.Event, more int) []string {
 	out := make([]string, 0, len(es)+1)
 	for _, e := range es {
 		out = append(out, fmt.Sprintf("task %s of service %s in network %s on node %s: %s", e.Task, e.Service, e.Network, e.Node, e.Detail))
@@ -51,32 +51,55 @@ func (k *chores) conditions(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, choreLimit)
 	defer cancel()
 	var es []control.Event
+	var more int
 	var disbelief state.Disbelief
 	var full string
 	if k.n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
-		es, _ = barredTasks(c)
+		es, more = barredTasks(c)
 		disbelief, full = c.Store().Disbelieved(), c.Store().Full()
 	}) != nil {
 		return
 	}
-	now := make(map[string]bool, len(es))
-	for _, e := range es {
-		id := e.Network + " " + e.Task + " " + e.Node + " " + e.Detail
-		if now[id] = true; !k.barred[id] {
-			k.n.log.Warn("task not served", "network", e.Network, "service", e.Service, "task", e.Task, "node", e.Node, "detail", e.Detail)
-			k.n.emit(e)
-		}
-	}
-	k.barred = now
+	now := time.Now()
+	k.noteBarred(now, es, more)
 	text := ""
 	if disbelief.Count > k.disbelieved {
 		text = disbelief.String()
 	}
-	if k.disbelieved = disbelief.Count; k.n.notices.set("disbelief", text) && text != "" {
-		k.n.log.Warn("claims about this node are not believed", "detail", text)
+	k.disbelieved = disbelief.Count
+	k.note(now, &k.disbelief, "disbelief", text, "claims about this node are not believed")
+	k.note(now, &k.full, "full", full, "the tables fill up")
+}
+
+// note shows a condition in the status, and tells of it when it changes.
+func (k *chores) note(now time.Time, p *paced, key, text, message string) {
+	k.n.notices.set(key, text)
+	if p.text = text; p.due(now) {
+		k.n.log.Warn(message, "detail", text)
 	}
-	if k.n.notices.set("full", full) && full != "" {
-		k.n.log.Warn("the tables fill up", "detail", full)
+}
+
+// noteBarred tells when it changes which tasks are not served: their number in
+// the log, and an event for each that is new.
+func (k *chores) noteBarred(now time.Time, es []control.Event, more int) {
+	k.unserved.text = strings.Join(barredTexts(es, more), "; ")
+	due := k.unserved.due(now)
+	if len(es) == 0 {
+		k.barred = nil
+	}
+	if !due {
+		return
+	}
+	first := es[0]
+	k.n.log.Warn("tasks not served", "count", len(es)+more,
+		"network", first.Network, "service", first.Service, "task", first.Task, "node", first.Node, "detail", first.Detail)
+	told := k.barred
+	k.barred = make(map[string]bool, len(es))
+	for _, e := range es {
+		id := e.Network + " " + e.Task + " " + e.Node + " " + e.Detail
+		if k.barred[id] = true; !told[id] {
+			k.n.emit(e)
+		}
 	}
 }
 

@@ -23,7 +23,10 @@ type chores struct {
 	kept        map[string]ownStream
 	said        map[string]ownStream
 	barred      map[string]bool // tasks not served, as last told
+	unserved    paced           // the same, as text
 	disputes    paced           // networks defined twice
+	disbelief   paced           // claims about this node
+	full        paced           // tables
 	disbelieved uint64          // claims about this node, as last seen
 	id          identity        // as it is on disk
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"meshd/gossip"
 	"meshd/state"
@@ -71,28 +70,4 @@ func networkTroubles(defs *state.Definitions, joined []string) []string {
 		out = append(out, fmt.Sprintf("%d more networks are defined twice or overlap; meshctl network inspect NAME shows what is said of one", left))
 	}
 	return out
-}
-
-// tellEvery is how often at most it is told what networks are defined twice,
-// while that keeps changing: others decide how often it does.
-const tellEvery = time.Minute
-
-// paced is a condition that is told when it changes, but not too often. The
-// zero value has nothing to tell.
-type paced struct {
-	text string // as it is; "": there is none
-	told string
-	at   time.Time // when it was told last
-}
-
-// due reports whether the condition is to be told now.
-func (p *paced) due(now time.Time) bool {
-	if p.text == "" {
-		p.told = ""
-	}
-	if p.text == p.told || !p.at.IsZero() && now.Sub(p.at) < tellEvery {
-		return false
-	}
-	p.told, p.at = p.text, now
-	return true
 }

@@ -83,12 +83,13 @@ func (n *Node) handle(ctx context.Context, e happening) {
 	case gossip.EventBeacon:
 		n.onBeacon(ctx, e)
 	default:
-		n.nodeEvent(e.Event)
+		n.nodeEvent(e)
 	}
 }
 
-// nodeEvent passes on what became of another node.
-func (n *Node) nodeEvent(e gossip.Event) {
+// nodeEvent passes on what became of another node. The log has a bounded number
+// of these, since nodes cost nothing to make up; "watch" has all.
+func (n *Node) nodeEvent(e happening) {
 	types := map[gossip.EventKind]control.EventType{
 		gossip.EventAlive: control.EventNodeAlive, gossip.EventSuspect: control.EventNodeSuspect,
 		gossip.EventDead: control.EventNodeDead, gossip.EventLeft: control.EventNodeLeft,
@@ -97,26 +98,27 @@ func (n *Node) nodeEvent(e gossip.Event) {
 	if !ok {
 		return
 	}
-	n.log.Info("node", "name", string(e.Node), "state", string(t))
+	n.phases.tell(e.at, func(before int) {
+		attrs := []any{"name", string(e.Node), "state", string(t)}
+		if before > 0 {
+			attrs = append(attrs, "not_told", before)
+		}
+		n.log.Info("node", attrs...)
+	})
 	n.emit(control.Event{Type: t, Node: string(e.Node)})
 }
 
 // onExhausted tells that services of a network have no address, or have one
 // again. The event comes when their number changes.
 func (n *Node) onExhausted(e happening) {
-	key := "pool " + e.Network
-	was := n.told.get(key) != ""
-	if !n.told.set(key, e.Reason) {
+	if !n.told.set("pool "+e.Network, e.Reason) {
 		return
 	}
-	switch {
-	case e.Reason == "":
-		n.log.Info("every service has a VIP again", "network", e.Network)
-	case !was:
-		n.log.Warn("no VIP", "reason", e.Reason)
-	default:
-		n.exhausted.tell(e.at, e.Network, func(int) { n.log.Warn("no VIP", "reason", e.Reason) })
+	if e.Reason == "" {
+		n.recovered.tell(e.at, e.Network, func(int) { n.log.Info("every service has a VIP again", "network", e.Network) })
+		return
 	}
+	n.exhausted.tell(e.at, e.Network, func(int) { n.log.Warn("no VIP", "reason", e.Reason) })
 }
 
 func (n *Node) emit(es ...control.Event) {
@@ -139,32 +141,6 @@ func (n *Node) onBeacon(ctx context.Context, e happening) {
 		stamp := time.Duration(time.Now().UnixNano())
 		n.check(c.Commit(at, "", []state.Change{{Kind: state.KindBeacon, Body: string(state.AppendBeacon(nil, stamp))}}))
 	})
-}
-
-// reminder tells of one kind of thing at most once a minute for each subject,
-// with how often it was not told. The zero value is ready; it belongs to one
-// goroutine.
-type reminder struct {
-	last map[string]time.Time
-	more map[string]int
-}
-
-const (
-	remindEvery = time.Minute
-	maxReminded = 1024 // subjects; beyond, all are forgotten
-)
-
-func (r *reminder) tell(now time.Time, subject string, tell func(before int)) {
-	if r.last == nil || len(r.last) >= maxReminded {
-		r.last, r.more = map[string]time.Time{}, map[string]int{}
-	}
-	if last, ok := r.last[subject]; ok && now.Sub(last) < remindEvery {
-		r.more[subject]++
-		return
-	}
-	before := r.more[subject]
-	r.last[subject], r.more[subject] = now, 0
-	tell(before)
 }
 
 // turn lets one caller after the other.

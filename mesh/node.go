@@ -61,6 +61,8 @@ type Node struct {
 	told      notices  // conditions that are told of but not shown as they are
 	refusals  reminder // of handle, as the next
 	exhausted reminder
+	recovered reminder
+	phases    allowance
 	restored  *draft      // what New changed of tasks.json, to be written when nothing can fail any more
 	pinning   turn        // of who asks for an address by hand
 	defining  turn        // of who makes or removes a network

@@ -97,7 +97,7 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 			}
 		}
 		s.Conflicts = append(s.Conflicts, conflicts(c)...)
-		s.Conflicts = append(s.Conflicts, barredTexts(c)...)
+		s.Conflicts = append(s.Conflicts, barredTexts(barredTasks(c))...)
 		s.Warnings = append(s.Warnings, undefined(n.cfg.Networks, c.Store().Definitions().Effective)...)
 		if d := n.notices.get("duplicate"); d != "" {
 			s.Conflicts = append(s.Conflicts, d)

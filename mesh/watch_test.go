@@ -121,22 +121,3 @@ func TestTasksOfOneThatIsBackAreForgotten(t *testing.T) {
 		}
 	}
 }
-
-// A condition is told once a minute for each subject, however often it comes.
-func TestReminder(t *testing.T) {
-	var r reminder
-	now := time.Now()
-	told, before := 0, 0
-	for i := range 1000 {
-		r.tell(now.Add(time.Duration(i)*100*time.Millisecond), "peer", func(n int) { told++; before += n })
-	}
-	if told != 2 || before != 599 {
-		t.Errorf("told %d times, with %d before", told, before)
-	}
-	for i := range 10 * maxReminded {
-		r.tell(now, fmt.Sprint(i), func(int) {})
-	}
-	if len(r.last) > maxReminded {
-		t.Errorf("%d subjects are kept", len(r.last))
-	}
-}
