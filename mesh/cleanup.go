@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"meshd/lb"
@@ -127,7 +128,7 @@ func (c *Cleaned) also(what lb.Remnant, cfg CleanupConfig, remove func() error) 
 func nobodyRuns(ctx context.Context, cfg CleanupConfig) (release func(), err error) {
 	const how = "stop it first (systemctl stop meshd), or use --force"
 	release = func() {}
-	f, err := os.OpenFile(filepath.Join(cfg.DataDir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(cfg.DataDir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // nor is the directory there
 	case err != nil:

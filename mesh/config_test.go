@@ -157,8 +157,24 @@ func TestConfigFileRefusals(t *testing.T) {
 			}
 		}
 	}
-	if _, err := mesh.ReadConfig(t.TempDir()); err == nil || !strings.Contains(err.Error(), "is a directory") {
-		t.Errorf("a directory: %v", err)
+}
+
+// Only a plain file of a sensible size is read: a pipe would be waited for, and a
+// device has no end.
+func TestConfigIsAPlainFile(t *testing.T) {
+	dir := t.TempDir()
+	pipe, link, huge := filepath.Join(dir, "pipe"), filepath.Join(dir, "link"), filepath.Join(dir, "huge")
+	err := errors.Join(syscall.Mkfifo(pipe, 0o600), os.Symlink(pipe, link), os.WriteFile(huge, nil, 0o600), os.Truncate(huge, 1<<40))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, says := range map[string]string{
+		dir: "is a directory", pipe: "not a plain file", link: "not a plain file", "/dev/zero": "not a plain file",
+		huge: "has more than 1048576 bytes", filepath.Join(dir, "none"): "no such file",
+	} {
+		if _, err := mesh.ReadConfig(path); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want %q", path, err, says)
+		}
 	}
 }
 

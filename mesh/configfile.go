@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -14,12 +13,12 @@ import (
 // maxConfigSize is more than any configuration has.
 const maxConfigSize = 1 << 20
 
-// ReadConfig reads a YAML file: one document, a flag's name and its value per
+// ReadConfig reads a YAML file, a plain one: one document, a flag's name and its value per
 // entry, a list as a sequence or with commas. The error names the line and what
 // to write instead.
 func ReadConfig(path string) (Config, error) {
 	var c Config
-	b, err := readBounded(path, maxConfigSize)
+	b, err := readPlain(path, maxConfigSize, nil)
 	if err != nil {
 		return c, fmt.Errorf("config: %w", err)
 	}
@@ -132,21 +131,4 @@ func quoted(value string, err error) error {
 		return err
 	}
 	return fmt.Errorf("%q: %w", value, err)
-}
-
-// readBounded reads at most limit bytes of a file, which may be a pipe.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%s has more than %d bytes; it is not what it should be", f.Name(), limit)
-	}
-	return b, nil
 }

@@ -31,6 +31,20 @@ const (
 	fileProbe     = ".writable"
 )
 
+// maxDataFile is what ten million tasks need, in bytes, and more than that of
+// the files that grow with the tasks; the others hold less.
+const (
+	maxDataFile  = 4 << 30
+	maxPeersFile = 16 << 20
+)
+
+func maxSize(name string) int64 {
+	if name == filePeers {
+		return maxPeersFile
+	}
+	return maxDataFile
+}
+
 // dataDir is the data directory. Every file is replaced atomically. A file that
 // cannot be read is never overwritten: the daemon refuses to start and says what
 // to do. Its methods are safe for concurrent use; each file has one writer.
@@ -114,11 +128,15 @@ func (d *dataDir) guarded() error {
 }
 
 // plain refuses what is no plain file: a pipe, say, would be waited for without
-// an end. A missing one is an error of fs.ErrNotExist.
+// an end; and one that meshd cannot have written, for its size. A missing one is
+// an error of fs.ErrNotExist.
 func (d *dataDir) plain(name string) error {
 	info, err := os.Stat(d.file(name))
 	if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("%s is not a plain file; move it away", d.file(name))
+	}
+	if err == nil && info.Size() > maxSize(name) {
+		err = fmt.Errorf("%s has more than %d bytes; move it away", d.file(name), maxSize(name))
 	}
 	return err
 }
@@ -190,7 +208,7 @@ func (d *dataDir) load(name string, v any) error {
 	err := d.plain(name)
 	var b []byte
 	if err == nil {
-		b, err = os.ReadFile(d.file(name))
+		b, err = readPlain(d.file(name), maxSize(name), nil)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

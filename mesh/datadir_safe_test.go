@@ -5,6 +5,7 @@ package mesh
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,6 +63,20 @@ func TestPipesAreNotRead(t *testing.T) {
 			continue // which is a cache
 		}
 		if err := d.load(name, &struct{}{}); err == nil || !strings.Contains(err.Error(), "not a plain file") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Nor is a file that meshd cannot have written, for its size: a hole of a terabyte
+// takes no room on a disk.
+func TestFilesThatAreTooLargeAreNotRead(t *testing.T) {
+	for _, name := range []string{fileTasks, filePeers} {
+		d := newDataDir(t.TempDir())
+		if err := errors.Join(os.WriteFile(d.file(name), nil, 0o600), os.Truncate(d.file(name), maxSize(name)+1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.plain(name); err == nil || !strings.Contains(err.Error(), "has more than") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

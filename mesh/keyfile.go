@@ -4,12 +4,10 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 )
 
 // maxKeyFile is more than keys and comments need, maxKeys more than any
@@ -30,7 +28,7 @@ func (s *settled) readKeys() (err error) {
 // readKeyFile reads keys from a file that nobody else may read or change: who
 // has the key is a member of the mesh.
 func readKeyFile(path string) ([][]byte, error) {
-	b, err := readPrivate(path)
+	b, err := readPlain(path, maxKeyFile, func(info fs.FileInfo) error { return private(path, info) })
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("key-file: %s does not exist; copy it from another host, or make the first one with: meshctl keygen --out %s", path, path)
 	}
@@ -42,28 +40,6 @@ func readKeyFile(path string) ([][]byte, error) {
 		return nil, fmt.Errorf("key-file %s: %w", path, err)
 	}
 	return keys, nil
-}
-
-// readPrivate reads a secret. All checks are of the file that is read, so that
-// a symbolic link, or a swap in between, leads around none of them.
-func readPrivate(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe without a writer would be waited for
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if err := private(path, info); err != nil {
-		return nil, err
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
-	if err == nil && len(b) > maxKeyFile {
-		err = fmt.Errorf("%s has more than %d bytes; a key is one line", path, maxKeyFile)
-	}
-	return b, err
 }
 
 // private says what is wrong with the file of a secret.
