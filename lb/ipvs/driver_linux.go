@@ -63,6 +63,9 @@ func New(cfg Config) (*Driver, error) {
 			if err := probeIPVS(cfg.NetNS, cfg.CallLimit); err != nil {
 				return err
 			}
+			if err := probeSysctls(cfg.NetNS); err != nil {
+				return err
+			}
 			return nft.ProbeHelpers(helperCfg)
 		},
 		logTimeouts: func() { logTimeouts(cfg.NetNS, cfg.Log) },

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	mobyipvs "github.com/moby/ipvs"
@@ -165,6 +167,13 @@ func probeIPVS(path string, limit time.Duration) error {
 	return conn.Close()
 }
 
+// inUserNamespace reports whether this process is in a user namespace that is
+// not the host's: root there is nobody to the rest of the kernel.
+func inUserNamespace() bool {
+	text, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && !slices.Equal(strings.Fields(string(text)), []string{"0", "0", "4294967295"})
+}
+
 // explain turns the kernel's errno into what an operator can act on.
 func explain(what string, err error) error {
 	switch {
@@ -172,6 +181,8 @@ func explain(what string, err error) error {
 		return nil
 	case errors.Is(err, genl.ErrNoIPVS):
 		return fmt.Errorf("%w: %w; load the module ip_vs, or use a kernel with CONFIG_IP_VS", lb.ErrUnsupported, err)
+	case errors.Is(err, os.ErrPermission) && inUserNamespace():
+		return fmt.Errorf("%w: %s: %w; this kernel's IPVS takes no orders from a container that has a user namespace of its own: use lb: nft there", lb.ErrUnsupported, what, err)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%w: no CAP_NET_ADMIN (%s: %w); run as root or grant the capability", lb.ErrUnsupported, what, err)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, genl.ErrLost), errors.Is(err, genl.ErrMalformed): // the module was unloaded, perhaps loaded again

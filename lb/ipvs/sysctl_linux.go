@@ -5,8 +5,25 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"meshd/lb"
 	"meshd/lb/nft"
 )
+
+// probeSysctls reports whether the namespace has the settings that the rules
+// rely on.
+func probeSysctls(netns string) error {
+	differ, err := nft.CheckSysctls(netns, sysctls())
+	if err != nil {
+		return err
+	}
+	for _, f := range differ {
+		if f.Kind == lb.FindingMissing {
+			return fmt.Errorf("%w: this network namespace has IPVS, but not its settings (%s: %s); older kernels (6.1) keep them from containers that have a user namespace of their own: use lb: nft there",
+				lb.ErrUnsupported, f.What, f.Found)
+		}
+	}
+	return nil
+}
 
 // sysctls are the settings that the rules rely on, of the namespace. Estimates
 // of rates (run_estimation) stay as they are: the counters need them.

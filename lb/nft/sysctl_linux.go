@@ -45,8 +45,12 @@ func (s Sysctl) set(tell func(SysctlChange)) (changed bool, err error) {
 			tell(change)
 		}
 	}
-	if err != nil {
-		return false, fmt.Errorf("%w: sysctl %s=%s: %w; set it on the host (sysctl -w) before meshd starts", lb.ErrUnsupported, dotted(s.Key), s.Value, err)
+	switch setting := dotted(s.Key) + "=" + s.Value; {
+	case errors.Is(err, os.ErrNotExist):
+		return false, fmt.Errorf("%w: sysctl %s: this network namespace does not have it (%w)", lb.ErrUnsupported, setting, err)
+	case err != nil:
+		return false, fmt.Errorf("%w: sysctl %s: %w; set it before meshd starts: on a host with sysctl -w %s, in a container with its runtime's --sysctl %s",
+			lb.ErrUnsupported, setting, err, setting, setting)
 	}
 	return true, nil
 }
