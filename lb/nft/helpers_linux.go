@@ -264,23 +264,12 @@ func (h *Helpers) restore() error {
 	return h.repairWays(ways)
 }
 
-// repairWays completes the ways to the pools, also those that another version
-// made.
-func (h *Helpers) repairWays(ways map[netip.Prefix]way) error {
-	for prefix, p := range h.pools {
-		if w := ways[prefix]; w.complete() && w.src == p.Src {
-			continue
-		}
-		if err := h.setWay(p); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // SetPool makes a prefix ours: guard and masquerade first, then the way to it,
-// with the pool's source address.
+// with the pool's source address. What fails is undone.
 func (h *Helpers) SetPool(p lb.Pool) error {
+	if err := h.hasIPv6(p.Prefix); err != nil {
+		return err
+	}
 	next := h.Pools()
 	next[p.Prefix] = p
 	if err := h.forward(p); err != nil {
@@ -289,10 +278,14 @@ func (h *Helpers) SetPool(p lb.Pool) error {
 	if err := h.writePools(next); err != nil {
 		return err
 	}
+	_, known := h.pools[p.Prefix]
 	if err := h.setWay(p); err != nil {
-		return err
+		if !known {
+			err = errors.Join(err, h.delWay(p.Prefix))
+		}
+		return errors.Join(err, h.writePools(h.pools))
 	}
-	if _, known := h.pools[p.Prefix]; !known {
+	if !known {
 		h.forgetEarly(p.Prefix)
 	}
 	h.pools = next

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 
 	rtnl "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -44,9 +45,61 @@ func familyOf(a netip.Addr) int {
 	return unix.AF_INET6
 }
 
+// routeMTU returns what the route of a pool says of the size of packets, which
+// is that of the device with the source address: the loopback device's would
+// make the host send datagrams of 64 KiB in one piece, which must not be cut,
+// and which no other device takes. 0 is no word: it is not known, or it is for
+// IPv6, where IPVS does not go by it.
+func (h *Helpers) routeMTU(p lb.Pool) (int, error) {
+	if !p.Src.Is4() || !p.Prefix.Addr().Is4() {
+		return 0, nil
+	}
+	addrs, err := h.sock.route.AddrList(nil, unix.AF_INET)
+	if err != nil {
+		return 0, explain("list addresses", err)
+	}
+	for _, a := range addrs {
+		if have, _ := netip.AddrFromSlice(a.IP); have.Unmap() != p.Src {
+			continue
+		}
+		link, err := h.sock.route.LinkByIndex(a.LinkIndex)
+		if err != nil || link.Attrs().Flags&net.FlagLoopback != 0 {
+			return 0, nil // gone meanwhile, or of no device that sends
+		}
+		return link.Attrs().MTU, nil
+	}
+	return 0, nil
+}
+
+// errNoIPv6 says that the namespace has no IPv6 for a pool.
+var errNoIPv6 = errors.New("IPv6 is switched off")
+
+// hasIPv6 reports, for a pool of IPv6, whether the device of its route takes
+// any. The kernel's own word for that is a lack of permission.
+func (h *Helpers) hasIPv6(pool netip.Prefix) error {
+	if pool.Addr().Is4() {
+		return nil
+	}
+	const key = "net/ipv6/conf/lo/disable_ipv6"
+	err := Inside(h.cfg.NetNS, func() error {
+		off, err := readSysctl(key)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			return fmt.Errorf("pool %s: %w: this kernel has none (ipv6.disable=1 at boot?); define the network without an IPv6 pool", pool, errNoIPv6)
+		case err == nil && off != "0":
+			return fmt.Errorf("pool %s: %w: sysctl %s=%s; set it to 0, or define the network without an IPv6 pool", pool, errNoIPv6, dotted(key), off)
+		}
+		return err
+	})
+	return err
+}
+
 func (h *Helpers) setRoute(p lb.Pool) error {
 	r, err := h.poolRoute(p, poolTable)
 	if err != nil {
+		return err
+	}
+	if r.MTU, err = h.routeMTU(p); err != nil {
 		return err
 	}
 	if err := h.sock.route.RouteReplace(r); err != nil {

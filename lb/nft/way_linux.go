@@ -3,6 +3,7 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 
@@ -17,7 +18,7 @@ import (
 //
 //	108: to POOL lookup main suppress_prefixlength LEN-1    every connected or more specific route wins
 //	109: to POOL lookup 109
-//	table 109: local POOL dev lo src NODE                   before it a default or less specific route would
+//	table 109: local POOL dev lo src NODE mtu MTU                   before it a default or less specific route would
 //
 // The kernel's own table of local addresses comes before both.
 const (
@@ -33,6 +34,7 @@ type way struct {
 	poolRule bool
 	old      bool // a route in the kernel's own table, as versions before this one made it
 	src      netip.Addr
+	mtu      int // of the route; 0: that of the loopback device
 }
 
 // complete reports whether the way is as this version makes it.
@@ -65,7 +67,7 @@ func (h *Helpers) readRoutes(family int, all map[netip.Prefix]way) error {
 			}
 			w := all[p.Prefix]
 			if table == poolTable {
-				w.route, w.src = true, p.Src
+				w.route, w.src, w.mtu = true, p.Src, r.MTU
 			} else {
 				w.old = true
 			}
@@ -157,6 +159,32 @@ func (h *Helpers) delWay(pool netip.Prefix) error {
 	return errors.Join(append(errs, h.delRoute(pool, poolTable))...)
 }
 
+// repairWays completes the ways to the pools, also those that another version
+// made. A pool that cannot be had any more goes: whoever wants it is told why by
+// SetPool.
+func (h *Helpers) repairWays(ways map[netip.Prefix]way) error {
+	for prefix, p := range h.pools {
+		want, err := h.routeMTU(p)
+		if err != nil {
+			return err
+		}
+		if w := ways[prefix]; w.complete() && w.src == p.Src && w.mtu == want {
+			continue
+		}
+		switch err = h.hasIPv6(prefix); {
+		case errors.Is(err, errNoIPv6):
+			h.cfg.Log.Warn("pool is not balanced any more", slog.Any("pool", prefix), slog.Any("err", err))
+			err = h.DelPool(prefix)
+		case err == nil:
+			err = h.setWay(p)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // delOldRoute takes away the route that older versions made.
 func (h *Helpers) delOldRoute(pool netip.Prefix) error { return h.delRoute(pool, unix.RT_TABLE_LOCAL) }
 
@@ -180,6 +208,14 @@ func (h *Helpers) checkWays() ([]lb.Finding, error) {
 	found := lb.Compare(&lb.Table{Pools: routed(ways)}, &lb.Table{Pools: h.pools})
 	for prefix := range h.pools {
 		w := ways[prefix]
+		if want, err := h.routeMTU(h.pools[prefix]); err != nil {
+			return found, err
+		} else if w.route && w.mtu != want {
+			found = append(found, lb.Finding{
+				Area: lb.AreaRoute, Kind: lb.FindingChanged, What: lb.PoolRoute(lb.Pool{Prefix: prefix}),
+				Found: fmt.Sprintf("mtu %d", w.mtu), Want: fmt.Sprintf("mtu %d", want),
+			})
+		}
 		for _, c := range []struct {
 			there      bool
 			preference int

@@ -259,3 +259,25 @@ func (s *stage) addresses() map[netip.Addr]bool {
 	}
 	return all
 }
+
+// Rule L2: the first one too, before anybody has told the client how much its
+// network carries.
+func carriesLargeDatagrams(s *stage) {
+	s.eachOf(state.UDP, func(s *stage, v variant) {
+		for _, from := range s.w.places() {
+			s.Run(string(from), func(t *testing.T) {
+				if v.six {
+					skipLimit(t, s.w.name(), s.name, string(from)+" over IPv6")
+				}
+				s := s.with(t)
+				svc := s.service(v, "wrr", -1, -1, 1) // on another host
+				s.program(svc)
+				for _, n := range []int{4000, 1473, 1453} {
+					if a, err := s.open(client{place: from}, v.proto, address(svc)).askAtLength(n); err != nil || s.index(a) != 2 {
+						s.Errorf("a datagram of %d bytes of %s: %v by %s, want backend 2", n, from, err, a.backend)
+					}
+				}
+			})
+		}
+	})
+}

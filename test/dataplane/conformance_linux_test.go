@@ -35,6 +35,7 @@ var behaviours = []behaviour{
 	{"a backend can be the host itself", servesOnHost},
 	{"backends see the documented source address", masquerades},
 	{"a VIP answers ping", answersPing},
+	{"a datagram larger than a packet arrives, also the first", carriesLargeDatagrams},
 	{"a service without backends refuses at once and recovers", refusesWithoutBackends},
 	{"forty connections at once to a service without backends are all refused, and none asks twice", refusesMany},
 	{"ports of the host are not reachable through a VIP", guards},
@@ -84,6 +85,7 @@ var limits = []limit{
 	{"ipvs", "every scheduler spreads connections evenly", "sed UDP", "IPVS counts no UDP connection as active"},
 	{"ipvs", "every scheduler spreads connections evenly", "nq UDP", "IPVS counts no UDP connection as active"},
 	{"ipvs", "every scheduler honours weights", "sed UDP", "IPVS counts no UDP connection as active"},
+	{"ipvs", "a datagram larger than a packet arrives, also the first", "the host itself over IPv6", "IPVS takes an IPv6 datagram that is too large from the own host for one that must not be cut"},
 	{"fake", "a service for all ports works beside somebody's marks, which stay", "", "its kernel has no marks"},
 	{"fake", "what belongs to others stays", "", "its kernel holds nothing else"},
 }

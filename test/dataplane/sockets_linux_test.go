@@ -55,9 +55,15 @@ type socket struct{ net.Conn }
 
 func (s *socket) ask() (answer, error) { return s.askFor(*patience) }
 
-func (s *socket) askFor(d time.Duration) (answer, error) {
+func (s *socket) askFor(d time.Duration) (answer, error) { return s.askWith("who\n", d) }
+
+func (s *socket) askAtLength(n int) (answer, error) {
+	return s.askWith(strings.Repeat("x", n-1)+"\n", *patience)
+}
+
+func (s *socket) askWith(text string, d time.Duration) (answer, error) {
 	_ = s.SetDeadline(time.Now().Add(d))
-	if _, err := io.WriteString(s, "who\n"); err != nil {
+	if _, err := io.WriteString(s, text); err != nil {
 		return answer{}, s.told(err)
 	}
 	buf := make([]byte, 200)
@@ -136,7 +142,7 @@ func serveTCP(l net.Listener, at netip.AddrPort) {
 }
 
 func serveUDP(p net.PacketConn, at netip.AddrPort) {
-	buf := make([]byte, 1500)
+	buf := make([]byte, 1<<16)
 	for {
 		_, from, err := p.ReadFrom(buf)
 		if errors.Is(err, net.ErrClosed) {

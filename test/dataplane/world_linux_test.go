@@ -80,6 +80,8 @@ type conn interface {
 	ask() (answer, error)
 	// askFor is ask that waits for no longer than d.
 	askFor(d time.Duration) (answer, error)
+	// askAtLength is ask with a request of so many bytes.
+	askAtLength(n int) (answer, error)
 	close()
 }
 
