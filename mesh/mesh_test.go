@@ -312,3 +312,47 @@ func TestSocketComesBack(t *testing.T) {
 		return err
 	})
 }
+
+// TestTasksOfAFamilyWithoutPool covers V12: what no VIP reaches is said when it is
+// registered, at once, and a name whose VIP would lead nowhere is answered with the
+// tasks.
+func TestTasksOfAFamilyWithoutPool(t *testing.T) {
+	n := start(t, mesh.Config{Node: "a"})
+	n.network("four", "10.96.0.0/24")
+	_, err := n.CreateNetwork(t.Context(), control.CreateNetwork{Name: "both", Subnet: "10.97.0.0/24", Subnet6: "fd97::/64"})
+	n.must(err)
+	add := func(network, service, id string, ips ...string) control.TaskAdded {
+		t.Helper()
+		a, err := n.AddTask(t.Context(), control.AddTask{Network: network, Service: service, ID: id, IPs: ips, Ports: []string{"80"}})
+		n.must(err)
+		return a
+	}
+	for _, c := range []struct {
+		task  control.TaskAdded
+		vips  int
+		words string
+	}{
+		{add("four", "web", "w6", "fd01::1"), 0, "the name is answered with the tasks"},
+		{add("four", "web", "w4", "10.1.0.1"), 1, ""},
+		{add("four", "web", "w7", "fd01::2"), 1, "no connections to the virtual IP reach fd01::2"},
+		{add("four", "db", "d46", "10.1.0.2", "fd01::3"), 1, "no connections to the virtual IP reach fd01::3"},
+		{add("both", "web", "b4", "10.1.0.3"), 1, ""},
+		{add("both", "web", "b6", "fd01::4"), 2, ""},
+	} {
+		said := strings.Join(c.task.Warnings, "\n")
+		if len(c.task.VIPs) != c.vips || !strings.Contains(said, c.words) || c.words == "" && strings.Contains(said, "reach") {
+			t.Errorf("V12: %s: VIPs %s, %q; want %d, %q", c.task.Task.ID, c.task.VIPs, said, c.vips, c.words)
+		}
+	}
+	_, err = n.AddTask(t.Context(), control.AddTask{Network: "both", Service: "six", ID: "s6", IPs: []string{"fd01::5"}})
+	n.must(err)
+	s, err := n.Service(t.Context(), control.ServiceRef{Network: "both", Name: "six"})
+	if err != nil || len(s.VIPs) != 1 || !s.VIPs[0].Is6() || len(s.Claims) != 2 || !s.Claims[0].Wins || !s.Claims[1].Wins {
+		t.Fatalf("V12: %+v, %v", s, err)
+	}
+	held := s.Claims[0].VIP.String()
+	_, err = n.AddTask(t.Context(), control.AddTask{Network: "both", Service: "other", ID: "o", IPs: []string{"10.1.0.9"}, VIPs: []string{held}})
+	if err == nil || !strings.Contains(err.Error(), `is the VIP of service "six"`) {
+		t.Errorf("V3: %s, which is claimed and not served, is given away: %v", held, err)
+	}
+}

@@ -71,6 +71,7 @@ func (n *Node) Network(ctx context.Context, name string) (control.NetworkDetail,
 		if t != nil {
 			d.Joined = true
 			d.Checksum = hex16(t.Checksum())
+			d.VIPsUsed = int(t.ClaimedVIPs())
 			d.Streams = streams(c, t)
 		}
 	})
@@ -97,12 +98,9 @@ func (n *Node) fillNetwork(d *control.NetworkDetail, v state.View) {
 		d.Services++
 		d.Tasks += len(s.Members)
 		d.ServiceList = append(d.ServiceList, n.describeService(s))
-		if s.VIP4.IsValid() {
-			d.VIPsUsed++
-		}
 	}
-	if def := v.Def(); def.Subnet4.IsValid() {
-		d.VIPsFree = state.PoolSize(&def) - uint64(d.VIPsUsed)
+	if def, used := v.Def(), uint64(d.VIPsUsed); def.Subnet4.IsValid() {
+		d.VIPsFree = max(state.PoolSize(&def), used) - used
 	}
 }
 

@@ -105,6 +105,7 @@ func claims(t *state.Table, s *state.Service) []control.Claim {
 	if t == nil {
 		return out
 	}
+	wins := t.Assignment(s.Name).Canonical // also where it is not served: see V12
 	for _, o := range t.Owners() {
 		for _, e := range t.OwnerEntries(o, state.KindVIP) {
 			if e.Key() != s.Name {
@@ -113,7 +114,7 @@ func claims(t *state.Table, s *state.Service) []control.Claim {
 			c, _ := state.ParseVIPClaim(e.Key(), e.Body())
 			for _, a := range []netip.Addr{c.VIP4, c.VIP6} {
 				if a.IsValid() {
-					out = append(out, control.Claim{VIP: a, Node: string(o), Pinned: c.Pinned, Birth: c.Birth, Wins: a == s.VIP4 || a == s.VIP6})
+					out = append(out, control.Claim{VIP: a, Node: string(o), Pinned: c.Pinned, Birth: c.Birth, Wins: a == wins.VIP4 || a == wins.VIP6})
 				}
 			}
 		}

@@ -184,8 +184,8 @@ func (n *Node) admitPin(c *gossip.Core, p *control.ParsedTask, def state.Network
 		if t == nil {
 			continue
 		}
-		if m := t.View().ByIP(v); m.Service != nil && m.Service.Name != p.Endpoint.Service {
-			return control.Refuse(control.CodeConflict, "choose a free address; meshctl service ls --network "+p.Network+" shows the used ones", "vips: %s is the VIP of service %q", v, m.Service.Name)
+		if holder := t.Holder(v); holder != "" && holder != p.Endpoint.Service {
+			return control.Refuse(control.CodeConflict, "choose a free address; meshctl service ls --network "+p.Network+" shows the used ones", "vips: %s is the VIP of service %q", v, holder)
 		}
 	}
 	return nil
@@ -230,7 +230,7 @@ func (n *Node) taskAdded(ctx context.Context, p *control.ParsedTask) (control.Ta
 	defer sub.Close()
 	for {
 		s := v.Service(p.Endpoint.Service)
-		if settledService(s, p.Endpoint.ID) || wait.Err() != nil {
+		if def := v.Def(); settledService(&def, s, p.Endpoint.ID) || wait.Err() != nil {
 			return n.describeAdded(p, s), nil
 		}
 		select {
@@ -243,11 +243,11 @@ func (n *Node) taskAdded(ctx context.Context, p *control.ParsedTask) (control.Ta
 
 // settledService reports whether the service shows the task and has its
 // address, or says why it has none.
-func settledService(s *state.Service, id string) bool {
+func settledService(def *state.NetworkDef, s *state.Service, id string) bool {
 	if s == nil || !slices.ContainsFunc(s.Members, func(e *state.Entry) bool { return e.ID() == id }) {
 		return false
 	}
-	return s.Mode == state.ModeDNSRR || s.VIP4.IsValid() || s.VIP6.IsValid() || strings.Contains(s.Conflict, "exhausted")
+	return s.Mode == state.ModeDNSRR || s.VIP4.IsValid() || s.VIP6.IsValid() || strings.Contains(s.Conflict, "exhausted") || withoutFamily(def, s) != ""
 }
 
 func (n *Node) describeAdded(p *control.ParsedTask, s *state.Service) control.TaskAdded {
@@ -263,7 +263,9 @@ func (n *Node) describeAdded(p *control.ParsedTask, s *state.Service) control.Ta
 		out.Warnings = append(out.Warnings, d)
 		out.Mode = state.ModeDNSRR.String()
 	}
-	if s.Mode == state.ModeVIP && len(cs.VIPs) == 0 && s.Conflict == "" {
+	def := n.defOf(s.Network)
+	out.Warnings = append(out.Warnings, familyWarnings(&def, s, &p.Endpoint)...)
+	if s.Mode == state.ModeVIP && len(cs.VIPs) == 0 && s.Conflict == "" && withoutFamily(&def, s) == "" {
 		out.Warnings = append(out.Warnings, "no VIP yet: the network is not synced; it is claimed as soon as it is")
 	}
 	return out
@@ -276,6 +278,8 @@ func (n *Node) degraded(s *state.Service) string {
 		return ""
 	case !s.VIP4.IsValid() && !s.VIP6.IsValid() && s.Conflict != "":
 		return s.Conflict
+	case n.withoutFamily(s) != "":
+		return n.withoutFamily(s)
 	case !n.vipsUsable():
 		return "no load balancer on this node: " + n.lbWhy() + "; vip services are answered with their tasks"
 	case n.whyNoVIPs(s.Network) != "":

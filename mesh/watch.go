@@ -201,15 +201,8 @@ func (n *Node) deadOwners(s *state.Service) map[state.NodeID]bool {
 }
 
 func (n *Node) vipChanges(old, cur *state.Service, add func(control.EventType, *state.Service, control.Event)) {
-	was, is := valid(old.VIP4, old.VIP6), valid(cur.VIP4, cur.VIP6)
-	switch {
-	case slices.Equal(was, is):
-	case len(was) == 0:
-		add(control.EventVIPAssigned, cur, control.Event{Addresses: is})
-	case len(is) == 0:
-		add(control.EventVIPReleased, cur, control.Event{Addresses: was})
-	default:
-		add(control.EventVIPMoved, cur, control.Event{Addresses: is, Detail: "was " + was[0].String()})
+	if e, t := vipEvents(valid(old.VIP4, old.VIP6), valid(cur.VIP4, cur.VIP6)); t != "" {
+		add(t, cur, e)
 	}
 	if cur.Conflict != "" && cur.Conflict != old.Conflict {
 		add(control.EventServiceConflict, cur, control.Event{Detail: cur.Conflict})

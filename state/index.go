@@ -55,8 +55,9 @@ type svc struct {
 	settings []*Entry // KindSettings of every carrier
 	ports    []tally[Port]
 	aliases  []tally[string]
-	hidden   int           // endpoints whose owner is dead
-	claims   int           // KindVIP records
+	hidden   int32         // endpoints whose owner is dead
+	claims   int32         // KindVIP records
+	in4, in6 int32         // endpoints with an address of the family, those of dead owners included
 	last     time.Duration // of the last publication
 	dirty    bool
 	crowded  bool // too many ports or aliases to be counted: see survey
@@ -250,6 +251,7 @@ func (ix *index) list(e *Entry) {
 			e.svc = ix.svc(e.Group())
 		}
 		ix.mark(e.svc)
+		e.svc.countFamilies(e, 1)
 		if e.bar != BarNone {
 			ix.bar(e, e.bar)
 		}
@@ -292,6 +294,7 @@ func (ix *index) unlist(e *Entry) {
 	switch e.Kind() {
 	case KindEndpoint:
 		ix.mark(e.svc)
+		e.svc.countFamilies(e, -1)
 		if e.bar != BarNone {
 			ix.unbar(e)
 		}

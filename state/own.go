@@ -308,6 +308,19 @@ func (t *Table) TakeClaims() bool {
 // Assignment returns what the claims give a service (V3).
 func (t *Table) Assignment(service string) Assignment { return t.index.vips.assign(service) }
 
+// Holder returns the service that has the address, whether it serves it or not,
+// or "" (V3).
+func (t *Table) Holder(a netip.Addr) string {
+	if x, claimed := t.index.vips.byAddr[a]; claimed {
+		return x.winner()
+	}
+	return ""
+}
+
+// ClaimedVIPs returns how many addresses of the IPv4 pool are claimed, served or
+// not.
+func (t *Table) ClaimedVIPs() uint64 { return t.index.vips.used }
+
 // AddressFree reports whether no other service claims the address, hidden
 // owners' claims included (V1).
 func (t *Table) AddressFree(service string) func(netip.Addr) bool {

@@ -107,7 +107,7 @@ func (ix *index) build(s *svc) {
 	}
 	settings, _ := s.effective()
 	n.Settings = settings.Settings
-	ix.address(n)
+	ix.address(n, s)
 	ix.addrs.putVIP(n, old)
 	s.view.Store(n)
 }
@@ -185,25 +185,53 @@ func (s *svc) merge(n, old *Service, added, taken []*Entry) {
 	n.Members = append(n.Members, was...)
 }
 
-// address fills the VIPs of a service from the claims (V3, V5, V7).
-func (ix *index) address(n *Service) {
+// address fills the VIPs of a service from the claims (V3, V5, V7), but for those
+// of a family in which it has no task (V12).
+func (ix *index) address(n *Service, s *svc) {
 	if n.Mode != ModeVIP {
 		return
 	}
+	has4, has6 := s.families()
+	of := func(a netip.Addr) bool { return a.Is4() && has4 || a.Is6() && has6 }
 	a := ix.vips.assign(n.Name)
 	n.VIP4, n.VIP6 = a.Canonical.VIP4, a.Canonical.VIP6
+	if !has4 {
+		n.VIP4 = netip.Addr{}
+	}
+	if !has6 {
+		n.VIP6 = netip.Addr{}
+	}
 	for _, c := range a.Others {
 		for _, addr := range c.addrs() {
-			if addr.IsValid() && addr != n.VIP4 && addr != n.VIP6 && len(n.OtherVIPs) < maxOtherVIPs && !slices.Contains(n.OtherVIPs, addr) {
+			if of(addr) && addr != n.VIP4 && addr != n.VIP6 && len(n.OtherVIPs) < maxOtherVIPs && !slices.Contains(n.OtherVIPs, addr) {
 				n.OtherVIPs = append(n.OtherVIPs, addr)
 			}
 		}
 	}
 	slices.SortFunc(n.OtherVIPs, netip.Addr.Compare)
 	switch {
-	case !n.VIP4.IsValid() && !n.VIP6.IsValid() && len(a.Losing) > 0:
+	case a.Canonical.Service == "" && len(a.Losing) > 0:
 		n.Conflict = "its address belongs to an older or pinned service; a new one is being claimed"
-	case !n.VIP4.IsValid() && ix.vips.full():
+	case has4 && !a.Canonical.VIP4.IsValid() && ix.vips.full():
 		n.Conflict = "no IPv4 VIP: the pool " + ix.vips.def.Subnet4.String() + " is exhausted; answered like dnsrr"
+	}
+}
+
+// families reports of which families the service has tasks, those of dead owners
+// included: a host that is away for a moment must not change what kind of
+// addresses a name has, which clients remember for long. Without any task both are
+// true: nobody says, and the service keeps what it has (R4).
+func (s *svc) families() (has4, has6 bool) {
+	none := s.in4 == 0 && s.in6 == 0
+	return none || s.in4 > 0, none || s.in6 > 0
+}
+
+// countFamilies counts the addresses of an endpoint in, or out with by = -1.
+func (s *svc) countFamilies(e *Entry, by int32) {
+	if e.ip4 != [4]byte{} {
+		s.in4 += by
+	}
+	if e.has&hasIP6 != 0 {
+		s.in6 += by
 	}
 }

@@ -49,6 +49,7 @@ var behaviours = []behaviour{
 	{"two addresses of one service work at once, and one can go", movesVIPs},
 	{"a service changes its port", changesPort},
 	{"tasks get connections at the ports that they declare, and change them one by one without a lost connection", changesPortTaskByTask},
+	{"the last task of a family goes: what is connected drains, and the other family is not touched", losesAFamily},
 	{"a pool is removed, and another one stays", removesPools},
 	{"a restart of the daemon changes nothing and drops nothing", restarts},
 	{"a kill -9 of the daemon changes nothing and drops nothing", survivesKill},

@@ -76,3 +76,43 @@ func (s *stage) keepsConnecting(to netip.AddrPort) (stop func(when string)) {
 		}
 	}
 }
+
+// losesAFamily covers rules V12 and L5: the last task of a family goes, tasks of
+// the other one stay.
+func losesAFamily(s *stage) {
+	d := s.daemon()
+	vips := map[bool]netip.Addr{false: d.vip(false), true: d.vip(true)}
+	task := func(six bool) state.Change {
+		e := state.Endpoint{ID: "of4", Service: "web", Weight: 1, Ports: []state.Port{{Number: port, Proto: state.TCP}}}
+		if six {
+			e.ID, e.IP6 = "of6", d.w.backend(1, true)
+		} else {
+			e.IP4 = d.w.backend(0, false)
+		}
+		return lbtest.Task(&e)
+	}
+	d.commit(lbtest.VIPs("web", vips[false], vips[true], 1), lbtest.Settings("web", state.Settings{Drain: time.Hour}), task(false), task(true))
+	for _, six := range []bool{false, true} {
+		id, goes := map[bool]string{false: "of4", true: "of6"}[six], netip.AddrPortFrom(vips[six], port)
+		stays := netip.AddrPortFrom(vips[!six], port)
+		d.settledAt(goes, state.TCP, weightsOf(int(b2u(six)), 1)...)
+		held := s.open(client{place: remote}, state.TCP, goes)
+		s.asks(held)
+		lost := s.keepsConnecting(stays)
+		d.commit(lbtest.Gone(id))
+		d.deserted(goes.Addr())
+		lost("while the other family lost its tasks")
+		s.refused(client{place: remote}, state.TCP, goes)
+		if _, err := held.ask(); err != nil {
+			s.Errorf("a connection to %s was lost with the last task of its family: %v", goes, err)
+		}
+		d.commit(task(six))
+		d.settledAt(goes, state.TCP, weightsOf(int(b2u(six)), 1)...)
+		if _, err := held.ask(); err != nil {
+			s.Errorf("a connection to %s was lost as its family was back: %v", goes, err)
+		}
+		want := []int{0, 0}
+		want[b2u(six)] = 2
+		s.wantSpread(remote, state.TCP, goes, want...)
+	}
+}
