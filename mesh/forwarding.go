@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"meshd/lb/hostmend"
 	"meshd/lb/nft"
 )
 
@@ -26,8 +27,9 @@ type sysctls struct {
 	save  func(savedSysctls) error // may be nil
 	fresh chan struct{}            // capacity 1: there is something to save
 
-	mu  sync.Mutex // guards all
-	all []nft.SysctlChange
+	mu    sync.Mutex // guards what follows
+	all   []nft.SysctlChange
+	ports []hostmend.Port // of bridges, put into hairpin mode
 }
 
 // savedSysctls is what the data directory remembers of them. Another boot, and
@@ -36,13 +38,14 @@ type savedSysctls struct {
 	Boot    string             `json:"boot"`
 	NetNS   string             `json:"netns"`
 	Changes []nft.SysctlChange `json:"changes"`
+	Ports   []hostmend.Port    `json:"ports,omitempty"`
 }
 
 // newSysctls goes on where another life of this boot ended.
 func newSysctls(saved savedSysctls, save func(savedSysctls) error) *sysctls {
 	s := &sysctls{save: save, fresh: make(chan struct{}, 1)}
 	if saved.here() {
-		s.all = saved.Changes
+		s.all, s.ports = saved.Changes, saved.Ports
 	}
 	return s
 }
@@ -69,6 +72,31 @@ func (s *sysctls) note(c nft.SysctlChange) {
 	if len(s.all) < maxSysctls {
 		s.all = append(s.all, c)
 	}
+	s.changed()
+}
+
+// notePort remembers a port that was put into hairpin mode.
+func (s *sysctls) notePort(p hostmend.Port) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.ports, p) {
+		s.ports = append(slices.Clone(s.ports), p)
+		if more := len(s.ports) - maxSysctls; more > 0 {
+			s.ports = s.ports[more:] // of containers that are gone, most likely
+		}
+	}
+	s.changed()
+}
+
+// portList returns the ports, which must not be changed.
+func (s *sysctls) portList() []hostmend.Port {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ports
+}
+
+// changed asks for a write.
+func (s *sysctls) changed() {
 	select {
 	case s.fresh <- struct{}{}:
 	default:
@@ -99,7 +127,10 @@ func (s *sysctls) run(ctx context.Context) error {
 // write saves all of them; none are no file.
 func (s *sysctls) write() error {
 	saved := sysctlsHere()
-	if saved.Changes = s.list(); len(saved.Changes) == 0 || s.save == nil {
+	s.mu.Lock()
+	saved.Changes, saved.Ports = s.all, s.ports
+	s.mu.Unlock()
+	if len(saved.Changes)+len(saved.Ports) == 0 || s.save == nil {
 		return nil
 	}
 	return s.save(saved)
@@ -143,6 +174,9 @@ func (n *Node) forwarding() []string {
 			changed = append(changed, c.String())
 		}
 	}
+	for _, p := range n.sysctls.portList() {
+		changed = append(changed, "hairpin mode of port "+p.Name)
+	}
 	if n.cfg.Forwarding != "off" {
 		if len(changed) == 0 {
 			return nil
@@ -150,7 +184,7 @@ func (n *Node) forwarding() []string {
 		if len(changed) > toldSysctls {
 			changed = append(changed[:toldSysctls:toldSysctls], "and more")
 		}
-		return []string{fmt.Sprintf("this host forwards packets now: meshd set %s; --forwarding off leaves that to you, and meshd cleanup puts it back", strings.Join(changed, ", "))}
+		return []string{fmt.Sprintf("meshd changed this host so that its containers reach VIPs: %s; --forwarding off leaves that to you, and meshd cleanup puts it back", strings.Join(changed, ", "))}
 	}
 	var not []string
 	for _, f := range []struct {
@@ -185,6 +219,7 @@ func (n *Node) hasPool6() bool {
 type sysctlsLeft struct {
 	ours   []nft.SysctlChange // still as meshd set them
 	others []string           // what somebody else made of the rest
+	ports  []hostmend.Port    // of bridges, still in hairpin mode
 }
 
 // leftSysctls returns what is left of the settings that the data directory
@@ -195,6 +230,12 @@ func leftSysctls(dir *dataDir) (left sysctlsLeft, err error) {
 		return left, err
 	}
 	left.ours, left.others, err = changedSysctls(saved.Changes)
+	for _, p := range saved.Ports {
+		on, portErr := hostmend.HairpinOn(p)
+		if err = errors.Join(err, portErr); on {
+			left.ports = append(left.ports, p)
+		}
+	}
 	return left, err
 }
 
@@ -212,7 +253,13 @@ func (c *Cleaned) cleanSysctls(cfg CleanupConfig) {
 		for _, s := range left.ours {
 			c.Kept = append(c.Kept, "sysctl "+s.String())
 		}
+		for _, p := range left.ports {
+			c.Kept = append(c.Kept, "hairpin mode of port "+p.Name)
+		}
 		return
+	}
+	for _, p := range left.ports {
+		c.PutBack = append(c.PutBack, "hairpin mode of port "+p.Name)
 	}
 	for _, s := range left.ours {
 		c.PutBack = append(c.PutBack, "sysctl "+s.String())
@@ -220,7 +267,11 @@ func (c *Cleaned) cleanSysctls(cfg CleanupConfig) {
 	if cfg.DryRun {
 		return
 	}
-	if err := putBackSysctls(left.ours); err != nil {
+	err = putBackSysctls(left.ours)
+	for _, p := range left.ports {
+		err = errors.Join(err, hostmend.HairpinOff(p))
+	}
+	if err != nil {
 		c.Err = errors.Join(c.Err, err)
 		return
 	}

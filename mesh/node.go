@@ -44,6 +44,7 @@ type Node struct {
 	balancer *lb.Balancer // the host's, which is in balancers too
 	sysctls  *sysctls
 	watch    *hostwatch.Watcher // of the host's addresses and routes
+	lookout  *lookout           // of what else of the host is against it
 	seeds    *seeds             // nodes to join that are given by name
 	holder   *holder.Holder     // of the host's load balancing
 	boxes    *sandboxes
@@ -226,13 +227,13 @@ func (n *Node) openBalancer() (err error) {
 		return fmt.Errorf("lb: %w", err)
 	}
 	node := lb.Node{Self: state.NodeID(n.cfg.Node), AllowLoopback: n.cfg.AllowLoopbackTasks}
-	if a := n.host.Addr().Addr(); a.Is4() {
+	cfg := n.balancerConfig("")
+	n.watch, n.lookout = n.watchHost("", n.log), newLookout()
+	if a := n.sourceFor(); a.Is4() {
 		node.Src4 = a
 	} else {
 		node.Src6 = a
 	}
-	cfg := n.balancerConfig("")
-	n.watch = n.watchHost("", n.log)
 	n.holder = holder.New("")
 	cfg.Drivers, cfg.Node, cfg.Facts, cfg.Touched, cfg.MayProgram = ds, node, n.watch, n.watch.Touched(), n.mayProgram
 	if n.balancer, err = lb.New(cfg); err == nil {
@@ -264,6 +265,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.host.Run(run) })
 	g.Go(func() error { return n.sysctls.run(run) })
 	g.Go(func() error { return n.watch.Run(run) })
+	g.Go(func() error { return n.lookOut(run) })
 	g.Go(func() error { return n.seeds.run(run) })
 	g.Go(func() error { return n.watchNeeds(run) })
 	g.Go(func() error { return n.balancer.Run(run) })

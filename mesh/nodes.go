@@ -132,6 +132,7 @@ func (n *Node) countTasks(s *control.Status, w *control.NetworkStatus) {
 // explainStatus fills what is not as it should be.
 func (n *Node) explainStatus(s *control.Status) {
 	n.explainLB(s)
+	n.explainHost(s)
 	s.Degraded = append(s.Degraded, n.notices.list()...)
 	if t := n.dir.trouble(); t != "" {
 		s.Degraded = append(s.Degraded, t)

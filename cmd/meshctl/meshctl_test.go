@@ -146,6 +146,7 @@ func TestGolden(t *testing.T) {
 		"resolve-json":    "resolve web --network collabnet -o json --type A",
 		"lb-ls":           "lb ls",
 		"lb-verify":       "lb verify",
+		"doctor":          "doctor",
 		"lb-verify-json":  "lb verify --dry-run -o json",
 		"lb-verify-one":   "lb verify --sandbox web-1",
 		"help-lb-verify":  "lb verify --help",

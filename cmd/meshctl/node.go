@@ -35,6 +35,7 @@ func nodeCommands() []command {
 			example: "meshctl status\nmeshctl status -o json | jq .degraded",
 			setup:   func(*flags) action { return status },
 		},
+		doctorCommand(),
 		{
 			path: "metrics", short: "print the metrics of this node in the Prometheus text format",
 			example: "meshctl metrics | grep queue",

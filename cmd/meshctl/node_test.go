@@ -205,6 +205,14 @@ func (n *node) LB(_ context.Context, req control.LBRequest) (control.LBTable, er
 	}, n.call()
 }
 
+func (n *node) Doctor(context.Context) (control.Doctor, error) {
+	found := []control.HostFinding{
+		{Code: "firewall-forward", Severity: control.SeverityFault, What: "the policy of chain FORWARD is drop", Command: "iptables -I FORWARD -j ACCEPT", Document: "OPERATIONS: Firewalls"},
+		{Code: "address", Severity: control.SeverityWarning, What: "other nodes are to dial 192.0.2.1\x1b[31m", Document: "OPERATIONS: When the host is against it"},
+	}
+	return control.Doctor{Node: "a", At: when, Findings: found}, n.call()
+}
+
 func (n *node) VerifyLB(_ context.Context, req control.LBVerifyRequest) (control.LBVerifyReply, error) {
 	host := control.LBReport{
 		Driver: "ipvs", At: when, TookMillis: 1.234, Result: control.LBDrift, Full: true, Services: 3, Backends: 7, Found: 3, Repaired: 1,

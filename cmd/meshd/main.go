@@ -28,6 +28,7 @@ const usage = `meshd: service discovery and load balancing for a fleet of hosts,
   meshd --config FILE
   meshd --node NAME --bind IP[:PORT] --join IP[:PORT][,…] --data-dir DIR --socket PATH
         --dns IP[:PORT] --lb auto|ipvs|nft|none --key-file FILE [--domain D]
+  meshd doctor          say what of this host would be against it, before it is started
   meshd cleanup         remove what a stopped meshd left in the kernel: see meshd cleanup --help
 
 Flags win over the file, whose names are the same. SIGTERM leaves the mesh in
@@ -41,6 +42,9 @@ configuration.
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "cleanup" {
 		os.Exit(cleanup(os.Args[2:], os.Stdout, os.Stderr))
+	}
+	if len(os.Args) > 1 && os.Args[1] == "doctor" {
+		os.Exit(doctor(os.Args[2:], os.Stdout, os.Stderr))
 	}
 	if len(os.Args) > 1 && os.Args[1] == sandbox.KeeperCommand { // a child of meshd; nobody else's business
 		os.Exit(sandbox.ServeKeeper(os.Stdin, os.Stdout))

@@ -183,6 +183,11 @@ func (f *Facts) Owns(a netip.Addr) bool {
 	return slices.ContainsFunc(f.Addresses, func(o Address) bool { return o.Loopback && o.Addr == a })
 }
 
+// Has reports whether an address is the host's.
+func (f *Facts) Has(a netip.Addr) bool {
+	return slices.ContainsFunc(f.Addresses, func(o Address) bool { return o.Addr == a })
+}
+
 // Sort puts the facts in order, without repeats, so that equal hosts have equal
 // facts.
 func (f *Facts) Sort() {

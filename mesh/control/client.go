@@ -125,6 +125,11 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 	return call[Version](ctx, c, http.MethodGet, "/v1/version", nil, nil)
 }
 
+// Doctor implements Backend.
+func (c *Client) Doctor(ctx context.Context) (Doctor, error) {
+	return call[Doctor](ctx, c, http.MethodGet, "/v1/doctor", nil, nil)
+}
+
 // Status implements Backend.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	return call[Status](ctx, c, http.MethodGet, "/v1/status", nil, nil)

@@ -35,6 +35,9 @@ type NodeBackend interface {
 	Version(ctx context.Context) (Version, error)
 	// Status describes this node.
 	Status(ctx context.Context) (Status, error)
+	// Doctor looks at the host and returns what of it is against meshd, faults
+	// first.
+	Doctor(ctx context.Context) (Doctor, error)
 	// Nodes lists the known members, this node included, sorted by name. Dead
 	// and left members stay listed as long as they are remembered.
 	Nodes(ctx context.Context) ([]Node, error)

@@ -91,6 +91,7 @@ func calls() map[string]func(context.Context, Backend) (any, error) {
 		"LB": func(ctx context.Context, b Backend) (any, error) {
 			return b.LB(ctx, LBRequest{Network: "collabnet", Service: "web", Sandbox: "box_1"})
 		},
+		"Doctor": func(ctx context.Context, b Backend) (any, error) { return b.Doctor(ctx) },
 		"VerifyLB": func(ctx context.Context, b Backend) (any, error) {
 			return b.VerifyLB(ctx, LBVerifyRequest{Sandbox: "box_1", ReportOnly: true})
 		},

@@ -172,6 +172,11 @@ func (f *fake) Resolve(ctx context.Context, req ResolveRequest) (Resolution, err
 	return Resolution{Name: "web", RCode: "NOERROR", Answers: []string{"10.9.0.2"}, Steps: []Step{{Scope: "collabnet", Answer: []string{}}}}, f.note(ctx, "Resolve", req)
 }
 
+func (f *fake) Doctor(ctx context.Context) (Doctor, error) {
+	one := HostFinding{Code: "hairpin", Severity: SeverityFault, What: "a port", Command: "bridge", Document: "OPERATIONS"}
+	return Doctor{Node: "a", At: when, Findings: []HostFinding{one}}, f.note(ctx, "Doctor", nil)
+}
+
 func (f *fake) VerifyLB(ctx context.Context, req LBVerifyRequest) (LBVerifyReply, error) {
 	d := LBDifference{Area: "rule", Kind: "missing", What: "rule 1", Repaired: true}
 	return LBVerifyReply{Reports: []LBReport{{Driver: "nft", At: when, Result: LBDrift, Found: 1, Differences: []LBDifference{d}}}}, f.note(ctx, "VerifyLB", req)

@@ -30,6 +30,9 @@ func (h *handler) nodeRoutes() {
 	h.handle("GET /v1/status", quickLimit, nil, func(r *http.Request) (any, error) {
 		return h.backend.Status(r.Context())
 	})
+	h.handle("GET /v1/doctor", quickLimit, nil, func(r *http.Request) (any, error) {
+		return h.backend.Doctor(r.Context())
+	})
 	h.handle("GET /v1/nodes", quickLimit, nil, func(r *http.Request) (any, error) {
 		return h.backend.Nodes(r.Context())
 	})

@@ -98,6 +98,28 @@ type NetworkStatus struct {
 	Tasks    int    `json:"tasks"`
 }
 
+// Doctor is what was found of the host.
+type Doctor struct {
+	Node     string        `json:"node"` // empty: no meshd answered, and the host was looked at without one
+	At       time.Time     `json:"at"`
+	Findings []HostFinding `json:"findings"` // faults first; none: nothing is against meshd
+}
+
+// The severities of findings.
+const (
+	SeverityFault   = "fault"   // something does not work
+	SeverityWarning = "warning" // something may not work
+)
+
+// HostFinding is one thing of the host that is against meshd.
+type HostFinding struct {
+	Code     string `json:"code"`              // what kind, for programs
+	Severity string `json:"severity"`          // SeverityFault, ...
+	What     string `json:"what"`              // for people
+	Command  string `json:"command,omitempty"` // for a shell of root: it mends it
+	Document string `json:"document"`          // where more is said
+}
+
 // JoinRequest asks to contact nodes.
 type JoinRequest struct {
 	Addresses []string `json:"addresses"` // HOST or IP, each with an optional :PORT

@@ -111,6 +111,9 @@ const (
 
 	EventLBDrift EventType = "lb-drift" // somebody else changed the kernel's load balancing
 
+	EventHostFound  EventType = "host-found"  // something of the host is against meshd
+	EventHostMended EventType = "host-mended" // and is not any more
+
 	EventPoolRefused EventType = "pool-refused" // a network's pool touches this host: it is not served here
 	EventPoolServed  EventType = "pool-served"  // and nothing stands against it any more
 

@@ -1,0 +1,188 @@
+package hostcheck
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// hairpin looks at the ports of the bridges behind which tasks are.
+func (j *judgement) hairpin() {
+	for _, port := range j.missingHairpin() {
+		j.add(Finding{
+			Code: Hairpin, Severity: Fault,
+			What:    fmt.Sprintf("port %s of a bridge is not in hairpin mode while br_netfilter is on: its container does not reach itself through a VIP, and loses a second or more whenever it is picked for its own request", port),
+			Command: "bridge link set dev " + port + " hairpin on",
+		})
+	}
+}
+
+// missingHairpin returns the ports of tasks that are to be in hairpin mode and
+// are not.
+func (j *judgement) missingHairpin() (ports []string) {
+	for _, a := range j.needs.Tasks {
+		if on := a.Is4() && j.facts.BridgeFilter4 || a.Is6() && j.facts.BridgeFilter6; !on {
+			continue
+		}
+		name := j.facts.Ports[j.facts.Neighbours[a]]
+		at := slices.IndexFunc(j.facts.Devices, func(d Device) bool { return name != "" && d.Name == name })
+		if at >= 0 && j.facts.Devices[at].Master != "" && !j.facts.Devices[at].Hairpin && !slices.Contains(ports, name) {
+			ports = append(ports, name)
+		}
+	}
+	return ports
+}
+
+// MissingHairpin returns the ports of bridges, by name, that must be in hairpin
+// mode for tasks of this host and are not.
+func MissingHairpin(f *Facts, n *Needs) []string {
+	j := judge(f, n)
+	return j.missingHairpin()
+}
+
+// Unplaced returns the tasks of this host of which it is not known behind which
+// port of a bridge they are, since nobody has talked to them for a while.
+func Unplaced(f *Facts, n *Needs) (all []netip.Addr) {
+	j := judge(f, n)
+	for _, a := range n.Tasks {
+		if on := a.Is4() && f.BridgeFilter4 || a.Is6() && f.BridgeFilter6; !on {
+			continue
+		}
+		if d := j.device(a); d != nil && d.Bridge && j.owner(a) == nil && f.Ports[f.Neighbours[a]] == "" {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// forwarding looks at the settings that let packets pass the host.
+func (j *judgement) forwarding() {
+	if len(j.hosted) == 0 {
+		return // no containers
+	}
+	j.forwards("IPv4", j.facts.Forward4, "net.ipv4.ip_forward", "ipv4", func(d *Device) Switch { return d.Forward4 })
+	if j.has6() {
+		j.forwards("IPv6", j.facts.Forward6, "net.ipv6.conf.all.forwarding", "ipv6", func(d *Device) Switch { return d.Forward6 })
+	}
+}
+
+func (j *judgement) forwards(family string, all Switch, key, directory string, of func(*Device) Switch) {
+	if all == Off {
+		if !j.needs.Mends { // else meshd is about to switch it on
+			j.add(Finding{
+				Code: ForwardingOff, Severity: Fault, Command: "sysctl -w " + key + "=1",
+				What: fmt.Sprintf("the host does not forward %s packets: connections of its containers to VIPs, and of other hosts to its containers, fail", family),
+			})
+		}
+		return
+	}
+	devices := slices.Clone(j.hosted)
+	if up := j.uplink(); up != nil && !slices.Contains(devices, up) {
+		devices = append(devices, up)
+	}
+	for _, d := range devices {
+		if of(d) == Off {
+			j.add(Finding{
+				Code: ForwardingOff, Severity: Fault, Command: fmt.Sprintf("sysctl -w net/%s/conf/%s/forwarding=1", directory, d.Name),
+				What: fmt.Sprintf("device %s does not forward %s packets, though the host does: what containers send or get that way is dropped", d.Name, family),
+			})
+		}
+	}
+}
+
+// ipv6 looks whether the host has the IPv6 that a pool needs.
+func (j *judgement) ipv6() {
+	if !j.has6() {
+		return
+	}
+	for i := range j.facts.Devices {
+		if d := &j.facts.Devices[i]; d.Loopback && d.NoIPv6 {
+			j.add(Finding{
+				Code: IPv6Disabled, Severity: Fault, Command: "sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0",
+				What: "IPv6 is switched off (net.ipv6.conf.lo.disable_ipv6=1), and a network has an IPv6 pool: its VIPs are not served here",
+			})
+		}
+	}
+}
+
+// reversePath looks for tasks whose subnet is on two devices: what arrives by
+// the one that the host does not answer by is dropped by strict validation.
+func (j *judgement) reversePath() {
+	for _, a := range j.needs.Tasks {
+		to := j.device(a)
+		for _, d := range j.addressed {
+			if to == nil || d == to || !d.Strict || !a.Is4() || !slices.ContainsFunc(d.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
+				continue
+			}
+			j.add(Finding{
+				Code: ReversePath, Severity: Fault, Command: fmt.Sprintf("sysctl -w net/ipv4/conf/all/rp_filter=2 net/ipv4/conf/%s/rp_filter=2", d.Name),
+				What: fmt.Sprintf("device %s validates sources strictly (rp_filter=1), and its subnet is on device %s too: packets of task %s are dropped if they come by %s", d.Name, to.Name, a, d.Name),
+			})
+		}
+	}
+}
+
+// conntrack looks how much room the table of connections has.
+func (j *judgement) conntrack() {
+	n, most := j.facts.Connections, j.facts.MaxConnections
+	if most <= 0 || n < most/100*conntrackShare {
+		return
+	}
+	j.add(Finding{
+		Code: ConntrackFull, Severity: Fault, Command: fmt.Sprintf("sysctl -w net.netfilter.nf_conntrack_max=%d", 2*most),
+		What: fmt.Sprintf("the kernel's table of connections holds %d of at most %d: when it is full, new connections are dropped, through VIPs or not", n, most),
+	})
+}
+
+// services looks for others who balance addresses of our pools.
+func (j *judgement) services() {
+	for _, pool := range j.needs.Pools {
+		if j.needs.Driver == "nft" {
+			for _, at := range j.facts.IPVS {
+				if pool.Contains(at.Addr()) {
+					j.add(Finding{
+						Code: ForeignIPVS, Severity: Fault, Command: fmt.Sprintf("ipvsadm -D -t %s || ipvsadm -D -u %s", at, at),
+						What: fmt.Sprintf("IPVS balances %s, an address of pool %s, for somebody else: it takes connections that are meshd's", at, pool),
+					})
+				}
+			}
+		}
+		j.kubeProxy(pool)
+	}
+	for _, s := range j.needs.Schedulers {
+		if there, known := j.facts.Schedulers[s]; known && !there && j.needs.Driver == "ipvs" {
+			j.add(Finding{
+				Code: SchedulerModule, Severity: Fault, Command: "modprobe ip_vs_" + s,
+				What: fmt.Sprintf("the kernel does not have the scheduler %s: services with it are not balanced", s),
+			})
+		}
+	}
+}
+
+// addresses looks whether the addresses of the configuration are the host's.
+func (j *judgement) addresses() {
+	if len(j.facts.Devices) == 0 {
+		return
+	}
+	for _, at := range append([]netip.AddrPort{j.needs.Gossip}, j.needs.DNS...) {
+		a := at.Addr()
+		if !a.IsValid() || a.IsUnspecified() || a.IsLoopback() || j.owner(a) != nil {
+			continue
+		}
+		f := Finding{
+			Code: NotOurAddress, Severity: Fault,
+			What: fmt.Sprintf("%s is to be listened on, and is no address of this host", at),
+		}
+		if d := j.device(a); d != nil {
+			f.Command = fmt.Sprintf("ip address add %s/%d dev %s", a, a.BitLen(), d.Name)
+		}
+		j.add(f)
+	}
+	a := j.needs.Advertise
+	if a.IsValid() && !a.IsLoopback() && j.owner(a) == nil {
+		j.add(Finding{
+			Code: NotOurAddress, Severity: Warning,
+			What: fmt.Sprintf("other nodes are to dial %s, which is no address of this host: that is right only if something in front of it translates (NAT)", a),
+		})
+	}
+}

@@ -1,0 +1,264 @@
+package hostcheck
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+const (
+	tcp = 6
+	udp = 17
+	dns = 53
+)
+
+// passage is a packet, what does not work if it is dropped, and what has to be
+// let through for it: one of the rest.
+type passage struct {
+	packet
+	what       string
+	orig       netip.Prefix   // destinations of connections, before translation
+	local      netip.AddrPort // destination of packets to the host
+	translated bool           // whatever was translated, since no pool is known yet
+}
+
+// denied is what one base chain drops.
+type denied struct {
+	chain *Chain
+	how   string
+	what  []string
+	orig  []netip.Prefix
+	local []local
+
+	translated bool
+}
+
+type local struct {
+	at    netip.AddrPort
+	proto uint32
+}
+
+// firewall asks the chains of others what becomes of the packets that meshd
+// lives of.
+func (j *judgement) firewall() {
+	rules := ruleset{}
+	for i := range j.facts.Chains {
+		rules[j.facts.Chains[i].key()] = &j.facts.Chains[i]
+	}
+	for i := range j.facts.Chains {
+		base := &j.facts.Chains[i]
+		switch base.Hook {
+		case Forward:
+			j.ask(rules, base, FirewallForward, j.forwarded())
+		case Input:
+			j.ask(rules, base, FirewallInput, j.received())
+		case Prerouting:
+			j.ask(rules, base, FirewallForward, j.arriving())
+		}
+	}
+}
+
+// ask finds what a base chain drops of the packets.
+func (j *judgement) ask(rules ruleset, base *Chain, code Code, packets []passage) {
+	d := denied{chain: base}
+	for i := range packets {
+		p := &packets[i]
+		w := rules.drops(base, &p.packet)
+		if w == nil {
+			continue
+		}
+		if d.how == "" {
+			d.how = how(base, w)
+		}
+		addOnce(&d.what, p.what)
+		if p.orig.IsValid() {
+			addOnce(&d.orig, p.orig)
+		}
+		if p.local.IsValid() {
+			addOnce(&d.local, local{p.local, p.proto})
+		}
+		d.translated = d.translated || p.translated
+	}
+	if len(d.what) == 0 {
+		return
+	}
+	j.add(Finding{
+		Code: code, Severity: Fault, Command: d.command(rules), Document: sectionFirewalls,
+		What: fmt.Sprintf("%s: %s do not get through", d.how, list(d.what)),
+	})
+}
+
+func addOnce[T comparable](all *[]T, one T) {
+	if !slices.Contains(*all, one) {
+		*all = append(*all, one)
+	}
+}
+
+func how(base *Chain, w *walk) string {
+	name := fmt.Sprintf("chain %s of table %s %s", base.Name, base.Family, base.Table)
+	switch {
+	case w.policy:
+		return fmt.Sprintf("the policy of %s (hook %s) is drop", name, base.Hook)
+	case w.by != base:
+		return fmt.Sprintf("a rule of chain %s, of %s (hook %s), drops packets", w.by.Name, name, base.Hook)
+	}
+	return fmt.Sprintf("a rule of %s (hook %s) drops packets", name, base.Hook)
+}
+
+// forwarded returns packets of connections through VIPs, in both directions, and
+// of connections of others to tasks of this host.
+func (j *judgement) forwarded() (all []passage) {
+	up := ""
+	if d := j.uplink(); d != nil {
+		up = d.Name
+	}
+	for _, d := range j.hosted {
+		for _, pool := range j.needs.Pools {
+			if j.needs.Driver == "nft" {
+				all = append(all, j.through(pool, d.Name, up)...)
+			}
+		}
+		if len(j.needs.Pools) == 0 {
+			all = append(all, j.through(netip.Prefix{}, d.Name, up)...)
+		}
+		for _, p := range d.Prefixes {
+			if a := j.taskIn(d, p); a.IsValid() {
+				all = append(all, j.to(a, p.Masked(), d.Name, up)...)
+			}
+		}
+	}
+	return all
+}
+
+// vips is what does not work without them.
+const vips = "connections of containers to VIPs"
+
+// through returns the first packet from a container to a VIP of a pool, as it is
+// behind the translation, and the answer. The pool may be unknown.
+func (j *judgement) through(pool netip.Prefix, device, up string) []passage {
+	source := j.first(j.needs.Tasks, pool.Addr())
+	target := j.first(j.needs.Backends, pool.Addr())
+	vip, unknown, port := pool.Addr().Next(), !pool.IsValid(), j.port()
+	out := passage{what: vips, orig: pool, translated: unknown, packet: packet{
+		in: device, out: up, src: source, dst: target, osrc: source, odst: vip, state: StateNew, status: StatusDNAT, proto: tcp, targetPort: port,
+	}}
+	back := passage{what: vips, orig: pool, translated: unknown, packet: packet{
+		in: up, out: device, src: target, dst: source, osrc: source, odst: vip, state: StateEstablished, status: StatusDNAT, proto: tcp, sourcePort: port,
+	}}
+	return []passage{out, back}
+}
+
+// port returns one of the services' ports; 0: none is known.
+func (j *judgement) port() uint32 {
+	if len(j.needs.Ports) == 0 {
+		return 0
+	}
+	return uint32(j.needs.Ports[0])
+}
+
+// to returns the first packet from another host to a task here, and the answer.
+func (j *judgement) to(task netip.Addr, subnet netip.Prefix, device, up string) []passage {
+	const what = "connections of other hosts to containers of this one"
+	peer := j.first(j.needs.Peers, task)
+	in := passage{what: what, orig: subnet, packet: packet{
+		in: up, out: device, src: peer, dst: task, osrc: peer, odst: task, state: StateNew, proto: tcp, targetPort: j.port(),
+	}}
+	back := passage{what: what, orig: subnet, packet: packet{
+		in: device, out: up, src: task, dst: peer, osrc: peer, odst: task, state: StateEstablished, proto: tcp, sourcePort: j.port(),
+	}}
+	return []passage{in, back}
+}
+
+// taskIn returns a task of the host in a subnet of a device; while none is
+// registered, an address that a container there might have.
+func (j *judgement) taskIn(d *Device, p netip.Prefix) netip.Addr {
+	if p.IsSingleIP() || p.Addr().IsLinkLocalUnicast() {
+		return netip.Addr{}
+	}
+	for _, a := range j.needs.Tasks {
+		if p.Contains(a) && j.device(a) == d {
+			return a
+		}
+	}
+	if a := p.Addr().Next(); len(j.needs.Tasks) == 0 && p.Contains(a) {
+		return a
+	}
+	return netip.Addr{}
+}
+
+// arriving returns packets of other hosts to tasks here, before they are routed.
+func (j *judgement) arriving() (all []passage) {
+	for _, p := range j.forwarded() {
+		if p.status == 0 && p.state == StateNew {
+			p.out = ""
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// first returns an address of the family of another; none: an invalid one, of
+// which nothing is known.
+func (j *judgement) first(all []netip.Addr, like netip.Addr) netip.Addr {
+	at := slices.IndexFunc(all, func(a netip.Addr) bool { return a.Is4() == like.Is4() })
+	if at < 0 {
+		return netip.Addr{}
+	}
+	return all[at]
+}
+
+// received returns packets that the host itself must get: of other nodes, of
+// containers that ask for names, and of containers to VIPs, which are refused
+// there if no task serves, and which IPVS balances there.
+func (j *judgement) received() (all []passage) {
+	up := ""
+	if d := j.uplink(); d != nil {
+		up = d.Name
+	}
+	if at := j.needs.Gossip; at.Addr().IsValid() && !at.Addr().IsLoopback() {
+		peer := j.first(j.needs.Peers, at.Addr())
+		for _, proto := range []uint32{udp, tcp} {
+			all = append(all, passage{what: "packets of other nodes", local: at, packet: packet{
+				in: up, src: peer, dst: hostAddr(j, at.Addr(), up), osrc: peer, state: StateNew, proto: proto, targetPort: uint32(at.Port()),
+			}})
+		}
+	}
+	for _, d := range j.hosted {
+		for _, at := range j.needs.DNS {
+			if at.Addr().IsLoopback() {
+				continue
+			}
+			source := j.first(j.needs.Tasks, at.Addr())
+			for _, proto := range []uint32{udp, tcp} {
+				all = append(all, passage{what: "questions of containers for names", local: at, packet: packet{
+					in: d.Name, src: source, dst: hostAddr(j, at.Addr(), d.Name), osrc: source, state: StateNew, proto: proto, targetPort: uint32(at.Port()),
+				}})
+			}
+		}
+		for _, pool := range j.needs.Pools {
+			vip, source := pool.Addr().Next(), j.first(j.needs.Tasks, pool.Addr())
+			what := "refusals of VIPs that no task serves"
+			if j.needs.Driver == "ipvs" {
+				what = vips
+			}
+			all = append(all, passage{what: what, orig: pool, packet: packet{
+				in: d.Name, src: source, dst: vip, osrc: source, odst: vip, state: StateNew, proto: tcp, targetPort: j.port(),
+			}})
+		}
+	}
+	return all
+}
+
+// hostAddr returns an address that is listened on; of all addresses, one of the
+// device.
+func hostAddr(j *judgement, a netip.Addr, device string) netip.Addr {
+	if !a.IsUnspecified() {
+		return a
+	}
+	for i := range j.facts.Devices {
+		if d := &j.facts.Devices[i]; d.Name == device && len(d.Prefixes) > 0 {
+			return d.Prefixes[0].Addr()
+		}
+	}
+	return netip.Addr{}
+}

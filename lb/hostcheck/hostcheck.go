@@ -1,0 +1,260 @@
+// Package hostcheck judges whether a host lets meshd do its work (rule L13 of
+// docs/DESIGN.md). It is pure: Facts say what the host is, Needs what meshd does
+// there, and Findings says what of the host is against it, each with the one
+// command that mends it. Reading the facts is the work of lb/hostread.
+package hostcheck
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Code names a kind of finding. Programs rely on it; one never changes.
+type Code string
+
+// The codes.
+const (
+	FirewallForward Code = "firewall-forward" // packets of containers, or to them, are dropped on their way through the host
+	FirewallInput   Code = "firewall-input"   // packets to the host that meshd needs are dropped
+	Hairpin         Code = "hairpin"          // a bridge does not send a packet back through the port that it came from
+	ForwardingOff   Code = "forwarding"       // the host, or a device of it, does not forward packets
+	IPv6Disabled    Code = "ipv6-disabled"    // a network has an IPv6 pool, and the host has no IPv6
+	ReversePath     Code = "rp-filter"        // strict source validation drops what arrives by another device
+	KubeProxy       Code = "kube-proxy"       // kube-proxy balances addresses of a pool
+	ForeignIPVS     Code = "ipvs-foreign"     // IPVS balances addresses of a pool for somebody else
+	SchedulerModule Code = "ipvs-module"      // a scheduler's module is not on the host
+	ConntrackFull   Code = "conntrack"        // the table of connections is nearly full
+	NotOurAddress   Code = "address"          // an address of the configuration is not the host's
+	Unreadable      Code = "unreadable"       // a part of the host cannot be looked at
+	Alone           Code = "alone"            // the node has joined nobody
+	NetNSDirectory  Code = "netns-directory"  // meshd cannot write where resolv.conf of namespaces is
+	Configuration   Code = "configuration"    // meshd would not start
+)
+
+// Codes returns all codes.
+func Codes() []Code {
+	return []Code{
+		FirewallForward, FirewallInput, Hairpin, ForwardingOff, IPv6Disabled, ReversePath, KubeProxy, ForeignIPVS,
+		SchedulerModule, ConntrackFull, NotOurAddress, Unreadable, Alone, NetNSDirectory, Configuration,
+	}
+}
+
+// Severity says how bad a finding is.
+type Severity string
+
+// The severities.
+const (
+	Fault   Severity = "fault"   // something does not work
+	Warning Severity = "warning" // something may not work
+)
+
+// Finding is one thing that is against meshd on this host.
+type Finding struct {
+	Code     Code
+	Severity Severity
+	What     string // for people: what is so, and what does not work for that reason
+	Command  string // the one command, for a shell of root, that mends it; empty: there is none
+	Document string // the section of OPERATIONS that says more
+}
+
+// String formats the finding in one line.
+func (f Finding) String() string {
+	if f.Command == "" {
+		return f.What
+	}
+	return f.What + "; mend it with: " + f.Command
+}
+
+// sections of OPERATIONS that findings lead to.
+const (
+	sectionHost      = "OPERATIONS: When the host is against it"
+	sectionFirewalls = "OPERATIONS: Firewalls"
+)
+
+// Facts are what a host is. The zero value is a host of which nothing is known,
+// and nothing is found there.
+type Facts struct {
+	Devices []Device
+	Chains  []Chain // of all tables of others
+	// Neighbours are Ethernet addresses of IP addresses, and Ports the ports of
+	// bridges behind which Ethernet addresses are.
+	Neighbours map[netip.Addr]string
+	Ports      map[string]string
+
+	BridgeFilter4, BridgeFilter6 bool // br_netfilter: bridges call iptables
+	Forward4, Forward6           Switch
+	Connections, MaxConnections  int // of conntrack; 0: not known
+	IPVS                         []netip.AddrPort
+	Schedulers                   map[string]bool // of IPVS: whether the kernel has it, or its module is there; nil: not known
+	Unreadable                   []string        // parts that could not be looked at, and why
+}
+
+// Switch is a setting that may be unknown.
+type Switch int8
+
+// The positions.
+const (
+	Unknown Switch = iota
+	Off
+	On
+)
+
+// Device is a network device of the host.
+type Device struct {
+	Name     string
+	Loopback bool
+	Bridge   bool
+	Master   string // the bridge that it is a port of
+	Hairpin  bool   // of ports
+	Prefixes []netip.Prefix
+	Forward4 Switch
+	Forward6 Switch
+	NoIPv6   bool // disable_ipv6
+	Strict   bool // rp_filter is 1
+}
+
+// Needs are what meshd does on the host, or is to do.
+type Needs struct {
+	Driver     string         // ipvs, nft; empty: it does not balance
+	Mends      bool           // it sets sysctls and ports by itself
+	Pools      []netip.Prefix // of the networks that this host takes part in
+	Tasks      []netip.Addr   // that are registered here, sandboxes included: MaxTasks at most
+	Ports      []uint16       // of its services, some of them
+	Backends   []netip.Addr   // of other hosts, some of them
+	Peers      []netip.Addr   // other nodes, some of them
+	Gossip     netip.AddrPort // where this node listens
+	Advertise  netip.Addr     // what others dial; invalid: the address of Gossip
+	DNS        []netip.AddrPort
+	Schedulers []string // of its services
+}
+
+// MaxTasks bounds the tasks that are looked at.
+const MaxTasks = 4096
+
+// conntrackShare of the table of connections, in percent, is told.
+const conntrackShare = 80
+
+// MaxFindings bounds what is found: a host may have hundreds of ports.
+const MaxFindings = 64
+
+// Findings returns what of the host is against meshd, faults first. At most
+// MaxFindings are returned.
+func Findings(f *Facts, n *Needs) []Finding {
+	j := judge(f, n)
+	if n.Driver != "" {
+		j.firewall()
+		j.hairpin()
+		j.forwarding()
+		j.ipv6()
+		j.reversePath()
+		j.conntrack()
+	}
+	j.services()
+	j.addresses()
+	for _, what := range f.Unreadable {
+		j.add(Finding{Code: Unreadable, Severity: Warning, What: "not looked at: " + what})
+	}
+	slices.SortStableFunc(j.found, func(a, b Finding) int { return cmp.Compare(a.Severity, b.Severity) })
+	return j.found
+}
+
+// judgement collects findings.
+type judgement struct {
+	facts     *Facts
+	needs     *Needs
+	addressed []*Device // devices that have addresses
+	hosted    []*Device // behind which containers are
+	found     []Finding
+}
+
+// judge begins to judge a host.
+func judge(f *Facts, n *Needs) *judgement {
+	j := &judgement{facts: f, needs: n}
+	for i := range f.Devices {
+		if len(f.Devices[i].Prefixes) > 0 {
+			j.addressed = append(j.addressed, &f.Devices[i])
+		}
+	}
+	j.hosted = j.findHosted()
+	return j
+}
+
+func (j *judgement) add(f Finding) {
+	if len(j.found) < MaxFindings && !slices.Contains(j.found, f) {
+		if f.Document == "" {
+			f.Document = sectionHost
+		}
+		j.found = append(j.found, f)
+	}
+}
+
+// device returns the device behind which an address is a neighbour; nil: none.
+func (j *judgement) device(a netip.Addr) *Device {
+	var best *Device
+	bits := -1
+	for _, d := range j.addressed {
+		for _, p := range d.Prefixes {
+			if p.Bits() > bits && p.Bits() < a.BitLen() && p.Contains(a) {
+				best, bits = d, p.Bits()
+			}
+		}
+	}
+	return best
+}
+
+// uplink returns the device over which other hosts are reached; nil: not known.
+func (j *judgement) uplink() *Device {
+	if d := j.owner(j.needs.Gossip.Addr()); d != nil && !d.Loopback {
+		return d
+	}
+	for _, d := range j.addressed {
+		if !d.Loopback && !d.Bridge && d.Master == "" {
+			return d
+		}
+	}
+	return nil
+}
+
+// owner returns the device that has an address; nil: none.
+func (j *judgement) owner(a netip.Addr) *Device {
+	for _, d := range j.addressed {
+		if slices.ContainsFunc(d.Prefixes, func(p netip.Prefix) bool { return p.Addr() == a }) {
+			return d
+		}
+	}
+	return nil
+}
+
+// findHosted returns the devices behind which containers are: of the tasks that
+// are registered, or, while none is, every bridge.
+func (j *judgement) findHosted() (all []*Device) {
+	for _, a := range j.needs.Tasks {
+		if d := j.device(a); d != nil && !slices.Contains(all, d) {
+			all = append(all, d)
+		}
+	}
+	if len(j.needs.Tasks) > 0 {
+		return all
+	}
+	for _, d := range j.addressed {
+		if d.Bridge {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// has6 reports whether IPv6 is needed.
+func (j *judgement) has6() bool {
+	return slices.ContainsFunc(j.needs.Pools, func(p netip.Prefix) bool { return p.Addr().Is6() })
+}
+
+// list joins words for people.
+func list(words []string) string {
+	if n := len(words); n > 1 {
+		return strings.Join(words[:n-1], ", ") + " and " + words[n-1]
+	}
+	return strings.Join(words, "")
+}

@@ -1,0 +1,76 @@
+package hostmend
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	rtnl "github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Hairpin switches a port's hairpin mode on: the bridge sends packets back
+// through the port that they came from.
+func Hairpin(name string) (Port, error) {
+	l, err := rtnl.LinkByName(name)
+	if err == nil {
+		err = rtnl.LinkSetHairpin(l, true)
+	}
+	if err != nil {
+		return Port{}, fmt.Errorf("hairpin mode of port %s: %w", name, err)
+	}
+	return Port{Name: name, Index: l.Attrs().Index}, nil
+}
+
+// HairpinOn reports whether a port is still there, and in hairpin mode.
+func HairpinOn(p Port) (bool, error) {
+	l, err := port(p)
+	if l == nil || err != nil {
+		return false, err
+	}
+	info, err := rtnl.LinkGetProtinfo(l)
+	if err != nil {
+		return false, fmt.Errorf("hairpin mode of port %s: %w", p.Name, err)
+	}
+	return info.Hairpin, nil
+}
+
+// HairpinOff switches a port's hairpin mode off. A port that is gone is no error.
+func HairpinOff(p Port) error {
+	l, err := port(p)
+	if l != nil && err == nil {
+		err = rtnl.LinkSetHairpin(l, false)
+	}
+	if err != nil {
+		return fmt.Errorf("hairpin mode of port %s: %w", p.Name, err)
+	}
+	return nil
+}
+
+// port returns the device, or nil if it is no port of a bridge any more.
+func port(p Port) (rtnl.Link, error) {
+	l, err := rtnl.LinkByIndex(p.Index)
+	var gone rtnl.LinkNotFoundError
+	switch {
+	case errors.As(err, &gone):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case l.Attrs().Name != p.Name || l.Attrs().MasterIndex == 0:
+		return nil, nil
+	}
+	return l, nil
+}
+
+// Ask makes the kernel find out where a neighbour is, without waiting for it.
+func Ask(a netip.Addr) error {
+	routes, err := rtnl.RouteGet(a.AsSlice())
+	if err != nil || len(routes) == 0 || routes[0].Gw != nil {
+		return err // no neighbour
+	}
+	family := unix.AF_INET
+	if a.Is6() {
+		family = unix.AF_INET6
+	}
+	return rtnl.NeighSet(&rtnl.Neigh{LinkIndex: routes[0].LinkIndex, Family: family, Flags: unix.NTF_USE, IP: a.AsSlice()})
+}

@@ -1,0 +1,268 @@
+package hostread
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"meshd/lb/hostcheck"
+)
+
+// Bounds of what is read of the filters of a host.
+const (
+	maxChains = 1024
+	maxRules  = 1 << 15
+	maxValues = 4096 // of one set
+)
+
+// filters reads the chains of packet filters.
+type filters struct {
+	conn  *netlink.Conn
+	names map[uint32]string // of devices, by index
+	rules int
+	sets  map[setKey][]element
+}
+
+type setKey struct {
+	family     byte
+	table, set string
+}
+
+// nft returns the number of a message of nftables.
+func nft(message uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | message }
+
+// header is that of nfnetlink.
+func header(family byte) []byte { return []byte{family, unix.NFNETLINK_V0, 0, 0} }
+
+// generation returns the number of the ruleset, which is another one after each
+// change; 0: not known.
+func (f *filters) generation() (gen uint32) {
+	all, err := f.conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(nft(unix.NFT_MSG_GETGEN)), Flags: netlink.Request},
+		Data:   header(unix.NFPROTO_UNSPEC),
+	})
+	if err != nil || len(all) == 0 || len(all[0].Data) < 4 {
+		return 0
+	}
+	each(all[0].Data[4:], func(kind uint16, data []byte) {
+		if kind == unix.NFTA_GEN_ID {
+			gen = number(data)
+		}
+	})
+	return gen
+}
+
+// chain is a chain with its number of family.
+type chain struct {
+	hostcheck.Chain
+	family byte
+	filter bool
+}
+
+// read returns the chains of filters at the hooks that count, those that they
+// lead to, and those that tell of kube-proxy.
+func (f *filters) read() ([]hostcheck.Chain, error) {
+	f.rules, f.sets = 0, map[setKey][]element{}
+	known, queue, err := f.chains()
+	if err != nil {
+		return nil, err
+	}
+	var all []hostcheck.Chain
+	done := map[*chain]bool{}
+	for len(queue) > 0 {
+		c := queue[0]
+		queue = queue[1:]
+		if done[c] {
+			continue
+		}
+		if done[c] = true; len(done) > maxChains {
+			return nil, fmt.Errorf("more than %d chains", maxChains)
+		}
+		if err := f.fill(c); err != nil {
+			return nil, fmt.Errorf("rules of chain %s %s %s: %w", c.Family, c.Table, c.Name, err)
+		}
+		all = append(all, c.Chain)
+		for _, r := range c.Rules {
+			if to := known[chainKey(c.family, c.Table, r.To)]; to != nil && c.filter {
+				to.filter = true
+				queue = append(queue, to)
+			}
+		}
+	}
+	return all, nil
+}
+
+func chainKey(family byte, table, name string) string {
+	return string(family) + table + "\x00" + name
+}
+
+// chains lists all chains, and those with which reading begins.
+func (f *filters) chains() (known map[string]*chain, first []*chain, err error) {
+	known = map[string]*chain{}
+	err = dump(f.conn, nft(unix.NFT_MSG_GETCHAIN), header(unix.NFPROTO_UNSPEC), nil, func(m []byte) error {
+		c := chainOf(m)
+		if c == nil {
+			return nil
+		}
+		known[chainKey(c.family, c.Table, c.Name)] = c
+		if c.Hook != "" && c.filter || c.Name == "KUBE-SERVICES" {
+			first = append(first, c)
+		}
+		return nil
+	})
+	return known, first, err
+}
+
+var familyNames = map[byte]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet"}
+
+var hookNames = map[uint32]hostcheck.Hook{unix.NF_INET_PRE_ROUTING: hostcheck.Prerouting, unix.NF_INET_LOCAL_IN: hostcheck.Input, unix.NF_INET_FORWARD: hostcheck.Forward}
+
+// chainOf reads a chain of others; nil: it is ours, or of no family that counts.
+func chainOf(m []byte) *chain {
+	c := &chain{family: m[0]}
+	c.Family = familyNames[m[0]]
+	based := false
+	each(m[4:], func(kind uint16, data []byte) {
+		switch kind {
+		case unix.NFTA_CHAIN_TABLE:
+			c.Table = text(data)
+		case unix.NFTA_CHAIN_NAME:
+			c.Name = text(data)
+		case unix.NFTA_CHAIN_TYPE:
+			c.filter = text(data) == "filter"
+		case unix.NFTA_CHAIN_POLICY:
+			c.Drops = number(data) == 0 // NF_DROP
+		case unix.NFTA_CHAIN_HOOK:
+			based = true
+			each(data, func(kind uint16, data []byte) {
+				switch kind {
+				case unix.NFTA_HOOK_HOOKNUM:
+					c.Hook = hookNames[number(data)]
+				case unix.NFTA_HOOK_PRIORITY:
+					c.Priority = int32(number(data))
+				}
+			})
+		}
+	})
+	if c.Family == "" || based && c.Hook == "" && c.Name != "KUBE-SERVICES" || strings.HasPrefix(c.Table, "meshd") {
+		return nil
+	}
+	return c
+}
+
+// fill reads the rules of a chain.
+func (f *filters) fill(c *chain) error {
+	where, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_RULE_TABLE, Data: []byte(c.Table + "\x00")}, {Type: unix.NFTA_RULE_CHAIN, Data: []byte(c.Name + "\x00")},
+	})
+	if err != nil {
+		return err
+	}
+	return dump(f.conn, nft(unix.NFT_MSG_GETRULE), header(c.family), where, func(m []byte) error {
+		if f.rules++; f.rules > maxRules {
+			return errTooMuch
+		}
+		var expressions []byte
+		each(m[4:], func(kind uint16, data []byte) {
+			if kind == unix.NFTA_RULE_EXPRESSIONS {
+				expressions = data
+			}
+		})
+		c.Rules = append(c.Rules, f.rule(c, expressions)...)
+		return nil
+	})
+}
+
+// element is one of a set, or of a map of verdicts.
+type element struct {
+	value   []byte
+	ends    bool // the value behind an interval
+	verdict hostcheck.Verdict
+	to      string
+}
+
+// elements returns those of a set; nil: they are too many, or cannot be read.
+func (f *filters) elements(c *chain, set string) []element {
+	k := setKey{c.family, c.Table, set}
+	if all, ok := f.sets[k]; ok {
+		return all
+	}
+	where, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: []byte(c.Table + "\x00")}, {Type: unix.NFTA_SET_ELEM_LIST_SET, Data: []byte(set + "\x00")},
+	})
+	all := []element{}
+	if err == nil {
+		err = dump(f.conn, nft(unix.NFT_MSG_GETSETELEM), header(c.family), where, func(m []byte) error {
+			each(m[4:], func(kind uint16, data []byte) {
+				if kind == unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+					each(data, func(_ uint16, data []byte) { all = append(all, elementOf(data)) })
+				}
+			})
+			if len(all) > maxValues {
+				return errTooMuch
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		all = nil
+	}
+	f.sets[k] = all
+	return all
+}
+
+func elementOf(b []byte) (e element) {
+	each(b, func(kind uint16, data []byte) {
+		switch kind {
+		case unix.NFTA_SET_ELEM_KEY:
+			each(data, func(_ uint16, data []byte) { e.value = data })
+		case unix.NFTA_SET_ELEM_DATA:
+			e.verdict, e.to = verdictOf(data)
+		case unix.NFTA_SET_ELEM_FLAGS:
+			e.ends = number(data)&unix.NFT_SET_ELEM_INTERVAL_END != 0
+		}
+	})
+	return e
+}
+
+// verdictOf reads the data of a verdict.
+func verdictOf(b []byte) (v hostcheck.Verdict, to string) {
+	each(b, func(kind uint16, data []byte) {
+		if kind != unix.NFTA_DATA_VERDICT {
+			return
+		}
+		each(data, func(kind uint16, data []byte) {
+			switch kind {
+			case unix.NFTA_VERDICT_CODE:
+				v = verdictNumber(data)
+			case unix.NFTA_VERDICT_CHAIN:
+				to = text(data)
+			}
+		})
+	})
+	return v, to
+}
+
+func verdictNumber(data []byte) hostcheck.Verdict {
+	if len(data) != 4 {
+		return hostcheck.Perhaps
+	}
+	switch int32(binary.BigEndian.Uint32(data)) {
+	case 0:
+		return hostcheck.Drop
+	case 1:
+		return hostcheck.Accept
+	case unix.NFT_CONTINUE, unix.NFT_BREAK:
+		return hostcheck.Nothing
+	case unix.NFT_JUMP:
+		return hostcheck.Jump
+	case unix.NFT_GOTO:
+		return hostcheck.Goto
+	case unix.NFT_RETURN:
+		return hostcheck.Return
+	}
+	return hostcheck.Perhaps
+}

@@ -1,0 +1,147 @@
+package hostread
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"meshd/lb/hostcheck"
+)
+
+func (r *rule) bitwise(data []byte) {
+	var from, to uint32
+	var mask, xor []byte
+	each(data, func(kind uint16, data []byte) {
+		switch kind {
+		case unix.NFTA_BITWISE_SREG:
+			from = number(data)
+		case unix.NFTA_BITWISE_DREG:
+			to = number(data)
+		case unix.NFTA_BITWISE_MASK:
+			mask = value(data)
+		case unix.NFTA_BITWISE_XOR:
+			xor = value(data)
+		}
+	})
+	l := r.registers[slot(from)]
+	if l.mask != nil || mask == nil || slices.ContainsFunc(xor, func(b byte) bool { return b != 0 }) {
+		l.field = hostcheck.Incomprehensible
+	}
+	l.mask = mask
+	r.registers[slot(to)] = l
+}
+
+// value returns the data of a value.
+func value(b []byte) (v []byte) {
+	each(b, func(kind uint16, data []byte) {
+		if kind == unix.NFTA_DATA_VALUE {
+			v = data
+		}
+	})
+	return v
+}
+
+func (r *rule) compare(data []byte) {
+	var from, op uint32
+	var v []byte
+	each(data, func(kind uint16, data []byte) {
+		switch kind {
+		case unix.NFTA_CMP_SREG:
+			from = number(data)
+		case unix.NFTA_CMP_OP:
+			op = number(data)
+		case unix.NFTA_CMP_DATA:
+			v = value(data)
+		}
+	})
+	l := r.registers[slot(from)]
+	c := hostcheck.Condition{Field: l.field, Not: op == unix.NFT_CMP_NEQ}
+	if op != unix.NFT_CMP_EQ && op != unix.NFT_CMP_NEQ || !r.values(&c, l, []element{{value: v}}) {
+		c = hostcheck.Condition{}
+	}
+	r.all = append(r.all, c)
+}
+
+func (r *rule) span(data []byte) {
+	var from, op uint32
+	var first, last []byte
+	each(data, func(kind uint16, data []byte) {
+		switch kind {
+		case unix.NFTA_RANGE_SREG:
+			from = number(data)
+		case unix.NFTA_RANGE_OP:
+			op = number(data)
+		case unix.NFTA_RANGE_FROM_DATA:
+			first = value(data)
+		case unix.NFTA_RANGE_TO_DATA:
+			last = value(data)
+		}
+	})
+	l := r.registers[slot(from)]
+	c := hostcheck.Condition{Field: l.field, Not: op == unix.NFT_RANGE_NEQ}
+	if l.mask != nil || !interval(&c, first, last, false) {
+		c = hostcheck.Condition{}
+	}
+	r.all = append(r.all, c)
+}
+
+func (r *rule) lookup(data []byte) {
+	var from, flags uint32
+	set, verdicts := "", false
+	each(data, func(kind uint16, data []byte) {
+		switch kind {
+		case unix.NFTA_LOOKUP_SET:
+			set = text(data)
+		case unix.NFTA_LOOKUP_SREG:
+			from = number(data)
+		case unix.NFTA_LOOKUP_DREG:
+			verdicts = number(data) == unix.NFT_REG_VERDICT
+		case unix.NFTA_LOOKUP_FLAGS:
+			flags = number(data)
+		}
+	})
+	l := r.registers[slot(from)]
+	all := r.filters.elements(r.chain, set)
+	if verdicts {
+		if l.mask != nil {
+			l.field = hostcheck.Incomprehensible
+		}
+		r.cases, r.by, r.decided = all, l.field, true
+		if all == nil {
+			r.decide(hostcheck.Perhaps, "")
+		}
+		return
+	}
+	c := hostcheck.Condition{Field: l.field, Not: flags&unix.NFT_LOOKUP_F_INV != 0}
+	if all == nil || l.mask != nil || !r.values(&c, l, all) {
+		c = hostcheck.Condition{}
+	}
+	r.all = append(r.all, c)
+}
+
+func (r *rule) immediate(data []byte) {
+	each(data, func(kind uint16, data []byte) {
+		if kind != unix.NFTA_IMMEDIATE_DATA {
+			return
+		}
+		if v, to := verdictOf(data); v != hostcheck.Nothing {
+			r.decide(v, to)
+		}
+	})
+}
+
+func (r *rule) target(data []byte) {
+	name := ""
+	each(data, func(kind uint16, data []byte) {
+		if kind == unix.NFTA_TARGET_NAME {
+			name = text(data)
+		}
+	})
+	switch name {
+	case "REJECT":
+		r.decide(hostcheck.Drop, "")
+	case "LOG", "NFLOG", "MARK", "CONNMARK", "TCPMSS", "TRACE", "AUDIT", "DSCP", "TOS", "CLASSIFY", "SET", "CT":
+	default:
+		r.decide(hostcheck.Perhaps, "")
+	}
+}

@@ -1,0 +1,174 @@
+package hostread
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"meshd/lb/hostcheck"
+)
+
+// maxNeighbours bounds what is kept of tables that others fill.
+const maxNeighbours = 1 << 15
+
+// links is what is read of devices, by index.
+type links struct {
+	all   []hostcheck.Device
+	at    map[uint32]int // in all
+	names map[uint32]string
+}
+
+// header sizes of rtnetlink(7): ifinfomsg, ifaddrmsg, ndmsg.
+const (
+	linkHeader      = 16
+	addressHeader   = 8
+	neighbourHeader = 12
+)
+
+// devices reads devices, their addresses, and the ports of bridges.
+func (r *reader) devices() (*links, error) {
+	l := &links{at: map[uint32]int{}, names: map[uint32]string{}}
+	masters := map[uint32]uint32{}
+	err := dump(r.route, unix.RTM_GETLINK, make([]byte, linkHeader), nil, func(m []byte) error {
+		index := binary.NativeEndian.Uint32(m[4:])
+		d := hostcheck.Device{Loopback: binary.NativeEndian.Uint32(m[8:])&unix.IFF_LOOPBACK != 0}
+		each(m[linkHeader:], func(kind uint16, data []byte) {
+			switch kind {
+			case unix.IFLA_IFNAME:
+				d.Name = text(data)
+			case unix.IFLA_MASTER:
+				masters[index] = binary.NativeEndian.Uint32(data)
+			case unix.IFLA_LINKINFO:
+				each(data, func(kind uint16, data []byte) {
+					d.Bridge = d.Bridge || kind == unix.IFLA_INFO_KIND && text(data) == "bridge"
+				})
+			}
+		})
+		l.at[index], l.names[index] = len(l.all), d.Name
+		l.all = append(l.all, d)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("devices: %w", err)
+	}
+	for index, master := range masters {
+		l.all[l.at[index]].Master = l.names[master]
+	}
+	if err := r.ports(l); err != nil {
+		return nil, fmt.Errorf("ports of bridges: %w", err)
+	}
+	return l, r.addresses(l)
+}
+
+// ports reads which ports of bridges are in hairpin mode.
+func (r *reader) ports(l *links) error {
+	head := make([]byte, linkHeader)
+	head[0] = unix.AF_BRIDGE
+	return dump(r.route, unix.RTM_GETLINK, head, nil, func(m []byte) error {
+		at, known := l.at[binary.NativeEndian.Uint32(m[4:])]
+		if !known {
+			return nil
+		}
+		each(m[linkHeader:], func(kind uint16, data []byte) {
+			if kind != unix.IFLA_PROTINFO {
+				return
+			}
+			each(data, func(kind uint16, data []byte) {
+				if kind == unix.IFLA_BRPORT_MODE && len(data) == 1 {
+					l.all[at].Hairpin = data[0] == 1
+				}
+			})
+		})
+		return nil
+	})
+}
+
+// addresses reads the addresses of the devices.
+func (r *reader) addresses(l *links) error {
+	err := dump(r.route, unix.RTM_GETADDR, make([]byte, addressHeader), nil, func(m []byte) error {
+		at, known := l.at[binary.NativeEndian.Uint32(m[4:])]
+		if !known {
+			return nil
+		}
+		var address, peer netip.Addr
+		each(m[addressHeader:], func(kind uint16, data []byte) {
+			switch kind {
+			case unix.IFA_LOCAL:
+				address, _ = netip.AddrFromSlice(data)
+			case unix.IFA_ADDRESS:
+				peer, _ = netip.AddrFromSlice(data)
+			}
+		})
+		if !address.IsValid() { // IPv6
+			address = peer
+		}
+		if p := netip.PrefixFrom(address, int(m[1])); p.IsValid() {
+			l.all[at].Prefixes = append(l.all[at].Prefixes, p)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("addresses: %w", err)
+	}
+	return nil
+}
+
+// neighbours reads the Ethernet addresses of tasks, and behind which ports of
+// bridges they are.
+func (r *reader) neighbours(l *links, tasks []netip.Addr, f *hostcheck.Facts) error {
+	f.Neighbours, f.Ports = map[netip.Addr]string{}, map[string]string{}
+	if len(tasks) == 0 || !f.BridgeFilter4 && !f.BridgeFilter6 {
+		return nil
+	}
+	ours := make(map[netip.Addr]bool, len(tasks))
+	for _, a := range tasks {
+		ours[a] = true
+	}
+	err := r.neighbourhood(unix.AF_UNSPEC, func(_ uint32, to []byte, mac string) {
+		if a, ok := netip.AddrFromSlice(to); ok && mac != "" && ours[a] {
+			f.Neighbours[a] = mac
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("neighbours: %w", err)
+	}
+	wanted := map[string]bool{}
+	for _, mac := range f.Neighbours {
+		wanted[mac] = true
+	}
+	err = r.neighbourhood(unix.AF_BRIDGE, func(index uint32, _ []byte, mac string) {
+		if wanted[mac] {
+			f.Ports[mac] = l.names[index]
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("forwarding tables of bridges: %w", err)
+	}
+	return nil
+}
+
+// neighbourhood reads a table of neighbours.
+func (r *reader) neighbourhood(family byte, take func(index uint32, to []byte, mac string)) error {
+	head := make([]byte, neighbourHeader)
+	head[0] = family
+	n := 0
+	return dump(r.route, unix.RTM_GETNEIGH, head, nil, func(m []byte) error {
+		if n++; n > maxNeighbours {
+			return errTooMuch
+		}
+		var to, mac []byte
+		each(m[neighbourHeader:], func(kind uint16, data []byte) {
+			switch kind {
+			case unix.NDA_DST:
+				to = data
+			case unix.NDA_LLADDR:
+				mac = data
+			}
+		})
+		take(binary.NativeEndian.Uint32(m[4:]), to, net.HardwareAddr(mac).String())
+		return nil
+	})
+}

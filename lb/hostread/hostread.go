@@ -1,0 +1,25 @@
+// Package hostread reads the facts that lb/hostcheck judges, in the network
+// namespace of the process: rules of packet filters, devices, ports of bridges,
+// sysctls. It changes nothing.
+package hostread
+
+import (
+	"net/netip"
+
+	"meshd/lb/hostcheck"
+)
+
+// Want says what is to be read of what may be much.
+type Want struct {
+	Tasks      []netip.Addr // of which neighbours and ports of bridges are looked up
+	Schedulers []string     // of IPVS
+}
+
+// Reader reads a host. Its methods are for one goroutine.
+type Reader interface {
+	// Read returns the facts. What cannot be read is named in them. Filters are
+	// only read again if somebody has written to them since.
+	Read(want Want) *hostcheck.Facts
+	// Close releases the sockets.
+	Close() error
+}

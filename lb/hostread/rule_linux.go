@@ -1,0 +1,260 @@
+package hostread
+
+import (
+	"bytes"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"meshd/lb/hostcheck"
+)
+
+// Keys of conntrack's addresses that know their family.
+const (
+	ctSrcIP  = 19
+	ctDstIP  = 20
+	ctSrcIP6 = 21
+	ctDstIP6 = 22
+)
+
+// loaded is what a register holds while a rule is read.
+type loaded struct {
+	field hostcheck.Field
+	mask  []byte // of a bitwise operation; nil: none
+}
+
+// rule is one that is being read.
+type rule struct {
+	filters   *filters
+	chain     *chain
+	registers map[uint32]loaded
+	all       []hostcheck.Condition
+	verdict   hostcheck.Verdict
+	to        string
+	cases     []element // of a map of verdicts
+	by        hostcheck.Field
+	decided   bool
+}
+
+// rule reads a rule: several, if it has a map of verdicts, and none if it does
+// not decide anything.
+func (f *filters) rule(c *chain, expressions []byte) []hostcheck.Rule {
+	r := rule{filters: f, chain: c, registers: map[uint32]loaded{}}
+	each(expressions, func(_ uint16, data []byte) {
+		name, what := "", []byte(nil)
+		each(data, func(kind uint16, data []byte) {
+			switch kind {
+			case unix.NFTA_EXPR_NAME:
+				name = text(data)
+			case unix.NFTA_EXPR_DATA:
+				what = data
+			}
+		})
+		if !r.decided {
+			r.expression(name, what)
+		}
+	})
+	if r.cases == nil {
+		if r.verdict == hostcheck.Nothing {
+			return r.ofInterest()
+		}
+		return []hostcheck.Rule{{Conditions: r.all, Verdict: r.verdict, To: r.to}}
+	}
+	var all []hostcheck.Rule
+	for i, e := range r.cases {
+		if e.ends || e.verdict == hostcheck.Nothing {
+			continue
+		}
+		one := hostcheck.Condition{Field: r.by}
+		r.values(&one, loaded{field: r.by}, untilNext(r.cases, i))
+		all = append(all, hostcheck.Rule{Conditions: append(slices.Clone(r.all), one), Verdict: e.verdict, To: e.to})
+	}
+	return all
+}
+
+// ofInterest returns a rule of kube-proxy for what it tells of addresses.
+func (r *rule) ofInterest() []hostcheck.Rule {
+	if r.chain.filter || len(r.all) == 0 {
+		return nil
+	}
+	return []hostcheck.Rule{{Conditions: r.all}}
+}
+
+// untilNext returns an element with the one that ends its interval, if it has one.
+func untilNext(all []element, i int) []element {
+	for _, e := range all {
+		if e.ends && bytes.Compare(e.value, all[i].value) > 0 {
+			return nearest(all, i)
+		}
+	}
+	return all[i : i+1]
+}
+
+// nearest returns an element and the end that follows it.
+func nearest(all []element, i int) []element {
+	out := []element{all[i]}
+	for _, e := range all {
+		if e.ends && bytes.Compare(e.value, all[i].value) > 0 && (len(out) == 1 || bytes.Compare(e.value, out[1].value) < 0) {
+			out = append(out[:1], e)
+		}
+	}
+	return out
+}
+
+func (r *rule) expression(name string, data []byte) {
+	switch name {
+	case "counter", "log", "notrack", "objref", "quota", "last":
+	case "meta":
+		r.meta(data)
+	case "payload":
+		r.payload(data)
+	case "ct":
+		r.conntrack(data)
+	case "bitwise":
+		r.bitwise(data)
+	case "cmp":
+		r.compare(data)
+	case "range":
+		r.span(data)
+	case "lookup":
+		r.lookup(data)
+	case "immediate":
+		r.immediate(data)
+	case "reject":
+		r.decide(hostcheck.Drop, "")
+	case "queue":
+		r.decide(hostcheck.Perhaps, "")
+	case "match":
+		r.match(data)
+	case "target":
+		r.target(data)
+	default:
+		r.unclear()
+	}
+}
+
+func (r *rule) decide(v hostcheck.Verdict, to string) { r.verdict, r.to, r.decided = v, to, true }
+
+// unclear adds a condition of which nobody knows whether a packet meets it.
+func (r *rule) unclear() { r.all = append(r.all, hostcheck.Condition{}) }
+
+// load notes what a register holds.
+func (r *rule) load(register uint32, field hostcheck.Field) {
+	r.registers[slot(register)] = loaded{field: field}
+}
+
+// slot makes one number of a register of 16 bytes and the first one of 4 bytes in
+// it.
+func slot(register uint32) uint32 {
+	if register >= unix.NFT_REG32_00 {
+		if (register-unix.NFT_REG32_00)%4 == 0 {
+			return (register-unix.NFT_REG32_00)/4 + 1
+		}
+		return register
+	}
+	return register
+}
+
+func (r *rule) meta(data []byte) {
+	var key, to uint32
+	each(data, func(kind uint16, data []byte) {
+		switch kind {
+		case unix.NFTA_META_KEY:
+			key = number(data)
+		case unix.NFTA_META_DREG:
+			to = number(data)
+		}
+	})
+	fields := map[uint32]hostcheck.Field{
+		unix.NFT_META_IIFNAME: hostcheck.InDevice, unix.NFT_META_OIFNAME: hostcheck.OutDevice, unix.NFT_META_IIF: hostcheck.InDevice,
+		unix.NFT_META_OIF: hostcheck.OutDevice, unix.NFT_META_L4PROTO: hostcheck.Protocol, unix.NFT_META_NFPROTO: hostcheck.Family,
+	}
+	if to != 0 {
+		r.load(to, fields[key])
+	}
+}
+
+func (r *rule) payload(data []byte) {
+	var base, at, size, to uint32
+	each(data, func(kind uint16, data []byte) {
+		switch kind {
+		case unix.NFTA_PAYLOAD_DREG:
+			to = number(data)
+		case unix.NFTA_PAYLOAD_BASE:
+			base = number(data)
+		case unix.NFTA_PAYLOAD_OFFSET:
+			at = number(data)
+		case unix.NFTA_PAYLOAD_LEN:
+			size = number(data)
+		}
+	})
+	if to != 0 {
+		r.load(to, r.header(base, at, size))
+	}
+}
+
+// header says what is in a header at a place. Of addresses the first bytes may
+// be loaded only.
+func (r *rule) header(base, at, size uint32) hostcheck.Field {
+	is6 := r.family6()
+	switch {
+	case base == unix.NFT_PAYLOAD_TRANSPORT_HEADER && at == 0 && size == 2:
+		return hostcheck.SourcePort
+	case base == unix.NFT_PAYLOAD_TRANSPORT_HEADER && at == 2 && size == 2:
+		return hostcheck.DestinationPort
+	case base != unix.NFT_PAYLOAD_NETWORK_HEADER:
+		return hostcheck.Incomprehensible
+	case !is6 && at == 9 && size == 1, is6 && at == 6 && size == 1:
+		return hostcheck.Protocol
+	case !is6 && at == 12 && size <= 4, is6 && at == 8 && size <= 16:
+		return hostcheck.Source
+	case !is6 && at == 16 && size <= 4, is6 && at == 24 && size <= 16:
+		return hostcheck.Destination
+	}
+	return hostcheck.Incomprehensible
+}
+
+// family6 reports whether the rule is for IPv6 only: by its table, or by what it
+// asked before.
+func (r *rule) family6() bool {
+	if r.chain.family != unix.NFPROTO_INET {
+		return r.chain.family == unix.NFPROTO_IPV6
+	}
+	return slices.ContainsFunc(r.all, func(c hostcheck.Condition) bool {
+		return c.Field == hostcheck.Family && !c.Not && len(c.Numbers) == 1 && c.Numbers[0].First == 6
+	})
+}
+
+func (r *rule) conntrack(data []byte) {
+	var key, to, direction uint32
+	each(data, func(kind uint16, data []byte) {
+		switch kind {
+		case unix.NFTA_CT_DREG:
+			to = number(data)
+		case unix.NFTA_CT_KEY:
+			key = number(data)
+		case unix.NFTA_CT_DIRECTION:
+			if len(data) > 0 {
+				direction = uint32(data[0])
+			}
+		}
+	})
+	if to == 0 {
+		return
+	}
+	field := hostcheck.Incomprehensible
+	switch key {
+	case unix.NFT_CT_STATE:
+		field = hostcheck.State
+	case unix.NFT_CT_STATUS:
+		field = hostcheck.Status
+	case unix.NFT_CT_SRC, ctSrcIP, ctSrcIP6:
+		field = hostcheck.OriginalSource
+	case unix.NFT_CT_DST, ctDstIP, ctDstIP6:
+		field = hostcheck.OriginalDestination
+	}
+	if direction != 0 {
+		field = hostcheck.Incomprehensible
+	}
+	r.load(to, field)
+}

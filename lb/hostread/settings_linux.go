@@ -1,0 +1,110 @@
+package hostread
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"meshd/lb/hostcheck"
+)
+
+// maxFile bounds what is read of a file.
+const maxFile = 1 << 20
+
+// slurp reads the beginning of a file; empty: it cannot be read.
+func slurp(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b, _ := io.ReadAll(io.LimitReader(f, maxFile))
+	return strings.TrimSpace(string(b))
+}
+
+func sysctl(key string) string { return slurp(filepath.Join("/proc/sys/net", key)) }
+
+func switchOf(value string) hostcheck.Switch {
+	switch value {
+	case "":
+		return hostcheck.Unknown
+	case "0":
+		return hostcheck.Off
+	}
+	return hostcheck.On
+}
+
+// settings reads what the kernel's settings say.
+func settings(f *hostcheck.Facts) {
+	f.BridgeFilter4 = sysctl("bridge/bridge-nf-call-iptables") == "1"
+	f.BridgeFilter6 = sysctl("bridge/bridge-nf-call-ip6tables") == "1"
+	f.Forward4, f.Forward6 = switchOf(sysctl("ipv4/ip_forward")), switchOf(sysctl("ipv6/conf/all/forwarding"))
+	f.Connections, _ = strconv.Atoi(sysctl("netfilter/nf_conntrack_count"))
+	f.MaxConnections, _ = strconv.Atoi(sysctl("netfilter/nf_conntrack_max"))
+	strict := sysctl("ipv4/conf/all/rp_filter")
+	for i := range f.Devices {
+		d := &f.Devices[i]
+		d.Forward4, d.Forward6 = switchOf(sysctl("ipv4/conf/"+d.Name+"/forwarding")), switchOf(sysctl("ipv6/conf/"+d.Name+"/forwarding"))
+		d.NoIPv6 = sysctl("ipv6/conf/"+d.Name+"/disable_ipv6") == "1"
+		d.Strict = max(strict, sysctl("ipv4/conf/"+d.Name+"/rp_filter")) == "1" // the higher one counts
+	}
+}
+
+// maxServices bounds what is kept of IPVS's table.
+const maxServices = 1 << 16
+
+// ipvs reads the addresses that IPVS balances, of whoever.
+func ipvs() (all []netip.AddrPort) {
+	for line := range strings.Lines(slurp("/proc/net/ip_vs")) {
+		words := strings.Fields(line)
+		if len(words) < 2 || words[0] != "TCP" && words[0] != "UDP" || len(all) >= maxServices {
+			continue
+		}
+		if at, ok := hexAddrPort(words[1]); ok {
+			all = append(all, at)
+		}
+	}
+	return all
+}
+
+// hexAddrPort reads "0A600001:0050" or "[fd96:0000:…:0001]:0050".
+func hexAddrPort(s string) (at netip.AddrPort, ok bool) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return at, false
+	}
+	port, err := hex.DecodeString(s[i+1:])
+	if err != nil || len(port) != 2 {
+		return at, false
+	}
+	a, err := netip.ParseAddr(strings.Trim(s[:i], "[]"))
+	if b, bad := hex.DecodeString(s[:i]); bad == nil {
+		if v4, fits := netip.AddrFromSlice(b); fits {
+			a, err = v4, nil
+		}
+	}
+	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(port)), err == nil
+}
+
+// schedulers says of schedulers of IPVS whether the kernel has them, or their
+// modules are there. Where nothing is known of modules, nothing is said.
+func schedulers(names []string) map[string]bool {
+	if len(names) == 0 {
+		return nil
+	}
+	release := slurp("/proc/sys/kernel/osrelease")
+	modules := slurp(filepath.Join("/lib/modules", release, "modules.dep")) + slurp(filepath.Join("/lib/modules", release, "modules.builtin"))
+	if modules == "" {
+		return nil
+	}
+	there := map[string]bool{}
+	for _, name := range names {
+		there[name] = strings.Contains(modules, "/ip_vs_"+name+".ko")
+	}
+	return there
+}

@@ -1,0 +1,188 @@
+package hostread
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"meshd/lb/hostcheck"
+)
+
+// values gives a condition the values of a comparison or of a set, and reports
+// whether they can be understood.
+func (r *rule) values(c *hostcheck.Condition, l loaded, all []element) bool {
+	if l.mask != nil && len(all) != 1 {
+		return false
+	}
+	intervals := false
+	for _, e := range all {
+		intervals = intervals || e.ends
+	}
+	for i, e := range all {
+		ok := true
+		switch {
+		case intervals && e.ends:
+		case intervals:
+			next := nearest(all, i)
+			last := bytes.Repeat([]byte{0xff}, len(e.value))
+			if len(next) > 1 {
+				last = next[1].value
+			}
+			ok = interval(c, e.value, last, len(next) > 1)
+		default:
+			ok = r.value(c, l, e.value)
+		}
+		if !ok {
+			return false
+		}
+	}
+	return len(all) > 0
+}
+
+// value adds one value to a condition.
+func (r *rule) value(c *hostcheck.Condition, l loaded, v []byte) bool {
+	switch c.Field {
+	case hostcheck.InDevice, hostcheck.OutDevice:
+		return l.mask == nil && r.device(c, v)
+	case hostcheck.State, hostcheck.Status:
+		return bits(c, l, v)
+	case hostcheck.Source, hostcheck.Destination, hostcheck.OriginalSource, hostcheck.OriginalDestination:
+		p, ok := r.prefix(l, v)
+		if ok {
+			c.Spans = append(c.Spans, hostcheck.SpanOf(p))
+		}
+		return ok
+	}
+	return l.mask == nil && interval(c, v, v, false)
+}
+
+// device adds a device: its name, all names with a beginning, or the one with a
+// number.
+func (r *rule) device(c *hostcheck.Condition, v []byte) bool {
+	name := text(v)
+	if len(v) == 4 {
+		if known := r.filters.names[binary.NativeEndian.Uint32(v)]; known != "" {
+			c.Names = append(c.Names, known)
+			return true
+		}
+	}
+	if len(v) < unix.IFNAMSIZ && !bytes.ContainsRune(v, 0) {
+		name += "*" // compared as far as it goes
+	}
+	c.Names = append(c.Names, name)
+	return name != "" && !strings.ContainsRune(name, 0)
+}
+
+// bits reads a comparison of flags. nft writes "ct state new" as
+// (state & new) != 0, and in sets as the flag itself.
+func bits(c *hostcheck.Condition, l loaded, v []byte) bool {
+	if len(v) != 4 {
+		return false
+	}
+	n := binary.NativeEndian.Uint32(v)
+	if l.mask == nil { // ct state == established
+		c.Mask |= n
+		return n != 0
+	}
+	if len(l.mask) != 4 {
+		return false
+	}
+	mask := binary.NativeEndian.Uint32(l.mask)
+	switch {
+	case n == 0: // (state & mask) != 0 is "any of them"; == 0 is "none"
+		c.Mask, c.Not = mask, !c.Not
+	case n == mask && mask&(mask-1) == 0:
+		c.Mask = mask
+	default:
+		return false
+	}
+	return true
+}
+
+// prefix reads an address, of which the first bytes only may be compared.
+func (r *rule) prefix(l loaded, v []byte) (netip.Prefix, bool) {
+	size := 4
+	if r.family6() || len(v) == 16 && r.chain.family == unix.NFPROTO_INET && l.field >= hostcheck.OriginalSource {
+		size = 16
+	}
+	if len(v) == 0 || len(v) > size && len(v) != 16 {
+		return netip.Prefix{}, false
+	}
+	n := 8 * min(len(v), size)
+	if l.mask != nil {
+		ones, ok := prefixLength(l.mask[:min(len(l.mask), size)])
+		if !ok {
+			return netip.Prefix{}, false
+		}
+		n = ones
+	}
+	full := make([]byte, size)
+	copy(full, v)
+	a, _ := netip.AddrFromSlice(full)
+	p, err := a.Prefix(n)
+	return p, err == nil
+}
+
+// prefixLength returns how many ones a mask begins with, and whether nothing but
+// zeros follows.
+func prefixLength(mask []byte) (n int, ok bool) {
+	zeros := false
+	for _, b := range mask {
+		for i := 7; i >= 0; i-- {
+			one := b>>i&1 == 1
+			if one && zeros {
+				return 0, false
+			}
+			zeros = zeros || !one
+			if one {
+				n++
+			}
+		}
+	}
+	return n, true
+}
+
+// interval adds the values from first to last; open: without the last.
+func interval(c *hostcheck.Condition, first, last []byte, open bool) bool {
+	switch c.Field {
+	case hostcheck.Source, hostcheck.Destination, hostcheck.OriginalSource, hostcheck.OriginalDestination:
+		from, ok := netip.AddrFromSlice(first)
+		to, both := netip.AddrFromSlice(last)
+		if open {
+			to = to.Prev()
+		}
+		c.Spans = append(c.Spans, hostcheck.Span{First: from, Last: to})
+		return ok && both && to.IsValid()
+	case hostcheck.Protocol, hostcheck.SourcePort, hostcheck.DestinationPort, hostcheck.Family:
+		from, to := big(first), big(last)
+		if open {
+			to--
+		}
+		if c.Field == hostcheck.Family {
+			from, to = familyNumber(from), familyNumber(to)
+		}
+		c.Numbers = append(c.Numbers, hostcheck.Numbers{First: from, Last: to})
+		return len(first) > 0 && len(first) <= 2
+	}
+	return false
+}
+
+func familyNumber(n uint32) uint32 {
+	switch n {
+	case unix.NFPROTO_IPV4:
+		return 4
+	case unix.NFPROTO_IPV6:
+		return 6
+	}
+	return n + 1000 // no packet's
+}
+
+func big(b []byte) (n uint32) {
+	for _, one := range b {
+		n = n<<8 | uint32(one)
+	}
+	return n
+}

@@ -1,0 +1,136 @@
+package hostread
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"meshd/lb/hostcheck"
+)
+
+// match reads a match of iptables that nft has no words of its own for.
+func (r *rule) match(data []byte) {
+	name, info, revision := "", []byte(nil), uint32(0)
+	each(data, func(kind uint16, data []byte) {
+		switch kind {
+		case unix.NFTA_MATCH_NAME:
+			name = text(data)
+		case unix.NFTA_MATCH_REV:
+			revision = number(data)
+		case unix.NFTA_MATCH_INFO:
+			info = data
+		}
+	})
+	switch {
+	case name == "comment":
+	case name == "conntrack" && revision >= 1 && revision <= 3:
+		r.xtConntrack(info, revision)
+	case name == "state" && len(info) >= 4:
+		r.all = append(r.all, hostcheck.Condition{Field: hostcheck.State, Mask: xtState(binary.NativeEndian.Uint32(info))})
+	case (name == "tcp" || name == "udp") && len(info) >= 8:
+		r.xtPorts(name, info)
+	default:
+		r.unclear()
+	}
+}
+
+// xtState makes nftables' bits of iptables' (invalid 1, established 2, related 4,
+// new 8: the same).
+func xtState(mask uint32) uint32 {
+	return mask & (hostcheck.StateInvalid | hostcheck.StateEstablished | hostcheck.StateRelated | hostcheck.StateNew)
+}
+
+// What iptables' match of conntrack has where (xt_conntrack.h).
+const (
+	xtState4      = 1 << 0
+	xtOrigSrc     = 1 << 2
+	xtOrigDst     = 1 << 3
+	xtKnown       = xtState4 | xtOrigSrc | xtOrigDst
+	xtAddress     = 16
+	xtOrigSrcAt   = 0
+	xtOrigDstAt   = 2 * xtAddress
+	xtFlagsAt     = 8*xtAddress + 4 + 4 + 2 + 8
+	xtInvertAt    = xtFlagsAt + 2
+	xtStateAt     = xtFlagsAt + 4
+	xtStateDNAT   = 1 << 7 // iptables has it among the states
+	xtStateOthers = ^uint32(0xf | xtStateDNAT)
+)
+
+func (r *rule) xtConntrack(info []byte, revision uint32) {
+	if len(info) < xtStateAt+2 {
+		r.unclear()
+		return
+	}
+	flags, invert := binary.NativeEndian.Uint16(info[xtFlagsAt:]), binary.NativeEndian.Uint16(info[xtInvertAt:])
+	state := uint32(info[xtStateAt])
+	if revision > 1 {
+		state = uint32(binary.NativeEndian.Uint16(info[xtStateAt:]))
+	}
+	if flags&^xtKnown != 0 {
+		r.unclear()
+	}
+	if flags&xtState4 != 0 {
+		r.xtStates(state, invert&xtState4 != 0)
+	}
+	r.xtAddress(info, xtOrigSrcAt, hostcheck.OriginalSource, flags&xtOrigSrc != 0, invert&xtOrigSrc != 0)
+	r.xtAddress(info, xtOrigDstAt, hostcheck.OriginalDestination, flags&xtOrigDst != 0, invert&xtOrigDst != 0)
+}
+
+// xtStates adds a condition about the state, or about whether the destination
+// was translated, which iptables calls a state, too.
+func (r *rule) xtStates(state uint32, not bool) {
+	switch {
+	case state == xtStateDNAT:
+		r.all = append(r.all, hostcheck.Condition{Field: hostcheck.Status, Not: not, Mask: hostcheck.StatusDNAT})
+	case state&(xtStateDNAT|xtStateOthers) != 0:
+		r.unclear()
+	default:
+		r.all = append(r.all, hostcheck.Condition{Field: hostcheck.State, Not: not, Mask: xtState(state)})
+	}
+}
+
+func (r *rule) xtAddress(info []byte, at int, field hostcheck.Field, there, not bool) {
+	if !there {
+		return
+	}
+	size := 4
+	if r.family6() {
+		size = 16
+	}
+	ones, ok := prefixLength(info[at+xtAddress:][:size])
+	a, _ := netip.AddrFromSlice(slices.Clone(info[at:][:size]))
+	p, err := a.Prefix(ones)
+	if !ok || err != nil {
+		r.unclear()
+		return
+	}
+	r.all = append(r.all, hostcheck.Condition{Field: field, Not: not, Spans: []hostcheck.Span{hostcheck.SpanOf(p)}})
+}
+
+// xtPorts reads the ports of "-p tcp --dport 80"; flags and options of TCP are
+// not understood.
+func (r *rule) xtPorts(name string, info []byte) {
+	ports := [4]uint32{}
+	for i := range ports {
+		ports[i] = uint32(binary.NativeEndian.Uint16(info[2*i:]))
+	}
+	invert := info[8:]
+	if name == "tcp" {
+		if len(info) < 12 || info[8] != 0 || info[9] != 0 {
+			r.unclear()
+		}
+		invert = info[min(11, len(info)):]
+	}
+	not := len(invert) > 0 && invert[0] != 0
+	for i, field := range []hostcheck.Field{hostcheck.SourcePort, hostcheck.DestinationPort} {
+		first, last := ports[2*i], ports[2*i+1]
+		switch {
+		case not:
+			r.unclear()
+		case first > 0 || last < 0xffff:
+			r.all = append(r.all, hostcheck.Condition{Field: field, Numbers: []hostcheck.Numbers{{First: first, Last: last}}})
+		}
+	}
+}

@@ -1,0 +1,324 @@
+package mesh
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"meshd/gossip"
+	"meshd/lb/hostcheck"
+	"meshd/lb/hostmend"
+	"meshd/lb/hostread"
+	"meshd/mesh/control"
+	"meshd/state"
+)
+
+// How often the host is looked at: what notifies nobody, as sysctls do, is seen
+// that late at most.
+const (
+	lookEvery = 5 * time.Second
+	lookRest  = 50               // after a look that took t, none for so many times t
+	aloneFrom = 10 * time.Second // after the start: a mesh is joined by then
+	samples   = 16               // of backends and peers, for what firewalls make of them
+	toldFound = 8                // findings of one code in the log
+)
+
+// lookout watches whether the host lets the node do its work (L13). It is safe
+// for concurrent use.
+type lookout struct {
+	one    turn // reads and mends
+	reader hostread.Reader
+
+	mu    sync.Mutex // guards all below
+	found []hostcheck.Finding
+	at    time.Time
+	count lookCounters
+}
+
+// lookCounters are running totals.
+type lookCounters struct {
+	looks, mended uint64
+	spent         time.Duration
+}
+
+func newLookout() *lookout { return &lookout{one: newTurn(), reader: hostread.Open()} }
+
+// latest returns what was found last, which must not be changed, and when.
+func (l *lookout) latest() ([]hostcheck.Finding, time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.found, l.at
+}
+
+func (l *lookout) counters() lookCounters {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.count
+}
+
+// lookOut looks at the host until ctx ends.
+func (n *Node) lookOut(ctx context.Context) error {
+	defer n.lookout.reader.Close()
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			_ = n.lookout.one.take(context.WithoutCancel(ctx)) // nobody reads any more
+			return nil
+		case <-timer.C:
+		}
+		begin := time.Now()
+		_, _ = n.look(ctx)
+		timer.Reset(max(lookEvery, lookRest*time.Since(begin)))
+	}
+}
+
+// look looks at the host once, mends what is the node's to mend, and tells what
+// has changed.
+func (n *Node) look(ctx context.Context) ([]hostcheck.Finding, error) {
+	l := n.lookout
+	if err := l.one.take(ctx); err != nil {
+		return nil, err
+	}
+	defer l.one.give()
+	begin := time.Now()
+	needs, err := n.hostNeeds(ctx)
+	if err != nil {
+		return nil, err
+	}
+	want := hostread.Want{Tasks: needs.Tasks, Schedulers: needs.Schedulers}
+	facts := l.reader.Read(want)
+	if needs.Driver != "" {
+		unplaced := hostcheck.Unplaced(facts, needs)
+		for _, a := range unplaced[:min(len(unplaced), samples)] {
+			_ = hostmend.Ask(a) // the next look knows
+		}
+	}
+	if n.mend(facts, needs) {
+		facts = l.reader.Read(want)
+	}
+	found := append(hostcheck.Findings(facts, needs), n.ownFindings()...)
+	l.mu.Lock()
+	was := l.found
+	l.found, l.at = found, time.Now()
+	l.count.looks++
+	l.count.spent += time.Since(begin)
+	l.mu.Unlock()
+	n.tellFound(was, found)
+	return found, nil
+}
+
+// hostNeeds returns what this node does on its host.
+func (n *Node) hostNeeds(ctx context.Context) (*hostcheck.Needs, error) {
+	needs := n.cfg.hostNeeds()
+	needs.Gossip = netip.AddrPortFrom(needs.Gossip.Addr(), n.host.Addr().Port())
+	needs.DNS = n.dnsAddrs
+	needs.Driver = ""
+	if n.balancer != nil {
+		needs.Driver = n.balancer.Counters().Driver
+	}
+	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
+		for _, m := range c.Members() {
+			if m.State == control.NodeAlive && len(needs.Peers) < samples {
+				needs.Peers = append(needs.Peers, m.Addr.Addr())
+			}
+		}
+	})
+	names, _ := n.host.Source().Networks()
+	for _, name := range names {
+		if v := n.host.Source().View(name); v != nil {
+			n.needsOf(v, needs)
+		}
+	}
+	return needs, err
+}
+
+// needsOf adds what one network asks of the host.
+func (n *Node) needsOf(v state.View, needs *hostcheck.Needs) {
+	def := v.Def()
+	for _, p := range []netip.Prefix{def.Subnet4, def.Subnet6} {
+		if p.IsValid() {
+			needs.Pools = append(needs.Pools, p)
+		}
+	}
+	for _, s := range v.Services() {
+		if name := s.Scheduler; name != "" && !slices.Contains(needs.Schedulers, name) {
+			needs.Schedulers = append(needs.Schedulers, name)
+		}
+		for _, p := range s.Ports {
+			if len(needs.Ports) < samples {
+				needs.Ports = append(needs.Ports, p.Number)
+			}
+		}
+		for _, m := range s.Members {
+			to, most := &needs.Backends, samples
+			if m.Owner() == state.NodeID(n.cfg.Node) {
+				to, most = &needs.Tasks, hostcheck.MaxTasks
+			}
+			for _, a := range []netip.Addr{m.Addr4(), m.Addr6()} {
+				if a.IsValid() && !a.IsLoopback() && len(*to) < most {
+					*to = append(*to, a)
+				}
+			}
+		}
+	}
+}
+
+// hostNeeds returns what the configuration says of them.
+func (s *settled) hostNeeds() *hostcheck.Needs {
+	needs := &hostcheck.Needs{Driver: s.LB, Mends: s.Forwarding != "off", Gossip: s.bind, Advertise: s.advertise, DNS: s.dns}
+	switch s.LB {
+	case "none":
+		needs.Driver = ""
+	case "auto":
+		needs.Driver = "nft" // what most hosts have
+	}
+	return needs
+}
+
+// mend switches hairpin mode on for ports of tasks of this host, unless the
+// host's administrator sees to such things. It reports whether it changed anything.
+func (n *Node) mend(f *hostcheck.Facts, needs *hostcheck.Needs) (changed bool) {
+	if !needs.Mends || needs.Driver == "" {
+		return false
+	}
+	for _, name := range hostcheck.MissingHairpin(f, needs) {
+		port, err := hostmend.Hairpin(name)
+		if err != nil {
+			n.log.Debug("a port of a bridge cannot be mended", "port", name, "error", err)
+			continue
+		}
+		changed = true
+		n.sysctls.notePort(port)
+		n.log.Warn("hairpin mode is on for a port of a bridge, so that its container reaches itself through a VIP; forwarding: off leaves that to you, and meshd cleanup puts it back", "port", name)
+		n.lookout.mu.Lock()
+		n.lookout.count.mended++
+		n.lookout.mu.Unlock()
+	}
+	return changed
+}
+
+// ownFindings are those that are not the host's, but the node's.
+func (n *Node) ownFindings() (all []hostcheck.Finding) {
+	if why := n.host.Alone(); why != "" && time.Since(n.started) > aloneFrom {
+		f := hostcheck.Finding{
+			Code: hostcheck.Alone, Severity: hostcheck.Fault, Document: "OPERATIONS: When something is wrong",
+			What: "this node has joined nobody, and serves what it has itself: " + why,
+		}
+		if len(n.cfg.Join) > 0 {
+			f.Command = "meshctl join " + n.cfg.Join[0]
+		}
+		all = append(all, f)
+	}
+	return all
+}
+
+// tellFound tells of what was not found before, and of what is not any more.
+func (n *Node) tellFound(was, now []hostcheck.Finding) {
+	count := map[hostcheck.Code]int{}
+	for _, f := range now {
+		if slices.Contains(was, f) {
+			continue
+		}
+		if count[f.Code]++; count[f.Code] <= toldFound {
+			n.log.Warn("the host is against it", "code", string(f.Code), "what", f.What, "command", f.Command)
+			n.emit(control.Event{Type: control.EventHostFound, Detail: string(f.Code) + ": " + f.String()})
+		}
+	}
+	left := codesOf(now)
+	for code := range codesOf(was) {
+		if !left[code] {
+			n.log.Info("the host is not against it any more", "code", string(code))
+			n.emit(control.Event{Type: control.EventHostMended, Detail: string(code)})
+		}
+	}
+}
+
+func codesOf(all []hostcheck.Finding) map[hostcheck.Code]bool {
+	codes := map[hostcheck.Code]bool{}
+	for _, f := range all {
+		codes[f.Code] = true
+	}
+	return codes
+}
+
+// explainHost adds to a status what of the host is against the node.
+func (n *Node) explainHost(s *control.Status) {
+	found, _ := n.lookout.latest()
+	for _, f := range found {
+		if f.Severity == hostcheck.Fault {
+			s.Degraded = append(s.Degraded, f.String())
+		} else {
+			s.Warnings = append(s.Warnings, f.String())
+		}
+	}
+}
+
+// Doctor implements control.NodeBackend.
+func (n *Node) Doctor(ctx context.Context) (control.Doctor, error) {
+	found, err := n.look(ctx)
+	if err != nil {
+		return control.Doctor{}, err
+	}
+	d := doctorOf(found)
+	d.Node = n.cfg.Node
+	return d, nil
+}
+
+func doctorOf(found []hostcheck.Finding) control.Doctor {
+	d := control.Doctor{At: time.Now(), Findings: []control.HostFinding{}}
+	for _, f := range found {
+		d.Findings = append(d.Findings, control.HostFinding{Code: string(f.Code), Severity: string(f.Severity), What: f.What, Command: f.Command, Document: f.Document})
+	}
+	return d
+}
+
+// Examine looks at a host on which no meshd runs yet, as one with that
+// configuration would find it. What keeps such a meshd from starting is a
+// finding, too.
+func Examine(cfg Config) control.Doctor {
+	s, err := cfg.settle()
+	if err != nil {
+		return doctorOf([]hostcheck.Finding{{
+			Code: hostcheck.Configuration, Severity: hostcheck.Fault, What: "meshd would not start: " + err.Error(), Document: "OPERATIONS: Files",
+		}})
+	}
+	r := hostread.Open()
+	defer r.Close()
+	needs := s.hostNeeds()
+	return doctorOf(hostcheck.Findings(r.Read(hostread.Want{}), needs))
+}
+
+// lookout tells of the looks at the host.
+func (e emitter) lookout(l *lookout) {
+	found, _ := l.latest()
+	count := map[hostcheck.Code]int{}
+	for _, f := range found {
+		count[f.Code]++
+	}
+	for _, code := range hostcheck.Codes() {
+		e.gauge("meshd_host_findings", "What of the host is against meshd, by kind; meshctl doctor says more.", float64(count[code]), "code", string(code))
+	}
+	c := l.counters()
+	e.counter("meshd_host_looks_total", "Looks at the host for what is against meshd.", c.looks)
+	e.send(prometheus.CounterValue, "meshd_host_looks_seconds_total", "Time that they took.", c.spent.Seconds())
+	e.counter("meshd_host_mended_total", "Ports of bridges that were put into hairpin mode.", c.mended)
+}
+
+// sourceFor returns the address of the host that backends answer to: the one that
+// others dial, unless it is translated on its way here, or the one that this node
+// listens on; an invalid one leaves the choice to the kernel.
+func (n *Node) sourceFor() netip.Addr {
+	facts, _ := n.watch.Facts()
+	for _, a := range []netip.Addr{n.host.Addr().Addr(), n.cfg.bind.Addr()} {
+		if facts.Unknown != "" || facts.Has(a) {
+			return a
+		}
+	}
+	return netip.Addr{}
+}

@@ -1,0 +1,352 @@
+//go:build linux
+
+package netns
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"meshd/mesh/control"
+	"meshd/test/fleet"
+	"meshd/test/rig"
+)
+
+// crippled is a host that keeps meshd from its work.
+type crippled struct {
+	name   string
+	flags  []string // of its meshd
+	before string   // for a shell, before meshd starts
+	after  string   // when its tasks run
+	subnet string   // IPv6, of the network
+	code   string   // what doctor calls it
+	says   string   // and what it says
+	cut    bool     // a container there does not reach a VIP
+}
+
+// allOfDocker are Docker's rules of version 28, without containers of its own.
+const allOfDocker = `
+iptables -P FORWARD DROP
+for c in DOCKER DOCKER-USER DOCKER-FORWARD DOCKER-BRIDGE DOCKER-CT DOCKER-ISOLATION-STAGE-1; do iptables -N $c; done
+iptables -A FORWARD -j DOCKER-USER
+iptables -A FORWARD -j DOCKER-FORWARD
+iptables -A DOCKER-FORWARD -j DOCKER-CT
+iptables -A DOCKER-FORWARD -j DOCKER-ISOLATION-STAGE-1
+iptables -A DOCKER-FORWARD -j DOCKER-BRIDGE
+iptables -A DOCKER-FORWARD -i docker0 -j ACCEPT
+iptables -A DOCKER-BRIDGE -o docker0 -j DOCKER
+iptables -A DOCKER-CT -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+iptables -A DOCKER ! -i docker0 -o docker0 -j DROP`
+
+// allOfUfw are the chains of ufw that a forwarded packet passes with its defaults.
+const allOfUfw = `
+iptables -P FORWARD DROP
+for c in ufw-before-forward ufw-user-forward ufw-after-forward ufw-after-logging-forward ufw-reject-forward; do iptables -N $c; done
+iptables -A FORWARD -j ufw-before-forward
+iptables -A FORWARD -j ufw-after-forward
+iptables -A FORWARD -j ufw-after-logging-forward
+iptables -A FORWARD -j ufw-reject-forward
+iptables -A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+iptables -A ufw-before-forward -p icmp --icmp-type echo-request -j ACCEPT
+iptables -A ufw-before-forward -j ufw-user-forward
+iptables -A ufw-after-logging-forward -m limit --limit 3/min --limit-burst 10 -j LOG`
+
+// allOfFirewalld is the way of a forwarded packet through firewalld's table, of a
+// version that does not accept whatever was translated.
+const allOfFirewalld = `nft -f - <<'X'
+table inet firewalld {
+	chain filter_FORWARD {
+		type filter hook forward priority filter + 10; policy accept;
+		ct state { established, related } accept
+		iifname "lo" accept
+		jump filter_FORWARD_IN_ZONES
+		ct state { invalid } drop
+		reject with icmpx type admin-prohibited
+	}
+	chain filter_FORWARD_IN_ZONES {
+		iifname "docker0" accept
+		goto filter_FWDI_public
+	}
+	chain filter_FWDI_public {
+		jump filter_FWDI_public_deny
+		meta l4proto { icmp, ipv6-icmp } accept
+	}
+	chain filter_FWDI_public_deny { }
+}
+X`
+
+// These are what many write by hand.
+const (
+	anInputDrop = `nft -f - <<'X'
+table inet filter {
+	chain input {
+		type filter hook input priority filter; policy drop;
+		ct state vmap { established : accept, related : accept, invalid : drop }
+		iif lo accept
+		ip protocol icmp accept
+		tcp dport { 22, 9100-9199 } accept
+	}
+}
+X`
+	aForwardDrop = `nft -f - <<'X'
+table inet filter {
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+		ct state vmap { established : accept, related : accept, invalid : drop }
+		iifname "docker*" accept
+		ip saddr 192.168.0.0/16 accept
+	}
+}
+X`
+)
+
+func cripples() []crippled {
+	leave := []string{"--forwarding", "off"}
+	return []crippled{
+		{name: "docker", before: allOfDocker, code: "firewall-forward", says: "FORWARD", cut: true},
+		{name: "docker28", before: "iptables -t raw -A PREROUTING -d 10.1.1.2/32 ! -i tasks -j DROP", code: "firewall-forward", says: "PREROUTING"},
+		{name: "ufw", before: allOfUfw, code: "firewall-forward", says: "FORWARD", cut: true},
+		{name: "firewalld", before: allOfFirewalld, code: "firewall-forward", says: "filter_FORWARD", cut: true},
+		{name: "forward drops", before: aForwardDrop, code: "firewall-forward", says: "table inet filter (hook forward)", cut: true},
+		{name: "input drops", before: anInputDrop, code: "firewall-input", says: "packets of other nodes"},
+		{name: "a last rule drops", before: "nft 'add table ip own; add chain ip own last { type filter hook forward priority 300; }; add rule ip own last iifname eth0 tcp dport 443 accept; add rule ip own last counter drop'", code: "firewall-forward", says: "chain last of table ip own", cut: true},
+		{name: "no hairpin", flags: leave, after: "bridge link set dev task1 hairpin off", code: "hairpin", says: "port task1"},
+		{name: "no forwarding", flags: leave, before: "sysctl -w net.ipv4.ip_forward=0", code: "forwarding", says: "the host does not forward IPv4", cut: true},
+		{name: "a device does not forward", before: "sysctl -w net.ipv4.conf.tasks.forwarding=0", code: "forwarding", says: "device tasks does not forward IPv4", cut: true},
+		{name: "no IPv6 forwarding", flags: leave, before: "sysctl -w net.ipv6.conf.all.forwarding=0", subnet: "fd96::/64", code: "forwarding", says: "the host does not forward IPv6"},
+		{name: "no IPv6", before: "sysctl -w net.ipv6.conf.lo.disable_ipv6=1", subnet: "fd96::/64", code: "ipv6-disabled", says: "IPv6 is switched off"},
+		{name: "strict sources", before: "ip link add other type bridge; ip address add 10.1.1.254/24 dev other; ip link set other up; sysctl -w net.ipv4.conf.other.rp_filter=1", code: "rp-filter", says: "device other"},
+	}
+}
+
+// TestDoctor starts meshd on hosts that are against it, each in a way of its own.
+// Each is named by "meshctl doctor" and in the status, and cured by what the
+// doctor says, typed as it stands.
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	for _, program := range []string{"iptables", "nft", "bridge", "sysctl"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip(program + " is not installed")
+		}
+	}
+	for _, c := range cripples() {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.test(t)
+		})
+	}
+}
+
+func (c *crippled) test(t *testing.T) {
+	f := fleet.NewTest(t, 2)
+	h := f.Rig.Hosts()
+	sick, well := f.AddNode(h[0], c.flags), f.AddNode(h[1], nil, h[0])
+	shell(t, sick.Host, c.before)
+	must(t, sick.Start(t.Context()))
+	must(t, well.Start(t.Context()))
+	create := []string{"network", "create", network, "--subnet", "10.96.0.0/16"}
+	if c.subnet != "" {
+		create = append(create, "--subnet6", c.subnet)
+	}
+	ctl(t, sick, create...)
+	task := run(t, "web", sick)[0]
+	shell(t, sick.Host, c.after)
+	if c.says != "packets of other nodes" { // who does not hear of it
+		fleet.Within(t, 20*time.Second, func(ctx context.Context) error { return well.Members(ctx, 2) })
+		run(t, "api", well)
+	}
+
+	var d control.Doctor
+	fleet.Within(t, 20*time.Second, func(ctx context.Context) (err error) {
+		if d, err = diagnosis(sick); err == nil {
+			err = c.named(d)
+		}
+		return err
+	})
+	warnsOrDegraded(t, sick, c.says)
+	if c.cut {
+		c.reaches(t, task, false)
+	}
+	c.cure(t, sick, d)
+	fleet.Within(t, 20*time.Second, func(ctx context.Context) error {
+		d, err := diagnosis(sick)
+		if err == nil && len(d.Findings) > 0 {
+			c.cure(t, sick, d)
+			err = fmt.Errorf("after its own advice doctor finds %+v", d.Findings)
+		}
+		return err
+	})
+	if c.cut {
+		c.reaches(t, task, true)
+	}
+}
+
+// named looks for the case among findings.
+func (c *crippled) named(d control.Doctor) error {
+	if !slices.ContainsFunc(d.Findings, func(f control.HostFinding) bool {
+		return f.Code == c.code && strings.Contains(f.What, c.says) && f.Command != ""
+	}) {
+		return fmt.Errorf("doctor does not find %s (%s) but %+v", c.code, c.says, d.Findings)
+	}
+	return nil
+}
+
+// cure types what a doctor says.
+func (c *crippled) cure(t *testing.T, n *fleet.Node, d control.Doctor) {
+	t.Helper()
+	for _, f := range d.Findings {
+		if f.Command == "" {
+			t.Errorf("no command against %s: %s", f.Code, f.What)
+		} else if !strings.HasPrefix(f.Command, "meshctl join") { // it goes by itself
+			shell(t, n.Host, f.Command)
+		}
+	}
+}
+
+// reaches checks whether a container on the crippled host reaches a service of
+// the other one by its VIP.
+func (c *crippled) reaches(t *testing.T, from *fleet.Task, want bool) {
+	t.Helper()
+	fleet.Within(t, 20*time.Second, func(ctx context.Context) error {
+		api, err := from.Node.API.Service(ctx, control.ServiceRef{Network: network, Name: "api"})
+		if err != nil || len(api.VIPs) == 0 {
+			return fmt.Errorf("service api has VIPs %v, %w", api.VIPs, err)
+		}
+		once, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if _, err = from.Get(once, api.VIPs[0]); want == (err == nil) {
+			return nil
+		}
+		return fmt.Errorf("the VIP answers: %w, want %v", err, want)
+	})
+}
+
+// diagnosis asks the doctor. Its exit code must be in step with what it found.
+func diagnosis(n *fleet.Node) (d control.Doctor, err error) {
+	out, err := n.Ctl("doctor", "-o", "json")
+	exit, failed := errors.AsType[*exec.ExitError](err)
+	if failed && exit.ExitCode() != 1 || err != nil && !failed {
+		return d, err
+	}
+	if err = json.Unmarshal([]byte(out), &d); err == nil && failed != (len(d.Findings) > 0) {
+		err = fmt.Errorf("exit code 1: %v, with %+v", failed, d.Findings)
+	}
+	return d, err
+}
+
+// shell types a line at a host.
+func shell(t *testing.T, h *rig.Host, line string) {
+	t.Helper()
+	if out, err := h.Output("sh", "-ec", line); err != nil {
+		t.Fatalf("%s: %s %v", line, out, err)
+	}
+}
+
+// TestDoctorBeforeTheStart looks at a host on which no meshd runs.
+func TestDoctorBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	f := fleet.NewTest(t, 1)
+	h := f.Rig.Hosts()[0]
+	config := t.TempDir() + "/meshd.yaml"
+	text := fmt.Sprintf("bind: %s\nkey-file: %s\ndns: %s:53\n", h.Addr, f.KeyFile, h.Gateway)
+	must(t, os.WriteFile(config, []byte(text), 0o600))
+	look := func(want int) string {
+		t.Helper()
+		out, err := h.Output(f.Meshctl, "doctor", "--socket", "/nonexistent", "--config", config)
+		code := 0
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+			code = exit.ExitCode()
+		}
+		if code != want {
+			t.Errorf("exit code %d, %v, want %d: %s", code, err, want, out)
+		}
+		return string(out)
+	}
+	if out := look(0); !strings.Contains(out, "nothing is against meshd on this host, where no meshd answers") {
+		t.Errorf("a good host: %s", out)
+	}
+	shell(t, h, allOfUfw)
+	out := look(1)
+	_, command, _ := strings.Cut(out, "mend:  ")
+	command, _, _ = strings.Cut(command, "\n")
+	if !strings.Contains(out, "firewall-forward (fault)") || command == "" {
+		t.Fatalf("ufw: %s", out)
+	}
+	shell(t, h, command)
+	look(0)
+	must(t, os.WriteFile(config, []byte("bind: 172.20.0.77\ninsecure: true\n"), 0o600))
+	if out := look(1); !strings.Contains(out, "172.20.0.77:7946 is to be listened on") || !strings.Contains(out, "ip address add 172.20.0.77/32 dev eth0") {
+		t.Errorf("an address of nobody: %s", out)
+	}
+	must(t, os.WriteFile(config, []byte("bind: 172.20.0.1\n"), 0o600))
+	if out := look(1); !strings.Contains(out, "meshd would not start: key-file") {
+		t.Errorf("without a key: %s", out)
+	}
+	must(t, os.WriteFile(config, []byte("bnd: 172.20.0.1\n"), 0o600))
+	look(2)
+}
+
+// TestHairpinIsMended takes the port of a task out of hairpin mode: meshd puts it
+// back, so that the task reaches itself through its VIP, remembers that over a
+// kill, and cleanup undoes it.
+func TestHairpinIsMended(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("bridge"); err != nil {
+		t.Skip("bridge is not installed")
+	}
+	f := fleet.NewTest(t, 1)
+	n := f.AddNode(f.Rig.Hosts()[0], nil)
+	must(t, n.Start(t.Context()))
+	ctl(t, n, "network", "create", network, "--subnet", "10.96.0.0/16")
+	task := run(t, "web", n)[0]
+	answersAt(t, task, "web", "10.96.0.0/16")
+	hairpin := func(want string) {
+		t.Helper()
+		fleet.Within(t, 20*time.Second, func(context.Context) error {
+			if out := inside(t, n.Host, "bridge -d link show dev task1"); !strings.Contains(out, "hairpin "+want) {
+				return fmt.Errorf("want hairpin %s: %s", want, out)
+			}
+			return nil
+		})
+	}
+	inside(t, n.Host, "bridge link set dev task1 hairpin off")
+	hairpin("on")
+	answersAt(t, task, "web", "10.96.0.0/16")
+	warns(t, n, "port task1")
+	fleet.Within(t, 5*time.Second, func(context.Context) error {
+		out, err := n.Host.Output("cat", n.DataDir+"/sysctls.json")
+		if err == nil && !strings.Contains(string(out), "task1") {
+			err = fmt.Errorf("sysctls.json: %s", out)
+		}
+		return err
+	})
+	n.Proc.Kill()
+	must(t, n.Start(t.Context()))
+	warns(t, n, "port task1")
+	n.Proc.Kill()
+	out, err := n.Host.Output(f.Meshd, "cleanup", "--data-dir", n.DataDir, "--socket", n.Socket)
+	if err != nil || !strings.Contains(string(out), "put back hairpin mode of port task1") {
+		t.Errorf("cleanup: %s %v", out, err)
+	}
+	hairpin("off")
+}
+
+// TestAdvertisedAddressOfAnother gives a node an address to advertise that its
+// host does not have, as one behind a translation does: VIPs work all the same,
+// and the doctor says what is odd (a warning, since it may be right).
+func TestAdvertisedAddressOfAnother(t *testing.T) {
+	t.Parallel()
+	f := fleet.NewTest(t, 1)
+	n := f.AddNode(f.Rig.Hosts()[0], []string{"--advertise", "203.0.113.5"})
+	must(t, n.Start(t.Context()))
+	ctl(t, n, "network", "create", network, "--subnet", "10.96.0.0/16")
+	answersAt(t, run(t, "web", n)[0], "web", "10.96.0.0/16")
+	warns(t, n, "203.0.113.5, which is no address of this host")
+}
