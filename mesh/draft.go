@@ -31,7 +31,8 @@ func (d *draft) copied(name string) *localNetwork {
 		d.networks[name] = old
 	default:
 		c := *old
-		c.tasks, c.services, c.counts = maps.Clone(old.tasks), maps.Clone(old.services), maps.Clone(old.counts)
+		c.tasks, c.services = maps.Clone(old.tasks), maps.Clone(old.services)
+		c.counts, c.places = maps.Clone(old.counts), maps.Clone(old.places)
 		d.networks[name] = &c
 	}
 	d.ours[name] = true
@@ -41,10 +42,10 @@ func (d *draft) copied(name string) *localNetwork {
 func (d *draft) setTask(network, id string, t savedTask) {
 	l := d.copied(network)
 	if old, ok := l.tasks[id]; ok {
-		l.count(old.Service, -1)
+		l.count(id, old, -1)
 	}
 	l.tasks[id] = t
-	l.count(t.Service, 1)
+	l.count(id, t, 1)
 	d.dirty = true
 }
 
@@ -65,14 +66,8 @@ func (d *draft) forgetTask(network, id string) {
 	l := d.copied(network)
 	if t, ok := l.tasks[id]; ok {
 		delete(l.tasks, id)
-		l.count(t.Service, -1)
+		l.count(id, t, -1)
 		d.dirty = true
-	}
-}
-
-func (n *localNetwork) count(service string, by int) {
-	if n.counts[service] += by; n.counts[service] <= 0 {
-		delete(n.counts, service)
 	}
 }
 

@@ -30,6 +30,7 @@ type localNetwork struct {
 	services map[string]savedClaim
 
 	counts    map[string]int // tasks by service
+	places    map[uint64]int // tasks by the hash of service and address: a second one is seldom
 	sandboxes int            // attached to it on this node; from sandboxes.json
 }
 
@@ -248,7 +249,7 @@ func (f *registryFile) network(name string, lim bounds, now time.Time) (*localNe
 			return nil, fmt.Errorf("task %q: %w", id, err)
 		}
 		l.tasks[id] = t
-		l.counts[t.Service]++
+		l.count(id, t, 1)
 	}
 	for s, c := range n.Services {
 		if strings.HasSuffix(s, retreating) { // an earlier version kept them
@@ -298,7 +299,7 @@ func (c *claimFile) check(service string) error {
 const maxTime = state.MaxLamport
 
 func newLocalNetwork() *localNetwork {
-	return &localNetwork{tasks: map[string]savedTask{}, services: map[string]savedClaim{}, counts: map[string]int{}}
+	return &localNetwork{tasks: map[string]savedTask{}, services: map[string]savedClaim{}, counts: map[string]int{}, places: map[uint64]int{}}
 }
 
 func newNetworkDef(d state.NetworkDef) *networkDef {

@@ -28,6 +28,20 @@ func (b *box) describe() control.Sandbox {
 	return out
 }
 
+// tasks returns the ids of the tasks of all sandboxes. A container that takes
+// over the address of one whose end is not noticed yet is not turned away for it.
+func (m *sandboxes) tasks() map[string]bool {
+	out := map[string]bool{}
+	for _, b := range m.list() {
+		b.mu.Lock()
+		if id := b.saved.Task; id != "" {
+			out[id] = true
+		}
+		b.mu.Unlock()
+	}
+	return out
+}
+
 func (b *box) state(ending, troubled bool) string {
 	switch {
 	case ending:

@@ -316,6 +316,7 @@ func (b *box) finish(ctx context.Context, p *control.ParsedSandbox) (warnings []
 			return nil, control.Refuse(control.CodeRefused, "", "resolv_conf: %v", err)
 		}
 	}
+	beside := b.m.tasks()
 	for _, t := range p.Tasks {
 		t.ID = b.saved.Task
 		if len(t.IPs) == 0 {
@@ -323,7 +324,7 @@ func (b *box) finish(ctx context.Context, p *control.ParsedSandbox) (warnings []
 				t.IPs = append(t.IPs, a.String())
 			}
 		}
-		added, err := b.m.node.AddTask(ctx, t)
+		added, err := b.m.node.register(ctx, t, beside)
 		if err != nil {
 			return nil, err
 		}

@@ -18,6 +18,12 @@ import (
 // AddTask implements control.TaskBackend. The registration is on disk before
 // it is stated: what a client was told survives a crash.
 func (n *Node) AddTask(ctx context.Context, req control.AddTask) (control.TaskAdded, error) {
+	return n.register(ctx, req, nil)
+}
+
+// register adds a task, also at the place of the tasks beside, by id (see
+// admitPlace).
+func (n *Node) register(ctx context.Context, req control.AddTask, beside map[string]bool) (control.TaskAdded, error) {
 	p, err := req.Parse()
 	if err != nil {
 		return control.TaskAdded{}, err
@@ -28,7 +34,7 @@ func (n *Node) AddTask(ctx context.Context, req control.AddTask) (control.TaskAd
 	if err := p.Endpoint.Validate(); err != nil {
 		return control.TaskAdded{}, err
 	}
-	if err := n.addTask(ctx, &p); err != nil {
+	if err := n.addTask(ctx, &p, beside); err != nil {
 		return control.TaskAdded{}, err
 	}
 	return n.taskAdded(ctx, &p)
@@ -37,14 +43,14 @@ func (n *Node) AddTask(ctx context.Context, req control.AddTask) (control.TaskAd
 // newID returns 25 random characters, as Swarm's task ids.
 func newID() string { return strings.ToLower(rand.Text())[:25] }
 
-func (n *Node) addTask(ctx context.Context, p *control.ParsedTask) error {
+func (n *Node) addTask(ctx context.Context, p *control.ParsedTask, beside map[string]bool) error {
 	if len(p.VIPs) > 0 { // two that ask for one address must see each other's claim
 		if err := n.pinning.take(ctx); err != nil {
 			return err
 		}
 		defer n.pinning.give()
 	}
-	if err := n.admitTask(ctx, p); err != nil {
+	if err := n.admitTask(ctx, p, beside); err != nil {
 		return err
 	}
 	id, service := p.Endpoint.ID, p.Endpoint.Service
@@ -52,7 +58,7 @@ func (n *Node) addTask(ctx context.Context, p *control.ParsedTask) error {
 	return quota(n.reg.change(ctx, &update{
 		network: p.Network, service: service, changes: []state.Change{task.change(id)},
 		edit: func(d *draft) error {
-			if err := n.admitRegistered(&d.registry, p); err != nil {
+			if err := n.admitRegistered(&d.registry, p, beside); err != nil {
 				return err
 			}
 			d.setTask(p.Network, id, task)
@@ -70,27 +76,21 @@ func (n *Node) addTask(ctx context.Context, p *control.ParsedTask) error {
 	}))
 }
 
-// admitRegistered refuses an id that is in use on this node, and what is over
-// its bounds.
-func (n *Node) admitRegistered(r *registry, p *control.ParsedTask) error {
+// admitRegistered refuses an id or a place that is in use on this node, and what
+// is over its bounds.
+func (n *Node) admitRegistered(r *registry, p *control.ParsedTask, beside map[string]bool) error {
 	l, networks, services := r.networks[p.Network], 0, 0
 	if l == nil {
 		networks++
 	} else if err := l.admitID(p.Network, p.Endpoint.ID); err != nil {
+		return err
+	} else if err := l.admitPlace(&p.Endpoint, beside); err != nil {
 		return err
 	}
 	if l.tasksOf(p.Endpoint.Service) == 0 {
 		services++
 	}
 	return n.limits.room(r, networks, services, 1)
-}
-
-// admitID refuses the id of a task of this node.
-func (n *localNetwork) admitID(network, id string) error {
-	if _, mine := n.tasks[id]; mine {
-		return control.Refuse(control.CodeConflict, "choose another --id, or remove that task first: meshctl task rm "+id, "id: %q is already a task of this node in network %q", id, network)
-	}
-	return nil
 }
 
 // admitTasks refuses the tasks of a sandbox before anything is changed for it, if
@@ -131,7 +131,7 @@ func (n *Node) hosting(c *gossip.Core, p *control.ParsedTask, l *localNetwork) s
 }
 
 // admitTask refuses what stands against a registration.
-func (n *Node) admitTask(ctx context.Context, p *control.ParsedTask) error {
+func (n *Node) admitTask(ctx context.Context, p *control.ParsedTask, beside map[string]bool) error {
 	var err error
 	for _, a := range []netip.Addr{p.Endpoint.IP4, p.Endpoint.IP6} {
 		if a.IsLoopback() && !n.cfg.AllowLoopbackTasks {
@@ -163,7 +163,7 @@ func (n *Node) admitTask(ctx context.Context, p *control.ParsedTask) error {
 	if err = errors.Join(doErr, err); err != nil {
 		return err
 	}
-	if err := n.admitRegistered(n.reg.registry(), p); err != nil {
+	if err := n.admitRegistered(n.reg.registry(), p, beside); err != nil {
 		return err
 	}
 	return n.admitAgainstView(p)
