@@ -130,6 +130,7 @@ func (e emitter) dns(n *Node) {
 		"tcp_refused":        {"TCP connections closed at once for being over a limit.", s.TCPFull},
 		"upstream_coalesced": {"Questions that joined one in flight.", s.UpstreamCoalesced},
 		"upstream_full":      {"Questions to be forwarded over a limit.", s.UpstreamFull},
+		"upstream_unreached": {"Records in answers of upstreams to which the question does not lead, dropped.", s.UpstreamUnreached},
 		"upstream_loops":     {"Times that an upstream was left out since it leads back to this node.", s.UpstreamLoops},
 	} {
 		e.counter("meshd_dns_"+name+"_total", c.help, c.v)

@@ -316,6 +316,9 @@ func (f *forwarder) try(ctx context.Context, u *upstream, until time.Time, m *dn
 			r = full
 		}
 	}
+	if err == nil {
+		f.met.unreached.Add(uint64(dropUnreached(r, m.Question[0].Name)))
+	}
 	a := attempt{u.addr, r, err, since(start)}
 	if err != nil {
 		a.err = fmt.Errorf("upstream %s: %w", u.addr, err)

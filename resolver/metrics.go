@@ -133,6 +133,7 @@ func (c *cell) read() (buckets []uint64) {
 
 type upstreamMetrics struct {
 	tries, failures, coalesced, full, loops atomic.Uint64
+	unreached                               atomic.Uint64 // records
 	nanos                                   atomic.Uint64
 	results                                 [results]cell
 }
@@ -177,6 +178,7 @@ type Stats struct {
 	UpstreamLatency   time.Duration // sum over the answered tries
 	UpstreamCoalesced uint64        // questions that joined one in flight
 	UpstreamFull      uint64        // questions over a concurrency limit
+	UpstreamUnreached uint64        // records of answers to which the question does not lead, dropped
 	UpstreamLoops     uint64        // times that an upstream was left out because it leads back to us
 	UpstreamResults   []UpstreamCount
 	CacheEntries      int
@@ -199,6 +201,7 @@ func (m *metrics) stats() Stats {
 		UpstreamTries: m.upstream.tries.Load(), UpstreamFailures: m.upstream.failures.Load(),
 		UpstreamCoalesced: m.upstream.coalesced.Load(), UpstreamFull: m.upstream.full.Load(),
 		UpstreamLatency: time.Duration(m.upstream.nanos.Load()), UpstreamLoops: m.upstream.loops.Load(),
+		UpstreamUnreached: m.upstream.unreached.Load(),
 	}
 	for i := range m.upstream.results {
 		c := &m.upstream.results[i]
