@@ -50,8 +50,9 @@ type attempt struct {
 	last, next time.Time
 	delay      time.Duration
 	running    bool
-	told       bool // that it failed
-	vain       int  // joins in a row that did not list the node
+	told       bool  // that it failed
+	err        error // of the last dial that ended
+	vain       int   // joins in a row that did not list the node
 }
 
 // The reconnect loop's pace: a missing peer is tried every few seconds at
@@ -261,14 +262,14 @@ func (j *joiner) join(d dial) {
 		defer j.look() // others may wait for its place
 	}
 	t := j.tries[d.addr]
-	t.running, t.last = false, time.Now()
+	t.running, t.last, t.err = false, time.Now(), joinError(err)
 	switch {
 	case err != nil:
 		j.failed++
 		j.why = fmt.Sprintf("%s: %v", d.addr, joinError(err))
 		if !t.told {
 			t.told = true
-			j.h.log.Warn("cannot join", "addr", d.addr, "error", joinError(err))
+			j.h.log.Warn("cannot join", "addr", d.addr, "error", t.err)
 		}
 		t.delay = min(max(2*t.delay, rejoinMin), rejoinMax)
 	case vain:
@@ -315,6 +316,9 @@ func (j *joiner) lists(d dial) bool {
 
 // joinError says what to look at.
 func joinError(err error) error {
+	if err == nil {
+		return nil
+	}
 	s := strings.Join(strings.Fields(err.Error()), " ")
 	s = strings.TrimPrefix(s, "1 error occurred: * ")
 	err = errors.New(s)
@@ -323,6 +327,8 @@ func joinError(err error) error {
 		return fmt.Errorf("%w (does it have the same --key-file?)", err)
 	case strings.Contains(s, "refused"):
 		return fmt.Errorf("%w (is meshd running there, on that port?)", err)
+	case strings.Contains(s, "timeout"), strings.Contains(s, "no route"):
+		return fmt.Errorf("%w%s", err, silenceHint)
 	}
 	return err
 }

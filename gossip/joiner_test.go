@@ -224,6 +224,7 @@ func TestJoinErrorSaysWhatToDo(t *testing.T) {
 	for text, hint := range map[string]string{
 		"dial tcp: connection refused":                            "is meshd running there",
 		"remote error: encryption is configured but state is not": "same --key-file",
+		"dial tcp 10.0.0.9:7946: i/o timeout":                     "firewall",
 		"No installed keys could decrypt the message":             "same --key-file",
 	} {
 		if err := joinError(errors.New(text)); !strings.Contains(err.Error(), hint) {

@@ -1,0 +1,66 @@
+package gossip
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// patientFor is how long a dial may be under way until its address counts as one
+// that does not answer.
+const patientFor = 3 * time.Second
+
+// Isolation says why this node is in a mesh of its own although there are others to
+// join, or "": it has met somebody, knows of nobody, or has only just begun to
+// dial. Safe for concurrent use.
+func (h *Host) Isolation() string { return h.joiner.isolation(time.Now()) }
+
+func (j *joiner) isolation(now time.Time) string {
+	if !j.alone.Load() {
+		return ""
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	own := map[string]bool{j.h.Addr().String(): true}
+	all := j.missing(own, now)
+	slices.Sort(all)
+	failing, worst, why := 0, "", error(nil)
+	for _, a := range all {
+		t := j.tries[a]
+		if t == nil || t.err == nil && (!t.running || now.Sub(t.last) < patientFor) {
+			continue
+		}
+		failing++
+		err := t.err
+		if err == nil {
+			err = errNoReply
+		}
+		if why == nil || telling(err) > telling(why) {
+			worst, why = a, err
+		}
+	}
+	if failing == 0 {
+		return ""
+	}
+	return fmt.Sprintf("this node is in no mesh with others: of %d addresses to join %d do not let it in; %s: %v", len(all), failing, worst, why)
+}
+
+const silenceHint = " (is it the right address, and does no firewall drop TCP and UDP to its port?)"
+
+var errNoReply = errors.New("no reply" + silenceHint)
+
+// telling ranks errors by how much they help: a key that differs is what only a
+// person can mend, and silence says least.
+func telling(err error) int {
+	switch {
+	case strings.Contains(err.Error(), "--key-file"):
+		return 3
+	case strings.Contains(err.Error(), "is meshd running"):
+		return 2
+	case !errors.Is(err, errNoReply):
+		return 1
+	}
+	return 0
+}
