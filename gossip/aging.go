@@ -50,6 +50,7 @@ func (c *Core) proven() int {
 // sweepMembers ages the dead: D1, D2, graves (S9), and ends self-preservation.
 func (c *Core) sweepMembers() {
 	kept, recent := 0, 0 // kept are of those who count
+	c.countNewcomers()
 	var expired []*member
 	for _, m := range c.ordered {
 		age := c.now - m.since

@@ -59,7 +59,8 @@ type Core struct {
 
 	cameFrom netip.AddrPort // of the datagram that is being handled; the zero AddrPort: not known
 
-	heardAt time.Duration // last packet that can have been a datagram, from anybody
+	heardAt   time.Duration // last packet that can have been a datagram, from anybody
+	newcomers int           // how many are under check, see unproven
 
 	answers   answering
 	hints     map[string][]hint // news that the packet at hand brought, to be announced
@@ -85,6 +86,8 @@ type network struct {
 	met     bool   // compared with another node in this life, see meet
 
 	probed    time.Duration  // when its hash was last sent to a peer
+	counted   int            // how many of its participants lived at countedAt, see livingIn
+	countedAt time.Duration
 	seeks     bool           // to be asked for at the end of the step
 	appeared  []state.NodeID // who came since it was last asked for: asked first
 	asked     int            // how many peers since askFrom

@@ -81,17 +81,6 @@ func (c *Core) MemberDead(now time.Duration, id state.NodeID) {
 	c.settle()
 }
 
-// MemberLeft tells the core that a node left in order.
-func (c *Core) MemberLeft(now time.Duration, id state.NodeID) {
-	c.advance(now)
-	m := c.members[id]
-	if m == nil || id == c.cfg.Self {
-		return
-	}
-	c.takeLeave(m)
-	c.settle()
-}
-
 func (c *Core) member(id state.NodeID) *member {
 	m := c.members[id]
 	if m == nil {
@@ -161,7 +150,8 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 	m := c.member(id)
 	m.met = true
 	m.proven = m.proven || known
-	if m.heard = c.now; !c.viaStream(id) { // its answers would come over streams: they do not tell that datagrams arrive
+	m.heard = c.now
+	if c.cameFrom.IsValid() || !c.viaStream(id) { // answers that came over a stream do not tell that datagrams arrive
 		c.heardAt = c.now
 	}
 	if m.phase == phaseLeft && m.boot == boot && c.now-m.since < goodbyeTail {
@@ -180,6 +170,7 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 // directly, at addr.
 func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.AddrPort) {
 	c.advance(now)
+	c.heardAt = c.now // such an answer is a datagram
 	m := c.members[id]
 	switch {
 	case m == nil:
@@ -218,6 +209,9 @@ func (c *Core) doubt(m *member) {
 	if m.pingAt == 0 && (c.unreached(m) || c.unproven(m)) {
 		m.pings = 0
 		c.pingLater(m, c.now)
+		if m.newcomer() {
+			c.newcomers++
+		}
 	}
 }
 

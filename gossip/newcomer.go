@@ -9,13 +9,27 @@ import "time"
 // through others, is as good as dead until it does.
 const (
 	newcomerRest   = time.Second // for it to speak by itself
-	newcomerChecks = 64          // under way up to which one more begins, once a second
+	newcomerChecks = 64          // of newcomers under way up to which one more begins, once a second
 )
 
 // unproven reports whether a listed member is to be pinged since it has not
 // shown that it exists. A node that hears nobody cannot tell.
 func (c *Core) unproven(m *member) bool {
-	return m.listed && !m.proven && c.cfg.Probing > 0 && c.hearing() && c.now-m.since > newcomerRest && len(c.pinging) < newcomerChecks
+	return m.newcomer() && c.cfg.Probing > 0 && c.hearing() && c.now-m.since > newcomerRest && c.newcomers < newcomerChecks
+}
+
+// newcomer reports whether there is nothing of a member but the list.
+func (m *member) newcomer() bool { return m.listed && !m.proven }
+
+// countNewcomers counts the newcomers that are pinged. Checks of others, of a
+// hundred dead hosts say, leave them their room.
+func (c *Core) countNewcomers() {
+	c.newcomers = 0
+	for _, m := range c.pinging {
+		if m.newcomer() {
+			c.newcomers++
+		}
+	}
 }
 
 // hearing reports whether datagrams arrive here.

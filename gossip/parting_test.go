@@ -47,7 +47,7 @@ func TestGoodbyeOfAFormerLife(t *testing.T) {
 	for name, returns := range map[string]func(c *Core, now time.Duration){
 		"its packet":     func(c *Core, now time.Duration) { c.Receive(now, newEncoder("b", 2).b) },
 		"its stream":     func(c *Core, now time.Duration) { c.Receive(now, returnOf(c, "b")) },
-		"the membership": func(c *Core, now time.Duration) { c.MemberLeft(now, "b"); c.MemberAlive(now, "b", c.members["b"].addr) },
+		"the membership": func(c *Core, now time.Duration) { c.takeLeave(c.members["b"]); c.MemberAlive(now, "b", c.members["b"].addr) },
 	} {
 		a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
 		exchange(a, b)

@@ -73,12 +73,15 @@ func (c *Core) probeRoom() int {
 
 // probe sends a peer the hashes of networks, in as few datagrams as they fit.
 func (c *Core) probe(to state.NodeID, ns []*network) {
-	if m := c.members[to]; m != nil && m.listed && (c.silent() || c.unreached(m)) {
+	m := c.members[to]
+	lost := m != nil && m.listed && (c.silent() || c.unreached(m))
+	if lost {
 		m.streamTill = c.now + streamFor
 	}
-	stream := c.viaStream(to)
 	for part := range slices.Chunk(ns, c.probeRoom()) {
-		f := probeFrame{stream: stream, ack: stream}
+		// What the peer asked of us is not asked of it in turn: two nodes would hold
+		// each other to streams for ever.
+		f := probeFrame{stream: lost, ack: c.viaStream(to)}
 		for _, n := range part {
 			n.probed = c.now
 			if !n.table.View().Synced() {
@@ -139,7 +142,7 @@ func (c *Core) greet(n *network, peer state.NodeID) {
 		}
 		c.seek(n)
 	case len(c.greets) < maxGreetings:
-		if k := c.takePart(n); k <= askPeers || c.throw(peer)*float64(k) < askPeers {
+		if k := c.livingIn(n); k <= askPeers || c.throw(peer)*float64(k) < askPeers {
 			c.greets = append(c.greets, greeting{peer, n})
 		}
 	}
@@ -228,7 +231,8 @@ func (c *Core) ask(todo []*network) {
 
 // whom returns the participant to ask for a network: one that has just
 // appeared, for where all start at once nobody else may know what it knows, or
-// a random one.
+// a random one; of those that showed that they are there, if there are any, so
+// that names which somebody made up take none of the few questions.
 func (c *Core) whom(n *network) (state.NodeID, bool) {
 	for len(n.appeared) > 0 {
 		id := n.appeared[0]
@@ -237,36 +241,51 @@ func (c *Core) whom(n *network) (state.NodeID, bool) {
 			return id, true
 		}
 	}
-	to := c.pick(c.living(n.name), 1)
+	from := c.living(n.name)
+	if proven := c.provenOf(from); len(proven) > 0 {
+		from = proven
+	}
+	to := c.pick(from, 1)
 	if len(to) == 0 {
 		return "", false
 	}
 	return to[0], true
 }
 
-// takePart returns how many take part in a network: those that are thought to
-// live where they are few; all that are known where they are many, since who
-// lives among these is not looked at anew for each of whom a join hears.
-func (c *Core) takePart(n *network) int {
-	known := len(c.members)
-	if n.name != "" {
-		known = len(c.store.Participants(n.name))
+// provenOf returns those of some nodes that showed that they are there.
+func (c *Core) provenOf(ids []state.NodeID) []state.NodeID {
+	var out []state.NodeID
+	for _, id := range ids {
+		if m := c.members[id]; m != nil && m.proven {
+			out = append(out, id)
+		}
 	}
-	if known > smallTable {
-		return known
+	return out
+}
+
+// livingIn returns how many participants of a network are thought to live. In one
+// step it is counted once: a join hears of its members one by one, and each of
+// them changes it.
+func (c *Core) livingIn(n *network) int {
+	if n.counted == 0 || n.countedAt != c.now {
+		n.counted, n.countedAt = len(c.living(n.name)), c.now
 	}
-	return len(c.living(n.name))
+	return n.counted
 }
 
 // mayAsk reports whether one more peer may be asked for a network within
 // askWindow: a few of many, and everybody where they are so few that the heads of
-// their streams, not whole tables, are what comes back.
+// their streams, not whole tables, are what comes back. Where many are known,
+// whether they live is not looked at: a join hears of them one by one.
 func (c *Core) mayAsk(n *network) bool {
-	take := c.takePart(n)
-	if take > smallTable {
-		return n.asked < askPeers
+	known := len(c.members)
+	if n.name != "" {
+		known = len(c.store.Participants(n.name))
 	}
-	return n.asked < take
+	if n.asked >= askPeers && known > smallTable {
+		return false
+	}
+	return n.asked < len(c.living(n.name))
 }
 
 // fetching reports whether a peer is sending the whole of a large table that

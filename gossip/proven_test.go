@@ -150,3 +150,38 @@ func TestNamesOfOneHostAreOne(t *testing.T) {
 		}
 	}
 }
+
+// TestNewcomersAreCheckedBesideOthers: G17. Checks of many who are known, and do
+// not answer, leave newcomers their room.
+func TestNewcomersAreCheckedBesideOthers(t *testing.T) {
+	c := crowd(100, 0)
+	talk(c, 100, time.Second, 2*time.Second)
+	for i := 2; i < 100; i++ { // all but two die
+		c.MemberDead(2*time.Second, memberName(i, 100))
+	}
+	addr := netip.MustParseAddrPort("10.9.1.1:7946")
+	c.MemberAlive(2*time.Second, "ghost0", addr)
+	if len(c.pinging) <= newcomerChecks {
+		t.Fatalf("only %d are checked: this test shows nothing", len(c.pinging))
+	}
+	talk(c, 2, 2*time.Second, 8*time.Second)
+	for _, m := range c.Members() {
+		if m.ID == "ghost0" && m.State != "dead" {
+			t.Errorf("a name that never answered is %s", m.State)
+		}
+	}
+}
+
+// TestTheProvenAreAsked: G17. A table that is not yet synced is asked of those who
+// showed that they are there, whatever names are listed beside them.
+func TestTheProvenAreAsked(t *testing.T) {
+	c := crowd(2, 60)
+	n := c.networks[""]
+	n.appeared = nil
+	for range 50 {
+		to, ok := c.whom(n)
+		if m := c.members[to]; !ok || !m.proven {
+			t.Fatalf("%q is asked", to)
+		}
+	}
+}

@@ -87,15 +87,7 @@ func (c *Core) correct(n *network, from state.NodeID, x *state.Delta) {
 func (c *Core) applied(n *network, from state.NodeID, x *state.Delta, pushed bool, hops int, known bool) {
 	c.Stats.Applied++
 	c.news(n, x.Owner)
-	if !pushed && n.fetching(c.now) { // news here only
-		if !known {
-			c.meetOwner(x.Owner)
-		}
-		if n.name == "" {
-			c.globalNews(x)
-		}
-		return
-	}
+	hereOnly := !pushed && n.fetching(c.now)
 	if !known {
 		c.meetOwner(x.Owner)
 	}
@@ -103,6 +95,7 @@ func (c *Core) applied(n *network, from state.NodeID, x *state.Delta, pushed boo
 		c.globalNews(x)
 	}
 	switch {
+	case hereOnly:
 	case pushed:
 		c.enqueue(pushItem{delta: x, from: from, hops: hops})
 	case x.Whole() && !x.Snapshot && deltaSize(x) <= c.cfg.Datagram-64:

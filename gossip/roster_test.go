@@ -26,7 +26,11 @@ func TestRoster(t *testing.T) {
 		case 2:
 			c.MemberDead(now, id)
 		case 3:
-			c.MemberLeft(now, id)
+			if m := c.members[id]; m != nil {
+				c.advance(now)
+				c.takeLeave(m)
+				c.settle()
+			}
 		case 4:
 			if m := c.members[id]; m != nil {
 				c.MemberReached(now, id, m.addr)

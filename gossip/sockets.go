@@ -39,7 +39,7 @@ const (
 	receiveBuffer = 2 << 20
 	sendBuffer    = 8 << 20
 	maxDatagram   = 64 << 10
-	acceptPause   = 100 * time.Millisecond // after an error, say of too many files
+	errorPause    = 100 * time.Millisecond // say of too many files
 )
 
 var errNoRoom = errors.New("no room in the socket's buffer")
@@ -89,7 +89,10 @@ func (s *sockets) receive() {
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
-		case err != nil || n == 0:
+		case err != nil:
+			s.pause()
+			continue
+		case n == 0:
 			continue
 		}
 		p := &memberlist.Packet{Buf: append([]byte(nil), buf[:n]...), From: from, Timestamp: time.Now()}
@@ -101,6 +104,14 @@ func (s *sockets) receive() {
 	}
 }
 
+// pause waits for a moment after an error, so that one that stays costs nothing.
+func (s *sockets) pause() {
+	select {
+	case <-time.After(errorPause):
+	case <-s.closing:
+	}
+}
+
 func (s *sockets) accept() {
 	for {
 		c, err := s.tcp.AcceptTCP()
@@ -108,10 +119,7 @@ func (s *sockets) accept() {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil:
-			select {
-			case <-time.After(acceptPause):
-			case <-s.closing:
-			}
+			s.pause()
 			continue
 		}
 		select {
