@@ -27,7 +27,7 @@ const (
 	mostBusy   = 60 * time.Millisecond  // of processor in a second
 	window     = 500 * time.Millisecond // in which that is measured
 	moreFiles  = 24
-	toRest     = 40 * time.Second // 4 s alone, what needs longest; 20 s are too few beside an emulated machine
+	toRest     = 20 * time.Second // 4 s alone, what needs longest
 )
 
 // alive: no daemon has ended.

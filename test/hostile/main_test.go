@@ -40,9 +40,6 @@ type attack struct {
 	// leave ends what the case left on purpose; afterwards no node is degraded.
 	// nil: there is nothing.
 	leave func(m *mesh) error
-	// alone: on a new mesh. What 60 and more cases before it left of their author's
-	// names and address is not what it is about.
-	alone bool
 }
 
 // all are the cases, in order.
@@ -55,7 +52,7 @@ func all() []attack {
 }
 
 // TestHostile runs the cases on one mesh, and on a new one after a case that
-// failed, and from one that is to be alone.
+// failed.
 func TestHostile(t *testing.T) {
 	todo := chosen(all())
 	passed, failed := 0, 0
@@ -63,8 +60,7 @@ func TestHostile(t *testing.T) {
 	for i := 0; i < len(todo); {
 		t.Run(fmt.Sprintf("from-%s", todo[i].name), func(t *testing.T) {
 			m := newMesh(t)
-			first := i
-			for fine := true; fine && i < len(todo) && (i == first || !todo[i].alone); i++ {
+			for fine := true; fine && i < len(todo); i++ {
 				c := todo[i]
 				start := time.Now()
 				what := m.run(&c)

@@ -195,7 +195,7 @@ func membershipCases() []attack {
 			}
 			return nil
 		}},
-		{name: "members-that-are-not-there", alone: true, do: func(m *mesh) error {
+		{name: "members-that-are-not-there", do: func(m *mesh) error {
 			var all [][]byte
 			for i := range 60 {
 				all = append(all, member(aliveMessage, fmt.Sprintf("ghost-%d", i), 1, netip.AddrFrom4([4]byte{172, 20, 0, byte(100 + i)})))

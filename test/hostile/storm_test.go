@@ -27,7 +27,7 @@ func stormCases() []attack {
 		{name: "claims-of-many-for-one-service", do: claimsOfMany, check: fewAddresses, leave: func(m *mesh) error {
 			return m.peer.say(claimers(func(i int) []state.Record { return nil }, 2)...)
 		}},
-		{name: "claims-that-come-and-go", alone: true, do: claimsComeAndGo},
+		{name: "claims-that-come-and-go", do: claimsComeAndGo},
 		{name: "settings-that-change-all-the-time", do: settingsFlap},
 		{name: "tasks-that-change-all-the-time", do: tasksFlap},
 		{name: "ports-of-a-thousand-tasks", do: manyPorts},
