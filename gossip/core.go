@@ -47,7 +47,8 @@ type Core struct {
 	thrown   *throw
 	repairAt time.Duration
 	busyTill time.Duration
-	turn     int // which of order is compared first in the next round
+	turn     int  // which of order is compared first in the next round
+	parity   bool // of the comparisons, see partner
 	hotAt    []time.Duration
 	sweepAt  time.Duration
 	pubAt    time.Duration // 0: nothing held back
@@ -85,13 +86,14 @@ type network struct {
 	failed  string // which services have no address, as it was last told
 	met     bool   // compared with another node in this life, see meet
 
-	probed    time.Duration  // when its hash was last sent to a peer
-	counted   int            // how many of its participants lived at countedAt, see livingIn
+	probed    time.Duration // when its hash was last sent to a peer
+	counted   int           // how many of its participants lived at countedAt, see livingIn
 	countedAt time.Duration
 	seeks     bool           // to be asked for at the end of the step
 	appeared  []state.NodeID // who came since it was last asked for: asked first
 	asked     int            // how many peers since askFrom
 	askFrom   time.Duration
+	proven    bool          // somebody showed that it is there since it is sought
 	askTill   time.Duration // when those who were asked should have answered
 	fetchFrom state.NodeID  // who sends the whole of it
 	fetchTill time.Duration

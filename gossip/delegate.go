@@ -28,14 +28,18 @@ type memberQueue struct {
 const maxMemberEvents = 8192
 
 type memberEvent struct {
-	kind byte // 'j'oin, 'l'eave, 'c'onflict, 'r'eached
+	kind byte // 'j'oin, 'l'eave, 'c'onflict, 'r'eached, 'a'nswer to a join (of nobody knows whom)
 	id   state.NodeID
 	addr netip.AddrPort
 }
 
 func (q *memberQueue) add(kind byte, n *memberlist.Node) {
+	q.tell(memberEvent{kind, state.NodeID(n.Name), nodeAddr(n)})
+}
+
+func (q *memberQueue) tell(e memberEvent) {
 	q.mu.Lock()
-	q.put(memberEvent{kind, state.NodeID(n.Name), nodeAddr(n)})
+	q.put(e)
 	q.mu.Unlock()
 	select {
 	case q.ready <- struct{}{}:
@@ -94,6 +98,8 @@ func (h *Host) memberEvent(e memberEvent) {
 	case 'r':
 		h.joiner.answered(e.id, e.addr)
 		h.core.MemberReached(h.now(), e.id, e.addr)
+	case 'a':
+		h.core.JoinAnswered(h.now(), e.addr)
 	case 'c':
 		h.core.Conflict(h.now(), e.id, e.addr)
 		h.tellConflict(e)

@@ -254,6 +254,9 @@ type dial struct {
 // cut, a dial takes as long as it may.
 func (j *joiner) join(d dial) {
 	_, err := j.h.ml.Join([]string{d.addr})
+	if a, bad := netip.ParseAddrPort(d.addr); err == nil && bad == nil {
+		j.h.members.tell(memberEvent{kind: 'a', addr: a})
+	}
 	vain := err == nil && !j.lists(d)
 	j.mu.Lock()
 	defer j.mu.Unlock()

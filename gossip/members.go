@@ -33,6 +33,7 @@ type member struct {
 	parted  time.Duration // when it was last asked whether it leaves; 0: never
 	asked   uint64        // the nonce of the pings that others were asked for
 	reached time.Duration // last time that it answered us, not others
+	way     time.Duration // last time that it answered a datagram of ours with one
 	pingAt  time.Duration // 0: not pinging
 	pings   int
 	offered bool
@@ -149,7 +150,11 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 	}
 	m := c.member(id)
 	m.met = true
-	m.proven = m.proven || known
+	if known {
+		c.prove(m)
+	} else if m.newcomer() {
+		c.question(m) // one that speaks comes before those who are only listed
+	}
 	m.heard = c.now
 	if c.cameFrom.IsValid() || !c.viaStream(id) { // answers that came over a stream do not tell that datagrams arrive
 		c.heardAt = c.now
@@ -172,9 +177,11 @@ func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.Addr
 	c.advance(now)
 	c.heardAt = c.now // such an answer is a datagram
 	m := c.members[id]
-	switch {
-	case m == nil:
+	if m == nil {
 		return
+	}
+	m.way = c.now
+	switch {
 	case m.rival.addr == addr:
 		m.rival.answered = c.now
 	default:
@@ -190,28 +197,33 @@ func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.Addr
 // to it any more.
 func (c *Core) reached(m *member) {
 	m.reached, m.rival = c.now, place{}
-	m.proven = true
+	if c.cameFrom.IsValid() {
+		m.way = c.now
+	}
+	c.prove(m)
 	c.sign(m, signReached)
 	c.store.SetAnswers(m.id, livenessOf(m.phase).Answers())
 }
 
 // unreached reports whether a listed member has not answered this node's own
 // probes for some rounds of the membership.
-func (c *Core) unreached(m *member) bool {
+func (c *Core) unreached(m *member) bool { return c.overdue(m, m.reached) }
+
+// undelivered reports whether a listed member has not answered this node's
+// datagrams for as long, whatever it answered over streams.
+func (c *Core) undelivered(m *member) bool { return c.overdue(m, m.way) }
+
+func (c *Core) overdue(m *member, answered time.Duration) bool {
 	rounds := 3 * time.Duration(c.crowd()+1) * c.cfg.Probing
-	return rounds > 0 && m.listed && c.now-max(m.reached, m.since) > rounds+3*time.Second
+	return rounds > 0 && m.listed && c.now-max(answered, m.since) > rounds+3*time.Second
 }
 
 // doubt pings a member that lives, says the membership, but has not answered
 // this node's own probes for some rounds: others may reach it where this node
 // does not (G11); and one of which there is nothing yet but that word.
 func (c *Core) doubt(m *member) {
-	if m.pingAt == 0 && (c.unreached(m) || c.unproven(m)) {
-		m.pings = 0
-		c.pingLater(m, c.now)
-		if m.newcomer() {
-			c.newcomers++
-		}
+	if c.unreached(m) || c.unproven(m) {
+		c.question(m)
 	}
 }
 

@@ -1,6 +1,9 @@
 package gossip
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // The membership lists whoever is named to it, and takes one round of its probes,
 // which grows with their number, to find out that some never were. So a member of
@@ -20,6 +23,53 @@ func (c *Core) unproven(m *member) bool {
 
 // newcomer reports whether there is nothing of a member but the list.
 func (m *member) newcomer() bool { return m.listed && !m.proven }
+
+// question pings a member that is not pinged already, until it answers or others
+// are asked (maxDoubt).
+func (c *Core) question(m *member) {
+	if m.pingAt > 0 || c.cfg.Probing == 0 {
+		return
+	}
+	m.pings = 0
+	c.pingLater(m, max(c.now, 1))
+	if m.newcomer() {
+		c.newcomers++
+	}
+}
+
+// prove notes that a member showed that it is there. Tables that are not yet
+// synced are asked of it: the names that were listed before may all be made up.
+func (c *Core) prove(m *member) {
+	if m.proven {
+		return
+	}
+	m.proven = true
+	for _, name := range c.order {
+		if n := c.networks[name]; !n.table.View().Synced() && c.shares(m.id, name) {
+			if !n.proven {
+				n.proven, n.asked = true, 0
+			}
+			c.seek(n)
+		}
+	}
+}
+
+// JoinAnswered tells the core that a node at an address answered a join. Who it is
+// its answer to a ping tells; what else is listed there is made up.
+func (c *Core) JoinAnswered(now time.Duration, addr netip.AddrPort) {
+	c.advance(now)
+	asked := 0
+	for _, m := range c.ordered {
+		if m.addr == addr && m.newcomer() && asked < maxNamesakes {
+			c.ping(m)
+			asked++
+		}
+	}
+	c.settle()
+}
+
+// maxNamesakes bounds the names at one address that are pinged after a join.
+const maxNamesakes = 16
 
 // countNewcomers counts the newcomers that are pinged. Checks of others, of a
 // hundred dead hosts say, leave them their room.

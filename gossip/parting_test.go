@@ -45,9 +45,12 @@ func TestManyGoodbyes(t *testing.T) {
 // heard of, its stream goes on, or the membership has told both.
 func TestGoodbyeOfAFormerLife(t *testing.T) {
 	for name, returns := range map[string]func(c *Core, now time.Duration){
-		"its packet":     func(c *Core, now time.Duration) { c.Receive(now, newEncoder("b", 2).b) },
-		"its stream":     func(c *Core, now time.Duration) { c.Receive(now, returnOf(c, "b")) },
-		"the membership": func(c *Core, now time.Duration) { c.takeLeave(c.members["b"]); c.MemberAlive(now, "b", c.members["b"].addr) },
+		"its packet": func(c *Core, now time.Duration) { c.Receive(now, newEncoder("b", 2).b) },
+		"its stream": func(c *Core, now time.Duration) { c.Receive(now, returnOf(c, "b")) },
+		"the membership": func(c *Core, now time.Duration) {
+			c.takeLeave(c.members["b"])
+			c.MemberAlive(now, "b", c.members["b"].addr)
+		},
 	} {
 		a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
 		exchange(a, b)

@@ -31,7 +31,7 @@ func (c *Core) repair() {
 		todo = append(todo, n)
 	}
 	for sent := 0; len(todo) > 0 && sent < roundPackets; {
-		to := c.pick(c.living(todo[0].name), 1)
+		to := c.partner(todo[0])
 		if len(to) == 0 {
 			if c.alone() || todo[0].name != "" && c.store.Global().View().Synced() { // nobody else takes part
 				todo[0].table.SetSynced()
@@ -48,6 +48,19 @@ func (c *Core) repair() {
 	if len(todo) > 0 {
 		c.turn, _ = slices.BinarySearch(c.order, todo[0].name)
 	}
+}
+
+// partner returns a random participant of a network to be compared with, none or
+// one. Every other time it is one that showed that it is there, if any did: what
+// somebody made up may be listed by the thousand.
+func (c *Core) partner(n *network) []state.NodeID {
+	from := c.living(n.name)
+	if c.parity = !c.parity; c.parity && len(from) > smallTable {
+		if proven := c.provenOf(from); len(proven) > 0 {
+			from = proven
+		}
+	}
+	return c.pick(from, 1)
 }
 
 // roundPackets bounds what one round of repair sends.
@@ -74,7 +87,7 @@ func (c *Core) probeRoom() int {
 // probe sends a peer the hashes of networks, in as few datagrams as they fit.
 func (c *Core) probe(to state.NodeID, ns []*network) {
 	m := c.members[to]
-	lost := m != nil && m.listed && (c.silent() || c.unreached(m))
+	lost := m != nil && m.listed && (c.silent() || c.undelivered(m))
 	if lost {
 		m.streamTill = c.now + streamFor
 	}
@@ -231,18 +244,21 @@ func (c *Core) ask(todo []*network) {
 
 // whom returns the participant to ask for a network: one that has just
 // appeared, for where all start at once nobody else may know what it knows, or
-// a random one; of those that showed that they are there, if there are any, so
-// that names which somebody made up take none of the few questions.
+// a random one. Where there are more than can be asked, those who showed that
+// they are there come first: names that somebody made up take none of the few
+// questions then.
 func (c *Core) whom(n *network) (state.NodeID, bool) {
+	from := c.living(n.name)
+	proven := c.provenOf(from)
+	few := len(proven) == 0 || len(from) <= smallTable
 	for len(n.appeared) > 0 {
 		id := n.appeared[0]
 		n.appeared = n.appeared[1:]
-		if m := c.members[id]; m != nil && m.reachable() {
+		if m := c.members[id]; m != nil && m.reachable() && (few || m.proven) {
 			return id, true
 		}
 	}
-	from := c.living(n.name)
-	if proven := c.provenOf(from); len(proven) > 0 {
+	if len(proven) > 0 {
 		from = proven
 	}
 	to := c.pick(from, 1)

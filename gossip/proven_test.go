@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -182,6 +183,36 @@ func TestTheProvenAreAsked(t *testing.T) {
 		to, ok := c.whom(n)
 		if m := c.members[to]; !ok || !m.proven {
 			t.Fatalf("%q is asked", to)
+		}
+	}
+}
+
+// TestAHostIsFoundAmongNames: G17. A node that joins is told of hundreds of names
+// that somebody made up, and of one host: it asks that one as soon as it answered
+// the join, or spoke, and not when its turn comes.
+func TestAHostIsFoundAmongNames(t *testing.T) {
+	addr := netip.MustParseAddrPort("10.9.9.9:7946")
+	for how, show := range map[string]func(c *Core){
+		"it answered the join": func(c *Core) { c.JoinAnswered(3*time.Second, addr) },
+		"it spoke":             func(c *Core) { c.ReceiveFrom(3*time.Second, addr, newEncoder("zed", 5).b); c.Tick(3 * time.Second) },
+	} {
+		c := crowd(0, 600)
+		c.MemberAlive(2*time.Second, "zed", addr)
+		c.Tick(2 * time.Second)
+		c.Drain()
+		show(c)
+		sends, _ := c.Drain()
+		i := slices.IndexFunc(sends, func(s Send) bool { return s.To == "zed" })
+		if i < 0 {
+			t.Errorf("%s: it is not pinged", how)
+			continue
+		}
+		ack := newEncoder("zed", 5)
+		ack.ping(frameAck, pingFrame{nonce: c.members["zed"].nonce, target: "zed"})
+		c.ReceiveFrom(3*time.Second, addr, ack.b)
+		sends, _ = c.Drain()
+		if !slices.ContainsFunc(sends, func(s Send) bool { return s.To == "zed" }) {
+			t.Errorf("%s: it is not asked for the table: %d other packets", how, len(sends))
 		}
 	}
 }

@@ -44,6 +44,19 @@ const (
 
 var errNoRoom = errors.New("no room in the socket's buffer")
 
+// OpenTransport returns what a Host opens itself where HostConfig.Transport is nil,
+// for whoever dials in another way, say out of a network namespace: UDP and TCP
+// sockets on one address. A datagram for which there is no room is lost, and
+// nobody waits. Whoever opened it, or the host that it was given to, ends it with
+// Shutdown.
+func OpenTransport(bind netip.AddrPort) (memberlist.NodeAwareTransport, error) {
+	s, err := openSockets(bind)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
 // openSockets binds both to an address; port 0 is one that is free.
 func openSockets(bind netip.AddrPort) (*sockets, error) {
 	tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(bind))

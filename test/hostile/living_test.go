@@ -28,9 +28,9 @@ type living struct {
 	gone bool
 }
 
-// transport is memberlist's own, in a namespace.
+// transport is that of meshd, in a namespace.
 type transport struct {
-	*memberlist.NetTransport
+	memberlist.NodeAwareTransport
 	from *rig.Host
 }
 
@@ -54,7 +54,7 @@ func (m *mesh) live(name string, port uint16) (*living, error) {
 	}
 	t := transport{from: m.evil}
 	err = m.evil.Do(func() (err error) {
-		t.NetTransport, err = memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{m.evil.Addr.String()}, BindPort: int(port), Logger: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)})
+		t.NodeAwareTransport, err = gossip.OpenTransport(netip.AddrPortFrom(m.evil.Addr, port))
 		return err
 	})
 	if err != nil {
