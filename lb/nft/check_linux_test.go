@@ -83,11 +83,11 @@ func TestCheckFindsEveryChange(t *testing.T) {
 		{"forwarding off", "sysctl net.ipv4.ip_forward: changed, found 0, want 1", sysctl("net/ipv4/ip_forward", "0")},
 		{"IPv6 forwarding off", "sysctl net.ipv6.conf.all.forwarding: changed, found 0, want 1", sysctl("net/ipv6/conf/all/forwarding", "0")},
 		{
-			"guard rule deleted", "rule 4 of chain guard of nftables table ip meshd: missing",
+			"guard rule deleted", "rule 5 of chain guard of nftables table ip meshd: missing",
 			func() { v.delRule(helper(nftables.TableFamilyIPv4), "guard") },
 		},
 		{
-			"masquerade deleted", "rule 1 of chain masq of nftables table ip6 meshd: missing",
+			"masquerade deleted", "rule 2 of chain masq of nftables table ip6 meshd: missing",
 			func() { v.delRule(helper(nftables.TableFamilyIPv6), "masq") },
 		},
 		{"a rule in the guard", "rule in chain guard of nftables table ip meshd: extra, found at place 1", func() {

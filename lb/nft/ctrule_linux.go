@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -22,14 +23,13 @@ const (
 	ctOriginal = 0    // direction from the client to the VIP
 )
 
-// writeMasquerade makes the chain hold one rule, in one transaction:
+// writeMasquerade makes the chain hold two rules, in one transaction:
 //
+//	ct original ip daddr @pool update @tasks { ip daddr timeout 30d }
 //	ct original ip daddr @pool masquerade
-func (s *sockets) writeMasquerade(f *family, chain *nftables.Chain, pool *nftables.Set) error {
-	exprs, err := masqueradeExprs(f, pool)
-	if err != nil {
-		return fmt.Errorf("encode masquerade rule: %w", err)
-	}
+//
+// They are two because the first ends where it is when its set is full.
+func (s *sockets) writeMasquerade(f *family, chain *nftables.Chain, pool, tasks *nftables.Set) error {
 	where := []netlink.Attribute{
 		{Type: unix.NFTA_RULE_TABLE, Data: []byte(chain.Table.Name + "\x00")},
 		{Type: unix.NFTA_RULE_CHAIN, Data: []byte(chain.Name + "\x00")},
@@ -38,32 +38,37 @@ func (s *sockets) writeMasquerade(f *family, chain *nftables.Chain, pool *nftabl
 	if err != nil {
 		return err
 	}
-	add, err := nftMessage(f, unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append,
-		append(where, netlink.Attribute{Type: unix.NFTA_RULE_EXPRESSIONS | unix.NLA_F_NESTED, Data: exprs}))
-	if err != nil {
-		return err
+	batch := []netlink.Message{del}
+	for _, then := range [][]expr.Any{noteTask(f, tasks), {&expr.Masq{}}} {
+		exprs, err := toPoolExprs(f, pool, then)
+		if err != nil {
+			return fmt.Errorf("encode rule of chain %s: %w", chain.Name, err)
+		}
+		add, err := nftMessage(f, unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append,
+			append(slices.Clip(where), netlink.Attribute{Type: unix.NFTA_RULE_EXPRESSIONS | unix.NLA_F_NESTED, Data: exprs}))
+		if err != nil {
+			return err
+		}
+		batch = append(batch, add)
 	}
-	return s.sendBatch(del, add)
+	return s.sendBatch(batch...)
 }
 
-func masqueradeExprs(f *family, pool *nftables.Set) ([]byte, error) {
-	lookup, err := expr.Marshal(f.nfproto, inSet(pool))
-	if err != nil {
-		return nil, err
-	}
-	masq, err := expr.Marshal(f.nfproto, &expr.Masq{})
-	if err != nil {
-		return nil, err
-	}
+// toPoolExprs encodes what is done with packets of connections to a pool.
+func toPoolExprs(f *family, pool *nftables.Set, then []expr.Any) ([]byte, error) {
 	ct, err := ctExpr(f)
 	if err != nil {
 		return nil, err
 	}
-	return netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_LIST_ELEM | unix.NLA_F_NESTED, Data: ct},
-		{Type: unix.NFTA_LIST_ELEM | unix.NLA_F_NESTED, Data: lookup},
-		{Type: unix.NFTA_LIST_ELEM | unix.NLA_F_NESTED, Data: masq},
-	})
+	all := []netlink.Attribute{{Type: unix.NFTA_LIST_ELEM | unix.NLA_F_NESTED, Data: ct}}
+	for _, e := range append([]expr.Any{inSet(pool)}, then...) {
+		data, err := expr.Marshal(f.nfproto, e)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, netlink.Attribute{Type: unix.NFTA_LIST_ELEM | unix.NLA_F_NESTED, Data: data})
+	}
+	return netlink.MarshalAttributes(all)
 }
 
 // ctExpr encodes "ct original ip daddr" into the first register.

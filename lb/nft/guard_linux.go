@@ -59,6 +59,7 @@ func (h *Helpers) addRules(c *nftables.Conn, i int) {
 	}
 	pool := rules([]expr.Any{f.loadDst(firstReg), inSet(h.pool[i])}, f.notOwn())
 	for _, exprs := range [][]expr.Any{
+		rules(h.stray(i), []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}),
 		rules(refused, l4(f.icmp), f.echoRequest(), setPriority(0), []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}), // a VIP answers ping
 		rules(refused, f.unreachable()),
 		rules(pool, l4(unix.IPPROTO_TCP), f.reset()),
@@ -102,16 +103,8 @@ func (h *Helpers) addReset(c *nftables.Conn, i int, name string, hook *nftables.
 	f := &families[i]
 	chain := remakeChain(c, &nftables.Chain{Table: h.table[i], Name: name, Hooknum: hook, Priority: &prio, Type: nftables.ChainTypeFilter})
 	h.addServed(c, i, chain)
-	fresh := []expr.Any{
-		&expr.Ct{Register: firstReg, Key: expr.CtKeySTATE},
-		&expr.Bitwise{
-			SourceRegister: firstReg, DestRegister: firstReg, Len: 4,
-			Mask: binary.NativeEndian.AppendUint32(nil, expr.CtStateBitNEW), Xor: make([]byte, 4),
-		},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: firstReg, Data: make([]byte, 4)},
-	}
 	c.AddRule(&nftables.Rule{Table: h.table[i], Chain: chain, Exprs: rules(
-		l4(unix.IPPROTO_TCP), []expr.Any{f.loadDst(firstReg), inSet(h.pool[i])}, routed, fresh, f.reset())})
+		l4(unix.IPPROTO_TCP), []expr.Any{f.loadDst(firstReg), inSet(h.pool[i])}, routed, inState(expr.CtStateBitNEW), f.reset())})
 }
 
 // The places before IPVS in the hooks input (99) and output (-99).

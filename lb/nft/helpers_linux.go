@@ -28,6 +28,7 @@ type Helpers struct {
 	sock   *sockets
 	table  [2]*nftables.Table  // by family, like what follows
 	pool   [2]*nftables.Set    // interval sets of prefixes
+	tasks  [2]*nftables.Set    // addresses that connections to VIPs were led to
 	mark   [2]*nftables.Set    // VIP . protocol to mark; nil without marks
 	book   [2]ruleBook         // the rules as Setup made them
 	served [2][2]*nftables.Set // what IPVS serves, by ports and for all ports; nil without marks
@@ -54,6 +55,7 @@ func NewHelpers(cfg Config, marks bool) (*Helpers, error) {
 		h.table[i] = &nftables.Table{Name: helperTable, Family: nftables.TableFamily(f.nfproto)}
 		h.book[i] = ruleBook{family: f.nfproto, table: helperTable, name: familyName(i) + " " + helperTable}
 		h.pool[i] = &nftables.Set{Table: h.table[i], ID: uint32(1 + i), Name: "pool", KeyType: f.addr, Interval: true}
+		h.tasks[i] = h.newTaskSet(i)
 		if marks {
 			h.served[i] = h.newServedSets(i)
 			h.mark[i] = &nftables.Set{
@@ -108,7 +110,7 @@ func (h *Helpers) Setup() error {
 		return explain("make table "+helperTable, err)
 	}
 	for i := range families {
-		if err := h.sock.writeMasquerade(&families[i], h.masq(i), h.pool[i]); err != nil {
+		if err := h.sock.writeMasquerade(&families[i], h.masq(i), h.pool[i], h.tasks[i]); err != nil {
 			return explain("masquerade rule", err)
 		}
 		chains := []string{"guard", "refuse_prerouting", "refuse_output", "masq"}
@@ -163,7 +165,7 @@ func (h *Helpers) sets() (there map[*nftables.Set]bool, err error) {
 
 // setsOf returns the sets of a family.
 func (h *Helpers) setsOf(i int) []*nftables.Set {
-	return slices.DeleteFunc([]*nftables.Set{h.pool[i], h.mark[i], h.served[i][0], h.served[i][1]}, func(s *nftables.Set) bool { return s == nil })
+	return slices.DeleteFunc([]*nftables.Set{h.pool[i], h.tasks[i], h.mark[i], h.served[i][0], h.served[i][1]}, func(s *nftables.Set) bool { return s == nil })
 }
 
 // addTables queues tables, sets that are not there, and rules but for the

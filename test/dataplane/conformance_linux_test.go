@@ -35,6 +35,7 @@ var behaviours = []behaviour{
 	{"a backend can be the host itself", servesOnHost},
 	{"backends see the documented source address", masquerades},
 	{"a VIP answers ping", answersPing},
+	{"a segment of a backend beyond the client's window costs nobody the connection", survivesStrays},
 	{"a datagram larger than a packet arrives, also the first", carriesLargeDatagrams},
 	{"a service without backends refuses at once and recovers", refusesWithoutBackends},
 	{"forty connections at once to a service without backends are all refused, and none asks twice", refusesMany},

@@ -67,6 +67,8 @@ func (c fakeConn) askFor(time.Duration) (answer, error) { return c.ask() }
 
 func (c fakeConn) askAtLength(int) (answer, error) { return c.ask() }
 
+func (c fakeConn) askForStray() (answer, error) { return c.ask() }
+
 func (c fakeConn) close() { c.Close() }
 
 func (w *fakeWorld) ping(_ place, to netip.Addr) error { return w.fake.Ping(to) }

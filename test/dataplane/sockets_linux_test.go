@@ -61,6 +61,8 @@ func (s *socket) askAtLength(n int) (answer, error) {
 	return s.askWith(strings.Repeat("x", n-1)+"\n", *patience)
 }
 
+func (s *socket) askForStray() (answer, error) { return s.askWith(strayRequest+"\n", *patience) }
+
 func (s *socket) askWith(text string, d time.Duration) (answer, error) {
 	_ = s.SetDeadline(time.Now().Add(d))
 	if _, err := io.WriteString(s, text); err != nil {
@@ -122,11 +124,13 @@ func serve(t *testing.T, n *rig.Namespace, at netip.AddrPort) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = p.Close() })
-	go serveTCP(l, at)
+	go serveTCP(n, l, at)
 	go serveUDP(p, at)
 }
 
-func serveTCP(l net.Listener, at netip.AddrPort) {
+// serveTCP answers every line; strayRequest is answered by a segment beyond the
+// client's window first.
+func serveTCP(n *rig.Namespace, l net.Listener, at netip.AddrPort) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -135,6 +139,12 @@ func serveTCP(l net.Listener, at netip.AddrPort) {
 		go func() {
 			defer c.Close()
 			for lines := bufio.NewScanner(c); lines.Scan(); {
+				if lines.Text() == strayRequest {
+					if err := stray(n, c); err != nil {
+						fmt.Fprintf(c, "stray segment: %v\n", err)
+						continue
+					}
+				}
 				fmt.Fprintf(c, "%s %s\n", at, c.RemoteAddr())
 			}
 		}()

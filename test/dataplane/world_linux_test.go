@@ -82,6 +82,9 @@ type conn interface {
 	askFor(d time.Duration) (answer, error)
 	// askAtLength is ask with a request of so many bytes.
 	askAtLength(n int) (answer, error)
+	// askForStray is ask; the server sends a segment far beyond the client's window
+	// before it answers.
+	askForStray() (answer, error)
 	close()
 }
 
