@@ -21,8 +21,6 @@ const (
 	// is not planned until there is.
 	maxBackends = 1 << 19
 	fewBackends = 1 << 10
-	// maxVoters bounds the owners whose tasks are asked which ports are to stay.
-	maxVoters = 256
 )
 
 // plannedPorts returns the ports at which a service is planned, by protocol and
@@ -55,9 +53,8 @@ func mostDeclared(s *state.Service, ports []state.Port) []state.Port {
 	asked := map[state.NodeID]struct{}{}
 	everywhere := 0 // tasks without ports
 	for _, e := range s.Members {
-		_, again := asked[e.Owner()]
 		vote := 0
-		if !again && len(asked) < maxVoters {
+		if _, again := asked[e.Owner()]; !again {
 			asked[e.Owner()] = struct{}{}
 			vote = 1
 		}

@@ -85,6 +85,34 @@ func TestPortsTimesTasks(t *testing.T) {
 	}
 }
 
+// TestPortsOfManyNodes covers L11: every node has a vote on the ports that stay,
+// wherever its tasks are in the order of the service.
+func TestPortsOfManyNodes(t *testing.T) {
+	tasks := map[state.NodeID][]state.Endpoint{}
+	node := func(i int, prefix string, ports ...state.Port) {
+		owner := state.NodeID(fmt.Sprintf("%s%d", prefix, i))
+		tasks[owner] = []state.Endpoint{{ID: fmt.Sprintf("%s%d", prefix, i), Service: "web", IP4: netip.AddrFrom4([4]byte{10, prefix[0], byte(i >> 8), byte(i)}), Ports: ports}}
+	}
+	for i := range 260 {
+		var ports []state.Port
+		for p := range state.MaxPorts {
+			ports = append(ports, state.Port{Number: uint16(1000 + i%16*state.MaxPorts + p), Proto: state.TCP})
+		}
+		node(i, "a", ports...)
+	}
+	for i := range 300 {
+		node(i, "b", state.Port{Number: 80, Proto: state.TCP})
+	}
+	for i := range 300 { // of those without ports, all ports have a backend more
+		node(i, "c")
+	}
+	table := Plan(Node{}, []state.View{crowded(t, tasks)})
+	s := table.Services[Key{VIP: netip.MustParseAddr("10.96.1.0"), Port: 80, Proto: state.TCP}]
+	if s == nil || len(table.Services) > 300 {
+		t.Errorf("L11: of %d ports, the one that most nodes declare is not among those that stay", len(table.Services))
+	}
+}
+
 // TestManyPortsOfFewTasksEach covers L12: what counts is which task declares
 // which port, so that a thousand tasks with a port of their own each have it.
 func TestManyPortsOfFewTasksEach(t *testing.T) {

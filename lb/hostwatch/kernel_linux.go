@@ -22,9 +22,13 @@ const (
 	ownProtocol = 109
 )
 
-// maxRoutes bounds what is kept of a router's table. Beyond it nothing is known
-// of the host.
-const maxRoutes = 1 << 16
+// What is kept of a router's tables, and of a host's addresses and the gateways
+// of its default routes, is bounded. Beyond it nothing is known of the host.
+const (
+	maxRoutes    = 1 << 16
+	maxAddresses = 1 << 16
+	maxGateways  = 1 << 10
+)
 
 // readAttempts bounds how often a table that changes is read again.
 const readAttempts = 3
@@ -137,7 +141,7 @@ func (k *kernel) read(f *hostfacts.Facts) error {
 		}
 	}
 	if r.full {
-		return fmt.Errorf("more than %d routes", maxRoutes)
+		return fmt.Errorf("more than %d routes, %d addresses or %d gateways of default routes", maxRoutes, maxAddresses, maxGateways)
 	}
 	return nil
 }
@@ -155,7 +159,7 @@ type reading struct {
 	devices map[int]device
 	within  []netip.Prefix
 	ahead   []rule // of the family that is being read
-	full    bool
+	full    bool   // there is more than is kept
 }
 
 // address notes an address, and the subnet that it makes: also while its device
@@ -163,6 +167,10 @@ type reading struct {
 func (r *reading) address(a *rtnl.Addr) {
 	p, ok := prefixOf(a.IPNet)
 	if !ok {
+		return
+	}
+	if len(r.facts.Addresses) >= maxAddresses {
+		r.full = true
 		return
 	}
 	d := r.devices[a.LinkIndex]
@@ -180,6 +188,9 @@ func (r *reading) address(a *rtnl.Addr) {
 func (r *reading) route(route rtnl.Route) bool {
 	r.gateways(&route)
 	r.taken(&route)
+	if r.full {
+		return false
+	}
 	p, ok := prefixOf(route.Dst)
 	if !ok || p.Bits() == 0 || ours(&route) || implied(&route) {
 		return true
@@ -215,8 +226,15 @@ func (r *reading) gateways(route *rtnl.Route) {
 		hops = append(hops, hop.Gw)
 	}
 	for _, hop := range hops {
-		if a, ok := netip.AddrFromSlice(hop); ok && !a.IsUnspecified() {
-			r.facts.Points = append(r.facts.Points, hostfacts.Point{Addr: a.Unmap(), What: "default gateway"})
+		a, ok := netip.AddrFromSlice(hop)
+		p := hostfacts.Point{Addr: a.Unmap(), What: "default gateway"}
+		switch {
+		case !ok || a.IsUnspecified() || slices.Contains(r.facts.Points, p): // or in another table, too
+		case len(r.facts.Points) >= maxGateways:
+			r.full = true
+			return
+		default:
+			r.facts.Points = append(r.facts.Points, p)
 		}
 	}
 }
