@@ -71,22 +71,40 @@ func (t *Table) evict(o NodeID) bool {
 }
 
 // room reports whether a stream may grow to n records and b bytes, by what the
-// table and the store may hold in all (S19).
+// table and the store may hold in all (S19). Streams of owners that do not live
+// give way if that makes room enough, and stay where it would not.
 func (t *Table) room(s *stream, n, b int) error {
-	for {
+	for looked := false; ; looked = true {
 		grow := usage{records: n - s.counted.records, bytes: b - s.counted.bytes}
-		if grow.records <= 0 && grow.bytes <= 0 {
+		if grow.records <= 0 && grow.bytes <= 0 || t.fits(grow) {
 			return nil
 		}
-		l := &t.limits
-		if t.use.records+grow.records <= l.TableRecords && t.use.bytes+grow.bytes <= l.TableBytes &&
-			t.total.records+grow.records <= l.StoreRecords && t.total.bytes+grow.bytes <= l.StoreBytes {
-			return nil
+		if s.status != Dead && !looked {
+			spared := grow
+			spared.add(t.givesWay(s.owner), -1)
+			looked = t.fits(spared)
 		}
-		if s.status == Dead || !t.evict(s.owner) {
+		if s.status == Dead || !looked || !t.evict(s.owner) {
 			return fmt.Errorf("network %q owner %q: %w: the tables are full", t.network, s.owner, ErrQuota)
 		}
 	}
+}
+
+// fits reports whether the table and the store have room for so much more.
+func (t *Table) fits(more usage) bool {
+	l := &t.limits
+	return t.use.records+more.records <= l.TableRecords && t.use.bytes+more.bytes <= l.TableBytes &&
+		t.total.records+more.records <= l.StoreRecords && t.total.bytes+more.bytes <= l.StoreBytes
+}
+
+// givesWay returns what evict could free for an owner.
+func (t *Table) givesWay(o NodeID) (u usage) {
+	for name, s := range t.streams {
+		if name != o && name != t.self && s.status == Dead {
+			u.add(s.counted, 1)
+		}
+	}
+	return u
 }
 
 // staleStage is how long a delta that does not go on keeps its place when

@@ -119,6 +119,31 @@ func TestTotals(t *testing.T) {
 	}
 }
 
+// TestNobodyGivesWayInVain covers S19: what has no room in any case costs nobody
+// the streams of owners that may come back.
+func TestNobodyGivesWayInVain(t *testing.T) {
+	s := NewStore("b", 1, Limits{Entries: 100, Bytes: 1 << 20, Owners: 100, Tombstones: 3, TableBytes: 1000}, new(testClock))
+	table := s.Join("net")
+	state := func(o NodeID, bytes int) (Result, error) {
+		s.SetLiveness(o, Alive)
+		return s.Apply(forge(o, 1, 5, Record{Kind: 200, Key: "k", Body: strings.Repeat("x", bytes), Version: 1}))
+	}
+	for _, o := range []NodeID{"lives", "away1", "away2"} {
+		if r, err := state(o, 300); r != Applied {
+			t.Fatal(r, err)
+		}
+	}
+	s.SetLiveness("away1", Dead)
+	s.SetLiveness("away2", Dead)
+	if _, err := state("wants", 800); !errors.Is(err, ErrQuota) || len(table.Owners()) != 3 {
+		t.Errorf("S19: %v, and there are %v", err, table.Owners())
+	}
+	if r, err := state("wants", 300); r != Applied || len(table.Owners()) != 3 {
+		t.Errorf("S19: %v %v, and there are %v", r, err, table.Owners())
+	}
+	checkUsage(t, s)
+}
+
 // TestStagesAreNotLookedThroughEachTime covers S19: where incomplete deltas that
 // nobody answers for fill their place, not each chunk looks through all of them.
 func TestStagesAreNotLookedThroughEachTime(t *testing.T) {
