@@ -68,7 +68,7 @@ func Cleanup(ctx context.Context, cfg CleanupConfig) ([]Cleaned, error) {
 	}
 	all := []Cleaned{cleanPlace(ctx, "host", "", cfg)}
 	if all[0].Err == nil {
-		all[0].cleanSysctls(cfg)
+		all[0].cleanSysctls(ctx, cfg)
 	}
 	for i := range saved {
 		all = append(all, cleanSandbox(ctx, &saved[i], cfg))

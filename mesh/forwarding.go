@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"meshd/lb/hostcheck"
 	"meshd/lb/hostmend"
 	"meshd/lb/nft"
 )
@@ -30,6 +31,7 @@ type sysctls struct {
 	mu    sync.Mutex // guards what follows
 	all   []nft.SysctlChange
 	ports []hostmend.Port // of bridges, put into hairpin mode
+	lets  []hostcheck.Let // rules in chains of others
 }
 
 // savedSysctls is what the data directory remembers of them. Another boot, and
@@ -39,13 +41,14 @@ type savedSysctls struct {
 	NetNS   string             `json:"netns"`
 	Changes []nft.SysctlChange `json:"changes"`
 	Ports   []hostmend.Port    `json:"ports,omitempty"`
+	Lets    []hostcheck.Let    `json:"lets,omitempty"`
 }
 
 // newSysctls goes on where another life of this boot ended.
 func newSysctls(saved savedSysctls, save func(savedSysctls) error) *sysctls {
 	s := &sysctls{save: save, fresh: make(chan struct{}, 1)}
 	if saved.here() {
-		s.all, s.ports = saved.Changes, saved.Ports
+		s.all, s.ports, s.lets = saved.Changes, saved.Ports, saved.Lets
 	}
 	return s
 }
@@ -128,9 +131,9 @@ func (s *sysctls) run(ctx context.Context) error {
 func (s *sysctls) write() error {
 	saved := sysctlsHere()
 	s.mu.Lock()
-	saved.Changes, saved.Ports = s.all, s.ports
+	saved.Changes, saved.Ports, saved.Lets = s.all, s.ports, s.lets
 	s.mu.Unlock()
-	if len(saved.Changes)+len(saved.Ports) == 0 || s.save == nil {
+	if len(saved.Changes)+len(saved.Ports)+len(saved.Lets) == 0 || s.save == nil {
 		return nil
 	}
 	return s.save(saved)
@@ -173,6 +176,9 @@ func (n *Node) forwarding() []string {
 		if strings.HasSuffix(c.Key, "forward") || strings.HasSuffix(c.Key, "/forwarding") || strings.HasSuffix(c.Key, "/accept_ra") {
 			changed = append(changed, c.String())
 		}
+	}
+	for _, group := range byChain(n.sysctls.letList()) {
+		changed = append(changed, "rules in chain "+chainOf(group[0]))
 	}
 	for _, p := range n.sysctls.portList() {
 		changed = append(changed, "hairpin mode of port "+p.Name)
@@ -220,6 +226,7 @@ type sysctlsLeft struct {
 	ours   []nft.SysctlChange // still as meshd set them
 	others []string           // what somebody else made of the rest
 	ports  []hostmend.Port    // of bridges, still in hairpin mode
+	lets   []hostcheck.Let    // rules in chains of others
 }
 
 // leftSysctls returns what is left of the settings that the data directory
@@ -229,6 +236,7 @@ func leftSysctls(dir *dataDir) (left sysctlsLeft, err error) {
 	if err := dir.load(fileSysctls, &saved); err != nil || !saved.here() {
 		return left, err
 	}
+	left.lets = saved.Lets
 	left.ours, left.others, err = changedSysctls(saved.Changes)
 	for _, p := range saved.Ports {
 		on, portErr := hostmend.HairpinOn(p)
@@ -241,7 +249,7 @@ func leftSysctls(dir *dataDir) (left sysctlsLeft, err error) {
 
 // cleanSysctls puts the host's settings back as they were found, unless
 // somebody else has changed them since.
-func (c *Cleaned) cleanSysctls(cfg CleanupConfig) {
+func (c *Cleaned) cleanSysctls(ctx context.Context, cfg CleanupConfig) {
 	dir := newDataDir(cfg.DataDir)
 	left, err := leftSysctls(dir)
 	if err != nil {
@@ -249,7 +257,9 @@ func (c *Cleaned) cleanSysctls(cfg CleanupConfig) {
 		return
 	}
 	c.Kept = left.others
+	fromLets := c.cleanLets(ctx, left.lets, cfg.DryRun)
 	if cfg.KeepSysctls {
+		c.Err = errors.Join(c.Err, fromLets)
 		for _, s := range left.ours {
 			c.Kept = append(c.Kept, "sysctl "+s.String())
 		}
@@ -267,7 +277,7 @@ func (c *Cleaned) cleanSysctls(cfg CleanupConfig) {
 	if cfg.DryRun {
 		return
 	}
-	err = putBackSysctls(left.ours)
+	err = errors.Join(fromLets, putBackSysctls(left.ours))
 	for _, p := range left.ports {
 		err = errors.Join(err, hostmend.HairpinOff(p))
 	}

@@ -72,9 +72,9 @@ func (n *Node) lookOut(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		}
-		begin := time.Now()
+		before := n.lookout.counters().spent
 		_, _ = n.look(ctx)
-		timer.Reset(max(lookEvery, lookRest*time.Since(begin)))
+		timer.Reset(max(lookEvery, lookRest*(n.lookout.counters().spent-before)))
 	}
 }
 
@@ -86,28 +86,31 @@ func (n *Node) look(ctx context.Context) ([]hostcheck.Finding, error) {
 		return nil, err
 	}
 	defer l.one.give()
-	begin := time.Now()
 	needs, err := n.hostNeeds(ctx)
 	if err != nil {
 		return nil, err
 	}
+	begin := time.Now()
 	want := hostread.Want{Tasks: needs.Tasks, Schedulers: needs.Schedulers}
 	facts := l.reader.Read(want)
+	found, lets := hostcheck.Judge(facts, needs)
+	took := time.Since(begin)
 	if needs.Driver != "" {
 		unplaced := hostcheck.Unplaced(facts, needs)
 		for _, a := range unplaced[:min(len(unplaced), samples)] {
 			_ = hostmend.Ask(a) // the next look knows
 		}
 	}
-	if n.mend(facts, needs) {
-		facts = l.reader.Read(want)
+	mended := n.mend(facts, needs)
+	if n.accept(ctx, lets) || mended {
+		found = hostcheck.Findings(l.reader.Read(want), needs)
 	}
-	found := append(hostcheck.Findings(facts, needs), n.ownFindings()...)
+	found = append(found, n.ownFindings()...)
 	l.mu.Lock()
 	was := l.found
 	l.found, l.at = found, time.Now()
 	l.count.looks++
-	l.count.spent += time.Since(begin)
+	l.count.spent += took
 	l.mu.Unlock()
 	n.tellFound(was, found)
 	return found, nil
@@ -307,7 +310,7 @@ func (e emitter) lookout(l *lookout) {
 	c := l.counters()
 	e.counter("meshd_host_looks_total", "Looks at the host for what is against meshd.", c.looks)
 	e.send(prometheus.CounterValue, "meshd_host_looks_seconds_total", "Time that they took.", c.spent.Seconds())
-	e.counter("meshd_host_mended_total", "Ports of bridges that were put into hairpin mode.", c.mended)
+	e.counter("meshd_host_mended_total", "Ports of bridges that were put into hairpin mode, and chains of firewalls that rules were added to.", c.mended)
 }
 
 // sourceFor returns the address of the host that backends answer to: the one that

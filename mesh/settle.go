@@ -180,6 +180,7 @@ func (s *settled) choices() error {
 	for _, c := range []struct{ field, value, allowed string }{
 		{"lb", s.LB, "auto ipvs nft none"},
 		{"forwarding", s.Forwarding, "auto off"},
+		{"firewall", s.Firewall, "tell accept"},
 		{"profile", s.Profile, " lan wan local"},
 		{"log-level", s.LogLevel, " debug info warn error"},
 		{"log-format", s.LogFormat, " text json"},

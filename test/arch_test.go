@@ -25,7 +25,7 @@ var mayImport = map[string][]string{
 	"lb/hostwatch": {"lb/hostfacts"},
 	"lb/hostcheck": {}, // pure: what of a host is against meshd
 	"lb/hostread":  {"lb/hostcheck"},
-	"lb/hostmend":  {},
+	"lb/hostmend":  {"lb/hostcheck"},
 	"lb/holder":    {"lb/nft"},
 	"lb/lbtest":    {"lb", "state"},
 	"lb/ipvs":      {"lb", "lb/ipvs/genl", "lb/nft", "state"}, // its helper rules are nftables (L2)

@@ -2,64 +2,143 @@ package hostcheck
 
 import (
 	"cmp"
-	"fmt"
-	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 )
 
-// command returns the command that lets through what is denied. Tables of
-// iptables are written by iptables, since it cannot read what nft writes there.
-func (d *denied) command(rules ruleset) string {
-	c := d.chain
-	if iptables := writer(c); iptables != "" {
-		into := c.Name
-		if rules[key{c.Family, c.Table, "DOCKER-USER"}] != nil && c.Hook == Forward {
-			into = "DOCKER-USER"
-		}
-		table := ""
-		if c.Table != "filter" {
-			table = "-t " + c.Table + " "
-		}
-		var all []string
-		if d.translated {
-			all = append(all, fmt.Sprintf("%s -w %s-I %s -m conntrack --ctstate DNAT -j ACCEPT", iptables, table, into))
-		}
-		for _, p := range d.orig {
-			match := "-m conntrack --ctorigdst " + p.String()
-			if c.Hook == Prerouting {
-				match = "-d " + p.String()
-			}
-			all = append(all, fmt.Sprintf("%s -w %s-I %s %s -j ACCEPT", iptables, table, into, match))
-		}
-		for _, l := range d.local {
-			all = append(all, fmt.Sprintf("%s -w %s-I %s -p %s --dport %d -j ACCEPT", iptables, table, into, protocol(l.proto), l.at.Port()))
-		}
-		return strings.Join(all, " && ")
-	}
-	chain := fmt.Sprintf("nft insert rule %s %s %s ", c.Family, c.Table, c.Name)
-	var all []string
-	if d.translated {
-		all = append(all, chain+"ct status dnat accept")
-	}
-	for family, digit := range map[string]int{"ip": 32, "ip6": 128} {
-		if set := prefixesOf(d.orig, digit); set != "" {
-			match := "ct original " + family + " daddr "
-			if c.Hook == Prerouting {
-				match = family + " daddr "
-			}
-			all = append(all, chain+match+set+" accept")
-		}
-	}
-	slices.Sort(all)
-	if ports := portsOf(d.local); ports != "" {
-		all = append(all, chain+"meta l4proto '{ tcp, udp }' th dport "+ports+" accept")
-	}
-	return strings.Join(all, " && ")
+// RuleComment is on rules in chains of others that meshd has added itself.
+const RuleComment = "meshd"
+
+// Let is what is let through a chain of others: the rule that a finding asks for.
+// Its zero value is nothing.
+type Let struct {
+	Family string `json:"family"` // of the table
+	Table  string `json:"table"`
+	Chain  string `json:"chain"`
+	// Program is nft, iptables or ip6tables, and Match what the rule matches, as
+	// the words of a command line of it.
+	Program string   `json:"program"`
+	Match   []string `json:"match"`
+
+	// VIPs says that it lets through nothing but connections to VIPs.
+	VIPs bool `json:"-"`
 }
 
-// writer returns the program that writes a table which iptables keeps; empty: it
-// is nft's.
+// Words returns the command line that adds the rule, with a comment unless it is
+// empty, or the one that deletes it. Rules of nft are deleted by number, and
+// have none.
+func (l Let) Words(comment string, remove bool) []string {
+	if l.Program == "nft" {
+		if remove {
+			return nil
+		}
+		words := append([]string{"nft", "insert", "rule", l.Family, l.Table, l.Chain}, l.Match...)
+		words = append(words, "accept")
+		if comment != "" {
+			words = append(words, "comment", `"`+comment+`"`)
+		}
+		return words
+	}
+	words := []string{l.Program, "-w"}
+	if l.Table != "filter" {
+		words = append(words, "-t", l.Table)
+	}
+	verb := "-I"
+	if remove {
+		verb = "-D"
+	}
+	words = append(append(words, verb, l.Chain), l.Match...)
+	if comment != "" {
+		words = append(words, "-m", "comment", "--comment", comment)
+	}
+	return append(words, "-j", "ACCEPT")
+}
+
+// line formats a command for a shell. Names of chains and devices are whatever
+// somebody gave them.
+func line(words ...string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = quote(w)
+	}
+	return strings.Join(quoted, " ")
+}
+
+// quote writes a word so that a shell reads it as it is.
+func quote(word string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:=,+@%", r)
+	}
+	if word != "" && strings.TrimFunc(word, plain) == "" {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// lets returns the rules that let through what is denied. Tables of iptables are
+// written by iptables, since it cannot read what nft writes there.
+func (d *denied) lets(rules ruleset) (all []Let) {
+	c := d.chain
+	l := Let{Family: c.Family, Table: c.Table, Chain: c.Name, Program: writer(c)}
+	if l.Program == "nft" {
+		return d.letsOfNft(l)
+	}
+	if rules[key{c.Family, c.Table, "DOCKER-USER"}] != nil && c.Hook == Forward {
+		l.Chain = "DOCKER-USER"
+	}
+	add := func(match ...string) {
+		l.Match = match
+		all = append(all, l)
+	}
+	if d.translated {
+		add("-m", "conntrack", "--ctstate", "DNAT")
+	}
+	for _, p := range d.orig {
+		l.VIPs = d.pools[p]
+		if c.Hook == Prerouting {
+			add("-d", p.String())
+		} else {
+			add("-m", "conntrack", "--ctorigdst", p.String())
+		}
+	}
+	l.VIPs = false
+	for _, at := range d.local {
+		add("-p", protocol(at.proto), "--dport", strconv.Itoa(int(at.at.Port())))
+	}
+	return all
+}
+
+func (d *denied) letsOfNft(l Let) (all []Let) {
+	add := func(match ...string) {
+		l.Match = match
+		all = append(all, l)
+	}
+	if d.translated {
+		add("ct", "status", "dnat")
+	}
+	for _, family := range []struct {
+		name string
+		bits int
+	}{{"ip", 32}, {"ip6", 128}} {
+		for _, l.VIPs = range []bool{true, false} {
+			set := d.prefixesOf(l.VIPs, family.bits)
+			switch {
+			case set == "":
+			case d.chain.Hook == Prerouting:
+				add(family.name, "daddr", set)
+			default:
+				add("ct", "original", family.name, "daddr", set)
+			}
+		}
+	}
+	if ports := portsOf(d.local); ports != "" {
+		add("meta", "l4proto", "{ tcp, udp }", "th", "dport", ports)
+	}
+	return all
+}
+
+// writer returns the program that writes a table: iptables where it keeps it.
 func writer(c *Chain) string {
 	kept := slices.Contains([]string{"filter", "raw", "mangle", "nat", "security"}, c.Table) && strings.ToUpper(c.Name) == c.Name
 	switch {
@@ -68,14 +147,15 @@ func writer(c *Chain) string {
 	case kept && c.Family == "ip6":
 		return "ip6tables"
 	}
-	return ""
+	return "nft"
 }
 
-// prefixesOf formats the prefixes of a family as nft wants them.
-func prefixesOf(all []netip.Prefix, bits int) string {
+// prefixesOf formats the pools, or the other prefixes, of a family as nft wants
+// them.
+func (d *denied) prefixesOf(pools bool, bits int) string {
 	var words []string
-	for _, p := range all {
-		if p.Addr().BitLen() == bits {
+	for _, p := range d.orig {
+		if p.Addr().BitLen() == bits && d.pools[p] == pools {
 			words = append(words, p.String())
 		}
 	}
@@ -90,15 +170,15 @@ func portsOf(all []local) string {
 	slices.SortFunc(ports, cmp.Compare[uint16])
 	var words []string
 	for _, p := range ports {
-		words = append(words, fmt.Sprint(p))
+		words = append(words, strconv.Itoa(int(p)))
 	}
 	return set(words)
 }
 
-// set formats values as nft wants them in a command line of a shell.
+// set formats values as nft wants them.
 func set(words []string) string {
 	if len(words) > 1 {
-		return "'{ " + strings.Join(words, ", ") + " }'"
+		return "{ " + strings.Join(words, ", ") + " }"
 	}
 	return strings.Join(words, "")
 }

@@ -12,7 +12,7 @@ func (j *judgement) hairpin() {
 		j.add(Finding{
 			Code: Hairpin, Severity: Fault,
 			What:    fmt.Sprintf("port %s of a bridge is not in hairpin mode while br_netfilter is on: its container does not reach itself through a VIP, and loses a second or more whenever it is picked for its own request", port),
-			Command: "bridge link set dev " + port + " hairpin on",
+			Command: line("bridge", "link", "set", "dev", port, "hairpin", "on"),
 		})
 	}
 }
@@ -83,7 +83,7 @@ func (j *judgement) forwards(family string, all Switch, key, directory string, o
 	for _, d := range devices {
 		if of(d) == Off {
 			j.add(Finding{
-				Code: ForwardingOff, Severity: Fault, Command: fmt.Sprintf("sysctl -w net/%s/conf/%s/forwarding=1", directory, d.Name),
+				Code: ForwardingOff, Severity: Fault, Command: line("sysctl", "-w", "net/"+directory+"/conf/"+d.Name+"/forwarding=1"),
 				What: fmt.Sprintf("device %s does not forward %s packets, though the host does: what containers send or get that way is dropped", d.Name, family),
 			})
 		}
@@ -115,7 +115,7 @@ func (j *judgement) reversePath() {
 				continue
 			}
 			j.add(Finding{
-				Code: ReversePath, Severity: Fault, Command: fmt.Sprintf("sysctl -w net/ipv4/conf/all/rp_filter=2 net/ipv4/conf/%s/rp_filter=2", d.Name),
+				Code: ReversePath, Severity: Fault, Command: line("sysctl", "-w", "net/ipv4/conf/all/rp_filter=2", "net/ipv4/conf/"+d.Name+"/rp_filter=2"),
 				What: fmt.Sprintf("device %s validates sources strictly (rp_filter=1), and its subnet is on device %s too: packets of task %s are dropped if they come by %s", d.Name, to.Name, a, d.Name),
 			})
 		}
@@ -174,7 +174,7 @@ func (j *judgement) addresses() {
 			What: fmt.Sprintf("%s is to be listened on, and is no address of this host", at),
 		}
 		if d := j.device(a); d != nil {
-			f.Command = fmt.Sprintf("ip address add %s/%d dev %s", a, a.BitLen(), d.Name)
+			f.Command = line("ip", "address", "add", netip.PrefixFrom(a, a.BitLen()).String(), "dev", d.Name)
 		}
 		j.add(f)
 	}

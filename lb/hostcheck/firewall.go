@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 const (
@@ -28,6 +29,7 @@ type denied struct {
 	how   string
 	what  []string
 	orig  []netip.Prefix
+	pools map[netip.Prefix]bool // those of orig that are pools
 	local []local
 
 	translated bool
@@ -60,7 +62,10 @@ func (j *judgement) firewall() {
 
 // ask finds what a base chain drops of the packets.
 func (j *judgement) ask(rules ruleset, base *Chain, code Code, packets []passage) {
-	d := denied{chain: base}
+	d := denied{chain: base, pools: map[netip.Prefix]bool{}}
+	for _, p := range j.needs.Pools {
+		d.pools[p] = true
+	}
 	for i := range packets {
 		p := &packets[i]
 		w := rules.drops(base, &p.packet)
@@ -82,8 +87,14 @@ func (j *judgement) ask(rules ruleset, base *Chain, code Code, packets []passage
 	if len(d.what) == 0 {
 		return
 	}
+	lets := d.lets(rules)
+	var lines []string
+	for _, l := range lets {
+		lines = append(lines, line(l.Words("", false)...))
+	}
+	j.lets = append(j.lets, lets...)
 	j.add(Finding{
-		Code: code, Severity: Fault, Command: d.command(rules), Document: sectionFirewalls,
+		Code: code, Severity: Fault, Command: strings.Join(lines, " && "), Document: sectionFirewalls,
 		What: fmt.Sprintf("%s: %s do not get through", d.how, list(d.what)),
 	})
 }

@@ -142,6 +142,13 @@ const MaxFindings = 64
 // Findings returns what of the host is against meshd, faults first. At most
 // MaxFindings are returned.
 func Findings(f *Facts, n *Needs) []Finding {
+	found, _ := Judge(f, n)
+	return found
+}
+
+// Judge is Findings, and returns the rules with which chains of others would let
+// through what they drop.
+func Judge(f *Facts, n *Needs) ([]Finding, []Let) {
 	j := judge(f, n)
 	if n.Driver != "" {
 		j.firewall()
@@ -157,7 +164,7 @@ func Findings(f *Facts, n *Needs) []Finding {
 		j.add(Finding{Code: Unreadable, Severity: Warning, What: "not looked at: " + what})
 	}
 	slices.SortStableFunc(j.found, func(a, b Finding) int { return cmp.Compare(a.Severity, b.Severity) })
-	return j.found
+	return j.found, j.lets
 }
 
 // judgement collects findings.
@@ -167,6 +174,7 @@ type judgement struct {
 	addressed []*Device // devices that have addresses
 	hosted    []*Device // behind which containers are
 	found     []Finding
+	lets      []Let
 }
 
 // judge begins to judge a host.

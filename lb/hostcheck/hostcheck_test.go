@@ -226,12 +226,13 @@ func TestFirewallCommands(t *testing.T) {
 			one("ip", "filter", "INPUT", hostcheck.Input), func(n *hostcheck.Needs) { n.DNS = nil },
 			"iptables -w -I INPUT -m conntrack --ctorigdst 10.96.0.0/16 -j ACCEPT && iptables -w -I INPUT -p udp --dport 7946 -j ACCEPT && iptables -w -I INPUT -p tcp --dport 7946 -j ACCEPT",
 		},
-		"nft":       {one("inet", "fw", "forward", hostcheck.Forward), nil, "nft insert rule inet fw forward ct original ip daddr '{ 10.96.0.0/16, 10.1.1.0/24 }' accept"},
+		"nft":       {one("inet", "fw", "forward", hostcheck.Forward), nil, "nft insert rule inet fw forward ct original ip daddr 10.96.0.0/16 accept && nft insert rule inet fw forward ct original ip daddr 10.1.1.0/24 accept"},
 		"nft input": {one("inet", "fw", "input", hostcheck.Input), nil, "nft insert rule inet fw input ct original ip daddr 10.96.0.0/16 accept && nft insert rule inet fw input meta l4proto '{ tcp, udp }' th dport '{ 53, 7946 }' accept"},
 		"IPv6": {
 			one("ip6", "filter", "FORWARD", hostcheck.Forward), func(n *hostcheck.Needs) { n.Pools = append(n.Pools, prefix("fd96::/64")) },
 			"ip6tables -w -I FORWARD -m conntrack --ctorigdst fd96::/64 -j ACCEPT",
 		},
+		"names for a shell": {one("inet", "a b", "$(reboot)'x", hostcheck.Forward), nil, `nft insert rule inet 'a b' '$(reboot)'\''x' ct original ip daddr 10.96.0.0/16 accept && nft insert rule inet 'a b' '$(reboot)'\''x' ct original ip daddr 10.1.1.0/24 accept`},
 		"not of our family": {one("ip6", "filter", "FORWARD", hostcheck.Forward), nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

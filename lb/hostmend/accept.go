@@ -1,0 +1,152 @@
+package hostmend
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+
+	"meshd/lb/hostcheck"
+)
+
+// commandLimit is how long a program may take, and maxOutput what is kept of
+// what it says.
+const (
+	commandLimit = 5 * time.Second
+	maxOutput    = 1 << 20
+)
+
+// Accept adds rules to one chain of others, all of which are for the same chain
+// and program, where they are not there. It reports whether it added any.
+func Accept(ctx context.Context, lets []hostcheck.Let) (added bool, err error) {
+	if len(lets) == 0 {
+		return false, nil
+	}
+	if lets[0].Program == "nft" {
+		return acceptNft(ctx, lets)
+	}
+	for _, l := range lets {
+		if there(ctx, l) {
+			continue
+		}
+		if _, err := run(ctx, l.Words(hostcheck.RuleComment, false)); err != nil {
+			return added, err
+		}
+		added = true
+	}
+	return added, nil
+}
+
+// there reports whether iptables has a rule of ours.
+func there(ctx context.Context, l hostcheck.Let) bool {
+	words := l.Words(hostcheck.RuleComment, true)
+	for i, w := range words {
+		if w == "-D" {
+			words[i] = "-C"
+		}
+	}
+	_, err := run(ctx, words)
+	return err == nil
+}
+
+// acceptNft adds what is missing of our rules. nft cannot be asked for one rule: if
+// there are fewer of ours than there should be, all are made anew.
+func acceptNft(ctx context.Context, lets []hostcheck.Let) (bool, error) {
+	have, err := handles(ctx, lets[0])
+	if err != nil || len(have) >= len(lets) {
+		return false, err
+	}
+	for _, l := range lets {
+		if _, err := run(ctx, l.Words(hostcheck.RuleComment, false)); err != nil {
+			return true, err
+		}
+	}
+	return true, remove(ctx, lets[0], have)
+}
+
+// Revoke removes our rules from the chain that rules are for. A chain that is gone
+// is no error.
+func Revoke(ctx context.Context, lets []hostcheck.Let) error {
+	if len(lets) == 0 {
+		return nil
+	}
+	if lets[0].Program == "nft" {
+		have, err := handles(ctx, lets[0])
+		if err != nil {
+			return nil // there is no such chain any more
+		}
+		return remove(ctx, lets[0], have)
+	}
+	for _, l := range lets {
+		if !there(ctx, l) {
+			continue
+		}
+		if _, err := run(ctx, l.Words(hostcheck.RuleComment, true)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Accepted reports whether any of the rules is there.
+func Accepted(ctx context.Context, lets []hostcheck.Let) bool {
+	if len(lets) > 0 && lets[0].Program == "nft" {
+		have, err := handles(ctx, lets[0])
+		return err == nil && len(have) > 0
+	}
+	for _, l := range lets {
+		if there(ctx, l) {
+			return true
+		}
+	}
+	return false
+}
+
+// handles returns the numbers of our rules in a chain of nft.
+func handles(ctx context.Context, l hostcheck.Let) (all []string, err error) {
+	out, err := run(ctx, []string{"nft", "-a", "list", "chain", l.Family, l.Table, l.Chain})
+	if err != nil {
+		return nil, err
+	}
+	for text := range strings.Lines(out) {
+		rule, handle, ok := strings.Cut(strings.TrimSpace(text), " # handle ")
+		if ok && strings.HasSuffix(rule, `accept comment "`+hostcheck.RuleComment+`"`) {
+			all = append(all, handle)
+		}
+	}
+	return all, nil
+}
+
+func remove(ctx context.Context, l hostcheck.Let, all []string) error {
+	for _, handle := range all {
+		if _, err := run(ctx, []string{"nft", "delete", "rule", l.Family, l.Table, l.Chain, "handle", handle}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run runs a program and returns what it wrote.
+func run(ctx context.Context, words []string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandLimit)
+	defer cancel()
+	var out, said limited
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &said, time.Second
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%s: %w: %s", strings.Join(words, " "), err, strings.Join(strings.Fields(said.String()), " "))
+	}
+	return out.String(), nil
+}
+
+// limited keeps the beginning of what is written to it.
+type limited struct{ bytes.Buffer }
+
+func (l *limited) Write(b []byte) (int, error) {
+	if room := maxOutput - l.Len(); room > 0 {
+		l.Buffer.Write(b[:min(room, len(b))])
+	}
+	return len(b), nil
+}

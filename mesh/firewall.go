@@ -1,0 +1,107 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"meshd/lb/hostcheck"
+	"meshd/lb/hostmend"
+)
+
+// maxLets bounds the rules that are remembered of chains of others.
+const maxLets = 256
+
+// accept adds rules to chains of others that drop connections to VIPs, where the
+// configuration allows it. What is remembered of a chain is added together,
+// so that a firewall that was loaded anew gets all of it back. It reports whether
+// it added any.
+func (n *Node) accept(ctx context.Context, lets []hostcheck.Let) (added bool) {
+	if n.cfg.Firewall != "accept" {
+		return false
+	}
+	lets = slices.DeleteFunc(lets, func(l hostcheck.Let) bool { return !l.VIPs }) // what is not ours is not ours to open
+	n.sysctls.noteLets(lets)
+	for _, group := range byChain(n.sysctls.letList()) {
+		if !slices.ContainsFunc(lets, func(l hostcheck.Let) bool { return chainOf(l) == chainOf(group[0]) }) {
+			continue
+		}
+		did, err := hostmend.Accept(ctx, group)
+		why := ""
+		if err != nil {
+			why = err.Error()
+		}
+		if n.told.set("firewall "+chainOf(group[0]), why) && err != nil {
+			n.log.Warn("a rule cannot be added to a firewall", "chain", chainOf(group[0]), "error", err)
+		}
+		if did {
+			added = true
+			n.log.Warn("rules are added to a firewall, since firewall: accept allows it; meshd cleanup removes them", "chain", chainOf(group[0]), "rules", letTexts(group))
+			n.lookout.mu.Lock()
+			n.lookout.count.mended++
+			n.lookout.mu.Unlock()
+		}
+	}
+	return added
+}
+
+// chainOf names the chain that a rule is for.
+func chainOf(l hostcheck.Let) string {
+	return strings.Join([]string{l.Program, l.Family, l.Table, l.Chain}, " ")
+}
+
+// byChain groups rules.
+func byChain(lets []hostcheck.Let) (groups [][]hostcheck.Let) {
+	at := map[string]int{}
+	for _, l := range lets {
+		i, ok := at[chainOf(l)]
+		if !ok {
+			i = len(groups)
+			at[chainOf(l)], groups = i, append(groups, nil)
+		}
+		groups[i] = append(groups[i], l)
+	}
+	return groups
+}
+
+func letTexts(lets []hostcheck.Let) (all []string) {
+	for _, l := range lets {
+		all = append(all, strings.Join(l.Match, " "))
+	}
+	return all
+}
+
+// noteLets remembers rules that are about to be added to chains of others.
+func (s *sysctls) noteLets(lets []hostcheck.Let) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range lets {
+		known := slices.ContainsFunc(s.lets, func(o hostcheck.Let) bool { return chainOf(o) == chainOf(l) && slices.Equal(o.Match, l.Match) })
+		if !known && len(s.lets) < maxLets {
+			s.lets = append(slices.Clone(s.lets), l)
+			s.changed()
+		}
+	}
+}
+
+// letList returns the rules, which must not be changed.
+func (s *sysctls) letList() []hostcheck.Let {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lets
+}
+
+// cleanLets removes our rules from chains of others.
+func (c *Cleaned) cleanLets(ctx context.Context, lets []hostcheck.Let, dry bool) (err error) {
+	for _, group := range byChain(lets) {
+		if !hostmend.Accepted(ctx, group) {
+			continue
+		}
+		c.PutBack = append(c.PutBack, "firewall: rules in chain "+chainOf(group[0]))
+		if !dry {
+			err = errors.Join(err, hostmend.Revoke(ctx, group))
+		}
+	}
+	return err
+}
