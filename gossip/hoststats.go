@@ -51,15 +51,3 @@ func (h *Host) MembershipAddrs() map[state.NodeID]netip.AddrPort {
 	}
 	return addrs
 }
-
-// Alone says why a node is on its own that is to join others: what came of the
-// latest dial. It is empty while the membership lists anybody, and where nobody
-// was dialled in vain. Safe for concurrent use.
-func (h *Host) Alone() string {
-	if !h.joiner.alone.Load() {
-		return ""
-	}
-	h.joiner.mu.Lock()
-	defer h.joiner.mu.Unlock()
-	return h.joiner.why
-}

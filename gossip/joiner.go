@@ -43,7 +43,6 @@ type joiner struct {
 	dirty   bool
 	joins   uint64
 	failed  uint64
-	why     string // the latest dial failed; empty: it did not
 }
 
 type attempt struct {
@@ -269,7 +268,6 @@ func (j *joiner) join(d dial) {
 	switch {
 	case err != nil:
 		j.failed++
-		j.why = fmt.Sprintf("%s: %v", d.addr, joinError(err))
 		if !t.told {
 			t.told = true
 			j.h.log.Warn("cannot join", "addr", d.addr, "error", t.err)
@@ -285,7 +283,6 @@ func (j *joiner) join(d dial) {
 		}
 	default:
 		j.joins++
-		j.why = ""
 		t.vain, t.delay = 0, rejoinMax // it is listed now; or it is the name of a node that is
 	}
 	t.next = t.last.Add(t.delay/2 + rand.N(t.delay))

@@ -208,10 +208,10 @@ func (n *Node) mend(f *hostcheck.Facts, needs *hostcheck.Needs) (changed bool) {
 
 // ownFindings are those that are not the host's, but the node's.
 func (n *Node) ownFindings() (all []hostcheck.Finding) {
-	if why := n.host.Alone(); why != "" && time.Since(n.started) > aloneFrom {
+	if why := n.host.Isolation(); why != "" && time.Since(n.started) > aloneFrom {
 		f := hostcheck.Finding{
 			Code: hostcheck.Alone, Severity: hostcheck.Fault, Document: "OPERATIONS: When something is wrong",
-			What: "this node has joined nobody, and serves what it has itself: " + why,
+			What: why,
 		}
 		if len(n.cfg.Join) > 0 {
 			f.Command = "meshctl join " + n.cfg.Join[0]

@@ -56,7 +56,6 @@ func (n *Node) watchNeeds(ctx context.Context) error {
 		if points, err := n.needs(ctx); err == nil {
 			n.watch.Require(n.cfg.pools, points)
 		}
-		n.noteIsolation(n.host.Isolation())
 		select {
 		case <-ctx.Done():
 			return nil
@@ -64,21 +63,6 @@ func (n *Node) watchNeeds(ctx context.Context) error {
 		}
 	}
 }
-
-// noteIsolation shows that this node has met nobody, and tells when that begins and
-// ends.
-func (n *Node) noteIsolation(why string) {
-	was := n.notices.get(noticeIsolated)
-	n.notices.set(noticeIsolated, why)
-	switch {
-	case was == "" && why != "":
-		n.log.Warn("in no mesh with others", "reason", why)
-	case was != "" && why == "":
-		n.log.Info("in a mesh with others")
-	}
-}
-
-const noticeIsolated = "isolated"
 
 // needs returns what this host talks to: peers, name servers, sandboxes. (Of
 // gateways the kernel tells, and of tasks the views.) Peers that are away count,

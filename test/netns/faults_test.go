@@ -174,7 +174,7 @@ func TestStrangerWithAnotherKey(t *testing.T) {
 		}
 		return nil
 	})
-	degraded(t, stranger, "same --key-file")
+	degradedWithin(t, stranger, 30*time.Second, "same --key-file")
 }
 
 // TestTwoNodesOneName starts a second host1: somebody says so loudly, and what

@@ -33,7 +33,13 @@ func carries(t *testing.T, n *fleet.Node, name, subnet string) {
 // "", until it says nothing of pools.
 func degraded(t *testing.T, n *fleet.Node, want string) {
 	t.Helper()
-	fleet.Within(t, 5*time.Second, func(ctx context.Context) error {
+	degradedWithin(t, n, 5*time.Second, want)
+}
+
+// degradedWithin is degraded for what is not said so soon.
+func degradedWithin(t *testing.T, n *fleet.Node, limit time.Duration, want string) {
+	t.Helper()
+	fleet.Within(t, limit, func(ctx context.Context) error {
 		s, err := n.API.Status(ctx)
 		text := strings.Join(s.Degraded, "\n")
 		if err == nil && (want != "" && !strings.Contains(text, want) || want == "" && strings.Contains(text, "pool")) {
