@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -109,7 +108,7 @@ func (n *Node) saveLast() error {
 		_ = n.dir.save(fileNode, id)
 	}
 	if err := n.dir.unsaved(); err != nil {
-		return errors.Join(errors.New("stopped, and not everything is saved"), err)
+		return err
 	}
 	return nil
 }

@@ -295,8 +295,19 @@ func (n *Node) Run(ctx context.Context) error {
 	if errors.Is(err, gossip.ErrStopped) || errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	return errors.Join(err, n.saveLast())
+	switch unsaved := n.saveLast(); {
+	case unsaved == nil:
+		return err
+	case err == nil:
+		return fmt.Errorf("%w: %w", ErrUnsaved, unsaved)
+	default:
+		return errors.Join(err, unsaved) // it failed; that something is lost besides does not make it an end in order
+	}
 }
+
+// ErrUnsaved is the end of a node that was asked to end, and did, but for what it
+// could not write to its data directory.
+var ErrUnsaved = errors.New("stopped, and not everything is saved")
 
 // restore states again what the node stated before, in one step per network,
 // so that peers swap the old life for the new one without a gap (S4).

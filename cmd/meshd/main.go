@@ -34,8 +34,8 @@ const usage = `meshd: service discovery and load balancing for a fleet of hosts,
 Flags win over the file, whose names are the same. SIGTERM leaves the mesh in
 order (other nodes drop this one's tasks at once); SIGINT does too; SIGQUIT
 stops at once, as a crash would; SIGHUP does nothing. Registered tasks are stated
-again at the next start. Exit codes: 0 stopped, 1 failed, 2 wrong flags, values or
-configuration.
+again at the next start. Exit codes: 0 stopped or left, 1 failed, 2 wrong flags,
+values or configuration, 3 stopped or left, but not everything is saved.
 
 `
 
@@ -52,7 +52,8 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stderr))
 }
 
-// run returns the exit code: 0 done, 1 failed, 2 usage.
+// run returns the exit code: 0 done, 1 failed, 2 usage, 3 done but for what could
+// not be saved.
 func run(args []string, stderr io.Writer) int {
 	cfg, code := configure(args, stderr)
 	if code >= 0 {
@@ -74,11 +75,17 @@ func run(args []string, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "meshd:", err)
 		return 1
 	}
-	if err := serve(ctx, stop, node); err != nil {
+	err = serve(ctx, stop, node)
+	if err != nil {
 		fmt.Fprintln(stderr, "meshd:", err)
-		return 1
 	}
-	return 0
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, mesh.ErrUnsaved): // it has left, and is to stay so
+		return 3
+	}
+	return 1
 }
 
 // withstand keeps signals that say nothing to meshd from ending it: the closing

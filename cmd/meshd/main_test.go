@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,41 +83,106 @@ func (s *safeBuffer) String() string {
 	return s.b.String()
 }
 
-// SIGHUP does nothing but say so, SIGTERM ends the daemon with 0.
-func TestSignals(t *testing.T) {
-	dir := t.TempDir()
-	socket := filepath.Join(dir, "s")
-	var log safeBuffer
-	ended := make(chan int, 1)
+// daemon is meshd in this process.
+type daemon struct {
+	t      *testing.T
+	dir    string // its data directory is in it, and its socket
+	log    safeBuffer
+	ended  chan int
+	client http.Client
+}
+
+// startDaemon starts one, with more flags, and waits until it serves.
+func startDaemon(t *testing.T, flags ...string) *daemon {
+	t.Helper()
+	d := &daemon{t: t, dir: t.TempDir(), ended: make(chan int, 1)}
+	socket := filepath.Join(d.dir, "s")
+	d.client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}
 	go func() {
-		ended <- run([]string{"--node", "a", "--bind", "127.0.0.1:0", "--lb", "none", "--data-dir", filepath.Join(dir, "d"), "--socket", socket}, &log)
+		d.ended <- run(append([]string{"--node", "a", "--bind", "127.0.0.1:0", "--lb", "none", "--data-dir", d.data(), "--socket", socket}, flags...), &d.log)
 	}()
-	until(t, &log, func() bool {
-		c, err := net.Dial("unix", socket)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err == nil && strings.Contains(log.String(), "meshd runs")
+	until(t, &d.log, func() bool {
+		return d.call(http.MethodGet, "/v1/version") == nil && strings.Contains(d.log.String(), "meshd runs")
 	})
-	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
-		t.Fatal(err)
+	return d
+}
+
+// call uses its API.
+func (d *daemon) call(method, path string) error {
+	q, err := http.NewRequestWithContext(d.t.Context(), method, "http://meshd"+path, nil)
+	if err != nil {
+		return err
 	}
-	until(t, &log, func() bool {
-		return strings.Contains(log.String(), "SIGHUP: meshd reads its configuration and keys at the start only")
-	})
-	if !strings.Contains(log.String(), "gossip is not encrypted") {
-		t.Errorf("nothing is said of gossip without a key:\n%s", log.String())
+	r, err := d.client.Do(q)
+	if err != nil {
+		return err
 	}
-	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
-		t.Fatal(err)
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusOK {
+		return errors.New(r.Status)
 	}
+	return nil
+}
+
+func (d *daemon) leave() {
+	d.t.Helper()
+	if err := d.call(http.MethodPost, "/v1/leave"); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *daemon) data() string { return filepath.Join(d.dir, "d") }
+
+func (d *daemon) signal(s syscall.Signal) {
+	d.t.Helper()
+	if err := syscall.Kill(os.Getpid(), s); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// wantEnd waits for its end.
+func (d *daemon) wantEnd(want int) {
+	d.t.Helper()
 	select {
-	case code := <-ended:
-		if code != 0 {
-			t.Errorf("exit %d\n%s", code, log.String())
+	case code := <-d.ended:
+		if code != want {
+			d.t.Errorf("exit %d, want %d\n%s", code, want, d.log.String())
 		}
 	case <-time.After(20 * time.Second):
-		t.Fatalf("it does not end:\n%s", log.String())
+		d.t.Fatalf("it does not end:\n%s", d.log.String())
+	}
+}
+
+// SIGHUP does nothing but say so, SIGTERM ends the daemon with 0.
+func TestSignals(t *testing.T) {
+	d := startDaemon(t)
+	d.signal(syscall.SIGHUP)
+	until(t, &d.log, func() bool {
+		return strings.Contains(d.log.String(), "SIGHUP: meshd reads its configuration and keys at the start only")
+	})
+	if !strings.Contains(d.log.String(), "gossip is not encrypted") {
+		t.Errorf("nothing is said of gossip without a key:\n%s", d.log.String())
+	}
+	d.signal(syscall.SIGTERM)
+	d.wantEnd(0)
+}
+
+// Who leaves stays away: none of these codes makes the unit start meshd again,
+// whatever the disk does.
+func TestLeave(t *testing.T) {
+	d := startDaemon(t)
+	d.leave()
+	d.wantEnd(0)
+	d = startDaemon(t)
+	if err := errors.Join(os.Rename(d.data(), d.data()+".gone"), os.WriteFile(d.data(), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	d.leave()
+	d.wantEnd(3)
+	if !strings.Contains(d.log.String(), "not everything is saved") {
+		t.Errorf("it does not say that something is lost:\n%s", d.log.String())
 	}
 }
 
@@ -134,7 +201,8 @@ func until(t *testing.T, log *safeBuffer, ok func() bool) {
 }
 
 // The unit starts meshd again after a failure, and neither after meshctl leave,
-// which ends with 0, nor with a configuration that cannot work, which ends with 2.
+// which ends with 0, or 3 (TestLeave), nor with a configuration that cannot work,
+// which ends with 2.
 func TestUnitRestarts(t *testing.T) {
 	unit, err := os.ReadFile("../../examples/systemd/meshd.service")
 	if err != nil {
@@ -146,7 +214,7 @@ func TestUnitRestarts(t *testing.T) {
 			settings[k] = v
 		}
 	}
-	for k, v := range map[string]string{"Restart": "on-failure", "RestartPreventExitStatus": "2", "StartLimitIntervalSec": "0"} {
+	for k, v := range map[string]string{"Restart": "on-failure", "RestartPreventExitStatus": "2 3", "StartLimitIntervalSec": "0"} {
 		if settings[k] != v {
 			t.Errorf("%s=%s, want %s", k, settings[k], v)
 		}
