@@ -18,9 +18,10 @@ import (
 )
 
 // How often the host is looked at: what notifies nobody, as sysctls do, is seen
-// that late at most.
+// after lookEvery; whether there was anything else is asked each lookAsk.
 const (
 	lookEvery = 5 * time.Second
+	lookAsk   = time.Second
 	lookRest  = 50               // after a look that took t, none for so many times t
 	aloneFrom = 10 * time.Second // after the start: a mesh is joined by then
 	samples   = 16               // of backends and peers, for what firewalls make of them
@@ -63,19 +64,33 @@ func (l *lookout) counters() lookCounters {
 // lookOut looks at the host until ctx ends.
 func (n *Node) lookOut(ctx context.Context) error {
 	defer n.lookout.reader.Close()
-	timer := time.NewTimer(time.Second)
-	defer timer.Stop()
+	tick := time.NewTicker(lookAsk)
+	defer tick.Stop()
+	var next, due time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			_ = n.lookout.one.take(context.WithoutCancel(ctx)) // nobody reads any more
 			return nil
-		case <-timer.C:
+		case <-tick.C:
+		}
+		now := time.Now()
+		if now.Before(next) || now.Before(due) && !n.moved(ctx) {
+			continue
 		}
 		before := n.lookout.counters().spent
 		_, _ = n.look(ctx)
-		timer.Reset(max(lookEvery, lookRest*(n.lookout.counters().spent-before)))
+		next, due = now.Add(lookRest*(n.lookout.counters().spent-before)), now.Add(lookEvery)
 	}
+}
+
+// moved reports whether the host may not be as it was looked at.
+func (n *Node) moved(ctx context.Context) bool {
+	if n.lookout.one.take(ctx) != nil {
+		return false
+	}
+	defer n.lookout.one.give()
+	return n.lookout.reader.Moved()
 }
 
 // look looks at the host once, mends what is the node's to mend, and tells what

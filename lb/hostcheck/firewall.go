@@ -125,9 +125,7 @@ func (j *judgement) forwarded() (all []passage) {
 	}
 	for _, d := range j.hosted {
 		for _, pool := range j.needs.Pools {
-			if j.needs.Driver == "nft" {
-				all = append(all, j.through(pool, d.Name, up)...)
-			}
+			all = append(all, j.through(pool, d.Name, up)...)
 		}
 		if len(j.needs.Pools) == 0 {
 			all = append(all, j.through(netip.Prefix{}, d.Name, up)...)
@@ -156,6 +154,10 @@ func (j *judgement) through(pool netip.Prefix, device, up string) []passage {
 	back := passage{what: vips, orig: pool, translated: unknown, packet: packet{
 		in: up, out: device, src: target, dst: source, osrc: source, odst: vip, state: StateEstablished, status: StatusDNAT, proto: tcp, sourcePort: port,
 	}}
+	if j.needs.Driver == "ipvs" { // it sends on what the hook input hands it
+		back.status = 0
+		return []passage{back}
+	}
 	return []passage{out, back}
 }
 

@@ -88,6 +88,7 @@ type Facts struct {
 	Connections, MaxConnections  int // of conntrack; 0: not known
 	IPVS                         []netip.AddrPort
 	Schedulers                   map[string]bool // of IPVS: whether the kernel has it, or its module is there; nil: not known
+	NetNSReadOnly                bool            // under a unit that protects /etc, where /etc/netns was made later
 	Unreadable                   []string        // parts that could not be looked at, and why
 }
 
@@ -160,6 +161,12 @@ func Judge(f *Facts, n *Needs) ([]Finding, []Let) {
 	}
 	j.services()
 	j.addresses()
+	if f.NetNSReadOnly {
+		j.add(Finding{
+			Code: NetNSDirectory, Severity: Warning, Command: "mkdir -p /etc/netns && systemctl restart meshd",
+			What: "meshd may not write below /etc/netns, since there was no such directory when its unit started: containers with --netns do not get a resolv.conf there",
+		})
+	}
 	for _, what := range f.Unreadable {
 		j.add(Finding{Code: Unreadable, Severity: Warning, What: "not looked at: " + what})
 	}

@@ -3,6 +3,7 @@ package hostread
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/mdlayher/netlink"
@@ -92,7 +93,33 @@ func (f *filters) read() ([]hostcheck.Chain, error) {
 			}
 		}
 	}
-	return all, nil
+	return append(all, f.kubeProxy(known)...), nil
+}
+
+// kubeProxy returns a chain that tells the addresses of services of kube-proxy's
+// mode nftables: they are in sets, as addresses or before protocol and port.
+func (f *filters) kubeProxy(known map[string]*chain) (all []hostcheck.Chain) {
+	done := map[byte]bool{}
+	for _, c := range known {
+		if c.Table != "kube-proxy" || done[c.family] {
+			continue
+		}
+		done[c.family] = true
+		size := 4
+		if c.family == unix.NFPROTO_IPV6 {
+			size = 16
+		}
+		o := hostcheck.Condition{Field: hostcheck.Destination}
+		for _, name := range []string{"cluster-ips", "service-ips"} {
+			for _, e := range f.elements(c, name) {
+				if a, ok := netip.AddrFromSlice(e.value[:min(size, len(e.value))]); ok {
+					o.Spans = append(o.Spans, hostcheck.Span{First: a, Last: a})
+				}
+			}
+		}
+		all = append(all, hostcheck.Chain{Family: c.Family, Table: c.Table, Name: "service-ips", Rules: []hostcheck.Rule{{Conditions: []hostcheck.Condition{o}}}})
+	}
+	return all
 }
 
 func chainKey(family byte, table, name string) string {

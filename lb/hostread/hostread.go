@@ -20,6 +20,9 @@ type Reader interface {
 	// Read returns the facts. What cannot be read is named in them. Filters are
 	// only read again if somebody has written to them since.
 	Read(want Want) *hostcheck.Facts
+	// Moved reports whether somebody has written to filters since they were read,
+	// or the kernel told of a change to devices or addresses. It is cheap.
+	Moved() bool
 	// Close releases the sockets.
 	Close() error
 }

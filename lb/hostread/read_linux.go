@@ -3,6 +3,7 @@ package hostread
 import (
 	"errors"
 	"os"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -16,6 +17,7 @@ const receiveBuffer = 4 << 20
 // reader reads the host of the process.
 type reader struct {
 	route, filter *netlink.Conn // nil: could not be opened
+	changes       *netlink.Conn // tells of devices and addresses; nil: likewise
 	failed        error
 
 	generation uint32 // of the ruleset of which chains are; 0: not known
@@ -35,13 +37,35 @@ func Open() Reader {
 	} else {
 		_ = r.filter.SetReadBuffer(receiveBuffer)
 	}
+	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR)
+	if r.changes, err = netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: groups}); err != nil {
+		r.changes = nil
+	}
 	return r
 }
+
+// Moved implements Reader.
+func (r *reader) Moved() bool {
+	moved := false
+	for range maxTold {
+		if r.changes == nil || r.changes.SetReadDeadline(time.Now().Add(time.Millisecond)) != nil {
+			break
+		}
+		if _, err := r.changes.Receive(); errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		moved = true // also if more was told than fits: it is read, then
+	}
+	return moved || r.filter != nil && (&filters{conn: r.filter}).generation() != r.generation
+}
+
+// maxTold bounds how much of what the kernel told is taken at once.
+const maxTold = 64
 
 // Close implements Reader.
 func (r *reader) Close() error {
 	var errs []error
-	for _, c := range []*netlink.Conn{r.route, r.filter} {
+	for _, c := range []*netlink.Conn{r.route, r.filter, r.changes} {
 		if c != nil {
 			errs = append(errs, c.Close())
 		}

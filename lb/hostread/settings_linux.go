@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"meshd/lb/hostcheck"
 )
 
@@ -46,6 +48,7 @@ func settings(f *hostcheck.Facts) {
 	f.Forward4, f.Forward6 = switchOf(sysctl("ipv4/ip_forward")), switchOf(sysctl("ipv6/conf/all/forwarding"))
 	f.Connections, _ = strconv.Atoi(sysctl("netfilter/nf_conntrack_count"))
 	f.MaxConnections, _ = strconv.Atoi(sysctl("netfilter/nf_conntrack_max"))
+	f.NetNSReadOnly = netnsReadOnly()
 	strict := sysctl("ipv4/conf/all/rp_filter")
 	for i := range f.Devices {
 		d := &f.Devices[i]
@@ -53,6 +56,19 @@ func settings(f *hostcheck.Facts) {
 		d.NoIPv6 = sysctl("ipv6/conf/"+d.Name+"/disable_ipv6") == "1"
 		d.Strict = max(strict, sysctl("ipv4/conf/"+d.Name+"/rp_filter")) == "1" // the higher one counts
 	}
+}
+
+// netnsReadOnly reports whether the unit under which this process runs, if it runs
+// under one, keeps it from /etc/netns.
+func netnsReadOnly() bool {
+	if os.Getenv("INVOCATION_ID") == "" {
+		return false
+	}
+	var s unix.Statfs_t
+	if unix.Statfs("/etc/netns", &s) != nil && unix.Statfs("/etc", &s) != nil {
+		return false
+	}
+	return s.Flags&unix.ST_RDONLY != 0
 }
 
 // maxServices bounds what is kept of IPVS's table.

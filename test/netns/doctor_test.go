@@ -293,129 +293,97 @@ func TestDoctorBeforeTheStart(t *testing.T) {
 	look(2)
 }
 
-// TestHairpinIsMended takes the port of a task out of hairpin mode: meshd puts it
-// back, so that the task reaches itself through its VIP, remembers that over a
-// kill, and cleanup undoes it.
-func TestHairpinIsMended(t *testing.T) {
+// TestDoctorIPVS is for hosts that balance by IPVS: what reaches it passes the
+// hook input, and it takes addresses of a pool from whoever balances by nft.
+func TestDoctorIPVS(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("bridge"); err != nil {
-		t.Skip("bridge is not installed")
+	if _, err := os.Stat("/proc/net/ip_vs"); err != nil {
+		t.Skip("this kernel has no IPVS; make netns-vm has one")
 	}
+	t.Run("input drops", func(t *testing.T) {
+		t.Parallel()
+		c := crippled{before: anInputDrop, code: "firewall-input", says: "connections of containers to VIPs", cut: true}
+		c.before = strings.Replace(c.before, "22, 9100-9199", "22, 53, 7946", 1) + "\nnft add rule inet filter input udp dport '{ 53, 7946 }' accept"
+		c.test(t)
+	})
+	t.Run("IPVS beside nft", func(t *testing.T) {
+		t.Parallel()
+		c := crippled{
+			flags: []string{"--lb", "nft"}, after: "ipvsadm -A -t 10.96.0.9:80",
+			code: "ipvs-foreign", says: "IPVS balances 10.96.0.9:80",
+		}
+		c.test(t)
+	})
+}
+
+// TestDoctorKubeProxy gives a host the rules of kube-proxy for a service in the
+// pool, as two of its modes make them, and the device of the third: each is named.
+// There is no command against it.
+func TestDoctorKubeProxy(t *testing.T) {
+	t.Parallel()
 	f := fleet.NewTest(t, 1)
 	n := f.AddNode(f.Rig.Hosts()[0], nil)
 	must(t, n.Start(t.Context()))
 	ctl(t, n, "network", "create", network, "--subnet", "10.96.0.0/16")
-	task := run(t, "web", n)[0]
-	answersAt(t, task, "web", "10.96.0.0/16")
-	hairpin := func(want string) {
-		t.Helper()
-		fleet.Within(t, 20*time.Second, func(context.Context) error {
-			if out := inside(t, n.Host, "bridge -d link show dev task1"); !strings.Contains(out, "hairpin "+want) {
-				return fmt.Errorf("want hairpin %s: %s", want, out)
-			}
-			return nil
-		})
-	}
-	inside(t, n.Host, "bridge link set dev task1 hairpin off")
-	hairpin("on")
-	answersAt(t, task, "web", "10.96.0.0/16")
-	warns(t, n, "port task1")
-	fleet.Within(t, 5*time.Second, func(context.Context) error {
-		out, err := n.Host.Output("cat", n.DataDir+"/sysctls.json")
-		if err == nil && !strings.Contains(string(out), "task1") {
-			err = fmt.Errorf("sysctls.json: %s", out)
+	run(t, "web", n)
+	for _, c := range []struct{ make, undo, says string }{
+		{"nft 'add table ip nat; add chain ip nat KUBE-SERVICES; add rule ip nat KUBE-SERVICES ip daddr 10.96.0.10 tcp dport 53 counter'", "nft delete table ip nat", "chain KUBE-SERVICES of table ip nat"},
+		{"nft 'add table ip kube-proxy; add chain ip kube-proxy services; add map ip kube-proxy service-ips { type ipv4_addr . inet_proto . inet_service : verdict; elements = { 10.96.0.10 . tcp . 53 : goto services } }'", "nft delete table ip kube-proxy", "table ip kube-proxy"},
+		{"nft 'add table ip nat; add chain ip nat KUBE-SERVICES; add rule ip nat KUBE-SERVICES ip daddr 10.43.0.10 tcp dport 53 counter'", "nft delete table ip nat", ""},
+	} {
+		shell(t, n.Host, c.make)
+		d, err := diagnosis(n)
+		must(t, err)
+		found := slices.ContainsFunc(d.Findings, func(f control.HostFinding) bool { return f.Code == "kube-proxy" && strings.Contains(f.What, c.says) })
+		if found != (c.says != "") {
+			t.Errorf("after %s doctor finds %+v", c.make, d.Findings)
 		}
-		return err
-	})
-	n.Proc.Kill()
-	must(t, n.Start(t.Context()))
-	warns(t, n, "port task1")
-	n.Proc.Kill()
-	out, err := n.Host.Output(f.Meshd, "cleanup", "--data-dir", n.DataDir, "--socket", n.Socket)
-	if err != nil || !strings.Contains(string(out), "put back hairpin mode of port task1") {
-		t.Errorf("cleanup: %s %v", out, err)
+		shell(t, n.Host, c.undo)
 	}
-	hairpin("off")
+	if d, err := diagnosis(n); err != nil || len(d.Findings) > 0 {
+		t.Errorf("without kube-proxy: %+v %v", d.Findings, err)
+	}
 }
 
-// TestAdvertisedAddressOfAnother gives a node an address to advertise that its
-// host does not have, as one behind a translation does: VIPs work all the same,
-// and the doctor says what is odd (a warning, since it may be right).
-func TestAdvertisedAddressOfAnother(t *testing.T) {
+// TestHostFindingsAreEvents drops what containers send, and lets it pass again: the
+// watcher is told of both, and the metric goes with it.
+func TestHostFindingsAreEvents(t *testing.T) {
 	t.Parallel()
 	f := fleet.NewTest(t, 1)
-	n := f.AddNode(f.Rig.Hosts()[0], []string{"--advertise", "203.0.113.5"})
+	n := f.AddNode(f.Rig.Hosts()[0], nil)
 	must(t, n.Start(t.Context()))
 	ctl(t, n, "network", "create", network, "--subnet", "10.96.0.0/16")
-	answersAt(t, run(t, "web", n)[0], "web", "10.96.0.0/16")
-	warns(t, n, "203.0.113.5, which is no address of this host")
-}
-
-// TestFirewallAccept lets meshd add rules to the firewalls of a host, of iptables
-// and of nft: VIPs work, also after the firewall was loaded anew, no rule
-// is added twice, nothing else is let through, and cleanup removes them.
-func TestFirewallAccept(t *testing.T) {
-	t.Parallel()
-	for _, program := range []string{"iptables", "nft"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skip(program + " is not installed")
-		}
+	run(t, "web", n)
+	told := make(chan control.Event, 1024)
+	go func() {
+		_ = n.API.Watch(t.Context(), control.WatchRequest{}, func(e control.Event) error { told <- e; return nil })
+	}()
+	if e := <-told; e.Type != control.EventStart {
+		t.Fatalf("first %+v", e)
 	}
-	f := fleet.NewTest(t, 2)
-	h := f.Rig.Hosts()
-	sick, well := f.AddNode(h[0], []string{"--firewall", "accept"}), f.AddNode(h[1], nil, h[0])
-	shell(t, sick.Host, allOfDocker)
-	shell(t, sick.Host, aForwardDrop)
-	must(t, sick.Start(t.Context()))
-	must(t, well.Start(t.Context()))
-	fleet.Within(t, 20*time.Second, func(ctx context.Context) error { return well.Members(ctx, 2) })
-	ctl(t, sick, "network", "create", network, "--subnet", "10.96.0.0/16")
-	task := run(t, "web", sick)[0]
-	run(t, "api", well)
-	healthy := func() {
+	await := func(kind control.EventType) {
 		t.Helper()
-		c := crippled{}
-		c.reaches(t, task, true)
-		fleet.Within(t, 20*time.Second, func(context.Context) error {
-			d, err := diagnosis(sick)
-			if err != nil {
-				return err
-			}
-			for _, f := range d.Findings { // other hosts' ways are the operator's to open
-				if strings.Contains(f.What, "VIPs") {
-					return fmt.Errorf("doctor finds %+v", f)
+		for {
+			select {
+			case e := <-told:
+				if e.Type == kind && strings.HasPrefix(e.Detail, "firewall-forward") {
+					return
 				}
+			case <-time.After(rig.Patience(20 * time.Second)):
+				t.Fatalf("no event %s", kind)
 			}
-			return nil
-		})
+		}
 	}
-	healthy()
-	warns(t, sick, "rules in chain iptables ip filter DOCKER-USER", "rules in chain nft inet filter forward")
-	shell(t, sick.Host, "nft delete table inet filter")
-	shell(t, sick.Host, aForwardDrop)
-	healthy()
-	for range 3 {
-		_, _ = diagnosis(sick) // each looks, and must not add more
-	}
-	ours := func(want int) {
+	metric := func(want string) {
 		t.Helper()
-		out := inside(t, sick.Host, "iptables -S") + inside(t, sick.Host, "nft list table inet filter")
-		if got := strings.Count(out, "--comment meshd") + strings.Count(out, `comment "meshd"`); got != want {
-			t.Errorf("%d rules of meshd, want %d: %s", got, want, out)
+		if out := ctl(t, n, "metrics"); !strings.Contains(out, `meshd_host_findings{code="firewall-forward"} `+want+"\n") {
+			t.Errorf("the metric is not %s", want)
 		}
 	}
-	fleet.Within(t, 5*time.Second, func(context.Context) error {
-		out, err := sick.Host.Output("cat", sick.DataDir+"/sysctls.json")
-		if err == nil && !strings.Contains(string(out), "DOCKER-USER") {
-			err = fmt.Errorf("sysctls.json: %s", out)
-		}
-		return err
-	})
-	ours(2) // of the pool, in each
-	sick.Proc.Kill()
-	out, err := sick.Host.Output(f.Meshd, "cleanup", "--data-dir", sick.DataDir, "--socket", sick.Socket)
-	if err != nil || !strings.Contains(string(out), "put back firewall: rules in chain nft inet filter forward") {
-		t.Errorf("cleanup: %s %v", out, err)
-	}
-	ours(0)
+	shell(t, n.Host, aForwardDrop)
+	await(control.EventHostFound)
+	metric("1")
+	shell(t, n.Host, "nft delete table inet filter")
+	await(control.EventHostMended)
+	metric("0")
 }

@@ -1,0 +1,141 @@
+//go:build linux
+
+package netns
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"meshd/test/fleet"
+)
+
+// TestHairpinIsMended takes the port of a task out of hairpin mode: meshd puts it
+// back, so that the task reaches itself through its VIP, remembers that over a
+// kill, and cleanup undoes it.
+func TestHairpinIsMended(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("bridge"); err != nil {
+		t.Skip("bridge is not installed")
+	}
+	f := fleet.NewTest(t, 1)
+	n := f.AddNode(f.Rig.Hosts()[0], nil)
+	must(t, n.Start(t.Context()))
+	ctl(t, n, "network", "create", network, "--subnet", "10.96.0.0/16")
+	task := run(t, "web", n)[0]
+	answersAt(t, task, "web", "10.96.0.0/16")
+	hairpin := func(want string) {
+		t.Helper()
+		fleet.Within(t, 20*time.Second, func(context.Context) error {
+			if out := inside(t, n.Host, "bridge -d link show dev task1"); !strings.Contains(out, "hairpin "+want) {
+				return fmt.Errorf("want hairpin %s: %s", want, out)
+			}
+			return nil
+		})
+	}
+	inside(t, n.Host, "bridge link set dev task1 hairpin off")
+	hairpin("on")
+	answersAt(t, task, "web", "10.96.0.0/16")
+	warns(t, n, "port task1")
+	fleet.Within(t, 5*time.Second, func(context.Context) error {
+		out, err := n.Host.Output("cat", n.DataDir+"/sysctls.json")
+		if err == nil && !strings.Contains(string(out), "task1") {
+			err = fmt.Errorf("sysctls.json: %s", out)
+		}
+		return err
+	})
+	n.Proc.Kill()
+	must(t, n.Start(t.Context()))
+	warns(t, n, "port task1")
+	n.Proc.Kill()
+	out, err := n.Host.Output(f.Meshd, "cleanup", "--data-dir", n.DataDir, "--socket", n.Socket)
+	if err != nil || !strings.Contains(string(out), "put back hairpin mode of port task1") {
+		t.Errorf("cleanup: %s %v", out, err)
+	}
+	hairpin("off")
+}
+
+// TestAdvertisedAddressOfAnother gives a node an address to advertise that its
+// host does not have, as one behind a translation does: VIPs work all the same,
+// and the doctor says what is odd (a warning, since it may be right).
+func TestAdvertisedAddressOfAnother(t *testing.T) {
+	t.Parallel()
+	f := fleet.NewTest(t, 1)
+	n := f.AddNode(f.Rig.Hosts()[0], []string{"--advertise", "203.0.113.5"})
+	must(t, n.Start(t.Context()))
+	ctl(t, n, "network", "create", network, "--subnet", "10.96.0.0/16")
+	answersAt(t, run(t, "web", n)[0], "web", "10.96.0.0/16")
+	warns(t, n, "203.0.113.5, which is no address of this host")
+}
+
+// TestFirewallAccept lets meshd add rules to the firewalls of a host, of iptables
+// and of nft: VIPs work, also after the firewall was loaded anew, no rule
+// is added twice, nothing else is let through, and cleanup removes them.
+func TestFirewallAccept(t *testing.T) {
+	t.Parallel()
+	for _, program := range []string{"iptables", "nft"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip(program + " is not installed")
+		}
+	}
+	f := fleet.NewTest(t, 2)
+	h := f.Rig.Hosts()
+	sick, well := f.AddNode(h[0], []string{"--firewall", "accept"}), f.AddNode(h[1], nil, h[0])
+	shell(t, sick.Host, allOfDocker)
+	shell(t, sick.Host, aForwardDrop)
+	must(t, sick.Start(t.Context()))
+	must(t, well.Start(t.Context()))
+	fleet.Within(t, 20*time.Second, func(ctx context.Context) error { return well.Members(ctx, 2) })
+	ctl(t, sick, "network", "create", network, "--subnet", "10.96.0.0/16")
+	task := run(t, "web", sick)[0]
+	run(t, "api", well)
+	healthy := func() {
+		t.Helper()
+		c := crippled{}
+		c.reaches(t, task, true)
+		fleet.Within(t, 20*time.Second, func(context.Context) error {
+			d, err := diagnosis(sick)
+			if err != nil {
+				return err
+			}
+			for _, f := range d.Findings { // other hosts' ways are the operator's to open
+				if strings.Contains(f.What, "VIPs") {
+					return fmt.Errorf("doctor finds %+v", f)
+				}
+			}
+			return nil
+		})
+	}
+	healthy()
+	warns(t, sick, "rules in chain iptables ip filter DOCKER-USER", "rules in chain nft inet filter forward")
+	shell(t, sick.Host, "nft delete table inet filter")
+	shell(t, sick.Host, aForwardDrop)
+	healthy()
+	for range 3 {
+		_, _ = diagnosis(sick) // each looks, and must not add more
+	}
+	ours := func(want int) {
+		t.Helper()
+		out := inside(t, sick.Host, "iptables -S") + inside(t, sick.Host, "nft list table inet filter")
+		if got := strings.Count(out, "--comment meshd") + strings.Count(out, `comment "meshd"`); got != want {
+			t.Errorf("%d rules of meshd, want %d: %s", got, want, out)
+		}
+	}
+	fleet.Within(t, 5*time.Second, func(context.Context) error {
+		out, err := sick.Host.Output("cat", sick.DataDir+"/sysctls.json")
+		if err == nil && !strings.Contains(string(out), "DOCKER-USER") {
+			err = fmt.Errorf("sysctls.json: %s", out)
+		}
+		return err
+	})
+	ours(2) // of the pool, in each
+	sick.Proc.Kill()
+	out, err := sick.Host.Output(f.Meshd, "cleanup", "--data-dir", sick.DataDir, "--socket", sick.Socket)
+	if err != nil || !strings.Contains(string(out), "put back firewall: rules in chain nft inet filter forward") {
+		t.Errorf("cleanup: %s %v", out, err)
+	}
+	ours(0)
+}
