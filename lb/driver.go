@@ -64,6 +64,12 @@ type Numbered interface {
 	Number(ctx context.Context) (uint64, error)
 }
 
+// Imitator is implemented by drivers whose kernel does not have every scheduler.
+type Imitator interface {
+	// RunsAs returns the scheduler that picks the backends of s in effect.
+	RunsAs(s *Service) string
+}
+
 // Traffic is what a driver counts of a service or a backend, since the kernel's
 // entry was made. A figure below 0 is not counted; bytes are those of the
 // packets counted.

@@ -53,6 +53,7 @@ type ServiceStatus struct {
 	Name     string
 	Desired  *Service
 	Actual   *Service
+	RunsAs   string // the scheduler that picks in effect, if it is another than asked for; else ""
 	State    EntryState
 	Synced   bool            // the kernel holds what it should, and nothing drains
 	Backends []BackendStatus // of both, by address
@@ -150,6 +151,7 @@ func (b *Balancer) serviceStatus(k Key) ServiceStatus {
 	if s.Network == "" { // what a previous run left of a service that is no more
 		s.Network = b.networkOf(k.VIP)
 	}
+	s.RunsAs = b.runsAs(&s)
 	s.Backends = b.backendStatus(k, s.Desired, s.Actual)
 	s.State = s.state()
 	s.Synced = s.Actual != nil && s.Desired != nil && s.Actual.Equal(s.Desired)
@@ -157,6 +159,23 @@ func (b *Balancer) serviceStatus(k Key) ServiceStatus {
 		s.Error = err.Error()
 	}
 	return s
+}
+
+// runsAs says which scheduler picks the service's backends, if it is another than
+// was asked for.
+func (b *Balancer) runsAs(s *ServiceStatus) string {
+	as, imitates := b.driver.(Imitator)
+	one := s.Desired
+	if one == nil {
+		one = s.Actual
+	}
+	if !imitates || one == nil {
+		return ""
+	}
+	if name := as.RunsAs(one); name != one.Scheduler {
+		return name
+	}
+	return ""
 }
 
 // networkOf returns the network whose pool holds the address, or "".

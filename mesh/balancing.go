@@ -196,6 +196,7 @@ func (n *Node) lbService(s *lb.ServiceStatus, usage map[lb.Key]lb.Usage) control
 			out.Scheduler = one.Scheduler
 		}
 	}
+	out.RunsAs = s.RunsAs
 	u, counted := usage[s.Key]
 	if counted {
 		out.Counters = countersOf(u.Traffic)

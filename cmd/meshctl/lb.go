@@ -67,14 +67,14 @@ func (s *session) lbTable(w io.Writer, t control.LBTable) {
 	var rows [][]string
 	var failed []string
 	for _, v := range t.Services {
-		rows = append(rows, append([]string{v.Network, v.Service, vipPort(v), v.Scheduler, "", "", "", "", v.State}, counters(v.Counters)...))
+		rows = append(rows, append([]string{v.Network, v.Service, vipPort(v), scheduler(&v), "", "", "", "", v.State}, counters(v.Counters)...))
 		for _, b := range v.Backends {
 			state := b.State
 			if !b.Until.IsZero() {
 				state += " <" + strconv.Itoa(max(0, int(b.Until.Sub(s.now()).Seconds()))) + "s"
 			}
 			rows = append(rows, append([]string{
-				v.Network, v.Service, vipPort(v), v.Scheduler, firstNonEmpty(b.TaskName, b.Task), backendAddr(b.Address),
+				v.Network, v.Service, vipPort(v), scheduler(&v), firstNonEmpty(b.TaskName, b.Task), backendAddr(b.Address),
 				weight(b.Desired), weight(b.Actual), state,
 			}, counters(b.Counters)...))
 		}
@@ -84,6 +84,14 @@ func (s *session) lbTable(w io.Writer, t control.LBTable) {
 	}
 	table(w, "NETWORK SERVICE VIP SCHEDULER TASK ADDRESS DESIRED ACTUAL STATE ACTIVE CONNS PKTS-IN PKTS-OUT BYTES-IN BYTES-OUT", rows)
 	section(w, "Errors", failed)
+}
+
+// scheduler is what picks the service's backends, beside what was asked for.
+func scheduler(v *control.LBService) string {
+	if v.RunsAs == "" {
+		return v.Scheduler
+	}
+	return v.Scheduler + " (runs as " + v.RunsAs + ")"
 }
 
 func firstNonEmpty(a, b string) string {

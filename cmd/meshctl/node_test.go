@@ -43,7 +43,7 @@ func (n *node) tasks() []control.Task {
 func (n *node) service() control.Service {
 	return control.Service{
 		Name: "web", Network: "collabnet", Mode: "vip", VIPs: []netip.Addr{netip.MustParseAddr("10.9.0.2")}, Ports: []string{"http:80/tcp"},
-		Scheduler: "rr", Drain: 10000, Tasks: control.TaskCount{Serving: 1, Suspect: 1}, Degraded: "no load balancer on this node",
+		Scheduler: "wrr", Drain: 10000, Tasks: control.TaskCount{Serving: 1, Suspect: 1}, Degraded: "no load balancer on this node",
 	}
 }
 
@@ -200,7 +200,7 @@ func (n *node) LB(_ context.Context, req control.LBRequest) (control.LBTable, er
 	return control.LBTable{
 		Sandbox: req.Sandbox, Driver: "nft", Why: "the kernel has no IPVS", LastApply: when, LastError: "busy", Pending: 1, Draining: 1,
 		LastVerify: control.LBReport{At: when.Add(time.Minute), Result: control.LBDrift, Found: 3, Repaired: 2}, Services: []control.LBService{
-			{Network: "collabnet", Service: "web", VIP: vip, Port: "80/tcp", Scheduler: "rr", State: control.LBDiffers, Error: "busy", Counters: control.NoCounters(), Backends: backends},
+			{Network: "collabnet", Service: "web", VIP: vip, Port: "80/tcp", Scheduler: "rr", RunsAs: "wrr", State: control.LBDiffers, Error: "busy", Counters: control.NoCounters(), Backends: backends},
 		},
 	}, n.call()
 }

@@ -43,6 +43,15 @@ func New(cfg Config) (*Driver, error) {
 	return &Driver{cfg: cfg, layout: newLayout(), entries: map[lb.Key]*entry{}, classes: map[class]int{}}, nil
 }
 
+// RunsAs implements lb.Imitator: nftables counts no connections, and hashes the
+// client's address.
+func (d *Driver) RunsAs(s *lb.Service) string {
+	if hashed(s) {
+		return "sh"
+	}
+	return "wrr"
+}
+
 // Name implements lb.Driver.
 func (d *Driver) Name() string { return "nft" }
 

@@ -13,7 +13,7 @@ import (
 // fill: whether a VIP is served is not the table's to know.
 func FromService(s *state.Service) Service {
 	out := Service{
-		Name: s.Name, Network: s.Network, Mode: s.Mode.String(), Scheduler: cmp.Or(s.Scheduler, "rr"),
+		Name: s.Name, Network: s.Network, Mode: s.Mode.String(), Scheduler: cmp.Or(s.Scheduler, "wrr"),
 		VIPs: addrs(s.VIP4, s.VIP6), OtherVIPs: slices.Clone(s.OtherVIPs), Ports: portStrings(s.Ports),
 		Affinity: s.Affinity.Milliseconds(), Drain: s.Drain.Milliseconds(), TTL: int64(s.TTL / time.Second),
 		Aliases: slices.Clone(s.Aliases), Conflict: s.Conflict,

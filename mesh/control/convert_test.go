@@ -17,7 +17,7 @@ func TestFromService(t *testing.T) {
 		Settings: state.Settings{Mode: state.ModeDNSRR, Affinity: time.Second}, Count: [state.Hidden]int{1, 2, 3, 4},
 	})
 	want := Service{
-		Name: "web", Network: "n", Mode: "dnsrr", VIPs: []netip.Addr{ip4}, Ports: []string{"http:80/tcp"}, Scheduler: "rr",
+		Name: "web", Network: "n", Mode: "dnsrr", VIPs: []netip.Addr{ip4}, Ports: []string{"http:80/tcp"}, Scheduler: "wrr",
 		Affinity: 1000, Tasks: TaskCount{Serving: 1, Suspect: 2, Draining: 3, Unready: 4},
 	}
 	if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {

@@ -202,7 +202,7 @@ type AddTask struct {
 	Name      string   `json:"name,omitempty"`      // container name
 	Weight    uint16   `json:"weight,omitempty"`    // 0: 1
 	VIPs      []string `json:"vips,omitempty"`      // pins the service's VIP: one, or one IPv4 and one IPv6
-	Scheduler string   `json:"scheduler,omitempty"` // of Schedulers; empty: as the service is, rr if it is new
+	Scheduler string   `json:"scheduler,omitempty"` // of Schedulers; empty: as the service is, wrr if it is new
 	TTL       string   `json:"ttl,omitempty"`       // of the service's DNS answers, 1s to 1h; empty: as the service is
 }
 

@@ -47,10 +47,11 @@ type LBService struct {
 	Network   string      `json:"network"`
 	Service   string      `json:"service"`
 	VIP       netip.Addr  `json:"vip"`
-	Port      string      `json:"port"` // PORT/PROTO; "all/PROTO" for a service without declared ports
-	Scheduler string      `json:"scheduler"`
-	State     string      `json:"state"`           // LBOK, ...
-	Error     string      `json:"error,omitempty"` // of the latest attempt to program it
+	Port      string      `json:"port"`              // PORT/PROTO; "all/PROTO" for a service without declared ports
+	Scheduler string      `json:"scheduler"`         // as asked for
+	RunsAs    string      `json:"runs_as,omitempty"` // the one that picks in effect, where the driver has no other
+	State     string      `json:"state"`             // LBOK, ...
+	Error     string      `json:"error,omitempty"`   // of the latest attempt to program it
 	Counters  Counters    `json:"counters"`
 	Backends  []LBBackend `json:"backends"`
 }
