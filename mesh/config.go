@@ -22,7 +22,7 @@ type Config struct {
 	SocketGroup string   // name or number; default: the group of the process
 	DNS         []string // where to answer, IP[:PORT]; none: no DNS
 	LB          string   // auto, ipvs, nft, none
-	Forwarding  string   // auto: the host forwards packets of its containers; off: its administrator sees to that
+	Forwarding  string   // auto: the host forwards packets; devices: those of containers and to other hosts do; off: its administrator sees to that
 	Firewall    string   // tell: what firewalls drop is told; accept: rules are added to them
 	Pools       []string // CIDRs; no VIP pool outside of them is ever taken here; default: the private ranges
 	LBVerify    Duration // how often the kernel's load balancing is compared with the table; default 30s
@@ -76,7 +76,7 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.Var(newList(&c.DNS), "dns", "answer DNS on `IP[:PORT][,…]`, UDP and TCP (default: no DNS)")
 	f.Var(newBounds(&c.DNSClients), "dns-clients", "whom to answer there, `CIDR[,…]`, besides this host and its tasks (default: the subnets that this host is connected to)")
 	f.Var(text{&c.LB}, "lb", "load balancer: `auto|ipvs|nft|none` (default auto)")
-	f.Var(text{&c.Forwarding}, "forwarding", "`auto|off`: let the host forward packets, as containers that connect to VIPs need, or leave its sysctls alone (default auto)")
+	f.Var(text{&c.Forwarding}, "forwarding", "`auto|devices|off`: let the host forward packets, as containers that connect to VIPs need; only the devices of its containers and those that lead to other hosts; or leave its sysctls alone (default auto)")
 	f.Var(text{&c.Firewall}, "firewall", "`tell|accept`: say which firewall of this host drops connections to VIPs, or add a rule to it that lets them through (default tell)")
 	f.Var(newBounds(&c.Pools), "pools", "take VIP pools within `CIDR[,…]` only (default: private ranges: 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, 198.18.0.0/15, fc00::/7)")
 	f.Var(span{&c.LBVerify, time.Second, time.Hour}, "lb-verify", "compare the kernel's load balancing with the table, and repair it, every `DURATION` (default 30s); what others are seen to do to it, at once")

@@ -37,4 +37,14 @@ func changedSysctls(all []nft.SysctlChange) (ours []nft.SysctlChange, others []s
 	return nft.ChangedSysctls(all)
 }
 
+// switchOn makes settings of the host 1, and tells of each that was not.
+func switchOn(keys []string, tell func(nft.SysctlChange)) error {
+	var settings []nft.Sysctl
+	for _, key := range keys {
+		settings = append(settings, nft.Sysctl{Key: key, Value: "1", Optional: true})
+	}
+	_, err := nft.SetSysctls("", settings, tell)
+	return err
+}
+
 func putBackSysctls(all []nft.SysctlChange) error { return nft.PutBackSysctls(all) }

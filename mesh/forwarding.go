@@ -173,7 +173,7 @@ func (n *Node) forwarding() []string {
 	}
 	var changed []string
 	for _, c := range n.sysctls.list() {
-		if strings.HasSuffix(c.Key, "forward") || strings.HasSuffix(c.Key, "/forwarding") || strings.HasSuffix(c.Key, "/accept_ra") {
+		if strings.HasSuffix(c.Key, "forward") || strings.HasSuffix(c.Key, "/forwarding") || strings.HasSuffix(c.Key, "/force_forwarding") || strings.HasSuffix(c.Key, "/accept_ra") {
 			changed = append(changed, c.String())
 		}
 	}

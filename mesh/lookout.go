@@ -24,6 +24,7 @@ const (
 	lookAsk   = time.Second
 	lookRest  = 50               // after a look that took t, none for so many times t
 	aloneFrom = 10 * time.Second // after the start: a mesh is joined by then
+	maxWays   = 256              // subnets of backends, to which the ways are asked for
 	samples   = 16               // of backends and peers, for what firewalls make of them
 	toldFound = 8                // findings of one code in the log
 )
@@ -31,8 +32,9 @@ const (
 // lookout watches whether the host lets the node do its work (L13). It is safe
 // for concurrent use.
 type lookout struct {
-	one    turn // reads and mends
-	reader hostread.Reader
+	one        turn // guards what follows
+	reader     hostread.Reader
+	registered *registry // when it was asked last whether anything had changed
 
 	mu    sync.Mutex // guards all below
 	found []hostcheck.Finding
@@ -90,6 +92,11 @@ func (n *Node) moved(ctx context.Context) bool {
 		return false
 	}
 	defer n.lookout.one.give()
+	registered := n.reg.registry()
+	if registered != n.lookout.registered {
+		n.lookout.registered = registered
+		return true
+	}
 	return n.lookout.reader.Moved()
 }
 
@@ -106,7 +113,7 @@ func (n *Node) look(ctx context.Context) ([]hostcheck.Finding, error) {
 		return nil, err
 	}
 	begin := time.Now()
-	want := hostread.Want{Tasks: needs.Tasks, Schedulers: needs.Schedulers}
+	want := hostread.Want{Tasks: needs.Tasks, Schedulers: needs.Schedulers, To: slices.Concat(needs.Backends, needs.Peers)}
 	facts := l.reader.Read(want)
 	found, lets := hostcheck.Judge(facts, needs)
 	took := time.Since(begin)
@@ -174,22 +181,34 @@ func (n *Node) needsOf(v state.View, needs *hostcheck.Needs) {
 			}
 		}
 		for _, m := range s.Members {
-			to, most := &needs.Backends, samples
+			to, most := &needs.Backends, maxWays
 			if m.Owner() == state.NodeID(n.cfg.Node) {
 				to, most = &needs.Tasks, hostcheck.MaxTasks
 			}
 			for _, a := range []netip.Addr{m.Addr4(), m.Addr6()} {
-				if a.IsValid() && !a.IsLoopback() && len(*to) < most {
-					*to = append(*to, a)
+				if !a.IsValid() || a.IsLoopback() || len(*to) >= most || to == &needs.Backends && near(a, *to) {
+					continue
 				}
+				*to = append(*to, a)
 			}
 		}
 	}
 }
 
+// near reports whether an address of the same subnet is there, as far as subnets of
+// hosts go.
+func near(a netip.Addr, all []netip.Addr) bool {
+	bits := 24
+	if a.Is6() {
+		bits = 64
+	}
+	p := netip.PrefixFrom(a, bits).Masked()
+	return slices.ContainsFunc(all, p.Contains)
+}
+
 // hostNeeds returns what the configuration says of them.
 func (s *settled) hostNeeds() *hostcheck.Needs {
-	needs := &hostcheck.Needs{Driver: s.LB, Mends: s.Forwarding != "off", Gossip: s.bind, Advertise: s.advertise, DNS: s.dns}
+	needs := &hostcheck.Needs{Driver: s.LB, Mends: s.Forwarding != "off", Devices: s.Forwarding == "devices", Gossip: s.bind, Advertise: s.advertise, DNS: s.dns}
 	switch s.LB {
 	case "none":
 		needs.Driver = ""
@@ -199,11 +218,20 @@ func (s *settled) hostNeeds() *hostcheck.Needs {
 	return needs
 }
 
-// mend switches hairpin mode on for ports of tasks of this host, unless the
-// host's administrator sees to such things. It reports whether it changed anything.
+// mend switches hairpin mode on for ports of tasks of this host, and forwarding of
+// devices where that is asked for, unless the host's administrator sees to such things. It reports whether it changed anything.
 func (n *Node) mend(f *hostcheck.Facts, needs *hostcheck.Needs) (changed bool) {
 	if !needs.Mends || needs.Driver == "" {
 		return false
+	}
+	if needs.Devices {
+		settings := hostcheck.MissingForwarding(f, needs)
+		if err := switchOn(settings, n.sysctls.note); err != nil {
+			n.log.Debug("devices cannot be made to forward", "error", err)
+		} else if len(settings) > 0 {
+			changed = true
+			n.log.Warn("devices forward now, so that containers reach VIPs; meshd cleanup puts it back", "settings", settings)
+		}
 	}
 	for _, name := range hostcheck.MissingHairpin(f, needs) {
 		port, err := hostmend.Hairpin(name)

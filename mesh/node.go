@@ -222,7 +222,7 @@ func (n *Node) savePeers(ps []gossip.Peer) {
 }
 
 func (n *Node) openBalancer() (err error) {
-	ds, err := drivers(n.cfg.LB, "", hosting{forward: n.cfg.Forwarding != "off", onSysctl: n.sysctls.note}, n.log)
+	ds, err := drivers(n.cfg.LB, "", hosting{forward: n.cfg.Forwarding == "auto", onSysctl: n.sysctls.note}, n.log)
 	if err != nil {
 		return fmt.Errorf("lb: %w", err)
 	}

@@ -179,7 +179,7 @@ func addrPort(s string, port uint16) (netip.AddrPort, error) {
 func (s *settled) choices() error {
 	for _, c := range []struct{ field, value, allowed string }{
 		{"lb", s.LB, "auto ipvs nft none"},
-		{"forwarding", s.Forwarding, "auto off"},
+		{"forwarding", s.Forwarding, "auto devices off"},
 		{"firewall", s.Firewall, "tell accept"},
 		{"profile", s.Profile, " lan wan local"},
 		{"log-level", s.LogLevel, " debug info warn error"},

@@ -55,39 +55,90 @@ func Unplaced(f *Facts, n *Needs) (all []netip.Addr) {
 	return all
 }
 
+// passes are the devices by which packets of containers come and go: those behind
+// which they are, and those that lead to other hosts.
+func (j *judgement) passes() []*Device {
+	all := slices.Clone(j.hosted)
+	for _, d := range j.addressed {
+		if slices.Contains(j.facts.Ways, d.Name) && !d.Loopback && !slices.Contains(all, d) {
+			all = append(all, d)
+		}
+	}
+	if up := j.uplink(); up != nil && !slices.Contains(all, up) {
+		all = append(all, up)
+	}
+	return all
+}
+
+// protocol4or6 is a family of addresses with its settings of forwarding.
+type protocol4or6 struct {
+	name, directory, key string
+	all                  Switch
+	forwards             func(*Device) Switch
+}
+
+func (j *judgement) families() []protocol4or6 {
+	all := []protocol4or6{{"IPv4", "ipv4", "net.ipv4.ip_forward", j.facts.Forward4, func(d *Device) Switch { return d.Forward4 }}}
+	if j.has6() {
+		all = append(all, protocol4or6{"IPv6", "ipv6", "net.ipv6.conf.all.forwarding", j.facts.Forward6, func(d *Device) Switch {
+			if j.facts.Forward6 == Off {
+				return max(d.Force6, Off)
+			}
+			return max(d.Forward6, d.Force6)
+		}})
+	}
+	return all
+}
+
 // forwarding looks at the settings that let packets pass the host.
 func (j *judgement) forwarding() {
 	if len(j.hosted) == 0 {
 		return // no containers
 	}
-	j.forwards("IPv4", j.facts.Forward4, "net.ipv4.ip_forward", "ipv4", func(d *Device) Switch { return d.Forward4 })
-	if j.has6() {
-		j.forwards("IPv6", j.facts.Forward6, "net.ipv6.conf.all.forwarding", "ipv6", func(d *Device) Switch { return d.Forward6 })
+	for _, p := range j.families() {
+		j.forwards(&p)
 	}
 }
 
-func (j *judgement) forwards(family string, all Switch, key, directory string, of func(*Device) Switch) {
-	if all == Off {
-		if !j.needs.Mends { // else meshd is about to switch it on
-			j.add(Finding{
-				Code: ForwardingOff, Severity: Fault, Command: "sysctl -w " + key + "=1",
-				What: fmt.Sprintf("the host does not forward %s packets: connections of its containers to VIPs, and of other hosts to its containers, fail", family),
-			})
-		}
-		return
-	}
-	devices := slices.Clone(j.hosted)
-	if up := j.uplink(); up != nil && !slices.Contains(devices, up) {
-		devices = append(devices, up)
-	}
-	for _, d := range devices {
-		if of(d) == Off {
-			j.add(Finding{
-				Code: ForwardingOff, Severity: Fault, Command: line("sysctl", "-w", "net/"+directory+"/conf/"+d.Name+"/forwarding=1"),
-				What: fmt.Sprintf("device %s does not forward %s packets, though the host does: what containers send or get that way is dropped", d.Name, family),
-			})
+func (j *judgement) forwards(p *protocol4or6) {
+	var off []*Device
+	passes := j.passes()
+	for _, d := range passes {
+		if p.forwards(d) == Off {
+			off = append(off, d)
 		}
 	}
+	switch {
+	case p.all == Off && j.needs.Mends && !j.needs.Devices: // meshd is about to switch it on
+	case p.all == Off && len(off) == len(passes), p.all == Off && p.name == "IPv6" && len(off) > 0:
+		j.add(Finding{
+			Code: ForwardingOff, Severity: Fault, Command: "sysctl -w " + p.key + "=1",
+			What: fmt.Sprintf("the host does not forward %s packets: connections of its containers to VIPs, and of other hosts to its containers, fail", p.name),
+		})
+	default:
+		for _, d := range off {
+			j.add(Finding{
+				Code: ForwardingOff, Severity: Fault, Command: line("sysctl", "-w", "net/"+p.directory+"/conf/"+d.Name+"/forwarding=1"),
+				What: fmt.Sprintf("device %s does not forward %s packets, as others of the host do: what containers send or get that way is dropped", d.Name, p.name),
+			})
+		}
+	}
+}
+
+// MissingForwarding returns the settings, as paths below /proc/sys, with which the
+// devices that containers need forward, and the host as a whole does not. Where the
+// kernel has no such setting for IPv6, there is none.
+func MissingForwarding(f *Facts, n *Needs) (keys []string) {
+	j := judge(f, n)
+	for _, d := range j.passes() {
+		if d.Forward4 == Off {
+			keys = append(keys, "net/ipv4/conf/"+d.Name+"/forwarding")
+		}
+		if j.has6() && f.Forward6 == Off && d.Force6 == Off {
+			keys = append(keys, "net/ipv6/conf/"+d.Name+"/force_forwarding")
+		}
+	}
+	return keys
 }
 
 // ipv6 looks whether the host has the IPv6 that a pool needs.

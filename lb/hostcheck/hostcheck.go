@@ -82,6 +82,7 @@ type Facts struct {
 	// bridges behind which Ethernet addresses are.
 	Neighbours map[netip.Addr]string
 	Ports      map[string]string
+	Ways       []string // devices that lead to the backends and peers that were asked about
 
 	BridgeFilter4, BridgeFilter6 bool // br_netfilter: bridges call iptables
 	Forward4, Forward6           Switch
@@ -112,12 +113,14 @@ type Device struct {
 	Prefixes []netip.Prefix
 	Forward4 Switch
 	Forward6 Switch
-	NoIPv6   bool // disable_ipv6
-	Strict   bool // rp_filter is 1
+	Force6   Switch // force_forwarding, of Linux 6.17 and later: it forwards though the host does not
+	NoIPv6   bool   // disable_ipv6
+	Strict   bool   // rp_filter is 1
 }
 
 // Needs are what meshd does on the host, or is to do.
 type Needs struct {
+	Devices    bool           // it makes those devices forward that it needs, not the host
 	Driver     string         // ipvs, nft; empty: it does not balance
 	Mends      bool           // it sets sysctls and ports by itself
 	Pools      []netip.Prefix // of the networks that this host takes part in
@@ -221,6 +224,11 @@ func (j *judgement) device(a netip.Addr) *Device {
 
 // uplink returns the device over which other hosts are reached; nil: not known.
 func (j *judgement) uplink() *Device {
+	for _, d := range j.addressed {
+		if slices.Contains(j.facts.Ways, d.Name) && !slices.Contains(j.hosted, d) {
+			return d
+		}
+	}
 	if d := j.owner(j.needs.Gossip.Addr()); d != nil && !d.Loopback {
 		return d
 	}

@@ -35,6 +35,30 @@ func host() (*hostcheck.Facts, *hostcheck.Needs) {
 	return f, n
 }
 
+// forwardsNot switches off what ip_forward is for.
+func forwardsNot(f *hostcheck.Facts) {
+	f.Forward4 = hostcheck.Off
+	for i := range f.Devices {
+		f.Devices[i].Forward4 = hostcheck.Off
+	}
+}
+
+// TestMissingForwarding switches on what containers need, and nothing else.
+func TestMissingForwarding(t *testing.T) {
+	f, n := host()
+	forwardsNot(f)
+	f.Forward6, n.Pools = hostcheck.Off, append(n.Pools, prefix("fd96::/64"))
+	f.Ways = []string{"vpn", "eth0"}
+	f.Devices = append(f.Devices,
+		hostcheck.Device{Name: "vpn", Prefixes: []netip.Prefix{prefix("10.8.0.1/24")}, Forward4: hostcheck.Off, Force6: hostcheck.Off},
+		hostcheck.Device{Name: "lan", Prefixes: []netip.Prefix{prefix("192.168.0.1/24")}, Forward4: hostcheck.Off, Force6: hostcheck.Off},
+	)
+	want := []string{"net/ipv4/conf/tasks/forwarding", "net/ipv4/conf/eth0/forwarding", "net/ipv4/conf/vpn/forwarding", "net/ipv6/conf/vpn/force_forwarding"}
+	if got := hostcheck.MissingForwarding(f, n); !slices.Equal(got, want) {
+		t.Errorf("missing %q, want %q", got, want)
+	}
+}
+
 // found returns what is found, as "code: command".
 func found(f *hostcheck.Facts, n *hostcheck.Needs) (all []string) {
 	for _, x := range hostcheck.Findings(f, n) {
@@ -62,11 +86,23 @@ func TestFindings(t *testing.T) {
 		"no br_netfilter": {func(f *hostcheck.Facts, _ *hostcheck.Needs) {
 			f.Devices[3].Hairpin, f.BridgeFilter4 = false, false
 		}, nil},
-		"forwarding that meshd switches on": {func(f *hostcheck.Facts, n *hostcheck.Needs) { f.Forward4, n.Mends = hostcheck.Off, true }, nil},
-		"forwarding":                        {func(f *hostcheck.Facts, _ *hostcheck.Needs) { f.Forward4 = hostcheck.Off }, []string{"forwarding: sysctl -w net.ipv4.ip_forward=1"}},
+		"forwarding that meshd switches on": {func(f *hostcheck.Facts, n *hostcheck.Needs) {
+			forwardsNot(f)
+			n.Mends = true
+		}, nil},
+		"forwarding": {func(f *hostcheck.Facts, _ *hostcheck.Needs) { forwardsNot(f) }, []string{"forwarding: sysctl -w net.ipv4.ip_forward=1"}},
 		"forwarding of a device": {func(f *hostcheck.Facts, n *hostcheck.Needs) { f.Devices[1].Forward4 = hostcheck.Off }, []string{
 			"forwarding: sysctl -w net/ipv4/conf/eth0/forwarding=1",
 		}},
+		"forwarding of the devices alone": {func(f *hostcheck.Facts, _ *hostcheck.Needs) { f.Forward4 = hostcheck.Off }, nil},
+		"forwarding of one device alone": {func(f *hostcheck.Facts, n *hostcheck.Needs) {
+			forwardsNot(f)
+			f.Devices[2].Forward4, n.Mends, n.Devices = hostcheck.On, true, true
+		}, []string{"forwarding: sysctl -w net/ipv4/conf/eth0/forwarding=1"}},
+		"forwarding of IPv6 of devices": {func(f *hostcheck.Facts, n *hostcheck.Needs) {
+			f.Forward6, n.Pools = hostcheck.Off, append(n.Pools, prefix("fd96::/64"))
+			f.Devices[1].Force6, f.Devices[2].Force6 = hostcheck.On, hostcheck.On
+		}, nil},
 		"forwarding without IPv6 pools": {func(f *hostcheck.Facts, _ *hostcheck.Needs) { f.Forward6 = hostcheck.Off }, nil},
 		"forwarding of IPv6": {func(f *hostcheck.Facts, n *hostcheck.Needs) {
 			f.Forward6, n.Pools = hostcheck.Off, append(n.Pools, prefix("fd96::/64"))

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"time"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"meshd/lb/hostcheck"
@@ -172,3 +175,35 @@ func (r *reader) neighbourhood(family byte, take func(index uint32, to []byte, m
 		return nil
 	})
 }
+
+// ways asks the kernel by which devices packets to some addresses leave.
+func (r *reader) ways(l *links, to []netip.Addr, f *hostcheck.Facts) {
+	for _, a := range to {
+		head := make([]byte, routeHeader)
+		head[0], head[1] = unix.AF_INET, byte(a.BitLen())
+		if a.Is6() {
+			head[0] = unix.AF_INET6
+		}
+		where, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.RTA_DST, Data: a.AsSlice()}})
+		if err != nil || r.route.SetDeadline(time.Now().Add(patience)) != nil {
+			continue
+		}
+		all, err := r.route.Execute(netlink.Message{
+			Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request},
+			Data:   append(head, where...),
+		})
+		if err != nil || len(all) == 0 || len(all[0].Data) < routeHeader {
+			continue // no route: nothing leads there
+		}
+		each(all[0].Data[routeHeader:], func(kind uint16, data []byte) {
+			if name := ""; kind == unix.RTA_OIF && len(data) == 4 {
+				if name = l.names[binary.NativeEndian.Uint32(data)]; name != "" && !slices.Contains(f.Ways, name) {
+					f.Ways = append(f.Ways, name)
+				}
+			}
+		})
+	}
+}
+
+// routeHeader is the size of rtmsg.
+const routeHeader = 12

@@ -13,6 +13,7 @@ import (
 type Want struct {
 	Tasks      []netip.Addr // of which neighbours and ports of bridges are looked up
 	Schedulers []string     // of IPVS
+	To         []netip.Addr // whose devices are asked for
 }
 
 // Reader reads a host. Its methods are for one goroutine.

@@ -90,6 +90,7 @@ func (r *reader) Read(want Want) *hostcheck.Facts {
 		if err := r.neighbours(l, want.Tasks, f); err != nil {
 			f.Unreadable = append(f.Unreadable, err.Error())
 		}
+		r.ways(l, want.To, f)
 	}
 	r.readFilters(l, f)
 	f.IPVS = ipvs()

@@ -53,6 +53,7 @@ func settings(f *hostcheck.Facts) {
 	for i := range f.Devices {
 		d := &f.Devices[i]
 		d.Forward4, d.Forward6 = switchOf(sysctl("ipv4/conf/"+d.Name+"/forwarding")), switchOf(sysctl("ipv6/conf/"+d.Name+"/forwarding"))
+		d.Force6 = switchOf(sysctl("ipv6/conf/" + d.Name + "/force_forwarding"))
 		d.NoIPv6 = sysctl("ipv6/conf/"+d.Name+"/disable_ipv6") == "1"
 		d.Strict = max(strict, sysctl("ipv4/conf/"+d.Name+"/rp_filter")) == "1" // the higher one counts
 	}

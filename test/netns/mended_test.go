@@ -139,3 +139,46 @@ func TestFirewallAccept(t *testing.T) {
 	}
 	ours(0)
 }
+
+// TestForwardingOfDevices starts meshd on a host that does not forward, and has it
+// switch on what its containers need: VIPs work, the host does not become a router
+// between its other networks, and cleanup puts all back.
+func TestForwardingOfDevices(t *testing.T) {
+	t.Parallel()
+	f := fleet.NewTest(t, 2)
+	h := f.Rig.Hosts()
+	still, well := f.AddNode(h[0], []string{"--forwarding", "devices"}), f.AddNode(h[1], nil, h[0])
+	must(t, still.Host.Sysctl("net.ipv4.ip_forward", "0"))
+	must(t, still.Host.Sysctl("net.ipv6.conf.all.forwarding", "0"))
+	shell(t, still.Host, "ip link add lan type bridge; ip address add 192.168.7.1/24 dev lan; ip link set lan up")
+	_, err := still.Host.Output("test", "-e", "/proc/sys/net/ipv6/conf/lan/force_forwarding")
+	six := err == nil // of Linux 6.17
+	must(t, still.Start(t.Context()))
+	must(t, well.Start(t.Context()))
+	fleet.Within(t, 20*time.Second, func(ctx context.Context) error { return well.Members(ctx, 2) })
+	create := []string{"network", "create", network, "--subnet", "10.96.0.0/16"}
+	if six {
+		create = append(create, "--subnet6", "fd96::/64")
+	}
+	ctl(t, still, create...)
+	task := run(t, "web", still)[0]
+	run(t, "api", well)
+	(&crippled{}).reaches(t, task, true)
+	const v4, v6 = "net.ipv4.conf.", "net.ipv6.conf."
+	settings(t, still.Host, "net.ipv4.ip_forward", "0", v4+"lan.forwarding", "0", v4+"tasks.forwarding", "1", v4+"eth0.forwarding", "1")
+	if six {
+		settings(t, still.Host, v6+"all.forwarding", "0", v6+"tasks.force_forwarding", "1", v6+"eth0.force_forwarding", "1", v6+"lan.force_forwarding", "0")
+	}
+	warns(t, still, v4+"tasks.forwarding=1 (was 0)", v4+"eth0.forwarding=1 (was 0)")
+	if d, err := diagnosis(still); err != nil || len(d.Findings) > 0 {
+		t.Errorf("doctor finds %+v %v", d.Findings, err)
+	}
+	must(t, still.Proc.Stop(10*time.Second))
+	if out, err := still.Host.Output(f.Meshd, "cleanup", "--data-dir", still.DataDir, "--socket", still.Socket); err != nil {
+		t.Fatalf("cleanup: %s %v", out, err)
+	}
+	settings(t, still.Host, v4+"tasks.forwarding", "0", v4+"eth0.forwarding", "0")
+	if six {
+		settings(t, still.Host, v6+"tasks.force_forwarding", "0", v6+"eth0.force_forwarding", "0")
+	}
+}
