@@ -268,7 +268,7 @@ func (n *Node) ownFindings() (all []hostcheck.Finding) {
 func (n *Node) tellFound(was, now []hostcheck.Finding) {
 	count := map[hostcheck.Code]int{}
 	for _, f := range now {
-		if slices.Contains(was, f) {
+		if slices.ContainsFunc(was, func(o hostcheck.Finding) bool { return goesOn(f, o) }) {
 			continue
 		}
 		if count[f.Code]++; count[f.Code] <= toldFound {
@@ -283,6 +283,12 @@ func (n *Node) tellFound(was, now []hostcheck.Finding) {
 			n.emit(control.Event{Type: control.EventHostMended, Detail: string(code)})
 		}
 	}
+}
+
+// goesOn reports whether two findings are one that goes on: figures in its text may
+// be others meanwhile.
+func goesOn(a, b hostcheck.Finding) bool {
+	return a.Code == b.Code && a.Command == b.Command && (a.Command != "" || a.What == b.What)
 }
 
 func codesOf(all []hostcheck.Finding) map[hostcheck.Code]bool {

@@ -52,6 +52,9 @@ func settings(f *hostcheck.Facts) {
 	strict := sysctl("ipv4/conf/all/rp_filter")
 	for i := range f.Devices {
 		d := &f.Devices[i]
+		if len(d.Prefixes) == 0 {
+			continue // a port of a bridge, of which there may be hundreds
+		}
 		d.Forward4, d.Forward6 = switchOf(sysctl("ipv4/conf/"+d.Name+"/forwarding")), switchOf(sysctl("ipv6/conf/"+d.Name+"/forwarding"))
 		d.Force6 = switchOf(sysctl("ipv6/conf/" + d.Name + "/force_forwarding"))
 		d.NoIPv6 = sysctl("ipv6/conf/"+d.Name+"/disable_ipv6") == "1"

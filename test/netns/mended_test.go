@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"meshd/test/fleet"
+	"meshd/test/rig"
 )
 
 // TestHairpinIsMended takes the port of a task out of hairpin mode: meshd puts it
@@ -181,4 +182,24 @@ func TestForwardingOfDevices(t *testing.T) {
 	if six {
 		settings(t, still.Host, v6+"tasks.force_forwarding", "0", v6+"eth0.force_forwarding", "0")
 	}
+}
+
+// TestDoctorNamesTheLonely starts a node with another key than the one that it is
+// to join has: the doctor says so, with what to try.
+func TestDoctorNamesTheLonely(t *testing.T) {
+	t.Parallel()
+	f := fleet.NewTest(t, 2)
+	h := f.Rig.Hosts()
+	other, err := fleet.New(f.Rig, rig.Dir(), t.TempDir())
+	must(t, err)
+	here, there := f.AddNode(h[0], nil), other.AddNode(h[1], nil, h[0])
+	must(t, here.Start(t.Context()))
+	must(t, there.Start(t.Context()))
+	fleet.Within(t, 40*time.Second, func(context.Context) error {
+		d, err := diagnosis(there)
+		if err == nil && (len(d.Findings) != 1 || d.Findings[0].Code != "alone" || d.Findings[0].Command != "meshctl join "+h[0].Addr.String()+":7946") {
+			err = fmt.Errorf("doctor finds %+v", d.Findings)
+		}
+		return err
+	})
 }
