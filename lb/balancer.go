@@ -47,6 +47,8 @@ type Balancer struct {
 	draining  int // backends in drains
 	drainPoll drainPoll
 	trouble   trouble
+	leaving   leaving
+	leaveSaid string // why what other drivers left is still there, as last logged
 	count     Counters
 
 	held      bool // by Hold
@@ -130,7 +132,7 @@ func (b *Balancer) close() {
 	for _, w := range b.watches {
 		w.end()
 	}
-	for _, d := range b.cfg.Drivers {
+	for _, d := range slices.Concat(b.cfg.Drivers, b.cfg.Former) {
 		if err := d.Close(); err != nil {
 			b.cfg.Log.Warn("closing driver", slog.String("driver", d.Name()), slog.Any("err", err))
 		}
@@ -256,6 +258,9 @@ func (b *Balancer) step(ctx context.Context, now time.Time) {
 	if b.clock.take(alarmDrain, now) {
 		b.pollDrains(ctx, now)
 	}
+	if b.clock.take(alarmLeave, now) {
+		b.leave(ctx, now)
+	}
 	if b.clock.take(alarmRetry, now) {
 		for k := range b.failed {
 			b.dirty[k] = struct{}{}
@@ -282,6 +287,9 @@ func (b *Balancer) start(ctx context.Context, now time.Time) {
 	if !b.choose(ctx) {
 		b.count.Unsupported = true
 		b.retryProbe(now, b.cfg.RetryMax)
+		if len(b.cfg.Drivers) == 0 {
+			b.beginLeaving(now)
+		}
 		return
 	}
 	b.count.Unsupported = false
@@ -297,6 +305,8 @@ func (b *Balancer) start(ctx context.Context, now time.Time) {
 	}
 	b.backoff = 0
 	b.ready, b.adopted = true, true
+	b.cfg.OnDriver(b.driver.Name())
+	b.beginLeaving(now)
 	b.clock.by(alarmVerify, now.Add(b.cfg.Verify))
 	b.clock.by(alarmGlance, now.Add(b.cfg.Glance))
 	b.clock.by(alarmApply, now)

@@ -17,6 +17,10 @@ type Config struct {
 	// Drivers in order of preference (L7); the first that works is used. The
 	// balancer takes ownership and closes them. None means: serve DNS only (R5).
 	Drivers []Driver
+	// Former are drivers that are not to be used any more. What a run of them left
+	// here is ended like a service that is removed (L5), as is that of the Drivers
+	// that are not chosen. The balancer closes them too.
+	Former []Driver
 	// Node are the facts about this host.
 	Node Node
 	// Facts says what the host is and needs, so that no pool takes it away (L9).
@@ -29,6 +33,9 @@ type Config struct {
 	// it says why not: two processes must not program one namespace (L10). Nil:
 	// this one may.
 	MayProgram func() error
+	// OnDriver is told which driver programs the kernel and, without any driver,
+	// once what Former left is gone, "". It is called like OnDrift.
+	OnDriver func(name string)
 	// Log receives what changes for operators. Required.
 	Log *slog.Logger
 
@@ -81,6 +88,9 @@ func (c *Config) validate() error {
 	if c.OnDrift == nil {
 		c.OnDrift = func(Report) {}
 	}
+	if c.OnDriver == nil {
+		c.OnDriver = func(string) {}
+	}
 	if c.OnRefused == nil {
 		c.OnRefused = func(string, []hostfacts.Conflict) {}
 	}
@@ -114,6 +124,7 @@ const (
 	alarmGlance              // look whether others wrote to it
 	alarmDrain               // look at draining backends
 	alarmProbe               // find or set up a driver
+	alarmLeave               // end what other drivers left
 	alarmGrace               // from now on everything may be removed
 	alarms
 )

@@ -16,7 +16,7 @@ const (
 // mayProgram reports whether the kernel may be programmed; if not, it notes why,
 // and when to ask again.
 func (b *Balancer) mayProgram(now time.Time) bool {
-	if len(b.cfg.Drivers) == 0 {
+	if len(b.cfg.Drivers) == 0 && (len(b.cfg.Former) == 0 || b.leaving.begun) {
 		return true
 	}
 	err := b.cfg.MayProgram()

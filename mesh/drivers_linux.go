@@ -32,6 +32,20 @@ func drivers(choice, netns string, h hosting, log *slog.Logger) ([]lb.Driver, er
 	return ds, nil
 }
 
+// former returns the drivers that are not to be used where choice is, and may
+// have been before.
+func former(choice, netns string, log *slog.Logger) ([]lb.Driver, error) {
+	switch choice {
+	case "ipvs":
+		return drivers("nft", netns, hosting{}, log)
+	case "nft":
+		return drivers("ipvs", netns, hosting{}, log)
+	case "none":
+		return drivers("auto", netns, hosting{}, log)
+	}
+	return nil, nil
+}
+
 // changedSysctls is nft.ChangedSysctls, and putBackSysctls is nft.PutBackSysctls.
 func changedSysctls(all []nft.SysctlChange) (ours []nft.SysctlChange, others []string, err error) {
 	return nft.ChangedSysctls(all)

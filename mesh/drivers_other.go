@@ -12,6 +12,9 @@ import (
 // drivers returns none: kernels other than Linux are not balanced (R5).
 func drivers(string, string, hosting, *slog.Logger) ([]lb.Driver, error) { return nil, nil }
 
+// former returns none either.
+func former(string, string, *slog.Logger) ([]lb.Driver, error) { return nil, nil }
+
 // changedSysctls finds none: nothing was changed.
 func changedSysctls([]nft.SysctlChange) (ours []nft.SysctlChange, others []string, err error) {
 	return nil, nil, nil

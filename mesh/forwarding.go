@@ -28,10 +28,12 @@ type sysctls struct {
 	save  func(savedSysctls) error // may be nil
 	fresh chan struct{}            // capacity 1: there is something to save
 
-	mu    sync.Mutex // guards what follows
-	all   []nft.SysctlChange
-	ports []hostmend.Port // of bridges, put into hairpin mode
-	lets  []hostcheck.Let // rules in chains of others
+	mu     sync.Mutex // guards what follows
+	all    []nft.SysctlChange
+	ports  []hostmend.Port // of bridges, put into hairpin mode
+	lets   []hostcheck.Let // rules in chains of others
+	driver string          // what has programmed load balancing here; "": nothing that is left
+	filed  bool            // the data directory has a record
 }
 
 // savedSysctls is what the data directory remembers of them. Another boot, and
@@ -42,13 +44,14 @@ type savedSysctls struct {
 	Changes []nft.SysctlChange `json:"changes"`
 	Ports   []hostmend.Port    `json:"ports,omitempty"`
 	Lets    []hostcheck.Let    `json:"lets,omitempty"`
+	Driver  string             `json:"driver,omitempty"` // that has programmed load balancing
 }
 
 // newSysctls goes on where another life of this boot ended.
 func newSysctls(saved savedSysctls, save func(savedSysctls) error) *sysctls {
 	s := &sysctls{save: save, fresh: make(chan struct{}, 1)}
 	if saved.here() {
-		s.all, s.ports, s.lets = saved.Changes, saved.Ports, saved.Lets
+		s.all, s.ports, s.lets, s.driver, s.filed = saved.Changes, saved.Ports, saved.Lets, saved.Driver, true
 	}
 	return s
 }
@@ -91,6 +94,24 @@ func (s *sysctls) notePort(p hostmend.Port) {
 	s.changed()
 }
 
+// noteDriver remembers what has programmed load balancing here.
+func (s *sysctls) noteDriver(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.driver != name {
+		s.driver = name
+		s.changed()
+	}
+}
+
+// programmedBy returns what has, in this life or another one of this boot; "" if
+// nothing has.
+func (s *sysctls) programmedBy() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.driver
+}
+
 // portList returns the ports, which must not be changed.
 func (s *sysctls) portList() []hostmend.Port {
 	s.mu.Lock()
@@ -131,9 +152,11 @@ func (s *sysctls) run(ctx context.Context) error {
 func (s *sysctls) write() error {
 	saved := sysctlsHere()
 	s.mu.Lock()
-	saved.Changes, saved.Ports, saved.Lets = s.all, s.ports, s.lets
+	saved.Changes, saved.Ports, saved.Lets, saved.Driver = s.all, s.ports, s.lets, s.driver
+	empty := len(saved.Changes)+len(saved.Ports)+len(saved.Lets) == 0 && saved.Driver == "" && !s.filed
+	s.filed = !empty
 	s.mu.Unlock()
-	if len(saved.Changes)+len(saved.Ports)+len(saved.Lets) == 0 || s.save == nil {
+	if empty || s.save == nil {
 		return nil
 	}
 	return s.save(saved)

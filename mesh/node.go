@@ -226,6 +226,10 @@ func (n *Node) openBalancer() (err error) {
 	if err != nil {
 		return fmt.Errorf("lb: %w", err)
 	}
+	old, err := former(n.leftBehind(), "", n.log)
+	if err != nil {
+		return fmt.Errorf("lb: %w", err)
+	}
 	node := lb.Node{Self: state.NodeID(n.cfg.Node), AllowLoopback: n.cfg.AllowLoopbackTasks}
 	cfg := n.balancerConfig("")
 	n.watch, n.lookout = n.watchHost("", n.log), newLookout()
@@ -235,11 +239,33 @@ func (n *Node) openBalancer() (err error) {
 		node.Src6 = a
 	}
 	n.holder = holder.New("")
+	cfg.Former, cfg.OnDriver = old, n.programmed
 	cfg.Drivers, cfg.Node, cfg.Facts, cfg.Touched, cfg.MayProgram = ds, node, n.watch, n.watch.Touched(), n.mayProgram
 	if n.balancer, err = lb.New(cfg); err == nil {
 		n.balancers.add("", n.balancer)
 	}
 	return err
+}
+
+// leftBehind returns the choice of drivers that decides which ones former lives
+// may have used: with none, only those of this data directory's own, since
+// another meshd may have the host.
+func (n *Node) leftBehind() string {
+	if n.cfg.LB == "none" && n.sysctls.programmedBy() == "" {
+		return "auto"
+	}
+	return n.cfg.LB
+}
+
+// programmed notes what programs the host's load balancing, and lets go of it
+// when nothing does.
+func (n *Node) programmed(driver string) {
+	n.sysctls.noteDriver(driver)
+	if driver == "" {
+		if err := n.holder.Release(); err != nil {
+			n.log.Warn("the network namespace stays taken", "err", err)
+		}
+	}
 }
 
 // mayProgram takes the host's load balancing, or says whose it is (L10).

@@ -77,7 +77,14 @@ func (m *sandboxes) newBox(s savedSandbox, ns *sandbox.Namespace, kept bool) (*b
 	}
 	cfg := m.node.balancerConfig(s.Name)
 	var err error
-	if cfg.Drivers, err = drivers(m.node.sandboxDriver(m.node.cfg.LB), ns.Path(), hosting{}, b.log); err != nil {
+	choice := m.node.sandboxDriver(m.node.cfg.LB)
+	if cfg.Drivers, err = drivers(choice, ns.Path(), hosting{}, b.log); err != nil {
+		return nil, err
+	}
+	if choice == "none" {
+		choice = m.node.leftBehind()
+	}
+	if cfg.Former, err = former(choice, ns.Path(), b.log); err != nil {
 		return nil, err
 	}
 	b.facts = m.node.watchHost(ns.Path(), b.log)

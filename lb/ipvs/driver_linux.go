@@ -85,8 +85,7 @@ func (d *Driver) Probe(context.Context) error {
 }
 
 // Setup implements lb.Driver, in the order of L2: sysctls, guard, masquerade
-// and marks. The services of the nft driver, if it ran here before, are
-// removed.
+// and marks.
 func (d *Driver) Setup(context.Context) error {
 	if err := d.open(); err != nil {
 		return err
@@ -109,7 +108,7 @@ func (d *Driver) Setup(context.Context) error {
 		}
 		d.told = true
 	}
-	return d.help.RemoveServices()
+	return nil
 }
 
 // open opens what is not open, and what does not answer any more.

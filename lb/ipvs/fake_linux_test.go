@@ -190,6 +190,8 @@ type fakeHelpers struct {
 	serves map[lb.Key]bool
 	writes int // transactions that set marks
 	cut    []nft.Connections
+
+	unmarked bool // by RemoveMarking
 }
 
 func newFakeHelpers() *fakeHelpers {
@@ -208,7 +210,9 @@ func (h *fakeHelpers) Pools() map[netip.Prefix]lb.Pool { return maps.Clone(h.poo
 func (h *fakeHelpers) Marks() map[lb.Key]uint32        { return maps.Clone(h.marks) }
 func (h *fakeHelpers) DelMark(k lb.Key) error          { delete(h.marks, k); return nil }
 func (h *fakeHelpers) Cut(g []nft.Connections) error   { h.cut = append(h.cut, g...); return nil }
-func (h *fakeHelpers) RemoveServices() error           { return nil }
+func (h *fakeHelpers) RemoveMarking() error            { h.unmarked = true; return nil }
+func (h *fakeHelpers) RemoveMarks() error              { clear(h.marks); clear(h.serves); return nil }
+func (h *fakeHelpers) RefuseAll() error                { clear(h.serves); return nil }
 func (h *fakeHelpers) Close() error                    { return nil }
 
 func (h *fakeHelpers) Served() []lb.Key { return slices.Collect(maps.Keys(h.serves)) }

@@ -53,7 +53,9 @@ type helpers interface {
 	Served() []lb.Key
 	Serve(more, less []lb.Key) error
 	Cut([]nft.Connections) error
-	RemoveServices() error
+	RemoveMarking() error
+	RemoveMarks() error
+	RefuseAll() error
 	Close() error
 }
 

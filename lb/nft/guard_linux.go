@@ -68,8 +68,11 @@ func (h *Helpers) addRules(c *nftables.Conn, i int) {
 		c.AddRule(&nftables.Rule{Table: h.table[i], Chain: guard, Exprs: exprs})
 	}
 	if h.mark[i] != nil {
-		h.addReset(c, i, "reset_input", nftables.ChainHookInput, resetInputPriority, f.notOwn())
-		h.addReset(c, i, "reset_output", nftables.ChainHookOutput, resetOutputPriority, sentToPool())
+		for _, name := range leaveChainNames() {
+			h.dropChain(i, name)
+		}
+		h.addReset(c, i, "reset_input", nftables.ChainHookInput, resetInputPriority, f.notOwn(), true)
+		h.addReset(c, i, "reset_output", nftables.ChainHookOutput, resetOutputPriority, sentToPool(), true)
 	}
 	h.addRefuse(c, i, "refuse_prerouting", nftables.ChainHookPrerouting, routedToPool())
 	h.addRefuse(c, i, "refuse_output", nftables.ChainHookOutput, sentToPool())
@@ -95,14 +98,17 @@ func (h *Helpers) addRefuse(c *nftables.Conn, i int, name string, hook *nftables
 	}
 }
 
-// addReset makes a chain that refuses new TCP connections to services without
-// backends before IPVS gets them: it would answer with ICMP, from the VIP.
+// addReset makes a chain that refuses new TCP connections before IPVS gets them,
+// which would answer with ICMP, from the VIP: those to services without backends
+// or, without served, all.
 //
 //	ip daddr @pool ct state new reject with tcp reset
-func (h *Helpers) addReset(c *nftables.Conn, i int, name string, hook *nftables.ChainHook, prio nftables.ChainPriority, routed []expr.Any) {
+func (h *Helpers) addReset(c *nftables.Conn, i int, name string, hook *nftables.ChainHook, prio nftables.ChainPriority, routed []expr.Any, served bool) {
 	f := &families[i]
 	chain := remakeChain(c, &nftables.Chain{Table: h.table[i], Name: name, Hooknum: hook, Priority: &prio, Type: nftables.ChainTypeFilter})
-	h.addServed(c, i, chain)
+	if served {
+		h.addServed(c, i, chain)
+	}
 	c.AddRule(&nftables.Rule{Table: h.table[i], Chain: chain, Exprs: rules(
 		l4(unix.IPPROTO_TCP), []expr.Any{f.loadDst(firstReg), inSet(h.pool[i])}, routed, inState(expr.CtStateBitNEW), f.reset())})
 }

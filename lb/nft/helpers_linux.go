@@ -115,7 +115,7 @@ func (h *Helpers) Setup() error {
 		}
 		chains := []string{"guard", "refuse_prerouting", "refuse_output", "masq"}
 		if h.mark[i] != nil {
-			chains = append(append(chains, markChainNames()...), "reset_input", "reset_output")
+			chains = append(append(chains, markChainNames()...), resetChainNames()...)
 		}
 		if err := h.book[i].read(h.sock, chains...); err != nil {
 			return err

@@ -70,6 +70,9 @@ func markChainNames() []string {
 	return []string{"mark_input", "mark_local", "unmark_input", "unmark_output"}
 }
 
+// resetChainNames are the chains that addReset makes.
+func resetChainNames() []string { return []string{"reset_input", "reset_output"} }
+
 // addMarkRules marks packets to services for all ports, from elsewhere and from
 // the own host, and takes our part of the mark off what IPVS sends on or leaves:
 //

@@ -1,0 +1,42 @@
+package mesh
+
+import "testing"
+
+// Only a data directory whose node has programmed the host, since it booted,
+// has lb: none end what is there; that is remembered until it is gone.
+func TestLeftBehind(t *testing.T) {
+	var saved savedSysctls
+	save := func(s savedSysctls) error { saved = s; return nil }
+	life := func(choice string) *Node {
+		return &Node{cfg: &settled{Config: Config{LB: choice}}, sysctls: newSysctls(saved, save)}
+	}
+	end := func(n *Node) {
+		t.Helper()
+		if err := n.sysctls.write(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := life("none")
+	if got := n.leftBehind(); got != "auto" {
+		t.Errorf("a fresh data directory: %s, want auto, which looks for nothing", got)
+	}
+	end(n)
+	if saved.Boot != "" {
+		t.Errorf("nothing is worth a record, and %+v was written", saved)
+	}
+	n = life("ipvs")
+	n.sysctls.noteDriver("ipvs")
+	end(n)
+	if n = life("none"); n.leftBehind() != "none" {
+		t.Error("what ipvs left is not looked for")
+	}
+	n.sysctls.noteDriver("")
+	end(n)
+	if got := life("none").leftBehind(); got != "auto" {
+		t.Errorf("after the end: %s", got)
+	}
+	saved.Driver, saved.Boot = "ipvs", "another"
+	if got := life("none").leftBehind(); got != "auto" {
+		t.Errorf("after another boot: %s", got)
+	}
+}
