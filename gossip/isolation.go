@@ -17,6 +17,16 @@ const patientFor = 3 * time.Second
 // dial. Safe for concurrent use.
 func (h *Host) Isolation() string { return h.joiner.isolation(time.Now()) }
 
+// SetJoin replaces the addresses to join: those that are new are dialled at once,
+// those that are gone no more, and who is a member stays one. Safe for concurrent
+// use.
+func (h *Host) SetJoin(addrs []string) {
+	h.joiner.mu.Lock()
+	h.cfg.Join = slices.Clone(addrs)
+	h.joiner.mu.Unlock()
+	h.joiner.look()
+}
+
 func (j *joiner) isolation(now time.Time) string {
 	if !j.alone.Load() {
 		return ""

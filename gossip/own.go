@@ -61,6 +61,10 @@ func (c *Core) Host(name, service string, h state.Hosting) {
 	n.carrier.Services[service] = &h
 }
 
+// SetReservation replaces how long the claim of a service without tasks is kept, for
+// services that lose their last task from now on.
+func (c *Core) SetReservation(d time.Duration) { c.cfg.Reservation = d }
+
 // carryRest is how long a node rests from its claims per claim that it has
 // looked at, some twenty times what the look takes: whoever changes a claim with
 // each packet must not make the others look at all of theirs with each.

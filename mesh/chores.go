@@ -158,7 +158,7 @@ func (k *chores) networks(ctx context.Context) {
 	var s stated
 	err = k.n.reg.change(ctx, &update{
 		edit: func(d *draft) error {
-			s = reconcile(d, now, k.n.limits, time.Now())
+			s = reconcile(d, now, k.n.current().bounds(), time.Now())
 			return nil
 		},
 		prepare: func(c *gossip.Core, now time.Duration) (bool, error) { return false, k.n.stateGlobals(c, now, s) },

@@ -85,7 +85,7 @@ func (n *Node) define(ctx context.Context, def state.NetworkDef) error {
 		edit: func(d *draft) error {
 			if l := d.networks[def.Name]; l != nil {
 				old = l.def
-			} else if err := n.limits.room(&d.registry, 1, 0, 0); err != nil {
+			} else if err := n.current().bounds().room(&d.registry, 1, 0, 0); err != nil {
 				return err
 			}
 			d.setDef(def.Name, newNetworkDef(def))

@@ -47,13 +47,13 @@ func (n *Node) dnsClients() (clients []netip.Prefix, own []netip.Addr) {
 	trouble := ""
 	if err != nil {
 		trouble = fmt.Sprintf("dns: the host's addresses cannot be read (%v): its own programs are answered at 127.0.0.1 only", err)
-		if n.cfg.dnsClients == nil {
+		if n.current().dnsClients == nil {
 			trouble = fmt.Sprintf("dns: the host's subnets cannot be read (%v): only the host itself and its tasks are answered; name others with --dns-clients", err)
 		}
 	}
 	n.notices.set("dns-clients", trouble)
-	if n.cfg.dnsClients != nil {
-		clients = n.cfg.dnsClients
+	if n.current().dnsClients != nil {
+		clients = n.current().dnsClients
 	}
 	return clients, own
 }

@@ -64,7 +64,7 @@ func (n *Node) lookAtData(ctx context.Context, probe bool) {
 		}
 		n.saveAll(ctx)
 	}
-	n.keys.look(n.cfg.KeyFile)
+	n.keys.look(n.current().KeyFile)
 }
 
 // saveAll writes every file again.

@@ -152,7 +152,7 @@ func (n *Node) keyWarnings() []string {
 	case len(n.keys.all()) == 0:
 		return []string{"gossip is not encrypted: make a key with meshctl keygen --out FILE and start every meshd with --key-file FILE"}
 	}
-	if d := n.keys.differs(n.cfg.KeyFile); d != "" {
+	if d := n.keys.differs(n.current().KeyFile); d != "" {
 		return []string{d}
 	}
 	return nil

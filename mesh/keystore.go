@@ -25,6 +25,7 @@ type keystore struct {
 	file       savedKeys
 	configured [][]byte // what the key file held at the latest look
 	unread     error    // of that look
+	taken      string   // From of the file that reload took over, until the mesh changes the keys again
 }
 
 type savedKeys struct {
@@ -34,11 +35,7 @@ type savedKeys struct {
 
 func openKeystore(dir *dataDir, configured [][]byte) (*keystore, error) {
 	k := &keystore{dir: dir}
-	h := sha256.New()
-	for _, key := range configured {
-		h.Write(key)
-	}
-	from := hex.EncodeToString(h.Sum(nil))
+	from := fromOf(configured)
 	if err := dir.load(fileKeys, &k.file); err != nil {
 		return nil, err
 	}
@@ -68,6 +65,15 @@ func openKeystore(dir *dataDir, configured [][]byte) (*keystore, error) {
 	return k, nil
 }
 
+// fromOf identifies the keys of a key file.
+func fromOf(configured [][]byte) string {
+	h := sha256.New()
+	for _, key := range configured {
+		h.Write(key)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
 func (k *keystore) all() [][]byte {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -87,7 +93,7 @@ func (k *keystore) save() error {
 func (k *keystore) keep(keys [][]byte) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.file.Keys = keys
+	k.file.Keys, k.taken = keys, ""
 	return k.dir.save(fileKeys, k.file)
 }
 

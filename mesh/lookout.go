@@ -256,8 +256,8 @@ func (n *Node) ownFindings() (all []hostcheck.Finding) {
 			Code: hostcheck.Alone, Severity: hostcheck.Fault, Document: "OPERATIONS: When something is wrong",
 			What: why,
 		}
-		if len(n.cfg.Join) > 0 {
-			f.Command = "meshctl join " + n.cfg.Join[0]
+		if join := n.current().Join; len(join) > 0 {
+			f.Command = "meshctl join " + join[0]
 		}
 		all = append(all, f)
 	}

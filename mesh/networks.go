@@ -154,7 +154,7 @@ func (n *Node) RemoveNetwork(ctx context.Context, name string) error {
 				return control.Refuse(control.CodeRefused, "remove its tasks first; meshctl task ls --network "+name+" lists them", "network %q is used: this node has %d tasks in it", name, len(l.tasks))
 			}
 			d.dropNetwork(name)
-			d.remember(r, n.limits.removed)
+			d.remember(r, n.current().bounds().removed)
 			return nil
 		},
 		prepare: func(c *gossip.Core, now time.Duration) (bool, error) {

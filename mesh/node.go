@@ -12,7 +12,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,7 +29,8 @@ import (
 // Node is one member of the mesh. Make it with New, run it with Run. It
 // implements control.Backend; those methods are safe for concurrent use.
 type Node struct {
-	cfg     *settled
+	cfg     *settled                // as started
+	live    atomic.Pointer[settled] // the same, with what Reload changed
 	log     *slog.Logger
 	version string
 	started time.Time
@@ -55,7 +55,6 @@ type Node struct {
 	notices  notices
 
 	balancers balancers
-	limits    bounds
 	reg       *registrar
 	chores    *chores
 	happened  *happenings
@@ -84,9 +83,10 @@ func New(cfg Config, version string, log *slog.Logger) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg: s, log: log, version: version, started: time.Now(), stop: func() {}, limits: s.bounds(),
+		cfg: s, log: log, version: version, started: time.Now(), stop: func() {},
 		happened: newHappenings(), pinning: newTurn(), defining: newTurn(), seeds: newSeeds(s.Join), reincarnated: make(chan struct{}, 1),
 	}
+	n.live.Store(s)
 	for _, open := range []func() error{n.openData, n.openSocket, n.openHost, n.openSysctls, n.openBalancer, n.openDNS, n.openSandboxes, n.restore, n.listenDNS, n.claimData} {
 		if err := open(); err != nil {
 			n.close()
@@ -122,7 +122,7 @@ func (n *Node) openData() (err error) {
 	if n.dir, err = openDataDir(n.cfg.DataDir); err != nil {
 		return err
 	}
-	r, leftOut, err := n.dir.registry(n.limits, n.started)
+	r, leftOut, err := n.dir.registry(n.current().bounds(), n.started)
 	if err != nil {
 		return err
 	}
@@ -393,42 +393,4 @@ func (n *Node) info() state.NodeInfo {
 		}
 	}
 	return state.NodeInfo{Boot: n.host.Boot(), Addr: n.host.Addr(), Version: n.version, LB: driver}
-}
-
-// notices are the standing conditions that Status shows.
-type notices struct {
-	mu   sync.Mutex // guards what follows
-	text map[string]string
-}
-
-// set replaces a condition, "" ends it, and reports whether that is news.
-func (s *notices) set(key, text string) (changed bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.text == nil {
-		s.text = map[string]string{}
-	}
-	old := s.text[key]
-	if text == "" {
-		delete(s.text, key)
-	} else {
-		s.text[key] = text
-	}
-	return old != text
-}
-
-func (s *notices) get(key string) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text[key]
-}
-
-func (s *notices) list() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out []string
-	for _, k := range slices.Sorted(maps.Keys(s.text)) {
-		out = append(out, s.text[k])
-	}
-	return out
 }

@@ -101,7 +101,7 @@ func (p *points) add(a netip.Addr, what string) {
 func (n *Node) standingNeeds() points {
 	var p points
 	p.add(n.host.Addr().Addr(), "node "+n.cfg.Node)
-	for _, text := range n.cfg.Join {
+	for _, text := range n.current().Join {
 		if at, err := netip.ParseAddrPort(text); err == nil {
 			p.add(at.Addr(), "node to join")
 		}

@@ -35,7 +35,7 @@ func (n *Node) hold(ctx context.Context, networks []string) error {
 					fresh++
 				}
 			}
-			if err := n.limits.room(&d.registry, fresh, 0, 0); err != nil {
+			if err := n.current().bounds().room(&d.registry, fresh, 0, 0); err != nil {
 				return err
 			}
 			for _, name := range networks {

@@ -97,7 +97,7 @@ func hasEnded(err error) bool {
 func (m *sandboxes) drop(d *draft, s *savedSandbox) {
 	for _, name := range s.Networks {
 		if l := d.networks[name]; l != nil && s.Task != "" && l.tasks[s.Task].Service == s.Service {
-			d.removeTask(name, s.Task, time.Now().Add(m.node.limits.reservation))
+			d.removeTask(name, s.Task, time.Now().Add(m.node.current().bounds().reservation))
 		}
 	}
 	if conf, name := s.ResolvConf, s.Name; conf != nil && conf.Root == "" {
@@ -182,7 +182,7 @@ func (m *sandboxes) reserve(b *box) (context.Context, error) {
 	if m.ctx == nil || m.ctx.Err() != nil {
 		return nil, control.Refuse(control.CodeUnavailable, "try again when meshd runs", "meshd is starting or stopping")
 	}
-	if n := len(m.all) + len(m.closed); n >= m.node.limits.sandboxes {
+	if n := len(m.all) + len(m.closed); n >= m.node.current().bounds().sandboxes {
 		return nil, control.Refuse(control.CodeTooLarge, "detach sandboxes that are not used", "sandboxes: this node has %d, and more are not allowed", n)
 	}
 	for i := range m.closed {

@@ -22,30 +22,40 @@ const (
 // be looked up. Addrs is safe for concurrent use.
 type seeds struct {
 	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
-	names  []string
-	known  atomic.Pointer[map[string][]netip.Addr] // never changed
+	names  atomic.Pointer[[]string]                // never changed, but replaced
+	known  atomic.Pointer[map[string][]netip.Addr] // never changed, but replaced
+
+	changed chan struct{} // capacity 1
 }
 
 // newSeeds returns the names of HOST:PORT in a list.
 func newSeeds(join []string) *seeds {
 	s := &seeds{lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
 		return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	}}
+	}, changed: make(chan struct{}, 1)}
+	s.known.Store(&map[string][]netip.Addr{})
+	s.set(join)
+	return s
+}
+
+// set replaces the list. It is looked up soon.
+func (s *seeds) set(join []string) {
+	var names []string
 	for _, text := range join {
 		host, _, err := net.SplitHostPort(text)
-		if _, no := netip.ParseAddr(host); err == nil && no != nil && !slices.Contains(s.names, host) {
-			s.names = append(s.names, host)
+		if _, no := netip.ParseAddr(host); err == nil && no != nil && !slices.Contains(names, host) {
+			names = append(names, host)
 		}
 	}
-	s.known.Store(&map[string][]netip.Addr{})
-	return s
+	s.names.Store(&names)
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
 }
 
 // run looks the names up until ctx ends.
 func (s *seeds) run(ctx context.Context) error {
-	if len(s.names) == 0 {
-		return nil
-	}
 	tick := time.NewTicker(seedEvery)
 	defer tick.Stop()
 	for {
@@ -54,13 +64,18 @@ func (s *seeds) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-s.changed:
 		}
 	}
 }
 
 // look looks all names up, one after the other.
 func (s *seeds) look(ctx context.Context) {
-	for _, name := range s.names {
+	names := *s.names.Load()
+	known := maps.Clone(*s.known.Load())
+	maps.DeleteFunc(known, func(name string, _ []netip.Addr) bool { return !slices.Contains(names, name) })
+	s.known.Store(&known)
+	for _, name := range names {
 		one, cancel := context.WithTimeout(ctx, seedTimeout)
 		all, err := s.lookup(one, name)
 		cancel()

@@ -54,6 +54,7 @@ func (c Config) settle() (*settled, error) {
 	}
 	c.Node = strings.ToLower(c.Node)
 	c = c.WithDefaults()
+	c.Join = slices.Clone(c.Join) // the caller's is not completed
 	s := &settled{Config: c}
 	if err := state.CheckName(c.Node); err != nil {
 		return nil, configError{fmt.Errorf("node: %w; give --node NAME", err)}

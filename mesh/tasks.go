@@ -90,7 +90,7 @@ func (n *Node) admitRegistered(r *registry, p *control.ParsedTask, beside map[st
 	if l.tasksOf(p.Endpoint.Service) == 0 {
 		services++
 	}
-	return n.limits.room(r, networks, services, 1)
+	return n.current().bounds().room(r, networks, services, 1)
 }
 
 // admitTasks refuses the tasks of a sandbox before anything is changed for it, if
@@ -298,7 +298,7 @@ func (n *Node) RemoveTask(ctx context.Context, ref control.TaskRef) (control.Tas
 			return err
 		}
 		e, _ = t.endpoint(ref.ID)
-		d.removeTask(network, ref.ID, time.Now().Add(n.limits.reservation))
+		d.removeTask(network, ref.ID, time.Now().Add(n.current().bounds().reservation))
 		u.network, u.service = network, t.Service
 		u.changes = []state.Change{{Kind: state.KindEndpoint, Key: ref.ID, Delete: true}}
 		return nil

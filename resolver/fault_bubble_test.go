@@ -184,7 +184,7 @@ func TestUpstreamsByDomain(t *testing.T) {
 			c.CacheEntries = -1
 			c.Domains = map[string][]netip.AddrPort{"corp.example": {server(2)}, "Deep.Corp.Example.": {server(3)}, "10.in-addr.arpa": {server(4)}}
 		}, address(0, "1.1.1.1"), dead(0), address(0, "3.3.3.3"), address(0, "4.4.4.4"))
-		f.pool.cfg.Upstreams = f.pool.cfg.Upstreams[:1]
+		f.ways.Load().rest.cfg.Upstreams = f.ways.Load().rest.cfg.Upstreams[:1]
 		for name, want := range map[string]string{
 			"example.com.": "192.0.2.1 udp", "corp.example.": "192.0.2.2 udp", "a.CORP.example.": "192.0.2.2 udp",
 			"a.b.deep.corp.example.": "192.0.2.3 udp", "xcorp.example.": "192.0.2.1 udp", "1.2.3.10.in-addr.arpa.": "192.0.2.4 udp",
@@ -220,9 +220,9 @@ func TestLoopIsFound(t *testing.T) {
 		}
 		f.ask(me, "example.com.") // starts the probes
 		synctest.Wait()
-		state := func(i int) UpstreamState { return f.pool.status(time.Now())[i].State }
+		state := func(i int) UpstreamState { return f.ways.Load().rest.status(time.Now())[i].State }
 		if state(0) != UpstreamLooping || state(1) != UpstreamUp {
-			t.Fatalf("%+v", f.pool.status(time.Now()))
+			t.Fatalf("%+v", f.ways.Load().rest.status(time.Now()))
 		}
 		start, before := time.Now(), f.net.count()
 		f.ask(me, "example.com.")

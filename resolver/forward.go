@@ -1,15 +1,14 @@
 package resolver
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -37,8 +36,8 @@ type forwarder struct {
 	log   *slog.Logger
 	ctx   context.Context // ends the calls
 	met   *upstreamMetrics
-	pool  *upstreams
-	route []*upstreams // of domains with servers of their own, the longest domain first
+	own   func() []netip.AddrPort
+	ways  atomic.Pointer[ways] // never changed, but replaced
 	loops loops
 	cache *cache
 
@@ -57,35 +56,13 @@ type call struct {
 
 func newForwarder(ctx context.Context, cfg ForwardConfig, log *slog.Logger, met *upstreamMetrics, own func() []netip.AddrPort) *forwarder {
 	f := &forwarder{
-		cfg: cfg, log: log, ctx: ctx, met: met, pool: newUpstreams(cfg, log, met, own),
+		cfg: cfg, log: log, ctx: ctx, met: met, own: own,
 		cache: newCache(cfg.CacheEntries, cfg.CacheBytes), loops: loops{pending: map[string]*upstream{}},
 		calls: map[cacheKey]*call{}, clients: map[netip.Addr]int{},
 	}
-	for d, servers := range cfg.Domains {
-		c := cfg
-		c.Upstreams = servers
-		p := newUpstreams(c, log, met, own)
-		p.domain = fold(d)
-		f.route = append(f.route, p)
-	}
-	slices.SortFunc(f.route, func(a, b *upstreams) int {
-		return cmp.Or(len(b.domain)-len(a.domain), strings.Compare(a.domain, b.domain))
-	})
+	f.ways.Store(f.waysOf(cfg))
 	return f
 }
-
-// poolOf returns the upstreams for a lower-case name without its final dot.
-func (f *forwarder) poolOf(name string) *upstreams {
-	for _, p := range f.route {
-		if _, in := cutDomain(name, p.domain); in {
-			return p
-		}
-	}
-	return f.pool
-}
-
-// pools returns all upstreams.
-func (f *forwarder) pools() []*upstreams { return append([]*upstreams{f.pool}, f.route...) }
 
 // resolve answers a question that is not ours; a nil message means no reply.
 func (f *forwarder) resolve(q question) (*dns.Msg, Outcome) {
@@ -188,7 +165,7 @@ func (f *forwarder) join(key cacheKey, q *dns.Msg) *call {
 func (f *forwarder) run(c *call, key cacheKey, m *dns.Msg) {
 	ctx, cancel := context.WithTimeout(f.ctx, f.cfg.Timeout)
 	defer cancel()
-	c.reply, c.err = f.ask(ctx, f.poolOf(fold(key.name)), m, nil)
+	c.reply, c.err = f.ask(ctx, f.ways.Load().poolOf(fold(key.name)), m, nil)
 	if c.err == nil {
 		f.remember(key, c.reply)
 	}

@@ -88,8 +88,8 @@ func TestForwardOverSockets(t *testing.T) {
 // R7: upstreams that are ourselves are not asked.
 func TestLoopGuard(t *testing.T) {
 	s, b := serve(t, standard(t).self, []string{"net1"})
-	s.forward.pool.cfg = ForwardConfig{Upstreams: []netip.AddrPort{b.Addr()}}
-	if p := s.forward.pool.plan(time.Now()); len(p) != 0 || s.met.upstream.loops.Load() != 1 {
+	s.forward.ways.Load().rest.cfg = ForwardConfig{Upstreams: []netip.AddrPort{b.Addr()}}
+	if p := s.forward.ways.Load().rest.plan(time.Now()); len(p) != 0 || s.met.upstream.loops.Load() != 1 {
 		t.Errorf("plan %v", p)
 	}
 	p, l, err := listenBoth(loopback)
@@ -193,7 +193,7 @@ func TestResolvConfReload(t *testing.T) {
 			os.Remove(path)
 		}
 		now = now.Add(2 * reloadEvery)
-		for _, u := range s.forward.pool.plan(now) {
+		for _, u := range s.forward.ways.Load().rest.plan(now) {
 			out = append(out, u.addr.String())
 		}
 		return out

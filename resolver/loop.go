@@ -66,7 +66,7 @@ func (f *forwarder) probeDue(p *upstreams) {
 
 // probeAll does so for every upstream.
 func (f *forwarder) probeAll() {
-	for _, p := range f.pools() {
+	for _, p := range f.ways.Load().pools() {
 		f.probeDue(p)
 	}
 }

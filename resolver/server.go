@@ -86,7 +86,7 @@ func (s *Server) Explain(network, name, qtype string) (Explanation, error) {
 // Upstreams returns the servers that names of others are forwarded to.
 func (s *Server) Upstreams() []UpstreamStatus {
 	var out []UpstreamStatus
-	for _, p := range s.forward.pools() {
+	for _, p := range s.forward.ways.Load().pools() {
 		out = append(out, p.status(time.Now())...)
 	}
 	return out

@@ -208,6 +208,17 @@ func (s *Store) Full() string {
 	return strings.Join(out, "; ")
 }
 
+// SetLimits replaces the limits, but for whether loopback addresses of tasks are
+// shown. What is there and is more than they allow stays, and nothing is added to
+// it.
+func (s *Store) SetLimits(l Limits) {
+	l.AllowLoopback = s.limits.AllowLoopback
+	s.limits = l
+	for _, t := range s.Tables() {
+		t.limits = l
+	}
+}
+
 // Usage returns what all tables hold: records with tombstones and the bytes of
 // their text; and how much of either there may be.
 func (s *Store) Usage() (records, bytes, maxRecords, maxBytes int) {

@@ -33,8 +33,10 @@ const usage = `meshd: service discovery and load balancing for a fleet of hosts,
 
 Flags win over the file, whose names are the same. SIGTERM leaves the mesh in
 order (other nodes drop this one's tasks at once); SIGINT does too; SIGQUIT
-stops at once, as a crash would; SIGHUP does nothing. Registered tasks are stated
-again at the next start. Exit codes: 0 stopped or left, 1 failed, 2 wrong flags,
+stops at once, as a crash would. SIGHUP reads the configuration again and takes
+over --log-level, --join, --upstream, --dns-clients, the keys of --key-file,
+--max-tasks, --reservation and --table-memory; what waits for the next start is
+logged. Registered tasks are stated again at the next start. Exit codes: 0 stopped or left, 1 failed, 2 wrong flags,
 values or configuration, 3 stopped or left, but not everything is saved.
 
 `
@@ -62,10 +64,16 @@ func run(args []string, stderr io.Writer) int {
 	lines := mesh.NewLogQueue(stderr) // a log that nobody reads must not stop the daemon
 	defer lines.Close()
 	stderr, cfg.LogDropped = lines, lines.Dropped
-	log := logger(cfg, lines)
+	level := new(slog.LevelVar)
+	log := logger(cfg, level, lines)
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP) // before there is anything to reload: it must not end the process
+	defer signal.Stop(hangups)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	defer withstand(log)()
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE) // nobody reads the log; not Ignore, which children inherit
+	defer signal.Stop(broken)
 	node, err := mesh.New(cfg, buildVersion(), log)
 	if errors.Is(err, mesh.ErrConfig) {
 		fmt.Fprintln(stderr, "meshd:", err)
@@ -75,6 +83,8 @@ func run(args []string, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "meshd:", err)
 		return 1
 	}
+	again := &reloader{args: args, node: node, log: log, level: level}
+	go again.run(ctx, hangups)
 	err = serve(ctx, stop, node)
 	if err != nil {
 		fmt.Fprintln(stderr, "meshd:", err)
@@ -88,28 +98,51 @@ func run(args []string, stderr io.Writer) int {
 	return 1
 }
 
-// withstand keeps signals that say nothing to meshd from ending it: the closing
-// of a terminal, or what many daemons take for a wish to read their
-// configuration again, and the end of whoever reads the log. The caller must
-// call the function it returns.
-func withstand(log *slog.Logger) (end func()) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGPIPE) // not Ignore, which children inherit
-	done := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case s := <-signals:
-				if s != syscall.SIGHUP {
-					continue
-				}
-				log.Warn("SIGHUP: meshd reads its configuration and keys at the start only; restart it for that")
-			case <-done:
-				return
-			}
+// reloader reads the configuration again when it is told to.
+type reloader struct {
+	args  []string
+	node  *mesh.Node
+	log   *slog.Logger
+	level *slog.LevelVar
+}
+
+// run reloads upon each signal until ctx ends. The closing of a terminal is one,
+// too, and changes nothing.
+func (r *reloader) run(ctx context.Context, signals <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
+			r.reload(ctx)
 		}
-	}()
-	return func() { signal.Stop(signals); close(done) }
+	}
+}
+
+// reloadLimit bounds one reload.
+const reloadLimit = 10 * time.Second
+
+// reload takes over what can be changed of a running daemon, and logs what that
+// was, what waits for the next start, or why the configuration is refused.
+func (r *reloader) reload(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
+	defer cancel()
+	var said strings.Builder
+	cfg, code := configure(r.args, &said)
+	var done mesh.Reloaded
+	err := errors.New(strings.TrimPrefix(strings.TrimSpace(said.String()), "meshd: "))
+	if code < 0 {
+		done, err = r.node.Reload(ctx, cfg)
+	}
+	if err != nil {
+		r.log.Error("SIGHUP: the configuration is refused; meshd goes on as it is", "error", err)
+		return
+	}
+	r.level.Set(levelOf(cfg))
+	r.log.Warn("SIGHUP: the configuration is read again", "changed", done.Changed, "at_the_next_start", done.Waiting)
+	for _, note := range done.Notes {
+		r.log.Warn("SIGHUP: " + note)
+	}
 }
 
 // serve runs the node. The first signal says goodbye to the mesh and stops;
@@ -192,14 +225,19 @@ func configFile(args []string) (string, error) {
 	return path, nil
 }
 
-func logger(cfg mesh.Config, w io.Writer) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(cfg.LogLevel)) // checked by mesh.New; info otherwise
+// logger logs from the configuration's level on, which may change.
+func logger(cfg mesh.Config, level *slog.LevelVar, w io.Writer) *slog.Logger {
+	level.Set(levelOf(cfg))
 	opts := &slog.HandlerOptions{Level: level}
 	if cfg.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(w, opts))
 	}
 	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+func levelOf(cfg mesh.Config) (level slog.Level) {
+	_ = level.UnmarshalText([]byte(cfg.LogLevel)) // checked by mesh.New and Reload; info otherwise
+	return level
 }
 
 func buildVersion() string {

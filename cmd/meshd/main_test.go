@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -109,6 +111,16 @@ func startDaemon(t *testing.T, flags ...string) *daemon {
 	return d
 }
 
+// get asks its API.
+func (d *daemon) get(path string, to any) error {
+	r, err := d.client.Get("http://meshd" + path)
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	return json.NewDecoder(r.Body).Decode(to)
+}
+
 // call uses its API.
 func (d *daemon) call(method, path string) error {
 	q, err := http.NewRequestWithContext(d.t.Context(), method, "http://meshd"+path, nil)
@@ -155,16 +167,55 @@ func (d *daemon) wantEnd(want int) {
 	}
 }
 
-// SIGHUP does nothing but say so, SIGTERM ends the daemon with 0.
+// SIGTERM ends the daemon with 0, and it says that its gossip is open to all.
 func TestSignals(t *testing.T) {
 	d := startDaemon(t)
-	d.signal(syscall.SIGHUP)
-	until(t, &d.log, func() bool {
-		return strings.Contains(d.log.String(), "SIGHUP: meshd reads its configuration and keys at the start only")
-	})
 	if !strings.Contains(d.log.String(), "gossip is not encrypted") {
 		t.Errorf("nothing is said of gossip without a key:\n%s", d.log.String())
 	}
+	d.signal(syscall.SIGTERM)
+	d.wantEnd(0)
+}
+
+// SIGHUP takes over what can be changed, says what cannot, and refuses a
+// configuration as the start would.
+func TestReload(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "meshd.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("log-level: info\n")
+	d := startDaemon(t, "--config", file)
+	says := func(words string) {
+		t.Helper()
+		before := strings.Count(d.log.String(), "SIGHUP")
+		d.signal(syscall.SIGHUP)
+		until(t, &d.log, func() bool { return strings.Count(d.log.String(), "SIGHUP") > before })
+		lines := strings.Split(strings.TrimSpace(d.log.String()), "\n")
+		i := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, words) })
+		if i < 0 {
+			t.Errorf("it does not say %q:\n%s", words, d.log.String())
+		}
+	}
+	says("changed=[] at_the_next_start=[]")
+	write("log-level: debug\njoin: 127.0.0.9:1\nmax-tasks: 5\nttl: 9s\nupstream: [10.0.0.53, corp.example=10.0.0.54]\n")
+	says("changed=\"[join log-level max-tasks upstream]\" at_the_next_start=[ttl]")
+	until(t, &d.log, func() bool { return strings.Contains(d.log.String(), "127.0.0.9:1") }) // it is dialled
+	write("upstreem: 10.0.0.53\n")
+	says("did you mean upstream?")
+	write("log-level: loud\n")
+	says("log-level: ")
+	write("log-level: error\n")
+	d.signal(syscall.SIGHUP)
+	until(t, &d.log, func() bool {
+		var status struct {
+			Degraded []string `json:"degraded"`
+		}
+		return d.get("/v1/status", &status) == nil && !strings.Contains(strings.Join(status.Degraded, "\n"), "127.0.0.9")
+	})
 	d.signal(syscall.SIGTERM)
 	d.wantEnd(0)
 }
