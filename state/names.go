@@ -114,6 +114,12 @@ func madeID(name, last string) bool {
 	return len(last) >= anyID || len(labels) == 3 && len(last) == slotID && numeric(labels[1])
 }
 
+// hasLetter reports whether an ASCII letter is in s, as in every service's name
+// (RFC 6335): digits and a "-" are a number, or a range of them.
+func hasLetter(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r|0x20 >= 'a' && r|0x20 <= 'z' })
+}
+
 // numeric reports whether a label is a number.
 func numeric(label string) bool {
 	return !strings.ContainsFunc(label, func(r rune) bool { return r < '0' || r > '9' })

@@ -83,13 +83,13 @@ func (p Port) String() string {
 	return s
 }
 
-// ParsePort reads [NAME:]PORT[/tcp|udp]. The error names what is wrong. A name of
-// digits alone is refused: it is half of a mapping, as Docker has them.
+// ParsePort reads [NAME:]PORT[/tcp|udp]. The error names what is wrong. A name
+// without a letter is refused: it is half of a mapping, as Docker has them.
 func ParsePort(s string) (Port, error) {
 	p := Port{Proto: TCP}
 	rest := s
 	if name, after, ok := strings.Cut(rest, ":"); ok {
-		if inner := s[strings.LastIndexByte(s, ':')+1:]; name != "" && numeric(name) || strings.Count(s, ":") > 1 {
+		if inner := s[strings.LastIndexByte(s, ':')+1:]; name != "" && !hasLetter(name) || strings.Count(s, ":") > 1 {
 			return Port{}, fmt.Errorf("port %q: ports are not mapped: clients of the virtual IP use the port at which the task listens; "+
 				"if that is %s, write %s, or http:%s to name it", s, inner, inner, inner)
 		}

@@ -134,7 +134,7 @@ func fieldPort(v string) (Port, error) {
 		return Port{}, errBody
 	}
 	p := Port{Number: uint16(v[0])<<8 | uint16(v[1]), Proto: Proto(v[2])}
-	if name := v[3:]; !numeric(name) { // else it would pass for a number in SRV
+	if name := v[3:]; hasLetter(name) { // else it could pass for a number in SRV
 		p.Name = name
 	}
 	return p, nil

@@ -65,6 +65,11 @@ func TestUsage(t *testing.T) {
 	if code := run([]string{"--help"}, &stderr); code != 0 || !strings.Contains(stderr.String(), "-dns-clients") || !strings.Contains(stderr.String(), "SIGHUP") {
 		t.Errorf("--help: exit %d\n%s", code, &stderr)
 	}
+	for line := range strings.Lines(stderr.String()) {
+		if strings.Count(line, "(default") > 1 || strings.Contains(line, "(default 0") && !strings.Contains(line, "0.") {
+			t.Errorf("--help names a default twice, or none: %s", line)
+		}
+	}
 }
 
 // safeBuffer is a log that is read while it is written.

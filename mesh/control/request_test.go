@@ -66,6 +66,7 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/tasks", "{" + ok + `,"ports":["80/sctp"]}`, 400, "ports", "tcp or udp"},
 		{"POST", "/v1/tasks", "{" + ok + `,"ports":["80:8080"]}`, 400, "ports", "write 8080, or http:8080"},
 		{"POST", "/v1/tasks", "{" + ok + `,"ports":["53:5353/udp"]}`, 400, "ports", "write 5353/udp"},
+		{"POST", "/v1/tasks", "{" + ok + `,"ports":["8000-8010:80"]}`, 400, "ports", "write 80, or http:80"},
 		{"POST", "/v1/tasks", "{" + ok + `,"ports":["127.0.0.1:80:8080"]}`, 400, "ports", "ports are not mapped"},
 		{"POST", "/v1/tasks", "{" + ok + `,"ports":["80","x:80/tcp"]}`, 400, "ports", "given twice"},
 		{"POST", "/v1/tasks", "{" + ok + `,"mode":"dns"}`, 400, "mode", "vip or dnsrr"},
