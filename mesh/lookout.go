@@ -38,7 +38,6 @@ type lookout struct {
 
 	mu    sync.Mutex // guards all below
 	found []hostcheck.Finding
-	at    time.Time
 	count lookCounters
 }
 
@@ -50,11 +49,11 @@ type lookCounters struct {
 
 func newLookout() *lookout { return &lookout{one: newTurn(), reader: hostread.Open()} }
 
-// latest returns what was found last, which must not be changed, and when.
-func (l *lookout) latest() ([]hostcheck.Finding, time.Time) {
+// latest returns what was found last, which must not be changed.
+func (l *lookout) latest() []hostcheck.Finding {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.found, l.at
+	return l.found
 }
 
 func (l *lookout) counters() lookCounters {
@@ -130,7 +129,7 @@ func (n *Node) look(ctx context.Context) ([]hostcheck.Finding, error) {
 	found = append(found, n.ownFindings()...)
 	l.mu.Lock()
 	was := l.found
-	l.found, l.at = found, time.Now()
+	l.found = found
 	l.count.looks++
 	l.count.spent += took
 	l.mu.Unlock()
@@ -301,7 +300,7 @@ func codesOf(all []hostcheck.Finding) map[hostcheck.Code]bool {
 
 // explainHost adds to a status what of the host is against the node.
 func (n *Node) explainHost(s *control.Status) {
-	found, _ := n.lookout.latest()
+	found := n.lookout.latest()
 	for _, f := range found {
 		if f.Severity == hostcheck.Fault {
 			s.Degraded = append(s.Degraded, f.String())
@@ -348,7 +347,7 @@ func Examine(cfg Config) control.Doctor {
 
 // lookout tells of the looks at the host.
 func (e emitter) lookout(l *lookout) {
-	found, _ := l.latest()
+	found := l.latest()
 	count := map[hostcheck.Code]int{}
 	for _, f := range found {
 		count[f.Code]++
