@@ -93,9 +93,12 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 chaos: ## simulated clusters under random faults: N runs from seed SEED; a failing seed is printed and repeats exactly
 	$(GO) test -count=1 -timeout 0 -run 'TestChaos$$' ./test/sim -args -n $(N) -seed $(SEED)
 
-.PHONY: hostile
+.PHONY: hostile hostile-soak
 hostile: ## what would end or bend a host, done to real daemons: a line per case (CASES=pool,count for those only)
 	@set -o pipefail; $(GO) test -count=1 -v -timeout 600s ./test/hostile -args $(if $(CASES),-only $(CASES),-every) | grep -a -E '^(hostile |ok |FAIL|panic:|---.*FAIL|    --- FAIL)|_test.go:'
+
+hostile-soak: ## the same by a holder of the key in random order, for SECONDS (120) from seed SEED, with a change of keys; then nothing of it may be left
+	@set -o pipefail; $(GO) test -count=1 -v -timeout $$(( $(SECONDS) + 600 ))s -run 'TestSoak$$' ./test/hostile -args -soak $(SECONDS) -seed $(SEED) | grep -a -E '^(soak |ok |FAIL|panic:|---.*FAIL)|_test.go:'
 
 .PHONY: chaos-real
 SECONDS    := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),120)

@@ -62,6 +62,7 @@ type Core struct {
 
 	heardAt   time.Duration // last packet that can have been a datagram, from anybody
 	newcomers int           // how many are under check, see unproven
+	acquaint  map[netip.AddrPort]acquaintance
 
 	answers   answering
 	hints     map[string][]hint // news that the packet at hand brought, to be announced
@@ -127,7 +128,7 @@ func NewCore(cfg CoreConfig, rng *rand.Rand, store *state.Store) *Core {
 		cfg: cfg, rng: rng, store: store, targets: map[string][]state.NodeID{},
 		networks: map[string]*network{}, parted: map[string]bool{}, byHash: map[uint64]*network{}, hashOf: networkHash, pulls: map[streamKey]*pull{},
 		detector: detector{members: map[state.NodeID]*member{}, pinging: map[state.NodeID]*member{}, partings: map[state.NodeID]*parting{}}, reaps: map[state.NodeID]time.Duration{}, rtt: cfg.WantTimeout / 8,
-		answers: answering{peers: map[state.NodeID]*peerBudget{}, homes: map[netip.Addr]*bucket{}}, hints: map[string][]hint{}, pullsAt: map[state.NodeID]int{},
+		answers: answering{peers: map[state.NodeID]*peerBudget{}, homes: map[netip.Addr]*bucket{}}, acquaint: map[netip.AddrPort]acquaintance{}, hints: map[string][]hint{}, pullsAt: map[state.NodeID]int{},
 	}
 	c.addNetwork("", store.Global())
 	for _, t := range store.Tables()[1:] {
@@ -319,6 +320,7 @@ func (c *Core) settle() {
 func (c *Core) sweep() {
 	c.sweepAt = c.now + time.Second
 	c.sweepMembers()
+	c.breakSilence()
 	c.sweepBudgets()
 	c.reap()
 	c.watchClone()

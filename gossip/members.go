@@ -321,6 +321,8 @@ type MemberInfo struct {
 	// Listed is whether the membership has it; one that is alive and is not
 	// listed is being joined.
 	Listed bool
+	// Proven is whether it answered this node, or spoke and states where it is (G17).
+	Proven bool
 	Since  time.Duration // in the core's time
 	Boot   uint64
 	Node   state.NodeInfo
@@ -332,7 +334,7 @@ func (c *Core) Members() []MemberInfo {
 	var out []MemberInfo
 	for _, m := range c.ordered {
 		n, _ := c.store.Node(m.id)
-		out = append(out, MemberInfo{ID: m.id, Addr: m.addr, State: names[m.phase], Listed: m.listed, Since: m.since, Boot: m.boot, Node: n})
+		out = append(out, MemberInfo{ID: m.id, Addr: m.addr, State: names[m.phase], Listed: m.listed, Proven: m.proven, Since: m.since, Boot: m.boot, Node: n})
 	}
 	return out
 }

@@ -1,9 +1,6 @@
 package gossip
 
-import (
-	"net/netip"
-	"time"
-)
+import "time"
 
 // The membership lists whoever is named to it, and takes one round of its probes,
 // which grows with their number, to find out that some never were. So a member of
@@ -12,7 +9,7 @@ import (
 // through others, is as good as dead until it does.
 const (
 	newcomerRest   = time.Second // for it to speak by itself
-	newcomerChecks = 64          // of newcomers under way up to which one more begins, once a second
+	newcomerChecks = 128         // of newcomers under way up to which one more begins, once a second
 )
 
 // unproven reports whether a listed member is to be pinged since it has not
@@ -54,29 +51,13 @@ func (c *Core) prove(m *member) {
 	}
 }
 
-// JoinAnswered tells the core that a node at an address answered a join. Who it is
-// its answer to a ping tells; what else is listed there is made up.
-func (c *Core) JoinAnswered(now time.Duration, addr netip.AddrPort) {
-	c.advance(now)
-	asked := 0
-	for _, m := range c.ordered {
-		if m.addr == addr && m.newcomer() && asked < maxNamesakes {
-			c.ping(m)
-			asked++
-		}
-	}
-	c.settle()
-}
-
-// maxNamesakes bounds the names at one address that are pinged after a join.
-const maxNamesakes = 16
-
-// countNewcomers counts the newcomers that are pinged. Checks of others, of a
-// hundred dead hosts say, leave them their room.
+// countNewcomers counts the newcomers that are pinged and not yet judged. Checks
+// of others, of a hundred dead hosts say, leave them their room; and so do those
+// who were taken for absent, which are pinged on.
 func (c *Core) countNewcomers() {
 	c.newcomers = 0
 	for _, m := range c.pinging {
-		if m.newcomer() {
+		if m.newcomer() && m.phase != phaseAbsent {
 			c.newcomers++
 		}
 	}

@@ -63,9 +63,10 @@ func (c *Core) onPing(from state.NodeID, typ byte, p []byte) error {
 }
 
 // answerPing sends the answer back to where the ping came from: two that moved at
-// once, and look for each other, know each other's former places only.
+// once, and look for each other, know each other's former places only. A ping that
+// came as a datagram is answered by one, or it could not tell that they arrive.
 func (c *Core) answerPing(from state.NodeID, e *encoder) {
-	if c.usable(c.cameFrom) && !c.viaStream(from) {
+	if c.usable(c.cameFrom) {
 		c.sendTo(from, c.cameFrom, e)
 	} else {
 		c.send(from, e)
@@ -85,6 +86,7 @@ func (c *Core) onAck(from state.NodeID, f pingFrame) {
 		e := c.packet()
 		e.ping(frameHeard, pingFrame{nonce: f.nonce, target: from})
 		c.send(f.target, e)
+	case c.acquainted(from, f):
 	case m == nil:
 	case c.answeredGoodbye(m, f):
 	case m.rival.known() && f.nonce == m.rival.nonce:

@@ -155,10 +155,11 @@ func TestNamesOfOneHostAreOne(t *testing.T) {
 // TestNewcomersAreCheckedBesideOthers: G17. Checks of many who are known, and do
 // not answer, leave newcomers their room.
 func TestNewcomersAreCheckedBesideOthers(t *testing.T) {
-	c := crowd(100, 0)
-	talk(c, 100, time.Second, 2*time.Second)
-	for i := 2; i < 100; i++ { // all but two die
-		c.MemberDead(2*time.Second, memberName(i, 100))
+	const known = newcomerChecks + 50
+	c := crowd(known, 0)
+	talk(c, known, time.Second, 2*time.Second)
+	for i := 2; i < known; i++ { // all but two die
+		c.MemberDead(2*time.Second, memberName(i, known))
 	}
 	addr := netip.MustParseAddrPort("10.9.1.1:7946")
 	c.MemberAlive(2*time.Second, "ghost0", addr)
@@ -170,6 +171,16 @@ func TestNewcomersAreCheckedBesideOthers(t *testing.T) {
 		if m.ID == "ghost0" && m.State != "dead" {
 			t.Errorf("a name that never answered is %s", m.State)
 		}
+	}
+}
+
+// TestManyNamesAreSoonGone: G17. Those who were found absent leave their room to the
+// next, although they are pinged on.
+func TestManyNamesAreSoonGone(t *testing.T) {
+	c := crowd(2, 4*newcomerChecks)
+	talk(c, 2, time.Second, 15*time.Second)
+	if got := c.living(""); len(got) != 2 {
+		t.Errorf("after 14 s packets go to %d nodes, two of which exist", len(got))
 	}
 }
 
@@ -202,17 +213,79 @@ func TestAHostIsFoundAmongNames(t *testing.T) {
 		c.Drain()
 		show(c)
 		sends, _ := c.Drain()
-		i := slices.IndexFunc(sends, func(s Send) bool { return s.To == "zed" })
+		i := slices.IndexFunc(sends, func(s Send) bool { return s.To == "zed" || s.Addr == addr })
 		if i < 0 {
 			t.Errorf("%s: it is not pinged", how)
 			continue
 		}
-		ack := newEncoder("zed", 5)
-		ack.ping(frameAck, pingFrame{nonce: c.members["zed"].nonce, target: "zed"})
-		c.ReceiveFrom(3*time.Second, addr, ack.b)
+		c.ReceiveFrom(3*time.Second, addr, answerTo(t, sends[i].Data, "zed"))
 		sends, _ = c.Drain()
 		if !slices.ContainsFunc(sends, func(s Send) bool { return s.To == "zed" }) {
 			t.Errorf("%s: it is not asked for the table: %d other packets", how, len(sends))
 		}
 	}
+}
+
+// answerTo is what a node answers to a packet that is a ping.
+func answerTo(t *testing.T, packet []byte, from state.NodeID) []byte {
+	t.Helper()
+	_, rest, err := decodeHead(packet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	typ, p, _, err := nextFrame(rest)
+	if err != nil || typ != framePing {
+		t.Fatalf("a frame of type %d, %v", typ, err)
+	}
+	f, err := decodePing(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ack := newEncoder(from, 5)
+	ack.ping(frameAck, f)
+	return ack.b
+}
+
+// TestWhoAnswersAJoinIsAMember: G17, G11. The membership may refuse to list a node:
+// whoever has the key can say that it is dead at the highest incarnation. Who
+// answered the join, and a ping from the same address, is a member all the same;
+// who answers from another address, with another number, or late, is none.
+func TestWhoAnswersAJoinIsAMember(t *testing.T) {
+	addr, other := netip.MustParseAddrPort("10.9.9.9:7946"), netip.MustParseAddrPort("10.9.9.8:7946")
+	for name, x := range map[string]struct {
+		at    netip.AddrPort
+		after time.Duration
+		bend  func(b []byte) []byte
+		want  bool
+	}{
+		"it answers":            {addr, time.Millisecond, func(b []byte) []byte { return b }, true},
+		"from another address":  {other, time.Millisecond, func(b []byte) []byte { return b }, false},
+		"late":                  {addr, time.Minute, func(b []byte) []byte { return b }, false},
+		"with another number":   {addr, time.Millisecond, func([]byte) []byte { return numbered(7) }, false},
+		"twice, the second one": {addr, time.Millisecond, func(b []byte) []byte { return b }, true},
+	} {
+		c := testCore(t, "self")
+		c.JoinAnswered(2*time.Second, addr)
+		sends, _ := c.Drain()
+		i := slices.IndexFunc(sends, func(s Send) bool { return s.Addr == addr && !s.Reliable })
+		if i < 0 {
+			t.Fatalf("%s: nobody asks who it is", name)
+		}
+		answer := x.bend(answerTo(t, sends[i].Data, "zed"))
+		c.ReceiveFrom(2*time.Second+x.after, x.at, answer)
+		c.ReceiveFrom(2*time.Second+x.after, x.at, answer)
+		sends, _ = c.Drain()
+		if got := slices.Contains(c.living(""), "zed"); got != x.want {
+			t.Errorf("%s: among the members: %v", name, got)
+		}
+		if asked := slices.ContainsFunc(sends, func(s Send) bool { return s.To == "zed" }); asked != x.want {
+			t.Errorf("%s: asked for its table: %v", name, asked)
+		}
+	}
+}
+
+func numbered(nonce uint64) []byte {
+	e := newEncoder("zed", 5)
+	e.ping(frameAck, pingFrame{nonce: nonce})
+	return e.b
 }

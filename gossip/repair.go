@@ -24,6 +24,24 @@ const (
 
 func (c *Core) silent() bool { return c.now-c.heardAt > silentFor }
 
+// breakSilence pings some of those who showed that they are there, by datagrams,
+// before a node takes itself for deaf. The membership's own probes do so in a small
+// mesh; where hundreds of names are listed that somebody made up, they seldom go to
+// a host.
+func (c *Core) breakSilence() {
+	if c.cfg.Probing == 0 || c.now-c.heardAt < silentFor/2 {
+		return
+	}
+	for _, id := range c.pick(c.provenOf(c.living("")), silencePings) {
+		m := c.members[id]
+		e := c.packet()
+		e.ping(framePing, pingFrame{nonce: m.nonce, target: id})
+		c.sendTo(id, m.addr, e)
+	}
+}
+
+const silencePings = 3 // in a second
+
 func (c *Core) viaStream(peer state.NodeID) bool {
 	m := c.members[peer]
 	return m != nil && c.now < m.streamTill

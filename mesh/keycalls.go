@@ -231,7 +231,8 @@ func (n *Node) judgeKeyCall(c keyCall) error {
 	})
 }
 
-// witnesses returns the keyrings of some nodes that answer.
+// witnesses returns the keyrings of some nodes that answer, of those who showed
+// that they are there: names that somebody made up would fill the sample.
 func (n *Node) witnesses(ctx context.Context) (map[string]keyAnswer, error) {
 	body, err := json.Marshal(keyCall{Op: keyLs})
 	if err != nil {
@@ -241,7 +242,7 @@ func (n *Node) witnesses(ctx context.Context) (map[string]keyAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	nodes = slices.DeleteFunc(nodes, func(x control.Node) bool { return x.Self || x.State != control.NodeAlive })
+	nodes = slices.DeleteFunc(nodes, func(x control.Node) bool { return x.Self || !x.Proven || x.State != control.NodeAlive })
 	rand.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
 	said, _ := callNodes(ctx, n, nodes[:min(len(nodes), keyWitnesses)], callKeys, body, parseKeyAnswer)
 	return said, nil

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"meshd/mesh/control"
@@ -87,8 +88,8 @@ func (n *Node) UseKey(ctx context.Context, req control.KeyRequest) (control.KeyR
 		return have, err
 	}
 	count := countOf(have, id)
-	if count.Nodes < have.Total {
-		return have, control.Refuse(control.CodeRefused, "install it everywhere first: meshctl key install KEY", "key %s: only %d of %d nodes have it", id, count.Nodes, have.Total)
+	if count.Nodes < have.Total && (!req.Force || count.Nodes == 0) {
+		return have, control.Refuse(control.CodeRefused, "install it everywhere first: meshctl key install KEY; --force leaves out those who do not have it", "key %s: only %d of %d nodes have it; those that do not answer: %s", id, count.Nodes, have.Total, silentNodes(have))
 	}
 	return n.keyAll(ctx, keyCall{Op: keyUse, ID: id})
 }
@@ -102,13 +103,34 @@ func (n *Node) RemoveKey(ctx context.Context, req control.KeyRequest) (control.K
 	if c := countOf(have, id); c.Primary > 0 {
 		return have, control.Refuse(control.CodeRefused, "use another key first: meshctl key use KEY", "key %s: %d nodes still encrypt with it", id, c.Primary)
 	}
+	if req.Force {
+		return n.keyAll(ctx, keyCall{Op: keyRemove, ID: id})
+	}
 	if have.OK < have.Total {
-		return have, control.Refuse(control.CodeRefused, "wait until every node answers, or take the silent ones out of the mesh", "key %s: %d of %d nodes do not answer; they would be locked out", id, have.Total-have.OK, have.Total)
+		return have, control.Refuse(control.CodeRefused, "wait until every node answers, or take the silent ones out of the mesh; --force locks them out", "key %s: %d of %d nodes do not answer and would be locked out: %s", id, have.Total-have.OK, have.Total, silentNodes(have))
 	}
 	if missing := n.away(ctx); len(missing) > 0 {
-		return have, control.Refuse(control.CodeRefused, "wait for them, or let meshd forget them after 72 h", "key %s: nodes %v are away and may have only that key", id, missing)
+		return have, control.Refuse(control.CodeRefused, "wait for them, or let meshd forget them after 72 h; --force locks them out", "key %s: nodes %v are away and may have only that key", id, missing)
 	}
 	return n.keyAll(ctx, keyCall{Op: keyRemove, ID: id})
+}
+
+// silentNodes names the first few that did not answer.
+func silentNodes(r control.KeyReply) string {
+	const shown = 5
+	var names []string
+	for _, x := range r.Results {
+		if x.Error != "" {
+			names = append(names, x.Node)
+		}
+	}
+	switch more := len(names) - shown; {
+	case len(names) == 0:
+		return "none"
+	case more > 0:
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:shown], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }
 
 // away lists dead members that are still expected back.
@@ -116,7 +138,7 @@ func (n *Node) away(ctx context.Context) []string {
 	var out []string
 	nodes, _ := n.Nodes(ctx)
 	for _, x := range nodes {
-		if x.State == control.NodeDead && time.Since(x.Since) < 72*time.Hour {
+		if x.State == control.NodeDead && !nameOnly(x) && time.Since(x.Since) < 72*time.Hour {
 			out = append(out, x.Name)
 		}
 	}

@@ -43,13 +43,13 @@ func (n *Node) Nodes(ctx context.Context) ([]control.Node, error) {
 	err := n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
 		self := state.NodeID(n.cfg.Node)
 		out = append(out, control.Node{
-			Name: n.cfg.Node, Address: n.host.Addr().String(), State: control.NodeAlive, Since: n.started, Self: true, Listed: true,
+			Name: n.cfg.Node, Address: n.host.Addr().String(), State: control.NodeAlive, Since: n.started, Self: true, Listed: true, Proven: true,
 			BootID: n.boot(), Incarnation: c.Store().Incarnation(), LBDriver: n.info().LB, Networks: networksOf(c, self), Version: n.version,
 		})
 		for _, m := range c.Members() {
 			x := control.Node{
 				Name: string(m.ID), Address: m.Addr.String(), State: m.State, Since: time.Now().Add(m.Since - now),
-				Listed: m.Listed, BootID: state.FormatBoot(m.Boot), LBDriver: m.Node.LB, Networks: networksOf(c, m.ID), Version: m.Node.Version,
+				Listed: m.Listed, Proven: m.Proven, BootID: state.FormatBoot(m.Boot), LBDriver: m.Node.LB, Networks: networksOf(c, m.ID), Version: m.Node.Version,
 			}
 			if h, ok := c.Store().Global().Head(m.ID); ok {
 				x.Incarnation = h.Inc
@@ -338,11 +338,16 @@ func callAll[T any](ctx context.Context, n *Node, op string, body []byte, parse 
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	nodes = slices.DeleteFunc(nodes, func(x control.Node) bool {
-		return x.Self || x.State != control.NodeAlive && x.State != control.NodeSuspect
+		return x.Self || x.State != control.NodeAlive && x.State != control.NodeSuspect || nameOnly(x)
 	})
 	out, silent := callNodes(ctx, n, nodes, op, body, parse)
 	return out, silent, nil
 }
+
+// nameOnly reports whether there is nothing of a node but its name in the
+// membership's list: whoever has the key can put thousands there, and none of them
+// answers (G17).
+func nameOnly(x control.Node) bool { return !x.Proven && x.Version == "" }
 
 // callNodes calls some nodes at once. What they answer is parsed as what a
 // stranger may have written.

@@ -21,19 +21,19 @@ is 1 if one did not.`
 			path: "key install", args: "KEY", min: 1, max: 1, short: "add a gossip key to every node, for reading only",
 			long:    fmt.Sprintf(long, ""),
 			example: "meshctl keygen --out new.key\nmeshctl key install - < new.key",
-			setup:   keyVerb("install", func(s *session) keyCall { return s.client.InstallKey }),
+			setup:   keyVerb("install", "", func(s *session) keyCall { return s.client.InstallKey }),
 		},
 		{
 			path: "key use", args: "KEY", min: 1, max: 1, short: "make every node encrypt with an installed key",
 			long:    fmt.Sprintf(long, orID),
 			example: "meshctl key use - < new.key",
-			setup:   keyVerb("use", func(s *session) keyCall { return s.client.UseKey }),
+			setup:   keyVerb("use", "although some nodes do not have the key", func(s *session) keyCall { return s.client.UseKey }),
 		},
 		{
 			path: "key remove", args: "KEY", min: 1, max: 1, short: "delete a gossip key from every node",
 			long:    fmt.Sprintf(long, orID),
 			example: "meshctl key remove 1f2e3d4c5b6a",
-			setup:   keyVerb("remove", func(s *session) keyCall { return s.client.RemoveKey }),
+			setup:   keyVerb("remove", "although some nodes do not answer, or are away", func(s *session) keyCall { return s.client.RemoveKey }),
 		},
 		{
 			path: "key ls", short: "list the gossip keys and how many nodes have each",
@@ -45,13 +45,20 @@ is 1 if one did not.`
 
 type keyCall func(context.Context, control.KeyRequest) (control.KeyReply, error)
 
-func keyVerb(verb string, call func(*session) keyCall) func(*flags) action {
-	return func(*flags) action {
+// keyVerb is a command that changes the keyrings. although is what --force is for;
+// empty: there is no such flag.
+func keyVerb(verb, although string, call func(*session) keyCall) func(*flags) action {
+	return func(f *flags) action {
+		force := false
+		if although != "" {
+			f.set.BoolVar(&force, "force", false, although+": they are locked out until somebody gives them the new one")
+		}
 		return func(ctx context.Context, s *session, args []string) error {
 			req, err := s.readKey(args[0])
 			if err != nil {
 				return err
 			}
+			req.Force = force
 			reply, err := call(s)(ctx, req)
 			if err != nil {
 				return err

@@ -35,6 +35,7 @@ type Node struct {
 	Since       time.Time `json:"since"`   // of the state; local clock
 	Self        bool      `json:"self,omitempty"`
 	Listed      bool      `json:"listed"` // by the membership; a node that is alive and is not is being joined
+	Proven      bool      `json:"proven"` // it answered this node, or spoke and states where it is; else it is only said to exist
 	BootID      string    `json:"boot_id,omitempty"`
 	Incarnation uint64    `json:"incarnation,omitempty"`
 	LBDriver    string    `json:"lb_driver,omitempty"` // ipvs, nft, none

@@ -42,6 +42,9 @@ type SilentNode struct {
 // id that KeyID gives.
 type KeyRequest struct {
 	Key string `json:"key"`
+	// Force, of use and remove: although some nodes do not have the key, do not
+	// answer, or are away. They are locked out until somebody gives them another.
+	Force bool `json:"force,omitempty"`
 }
 
 // KeyReply is the outcome of a keyring operation over all nodes.

@@ -195,6 +195,16 @@ func membershipCases() []attack {
 			}
 			return nil
 		}},
+		{name: "keys-changed-among-made-up-members", do: func(m *mesh) error {
+			var all [][]byte
+			for i := range 300 {
+				all = append(all, member(aliveMessage, fmt.Sprintf("spectre-%d", i), 1, netip.AddrFrom4([4]byte{172, 20, 1, byte(1 + i%250)})))
+			}
+			if err := everybody(m, all...); err != nil {
+				return err
+			}
+			return m.thereAndBack()
+		}},
 		{name: "members-that-are-not-there", do: func(m *mesh) error {
 			var all [][]byte
 			for i := range 60 {

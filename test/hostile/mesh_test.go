@@ -111,14 +111,17 @@ func (m *mesh) within(d time.Duration, check func() error) {
 // later does something after the case.
 func (m *mesh) later(f func()) { m.closes = append(m.closes, f) }
 
+// end does what was put off until after the case.
+func (m *mesh) end() {
+	for _, f := range m.closes {
+		f()
+	}
+	m.closes = nil
+}
+
 // run runs one case and says what is wrong afterwards, or nothing.
 func (m *mesh) run(c *attack) (what string) {
-	defer func() {
-		for _, f := range m.closes {
-			f()
-		}
-		m.closes = nil
-	}()
+	defer m.end()
 	m.cases++
 	if err := c.do(m); err != nil {
 		return "cannot be done: " + err.Error()
