@@ -4,6 +4,7 @@ package hostile
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -14,8 +15,9 @@ import (
 	"meshd/mesh/control"
 )
 
-// rotate changes the key of the mesh as an operator does.
-func (m *mesh) rotate() error {
+// rotate changes the key of the mesh as an operator does; force: without those who
+// are away, say.
+func (m *mesh) rotate(force bool) error {
 	fresh := make([]byte, 32)
 	_, _ = rand.Read(fresh)
 	text := base64.StdEncoding.EncodeToString(fresh)
@@ -23,13 +25,13 @@ func (m *mesh) rotate() error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(m.key("install", text), m.key("use", text)); err != nil {
+	if err := errors.Join(m.key("install", text, false), m.key("use", text, force)); err != nil {
 		return err
 	}
 	if err := os.WriteFile(m.fleet.KeyFile, []byte(text+"\n"), 0o600); err != nil {
 		return err
 	}
-	return m.key("remove", old.Keys[0].ID)
+	return m.key("remove", old.Keys[0].ID, force)
 }
 
 // thereAndBack changes it to another one, and back to what it was.
@@ -38,7 +40,7 @@ func (m *mesh) thereAndBack() error {
 	if err != nil {
 		return err
 	}
-	if err := m.rotate(); err != nil {
+	if err := m.rotate(false); err != nil {
 		return err
 	}
 	other, err := m.nodes[0].API.Keys(m.ctx)
@@ -46,25 +48,23 @@ func (m *mesh) thereAndBack() error {
 		return err
 	}
 	own := string(bytes.TrimSpace(had))
-	if err := errors.Join(m.key("install", own), m.key("use", own)); err != nil {
+	if err := errors.Join(m.key("install", own, false), m.key("use", own, false)); err != nil {
 		return err
 	}
 	if err := os.WriteFile(m.fleet.KeyFile, had, 0o600); err != nil {
 		return err
 	}
-	return m.key("remove", other.Keys[0].ID)
+	return m.key("remove", other.Keys[0].ID, false)
 }
 
 // key does one step of it, on all hosts.
-func (m *mesh) key(step, key string) error {
+func (m *mesh) key(step, key string, force bool) error {
 	api := m.nodes[0].API
-	do := map[string]func() (control.KeyReply, error){
-		"install": func() (control.KeyReply, error) { return api.InstallKey(m.ctx, control.KeyRequest{Key: key}) },
-		"use":     func() (control.KeyReply, error) { return api.UseKey(m.ctx, control.KeyRequest{Key: key}) },
-		"remove":  func() (control.KeyReply, error) { return api.RemoveKey(m.ctx, control.KeyRequest{Key: key}) },
+	do := map[string]func(context.Context, control.KeyRequest) (control.KeyReply, error){
+		"install": api.InstallKey, "use": api.UseKey, "remove": api.RemoveKey,
 	}[step]
 	return m.soon(20*time.Second, func() error {
-		r, err := do()
+		r, err := do(m.ctx, control.KeyRequest{Key: key, Force: force})
 		if err == nil && r.OK < hosts {
 			err = fmt.Errorf("%d of %d nodes: %+v", r.OK, r.Total, r.Results)
 		}
