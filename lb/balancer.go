@@ -23,6 +23,7 @@ type Balancer struct {
 	done     chan struct{}                                   // closed when Run has returned
 	counters atomic.Pointer[Counters]                        // a copy after every step
 	working  atomic.Pointer[map[string]bool]                 // networks whose helper state is programmed
+	pools    atomic.Pointer[map[netip.Prefix]Pool]           // that are planned
 	refusals atomic.Pointer[map[string][]hostfacts.Conflict] // of the planner, for readers
 	last     atomic.Pointer[Report]                          // the latest comparison with the kernel; nil before the first
 	drifted  atomic.Pointer[Report]                          // the latest that found something; nil if none did
@@ -79,6 +80,7 @@ func New(cfg Config) (*Balancer, error) {
 	}
 	b.counters.Store(&Counters{})
 	b.working.Store(&map[string]bool{})
+	b.pools.Store(&map[netip.Prefix]Pool{})
 	b.refusals.Store(&map[string][]hostfacts.Conflict{})
 	return b, nil
 }

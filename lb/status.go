@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -144,6 +145,10 @@ func (b *Balancer) Counters() Counters { return *b.counters.Load() }
 // services answer like dnsrr (R5). It does not block or allocate.
 func (b *Balancer) Working(network string) bool { return (*b.working.Load())[network] }
 
+// Pools returns the pools that this host is to serve, those that are refused (L9)
+// left out. The result must not be changed. It does not block.
+func (b *Balancer) Pools() map[netip.Prefix]Pool { return *b.pools.Load() }
+
 // trouble is the latest error, for people.
 type trouble struct {
 	text string
@@ -174,6 +179,10 @@ func (b *Balancer) publish() {
 	b.counters.Store(&c)
 	if working := b.workingNetworks(); !maps.Equal(working, *b.working.Load()) {
 		b.working.Store(&working)
+	}
+	if pools := b.planner.Desired().Pools; !maps.Equal(pools, *b.pools.Load()) {
+		pools = maps.Clone(pools)
+		b.pools.Store(&pools)
 	}
 	b.tellRefused()
 }

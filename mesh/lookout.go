@@ -159,6 +159,10 @@ func (n *Node) hostNeeds(ctx context.Context) (*hostcheck.Needs, error) {
 			n.needsOf(v, needs)
 		}
 	}
+	if n.balancer != nil { // what is refused, as one that has the host's addresses, is not to be let through
+		served := n.balancer.Pools()
+		needs.Pools = slices.DeleteFunc(needs.Pools, func(p netip.Prefix) bool { _, ok := served[p]; return !ok })
+	}
 	return needs, err
 }
 

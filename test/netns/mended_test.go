@@ -141,6 +141,35 @@ func TestFirewallAccept(t *testing.T) {
 	ours(0)
 }
 
+// TestFirewallAcceptNoRefusedPool has a network whose pool is a subnet of the host,
+// as an older definition of a peer may say: its firewall is not opened for that.
+func TestFirewallAcceptNoRefusedPool(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Skip("nft is not installed")
+	}
+	const refused = "192.168.77.0/24"
+	f := fleet.NewTest(t, 2)
+	h := f.Rig.Hosts()
+	here, there := f.AddNode(h[0], []string{"--firewall", "accept"}), f.AddNode(h[1], nil, h[0])
+	shell(t, here.Host, aForwardDrop)
+	shell(t, here.Host, "nft 'add chain inet filter input { type filter hook input priority 0; policy drop; }; add rule inet filter input ip saddr 172.20.0.0/16 accept; add rule inet filter input iif lo accept'")
+	must(t, here.Start(t.Context()))
+	must(t, there.Start(t.Context()))
+	fleet.Within(t, 20*time.Second, func(ctx context.Context) error { return there.Members(ctx, 2) })
+	ctl(t, there, "network", "create", "lan", "--subnet", refused)
+	shell(t, here.Host, "ip link add lan type bridge; ip address add 192.168.77.1/24 dev lan; ip link set lan up")
+	ctl(t, here, "network", "create", network, "--subnet", "10.96.0.0/16")
+	run(t, "web", here)
+	ctl(t, here, "task", "add", "--network", "lan", "--service", "web", "--ip", "10.1.1.77")
+	warnsOrDegraded(t, here, refused)
+	warns(t, here, "rules in chain nft inet filter forward", "rules in chain nft inet filter input")
+	_, _ = diagnosis(here)
+	if out := inside(t, here.Host, "nft list table inet filter"); strings.Contains(out, refused) {
+		t.Errorf("the host's own subnet is let through: %s", out)
+	}
+}
+
 // TestForwardingOfDevices starts meshd on a host that does not forward, and has it
 // switch on what its containers need: VIPs work, the host does not become a router
 // between its other networks, and cleanup puts all back.
