@@ -49,10 +49,11 @@ func plannedPorts(s *state.Service) []state.Port {
 // most nodes declare; at least one.
 func mostDeclared(s *state.Service, ports []state.Port) []state.Port {
 	bare := func(p state.Port) state.Port { return state.Port{Number: p.Number, Proto: p.Proto} }
-	votes, tasks := map[state.Port]int{}, map[state.Port]int{}
+	type count struct{ votes, tasks, last int } // last is the task that was counted last
+	counts := map[state.Port]count{}
 	asked := map[state.NodeID]struct{}{}
 	everywhere := 0 // tasks without ports
-	for _, e := range s.Members {
+	for i, e := range s.Members {
 		vote := 0
 		if _, again := asked[e.Owner()]; !again {
 			asked[e.Owner()] = struct{}{}
@@ -62,15 +63,16 @@ func mostDeclared(s *state.Service, ports []state.Port) []state.Port {
 			everywhere++
 		}
 		e.EachPort(func(p state.Port) {
-			votes[bare(p)] += vote
-			tasks[bare(p)]++
+			if c := counts[bare(p)]; c.last <= i { // once, under however many names
+				counts[bare(p)] = count{c.votes + vote, c.tasks + 1, i + 1}
+			}
 		})
 	}
 	ports = slices.Clone(ports)
-	slices.SortStableFunc(ports, func(a, b state.Port) int { return cmp.Compare(votes[bare(b)], votes[bare(a)]) })
+	slices.SortStableFunc(ports, func(a, b state.Port) int { return cmp.Compare(counts[bare(b)].votes, counts[bare(a)].votes) })
 	most, room := 0, maxServiceBackends
-	for most < len(ports) && (most == 0 || tasks[bare(ports[most])]+everywhere <= room) {
-		room -= tasks[bare(ports[most])] + everywhere
+	for most < len(ports) && (most == 0 || counts[bare(ports[most])].tasks+everywhere <= room) {
+		room -= counts[bare(ports[most])].tasks + everywhere
 		most++
 	}
 	ports = ports[:most]

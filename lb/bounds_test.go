@@ -113,6 +113,31 @@ func TestPortsOfManyNodes(t *testing.T) {
 	}
 }
 
+// TestPortOfManyNames covers L11: a node that declares one port under many names
+// has one vote for it, and each of its tasks one place there.
+func TestPortOfManyNames(t *testing.T) {
+	tasks := map[state.NodeID][]state.Endpoint{}
+	for i := range 3 {
+		tasks[state.NodeID(fmt.Sprintf("honest%d", i))] = []state.Endpoint{{ID: fmt.Sprintf("h%d", i), Service: "web", IP4: netip.AddrFrom4([4]byte{10, 1, 0, byte(i)}), Ports: []state.Port{{Number: 80, Proto: state.TCP}}}}
+	}
+	for i := range 1140 {
+		e := state.Endpoint{ID: fmt.Sprintf("e%04d", i), Service: "web", IP4: netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)})}
+		for p := range state.MaxPorts {
+			port := state.Port{Number: 9999, Proto: state.TCP, Name: fmt.Sprintf("n%d", p)}
+			if i > 1030 {
+				port = state.Port{Number: uint16(10000 + p), Proto: state.TCP}
+			}
+			e.Ports = append(e.Ports, port)
+		}
+		tasks["evil"] = append(tasks["evil"], e)
+	}
+	table := Plan(Node{}, []state.View{crowded(t, tasks)})
+	s := table.Services[Key{VIP: netip.MustParseAddr("10.96.1.0"), Port: 80, Proto: state.TCP}]
+	if s == nil || len(s.Backends) != 3 {
+		t.Errorf("L11: of %d ports, the one that three nodes declare is not among those that stay", len(table.Services))
+	}
+}
+
 // TestManyPortsOfFewTasksEach covers L12: what counts is which task declares
 // which port, so that a thousand tasks with a port of their own each have it.
 func TestManyPortsOfFewTasksEach(t *testing.T) {
