@@ -18,7 +18,9 @@ func (j *judgement) hairpin() {
 }
 
 // missingHairpin returns the ports of tasks that are to be in hairpin mode and
-// are not.
+// are not. A task may be behind a port that leads to other hosts, since it is one
+// of them, or somebody there claims its address: such a port would send all
+// broadcasts back to where they came from.
 func (j *judgement) missingHairpin() (ports []string) {
 	for _, a := range j.needs.Tasks {
 		if on := a.Is4() && j.facts.BridgeFilter4 || a.Is6() && j.facts.BridgeFilter6; !on {
@@ -26,7 +28,10 @@ func (j *judgement) missingHairpin() (ports []string) {
 		}
 		name := j.facts.Ports[j.facts.Neighbours[a]]
 		at := slices.IndexFunc(j.facts.Devices, func(d Device) bool { return name != "" && d.Name == name })
-		if at >= 0 && j.facts.Devices[at].Master != "" && !j.facts.Devices[at].Hairpin && !slices.Contains(ports, name) {
+		if at < 0 || slices.Contains(ports, name) {
+			continue
+		}
+		if d := &j.facts.Devices[at]; d.Pair && d.Master != "" && !d.Hairpin {
 			ports = append(ports, name)
 		}
 	}

@@ -110,6 +110,7 @@ type Device struct {
 	Bridge   bool
 	Master   string // the bridge that it is a port of
 	Hairpin  bool   // of ports
+	Pair     bool   // veth or tap: a container or a virtual machine of this host is at the other end
 	Prefixes []netip.Prefix
 	Forward4 Switch
 	Forward6 Switch

@@ -23,7 +23,7 @@ func host() (*hostcheck.Facts, *hostcheck.Needs) {
 			{Name: "lo", Loopback: true, Prefixes: []netip.Prefix{prefix("127.0.0.1/8")}, Forward4: on},
 			{Name: "eth0", Prefixes: []netip.Prefix{prefix("172.20.0.1/24")}, Forward4: on, Forward6: on},
 			{Name: "tasks", Bridge: true, Prefixes: []netip.Prefix{prefix("10.1.1.1/24")}, Forward4: on, Forward6: on},
-			{Name: "veth1", Master: "tasks", Hairpin: true},
+			{Name: "veth1", Master: "tasks", Hairpin: true, Pair: true},
 		},
 		Neighbours: map[netip.Addr]string{task: "02:01"}, Ports: map[string]string{"02:01": "veth1"},
 	}
@@ -83,6 +83,9 @@ func TestFindings(t *testing.T) {
 		want   []string
 	}{
 		"hairpin": {func(f *hostcheck.Facts, _ *hostcheck.Needs) { f.Devices[3].Hairpin = false }, []string{"hairpin: bridge link set dev veth1 hairpin on"}},
+		"a task behind the uplink": {func(f *hostcheck.Facts, _ *hostcheck.Needs) {
+			f.Devices[3].Hairpin, f.Devices[3].Pair = false, false
+		}, nil},
 		"no br_netfilter": {func(f *hostcheck.Facts, _ *hostcheck.Needs) {
 			f.Devices[3].Hairpin, f.BridgeFilter4 = false, false
 		}, nil},

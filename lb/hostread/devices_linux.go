@@ -46,7 +46,10 @@ func (r *reader) devices() (*links, error) {
 				masters[index] = binary.NativeEndian.Uint32(data)
 			case unix.IFLA_LINKINFO:
 				each(data, func(kind uint16, data []byte) {
-					d.Bridge = d.Bridge || kind == unix.IFLA_INFO_KIND && text(data) == "bridge"
+					if kind == unix.IFLA_INFO_KIND {
+						of := text(data)
+						d.Bridge, d.Pair = of == "bridge", of == "veth" || of == "tun"
+					}
 				})
 			}
 		})
