@@ -37,7 +37,7 @@ type Definition struct {
 type Stated struct {
 	Def       NetworkDef
 	Carriers  int  // nodes that state it
-	Answering int  // of these: this one, and those that answered it and live
+	Answering int  // of these: this one, by its own hand, and those that answered it and live
 	Pinned    int  // of these: because a person said so there
 	Withdrawn bool // somebody removed it
 }
@@ -168,44 +168,41 @@ func (f *definer) answers(o NodeID, yes bool) {
 	if _, was := f.answer[o]; was == yes || o == f.self {
 		return
 	}
-	_, loud := f.loud[o]
-	said := f.of[o]
-	if loud {
-		said = nil
-	}
-	for name := range said {
-		f.take(name, o, nil)
-	}
 	if yes {
 		f.answer[o] = struct{}{}
 	} else {
 		delete(f.answer, o)
 	}
-	for name, c := range said {
+	if _, loud := f.loud[o]; loud {
+		return
+	}
+	for name, c := range f.of[o] {
 		f.take(name, o, &c)
 	}
 }
 
-// take makes a statement count, or no more.
+// take makes a statement count, or no more. What is in this node's stream and not
+// by its own hand is a namesake's, or of an earlier life: it counts as that of an
+// owner that does not answer, so that this node takes nothing over from it (V6).
 func (f *definer) take(name string, o NodeID, c *NetworkClaim) {
+	_, answers := f.answer[o]
 	if h, ok := f.held[name]; ok && o == f.self {
-		c = &h
+		c, answers = &h, true
 	}
 	s := f.said[name]
 	if s == nil {
-		s = &statements{by: map[NodeID]NetworkClaim{}, count: map[NetworkDef]*Stated{}, gone: map[NetworkClaim]int{}}
+		s = &statements{by: map[NodeID]statement{}, count: map[NetworkDef]*Stated{}, gone: map[NetworkClaim]int{}}
 		f.said[name] = s
 	}
 	f.dirty[name] = struct{}{}
-	_, answers := f.answer[o]
-	answers = answers || o == f.self
 	if old, ok := s.by[o]; ok {
-		s.add(old, -1, answers)
+		s.add(old, -1)
 		delete(s.by, o)
 	}
 	if c != nil {
-		s.by[o] = *c
-		s.add(*c, 1, answers)
+		x := statement{*c, answers}
+		s.by[o] = x
+		s.add(x, 1)
 	}
 	if len(s.by) == 0 {
 		delete(f.said, name)
@@ -278,7 +275,8 @@ func (f *definer) stands(d *Definition, s *statements, e Stated, takesPart func(
 
 // rank sorts definitions of one name: by how many nodes that answer state their
 // pools, since a name costs nothing to make up, then by how many nodes do, then
-// by how many state the very definition, then the older first.
+// by how many that answer, and how many at all, state the very definition, then
+// the older first.
 func rank(ds []Stated) {
 	type votes struct{ answering, all int }
 	byPools := map[[2]netip.Prefix]votes{}

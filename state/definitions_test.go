@@ -67,17 +67,30 @@ func TestDefinitionsFollowStatements(t *testing.T) {
 			owner NodeID
 			name  string
 		}
-		now := map[said]NetworkClaim{}
+		now, held := map[said]NetworkClaim{}, map[string]NetworkClaim{}
+		answers := map[NodeID]bool{}
 		live := NewStore("a", 1, DefaultLimits(), new(testClock))
 		f := live.definer
 		for range rapid.IntRange(1, 25).Draw(rt, "steps") {
 			o, c := rapid.SampledFrom(owners).Draw(rt, "owner"), claims.Draw(rt, "claim")
-			if rapid.IntRange(0, 3).Draw(rt, "silent") == 0 {
+			silent, byHand := rapid.IntRange(0, 3).Draw(rt, "silent") == 0, o == "a" && rapid.Bool().Draw(rt, "by hand")
+			switch {
+			case silent && byHand:
+				f.hold(c.Name, nil)
+				delete(held, c.Name)
+			case silent:
 				f.set(c.Name, o, nil)
 				delete(now, said{o, c.Name})
-			} else {
+			case byHand:
+				f.hold(c.Name, &c)
+				held[c.Name] = c
+			default:
 				f.set(c.Name, o, &c)
 				now[said{o, c.Name}] = c
+			}
+			if o != "a" && rapid.IntRange(0, 3).Draw(rt, "turns") == 0 {
+				answers[o] = !answers[o]
+				live.SetAnswers(o, answers[o])
 			}
 			if rapid.Bool().Draw(rt, "publish") {
 				live.Publish(0)
@@ -90,6 +103,12 @@ func TestDefinitionsFollowStatements(t *testing.T) {
 		})).Draw(rt, "order") {
 			c := now[k]
 			fresh.definer.set(k.name, k.owner, &c)
+		}
+		for name, c := range held {
+			fresh.definer.hold(name, &c)
+		}
+		for o, yes := range answers {
+			fresh.SetAnswers(o, yes)
 		}
 		fresh.Publish(0)
 		d, want := *live.Definitions(), *fresh.Definitions()
@@ -108,8 +127,8 @@ func checkDefinitions(rt *rapid.T, d *Definitions, self NodeID) {
 		}
 		if n.Own.Name == "" && n.Defined {
 			for _, o := range n.Stated {
-				if o.Carriers > n.Stated[0].Carriers && o.Def.samePools(&n.Def) && !o.Withdrawn {
-					rt.Fatalf("V6: %v is in effect, not %v", n.Stated[0], o)
+				if x := n.Stated[0]; o.Def.samePools(&n.Def) && !o.Withdrawn && firstOf(o, x) {
+					rt.Fatalf("V6: %v is in effect, not %v", x, o)
 				}
 			}
 		}
@@ -133,6 +152,18 @@ func checkDefinitions(rt *rapid.T, d *Definitions, self NodeID) {
 			rt.Fatalf("V9: %s overlaps %q, not %q", a, d.Overlaps[a], want)
 		}
 	}
+}
+
+// firstOf reports whether a goes before b, of two definitions with the same pools:
+// more that answer state it, then more at all, then it is older.
+func firstOf(a, b Stated) bool {
+	if a.Answering != b.Answering {
+		return a.Answering > b.Answering
+	}
+	if a.Carriers != b.Carriers {
+		return a.Carriers > b.Carriers
+	}
+	return a.Def.Birth < b.Def.Birth
 }
 
 // TestOverlapsAgainstPairs compares the one pass over sorted pools with all pairs.

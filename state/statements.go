@@ -2,13 +2,20 @@ package state
 
 // statements is what is said about one network, by owner.
 type statements struct {
-	by    map[NodeID]NetworkClaim
+	by    map[NodeID]statement
 	count map[NetworkDef]*Stated
 	gone  map[NetworkClaim]int // removals, by how many state them
 }
 
-// add counts a statement n times more, of an owner that answers this node or not.
-func (s *statements) add(c NetworkClaim, n int, answers bool) {
+// statement is what one owner says about a network.
+type statement struct {
+	NetworkClaim
+	answers bool // it is this node's own, or of an owner that answers this node
+}
+
+// add counts a statement n times more.
+func (s *statements) add(x statement, n int) {
+	c := x.NetworkClaim
 	if c.Removed {
 		c.Pinned = false // says nothing of a removal
 		if s.gone[c] += n; s.gone[c] == 0 {
@@ -22,7 +29,7 @@ func (s *statements) add(c NetworkClaim, n int, answers bool) {
 		s.count[c.NetworkDef] = t
 	}
 	t.Carriers += n
-	if answers {
+	if x.answers {
 		t.Answering += n
 	}
 	if c.Pinned {
