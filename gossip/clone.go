@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"meshd/state"
 )
 
 // duplicate is what the core knows of another node with its name (S7).
@@ -133,6 +135,29 @@ func (c *Core) takeBack() {
 	c.dup.yielded = false
 	c.store.SetYielded(false)
 	c.reincarnate(c.store.Incarnation())
+	c.restateParts()
+}
+
+// restateParts states the networks that this node takes part in, and no others:
+// what its stream says of it after another had its name is what the other said (S7).
+func (c *Core) restateParts() {
+	if c.Left() {
+		return
+	}
+	var changes []state.Change
+	for _, e := range c.store.Global().Own(state.KindMember) {
+		if c.networks[e.Key()] == nil {
+			changes = append(changes, state.Change{Kind: state.KindMember, Key: e.Key(), Delete: true})
+		}
+	}
+	for _, name := range c.order {
+		if name != "" {
+			changes = append(changes, state.Change{Kind: state.KindMember, Key: name})
+		}
+	}
+	if err := c.Commit(c.now, "", changes); err != nil {
+		c.refused(c.cfg.Self, fmt.Errorf("state the networks that this node takes part in: %w", err))
+	}
 }
 
 // Yielded reports whether this node publishes nothing because another live

@@ -41,6 +41,7 @@ type glance struct {
 	joined string
 	synced bool
 	info   state.NodeInfo
+	life   uint64 // incarnation: what was stated in an earlier one may be overwritten by a namesake (S7)
 }
 
 // ownStream tells whether the node's own stream in a network is still what it was.
@@ -142,7 +143,7 @@ func (k *chores) networks(ctx context.Context) {
 		}
 		joined, _ := c.Store().Networks()
 		synced := c.Store().Global().View().Synced()
-		at = glance{c.Store().Definitions(), k.n.reg.registry(), strings.Join(joined, " "), synced, k.n.info()}
+		at = glance{c.Store().Definitions(), k.n.reg.registry(), strings.Join(joined, " "), synced, k.n.info(), c.Store().Incarnation()}
 		if at != k.seen {
 			now = &situation{at.defs, joined, synced, k.n.cfg.Networks}
 			disputes = strings.Join(conflicts(c), "; ")
