@@ -94,9 +94,11 @@ func (ix *index) barOf(e *Entry) Bar {
 	return BarNone
 }
 
-// bar records that a listed endpoint is barred; unbar forgets it.
+// bar records that a listed endpoint is barred; unbar forgets it. Nobody gets to
+// one, so that it gives its service no address of its family.
 func (ix *index) bar(e *Entry, b Bar) {
 	e.bar = b
+	e.svc.countFamilies(e, -1)
 	ix.barred[e] = struct{}{}
 	if b == BarTwin {
 		ix.twins[e.Key()] = append(ix.twins[e.Key()], e)
@@ -113,6 +115,7 @@ func (ix *index) unbar(e *Entry) {
 	}
 	delete(ix.barred, e)
 	e.bar = BarNone
+	e.svc.countFamilies(e, 1)
 }
 
 // rejudge looks again at the addresses of an endpoint, after the pools changed.

@@ -57,7 +57,7 @@ type svc struct {
 	aliases  []tally[string]
 	hidden   int32         // endpoints whose owner is dead
 	claims   int32         // KindVIP records
-	in4, in6 int32         // endpoints with an address of the family, those of dead owners included
+	in4, in6 int32         // endpoints with an address of the family, those of dead owners included, barred ones not
 	last     time.Duration // of the last publication
 	dirty    bool
 	crowded  bool // too many ports or aliases to be counted: see survey
