@@ -134,7 +134,12 @@ func (c *Core) watchClone() {
 func (c *Core) takeBack() {
 	c.dup.yielded = false
 	c.store.SetYielded(false)
-	c.reincarnate(c.store.Incarnation())
+	seen := c.store.Incarnation()
+	for _, t := range c.store.Tables() {
+		h, _ := t.Head(c.cfg.Self)
+		seen = max(seen, h.Inc) // the other's: what is put on disk is above it
+	}
+	c.reincarnate(seen)
 	c.restateParts()
 }
 

@@ -56,6 +56,9 @@ func TestNodeThatHasItsNameAgainTakesPart(t *testing.T) {
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("the node says that it takes part in %v, not %v", got, tt.want)
 			}
+			if at, ok := a.store.Global().Head("a"); !tt.left && (!ok || at.Inc != a.store.Incarnation()) {
+				t.Errorf("its stream is at %+v, and on disk is incarnation %d", at, a.store.Incarnation())
+			}
 		})
 	}
 }
