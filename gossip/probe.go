@@ -144,12 +144,17 @@ const (
 
 // greet compares a network with a participant that appeared, if we are one of
 // the few who should, so that a join is not answered by everybody at once. A
-// network that is not yet synced asks for itself instead. Either happens at the
-// end of the step, in as few packets as it takes.
+// network that is not yet synced asks for itself instead: whoever appears where
+// few take part, else a few of them. All that happens at the end of the step, in
+// as few packets as it takes.
 func (c *Core) greet(n *network, peer state.NodeID) {
 	switch {
 	case peer == c.cfg.Self || c.cfg.Peers != nil:
 	case !n.table.View().Synced():
+		if c.few(n) && !n.fetching(c.now) && len(c.greets) < maxGreetings {
+			c.greets = append(c.greets, greeting{peer, n})
+			break
+		}
 		if len(n.appeared) < smallTable {
 			n.appeared = append(n.appeared, peer)
 		}
@@ -159,6 +164,15 @@ func (c *Core) greet(n *network, peer state.NodeID) {
 			c.greets = append(c.greets, greeting{peer, n})
 		}
 	}
+}
+
+// few reports whether few take part in a network, whether they live or not.
+func (c *Core) few(n *network) bool {
+	known := len(c.members)
+	if n.name != "" {
+		known = len(c.store.Participants(n.name))
+	}
+	return known <= smallTable
 }
 
 // throw returns a random number from 0 to 1, in one step the same for a peer:
@@ -258,7 +272,7 @@ func (c *Core) whom(n *network) (state.NodeID, bool) {
 			return id, true
 		}
 	}
-	if len(proven) > 0 {
+	if !few {
 		from = proven
 	}
 	to := c.pick(from, 1)
@@ -294,11 +308,7 @@ func (c *Core) livingIn(n *network) int {
 // their streams, not whole tables, are what comes back. Where many are known,
 // whether they live is not looked at: a join hears of them one by one.
 func (c *Core) mayAsk(n *network) bool {
-	known := len(c.members)
-	if n.name != "" {
-		known = len(c.store.Participants(n.name))
-	}
-	if n.asked >= askPeers && known > smallTable {
+	if n.asked >= askPeers && !c.few(n) {
 		return false
 	}
 	return n.asked < len(c.living(n.name))
