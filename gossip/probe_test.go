@@ -159,7 +159,7 @@ func TestJoinFetchesOnce(t *testing.T) {
 
 // TestFewAreAllAsked: while a network is not synced, each of a few members is
 // asked as it appears, for where all start at once nobody else may know what it
-// knows; of many, no more than that.
+// knows; of many, a few more than those.
 func TestFewAreAllAsked(t *testing.T) {
 	for _, nodes := range []int{2, 25, 500} {
 		c := wideCore(t, 0)
@@ -178,7 +178,7 @@ func TestFewAreAllAsked(t *testing.T) {
 				t.Fatalf("%d nodes: %s appeared and was not asked", nodes, id)
 			}
 		}
-		if len(asked) > smallTable {
+		if len(asked) > smallTable+askPeers {
 			t.Errorf("%d nodes: %d were asked", nodes, len(asked))
 		}
 	}
