@@ -181,10 +181,9 @@ func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.Addr
 		return
 	}
 	m.way = c.now
-	switch {
-	case m.rival.addr == addr:
+	if m.rival.addr == addr {
 		m.rival.answered = c.now
-	default:
+	} else {
 		if m.phase == phaseAlive && m.addr == addr {
 			c.list(m, true) // it probes whom it lists: a goodbye that was not its own is forgotten
 		}

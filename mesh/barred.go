@@ -67,16 +67,20 @@ func (k *chores) conditions(ctx context.Context) {
 		text = disbelief.String()
 	}
 	k.disbelieved = disbelief.Count
-	k.note(now, &k.disbelief, "disbelief", text, "claims about this node are not believed")
-	k.note(now, &k.full, "full", full, "the tables fill up")
+	if k.note(now, &k.disbelief, "disbelief", text) {
+		k.n.log.Warn("claims about this node are not believed", "detail", text)
+	}
+	if k.note(now, &k.full, "full", full) {
+		k.n.log.Warn("the tables fill up", "detail", full)
+	}
 }
 
-// note shows a condition in the status, and tells of it when it changes.
-func (k *chores) note(now time.Time, p *paced, key, text, message string) {
+// note shows a condition in the status, and reports whether to tell of it, since
+// it changed.
+func (k *chores) note(now time.Time, p *paced, key, text string) bool {
 	k.n.notices.set(key, text)
-	if p.text = text; p.due(now) {
-		k.n.log.Warn(message, "detail", text)
-	}
+	p.text = text
+	return p.due(now)
 }
 
 // noteBarred tells when it changes which tasks are not served: their number in

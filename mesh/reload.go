@@ -3,6 +3,7 @@ package mesh
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"slices"
@@ -44,6 +45,13 @@ func (n *Node) Reload(ctx context.Context, cfg Config) (Reloaded, error) {
 	if err := n.dns.SetUpstreams(next.upstream, next.upstreams); err != nil {
 		return Reloaded{}, configError{fmt.Errorf("upstream: %w", err)}
 	}
+	limits, reservation := next.limits(), next.bounds().reservation
+	if err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
+		c.Store().SetLimits(limits)
+		c.SetReservation(reservation)
+	}); err != nil { // all or nothing
+		return Reloaded{}, errors.Join(err, n.dns.SetUpstreams(was.upstream, was.upstreams))
+	}
 	var r Reloaded
 	keysChanged := n.reloadKeys(s, &next, &r)
 	n.live.Store(&next)
@@ -52,11 +60,6 @@ func (n *Node) Reload(ctx context.Context, cfg Config) (Reloaded, error) {
 	if len(n.cfg.dns) > 0 {
 		n.dns.SetClients(n.dnsClients())
 	}
-	limits, reservation := next.limits(), next.bounds().reservation
-	err = n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
-		c.Store().SetLimits(limits)
-		c.SetReservation(reservation)
-	})
 	for _, name := range differing(&was.Config, &s.Config) {
 		switch {
 		case name == "key-file":
@@ -70,7 +73,7 @@ func (n *Node) Reload(ctx context.Context, cfg Config) (Reloaded, error) {
 		r.Changed = append(r.Changed, "key-file")
 	}
 	slices.Sort(r.Changed)
-	return r, err
+	return r, nil
 }
 
 // current is the configuration with what was changed since the start. It must not

@@ -1,6 +1,7 @@
 package mesh_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -128,4 +129,20 @@ func TestReloadJoin(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// TestReloadAllOrNothing: what could not be taken over is not in effect in part, and
+// the next try takes it over whole.
+func TestReloadAllOrNothing(t *testing.T) {
+	n := start(t, mesh.Config{Node: "a"})
+	late, cancel := context.WithCancel(t.Context())
+	cancel()
+	n.cfg.MaxTasks = 5
+	if _, err := n.Reload(late, n.cfg); err == nil {
+		t.Fatal("nobody waited for the core")
+	}
+	r, err := n.reload(func(*mesh.Config) {})
+	if err != nil || fmt.Sprint(r.Changed) != "[max-tasks]" {
+		t.Errorf("the next try: %+v, %v", r, err)
+	}
 }

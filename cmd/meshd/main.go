@@ -141,7 +141,7 @@ func (r *reloader) reload(ctx context.Context) {
 	r.level.Set(levelOf(cfg))
 	r.log.Warn("SIGHUP: the configuration is read again", "changed", done.Changed, "at_the_next_start", done.Waiting)
 	for _, note := range done.Notes {
-		r.log.Warn("SIGHUP: " + note)
+		r.log.Warn("SIGHUP: a note on what was read", "note", note)
 	}
 }
 

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -49,7 +50,7 @@ func TestPoolWithoutIPv6(t *testing.T) {
 	r.unmoved(h, "refused", pool4)
 	r.node.do(t, func() error {
 		if is, err := readSysctl(forward6.Key); err != nil || is != "0" {
-			return fmt.Errorf("forwarding of IPv6 is %s, %v, for nothing", is, err)
+			return errors.Join(err, fmt.Errorf("forwarding of IPv6 is %s for nothing", is))
 		}
 		return nil
 	})

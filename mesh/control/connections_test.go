@@ -213,7 +213,7 @@ func TestWhoGivesWay(t *testing.T) {
 		t.Error("a place more than there are")
 	}
 	_, _ = over[1].Close(), over[1].Close()
-	if add() == nil || add() == nil || len(l.over.held) != maxOver {
+	if first, second := add(), add(); first == nil || second == nil || len(l.over.held) != maxOver {
 		t.Errorf("%d over the bound after one that was closed twice", len(l.over.held))
 	}
 	done()
