@@ -15,8 +15,8 @@ import (
 	"meshd/mesh/control"
 )
 
-// rotate changes the key of the mesh as an operator does; force: without those who
-// are away, say.
+// rotate changes the key of the mesh as an operator does; force: also if some that
+// live do not have it. Those who are away, which other cases left so, are locked out.
 func (m *mesh) rotate(force bool) error {
 	fresh := make([]byte, 32)
 	_, _ = rand.Read(fresh)
@@ -31,7 +31,7 @@ func (m *mesh) rotate(force bool) error {
 	if err := os.WriteFile(m.fleet.KeyFile, []byte(text+"\n"), 0o600); err != nil {
 		return err
 	}
-	return m.key("remove", old.Keys[0].ID, force)
+	return m.key("remove", old.Keys[0].ID, true)
 }
 
 // thereAndBack changes it to another one, and back to what it was.
@@ -54,7 +54,7 @@ func (m *mesh) thereAndBack() error {
 	if err := os.WriteFile(m.fleet.KeyFile, had, 0o600); err != nil {
 		return err
 	}
-	return m.key("remove", other.Keys[0].ID, false)
+	return m.key("remove", other.Keys[0].ID, true)
 }
 
 // key does one step of it, on all hosts.
