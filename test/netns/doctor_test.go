@@ -252,6 +252,9 @@ func shell(t *testing.T, h *rig.Host, line string) {
 // TestDoctorBeforeTheStart looks at a host on which no meshd runs.
 func TestDoctorBeforeTheStart(t *testing.T) {
 	t.Parallel()
+	if _, err := exec.LookPath("iptables"); err != nil {
+		t.Skip("iptables is not installed")
+	}
 	f := fleet.NewTest(t, 1)
 	h := f.Rig.Hosts()[0]
 	config := t.TempDir() + "/meshd.yaml"
@@ -350,7 +353,7 @@ func TestDoctorKubeProxy(t *testing.T) {
 func TestHostFindingsAreEvents(t *testing.T) {
 	t.Parallel()
 	f := fleet.NewTest(t, 1)
-	n := f.AddNode(f.Rig.Hosts()[0], nil)
+	n := f.AddNode(f.Rig.Hosts()[0], []string{"--lb", "nft"}) // what IPVS delivers is not forwarded
 	must(t, n.Start(t.Context()))
 	ctl(t, n, "network", "create", network, "--subnet", "10.96.0.0/16")
 	run(t, "web", n)

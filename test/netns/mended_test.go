@@ -151,7 +151,7 @@ func TestFirewallAcceptNoRefusedPool(t *testing.T) {
 	const refused = "192.168.77.0/24"
 	f := fleet.NewTest(t, 2)
 	h := f.Rig.Hosts()
-	here, there := f.AddNode(h[0], []string{"--firewall", "accept"}), f.AddNode(h[1], nil, h[0])
+	here, there := f.AddNode(h[0], []string{"--lb", "nft", "--firewall", "accept"}), f.AddNode(h[1], nil, h[0]) // IPVS does not forward
 	shell(t, here.Host, aForwardDrop)
 	shell(t, here.Host, "nft 'add chain inet filter input { type filter hook input priority 0; policy drop; }; add rule inet filter input ip saddr 172.20.0.0/16 accept; add rule inet filter input iif lo accept'")
 	must(t, here.Start(t.Context()))
