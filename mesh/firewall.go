@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -22,6 +23,7 @@ func (n *Node) accept(ctx context.Context, lets []hostcheck.Let) (added bool) {
 		return false
 	}
 	lets = slices.DeleteFunc(lets, func(l hostcheck.Let) bool { return !l.VIPs }) // what is not ours is not ours to open
+	removed := n.takeBack(ctx)
 	n.sysctls.noteLets(lets)
 	for _, group := range byChain(n.sysctls.letList()) {
 		if !slices.ContainsFunc(lets, func(l hostcheck.Let) bool { return chainOf(l) == chainOf(group[0]) }) {
@@ -43,7 +45,34 @@ func (n *Node) accept(ctx context.Context, lets []hostcheck.Let) (added bool) {
 			n.lookout.mu.Unlock()
 		}
 	}
-	return added
+	return added || removed
+}
+
+// takeBack removes the rules that let through pools which this host does not serve
+// any more: the addresses may be somebody else's tomorrow. It reports whether it
+// removed any. Until the balancer knows its pools, nothing is taken back.
+func (n *Node) takeBack(ctx context.Context) (removed bool) {
+	if n.balancer == nil || !n.balancer.Counters().Ready {
+		return false
+	}
+	served := n.balancer.Pools()
+	gone := func(l hostcheck.Let) bool {
+		return slices.ContainsFunc(l.Pools, func(p netip.Prefix) bool { _, ok := served[p]; return !ok })
+	}
+	for _, group := range byChain(n.sysctls.letList()) {
+		old := slices.DeleteFunc(slices.Clone(group), func(l hostcheck.Let) bool { return !gone(l) })
+		if len(old) == 0 {
+			continue
+		}
+		if err := hostmend.Reduce(ctx, old, slices.DeleteFunc(slices.Clone(group), gone)); err != nil {
+			n.log.Debug("a rule cannot be taken back from a firewall", "chain", chainOf(group[0]), "error", err)
+			continue
+		}
+		n.sysctls.forgetLets(old)
+		n.log.Info("rules for pools that are not served any more are taken back from a firewall", "chain", chainOf(group[0]), "rules", letTexts(old))
+		removed = true
+	}
+	return removed
 }
 
 // chainOf names the chain that a rule is for.
@@ -77,12 +106,23 @@ func (s *sysctls) noteLets(lets []hostcheck.Let) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range lets {
-		known := slices.ContainsFunc(s.lets, func(o hostcheck.Let) bool { return chainOf(o) == chainOf(l) && slices.Equal(o.Match, l.Match) })
-		if !known && len(s.lets) < maxLets {
+		if !slices.ContainsFunc(s.lets, sameLet(l)) && len(s.lets) < maxLets {
 			s.lets = append(slices.Clone(s.lets), l)
 			s.changed()
 		}
 	}
+}
+
+// forgetLets forgets rules that were taken back.
+func (s *sysctls) forgetLets(lets []hostcheck.Let) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lets = slices.DeleteFunc(slices.Clone(s.lets), func(o hostcheck.Let) bool { return slices.ContainsFunc(lets, sameLet(o)) })
+	s.changed()
+}
+
+func sameLet(l hostcheck.Let) func(o hostcheck.Let) bool {
+	return func(o hostcheck.Let) bool { return chainOf(o) == chainOf(l) && slices.Equal(o.Match, l.Match) }
 }
 
 // letList returns the rules, which must not be changed.

@@ -2,6 +2,7 @@ package hostcheck
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,8 +22,10 @@ type Let struct {
 	Program string   `json:"program"`
 	Match   []string `json:"match"`
 
-	// VIPs says that it lets through nothing but connections to VIPs.
-	VIPs bool `json:"-"`
+	// VIPs says that it lets through nothing but connections to VIPs, and Pools of
+	// which pools.
+	VIPs  bool           `json:"-"`
+	Pools []netip.Prefix `json:"pools,omitempty"`
 }
 
 // Words returns the command line that adds the rule, with a comment unless it is
@@ -95,14 +98,16 @@ func (d *denied) lets(rules ruleset) (all []Let) {
 		add("-m", "conntrack", "--ctstate", "DNAT")
 	}
 	for _, p := range d.orig {
-		l.VIPs = d.pools[p]
+		if l.VIPs, l.Pools = d.pools[p], nil; l.VIPs {
+			l.Pools = []netip.Prefix{p}
+		}
 		if c.Hook == Prerouting {
 			add("-d", p.String())
 		} else {
 			add("-m", "conntrack", "--ctorigdst", p.String())
 		}
 	}
-	l.VIPs = false
+	l.VIPs, l.Pools = false, nil
 	for _, at := range d.local {
 		add("-p", protocol(at.proto), "--dport", strconv.Itoa(int(at.at.Port())))
 	}
@@ -122,8 +127,11 @@ func (d *denied) letsOfNft(l Let) (all []Let) {
 		bits int
 	}{{"ip", 32}, {"ip6", 128}} {
 		for _, l.VIPs = range []bool{true, false} {
-			set := d.prefixesOf(l.VIPs, family.bits)
-			switch {
+			prefixes := d.prefixesOf(l.VIPs, family.bits)
+			if l.Pools = nil; l.VIPs {
+				l.Pools = prefixes
+			}
+			switch set := set(textsOf(prefixes)); {
 			case set == "":
 			case d.chain.Hook == Prerouting:
 				add(family.name, "daddr", set)
@@ -132,6 +140,7 @@ func (d *denied) letsOfNft(l Let) (all []Let) {
 			}
 		}
 	}
+	l.Pools = nil
 	if ports := portsOf(d.local); ports != "" {
 		add("meta", "l4proto", "{ tcp, udp }", "th", "dport", ports)
 	}
@@ -150,16 +159,21 @@ func writer(c *Chain) string {
 	return "nft"
 }
 
-// prefixesOf formats the pools, or the other prefixes, of a family as nft wants
-// them.
-func (d *denied) prefixesOf(pools bool, bits int) string {
-	var words []string
+// prefixesOf returns the pools, or the other prefixes, of a family.
+func (d *denied) prefixesOf(pools bool, bits int) (all []netip.Prefix) {
 	for _, p := range d.orig {
 		if p.Addr().BitLen() == bits && d.pools[p] == pools {
-			words = append(words, p.String())
+			all = append(all, p)
 		}
 	}
-	return set(words)
+	return all
+}
+
+func textsOf(all []netip.Prefix) (texts []string) {
+	for _, p := range all {
+		texts = append(texts, p.String())
+	}
+	return texts
 }
 
 func portsOf(all []local) string {

@@ -58,12 +58,34 @@ func acceptNft(ctx context.Context, lets []hostcheck.Let) (bool, error) {
 	if err != nil || len(have) >= len(lets) {
 		return false, err
 	}
+	return true, remake(ctx, lets[0], lets, have)
+}
+
+// remake adds rules to a chain of nft, and then removes those that were there.
+func remake(ctx context.Context, chain hostcheck.Let, lets []hostcheck.Let, have []string) error {
 	for _, l := range lets {
 		if _, err := run(ctx, l.Words(hostcheck.RuleComment, false)); err != nil {
-			return true, err
+			return err
 		}
 	}
-	return true, remove(ctx, lets[0], have)
+	return remove(ctx, chain, have)
+}
+
+// Reduce removes rules of ours from one chain of others, and leaves the rest of
+// ours there, which it is told as well: rules of nft are told apart by neither
+// name nor text. A chain that is gone is no error.
+func Reduce(ctx context.Context, gone, rest []hostcheck.Let) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	if gone[0].Program != "nft" {
+		return Revoke(ctx, gone)
+	}
+	have, err := handles(ctx, gone[0])
+	if err != nil || len(have) == 0 {
+		return nil // there is no such chain any more, or nothing of ours in it
+	}
+	return remake(ctx, gone[0], rest, have)
 }
 
 // Revoke removes our rules from the chain that rules are for. A chain that is gone

@@ -133,6 +133,26 @@ func TestFirewallAccept(t *testing.T) {
 		return err
 	})
 	ours(2) // of the pool, in each
+	ctl(t, sick, "network", "create", "other", "--subnet", "10.97.0.0/16")
+	ctl(t, sick, "task", "add", "--network", "other", "--service", "web", "--id", "other", "--ip", task.Addr.String())
+	rules := func() string {
+		return inside(t, sick.Host, "iptables -S") + inside(t, sick.Host, "nft list table inet filter")
+	}
+	opened := func(want bool) {
+		t.Helper()
+		fleet.Within(t, 20*time.Second, func(context.Context) error {
+			_, _ = diagnosis(sick)
+			if text := rules(); strings.Contains(text, "10.97.0.0/16") != want || !strings.Contains(text, "10.96.0.0/16") {
+				return fmt.Errorf("10.97.0.0/16 is let through: %v, want %v: %s", !want, want, text)
+			}
+			return nil
+		})
+	}
+	opened(true)
+	ctl(t, sick, "task", "rm", "other")
+	ctl(t, sick, "network", "rm", "other")
+	opened(false) // and the pool that is served still is
+	ours(2)
 	sick.Proc.Kill()
 	out, err := sick.Host.Output(f.Meshd, "cleanup", "--data-dir", sick.DataDir, "--socket", sick.Socket)
 	if err != nil || !strings.Contains(string(out), "put back firewall: rules in chain nft inet filter forward") {
