@@ -3,6 +3,7 @@ package mesh
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"meshd/mesh/control"
@@ -79,15 +80,5 @@ func vipEvents(was, is []netip.Addr) (e control.Event, t control.EventType) {
 
 // without returns what of all is not in some.
 func without(all, some []netip.Addr) []netip.Addr {
-	var rest []netip.Addr
-next:
-	for _, a := range all {
-		for _, b := range some {
-			if a == b {
-				continue next
-			}
-		}
-		rest = append(rest, a)
-	}
-	return rest
+	return slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { return slices.Contains(some, a) })
 }
