@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"meshd/state"
@@ -22,7 +23,8 @@ const (
 )
 
 // JoinAnswered tells the core that a node at an address answered a join: who it is,
-// its answer to a ping tells.
+// its answer to a ping tells. Where a member that lives showed that it is there, that
+// is known: whoever reports it dead without end makes nodes join it as often.
 func (c *Core) JoinAnswered(now time.Duration, addr netip.AddrPort) {
 	c.advance(now)
 	for a, x := range c.acquaint {
@@ -30,7 +32,7 @@ func (c *Core) JoinAnswered(now time.Duration, addr netip.AddrPort) {
 			delete(c.acquaint, a)
 		}
 	}
-	if c.usable(addr) && len(c.acquaint) < maxAcquaintance {
+	if c.usable(addr) && !c.provenAt(addr) && len(c.acquaint) < maxAcquaintance {
 		x := acquaintance{c.nonce(), c.now + acquaintFor}
 		c.acquaint[addr] = x
 		e := c.packet()
@@ -38,6 +40,13 @@ func (c *Core) JoinAnswered(now time.Duration, addr netip.AddrPort) {
 		c.sendTo("", addr, e)
 	}
 	c.settle()
+}
+
+// provenAt reports whether a living member showed that it is at an address.
+func (c *Core) provenAt(addr netip.AddrPort) bool {
+	return slices.ContainsFunc(c.ordered, func(m *member) bool {
+		return m.addr == addr && m.proven && m.phase == phaseAlive
+	})
 }
 
 // acquainted takes the sender of the datagram at hand for a member if it answers
