@@ -181,32 +181,6 @@ func (m *mesh) healthy(reason string) error {
 	return nil
 }
 
-// untouched: no file outside of the daemons' own is another one.
-func (m *mesh) untouched() error {
-	now, err := snapshot()
-	if err == nil && now != m.files {
-		err = fmt.Errorf("files changed: before\n%safter\n%s", m.files, now)
-	}
-	return err
-}
-
-// snapshot tells the files of /etc and of the root by size and time.
-func snapshot() (string, error) {
-	var b strings.Builder
-	for _, dir := range []string{"/etc", "/"} {
-		all, err := os.ReadDir(dir)
-		if err != nil {
-			return "", err
-		}
-		for _, e := range all {
-			if info, err := e.Info(); err == nil && (dir == "/etc" || info.Mode().IsRegular()) {
-				fmt.Fprintln(&b, filepath.Join(dir, e.Name()), info.Size(), info.Mode(), info.ModTime().UnixNano())
-			}
-		}
-	}
-	return b.String(), nil
-}
-
 // atRest: the daemons take as much memory, as many descriptors and as little
 // processor as before.
 func (m *mesh) atRest() error {

@@ -26,7 +26,7 @@ const some = "count-,frames-in,wants-in,pool-of-everything,task-at-loopback,bomb
 func TestMain(m *testing.M) {
 	flag.Parse()
 	fleet.ServeIfAsked()
-	os.Exit(rig.TestMain(fleet.Build, m.Run))
+	os.Exit(rig.TestMain(fleet.Build, withOwnEtc(m.Run)))
 }
 
 // attack is one case.

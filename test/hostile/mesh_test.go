@@ -39,7 +39,7 @@ type mesh struct {
 
 	memory map[int]int // bytes, of each daemon at rest
 	open   map[int]int // descriptors
-	files  string      // what no case may change
+	files  files       // what no case may change
 	closes []func()    // after the case
 	cases  int         // so far
 }
