@@ -14,9 +14,9 @@ SEED       ?= 1
 FUZZTIME   ?= 30s
 
 # Packages whose tests start processes in network namespaces; they run one package at a time, without -race.
-NETNS_PKGS := ./test/rig/... ./test/dataplane ./test/fleet/... ./test/netns/... ./test/chaos/...
+NETNS_PKGS := ./test/rig/... ./test/dataplane ./test/fleet/... ./test/netns/... ./test/documents/... ./test/chaos/...
 # Everything else.
-UNIT_PKGS   = $(shell $(GO) list ./... | grep -vE '^meshd/test/(rig|dataplane|fleet|netns|dnsclients|chaos|hostile|sim)(/|$$)')
+UNIT_PKGS   = $(shell $(GO) list ./... | grep -vE '^meshd/test/(rig|dataplane|fleet|netns|documents|dnsclients|chaos|hostile|sim)(/|$$)')
 # Packages with testing/synctest bubbles: their bubble tests are in files named *_bubble_test.go that carry
 # `//go:build !race`, and run here without the race detector. So does the simulator: it has one goroutine.
 BUBBLE_PKGS = $(sort ./test/sim $(patsubst %/,./%,$(dir $(shell git ls-files -co --exclude-standard '*_bubble_test.go'))))
@@ -71,7 +71,7 @@ vm-tests: vm-build ## only the tests of make vm (VMFLAGS='-run NAME'; bin/vm tes
 # meshd and meshctl as they lie in the machine, which has no Go.
 VM_MESHD    = -file /usr/local/bin/meshd=$(abspath $(BIN))/meshd -file /usr/local/bin/meshctl=$(abspath $(BIN))/meshctl
 netns-vm: build vm-build ## the tests with real meshd there, with IPVS on every host and in every sandbox (VMFLAGS='-run NAME')
-	@MESHD_BIN=/usr/local/bin $(BIN)/vm test $(VMFLAGS) -skip ByHand -tools ip,nft,ipvsadm,sh,sleep,echo,dig,curl,cat,ping,test $(VM_MESHD) ./test/netns
+	@MESHD_BIN=/usr/local/bin $(BIN)/vm test $(VMFLAGS) -tools ip,nft,ipvsadm,sh,sleep,echo,dig,curl,cat,ping,test,unshare,mount $(VM_MESHD) ./test/netns
 
 verify-vm: ## of those only the one where IPVS is changed by hand with ipvsadm: meshctl lb verify, meshd cleanup
 	@$(MAKE) -s netns-vm VMFLAGS='-run TestLBVerifyAndCleanup'

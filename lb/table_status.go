@@ -98,6 +98,30 @@ func (b *Balancer) Status(ctx context.Context) (Status, error) {
 	})
 }
 
+// Applied reports whether the kernel has been given all that the view of a network
+// says by now, or there is nothing that it could be given. What the kernel refused
+// was given: Status tells of it. The error is ErrStopped or that of ctx.
+func (b *Balancer) Applied(ctx context.Context, network string) (bool, error) {
+	return ask(ctx, b, func(context.Context) bool {
+		if b.held || b.count.Unsupported {
+			return true
+		}
+		view := b.cfg.Source.View(network)
+		if view == nil || !b.cfg.Only(network) {
+			return true
+		}
+		if w := b.watches[network]; w == nil || w.view != view {
+			return false // Run is about to follow it
+		}
+		b.collect()
+		if b.full || len(b.dirty) > 0 {
+			b.clock.by(alarmApply, later(time.Now().Add(b.cfg.Coalesce), b.rest))
+			return false
+		}
+		return b.ready
+	})
+}
+
 // Usage returns the driver's counters of all services in the kernel. What they
 // mean is documented at the driver.
 func (b *Balancer) Usage(ctx context.Context) (map[Key]Usage, error) {

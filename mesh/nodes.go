@@ -244,9 +244,10 @@ type sum struct {
 }
 
 const (
-	callSums  = "sums"
-	callKeys  = "keys"
-	callPools = "pools"
+	callSums   = "sums"
+	callKeys   = "keys"
+	callPools  = "pools"
+	callSpread = "spread"
 )
 
 func (n *Node) handleCalls() {
@@ -256,6 +257,7 @@ func (n *Node) handleCalls() {
 	})
 	n.host.Handle(callKeys, n.onKeyCall)
 	n.host.Handle(callPools, n.onPoolCall)
+	n.host.Handle(callSpread, n.onSpreadCall)
 }
 
 func (n *Node) sums() sums {

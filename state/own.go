@@ -291,6 +291,10 @@ func (t *Table) Graves() int { return len(t.grave) }
 // any monotonic time.
 func (t *Table) Publish(now time.Duration) time.Duration { return t.index.publish(now) }
 
+// Unpublished reports whether something has changed that [Table.Publish] has not
+// brought to the view yet.
+func (t *Table) Unpublished() bool { return len(t.index.dirty)+len(t.index.nameOps) > 0 }
+
 // SetSynced records that the first full exchange with a peer is done (R4).
 func (t *Table) SetSynced() { t.index.setSynced() }
 

@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"test/rig":        {},
 	"test/fleet":      {"test/rig", "mesh/control"},
 	"test/netns":      {"test/rig", "test/fleet", "mesh/control"},
+	"test/documents":  {"test/rig", "test/fleet", "mesh/control"},
 	"test/dataplane":  {},
 	"test/dnsclients": {"test/rig", "test/fleet", "mesh/control"},
 	"test/vm":         {},

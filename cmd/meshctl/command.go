@@ -131,6 +131,7 @@ func nextWords(all []command, path string) (words []string) {
 // parseCommand parses what follows the path of a known command.
 func (c *commandLine) parseCommand(args []string) error {
 	c.run = c.cmd.setup(c.flags)
+	c.flags.noArguments = c.cmd.max == 0
 	for {
 		rest, only, err := c.flags.parse(args)
 		if errors.Is(err, flag.ErrHelp) {
@@ -170,8 +171,9 @@ func (c *command) synopsis() string { return strings.TrimSpace(c.path + " " + c.
 
 // flags is a flag set whose errors name the flag and the fix.
 type flags struct {
-	set *flag.FlagSet
-	bad error // what the last parse function said
+	set         *flag.FlagSet
+	bad         error // what the last parse function said
+	noArguments bool  // the command takes none
 }
 
 func newFlags(g *globals) *flags {
@@ -201,6 +203,7 @@ func newFlags(g *globals) *flags {
 // only reports that "--" was there: what follows holds no flags.
 func (f *flags) parse(args []string) (rest []string, only bool, err error) {
 	f.bad = nil
+	args = joinWait(args, f.noArguments)
 	err = f.set.Parse(args)
 	rest = f.set.Args()
 	if taken := len(args) - len(rest); taken > 0 && args[taken-1] == "--" {

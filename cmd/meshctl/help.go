@@ -56,7 +56,12 @@ func (c *commandLine) flagHelp() string {
 			return // -o says it
 		}
 		arg, usage := flag.UnquoteUsage(f)
-		fmt.Fprintf(w, "  %s\t%s\n", strings.TrimSpace(dashed(f.Name)+" "+arg), usage)
+		if arg != "" && isSwitch(f) {
+			arg = "[=" + arg + "]"
+		} else if arg != "" {
+			arg = " " + arg
+		}
+		fmt.Fprintf(w, "  %s%s\t%s\n", dashed(f.Name), arg, usage)
 	})
 	_ = w.Flush() // a strings.Builder does not fail
 	return b.String()

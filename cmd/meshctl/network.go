@@ -16,7 +16,7 @@ func networkCommands() []command {
 		{
 			path: "network create", args: "NAME", min: 1, max: 1, short: "define a network",
 			long:    "The subnets are the pools that virtual IPs are taken from; tasks keep the\naddresses they have. Give one per family, and no overlap with another network,\nnor with what a host of the mesh has: an address, a route, a name server. Every\nlive node is asked.",
-			example: "meshctl network create collabnet --subnet 10.9.0.0/16\nmeshctl network create six --subnet6 fd00:9::/64",
+			example: "meshctl network create collabnet --subnet 10.9.0.0/16 --wait\nmeshctl network create six --subnet6 fd00:9::/64",
 			setup:   networkCreate,
 		},
 		{
@@ -30,7 +30,7 @@ func networkCommands() []command {
 		},
 		{
 			path: "network rm", args: "NAME...", min: 1, max: -1, complete: "network", short: "forget networks that no task uses",
-			example: "meshctl network rm collabnet", setup: func(*flags) action { return networkRm },
+			example: "meshctl network rm collabnet", setup: networkRm,
 		},
 	}
 }
@@ -39,12 +39,19 @@ func networkCreate(f *flags) action {
 	var req control.CreateNetwork
 	f.text("subnet", "the IPv4 pool of virtual IPs, a `CIDR`", &req.Subnet)
 	f.text("subnet6", "the IPv6 prefix of virtual IPs, a `CIDR` of at most /64", &req.Subnet6)
+	p := f.waiting("every live node knows the network")
 	return func(ctx context.Context, s *session, args []string) error {
 		req.Name = args[0]
 		if _, err := req.Parse(); err != nil {
 			return asUsage(err, map[string]string{"name": "NAME"})
 		}
-		n, err := s.client.CreateNetwork(ctx, req)
+		wait, cancel := p.start(ctx)
+		defer cancel()
+		var n control.Network
+		err := p.reach(wait, func() (err error) {
+			n, err = s.client.CreateNetwork(ctx, req)
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -57,7 +64,10 @@ func networkCreate(f *flags) action {
 		if len(n.Silent) > 0 {
 			s.warn([]string{fmt.Sprintf("%d nodes did not say whether the pool is free there: %s; meshctl status there tells", len(n.Silent), strings.Join(n.Silent, ", "))})
 		}
-		return s.show(n, func(w io.Writer) { fmt.Fprintln(w, printable(n.Name)) })
+		if err := s.show(n, func(w io.Writer) { fmt.Fprintln(w, printable(n.Name)) }); err != nil {
+			return err
+		}
+		return s.spread(ctx, wait, p, n.Name)
 	}
 }
 
@@ -114,10 +124,24 @@ func networkTable(w io.Writer, n control.NetworkDetail) {
 	section(w, "Warnings", n.Warnings)
 }
 
-func networkRm(ctx context.Context, s *session, args []string) error {
-	return s.each(args, "NAME", func(name string) (any, error) {
-		return map[string]string{"removed": name}, s.client.RemoveNetwork(ctx, name)
-	})
+func networkRm(f *flags) action {
+	p := f.waiting("no live node knows the network any more")
+	return func(ctx context.Context, s *session, args []string) error {
+		wait, cancel := p.start(ctx)
+		defer cancel()
+		var removed []string
+		failed := s.each(args, "NAME", func(name string) (any, error) {
+			err := s.client.RemoveNetwork(ctx, name)
+			if err == nil {
+				removed = append(removed, name)
+			}
+			return map[string]string{"removed": name}, err
+		})
+		if err := s.spread(ctx, wait, p, removed...); err != nil {
+			return s.note(failed, err)
+		}
+		return failed
+	}
 }
 
 func prefix(p netip.Prefix) string {

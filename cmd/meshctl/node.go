@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,15 +17,15 @@ func nodeCommands() []command {
 	return []command{
 		{
 			path: "node ls", short: "list the nodes of the mesh as this one sees them",
-			long:    "Dead nodes stay listed as long as they are remembered. SINCE is how long the\nstate has lasted.",
-			example: "meshctl node ls\nmeshctl node ls -o json | jq -r '.[] | select(.state == \"dead\") | .name'",
-			setup:   func(*flags) action { return nodeLs },
+			long:    "Dead nodes stay listed as long as they are remembered. SINCE is how long the\nstate has lasted. With --alive, the exit code is 1 if fewer are alive.",
+			example: "meshctl node ls\nmeshctl node ls --alive 3 --wait\nmeshctl node ls -o json | jq -r '.[] | select(.state == \"dead\") | .name'",
+			setup:   nodeLs,
 		},
 		{
 			path: "join", args: "ADDR...", min: 1, max: -1, short: "contact nodes and become one mesh with them",
 			long:    "It is done if one of the addresses answers. meshd remembers its peers and comes\nback to them by itself after a partition or a restart.",
 			example: "meshctl join 192.0.2.10:7946 192.0.2.11",
-			setup:   func(*flags) action { return joinMesh },
+			setup:   joinMesh,
 		},
 		{
 			path: "leave", short: "withdraw this node's tasks, say goodbye and stop meshd",
@@ -32,8 +34,9 @@ func nodeCommands() []command {
 		},
 		{
 			path: "status", short: "describe this node: members, networks, what works and what does not",
-			example: "meshctl status\nmeshctl status -o json | jq .degraded",
-			setup:   func(*flags) action { return status },
+			example: "meshctl status\nmeshctl status --wait 1m\nmeshctl status -o json | jq .degraded",
+			long:    "The exit code is 0 whatever it says. With --wait it waits until all is well here:\nmeshd answers, nothing is degraded, and the tables have been compared with a peer;\nthe exit code is 1 if that does not come.",
+			setup:   status,
 		},
 		doctorCommand(),
 		{
@@ -46,11 +49,50 @@ func nodeCommands() []command {
 	}
 }
 
-func nodeLs(ctx context.Context, s *session, _ []string) error {
-	nodes, err := s.client.Nodes(ctx)
-	if err != nil {
+func nodeLs(f *flags) action {
+	alive := uint64(0)
+	f.value("alive", "how many nodes are to be alive at least, `N`", func(v string) (err error) {
+		alive, err = number(v, 32)
 		return err
+	})
+	p := f.waiting("meshd answers, and so many nodes are alive")
+	return func(ctx context.Context, s *session, _ []string) error {
+		wait, cancel := p.start(ctx)
+		defer cancel()
+		for {
+			var all []control.Node
+			err := p.reach(wait, func() (err error) {
+				all, err = s.client.Nodes(ctx)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			n := aliveOf(all)
+			if n < alive && p.again(wait) {
+				continue
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := s.showNodes(all); err != nil || n >= alive {
+				return err
+			}
+			return control.Refuse(control.CodeTimeout, "its log, and meshctl status on a node that is missing, say why", "%d of %d nodes are alive", n, alive)
+		}
 	}
+}
+
+func aliveOf(all []control.Node) (n uint64) {
+	for _, x := range all {
+		if x.State == control.NodeAlive {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *session) showNodes(nodes []control.Node) error {
 	return s.show(nodes, func(w io.Writer) {
 		var rows [][]string
 		for _, n := range nodes {
@@ -60,7 +102,12 @@ func nodeLs(ctx context.Context, s *session, _ []string) error {
 	})
 }
 
-func joinMesh(ctx context.Context, s *session, args []string) error {
+func joinMesh(f *flags) action {
+	p := f.waiting("one of them answers, and this node has what they know")
+	return func(ctx context.Context, s *session, args []string) error { return s.join(ctx, args, p) }
+}
+
+func (s *session) join(ctx context.Context, args []string, p *patience) error {
 	var req control.JoinRequest
 	for _, a := range args {
 		req.Addresses = append(req.Addresses, strings.Split(a, ",")...)
@@ -68,7 +115,12 @@ func joinMesh(ctx context.Context, s *session, args []string) error {
 	if _, err := req.Parse(); err != nil {
 		return asUsage(err, map[string]string{"addresses": "ADDR"})
 	}
+	wait, cancel := p.start(ctx)
+	defer cancel()
 	reply, err := s.client.Join(ctx, req)
+	for err != nil && (starting(err) || errors.Is(err, control.ErrRefused)) && p.again(wait) {
+		reply, err = s.client.Join(ctx, req)
+	}
 	if err != nil {
 		return err
 	}
@@ -77,7 +129,7 @@ func joinMesh(ctx context.Context, s *session, args []string) error {
 			s.warn([]string{fmt.Sprintf("%s did not answer: %s", r.Address, r.Error)})
 		}
 	}
-	return s.show(reply, func(w io.Writer) {
+	err = s.show(reply, func(w io.Writer) {
 		for _, r := range reply.Results {
 			if r.Error == "" {
 				fmt.Fprintf(w, "joined %s\n", r.Address)
@@ -85,6 +137,10 @@ func joinMesh(ctx context.Context, s *session, args []string) error {
 		}
 		fmt.Fprintf(w, "%s alive\n", nodes(reply.Members))
 	})
+	if err != nil {
+		return err
+	}
+	return s.spread(ctx, wait, p, "")
 }
 
 func leave(ctx context.Context, s *session, _ []string) error {
@@ -100,12 +156,42 @@ func leave(ctx context.Context, s *session, _ []string) error {
 	})
 }
 
-func status(ctx context.Context, s *session, _ []string) error {
-	st, err := s.client.Status(ctx)
-	if err != nil {
-		return err
+func status(f *flags) action {
+	p := f.waiting("all is well")
+	return func(ctx context.Context, s *session, _ []string) error {
+		wait, cancel := p.start(ctx)
+		defer cancel()
+		for {
+			var st control.Status
+			err := p.reach(wait, func() (err error) {
+				st, err = s.client.Status(ctx)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if !well(st) && p.again(wait) {
+				continue
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := s.show(st, func(w io.Writer) { s.statusTable(w, st) }); err != nil || p.limit == 0 || well(st) {
+				return err
+			}
+			return errNo // the table says what is not
+		}
 	}
-	return s.show(st, func(w io.Writer) { s.statusTable(w, st) })
+}
+
+// healthy reports whether what works without others does.
+func healthy(st control.Status) bool {
+	return len(st.Degraded)+len(st.Conflicts) == 0 && !st.Preserving
+}
+
+// well reports whether a node is healthy and has what the others know.
+func well(st control.Status) bool {
+	return healthy(st) && !slices.ContainsFunc(st.Networks, func(n control.NetworkStatus) bool { return !n.Synced })
 }
 
 // tableLine says how much of what they may hold the tables hold.
@@ -115,7 +201,7 @@ func tableLine(u control.TableUsage) string {
 
 func (s *session) statusTable(w io.Writer, st control.Status) {
 	health := "ok"
-	if len(st.Degraded)+len(st.Conflicts) > 0 || st.Preserving {
+	if !healthy(st) {
 		health = "degraded"
 	}
 	m := st.Members

@@ -18,9 +18,12 @@ type node struct {
 	control.Backend // nil: a method that is not faked panics
 	err             error
 	events          *control.EventLog
-	asked           int    // calls
-	added           string // the last AddTask, as JSON
-	equalAfter      int    // the Diff from which on all is equal; 0: never
+	asked           int              // calls
+	added           string           // the last AddTask, as JSON
+	equalAfter      int              // the Diff from which on all is equal; 0: never
+	wellAfter       int              // the call from which on Status is well; 0: never
+	spreads         []control.Spread // answers of Spread, the last for ever
+	spread          int              // calls of it
 }
 
 func newNode() *node { return &node{events: control.NewEventLog("00000000000000b1", 100)} }
@@ -59,6 +62,9 @@ func (n *node) Nodes(context.Context) ([]control.Node, error) {
 }
 
 func (n *node) Status(context.Context) (control.Status, error) {
+	if err := n.call(); n.wellAfter > 0 && n.asked >= n.wellAfter {
+		return control.Status{Node: "a", Networks: []control.NetworkStatus{{Synced: true}}}, err
+	}
 	return control.Status{
 		Node: "a", BootID: "b0071d", Incarnation: 4, Version: "v1.2.3", Started: when, Bind: "192.0.2.1:7946", DNS: []string{"127.0.0.1:53", "192.0.2.1:53"},
 		Domain: "mesh.internal.", DataDir: "/var/lib/meshd", Encrypted: true, Members: control.MemberCount{Alive: 2, Dead: 1},
@@ -70,7 +76,7 @@ func (n *node) Status(context.Context) (control.Status, error) {
 			{Sandbox: "web-1", Driver: "none", Why: "no CAP_NET_ADMIN"},
 		},
 		Degraded: []string{"1 of 3 members is dead"}, Conflicts: []string{"alias www: web and shop"}, Preserving: true, Quarantined: 1,
-	}, n.call()
+	}, n.err
 }
 
 func (n *node) Join(context.Context, control.JoinRequest) (control.JoinReply, error) {
@@ -99,6 +105,14 @@ func (n *node) Diff(context.Context, control.DiffRequest) (control.Diff, error) 
 	}
 	d.Compare()
 	return d, err
+}
+
+func (n *node) Spread(context.Context, control.SpreadRequest) (control.Spread, error) {
+	n.spread++
+	if len(n.spreads) == 0 {
+		return control.Spread{Results: []control.NodeResult{}}, n.err
+	}
+	return n.spreads[min(n.spread, len(n.spreads))-1], n.err
 }
 
 func (n *node) Watch(ctx context.Context, req control.WatchRequest, emit func(control.Event) error) error {

@@ -59,11 +59,12 @@ func sandboxAttach(f *flags) action {
 	f.text("name", "the sandbox's `NAME`, and the container name of its task (default: generated)", &req.Name)
 	f.text("resolv-conf", "name the server in this `FILE` until the end, or in the container's if it is auto", &req.ResolvConf)
 	f.task(&task)
+	p := f.waiting("every live node has its task, too")
 	return func(ctx context.Context, s *session, _ []string) error {
 		if f.given("service", "id", "slot", "ip", "port", "mode", "alias", "hostname", "weight", "vip", "scheduler", "ttl") {
 			req.Task = &task
 		}
-		return s.attachSandbox(ctx, req)
+		return s.attachSandbox(ctx, req, p)
 	}
 }
 
@@ -74,20 +75,29 @@ func (f *flags) given(names ...string) bool {
 	return set
 }
 
-func (s *session) attachSandbox(ctx context.Context, req control.AttachSandbox) error {
+func (s *session) attachSandbox(ctx context.Context, req control.AttachSandbox, p *patience) error {
 	if _, err := req.Parse(); err != nil {
 		names := taskFlags()
 		names["networks"], names["resolv_conf"] = "--network", "--resolv-conf"
 		return asUsage(err, names)
 	}
-	reply, err := s.client.AttachSandbox(ctx, req)
+	wait, cancel := p.start(ctx)
+	defer cancel()
+	var reply control.SandboxAttached
+	err := p.reach(wait, func() (err error) {
+		reply, err = s.client.AttachSandbox(ctx, req)
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	if !s.json {
 		s.warn(reply.Warnings)
 	}
-	return s.show(reply, func(w io.Writer) { fmt.Fprintln(w, printable(reply.Sandbox.Name)) })
+	if err := s.show(reply, func(w io.Writer) { fmt.Fprintln(w, printable(reply.Sandbox.Name)) }); err != nil {
+		return err
+	}
+	return s.spread(ctx, wait, p, reply.Sandbox.Networks...)
 }
 
 func sandboxDetach(*flags) action {

@@ -116,6 +116,7 @@ func serviceSet(f *flags) action {
 	f.text("mode", "`MODE`: vip or dnsrr", &req.Mode)
 	f.text("scheduler", "`NAME` of the scheduler: "+strings.Join(control.Schedulers(), ", "), &req.Scheduler)
 	f.text("ttl", "how long clients may keep the DNS answers, `TTL` from 1s to 1h, or default", &req.TTL)
+	p := f.waiting(inEffect)
 	return func(ctx context.Context, s *session, args []string) error {
 		ref, err := serviceRef(network, args[0])
 		if err != nil {
@@ -124,11 +125,16 @@ func serviceSet(f *flags) action {
 		if _, err := req.Apply(state.Settings{}); err != nil {
 			return asUsage(err, nil)
 		}
+		wait, cancel := p.start(ctx)
+		defer cancel()
 		v, err := s.client.SetService(ctx, ref, req)
 		if err != nil {
 			return err
 		}
-		return s.show(v, func(w io.Writer) { serviceTable(w, []control.Service{v}) })
+		if err := s.show(v, func(w io.Writer) { serviceTable(w, []control.Service{v}) }); err != nil {
+			return err
+		}
+		return s.spread(ctx, wait, p, ref.Network)
 	}
 }
 

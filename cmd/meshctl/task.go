@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,9 +18,10 @@ func taskCommands() []command {
 			long: `It prints the task's id. The task is announced to every node of the network at
 once and survives a restart of meshd. It gets connections at the ports that it
 declares, the same at the virtual IP; without --port at all that tasks of the
-service declare, and if none does, at all ports.`,
+service declare, and if none does, at all ports. With --wait it ends when every
+node of the network answers with the task and balances to it.`,
 			example: `meshctl task add --network collabnet --service wordpressapp --ip 10.1.0.7 --port http:80
-meshctl task add --network collabnet --service db --slot 1 --ip 10.1.0.8 --ip fd00:1::8 --port 3306/tcp --alias mysql`,
+meshctl task add --network collabnet --service db --slot 1 --ip 10.1.0.8 --ip fd00:1::8 --port 3306/tcp --alias mysql --wait`,
 		},
 		{
 			path: "task rm", args: "ID...", min: 1, max: -1, complete: "task", short: "deregister tasks of this node",
@@ -42,7 +44,8 @@ func taskAdd(f *flags) action {
 	f.network(&req.Network)
 	f.text("name", "the container `NAME` of the task", &req.Name)
 	f.task(&req)
-	return func(ctx context.Context, s *session, _ []string) error { return s.addTask(ctx, req) }
+	p := f.waiting(inEffect)
+	return func(ctx context.Context, s *session, _ []string) error { return s.addTask(ctx, req, p) }
 }
 
 // task binds the flags of a task but for network and name.
@@ -74,18 +77,27 @@ func taskFlags() map[string]string {
 	return map[string]string{"ips": "--ip", "ports": "--port", "aliases": "--alias", "vips": "--vip", "ttl": "--ttl"}
 }
 
-func (s *session) addTask(ctx context.Context, req control.AddTask) error {
+func (s *session) addTask(ctx context.Context, req control.AddTask, p *patience) error {
 	if _, err := req.Parse(); err != nil {
 		return asUsage(err, taskFlags())
 	}
-	reply, err := s.client.AddTask(ctx, req)
+	wait, cancel := p.start(ctx)
+	defer cancel()
+	var reply control.TaskAdded
+	err := p.reach(wait, func() (err error) {
+		reply, err = s.client.AddTask(ctx, req)
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	if !s.json {
 		s.warn(reply.Warnings)
 	}
-	return s.show(reply, func(w io.Writer) { fmt.Fprintln(w, printable(reply.Task.ID)) })
+	if err := s.show(reply, func(w io.Writer) { fmt.Fprintln(w, printable(reply.Task.ID)) }); err != nil {
+		return err
+	}
+	return s.spread(ctx, wait, p, req.Network)
 }
 
 // number reads a number from 1 to 2^bits-1.
@@ -98,22 +110,35 @@ func number(s string, bits int) (uint64, error) {
 }
 
 func taskRm(f *flags) action {
-	var network string
-	f.network(&network)
-	return func(ctx context.Context, s *session, args []string) error {
-		return s.each(args, "ID", func(id string) (any, error) {
-			return s.client.RemoveTask(ctx, control.TaskRef{ID: id, Network: network})
-		})
-	}
+	return taskVerb(f, func(s *session) taskCall { return s.client.RemoveTask })
 }
 
 func taskDrain(f *flags) action {
+	return taskVerb(f, func(s *session) taskCall { return s.client.DrainTask })
+}
+
+type taskCall func(context.Context, control.TaskRef) (control.Task, error)
+
+// taskVerb is a command that does something to tasks of this node.
+func taskVerb(f *flags, call func(*session) taskCall) action {
 	var network string
 	f.network(&network)
+	p := f.waiting(inEffect)
 	return func(ctx context.Context, s *session, args []string) error {
-		return s.each(args, "ID", func(id string) (any, error) {
-			return s.client.DrainTask(ctx, control.TaskRef{ID: id, Network: network})
+		wait, cancel := p.start(ctx)
+		defer cancel()
+		var networks []string
+		failed := s.each(args, "ID", func(id string) (any, error) {
+			t, err := call(s)(ctx, control.TaskRef{ID: id, Network: network})
+			if err == nil && !slices.Contains(networks, t.Network) {
+				networks = append(networks, t.Network)
+			}
+			return t, err
 		})
+		if err := s.spread(ctx, wait, p, networks...); err != nil {
+			return s.note(failed, err)
+		}
+		return failed
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"time"
 
 	"meshd/mesh/control"
 )
@@ -70,39 +69,24 @@ func resolution(w io.Writer, r control.Resolution) {
 
 func diff(f *flags) action {
 	var network string
-	var wait time.Duration
 	f.network(&network)
-	f.value("wait", "ask again until all are equal, for at most `DURATION` such as 10s", func(v string) error {
-		d, err := time.ParseDuration(v)
-		if err != nil || d < 0 {
-			return &usageError{fmt.Sprintf("%q is not a duration", v), "write for example 500ms, 10s or 2m"}
-		}
-		wait = d
-		return nil
-	})
-	return func(ctx context.Context, s *session, _ []string) error { return s.diff(ctx, network, wait) }
+	p := f.waiting("all are equal")
+	return func(ctx context.Context, s *session, _ []string) error { return s.diff(ctx, network, p) }
 }
 
-// diffPause is how long "diff --wait" waits before it asks again.
-const diffPause = 50 * time.Millisecond
-
-func (s *session) diff(ctx context.Context, network string, wait time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, wait+time.Minute)
+func (s *session) diff(ctx context.Context, network string, p *patience) error {
+	wait, cancel := p.start(ctx)
 	defer cancel()
-	give := time.After(wait)
 	for {
 		d, err := s.client.Diff(ctx, control.DiffRequest{Network: network})
 		if err != nil {
 			return err
 		}
-		if !d.Equal {
-			select {
-			case <-time.After(diffPause):
-				if wait > 0 {
-					continue
-				}
-			case <-give:
-			}
+		if !d.Equal && p.again(wait) {
+			continue
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 		if err := s.show(d, func(w io.Writer) { diffTable(w, d) }); err != nil {
 			return err

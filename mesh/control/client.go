@@ -155,6 +155,11 @@ func (c *Client) Diff(ctx context.Context, req DiffRequest) (Diff, error) {
 	return call[Diff](ctx, c, http.MethodGet, "/v1/diff", params("network", req.Network), nil)
 }
 
+// Spread implements Backend.
+func (c *Client) Spread(ctx context.Context, req SpreadRequest) (Spread, error) {
+	return call[Spread](ctx, c, http.MethodGet, "/v1/spread", params("network", req.Network), nil)
+}
+
 // Metrics implements Backend.
 func (c *Client) Metrics(ctx context.Context, w io.Writer) error {
 	resp, err := c.do(ctx, http.MethodGet, "/v1/metrics", nil, nil)

@@ -53,6 +53,10 @@ type NodeBackend interface {
 	// got, after Diff.Compare. A live node that does not answer in time is in
 	// Silent; it is no error. Dead and left nodes are not asked.
 	Diff(ctx context.Context, req DiffRequest) (Diff, error)
+	// Spread asks every live node whether what this node knows and states of a
+	// network is in effect there, this one included. A node that does not answer
+	// in time is a result with an error, as is one that is not done.
+	Spread(ctx context.Context, req SpreadRequest) (Spread, error)
 	// Watch calls emit for each event, in order, until ctx ends, emit fails
 	// or the node stops, and returns why. The first event is EventStart or
 	// EventReset. EventLog implements it.

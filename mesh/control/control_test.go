@@ -66,6 +66,9 @@ func calls() map[string]func(context.Context, Backend) (any, error) {
 		"Diff": func(ctx context.Context, b Backend) (any, error) {
 			return b.Diff(ctx, DiffRequest{Network: "collabnet"})
 		},
+		"Spread": func(ctx context.Context, b Backend) (any, error) {
+			return b.Spread(ctx, SpreadRequest{Network: "collabnet"})
+		},
 		"CreateNetwork": func(ctx context.Context, b Backend) (any, error) {
 			return b.CreateNetwork(ctx, CreateNetwork{Name: "collabnet", Subnet: "10.9.0.0/16", Subnet6: "fd00::/64"})
 		},

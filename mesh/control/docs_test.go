@@ -100,6 +100,7 @@ func TestDocFields(t *testing.T) {
 		Counters{},
 		Diff{},
 		NetworkDiff{},
+		Spread{},
 		NodeChecksum{},
 		SilentNode{},
 		KeyRequest{},

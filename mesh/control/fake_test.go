@@ -109,6 +109,10 @@ func (f *fake) Diff(ctx context.Context, req DiffRequest) (Diff, error) {
 	return Diff{Networks: []NetworkDiff{{Network: "collabnet", Differ: []string{"b"}, Nodes: []NodeChecksum{{Node: "a", Checksum: "00"}}}}, Silent: []SilentNode{}}, f.note(ctx, "Diff", req)
 }
 
+func (f *fake) Spread(ctx context.Context, req SpreadRequest) (Spread, error) {
+	return Spread{Network: "collabnet", Results: []NodeResult{{Node: "a"}, {Node: "b", Error: "no answer"}}, OK: 1, Total: 2}, f.note(ctx, "Spread", req)
+}
+
 func (f *fake) Watch(ctx context.Context, req WatchRequest, emit func(Event) error) error {
 	if err := f.note(ctx, "Watch", req); err != nil {
 		return err

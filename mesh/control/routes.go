@@ -56,6 +56,13 @@ func (h *handler) nodeRoutes() {
 		}
 		return h.backend.Diff(r.Context(), DiffRequest{Network: network})
 	})
+	h.handle("GET /v1/spread", meshLimit, []string{"network"}, func(r *http.Request) (any, error) {
+		network, err := networkParam(r)
+		if err != nil {
+			return nil, err
+		}
+		return h.backend.Spread(r.Context(), SpreadRequest{Network: network})
+	})
 }
 
 func (h *handler) networkRoutes() {

@@ -38,6 +38,23 @@ type SilentNode struct {
 	Error string `json:"error"`
 }
 
+// SpreadRequest asks how far this node's changes have spread. An empty network
+// means the global scope.
+type SpreadRequest struct {
+	Network string
+}
+
+// Spread is how far this node's changes in a network have spread: whether the
+// live nodes know the network as this one does, and, where they take part in it,
+// hold all that this one states, answer with it and have given it to their load
+// balancers. Changes are spread when OK is Total.
+type Spread struct {
+	Network string       `json:"network"` // empty: the global scope
+	Results []NodeResult `json:"results"` // one per live node, this one included, sorted by name
+	OK      int          `json:"ok"`      // nodes that are done
+	Total   int          `json:"total"`
+}
+
 // KeyRequest names a key: in base64, or, where it is installed already, by the
 // id that KeyID gives.
 type KeyRequest struct {

@@ -45,7 +45,7 @@ func TestStockClients(t *testing.T) {
 		{"dig +short -x " + vip, []string{"web.collabnet.mesh.internal."}},
 		{"dig +noall +comments nothing", []string{"NXDOMAIN"}},
 	} {
-		stockClient(t, from, tt.command, tt.wants)
+		t.Run(tt.command, func(t *testing.T) { stockClient(t, from, tt.command, tt.wants) })
 	}
 	goClient(t, from, vip)
 }
@@ -57,8 +57,7 @@ func stockClient(t *testing.T, from *fleet.Task, command string, wants []string)
 	program, _, _ := strings.Cut(command, " ")
 	for _, need := range []string{program, "unshare", "mount"} {
 		if _, err := exec.LookPath(need); err != nil {
-			t.Logf("left out %q: %s is not installed", command, need)
-			return
+			t.Skipf("%s is not installed", need)
 		}
 	}
 	conf := filepath.Join(t.TempDir(), "resolv.conf")
