@@ -14,11 +14,16 @@ const (
 	Prerouting Hook = "prerouting"
 	Input      Hook = "input"
 	Forward    Hook = "forward"
+	Output     Hook = "output"
 )
 
-// Chain is a chain of nftables, or of iptables on top of it, with what can be
-// understood of its rules. Chains without a hook are jumped to.
+// Chain is a chain of nftables, of iptables on top of it, or of iptables' own
+// tables in the kernel, with what can be understood of its rules. Chains without a
+// hook are jumped to.
 type Chain struct {
+	// Program writes the table, if that is one of iptables' own in the kernel, and
+	// is empty otherwise. Such a table and one of nftables may have the same name.
+	Program  string
 	Family   string // ip, ip6, inet
 	Table    string
 	Name     string
@@ -218,19 +223,41 @@ func (r *Rule) matches(p *packet) truth {
 }
 
 // key names a chain in its table.
-type key struct{ family, table, name string }
+type key struct{ program, family, table, name string }
 
-func (c *Chain) key() key { return key{c.Family, c.Table, c.Name} }
+func (c *Chain) key() key { return c.beside(c.Name) }
+
+// String names the chain for people.
+func (c *Chain) String() string {
+	s := "chain " + c.Name + " of table " + c.Family + " " + c.Table
+	if c.Program != "" {
+		s += " of " + c.Program
+	}
+	return s
+}
+
+// beside names a chain of the same table.
+func (c *Chain) beside(name string) key { return key{c.Program, c.Family, c.Table, name} }
+
+// Values returns how many values the conditions of a rule compare with.
+func (r *Rule) Values() (n int) {
+	for i := range r.Conditions {
+		c := &r.Conditions[i]
+		n += len(c.Numbers) + len(c.Names) + len(c.Spans)
+	}
+	return n
+}
 
 // ruleset are chains by name.
 type ruleset map[key]*Chain
 
 // maxDepth is the kernel's bound on jumps, and maxSteps bounds the rules that are
 // looked at for one packet: chains that jump to each other many times are not
-// worth more.
+// worth more. So many values of a rule are compared in the time of another rule.
 const (
-	maxDepth = 16
-	maxSteps = 20000
+	maxDepth      = 16
+	maxSteps      = 20000
+	valuesPerStep = 32
 )
 
 // walk asks one base chain what becomes of a packet. Whatever is not understood
@@ -268,11 +295,11 @@ func (w *walk) chain(c *Chain, depth int, certain bool) Verdict {
 		return Nothing
 	}
 	for i := range c.Rules {
-		if w.steps++; w.steps > maxSteps {
+		r := &c.Rules[i]
+		if w.steps += 1 + r.Values()/valuesPerStep; w.steps > maxSteps {
 			w.perhaps = true
 			return Nothing
 		}
-		r := &c.Rules[i]
 		m := r.matches(w.packet)
 		if m == no {
 			continue
@@ -305,7 +332,7 @@ func (w *walk) rule(c *Chain, r *Rule, depth int, certain bool) (verdict Verdict
 		}
 		return Nothing, certain
 	case Jump, Goto:
-		to := w.rules[key{c.Family, c.Table, r.To}]
+		to := w.rules[c.beside(r.To)]
 		if to == nil {
 			w.perhaps = true
 			return Nothing, false

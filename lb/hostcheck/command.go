@@ -17,7 +17,8 @@ type Let struct {
 	Family string `json:"family"` // of the table
 	Table  string `json:"table"`
 	Chain  string `json:"chain"`
-	// Program is nft, iptables or ip6tables, and Match what the rule matches, as
+	// Program is nft, iptables, ip6tables or one of their names for their own tables
+	// in the kernel (iptables-legacy), and Match what the rule matches, as
 	// the words of a command line of it.
 	Program string   `json:"program"`
 	Match   []string `json:"match"`
@@ -87,7 +88,7 @@ func (d *denied) lets(rules ruleset) (all []Let) {
 	if l.Program == "nft" {
 		return d.letsOfNft(l)
 	}
-	if rules[key{c.Family, c.Table, "DOCKER-USER"}] != nil && c.Hook == Forward {
+	if rules[c.beside("DOCKER-USER")] != nil && c.Hook == Forward {
 		l.Chain = "DOCKER-USER"
 	}
 	add := func(match ...string) {
@@ -147,8 +148,11 @@ func (d *denied) letsOfNft(l Let) (all []Let) {
 	return all
 }
 
-// writer returns the program that writes a table: iptables where it keeps it.
+// writer returns the program that writes a table: iptables where that keeps it.
 func writer(c *Chain) string {
+	if c.Program != "" {
+		return c.Program
+	}
 	kept := slices.Contains([]string{"filter", "raw", "mangle", "nat", "security"}, c.Table) && strings.ToUpper(c.Name) == c.Name
 	switch {
 	case kept && c.Family == "ip":

@@ -106,7 +106,7 @@ func addOnce[T comparable](all *[]T, one T) {
 }
 
 func how(base *Chain, w *walk) string {
-	name := fmt.Sprintf("chain %s of table %s %s", base.Name, base.Family, base.Table)
+	name := base.String()
 	switch {
 	case w.policy:
 		return fmt.Sprintf("the policy of %s (hook %s) is drop", name, base.Hook)

@@ -28,7 +28,7 @@ func (j *judgement) kubeProxy(pool netip.Prefix) {
 		}
 		for _, r := range c.Rules {
 			if slices.ContainsFunc(r.Conditions, func(o Condition) bool { return o.inside(pool) }) {
-				say(fmt.Sprintf("chain %s of table %s %s", c.Name, c.Family, c.Table))
+				say(c.String())
 				return
 			}
 		}

@@ -4,9 +4,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+	"time"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"meshd/lb/hostcheck"
@@ -16,15 +17,19 @@ import (
 const (
 	maxChains = 1024
 	maxRules  = 1 << 15
-	maxValues = 4096 // of one set
+	maxValues = 4096    // of one set
+	maxAll    = 1 << 18 // values of all rules
 )
 
 // filters reads the chains of packet filters.
 type filters struct {
-	conn  *netlink.Conn
-	names map[uint32]string // of devices, by index
-	rules int
-	sets  map[setKey][]element
+	conn, sets *conn             // sets are read while rules are
+	names      map[uint32]string // of devices, by index
+	until      time.Time         // it takes no longer
+	rules      int
+	values     int  // in the conditions of all rules, and in sets
+	output     bool // chains at the hook output count, too
+	known      map[setKey][]element
 }
 
 type setKey struct {
@@ -41,14 +46,11 @@ func header(family byte) []byte { return []byte{family, unix.NFNETLINK_V0, 0, 0}
 // generation returns the number of the ruleset, which is another one after each
 // change; 0: not known.
 func (f *filters) generation() (gen uint32) {
-	all, err := f.conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(nft(unix.NFT_MSG_GETGEN)), Flags: netlink.Request},
-		Data:   header(unix.NFPROTO_UNSPEC),
-	})
-	if err != nil || len(all) == 0 || len(all[0].Data) < 4 {
+	m := f.conn.one(nft(unix.NFT_MSG_GETGEN), header(unix.NFPROTO_UNSPEC), nil)
+	if len(m) < 4 {
 		return 0
 	}
-	each(all[0].Data[4:], func(kind uint16, data []byte) {
+	each(m[4:], func(kind uint16, data []byte) {
 		if kind == unix.NFTA_GEN_ID {
 			gen = number(data)
 		}
@@ -63,10 +65,15 @@ type chain struct {
 	filter bool
 }
 
+// begin starts what is bounded anew.
+func (f *filters) begin() {
+	f.rules, f.values, f.known, f.until = 0, 0, map[setKey][]element{}, time.Now().Add(patience)
+}
+
 // read returns the chains of filters at the hooks that count, those that they
 // lead to, and those that tell of kube-proxy.
 func (f *filters) read() ([]hostcheck.Chain, error) {
-	f.rules, f.sets = 0, map[setKey][]element{}
+	f.begin()
 	known, queue, err := f.chains()
 	if err != nil {
 		return nil, err
@@ -129,13 +136,13 @@ func chainKey(family byte, table, name string) string {
 // chains lists all chains, and those with which reading begins.
 func (f *filters) chains() (known map[string]*chain, first []*chain, err error) {
 	known = map[string]*chain{}
-	err = dump(f.conn, nft(unix.NFT_MSG_GETCHAIN), header(unix.NFPROTO_UNSPEC), nil, func(m []byte) error {
+	err = f.conn.dump(nft(unix.NFT_MSG_GETCHAIN), header(unix.NFPROTO_UNSPEC), nil, func(m []byte) error {
 		c := chainOf(m)
 		if c == nil {
 			return nil
 		}
 		known[chainKey(c.family, c.Table, c.Name)] = c
-		if c.Hook != "" && c.filter || c.Name == "KUBE-SERVICES" {
+		if c.Hook != "" && c.filter && (f.output || c.Hook != hostcheck.Output) || c.Name == "KUBE-SERVICES" {
 			first = append(first, c)
 		}
 		return nil
@@ -145,7 +152,7 @@ func (f *filters) chains() (known map[string]*chain, first []*chain, err error) 
 
 var familyNames = map[byte]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet"}
 
-var hookNames = map[uint32]hostcheck.Hook{unix.NF_INET_PRE_ROUTING: hostcheck.Prerouting, unix.NF_INET_LOCAL_IN: hostcheck.Input, unix.NF_INET_FORWARD: hostcheck.Forward}
+var hookNames = map[uint32]hostcheck.Hook{unix.NF_INET_PRE_ROUTING: hostcheck.Prerouting, unix.NF_INET_LOCAL_IN: hostcheck.Input, unix.NF_INET_FORWARD: hostcheck.Forward, unix.NF_INET_LOCAL_OUT: hostcheck.Output}
 
 // chainOf reads a chain of others; nil: it is ours, or of no family that counts.
 func chainOf(m []byte) *chain {
@@ -182,25 +189,35 @@ func chainOf(m []byte) *chain {
 
 // fill reads the rules of a chain.
 func (f *filters) fill(c *chain) error {
-	where, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_RULE_TABLE, Data: []byte(c.Table + "\x00")}, {Type: unix.NFTA_RULE_CHAIN, Data: []byte(c.Name + "\x00")},
-	})
-	if err != nil {
-		return err
-	}
-	return dump(f.conn, nft(unix.NFT_MSG_GETRULE), header(c.family), where, func(m []byte) error {
-		if f.rules++; f.rules > maxRules {
-			return errTooMuch
-		}
+	where := attribute(attribute(nil, unix.NFTA_RULE_TABLE, []byte(c.Table+"\x00")), unix.NFTA_RULE_CHAIN, []byte(c.Name+"\x00"))
+	return f.conn.dump(nft(unix.NFT_MSG_GETRULE), header(c.family), where, func(m []byte) error {
 		var expressions []byte
 		each(m[4:], func(kind uint16, data []byte) {
 			if kind == unix.NFTA_RULE_EXPRESSIONS {
 				expressions = data
 			}
 		})
-		c.Rules = append(c.Rules, f.rule(c, expressions)...)
-		return nil
+		return f.add(c, f.rule(c, expressions))
 	})
+}
+
+// add adds to a chain what one rule has become. Rules that decide nothing count,
+// too: they were read.
+func (f *filters) add(c *chain, all []hostcheck.Rule) error {
+	f.rules += max(len(all), 1)
+	for i := range all {
+		f.values += all[i].Values()
+	}
+	c.Rules = append(c.Rules, all...)
+	switch {
+	case f.rules > maxRules:
+		return fmt.Errorf("%w: there are more than %d rules", errTooMuch, maxRules)
+	case f.values > maxAll:
+		return fmt.Errorf("%w: there are more than %d values in rules", errTooMuch, maxAll)
+	case time.Now().After(f.until):
+		return fmt.Errorf("%w: it takes longer than %v", errTooMuch, patience)
+	}
+	return nil
 }
 
 // element is one of a set, or of a map of verdicts.
@@ -214,30 +231,29 @@ type element struct {
 // elements returns those of a set; nil: they are too many, or cannot be read.
 func (f *filters) elements(c *chain, set string) []element {
 	k := setKey{c.family, c.Table, set}
-	if all, ok := f.sets[k]; ok {
+	if all, ok := f.known[k]; ok {
 		return all
 	}
-	where, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: []byte(c.Table + "\x00")}, {Type: unix.NFTA_SET_ELEM_LIST_SET, Data: []byte(set + "\x00")},
-	})
+	where := attribute(attribute(nil, unix.NFTA_SET_ELEM_LIST_TABLE, []byte(c.Table+"\x00")), unix.NFTA_SET_ELEM_LIST_SET, []byte(set+"\x00"))
 	all := []element{}
-	if err == nil {
-		err = dump(f.conn, nft(unix.NFT_MSG_GETSETELEM), header(c.family), where, func(m []byte) error {
-			each(m[4:], func(kind uint16, data []byte) {
-				if kind == unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-					each(data, func(_ uint16, data []byte) { all = append(all, elementOf(data)) })
-				}
-			})
-			if len(all) > maxValues {
-				return errTooMuch
+	err := f.sets.dump(nft(unix.NFT_MSG_GETSETELEM), header(c.family), where, func(m []byte) error {
+		each(m[4:], func(kind uint16, data []byte) {
+			if kind == unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+				each(data, func(_ uint16, data []byte) { all = append(all, elementOf(data)) })
 			}
-			return nil
 		})
+		if len(all) > maxValues {
+			return errTooMuch
+		}
+		return nil
+	})
+	if f.values += len(all); f.values > maxAll {
+		err = errTooMuch
 	}
 	if err != nil {
 		all = nil
 	}
-	f.sets[k] = all
+	f.known[k] = all
 	return all
 }
 
@@ -245,7 +261,7 @@ func elementOf(b []byte) (e element) {
 	each(b, func(kind uint16, data []byte) {
 		switch kind {
 		case unix.NFTA_SET_ELEM_KEY:
-			each(data, func(_ uint16, data []byte) { e.value = data })
+			each(data, func(_ uint16, data []byte) { e.value = slices.Clone(data) })
 		case unix.NFTA_SET_ELEM_DATA:
 			e.verdict, e.to = verdictOf(data)
 		case unix.NFTA_SET_ELEM_FLAGS:

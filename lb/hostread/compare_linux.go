@@ -137,6 +137,10 @@ func (r *rule) target(data []byte) {
 			name = text(data)
 		}
 	})
+	r.xtTarget(name)
+}
+
+func (r *rule) xtTarget(name string) {
 	switch name {
 	case "REJECT":
 		r.decide(hostcheck.Drop, "")

@@ -6,9 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"time"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"meshd/lb/hostcheck"
@@ -35,7 +33,7 @@ const (
 func (r *reader) devices() (*links, error) {
 	l := &links{at: map[uint32]int{}, names: map[uint32]string{}}
 	masters := map[uint32]uint32{}
-	err := dump(r.route, unix.RTM_GETLINK, make([]byte, linkHeader), nil, func(m []byte) error {
+	err := r.route.dump(unix.RTM_GETLINK, make([]byte, linkHeader), nil, func(m []byte) error {
 		index := binary.NativeEndian.Uint32(m[4:])
 		d := hostcheck.Device{Loopback: binary.NativeEndian.Uint32(m[8:])&unix.IFF_LOOPBACK != 0}
 		each(m[linkHeader:], func(kind uint16, data []byte) {
@@ -73,7 +71,7 @@ func (r *reader) devices() (*links, error) {
 func (r *reader) ports(l *links) error {
 	head := make([]byte, linkHeader)
 	head[0] = unix.AF_BRIDGE
-	return dump(r.route, unix.RTM_GETLINK, head, nil, func(m []byte) error {
+	return r.route.dump(unix.RTM_GETLINK, head, nil, func(m []byte) error {
 		at, known := l.at[binary.NativeEndian.Uint32(m[4:])]
 		if !known {
 			return nil
@@ -94,7 +92,7 @@ func (r *reader) ports(l *links) error {
 
 // addresses reads the addresses of the devices.
 func (r *reader) addresses(l *links) error {
-	err := dump(r.route, unix.RTM_GETADDR, make([]byte, addressHeader), nil, func(m []byte) error {
+	err := r.route.dump(unix.RTM_GETADDR, make([]byte, addressHeader), nil, func(m []byte) error {
 		at, known := l.at[binary.NativeEndian.Uint32(m[4:])]
 		if !known {
 			return nil
@@ -161,7 +159,7 @@ func (r *reader) neighbourhood(family byte, take func(index uint32, to []byte, m
 	head := make([]byte, neighbourHeader)
 	head[0] = family
 	n := 0
-	return dump(r.route, unix.RTM_GETNEIGH, head, nil, func(m []byte) error {
+	return r.route.dump(unix.RTM_GETNEIGH, head, nil, func(m []byte) error {
 		if n++; n > maxNeighbours {
 			return errTooMuch
 		}
@@ -187,18 +185,11 @@ func (r *reader) ways(l *links, to []netip.Addr, f *hostcheck.Facts) {
 		if a.Is6() {
 			head[0] = unix.AF_INET6
 		}
-		where, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.RTA_DST, Data: a.AsSlice()}})
-		if err != nil || r.route.SetDeadline(time.Now().Add(patience)) != nil {
-			continue
-		}
-		all, err := r.route.Execute(netlink.Message{
-			Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request},
-			Data:   append(head, where...),
-		})
-		if err != nil || len(all) == 0 || len(all[0].Data) < routeHeader {
+		m := r.route.one(unix.RTM_GETROUTE, head, attribute(nil, unix.RTA_DST, a.AsSlice()))
+		if len(m) < routeHeader {
 			continue // no route: nothing leads there
 		}
-		each(all[0].Data[routeHeader:], func(kind uint16, data []byte) {
+		each(m[routeHeader:], func(kind uint16, data []byte) {
 			if name := ""; kind == unix.RTA_OIF && len(data) == 4 {
 				if name = l.names[binary.NativeEndian.Uint32(data)]; name != "" && !slices.Contains(f.Ways, name) {
 					f.Ways = append(f.Ways, name)

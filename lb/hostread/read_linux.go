@@ -11,35 +11,50 @@ import (
 	"meshd/lb/hostcheck"
 )
 
-// receiveBuffer is for answers of the kernel that are long.
-const receiveBuffer = 4 << 20
+// readAttempts bounds how often what changes is read again.
+const readAttempts = 3
 
 // reader reads the host of the process.
 type reader struct {
-	route, filter *netlink.Conn // nil: could not be opened
-	changes       *netlink.Conn // tells of devices and addresses; nil: likewise
-	failed        error
+	route, filter, sets *conn         // nil: could not be opened
+	changes             *netlink.Conn // tells of devices and addresses; nil: likewise
+	failed              error
 
 	generation uint32 // of the ruleset of which chains are; 0: not known
 	chains     []hostcheck.Chain
+	unreadable string // why chains are not there
 }
 
 // Open returns a reader of the network namespace of the process. What it cannot
 // open is named in the facts.
 func Open() Reader {
-	r := &reader{}
-	var err error
-	if r.route, err = netlink.Dial(unix.NETLINK_ROUTE, nil); err != nil {
-		r.route, r.failed = nil, err
-	}
-	if r.filter, err = netlink.Dial(unix.NETLINK_NETFILTER, nil); err != nil {
-		r.filter = nil
-	} else {
-		_ = r.filter.SetReadBuffer(receiveBuffer)
-	}
+	r := open()
 	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR)
-	if r.changes, err = netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: groups}); err != nil {
-		r.changes = nil
+	if c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: groups}); err == nil {
+		r.changes = c
+	}
+	return r
+}
+
+// Once reads the network namespace of the calling thread.
+func Once(want Want) *hostcheck.Facts {
+	r := open()
+	defer r.Close()
+	return r.Read(want)
+}
+
+func open() *reader {
+	r := &reader{}
+	if r.route, r.failed = dial(unix.NETLINK_ROUTE); r.failed != nil {
+		r.route = nil
+	} else {
+		r.route.lenient = true // devices come and go all the time, and the next look sees them
+	}
+	var err, other error
+	r.filter, err = dial(unix.NETLINK_NETFILTER)
+	if r.sets, other = dial(unix.NETLINK_NETFILTER); err != nil || other != nil {
+		_ = errors.Join(r.filter.close(), r.sets.close())
+		r.filter, r.sets = nil, nil
 	}
 	return r
 }
@@ -64,11 +79,9 @@ const maxTold = 64
 
 // Close implements Reader.
 func (r *reader) Close() error {
-	var errs []error
-	for _, c := range []*netlink.Conn{r.route, r.filter, r.changes} {
-		if c != nil {
-			errs = append(errs, c.Close())
-		}
+	errs := []error{r.route.close(), r.filter.close(), r.sets.close()}
+	if r.changes != nil {
+		errs = append(errs, r.changes.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -98,26 +111,57 @@ func (r *reader) Read(want Want) *hostcheck.Facts {
 	return f
 }
 
-// readFilters reads the filters, unless nobody has written to them.
-func (r *reader) readFilters(l *links, f *hostcheck.Facts) {
-	if r.filter == nil {
-		return // a kernel without them drops nothing
-	}
-	x := &filters{conn: r.filter, names: l.names}
-	now := x.generation()
-	if now == 0 || now != r.generation {
-		all, err := x.read()
-		switch {
-		case errors.Is(err, os.ErrPermission):
-			f.Unreadable = append(f.Unreadable, "packet filters, since that takes CAP_NET_ADMIN: run it as root")
-			return
-		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EPROTONOSUPPORT):
-			return // no nftables here
-		case err != nil:
-			f.Unreadable = append(f.Unreadable, "packet filters: "+err.Error())
-			return
+// again reads what others may be writing to, a few times if they do.
+func again[T any](read func() (T, error)) (got T, err error) {
+	for range readAttempts {
+		if got, err = read(); !errors.Is(err, errInterrupted) {
+			break
 		}
-		r.chains, r.generation = all, now
+	}
+	return got, err
+}
+
+// readFilters reads the filters, those of nftables unless nobody has written to
+// them.
+func (r *reader) readFilters(l *links, f *hostcheck.Facts) {
+	x := &filters{conn: r.filter, sets: r.sets, names: l.names}
+	if r.filter != nil { // a kernel without them drops nothing
+		r.readNft(x)
 	}
 	f.Chains = r.chains
+	if r.unreadable != "" {
+		f.Unreadable = append(f.Unreadable, r.unreadable)
+	}
+	x.begin()
+	own, err := again(x.legacy)
+	switch {
+	case errors.Is(err, errInterrupted), errors.Is(err, os.ErrPermission) && r.unreadable != "":
+	case err != nil:
+		f.Unreadable = append(f.Unreadable, "packet filters of iptables: "+err.Error())
+	default:
+		f.Chains = append(f.Chains[:len(f.Chains):len(f.Chains)], own...)
+	}
+}
+
+// readNft reads the filters of nftables. What was too much, or could not be read, is
+// not tried again before somebody has written to them.
+func (r *reader) readNft(x *filters) {
+	now := x.generation()
+	if now != 0 && now == r.generation {
+		return
+	}
+	all, err := again(x.read)
+	switch {
+	case errors.Is(err, errInterrupted): // the next look sees more
+		return
+	case errors.Is(err, os.ErrPermission):
+		r.unreadable = "packet filters, since that takes CAP_NET_ADMIN: run it as root"
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EPROTONOSUPPORT):
+		r.unreadable = "" // no nftables here
+	case err != nil:
+		r.unreadable = "packet filters: " + err.Error()
+	default:
+		r.unreadable = ""
+	}
+	r.chains, r.generation = all, now
 }

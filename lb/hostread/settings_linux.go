@@ -80,7 +80,7 @@ const maxServices = 1 << 16
 
 // ipvs reads the addresses that IPVS balances, of whoever.
 func ipvs() (all []netip.AddrPort) {
-	for line := range strings.Lines(slurp("/proc/net/ip_vs")) {
+	for line := range strings.Lines(slurp("/proc/thread-self/net/ip_vs")) {
 		words := strings.Fields(line)
 		if len(words) < 2 || words[0] != "TCP" && words[0] != "UDP" || len(all) >= maxServices {
 			continue

@@ -23,6 +23,10 @@ func (r *rule) match(data []byte) {
 			info = data
 		}
 	})
+	r.xtMatch(name, revision, info)
+}
+
+func (r *rule) xtMatch(name string, revision uint32, info []byte) {
 	switch {
 	case name == "comment":
 	case name == "conntrack" && revision >= 1 && revision <= 3:

@@ -29,6 +29,8 @@ type crippled struct {
 	code   string   // what doctor calls it
 	says   string   // and what it says
 	cut    bool     // a container there does not reach a VIP
+
+	programs []string // that it takes besides those of all
 }
 
 // allOfDocker are Docker's rules of version 28, without containers of its own.
@@ -111,6 +113,7 @@ func cripples() []crippled {
 	leave := []string{"--forwarding", "off"}
 	return []crippled{
 		{name: "docker", before: allOfDocker, code: "firewall-forward", says: "FORWARD", cut: true},
+		{name: "legacy", before: "iptables-legacy -P FORWARD DROP; iptables-legacy -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT", code: "firewall-forward", says: "of iptables-legacy (hook forward)", cut: true, programs: []string{"iptables-legacy"}},
 		{name: "docker28", before: "iptables -t raw -A PREROUTING -d 10.1.1.2/32 ! -i tasks -j DROP", code: "firewall-forward", says: "PREROUTING"},
 		{name: "ufw", before: allOfUfw, code: "firewall-forward", says: "FORWARD", cut: true},
 		{name: "firewalld", before: allOfFirewalld, code: "firewall-forward", says: "filter_FORWARD", cut: true},
@@ -145,6 +148,11 @@ func TestDoctor(t *testing.T) {
 }
 
 func (c *crippled) test(t *testing.T) {
+	for _, program := range c.programs {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip(program + " is not installed")
+		}
+	}
 	f := fleet.NewTest(t, 2)
 	h := f.Rig.Hosts()
 	sick, well := f.AddNode(h[0], c.flags), f.AddNode(h[1], nil, h[0])
