@@ -39,10 +39,9 @@ func (n *Node) accept(ctx context.Context, lets []hostcheck.Let) (added bool) {
 		}
 		if did {
 			added = true
-			n.log.Warn("rules are added to a firewall, since firewall: accept allows it; meshd cleanup removes them", "chain", chainOf(group[0]), "rules", letTexts(group))
-			n.lookout.mu.Lock()
-			n.lookout.count.mended++
-			n.lookout.mu.Unlock()
+			n.tellMended("added "+chainOf(group[0]), func(before int) {
+				n.log.Warn("rules are added to a firewall, since firewall: accept allows it; meshd cleanup removes them", "chain", chainOf(group[0]), "rules", letTexts(group), "times_before", before)
+			})
 		}
 	}
 	return added || removed
@@ -69,7 +68,9 @@ func (n *Node) takeBack(ctx context.Context) (removed bool) {
 			continue
 		}
 		n.sysctls.forgetLets(old)
-		n.log.Info("rules for pools that are not served any more are taken back from a firewall", "chain", chainOf(group[0]), "rules", letTexts(old))
+		n.tellMended("taken back "+chainOf(group[0]), func(before int) {
+			n.log.Info("rules for pools that are not served any more are taken back from a firewall", "chain", chainOf(group[0]), "rules", letTexts(old), "times_before", before)
+		})
 		removed = true
 	}
 	return removed

@@ -26,7 +26,6 @@ const (
 	aloneFrom = 10 * time.Second // after the start: a mesh is joined by then
 	maxWays   = 256              // subnets of backends, to which the ways are asked for
 	samples   = 16               // of backends and peers, for what firewalls make of them
-	toldFound = 8                // findings of one code in the log
 )
 
 // lookout watches whether the host lets the node do its work (L13). It is safe
@@ -35,6 +34,7 @@ type lookout struct {
 	one        turn // guards what follows
 	reader     hostread.Reader
 	registered *registry // when it was asked last whether anything had changed
+	told       hostTeller
 
 	mu    sync.Mutex // guards all below
 	found []hostcheck.Finding
@@ -128,12 +128,11 @@ func (n *Node) look(ctx context.Context) ([]hostcheck.Finding, error) {
 	found = append(found, n.ownFindings()...)
 	took := time.Since(begin) // with what was mended: programs that are run take longest
 	l.mu.Lock()
-	was := l.found
 	l.found = found
 	l.count.looks++
 	l.count.spent += took
 	l.mu.Unlock()
-	n.tellFound(was, found)
+	n.tellFound(begin, found)
 	return found, nil
 }
 
@@ -233,7 +232,9 @@ func (n *Node) mend(f *hostcheck.Facts, needs *hostcheck.Needs) (changed bool) {
 			n.log.Debug("devices cannot be made to forward", "error", err)
 		} else if len(settings) > 0 {
 			changed = true
-			n.log.Warn("devices forward now, so that containers reach VIPs; meshd cleanup puts it back", "settings", settings)
+			n.tellMended("forwarding", func(before int) {
+				n.log.Warn("devices forward now, so that containers reach VIPs; meshd cleanup puts it back", "settings", settings, "times_before", before)
+			})
 		}
 	}
 	for _, name := range hostcheck.MissingHairpin(f, needs) {
@@ -244,10 +245,9 @@ func (n *Node) mend(f *hostcheck.Facts, needs *hostcheck.Needs) (changed bool) {
 		}
 		changed = true
 		n.sysctls.notePort(port)
-		n.log.Warn("hairpin mode is on for a port of a bridge, so that its container reaches itself through a VIP; forwarding: off leaves that to you, and meshd cleanup puts it back", "port", name)
-		n.lookout.mu.Lock()
-		n.lookout.count.mended++
-		n.lookout.mu.Unlock()
+		n.tellMended("hairpin "+name, func(before int) {
+			n.log.Warn("hairpin mode is on for a port of a bridge, so that its container reaches itself through a VIP; forwarding: off leaves that to you, and meshd cleanup puts it back", "port", name, "times_before", before)
+		})
 	}
 	return changed
 }
@@ -265,41 +265,6 @@ func (n *Node) ownFindings() (all []hostcheck.Finding) {
 		all = append(all, f)
 	}
 	return all
-}
-
-// tellFound tells of what was not found before, and of what is not any more.
-func (n *Node) tellFound(was, now []hostcheck.Finding) {
-	count := map[hostcheck.Code]int{}
-	for _, f := range now {
-		if slices.ContainsFunc(was, func(o hostcheck.Finding) bool { return goesOn(f, o) }) {
-			continue
-		}
-		if count[f.Code]++; count[f.Code] <= toldFound {
-			n.log.Warn("the host is against it", "code", string(f.Code), "what", f.What, "command", f.Command)
-			n.emit(control.Event{Type: control.EventHostFound, Detail: string(f.Code) + ": " + f.String()})
-		}
-	}
-	left := codesOf(now)
-	for code := range codesOf(was) {
-		if !left[code] {
-			n.log.Info("the host is not against it any more", "code", string(code))
-			n.emit(control.Event{Type: control.EventHostMended, Detail: string(code)})
-		}
-	}
-}
-
-// goesOn reports whether two findings are one that goes on: figures in its text may
-// be others meanwhile.
-func goesOn(a, b hostcheck.Finding) bool {
-	return a.Code == b.Code && a.Command == b.Command && (a.Command != "" || a.What == b.What)
-}
-
-func codesOf(all []hostcheck.Finding) map[hostcheck.Code]bool {
-	codes := map[hostcheck.Code]bool{}
-	for _, f := range all {
-		codes[f.Code] = true
-	}
-	return codes
 }
 
 // explainHost adds to a status what of the host is against the node.
@@ -362,7 +327,7 @@ func (e emitter) lookout(l *lookout) {
 	c := l.counters()
 	e.counter("meshd_host_looks_total", "Looks at the host for what is against meshd.", c.looks)
 	e.send(prometheus.CounterValue, "meshd_host_looks_seconds_total", "Time that they took.", c.spent.Seconds())
-	e.counter("meshd_host_mended_total", "Ports of bridges that were put into hairpin mode, and chains of firewalls that rules were added to.", c.mended)
+	e.counter("meshd_host_mended_total", "How often ports of bridges were put into hairpin mode, devices made to forward, and rules added to chains of firewalls or taken back from there.", c.mended)
 }
 
 // sourceFor returns the address of the host that backends answer to: the one that

@@ -52,17 +52,17 @@ func there(ctx context.Context, l hostcheck.Let) bool {
 }
 
 // acceptNft adds what is missing of our rules. nft cannot be asked for one rule: if
-// there are fewer of ours than there should be, all are made anew.
+// those of ours are not what they should be, all are made anew.
 func acceptNft(ctx context.Context, lets []hostcheck.Let) (bool, error) {
-	have, err := handles(ctx, lets[0])
-	if err != nil || len(have) >= len(lets) {
+	have, err := list(ctx, lets[0])
+	if err != nil || same(have, lets) {
 		return false, err
 	}
 	return true, remake(ctx, lets[0], lets, have)
 }
 
 // remake adds rules to a chain of nft, and then removes those that were there.
-func remake(ctx context.Context, chain hostcheck.Let, lets []hostcheck.Let, have []string) error {
+func remake(ctx context.Context, chain hostcheck.Let, lets []hostcheck.Let, have []listed) error {
 	for _, l := range lets {
 		if _, err := run(ctx, l.Words(hostcheck.RuleComment, false)); err != nil {
 			return err
@@ -81,7 +81,7 @@ func Reduce(ctx context.Context, gone, rest []hostcheck.Let) error {
 	if gone[0].Program != "nft" {
 		return Revoke(ctx, gone)
 	}
-	have, err := handles(ctx, gone[0])
+	have, err := list(ctx, gone[0])
 	if err != nil || len(have) == 0 {
 		return nil // there is no such chain any more, or nothing of ours in it
 	}
@@ -95,7 +95,7 @@ func Revoke(ctx context.Context, lets []hostcheck.Let) error {
 		return nil
 	}
 	if lets[0].Program == "nft" {
-		have, err := handles(ctx, lets[0])
+		have, err := list(ctx, lets[0])
 		if err != nil {
 			return nil // there is no such chain any more
 		}
@@ -115,7 +115,7 @@ func Revoke(ctx context.Context, lets []hostcheck.Let) error {
 // Accepted reports whether any of the rules is there.
 func Accepted(ctx context.Context, lets []hostcheck.Let) bool {
 	if len(lets) > 0 && lets[0].Program == "nft" {
-		have, err := handles(ctx, lets[0])
+		have, err := list(ctx, lets[0])
 		return err == nil && len(have) > 0
 	}
 	for _, l := range lets {
@@ -126,24 +126,31 @@ func Accepted(ctx context.Context, lets []hostcheck.Let) bool {
 	return false
 }
 
-// handles returns the numbers of our rules in a chain of nft.
-func handles(ctx context.Context, l hostcheck.Let) (all []string, err error) {
+// listed is a rule of ours in a chain of nft.
+type listed struct {
+	match  string // as nft writes it
+	handle string
+}
+
+// list returns our rules in a chain of nft: what somebody made drop is not ours.
+func list(ctx context.Context, l hostcheck.Let) (all []listed, err error) {
 	out, err := run(ctx, []string{"nft", "-a", "list", "chain", l.Family, l.Table, l.Chain})
 	if err != nil {
 		return nil, err
 	}
 	for text := range strings.Lines(out) {
 		rule, handle, ok := strings.Cut(strings.TrimSpace(text), " # handle ")
-		if ok && strings.HasSuffix(rule, `accept comment "`+hostcheck.RuleComment+`"`) {
-			all = append(all, handle)
+		match, ours := strings.CutSuffix(rule, ` accept comment "`+hostcheck.RuleComment+`"`)
+		if ok && ours {
+			all = append(all, listed{match, handle})
 		}
 	}
 	return all, nil
 }
 
-func remove(ctx context.Context, l hostcheck.Let, all []string) error {
-	for _, handle := range all {
-		if _, err := run(ctx, []string{"nft", "delete", "rule", l.Family, l.Table, l.Chain, "handle", handle}); err != nil {
+func remove(ctx context.Context, l hostcheck.Let, all []listed) error {
+	for _, one := range all {
+		if _, err := run(ctx, []string{"nft", "delete", "rule", l.Family, l.Table, l.Chain, "handle", one.handle}); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ package netns
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -117,6 +118,19 @@ func TestFirewallAccept(t *testing.T) {
 	healthy()
 	for range 3 {
 		_, _ = diagnosis(sick) // each looks, and must not add more
+	}
+	shell(t, sick.Host, `handle=$(nft -a list chain inet filter forward | sed -n 's/.*comment "meshd" # handle //p')
+		nft replace rule inet filter forward handle $handle ct original ip daddr 10.88.0.0/16 accept comment '"meshd"' `)
+	healthy()
+	if out := inside(t, sick.Host, "nft list table inet filter"); strings.Contains(out, "10.88.0.0/16") {
+		t.Errorf("a rule of meshd that was changed by hand is still there: %s", out)
+	}
+	for range 3 {
+		shell(t, sick.Host, "nft flush chain inet filter forward")
+		_, _ = diagnosis(sick)
+	}
+	if log, _ := os.ReadFile(sick.Proc.Log); strings.Count(string(log), "rules are added to a firewall") > 3 { // of each chain, and once more after a minute
+		t.Errorf("each time that rules are added is told: %s", log)
 	}
 	ours := func(want int) {
 		t.Helper()

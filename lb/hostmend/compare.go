@@ -1,0 +1,72 @@
+package hostmend
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"meshd/lb/hostcheck"
+)
+
+// same reports whether rules of nft, as it lists them, are those that should be
+// there: each once, whatever their order, and however nft writes their addresses.
+func same(listed []listed, lets []hostcheck.Let) bool {
+	var have, want []string
+	for _, l := range listed {
+		have = append(have, canonical(l.match))
+	}
+	for _, l := range lets {
+		want = append(want, canonical(strings.Join(l.Match, " ")))
+	}
+	slices.Sort(have)
+	slices.Sort(want)
+	return slices.Equal(have, want)
+}
+
+// canonical writes what a rule matches in one way: nft makes one prefix of two that
+// are neighbours, and orders them.
+func canonical(match string) string {
+	var words []string
+	var spans []hostcheck.Span
+	for _, w := range strings.Fields(strings.NewReplacer("{", " ", "}", " ", ",", " ").Replace(match)) {
+		if s, ok := spanOf(w); ok {
+			spans = append(spans, s)
+		} else {
+			words = append(words, w)
+		}
+	}
+	for _, s := range merge(spans) {
+		words = append(words, s.First.String()+"-"+s.Last.String())
+	}
+	return strings.Join(words, " ")
+}
+
+// spanOf reads an address, a prefix, or the first and last of a range.
+func spanOf(word string) (hostcheck.Span, bool) {
+	if p, err := netip.ParsePrefix(word); err == nil {
+		return hostcheck.SpanOf(p), true
+	}
+	first, last, both := strings.Cut(word, "-")
+	if !both {
+		last = first
+	}
+	from, err := netip.ParseAddr(first)
+	to, bad := netip.ParseAddr(last)
+	return hostcheck.Span{First: from, Last: to}, err == nil && bad == nil
+}
+
+// merge makes one of spans that overlap or are neighbours.
+func merge(spans []hostcheck.Span) (all []hostcheck.Span) {
+	slices.SortFunc(spans, func(a, b hostcheck.Span) int { return a.First.Compare(b.First) })
+	for _, s := range spans {
+		n := len(all) - 1
+		if n >= 0 && s.First.Is4() == all[n].First.Is4() && (s.First.Compare(all[n].Last) <= 0 || s.First == all[n].Last.Next()) {
+			if s.Last.Compare(all[n].Last) > 0 {
+				all[n].Last = s.Last
+			}
+			continue
+		}
+		all = append(all, s)
+	}
+	return all
+}
