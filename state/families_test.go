@@ -66,3 +66,41 @@ func TestVIPOfAFamilyWithoutTasks(t *testing.T) {
 	commit(t, a, Change{Kind: KindEndpoint, Key: "t6", Delete: true})
 	see("without tasks again", vip4, vip6)
 }
+
+// TestConflictOfNobody covers V7: that the address of a service is another's is a
+// conflict as long as somebody runs the service, who will claim another.
+func TestConflictOfNobody(t *testing.T) {
+	a, b := pair(DefaultLimits())
+	b.SetDef(NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix("10.9.0.0/24"), Birth: 1})
+	b.SetLiveness("a", Alive)
+	claim := func(service string, birth uint64) Change {
+		c := VIPClaim{Service: service, VIP4: netip.MustParseAddr("10.9.0.5"), Birth: birth}
+		return Change{Kind: KindVIP, Key: service, Body: string(AppendVIPClaim(nil, c))}
+	}
+	task := Change{Kind: KindEndpoint, Key: "t", Group: "late", Body: string(AppendEndpoint(nil, &Endpoint{IP4: netip.MustParseAddr("10.1.0.1")}))}
+	commit(t, a, claim("early", 1), claim("late", 2), task)
+	now := time.Duration(0)
+	conflict := func() string {
+		t.Helper()
+		pull(t, a, b, "a", 1<<20)
+		now += time.Minute
+		b.Publish(now)
+		return b.View().Service("late").Conflict
+	}
+	if conflict() == "" {
+		t.Error("V7: a service whose address is another's, and which has a task, has no conflict")
+	}
+	b.SetLiveness("a", Dead)
+	if got := conflict(); got != "" {
+		t.Errorf("V7: while its host is dead: %s", got)
+	}
+	b.SetLiveness("a", Alive)
+	if conflict() == "" {
+		t.Error("V7: no conflict when the host is back")
+	}
+	task.Delete, task.Body = true, ""
+	commit(t, a, task)
+	if got := conflict(); got != "" {
+		t.Errorf("V7: without a task: %s", got)
+	}
+}

@@ -210,7 +210,7 @@ func (ix *index) address(n *Service, s *svc) {
 	}
 	slices.SortFunc(n.OtherVIPs, netip.Addr.Compare)
 	switch {
-	case a.Canonical.Service == "" && len(a.Losing) > 0:
+	case a.Canonical.Service == "" && len(a.Losing) > 0 && len(n.Members) > 0: // else nobody is there who would claim
 		n.Conflict = "its address belongs to an older or pinned service; a new one is being claimed"
 	case has4 && !a.Canonical.VIP4.IsValid() && ix.vips.full():
 		n.Conflict = "no IPv4 VIP: the pool " + ix.vips.def.Subnet4.String() + " is exhausted; answered like dnsrr"
