@@ -78,9 +78,16 @@ func (f *flows) vips(family int) map[netip.Addr]struct{} {
 	return vips
 }
 
+// flowsFound is what one pass over conntrack's table found of some services.
+type flowsFound struct {
+	active  map[flowKey]int
+	givenUp []flowName
+}
+
 // countFlows counts the tracked connections of the services: TCP ones that have
-// not ended, and all UDP ones.
-func countFlows(c conntracker, usage map[lb.Key]lb.Usage) error {
+// not ended, and all UDP ones. Those that were not answered and are given up are
+// forgotten, and not counted.
+func countFlows(c conntracker, usage map[lb.Key]lb.Usage, giveUp func(flowKey) bool) error {
 	for i := range families {
 		vips := map[netip.Addr]struct{}{}
 		for k := range usage {
@@ -88,27 +95,40 @@ func countFlows(c conntracker, usage map[lb.Key]lb.Usage) error {
 				vips[k.VIP] = struct{}{}
 			}
 		}
-		found, err := survey(c, i, vips, func(active *map[flowKey]int, f *flow, _ func() flowName) {
-			if *active == nil {
-				*active = map[flowKey]int{}
-			}
-			exact, wide := f.keys()
-			for _, k := range []flowKey{exact, wide} {
-				if _, ok := usage[k.service()]; ok && !f.ended() {
-					(*active)[k]++
-				}
-			}
-		})
+		found, err := survey(c, i, vips, func(t *flowsFound, f *flow, name func() flowName) { t.note(f, name, usage, giveUp) })
 		if err != nil {
 			return fmt.Errorf("read conntrack's table: %w", err)
 		}
-		for _, active := range found {
-			for k, n := range active {
+		for _, t := range found {
+			for k, n := range t.active {
 				addActive(usage[k.service()], k.backend, n)
 			}
+			for _, name := range t.givenUp {
+				err = errors.Join(err, c.forget(families[i].nfproto, name))
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("forget connections that were not answered: %w", err)
 		}
 	}
 	return nil
+}
+
+// note adds one connection.
+func (t *flowsFound) note(f *flow, name func() flowName, usage map[lb.Key]lb.Usage, giveUp func(flowKey) bool) {
+	exact, wide := f.keys()
+	if f.tcpState == synSent && (giveUp(exact) || giveUp(wide)) {
+		t.givenUp = append(t.givenUp, name())
+		return
+	}
+	if t.active == nil {
+		t.active = map[flowKey]int{}
+	}
+	for _, k := range []flowKey{exact, wide} {
+		if _, ok := usage[k.service()]; ok && !f.ended() {
+			t.active[k]++
+		}
+	}
 }
 
 // service returns the service of the connections: for all ports if theirs is 0.

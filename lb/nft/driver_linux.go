@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,7 +33,8 @@ type entry struct {
 	class class // zero: nothing to pick from
 	slots []netip.AddrPort
 	memo  memo
-	idle  []netip.AddrPort // backends without slots that had no connections when those were last counted
+	idle  []netip.AddrPort             // backends without slots that had no connections when those were last counted
+	quiet map[netip.AddrPort]time.Time // backends with weight 0, and since when they are not picked
 }
 
 // New returns the driver. It opens nothing before Probe or Setup.

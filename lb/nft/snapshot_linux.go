@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 
@@ -214,7 +215,9 @@ func (d *Driver) adoptClasses(there map[class]bool) error {
 // Usage implements lb.Driver. Connections counts the new connections since the
 // service's element was written, which is when the number of its backends
 // last changed; packets and bytes are not counted. Active counts conntrack's
-// entries: TCP that is not closing, and UDP until it times out.
+// entries: TCP that is not closing, and UDP until it times out. What a backend
+// has not answered that has had weight 0 for longer than answerTime is forgotten
+// meanwhile: the client's next attempt meets another backend.
 func (d *Driver) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, error) {
 	if d.help == nil {
 		return nil, errors.New("nft: Usage before Setup")
@@ -229,7 +232,13 @@ func (d *Driver) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, e
 			return nil, explain("read counters", err)
 		}
 	}
-	if err := countFlows(d.help.sock.queries, usage); err != nil {
+	now := time.Now()
+	for k := range usage {
+		if e := d.entries[k]; e != nil && e.svc != nil {
+			e.quiet = quietSince(e.quiet, e.svc, now) // what was read back has none yet
+		}
+	}
+	if err := countFlows(d.help.sock.queries, usage, d.unanswered(now)); err != nil {
 		return usage, err
 	}
 	for k, u := range usage {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -43,7 +44,7 @@ func (tx *transaction) plan(k lb.Key, svc *lb.Service) {
 	}
 	next := &entry{svc: svc, there: svc != nil}
 	if svc != nil {
-		next.idle = stillIdle(old.idle, svc)
+		next.idle, next.quiet = stillIdle(old.idle, svc), quietSince(old.quiet, svc, time.Now())
 		next.slots = assignSlots(svc, old.slots)
 		next.memo = memoOf(svc, next.slots)
 	}
