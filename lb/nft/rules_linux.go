@@ -84,6 +84,11 @@ func inSet(set *nftables.Set) expr.Any {
 	return &expr.Lookup{SourceRegister: firstReg, SetName: set.Name, SetID: set.ID}
 }
 
+// notInSet is the opposite of inSet.
+func notInSet(set *nftables.Set) expr.Any {
+	return &expr.Lookup{SourceRegister: firstReg, SetName: set.Name, SetID: set.ID, Invert: true}
+}
+
 // rules concatenates parts of a rule.
 func rules(parts ...[]expr.Any) []expr.Any {
 	var all []expr.Any

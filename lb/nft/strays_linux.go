@@ -14,10 +14,12 @@ import (
 // it. So it is lost instead, as a segment may be; the backend sends it again.
 //
 //	masq   ct original ip daddr @pool update @tasks { ip daddr timeout 30d }
-//	guard  ip saddr @tasks meta l4proto tcp ct state invalid tcp flags & rst == 0 drop
+//	guard  ip saddr @tasks ip daddr != @pool meta l4proto tcp ct state invalid tcp flags & rst == 0 drop
 //
 // Only what comes from where connections to VIPs were led: what else a host does
-// with such segments is its own affair. It is the guard that drops, behind IPVS,
+// with such segments is its own affair. A task may be a client too: what it sends
+// to a VIP in a connection that conntrack does not take up (the last segment of
+// one that was cut, or any with nf_conntrack_tcp_loose=0) is refused like others'. It is the guard that drops, behind IPVS,
 // which takes those of the host's own connections for what they are.
 
 // taskTimeout is how long an address to which no new connection was led counts
@@ -42,11 +44,13 @@ func noteTask(f *family, tasks *nftables.Set) []expr.Any {
 	}}
 }
 
-// stray matches TCP segments of tasks that belong to no connection, but for resets.
+// stray matches TCP segments of tasks that belong to no connection, but for resets
+// and what is for VIPs.
 func (h *Helpers) stray(i int) []expr.Any {
 	const rst = 0x04
 	return rules(
 		[]expr.Any{families[i].loadSrc(firstReg), inSet(h.tasks[i])}, l4(unix.IPPROTO_TCP), inState(expr.CtStateBitINVALID),
+		[]expr.Any{families[i].loadDst(firstReg), notInSet(h.pool[i])},
 		[]expr.Any{
 			&expr.Payload{DestRegister: firstReg, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
 			&expr.Bitwise{SourceRegister: firstReg, DestRegister: firstReg, Len: 1, Mask: []byte{rst}, Xor: []byte{0}},
