@@ -57,6 +57,10 @@ bubble: ## tests in virtual time: the simulator and testing/synctest bubbles, wi
 netns: ## real processes in network namespaces: as root, or where user namespaces are allowed; skips itself elsewhere
 	$(GO) test $(GOTESTFLAGS) -p 1 -timeout 240s $(NETNS_PKGS)
 
+.PHONY: dataplane-kinds
+dataplane-kinds: ## every behaviour of connections on every kind of host: Docker, ufw, firewalld, … (make netns has those that depend on the host; KIND=ufw for one)
+	$(GO) test $(GOTESTFLAGS) -count=1 -timeout 30m -run 'TestKinds/$(or $(KIND),.*)' ./test/dataplane -args -every
+
 dns-clients: ## the resolvers of glibc, musl, Go, c-ares, Node and unbound against meshd: a table (those installed; .ci/run installs all)
 	@set -o pipefail; $(GO) test -count=1 -v -timeout 240s ./test/dnsclients | { grep -v '^=== ' || true; }
 

@@ -25,8 +25,8 @@ func (n *Node) accept(ctx context.Context, lets []hostcheck.Let) (added bool) {
 	lets = slices.DeleteFunc(lets, func(l hostcheck.Let) bool { return !l.VIPs }) // what is not ours is not ours to open
 	removed := n.takeBack(ctx)
 	n.sysctls.noteLets(lets)
-	for _, group := range byChain(n.sysctls.letList()) {
-		if !slices.ContainsFunc(lets, func(l hostcheck.Let) bool { return chainOf(l) == chainOf(group[0]) }) {
+	for _, group := range hostmend.ByChain(n.sysctls.letList()) {
+		if !slices.ContainsFunc(lets, func(l hostcheck.Let) bool { return l.Place() == group[0].Place() }) {
 			continue
 		}
 		did, err := hostmend.Accept(ctx, group)
@@ -34,13 +34,13 @@ func (n *Node) accept(ctx context.Context, lets []hostcheck.Let) (added bool) {
 		if err != nil {
 			why = err.Error()
 		}
-		if n.told.set("firewall "+chainOf(group[0]), why) && err != nil {
-			n.log.Warn("a rule cannot be added to a firewall", "chain", chainOf(group[0]), "error", err)
+		if n.told.set("firewall "+group[0].Place(), why) && err != nil {
+			n.log.Warn("a rule cannot be added to a firewall", "chain", group[0].Place(), "error", err)
 		}
 		if did {
 			added = true
-			n.tellMended("added "+chainOf(group[0]), func(before int) {
-				n.log.Warn("rules are added to a firewall, since firewall: accept allows it; meshd cleanup removes them", "chain", chainOf(group[0]), "rules", letTexts(group), "times_before", before)
+			n.tellMended("added "+group[0].Place(), func(before int) {
+				n.log.Warn("rules are added to a firewall, since firewall: accept allows it; meshd cleanup removes them", "chain", group[0].Place(), "rules", letTexts(group), "times_before", before)
 			})
 		}
 	}
@@ -58,41 +58,22 @@ func (n *Node) takeBack(ctx context.Context) (removed bool) {
 	gone := func(l hostcheck.Let) bool {
 		return slices.ContainsFunc(l.Pools, func(p netip.Prefix) bool { _, ok := served[p]; return !ok })
 	}
-	for _, group := range byChain(n.sysctls.letList()) {
+	for _, group := range hostmend.ByChain(n.sysctls.letList()) {
 		old := slices.DeleteFunc(slices.Clone(group), func(l hostcheck.Let) bool { return !gone(l) })
 		if len(old) == 0 {
 			continue
 		}
 		if err := hostmend.Reduce(ctx, old, slices.DeleteFunc(slices.Clone(group), gone)); err != nil {
-			n.log.Debug("a rule cannot be taken back from a firewall", "chain", chainOf(group[0]), "error", err)
+			n.log.Debug("a rule cannot be taken back from a firewall", "chain", group[0].Place(), "error", err)
 			continue
 		}
 		n.sysctls.forgetLets(old)
-		n.tellMended("taken back "+chainOf(group[0]), func(before int) {
-			n.log.Info("rules for pools that are not served any more are taken back from a firewall", "chain", chainOf(group[0]), "rules", letTexts(old), "times_before", before)
+		n.tellMended("taken back "+group[0].Place(), func(before int) {
+			n.log.Info("rules for pools that are not served any more are taken back from a firewall", "chain", group[0].Place(), "rules", letTexts(old), "times_before", before)
 		})
 		removed = true
 	}
 	return removed
-}
-
-// chainOf names the chain that a rule is for.
-func chainOf(l hostcheck.Let) string {
-	return strings.Join([]string{l.Program, l.Family, l.Table, l.Chain}, " ")
-}
-
-// byChain groups rules.
-func byChain(lets []hostcheck.Let) (groups [][]hostcheck.Let) {
-	at := map[string]int{}
-	for _, l := range lets {
-		i, ok := at[chainOf(l)]
-		if !ok {
-			i = len(groups)
-			at[chainOf(l)], groups = i, append(groups, nil)
-		}
-		groups[i] = append(groups[i], l)
-	}
-	return groups
 }
 
 func letTexts(lets []hostcheck.Let) (all []string) {
@@ -123,7 +104,7 @@ func (s *sysctls) forgetLets(lets []hostcheck.Let) {
 }
 
 func sameLet(l hostcheck.Let) func(o hostcheck.Let) bool {
-	return func(o hostcheck.Let) bool { return chainOf(o) == chainOf(l) && slices.Equal(o.Match, l.Match) }
+	return func(o hostcheck.Let) bool { return o.Place() == l.Place() && slices.Equal(o.Match, l.Match) }
 }
 
 // letList returns the rules, which must not be changed.
@@ -135,11 +116,11 @@ func (s *sysctls) letList() []hostcheck.Let {
 
 // cleanLets removes our rules from chains of others.
 func (c *Cleaned) cleanLets(ctx context.Context, lets []hostcheck.Let, dry bool) (err error) {
-	for _, group := range byChain(lets) {
+	for _, group := range hostmend.ByChain(lets) {
 		if !hostmend.Accepted(ctx, group) {
 			continue
 		}
-		c.PutBack = append(c.PutBack, "firewall: rules in chain "+chainOf(group[0]))
+		c.PutBack = append(c.PutBack, "firewall: rules in chain "+group[0].Place())
 		if !dry {
 			err = errors.Join(err, hostmend.Revoke(ctx, group))
 		}

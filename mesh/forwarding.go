@@ -200,8 +200,8 @@ func (n *Node) forwarding() []string {
 			changed = append(changed, c.String())
 		}
 	}
-	for _, group := range byChain(n.sysctls.letList()) {
-		changed = append(changed, "rules in chain "+chainOf(group[0]))
+	for _, group := range hostmend.ByChain(n.sysctls.letList()) {
+		changed = append(changed, "rules in chain "+group[0].Place())
 	}
 	for _, p := range n.sysctls.portList() {
 		changed = append(changed, "hairpin mode of port "+p.Name)

@@ -39,12 +39,13 @@ var mayImport = map[string][]string{
 
 	"gossip/gossiptest": {}, // knows the wire from its description, not from gossip
 
-	"examples/demo":   {"test/rig", "test/fleet", "mesh/control"},
+	"examples/demo":   {"test/rig", "test/fleet", "test/hostkind", "mesh/control"},
 	"test":            {},
 	"test/rig":        {},
 	"test/fleet":      {"test/rig", "mesh/control"},
-	"test/netns":      {"test/rig", "test/fleet", "mesh/control"},
 	"test/documents":  {"test/rig", "test/fleet", "mesh/control"},
+	"test/hostkind":   {"test/rig"},
+	"test/netns":      {"test/rig", "test/fleet", "test/hostkind", "mesh/control"},
 	"test/dataplane":  {},
 	"test/dnsclients": {"test/rig", "test/fleet", "mesh/control"},
 	"test/vm":         {},
@@ -73,7 +74,7 @@ var testMayImport = map[string][]string{
 	"lb/nft":         {"lb/lbtest", "test/rig"},
 	"mesh":           {"lb/lbtest", "test/rig"},
 	"cmd/meshd":      {"lb"},
-	"test/dataplane": {"state", "lb", "lb/lbtest", "lb/nft", "lb/ipvs", "test/rig"},
+	"test/dataplane": {"state", "lb", "lb/lbtest", "lb/nft", "lb/ipvs", "lb/hostcheck", "lb/hostread", "lb/hostmend", "test/rig", "test/hostkind"},
 	"test/vm":        {"test/vm/guest"},
 
 	"gossip":            {"gossip/gossiptest"},

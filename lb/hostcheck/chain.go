@@ -73,6 +73,7 @@ const (
 	Destination
 	OriginalSource
 	OriginalDestination
+	DestinationType // of an address: the host's own, somebody's, or many hosts'
 )
 
 // Condition compares a field with values of one kind; one of them is enough.
@@ -80,7 +81,7 @@ type Condition struct {
 	Field   Field
 	Not     bool
 	Numbers []Numbers // Family, ports, Protocol
-	Mask    uint32    // State, Status: any of these bits
+	Mask    uint32    // State, Status, DestinationType: any of these bits
 	Names   []string  // devices; a * at the end stands for anything
 	Spans   []Span    // addresses
 }
@@ -111,6 +112,14 @@ const (
 	StatusDNAT       uint32 = 32
 )
 
+// The bits of types of addresses: a bit per number of the kernel's (rtnetlink.h).
+// An address of a pool is not the host's own to rules: they do not follow the
+// routing rule that makes it so.
+const (
+	TypeUnicast uint32 = 1 << 1
+	TypeLocal   uint32 = 1 << 2
+)
+
 // packet is one for which chains are asked what becomes of it. What is not known
 // of it is empty.
 type packet struct {
@@ -119,6 +128,7 @@ type packet struct {
 	state, status          uint32
 	proto                  uint32
 	sourcePort, targetPort uint32
+	targetType             uint32
 }
 
 func (p *packet) is6() bool { return p.dst.Is6() || p.src.Is6() || p.odst.Is6() }
@@ -181,6 +191,11 @@ func (c *Condition) compare(p *packet) truth {
 		return c.address(p.osrc)
 	case OriginalDestination:
 		return c.address(p.odst)
+	case DestinationType:
+		if p.targetType == 0 {
+			return maybe
+		}
+		return truthOf(p.targetType&c.Mask != 0)
 	}
 	return maybe
 }

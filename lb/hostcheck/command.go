@@ -29,6 +29,11 @@ type Let struct {
 	Pools []netip.Prefix `json:"pools,omitempty"`
 }
 
+// Place names the chain that the rule is for, and the program that writes it.
+func (l Let) Place() string {
+	return strings.Join([]string{l.Program, l.Family, l.Table, l.Chain}, " ")
+}
+
 // Words returns the command line that adds the rule, with a comment unless it is
 // empty, or the one that deletes it. Rules of nft are deleted by number, and
 // have none.

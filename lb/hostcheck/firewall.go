@@ -21,6 +21,7 @@ type passage struct {
 	orig       netip.Prefix   // destinations of connections, before translation
 	local      netip.AddrPort // destination of packets to the host
 	translated bool           // whatever was translated, since no pool is known yet
+	quiet      bool           // few have such packets: it is let through, and not told
 }
 
 // denied is what one base chain drops.
@@ -66,10 +67,15 @@ func (j *judgement) ask(rules ruleset, base *Chain, code Code, packets []passage
 	for _, p := range j.needs.Pools {
 		d.pools[p] = true
 	}
+	var quiet []netip.Prefix
 	for i := range packets {
 		p := &packets[i]
 		w := rules.drops(base, &p.packet)
 		if w == nil {
+			continue
+		}
+		if p.quiet {
+			addOnce(&quiet, p.orig)
 			continue
 		}
 		if d.how == "" {
@@ -84,6 +90,8 @@ func (j *judgement) ask(rules ruleset, base *Chain, code Code, packets []passage
 		}
 		d.translated = d.translated || p.translated
 	}
+	quiet = slices.DeleteFunc(quiet, func(p netip.Prefix) bool { return slices.Contains(d.orig, p) })
+	j.lets = append(j.lets, (&denied{chain: base, pools: d.pools, orig: quiet}).lets(rules)...)
 	if len(d.what) == 0 {
 		return
 	}
@@ -135,7 +143,38 @@ func (j *judgement) forwarded() (all []passage) {
 				all = append(all, j.to(a, p.Masked(), d.Name, up)...)
 			}
 		}
+		for _, pool := range j.needs.Pools {
+			all = append(all, j.routed(pool, d.Name, up)...)
+		}
 	}
+	for i := range all {
+		if all[i].dst.IsValid() {
+			all[i].targetType = TypeUnicast
+		}
+	}
+	return all
+}
+
+// routed returns packets of clients elsewhere that send what is for VIPs by this
+// host, as a router does, on their way to a task here and to one of another host,
+// and the answers.
+func (j *judgement) routed(pool netip.Prefix, device, up string) (all []passage) {
+	client, vip := j.first(j.needs.Peers, pool.Addr()), pool.Addr().Next()
+	target := func(a netip.Addr, device string) {
+		if !a.IsValid() {
+			return
+		}
+		out := packet{in: up, out: device, src: client, dst: a, osrc: client, odst: vip, state: StateNew, status: StatusDNAT, proto: tcp, targetPort: j.port()}
+		back := packet{in: device, out: up, src: a, dst: client, osrc: client, odst: vip, state: StateEstablished, status: StatusDNAT, proto: tcp, sourcePort: j.port()}
+		if j.needs.Driver == "ipvs" { // as in through
+			back.status = 0
+		} else {
+			all = append(all, passage{orig: pool, quiet: true, packet: out})
+		}
+		all = append(all, passage{orig: pool, quiet: true, packet: back})
+	}
+	target(j.first(j.needs.Tasks, pool.Addr()), device)
+	target(j.first(j.needs.Backends, pool.Addr()), up)
 	return all
 }
 
@@ -232,7 +271,7 @@ func (j *judgement) received() (all []passage) {
 		peer := j.first(j.needs.Peers, at.Addr())
 		for _, proto := range []uint32{udp, tcp} {
 			all = append(all, passage{what: "packets of other nodes", local: at, packet: packet{
-				in: up, src: peer, dst: hostAddr(j, at.Addr(), up), osrc: peer, state: StateNew, proto: proto, targetPort: uint32(at.Port()),
+				in: up, src: peer, dst: hostAddr(j, at.Addr(), up), osrc: peer, state: StateNew, proto: proto, targetPort: uint32(at.Port()), targetType: TypeLocal,
 			}})
 		}
 	}
@@ -244,7 +283,7 @@ func (j *judgement) received() (all []passage) {
 			source := j.first(j.needs.Tasks, at.Addr())
 			for _, proto := range []uint32{udp, tcp} {
 				all = append(all, passage{what: "questions of containers for names", local: at, packet: packet{
-					in: d.Name, src: source, dst: hostAddr(j, at.Addr(), d.Name), osrc: source, state: StateNew, proto: proto, targetPort: uint32(at.Port()),
+					in: d.Name, src: source, dst: hostAddr(j, at.Addr(), d.Name), osrc: source, state: StateNew, proto: proto, targetPort: uint32(at.Port()), targetType: TypeLocal,
 				}})
 			}
 		}
@@ -254,9 +293,15 @@ func (j *judgement) received() (all []passage) {
 			if j.needs.Driver == "ipvs" {
 				what = vips
 			}
-			all = append(all, passage{what: what, orig: pool, packet: packet{
-				in: d.Name, src: source, dst: vip, osrc: source, odst: vip, state: StateNew, proto: tcp, targetPort: j.port(),
-			}})
+			kind := TypeUnicast
+			if vip.Is6() {
+				kind = 0 // rules for IPv6 follow routing rules
+			}
+			one := packet{in: d.Name, src: source, dst: vip, osrc: source, odst: vip, state: StateNew, proto: tcp, targetPort: j.port(), targetType: kind}
+			all = append(all, passage{what: what, orig: pool, packet: one})
+			one.in, one.src = up, j.first(j.needs.Peers, vip) // as in routed
+			one.osrc = one.src
+			all = append(all, passage{orig: pool, quiet: true, packet: one})
 		}
 	}
 	return all

@@ -18,6 +18,21 @@ const (
 	maxOutput    = 1 << 20
 )
 
+// ByChain groups rules by the chains that they are for, as Accept and Revoke want
+// them.
+func ByChain(lets []hostcheck.Let) (groups [][]hostcheck.Let) {
+	at := map[string]int{}
+	for _, l := range lets {
+		i, ok := at[l.Place()]
+		if !ok {
+			i = len(groups)
+			at[l.Place()], groups = i, append(groups, nil)
+		}
+		groups[i] = append(groups[i], l)
+	}
+	return groups
+}
+
 // Accept adds rules to one chain of others, all of which are for the same chain
 // and program, where they are not there. It reports whether it added any.
 func Accept(ctx context.Context, lets []hostcheck.Let) (added bool, err error) {

@@ -110,6 +110,8 @@ func (r *rule) expression(name string, data []byte) {
 		r.payload(data)
 	case "ct":
 		r.conntrack(data)
+	case "fib":
+		r.fib(data)
 	case "bitwise":
 		r.bitwise(data)
 	case "cmp":
@@ -223,6 +225,38 @@ func (r *rule) family6() bool {
 	return slices.ContainsFunc(r.all, func(c hostcheck.Condition) bool {
 		return c.Field == hostcheck.Family && !c.Not && len(c.Numbers) == 1 && c.Numbers[0].First == 6
 	})
+}
+
+// What nft looks up of an address, and of which (nf_tables.h).
+const (
+	fibRegister    = 1
+	fibResult      = 2
+	fibFlags       = 3
+	fibType        = 3
+	fibDestination = 1 << 1
+)
+
+// fib understands the type of a destination; not whether another device would be
+// used.
+func (r *rule) fib(data []byte) {
+	var to, result, flags uint32
+	each(data, func(kind uint16, data []byte) {
+		switch kind {
+		case fibRegister:
+			to = number(data)
+		case fibResult:
+			result = number(data)
+		case fibFlags:
+			flags = number(data)
+		}
+	})
+	field := hostcheck.Incomprehensible
+	if result == fibType && flags == fibDestination {
+		field = hostcheck.DestinationType
+	}
+	if to != 0 {
+		r.load(to, field)
+	}
 }
 
 func (r *rule) conntrack(data []byte) {

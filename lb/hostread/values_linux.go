@@ -49,6 +49,12 @@ func (r *rule) value(c *hostcheck.Condition, l loaded, v []byte) bool {
 		return l.mask == nil && r.device(c, v)
 	case hostcheck.State, hostcheck.Status:
 		return bits(c, l, v)
+	case hostcheck.DestinationType:
+		if l.mask != nil || len(v) != 4 || binary.NativeEndian.Uint32(v) > 31 {
+			return false
+		}
+		c.Mask |= 1 << binary.NativeEndian.Uint32(v)
+		return true
 	case hostcheck.Source, hostcheck.Destination, hostcheck.OriginalSource, hostcheck.OriginalDestination:
 		p, ok := r.prefix(l, v)
 		if ok {

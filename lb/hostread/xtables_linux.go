@@ -35,9 +35,24 @@ func (r *rule) xtMatch(name string, revision uint32, info []byte) {
 		r.all = append(r.all, hostcheck.Condition{Field: hostcheck.State, Mask: xtState(binary.NativeEndian.Uint32(info))})
 	case (name == "tcp" || name == "udp") && len(info) >= 8:
 		r.xtPorts(name, info)
+	case name == "addrtype" && revision == 1 && len(info) >= 8:
+		r.xtAddressType(info)
 	default:
 		r.unclear()
 	}
+}
+
+// Flags of iptables' match of types of addresses (xt_addrtype.h).
+const xtNotDestination = 1 << 1
+
+// xtAddressType understands types of destinations, wherever they are.
+func (r *rule) xtAddressType(info []byte) {
+	source, destination, flags := binary.NativeEndian.Uint16(info), binary.NativeEndian.Uint16(info[2:]), binary.NativeEndian.Uint32(info[4:])
+	if source != 0 || destination == 0 || flags&^xtNotDestination != 0 {
+		r.unclear()
+		return
+	}
+	r.all = append(r.all, hostcheck.Condition{Field: hostcheck.DestinationType, Not: flags&xtNotDestination != 0, Mask: uint32(destination)})
 }
 
 // xtState makes nftables' bits of iptables' (invalid 1, established 2, related 4,

@@ -22,8 +22,12 @@ func (d *daemon) every(backend int) string { return "every-" + string(rune('0'+b
 // drains for an hour.
 func (d *daemon) everyOf(backend int) []netip.Addr {
 	d.Helper()
-	vips := []netip.Addr{d.vip(false), d.vip(true)}
-	d.commit(lbtest.VIPs("every", vips[0], vips[1], 1), lbtest.Settings("every", state.Settings{Drain: time.Hour}), d.serves(backend))
+	vips := []netip.Addr{d.vip(false), d.vip(true)}[:len(d.w.families())]
+	six := netip.Addr{}
+	if len(vips) > 1 {
+		six = vips[1]
+	}
+	d.commit(lbtest.VIPs("every", vips[0], six, 1), lbtest.Settings("every", state.Settings{Drain: time.Hour}), d.serves(backend))
 	for _, vip := range vips {
 		for _, proto := range []state.Proto{state.TCP, state.UDP} {
 			d.settledAt(netip.AddrPortFrom(vip, 0), proto, weightsOf(backend, 1)...)

@@ -139,7 +139,7 @@ func sticks(s *stage) {
 // An entry of UDP goes before the affinity ends, as it does with times of
 // minutes.
 func sticksForAWhile(s *stage) {
-	for _, six := range []bool{false, true} {
+	for _, six := range s.w.families() {
 		v := variant{state.UDP, six}
 		s.Run(v.String(), func(t *testing.T) {
 			s := s.with(t)
@@ -186,7 +186,7 @@ func sticksToLiveOnes(s *stage) {
 
 // Rule L3: TCP and UDP, any port.
 func balancesAllPorts(s *stage) {
-	for _, six := range []bool{false, true} {
+	for _, six := range s.w.families() {
 		s.Run(map[bool]string{false: "IPv4", true: "IPv6"}[six], func(t *testing.T) {
 			s := s.with(t)
 			vip := s.vip(six)
@@ -212,8 +212,10 @@ func masquerades(s *stage) {
 		for _, from := range s.w.places() {
 			for range 2 {
 				a, err := s.answer(client{place: from}, v.proto, address(svc))
-				if want := s.w.seenAs(s.index(a), v.six); err != nil || a.seen != want {
-					s.Errorf("backend %d saw %s as %s, %v; want %s", s.index(a), from, a.seen, err, want)
+				if err != nil {
+					s.Errorf("%s got no answer: %v", from, err)
+				} else if want := s.w.seenAs(s.index(a), v.six); a.seen != want {
+					s.Errorf("backend %d saw %s as %s, want %s", s.index(a), from, a.seen, want)
 				}
 			}
 		}
@@ -235,7 +237,7 @@ func servesOnHost(s *stage) {
 }
 
 func answersPing(s *stage) {
-	for _, six := range []bool{false, true} {
+	for _, six := range s.w.families() {
 		s.Run(map[bool]string{false: "IPv4", true: "IPv6"}[six], func(t *testing.T) {
 			s := s.with(t)
 			svc := s.service(variant{state.TCP, six}, "wrr", 1)

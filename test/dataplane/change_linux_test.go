@@ -93,7 +93,7 @@ func movesUDP(s *stage) {
 // variety programs services of every kind and holds a connection to each.
 func (s *stage) variety() (services []*lb.Service, held []conn) {
 	s.Helper()
-	for _, v := range variants {
+	for _, v := range s.variants() {
 		for _, scheduler := range []string{"wrr", "sh", "mh", "wlc"} {
 			svc := s.service(v, scheduler, 1, 1, 1)
 			services = append(services, svc)

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"errors"
+	"flag"
 	"os"
 	"slices"
 	"testing"
@@ -10,7 +11,16 @@ import (
 	"meshd/test/rig"
 )
 
-func TestMain(m *testing.M) { os.Exit(rig.TestMain(nil, m.Run)) }
+// worldsAtOnce is how many worlds are tested at a time unless -parallel says so:
+// mostly they wait for the kernel.
+const worldsAtOnce = "4"
+
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", worldsAtOnce); err != nil {
+		panic(err)
+	}
+	os.Exit(rig.TestMain(nil, m.Run))
+}
 
 // behaviour is one thing that every driver must do.
 type behaviour struct {
@@ -79,17 +89,22 @@ type limit struct {
 	world, behaviour string
 	part             string // of the behaviour: "sed UDP"; "": all of it
 	why              string
+	kind             string // of host, by name, where it is beyond it; "": everywhere
 }
 
 // limits are all exceptions. docs/OPERATIONS.md has them too.
 var limits = []limit{
-	{"nft", "affinity ends when the client was away for long enough", "", "a hash of the client's address has no end"},
-	{"ipvs", "every scheduler spreads connections evenly", "sed UDP", "IPVS counts no UDP connection as active"},
-	{"ipvs", "every scheduler spreads connections evenly", "nq UDP", "IPVS counts no UDP connection as active"},
-	{"ipvs", "every scheduler honours weights", "sed UDP", "IPVS counts no UDP connection as active"},
-	{"ipvs", "a datagram larger than a packet arrives, also the first", "the host itself over IPv6", "IPVS takes an IPv6 datagram that is too large from the own host for one that must not be cut"},
-	{"fake", "a service for all ports works beside somebody's marks, which stay", "", "its kernel has no marks"},
-	{"fake", "what belongs to others stays", "", "its kernel holds nothing else"},
+	{"nft", "affinity ends when the client was away for long enough", "", "a hash of the client's address has no end", ""},
+	{"ipvs", "every scheduler spreads connections evenly", "sed UDP", "IPVS counts no UDP connection as active", ""},
+	{"ipvs", "every scheduler spreads connections evenly", "nq UDP", "IPVS counts no UDP connection as active", ""},
+	{"ipvs", "every scheduler honours weights", "sed UDP", "IPVS counts no UDP connection as active", ""},
+	{"ipvs", "a datagram larger than a packet arrives, also the first", "the host itself over IPv6", "IPVS takes an IPv6 datagram that is too large from the own host for one that must not be cut", ""},
+	{"fake", "a service for all ports works beside somebody's marks, which stay", "", "its kernel has no marks", ""},
+	{"fake", "what belongs to others stays", "", "its kernel holds nothing else", ""},
+	{"nft", "connections spread evenly from everywhere", "nft until meshd has compared, within two seconds", "it loads the turn of each service as it was when it was saved, and stays there", "restored"},
+	{"", "the daemon follows the views", "names in a network that has an IPv6 pool", "they resolve to the tasks there", "no-ipv6"},
+	{"", "the last task of a family goes: what is connected drains, and the other family is not touched", "", "there is one family only", "no-ipv6"},
+	{"", "a pool is removed, and another one stays", "", "the other one is of IPv6", "no-ipv6"},
 }
 
 // skipLimit skips the test of a behaviour, or of a part of it, that is beyond
@@ -97,14 +112,23 @@ var limits = []limit{
 func skipLimit(t *testing.T, world, behaviour, part string) {
 	t.Helper()
 	for _, l := range limits {
-		if l.world == world && l.behaviour == behaviour && l.part == part {
+		if l.world == world && l.behaviour == behaviour && l.part == part && l.kind == "" {
 			t.Skip("limit of " + world + ": " + l.why)
 		}
 	}
 }
 
-// TestConformance tests several worlds at a time: mostly they wait for the
-// kernel.
+// skipOnKind skips the test of a behaviour that no driver has on a kind of host.
+func skipOnKind(t *testing.T, kind, behaviour string) {
+	t.Helper()
+	for _, l := range limits {
+		if l.world == "" && kind != "" && l.kind == kind && l.behaviour == behaviour && l.part == "" {
+			t.Skip("on hosts of kind " + kind + ": " + l.why)
+		}
+	}
+}
+
+// TestConformance tests the drivers on hosts that are prepared for it.
 func TestConformance(t *testing.T) {
 	all := slices.Concat(behaviours, long)
 	in := func(name string, make func(*testing.T) world, behaviours []behaviour) {
@@ -140,6 +164,7 @@ func conform(t *testing.T, w world, behaviours []behaviour) {
 	for _, b := range behaviours {
 		t.Run(b.name, func(t *testing.T) {
 			skipLimit(t, w.name(), b.name, "")
+			skipOnKind(t, w.kindOfHost(), b.name)
 			b.run(newStage(t, w, b.name, &vips))
 		})
 	}

@@ -14,6 +14,10 @@
 // In other worlds the driver is in the container of backend 0, for its own
 // processes alone (L4).
 //
+// Besides, host1 is one of each kind of test/hostkind, as people have them: what
+// depends on the host is tested there, too, and what mends such a host is what the
+// daemon has for that.
+//
 // What a driver cannot do is in one table, limits, and is skipped with the
 // reason. The same table is in docs/OPERATIONS.md.
 //

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"meshd/test/hostkind"
 )
 
 // TestDocumented holds the table of docs/OPERATIONS.md to the behaviours and
@@ -29,6 +31,10 @@ func TestDocumented(t *testing.T) {
 		}
 		want.WriteString(" |\n")
 	}
+	onKind := tableOfKinds()
+	if !strings.Contains(string(text), onKind) {
+		t.Errorf("docs/OPERATIONS.md does not have this table:\n%s", onKind)
+	}
 	if !strings.Contains(string(text), want.String()) {
 		t.Errorf("docs/OPERATIONS.md does not have this table:\n%s", want.String())
 	}
@@ -36,7 +42,42 @@ func TestDocumented(t *testing.T) {
 		if !known[l.behaviour] {
 			t.Errorf("limit of %s for %q, which is no behaviour", l.world, l.behaviour)
 		}
+		if _, err := hostkind.Named(l.kind); l.kind != "" && err != nil {
+			t.Error(err)
+		}
 	}
+}
+
+// tableOfKinds has a column for each kind of host.
+func tableOfKinds() string {
+	var want strings.Builder
+	want.WriteString("| behaviour")
+	for _, k := range hostkind.All() {
+		want.WriteString(" | " + k.Title)
+	}
+	want.WriteString(" |\n|---" + strings.Repeat("|---", len(hostkind.All())) + "|\n")
+	for _, b := range onKinds() {
+		want.WriteString("| " + b.name)
+		for _, k := range hostkind.All() {
+			want.WriteString(" | " + verdictOn(k.Name, b.name))
+		}
+		want.WriteString(" |\n")
+	}
+	return want.String()
+}
+
+// verdictOn is a cell of it: what one of the drivers cannot do there.
+func verdictOn(kind, behaviour string) string {
+	for _, l := range limits {
+		if l.kind != kind || l.behaviour != behaviour {
+			continue
+		}
+		if l.part == "" {
+			return "no: " + l.why
+		}
+		return "but for " + l.part + ": " + l.why
+	}
+	return "yes"
 }
 
 // verdict is a cell of the table.
@@ -44,7 +85,7 @@ func verdict(world, behaviour string) string {
 	cell := "yes"
 	for _, l := range limits {
 		switch {
-		case l.world != world || l.behaviour != behaviour:
+		case l.world != world || l.behaviour != behaviour || l.kind != "":
 		case l.part == "":
 			return "no: " + l.why
 		case cell == "yes":

@@ -30,6 +30,14 @@ func (w *fakeWorld) newDriver(t *testing.T, _ *logBook) lb.Driver {
 
 func (w *fakeWorld) places() []place { return everywhere }
 
+func (w *fakeWorld) kindOfHost() string { return "" }
+
+func (w *fakeWorld) families() []bool { return []bool{false, true} }
+
+func (w *fakeWorld) look(*testing.T) {}
+
+func (w *fakeWorld) reloaded(*testing.T) bool { return false }
+
 func (w *fakeWorld) node(six bool) netip.Addr { return fakeAddr(six, 0, 1) }
 
 func (w *fakeWorld) backend(i int, six bool) netip.Addr { return fakeAddr(six, 1, byte(2+i)) }

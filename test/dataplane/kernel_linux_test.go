@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"meshd/test/hostkind"
 	"meshd/test/rig"
 )
 
@@ -32,6 +33,8 @@ var patience = flag.Duration("patience", time.Minute, "bounds every wait")
 // the driver.
 type kernel struct {
 	rig       *rig.Rig
+	driver    string
+	kind      *hostkind.Kind // of host1; nil: prepared
 	local     bool           // the container of backend 0 balances, for itself
 	box       *rig.Namespace // that balances
 	host      *rig.Host
@@ -45,8 +48,14 @@ type kernel struct {
 // container of backend 0, for its own processes (L4): it is every client.
 func newKernel(t *testing.T, local bool) *kernel {
 	t.Helper()
-	k := &kernel{rig: rig.NewTest(t, 3), local: local}
-	hosts := k.rig.Hosts()
+	return newKernelOn(t, rig.NewTest(t, 3), &kernel{local: local})
+}
+
+// newKernelOn completes a kernel on the three hosts of a rig.
+func newKernelOn(t *testing.T, r *rig.Rig, k *kernel) *kernel {
+	t.Helper()
+	k.rig = r
+	hosts := r.Hosts()
 	k.host, k.far = hosts[0], hosts[2]
 	k.client = k.task(t, k.host, "client")
 	for i := range k.backends {
@@ -58,15 +67,15 @@ func newKernel(t *testing.T, local bool) *kernel {
 		}
 	}
 	k.box = k.host.Namespace
-	if local {
+	if k.local {
 		k.box, k.client = k.backends[0].Namespace, k.backends[0]
 	}
-	for _, six := range []bool{false, true} {
+	for _, six := range k.families() {
 		serve(t, k.box, netip.AddrPortFrom(k.node(six), portOfHost))
 	}
 	// A service of its own, which no VIP may lead to.
 	serve(t, k.box, netip.AddrPortFrom(netip.IPv6Unspecified(), 22))
-	for _, p := range []netip.Prefix{pool4, pool6} {
+	for _, p := range k.pools() {
 		k.routeToPool(t, p)
 	}
 	k.addAddresses(t)

@@ -86,7 +86,7 @@ func changesDriver(s *stage, to world) {
 func leavesForNone(s *stage, former ...lb.Driver) {
 	var services []*lb.Service
 	var held []conn
-	for _, v := range variants {
+	for _, v := range s.variants() {
 		svc := s.service(v, "wrr", 1, 1)
 		services = append(services, svc)
 		s.also(svc)

@@ -15,7 +15,7 @@ import (
 // Rules L1, L3.
 func leavesMarks(s *stage) {
 	intact := s.w.marker(s.T)
-	for _, six := range []bool{false, true} {
+	for _, six := range s.w.families() {
 		s.Run(map[bool]string{false: "IPv4", true: "IPv6"}[six], func(t *testing.T) {
 			s := s.with(t)
 			vip := s.vip(six)

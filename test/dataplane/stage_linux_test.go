@@ -3,6 +3,7 @@ package dataplane
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -54,6 +55,7 @@ func (s *stage) restart() {
 	if err := s.d.Setup(s.Context()); err != nil {
 		s.Fatalf("setup: %v", err)
 	}
+	s.w.look(s.T)
 }
 
 func (s *stage) end() {
@@ -82,16 +84,21 @@ func (v variant) String() string {
 
 var variants = []variant{{state.TCP, false}, {state.UDP, false}, {state.TCP, true}, {state.UDP, true}}
 
+// variants are those of the families that the host has.
+func (s *stage) variants() []variant {
+	return slices.DeleteFunc(slices.Clone(variants), func(v variant) bool { return !slices.Contains(s.w.families(), v.six) })
+}
+
 // each runs f for both protocols over both families.
 func (s *stage) each(f func(s *stage, v variant)) {
-	for _, v := range variants {
+	for _, v := range s.variants() {
 		s.Run(v.String(), func(t *testing.T) { f(s.with(t), v) })
 	}
 }
 
 // eachOf runs f for one protocol over both families.
 func (s *stage) eachOf(proto state.Proto, f func(s *stage, v variant)) {
-	for _, six := range []bool{false, true} {
+	for _, six := range s.w.families() {
 		v := variant{proto, six}
 		s.Run(v.String(), func(t *testing.T) { f(s.with(t), v) })
 	}
@@ -145,7 +152,9 @@ func b2u(b bool) uint16 {
 func (s *stage) table(services ...*lb.Service) *lb.Table {
 	t := lb.NewTable()
 	t.Pools[pool4] = lb.Pool{Prefix: pool4, Src: s.w.node(false)}
-	t.Pools[pool6] = lb.Pool{Prefix: pool6, Src: s.w.node(true)}
+	if slices.Contains(s.w.families(), true) {
+		t.Pools[pool6] = lb.Pool{Prefix: pool6, Src: s.w.node(true)}
+	}
 	for _, svc := range services {
 		t.Services[svc.Key] = svc
 	}
@@ -171,6 +180,27 @@ func (s *stage) reach(want *lb.Table) {
 			}
 		}
 		s.at.Apply(ops, nil)
+	}
+	if s.w.reloaded(s.T) {
+		s.compare()
+	}
+}
+
+// compare does what a daemon does that is told of a change by somebody else: it
+// looks at everything, and mends it.
+func (s *stage) compare() {
+	s.Helper()
+	if _, err := s.d.Check(s.Context()); err != nil && !errors.Is(err, lb.ErrDrift) {
+		s.Fatalf("check: %v", err)
+	}
+	must(s.T, s.d.Setup(s.Context()))
+	have, err := s.d.Snapshot(s.Context())
+	must(s.T, err)
+	ops := lb.Diff(have, s.at, drained)
+	for i, err := range s.d.Apply(s.Context(), ops) {
+		if err != nil {
+			s.Fatalf("%s: %v", ops[i], err)
+		}
 	}
 }
 

@@ -17,6 +17,14 @@ type world interface {
 	newDriver(t *testing.T, log *logBook) lb.Driver
 	// places are where clients can be.
 	places() []place
+	// kindOfHost is the name of the host's kind; empty: it was prepared for the tests.
+	kindOfHost() string
+	// families are those that the host has: whether they are IPv6.
+	families() []bool
+	// look does to the host what a daemon does there that looks at it.
+	look(t *testing.T)
+	// reloaded saves the host's ruleset and loads it again, if it is such a host.
+	reloaded(t *testing.T) bool
 	// node is the address of the host that balances: source of its clients. It
 	// answers on portOfHost.
 	node(six bool) netip.Addr

@@ -95,14 +95,29 @@ type Host struct {
 	Subnet   netip.Prefix // of its tasks
 	Subnet6  netip.Prefix
 
+	Bridge string // its device towards its tasks
+	NoIPv6 bool   // others' tasks are not reached over IPv6: set it once the host has none
+
 	mac    net.HardwareAddr
+	bare   bool              // nobody prepared it
 	faults map[*Host][]Fault // packets that come from the key; guarded by rig.mu
 	tasks  []*Task           // guarded by rig.mu
 	made   int               // tasks ever made; guarded by rig.mu
 }
 
-// AddHost puts another host on the switch.
+// AddHost puts another host on the switch. It forwards, and its bridge sends a packet
+// back through the port that it came from.
 func (r *Rig) AddHost(name string) (*Host, error) {
+	return r.addHost(name, tasksDev, false)
+}
+
+// AddBareHost is AddHost for a host that is as a kernel makes it: it does not forward,
+// and its bridge, which has that name, does not send packets back.
+func (r *Rig) AddBareHost(name, bridge string) (*Host, error) {
+	return r.addHost(name, bridge, true)
+}
+
+func (r *Rig) addHost(name, bridge string, bare bool) (*Host, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.hosts) == maxHosts {
@@ -113,7 +128,7 @@ func (r *Rig) AddHost(name string) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.Namespace = ns
+	h.Namespace, h.Bridge, h.bare = ns, bridge, bare
 	if err := h.build(r); err != nil {
 		ns.close()
 		return nil, fmt.Errorf("build host %s: %w", name, err)
@@ -141,15 +156,16 @@ func plan(i int) *Host {
 
 // build gives the host its devices, addresses and routes; r.mu is held.
 func (h *Host) build(r *Rig) error {
-	if err := r.sw.plug(bridge, fmt.Sprintf("host%d", h.Index), h.Namespace, h.mac); err != nil {
+	if err := r.sw.plug(bridge, fmt.Sprintf("host%d", h.Index), h.Namespace, h.mac, true); err != nil {
 		return err
 	}
 	steps := []error{
-		h.Sysctl("net.ipv4.ip_forward", "1"),
-		sysctl6(h.Namespace),
-		h.addBridge(tasksDev),
+		h.addBridge(h.Bridge),
 		h.address(uplink, h.Addr, 24), h.address(uplink, h.Addr6, 64),
-		h.address(tasksDev, h.Gateway, 24), h.address(tasksDev, h.Gateway6, 64),
+		h.address(h.Bridge, h.Gateway, 24), h.address(h.Bridge, h.Gateway6, 64),
+	}
+	if !h.bare {
+		steps = append(steps, h.Sysctl("net.ipv4.ip_forward", "1"), sysctl6(h.Namespace))
 	}
 	for _, other := range r.hosts {
 		steps = append(steps, h.routeTo(other), other.routeTo(h))
@@ -168,10 +184,11 @@ func sysctl6(n *Namespace) error {
 
 // routeTo routes from h to the tasks of other.
 func (h *Host) routeTo(other *Host) error {
-	return errors.Join(
-		h.route(other.Subnet, other.Addr),
-		h.route(other.Subnet6, other.Addr6),
-	)
+	err := h.route(other.Subnet, other.Addr)
+	if !h.NoIPv6 {
+		err = errors.Join(err, h.route(other.Subnet6, other.Addr6))
+	}
+	return err
 }
 
 // LinkUp takes a device up again and gives the host its routes back.
@@ -229,7 +246,7 @@ func (h *Host) AddTask(name string) (*Task, error) {
 
 func (t *Task) build(n int) error {
 	mac := net.HardwareAddr{2, 1, 0, 0, byte(t.Host.Index), byte(n)}
-	if err := t.Host.plug(tasksDev, t.port, t.Namespace, mac); err != nil {
+	if err := t.Host.plug(t.Host.Bridge, t.port, t.Namespace, mac, !t.Host.bare); err != nil {
 		return err
 	}
 	return errors.Join(
@@ -262,6 +279,9 @@ func nth(a netip.Addr, n int) netip.Addr {
 	return a
 }
 
+// LogDir is where logs of the namespace's processes are.
+func (n *Namespace) LogDir() string { return n.rig.Dir }
+
 // logPath names the log of a process of the namespace.
 func (n *Namespace) logPath(process string) string {
 	return filepath.Join(n.rig.Dir, n.Name+"-"+process+".log")
@@ -279,8 +299,9 @@ func (n *Namespace) addBridge(name string) error {
 	return n.up(name)
 }
 
-// plug connects the eth0 of another namespace to a bridge of this one.
-func (n *Namespace) plug(bridge, port string, to *Namespace, mac net.HardwareAddr) error {
+// plug connects the eth0 of another namespace to a bridge of this one. With hairpin,
+// packets may go back where they came from.
+func (n *Namespace) plug(bridge, port string, to *Namespace, mac net.HardwareAddr, hairpin bool) error {
 	br, err := n.nl.LinkByName(bridge)
 	if err != nil {
 		return err
@@ -297,6 +318,6 @@ func (n *Namespace) plug(bridge, port string, to *Namespace, mac net.HardwareAdd
 	return errors.Join(n.up(port), to.up(uplink), n.link(port, func(l netlink.Link) error {
 		// Where br_netfilter is loaded, a packet that is translated back to
 		// its sender turns round inside the bridge.
-		return n.nl.LinkSetHairpin(l, true)
+		return n.nl.LinkSetHairpin(l, hairpin)
 	}))
 }
