@@ -36,7 +36,7 @@ func TestOneAddressInTwoNetworks(t *testing.T) {
 	}
 	ctl(t, nodes[0], "join", nodes[1].Host.Addr.String())
 	for i, n := range nodes {
-		fleet.Within(t, 10*time.Second, func(ctx context.Context) error {
+		fleet.Within(t, 30*time.Second, func(ctx context.Context) error {
 			_, err := n.API.Network(ctx, names[1-i])
 			return err
 		})
@@ -44,7 +44,7 @@ func TestOneAddressInTwoNetworks(t *testing.T) {
 	}
 	older, younger := "", ""
 	for _, n := range nodes {
-		fleet.Within(t, 10*time.Second, func(ctx context.Context) (err error) {
+		fleet.Within(t, 30*time.Second, func(ctx context.Context) (err error) {
 			older, younger, err = overlap(ctx, n)
 			return err
 		})
@@ -74,12 +74,12 @@ func TestOneAddressInTwoNetworks(t *testing.T) {
 		for _, task := range tasks[name] {
 			must(t, task.Unregister())
 		}
-		fleet.Within(t, 10*time.Second, func(context.Context) error {
+		fleet.Within(t, 30*time.Second, func(context.Context) error {
 			_, err := nodes[0].Ctl("network", "rm", name)
 			return err
 		})
 		for _, n := range nodes {
-			fleet.Within(t, 10*time.Second, func(ctx context.Context) error {
+			fleet.Within(t, 30*time.Second, func(ctx context.Context) error {
 				if _, err := n.API.Network(ctx, name); !errors.Is(err, control.ErrNotFound) {
 					return fmt.Errorf("%s still has %s: %w", n.Host.Name, name, err)
 				}
@@ -92,7 +92,7 @@ func TestOneAddressInTwoNetworks(t *testing.T) {
 		}
 		ctl(t, nodes[1], "network", "create", name, "--subnet", "10.86.0.0/16")
 		for i, n := range nodes {
-			fleet.Within(t, 10*time.Second, func(ctx context.Context) error {
+			fleet.Within(t, 30*time.Second, func(ctx context.Context) error {
 				_, err := n.API.Network(ctx, name)
 				return err
 			})
@@ -103,7 +103,7 @@ func TestOneAddressInTwoNetworks(t *testing.T) {
 		for _, task := range tasks[name][2:] {
 			must(t, task.Unregister())
 		}
-		fleet.Within(t, 10*time.Second, func(context.Context) error {
+		fleet.Within(t, 30*time.Second, func(context.Context) error {
 			_, err := nodes[0].Ctl("network", "rm", name)
 			return err
 		})

@@ -33,7 +33,7 @@ func carries(t *testing.T, n *fleet.Node, name, subnet string) {
 // "", until it says nothing of pools.
 func degraded(t *testing.T, n *fleet.Node, want string) {
 	t.Helper()
-	degradedWithin(t, n, 5*time.Second, want)
+	degradedWithin(t, n, 20*time.Second, want)
 }
 
 // degradedWithin is degraded for what is not said so soon.
@@ -57,7 +57,7 @@ func asksTasks(t *testing.T, from *fleet.Task, name string, tasks ...*fleet.Task
 		want = append(want, task.Addr.String())
 	}
 	slices.Sort(want)
-	fleet.Within(t, 5*time.Second, func(ctx context.Context) error {
+	fleet.Within(t, 20*time.Second, func(ctx context.Context) error {
 		a, err := from.Resolve(ctx, name, dns.TypeA)
 		if err == nil && !slices.Equal(a.Data, want) {
 			err = fmt.Errorf("%s is %s, not %v", name, a, want)
@@ -79,7 +79,7 @@ func runIn(t *testing.T, n *fleet.Node, network, service string, slot int) *flee
 func answersAt(t *testing.T, from *fleet.Task, name, pool string) netip.Addr {
 	t.Helper()
 	var vip netip.Addr
-	fleet.Within(t, 10*time.Second, func(ctx context.Context) error {
+	fleet.Within(t, 20*time.Second, func(ctx context.Context) error {
 		a, err := from.Resolve(ctx, name, dns.TypeA)
 		if err != nil || len(a.Data) != 1 {
 			return fmt.Errorf("%s is %s, %w", name, a, err)
