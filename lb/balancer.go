@@ -54,6 +54,7 @@ type Balancer struct {
 
 	held      bool // by Hold
 	glances   glances
+	tellings  tellings
 	rest      time.Time // until then what the views say gathers
 	suspect   bool      // services are not as we left them: read them back at the next verify
 	fullAt    time.Time // when services were last read back
@@ -110,6 +111,8 @@ func (b *Balancer) Run(ctx context.Context) error {
 			facts = b.readFacts()
 			b.clock.by(alarmApply, time.Now())
 		case <-b.cfg.Touched:
+			b.touched(time.Now())
+		case <-b.cfg.Heard:
 			b.touched(time.Now())
 		case <-b.wake:
 			b.clock.by(alarmApply, later(time.Now().Add(b.cfg.Coalesce), b.rest))

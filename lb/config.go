@@ -46,17 +46,27 @@ type Config struct {
 	// most for one part in auditShare of the time.
 	Verify time.Duration
 	// Glance is the time between looks at whether anybody else wrote to the
-	// kernel's rules, with drivers that are Numbered; default 1 s. What they find
-	// is compared at once, and then after twice as long each time that others go on.
+	// kernel's rules, with drivers that are Numbered and as long as Unheard says
+	// so; default 1 s. What they find is compared at once.
 	Glance time.Duration
-	// Touched tells that somebody may have changed what is ours, beside what a
-	// driver's number tells of: it is compared like that. May be nil.
+	// Touched tells that somebody may have changed what is ours: it is compared at
+	// once, and again as soon as Prompts allows. May be nil.
 	Touched <-chan struct{}
+	// Heard tells the same of the kernel's rules, and when Unheard changes. May be
+	// nil.
+	Heard <-chan struct{}
+	// Unheard reports whether what others write to the kernel's rules is not told
+	// by Heard. Nil: it is not.
+	Unheard func() bool
+	// Prompts bounds the time for comparisons that others prompt, of all balancers
+	// that share it; default a Budget of its own.
+	Prompts *Budget
 	// Audit is the time after which services are read back even if the driver
 	// says that nobody touched them; default 10 min.
 	Audit time.Duration
-	// OnDrift is told what somebody else changed, in the balancer's goroutine:
-	// it must not block. May be nil.
+	// OnDrift is told what somebody else changed, in the balancer's goroutine: it
+	// must not block. Where that happens without end, it is not told each time, and
+	// neither is the log. May be nil.
 	OnDrift func(Report)
 	// OnRefused is told what stands against a network's pools here when that
 	// changes, and nil when nothing does any more. It is called like OnDrift.
@@ -81,6 +91,12 @@ func (c *Config) validate() error {
 	}
 	if c.Only == nil {
 		c.Only = func(string) bool { return true }
+	}
+	if c.Unheard == nil {
+		c.Unheard = func() bool { return true }
+	}
+	if c.Prompts == nil {
+		c.Prompts = &Budget{}
 	}
 	if c.MayProgram == nil {
 		c.MayProgram = func() error { return nil }

@@ -62,30 +62,144 @@ func TestGlances(t *testing.T) {
 	})
 }
 
-// L1: others who write without end are followed less and less often.
+// slowly is a kernel that takes its time to be compared.
+type slowly struct {
+	*numbered
+	check time.Duration
+}
+
+func (s slowly) Check(ctx context.Context) ([]lb.Finding, error) {
+	sleep(s.check)
+	return s.numbered.Check(ctx)
+}
+
+// L1: others who write without end cost a share of the time that is bounded;
+// after it, and after a quiet while, what they change is compared at once.
 func TestGlancesAtTheBusy(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		kernel := newNumbered()
-		b := run(t, newWorld(t, "net"), lb.Config{}, kernel)
-		for range 600 {
-			kernel.number.Add(1)
+	for _, told := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			kernel, heard := slowly{newNumbered(), 20 * time.Millisecond}, make(chan struct{}, 1)
+			b := run(t, newWorld(t, "net"), lb.Config{Verify: time.Hour, Heard: heard, Unheard: func() bool { return !told }}, kernel)
+			change := func() {
+				kernel.number.Add(1)
+				if !told {
+					return
+				}
+				select {
+				case heard <- struct{}{}:
+				default:
+				}
+			}
 			after(time.Second)
-		}
-		if c := b.Counters(); c.Prompted < 10 || c.Prompted > 30 {
-			t.Errorf("%d comparisons in ten minutes in which others wrote each second", c.Prompted)
-		}
+			start := b.Counters()
+			for range 60_000 {
+				change()
+				after(time.Millisecond)
+			}
+			c := b.Counters()
+			if spent := c.VerifyTime - start.VerifyTime; spent > 3*time.Second || c.Prompted-start.Prompted < 50 {
+				t.Errorf("told %v: %d comparisons and %v in a minute in which others wrote all the time", told, c.Prompted-start.Prompted, spent)
+			}
+			after(time.Second)
+			if c := b.Counters(); c.Repairs != 0 {
+				t.Fatalf("%d repairs", c.Repairs)
+			}
+			kernel.Break(lb.Finding{Area: lb.AreaRule, Kind: lb.FindingMissing, What: "guard rule"})
+			change()
+			if !told {
+				after(time.Second)
+			}
+			after(100 * time.Millisecond)
+			if c := b.Counters(); c.Repairs != 1 {
+				t.Errorf("told %v: a moment after the end of it all: %d repairs", told, c.Repairs)
+			}
+		})
+	}
+}
+
+// L1: what is told of is not asked for, and asked for as soon as it is not told
+// any more.
+func TestUnheard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var unheard atomic.Bool
+		kernel, heard := newNumbered(), make(chan struct{}, 1)
+		b := run(t, newWorld(t, "net"), lb.Config{Verify: time.Hour, Heard: heard, Unheard: unheard.Load}, kernel)
 		after(time.Minute)
-		before := b.Counters().Prompted
 		kernel.number.Add(1)
-		after(1100 * time.Millisecond)
-		if c := b.Counters(); c.Prompted != before+1 {
-			t.Errorf("after a quiet minute: %d comparisons, then %d", before, c.Prompted)
+		after(time.Minute)
+		if c := b.Counters(); c.Prompted != 0 {
+			t.Errorf("%d comparisons because of what was not told", c.Prompted)
+		}
+		unheard.Store(true)
+		heard <- struct{}{}
+		after(100 * time.Millisecond)
+		if c := b.Counters(); c.Prompted != 1 {
+			t.Errorf("nothing is told any more: %d comparisons", c.Prompted)
+		}
+		kernel.number.Add(1)
+		after(2 * time.Second)
+		if c := b.Counters(); c.Prompted != 2 {
+			t.Errorf("two seconds after a change that was not told: %d comparisons", c.Prompted)
+		}
+	})
+}
+
+// L1: balancers that share a budget spend it together; one that spent nothing is
+// not kept waiting by the others.
+func TestBudgetIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var budget lb.Budget
+		var spent atomic.Int64
+		end, each := time.Now().Add(10*time.Minute), 10*time.Millisecond
+		for range 50 {
+			go func() {
+				for time.Now().Before(end) {
+					sleep(budget.Spend(func() { sleep(each) }))
+					spent.Add(int64(each))
+				}
+			}()
+		}
+		sleep(11 * time.Minute)
+		if spent := time.Duration(spent.Load()); spent < 25*time.Second || spent > 35*time.Second {
+			t.Errorf("fifty spent %v in ten minutes, want a twentieth", spent)
+		}
+		if rest := budget.Spend(func() {}); rest > 50*time.Millisecond {
+			t.Errorf("what cost nothing is followed by %v", rest)
+		}
+		waiting := lb.Budget{Processor: func() time.Duration { return 0 }}
+		if rest := waiting.Spend(func() { sleep(time.Second) }); rest != time.Second {
+			t.Errorf("who waited for a second for the kernel rests for %v", rest)
+		}
+	})
+}
+
+// sleep waits without asking the others to.
+func sleep(d time.Duration) {
+	timer := time.NewTimer(d)
+	<-timer.C
+}
+
+// L1: what is told comes to the log some times in a row, and then now and then.
+func TestDriftWithoutEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kernel, heard, told := newNumbered(), make(chan struct{}, 1), 0
+		b := run(t, newWorld(t, "net"), lb.Config{
+			Verify: time.Hour, Heard: heard, Unheard: func() bool { return false }, OnDrift: func(lb.Report) { told++ },
+		}, kernel)
+		after(time.Second)
+		for range 3000 {
+			kernel.Break(lb.Finding{Area: lb.AreaRule, Kind: lb.FindingMissing, What: "guard rule"})
+			heard <- struct{}{}
+			after(100 * time.Millisecond)
+		}
+		if c := b.Counters(); c.Repairs != 3000 || told < 15 || told > 20 {
+			t.Errorf("%d repairs, told %d times in five minutes", c.Repairs, told)
 		}
 	})
 }
 
 // L1: what the host's watcher hears is compared at once, also with a driver
-// that numbers nothing; what it hears next, a second later.
+// that numbers nothing; what it hears next, a moment later.
 func TestTouched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, kernel, touched := newWorld(t, "net"), &lbtest.Fake{}, make(chan struct{}, 1)
@@ -96,14 +210,14 @@ func TestTouched(t *testing.T) {
 			t.Helper()
 			kernel.Meddle(lb.Op{Kind: lb.DelService, Key: key("10.96.0.1", 80)})
 			touched <- struct{}{}
-			after(100 * time.Millisecond)
+			after(10 * time.Millisecond)
 			if s := kernel.Kernel().Services[key("10.96.0.1", 80)]; (s != nil) != want {
-				t.Errorf("100 ms later the service is %+v", s)
+				t.Errorf("10 ms later the service is %+v", s)
 			}
 		}
 		there(true)
 		there(false)
-		after(time.Second)
+		after(100 * time.Millisecond)
 		if c := b.Counters(); c.Prompted != 2 || c.Repairs != 2 || kernel.Kernel().Services[key("10.96.0.1", 80)] == nil {
 			t.Errorf("%d comparisons, %d repairs", c.Prompted, c.Repairs)
 		}

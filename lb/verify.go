@@ -24,7 +24,11 @@ func (b *Balancer) verify(ctx context.Context, now time.Time) {
 		full = true
 	}
 	b.glances.number = b.number(ctx) // what others wrote until now is looked at now
-	r := b.examine(ctx, now, full && !now.Before(b.fullAfter), true)
+	late := now.Before(b.fullAfter)
+	if full && late {
+		b.clock.by(alarmVerify, b.fullAfter)
+	}
+	r := b.examine(ctx, now, full && !late, true)
 	b.file(&r)
 }
 
@@ -227,7 +231,8 @@ func (s *Service) closing() bool {
 	return !slices.ContainsFunc(s.Backends, func(b Backend) bool { return b.Weight > 0 })
 }
 
-// file counts a report, tells of what it found, and keeps it.
+// file counts a report, keeps it, and tells of what it found, unless others make
+// differences without end.
 func (b *Balancer) file(r *Report) {
 	b.count.verified(r)
 	if n := len(r.Findings); n > maxFindings {
@@ -239,6 +244,10 @@ func (b *Balancer) file(r *Report) {
 		return
 	}
 	b.drifted.Store(&filed)
+	untold, tell := b.tellings.take(r.At)
+	if !tell {
+		return
+	}
 	var first []string
 	repaired := 0
 	for i, f := range r.Findings {
@@ -250,7 +259,8 @@ func (b *Balancer) file(r *Report) {
 		}
 	}
 	b.cfg.Log.Warn("load balancing was changed by someone else",
-		slog.Int("differences", len(r.Findings)+r.More), slog.Int("repaired", repaired), slog.Any("first", first))
+		slog.Int("differences", len(r.Findings)+r.More), slog.Int("repaired", repaired), slog.Any("first", first),
+		slog.Int("untold", untold))
 	b.cfg.OnDrift(filed)
 }
 

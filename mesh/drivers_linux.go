@@ -2,6 +2,9 @@ package mesh
 
 import (
 	"log/slog"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"meshd/lb"
 	"meshd/lb/ipvs"
@@ -16,14 +19,14 @@ func drivers(choice, netns string, h hosting, log *slog.Logger) ([]lb.Driver, er
 	local := netns != "" || !h.forward
 	var ds []lb.Driver
 	if choice == "auto" || choice == "ipvs" {
-		d, err := ipvs.New(ipvs.Config{NetNS: netns, Local: local, OnSysctl: h.onSysctl, Log: log})
+		d, err := ipvs.New(ipvs.Config{NetNS: netns, Local: local, OnSysctl: h.onSysctl, OnSocket: h.onSocket, Log: log})
 		if err != nil {
 			return nil, err
 		}
 		ds = append(ds, d)
 	}
 	if choice == "auto" || choice == "nft" {
-		d, err := nft.New(nft.Config{NetNS: netns, Local: local, OnSysctl: h.onSysctl, Log: log})
+		d, err := nft.New(nft.Config{NetNS: netns, Local: local, OnSysctl: h.onSysctl, OnSocket: h.onSocket, Log: log})
 		if err != nil {
 			return nil, err
 		}
@@ -34,14 +37,14 @@ func drivers(choice, netns string, h hosting, log *slog.Logger) ([]lb.Driver, er
 
 // former returns the drivers that are not to be used where choice is, and may
 // have been before.
-func former(choice, netns string, log *slog.Logger) ([]lb.Driver, error) {
+func former(choice, netns string, h hosting, log *slog.Logger) ([]lb.Driver, error) {
 	switch choice {
 	case "ipvs":
-		return drivers("nft", netns, hosting{}, log)
+		return drivers("nft", netns, h, log)
 	case "nft":
-		return drivers("ipvs", netns, hosting{}, log)
+		return drivers("ipvs", netns, h, log)
 	case "none":
-		return drivers("auto", netns, hosting{}, log)
+		return drivers("auto", netns, h, log)
 	}
 	return nil, nil
 }
@@ -62,3 +65,13 @@ func switchOn(keys []string, tell func(nft.SysctlChange)) error {
 }
 
 func putBackSysctls(all []nft.SysctlChange) error { return nft.PutBackSysctls(all) }
+
+// threadTime returns the processor time that the calling thread has used, its
+// calls of the kernel included.
+func threadTime() time.Duration {
+	var t unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}

@@ -4,6 +4,7 @@ package mesh
 
 import (
 	"log/slog"
+	"time"
 
 	"meshd/lb"
 	"meshd/lb/nft"
@@ -13,7 +14,7 @@ import (
 func drivers(string, string, hosting, *slog.Logger) ([]lb.Driver, error) { return nil, nil }
 
 // former returns none either.
-func former(string, string, *slog.Logger) ([]lb.Driver, error) { return nil, nil }
+func former(string, string, hosting, *slog.Logger) ([]lb.Driver, error) { return nil, nil }
 
 // changedSysctls finds none: nothing was changed.
 func changedSysctls([]nft.SysctlChange) (ours []nft.SysctlChange, others []string, err error) {
@@ -23,3 +24,5 @@ func changedSysctls([]nft.SysctlChange) (ours []nft.SysctlChange, others []strin
 func switchOn([]string, func(nft.SysctlChange)) error { return nil }
 
 func putBackSysctls([]nft.SysctlChange) error { return nil }
+
+func threadTime() time.Duration { return 0 }

@@ -25,8 +25,10 @@ func (e emitter) balancers(n *Node) {
 		e.lbVerify(name, &c, latest)
 	}
 	e.hostFacts("", n.watch.Counters())
+	e.rules("", n.rules)
 	for _, b := range n.boxes.list() {
 		e.hostFacts(b.name, b.facts.Counters())
+		e.rules(b.name, b.rules)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"meshd/lb"
 	"meshd/lb/holder"
 	"meshd/lb/hostwatch"
+	"meshd/lb/rulewatch"
 	"meshd/mesh/control"
 	"meshd/resolver"
 	"meshd/state"
@@ -44,6 +45,7 @@ type Node struct {
 	balancer *lb.Balancer // the host's, which is in balancers too
 	sysctls  *sysctls
 	watch    *hostwatch.Watcher // of the host's addresses and routes
+	rules    *rulewatch.Watcher // of the host's nftables ruleset
 	lookout  *lookout           // of what else of the host is against it
 	seeds    *seeds             // nodes to join that are given by name
 	holder   *holder.Holder     // of the host's load balancing
@@ -106,6 +108,9 @@ func (n *Node) close() {
 	}
 	if n.dns != nil {
 		_ = n.dns.Close(over)
+	}
+	if n.rules != nil {
+		_ = n.rules.Close()
 	}
 	if n.host != nil {
 		_ = n.host.Run(over) // returns at once, with everything closed
@@ -221,64 +226,6 @@ func (n *Node) savePeers(ps []gossip.Peer) {
 	}
 }
 
-func (n *Node) openBalancer() (err error) {
-	ds, err := drivers(n.cfg.LB, "", hosting{forward: n.cfg.Forwarding == "auto", onSysctl: n.sysctls.note}, n.log)
-	if err != nil {
-		return fmt.Errorf("lb: %w", err)
-	}
-	old, err := former(n.leftBehind(), "", n.log)
-	if err != nil {
-		return fmt.Errorf("lb: %w", err)
-	}
-	node := lb.Node{Self: state.NodeID(n.cfg.Node), AllowLoopback: n.cfg.AllowLoopbackTasks}
-	cfg := n.balancerConfig("")
-	n.watch, n.lookout = n.watchHost("", n.log), newLookout()
-	if a := n.sourceFor(); a.Is4() {
-		node.Src4 = a
-	} else {
-		node.Src6 = a
-	}
-	n.holder = holder.New("")
-	cfg.Former, cfg.OnDriver = old, n.programmed
-	cfg.Drivers, cfg.Node, cfg.Facts, cfg.Touched, cfg.MayProgram = ds, node, n.watch, n.watch.Touched(), n.mayProgram
-	if n.balancer, err = lb.New(cfg); err == nil {
-		n.balancers.add("", n.balancer)
-	}
-	return err
-}
-
-// leftBehind returns the choice of drivers that decides which ones former lives
-// may have used: with none, only those of this data directory's own, since
-// another meshd may have the host.
-func (n *Node) leftBehind() string {
-	if n.cfg.LB == "none" && n.sysctls.programmedBy() == "" {
-		return "auto"
-	}
-	return n.cfg.LB
-}
-
-// programmed notes what programs the host's load balancing, and lets go of it
-// when nothing does.
-func (n *Node) programmed(driver string) {
-	n.sysctls.noteDriver(driver)
-	if driver == "" {
-		if err := n.holder.Release(); err != nil {
-			n.log.Warn("the network namespace stays taken", "err", err)
-		}
-	}
-}
-
-// mayProgram takes the host's load balancing, or says whose it is (L10).
-func (n *Node) mayProgram() error {
-	if err := n.holder.Take(); err != nil {
-		return fmt.Errorf("%w; stop that one and restart this meshd, or start this one with --lb none", err)
-	}
-	return nil
-}
-
-// vipsUsable reports whether this kernel serves VIPs (R5).
-func (n *Node) vipsUsable() bool { return n.balancer.Counters().Driver != "" }
-
 // Run runs the node until ctx ends or Leave was asked for.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.dir.close()
@@ -291,6 +238,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.host.Run(run) })
 	g.Go(func() error { return n.sysctls.run(run) })
 	g.Go(func() error { return n.watch.Run(run) })
+	g.Go(func() error { return n.rules.Run(run) })
 	g.Go(func() error { return n.lookOut(run) })
 	g.Go(func() error { return n.seeds.run(run) })
 	g.Go(func() error { return n.watchNeeds(run) })

@@ -145,6 +145,7 @@ func (n *Node) explainStatus(s *control.Status) {
 	s.Warnings = append(s.Warnings, n.door.warnings(time.Now())...)
 	s.Warnings = append(s.Warnings, strangerWarning(n.dns)...)
 	s.Warnings = append(s.Warnings, n.keyWarnings()...)
+	s.Warnings = append(s.Warnings, n.unheard()...)
 	for _, w := range s.Networks {
 		if !w.Synced {
 			s.Warnings = append(s.Warnings, "network "+w.Network+" has not yet been compared with a peer")

@@ -16,6 +16,7 @@ import (
 	"meshd/lb"
 	"meshd/lb/holder"
 	"meshd/lb/hostwatch"
+	"meshd/lb/rulewatch"
 	"meshd/mesh/sandbox"
 	"meshd/resolver"
 	"meshd/state"
@@ -25,7 +26,8 @@ import (
 const (
 	boxStart   = 5 * time.Second  // to wait for the balancer before names are answered without it
 	boxTick    = time.Second      // between looks at whether the namespace is there
-	boxVerify  = 5                // ticks between looks at the redirect of port 53
+	boxVerify  = 5                // ticks between looks at the addresses, and at the redirect of port 53 if its end is not heard
+	boxAudit   = 30               // ticks between looks at it even so
 	boxConf    = 300              // ticks between looks at resolv.conf, each a process of its own
 	boxEnd     = 10 * time.Second // for taking one down
 	boxLastDNS = time.Second      // for the questions in hand at its end
@@ -50,6 +52,8 @@ type box struct {
 	ns       *sandbox.Namespace
 	balancer *lb.Balancer
 	facts    *hostwatch.Watcher // of the namespace's addresses and routes
+	rules    *rulewatch.Watcher // of its nftables ruleset
+	redirect redirectWatch      // belongs to run
 	holder   *holder.Holder     // of the namespace's load balancing
 	stops    chan endReason     // capacity 1
 	ready    chan struct{}      // closed when names and VIPs work, or will not soon
@@ -75,29 +79,42 @@ func (m *sandboxes) newBox(s savedSandbox, ns *sandbox.Namespace, kept bool) (*b
 		m: m, log: m.log.With("sandbox", s.Name), id: s.ID, name: s.Name, ns: ns, saved: s, kept: kept,
 		holder: holder.New(ns.Path()), stops: make(chan endReason, 1), ready: make(chan struct{}), ended: make(chan struct{}),
 	}
+	b.rules, b.facts = m.node.watchRules(ns.Path(), b.log), m.node.watchHost(ns.Path(), b.log)
+	b.redirect = redirectWatch{heard: b.rules.Receive(), budget: m.prompts}
 	cfg := m.node.balancerConfig(s.Name)
-	var err error
-	choice := m.node.sandboxDriver(m.node.cfg.LB)
-	if cfg.Drivers, err = drivers(choice, ns.Path(), hosting{}, b.log); err != nil {
-		return nil, err
+	err := b.configure(&cfg, &s)
+	if err == nil {
+		b.balancer, err = lb.New(cfg)
 	}
-	if choice == "none" {
-		choice = m.node.leftBehind()
-	}
-	if cfg.Former, err = former(choice, ns.Path(), b.log); err != nil {
-		return nil, err
-	}
-	b.facts = m.node.watchHost(ns.Path(), b.log)
-	cfg.Facts, cfg.Touched, cfg.MayProgram = b.facts, b.facts.Touched(), b.mayProgram
-	cfg.Node = lb.Node{
-		Src4: pick(s.Addresses, true), Src6: pick(s.Addresses, false),
-		Self: state.NodeID(m.node.cfg.Node), AllowLoopback: m.node.cfg.AllowLoopbackTasks,
-	}
-	cfg.Only = func(network string) bool { return slices.Contains(s.Networks, network) }
-	if b.balancer, err = lb.New(cfg); err != nil {
-		err = errors.Join(err, b.facts.Close())
+	if err != nil {
+		err = errors.Join(err, b.facts.Close(), b.rules.Close())
 	}
 	return b, err
+}
+
+// configure says what the sandbox's balancer is to be.
+func (b *box) configure(cfg *lb.Config, s *savedSandbox) (err error) {
+	n, path, owned := b.m.node, b.ns.Path(), hosting{onSocket: b.rules.Own}
+	choice := n.sandboxDriver(n.cfg.LB)
+	if cfg.Drivers, err = drivers(choice, path, owned, b.log); err != nil {
+		return err
+	}
+	if choice == "none" {
+		choice = n.leftBehind()
+	}
+	if cfg.Former, err = former(choice, path, owned, b.log); err != nil {
+		return err
+	}
+	cfg.Facts, cfg.Touched, cfg.MayProgram = b.facts, b.facts.Touched(), b.mayProgram
+	hear(cfg, b.rules)
+	cfg.Prompts = b.m.prompts
+	cfg.Node = lb.Node{
+		Src4: pick(s.Addresses, true), Src6: pick(s.Addresses, false),
+		Self: state.NodeID(n.cfg.Node), AllowLoopback: n.cfg.AllowLoopbackTasks,
+	}
+	networks := s.Networks
+	cfg.Only = func(network string) bool { return slices.Contains(networks, network) }
+	return nil
 }
 
 // discard lets go of a namespace that run never served, and of whoever waits
@@ -107,7 +124,7 @@ func (b *box) discard() error {
 	b.down = true
 	b.mu.Unlock()
 	close(b.ended)
-	return errors.Join(b.facts.Close(), b.holder.Release(), b.ns.Close())
+	return errors.Join(b.facts.Close(), b.rules.Close(), b.holder.Release(), b.ns.Close())
 }
 
 // mayProgram takes the namespace's load balancing, or says whose it is (L10).
@@ -226,6 +243,7 @@ func (b *box) serve(ctx context.Context) (endReason, string) {
 	b.m.node.balancers.add(b.name, b.balancer)
 	defer b.m.node.balancers.drop(b.name)
 	g.Go(func() error { return b.facts.Run(balance) })
+	g.Go(func() error { return b.rules.Run(balance) })
 	g.Go(func() error { return b.balancer.Run(balance) })
 	_, before := b.record()
 	if before {
@@ -283,7 +301,7 @@ func (b *box) pending(network string) bool {
 func (b *box) watch(ctx context.Context) (endReason, string) {
 	tick := time.NewTicker(boxTick)
 	defer tick.Stop()
-	for i := 1; ; i++ {
+	for i := 1; ; {
 		select {
 		case <-ctx.Done():
 			return endNone, ""
@@ -291,13 +309,22 @@ func (b *box) watch(ctx context.Context) (endReason, string) {
 			return why, ""
 		case <-b.ns.Died():
 			return endLost, "process " + strconv.Itoa(b.saved.PID) + " has ended"
+		case <-b.redirect.heard:
+			b.redirect.prompt()
+			continue
+		case <-b.redirect.due:
+			b.prompted()
+			continue
 		case <-tick.C:
+			i++
 		}
 		if err := b.ns.Gone(); err != nil {
 			return endLost, err.Error()
 		}
 		if i%boxVerify == 0 {
-			b.ensureDNS()
+			if b.rules.Trouble() != nil || i%boxAudit == 0 || !b.answering() {
+				b.ensureDNS()
+			}
 			b.note("addresses", b.sameAddresses())
 		}
 		if i%boxConf == 0 {
@@ -326,49 +353,6 @@ func (b *box) note(what string, err error) {
 		}
 	}
 	b.notes.set(what, text)
-}
-
-// ensureDNS makes the name server answer on port 53, now or again: a container
-// may flush the rules of its namespace.
-func (b *box) ensureDNS() {
-	b.mu.Lock()
-	bound, redirected, port := b.bound, b.redirected, b.saved.Port
-	b.mu.Unlock()
-	if bound == nil {
-		b.note("dns", b.openDNS(port))
-		return
-	}
-	if !redirected {
-		return
-	}
-	there, err := b.ns.Redirected(port)
-	if err == nil && !there {
-		b.log.Warn("somebody removed the rules that lead port 53 to the name server; making them again")
-		err = b.ns.Redirect(port)
-	}
-	b.note("dns", err)
-}
-
-// openDNS opens the name server on the port that it had, or any other.
-func (b *box) openDNS(port uint16) error {
-	sockets, err := b.ns.Listen(port)
-	if err != nil {
-		return err
-	}
-	if !sockets.Redirected {
-		b.log.Warn("no nftables here: the name server takes port 53 itself, and the container can have none on every address")
-	}
-	bound, err := b.m.node.dns.Listen(resolver.Listener{
-		Networks: b.saved.Networks, VIPsUsable: b.vipsUsable, Client: b.saved.Addresses[0],
-		Packet: sockets.Packet, Stream: sockets.Stream,
-	})
-	if err != nil {
-		return err
-	}
-	b.mu.Lock()
-	b.bound, b.redirected = bound, sockets.Redirected
-	b.mu.Unlock()
-	return b.change(func(s *savedSandbox) { s.Port = sockets.Port })
 }
 
 func (b *box) closeDNS() {

@@ -137,4 +137,6 @@ func (e emitter) sandboxes(n *Node) {
 	e.counter("meshd_sandbox_changes_total", "Sandboxes attached, detached and lost with their namespaces.", n.boxes.attached.Load(), "change", "attached")
 	e.counter("meshd_sandbox_changes_total", "Sandboxes attached, detached and lost with their namespaces.", n.boxes.detached.Load(), "change", "detached")
 	e.counter("meshd_sandbox_changes_total", "Sandboxes attached, detached and lost with their namespaces.", n.boxes.lost.Load(), "change", "lost")
+	e.counter("meshd_sandbox_redirects_total", "Redirects of port 53 that somebody had removed, and that were made again.", n.boxes.redirects.Load())
+	e.counter("meshd_sandbox_redirects_prompted_total", "Of them, those whose removal the kernel told.", n.boxes.redirectsPrompted.Load())
 }

@@ -26,6 +26,9 @@ type sandboxes struct {
 	keeper *sandbox.Keeper
 
 	attached, detached, lost atomic.Uint64 // so far
+	redirects                atomic.Uint64 // of port 53 that somebody had removed, and that were made again
+	redirectsPrompted        atomic.Uint64 // of them, those whose end was heard
+	prompts                  *lb.Budget    // of what others write in all of them
 
 	mu  sync.Mutex // guards what follows; held for moments only
 	all map[string]*box
@@ -42,7 +45,7 @@ type sandboxes struct {
 // before that is stated. One that cannot be entered, for want of privileges, is
 // kept as it is for a life that can. It comes before restore.
 func (n *Node) openSandboxes() error {
-	m := &sandboxes{node: n, log: n.log, keeper: newKeeper(), all: map[string]*box{}}
+	m := &sandboxes{node: n, log: n.log, keeper: newKeeper(), prompts: prompts(), all: map[string]*box{}}
 	n.boxes = m
 	saved, err := n.dir.sandboxes()
 	if err != nil {

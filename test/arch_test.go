@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"lb":           {"state", "lb/hostfacts"},
 	"lb/hostfacts": {}, // pure: what the host is, and what stands against a pool
 	"lb/hostwatch": {"lb/hostfacts"},
+	"lb/rulewatch": {},
 	"lb/hostcheck": {}, // pure: what of a host is against meshd
 	"lb/hostread":  {"lb/hostcheck"},
 	"lb/hostmend":  {"lb/hostcheck"},
@@ -33,7 +34,7 @@ var mayImport = map[string][]string{
 	"lb/nft":       {"lb", "state"},
 	"mesh/control": {"state"},
 	"mesh/sandbox": {},
-	"mesh":         {"state", "gossip", "resolver", "lb", "lb/hostfacts", "lb/hostwatch", "lb/hostcheck", "lb/hostread", "lb/hostmend", "lb/holder", "lb/ipvs", "lb/nft", "mesh/control", "mesh/sandbox"},
+	"mesh":         {"state", "gossip", "resolver", "lb", "lb/hostfacts", "lb/hostwatch", "lb/rulewatch", "lb/hostcheck", "lb/hostread", "lb/hostmend", "lb/holder", "lb/ipvs", "lb/nft", "mesh/control", "mesh/sandbox"},
 	"cmd/meshd":    {"mesh", "mesh/sandbox"},
 	"cmd/meshctl":  {"mesh/control", "state"},
 
@@ -69,6 +70,7 @@ var testMayImport = map[string][]string{
 	"lb":             {"lb/lbtest"},
 	"lb/ipvs":        {"lb/lbtest", "test/rig"},
 	"lb/hostwatch":   {"test/rig"},
+	"lb/rulewatch":   {"test/rig"},
 	"lb/holder":      {"test/rig"},
 	"lb/hostread":    {"test/rig"},
 	"lb/nft":         {"lb/lbtest", "test/rig"},

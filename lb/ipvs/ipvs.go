@@ -72,6 +72,8 @@ type Config struct {
 	Local bool
 	// OnSysctl is as of nft.Config.
 	OnSysctl func(nft.SysctlChange)
+	// OnSocket is as of nft.Config.
+	OnSocket func(port uint32, open bool)
 	// Log receives what is repaired and what is odd. Required.
 	Log *slog.Logger
 	// MarkCount is how many firewall marks there are for services for all ports,

@@ -26,7 +26,7 @@ type vandal struct {
 
 func (r *rig) vandal() *vandal {
 	r.t.Helper()
-	s, err := openSockets(r.node.path)
+	s, err := openSockets(&Config{NetNS: r.node.path})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -60,7 +60,7 @@ func (d *Driver) Name() string { return "nft" }
 // Probe implements lb.Driver: it builds the whole layout under other names in
 // one transaction together with its removal, so that nothing is left behind.
 func (d *Driver) Probe(context.Context) error {
-	sock, err := openSockets(d.cfg.NetNS)
+	sock, err := openSockets(&d.cfg)
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ func NewHelpers(cfg Config, marks bool) (*Helpers, error) {
 	if cfg.Log == nil {
 		return nil, errors.New("nft: Log: missing; pass a slog.Logger")
 	}
-	sock, err := openSockets(cfg.NetNS)
+	sock, err := openSockets(&cfg)
 	if err != nil {
 		return nil, err
 	}

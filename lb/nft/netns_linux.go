@@ -22,6 +22,9 @@ type sockets struct {
 	nft   *nftables.Conn
 	route *rtnl.Handle
 
+	port     uint32                       // of nft
+	onSocket func(port uint32, open bool) // of Config; never nil
+
 	queries *asker
 	seen    uint32 // number of the ruleset that we know, because we wrote or read it; 0: of none
 }
@@ -33,10 +36,13 @@ const (
 	receiveBuffer = 4 << 20
 )
 
-func openSockets(path string) (*sockets, error) {
-	s := &sockets{ns: netns.None()}
-	opts := []nftables.ConnOption{nftables.AsLasting(), nftables.WithSockOptions(growBuffers)}
-	if path != "" {
+func openSockets(cfg *Config) (*sockets, error) {
+	s := &sockets{ns: netns.None(), onSocket: cfg.OnSocket}
+	if s.onSocket == nil {
+		s.onSocket = func(uint32, bool) {}
+	}
+	opts := []nftables.ConnOption{nftables.AsLasting(), nftables.WithSockOptions(s.prepare)}
+	if path := cfg.NetNS; path != "" {
 		ns, err := netns.GetFromPath(path)
 		if err != nil {
 			return nil, fmt.Errorf("network namespace %s: %w", path, err)
@@ -58,7 +64,10 @@ func openSockets(path string) (*sockets, error) {
 	return s, nil
 }
 
-func growBuffers(c *netlink.Conn) error {
+// prepare sets up the nftables socket, and says which one it is.
+func (s *sockets) prepare(c *netlink.Conn) error {
+	s.port = c.PID()
+	s.onSocket(s.port, true)
 	return errors.Join(c.SetWriteBuffer(sendBuffer), c.SetReadBuffer(receiveBuffer))
 }
 
@@ -71,6 +80,9 @@ func (s *sockets) openRoute() (*rtnl.Handle, error) {
 
 func (s *sockets) close() error {
 	var err error
+	if s.port != 0 {
+		s.onSocket(s.port, false) // once it is closed, the port may be somebody else's
+	}
 	if s.nft != nil {
 		err = s.nft.CloseLasting()
 	}

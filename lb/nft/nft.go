@@ -64,6 +64,10 @@ type Config struct {
 	// OnSysctl is told of each setting of the namespace that was changed. May be
 	// nil.
 	OnSysctl func(SysctlChange)
+	// OnSocket is told of the netlink port from which the ruleset is written, before
+	// the first write and after the last: who listens to changes knows ours by it.
+	// May be nil.
+	OnSocket func(port uint32, open bool)
 	// Log receives what is repaired and what is odd. Required.
 	Log *slog.Logger
 }

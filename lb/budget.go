@@ -1,0 +1,86 @@
+package lb
+
+import (
+	"runtime"
+	"sync"
+	"time"
+)
+
+// The bounds of a Budget.
+const (
+	budgetShare = 20                    // one part in so many of the time of one processor
+	budgetRest  = 50 * time.Millisecond // and no more than so often
+)
+
+// Budget bounds the time that is spent because of others: what one of those who
+// share it spent is followed by a rest of all that they spent, so many times
+// over. Who has not spent anything for a while goes at once. It is safe for
+// concurrent use; the zero value is ready.
+type Budget struct {
+	// Processor returns the processor time that the calling thread has used. Nil:
+	// what took a time cost as much of a processor, which is too much where the
+	// kernel is waited for.
+	Processor func() time.Duration
+
+	mu   sync.Mutex
+	paid time.Time // until then, rests are given out
+}
+
+// Spend calls f and returns how long whoever asked for it is to rest afterwards.
+// Of the time that passes, at least half is rest.
+func (b *Budget) Spend(f func()) (rest time.Duration) {
+	begin := time.Now()
+	cost := b.measure(f)
+	now := time.Now()
+	took := now.Sub(begin)
+	if b.Processor == nil {
+		cost = took
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.paid.Before(now) {
+		b.paid = now
+	}
+	b.paid = b.paid.Add(budgetShare * cost)
+	return max(b.paid.Sub(now), took, budgetRest)
+}
+
+// measure calls f on one thread.
+func (b *Budget) measure(f func()) time.Duration {
+	if b.Processor == nil {
+		f()
+		return 0
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := b.Processor()
+	f()
+	return b.Processor() - before
+}
+
+// The bounds of tellings.
+const (
+	tellBurst = 10               // reports in a row
+	tellEvery = 30 * time.Second // and then one
+)
+
+// tellings bounds how often operators are told of what others changed: somebody
+// who removes our rules in a loop would fill the log.
+type tellings struct {
+	until  time.Time // by then all that was told is paid for
+	untold int       // since the last one that was told
+}
+
+// take reports whether to tell, and of how many it was not told before.
+func (t *tellings) take(now time.Time) (untold int, tell bool) {
+	if t.until.Before(now) {
+		t.until = now
+	}
+	if t.until.Sub(now) > (tellBurst-1)*tellEvery {
+		t.untold++
+		return t.untold, false
+	}
+	untold, t.untold = t.untold, 0
+	t.until = t.until.Add(tellEvery)
+	return untold, true
+}

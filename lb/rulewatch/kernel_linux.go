@@ -1,0 +1,123 @@
+package rulewatch
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// receiveBuffer of the socket in bytes, of which the kernel makes twice as many:
+// some hundred transactions. It holds them only while they are not read.
+const receiveBuffer = 64 << 10
+
+// newGeneration is the type of the message that ends each transaction.
+const newGeneration = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN
+
+// What a netlink message has where (netlink(7)), in bytes.
+const (
+	typeAt = 4
+	portAt = 12 // of the socket that the transaction came from; the kernel writes it
+)
+
+// kernel is a socket in the group of nftables' messages.
+type kernel struct {
+	conn *netlink.Conn
+	raw  syscall.RawConn
+	own  func(port uint32) bool
+	buf  [unix.NLMSG_HDRLEN]byte // the rest of a message is not read
+}
+
+// Open subscribes in the network namespace of that path, or the caller's own for
+// "". own reports whether a netlink port is the caller's.
+func Open(path string, own func(port uint32) bool) (Kernel, error) {
+	cfg := &netlink.Config{}
+	if path != "" {
+		ns, err := netns.GetFromPath(path)
+		if err != nil {
+			return nil, fmt.Errorf("network namespace %s: %w", path, err)
+		}
+		defer ns.Close()
+		cfg.NetNS = int(ns)
+	}
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to nftables: %w", err)
+	}
+	k := &kernel{conn: conn, own: own}
+	if k.raw, err = conn.SyscallConn(); err == nil {
+		err = k.subscribe()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("subscribe to nftables: %w", err), conn.Close())
+	}
+	return k, nil
+}
+
+// subscribe lets only the ends of transactions in: what a large one consists of
+// is never copied.
+func (k *kernel) subscribe() error {
+	filter, err := bpf.Assemble(endsOnly())
+	if err == nil {
+		err = k.conn.SetBPF(filter)
+	}
+	if err == nil {
+		err = k.conn.SetReadBuffer(receiveBuffer)
+	}
+	if err == nil {
+		err = k.conn.JoinGroup(unix.NFNLGRP_NFTABLES)
+	}
+	return err
+}
+
+// endsOnly is the socket's filter. It reads bytes, since what filters read as
+// longer numbers is in network order, and netlink is not.
+func endsOnly() []bpf.Instruction {
+	var kind [2]byte
+	binary.NativeEndian.PutUint16(kind[:], newGeneration)
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: typeAt, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(kind[0]), SkipTrue: 3},
+		bpf.LoadAbsolute{Off: typeAt + 1, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(kind[1]), SkipTrue: 1},
+		bpf.RetConstant{Val: 1 << 16}, // all of it
+		bpf.RetConstant{Val: 0},
+	}
+}
+
+// Close implements Kernel.
+func (k *kernel) Close() error { return k.conn.Close() }
+
+// Wait implements Kernel.
+func (k *kernel) Wait() (int, error) {
+	others := 0
+	var failed error
+	err := k.raw.Read(func(fd uintptr) bool {
+		for read := 0; read < batch || others == 0; read++ { // until there is nothing, or the next call is not told of the rest
+			size, err := unix.Read(int(fd), k.buf[:])
+			switch {
+			case errors.Is(err, unix.EINTR):
+			case errors.Is(err, unix.EAGAIN):
+				return others > 0
+			case errors.Is(err, unix.ENOBUFS):
+				failed = ErrMissed
+				return true
+			case err != nil:
+				failed = fmt.Errorf("hear of nftables: %w", err)
+				return true
+			case size == len(k.buf) && !k.own(binary.NativeEndian.Uint32(k.buf[portAt:])):
+				others++
+			}
+		}
+		return others > 0
+	})
+	if err != nil {
+		return others, err
+	}
+	return others, failed
+}

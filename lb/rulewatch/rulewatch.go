@@ -1,0 +1,217 @@
+// Package rulewatch hears of what others write to the nftables ruleset of a
+// network namespace (L1): the kernel tells of every transaction.
+package rulewatch
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Kernel is the subscription to one namespace's ruleset. Wait is called by one
+// goroutine; Close ends a Wait.
+type Kernel interface {
+	// Wait returns when others have committed transactions since it last returned,
+	// with their number, at most batch. The error is ErrMissed, or the end of the
+	// subscription.
+	Wait() (others int, err error)
+	// Close ends the subscription.
+	Close() error
+}
+
+// ErrMissed is returned by Kernel.Wait if there were more transactions than the
+// socket can hold: something may have changed.
+var ErrMissed = errors.New("transactions were missed")
+
+// The times of a Watcher.
+const (
+	gather   = 5 * time.Millisecond // transactions come in groups: the first is told at once, the others together
+	retry    = time.Second          // after a failure; twice as long each time, up to retryMax
+	retryMax = 30 * time.Second
+	batch    = 64 // messages that are read in one go
+)
+
+// Watcher hears of one namespace's ruleset. Run keeps it subscribed; the other
+// methods are safe for concurrent use.
+type Watcher struct {
+	open   func(own func(port uint32) bool) (Kernel, error)
+	log    *slog.Logger
+	kernel Kernel // nil while there is no subscription; belongs to New, then to Run
+
+	mu        sync.Mutex // guards what follows
+	ports     map[uint32]struct{}
+	receivers []chan struct{} // capacity 1 each
+	trouble   error           // why there is no subscription; nil: there is one
+	count     Counters
+}
+
+// Counters are running totals of a watcher.
+type Counters struct {
+	Heard  uint64 // transactions of others
+	Missed uint64 // times that there were more than the socket holds
+	Losses uint64 // subscriptions that could not be had, or ended
+}
+
+// New returns a watcher that is subscribed, if the kernel lets it be; if not,
+// Run tries again. open gets a function that reports whether a netlink port is
+// one of Own.
+func New(open func(own func(port uint32) bool) (Kernel, error), log *slog.Logger) *Watcher {
+	w := &Watcher{open: open, log: log, ports: map[uint32]struct{}{}}
+	w.connect()
+	return w
+}
+
+// Own notes that the process writes to the ruleset from a netlink port, or, if
+// not open, does so no more: what comes from it is not of others. The kernel
+// gives a port to one socket at a time, and says which one wrote.
+func (w *Watcher) Own(port uint32, open bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if open {
+		w.ports[port] = struct{}{}
+		return
+	}
+	delete(w.ports, port)
+}
+
+func (w *Watcher) own(port uint32) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, ours := w.ports[port]
+	return ours
+}
+
+// Receive returns a channel that is sent to when others may have written to the
+// ruleset, once for all that was not received, and when Trouble changes. It is
+// called before Run; there is one receiver.
+func (w *Watcher) Receive() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := make(chan struct{}, 1)
+	w.receivers = append(w.receivers, c)
+	return c
+}
+
+// Trouble says why changes are not heard; nil: they are.
+func (w *Watcher) Trouble() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.trouble
+}
+
+// Counters returns the totals of the moment.
+func (w *Watcher) Counters() Counters {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.count
+}
+
+// connect subscribes.
+func (w *Watcher) connect() {
+	kernel, err := w.open(w.own)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.kernel, w.trouble = kernel, err
+	if err != nil {
+		w.kernel = nil
+		w.count.Losses++
+	}
+}
+
+// Run hears until ctx ends, and unsubscribes. It may be called once. It returns
+// nil; what fails is tried again, and Trouble says so.
+func (w *Watcher) Run(ctx context.Context) error {
+	for wait := retry; ctx.Err() == nil; wait = min(2*wait, retryMax) {
+		if w.kernel == nil {
+			if !pause(ctx, wait) {
+				return nil
+			}
+			if w.connect(); w.kernel == nil {
+				continue
+			}
+			w.log.Info("changes of the nftables ruleset are heard again")
+			w.tell() // whatever came meanwhile
+		}
+		if w.follow(ctx) {
+			wait = retry / 2
+		}
+	}
+	return w.Close()
+}
+
+// follow hears until the subscription or ctx ends. It reports whether it heard
+// anything.
+func (w *Watcher) follow(ctx context.Context) (heard bool) {
+	kernel := w.kernel
+	w.kernel = nil
+	end := sync.OnceFunc(func() { _ = kernel.Close() })
+	defer end()
+	defer context.AfterFunc(ctx, end)()
+	for {
+		others, err := kernel.Wait()
+		if ctx.Err() != nil {
+			return heard
+		}
+		missed := errors.Is(err, ErrMissed)
+		if err != nil && !missed {
+			w.lost(err)
+			return heard
+		}
+		heard = true
+		w.mu.Lock()
+		w.count.Heard += uint64(others)
+		if missed {
+			w.count.Missed++
+		}
+		w.mu.Unlock()
+		w.tell()
+		if !pause(ctx, gather) {
+			return heard
+		}
+	}
+}
+
+// lost notes that the subscription does not work any more.
+func (w *Watcher) lost(err error) {
+	w.mu.Lock()
+	w.trouble = err
+	w.count.Losses++
+	w.mu.Unlock()
+	w.log.Warn("changes of the nftables ruleset are not heard any more; they are asked for", "error", err)
+	w.tell()
+}
+
+// tell tells all receivers, once for all that they have not received.
+func (w *Watcher) tell() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.receivers {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Close ends the subscription of a watcher that is not run.
+func (w *Watcher) Close() error {
+	kernel := w.kernel
+	if kernel == nil {
+		return nil
+	}
+	w.kernel = nil
+	return kernel.Close()
+}
+
+// pause waits. It reports whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+	return ctx.Err() == nil
+}

@@ -1,0 +1,71 @@
+package mesh
+
+import (
+	"fmt"
+
+	"meshd/lb"
+	"meshd/lb/holder"
+	"meshd/state"
+)
+
+// openBalancer opens the host's load balancer, and what watches the host for it.
+func (n *Node) openBalancer() (err error) {
+	n.rules = n.watchRules("", n.log)
+	ds, err := drivers(n.cfg.LB, "", hosting{forward: n.cfg.Forwarding == "auto", onSysctl: n.sysctls.note, onSocket: n.rules.Own}, n.log)
+	if err != nil {
+		return fmt.Errorf("lb: %w", err)
+	}
+	old, err := former(n.leftBehind(), "", hosting{onSocket: n.rules.Own}, n.log)
+	if err != nil {
+		return fmt.Errorf("lb: %w", err)
+	}
+	node := lb.Node{Self: state.NodeID(n.cfg.Node), AllowLoopback: n.cfg.AllowLoopbackTasks}
+	cfg := n.balancerConfig("")
+	n.watch, n.lookout = n.watchHost("", n.log), newLookout()
+	if a := n.sourceFor(); a.Is4() {
+		node.Src4 = a
+	} else {
+		node.Src6 = a
+	}
+	n.holder = holder.New("")
+	cfg.Former, cfg.OnDriver = old, n.programmed
+	cfg.Drivers, cfg.Node, cfg.Facts, cfg.Touched, cfg.MayProgram = ds, node, n.watch, n.watch.Touched(), n.mayProgram
+	hear(&cfg, n.rules)
+	cfg.Prompts = prompts()
+	if n.balancer, err = lb.New(cfg); err == nil {
+		n.balancers.add("", n.balancer)
+	}
+	return err
+}
+
+// leftBehind returns the choice of drivers that decides which ones former lives
+// may have used: with none, only those of this data directory's own, since
+// another meshd may have the host.
+func (n *Node) leftBehind() string {
+	if n.cfg.LB == "none" && n.sysctls.programmedBy() == "" {
+		return "auto"
+	}
+	return n.cfg.LB
+}
+
+// programmed notes what programs the host's load balancing, and lets go of it
+// when nothing does.
+func (n *Node) programmed(driver string) {
+	n.sysctls.noteDriver(driver)
+	if driver == "" {
+		if err := n.holder.Release(); err != nil {
+			n.log.Warn("the network namespace stays taken", "err", err)
+		}
+	}
+}
+
+// mayProgram takes the host's load balancing, or says whose it is (L10).
+func (n *Node) mayProgram() error {
+	if err := n.holder.Take(); err != nil {
+		return fmt.Errorf("%w; stop that one and restart this meshd, or start this one with --lb none", err)
+	}
+	return nil
+}
+
+// vipsUsable reports whether this kernel serves VIPs (R5).
+func (n *Node) vipsUsable() bool { return n.balancer.Counters().Driver != "" }
