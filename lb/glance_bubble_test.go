@@ -36,7 +36,7 @@ func (n *numbered) vandalize() {
 	n.Meddle(lb.Op{Kind: lb.DelService, Key: key("10.96.0.1", 80)})
 }
 
-// L1: what somebody else writes is compared within a second, what the balancer
+// L15: what somebody else writes is compared within a second, what the balancer
 // writes itself is not, and who writes all the time is looked at as often as
 // without it.
 func TestGlances(t *testing.T) {
@@ -73,7 +73,7 @@ func (s slowly) Check(ctx context.Context) ([]lb.Finding, error) {
 	return s.numbered.Check(ctx)
 }
 
-// L1: others who write without end cost a share of the time that is bounded;
+// L15: others who write without end cost a share of the time that is bounded;
 // after it, and after a quiet while, what they change is compared at once.
 func TestGlancesAtTheBusy(t *testing.T) {
 	for _, told := range []bool{false, true} {
@@ -117,7 +117,7 @@ func TestGlancesAtTheBusy(t *testing.T) {
 	}
 }
 
-// L1: what is told of is not asked for, and asked for as soon as it is not told
+// L15: what is told of is not asked for, and asked for as soon as it is not told
 // any more.
 func TestUnheard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -144,7 +144,7 @@ func TestUnheard(t *testing.T) {
 	})
 }
 
-// L1: balancers that share a budget spend it together; one that spent nothing is
+// L15: balancers that share a budget spend it together; one that spent nothing is
 // not kept waiting by the others.
 func TestBudgetIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -179,7 +179,7 @@ func sleep(d time.Duration) {
 	<-timer.C
 }
 
-// L1: what is told comes to the log some times in a row, and then now and then.
+// L15: what is told comes to the log some times in a row, and then now and then.
 func TestDriftWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kernel, heard, told := newNumbered(), make(chan struct{}, 1), 0
@@ -198,7 +198,7 @@ func TestDriftWithoutEnd(t *testing.T) {
 	})
 }
 
-// L1: what the host's watcher hears is compared at once, also with a driver
+// L15: what the host's watcher hears is compared at once, also with a driver
 // that numbers nothing; what it hears next, a moment later.
 func TestTouched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

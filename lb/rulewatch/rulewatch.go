@@ -1,5 +1,5 @@
 // Package rulewatch hears of what others write to the nftables ruleset of a
-// network namespace (L1): the kernel tells of every transaction.
+// network namespace (L15): the kernel tells of every transaction.
 package rulewatch
 
 import (
