@@ -69,8 +69,8 @@ func New(cfg Config) (*Driver, error) {
 			return nft.ProbeHelpers(helperCfg)
 		},
 		logTimeouts: func() { logTimeouts(cfg.NetNS, cfg.Log) },
-		setSysctls:  func() ([]string, error) { return nft.SetSysctls(cfg.NetNS, sysctls(), cfg.OnSysctl) },
-		sysctlDrift: func() ([]lb.Finding, error) { return nft.CheckSysctls(cfg.NetNS, sysctls()) },
+		setSysctls:  func() ([]string, error) { return nft.SetSysctls(cfg.NetNS, sysctls(cfg.NetNS), cfg.OnSysctl) },
+		sysctlDrift: func() ([]lb.Finding, error) { return nft.CheckSysctls(cfg.NetNS, sysctls(cfg.NetNS)) },
 	}, nil
 }
 

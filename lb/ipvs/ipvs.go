@@ -50,7 +50,8 @@
 // IPVS forgets a TCP connection that was idle for 15 minutes (2 minutes after
 // the first FIN, UDP 5 minutes). The next packet of such a connection is
 // balanced anew. With scheduler mh it finds the same backend, since the hash
-// covers the client's address and port, and goes on (sloppy_tcp); with the
+// covers the client's address and port, and goes on (sloppy_tcp, unless
+// conntrack is not to take up connections either: nf_conntrack_tcp_loose); with the
 // other schedulers it may reach a backend that does not know the connection and
 // is reset. Clients with longer silences should choose mh or send keepalives.
 package ipvs

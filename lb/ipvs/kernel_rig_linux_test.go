@@ -293,20 +293,46 @@ func TestKernelForeign(t *testing.T) {
 func TestKernelSysctls(t *testing.T) {
 	h := onKernel(t)
 	d := newOn(t, h)
-	for _, s := range sysctls() {
+	for _, s := range sysctls(h.path) {
 		err := h.inside(func() error { return os.WriteFile("/proc/sys/"+s.Key, []byte("0"), 0) })
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	found, err := d.Check(t.Context())
-	if err != nil || len(found) != len(sysctls()) {
-		t.Errorf("%v, %v; want %d findings", found, err, len(sysctls()))
+	if err != nil || len(found) != len(sysctls(h.path)) {
+		t.Errorf("%v, %v; want %d findings", found, err, len(sysctls(h.path)))
 	}
 	if err := d.Setup(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if found, err := d.Check(t.Context()); err != nil || len(found) > 0 {
 		t.Errorf("after setup %v, %v", found, err)
+	}
+}
+
+// Where conntrack takes up no connection in the middle, IPVS does neither: it would
+// not be masqueraded, and the client would wait for ever.
+func TestKernelTakesUpWhatConntrackDoes(t *testing.T) {
+	h := onKernel(t)
+	for _, loose := range []string{"0", "1"} {
+		err := h.inside(func() error { return os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", []byte(loose), 0) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := newOn(t, h)
+		err = h.inside(func() error {
+			sloppy, err := os.ReadFile("/proc/sys/net/ipv4/vs/sloppy_tcp")
+			if err == nil && strings.TrimSpace(string(sloppy)) != loose {
+				err = fmt.Errorf("sloppy_tcp is %q where nf_conntrack_tcp_loose is %s", sloppy, loose)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		if found, err := d.Check(t.Context()); err != nil || len(found) > 0 {
+			t.Errorf("after setup %v, %v", found, err)
+		}
 	}
 }
