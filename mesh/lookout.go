@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -35,6 +36,8 @@ type lookout struct {
 	reader     hostread.Reader
 	registered *registry // when it was asked last whether anything had changed
 	told       hostTeller
+	boxes      boxLooks
+	host       []hostcheck.Finding // what was found, but for what is inside of sandboxes
 
 	mu    sync.Mutex // guards all below
 	found []hostcheck.Finding
@@ -43,17 +46,26 @@ type lookout struct {
 
 // lookCounters are running totals.
 type lookCounters struct {
-	looks, mended uint64
-	spent         time.Duration
+	looks, inside, mended uint64
+	spent                 time.Duration
 }
 
-func newLookout() *lookout { return &lookout{one: newTurn(), reader: hostread.Open()} }
+func newLookout() *lookout {
+	return &lookout{one: newTurn(), reader: hostread.Open(), boxes: boxLooks{found: map[string][]hostcheck.Finding{}}}
+}
 
 // latest returns what was found last, which must not be changed.
 func (l *lookout) latest() []hostcheck.Finding {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.found
+}
+
+// countInside counts a look into a sandbox.
+func (l *lookout) countInside() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count.inside++
 }
 
 func (l *lookout) counters() lookCounters {
@@ -76,12 +88,17 @@ func (n *Node) lookOut(ctx context.Context) error {
 		case <-tick.C:
 		}
 		now := time.Now()
-		if now.Before(next) || now.Before(due) && !n.moved(ctx) {
+		if now.Before(next) {
 			continue
 		}
 		before := n.lookout.counters().spent
-		_, _ = n.look(ctx)
-		next, due = now.Add(lookRest*(n.lookout.counters().spent-before)), now.Add(lookEvery)
+		if now.Before(due) && !n.moved(ctx) {
+			n.lookIntoSome(ctx)
+		} else {
+			_, _ = n.look(ctx, boxesPerTurn, boxesTime)
+			due = now.Add(lookEvery)
+		}
+		next = now.Add(lookRest * (n.lookout.counters().spent - before))
 	}
 }
 
@@ -99,9 +116,34 @@ func (n *Node) moved(ctx context.Context) bool {
 	return n.lookout.reader.Moved()
 }
 
-// look looks at the host once, mends what is the node's to mend, and tells what
-// has changed.
-func (n *Node) look(ctx context.Context) ([]hostcheck.Finding, error) {
+// lookIntoSome looks into some sandboxes, while the host is as it was.
+func (n *Node) lookIntoSome(ctx context.Context) {
+	l := n.lookout
+	if len(n.boxes.list()) == 0 || l.one.take(ctx) != nil {
+		return
+	}
+	defer l.one.give()
+	begin := time.Now()
+	n.publishFound(begin, n.lookInside(ctx, boxesPerTurn, boxesTime))
+}
+
+// publishFound makes what was found known, with what is inside of sandboxes.
+func (n *Node) publishFound(begin time.Time, inside []hostcheck.Finding) []hostcheck.Finding {
+	l := n.lookout
+	found := slices.Concat(l.host, inside)
+	slices.SortStableFunc(found, func(a, b hostcheck.Finding) int { return cmp.Compare(a.Severity, b.Severity) })
+	took := time.Since(begin) // with what was mended: programs that are run take longest
+	l.mu.Lock()
+	l.found = found
+	l.count.spent += took
+	l.mu.Unlock()
+	n.tellFound(begin, found)
+	return found
+}
+
+// look looks at the host once, and into some sandboxes, mends what is the node's to
+// mend, and tells what has changed.
+func (n *Node) look(ctx context.Context, boxes int, limit time.Duration) ([]hostcheck.Finding, error) {
 	l := n.lookout
 	if err := l.one.take(ctx); err != nil {
 		return nil, err
@@ -125,15 +167,11 @@ func (n *Node) look(ctx context.Context) ([]hostcheck.Finding, error) {
 	if n.accept(ctx, lets) || mended {
 		found = hostcheck.Findings(l.reader.Read(want), needs)
 	}
-	found = append(found, n.ownFindings()...)
-	took := time.Since(begin) // with what was mended: programs that are run take longest
+	l.host = append(found, n.ownFindings()...)
 	l.mu.Lock()
-	l.found = found
 	l.count.looks++
-	l.count.spent += took
 	l.mu.Unlock()
-	n.tellFound(begin, found)
-	return found, nil
+	return n.publishFound(begin, n.lookInside(ctx, boxes, limit)), nil
 }
 
 // hostNeeds returns what this node does on its host.
@@ -281,7 +319,7 @@ func (n *Node) explainHost(s *control.Status) {
 
 // Doctor implements control.NodeBackend.
 func (n *Node) Doctor(ctx context.Context) (control.Doctor, error) {
-	found, err := n.look(ctx)
+	found, err := n.look(ctx, boxesAsked, time.Second)
 	if err != nil {
 		return control.Doctor{}, err
 	}
@@ -326,6 +364,7 @@ func (e emitter) lookout(l *lookout) {
 	}
 	c := l.counters()
 	e.counter("meshd_host_looks_total", "Looks at the host for what is against meshd.", c.looks)
+	e.counter("meshd_host_looks_inside_total", "Looks into sandboxes for the same.", c.inside)
 	e.send(prometheus.CounterValue, "meshd_host_looks_seconds_total", "Time that they took.", c.spent.Seconds())
 	e.counter("meshd_host_mended_total", "How often ports of bridges were put into hairpin mode, devices made to forward, and rules added to chains of firewalls or taken back from there.", c.mended)
 }

@@ -15,6 +15,7 @@ import (
 
 	"meshd/lb"
 	"meshd/lb/holder"
+	"meshd/lb/hostcheck"
 	"meshd/lb/hostwatch"
 	"meshd/lb/rulewatch"
 	"meshd/mesh/sandbox"
@@ -56,11 +57,12 @@ type box struct {
 	redirect redirectWatch      // belongs to run
 	holder   *holder.Holder     // of the namespace's load balancing
 	stops    chan endReason     // capacity 1
-	ready    chan struct{}      // closed when names and VIPs work, or will not soon
-	ended    chan struct{}      // closed when run has returned
-	settled  atomic.Bool        // the balancer works, or will not soon
-	notes    notices            // what does not work
-	left     []string           // what could not be taken down; for readers after ended
+	looks    chan chan *hostcheck.Facts
+	ready    chan struct{} // closed when names and VIPs work, or will not soon
+	ended    chan struct{} // closed when run has returned
+	settled  atomic.Bool   // the balancer works, or will not soon
+	notes    notices       // what does not work
+	left     []string      // what could not be taken down; for readers after ended
 
 	mu         sync.Mutex // guards what follows
 	saved      savedSandbox
@@ -77,7 +79,7 @@ type box struct {
 func (m *sandboxes) newBox(s savedSandbox, ns *sandbox.Namespace, kept bool) (*box, error) {
 	b := &box{
 		m: m, log: m.log.With("sandbox", s.Name), id: s.ID, name: s.Name, ns: ns, saved: s, kept: kept,
-		holder: holder.New(ns.Path()), stops: make(chan endReason, 1), ready: make(chan struct{}), ended: make(chan struct{}),
+		holder: holder.New(ns.Path()), stops: make(chan endReason, 1), looks: make(chan chan *hostcheck.Facts), ready: make(chan struct{}), ended: make(chan struct{}),
 	}
 	b.rules, b.facts = m.node.watchRules(ns.Path(), b.log), m.node.watchHost(ns.Path(), b.log)
 	b.redirect = redirectWatch{heard: b.rules.Receive(), budget: m.prompts}
@@ -314,6 +316,9 @@ func (b *box) watch(ctx context.Context) (endReason, string) {
 			continue
 		case <-b.redirect.due:
 			b.prompted()
+			continue
+		case reply := <-b.looks:
+			reply <- b.readInside()
 			continue
 		case <-tick.C:
 			i++

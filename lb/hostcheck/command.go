@@ -103,11 +103,16 @@ func (d *denied) lets(rules ruleset) (all []Let) {
 	if d.translated {
 		add("-m", "conntrack", "--ctstate", "DNAT")
 	}
+	if d.loopback && c.Hook == Output {
+		add("-o", "lo")
+	} else if d.loopback {
+		add("-i", "lo")
+	}
 	for _, p := range d.orig {
 		if l.VIPs, l.Pools = d.pools[p], nil; l.VIPs {
 			l.Pools = []netip.Prefix{p}
 		}
-		if c.Hook == Prerouting {
+		if c.untracked() {
 			add("-d", p.String())
 		} else {
 			add("-m", "conntrack", "--ctorigdst", p.String())
@@ -128,6 +133,11 @@ func (d *denied) letsOfNft(l Let) (all []Let) {
 	if d.translated {
 		add("ct", "status", "dnat")
 	}
+	if d.loopback && d.chain.Hook == Output {
+		add("oifname", "lo")
+	} else if d.loopback {
+		add("iifname", "lo")
+	}
 	for _, family := range []struct {
 		name string
 		bits int
@@ -139,7 +149,7 @@ func (d *denied) letsOfNft(l Let) (all []Let) {
 			}
 			switch set := set(textsOf(prefixes)); {
 			case set == "":
-			case d.chain.Hook == Prerouting:
+			case d.chain.untracked():
 				add(family.name, "daddr", set)
 			default:
 				add("ct", "original", family.name, "daddr", set)
@@ -151,6 +161,14 @@ func (d *denied) letsOfNft(l Let) (all []Let) {
 		add("meta", "l4proto", "{ tcp, udp }", "th", "dport", ports)
 	}
 	return all
+}
+
+// tracking is where in a hook conntrack begins to know connections.
+const tracking = -200
+
+// untracked reports whether a chain comes before conntrack knows connections, or may.
+func (c *Chain) untracked() bool {
+	return c.Hook == Prerouting || c.Hook == Output && c.Priority < tracking
 }
 
 // writer returns the program that writes a table: iptables where that keeps it.

@@ -22,6 +22,7 @@ type passage struct {
 	local      netip.AddrPort // destination of packets to the host
 	translated bool           // whatever was translated, since no pool is known yet
 	quiet      bool           // few have such packets: it is let through, and not told
+	loopback   bool           // whatever stays inside
 }
 
 // denied is what one base chain drops.
@@ -34,6 +35,7 @@ type denied struct {
 	local []local
 
 	translated bool
+	loopback   bool
 }
 
 type local struct {
@@ -44,10 +46,7 @@ type local struct {
 // firewall asks the chains of others what becomes of the packets that meshd
 // lives of.
 func (j *judgement) firewall() {
-	rules := ruleset{}
-	for i := range j.facts.Chains {
-		rules[j.facts.Chains[i].key()] = &j.facts.Chains[i]
-	}
+	rules := j.ruleset()
 	for i := range j.facts.Chains {
 		base := &j.facts.Chains[i]
 		switch base.Hook {
@@ -59,6 +58,15 @@ func (j *judgement) firewall() {
 			j.ask(rules, base, FirewallForward, j.arriving())
 		}
 	}
+}
+
+// ruleset returns the chains by name.
+func (j *judgement) ruleset() ruleset {
+	rules := ruleset{}
+	for i := range j.facts.Chains {
+		rules[j.facts.Chains[i].key()] = &j.facts.Chains[i]
+	}
+	return rules
 }
 
 // ask finds what a base chain drops of the packets.
@@ -88,7 +96,7 @@ func (j *judgement) ask(rules ruleset, base *Chain, code Code, packets []passage
 		if p.local.IsValid() {
 			addOnce(&d.local, local{p.local, p.proto})
 		}
-		d.translated = d.translated || p.translated
+		d.translated, d.loopback = d.translated || p.translated, d.loopback || p.loopback
 	}
 	quiet = slices.DeleteFunc(quiet, func(p netip.Prefix) bool { return slices.Contains(d.orig, p) })
 	j.lets = append(j.lets, (&denied{chain: base, pools: d.pools, orig: quiet}).lets(rules)...)

@@ -17,7 +17,8 @@ type Code string
 // The codes.
 const (
 	FirewallForward Code = "firewall-forward" // packets of containers, or to them, are dropped on their way through the host
-	FirewallInput   Code = "firewall-input"   // packets to the host that meshd needs are dropped
+	FirewallInput   Code = "firewall-input"   // packets to the host, or a sandbox, that meshd needs are dropped
+	FirewallOutput  Code = "firewall-output"  // packets of a sandbox's own processes are dropped
 	Hairpin         Code = "hairpin"          // a bridge does not send a packet back through the port that it came from
 	ForwardingOff   Code = "forwarding"       // the host, or a device of it, does not forward packets
 	IPv6Disabled    Code = "ipv6-disabled"    // a network has an IPv6 pool, and the host has no IPv6
@@ -36,7 +37,7 @@ const (
 // Codes returns all codes.
 func Codes() []Code {
 	return []Code{
-		FirewallForward, FirewallInput, Hairpin, ForwardingOff, IPv6Disabled, ReversePath, KubeProxy, ForeignIPVS,
+		FirewallForward, FirewallInput, FirewallOutput, Hairpin, ForwardingOff, IPv6Disabled, ReversePath, KubeProxy, ForeignIPVS,
 		SchedulerModule, ConntrackFull, NotOurAddress, Unreadable, Alone, NetNSDirectory, Configuration,
 	}
 }

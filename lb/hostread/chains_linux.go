@@ -19,6 +19,9 @@ const (
 	maxRules  = 1 << 15
 	maxValues = 4096    // of one set
 	maxAll    = 1 << 18 // values of all rules
+
+	maxRulesInside = 1 << 12 // of a container, of which there may be a thousand
+	patienceInside = 500 * time.Millisecond
 )
 
 // filters reads the chains of packet filters.
@@ -28,7 +31,7 @@ type filters struct {
 	until      time.Time         // it takes no longer
 	rules      int
 	values     int  // in the conditions of all rules, and in sets
-	output     bool // chains at the hook output count, too
+	inside     bool // of a container: chains at the hook output count, too, and fewer rules
 	known      map[setKey][]element
 }
 
@@ -67,7 +70,21 @@ type chain struct {
 
 // begin starts what is bounded anew.
 func (f *filters) begin() {
-	f.rules, f.values, f.known, f.until = 0, 0, map[setKey][]element{}, time.Now().Add(patience)
+	f.rules, f.values, f.known, f.until = 0, 0, map[setKey][]element{}, time.Now().Add(f.patience())
+}
+
+func (f *filters) patience() time.Duration {
+	if f.inside {
+		return patienceInside
+	}
+	return patience
+}
+
+func (f *filters) most() int {
+	if f.inside {
+		return maxRulesInside
+	}
+	return maxRules
 }
 
 // read returns the chains of filters at the hooks that count, those that they
@@ -142,7 +159,7 @@ func (f *filters) chains() (known map[string]*chain, first []*chain, err error) 
 			return nil
 		}
 		known[chainKey(c.family, c.Table, c.Name)] = c
-		if c.Hook != "" && c.filter && (f.output || c.Hook != hostcheck.Output) || c.Name == "KUBE-SERVICES" {
+		if c.Hook != "" && c.filter && (f.inside || c.Hook != hostcheck.Output) || c.Name == "KUBE-SERVICES" {
 			first = append(first, c)
 		}
 		return nil
@@ -210,12 +227,12 @@ func (f *filters) add(c *chain, all []hostcheck.Rule) error {
 	}
 	c.Rules = append(c.Rules, all...)
 	switch {
-	case f.rules > maxRules:
-		return fmt.Errorf("%w: there are more than %d rules", errTooMuch, maxRules)
+	case f.rules > f.most():
+		return fmt.Errorf("%w: there are more than %d rules", errTooMuch, f.most())
 	case f.values > maxAll:
 		return fmt.Errorf("%w: there are more than %d values in rules", errTooMuch, maxAll)
 	case time.Now().After(f.until):
-		return fmt.Errorf("%w: it takes longer than %v", errTooMuch, patience)
+		return fmt.Errorf("%w: it takes longer than %v", errTooMuch, f.patience())
 	}
 	return nil
 }

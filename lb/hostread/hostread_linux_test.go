@@ -38,8 +38,9 @@ func shell(t *testing.T, h *rig.Host, line string) {
 func read(t *testing.T, h *rig.Host) (f *hostcheck.Facts) {
 	t.Helper()
 	err := h.Do(func() error {
-		f = hostread.Once(hostread.Want{})
-		return nil
+		r := hostread.Open()
+		f = r.Read(hostread.Want{})
+		return r.Close()
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ type reader struct {
 	route, filter, sets *conn         // nil: could not be opened
 	changes             *netlink.Conn // tells of devices and addresses; nil: likewise
 	failed              error
+	inside              bool // it reads a container
 
 	generation uint32 // of the ruleset of which chains are; 0: not known
 	chains     []hostcheck.Chain
@@ -36,10 +37,12 @@ func Open() Reader {
 	return r
 }
 
-// Once reads the network namespace of the calling thread.
+// Once reads the network namespace of the calling thread, as that of a container:
+// with what filters do to what its own processes send, and within smaller bounds.
 func Once(want Want) *hostcheck.Facts {
 	r := open()
 	defer r.Close()
+	r.inside = true
 	return r.Read(want)
 }
 
@@ -124,7 +127,7 @@ func again[T any](read func() (T, error)) (got T, err error) {
 // readFilters reads the filters, those of nftables unless nobody has written to
 // them.
 func (r *reader) readFilters(l *links, f *hostcheck.Facts) {
-	x := &filters{conn: r.filter, sets: r.sets, names: l.names}
+	x := &filters{conn: r.filter, sets: r.sets, names: l.names, inside: r.inside}
 	if r.filter != nil { // a kernel without them drops nothing
 		r.readNft(x)
 	}
