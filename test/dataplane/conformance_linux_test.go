@@ -99,6 +99,7 @@ var limits = []limit{
 	{"ipvs", "every scheduler spreads connections evenly", "nq UDP", "IPVS counts no UDP connection as active", ""},
 	{"ipvs", "every scheduler honours weights", "sed UDP", "IPVS counts no UDP connection as active", ""},
 	{"ipvs", "a datagram larger than a packet arrives, also the first", "the host itself over IPv6", "IPVS takes an IPv6 datagram that is too large from the own host for one that must not be cut", ""},
+	{"ipvs", "one port of a client leads to one backend through two services at once", "", "it finds what an answer belongs to by client and backend only", ""},
 	{"fake", "a service for all ports works beside somebody's marks, which stay", "", "its kernel has no marks", ""},
 	{"fake", "what belongs to others stays", "", "its kernel holds nothing else", ""},
 	{"nft", "connections spread evenly from everywhere", "nft until meshd has compared, within two seconds", "it loads the turn of each service as it was when it was saved, and stays there", "restored"},
@@ -130,6 +131,7 @@ func skipOnKind(t *testing.T, kind, behaviour string) {
 
 // TestConformance tests the drivers on hosts that are prepared for it.
 func TestConformance(t *testing.T) {
+	behaviours := slices.Concat(behaviours, reported)
 	all := slices.Concat(behaviours, long)
 	in := func(name string, make func(*testing.T) world, behaviours []behaviour) {
 		t.Run(name, func(t *testing.T) {

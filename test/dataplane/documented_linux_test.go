@@ -23,7 +23,7 @@ func TestDocumented(t *testing.T) {
 	var want strings.Builder
 	want.WriteString("| behaviour | fake | nft | IPVS |\n|---|---|---|---|\n")
 	known := map[string]bool{}
-	for _, b := range slices.Concat(behaviours, long) {
+	for _, b := range slices.Concat(behaviours, reported, long) {
 		known[b.name] = true
 		want.WriteString("| " + b.name)
 		for _, world := range []string{"fake", "nft", "ipvs"} {
