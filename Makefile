@@ -65,6 +65,22 @@ dns-clients: ## the resolvers of glibc, musl, Go, c-ares, Node and unbound again
 	@set -o pipefail; $(GO) test -count=1 -v -timeout 240s ./test/dnsclients | { grep -v '^=== ' || true; }
 
 # What needs a kernel that the machine at hand may not have; without -race.
+# Kinds of hosts there: their programs, which the machine does not have, run here, and
+# what they wrote is loaded there.
+KINDS      := $(BIN)/hostkinds
+XTABLES    := $(patsubst %/,%,$(firstword $(wildcard /usr/lib/*/xtables/)))
+KIND_VM     = -modules +$(KIND_MODULES) -m 2048 -tools ip,nft,ipvsadm,ping,conntrack,sh,sleep,echo,bridge,iptables,iptables-restore,ip6tables,ip6tables-restore,cat \
+  -file /hostkinds=$(abspath $(KINDS)) $(if $(XTABLES),-file $(XTABLES)=$(XTABLES)) -env MESHD_HOSTKINDS=/hostkinds \
+  -file /etc/protocols=/etc/protocols -file /etc/services=/etc/services
+KIND_MODULES := br_netfilter,nft_compat,x_tables,ip_tables,ip6_tables,xt_conntrack,xt_addrtype,xt_MASQUERADE,xt_comment,xt_limit,xt_LOG,xt_hl,xt_multiport,xt_tcpudp,xt_recent,xt_nat,ipt_REJECT,ip6t_REJECT,ip6t_rt,nf_log_syslog
+.PHONY: kinds-vm kinds-saved
+kinds-saved: ## what Docker, ufw, firewalld, … write on hosts here, into bin/hostkinds, for kinds-vm
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/hostkind-save ./test/hostkind/save
+	@rm -rf $(KINDS) && mkdir -p $(KINDS) && $(BIN)/hostkind-save $(abspath $(KINDS))
+
+kinds-vm: vm-build kinds-saved ## behaviours of connections with IPVS on every kind of host, there (KIND=ufw for one, VMFLAGS='-kernel DIR' for another kernel)
+	@$(BIN)/vm test $(KIND_VM) -run 'TestKinds/$(or $(KIND),.*)/ipvs' $(VMFLAGS) ./test/dataplane
+
 VM_PKGS    := ./lb/nft/... ./lb/ipvs/... $(addprefix ./,$(wildcard test/dataplane)) ./test/rig/...
 .PHONY: vm vm-tests netns-vm verify-vm demo-vm vm-rig vm-build
 vm: vm-rig vm-tests netns-vm demo-vm ## what needs IPVS, on a Debian kernel in an emulated machine (no root, no KVM): tests, then the demo

@@ -40,12 +40,15 @@ var mayImport = map[string][]string{
 
 	"gossip/gossiptest": {}, // knows the wire from its description, not from gossip
 
-	"examples/demo":   {"test/rig", "test/fleet", "test/hostkind", "mesh/control"},
-	"test":            {},
-	"test/rig":        {},
-	"test/fleet":      {"test/rig", "mesh/control"},
-	"test/documents":  {"test/rig", "test/fleet", "mesh/control"},
-	"test/hostkind":   {"test/rig"},
+	"examples/demo":  {"test/rig", "test/fleet", "test/hostkind", "mesh/control"},
+	"test":           {},
+	"test/rig":       {},
+	"test/fleet":     {"test/rig", "mesh/control"},
+	"test/documents": {"test/rig", "test/fleet", "mesh/control"},
+	"test/hostkind":  {"test/rig"},
+
+	"test/hostkind/save": {"test/rig", "test/hostkind"},
+
 	"test/netns":      {"test/rig", "test/fleet", "test/hostkind", "mesh/control"},
 	"test/dataplane":  {},
 	"test/dnsclients": {"test/rig", "test/fleet", "mesh/control"},

@@ -38,7 +38,7 @@ func (s *stage) eachScheduler(schedulers []string, f func(s *stage, v variant, s
 	for _, scheduler := range schedulers {
 		for _, v := range []variant{{state.TCP, false}, {state.UDP, false}, {state.TCP, true}} {
 			s.Run(scheduler+" "+v.String(), func(t *testing.T) {
-				skipLimit(t, s.w.name(), s.name, scheduler+" "+strings.ToUpper(v.proto.String()))
+				skipLimit(t, s.w, s.name, scheduler+" "+strings.ToUpper(v.proto.String()))
 				f(s.with(t), v, scheduler)
 			})
 		}
@@ -269,7 +269,7 @@ func carriesLargeDatagrams(s *stage) {
 		for _, from := range s.w.places() {
 			s.Run(string(from), func(t *testing.T) {
 				if v.six {
-					skipLimit(t, s.w.name(), s.name, string(from)+" over IPv6")
+					skipLimit(t, s.w, s.name, string(from)+" over IPv6")
 				}
 				s := s.with(t)
 				svc := s.service(v, "wrr", -1, -1, 1) // on another host

@@ -332,7 +332,7 @@ func repairs(s *stage) {
 		for _, six := range s.w.families() {
 			name := v.name + map[bool]string{false: ", IPv4", true: ", IPv6"}[six]
 			s.Run(name, func(t *testing.T) {
-				skipLimit(t, s.w.name(), s.name, v.name)
+				skipLimit(t, s.w, s.name, v.name)
 				s.with(t).repairs(v, six)
 			})
 		}

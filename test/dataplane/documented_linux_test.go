@@ -42,8 +42,10 @@ func TestDocumented(t *testing.T) {
 		if !known[l.behaviour] {
 			t.Errorf("limit of %s for %q, which is no behaviour", l.world, l.behaviour)
 		}
-		if _, err := hostkind.Named(l.kind); l.kind != "" && err != nil {
-			t.Error(err)
+		for _, kind := range strings.Fields(l.kinds) {
+			if _, err := hostkind.Named(kind); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }
@@ -66,26 +68,32 @@ func tableOfKinds() string {
 	return want.String()
 }
 
-// verdictOn is a cell of it: what one of the drivers cannot do there.
+// verdictOn is a cell of it: what the drivers cannot do there.
 func verdictOn(kind, behaviour string) string {
+	cell := "yes"
 	for _, l := range limits {
-		if l.kind != kind || l.behaviour != behaviour {
-			continue
-		}
-		if l.part == "" {
+		switch {
+		case !l.on(kind) || l.behaviour != behaviour:
+		case l.part == "":
 			return "no: " + l.why
+		case cell == "yes":
+			cell = "but for " + strings.TrimPrefix(titles[l.world]+", "+l.part, ", ") + ": " + l.why
+		default:
+			cell = strings.Replace(cell, ":", ", "+l.part+":", 1)
 		}
-		return "but for " + l.part + ": " + l.why
 	}
-	return "yes"
+	return cell
 }
+
+// titles are the drivers' names in tables.
+var titles = map[string]string{"nft": "nft", "ipvs": "IPVS"}
 
 // verdict is a cell of the table.
 func verdict(world, behaviour string) string {
 	cell := "yes"
 	for _, l := range limits {
 		switch {
-		case l.world != world || l.behaviour != behaviour || l.kind != "":
+		case l.world != world || l.behaviour != behaviour || l.kinds != "":
 		case l.part == "":
 			return "no: " + l.why
 		case cell == "yes":

@@ -60,7 +60,7 @@ func newKernelOn(t *testing.T, r *rig.Rig, k *kernel) *kernel {
 	k.client = k.task(t, k.host, "client")
 	for i := range k.backends {
 		k.backends[i] = k.task(t, hosts[i/2], fmt.Sprintf("backend%d", i))
-		for _, six := range []bool{false, true} {
+		for _, six := range k.families() {
 			for _, port := range []uint16{80, 443} {
 				serve(t, k.backends[i].Namespace, netip.AddrPortFrom(k.backend(i, six), port))
 			}
@@ -74,7 +74,11 @@ func newKernelOn(t *testing.T, r *rig.Rig, k *kernel) *kernel {
 		serve(t, k.box, netip.AddrPortFrom(k.node(six), portOfHost))
 	}
 	// A service of its own, which no VIP may lead to.
-	serve(t, k.box, netip.AddrPortFrom(netip.IPv6Unspecified(), 22))
+	anywhere := netip.IPv6Unspecified()
+	if len(k.families()) == 1 {
+		anywhere = netip.IPv4Unspecified()
+	}
+	serve(t, k.box, netip.AddrPortFrom(anywhere, 22))
 	for _, p := range k.pools() {
 		k.routeToPool(t, p)
 	}
@@ -115,7 +119,7 @@ func (k *kernel) addAddresses(t *testing.T) {
 			return err
 		}
 		for i := range addressesOfClient {
-			for family, own := range []netip.Addr{k.client.Addr, k.client.Addr6} {
+			for family, own := range []netip.Addr{k.client.Addr, k.client.Addr6}[:len(k.families())] {
 				raw := own.AsSlice()
 				raw[len(raw)-1] = byte(101 + i)
 				a, _ := netip.AddrFromSlice(raw)

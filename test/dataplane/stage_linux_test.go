@@ -292,7 +292,8 @@ func (s *stage) wantSpread(from place, proto state.Proto, to netip.AddrPort, wan
 		}
 	}
 	if got := s.spread(from, proto, to, total); !maps.Equal(got, counts) {
-		s.Errorf("%d connections of %s to %s/%s spread %v, want %v", total, from, to, proto, got, counts)
+		usage, err := s.d.Usage(s.Context(), slices.Collect(maps.Keys(s.at.Services)))
+		s.Errorf("%d connections of %s to %s/%s spread %v, want %v; the kernel counts %+v %v", total, from, to, proto, got, counts, usage, err)
 	}
 }
 

@@ -5,6 +5,7 @@ package hostkind
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 
@@ -19,9 +20,10 @@ type Kind struct {
 	// flushed and loaded again whenever it serves ([Reload]).
 	NoIPv6, Reloads bool
 
-	bridge string // of its containers; empty: tasks
-	needs  []string
-	make   func(*rig.Host) error
+	bridge   string // of its containers; empty: tasks
+	filtered bool   // bridges hand their packets to filters
+	needs    []string
+	make     func(*rig.Host) error
 }
 
 // ErrMissing is wrapped by errors of kinds for which a program is not there.
@@ -30,18 +32,20 @@ var ErrMissing = errors.New("not installed")
 // All returns every kind, in the order of docs/OPERATIONS.md.
 func All() []Kind {
 	return []Kind{
-		{Name: "debian", Title: "Debian's defaults", make: func(*rig.Host) error { return nil }},
+		{Name: "debian", Title: "Debian's defaults", make: nothing},
 		{Name: "strict", Title: "rp_filter strict", make: strict},
-		{Name: "bridged", Title: "br_netfilter, no hairpin", make: bridged},
-		{Name: "docker", Title: "Docker", bridge: "docker0", needs: []string{"dockerd", "containerd", "iptables", "unshare"}, make: docker},
-		{Name: "beside-docker", Title: "beside Docker", needs: []string{"dockerd", "containerd", "iptables", "unshare"}, make: docker},
+		{Name: "bridged", Title: "br_netfilter, no hairpin", filtered: true, make: nothing},
+		{Name: "docker", Title: "Docker", filtered: true, bridge: "docker0", needs: []string{"dockerd", "containerd", "iptables", "unshare"}, make: docker},
+		{Name: "beside-docker", Title: "beside Docker", filtered: true, needs: []string{"dockerd", "containerd", "iptables", "unshare"}, make: docker},
 		{Name: "ufw", Title: "ufw", needs: []string{"ufw", "iptables", "unshare"}, make: ufw},
 		{Name: "firewalld", Title: "firewalld", needs: []string{"firewalld", "firewall-cmd", "dbus-daemon", "nft", "unshare"}, make: firewalld},
 		{Name: "dropping", Title: "default drop, documented rules", needs: []string{"nft"}, make: dropping},
 		{Name: "no-ipv6", Title: "no IPv6", NoIPv6: true, make: noIPv6},
-		{Name: "restored", Title: "saved and restored", Reloads: true, needs: []string{"nft"}, make: func(*rig.Host) error { return nil }},
+		{Name: "restored", Title: "saved and restored", Reloads: true, needs: []string{"nft"}, make: nothing},
 	}
 }
+
+func nothing(*rig.Host) error { return nil }
 
 // Named returns the kind of that name.
 func Named(name string) (Kind, error) {
@@ -65,6 +69,9 @@ func (k Kind) AddHost(r *rig.Rig, name string) (*rig.Host, error) {
 	if saved != "" {
 		needs = nil
 	}
+	if saved == "" && os.Getenv(SavedEnv) != "" && k.HasPrograms() {
+		return nil, fmt.Errorf("a host of kind %s: %w", k.Name, missing("what was saved of it"))
+	}
 	for _, program := range needs {
 		if _, err := exec.LookPath(program); err != nil {
 			return nil, fmt.Errorf("a host of kind %s: %w", k.Name, missing(program))
@@ -76,6 +83,9 @@ func (k Kind) AddHost(r *rig.Rig, name string) (*rig.Host, error) {
 	}
 	h, err := r.AddBareHost(name, bridge)
 	if err != nil {
+		return nil, err
+	}
+	if err = bridged(h, k.filtered); err != nil {
 		return nil, err
 	}
 	if saved != "" {

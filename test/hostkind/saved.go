@@ -39,6 +39,10 @@ func tableOf(kind string) string {
 // settingsOf are those that programs of a kind may set, of IPv4 and IPv6.
 var settingsOf = []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"}
 
+// HasPrograms says that programs write rules on a host of the kind, which can be
+// saved.
+func (k Kind) HasPrograms() bool { return !k.Reloads && len(k.needs) > 0 }
+
 // Save writes what the programs of a kind have written on a host into a directory.
 func (k Kind) Save(h *rig.Host, dir string) error {
 	dir = filepath.Join(dir, k.Name)

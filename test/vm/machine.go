@@ -30,6 +30,7 @@ type Machine struct {
 	MemoryMiB int           // default 1024
 	CPUs      int           // default 2; 1 with Count
 	Count     bool          // tie the clock to the instructions executed, and skip what is only waited for; see below
+	Arguments string        // more of the kernel's command line
 	Console   io.Writer     // also gets the kernel's messages, live; default nowhere
 	Boot      time.Duration // longest time until the first program starts; default 2 minutes
 	Slack     time.Duration // how much longer than a program's own limit it may take to end it and tell; default 1 minute
@@ -91,7 +92,7 @@ func (m Machine) arguments(k Kernel, initrd, dir string) []string {
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-accel", accel, "-cpu", "max,la57=off", "-smp", strconv.Itoa(m.CPUs), "-m", strconv.Itoa(m.MemoryMiB),
 		"-kernel", k.Image, "-initrd", initrd,
-		"-append", kernelArguments,
+		"-append", strings.TrimSpace(kernelArguments + " " + m.Arguments),
 		"-chardev", channel("console"), "-serial", "chardev:console",
 		"-chardev", channel("frames"), "-serial", "chardev:frames",
 		"-chardev", channel("monitor"), "-mon", "chardev=monitor,mode=control",

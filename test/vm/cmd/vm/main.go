@@ -98,7 +98,8 @@ func parse(name string, args []string) (*options, []string, error) {
 		f.BoolVar(&o.machine.Count, "icount", name == "test", "one processor whose clock counts instructions, so that how busy this machine is does not matter")
 		f.BoolVar(&o.console, "console", false, "show the kernel's messages too")
 		f.DurationVar(&o.timeout, "timeout", 30*time.Minute, "of each program; a test binary's own comes first")
-		f.StringVar(&o.modules, "modules", strings.Join(vm.DefaultModules(), ","), "kernel modules to load, `names` with commas")
+		f.StringVar(&o.modules, "modules", strings.Join(vm.DefaultModules(), ","), "kernel modules to load, `names` with commas; with a + before the first, besides the usual ones")
+		f.StringVar(&o.machine.Arguments, "append", "", "more `words` of the kernel's command line, as ipv6.disable=1")
 		f.Var(&o.files, "file", "`dst=src` puts a file or directory into the machine; repeat it")
 		f.Var(&o.env, "env", "`NAME=value` for the programs; repeat it")
 		tools := ""
@@ -164,7 +165,11 @@ func (o *options) image(ctx context.Context) (*vm.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	im, err := vm.NewImage(k, self, split(o.modules))
+	modules := split(strings.TrimPrefix(o.modules, "+"))
+	if strings.HasPrefix(o.modules, "+") {
+		modules = append(vm.DefaultModules(), modules...)
+	}
+	im, err := vm.NewImage(k, self, modules)
 	if err != nil {
 		return nil, err
 	}
