@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -107,6 +108,9 @@ func killedAttaching(m *mesh) error {
 	return err
 }
 
+// columns are what stands between two columns; how wide they are depends on the others.
+var columns = regexp.MustCompile(" +")
+
 // confChanged changes the resolv.conf of a container behind meshd's back: status
 // says so, and what was there before the sandbox is taken for nobody's wish.
 func confChanged(m *mesh) error {
@@ -132,13 +136,14 @@ func confChanged(m *mesh) error {
 	}
 	for _, c := range []struct{ text, file, status string }{
 		{"nameserver 192.0.2.99\n", "nameserver 192.0.2.99\n", "sandbox conf: resolv.conf: " + file},
-		{before, "# meshd", "Health:           ok"},
+		{before, "# meshd", "Health: ok"},
 	} {
 		if err := change(c.text); err != nil {
 			return err
 		}
 		err := m.soon(10*time.Second, func() error {
 			out, err := n.Ctl("status")
+			out = columns.ReplaceAllString(out, " ")
 			text, _ := os.ReadFile(file)
 			if err == nil && (!strings.Contains(out, c.status) || !strings.HasPrefix(string(text), c.file)) {
 				err = fmt.Errorf("after %q the file is %q, and status says %s", c.text, text, out)

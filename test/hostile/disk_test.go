@@ -133,7 +133,7 @@ func (m *mesh) saysDegraded(dir string) error {
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
-		if last = out; !strings.Contains(out, "Health:      ok") && strings.Contains(out, "egraded") {
+		if last = out; !strings.Contains(columns.ReplaceAllString(out, " "), "Health: ok") && strings.Contains(out, "egraded") {
 			return nil
 		}
 		m.peer.pause(50 * time.Millisecond)
