@@ -176,6 +176,10 @@ bench-detect: ## whole nodes in a bubble: crashes until noticed, false alarms (1
 bench-real: ## 25 real meshd in network namespaces on this machine: one change until all have told of it
 	$(GO) run ./test/bench/real $(BENCHFLAGS)
 
+.PHONY: bench-drift
+bench-drift: ## a real meshd: what others remove from the kernel until it is back; storms of such changes
+	$(GO) run ./test/bench/drift $(BENCHFLAGS)
+
 .PHONY: bench-lb
 PARTS      ?= nft request ipvs
 bench-lb: vm-build ## kernel load balancers: cold load, one change, verify; requests through a VIP (PARTS='nft request ipvs')

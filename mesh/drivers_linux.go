@@ -19,14 +19,14 @@ func drivers(choice, netns string, h hosting, log *slog.Logger) ([]lb.Driver, er
 	local := netns != "" || !h.forward
 	var ds []lb.Driver
 	if choice == "auto" || choice == "ipvs" {
-		d, err := ipvs.New(ipvs.Config{NetNS: netns, Local: local, OnSysctl: h.onSysctl, OnSocket: h.onSocket, Log: log})
+		d, err := ipvs.New(ipvs.Config{NetNS: netns, Local: local, OnSysctl: h.onSysctl, Listener: h.rules, Log: log})
 		if err != nil {
 			return nil, err
 		}
 		ds = append(ds, d)
 	}
 	if choice == "auto" || choice == "nft" {
-		d, err := nft.New(nft.Config{NetNS: netns, Local: local, OnSysctl: h.onSysctl, OnSocket: h.onSocket, Log: log})
+		d, err := nft.New(nft.Config{NetNS: netns, Local: local, OnSysctl: h.onSysctl, Listener: h.rules, Log: log})
 		if err != nil {
 			return nil, err
 		}

@@ -17,9 +17,9 @@ import (
 
 // hosting says what a balancer may do to its host, and who is told of it.
 type hosting struct {
-	forward  bool                         // make it forward packets
-	onSysctl func(nft.SysctlChange)       // told of each setting that was changed; may be nil
-	onSocket func(port uint32, open bool) // told of the netlink port that writes the ruleset; may be nil
+	forward  bool                   // make it forward packets
+	onSysctl func(nft.SysctlChange) // told of each setting that was changed; may be nil
+	rules    nft.Listener           // hears of changes of the ruleset; may be nil
 }
 
 // sysctls are the settings of the host that meshd changed since it booted, and

@@ -96,7 +96,7 @@ func (m *sandboxes) newBox(s savedSandbox, ns *sandbox.Namespace, kept bool) (*b
 
 // configure says what the sandbox's balancer is to be.
 func (b *box) configure(cfg *lb.Config, s *savedSandbox) (err error) {
-	n, path, owned := b.m.node, b.ns.Path(), hosting{onSocket: b.rules.Own}
+	n, path, owned := b.m.node, b.ns.Path(), hosting{rules: b.rules}
 	choice := n.sandboxDriver(n.cfg.LB)
 	if cfg.Drivers, err = drivers(choice, path, owned, b.log); err != nil {
 		return err

@@ -60,8 +60,9 @@ var mayImport = map[string][]string{
 	"test/bench":       {"state", "gossip", "test/sim"},
 	"test/bench/table": {"state"},
 	"test/bench/real":  {"test/rig", "test/fleet", "mesh/control"},
+	"test/bench/drift": {"test/rig", "test/fleet", "mesh/control"},
 	"test/bench/dns":   {"test/rig", "state", "resolver"},
-	"test/bench/lb":    {"lb", "lb/ipvs", "lb/nft", "state", "test/rig"},
+	"test/bench/lb":    {"lb", "lb/ipvs", "lb/nft", "lb/rulewatch", "state", "test/rig"},
 	"test/chaos":       {"test/rig", "test/fleet", "mesh/control"},
 	"test/hostile":     {"state", "gossip/gossiptest", "test/rig", "test/fleet", "mesh/control"},
 	"test/peers":       {}, // a module of its own

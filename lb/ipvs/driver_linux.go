@@ -53,7 +53,7 @@ func New(cfg Config) (*Driver, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	helperCfg := nft.Config{NetNS: cfg.NetNS, Local: cfg.Local, OnSysctl: cfg.OnSysctl, OnSocket: cfg.OnSocket, Log: cfg.Log}
+	helperCfg := nft.Config{NetNS: cfg.NetNS, Local: cfg.Local, OnSysctl: cfg.OnSysctl, Listener: cfg.Listener, Log: cfg.Log}
 	return &Driver{
 		cfg: cfg, known: lb.NewTable(), marks: newMarks(cfg.MarkCount), parked: map[lb.Key]bool{},
 		openKernel:  func() (kernel, error) { return openKernel(cfg.NetNS, cfg.CallLimit) },

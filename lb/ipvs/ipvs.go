@@ -73,8 +73,8 @@ type Config struct {
 	Local bool
 	// OnSysctl is as of nft.Config.
 	OnSysctl func(nft.SysctlChange)
-	// OnSocket is as of nft.Config.
-	OnSocket func(port uint32, open bool)
+	// Listener is as of nft.Config.
+	Listener nft.Listener
 	// Log receives what is repaired and what is odd. Required.
 	Log *slog.Logger
 	// MarkCount is how many firewall marks there are for services for all ports,

@@ -22,8 +22,8 @@ type sockets struct {
 	nft   *nftables.Conn
 	route *rtnl.Handle
 
-	port     uint32                       // of nft
-	onSocket func(port uint32, open bool) // of Config; never nil
+	port     uint32   // of nft
+	listener Listener // of Config; never nil
 
 	queries *asker
 	seen    uint32 // number of the ruleset that we know, because we wrote or read it; 0: of none
@@ -37,9 +37,9 @@ const (
 )
 
 func openSockets(cfg *Config) (*sockets, error) {
-	s := &sockets{ns: netns.None(), onSocket: cfg.OnSocket}
-	if s.onSocket == nil {
-		s.onSocket = func(uint32, bool) {}
+	s := &sockets{ns: netns.None(), listener: cfg.Listener}
+	if s.listener == nil {
+		s.listener = nobody{}
 	}
 	opts := []nftables.ConnOption{nftables.AsLasting(), nftables.WithSockOptions(s.prepare)}
 	if path := cfg.NetNS; path != "" {
@@ -67,7 +67,7 @@ func openSockets(cfg *Config) (*sockets, error) {
 // prepare sets up the nftables socket, and says which one it is.
 func (s *sockets) prepare(c *netlink.Conn) error {
 	s.port = c.PID()
-	s.onSocket(s.port, true)
+	s.listener.Own(s.port, true)
 	return errors.Join(c.SetWriteBuffer(sendBuffer), c.SetReadBuffer(receiveBuffer))
 }
 
@@ -81,7 +81,7 @@ func (s *sockets) openRoute() (*rtnl.Handle, error) {
 func (s *sockets) close() error {
 	var err error
 	if s.port != 0 {
-		s.onSocket(s.port, false) // once it is closed, the port may be somebody else's
+		s.listener.Own(s.port, false) // once it is closed, the port may be somebody else's
 	}
 	if s.nft != nil {
 		err = s.nft.CloseLasting()

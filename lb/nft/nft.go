@@ -64,13 +64,30 @@ type Config struct {
 	// OnSysctl is told of each setting of the namespace that was changed. May be
 	// nil.
 	OnSysctl func(SysctlChange)
-	// OnSocket is told of the netlink port from which the ruleset is written, before
-	// the first write and after the last: who listens to changes knows ours by it.
-	// May be nil.
-	OnSocket func(port uint32, open bool)
+	// Listener hears of changes of the ruleset. May be nil: nobody does.
+	Listener Listener
 	// Log receives what is repaired and what is odd. Required.
 	Log *slog.Logger
 }
+
+// Listener hears of changes of the namespace's ruleset (lb/rulewatch), and has to
+// tell ours from others'.
+type Listener interface {
+	// Own is told of the netlink port from which the ruleset is written, before the
+	// first write and after the last.
+	Own(port uint32, open bool)
+	// Aside calls write, which commits one transaction at most, while nobody
+	// listens: for those who do, the kernel makes a message of every element. From
+	// number, which returns that of the ruleset, it knows whether others wrote
+	// meanwhile. The error is that of write.
+	Aside(number func() (uint32, error), write func() error) error
+}
+
+// nobody is the Listener that there is not.
+type nobody struct{}
+
+func (nobody) Own(uint32, bool)                                         {}
+func (nobody) Aside(_ func() (uint32, error), write func() error) error { return write() }
 
 // Sysctl is a kernel setting, as {"net/ipv4/ip_forward", "1"}.
 type Sysctl struct {

@@ -217,11 +217,25 @@ func (tx *transaction) run() error {
 	if err := errors.Join(eachChunk(tx.del, c.SetDeleteElements), eachChunk(tx.add, c.SetAddElements)); err != nil {
 		return fmt.Errorf("encode elements: %w", err)
 	}
-	err := tx.d.help.sock.commit()
+	commit := tx.d.help.sock.commit
+	if tx.large() {
+		commit = tx.d.help.sock.commitLarge
+	}
+	err := commit()
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("%w: %w", lb.ErrDrift, err) // not what we wrote
 	}
 	return err
+}
+
+// large reports whether messages of all elements would cost more than it does to
+// have none made.
+func (tx *transaction) large() bool {
+	elements := 0
+	for _, all := range tx.add {
+		elements += len(all)
+	}
+	return elements > elementsPerMessage
 }
 
 // retire queues the removal of the unused class chains, if there are many.

@@ -70,9 +70,17 @@ func (k *kernel) subscribe() error {
 		err = k.conn.SetReadBuffer(receiveBuffer)
 	}
 	if err == nil {
-		err = k.conn.JoinGroup(unix.NFNLGRP_NFTABLES)
+		err = k.Listen(true)
 	}
 	return err
+}
+
+// Listen implements Kernel.
+func (k *kernel) Listen(on bool) error {
+	if on {
+		return k.conn.JoinGroup(unix.NFNLGRP_NFTABLES)
+	}
+	return k.conn.LeaveGroup(unix.NFNLGRP_NFTABLES)
 }
 
 // endsOnly is the socket's filter. It reads bytes, since what filters read as

@@ -1,6 +1,7 @@
 package rulewatch_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"meshd/lb/rulewatch"
 	"meshd/test/rig"
@@ -23,7 +25,8 @@ func TestMain(m *testing.M) { os.Exit(rig.TestMain(nil, m.Run)) }
 type writer struct {
 	*nftables.Conn
 
-	port uint32
+	port      uint32
+	questions *netlink.Conn
 }
 
 func newWriter(t *testing.T, path string) *writer {
@@ -42,7 +45,33 @@ func newWriter(t *testing.T, path string) *writer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = w.CloseLasting() })
+	if w.questions, err = netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: int(ns)}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.questions.Close() })
 	return w
+}
+
+// number returns that of the ruleset.
+func (w *writer) number() (uint32, error) {
+	answer, err := w.questions.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
+		Data:   []byte{unix.NFPROTO_UNSPEC, unix.NFNETLINK_V0, 0, 0},
+	})
+	if err != nil {
+		return 0, err
+	}
+	attributes, err := netlink.NewAttributeDecoder(answer[0].Data[4:])
+	if err != nil {
+		return 0, err
+	}
+	attributes.ByteOrder = binary.BigEndian
+	for attributes.Next() {
+		if attributes.Type() == unix.NFTA_GEN_ID {
+			return attributes.Uint32(), nil
+		}
+	}
+	return 0, errors.New("no number")
 }
 
 // commit makes a table with a set of so many elements anew, in one transaction:
@@ -103,9 +132,20 @@ func TestTransactionsOfOthers(t *testing.T) {
 	}
 	others.commit(t, 0)
 	expect(3)
+	aside := func(write func()) {
+		t.Helper()
+		if err := watcher.Aside(others.number, func() error { write(); return nil }); err != nil {
+			t.Error(err)
+		}
+	}
+	aside(func() { others.commit(t, 2000) }) // somebody else's would not be heard
+	others.commit(t, 0)
+	expect(4)
+	aside(func() { ours.commit(t, 2000); others.commit(t, 0) })
+	<-heard
 	watcher.Own(ours.port, false)
 	ours.commit(t, 0)
-	expect(4)
+	expect(5)
 }
 
 // TestTooManyTransactions writes more than a socket holds that nobody reads: the

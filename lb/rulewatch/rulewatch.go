@@ -17,6 +17,9 @@ type Kernel interface {
 	// with their number, at most batch. The error is ErrMissed, or the end of the
 	// subscription.
 	Wait() (others int, err error)
+	// Listen stops the kernel telling, or has it tell again. It is safe for
+	// concurrent use.
+	Listen(on bool) error
 	// Close ends the subscription.
 	Close() error
 }
@@ -27,8 +30,8 @@ var ErrMissed = errors.New("transactions were missed")
 
 // The times of a Watcher.
 const (
-	gather   = 5 * time.Millisecond // transactions come in groups: the first is told at once, the others together
-	retry    = time.Second          // after a failure; twice as long each time, up to retryMax
+	gather   = 10 * time.Millisecond // transactions come in groups: the first is told at once, the others together
+	retry    = time.Second           // after a failure; twice as long each time, up to retryMax
 	retryMax = 30 * time.Second
 	batch    = 64 // messages that are read in one go
 )
@@ -36,11 +39,11 @@ const (
 // Watcher hears of one namespace's ruleset. Run keeps it subscribed; the other
 // methods are safe for concurrent use.
 type Watcher struct {
-	open   func(own func(port uint32) bool) (Kernel, error)
-	log    *slog.Logger
-	kernel Kernel // nil while there is no subscription; belongs to New, then to Run
+	open func(own func(port uint32) bool) (Kernel, error)
+	log  *slog.Logger
 
 	mu        sync.Mutex // guards what follows
+	kernel    Kernel     // nil while there is no subscription
 	ports     map[uint32]struct{}
 	receivers []chan struct{} // capacity 1 each
 	trouble   error           // why there is no subscription; nil: there is one
@@ -83,6 +86,28 @@ func (w *Watcher) own(port uint32) bool {
 	return ours
 }
 
+// Aside calls write, which commits one transaction at most, while the kernel
+// tells nothing: for whoever listens, it makes a message of every element. number
+// returns that of the ruleset: if others wrote meanwhile, receivers are told. The
+// error is that of write.
+func (w *Watcher) Aside(number func() (uint32, error), write func() error) error {
+	w.mu.Lock()
+	kernel := w.kernel
+	w.mu.Unlock()
+	before, err := number()
+	if kernel == nil || err != nil || kernel.Listen(false) != nil {
+		return write()
+	}
+	failed := write()
+	if kernel.Listen(true) != nil {
+		_ = kernel.Close() // and so Run subscribes anew
+	}
+	if after, err := number(); err != nil || after-before > 1 {
+		w.tell()
+	}
+	return failed
+}
+
 // Receive returns a channel that is sent to when others may have written to the
 // ruleset, once for all that was not received, and when Trouble changes. It is
 // called before Run; there is one receiver.
@@ -123,12 +148,13 @@ func (w *Watcher) connect() {
 // Run hears until ctx ends, and unsubscribes. It may be called once. It returns
 // nil; what fails is tried again, and Trouble says so.
 func (w *Watcher) Run(ctx context.Context) error {
+	defer w.Close()
 	for wait := retry; ctx.Err() == nil; wait = min(2*wait, retryMax) {
-		if w.kernel == nil {
+		if w.Trouble() != nil {
 			if !pause(ctx, wait) {
 				return nil
 			}
-			if w.connect(); w.kernel == nil {
+			if w.connect(); w.Trouble() != nil {
 				continue
 			}
 			w.log.Info("changes of the nftables ruleset are heard again")
@@ -138,17 +164,16 @@ func (w *Watcher) Run(ctx context.Context) error {
 			wait = retry / 2
 		}
 	}
-	return w.Close()
+	return nil
 }
 
 // follow hears until the subscription or ctx ends. It reports whether it heard
 // anything.
 func (w *Watcher) follow(ctx context.Context) (heard bool) {
+	w.mu.Lock()
 	kernel := w.kernel
-	w.kernel = nil
-	end := sync.OnceFunc(func() { _ = kernel.Close() })
-	defer end()
-	defer context.AfterFunc(ctx, end)()
+	w.mu.Unlock()
+	defer context.AfterFunc(ctx, func() { _ = w.Close() })()
 	for {
 		others, err := kernel.Wait()
 		if ctx.Err() != nil {
@@ -175,6 +200,7 @@ func (w *Watcher) follow(ctx context.Context) (heard bool) {
 
 // lost notes that the subscription does not work any more.
 func (w *Watcher) lost(err error) {
+	_ = w.Close()
 	w.mu.Lock()
 	w.trouble = err
 	w.count.Losses++
@@ -195,13 +221,15 @@ func (w *Watcher) tell() {
 	}
 }
 
-// Close ends the subscription of a watcher that is not run.
+// Close ends the subscription, of a watcher that is not run any more.
 func (w *Watcher) Close() error {
+	w.mu.Lock()
 	kernel := w.kernel
+	w.kernel = nil
+	w.mu.Unlock()
 	if kernel == nil {
 		return nil
 	}
-	w.kernel = nil
 	return kernel.Close()
 }
 

@@ -3,6 +3,7 @@ package rulewatch_test
 import (
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,7 +33,8 @@ func (k *fakeKernel) Wait() (int, error) {
 	}
 }
 
-func (k *fakeKernel) Close() error { close(k.closed); return nil }
+func (k *fakeKernel) Listen(bool) error { return nil }
+func (k *fakeKernel) Close() error      { close(k.closed); return nil }
 
 func pass(d time.Duration) {
 	timer := time.NewTimer(d)
@@ -73,10 +75,10 @@ func TestReceivers(t *testing.T) {
 		told(1)
 		kernel.events <- nil
 		told(0)
-		pass(10 * time.Millisecond)
+		pass(20 * time.Millisecond)
 		told(1)
 		kernel.events <- rulewatch.ErrMissed
-		pass(10 * time.Millisecond)
+		pass(20 * time.Millisecond)
 		told(1)
 		if c := w.Counters(); c != (rulewatch.Counters{Heard: 2, Missed: 1}) {
 			t.Errorf("counted %+v", c)
@@ -88,31 +90,33 @@ func TestReceivers(t *testing.T) {
 // its loss and its return are told: in between, others have to be asked.
 func TestTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var kernel *fakeKernel
-		tries, refuse := 0, errors.New("too many open files")
+		refuse := errors.New("too many open files")
+		var latest atomic.Pointer[fakeKernel]
+		var tries atomic.Int64
+		var possible atomic.Bool
 		w := rulewatch.New(func(func(uint32) bool) (rulewatch.Kernel, error) {
-			tries++
-			if refuse != nil {
+			tries.Add(1)
+			if !possible.Load() {
 				return nil, refuse
 			}
-			kernel = newKernel()
-			return kernel, nil
+			latest.Store(newKernel())
+			return latest.Load(), nil
 		}, slog.New(slog.DiscardHandler))
 		told := w.Receive()
 		run(t, w)
 		pass(10 * time.Minute)
-		if err := w.Trouble(); !errors.Is(err, refuse) || tries < 20 || tries > 30 || received(told) != 0 {
-			t.Errorf("%d tries in ten minutes, trouble %v", tries, err)
+		if err, n := w.Trouble(), tries.Load(); !errors.Is(err, refuse) || n < 20 || n > 30 || received(told) != 0 {
+			t.Errorf("%d tries in ten minutes, trouble %v", n, err)
 		}
-		refuse = nil
+		possible.Store(true)
 		pass(30 * time.Second)
 		if w.Trouble() != nil || received(told) != 1 {
 			t.Errorf("it can be had: trouble %v", w.Trouble())
 		}
-		kernel.events <- nil
+		latest.Load().events <- nil
 		synctest.Wait()
-		kernel.events <- errors.New("bad file descriptor")
-		pass(10 * time.Millisecond)
+		latest.Load().events <- errors.New("bad file descriptor")
+		pass(20 * time.Millisecond)
 		if w.Trouble() == nil || received(told) != 1 {
 			t.Errorf("it is lost: trouble %v", w.Trouble())
 		}
@@ -121,7 +125,7 @@ func TestTrouble(t *testing.T) {
 			t.Errorf("a second later: trouble %v", w.Trouble())
 		}
 		select {
-		case <-kernel.closed:
+		case <-latest.Load().closed:
 			t.Error("closed")
 		default:
 		}

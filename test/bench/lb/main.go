@@ -32,6 +32,7 @@ import (
 type bench struct {
 	ctx          context.Context
 	quick        bool
+	heard        bool // changes of rules are listened to, as meshd does
 	instructions bool // the clock counts instructions, one per nanosecond
 	report       report
 }
@@ -51,6 +52,7 @@ var parts = []part{
 func main() {
 	b := &bench{}
 	flag.BoolVar(&b.quick, "quick", false, "smaller tables and shorter runs")
+	flag.BoolVar(&b.heard, "heard", true, "listen to changes of the nftables rules, as meshd does")
 	flag.BoolVar(&b.instructions, "instructions", false, "the machine's clock counts instructions: print them")
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: lb [-quick] [-instructions] nft|request|ipvs…")

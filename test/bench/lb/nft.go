@@ -3,10 +3,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 
 	"meshd/lb/nft"
+	"meshd/lb/rulewatch"
 )
 
 // nftables measures our driver, at three sizes and at kube-proxy's, and
@@ -60,7 +62,16 @@ func (b *bench) repeat(fs ...func(n *namespace) error) error {
 }
 
 func (b *bench) nftRun(n *namespace, services int) error {
-	d, err := nft.New(nft.Config{NetNS: n.path(), Log: slog.New(slog.DiscardHandler)})
+	cfg := nft.Config{NetNS: n.path(), Log: slog.New(slog.DiscardHandler)}
+	if b.heard {
+		w := rulewatch.New(func(own func(uint32) bool) (rulewatch.Kernel, error) { return rulewatch.Open(n.path(), own) }, cfg.Log)
+		cfg.Listener = w
+		ctx, stop := context.WithCancel(b.ctx)
+		ended := make(chan error, 1)
+		go func() { ended <- w.Run(ctx) }()
+		defer func() { stop(); <-ended }()
+	}
+	d, err := nft.New(cfg)
 	if err != nil {
 		return err
 	}
