@@ -59,6 +59,7 @@ mkdir -m 1777 tmp
 cp -a /etc/. etc/ 2>/dev/null || true
 rm -rf etc/meshd etc/netns
 cp -r "$stand_ins"/. local/sbin/
+mount --bind "$stand_ins"/machines local/sbin/machines
 if [ -d /usr/local/go ]; then mount --bind /usr/local/go local/go; fi
 n=0
 for d in "$repository" "$@"; do mkdir -p "$d" kept/$n; mount --bind "$d" kept/$n; n=$((n + 1)); done
@@ -112,7 +113,7 @@ type outcome struct {
 // paste types a text into a shell on the host, all at once, in the repository.
 func (h *host) paste(text string, shell ...string) outcome {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(h.t.Context(), rig.Patience(2*time.Minute))
+	ctx, cancel := context.WithTimeout(context.Background(), rig.Patience(2*time.Minute))
 	defer cancel()
 	pid := strconv.Itoa(h.init.PID)
 	args := append([]string{"--target", pid, "--mount", "--uts", "--net", "--wd=" + working(h.t), "--"}, shell...)

@@ -83,10 +83,12 @@ func section(t *testing.T, document, heading string) string {
 	return part
 }
 
-// shellBlocks returns the sh blocks of a text.
+// shellBlocks returns the sh blocks of a text, without the indent of a list.
 func shellBlocks(text string) (blocks []string) {
-	for _, m := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(text, -1) {
-		blocks = append(blocks, m[1])
+	for _, m := range fenced.FindAllStringSubmatch(text, -1) {
+		blocks = append(blocks, strings.TrimPrefix(strings.ReplaceAll("\n"+m[2], "\n"+m[1], "\n"), "\n"))
 	}
 	return blocks
 }
+
+var fenced = regexp.MustCompile("(?ms)^( *)```sh\n(.*?)^ *```$")
