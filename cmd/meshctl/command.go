@@ -59,6 +59,9 @@ func parse(args []string, getenv func(string) string) (*commandLine, error) {
 	g := &globals{socket: cmp.Or(getenv("MESHCTL_SOCKET"), control.DefaultSocket)}
 	cl := &commandLine{globals: g, flags: newFlags(g)}
 	all := commands()
+	if len(args) > 0 && (args[0] == "--version" || args[0] == "-version") {
+		args = slices.Concat([]string{"version"}, args[1:])
+	}
 	for cl.cmd == nil {
 		rest, _, err := cl.flags.parse(args)
 		if errors.Is(err, flag.ErrHelp) {

@@ -344,8 +344,10 @@ func TestOffline(t *testing.T) {
 
 func TestVersionOnline(t *testing.T) {
 	b := newBench(t)
-	if got := b.run(t.Context(), "version"); !strings.Contains(got.stdout, "meshd   v1.2.3 (0123456789ab) go1.26 linux/amd64 API v1") {
-		t.Errorf("got %+v", got)
+	for _, word := range []string{"version", "--version"} {
+		if got := b.run(t.Context(), word); got.code != exitDone || !strings.Contains(got.stdout, "meshd   v1.2.3 (0123456789ab) go1.26 linux/amd64 API v1") {
+			t.Errorf("%s: got %+v", word, got)
+		}
 	}
 }
 

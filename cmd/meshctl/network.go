@@ -16,7 +16,7 @@ func networkCommands() []command {
 		{
 			path: "network create", args: "NAME", min: 1, max: 1, short: "define a network",
 			long:    "The subnets are the pools that virtual IPs are taken from; tasks keep the\naddresses they have. Give one per family, and no overlap with another network,\nnor with what a host of the mesh has: an address, a route, a name server. Every\nlive node is asked.",
-			example: "meshctl network create collabnet --subnet 10.9.0.0/16 --wait\nmeshctl network create six --subnet6 fd00:9::/64",
+			example: "meshctl network create collabnet --subnet 10.96.0.0/16 --wait\nmeshctl network create six --subnet6 fd00:9::/64",
 			setup:   networkCreate,
 		},
 		{
@@ -30,7 +30,7 @@ func networkCommands() []command {
 		},
 		{
 			path: "network rm", args: "NAME...", min: 1, max: -1, complete: "network", short: "forget networks that no task uses",
-			example: "meshctl network rm collabnet", setup: networkRm,
+			example: "meshctl network rm six", setup: networkRm,
 		},
 	}
 }

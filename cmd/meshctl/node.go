@@ -24,7 +24,7 @@ func nodeCommands() []command {
 		{
 			path: "join", args: "ADDR...", min: 1, max: -1, short: "contact nodes and become one mesh with them",
 			long:    "It is done if one of the addresses answers. meshd remembers its peers and comes\nback to them by itself after a partition or a restart.",
-			example: "meshctl join 192.0.2.10:7946 192.0.2.11",
+			example: "meshctl join 192.0.2.12:7946 192.0.2.13 --wait",
 			setup:   joinMesh,
 		},
 		{

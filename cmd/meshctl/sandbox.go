@@ -25,7 +25,7 @@ in the namespace or those of --ip. --resolv-conf names the server in the file
 that the container sees as /etc/resolv.conf; "auto" finds that file by --pid, or
 is /etc/netns/NAME/resolv.conf. What attach made, detach removes; a restart of
 meshd keeps it.`,
-			example: `meshctl sandbox attach --netns web --network collabnet --service web --port http:80
+			example: `meshctl sandbox attach --netns web --network collabnet --name web-1 --service web --port http:80
 meshctl sandbox attach --pid 4711 --network collabnet,backend --name worker --resolv-conf auto`,
 		},
 		{

@@ -32,7 +32,7 @@ is), 1 refused or failed, 2 usage.
 
 // cleanup runs "meshd cleanup" and returns the exit code.
 func cleanup(args []string, stdout, stderr io.Writer) int {
-	cfg, code := configureCleanup(args, stderr)
+	cfg, code := configureCleanup(args, stdout, stderr)
 	if code >= 0 {
 		return code
 	}
@@ -61,7 +61,7 @@ func cleanup(args []string, stdout, stderr io.Writer) int {
 }
 
 // configureCleanup returns what to clean, or an exit code.
-func configureCleanup(args []string, stderr io.Writer) (mesh.CleanupConfig, int) {
+func configureCleanup(args []string, stdout, stderr io.Writer) (mesh.CleanupConfig, int) {
 	var cfg mesh.CleanupConfig
 	var base mesh.Config
 	file, err := configFile(args)
@@ -91,8 +91,8 @@ func configureCleanup(args []string, stderr io.Writer) (mesh.CleanupConfig, int)
 	fs.BoolVar(&cfg.Force, "force", false, "also while a meshd runs; it makes everything again")
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(stderr, cleanupUsage)
-		fs.SetOutput(stderr)
+		fmt.Fprint(stdout, cleanupUsage)
+		fs.SetOutput(stdout)
 		fs.PrintDefaults()
 		return cfg, 0
 	case err != nil:

@@ -33,7 +33,12 @@ func TestCleanupUsage(t *testing.T) {
 		"--config /nowhere": {2, "/nowhere"},
 	} {
 		var stdout, stderr bytes.Buffer
-		if code := cleanup(strings.Fields(line), &stdout, &stderr); code != want.code || !strings.Contains(stderr.String(), want.says) || stdout.Len() > 0 {
+		code := cleanup(strings.Fields(line), &stdout, &stderr)
+		said, silent := &stderr, &stdout
+		if code == 0 {
+			said, silent = &stdout, &stderr
+		}
+		if code != want.code || !strings.Contains(said.String(), want.says) || silent.Len() > 0 {
 			t.Errorf("meshd cleanup %s: exit %d\n%s%s\nwant exit %d and %q", line, code, &stdout, &stderr, want.code, want.says)
 		}
 	}
@@ -46,11 +51,11 @@ func TestCleanupConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stderr bytes.Buffer
-	cfg, code := configureCleanup([]string{"--config", file, "--socket", "/other", "--netns", "/a", "--netns=/b", "--dry-run"}, &stderr)
+	cfg, code := configureCleanup([]string{"--config", file, "--socket", "/other", "--netns", "/a", "--netns=/b", "--dry-run"}, &stderr, &stderr)
 	if code >= 0 || cfg.DataDir != "/data" || cfg.Socket != "/other" || len(cfg.NetNS) != 2 || !cfg.DryRun || cfg.Force {
 		t.Errorf("%+v, exit %d, %s", cfg, code, &stderr)
 	}
-	cfg, _ = configureCleanup(nil, &stderr)
+	cfg, _ = configureCleanup(nil, &stderr, &stderr)
 	if cfg.DataDir != "/var/lib/meshd" || cfg.Socket != "/run/meshd/meshd.sock" {
 		t.Errorf("without flags: %+v", cfg)
 	}

@@ -23,11 +23,11 @@ Exit codes: 0 nothing was found, 1 something was, 2 usage.
 func doctor(args []string, stdout, stderr io.Writer) int {
 	for _, a := range args {
 		if a == "-h" || a == "-help" || a == "--help" {
-			fmt.Fprint(stderr, doctorUsage)
+			fmt.Fprint(stdout, doctorUsage)
 			return 0
 		}
 	}
-	cfg, code := configure(args, stderr)
+	cfg, code := configure(args, stdout, stderr)
 	if code >= 0 {
 		return code
 	}

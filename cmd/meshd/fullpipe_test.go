@@ -28,7 +28,7 @@ func TestLogThatNobodyReads(t *testing.T) {
 		ended <- run([]string{
 			"--node", "a", "--bind", "127.0.0.1:0", "--lb", "none", "--profile", "local", "--log-level", "debug",
 			"--data-dir", filepath.Join(dir, "d"), "--socket", filepath.Join(dir, "s"),
-		}, w)
+		}, io.Discard, w)
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

@@ -51,13 +51,13 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == sandbox.KeeperCommand { // a child of meshd; nobody else's business
 		os.Exit(sandbox.ServeKeeper(os.Stdin, os.Stdout))
 	}
-	os.Exit(run(os.Args[1:], os.Stderr))
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // run returns the exit code: 0 done, 1 failed, 2 usage, 3 done but for what could
 // not be saved.
-func run(args []string, stderr io.Writer) int {
-	cfg, code := configure(args, stderr)
+func run(args []string, stdout, stderr io.Writer) int {
+	cfg, code := configure(args, stdout, stderr)
 	if code >= 0 {
 		return code
 	}
@@ -128,7 +128,7 @@ func (r *reloader) reload(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
 	defer cancel()
 	var said strings.Builder
-	cfg, code := configure(r.args, &said)
+	cfg, code := configure(r.args, &said, &said)
 	var done mesh.Reloaded
 	err := errors.New(strings.TrimPrefix(strings.TrimSpace(said.String()), "meshd: "))
 	if code < 0 {
@@ -165,8 +165,9 @@ func serve(ctx context.Context, reset func(), node *mesh.Node) error {
 	return <-finished
 }
 
-// configure returns the configuration, or an exit code.
-func configure(args []string, stderr io.Writer) (mesh.Config, int) {
+// configure returns the configuration, or an exit code. What was asked for, the help
+// or the version, goes to stdout.
+func configure(args []string, stdout, stderr io.Writer) (mesh.Config, int) {
 	var cfg mesh.Config
 	path, err := configFile(args)
 	if err == nil && path != "" {
@@ -183,8 +184,8 @@ func configure(args []string, stderr io.Writer) (mesh.Config, int) {
 	cfg.RegisterFlags(fs)
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(stderr, usage)
-		fs.SetOutput(stderr)
+		fmt.Fprint(stdout, usage)
+		fs.SetOutput(stdout)
 		fs.PrintDefaults()
 		return cfg, 0
 	case err != nil:
@@ -194,7 +195,7 @@ func configure(args []string, stderr io.Writer) (mesh.Config, int) {
 		fmt.Fprintf(stderr, "meshd: unexpected argument %q; see meshd --help\n", fs.Arg(0))
 		return cfg, 2
 	case *show:
-		fmt.Fprintln(stderr, "meshd", buildVersion())
+		fmt.Fprintln(stdout, "meshd", buildVersion())
 		return cfg, 0
 	}
 	return cfg, -1

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -46,7 +47,7 @@ func TestUsage(t *testing.T) {
 		"--node a!b --insecure":          "node: ",
 	} {
 		var stderr bytes.Buffer
-		code := run(append([]string{"--data-dir", filepath.Join(dir, "data")}, strings.Fields(line)...), &stderr)
+		code := run(append([]string{"--data-dir", filepath.Join(dir, "data")}, strings.Fields(line)...), io.Discard, &stderr)
 		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
 		last := lines[len(lines)-1]
 		if code != 2 || !strings.HasPrefix(last, "meshd: ") || !strings.Contains(last, says) || len(lines) > 3 {
@@ -62,8 +63,15 @@ func TestUsage(t *testing.T) {
 		t.Error("a refused start has made the data directory")
 	}
 	var stderr bytes.Buffer
-	if code := run([]string{"--help"}, &stderr); code != 0 || !strings.Contains(stderr.String(), "-dns-clients") || !strings.Contains(stderr.String(), "SIGHUP") {
-		t.Errorf("--help: exit %d\n%s", code, &stderr)
+	for flag, says := range map[string][]string{"--help": {"-dns-clients", "SIGHUP"}, "--version": {"meshd "}} {
+		var stdout bytes.Buffer // what was asked for, for a pager or a script
+		stderr.Reset()
+		code := run([]string{flag}, &stdout, &stderr)
+		for _, want := range says {
+			if code != 0 || !strings.Contains(stdout.String(), want) || stderr.Len() > 0 {
+				t.Errorf("%s: exit %d\n%s%s\nwant %q", flag, code, &stdout, &stderr, want)
+			}
+		}
 	}
 	for line := range strings.Lines(stderr.String()) {
 		if strings.Count(line, "(default") > 1 || strings.Contains(line, "(default 0") && !strings.Contains(line, "0.") {
@@ -108,7 +116,7 @@ func startDaemon(t *testing.T, flags ...string) *daemon {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}
 	go func() {
-		d.ended <- run(append([]string{"--node", "a", "--bind", "127.0.0.1:0", "--lb", "none", "--data-dir", d.data(), "--socket", socket}, flags...), &d.log)
+		d.ended <- run(append([]string{"--node", "a", "--bind", "127.0.0.1:0", "--lb", "none", "--data-dir", d.data(), "--socket", socket}, flags...), io.Discard, &d.log)
 	}()
 	until(t, &d.log, func() bool {
 		return d.call(http.MethodGet, "/v1/version") == nil && strings.Contains(d.log.String(), "meshd runs")

@@ -18,9 +18,6 @@ import (
 	"meshd/test/rig"
 )
 
-// repository is where the commands that need it are typed, from this package.
-const repository = "../.."
-
 // needed are the programs that the documents ask for, or of which an empty host
 // is made. A machine without one of them cannot run the documents: that is a
 // failure where all is installed on purpose, in CI.
@@ -44,6 +41,8 @@ type host struct {
 	t    *testing.T
 	name string
 	init *rig.Proc // holds its mounts and its name
+	dir  string    // where the shell is
+	env  []string  // its environment
 }
 
 // furnish gives a host its directories, below stage, where it puts them together.
@@ -85,7 +84,7 @@ func newHost(t *testing.T, ns *rig.Namespace, name string) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &host{t: t, name: name, init: p}
+	h := &host{t: t, name: name, init: p, dir: working(t), env: environment(t)}
 	fleet.Within(t, 20*time.Second, func(context.Context) error {
 		if said, err := os.ReadFile(done); len(said) == 0 {
 			return fmt.Errorf("the host %s is not furnished: %w, %s", name, err, fleet.Tail(p.Log, 5))
@@ -110,13 +109,13 @@ type outcome struct {
 	status int
 }
 
-// paste types a text into a shell on the host, all at once, in the repository.
+// paste types a text into a shell on the host, all at once.
 func (h *host) paste(text string, shell ...string) outcome {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), rig.Patience(2*time.Minute))
 	defer cancel()
 	pid := strconv.Itoa(h.init.PID)
-	args := append([]string{"--target", pid, "--mount", "--uts", "--net", "--wd=" + working(h.t), "--"}, shell...)
+	args := append([]string{"--target", pid, "--mount", "--uts", "--net", "--", "sh", "-c", `cd "$0" && exec "$@"`, h.dir}, shell...)
 	cmd := exec.CommandContext(ctx, "nsenter", args...)
 	cmd.Stdin = strings.NewReader(text)
 	log, err := os.CreateTemp(h.t.TempDir(), "paste")
@@ -125,7 +124,7 @@ func (h *host) paste(text string, shell ...string) outcome {
 	}
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log // a file: what goes on in the background must not keep the shell from ending
-	cmd.Env = h.environment()
+	cmd.Env = h.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Run()
 	said, readErr := os.ReadFile(log.Name())
@@ -150,8 +149,8 @@ func working(t *testing.T) string {
 }
 
 // environment is that of a root's shell, and where Go finds what it knows already.
-func (h *host) environment() []string {
-	c := goEnv(h.t, "GOCACHE", "GOMODCACHE", "GOFLAGS", "GOROOT")
+func environment(t *testing.T) []string {
+	c := goEnv(t, "GOCACHE", "GOMODCACHE", "GOFLAGS", "GOROOT")
 	return []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:" + filepath.Join(c[3], "bin"), "HOME=/root", "USER=root", "TERM=dumb", "LANG=C.UTF-8",
 		"GOFLAGS=" + c[2], "GOTOOLCHAIN=local", "GOPROXY=off", "GOCACHE=" + c[0], "GOMODCACHE=" + c[1],

@@ -75,6 +75,31 @@ func (m machines) setUp(t *testing.T, type_ func(*host, string) string) {
 	}
 }
 
+// confirm checks what the unit promises of its process.
+const confirm = `
+pid=$(cat /run/stand-in/meshd)
+grep -q 'NoNewPrivs:.*1' /proc/$pid/status
+grep -q 'CapBnd:.*fffff' /proc/$pid/status && exit 1
+for f in /etc/meshd/x /usr/local/bin/x /root/x /var/lib/x; do ! nsenter --target $pid --mount touch $f 2>/dev/null; done
+touch /tmp/seen
+[ -z "$(nsenter --target $pid --mount ls -A /tmp)" ]
+[ -z "$(find /var/lib/meshd -type f ! -perm 600)" ] && [ "$(find /var/lib/meshd -type f)" ]
+`
+
+// TestUnitVerified has systemd itself read the shipped unit, where it is installed.
+func TestUnitVerified(t *testing.T) {
+	r := rig.NewTest(t, 1)
+	demand(t, append(needed, "systemd-analyze")...)
+	h := newHost(t, r.Hosts()[0].Namespace, "host1")
+	if said := h.must("make -s install\nsystemd-analyze verify --man=no /etc/systemd/system/meshd.service"); strings.Contains(said, "meshd.service") {
+		t.Errorf("systemd says of the unit: %s", said)
+	}
+	bad := h.must("echo Nonsense=1 >> /etc/systemd/system/meshd.service\nsystemd-analyze verify --man=no /etc/systemd/system/meshd.service")
+	if !strings.Contains(bad, "Nonsense") {
+		t.Errorf("systemd-analyze finds nothing wrong with nonsense: %s", bad)
+	}
+}
+
 // TestThreeMachines sets up three machines as the README says, with the shipped
 // unit and configuration, and looks at what came of it.
 func TestThreeMachines(t *testing.T) {
@@ -86,6 +111,7 @@ func TestThreeMachines(t *testing.T) {
 				if said := h.must("meshctl network ls; meshctl diff --wait"); !strings.Contains(said, "collabnet") {
 					t.Errorf("%s does not know the network:\n%s", h.name, said)
 				}
+				h.must(confirm)
 				if log := h.must("cat /run/log/meshd"); strings.Contains(log, "stays writable") || strings.Contains(log, "ended") {
 					t.Errorf("%s: the service's log:\n%s", h.name, log)
 				}
