@@ -94,8 +94,13 @@ func TestCommandsOf(t *testing.T) {
 	const text = "# A\n\n    make build   # x\n    make test\n\ntext `meshctl status` and `status`, `dig`, `task rm ID`, `lb: nft`\n\n" +
 		"    {\"json\": 1}\n\n   ```sh\n   meshctl x\n   ```\n\n```text\nmeshctl y\n```\n`meshctl status` again, `.ci/run`\n\n    curl z\n\n    curl zz\n"
 	want := []command{
-		{"d", "   meshctl x\n", true}, {"d", "make build   # x\nmake test\n", true}, {"d", "curl z\n", true}, {"d", "curl zz\n", true},
-		{"d", "meshctl status", false}, {"d", "meshctl task rm ID", false}, {"d", ".ci/run", false},
+		{"d", "   meshctl x\n", true},
+		{"d", "make build   # x\nmake test\n", true},
+		{"d", "curl z\n", true},
+		{"d", "curl zz\n", true},
+		{"d", "meshctl status", false},
+		{"d", "meshctl task rm ID", false},
+		{"d", ".ci/run", false},
 	}
 	if got := commandsOf("d", text, []string{"task rm"}); !slices.Equal(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
