@@ -65,6 +65,7 @@ func TestOperations(t *testing.T) {
 		"meshctl leave":                      {after: again},
 		"ip meshd_dns":                       {left: noone},
 		"ip meshd":                           {left: noone},
+		"make dataplane-kinds":               {left: tier},
 		"make dns-clients":                   {left: tier},
 		"make demo":                          {left: tier},
 		"make netns":                         {left: tier},

@@ -160,12 +160,15 @@ func (m machines) runOne(t *testing.T, c command, h how, known []verb, dir strin
 	if as, ok := named(c.text, known); ok {
 		text = as
 	}
+	if strings.HasPrefix(text, "make ") {
+		on.dir = working(t)
+	}
 	if h.as != "" {
 		text = strings.ReplaceAll(h.as, "%s", strings.TrimSpace(text))
 	}
 	o := on.paste(text, "bash", "-e")
 	if o.status != h.exit || !regexp.MustCompile(h.shows).MatchString(o.text) {
-		t.Errorf("exit code %d, want %d, and something like %q:\n%s\n%s", o.status, h.exit, h.shows, text, o.text)
+		t.Errorf("exit code %d, want %d, and something like %q (what cannot be typed on an empty host needs an entry in the test's table):\n%s\n%s", o.status, h.exit, h.shows, text, o.text)
 	}
 	for _, key := range h.keys {
 		if !strings.Contains(o.text, `"`+key+`":`) {
