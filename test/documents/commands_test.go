@@ -25,6 +25,7 @@ var programs = []string{
 var (
 	fence    = regexp.MustCompile("(?ms)^ *```([a-z]*)\n(.*?)^ *```$")
 	indented = regexp.MustCompile(`(?m)(?:\A|\n\n)((?:    .*\n)+)`)
+	wrapped  = regexp.MustCompile(`\n *\b`) // a line that goes on: not of a list, nor of a table
 	inline   = regexp.MustCompile("`([^`\n]+)`")
 )
 
@@ -44,7 +45,7 @@ func commandsOf(document, text string, verbs []string) (all []command) {
 			all = append(all, command{document, block, true})
 		}
 	}
-	text = regexp.MustCompile(`(?m)^    .*\n`).ReplaceAllString(text, "")
+	text = wrapped.ReplaceAllString(regexp.MustCompile(`(?m)^    .*\n`).ReplaceAllString(text, ""), " ")
 	for _, m := range inline.FindAllStringSubmatch(text, -1) {
 		if line := typed(m[1], verbs); line != "" && !slices.Contains(all, command{document, line, false}) {
 			all = append(all, command{document, line, false})
@@ -92,7 +93,7 @@ const repository = "../.."
 // What is a command, and what is not.
 func TestCommandsOf(t *testing.T) {
 	const text = "# A\n\n    make build   # x\n    make test\n\ntext `meshctl status` and `status`, `dig`, `task rm ID`, `lb: nft`\n\n" +
-		"    {\"json\": 1}\n\n   ```sh\n   meshctl x\n   ```\n\n```text\nmeshctl y\n```\n`meshctl status` again, `.ci/run`\n\n    curl z\n\n    curl zz\n"
+		"    {\"json\": 1}\n\n   ```sh\n   meshctl x\n   ```\n\n```text\nmeshctl y\n```\n`meshctl status` again, `.ci/run` and `nft\nflush ruleset`\n\n    curl z\n\n    curl zz\n"
 	want := []command{
 		{"d", "   meshctl x\n", true},
 		{"d", "make build   # x\nmake test\n", true},
@@ -101,6 +102,7 @@ func TestCommandsOf(t *testing.T) {
 		{"d", "meshctl status", false},
 		{"d", "meshctl task rm ID", false},
 		{"d", ".ci/run", false},
+		{"d", "nft flush ruleset", false},
 	}
 	if got := commandsOf("d", text, []string{"task rm"}); !slices.Equal(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
