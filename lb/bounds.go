@@ -25,11 +25,21 @@ const (
 
 // plannedPorts returns the ports at which a service is planned, by protocol and
 // number, each once: all that its tasks declare, or of too many those that the
-// most nodes declare.
+// most nodes declare; and all ports, of each protocol, if a task declares none (L12).
 func plannedPorts(s *state.Service) []state.Port {
 	if len(s.Ports) == 0 {
 		return allPorts
 	}
+	ports := declaredPorts(s)
+	if slices.ContainsFunc(s.Members, func(e *state.Entry) bool { return !e.HasPorts() }) {
+		ports = slices.Concat(allPorts, ports)
+		slices.SortFunc(ports, comparePorts)
+	}
+	return ports
+}
+
+// declaredPorts returns those that tasks declare, within bounds.
+func declaredPorts(s *state.Service) []state.Port {
 	samePort := func(a, b state.Port) bool { return comparePorts(a, b) == 0 }
 	ports := s.Ports
 	for i := 1; i < len(ports); i++ {
@@ -39,7 +49,7 @@ func plannedPorts(s *state.Service) []state.Port {
 		}
 	}
 	members := len(s.Members) - s.Count[state.Unready]
-	if len(ports)*members <= maxServiceBackends {
+	if (len(ports)+len(allPorts))*members <= maxServiceBackends {
 		return ports
 	}
 	return mostDeclared(s, ports)
@@ -70,7 +80,7 @@ func mostDeclared(s *state.Service, ports []state.Port) []state.Port {
 	}
 	ports = slices.Clone(ports)
 	slices.SortStableFunc(ports, func(a, b state.Port) int { return cmp.Compare(counts[bare(b)].votes, counts[bare(a)].votes) })
-	most, room := 0, maxServiceBackends
+	most, room := 0, maxServiceBackends-len(allPorts)*everywhere
 	for most < len(ports) && (most == 0 || counts[bare(ports[most])].tasks+everywhere <= room) {
 		room -= counts[bare(ports[most])].tasks + everywhere
 		most++

@@ -100,12 +100,13 @@ func TestPlan(t *testing.T) {
 			}
 		}, pools + "10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*1 10.0.0.2:80*1\n10.96.0.1:80/udp web.net wrr 10.0.0.3:80*1\n" +
 			"10.96.0.1:8080/tcp web.net wrr 10.0.0.2:8080*1 10.0.0.3:8080*1"},
-		{"L12: tasks without ports are at all that others declare", func(w *world) []state.Change {
+		{"L12: tasks without ports are at all, those that others declare and the rest", func(w *world) []state.Change {
 			return []state.Change{
 				w.task("a", "web", "10.0.0.1", 1), w.task("b", "web", "10.0.0.2", 1, "80/tcp"), w.task("c", "web", "10.0.0.3", 1, "81/tcp"),
 				vip("web", "10.96.0.1"),
 			}
-		}, pools + "10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*1 10.0.0.2:80*1\n10.96.0.1:81/tcp web.net wrr 10.0.0.1:81*1 10.0.0.3:81*1"},
+		}, pools + "10.96.0.1:all/tcp web.net wrr 10.0.0.1:0*1\n10.96.0.1:all/udp web.net wrr 10.0.0.1:0*1\n" +
+			"10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*1 10.0.0.2:80*1\n10.96.0.1:81/tcp web.net wrr 10.0.0.1:81*1 10.0.0.3:81*1"},
 		{"L12: two names of one port are one port, on a shared address too", func(w *world) []state.Change {
 			return []state.Change{
 				w.task("a", "web", "10.0.0.1", 1, "http:80/tcp"), w.task("b", "web", "10.0.0.2", 1, "web:80/tcp"), w.task("c", "web", "10.0.0.2", 1, "81/tcp"),

@@ -17,9 +17,9 @@ func taskCommands() []command {
 			path: "task add", short: "register a task of this node", setup: taskAdd,
 			long: `It prints the task's id. The task is announced to every node of the network at
 once and survives a restart of meshd. It gets connections at the ports that it
-declares, the same at the virtual IP; without --port at all that tasks of the
-service declare, and if none does, at all ports. With --wait it ends when every
-node of the network answers with the task and balances to it.`,
+declares, the same at the virtual IP; without --port at all ports, those
+included that other tasks declare. With --wait it ends when every node of the
+network answers with the task and balances to it.`,
 			example: `meshctl task add --network collabnet --service wordpressapp --ip 10.1.0.7 --port http:80
 meshctl task add --network collabnet --service db --slot 1 --ip 10.1.0.8 --ip fd00:1::8 --port 3306/tcp --alias mysql --wait`,
 		},

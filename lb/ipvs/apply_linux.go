@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"slices"
 
 	"meshd/lb"
 	"meshd/lb/ipvs/genl"
@@ -102,9 +104,15 @@ func (a *application) cut() {
 	if len(gone) == 0 {
 		return
 	}
-	if err := a.d.help.Cut(gone); err != nil {
+	if err := a.d.help.Cut(gone, a.d.holds); err != nil {
 		a.d.cfg.Log.Warn("connections of removed backends lose a packet", slog.Any("err", err))
 	}
+}
+
+// holds reports whether a service has a backend.
+func (d *Driver) holds(k lb.Key, backend netip.AddrPort) bool {
+	s := d.known.Services[k]
+	return s != nil && slices.ContainsFunc(s.Backends, func(b lb.Backend) bool { return b.Addr == backend })
 }
 
 // remember makes known follow the operations. Labels are not the kernel's.

@@ -209,11 +209,14 @@ func (h *fakeHelpers) DelPool(p netip.Prefix) error    { delete(h.pools, p); ret
 func (h *fakeHelpers) Pools() map[netip.Prefix]lb.Pool { return maps.Clone(h.pools) }
 func (h *fakeHelpers) Marks() map[lb.Key]uint32        { return maps.Clone(h.marks) }
 func (h *fakeHelpers) DelMark(k lb.Key) error          { delete(h.marks, k); return nil }
-func (h *fakeHelpers) Cut(g []nft.Connections) error   { h.cut = append(h.cut, g...); return nil }
-func (h *fakeHelpers) RemoveMarking() error            { h.unmarked = true; return nil }
-func (h *fakeHelpers) RemoveMarks() error              { clear(h.marks); clear(h.serves); return nil }
-func (h *fakeHelpers) RefuseAll() error                { clear(h.serves); return nil }
-func (h *fakeHelpers) Close() error                    { return nil }
+func (h *fakeHelpers) Cut(g []nft.Connections, _ func(lb.Key, netip.AddrPort) bool) error {
+	h.cut = append(h.cut, g...)
+	return nil
+}
+func (h *fakeHelpers) RemoveMarking() error { h.unmarked = true; return nil }
+func (h *fakeHelpers) RemoveMarks() error   { clear(h.marks); clear(h.serves); return nil }
+func (h *fakeHelpers) RefuseAll() error     { clear(h.serves); return nil }
+func (h *fakeHelpers) Close() error         { return nil }
 
 func (h *fakeHelpers) Served() []lb.Key { return slices.Collect(maps.Keys(h.serves)) }
 

@@ -52,7 +52,7 @@ type helpers interface {
 	MoveMark(from, to lb.Key) error
 	Served() []lb.Key
 	Serve(more, less []lb.Key) error
-	Cut([]nft.Connections) error
+	Cut([]nft.Connections, func(lb.Key, netip.AddrPort) bool) error
 	RemoveMarking() error
 	RemoveMarks() error
 	RefuseAll() error

@@ -87,7 +87,7 @@ func (d *Driver) cutRetired(gone []nft.Connections) {
 	if len(gone) == 0 {
 		return
 	}
-	if err := d.help.Cut(gone); err != nil {
+	if err := d.help.Cut(gone, nil); err != nil {
 		d.cfg.Log.Warn("connections of services that went stay until they time out", slog.Any("err", err))
 	}
 }

@@ -178,7 +178,7 @@ func BenchmarkConntrack(b *testing.B) {
 				q := d.help.sock.queries
 				q.unfiltered = !filter
 				for b.Loop() {
-					if err := countFlows(q, usage, none); err != nil {
+					if err := countFlows(q, usage, none, none); err != nil {
 						b.Fatal(err)
 					}
 				}

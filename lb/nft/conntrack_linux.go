@@ -39,23 +39,25 @@ func (f *flows) join(o *flows) {
 	maps.Copy(f.keys, o.keys)
 }
 
-// has reports whether a connection is in the set.
-func (f *flows) has(of *flow) bool {
+// has reports whether a connection is in the set: one of a service for all ports is
+// not, if a service with its port holds it (held; nil: none does).
+func (f *flows) has(of *flow, held func(flowKey) bool) bool {
 	exact, wide := of.keys()
 	_, ok := f.keys[exact]
 	if !ok {
 		_, ok = f.keys[wide]
+		ok = ok && (held == nil || !held(exact))
 	}
 	return ok
 }
 
-// delete removes the connections from conntrack.
-func (f *flows) delete(c conntracker) error {
+// delete removes the connections from conntrack, but for those that are held.
+func (f *flows) delete(c conntracker, held func(flowKey) bool) error {
 	var errs []error
 	for i := range families {
 		family := families[i].nfproto
 		found, err := survey(c, i, f.vips(i), func(names *[]flowName, of *flow, name func() flowName) {
-			if f.has(of) {
+			if f.has(of, held) {
 				*names = append(*names, name())
 			}
 		})
@@ -86,8 +88,9 @@ type flowsFound struct {
 
 // countFlows counts the tracked connections of the services: TCP ones that have
 // not ended, and all UDP ones. Those that were not answered and are given up are
-// forgotten, and not counted.
-func countFlows(c conntracker, usage map[lb.Key]lb.Usage, giveUp func(flowKey) bool) error {
+// forgotten, and not counted. What a service with ports holds is none of the one for
+// all ports.
+func countFlows(c conntracker, usage map[lb.Key]lb.Usage, giveUp, held func(flowKey) bool) error {
 	for i := range families {
 		vips := map[netip.Addr]struct{}{}
 		for k := range usage {
@@ -95,7 +98,7 @@ func countFlows(c conntracker, usage map[lb.Key]lb.Usage, giveUp func(flowKey) b
 				vips[k.VIP] = struct{}{}
 			}
 		}
-		found, err := survey(c, i, vips, func(t *flowsFound, f *flow, name func() flowName) { t.note(f, name, usage, giveUp) })
+		found, err := survey(c, i, vips, func(t *flowsFound, f *flow, name func() flowName) { t.note(f, name, usage, giveUp, held) })
 		if err != nil {
 			return fmt.Errorf("read conntrack's table: %w", err)
 		}
@@ -115,8 +118,11 @@ func countFlows(c conntracker, usage map[lb.Key]lb.Usage, giveUp func(flowKey) b
 }
 
 // note adds one connection.
-func (t *flowsFound) note(f *flow, name func() flowName, usage map[lb.Key]lb.Usage, giveUp func(flowKey) bool) {
+func (t *flowsFound) note(f *flow, name func() flowName, usage map[lb.Key]lb.Usage, giveUp, held func(flowKey) bool) {
 	exact, wide := f.keys()
+	if held(exact) {
+		wide = exact
+	}
 	if f.tcpState == synSent && (giveUp(exact) || giveUp(wide)) {
 		t.givenUp = append(t.givenUp, name())
 		return
@@ -124,7 +130,7 @@ func (t *flowsFound) note(f *flow, name func() flowName, usage map[lb.Key]lb.Usa
 	if t.active == nil {
 		t.active = map[flowKey]int{}
 	}
-	for _, k := range []flowKey{exact, wide} {
+	for _, k := range slices.Compact([]flowKey{exact, wide}) {
 		if _, ok := usage[k.service()]; ok && !f.ended() {
 			t.active[k]++
 		}

@@ -14,11 +14,15 @@ type Connections struct {
 
 // Cut makes conntrack forget connections: their next packet is balanced anew,
 // refused, or reset. It costs a few passes over
-// conntrack's table at most.
-func (h *Helpers) Cut(gone []Connections) error {
+// conntrack's table at most. Of a service for all ports those stay that a service
+// with their port holds; nil: none does.
+func (h *Helpers) Cut(gone []Connections, held func(lb.Key, netip.AddrPort) bool) error {
 	var f flows
 	for _, c := range gone {
 		f.add(c.Service, c.Backend)
 	}
-	return f.delete(h.sock.queries)
+	if held == nil {
+		return f.delete(h.sock.queries, nil)
+	}
+	return f.delete(h.sock.queries, func(k flowKey) bool { return held(k.service(), k.backend) })
 }

@@ -146,7 +146,7 @@ func (d *Driver) Apply(ctx context.Context, ops []lb.Op) []error {
 			errs = fail(ops, errs, err, func(op lb.Op) bool { return op.Kind < lb.DelPool && op.Kind > lb.SetPool && op.Key == k })
 		}
 	}
-	if err := d.doomed.delete(d.help.sock.queries); err != nil {
+	if err := d.doomed.delete(d.help.sock.queries, d.holds); err != nil {
 		d.cfg.Log.Warn("connections of removed backends stay until they time out", slog.Any("err", err))
 	}
 	return d.pools(ops, lb.DelPool, d.help.delPoolOp, errs)

@@ -76,14 +76,19 @@ func resetChainNames() []string { return []string{"reset_input", "reset_output"}
 // addMarkRules marks packets to services for all ports, from elsewhere and from
 // the own host, and takes our part of the mark off what IPVS sends on or leaves:
 //
-//	mark    meta mark set ip daddr . meta l4proto map @marks
+//	mark    ip daddr . meta l4proto . th dport @served return
+//	        meta mark set ip daddr . meta l4proto map @marks
 //	unmark  meta mark and 0xff000000 == 0x6d000000 meta mark set meta mark and 0xc000
 //
-// The first sets the whole mark, since IPVS compares the whole of it.
+// IPVS looks for a mark before a port, so that what a service with ports serves gets
+// none (L12). The second sets the whole mark, since IPVS compares the whole of it.
 func (h *Helpers) addMarkRules(c *nftables.Conn, i int) {
 	chains := h.remakeMarkChains(c, i)
 	setMark := &expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: firstReg}
 	for _, chain := range chains.mark {
+		c.AddRule(&nftables.Rule{Table: h.table[i], Chain: chain, Exprs: rules(families[i].loadKey(), []expr.Any{
+			inSet(h.served[i][0]), &expr.Verdict{Kind: expr.VerdictReturn},
+		})})
 		c.AddRule(&nftables.Rule{Table: h.table[i], Chain: chain, Exprs: rules(families[i].loadWide(), []expr.Any{
 			&expr.Lookup{
 				SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true,

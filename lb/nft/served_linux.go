@@ -88,7 +88,7 @@ func (h *Helpers) Serve(more, less []lb.Key) error {
 	if len(refused) == 0 {
 		return nil
 	}
-	if err := h.Cut(refused); err != nil {
+	if err := h.Cut(refused, nil); err != nil {
 		h.cfg.Log.Warn("what was refused before may be refused until conntrack forgets it", slog.Any("err", err))
 	}
 	return nil

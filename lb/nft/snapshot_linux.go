@@ -238,7 +238,7 @@ func (d *Driver) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, e
 			e.quiet = quietSince(e.quiet, e.svc, now) // what was read back has none yet
 		}
 	}
-	if err := countFlows(d.help.sock.queries, usage, d.unanswered(now)); err != nil {
+	if err := countFlows(d.help.sock.queries, usage, d.unanswered(now), d.holds); err != nil {
 		return usage, err
 	}
 	for k, u := range usage {
@@ -247,6 +247,12 @@ func (d *Driver) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, e
 		}
 	}
 	return usage, nil
+}
+
+// holds reports whether a service with ports has a backend, for connections to it.
+func (d *Driver) holds(k flowKey) bool {
+	e := d.entries[k.service()]
+	return e != nil && e.svc != nil && slices.ContainsFunc(e.svc.Backends, func(b lb.Backend) bool { return b.Addr == k.backend })
 }
 
 // noteIdle notes the backends without slots that have no connections: they

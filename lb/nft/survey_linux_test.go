@@ -93,7 +93,7 @@ func TestSurvey(t *testing.T) {
 				doomed.add(k, surveyBackend)
 			}
 			c := &fakeConntrack{flowsOf: someFlows(3, vips...), blind: test.blind, interrupt: test.interrupt}
-			if err := countFlows(c, usage, none); err != nil {
+			if err := countFlows(c, usage, none, none); err != nil {
 				t.Fatal(err)
 			}
 			for k, u := range usage {
@@ -108,7 +108,7 @@ func TestSurvey(t *testing.T) {
 				t.Errorf("told of %d connections", c.told)
 			}
 			c.interrupt = test.interrupt
-			if err := doomed.delete(c); err != nil {
+			if err := doomed.delete(c, nil); err != nil {
 				t.Fatal(err)
 			}
 			if c.forgotten != 3*test.vips || c.whole != 2*test.whole {
@@ -117,7 +117,7 @@ func TestSurvey(t *testing.T) {
 		})
 	}
 	c := &fakeConntrack{flowsOf: someFlows(1)}
-	if err := errors.Join(countFlows(c, nil, none), (&flows{}).delete(c)); err != nil || c.whole+c.told > 0 {
+	if err := errors.Join(countFlows(c, nil, none, none), (&flows{}).delete(c, nil)); err != nil || c.whole+c.told > 0 {
 		t.Errorf("for nothing, %d connections were read: %v", c.told, err)
 	}
 }

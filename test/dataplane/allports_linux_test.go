@@ -1,9 +1,14 @@
 package dataplane
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
+	"syscall"
 	"time"
 
+	"meshd/lb"
 	"meshd/lb/lbtest"
 	"meshd/state"
 )
@@ -19,15 +24,15 @@ func (d *daemon) serves(backend int, ports ...state.Port) state.Change {
 func (d *daemon) every(backend int) string { return "every-" + string(rune('0'+backend)) }
 
 // everyOf starts a service for all ports of a backend, on new addresses, that
-// drains for an hour.
-func (d *daemon) everyOf(backend int) []netip.Addr {
+// drains for that long.
+func (d *daemon) everyOf(backend int, drain time.Duration) []netip.Addr {
 	d.Helper()
 	vips := []netip.Addr{d.vip(false), d.vip(true)}[:len(d.w.families())]
 	six := netip.Addr{}
 	if len(vips) > 1 {
 		six = vips[1]
 	}
-	d.commit(lbtest.VIPs("every", vips[0], six, 1), lbtest.Settings("every", state.Settings{Drain: time.Hour}), d.serves(backend))
+	d.commit(lbtest.VIPs("every", vips[0], six, 1), lbtest.Settings("every", state.Settings{Drain: drain}), d.serves(backend))
 	for _, vip := range vips {
 		for _, proto := range []state.Proto{state.TCP, state.UDP} {
 			d.settledAt(netip.AddrPortFrom(vip, 0), proto, weightsOf(backend, 1)...)
@@ -46,7 +51,7 @@ func weightsOf(backend, weight int) []int {
 // Rules L3, L5.
 func drainsUDPOfAllPorts(s *stage) {
 	d := s.daemon()
-	vips := d.everyOf(0)
+	vips := d.everyOf(0, time.Hour)
 	held := map[netip.AddrPort][2]conn{}
 	for _, vip := range vips {
 		to := netip.AddrPortFrom(vip, 443)
@@ -76,7 +81,7 @@ func drainsUDPOfAllPorts(s *stage) {
 // finds the declared port only.
 func declaresPorts(s *stage) {
 	d := s.daemon()
-	vips := d.everyOf(0)
+	vips := d.everyOf(0, time.Hour)
 	var held []conn
 	for _, vip := range vips {
 		c := s.open(client{place: remote}, state.TCP, netip.AddrPortFrom(vip, 443))
@@ -110,4 +115,60 @@ func declaresPorts(s *stage) {
 			s.wantSpread(remote, proto, netip.AddrPortFrom(vip, 443), 2)
 		}
 	}
+}
+
+// Rule L12: of two tasks one declares a port. There both get connections, and the other
+// one gets those to all the rest, until it declares the port as well: then what it
+// has got there goes on, also beyond the end of the drain of the rest.
+func mixesPorts(s *stage) {
+	d := s.daemon()
+	vips := d.everyOf(0, time.Second)
+	declared := state.Port{Number: port, Proto: state.TCP}
+	d.commit(d.serves(2, declared))
+	stays, goes := map[netip.Addr]conn{}, map[netip.Addr]conn{}
+	for _, vip := range vips {
+		d.settled(vip, state.TCP, 1, -1, 1)
+		for _, proto := range []state.Proto{state.TCP, state.UDP} {
+			d.settledAt(netip.AddrPortFrom(vip, 0), proto, weightsOf(0, 1)...)
+			s.wantSpread(remote, proto, netip.AddrPortFrom(vip, 443), 2)
+		}
+		for _, from := range s.w.places() {
+			s.wantSpread(from, state.TCP, netip.AddrPortFrom(vip, port), 1, 0, 1)
+		}
+		goes[vip] = s.open(client{place: remote}, state.TCP, netip.AddrPortFrom(vip, 443))
+		for range 8 { // of two in turn one is backend 0
+			if stays[vip] = s.open(client{place: remote}, state.TCP, netip.AddrPortFrom(vip, port)); s.asks(stays[vip]) == 0 {
+				break
+			}
+		}
+		if got := s.asks(goes[vip]); got != 0 {
+			s.Errorf("backend %d answered at another port of %s, want 0", got, vip)
+		}
+	}
+	d.commit(d.serves(0, declared))
+	for _, vip := range vips {
+		d.settled(vip, state.TCP, 1, -1, 1)
+		d.ended(lb.Key{VIP: vip, Proto: state.TCP})
+		if got := s.asks(stays[vip]); got != 0 {
+			s.Errorf("at the declared port of %s backend %d answers what was backend 0's", vip, got)
+		}
+		if err := untilCut(goes[vip]); !errors.Is(err, syscall.ECONNRESET) {
+			s.Errorf("behind the drain of all ports of %s: %v, want a reset", vip, err)
+		}
+		for _, proto := range []state.Proto{state.TCP, state.UDP} {
+			s.refused(client{place: remote}, proto, netip.AddrPortFrom(vip, 443))
+		}
+	}
+}
+
+// ended waits until a service is gone.
+func (d *daemon) ended(k lb.Key) {
+	d.Helper()
+	within(d.T, func() error {
+		st, err := d.b.Status(d.Context())
+		if slices.ContainsFunc(st.Services, func(s lb.ServiceStatus) bool { return s.Key == k }) {
+			return fmt.Errorf("%s is still there", k)
+		}
+		return err
+	})
 }

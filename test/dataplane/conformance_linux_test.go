@@ -56,6 +56,7 @@ var behaviours = []behaviour{
 	{"a backend that comes back during its drain keeps its connections", undrains},
 	{"UDP leaves a removed backend with the next datagram", movesUDP},
 	{"UDP to a service for all ports leaves a backend at once, while TCP drains", drainsUDPOfAllPorts},
+	{"a task without ports is at all of them, beside one that declares some", mixesPorts},
 	{"a service for all ports that declares some keeps its connections, also over a restart of the daemon", declaresPorts},
 	{"a service that is removed refuses, also what was connected", removesServices},
 	{"two addresses of one service work at once, and one can go", movesVIPs},
