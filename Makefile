@@ -33,8 +33,8 @@ help: ## this list
 build: ## meshd, meshctl and the demo into ./bin (static, no C)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/... ./examples/demo
 
-demo: ## three hosts on this machine, the whole story, step by step (KEEP=1 leaves them up)
-	@$(GO) run ./examples/demo $(if $(KEEP),--keep)
+demo: ## three hosts on this machine, the whole story, step by step (KEEP=1 leaves them up; KIND=docker, ufw, strict, … has hosts of that kind)
+	@$(GO) run ./examples/demo $(if $(KEEP),--keep) $(if $(KIND),--host-kind $(KIND))
 
 install: build ## copy the binaries, the systemd unit and the manuals to their usual places, make /etc/meshd (DESTDIR= is honoured)
 	install -D -m 755 $(BIN)/meshd $(DESTDIR)/usr/local/bin/meshd

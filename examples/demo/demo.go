@@ -38,6 +38,7 @@ type demo struct {
 	fleet *fleet.Fleet
 	dir   string
 
+	kind   string // of the hosts; empty: prepared for the demo
 	driver string // the load balancer of the first host; the others have the same
 	shown  bool   // what the kernel holds was printed
 
@@ -90,7 +91,11 @@ func (d *demo) play() (failed string) {
 			return s.name
 		}
 	}
-	fmt.Fprintf(d.out, "\n%d steps in %.1f s, lb=%s\n", len(steps()), time.Since(start).Seconds(), d.driver)
+	on := ""
+	if d.kind != "" {
+		on = ", on hosts of kind " + d.kind
+	}
+	fmt.Fprintf(d.out, "\n%d steps in %.1f s, lb=%s%s\n", len(steps()), time.Since(start).Seconds(), d.driver, on)
 	return ""
 }
 

@@ -27,8 +27,9 @@ func main() {
 	fleet.ServeIfAsked()
 	keep := flag.Bool("keep", false, "leave the hosts up at the end, until Ctrl-C, and print how to look around")
 	lb := flag.String("lb", "auto", "the load balancer `driver` of every meshd: auto, ipvs, nft or none")
+	kind := flag.String("host-kind", "", "make the hosts of a `kind`, as docker, ufw or strict, and mend them with what meshctl doctor says")
 	flag.Parse()
-	code, err := rig.Main(build, func(w rig.World) int { return inside(w, *lb, *keep) })
+	code, err := rig.Main(build, func(w rig.World) int { return inside(w, *lb, *kind, *keep) })
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		fmt.Println("demo: FAIL start")
@@ -46,10 +47,10 @@ func build(dir string) error {
 	return fleet.Build(dir)
 }
 
-func inside(w rig.World, lb string, keep bool) int {
+func inside(w rig.World, lb, kind string, keep bool) int {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	d, err := newDemo(ctx, w, lb)
+	d, err := newDemo(ctx, w, lb, kind)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		fmt.Println("demo: FAIL start")
@@ -69,7 +70,7 @@ func inside(w rig.World, lb string, keep bool) int {
 	return 0
 }
 
-func newDemo(ctx context.Context, w rig.World, lb string) (*demo, error) {
+func newDemo(ctx context.Context, w rig.World, lb, kind string) (*demo, error) {
 	r, err := rig.New(filepath.Join(w.Dir, "logs"))
 	if err != nil {
 		return nil, err
@@ -80,5 +81,5 @@ func newDemo(ctx context.Context, w rig.World, lb string) (*demo, error) {
 		return nil, err
 	}
 	f.LB = lb
-	return &demo{ctx: ctx, out: os.Stdout, fleet: f, dir: w.Dir}, nil
+	return &demo{kind: kind, ctx: ctx, out: os.Stdout, fleet: f, dir: w.Dir}, nil
 }

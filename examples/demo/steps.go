@@ -21,7 +21,7 @@ import (
 func (d *demo) hosts() error {
 	var first *rig.Host
 	for i := range 3 {
-		h, err := d.fleet.Rig.AddHost(fmt.Sprintf("host%d", i+1))
+		h, err := d.addHost(fmt.Sprintf("host%d", i+1))
 		if err != nil {
 			return err
 		}
@@ -38,6 +38,9 @@ func (d *demo) hosts() error {
 			return err
 		}
 		d.show(fmt.Sprintf("%s: meshd --node %s --bind %s …", h.Name, h.Name, h.Addr), "up", time.Since(begin))
+	}
+	if err := d.heed(); err != nil {
+		return err
 	}
 	took, err := d.until(func() error { return d.everyNode(func(n *fleet.Node) error { return n.Members(d.ctx, 3) }) })
 	if err != nil {
@@ -99,6 +102,9 @@ func (d *demo) services() error {
 			return err
 		}
 		d.apps = append(d.apps, t)
+	}
+	if err := d.heed(); err != nil {
+		return err
 	}
 	took, err := d.until(func() error { return d.everyApp(d.apps) })
 	d.show("every host: are all tasks of wordpressapp known?", "yes", took)
@@ -202,6 +208,9 @@ func (d *demo) learnVIP() error {
 func (d *demo) scope() (err error) {
 	s := fleet.Spec{Network: "othernet", Service: "billing", Slot: 1, ID: newID(), Sandbox: true}
 	if d.other, err = d.startSpec(d.nodes[2], s); err != nil {
+		return err
+	}
+	if err := d.heed(); err != nil {
 		return err
 	}
 	var a fleet.Answer

@@ -119,6 +119,13 @@ func (d *denied) lets(rules ruleset) (all []Let) {
 		}
 	}
 	l.VIPs, l.Pools = false, nil
+	for _, p := range d.from {
+		if c.Hook == Prerouting {
+			add("-s", p.String())
+		} else {
+			add("-m", "conntrack", "--ctorigsrc", p.String())
+		}
+	}
 	for _, at := range d.local {
 		add("-p", protocol(at.proto), "--dport", strconv.Itoa(int(at.at.Port())))
 	}
@@ -156,7 +163,18 @@ func (d *denied) letsOfNft(l Let) (all []Let) {
 			}
 		}
 	}
-	l.Pools = nil
+	l.VIPs, l.Pools = false, nil
+	for _, p := range d.from {
+		name := "ip"
+		if p.Addr().Is6() {
+			name = "ip6"
+		}
+		if d.chain.Hook == Prerouting {
+			add(name, "saddr", p.String())
+		} else {
+			add("ct", "original", name, "saddr", p.String())
+		}
+	}
 	if ports := portsOf(d.local); ports != "" {
 		add("meta", "l4proto", "{ tcp, udp }", "th", "dport", ports)
 	}

@@ -19,6 +19,7 @@ type passage struct {
 	packet
 	what       string
 	orig       netip.Prefix   // destinations of connections, before translation
+	from       netip.Prefix   // sources of connections
 	local      netip.AddrPort // destination of packets to the host
 	translated bool           // whatever was translated, since no pool is known yet
 	quiet      bool           // few have such packets: it is let through, and not told
@@ -32,6 +33,7 @@ type denied struct {
 	what  []string
 	orig  []netip.Prefix
 	pools map[netip.Prefix]bool // those of orig that are pools
+	from  []netip.Prefix
 	local []local
 
 	translated bool
@@ -93,6 +95,9 @@ func (j *judgement) ask(rules ruleset, base *Chain, code Code, packets []passage
 		if p.orig.IsValid() {
 			addOnce(&d.orig, p.orig)
 		}
+		if p.from.IsValid() {
+			addOnce(&d.from, p.from)
+		}
 		if p.local.IsValid() {
 			addOnce(&d.local, local{p.local, p.proto})
 		}
@@ -149,6 +154,7 @@ func (j *judgement) forwarded() (all []passage) {
 		for _, p := range d.Prefixes {
 			if a := j.taskIn(d, p); a.IsValid() {
 				all = append(all, j.to(a, p.Masked(), d.Name, up)...)
+				all = append(all, j.direct(a, p.Masked(), d.Name, up)...)
 			}
 		}
 		for _, pool := range j.needs.Pools {
@@ -227,6 +233,20 @@ func (j *judgement) to(task netip.Addr, subnet netip.Prefix, device, up string) 
 		in: device, out: up, src: task, dst: peer, osrc: peer, odst: task, state: StateEstablished, proto: tcp, sourcePort: j.port(),
 	}}
 	return []passage{in, back}
+}
+
+// direct returns the first packet from a task here to one of another host, as
+// sandboxes send it and whoever asked for the addresses of tasks, and the answer.
+func (j *judgement) direct(task netip.Addr, subnet netip.Prefix, device, up string) []passage {
+	const what = "connections of containers to those of other hosts"
+	target := j.first(j.needs.Backends, task)
+	out := passage{what: what, from: subnet, packet: packet{
+		in: device, out: up, src: task, dst: target, osrc: task, odst: target, state: StateNew, proto: tcp, targetPort: j.port(),
+	}}
+	back := passage{what: what, from: subnet, packet: packet{
+		in: up, out: device, src: target, dst: task, osrc: task, odst: target, state: StateEstablished, proto: tcp, sourcePort: j.port(),
+	}}
+	return []passage{out, back}
 }
 
 // taskIn returns a task of the host in a subnet of a device; while none is

@@ -188,7 +188,7 @@ func known() hostcheck.Rule {
 // TestForwardChains judges rules at the forward hook: what is told to be dropped
 // is so, and what may be accepted by something that is not understood is not told.
 func TestForwardChains(t *testing.T) {
-	const both = "connections of containers to VIPs and connections of other hosts to containers of this one do"
+	const both = "connections of containers to VIPs, connections of other hosts to containers of this one and connections of containers to those of other hosts do"
 	original := hostcheck.Condition{Field: hostcheck.OriginalDestination, Spans: []hostcheck.Span{hostcheck.SpanOf(prefix("10.96.0.0/16"))}}
 	translated := hostcheck.Condition{Field: hostcheck.Status, Mask: hostcheck.StatusDNAT}
 	port := hostcheck.Condition{Field: hostcheck.DestinationPort, Numbers: []hostcheck.Numbers{{First: 22, Last: 22}}}
@@ -255,23 +255,23 @@ func TestFirewallCommands(t *testing.T) {
 		change func(*hostcheck.Needs)
 		want   string
 	}{
-		"docker": {docker, nil, "iptables -w -I DOCKER-USER -m conntrack --ctorigdst 10.96.0.0/16 -j ACCEPT && iptables -w -I DOCKER-USER -m conntrack --ctorigdst 10.1.1.0/24 -j ACCEPT"},
+		"docker": {docker, nil, "iptables -w -I DOCKER-USER -m conntrack --ctorigdst 10.96.0.0/16 -j ACCEPT && iptables -w -I DOCKER-USER -m conntrack --ctorigdst 10.1.1.0/24 -j ACCEPT && iptables -w -I DOCKER-USER -m conntrack --ctorigsrc 10.1.1.0/24 -j ACCEPT"},
 		"iptables before a pool is known": {
 			one("ip", "filter", "FORWARD", hostcheck.Forward), func(n *hostcheck.Needs) { n.Pools = nil },
-			"iptables -w -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT && iptables -w -I FORWARD -m conntrack --ctorigdst 10.1.1.0/24 -j ACCEPT",
+			"iptables -w -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT && iptables -w -I FORWARD -m conntrack --ctorigdst 10.1.1.0/24 -j ACCEPT && iptables -w -I FORWARD -m conntrack --ctorigsrc 10.1.1.0/24 -j ACCEPT",
 		},
-		"iptables raw": {one("ip", "raw", "PREROUTING", hostcheck.Prerouting), nil, "iptables -w -t raw -I PREROUTING -d 10.1.1.0/24 -j ACCEPT"},
+		"iptables raw": {one("ip", "raw", "PREROUTING", hostcheck.Prerouting), nil, "iptables -w -t raw -I PREROUTING -d 10.1.1.0/24 -j ACCEPT && iptables -w -t raw -I PREROUTING -s 10.1.1.0/24 -j ACCEPT"},
 		"iptables input": {
 			one("ip", "filter", "INPUT", hostcheck.Input), func(n *hostcheck.Needs) { n.DNS = nil },
 			"iptables -w -I INPUT -m conntrack --ctorigdst 10.96.0.0/16 -j ACCEPT && iptables -w -I INPUT -p udp --dport 7946 -j ACCEPT && iptables -w -I INPUT -p tcp --dport 7946 -j ACCEPT",
 		},
-		"nft":       {one("inet", "fw", "forward", hostcheck.Forward), nil, "nft insert rule inet fw forward ct original ip daddr 10.96.0.0/16 accept && nft insert rule inet fw forward ct original ip daddr 10.1.1.0/24 accept"},
+		"nft":       {one("inet", "fw", "forward", hostcheck.Forward), nil, "nft insert rule inet fw forward ct original ip daddr 10.96.0.0/16 accept && nft insert rule inet fw forward ct original ip daddr 10.1.1.0/24 accept && nft insert rule inet fw forward ct original ip saddr 10.1.1.0/24 accept"},
 		"nft input": {one("inet", "fw", "input", hostcheck.Input), nil, "nft insert rule inet fw input ct original ip daddr 10.96.0.0/16 accept && nft insert rule inet fw input meta l4proto '{ tcp, udp }' th dport '{ 53, 7946 }' accept"},
 		"IPv6": {
 			one("ip6", "filter", "FORWARD", hostcheck.Forward), func(n *hostcheck.Needs) { n.Pools = append(n.Pools, prefix("fd96::/64")) },
 			"ip6tables -w -I FORWARD -m conntrack --ctorigdst fd96::/64 -j ACCEPT",
 		},
-		"names for a shell": {one("inet", "a b", "$(reboot)'x", hostcheck.Forward), nil, `nft insert rule inet 'a b' '$(reboot)'\''x' ct original ip daddr 10.96.0.0/16 accept && nft insert rule inet 'a b' '$(reboot)'\''x' ct original ip daddr 10.1.1.0/24 accept`},
+		"names for a shell": {one("inet", "a b", "$(reboot)'x", hostcheck.Forward), nil, `nft insert rule inet 'a b' '$(reboot)'\''x' ct original ip daddr 10.96.0.0/16 accept && nft insert rule inet 'a b' '$(reboot)'\''x' ct original ip daddr 10.1.1.0/24 accept && nft insert rule inet 'a b' '$(reboot)'\''x' ct original ip saddr 10.1.1.0/24 accept`},
 		"not of our family": {one("ip6", "filter", "FORWARD", hostcheck.Forward), nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

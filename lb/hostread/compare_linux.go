@@ -55,11 +55,27 @@ func (r *rule) compare(data []byte) {
 		}
 	})
 	l := r.registers[slot(from)]
+	if l.field == bothPorts {
+		r.comparePorts(l, op, v)
+		return
+	}
 	c := hostcheck.Condition{Field: l.field, Not: op == unix.NFT_CMP_NEQ}
 	if op != unix.NFT_CMP_EQ && op != unix.NFT_CMP_NEQ || !r.values(&c, l, []element{{value: v}}) {
 		c = hostcheck.Condition{}
 	}
 	r.all = append(r.all, c)
+}
+
+// comparePorts adds a condition for each of both ports.
+func (r *rule) comparePorts(l loaded, op uint32, v []byte) {
+	if op != unix.NFT_CMP_EQ || l.mask != nil || len(v) != 4 {
+		r.unclear()
+		return
+	}
+	for i, field := range []hostcheck.Field{hostcheck.SourcePort, hostcheck.DestinationPort} {
+		n := big(v[2*i : 2*i+2])
+		r.all = append(r.all, hostcheck.Condition{Field: field, Numbers: []hostcheck.Numbers{{First: n, Last: n}}})
+	}
 }
 
 func (r *rule) span(data []byte) {
@@ -103,7 +119,7 @@ func (r *rule) lookup(data []byte) {
 	l := r.registers[slot(from)]
 	all := r.filters.elements(r.chain, set)
 	if verdicts {
-		if l.mask != nil {
+		if l.mask != nil || l.field == bothPorts {
 			l.field = hostcheck.Incomprehensible
 		}
 		r.cases, r.by, r.decided = all, l.field, true
@@ -113,7 +129,7 @@ func (r *rule) lookup(data []byte) {
 		return
 	}
 	c := hostcheck.Condition{Field: l.field, Not: flags&unix.NFT_LOOKUP_F_INV != 0}
-	if all == nil || l.mask != nil || !r.values(&c, l, all) {
+	if all == nil || l.field == bothPorts || l.mask != nil || !r.values(&c, l, all) {
 		c = hostcheck.Condition{}
 	}
 	r.all = append(r.all, c)

@@ -59,7 +59,7 @@ func TestTablesOfIptables(t *testing.T) {
 		"an empty table":              {"iptables-legacy -L", ""},
 		"a policy":                    {"iptables-legacy -P FORWARD DROP", "the policy of chain FORWARD of table ip filter of iptables-legacy (hook forward) is drop"},
 		"a policy of IPv6":            {"ip6tables-legacy -P FORWARD DROP", "the policy of chain FORWARD of table ip6 filter of ip6tables-legacy (hook forward) is drop"},
-		"a policy and what lets pass": {"iptables-legacy -P FORWARD DROP; iptables-legacy -A FORWARD -m conntrack --ctorigdst 10.96.0.0/16 -j ACCEPT; iptables-legacy -A FORWARD -m conntrack --ctorigdst 10.1.1.0/24 -j ACCEPT", ""},
+		"a policy and what lets pass": {"iptables-legacy -P FORWARD DROP; iptables-legacy -A FORWARD -m conntrack --ctorigdst 10.96.0.0/16 -j ACCEPT; iptables-legacy -A FORWARD -m conntrack --ctorigdst 10.1.1.0/24 -j ACCEPT; iptables-legacy -A FORWARD -m conntrack --ctorigsrc 10.1.1.0/24 -j ACCEPT", ""},
 		"a chain":                     {"iptables-legacy -N own; iptables-legacy -A FORWARD -p udp -j RETURN; iptables-legacy -A FORWARD -j own; iptables-legacy -A own ! -o lo -j REJECT", "a rule of chain own, of chain FORWARD of table ip filter of iptables-legacy (hook forward), drops packets"},
 		"a chain for others":          {"iptables-legacy -N own; iptables-legacy -A FORWARD -i eth7 -g own; iptables-legacy -A own -j DROP", ""},
 		"the beginning of a name":     {"iptables-legacy -A FORWARD -i task+ -j DROP", "a rule of chain FORWARD of table ip filter of iptables-legacy (hook forward) drops packets"},
@@ -180,5 +180,40 @@ func TestTooManyValues(t *testing.T) {
 	shell(t, h, "nft -f "+file)
 	if got := strings.Join(read(t, h).Unreadable, "\n"); !strings.Contains(got, "values in rules") {
 		t.Errorf("not looked at is %q", got)
+	}
+}
+
+// TestRulesOfUfw reads rules of the kinds that ufw's package has and that were not
+// understood: of both ports at once, and of types of addresses.
+func TestRulesOfUfw(t *testing.T) {
+	t.Parallel()
+	needs(t, "iptables", "nft")
+	r := rig.NewTest(t, 1)
+	h := r.Hosts()[0]
+	shell(t, h, "iptables -N rules; iptables -A INPUT -j rules; iptables -A rules -p udp --sport 67 --dport 68 -j ACCEPT; iptables -A rules -m addrtype --dst-type LOCAL -j RETURN; iptables -A rules -m addrtype ! --dst-type LOCAL,MULTICAST -j DROP")
+	shell(t, h, "nft 'add table ip types; add chain ip types rules { type filter hook input priority 9; }; add rule ip types rules fib daddr type local accept; add rule ip types rules fib daddr type != local accept'")
+	if out, _ := h.Output("nft", "list", "table", "ip", "filter"); !strings.Contains(string(out), "rules") {
+		t.Skip("iptables does not write nftables here")
+	}
+	f := read(t, h)
+	var got []string
+	for _, c := range f.Chains {
+		if c.Name != "rules" {
+			continue
+		}
+		for _, rule := range c.Rules {
+			for _, condition := range rule.Conditions {
+				got = append(got, fmt.Sprint(condition.Field == hostcheck.Incomprehensible, condition.Not, condition.Numbers, condition.Mask))
+			}
+		}
+	}
+	want := []string{
+		"false false [{17 17}] 0", "false false [{67 67}] 0", "false false [{68 68}] 0",
+		"false false [] 4", "false true [] 36", "false false [] 4", "false true [] 4",
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }

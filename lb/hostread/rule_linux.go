@@ -17,6 +17,10 @@ const (
 	ctDstIP6 = 22
 )
 
+// bothPorts are the port of the source and that of the destination behind it, as
+// iptables loads them if a rule asks for both. It is in no condition.
+const bothPorts hostcheck.Field = -1
+
 // loaded is what a register holds while a rule is read.
 type loaded struct {
 	field hostcheck.Field
@@ -204,6 +208,8 @@ func (r *rule) header(base, at, size uint32) hostcheck.Field {
 		return hostcheck.SourcePort
 	case base == unix.NFT_PAYLOAD_TRANSPORT_HEADER && at == 2 && size == 2:
 		return hostcheck.DestinationPort
+	case base == unix.NFT_PAYLOAD_TRANSPORT_HEADER && at == 0 && size == 4:
+		return bothPorts
 	case base != unix.NFT_PAYLOAD_NETWORK_HEADER:
 		return hostcheck.Incomprehensible
 	case !is6 && at == 9 && size == 1, is6 && at == 6 && size == 1:

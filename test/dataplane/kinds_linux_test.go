@@ -32,6 +32,14 @@ var notOfHost = []string{
 	"affinity keeps a client with its backend",
 	"affinity ends when the client was away for long enough",
 	"affinity leaves a drained backend",
+	"a daemon that dies in the middle of a change leaves what the next one can finish",
+	"idle connections past the timeout survive with hashing by port",
+	"idle connections past the timeout are reset with round robin",
+	"the daemon drains until the last connection ends",
+	"the daemon drains until the deadline",
+	"a drain goes on over a restart of the daemon",
+	"the daemon takes a task back that drains, without a dropped connection",
+	"the daemon serves both addresses of a service that moves",
 }
 
 // onKinds are the behaviours that are tested on every kind of host.

@@ -50,7 +50,7 @@ func dropping(h *rig.Host) error {
 	for _, r := range rules {
 		line := func(rule string) { text += fmt.Sprintf("add rule inet filter %s %s\n", r.hook, rule) }
 		line(strings.ReplaceAll(r.text, documentedTasks, h.Subnet.String()))
-		if six := strings.ReplaceAll(r.text, "ip daddr", "ip6 daddr"); six != r.text {
+		if six := strings.NewReplacer("ip daddr", "ip6 daddr", "ip saddr", "ip6 saddr").Replace(r.text); six != r.text {
 			line(strings.NewReplacer(documentedPool, pool6, documentedTasks, h.Subnet6.String()).Replace(six))
 		}
 	}
