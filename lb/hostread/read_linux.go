@@ -110,7 +110,7 @@ func (r *reader) Read(want Want) *hostcheck.Facts {
 	}
 	r.readFilters(l, f)
 	f.IPVS = ipvs()
-	f.Schedulers = schedulers(want.Schedulers)
+	f.Schedulers = schedulers("/", want.Schedulers)
 	return f
 }
 

@@ -112,19 +112,21 @@ func hexAddrPort(s string) (at netip.AddrPort, ok bool) {
 }
 
 // schedulers says of schedulers of IPVS whether the kernel has them, or their
-// modules are there. Where nothing is known of modules, nothing is said.
-func schedulers(names []string) map[string]bool {
+// modules are there, below a root directory. Where nothing is known of modules, nothing
+// is said.
+func schedulers(root string, names []string) map[string]bool {
 	if len(names) == 0 {
 		return nil
 	}
 	release := slurp("/proc/sys/kernel/osrelease")
-	modules := slurp(filepath.Join("/lib/modules", release, "modules.dep")) + slurp(filepath.Join("/lib/modules", release, "modules.builtin"))
+	modules := slurp(filepath.Join(root, "lib/modules", release, "modules.dep")) + slurp(filepath.Join(root, "lib/modules", release, "modules.builtin"))
 	if modules == "" {
 		return nil
 	}
 	there := map[string]bool{}
 	for _, name := range names {
-		there[name] = strings.Contains(modules, "/ip_vs_"+name+".ko")
+		_, err := os.Stat(filepath.Join(root, "sys/module/ip_vs_"+name)) // loaded, from wherever
+		there[name] = err == nil || strings.Contains(modules, "/ip_vs_"+name+".ko")
 	}
 	return there
 }

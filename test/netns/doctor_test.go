@@ -304,6 +304,35 @@ func TestDoctorBeforeTheStart(t *testing.T) {
 	look(2)
 }
 
+// TestDoctorWithoutNetNSDirectory looks at a host as the shipped unit shows it to meshd:
+// /etc cannot be written to, and /etc/netns was not there when the unit started. With
+// the directory there at the start, nothing is found.
+func TestDoctorWithoutNetNSDirectory(t *testing.T) {
+	t.Parallel()
+	f := fleet.NewTest(t, 1)
+	h := f.Rig.Hosts()[0]
+	config := t.TempDir() + "/meshd.yaml"
+	must(t, os.WriteFile(config, fmt.Appendf(nil, "bind: %s\nkey-file: %s\n", h.Addr, f.KeyFile), 0o600))
+	look := func(made string) (d control.Doctor) {
+		t.Helper()
+		line := "mount --bind " + t.TempDir() + " /etc; " + made + " mount -o remount,bind,ro /etc; INVOCATION_ID=a1 exec " + f.Meshctl + " doctor -o json --socket /nonexistent --config " + config
+		out, err := h.Output("unshare", "-m", "sh", "-ec", line)
+		if code := exitCode(err); code > 1 {
+			t.Fatalf("%s: %s %v", line, out, err)
+		}
+		must(t, json.Unmarshal(out, &d))
+		return d
+	}
+	d := look("")
+	if len(d.Findings) != 1 || d.Findings[0].Code != "netns-directory" || !strings.HasPrefix(d.Findings[0].Command, "mkdir -p /etc/netns && ") {
+		t.Errorf("without /etc/netns: %+v", d.Findings)
+	}
+	made, _, _ := strings.Cut(d.Findings[0].Command, " && ") // no unit is there to start anew
+	if d := look(made + "; mount -t tmpfs none /etc/netns;"); len(d.Findings) > 0 {
+		t.Errorf("with /etc/netns: %+v", d.Findings)
+	}
+}
+
 // TestDoctorIPVS is for hosts that balance by IPVS: what reaches it passes the
 // hook input, and it takes addresses of a pool from whoever balances by nft.
 func TestDoctorIPVS(t *testing.T) {
