@@ -114,7 +114,11 @@ func settingsFlap(m *mesh) error {
 		}
 		return l.state(network, changes(settings("web", s, 1000+uint64(i)))...)
 	})
-	return errors.Join(err, l.state(network, changes(settings("web", state.Settings{}, 1001+uint64(last)))...))
+	// Settings outlast who stated them, so that the last ones have to arrive.
+	return errors.Join(err, m.soon(20*time.Second, func() error {
+		last++
+		return errors.Join(l.state(network, changes(settings("web", state.Settings{}, 1000+uint64(last)))...), m.serves())
+	}))
 }
 
 // tasksFlap adds and removes tasks of the service, hundreds of times a second.
