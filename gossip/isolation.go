@@ -12,6 +12,10 @@ import (
 // that does not answer.
 const patientFor = 3 * time.Second
 
+// metFor is how long a node that answered the core is company, although the
+// membership does not list it.
+const metFor = 10 * time.Second
+
 // Isolation says why this node is in a mesh of its own although there are others to
 // join, or "": it has met somebody, knows of nobody, or has only just begun to
 // dial. Safe for concurrent use.
@@ -33,6 +37,9 @@ func (j *joiner) isolation(now time.Time) string {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if now.Sub(j.met) < metFor {
+		return ""
+	}
 	own := map[string]bool{j.h.Addr().String(): true}
 	all := j.missing(own, now)
 	slices.Sort(all)

@@ -42,4 +42,10 @@ func TestIsolation(t *testing.T) {
 	says(now)
 	j.list("b", netip.AddrPort{})
 	says(now, "--key-file")
+
+	// The membership takes it for dead at an incarnation that it cannot outdo; it answers.
+	j.want("b", addr(1))
+	now = time.Now()
+	says(now)
+	says(now.Add(2*metFor), "--key-file")
 }

@@ -38,6 +38,7 @@ type joiner struct {
 	moved   map[state.NodeID]*move // whom the membership is to list elsewhere
 	dialing int                    // those that answer
 	seeking int                    // peers and seeds that may be there
+	met     time.Time              // a node answered last that the membership does not list
 	busy    map[netip.Addr]int     // of dialling, by address: a host has a share
 	waiting map[netip.Addr]int     // of wanted, likewise
 	dirty   bool
@@ -92,6 +93,9 @@ func (j *joiner) init(h *Host) {
 func (j *joiner) want(id state.NodeID, a netip.AddrPort) {
 	j.mu.Lock()
 	j.note(id, a)
+	if id != "" {
+		j.met = time.Now()
+	}
 	j.mu.Unlock()
 	j.look()
 }
