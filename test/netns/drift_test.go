@@ -122,3 +122,49 @@ func TestFlushIsHeard(t *testing.T) {
 		t.Errorf("%d redirects of port 53 were made again, %d of them because their end was heard", made, heard)
 	}
 }
+
+// TestRoutesAreHeard takes away what the routes to a pool hang on: the route and
+// the rules themselves, and the address and the device that it needs. Each is put back as
+// soon as it can be, on the host and in a sandbox.
+func TestRoutesAreHeard(t *testing.T) {
+	t.Parallel()
+	n, web := unasked(t)
+	client := sandboxed(t, network, "client", n)[0]
+	vip := vips(t, n, network, "web", 1)[0]
+	fleet.Within(t, 15*time.Second, func(ctx context.Context) error { _, err := client.Get(ctx, vip); return err })
+	address := strings.TrimSpace(inside(t, n.Host, "ip -o -4 address show dev eth0 scope global"))
+	own := strings.Fields(address)[3]
+	for _, command := range []string{
+		"ip route flush table 109",
+		"ip rule delete pref 108",
+		"ip rule delete pref 109",
+		fmt.Sprintf("ip address delete %s dev eth0; ip address add %s dev eth0", own, own),
+		"ip link set lo down; ip link set lo up",
+	} {
+		repaired := metric(t, n, `meshd_lb_repairs_total{sandbox=""}`)
+		begin := time.Now()
+		if out, err := n.Host.Output("sh", "-c", command); err != nil {
+			t.Fatalf("%s: %s %v", command, out, err)
+		}
+		fleet.Within(t, 15*time.Second, func(context.Context) error {
+			outlives := strings.Contains(command, "; ") // as IPv4 routes of this kind do
+			if now := metric(t, n, `meshd_lb_repairs_total{sandbox=""}`); now == repaired && !outlives {
+				return fmt.Errorf("after %q nothing was repaired", command)
+			}
+			_, err := n.Ctl("lb", "verify", "--dry-run")
+			return err
+		})
+		answersAt(t, web[0], "web", "10.96.0.0/16")
+		t.Logf("%s: as before after %v", command, time.Since(begin).Round(10*time.Millisecond))
+	}
+	for _, command := range []string{"ip route flush table 109", "ip rule delete pref 109"} {
+		withinBox(t, client, command)
+		fleet.Within(t, 15*time.Second, func(ctx context.Context) error {
+			got, err := client.Get(ctx, vip)
+			if err == nil && got != web[0].ID {
+				err = fmt.Errorf("after %q %s answers", command, got)
+			}
+			return err
+		})
+	}
+}
