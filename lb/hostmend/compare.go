@@ -28,7 +28,7 @@ func same(listed []listed, lets []hostcheck.Let) bool {
 func canonical(match string) string {
 	var words []string
 	var spans []hostcheck.Span
-	for _, w := range strings.Fields(strings.NewReplacer("{", " ", "}", " ", ",", " ").Replace(match)) {
+	for w := range strings.FieldsSeq(strings.NewReplacer("{", " ", "}", " ", ",", " ").Replace(match)) {
 		if s, ok := spanOf(w); ok {
 			spans = append(spans, s)
 		} else {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"meshd/lb/hostcheck"
 	"meshd/lb/hostread"
 	"meshd/test/rig"
@@ -215,5 +217,33 @@ func TestRulesOfUfw(t *testing.T) {
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+// TestTablesThatMayNotBeRead reads a host as one who may not know which tables of
+// iptables there are: that their rules are not known is said.
+func TestTablesThatMayNotBeRead(t *testing.T) {
+	t.Parallel()
+	needs(t, "iptables-legacy")
+	h := rig.NewTest(t, 1).Hosts()[0]
+	shell(t, h, "iptables-legacy -P FORWARD DROP")
+	const nobody = 65534
+	there, text := false, ""
+	err := h.Do(func() error {
+		_, _ = unix.Setfsgid(nobody), unix.Setfsuid(nobody) // of this thread, with what root may do to files
+		defer func() { _, _ = unix.Setfsuid(0), unix.Setfsgid(0) }()
+		now, _ := unix.SetfsuidRetUid(-1)
+		if there = now == nobody; there {
+			text = strings.Join(hostread.Once(hostread.Want{}).Unreadable, "\n")
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		t.Fatal(err)
+	case !there:
+		t.Skip("the user namespace of the test has no second user")
+	case !strings.Contains(text, "packet filters of iptables: open /proc/thread-self/net/ip_tables_names: permission denied"):
+		t.Errorf("not looked at is %q", text)
 	}
 }

@@ -54,7 +54,11 @@ var legacyPriority = map[string]int32{"raw": -300, "mangle": -150, "filter": 0, 
 func (f *filters) legacy() (all []hostcheck.Chain, err error) {
 	for i := range legacyFamilies {
 		l := &legacyFamilies[i]
-		for _, table := range strings.Fields(slurp("/proc/thread-self/net/" + l.names)) {
+		names, err := os.ReadFile("/proc/thread-self/net/" + l.names)
+		if errors.Is(err, os.ErrPermission) {
+			return nil, err // no file: no tables
+		}
+		for table := range strings.FieldsSeq(string(names)) {
 			if _, counts := legacyPriority[table]; !counts {
 				continue
 			}

@@ -3,6 +3,7 @@ package hostread
 import (
 	"errors"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -142,7 +143,7 @@ func (r *reader) readFilters(l *links, f *hostcheck.Facts) {
 	case err != nil:
 		f.Unreadable = append(f.Unreadable, "packet filters of iptables: "+err.Error())
 	default:
-		f.Chains = append(f.Chains[:len(f.Chains):len(f.Chains)], own...)
+		f.Chains = append(slices.Clip(f.Chains), own...)
 	}
 }
 
