@@ -20,7 +20,7 @@ import (
 // Of those whose filters let something of the kind through nothing is said.
 func TestDoctorInside(t *testing.T) {
 	t.Parallel()
-	for _, program := range []string{"nft", "nsenter", "sysctl", "iptables-legacy"} {
+	for _, program := range []string{"nft", "nsenter", "sysctl"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Skip(program + " is not installed")
 		}
@@ -40,6 +40,11 @@ func TestDoctorInside(t *testing.T) {
 			n := nodes[0]
 			ctl(t, n, "network", "create", network, "--subnet", "10.96.0.0/16", "--subnet6", "fd96::/64")
 			task := sandboxed(t, network, "web", n)[0]
+			if strings.HasPrefix(c.inside, "iptables-legacy") {
+				if _, err := task.Output("iptables-legacy", "-L", "-n"); err != nil {
+					t.Skip("iptables has no tables of its own here")
+				}
+			}
 			if out, err := task.Output("sh", "-ec", c.inside); err != nil {
 				t.Fatalf("%s: %s %v", c.inside, out, err)
 			}
