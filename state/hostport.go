@@ -1,6 +1,7 @@
 package state
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -15,6 +16,9 @@ const DefaultPort = 7946
 // one rule for configuration, command line and API.
 func ParseHostPort(text string) (string, error) {
 	const hint = "write 10.0.0.1, 10.0.0.1:7946, [fd00::1]:7946 or HOST:7946"
+	if err := eitherPortOrNot(text); err != nil {
+		return "", err
+	}
 	ap, err := netip.ParseAddrPort(text)
 	if a, bad := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")); bad == nil {
 		ap, err = netip.AddrPortFrom(a, DefaultPort), nil
@@ -36,6 +40,17 @@ func ParseHostPort(text string) (string, error) {
 		return "", wrong(hint, "%q has no port from 1 to 65535", text)
 	}
 	return host + ":" + port, nil
+}
+
+// eitherPortOrNot refuses an IPv6 address without brackets whose last part looks
+// like the port of gossip: whoever writes fd00::1:7946 means a port.
+func eitherPortOrNot(text string) error {
+	host, found := strings.CutSuffix(text, ":"+strconv.Itoa(DefaultPort))
+	_, either := netip.ParseAddr(text)
+	if _, err := netip.ParseAddr(host); !found || err != nil || either != nil {
+		return nil
+	}
+	return wrong(fmt.Sprintf("write [%s]:%d; or [%s], if that is the address", host, DefaultPort, text), "%q does not say whether %d is its port", text, DefaultPort)
 }
 
 // checkJoinAddr refuses what is no node's address. Link-local addresses are

@@ -15,10 +15,9 @@ func checkLabel(s string) error {
 	if len(s) > MaxLabel {
 		return fmt.Errorf("%q is longer than %d characters", s, MaxLabel)
 	}
-	for i := range len(s) {
-		c := s[i]
+	for i, c := range s {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && (c != '-' || i == 0 || i == len(s)-1) {
-			return fmt.Errorf("%q has the character %q at %d; use letters, digits, '_' and inner '-'", s, c, i)
+			return fmt.Errorf("%q has the character %q in it; use letters, digits, '_' and inner '-'", s, c)
 		}
 	}
 	return nil

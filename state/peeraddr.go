@@ -12,7 +12,7 @@ func CheckPeerAddr(a netip.AddrPort) error {
 	case !ip.IsValid():
 		return wrong(hint, "it is not an IP address with a port")
 	case ip.Is4In6():
-		return wrong(hint, "%s is an IPv4 address in IPv6's clothes", a)
+		return wrong("write "+netip.AddrPortFrom(ip.Unmap(), a.Port()).String(), "%s is an IPv4 address in IPv6's clothes", a)
 	case ip.IsUnspecified(), ip.IsMulticast(), reserved4(ip):
 		return wrong(hint, "%s is no address of one host", a)
 	case a.Port() == 0:

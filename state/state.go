@@ -89,9 +89,8 @@ func ParsePort(s string) (Port, error) {
 	p := Port{Proto: TCP}
 	rest := s
 	if name, after, ok := strings.Cut(rest, ":"); ok {
-		if inner := s[strings.LastIndexByte(s, ':')+1:]; name != "" && !hasLetter(name) || strings.Count(s, ":") > 1 {
-			return Port{}, fmt.Errorf("port %q: ports are not mapped: clients of the virtual IP use the port at which the task listens; "+
-				"if that is %s, write %s, or http:%s to name it", s, inner, inner, inner)
+		if name != "" && !hasLetter(name) || strings.Count(s, ":") > 1 {
+			return Port{}, notMapped(s)
 		}
 		p.Name, rest = strings.ToLower(name), after
 		if err := checkLabel(p.Name); err != nil {
@@ -105,7 +104,7 @@ func ParsePort(s string) (Port, error) {
 		case "udp":
 			p.Proto = UDP
 		default:
-			return Port{}, fmt.Errorf("port %q: protocol %q: use tcp or udp", s, proto)
+			return Port{}, badProtocol(s, num, proto)
 		}
 	}
 	n := 0
@@ -120,6 +119,29 @@ func ParsePort(s string) (Port, error) {
 	}
 	p.Number = uint16(n)
 	return p, nil
+}
+
+// notMapped refuses what says more of a port than its name and its number.
+func notMapped(s string) error {
+	inner := s[strings.LastIndexByte(s, ':')+1:]
+	if _, err := ParsePort(inner); err != nil {
+		return fmt.Errorf("port %q: %q is not a number from 1 to 65535", s, inner)
+	}
+	return fmt.Errorf("port %q: ports are not mapped: clients of the virtual IP use the port at which the task listens; "+
+		"if that is %s, write %s, or http:%s to name it", s, inner, inner, inner)
+}
+
+// badProtocol refuses what is behind the slash, and knows those who write the
+// protocol first.
+func badProtocol(s, num, proto string) error {
+	turned := num + ":" + proto
+	if before := strings.ToLower(num); before == "tcp" || before == "udp" {
+		turned = proto + "/" + before
+	}
+	if _, err := ParsePort(turned); err == nil && proto != "" && numeric(proto) {
+		return fmt.Errorf("port %q: the protocol comes last; write %s", s, turned)
+	}
+	return fmt.Errorf("port %q: protocol %q: use tcp or udp", s, proto)
 }
 
 // Health is the owner's judgement of an endpoint.
