@@ -103,6 +103,9 @@ func (n *Node) RemoveKey(ctx context.Context, req control.KeyRequest) (control.K
 	if c := countOf(have, id); c.Primary > 0 {
 		return have, control.Refuse(control.CodeRefused, "use another key first: meshctl key use KEY", "key %s: %d nodes still encrypt with it", id, c.Primary)
 	}
+	if countOf(have, id).Nodes == 0 && have.OK == have.Total { // a typing error must not look like a removal
+		return have, control.Refuse(control.CodeNotFound, "meshctl key ls lists the keys that there are", "key %s: no node has it", id)
+	}
 	if req.Force {
 		return n.keyAll(ctx, keyCall{Op: keyRemove, ID: id})
 	}

@@ -73,6 +73,14 @@ func TestKeyChanges(t *testing.T) {
 	if d := again.differs("/etc/meshd/key"); !strings.Contains(d, control.KeyID(testKey(10))) || !strings.Contains(d, "/etc/meshd/key") {
 		t.Errorf("status says %q", d)
 	}
+	same, err := openKeystore(k.dir, [][]byte{testKey(1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same.configured = [][]byte{testKey(10), testKey(1)} // the first is in use, and the file holds another one besides
+	if d := same.differs("/etc/meshd/key"); strings.Contains(d, "in use is") || !strings.Contains(d, "in the file are "+control.KeyID(testKey(10))+", "+control.KeyID(testKey(1))+".") {
+		t.Errorf("status says %q", d)
+	}
 	replaced, err := openKeystore(k.dir, [][]byte{testKey(10)})
 	if err != nil || len(replaced.all()) != 1 || replaced.differs("x") != "" {
 		t.Errorf("with the file replaced: %d keys, %v, %q", len(replaced.all()), err, replaced.differs("x"))

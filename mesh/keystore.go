@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	"meshd/mesh/control"
@@ -149,8 +150,20 @@ func (k *keystore) differs(file string) string {
 	case k.unread != nil:
 		return fmt.Sprintf("keys: the mesh has changed them, and this node could not start with the key file as it is now: %v", k.unread)
 	}
+	if bytes.Equal(now[0], k.configured[0]) {
+		return fmt.Sprintf("keys: %s does not hold those that this node has by now: it has %s, in the file are %s. Put the keys of meshctl key ls into the file, or remove from the mesh what is not to be there, with meshctl key remove", file, keyIDs(now), keyIDs(k.configured))
+	}
 	return fmt.Sprintf("keys: the mesh has changed them since %s was written: in use is key %s, first in the file is %s. Put the keys of meshctl key ls into the file: it is what a new host, or this one without its data directory, starts with",
 		file, control.KeyID(now[0]), control.KeyID(k.configured[0]))
+}
+
+// keyIDs names keys for people.
+func keyIDs(keys [][]byte) string {
+	ids := make([]string, len(keys))
+	for i, key := range keys {
+		ids[i] = control.KeyID(key)
+	}
+	return strings.Join(ids, ", ")
 }
 
 // look reads the key file again while it is said to differ: somebody may have

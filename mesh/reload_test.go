@@ -64,6 +64,9 @@ func TestReloadKeys(t *testing.T) {
 	if k, err := a.RemoveKey(t.Context(), control.KeyRequest{Key: keyOne}); err != nil || k.OK != 2 {
 		t.Fatalf("%+v, %v", k, err)
 	}
+	if k, err := a.RemoveKey(t.Context(), control.KeyRequest{Key: "111111111111"}); !errors.Is(err, control.ErrNotFound) {
+		t.Errorf("a key that nobody has was removed: %+v, %v", k, err)
+	}
 	if r, err = b.reload(func(c *mesh.Config) { c.LogLevel = "debug" }); err != nil || !slices.Equal(r.Changed, []string{"log-level"}) {
 		t.Errorf("a reload with the file of before: %+v, %v", r, err)
 	}

@@ -172,6 +172,9 @@ func (n *Node) admitTask(ctx context.Context, p *control.ParsedTask, beside map[
 func (n *Node) admitPin(c *gossip.Core, p *control.ParsedTask, def state.NetworkDef) error {
 	for _, v := range p.VIPs {
 		if !v.Is4() {
+			if !def.Subnet6.IsValid() {
+				return control.Refuse(control.CodeRefused, "leave it out, or use a network with an IPv6 pool", "vips: %s is not in the pool %s of network %q", v, pools(def), p.Network)
+			}
 			if v != state.VIP6(&def, p.Endpoint.Service) {
 				return control.Refuse(control.CodeRefused, "leave it out: it is "+state.VIP6(&def, p.Endpoint.Service).String(), "vips: the IPv6 VIP of a service follows from its name and cannot be pinned to %s", v)
 			}
