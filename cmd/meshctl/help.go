@@ -7,7 +7,7 @@ import (
 	"text/tabwriter"
 )
 
-const exitCodes = `Exit codes: 0 done, 1 refused by meshd, 2 usage, 3 cannot reach meshd, 130 interrupted.
+const exitCodes = `Exit codes: 0 done, 1 refused by meshd or not so in time, 2 usage, 3 cannot reach meshd, 130 interrupted.
 `
 
 // helpText returns the help of a command, a group of commands or the program.

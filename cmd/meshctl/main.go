@@ -7,8 +7,8 @@
 // the flag or the thing, and are followed by a hint that says what to do next.
 //
 // Exit codes: 0 done, 1 refused by meshd (or "diff" or "lb verify" found a
-// difference, or some node did not do what "key" asked), 2 usage, 3 cannot reach
-// meshd, 130 interrupted before it was done.
+// difference, some node did not do what "key" asked, or what --wait waited for did
+// not come), 2 usage, 3 cannot reach meshd, 130 interrupted before it was done.
 package main
 
 import (

@@ -204,6 +204,7 @@ func TestHelp(t *testing.T) {
 		"meshctl key remove 1f2e3d4c5b6a":                                   {fill: map[string]string{"1f2e3d4c5b6a": "$ cat old"}},
 		"meshctl keygen --out /etc/meshd/key":                               {before: "mv /etc/meshd/key old.key", after: "cp old.key /etc/meshd/key"},
 		`meshctl completion zsh > "${fpath[1]}/_meshctl"`:                   {as: "fpath=(zsh /tmp); %s", after: "grep -q compdef /tmp/_meshctl"},
+		"source <(meshctl completion bash)":                                 {as: "%s; complete -p meshctl", shows: "meshctl"},
 		"meshctl completion fish > ~/.config/fish/completions/meshctl.fish": {before: "mkdir -p ~/.config/fish/completions"},
 	}, "/root")
 }
