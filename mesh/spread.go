@@ -92,7 +92,7 @@ func (n *Node) Spread(ctx context.Context, req control.SpreadRequest) (control.S
 		out.Results = append(out.Results, r)
 	}
 	for _, s := range silent {
-		out.Results = append(out.Results, control.NodeResult{Node: s.Node, Error: s.Error})
+		out.Results = append(out.Results, control.NodeResult(s))
 	}
 	slices.SortFunc(out.Results, func(a, b control.NodeResult) int { return strings.Compare(a.Node, b.Node) })
 	return out, nil

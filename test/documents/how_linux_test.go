@@ -65,7 +65,7 @@ func verbs(t *testing.T, h *host) (all []verb) {
 	for line := range strings.Lines(list) {
 		synopsis, _, _ := strings.Cut(strings.TrimSpace(line), "   ")
 		var words []string
-		for _, w := range strings.Fields(synopsis) {
+		for w := range strings.FieldsSeq(synopsis) {
 			if w == strings.ToUpper(w) {
 				break
 			}

@@ -62,7 +62,8 @@ func stockClient(t *testing.T, from *fleet.Task, command string, wants []string)
 	}
 	conf := filepath.Join(t.TempDir(), "resolv.conf")
 	must(t, os.WriteFile(conf, []byte("nameserver "+from.Node.DNS.Addr().String()+"\n"), 0o644))
-	inside := fmt.Sprintf("mount --bind %s /etc/resolv.conf && %s", conf, command)
+	inside := fmt.Sprintf(`if [ -e /etc/resolv.conf ]; then mount --bind %[1]s /etc/resolv.conf
+else mount -t tmpfs none /etc && cat %[1]s > /etc/resolv.conf; fi && %[2]s`, conf, command) // the emulated machine has none
 	out, err := from.Output("unshare", "-m", "sh", "-c", inside)
 	if err != nil {
 		t.Errorf("%s: %v", command, err)
