@@ -21,7 +21,7 @@ import (
 // needed are the programs that the documents ask for, or of which an empty host
 // is made. A machine without one of them cannot run the documents: that is a
 // failure where all is installed on purpose, in CI.
-var needed = []string{"bash", "make", "go", "ip", "dig", "curl", "mount", "unshare", "nsenter", "setpriv", "prlimit"}
+var needed = []string{"bash", "make", "go", "ip", "dig", "curl", "mount", "unshare", "nsenter", "setpriv", "prlimit", "timeout", "hostname", "jq"}
 
 // demand skips the test where a program is missing, but fails in CI.
 func demand(t *testing.T, programs ...string) {

@@ -28,7 +28,7 @@ ip address flush dev eth0 scope global
 ip address flush dev tasks
 ip address add 192.0.2.1I/24 dev eth0
 ip address add 10.1.I.1/24 dev tasks
-sysctl -q net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0
+for f in /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding; do if [ -e $f ]; then echo 0 > $f; fi; done
 `, "I", strconv.Itoa(i+1)))
 		file := filepath.Join(rig.Dir(), "stand-ins", "machines", fmt.Sprintf("192.0.2.1%d", i+1))
 		if err := os.WriteFile(file, []byte(strconv.Itoa(h.init.PID)), 0o644); err != nil {
