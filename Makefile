@@ -64,7 +64,6 @@ dataplane-kinds: ## every behaviour of connections on every kind of host: Docker
 dns-clients: ## the resolvers of glibc, musl, Go, c-ares, Node and unbound against meshd: a table (those installed; .ci/run installs all)
 	@set -o pipefail; $(GO) test -count=1 -v -timeout 240s ./test/dnsclients | { grep -v '^=== ' || true; }
 
-# What needs a kernel that the machine at hand may not have; without -race.
 # Kinds of hosts there: their programs, which the machine does not have, run here, and
 # what they wrote is loaded there.
 KINDS      := $(BIN)/hostkinds
@@ -81,12 +80,18 @@ kinds-saved: ## what Docker, ufw, firewalld, … write on hosts here, into bin/h
 kinds-vm: vm-build kinds-saved ## behaviours of connections with IPVS on every kind of host, there (KIND=ufw for one, VMFLAGS='-kernel DIR' for another kernel)
 	@$(BIN)/vm test $(KIND_VM) -run 'TestKinds/$(or $(KIND),.*)/ipvs' $(VMFLAGS) ./test/dataplane
 
+.PHONY: kinds-vm-some
+kinds-vm-some: vm-build kinds-saved ## of these what make vm has: two kinds, and a kernel that was started without IPv6
+	@$(BIN)/vm test $(KIND_VM) -run 'TestKinds/(debian|ufw)/ipvs' $(VMFLAGS) ./test/dataplane
+	@$(BIN)/vm test $(KIND_VM) -append ipv6.disable=1 -run 'TestKinds/no-ipv6/ipvs' $(VMFLAGS) ./test/dataplane
+
+# What needs a kernel that the machine at hand may not have; without -race.
 VM_PKGS    := ./lb/nft/... ./lb/ipvs/... $(addprefix ./,$(wildcard test/dataplane)) ./test/rig/...
 .PHONY: vm vm-tests netns-vm verify-vm demo-vm vm-rig vm-build
-vm: vm-rig vm-tests netns-vm demo-vm ## what needs IPVS, on a Debian kernel in an emulated machine (no root, no KVM): tests, then the demo
+vm: vm-rig vm-tests kinds-vm-some netns-vm demo-vm ## what needs IPVS, on a Debian kernel in an emulated machine (no root, no KVM): tests, then the demo
 
 vm-tests: vm-build ## only the tests of make vm (VMFLAGS='-run NAME'; bin/vm test -h lists the flags)
-	@$(BIN)/vm test $(VMFLAGS) $(VM_PKGS)
+	@$(BIN)/vm test -skip TestKinds $(VMFLAGS) $(VM_PKGS)
 
 # meshd and meshctl as they lie in the machine, which has no Go.
 VM_MESHD    = -file /usr/local/bin/meshd=$(abspath $(BIN))/meshd -file /usr/local/bin/meshctl=$(abspath $(BIN))/meshctl

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math"
@@ -246,6 +247,9 @@ func (k *kernel) routes() (list []rtnl.Route, err error) {
 	defer h.Close()
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		all, err := h.RouteListFiltered(family, &rtnl.Route{Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_LOCAL}, rtnl.RT_FILTER_TABLE|rtnl.RT_FILTER_TYPE)
+		if errors.Is(err, unix.EAFNOSUPPORT) {
+			continue // a kernel that was started without IPv6
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -263,6 +267,9 @@ func (k *kernel) routingRules() (list []rtnl.Rule, err error) {
 	defer h.Close()
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		all, err := h.RuleList(family)
+		if errors.Is(err, unix.EAFNOSUPPORT) {
+			continue // a kernel that was started without IPv6
+		}
 		if err != nil {
 			return nil, err
 		}

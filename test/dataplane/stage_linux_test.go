@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -281,7 +282,14 @@ func (s *stage) spread(from place, proto state.Proto, to netip.AddrPort, n int) 
 	return got
 }
 
-// wantSpread checks how connections spread: want[i] of them to backend i.
+// spreadTries is how often connections are spread until it is as it should be. On
+// a busy machine a turn between two connections was taken by nobody knows what, once
+// in some thousands of times, with either driver; a scheduler that is wrong is so
+// each time.
+const spreadTries = 3
+
+// wantSpread checks how connections spread: want[i] of them to backend i. One that
+// reaches a backend which should get none is an error at once.
 func (s *stage) wantSpread(from place, proto state.Proto, to netip.AddrPort, want ...int) {
 	s.Helper()
 	total, counts := 0, map[int]int{}
@@ -291,9 +299,23 @@ func (s *stage) wantSpread(from place, proto state.Proto, to netip.AddrPort, wan
 			counts[i] = n
 		}
 	}
-	if got := s.spread(from, proto, to, total); !maps.Equal(got, counts) {
+	for try := 1; ; try++ {
+		got := s.spread(from, proto, to, total)
+		if maps.Equal(got, counts) {
+			return
+		}
 		usage, err := s.d.Usage(s.Context(), slices.Collect(maps.Keys(s.at.Services)))
-		s.Errorf("%d connections of %s to %s/%s spread %v, want %v; the kernel counts %+v %v", total, from, to, proto, got, counts, usage, err)
+		what := fmt.Sprintf("%d connections of %s to %s/%s spread %v, want %v; the kernel counts %+v %v", total, from, to, proto, got, counts, usage, err)
+		for backend := range got {
+			if counts[backend] == 0 {
+				try = spreadTries
+			}
+		}
+		if try >= spreadTries {
+			s.Error(what)
+			return
+		}
+		s.Log(what)
 	}
 }
 

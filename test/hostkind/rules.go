@@ -46,15 +46,16 @@ func dropping(h *rig.Host) error {
 	if err != nil {
 		return err
 	}
-	text := baseline
+	var text strings.Builder
+	text.WriteString(baseline)
 	for _, r := range rules {
-		line := func(rule string) { text += fmt.Sprintf("add rule inet filter %s %s\n", r.hook, rule) }
+		line := func(rule string) { fmt.Fprintf(&text, "add rule inet filter %s %s\n", r.hook, rule) }
 		line(strings.ReplaceAll(r.text, documentedTasks, h.Subnet.String()))
 		if six := strings.NewReplacer("ip daddr", "ip6 daddr", "ip saddr", "ip6 saddr").Replace(r.text); six != r.text {
 			line(strings.NewReplacer(documentedPool, pool6, documentedTasks, h.Subnet6.String()).Replace(six))
 		}
 	}
-	return nft(h, text)
+	return nft(h, text.String())
 }
 
 // rule is one that lets through what meshd lives of.

@@ -22,7 +22,8 @@ type module struct {
 // Modules returns the files of the named modules and of all that they need,
 // each after the ones it needs. tree is a directory of modules, as
 // /lib/modules/VERSION. A name that is built into the kernel needs no file.
-// "-" and "_" are the same in a name, as everywhere with modules.
+// "-" and "_" are the same in a name, as everywhere with modules. A name with a ?
+// behind it may be of no module: some became a part of others.
 func Modules(tree string, names []string) ([]string, error) {
 	builtin, err := builtinModules(filepath.Join(tree, "modules.builtin"))
 	if err != nil {
@@ -32,6 +33,14 @@ func Modules(tree string, names []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	names = slices.Clone(names)
+	for i, name := range names {
+		names[i] = strings.TrimSuffix(name, "?")
+		if _, ok := files[canonical(names[i])]; !ok && names[i] != name {
+			names[i] = ""
+		}
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return name == "" })
 	return loadOrder(names, builtin, func(name string) (module, error) {
 		path, ok := files[name]
 		if !ok {
@@ -173,7 +182,7 @@ func DefaultModules() []string {
 		ip_vs_lblc ip_vs_lblcr
 		nf_tables nfnetlink nf_conntrack nf_conntrack_netlink nf_nat
 		nft_chain_nat nft_nat nft_masq nft_redir nft_reject nft_reject_inet nft_reject_ipv4 nft_reject_ipv6
-		nft_numgen nft_hash nft_ct nft_fib nft_fib_ipv4 nft_fib_ipv6 nft_fib_inet nft_limit nft_log nft_objref nft_quota
+		nft_numgen nft_hash nft_ct nft_fib nft_fib_ipv4 nft_fib_ipv6 nft_fib_inet nft_limit nft_log nft_objref? nft_quota
 		veth dummy bridge vxlan tun sch_netem sch_tbf sch_prio sch_ingress cls_u32 act_mirred act_gact
 		inet_diag tcp_diag udp_diag`)
 }
