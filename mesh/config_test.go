@@ -196,7 +196,7 @@ func TestConfigRefusals(t *testing.T) {
 		{"dns: 10.1.1.1:53 is there twice", mesh.Config{DNS: []string{"10.1.1.1", "10.1.1.1:53"}}},
 		{"dns: 0.0.0.0:53 is on all addresses", mesh.Config{DNS: []string{"10.1.1.1", "0.0.0.0"}}},
 		{"dns: [::]:53 is on all addresses", mesh.Config{DNS: []string{"::", "10.1.1.1"}}},
-		{"dns: 224.0.0.251 is a multicast", mesh.Config{DNS: []string{"224.0.0.251"}}},
+		{"dns: 224.0.0.251 is no address of one host", mesh.Config{DNS: []string{"224.0.0.251"}}},
 		{"dns-clients: \"lan\" is not a subnet", mesh.Config{DNSClients: []string{"lan"}}},
 		{"write 10.0.0.0/8", mesh.Config{DNSClients: []string{"10.1.2.3/8"}}},
 		{"join: \"10.0.0.1:99999\" has no port", mesh.Config{Join: []string{"10.0.0.1:99999"}}},

@@ -33,7 +33,7 @@ func (n *Node) listenDNS() error {
 	for _, a := range n.cfg.dns {
 		b, err := n.dns.Listen(resolver.Listener{Addr: a})
 		if err != nil {
-			return fmt.Errorf("dns: %w", err)
+			return fmt.Errorf("dns: %w; is the address not on this host, or does another name server (systemd-resolved, dnsmasq, another meshd) have it?", err)
 		}
 		n.dnsAddrs = append(n.dnsAddrs, b.Addr())
 	}

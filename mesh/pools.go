@@ -15,6 +15,7 @@ import (
 	"meshd/lb/hostwatch"
 	"meshd/mesh/control"
 	"meshd/resolver"
+	"meshd/state"
 )
 
 // readPools reads what bounds the pools of this host (L9).
@@ -31,6 +32,9 @@ func (s *settled) readPools() error {
 			return fmt.Errorf("pools: %q is no prefix; write 10.96.0.0/12", text)
 		case p != p.Masked():
 			return fmt.Errorf("pools: %s has host bits set; did you mean %s?", p, p.Masked())
+		}
+		if err := state.CheckPoolRange(p); err != nil {
+			return fmt.Errorf("pools: %w", err)
 		}
 		s.pools = append(s.pools, p)
 	}

@@ -57,11 +57,11 @@ func (c Config) settle() (*settled, error) {
 	c.Join = slices.Clone(c.Join) // the caller's is not completed
 	s := &settled{Config: c}
 	if err := state.CheckName(c.Node); err != nil {
-		return nil, configError{fmt.Errorf("node: %w; give --node NAME", err)}
+		return nil, configError{fmt.Errorf("node: %s; give --node NAME", nameTrouble(err))}
 	}
 	for _, f := range []func() error{
 		s.readBind, s.readAdvertise, s.readDNS, s.readClients, s.readUpstreams, s.readJoin, s.readPools,
-		s.choices, s.readGroup, s.amounts, s.names, s.readKeys, s.open,
+		s.paths, s.choices, s.readGroup, s.amounts, s.names, s.readKeys, s.open, s.listens,
 	} {
 		if err := f(); err != nil {
 			return nil, configError{err}
@@ -76,7 +76,7 @@ func (s *settled) readBind() (err error) {
 	}
 	a := s.bind.Addr()
 	switch {
-	case a.IsMulticast() || a.Zone() != "" || a.IsLinkLocalUnicast():
+	case !a.IsUnspecified() && !dialled(a):
 		return fmt.Errorf("bind: other hosts cannot dial %s; use an address that they reach, or 0.0.0.0", a)
 	case s.bind.Port() == 0 && !a.IsLoopback():
 		return fmt.Errorf("bind: port 0 is another one after each start, where nobody would look for this node; use %s", netip.AddrPortFrom(a, defaultPort))
@@ -91,9 +91,10 @@ func (s *settled) readAdvertise() (err error) {
 	if s.advertise, err = netip.ParseAddr(s.Advertise); err != nil {
 		return fmt.Errorf("advertise: %q is not an IP address; the port is that of bind", s.Advertise)
 	}
+	s.advertise = s.advertise.Unmap()
 	a, bind := s.advertise, s.bind.Addr()
 	switch {
-	case a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" || a.IsLinkLocalUnicast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+	case !dialled(a):
 		return fmt.Errorf("advertise: other hosts cannot dial %s; use an address that they reach", a)
 	case a.IsLoopback() && !bind.IsLoopback():
 		return fmt.Errorf("advertise: %s is every host itself; use an address that other hosts reach", a)
@@ -103,14 +104,23 @@ func (s *settled) readAdvertise() (err error) {
 	return nil
 }
 
+// dialled reports whether an address can be that of a node, as its peers see it:
+// what they refuse in what others say of it would leave it alone.
+func dialled(a netip.Addr) bool {
+	return state.CheckPeerAddr(netip.AddrPortFrom(a, defaultPort)) == nil && a.Zone() == "" && !a.IsLinkLocalUnicast()
+}
+
 func (s *settled) readDNS() error {
 	for _, text := range s.DNS {
 		p, err := addrPort(text, 53)
 		if err != nil {
 			return fmt.Errorf("dns: %w", err)
 		}
-		if p.Addr().IsMulticast() {
-			return fmt.Errorf("dns: %s is a multicast address; use one of this host's", p.Addr())
+		if a := p.Addr(); a.IsMulticast() || !a.IsUnspecified() && !a.IsLinkLocalUnicast() && !dialled(a) {
+			return fmt.Errorf("dns: %s is no address of one host; use one of this host's", a)
+		}
+		if p.Port() == 0 && !p.Addr().IsLoopback() {
+			return fmt.Errorf("dns: port 0 is another one after each start, where nobody would ask; use %s", netip.AddrPortFrom(p.Addr(), 53))
 		}
 		if p.Port() != 0 && slices.Contains(s.dns, p) {
 			return fmt.Errorf("dns: %s is there twice; keep one", p)
@@ -165,16 +175,16 @@ func (s *settled) readJoin() error {
 	return nil
 }
 
-// addrPort reads IP or IP:PORT.
+// addrPort reads IP or IP:PORT. An IPv4 address that is written as IPv6 is IPv4.
 func addrPort(s string, port uint16) (netip.AddrPort, error) {
 	if a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")); err == nil {
-		return netip.AddrPortFrom(a, port), nil
+		return netip.AddrPortFrom(a.Unmap(), port), nil
 	}
 	p, err := netip.ParseAddrPort(s)
 	if err != nil {
 		return p, fmt.Errorf("%q is not IP:PORT; write 10.0.0.1:%d or [fd00::1]:%d", s, port, port)
 	}
-	return p, nil
+	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port()), nil
 }
 
 func (s *settled) choices() error {
@@ -241,13 +251,19 @@ func (s *settled) names() error {
 	if !state.IsHostName(s.Domain) {
 		return fmt.Errorf("domain: %q is not a domain name; use one like mesh.internal", s.Domain)
 	}
+	if d := "." + strings.ToLower(strings.TrimSuffix(s.Domain, ".")); strings.HasSuffix(d, ".localhost") || strings.HasSuffix(d, ".arpa") && !strings.HasSuffix(d, ".home.arpa") {
+		return fmt.Errorf("domain: %q has a meaning of its own in every resolver; use one like mesh.internal", s.Domain)
+	}
 	if n := len(strings.TrimSuffix(s.Domain, ".")); n > maxDomain {
 		return fmt.Errorf("domain: %q has %d characters, at most %d leave room for the names in it", s.Domain, n, maxDomain)
 	}
 	seen := map[string]bool{}
-	for _, n := range s.Networks {
+	s.Networks = slices.Clone(s.Networks) // the caller's is not changed
+	for i, n := range s.Networks {
+		n = strings.ToLower(n)
+		s.Networks[i] = n
 		if err := state.CheckName(n); err != nil {
-			return fmt.Errorf("networks: %w", err)
+			return fmt.Errorf("networks: %s", nameTrouble(err))
 		}
 		if seen[n] {
 			return fmt.Errorf("networks: %s is there twice; keep one", n)
@@ -256,6 +272,10 @@ func (s *settled) names() error {
 	}
 	return nil
 }
+
+// nameTrouble is what package state says of a name, without what the name of the
+// setting says already.
+func nameTrouble(err error) string { return strings.TrimPrefix(err.Error(), "invalid: name: ") }
 
 // open refuses what would let everybody into the mesh without anybody having
 // said so.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -137,6 +138,10 @@ func (n *Node) admitTask(ctx context.Context, p *control.ParsedTask, beside map[
 		if a.IsLoopback() && !n.cfg.AllowLoopbackTasks {
 			return control.Refuse(control.CodeRefused, "give the address at which other hosts reach the task; for trials on one host start meshd with --allow-loopback-tasks", "ips: %s is every host's own", a)
 		}
+	}
+	own, _ := net.InterfaceAddrs() // none: there is nothing to compare with
+	if subnet := broadcastOf(p.Endpoint.IP4, own); subnet.IsValid() {
+		return control.Refuse(control.CodeRefused, "give the address of the task itself", "ips: %s is the broadcast address of %s", p.Endpoint.IP4, subnet)
 	}
 	doErr := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
 		defs := c.Store().Defs()

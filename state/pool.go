@@ -102,3 +102,22 @@ func CheckPool(p netip.Prefix, f Family) error {
 	}
 	return nil
 }
+
+// CheckPoolRange reports what stands against p as a range within which pools are
+// taken, as a *ValueError: no pool would fit into it, so that nothing could ever be
+// taken there. A range may hold more than a pool does.
+func CheckPoolRange(p netip.Prefix) error {
+	f, most := IPv6, MaxPool6
+	if p.Addr().Is4() {
+		f, most = IPv4, MaxPool4
+	}
+	if p.Bits() > most {
+		return wrong(fmt.Sprintf("use /%d or larger", most), "no pool fits into %s", p)
+	}
+	for _, n := range notPools {
+		if n.prefix.Overlaps(p) && n.prefix.Bits() <= p.Bits() {
+			return wrong("use a private range, for example "+f.examplePool(), "no pool may be in %s: %s", p, n.what)
+		}
+	}
+	return nil
+}

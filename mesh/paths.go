@@ -1,0 +1,70 @@
+package mesh
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"unicode"
+)
+
+// paths refuses paths that the kernel would take and nobody can have meant.
+func (s *settled) paths() error {
+	for _, p := range []struct{ field, path string }{{"data-dir", s.DataDir}, {"socket", s.Socket}, {"key-file", s.KeyFile}} {
+		if err := checkPath(p.path); err != nil {
+			return fmt.Errorf("%s: %q: %w", p.field, p.path, err)
+		}
+	}
+	if filepath.Clean(s.DataDir) == "/" {
+		return fmt.Errorf("data-dir: %q is the root of all files; give meshd a directory of its own, such as %s", s.DataDir, defaultDataDir)
+	}
+	return nil
+}
+
+// checkPath reports what makes s no path but a typing error. Empty is no path.
+func checkPath(s string) error {
+	scheme, path, found := strings.Cut(s, "://")
+	switch {
+	case found:
+		return fmt.Errorf("it is a path, without %s://; write /%s", scheme, strings.TrimLeft(path, "/"))
+	case strings.HasPrefix(s, "~"), strings.Contains(s, "$"), strings.Contains(s, "{{"):
+		return errors.New("nothing replaces ~, variables or templates here; write the whole path")
+	case strings.HasPrefix(s, "@"):
+		return errors.New("abstract sockets have no mode and let everybody in; write the path of a file")
+	case strings.TrimSpace(s) != s, strings.ContainsFunc(s, unicode.IsControl):
+		return errors.New("there is a space at its end, or a control character in it; remove it")
+	}
+	return nil
+}
+
+// listens refuses to listen where the host takes packets for everybody on a
+// subnet: the kernel allows it, and no peer and no container gets an answer.
+func (s *settled) listens() error {
+	own, _ := net.InterfaceAddrs() // none: there is nothing to compare with
+	if p := broadcastOf(s.bind.Addr(), own); p.IsValid() {
+		return fmt.Errorf("bind: %s is the broadcast address of %s; use this host's own", s.bind.Addr(), p)
+	}
+	for _, a := range s.dns {
+		if p := broadcastOf(a.Addr(), own); p.IsValid() {
+			return fmt.Errorf("dns: %s is the broadcast address of %s; use this host's own", a.Addr(), p)
+		}
+	}
+	return nil
+}
+
+// broadcastOf returns the subnet whose broadcast address a is, among those of a
+// host's addresses, or the zero Prefix.
+func broadcastOf(a netip.Addr, own []net.Addr) netip.Prefix {
+	for _, x := range own {
+		p, err := netip.ParsePrefix(x.String())
+		if err != nil || !a.Is4() || !p.Addr().Is4() || p.Bits() > 30 || !p.Contains(a) {
+			continue
+		}
+		if p = p.Masked(); !p.Contains(a.Next()) {
+			return p
+		}
+	}
+	return netip.Prefix{}
+}
