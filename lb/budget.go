@@ -10,6 +10,7 @@ import (
 const (
 	budgetShare = 20                    // one part in so many of the time of one processor
 	budgetRest  = 50 * time.Millisecond // and no more than so often
+	budgetSaved = 4 * time.Second       // of rest that a calm while has saved up: a fifth of a second of work in a row
 )
 
 // Budget bounds the time that is spent because of others: what one of those who
@@ -38,8 +39,8 @@ func (b *Budget) Spend(f func()) (rest time.Duration) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.paid.Before(now) {
-		b.paid = now
+	if saved := now.Add(-budgetSaved); b.paid.Before(saved) {
+		b.paid = saved
 	}
 	b.paid = b.paid.Add(budgetShare * cost)
 	return max(b.paid.Sub(now), took, budgetRest)
