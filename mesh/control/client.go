@@ -120,6 +120,15 @@ func call[T any](ctx context.Context, c *Client, method, path string, query url.
 	return reply, nil
 }
 
+// named refuses a reply that names no node: other servers answer anything with an
+// object, too, and an empty one must not look like a node without troubles.
+func (c *Client) named(node string, err error) error {
+	if err == nil && node == "" {
+		return fmt.Errorf("%w: what answers on %s is not meshd", ErrUnreachable, c.path)
+	}
+	return err
+}
+
 // Version implements Backend.
 func (c *Client) Version(ctx context.Context) (Version, error) {
 	return call[Version](ctx, c, http.MethodGet, "/v1/version", nil, nil)
@@ -127,12 +136,14 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 
 // Doctor implements Backend.
 func (c *Client) Doctor(ctx context.Context) (Doctor, error) {
-	return call[Doctor](ctx, c, http.MethodGet, "/v1/doctor", nil, nil)
+	d, err := call[Doctor](ctx, c, http.MethodGet, "/v1/doctor", nil, nil)
+	return d, c.named(d.Node, err)
 }
 
 // Status implements Backend.
 func (c *Client) Status(ctx context.Context) (Status, error) {
-	return call[Status](ctx, c, http.MethodGet, "/v1/status", nil, nil)
+	s, err := call[Status](ctx, c, http.MethodGet, "/v1/status", nil, nil)
+	return s, c.named(s.Node, err)
 }
 
 // Nodes implements Backend.

@@ -34,6 +34,7 @@ func (r AddTask) Parse() (ParsedTask, error) {
 	for _, check := range []func() error{
 		func() error { return CheckName("network", p.Network) },
 		func() error { return CheckName("service", p.Endpoint.Service) },
+		func() error { return checkAsked("service", p.Endpoint.Service) },
 		func() error { return r.parseIPs(&p.Endpoint) },
 		func() error { return r.parsePorts(&p.Endpoint) },
 		func() error { return r.parseService(&p) },
@@ -167,6 +168,9 @@ func checkNames(e state.Endpoint) error {
 			return invalid(f.field, nameHint, "%s", reason(err))
 		}
 	}
+	if err := checkAsked("hostname", e.Hostname); err != nil {
+		return err
+	}
 	if len(e.Aliases) > state.MaxAliases {
 		return invalid("aliases", "register fewer", "%d aliases, at most %d", len(e.Aliases), state.MaxAliases)
 	}
@@ -174,8 +178,20 @@ func checkNames(e state.Endpoint) error {
 		if err := state.CheckTaskName(a); err != nil {
 			return invalid("aliases", nameHint, "%s", reason(err))
 		}
+		if err := checkAsked("aliases", a); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// checkAsked refuses a name that programs take for an address, as 10.1.1.1 and, by
+// inet_aton(3), 80 and 10.1: they would never ask for it.
+func checkAsked(field, name string) error {
+	if name == "" || strings.Trim(name, "0123456789.") != "" {
+		return nil
+	}
+	return invalid(field, "put a letter in front, for example n"+name, "%q is taken for an address by programs, which never ask for it", name)
 }
 
 // reason is what package state says of a name, without the words that the
@@ -191,6 +207,9 @@ func CheckName(field, s string) error {
 		return invalid(field, "name the "+field, "it is missing")
 	}
 	if err := state.CheckName(s); err != nil {
+		if state.CheckNode(s) == nil { // a word that means something else
+			return invalid(field, "choose another name", "%s", reason(err))
+		}
 		return invalid(field, "use at most 63 letters, digits, '-' and '_', without dots", "%s", reason(err))
 	}
 	return nil
@@ -290,5 +309,5 @@ func (r KeyRequest) Parse() (key []byte, id string, err error) {
 		return nil, strings.ToLower(s), nil
 	}
 	return nil, "", invalid("key", `"meshctl keygen" makes a key; "meshctl key ls" shows the ids of those installed`,
-		"it is neither a base64 key of 32 bytes nor a key id of 12 hex digits")
+		"it is neither a base64 key of 32 bytes nor a key id of 12 hex digits; of a file, write - < FILE")
 }

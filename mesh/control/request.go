@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -144,6 +145,9 @@ func (r ResolveRequest) Check() error {
 	}
 	if r.Name == "" || len(r.Name) > state.MaxName+1 || strings.ContainsFunc(r.Name, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		return invalid("name", "write a name such as web, tasks.web or _http._tcp.web", "%.300q cannot be a DNS name", r.Name)
+	}
+	if _, err := netip.ParseAddr(r.Name); err != nil && strings.ContainsAny(r.Name, ":/") {
+		return invalid("name", "write the name alone, without scheme, port or path", "%.300q is no name", r.Name)
 	}
 	if r.Type != "" && !slices.Contains(resolveTypes(), strings.ToUpper(r.Type)) {
 		return invalid("type", "use one of "+strings.Join(resolveTypes(), ", "), "%q is not known", r.Type)
