@@ -101,7 +101,11 @@ func (c *commandLine) step(all []command, word string) error {
 			return nil
 		}
 	}
-	return &usageError{fmt.Sprintf("unknown command %q", word), c.knownWords(all)}
+	hint := c.knownWords(all)
+	if meant := meantWord(word, nextWords(all, c.path)); meant != "" {
+		hint = fmt.Sprintf("did you mean %q? %s", c.name()+" "+meant, hint)
+	}
+	return &usageError{fmt.Sprintf("unknown command %q", word), hint}
 }
 
 func (c *commandLine) incomplete(all []command) error {
@@ -220,7 +224,11 @@ func (f *flags) parse(args []string) (rest []string, only bool, err error) {
 	}
 	msg := err.Error()
 	if name, ok := strings.CutPrefix(msg, "flag provided but not defined: -"); ok {
-		return nil, false, &usageError{"unknown flag " + dashed(strings.TrimLeft(name, "-")), f.known()}
+		name = strings.TrimLeft(name, "-")
+		return nil, false, &usageError{"unknown flag " + dashed(name), cmp.Or(meantFlag(name), f.known())}
+	}
+	if err := notBool(msg); err != nil {
+		return nil, false, err
 	}
 	if name, ok := strings.CutPrefix(msg, "flag needs an argument: -"); ok {
 		return nil, false, &usageError{dashed(name) + " needs a value", ""}

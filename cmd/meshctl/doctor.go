@@ -32,7 +32,7 @@ func doctor(f *flags) action {
 	f.text("config", "while no meshd runs: what it is to be started with, a `FILE`", &config)
 	return func(ctx context.Context, s *session, _ []string) error {
 		d, err := s.client.Doctor(ctx)
-		if errors.Is(err, control.ErrUnreachable) {
+		if starting(err) { // one that runs and cannot be asked is no reason to guess
 			d, err = withoutDaemon(ctx, config, err)
 		}
 		if err != nil {

@@ -47,6 +47,9 @@ func keygen(f *flags) action {
 		if path == "" {
 			return &usageError{"the path is empty", "write one such as /etc/meshd/key"}
 		}
+		if path == "-" {
+			return &usageError{`"-" would be a file of that name`, "leave the flag out for the standard output"}
+		}
 		out = path
 		return nil
 	})

@@ -125,7 +125,13 @@ func (p program) fail(name, socket string, err error) int {
 
 // reachHint says what to do if no daemon answers.
 func reachHint(socket string, err error) string {
+	_, path, scheme := strings.Cut(socket, "://")
+	info, statErr := os.Stat(socket)
 	switch {
+	case scheme:
+		return "the socket is a path, without what is before it: write --socket /" + strings.TrimLeft(path, "/")
+	case statErr == nil && info.Mode().Type() != fs.ModeSocket:
+		return socket + " is no socket; name that of meshd with --socket PATH or MESHCTL_SOCKET"
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Sprintf("is meshd running? start it, or name its socket with --socket PATH or MESHCTL_SOCKET (tried %s)", socket)
 	case errors.Is(err, fs.ErrPermission):

@@ -53,7 +53,7 @@ func networkCreate(f *flags) action {
 			return err
 		})
 		if err != nil {
-			return err
+			return refused(err, map[string]string{"subnet": "--subnet", "subnet6": "--subnet6"})
 		}
 		if n.Conflict != "" {
 			s.warn([]string{n.Conflict})

@@ -117,9 +117,9 @@ func (s *session) join(ctx context.Context, args []string, p *patience) error {
 	}
 	wait, cancel := p.start(ctx)
 	defer cancel()
-	reply, err := s.client.Join(ctx, req)
+	reply, err := s.joinOthers(ctx, req)
 	for err != nil && (starting(err) || errors.Is(err, control.ErrRefused)) && p.again(wait) {
-		reply, err = s.client.Join(ctx, req)
+		reply, err = s.joinOthers(ctx, req)
 	}
 	if err != nil {
 		return err
@@ -141,6 +141,20 @@ func (s *session) join(ctx context.Context, args []string, p *patience) error {
 		return err
 	}
 	return s.spread(ctx, wait, p, "")
+}
+
+// joinOthers joins, and takes an answer of this node to itself for none.
+func (s *session) joinOthers(ctx context.Context, req control.JoinRequest) (control.JoinReply, error) {
+	reply, err := s.client.Join(ctx, req)
+	if err == nil && reply.Members == 1 {
+		err = control.Refuse(control.CodeRefused, "give the address of another node; each needs a name of its own", "no other node answered: this one, or one of its name, is alone there")
+		for _, r := range reply.Results {
+			if r.Error != "" {
+				return reply, control.Refuse(control.CodeRefused, "the other address is this node's own", "no other node answered: %s: %s", r.Address, r.Error)
+			}
+		}
+	}
+	return reply, err
 }
 
 func leave(ctx context.Context, s *session, _ []string) error {

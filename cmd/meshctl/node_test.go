@@ -24,6 +24,7 @@ type node struct {
 	wellAfter       int              // the call from which on Status is well; 0: never
 	spreads         []control.Spread // answers of Spread, the last for ever
 	spread          int              // calls of it
+	lonely          bool             // Join is answered by the node itself alone
 }
 
 func newNode() *node { return &node{events: control.NewEventLog("00000000000000b1", 100)} }
@@ -79,7 +80,14 @@ func (n *node) Status(context.Context) (control.Status, error) {
 	}, n.err
 }
 
-func (n *node) Join(context.Context, control.JoinRequest) (control.JoinReply, error) {
+func (n *node) Join(_ context.Context, req control.JoinRequest) (control.JoinReply, error) {
+	if n.lonely {
+		r := control.JoinReply{Members: 1, Results: []control.JoinResult{{Address: req.Addresses[0]}}}
+		for _, a := range req.Addresses[1:] {
+			r.Results = append(r.Results, control.JoinResult{Address: a, Error: "connection refused"})
+		}
+		return r, n.call()
+	}
 	return control.JoinReply{Results: []control.JoinResult{{Address: "192.0.2.1:7946"}, {Address: "192.0.2.2", Error: "connection refused"}}, Members: 2}, n.call()
 }
 

@@ -76,9 +76,9 @@ func (f *flags) given(names ...string) bool {
 }
 
 func (s *session) attachSandbox(ctx context.Context, req control.AttachSandbox, p *patience) error {
+	names := taskFlags()
+	names["networks"], names["resolv_conf"], names["netns"], names["pid"] = "--network", "--resolv-conf", "--netns", "--pid"
 	if _, err := req.Parse(); err != nil {
-		names := taskFlags()
-		names["networks"], names["resolv_conf"] = "--network", "--resolv-conf"
 		return asUsage(err, names)
 	}
 	wait, cancel := p.start(ctx)
@@ -89,7 +89,7 @@ func (s *session) attachSandbox(ctx context.Context, req control.AttachSandbox, 
 		return err
 	})
 	if err != nil {
-		return err
+		return refused(err, names)
 	}
 	if !s.json {
 		s.warn(reply.Warnings)

@@ -74,7 +74,7 @@ func (f *flags) task(req *control.AddTask) {
 
 // taskFlags are the flags that fields of a task come from, where the names differ.
 func taskFlags() map[string]string {
-	return map[string]string{"ips": "--ip", "ports": "--port", "aliases": "--alias", "vips": "--vip", "ttl": "--ttl"}
+	return map[string]string{"ips": "--ip", "ports": "--port", "aliases": "--alias", "vips": "--vip", "ttl": "--ttl", "id": "--id", "name": "--name"}
 }
 
 func (s *session) addTask(ctx context.Context, req control.AddTask, p *patience) error {
@@ -89,7 +89,7 @@ func (s *session) addTask(ctx context.Context, req control.AddTask, p *patience)
 		return err
 	})
 	if err != nil {
-		return err
+		return refused(err, taskFlags())
 	}
 	if !s.json {
 		s.warn(reply.Warnings)

@@ -64,8 +64,11 @@ func joinWait(args []string, noArguments bool) []string {
 		if a == "--" {
 			break
 		}
-		if a != "--wait" && a != "-wait" || i+1 == len(args) || strings.HasPrefix(args[i+1], "-") {
+		if a != "--wait" && a != "-wait" || i+1 == len(args) {
 			continue
+		}
+		if next := args[i+1]; strings.HasPrefix(next, "-") && (len(next) == 1 || next[1] < '0' || next[1] > '9') {
+			continue // a flag, and no duration below zero
 		}
 		if _, err := time.ParseDuration(args[i+1]); err != nil && !noArguments {
 			continue

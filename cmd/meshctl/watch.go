@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"meshd/mesh/control"
+	"meshd/state"
 )
 
 // The pauses between attempts to reach a meshd that went away.
@@ -27,8 +28,19 @@ func watch(f *flags) action {
 		}
 		return nil
 	})
-	f.text("boot", "the `BOOT` id that --from belongs to, from the event \"start\"", &req.Boot)
+	f.value("boot", "the `BOOT` id that --from belongs to, from the event \"start\"", func(s string) error {
+		if _, err := state.ParseBoot(s); err != nil {
+			return &usageError{fmt.Sprintf("%q is not a boot id of 16 hex digits", s), "give the one of the event that --from is of"}
+		}
+		req.Boot = s
+		return nil
+	})
 	return func(ctx context.Context, s *session, _ []string) error {
+		if req.Network != "" { // it may be made later; but nothing else tells of a typing error
+			if _, err := s.client.Network(ctx, req.Network); errors.Is(err, control.ErrNotFound) {
+				s.warn([]string{fmt.Sprintf("network %q is not known here yet; meshctl network ls lists those that are", req.Network)})
+			}
+		}
 		err := (&watcher{session: s, req: req}).run(ctx)
 		if ctx.Err() != nil {
 			return nil // interrupted: that is how a watch ends
