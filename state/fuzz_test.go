@@ -106,7 +106,7 @@ func FuzzParseNode(f *testing.F) {
 }
 
 func FuzzParsePort(f *testing.F) {
-	for _, s := range []string{"80", "http:80", "53/udp", "dns:53/UDP", "0", "65536", ":80", "80/sctp", "x:"} {
+	for _, s := range []string{"80", "http:80", "53/udp", "dns:53/UDP", "0", "65536", ":80", "80/sctp", "x:", "tcp/80", "tcp/tcp/tcp", "udp/tcp/tcp"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

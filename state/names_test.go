@@ -86,6 +86,7 @@ func TestPortsAsPeopleMistypeThem(t *testing.T) {
 		"80:": `"" is not a number`, "http:80:tcp": `"tcp" is not a number`, "1.2.3.4:x:y": `"y" is not a number`,
 		"tcp/80": "write 80/tcp", "UDP/53": "write 53/udp", "http/80": "write http:80", "80/90": `protocol "90": use tcp or udp`,
 		"80/": `protocol "": use tcp or udp`, "80/sctp": `protocol "sctp"`, "tcp/0": `protocol "0"`, "a b/80": `protocol "80"`,
+		"tcp/tcp/tcp": `protocol "tcp/tcp"`, "udp/tcp/tcp": `protocol "tcp/tcp"`, strings.Repeat("a/", 100_000): "use tcp or udp", // and that it ends
 	} {
 		if p, err := ParsePort(text); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v, %v, want %q", text, p, err, says)

@@ -138,8 +138,10 @@ func badProtocol(s, num, proto string) error {
 	if before := strings.ToLower(num); before == "tcp" || before == "udp" {
 		turned = proto + "/" + before
 	}
-	if _, err := ParsePort(turned); err == nil && proto != "" && numeric(proto) {
-		return fmt.Errorf("port %q: the protocol comes last; write %s", s, turned)
+	if proto != "" && numeric(proto) { // has no slash, so that this ends
+		if _, err := ParsePort(turned); err == nil {
+			return fmt.Errorf("port %q: the protocol comes last; write %s", s, turned)
+		}
 	}
 	return fmt.Errorf("port %q: protocol %q: use tcp or udp", s, proto)
 }
