@@ -342,7 +342,7 @@ func TestFlagErrors(t *testing.T) {
 		"--ttl 0":           `--ttl: "0": use 1s to 1h`,
 		"--ttl":             "--ttl: a value must follow",
 		"--key-file=":       "--key-file: it has no value",
-		"--key-fil x":       "--key-fil is not known; did you mean key-file?",
+		"--key-fil x":       "--key-fil is not known; did you mean --key-file?",
 		"--xyz":             `--xyz is not known; "meshd --help" lists what there is`,
 		"--insecure=maybe":  `--insecure: "maybe": write true or false`,
 		"--max-tasks 1e3":   `--max-tasks: "1e3": use a number from 1 to`,

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -18,7 +19,7 @@ const maxConfigSize = 1 << 20
 // to write instead.
 func ReadConfig(path string) (Config, error) {
 	var c Config
-	b, err := readPlain(path, maxConfigSize, nil)
+	b, err := readPlain(path, maxConfigSize, func(info fs.FileInfo) error { return onlyOurs(path, info) })
 	if err != nil {
 		return c, fmt.Errorf("config: %w", err)
 	}
@@ -26,6 +27,14 @@ func ReadConfig(path string) (Config, error) {
 		return Config{}, fmt.Errorf("config %s: %w", path, err)
 	}
 	return c, nil
+}
+
+// onlyOurs refuses a file that anybody can change: it says whom meshd trusts.
+func onlyOurs(path string, info fs.FileInfo) error {
+	if info.Mode().IsRegular() && info.Mode().Perm()&0o002 != 0 {
+		return fmt.Errorf("%s can be changed by anybody (mode %04o); chmod o-w %s", path, info.Mode().Perm(), path)
+	}
+	return nil
 }
 
 // parse sets what the document says.
@@ -38,11 +47,11 @@ func (c *Config) parse(text string) error {
 	if err := d.Decode(&doc); errors.Is(err, io.EOF) {
 		return nil // nothing, or comments only
 	} else if err != nil {
-		return plain(err)
+		return syntaxError(text, err)
 	}
 	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
 		if err != nil {
-			return plain(err)
+			return syntaxError(text, err)
 		}
 		return fmt.Errorf("line %d: a second document; write everything into one, without ---", more.Line)
 	}
@@ -81,7 +90,7 @@ func (c *Config) entries(top *yaml.Node) error {
 		name := key.Value
 		to := flags.Lookup(name)
 		if key.Kind != yaml.ScalarNode || to == nil {
-			return fmt.Errorf("line %d: %q is not known; %s", key.Line, name, meant(flags, name, "meshd --help lists what there is"))
+			return fmt.Errorf("line %d: %q is not known; %s", key.Line, name, meant(flags, "", name, "meshd --help lists what there is"))
 		}
 		if first := lines[name]; first > 0 {
 			return fmt.Errorf("line %d: %s is there twice, in line %d too; keep one", key.Line, name, first)
@@ -105,6 +114,8 @@ func set(to flag.Value, v *yaml.Node) error {
 		return errEmpty
 	case v.Kind == yaml.ScalarNode:
 		return quoted(v.Value, to.Set(v.Value))
+	case v.Kind == yaml.MappingNode && v.Style&yaml.FlowStyle != 0:
+		return errors.New("it has entries of its own, in braces; is it a template that was not filled in? write one value behind it")
 	case v.Kind != yaml.SequenceNode:
 		return errors.New("it has entries of its own; write one value behind it")
 	case !isList:

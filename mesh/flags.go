@@ -24,7 +24,7 @@ func FlagError(flags *flag.FlagSet, err error) error {
 	said := err.Error()
 	help := fmt.Sprintf("%q lists what there is", flags.Name()+" --help")
 	if name, ok := strings.CutPrefix(said, "flag provided but not defined: -"); ok {
-		return fmt.Errorf("--%s is not known; %s", name, meant(flags, name, help))
+		return fmt.Errorf("--%s is not known; %s", name, meant(flags, "--", name, help))
 	}
 	if name, ok := strings.CutPrefix(said, "flag needs an argument: -"); ok {
 		return fmt.Errorf("--%s: a value must follow", name)
@@ -32,21 +32,45 @@ func FlagError(flags *flag.FlagSet, err error) error {
 	if rest, ok := strings.CutPrefix(said, "invalid value "); ok {
 		value, after, _ := strings.Cut(rest, " for flag -")
 		name, why, _ := strings.Cut(after, ": ")
-		if why == errEmpty.Error() {
-			return fmt.Errorf("--%s: %s", name, why)
-		}
-		return fmt.Errorf("--%s: %s: %s", name, value, why)
+		return badValue(name, value, why)
 	}
 	if rest, ok := strings.CutPrefix(said, "invalid boolean value "); ok {
 		value, after, _ := strings.Cut(rest, " for -")
 		name, why, _ := strings.Cut(after, ": ")
-		return fmt.Errorf("--%s: %s: %s", name, value, why)
+		if why == "parse error" {
+			why = "write true or false"
+		}
+		return badValue(name, value, why)
 	}
 	return fmt.Errorf("%w; %s", err, help)
 }
 
-// meant names the flag that somebody may have meant, or says where to look.
-func meant(flags *flag.FlagSet, name, help string) string {
+// badValue shows a value in quotes before what is wrong with it, unless it is empty.
+func badValue(name, value, why string) error {
+	if value == `""` {
+		return fmt.Errorf("--%s: %s", name, why)
+	}
+	return fmt.Errorf("--%s: %s: %s", name, value, why)
+}
+
+// UnexpectedArgument says what is wrong with the first argument behind the flags
+// that were parsed from args.
+func UnexpectedArgument(flags *flag.FlagSet, args []string) error {
+	if at := len(args) - flags.NArg(); at > 0 {
+		name := strings.TrimLeft(args[at-1], "-")
+		f := flags.Lookup(name)
+		if f != nil && name != args[at-1] {
+			if b, ok := f.Value.(interface{ IsBoolFlag() bool }); ok && b.IsBoolFlag() {
+				return fmt.Errorf("unexpected argument %q; --%s stands alone, or write --%s=%s", flags.Arg(0), name, name, flags.Arg(0))
+			}
+		}
+	}
+	return fmt.Errorf("unexpected argument %q; see %s --help", flags.Arg(0), flags.Name())
+}
+
+// meant names the flag that somebody may have meant, behind dashes, or says where to
+// look.
+func meant(flags *flag.FlagSet, dashes, name, help string) string {
 	best, distance := "", 3 // more typing errors are another word
 	flags.VisitAll(func(f *flag.Flag) {
 		if d := edits(strings.ReplaceAll(strings.ToLower(name), "_", "-"), f.Name); d < distance && 2*d <= len(name) {
@@ -56,7 +80,7 @@ func meant(flags *flag.FlagSet, name, help string) string {
 	if best == "" {
 		return help
 	}
-	return "did you mean " + best + "?"
+	return "did you mean " + dashes + best + "?"
 }
 
 // edits is how many letters must be put in, taken out or replaced to make one

@@ -73,7 +73,7 @@ func writableByAll(dir fs.FileInfo) bool {
 func ParseKeys(text string) ([][]byte, error) {
 	var keys [][]byte
 	n := 0
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(strings.TrimPrefix(text, "\ufeff")) { // editors of other systems put that there
 		n++
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {

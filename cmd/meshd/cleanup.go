@@ -99,7 +99,7 @@ func configureCleanup(args []string, stdout, stderr io.Writer) (mesh.CleanupConf
 		fmt.Fprintln(stderr, "meshd cleanup:", mesh.FlagError(fs, err))
 		return cfg, 2
 	case fs.NArg() > 0:
-		fmt.Fprintf(stderr, "meshd cleanup: unexpected argument %q; see meshd cleanup --help\n", fs.Arg(0))
+		fmt.Fprintln(stderr, "meshd cleanup:", mesh.UnexpectedArgument(fs, args))
 		return cfg, 2
 	}
 	return cfg, -1

@@ -192,7 +192,7 @@ func configure(args []string, stdout, stderr io.Writer) (mesh.Config, int) {
 		fmt.Fprintln(stderr, "meshd:", mesh.FlagError(fs, err))
 		return cfg, 2
 	case fs.NArg() > 0:
-		fmt.Fprintf(stderr, "meshd: unexpected argument %q; see meshd --help\n", fs.Arg(0))
+		fmt.Fprintln(stderr, "meshd:", mesh.UnexpectedArgument(fs, args))
 		return cfg, 2
 	case *show:
 		fmt.Fprintln(stdout, "meshd", buildVersion())

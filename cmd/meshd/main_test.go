@@ -30,7 +30,11 @@ func TestUsage(t *testing.T) {
 	}
 	for line, says := range map[string]string{
 		"--frobnicate":                   "--frobnicate is not known",
-		"--nodee x":                      "did you mean node?",
+		"--nodee x":                      "did you mean --node?",
+		"--insecure true":                `unexpected argument "true"; --insecure stands alone, or write --insecure=true`,
+		"--insecure=":                    "--insecure: it has no value",
+		"--node a --insecure b c":        `unexpected argument "b"; --insecure stands alone`,
+		"--node a b":                     `unexpected argument "b"; see meshd --help`,
 		"--ttl soon":                     `--ttl: "soon"`,
 		"--bind":                         "--bind: a value must follow",
 		"extra":                          `unexpected argument "extra"`,
