@@ -71,12 +71,17 @@ func (s *savedSysctls) here() bool {
 }
 
 // note remembers a change. Who changes the same setting again after somebody
-// else did found what that one wanted.
+// else did found what that one wanted; what the node itself had set before, which
+// may be another value now, nobody wanted.
 func (s *sysctls) note(c nft.SysctlChange) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	at := slices.IndexFunc(s.all, func(o nft.SysctlChange) bool { return o.Key == c.Key })
+	if at >= 0 && s.all[at].Set == c.Found {
+		c.Found, c.Along = s.all[at].Found, s.all[at].Along
+	}
 	s.all = slices.DeleteFunc(slices.Clone(s.all), func(o nft.SysctlChange) bool { return o.Key == c.Key })
-	if len(s.all) < maxSysctls {
+	if c.Found != c.Set && len(s.all) < maxSysctls {
 		s.all = append(s.all, c)
 	}
 	s.changed()
