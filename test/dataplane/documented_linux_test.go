@@ -42,7 +42,7 @@ func TestDocumented(t *testing.T) {
 		if !known[l.behaviour] {
 			t.Errorf("limit of %s for %q, which is no behaviour", l.world, l.behaviour)
 		}
-		for _, kind := range strings.Fields(l.kinds) {
+		for kind := range strings.FieldsSeq(l.kinds) {
 			if _, err := hostkind.Named(kind); err != nil {
 				t.Error(err)
 			}

@@ -69,7 +69,7 @@ func (b *bench) nftRun(n *namespace, services int) error {
 		ctx, stop := context.WithCancel(b.ctx)
 		ended := make(chan error, 1)
 		go func() { ended <- w.Run(ctx) }()
-		defer func() { stop(); _ = <-ended }()
+		defer func() { stop(); <-ended }()
 	}
 	d, err := nft.New(cfg)
 	if err != nil {
