@@ -206,6 +206,7 @@ func (n *Node) hostNeeds(ctx context.Context) (*hostcheck.Needs, error) {
 // needsOf adds what one network asks of the host.
 func (n *Node) needsOf(v state.View, needs *hostcheck.Needs) {
 	def := v.Def()
+	pools, tasks := len(needs.Pools), len(needs.Tasks)
 	for _, p := range []netip.Prefix{def.Subnet4, def.Subnet6} {
 		if p.IsValid() {
 			needs.Pools = append(needs.Pools, p)
@@ -233,6 +234,7 @@ func (n *Node) needsOf(v state.View, needs *hostcheck.Needs) {
 			}
 		}
 	}
+	needs.Networks = append(needs.Networks, hostcheck.Network{Pools: slices.Clone(needs.Pools[pools:]), Tasks: slices.Clone(needs.Tasks[tasks:])})
 }
 
 // near reports whether an address of the same subnet is there, as far as subnets of

@@ -161,6 +161,7 @@ func (j *judgement) forwarded() (all []passage) {
 			all = append(all, j.routed(pool, d.Name, up)...)
 		}
 	}
+	all = append(all, j.between()...)
 	for i := range all {
 		if all[i].dst.IsValid() {
 			all[i].targetType = TypeUnicast

@@ -127,6 +127,7 @@ type Needs struct {
 	Mends      bool           // it sets sysctls and ports by itself
 	Pools      []netip.Prefix // of the networks that this host takes part in
 	Tasks      []netip.Addr   // that are registered here, sandboxes included: MaxTasks at most
+	Networks   []Network      // of those, whose tasks have to reach each other
 	Ports      []uint16       // of its services, some of them
 	Backends   []netip.Addr   // of other hosts, some of them
 	Peers      []netip.Addr   // other nodes, some of them
