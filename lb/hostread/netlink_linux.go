@@ -32,13 +32,14 @@ type conn struct {
 	protocol int
 	fd       int
 	sequence uint32
-	answer   []byte // where messages are while they are taken
-	lenient  bool   // what changes while it is read is no error
+	patience time.Duration // of one list
+	answer   []byte        // where messages are while they are taken
+	lenient  bool          // what changes while it is read is no error
 }
 
 // dial opens a socket; the caller closes it.
 func dial(protocol int) (*conn, error) {
-	c := &conn{protocol: protocol, fd: -1, answer: make([]byte, answerSize)}
+	c := &conn{protocol: protocol, fd: -1, patience: patience, answer: make([]byte, answerSize)}
 	if err := c.open(); err != nil {
 		return nil, err
 	}
@@ -50,7 +51,7 @@ func (c *conn) open() error {
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	wait := unix.NsecToTimeval(int64(patience))
+	wait := unix.NsecToTimeval(int64(c.patience))
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
 		return errors.Join(os.NewSyscallError("setsockopt", err), unix.Close(fd))
 	}
@@ -100,9 +101,9 @@ func (c *conn) ask(kind, flags uint16, header, attributes []byte) error {
 
 // receive takes messages until the end of the list.
 func (c *conn) receive(header int, take func([]byte) error) error {
-	until, interrupted := time.Now().Add(patience), false
+	until, interrupted := time.Now().Add(c.patience), false
 	for messages := 0; ; {
-		n, err := c.read()
+		n, err := c.read(until)
 		if err != nil {
 			return err
 		}
@@ -132,18 +133,25 @@ func (c *conn) receive(header int, take func([]byte) error) error {
 	}
 }
 
-func (c *conn) read() (int, error) {
-	for range maxTold {
-		n, _, err := unix.Recvfrom(c.fd, c.answer, 0)
+// read returns the size of what the kernel sends next. Others may send to the
+// socket, too: who has CAP_NET_ADMIN in the namespace of a container has it there.
+func (c *conn) read(until time.Time) (int, error) {
+	for {
+		n, from, err := unix.Recvfrom(c.fd, c.answer, 0)
+		sender, known := from.(*unix.SockaddrNetlink)
 		switch {
 		case errors.Is(err, unix.EINTR):
-			continue
 		case errors.Is(err, unix.EAGAIN):
-			return 0, fmt.Errorf("the kernel did not answer within %v", patience)
+			return 0, fmt.Errorf("the kernel did not answer within %v", c.patience)
+		case err != nil:
+			return 0, os.NewSyscallError("recvfrom", err)
+		case known && sender.Pid == 0:
+			return n, nil
 		}
-		return n, os.NewSyscallError("recvfrom", err)
+		if time.Now().After(until) {
+			return 0, fmt.Errorf("%w: others write to the socket", errTooMuch)
+		}
 	}
-	return 0, unix.EINTR
 }
 
 // message returns the first message of an answer; nil: it is not whole.
@@ -174,8 +182,9 @@ func (c *conn) one(kind uint16, header, attributes []byte) []byte {
 	if c.ask(kind, 0, header, attributes) != nil {
 		return nil
 	}
+	until := time.Now().Add(c.patience)
 	for range maxTold {
-		n, err := c.read()
+		n, err := c.read(until)
 		if err != nil || n < unix.SizeofNlMsghdr {
 			return nil
 		}

@@ -103,29 +103,38 @@ func (k *kernel) Close() error { return k.conn.Close() }
 
 // Wait implements Kernel.
 func (k *kernel) Wait() (int, error) {
-	others := 0
+	others, strange := 0, false
 	var failed error
 	err := k.raw.Read(func(fd uintptr) bool {
-		for read := 0; read < batch || others == 0; read++ { // until there is nothing, or the next call is not told of the rest
-			size, err := unix.Read(int(fd), k.buf[:])
+		for read := 0; read < batch || others == 0 && !strange; read++ { // many of our own are no reason to return
+			size, from, err := unix.Recvfrom(int(fd), k.buf[:], 0)
 			switch {
 			case errors.Is(err, unix.EINTR):
 			case errors.Is(err, unix.EAGAIN):
-				return others > 0
+				return others > 0 || strange
 			case errors.Is(err, unix.ENOBUFS):
 				failed = ErrMissed
 				return true
 			case err != nil:
 				failed = fmt.Errorf("hear of nftables: %w", err)
 				return true
+			case !ofKernel(from):
+				strange = true
 			case size == len(k.buf) && !k.own(binary.NativeEndian.Uint32(k.buf[portAt:])):
 				others++
 			}
 		}
-		return others > 0
+		return true
 	})
 	if err != nil {
 		return others, err
 	}
 	return others, failed
+}
+
+// ofKernel reports whether the kernel sent a message: who has CAP_NET_ADMIN in the
+// namespace can send some to any socket in it.
+func ofKernel(from unix.Sockaddr) bool {
+	sender, known := from.(*unix.SockaddrNetlink)
+	return known && sender.Pid == 0
 }

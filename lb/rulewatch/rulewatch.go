@@ -14,8 +14,8 @@ import (
 // goroutine; Close ends a Wait.
 type Kernel interface {
 	// Wait returns when others have committed transactions since it last returned,
-	// with their number, at most batch. The error is ErrMissed, or the end of the
-	// subscription.
+	// with their number, at most batch; or with 0 if somebody other than the kernel
+	// writes to the socket. The error is ErrMissed, or the end of the subscription.
 	Wait() (others int, err error)
 	// Listen stops the kernel telling, or has it tell again. It is safe for
 	// concurrent use.
@@ -183,6 +183,12 @@ func (w *Watcher) follow(ctx context.Context) (heard bool) {
 		if err != nil && !missed {
 			w.lost(err)
 			return heard
+		}
+		if others == 0 && !missed {
+			if !pause(ctx, gather) {
+				return heard
+			}
+			continue
 		}
 		heard = true
 		w.mu.Lock()
