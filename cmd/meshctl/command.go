@@ -266,9 +266,14 @@ func (f *flags) value(name, usage string, parse func(string) error) {
 	})
 }
 
-// text binds a flag that may not be empty.
+// text binds a flag that may not be empty, nor be there twice with other values.
 func (f *flags) text(name, usage string, to *string) {
+	given := ""
 	f.value(name, usage, func(s string) error {
+		if given != "" && given != s { // docker's --subnet, for one, means both
+			return &usageError{fmt.Sprintf("there are two, %q and %q", given, s), "give one"}
+		}
+		given = s
 		if s == "" {
 			return &usageError{"it is empty", "leave the flag out, or give it a value"}
 		}
@@ -293,6 +298,9 @@ func (f *flags) list(name, usage string, to *[]string) {
 // network binds --network.
 func (f *flags) network(to *string) {
 	f.value("network", "the `NETWORK`", func(s string) error {
+		if was := *to; was != "" && was != strings.ToLower(s) {
+			return &usageError{fmt.Sprintf("there are two, %q and %q", was, s), "give one"}
+		}
 		*to = strings.ToLower(s)
 		return asUsage(control.CheckName("network", *to), map[string]string{"network": ""})
 	})

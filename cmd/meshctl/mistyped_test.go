@@ -15,34 +15,38 @@ import (
 func TestMistypedLines(t *testing.T) {
 	const add = "task add --network n --ip 10.0.0.1 --service "
 	for line, says := range map[string]string{
-		"nodes":                              `unknown command "nodes"|did you mean "meshctl node"?`,
-		"Services ls":                        `unknown command "Services"|did you mean "meshctl service"?`,
-		"task list":                          `unknown command "list"|did you mean "meshctl task ls"?`,
-		"task delete x":                      `unknown command "delete"|did you mean "meshctl task rm"?`,
-		"sandbox rm x":                       `unknown command "rm"|did you mean "meshctl sandbox detach"?`,
-		"key rm x":                           `unknown command "rm"|did you mean "meshctl key remove"?`,
-		"task create":                        `unknown command "create"|did you mean "meshctl task add"?`,
-		"network describe x":                 `unknown command "describe"|did you mean "meshctl network inspect"?`,
-		"members":                            `unknown command "members"|did you mean "meshctl node"?`,
-		"frobnicate":                         `unknown command "frobnicate"|one of: node`,
-		"-ojson node ls":                     "unknown flag --ojson|write -o json",
-		"node ls --json":                     "unknown flag --json|write -o json",
-		"-v":                                 "unknown flag -v|meshctl version",
-		"task ls --all=maybe":                `--all: "maybe" is neither true nor false|alone`,
-		"node ls --wait -1s":                 `--wait: "-1s" is not a duration|10s`,
-		"watch --boot zz":                    `--boot: "zz" is not a boot id|--from`,
-		"keygen --out -":                     `--out: "-" would be a file|leave the flag out`,
-		"key install /etc/meshd/key":         "of a file, write - < FILE|keygen",
-		"resolve web:80 --network n":         `NAME: "web:80" is no name|without scheme, port`,
-		"resolve http://web --network n":     `NAME: "http://web" is no name|without scheme, port`,
-		"network create localhost":           "NAME: \"localhost\" is the host itself|choose another name",
-		add + "80":                           `--service: "80" is taken for an address|letter`,
-		add + "web --alias 10.1.1.1":         `--alias: "10.1.1.1" is taken for an address|letter`,
-		add + "web --hostname 10.1":          `--hostname: "10.1" is taken for an address|letter`,
-		add + "web --port 80:":               `--port: port "80:": "" is not a number|[NAME:]PORT`,
-		"join fd00::1:7946":                  `ADDR: "fd00::1:7946" does not say|[fd00::1]:7946`,
-		"join ::ffff:10.0.0.1":               "ADDR: [::ffff:10.0.0.1]:7946 is an IPv4|write 10.0.0.1:7946",
-		"network create é --subnet 10.0.0.1": "NAME: \"é\" has the character 'é'|letters",
+		"nodes":                           `unknown command "nodes"|did you mean "meshctl node"?`,
+		"Services ls":                     `unknown command "Services"|did you mean "meshctl service"?`,
+		"task list":                       `unknown command "list"|did you mean "meshctl task ls"?`,
+		"task delete x":                   `unknown command "delete"|did you mean "meshctl task rm"?`,
+		"sandbox rm x":                    `unknown command "rm"|did you mean "meshctl sandbox detach"?`,
+		"key rm x":                        `unknown command "rm"|did you mean "meshctl key remove"?`,
+		"task create":                     `unknown command "create"|did you mean "meshctl task add"?`,
+		"network describe x":              `unknown command "describe"|did you mean "meshctl network inspect"?`,
+		"members":                         `unknown command "members"|did you mean "meshctl node"?`,
+		"frobnicate":                      `unknown command "frobnicate"|one of: node`,
+		"-ojson node ls":                  "unknown flag --ojson|write -o json",
+		"node ls --json":                  "unknown flag --json|write -o json",
+		"-v":                              "unknown flag -v|meshctl version",
+		"task ls --all=maybe":             `--all: "maybe" is neither true nor false|alone`,
+		"node ls --wait -1s":              `--wait: "-1s" is not a duration|10s`,
+		"watch --boot zz":                 `--boot: "zz" is not a boot id|--from`,
+		"keygen --out -":                  `--out: "-" would be a file|leave the flag out`,
+		"key install /etc/meshd/key":      "of a file, write - < FILE|keygen",
+		"resolve web:80 --network n":      `NAME: "web:80" is no name|without scheme, port`,
+		"resolve http://web --network n":  `NAME: "http://web" is no name|without scheme, port`,
+		"resolve a..b --network n":        `NAME: "a..b" has a label without|one dot`,
+		"resolve .b --network n":          `NAME: ".b" has a label without|one dot`,
+		"task ls --network a --network b": `--network: there are two, "a" and "b"|give one`,
+		"network create n --subnet 10.0.0.0/16 --subnet 10.1.0.0/16": `--subnet: there are two, "10.0.0.0/16" and "10.1.0.0/16"|give one`,
+		"network create localhost":                                   "NAME: \"localhost\" is the host itself|choose another name",
+		add + "80":                                                   `--service: "80" is taken for an address|letter`,
+		add + "web --alias 10.1.1.1":                                 `--alias: "10.1.1.1" is taken for an address|letter`,
+		add + "web --hostname 10.1":                                  `--hostname: "10.1" is taken for an address|letter`,
+		add + "web --port 80:":                                       `--port: port "80:": "" is not a number|[NAME:]PORT`,
+		"join fd00::1:7946":                                          `ADDR: "fd00::1:7946" does not say|[fd00::1]:7946`,
+		"join ::ffff:10.0.0.1":                                       "ADDR: [::ffff:10.0.0.1]:7946 is an IPv4|write 10.0.0.1:7946",
+		"network create é --subnet 10.0.0.1":                         "NAME: \"é\" has the character 'é'|letters",
 	} {
 		b := newBench(t)
 		got := b.run(t.Context(), strings.Fields(line)...)
@@ -56,6 +60,17 @@ func TestMistypedLines(t *testing.T) {
 	b := newBench(t)
 	if got := b.run(t.Context(), strings.Fields(add+"web --name 4711")...); got.code != exitDone {
 		t.Errorf("containers may be called by numbers: %+v", got)
+	}
+}
+
+// A file that was not looked at is not found to be good.
+func TestDoctorOfAnotherConfiguration(t *testing.T) {
+	b := newBench(t)
+	if got := b.run(t.Context(), "doctor", "--config", "/new.yaml"); !strings.Contains(got.stderr, "warning: /new.yaml was not read") || !strings.Contains(got.stderr, "meshd doctor --config /new.yaml") {
+		t.Errorf("%+v", got)
+	}
+	if got := b.run(t.Context(), "doctor"); got.stderr != "" {
+		t.Errorf("%+v", got)
 	}
 }
 

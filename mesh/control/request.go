@@ -146,6 +146,9 @@ func (r ResolveRequest) Check() error {
 	if r.Name == "" || len(r.Name) > state.MaxName+1 || strings.ContainsFunc(r.Name, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		return invalid("name", "write a name such as web, tasks.web or _http._tcp.web", "%.300q cannot be a DNS name", r.Name)
 	}
+	if strings.Contains(r.Name, "..") || strings.HasPrefix(r.Name, ".") && r.Name != "." {
+		return invalid("name", "write one dot between labels", "%.300q has a label without characters", r.Name)
+	}
 	if _, err := netip.ParseAddr(r.Name); err != nil && strings.ContainsAny(r.Name, ":/") {
 		return invalid("name", "write the name alone, without scheme, port or path", "%.300q is no name", r.Name)
 	}
