@@ -77,6 +77,7 @@ var testMayImport = map[string][]string{
 	"lb/rulewatch":   {"test/rig"},
 	"lb/holder":      {"test/rig"},
 	"lb/hostread":    {"test/rig"},
+	"lb/hostmend":    {"test/rig"},
 	"lb/nft":         {"lb/lbtest", "test/rig"},
 	"mesh":           {"lb/lbtest", "test/rig"},
 	"cmd/meshd":      {"lb"},

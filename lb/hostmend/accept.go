@@ -76,14 +76,28 @@ func acceptNft(ctx context.Context, lets []hostcheck.Let) (bool, error) {
 	return true, remake(ctx, lets[0], lets, have)
 }
 
-// remake adds rules to a chain of nft, and then removes those that were there.
+// remake adds rules to a chain of nft and removes those that were there, in one
+// transaction: of what cannot be added as a whole nothing is left behind, and so it
+// does not become more with each attempt.
 func remake(ctx context.Context, chain hostcheck.Let, lets []hostcheck.Let, have []listed) error {
-	for _, l := range lets {
-		if _, err := run(ctx, l.Words(hostcheck.RuleComment, false)); err != nil {
-			return err
+	words := []string{"nft"}
+	statement := func(all ...string) {
+		if len(words) > 1 {
+			words = append(words, ";")
 		}
+		words = append(words, all...)
 	}
-	return remove(ctx, chain, have)
+	for _, l := range lets {
+		statement(l.Words(hostcheck.RuleComment, false)[1:]...)
+	}
+	for _, one := range have {
+		statement("delete", "rule", chain.Family, chain.Table, chain.Chain, "handle", one.handle)
+	}
+	if len(words) == 1 {
+		return nil
+	}
+	_, err := run(ctx, words)
+	return err
 }
 
 // Reduce removes rules of ours from one chain of others, and leaves the rest of
@@ -114,7 +128,7 @@ func Revoke(ctx context.Context, lets []hostcheck.Let) error {
 		if err != nil {
 			return nil // there is no such chain any more
 		}
-		return remove(ctx, lets[0], have)
+		return remake(ctx, lets[0], nil, have)
 	}
 	for _, l := range lets {
 		if !there(ctx, l) {
@@ -161,15 +175,6 @@ func list(ctx context.Context, l hostcheck.Let) (all []listed, err error) {
 		}
 	}
 	return all, nil
-}
-
-func remove(ctx context.Context, l hostcheck.Let, all []listed) error {
-	for _, one := range all {
-		if _, err := run(ctx, []string{"nft", "delete", "rule", l.Family, l.Table, l.Chain, "handle", one.handle}); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // run runs a program and returns what it wrote.
