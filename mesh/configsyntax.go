@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -33,7 +34,7 @@ func brokenLine(text string) int {
 	if len(lines) > maxSearched {
 		return 0
 	}
-	for good := len(lines) - 1; good >= 0; good-- {
+	for good := range slices.Backward(lines) {
 		if !parses(strings.Join(lines[:good], "\n")) {
 			continue
 		}

@@ -79,6 +79,8 @@ func TestRefusals(t *testing.T) {
 		{"unknown network", add(control.AddTask{Network: "nope", Service: "web"}), "not known"},
 		{"port", add(control.AddTask{Service: "web", Ports: []string{"70000"}}), "65535"},
 		{"pin outside", add(control.AddTask{Service: "web", VIPs: []string{"10.97.0.1"}}), "not in the pool"},
+		{"pin of the pool itself", add(control.AddTask{Service: "web", VIPs: []string{"10.96.0.0"}}), "network or broadcast address of the pool 10.96.0.0/16"},
+		{"pin of its broadcast address", add(control.AddTask{Service: "web", VIPs: []string{"10.96.255.255"}}), "network or broadcast address"},
 		{"pin without a pool of the family", add(control.AddTask{Service: "web", VIPs: []string{"fd00::1"}}), "fd00::1 is not in the pool 10.96.0.0/16"},
 		{"overlap", create("two", "10.96.128.0/17"), "overlaps"},
 		{"small", create("two", "10.97.0.0/30"), "too small"},

@@ -13,7 +13,7 @@ import (
 // paths refuses paths that the kernel would take and nobody can have meant.
 func (s *settled) paths() error {
 	for _, p := range []struct{ field, path string }{{"data-dir", s.DataDir}, {"socket", s.Socket}, {"key-file", s.KeyFile}} {
-		if err := checkPath(p.path); err != nil {
+		if err := CheckPath(p.path); err != nil {
 			return fmt.Errorf("%s: %q: %w", p.field, p.path, err)
 		}
 	}
@@ -23,8 +23,8 @@ func (s *settled) paths() error {
 	return nil
 }
 
-// checkPath reports what makes s no path but a typing error. Empty is no path.
-func checkPath(s string) error {
+// CheckPath reports what makes s no path but a typing error. Empty is no path.
+func CheckPath(s string) error {
 	scheme, path, found := strings.Cut(s, "://")
 	switch {
 	case found:

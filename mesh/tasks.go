@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -133,15 +132,9 @@ func (n *Node) hosting(c *gossip.Core, p *control.ParsedTask, l *localNetwork) s
 
 // admitTask refuses what stands against a registration.
 func (n *Node) admitTask(ctx context.Context, p *control.ParsedTask, beside map[string]bool) error {
-	var err error
-	for _, a := range []netip.Addr{p.Endpoint.IP4, p.Endpoint.IP6} {
-		if a.IsLoopback() && !n.cfg.AllowLoopbackTasks {
-			return control.Refuse(control.CodeRefused, "give the address at which other hosts reach the task; for trials on one host start meshd with --allow-loopback-tasks", "ips: %s is every host's own", a)
-		}
-	}
-	own, _ := net.InterfaceAddrs() // none: there is nothing to compare with
-	if subnet := broadcastOf(p.Endpoint.IP4, own); subnet.IsValid() {
-		return control.Refuse(control.CodeRefused, "give the address of the task itself", "ips: %s is the broadcast address of %s", p.Endpoint.IP4, subnet)
+	err := n.admitAddresses(p)
+	if err != nil {
+		return err
 	}
 	doErr := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
 		defs := c.Store().Defs()
@@ -172,31 +165,6 @@ func (n *Node) admitTask(ctx context.Context, p *control.ParsedTask, beside map[
 		return err
 	}
 	return n.admitAgainstView(p)
-}
-
-func (n *Node) admitPin(c *gossip.Core, p *control.ParsedTask, def state.NetworkDef) error {
-	for _, v := range p.VIPs {
-		if !v.Is4() {
-			if !def.Subnet6.IsValid() {
-				return control.Refuse(control.CodeRefused, "leave it out, or use a network with an IPv6 pool", "vips: %s is not in the pool %s of network %q", v, pools(def), p.Network)
-			}
-			if v != state.VIP6(&def, p.Endpoint.Service) {
-				return control.Refuse(control.CodeRefused, "leave it out: it is "+state.VIP6(&def, p.Endpoint.Service).String(), "vips: the IPv6 VIP of a service follows from its name and cannot be pinned to %s", v)
-			}
-			continue
-		}
-		if !def.Subnet4.Contains(v) {
-			return control.Refuse(control.CodeRefused, "choose an address of the pool", "vips: %s is not in the pool %s of network %q", v, pools(def), p.Network)
-		}
-		t := c.Store().Table(p.Network)
-		if t == nil {
-			continue
-		}
-		if holder := t.Holder(v); holder != "" && holder != p.Endpoint.Service {
-			return control.Refuse(control.CodeConflict, "choose a free address; meshctl service ls --network "+p.Network+" shows the used ones", "vips: %s is the VIP of service %q", v, holder)
-		}
-	}
-	return nil
 }
 
 // admitAgainstView refuses an id or address that another task has.
@@ -239,7 +207,9 @@ func (n *Node) taskAdded(ctx context.Context, p *control.ParsedTask) (control.Ta
 	for {
 		s := v.Service(p.Endpoint.Service)
 		if def := v.Def(); settledService(&def, s, p.Endpoint.ID) || wait.Err() != nil {
-			return n.describeAdded(p, s), nil
+			out := n.describeAdded(p, s)
+			out.Warnings = append(out.Warnings, n.oddAddresses(ctx, p)...)
+			return out, nil
 		}
 		select {
 		case <-sub.Ready():

@@ -111,6 +111,9 @@ func path(to *string) func(string) error {
 		if strings.TrimSpace(s) == "" {
 			return errors.New("it is empty; leave the flag out for the default")
 		}
+		if err := mesh.CheckPath(s); err != nil {
+			return err
+		}
 		*to = s
 		return nil
 	}
