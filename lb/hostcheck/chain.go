@@ -286,10 +286,11 @@ type walk struct {
 	policy  bool   // by the policy
 }
 
-// drops reports whether a base chain certainly drops a packet.
-func (r ruleset) drops(base *Chain, p *packet) *walk {
+// drops reports whether a base chain certainly drops a packet, and how many steps
+// it took to know.
+func (r ruleset) drops(base *Chain, p *packet) (dropped *walk, steps int) {
 	if base.Family == "ip" && p.is6() || base.Family == "ip6" && !p.is6() {
-		return nil
+		return nil, 1
 	}
 	w := &walk{rules: r, packet: p}
 	verdict := w.chain(base, 0, true)
@@ -297,9 +298,9 @@ func (r ruleset) drops(base *Chain, p *packet) *walk {
 		verdict, w.by, w.policy = Drop, base, true
 	}
 	if verdict != Drop || w.perhaps {
-		return nil
+		return nil, w.steps + 1
 	}
-	return w
+	return w, w.steps + 1
 }
 
 // chain returns Accept, Drop, or Nothing if the packet comes back. certain says

@@ -80,7 +80,11 @@ func (j *judgement) ask(rules ruleset, base *Chain, code Code, packets []passage
 	var quiet []netip.Prefix
 	for i := range packets {
 		p := &packets[i]
-		w := rules.drops(base, &p.packet)
+		if j.most > 0 && j.steps > j.most {
+			return // what was found of this chain is not all of it
+		}
+		w, steps := rules.drops(base, &p.packet)
+		j.steps += steps
 		if w == nil {
 			continue
 		}

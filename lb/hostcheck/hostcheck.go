@@ -188,6 +188,8 @@ type judgement struct {
 	hosted    []*Device // behind which containers are
 	found     []Finding
 	lets      []Let
+
+	steps, most int // of walks through chains; most 0: without bound
 }
 
 // judge begins to judge a host.

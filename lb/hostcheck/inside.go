@@ -24,12 +24,18 @@ type Listen struct {
 	UDP    bool
 }
 
+// maxStepsInside bounds the rules that are looked at for all packets and chains of
+// one container. Whoever owns it can make a thousand chains of a hook that lead to
+// the same few of others in thousands of ways.
+const maxStepsInside = 1 << 18
+
 // FindingsInside returns what of a container is against meshd: what its own filters
 // drop for certain, IPv6 that is switched off while it has addresses and a pool of
 // IPv6, and a table of connections that is nearly full. A filter that lets anything
 // of the kind pass is taken for what its owner wants.
 func FindingsInside(f *Facts, n *Inside) []Finding {
 	j := judge(f, &Needs{Driver: n.Driver, Pools: n.Pools})
+	j.most = maxStepsInside
 	rules := j.ruleset()
 	for i := range f.Chains {
 		switch base := &f.Chains[i]; base.Hook {
@@ -46,7 +52,11 @@ func FindingsInside(f *Facts, n *Inside) []Finding {
 		j.found[i] = j.found[i].inside(n)
 	}
 	j.conntrack() // its size is the host's to set
-	for _, what := range f.Unreadable {
+	unreadable := f.Unreadable
+	if j.steps > j.most {
+		unreadable = append(slices.Clip(unreadable), "packet filters: it takes too long to know what becomes of a packet")
+	}
+	for _, what := range unreadable {
 		j.add(Finding{Code: Unreadable, Severity: Warning, What: "not looked at: " + what})
 	}
 	for i := range j.found {

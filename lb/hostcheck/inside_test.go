@@ -1,6 +1,7 @@
 package hostcheck_test
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -87,5 +88,29 @@ func TestFindingsInside(t *testing.T) {
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: found %q, want %q", name, got, c.want)
 		}
+	}
+}
+
+// TestFindingsInsideAreBounded: rules of a container that lead to each other in very
+// many ways do not keep the host from being looked at.
+func TestFindingsInsideAreBounded(t *testing.T) {
+	f, in := container()
+	chain := func(name string, hook hostcheck.Hook, times int, to string) {
+		c := hostcheck.Chain{Family: "inet", Table: "own", Name: name, Hook: hook, Drops: true}
+		for range times {
+			c.Rules = append(c.Rules, hostcheck.Rule{Verdict: hostcheck.Jump, To: to})
+		}
+		f.Chains = append(f.Chains, c)
+	}
+	for i := range 15 {
+		chain(fmt.Sprintf("c%d", i), "", 100, fmt.Sprintf("c%d", i+1))
+	}
+	chain("c15", "", 0, "")
+	for i := range 1000 {
+		chain(fmt.Sprintf("b%d", i), hostcheck.Output, 1, "c0")
+	}
+	found := hostcheck.FindingsInside(f, in)
+	if len(found) != 1 || found[0].Code != hostcheck.Unreadable {
+		t.Errorf("found %v", found)
 	}
 }
