@@ -27,6 +27,9 @@ func completion(_ context.Context, s *session, args []string) error {
 	if err != nil {
 		return &usageError{fmt.Sprintf("SHELL: %q has no completion", args[0]), "use bash, zsh or fish"}
 	}
+	if s.json {
+		return &usageError{"-o: a script has one format", "leave it out"}
+	}
 	_, err = s.stdout.Write(script)
 	return err
 }

@@ -35,6 +35,8 @@ func TestMistypedLines(t *testing.T) {
 		"key install /etc/meshd/key":      "of a file, write - < FILE|keygen",
 		"resolve web:80 --network n":      `NAME: "web:80" is no name|without scheme, port`,
 		"resolve http://web --network n":  `NAME: "http://web" is no name|without scheme, port`,
+		"metrics -o json":                 "-o: metrics have one format|leave it out",
+		"completion bash -o json":         "-o: a script has one format|leave it out",
 		"resolve a..b --network n":        `NAME: "a..b" has a label without|one dot`,
 		"resolve .b --network n":          `NAME: ".b" has a label without|one dot`,
 		"task ls --network a --network b": `--network: there are two, "a" and "b"|give one`,

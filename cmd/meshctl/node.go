@@ -23,7 +23,7 @@ func nodeCommands() []command {
 		},
 		{
 			path: "join", args: "ADDR...", min: 1, max: -1, short: "contact nodes and become one mesh with them",
-			long:    "It is done if one of the addresses answers. meshd remembers its peers and comes\nback to them by itself after a partition or a restart.",
+			long:    "It is done if another node answers at one of the addresses. meshd remembers its\npeers and comes back to them by itself after a partition or a restart.",
 			example: "meshctl join 192.0.2.12:7946 192.0.2.13 --wait",
 			setup:   joinMesh,
 		},
@@ -43,7 +43,12 @@ func nodeCommands() []command {
 			path: "metrics", short: "print the metrics of this node in the Prometheus text format",
 			example: "meshctl metrics | grep queue",
 			setup: func(*flags) action {
-				return func(ctx context.Context, s *session, _ []string) error { return s.client.Metrics(ctx, s.stdout) }
+				return func(ctx context.Context, s *session, _ []string) error {
+					if s.json {
+						return &usageError{"-o: metrics have one format, that of Prometheus", "leave it out"}
+					}
+					return s.client.Metrics(ctx, s.stdout)
+				}
 			},
 		},
 	}
