@@ -189,7 +189,7 @@ func (h *Host) openTransport(mc *memberlist.Config) error {
 	if inner == nil {
 		own, err := openSockets(h.cfg.Bind)
 		if err != nil {
-			return fmt.Errorf("bind %s: %w; is another meshd running, or the address not on this host?", h.cfg.Bind, err)
+			return fmt.Errorf("bind %s: %w; %s", h.cfg.Bind, err, ListenHint(err, "another program, such as a meshd that runs already,"))
 		}
 		if mc.BindPort == 0 {
 			mc.BindPort = own.port()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"meshd/gossip"
 	"meshd/resolver"
 	"meshd/state"
 )
@@ -33,7 +34,7 @@ func (n *Node) listenDNS() error {
 	for _, a := range n.cfg.dns {
 		b, err := n.dns.Listen(resolver.Listener{Addr: a})
 		if err != nil {
-			return fmt.Errorf("dns: %w; is the address not on this host, or does another name server (systemd-resolved, dnsmasq, another meshd) have it?", err)
+			return fmt.Errorf("dns: %w; %s", err, gossip.ListenHint(err, "another name server, such as systemd-resolved, dnsmasq or a meshd,"))
 		}
 		n.dnsAddrs = append(n.dnsAddrs, b.Addr())
 	}
