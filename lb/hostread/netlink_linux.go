@@ -18,6 +18,7 @@ const patience = 5 * time.Second
 // memory and time than that.
 const (
 	maxMessages = 1 << 16
+	maxStrange  = 1 << 10  // messages of others than the kernel, before one of its own
 	answerSize  = 64 << 10 // of one read: the kernel hands out at most half of that
 )
 
@@ -136,7 +137,7 @@ func (c *conn) receive(header int, take func([]byte) error) error {
 // read returns the size of what the kernel sends next. Others may send to the
 // socket, too: who has CAP_NET_ADMIN in the namespace of a container has it there.
 func (c *conn) read(until time.Time) (int, error) {
-	for {
+	for range maxStrange {
 		n, from, err := unix.Recvfrom(c.fd, c.answer, 0)
 		sender, known := from.(*unix.SockaddrNetlink)
 		switch {
@@ -149,9 +150,10 @@ func (c *conn) read(until time.Time) (int, error) {
 			return n, nil
 		}
 		if time.Now().After(until) {
-			return 0, fmt.Errorf("%w: others write to the socket", errTooMuch)
+			break
 		}
 	}
+	return 0, fmt.Errorf("%w: others write to the socket", errTooMuch)
 }
 
 // message returns the first message of an answer; nil: it is not whole.
