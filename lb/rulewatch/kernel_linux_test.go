@@ -143,6 +143,15 @@ func TestTransactionsOfOthers(t *testing.T) {
 	expect(4)
 	aside(func() { ours.commit(t, 2000); others.commit(t, 0) })
 	<-heard
+	refused := errors.New("refused")
+	if err := watcher.Aside(others.number, func() error { others.commit(t, 0); return refused }); !errors.Is(err, refused) {
+		t.Error(err)
+	}
+	select { // one transaction, which was not ours
+	case <-heard:
+	case <-time.After(rig.Patience(10 * time.Second)):
+		t.Error("what others wrote while ours was refused is not told")
+	}
 	watcher.Own(ours.port, false)
 	ours.commit(t, 0)
 	expect(5)
