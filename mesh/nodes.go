@@ -352,6 +352,14 @@ func callAll[T any](ctx context.Context, n *Node, op string, body []byte, parse 
 // answers (G17).
 func nameOnly(x control.Node) bool { return !x.Proven && x.Version == "" }
 
+// whySilent is for people, as a predicate of the node.
+func whySilent(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "does not answer"
+	}
+	return err.Error()
+}
+
 // callNodes calls some nodes at once. What they answer is parsed as what a
 // stranger may have written.
 func callNodes[T any](ctx context.Context, n *Node, nodes []control.Node, op string, body []byte, parse func([]byte) (T, error)) (map[string]T, []control.SilentNode) {
@@ -368,7 +376,7 @@ func callNodes[T any](ctx context.Context, n *Node, nodes []control.Node, op str
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				silent = append(silent, control.SilentNode{Node: x.Name, Error: err.Error()})
+				silent = append(silent, control.SilentNode{Node: x.Name, Error: whySilent(err)})
 				return
 			}
 			out[x.Name] = v

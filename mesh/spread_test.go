@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -57,5 +58,18 @@ func TestSpreadHostile(t *testing.T) {
 	}
 	if l, err := parseSpread([]byte(`{"l":"\u001b[2J"}`)); err != nil || l.String() != "is not done" {
 		t.Errorf("an answer of another version: %q, %v", l, err)
+	}
+}
+
+// Who does not answer in time is said to do so, wherever the time ended.
+func TestSilentNodes(t *testing.T) {
+	n, ctx := startNode(t)
+	for _, limit := range []time.Duration{0, 20 * time.Millisecond} {
+		short, cancel := context.WithTimeout(ctx, limit)
+		_, silent := callNodes(short, n, []control.Node{{Name: "b"}}, callSpread, nil, parseSpread)
+		cancel()
+		if len(silent) != 1 || silent[0] != (control.SilentNode{Node: "b", Error: "does not answer"}) {
+			t.Errorf("after %v: %v", limit, silent)
+		}
 	}
 }
