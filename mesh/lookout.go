@@ -299,8 +299,12 @@ func (n *Node) ownFindings() (all []hostcheck.Finding) {
 			Code: hostcheck.Alone, Severity: hostcheck.Fault, Document: "OPERATIONS: When something is wrong",
 			What: why,
 		}
-		if join := n.current().Join; len(join) > 0 {
-			f.Command = "meshctl join " + join[0]
+		own := n.host.Addr().String() // a file that is the same on all hosts names it, too
+		for _, addr := range n.current().Join {
+			if addr != own {
+				f.Command = "meshctl join " + addr
+				break
+			}
 		}
 		all = append(all, f)
 	}

@@ -255,7 +255,7 @@ func TestDoctorNamesTheLonely(t *testing.T) {
 	h := f.Rig.Hosts()
 	other, err := fleet.New(f.Rig, rig.Dir(), t.TempDir())
 	must(t, err)
-	here, there := f.AddNode(h[0], nil), other.AddNode(h[1], nil, h[0])
+	here, there := f.AddNode(h[0], nil), other.AddNode(h[1], nil, h[1], h[0]) // itself, as in a file that is the same on all hosts
 	must(t, here.Start(t.Context()))
 	must(t, there.Start(t.Context()))
 	fleet.Within(t, 40*time.Second, func(context.Context) error {
