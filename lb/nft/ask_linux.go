@@ -43,6 +43,9 @@ func openAsker(ns int) (*asker, error) {
 	return &asker{conn: conn, raw: raw, buf: make([]byte, answerBuffer)}, nil
 }
 
+// port returns that of the socket.
+func (a *asker) port() uint32 { return a.conn.PID() }
+
 func (a *asker) close() error { return a.conn.Close() }
 
 // errInterrupted says that something changed while the kernel answered, so

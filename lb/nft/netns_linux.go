@@ -57,6 +57,9 @@ func openSockets(cfg *Config) (*sockets, error) {
 	if err == nil {
 		s.queries, err = openAsker(max(int(s.ns), 0))
 	}
+	if err == nil {
+		s.listener.Own(s.queries.port(), true) // sendBatch writes, too
+	}
 	if err != nil {
 		_ = s.close()
 		return nil, explain("open netlink sockets", err)
@@ -90,6 +93,7 @@ func (s *sockets) close() error {
 		s.route.Close()
 	}
 	if s.queries != nil {
+		s.listener.Own(s.queries.port(), false)
 		err = errors.Join(err, s.queries.close())
 	}
 	if s.ns.IsOpen() {
