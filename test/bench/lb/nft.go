@@ -67,8 +67,11 @@ func (b *bench) nftRun(n *namespace, services int) error {
 		w := rulewatch.New(func(own func(uint32) bool) (rulewatch.Kernel, error) { return rulewatch.Open(n.path(), own) }, cfg.Log)
 		cfg.Listener = w
 		ctx, stop := context.WithCancel(b.ctx)
-		ended := make(chan error, 1)
-		go func() { ended <- w.Run(ctx) }()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = w.Run(ctx) // returns nil
+		}()
 		defer func() { stop(); <-ended }()
 	}
 	d, err := nft.New(cfg)
