@@ -302,9 +302,10 @@ func (j *judgement) received() (all []passage) {
 	}
 	if at := j.needs.Gossip; at.Addr().IsValid() && !at.Addr().IsLoopback() {
 		peer := j.first(j.needs.Peers, at.Addr())
+		own := hostAddr(j, at.Addr(), up)
 		for _, proto := range []uint32{udp, tcp} {
 			all = append(all, passage{what: "packets of other nodes", local: at, packet: packet{
-				in: up, src: peer, dst: hostAddr(j, at.Addr(), up), osrc: peer, state: StateNew, proto: proto, targetPort: uint32(at.Port()), targetType: TypeLocal,
+				in: up, src: peer, dst: own, osrc: peer, odst: own, state: StateNew, proto: proto, targetPort: uint32(at.Port()), targetType: TypeLocal,
 			}})
 		}
 	}
@@ -314,9 +315,10 @@ func (j *judgement) received() (all []passage) {
 				continue
 			}
 			source := j.first(j.needs.Tasks, at.Addr())
+			own := hostAddr(j, at.Addr(), d.Name)
 			for _, proto := range []uint32{udp, tcp} {
 				all = append(all, passage{what: "questions of containers for names", local: at, packet: packet{
-					in: d.Name, src: source, dst: hostAddr(j, at.Addr(), d.Name), osrc: source, state: StateNew, proto: proto, targetPort: uint32(at.Port()), targetType: TypeLocal,
+					in: d.Name, src: source, dst: own, osrc: source, odst: own, state: StateNew, proto: proto, targetPort: uint32(at.Port()), targetType: TypeLocal,
 				}})
 			}
 		}

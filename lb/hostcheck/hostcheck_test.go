@@ -328,6 +328,18 @@ func TestAddressTypes(t *testing.T) {
 	}
 }
 
+// TestRuleForPoolsHidesNothing has a chain of which only the rule for pools is left,
+// as firewall: accept makes it again after a flush: what else is dropped is told.
+func TestRuleForPoolsHidesNothing(t *testing.T) {
+	f, n := host()
+	original := hostcheck.Condition{Field: hostcheck.OriginalDestination, Spans: []hostcheck.Span{hostcheck.SpanOf(n.Pools[0])}}
+	f.Chains = []hostcheck.Chain{{Family: "ip", Table: "filter", Name: "INPUT", Hook: hostcheck.Input, Drops: true, Rules: []hostcheck.Rule{accept(original)}}}
+	got := hostcheck.Findings(f, n)
+	if len(got) != 1 || !strings.HasSuffix(got[0].What, ": packets of other nodes and questions of containers for names do not get through") {
+		t.Errorf("found %v", got)
+	}
+}
+
 // TestRoutedAreLetThrough has chains that let containers reach VIPs, and not
 // machines that send by this host: that is no finding, since few do, but is let
 // through by who may do so.
