@@ -101,8 +101,8 @@ type SysctlChange struct {
 	Key   string // as "net/ipv4/ip_forward"
 	Found string
 	Set   string
-	// Along are the settings of single devices that were not as Found says, and
-	// that the kernel changes along when the one for all is put back.
+	// Along are the settings, of single devices and for redirects, that the kernel
+	// changes along when the one for all is put back, and that were otherwise.
 	Along []Sysctl `json:",omitempty"`
 }
 

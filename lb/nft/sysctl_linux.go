@@ -64,8 +64,13 @@ func writeSysctl(key, value string) error {
 	return os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0)
 }
 
+// redirects is a setting that the kernel makes the opposite of forward4 whenever
+// that changes. Firewalls switch it off.
+const redirects = "net/ipv4/conf/all/accept_redirects"
+
 // along returns the devices that forward though the setting for all of them
-// says that they do not: whoever writes that one writes theirs.
+// says that they do not, and whether redirects are accepted if not as the kernel has
+// it then: whoever writes the setting for all writes those.
 func along(key, have string) (devices []Sysctl) {
 	family := map[string]string{forward4.Key: "ipv4", forward6.Key: "ipv6"}[key]
 	if family == "" {
@@ -77,6 +82,9 @@ func along(key, have string) (devices []Sysctl) {
 		if is, err := readSysctl(device); err == nil && is != have && !strings.Contains(device, "/conf/all/") {
 			devices = append(devices, Sysctl{Key: device, Value: is, Optional: true})
 		}
+	}
+	if is, err := readSysctl(redirects); key == forward4.Key && err == nil && is == have {
+		devices = append(devices, Sysctl{Key: redirects, Value: is, Optional: true})
 	}
 	return devices
 }

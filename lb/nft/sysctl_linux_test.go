@@ -59,3 +59,35 @@ func TestPutBack(t *testing.T) {
 		t.Errorf("a name with dots is %s", got)
 	}
 }
+
+// TestPutBackRedirects: whether redirects are accepted is as it was, though the
+// kernel changes that with forwarding, and firewalls have it off.
+func TestPutBackRedirects(t *testing.T) {
+	r := newRig(t)
+	for _, accepted := range []string{"0", "1"} {
+		var told []SysctlChange
+		err := Inside(r.node.path, func() error {
+			if err := writeSysctl(forward4.Key, "0"); err != nil {
+				return err
+			}
+			return writeSysctl(redirects, accepted)
+		})
+		if err == nil {
+			_, err = SetSysctls(r.node.path, []Sysctl{forward4}, func(c SysctlChange) { told = append(told, c) })
+		}
+		if err == nil {
+			err = Inside(r.node.path, func() error {
+				if err := PutBackSysctls(told); err != nil {
+					return err
+				}
+				if is, err := readSysctl(redirects); err != nil || is != accepted {
+					t.Errorf("redirects: %s, not %s (%v)", is, accepted, err)
+				}
+				return nil
+			})
+		}
+		if err != nil || len(told) != 1 {
+			t.Fatalf("told %v, %v", told, err)
+		}
+	}
+}
