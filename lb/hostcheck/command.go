@@ -129,6 +129,9 @@ func (d *denied) lets(rules ruleset) (all []Let) {
 	for _, at := range d.local {
 		add("-p", protocol(at.proto), "--dport", strconv.Itoa(int(at.at.Port())))
 	}
+	if d.answers {
+		add("-m", "conntrack", "--ctstate", "ESTABLISHED")
+	}
 	return all
 }
 
@@ -177,6 +180,9 @@ func (d *denied) letsOfNft(l Let) (all []Let) {
 	}
 	if ports := portsOf(d.local); ports != "" {
 		add("meta", "l4proto", "{ tcp, udp }", "th", "dport", ports)
+	}
+	if d.answers {
+		add("ct", "state", "established")
 	}
 	return all
 }

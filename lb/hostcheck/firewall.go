@@ -24,6 +24,7 @@ type passage struct {
 	translated bool           // whatever was translated, since no pool is known yet
 	quiet      bool           // few have such packets: it is let through, and not told
 	loopback   bool           // whatever stays inside
+	answer     bool           // whatever belongs to a connection that there is
 }
 
 // denied is what one base chain drops.
@@ -38,6 +39,7 @@ type denied struct {
 
 	translated bool
 	loopback   bool
+	answers    bool
 }
 
 type local struct {
@@ -105,7 +107,7 @@ func (j *judgement) ask(rules ruleset, base *Chain, code Code, packets []passage
 		if p.local.IsValid() {
 			addOnce(&d.local, local{p.local, p.proto})
 		}
-		d.translated, d.loopback = d.translated || p.translated, d.loopback || p.loopback
+		d.translated, d.loopback, d.answers = d.translated || p.translated, d.loopback || p.loopback, d.answers || p.answer
 	}
 	quiet = slices.DeleteFunc(quiet, func(p netip.Prefix) bool { return slices.Contains(d.orig, p) })
 	j.lets = append(j.lets, (&denied{chain: base, pools: d.pools, orig: quiet}).lets(rules)...)
@@ -303,6 +305,9 @@ func (j *judgement) received() (all []passage) {
 	if at := j.needs.Gossip; at.Addr().IsValid() && !at.Addr().IsLoopback() {
 		peer := j.first(j.needs.Peers, at.Addr())
 		own := hostAddr(j, at.Addr(), up)
+		all = append(all, passage{what: "answers of other nodes", answer: true, packet: packet{
+			in: up, src: peer, dst: own, osrc: own, odst: peer, state: StateEstablished, proto: tcp, sourcePort: uint32(at.Port()), targetType: TypeLocal,
+		}})
 		for _, proto := range []uint32{udp, tcp} {
 			all = append(all, passage{what: "packets of other nodes", local: at, packet: packet{
 				in: up, src: peer, dst: own, osrc: peer, odst: own, state: StateNew, proto: proto, targetPort: uint32(at.Port()), targetType: TypeLocal,

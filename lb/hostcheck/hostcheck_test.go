@@ -263,10 +263,10 @@ func TestFirewallCommands(t *testing.T) {
 		"iptables raw": {one("ip", "raw", "PREROUTING", hostcheck.Prerouting), nil, "iptables -w -t raw -I PREROUTING -d 10.1.1.0/24 -j ACCEPT && iptables -w -t raw -I PREROUTING -s 10.1.1.0/24 -j ACCEPT"},
 		"iptables input": {
 			one("ip", "filter", "INPUT", hostcheck.Input), func(n *hostcheck.Needs) { n.DNS = nil },
-			"iptables -w -I INPUT -m conntrack --ctorigdst 10.96.0.0/16 -j ACCEPT && iptables -w -I INPUT -p udp --dport 7946 -j ACCEPT && iptables -w -I INPUT -p tcp --dport 7946 -j ACCEPT",
+			"iptables -w -I INPUT -m conntrack --ctorigdst 10.96.0.0/16 -j ACCEPT && iptables -w -I INPUT -p udp --dport 7946 -j ACCEPT && iptables -w -I INPUT -p tcp --dport 7946 -j ACCEPT && iptables -w -I INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT",
 		},
 		"nft":       {one("inet", "fw", "forward", hostcheck.Forward), nil, "nft insert rule inet fw forward ct original ip daddr 10.96.0.0/16 accept && nft insert rule inet fw forward ct original ip daddr 10.1.1.0/24 accept && nft insert rule inet fw forward ct original ip saddr 10.1.1.0/24 accept"},
-		"nft input": {one("inet", "fw", "input", hostcheck.Input), nil, "nft insert rule inet fw input ct original ip daddr 10.96.0.0/16 accept && nft insert rule inet fw input meta l4proto '{ tcp, udp }' th dport '{ 53, 7946 }' accept"},
+		"nft input": {one("inet", "fw", "input", hostcheck.Input), nil, "nft insert rule inet fw input ct original ip daddr 10.96.0.0/16 accept && nft insert rule inet fw input meta l4proto '{ tcp, udp }' th dport '{ 53, 7946 }' accept && nft insert rule inet fw input ct state established accept"},
 		"IPv6": {
 			one("ip6", "filter", "FORWARD", hostcheck.Forward), func(n *hostcheck.Needs) { n.Pools = append(n.Pools, prefix("fd96::/64")) },
 			"ip6tables -w -I FORWARD -m conntrack --ctorigdst fd96::/64 -j ACCEPT",
@@ -335,7 +335,7 @@ func TestRuleForPoolsHidesNothing(t *testing.T) {
 	original := hostcheck.Condition{Field: hostcheck.OriginalDestination, Spans: []hostcheck.Span{hostcheck.SpanOf(n.Pools[0])}}
 	f.Chains = []hostcheck.Chain{{Family: "ip", Table: "filter", Name: "INPUT", Hook: hostcheck.Input, Drops: true, Rules: []hostcheck.Rule{accept(original)}}}
 	got := hostcheck.Findings(f, n)
-	if len(got) != 1 || !strings.HasSuffix(got[0].What, ": packets of other nodes and questions of containers for names do not get through") {
+	if len(got) != 1 || !strings.HasSuffix(got[0].What, ": answers of other nodes, packets of other nodes and questions of containers for names do not get through") {
 		t.Errorf("found %v", got)
 	}
 }
