@@ -106,8 +106,20 @@ func (p *Proc) Signal(s syscall.Signal) error {
 	return err
 }
 
-// Pause stops the process where it is (SIGSTOP); Resume lets it go on.
-func (p *Proc) Pause() error { return p.Signal(unix.SIGSTOP) }
+// Pause stops the process where it is (SIGSTOP), and returns when all its threads
+// stand still; Resume lets it go on.
+func (p *Proc) Pause() error {
+	if err := p.Signal(unix.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		// Without WNOWAIT the end of the process would be taken from who waits for it.
+		err := unix.Waitid(unix.P_PID, p.PID, nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
 
 // Resume undoes [Proc.Pause].
 func (p *Proc) Resume() error { return p.Signal(unix.SIGCONT) }
