@@ -100,6 +100,23 @@ func (s *sysctls) notePort(p hostmend.Port) {
 	s.changed()
 }
 
+// keepPorts forgets ports that are none of the devices any more: they went with
+// their containers. Where no device could be read it forgets none.
+func (s *sysctls) keepPorts(devices []hostcheck.Device) {
+	if len(devices) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept := slices.DeleteFunc(slices.Clone(s.ports), func(p hostmend.Port) bool {
+		return !slices.ContainsFunc(devices, func(d hostcheck.Device) bool { return d.Name == p.Name })
+	})
+	if len(kept) < len(s.ports) {
+		s.ports = kept
+		s.changed()
+	}
+}
+
 // noteDriver remembers what has programmed load balancing here.
 func (s *sysctls) noteDriver(name string) {
 	s.mu.Lock()

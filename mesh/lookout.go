@@ -156,6 +156,7 @@ func (n *Node) look(ctx context.Context, boxes int, limit time.Duration) ([]host
 	begin := time.Now()
 	want := hostread.Want{Tasks: needs.Tasks, Schedulers: needs.Schedulers, To: slices.Concat(needs.Backends, needs.Peers)}
 	facts := l.reader.Read(want)
+	n.sysctls.keepPorts(facts.Devices)
 	found, lets := hostcheck.Judge(facts, needs)
 	if needs.Driver != "" {
 		unplaced := hostcheck.Unplaced(facts, needs)

@@ -60,6 +60,30 @@ func TestHairpinIsMended(t *testing.T) {
 	hairpin("off")
 }
 
+// TestPortsAreForgotten ends a container whose port was put into hairpin mode: the
+// status does not go on to tell of that port.
+func TestPortsAreForgotten(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("bridge"); err != nil {
+		t.Skip("bridge is not installed")
+	}
+	f := fleet.NewTest(t, 1)
+	n := f.AddNode(f.Rig.Hosts()[0], nil)
+	must(t, n.Start(t.Context()))
+	ctl(t, n, "network", "create", network, "--subnet", "10.96.0.0/16")
+	run(t, "web", n)
+	inside(t, n.Host, "bridge link set dev task1 hairpin off")
+	warns(t, n, "port task1")
+	inside(t, n.Host, "ip link delete task1")
+	fleet.Within(t, 20*time.Second, func(ctx context.Context) error {
+		s, err := n.API.Status(ctx)
+		if text := strings.Join(s.Warnings, "\n"); err == nil && strings.Contains(text, "port task1") {
+			err = fmt.Errorf("it warns of %q", text)
+		}
+		return err
+	})
+}
+
 // TestAdvertisedAddressOfAnother gives a node an address to advertise that its
 // host does not have, as one behind a translation does: VIPs work all the same,
 // and the doctor says what is odd (a warning, since it may be right).
