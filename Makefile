@@ -46,7 +46,7 @@ install: build ## copy the binaries, the systemd unit and the manuals to their u
 
 # --- test it ---
 .PHONY: test unit bubble netns dns-clients fuzz chaos cover
-test: unit bubble netns dns-clients ## all tests: unit and property (with -race), bubbles, processes in namespaces (< 5 minutes)
+test: unit bubble netns dns-clients ## all tests: unit and property (with -race), bubbles, processes in namespaces (about 12 minutes on two cores)
 
 unit: ## unit and property tests, with the race detector where a C compiler is present
 	$(GO) test $(GOTESTFLAGS) $(RACE) -shuffle=on $(UNIT_PKGS)
@@ -57,9 +57,13 @@ bubble: ## tests in virtual time: the simulator and testing/synctest bubbles, wi
 netns: ## real processes in network namespaces: as root, or where user namespaces are allowed; skips itself elsewhere
 	$(GO) test $(GOTESTFLAGS) -p 1 -timeout 240s $(NETNS_PKGS)
 
-.PHONY: dataplane-kinds
+.PHONY: dataplane-kinds demo-kinds
 dataplane-kinds: ## every behaviour of connections on every kind of host: Docker, ufw, firewalld, … (make netns has those that depend on the host; KIND=ufw for one)
 	$(GO) test $(GOTESTFLAGS) -count=1 -timeout 30m -run 'TestKinds/$(or $(KIND),.*)' ./test/dataplane -args -every
+
+demo-kinds: ## the demo on every kind of host, one after the other
+	@set -e; for kind in debian strict bridged docker beside-docker ufw firewalld dropping no-ipv6 restored; do \
+	  echo "=== hosts: $$kind"; $(GO) run ./examples/demo --host-kind $$kind; done
 
 dns-clients: ## the resolvers of glibc, musl, Go, c-ares, Node and unbound against meshd: a table (those installed; .ci/run installs all)
 	@set -o pipefail; $(GO) test -count=1 -v -timeout 240s ./test/dnsclients | { grep -v '^=== ' || true; }

@@ -223,8 +223,10 @@ func (n *Node) forwarding() []string {
 			changed = append(changed, c.String())
 		}
 	}
+	setting := "--forwarding off leaves that to you"
 	for _, group := range hostmend.ByChain(n.sysctls.letList()) {
 		changed = append(changed, "rules in chain "+group[0].Place())
+		setting = "--forwarding off, and for the rules --firewall tell, leave that to you"
 	}
 	for _, p := range n.sysctls.portList() {
 		changed = append(changed, "hairpin mode of port "+p.Name)
@@ -236,7 +238,7 @@ func (n *Node) forwarding() []string {
 		if len(changed) > toldSysctls {
 			changed = append(changed[:toldSysctls:toldSysctls], "and more")
 		}
-		return []string{fmt.Sprintf("meshd changed this host so that its containers reach VIPs: %s; --forwarding off leaves that to you, and meshd cleanup puts it back", strings.Join(changed, ", "))}
+		return []string{fmt.Sprintf("meshd changed this host so that its containers reach VIPs: %s; %s, and meshd cleanup puts it back", strings.Join(changed, ", "), setting)}
 	}
 	var not []string
 	for _, f := range []struct {

@@ -16,7 +16,7 @@ const (
 )
 
 // interrupted runs what has no end, and must end well when it is interrupted.
-const interrupted = "timeout --preserve-status -s INT 2 %s"
+const interrupted = "timeout --preserve-status -s INT 3 %s"
 
 // again starts a service anew that is about to end.
 const again = "while systemctl is-active meshd 2>/dev/null; do :; done; systemctl start meshd && meshctl status --wait"
