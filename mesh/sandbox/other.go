@@ -26,6 +26,9 @@ func (n *Namespace) Died() <-chan struct{} { return nil }
 // Gone needs Linux.
 func (n *Namespace) Gone() error { return ErrGone }
 
+// Do needs Linux.
+func (n *Namespace) Do(func() error) error { return errors.ErrUnsupported }
+
 // Listen needs Linux.
 func (n *Namespace) Listen(uint16) (*Sockets, error) { return nil, errors.ErrUnsupported }
 
