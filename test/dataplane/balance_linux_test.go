@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,9 @@ var countingSchedulers = []string{"rr", "wrr", "lc", "wlc", "sed", "nq"}
 func (s *stage) eachScheduler(schedulers []string, f func(s *stage, v variant, scheduler string)) {
 	for _, scheduler := range schedulers {
 		for _, v := range []variant{{state.TCP, false}, {state.UDP, false}, {state.TCP, true}} {
+			if !slices.Contains(s.w.families(), v.six) {
+				continue
+			}
 			s.Run(scheduler+" "+v.String(), func(t *testing.T) {
 				skipLimit(t, s.w, s.name, scheduler+" "+strings.ToUpper(v.proto.String()))
 				f(s.with(t), v, scheduler)
