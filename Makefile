@@ -100,7 +100,7 @@ vm-tests: vm-build ## only the tests of make vm (VMFLAGS='-run NAME'; bin/vm tes
 # meshd and meshctl as they lie in the machine, which has no Go.
 VM_MESHD    = -file /usr/local/bin/meshd=$(abspath $(BIN))/meshd -file /usr/local/bin/meshctl=$(abspath $(BIN))/meshctl
 netns-vm: build vm-build ## the tests with real meshd there, with IPVS on every host and in every sandbox (VMFLAGS='-run NAME')
-	@MESHD_BIN=/usr/local/bin $(BIN)/vm test $(VMFLAGS) -tools ip,nft,ipvsadm,sh,sleep,echo,dig,curl,cat,ping,test,unshare,mount,nsenter,sysctl,getent $(VM_MESHD) ./test/netns
+	@MESHD_BIN=/usr/local/bin $(BIN)/vm test $(VMFLAGS) -tools ip,nft,ipvsadm,sh,sleep,echo,dig,curl,cat,ping,test,unshare,mount,mkdir,nsenter,sysctl,getent $(VM_MESHD) ./test/netns
 
 verify-vm: ## of those only the one where IPVS is changed by hand with ipvsadm: meshctl lb verify, meshd cleanup
 	@$(MAKE) -s netns-vm VMFLAGS='-run TestLBVerifyAndCleanup'

@@ -309,6 +309,11 @@ func TestDoctorBeforeTheStart(t *testing.T) {
 // the directory there at the start, nothing is found.
 func TestDoctorWithoutNetNSDirectory(t *testing.T) {
 	t.Parallel()
+	for _, program := range []string{"unshare", "mount", "mkdir"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip(program + " is not installed")
+		}
+	}
 	f := fleet.NewTest(t, 1)
 	h := f.Rig.Hosts()[0]
 	config := t.TempDir() + "/meshd.yaml"
