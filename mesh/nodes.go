@@ -181,6 +181,9 @@ func (n *Node) Join(ctx context.Context, req control.JoinRequest) (control.JoinR
 			}
 		}
 	})
+	if out.Members == 1 { // the core has yet to be told whom the membership lists since the join
+		out.Members = max(1, len(n.host.Membership()))
+	}
 	return out, err
 }
 
