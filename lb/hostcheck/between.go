@@ -61,14 +61,9 @@ func (j *judgement) places(n *Network, is6 bool) (all []place) {
 func (j *judgement) pair(n *Network, from, to place) (all []passage) {
 	const what = "connections of containers to those behind another device of this host"
 	add := func(what string, orig netip.Prefix, odst netip.Addr, status uint32) {
-		out := packet{in: from.device.Name, out: to.device.Name, src: from.task, dst: to.task, osrc: from.task, odst: odst, state: StateNew, status: status, proto: tcp, targetPort: j.port()}
-		back := packet{in: to.device.Name, out: from.device.Name, src: to.task, dst: from.task, osrc: from.task, odst: odst, state: StateEstablished, status: status, proto: tcp, sourcePort: j.port()}
-		if status != 0 && j.needs.Driver == "ipvs" { // as in through
-			back.status = 0
-		} else {
-			all = append(all, passage{what: what, orig: orig, packet: out})
-		}
-		all = append(all, passage{what: what, orig: orig, packet: back})
+		all = append(all, j.exchange(passage{what: what, orig: orig, packet: packet{
+			in: from.device.Name, out: to.device.Name, src: from.task, dst: to.task, osrc: from.task, odst: odst, state: StateNew, status: status, proto: tcp, targetPort: j.port(),
+		}})...)
 	}
 	for _, pool := range n.Pools {
 		if pool.Addr().Is4() == to.task.Is4() && slices.Contains(j.needs.Pools, pool) {

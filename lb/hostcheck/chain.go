@@ -131,6 +131,15 @@ type packet struct {
 	targetType             uint32
 }
 
+// reply returns the packet that answers a first one.
+func (p packet) reply() packet {
+	p.in, p.out = p.out, p.in
+	p.src, p.dst = p.dst, p.src
+	p.sourcePort, p.targetPort = p.targetPort, p.sourcePort
+	p.state = StateEstablished
+	return p
+}
+
 func (p *packet) is6() bool { return p.dst.Is6() || p.src.Is6() || p.odst.Is6() }
 
 // truth is yes, no, or not known.

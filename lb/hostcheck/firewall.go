@@ -185,14 +185,9 @@ func (j *judgement) routed(pool netip.Prefix, device, up string) (all []passage)
 		if !a.IsValid() {
 			return
 		}
-		out := packet{in: up, out: device, src: client, dst: a, osrc: client, odst: vip, state: StateNew, status: StatusDNAT, proto: tcp, targetPort: j.port()}
-		back := packet{in: device, out: up, src: a, dst: client, osrc: client, odst: vip, state: StateEstablished, status: StatusDNAT, proto: tcp, sourcePort: j.port()}
-		if j.needs.Driver == "ipvs" { // as in through
-			back.status = 0
-		} else {
-			all = append(all, passage{orig: pool, quiet: true, packet: out})
-		}
-		all = append(all, passage{orig: pool, quiet: true, packet: back})
+		all = append(all, j.exchange(passage{orig: pool, quiet: true, packet: packet{
+			in: up, out: device, src: client, dst: a, osrc: client, odst: vip, state: StateNew, status: StatusDNAT, proto: tcp, targetPort: j.port(),
+		}})...)
 	}
 	target(j.first(j.needs.Tasks, pool.Addr()), device)
 	target(j.first(j.needs.Backends, pool.Addr()), up)
@@ -207,18 +202,23 @@ const vips = "connections of containers to VIPs"
 func (j *judgement) through(pool netip.Prefix, device, up string) []passage {
 	source := j.first(j.needs.Tasks, pool.Addr())
 	target := j.first(j.needs.Backends, pool.Addr())
-	vip, unknown, port := pool.Addr().Next(), !pool.IsValid(), j.port()
-	out := passage{what: vips, orig: pool, translated: unknown, packet: packet{
-		in: device, out: up, src: source, dst: target, osrc: source, odst: vip, state: StateNew, status: StatusDNAT, proto: tcp, targetPort: port,
-	}}
-	back := passage{what: vips, orig: pool, translated: unknown, packet: packet{
-		in: up, out: device, src: target, dst: source, osrc: source, odst: vip, state: StateEstablished, status: StatusDNAT, proto: tcp, sourcePort: port,
-	}}
-	if j.needs.Driver == "ipvs" { // it sends on what the hook input hands it
+	vip, unknown := pool.Addr().Next(), !pool.IsValid()
+	return j.exchange(passage{what: vips, orig: pool, translated: unknown, packet: packet{
+		in: device, out: up, src: source, dst: target, osrc: source, odst: vip, state: StateNew, status: StatusDNAT, proto: tcp, targetPort: j.port(),
+	}})
+}
+
+// exchange returns what is forwarded of a connection whose first packet is given:
+// that, and the answer. Of what IPVS translates it is the answer alone, which
+// conntrack does not take for translated: IPVS sends on what the hook input hands it.
+func (j *judgement) exchange(first passage) []passage {
+	back := first
+	back.packet = first.reply()
+	if first.status != 0 && j.needs.Driver == "ipvs" {
 		back.status = 0
 		return []passage{back}
 	}
-	return []passage{out, back}
+	return []passage{first, back}
 }
 
 // port returns one of the services' ports; 0: none is known.
@@ -233,13 +233,9 @@ func (j *judgement) port() uint32 {
 func (j *judgement) to(task netip.Addr, subnet netip.Prefix, device, up string) []passage {
 	const what = "connections of other hosts to containers of this one"
 	peer := j.first(j.needs.Peers, task)
-	in := passage{what: what, orig: subnet, packet: packet{
+	return j.exchange(passage{what: what, orig: subnet, packet: packet{
 		in: up, out: device, src: peer, dst: task, osrc: peer, odst: task, state: StateNew, proto: tcp, targetPort: j.port(),
-	}}
-	back := passage{what: what, orig: subnet, packet: packet{
-		in: device, out: up, src: task, dst: peer, osrc: peer, odst: task, state: StateEstablished, proto: tcp, sourcePort: j.port(),
-	}}
-	return []passage{in, back}
+	}})
 }
 
 // direct returns the first packet from a task here to one of another host, as
@@ -247,13 +243,9 @@ func (j *judgement) to(task netip.Addr, subnet netip.Prefix, device, up string) 
 func (j *judgement) direct(task netip.Addr, subnet netip.Prefix, device, up string) []passage {
 	const what = "connections of containers to those of other hosts"
 	target := j.first(j.needs.Backends, task)
-	out := passage{what: what, from: subnet, packet: packet{
+	return j.exchange(passage{what: what, from: subnet, packet: packet{
 		in: device, out: up, src: task, dst: target, osrc: task, odst: target, state: StateNew, proto: tcp, targetPort: j.port(),
-	}}
-	back := passage{what: what, from: subnet, packet: packet{
-		in: up, out: device, src: target, dst: task, osrc: task, odst: target, state: StateEstablished, proto: tcp, sourcePort: j.port(),
-	}}
-	return []passage{out, back}
+	}})
 }
 
 // taskIn returns a task of the host in a subnet of a device; while none is
