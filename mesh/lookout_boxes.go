@@ -131,6 +131,8 @@ func (n *Node) inside(ctx context.Context, b *box, patience time.Duration) ([]ho
 		return hostcheck.FindingsInside(f, n.insideOf(b)), true
 	case <-b.ended:
 		return nil, false
+	case <-ctx.Done(): // what is read meanwhile is dropped
+		return nil, false
 	}
 }
 
