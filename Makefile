@@ -61,8 +61,8 @@ netns: ## real processes in network namespaces: as root, or where user namespace
 dataplane-kinds: ## every behaviour of connections on every kind of host: Docker, ufw, firewalld, … (make netns has those that depend on the host; KIND=ufw for one)
 	$(GO) test $(GOTESTFLAGS) -count=1 -timeout 30m -run 'TestKinds/$(or $(KIND),.*)' ./test/dataplane -args -every
 
-demo-kinds: ## the demo on every kind of host, one after the other
-	@set -e; for kind in debian strict bridged docker beside-docker ufw firewalld dropping no-ipv6 restored; do \
+demo-kinds: ## the demo on every kind of host whose programs are here, one after the other
+	@set -e; for kind in $$($(GO) run ./examples/demo --host-kinds); do \
 	  echo "=== hosts: $$kind"; $(GO) run ./examples/demo --host-kind $$kind; done
 
 dns-clients: ## the resolvers of glibc, musl, Go, c-ares, Node and unbound against meshd: a table (those installed; .ci/run installs all)

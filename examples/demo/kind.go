@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -13,6 +14,18 @@ import (
 	"meshd/test/hostkind"
 	"meshd/test/rig"
 )
+
+// printKinds prints the kinds of hosts whose programs are there, and why the others
+// are left out.
+func printKinds() {
+	for _, k := range hostkind.All() {
+		if err := k.Missing(); err != nil {
+			fmt.Fprintln(os.Stderr, "left out:", err)
+			continue
+		}
+		fmt.Println(k.Name)
+	}
+}
 
 // addHost makes a host: a prepared one, or one of the kind that was asked for.
 func (d *demo) addHost(name string) (*rig.Host, error) {

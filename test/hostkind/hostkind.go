@@ -59,24 +59,32 @@ func Named(name string) (Kind, error) {
 	return Kind{}, fmt.Errorf("there is no kind of host %q, but %s", name, strings.Join(names, ", "))
 }
 
+// Missing says which program the kind needs and is not there, as an error that wraps
+// ErrMissing; nil: none.
+func (k Kind) Missing() error {
+	switch {
+	case saved(k.Name) != "":
+		return nil
+	case os.Getenv(SavedEnv) != "" && k.HasPrograms():
+		return fmt.Errorf("a host of kind %s: %w", k.Name, missing("what was saved of it"))
+	}
+	for _, program := range k.needs {
+		if _, err := exec.LookPath(program); err != nil {
+			return fmt.Errorf("a host of kind %s: %w", k.Name, missing(program))
+		}
+	}
+	return nil
+}
+
 // AddHost puts a host of the kind on the rig's switch. What nobody set up there is
 // as the kernel has it: nothing is forwarded, ports of bridges are not in hairpin
 // mode, messages of ICMP are limited. The error wraps ErrMissing if a program is
 // not there.
 func (k Kind) AddHost(r *rig.Rig, name string) (*rig.Host, error) {
+	if err := k.Missing(); err != nil {
+		return nil, err
+	}
 	saved := saved(k.Name)
-	needs := k.needs
-	if saved != "" {
-		needs = nil
-	}
-	if saved == "" && os.Getenv(SavedEnv) != "" && k.HasPrograms() {
-		return nil, fmt.Errorf("a host of kind %s: %w", k.Name, missing("what was saved of it"))
-	}
-	for _, program := range needs {
-		if _, err := exec.LookPath(program); err != nil {
-			return nil, fmt.Errorf("a host of kind %s: %w", k.Name, missing(program))
-		}
-	}
 	bridge := k.bridge
 	if bridge == "" {
 		bridge = "tasks"
