@@ -6,12 +6,12 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"meshd/test/rig"
 )
 
 // benchCase is one row of the table.
@@ -219,7 +219,7 @@ func report(c benchCase, cs []*contender) {
 		if k.ours() {
 			line += fmt.Sprintf(" allocs=%.4f", float64(k.own.mallocs)/float64(max(k.answers, 1)))
 		}
-		fmt.Printf("%s answers=%d lost=%d wrong=%d load1=%s\n", line, k.answers, k.client.lost, k.client.wrong, load())
+		fmt.Printf("%s answers=%d lost=%d wrong=%d load1=%s\n", line, k.answers, k.client.lost, k.client.wrong, rig.LoadAverage())
 	}
 }
 
@@ -229,15 +229,4 @@ func median(vs []float64) float64 {
 	}
 	vs = slices.Sorted(slices.Values(vs))
 	return (vs[(len(vs)-1)/2] + vs[len(vs)/2]) / 2
-}
-
-// load is the machine's load average, so that a figure from a busy machine is
-// known as such.
-func load() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	first, _, _ := strings.Cut(string(text), " ")
-	return first
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+
+	"meshd/test/rig"
 )
 
 // perf asks with dnsperf too, a client that others know: a second per server.
@@ -48,7 +50,7 @@ func (b *bench) perf(c benchCase, cs []*contender) error {
 		}
 		for line := range bytes.Lines(out) {
 			if v, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("Queries per second:")); ok {
-				fmt.Printf("dnsperf server=%s case=%s qps=%s load1=%s\n", k.name, c.name, bytes.TrimSpace(v), load())
+				fmt.Printf("dnsperf server=%s case=%s qps=%s load1=%s\n", k.name, c.name, bytes.TrimSpace(v), rig.LoadAverage())
 			}
 		}
 	}

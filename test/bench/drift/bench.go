@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -117,7 +116,7 @@ func (b *bench) removals() error {
 			}
 		}
 		slices.Sort(took)
-		fmt.Printf("drift what=%s tries=%d p50_ms=%s p90_ms=%s max_ms=%s load1=%s\n", r.what, b.tries, ms(took, .5), ms(took, .9), ms(took, 1), load())
+		fmt.Printf("drift what=%s tries=%d p50_ms=%s p90_ms=%s max_ms=%s load1=%s\n", r.what, b.tries, ms(took, .5), ms(took, .9), ms(took, 1), rig.LoadAverage())
 	}
 	return nil
 }
@@ -155,15 +154,4 @@ func (b *bench) pause(d time.Duration) bool {
 func ms(ds []time.Duration, q float64) string {
 	d := ds[min(int(q*float64(len(ds))), len(ds)-1)]
 	return fmt.Sprintf("%.0f", float64(d)/float64(time.Millisecond))
-}
-
-// load is the machine's load average, so that a figure from a busy machine is
-// known as such.
-func load() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	first, _, _ := strings.Cut(string(text), " ")
-	return first
 }

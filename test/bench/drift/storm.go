@@ -80,7 +80,7 @@ func (b *bench) oneStorm(what string, in *rig.Namespace, every time.Duration, wr
 		return err
 	}
 	fmt.Printf("storm what=%s per_s=%.0f core_share=%.3f idle_share=%.3f comparisons_per_s=%.1f whole_after_ms=%s load1=%s\n", what,
-		float64(written.Load())/took.Seconds(), share-idle, idle, float64(prompted)/took.Seconds(), ms([]time.Duration{whole}, 1), load())
+		float64(written.Load())/took.Seconds(), share-idle, idle, float64(prompted)/took.Seconds(), ms([]time.Duration{whole}, 1), rig.LoadAverage())
 	return nil
 }
 

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"meshd/test/rig"
 )
 
 // what a line is about.
@@ -114,7 +116,7 @@ func (b *bench) print() {
 		if b.instructions {
 			fmt.Printf("%s instructions=%d runs=%d\n", line, wall.Nanoseconds(), runs)
 		} else {
-			fmt.Printf("%s cpu_ms=%s wall_ms=%s runs=%d %s\n", line, ms(cpu), ms(wall), runs, load())
+			fmt.Printf("%s cpu_ms=%s wall_ms=%s runs=%d load1=%s\n", line, ms(cpu), ms(wall), runs, rig.LoadAverage())
 		}
 	}
 	b.report = report{}
@@ -165,15 +167,4 @@ func ms(d time.Duration) string {
 		return fmt.Sprintf("%.2f", v)
 	}
 	return fmt.Sprintf("%.4f", v)
-}
-
-// load is the machine's load average, so that a figure from a busy machine is
-// known as such.
-func load() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "load1=unknown"
-	}
-	first, _, _ := strings.Cut(string(text), " ")
-	return "load1=" + first
 }

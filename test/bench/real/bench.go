@@ -216,7 +216,7 @@ func (b *bench) print(bytes, deltas, idle float64) {
 	fmt.Printf("converge impl=meshd real=1 nodes=%d loss=0 p50_ms=%s p99_ms=%s max_ms=%s copies=%.2f bytes_per_change=%.0f "+
 		"changes=%d late=%d ack_p50_ms=%s idle_bytes_per_s=%.0f load1=%s link=veth from=api-call\n",
 		len(b.nodes), ms(b.times, .5), ms(b.times, .99), ms(b.times, 1), deltas/per, bytes/per,
-		b.changes, b.late, ms(b.acks, .5), idle/float64(len(b.nodes)), load())
+		b.changes, b.late, ms(b.acks, .5), idle/float64(len(b.nodes)), rig.LoadAverage())
 }
 
 // ms is a quantile of sorted durations, in milliseconds.
@@ -226,17 +226,6 @@ func ms(ds []time.Duration, q float64) string {
 	}
 	d := ds[min(int(q*float64(len(ds))), len(ds)-1)]
 	return fmt.Sprintf("%.2f", float64(d)/float64(time.Millisecond))
-}
-
-// load is the machine's load average, so that a figure from a busy machine is
-// known as such.
-func load() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	first, _, _ := strings.Cut(string(text), " ")
-	return first
 }
 
 // traffic is what all nodes together sent, and the deltas they received.
