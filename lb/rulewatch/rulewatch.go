@@ -114,8 +114,8 @@ func (w *Watcher) Aside(number func() (uint32, error), write func() error) error
 }
 
 // Receive returns a channel that is sent to when others may have written to the
-// ruleset, once for all that was not received, and when Trouble changes. It is
-// called before Run; there is one receiver.
+// ruleset, once for all that was not received, and when Trouble changes. Each call
+// makes a channel of its own, for one receiver; it is called before Run.
 func (w *Watcher) Receive() <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()

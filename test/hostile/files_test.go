@@ -36,8 +36,9 @@ func coverEtc() error {
 		return err
 	}
 	// Without root's rights over the host some of it cannot be read; the rest will do.
-	if out, err := exec.Command("cp", "-a", "/etc/.", dir).CombinedOutput(); err != nil && os.Geteuid() != 0 {
-		return fmt.Errorf("%w: %s", err, out)
+	out, err := exec.Command("cp", "-a", "/etc/.", dir).CombinedOutput()
+	if all, _ := os.ReadDir(dir); len(all) == 0 {
+		return fmt.Errorf("nothing was copied: %v: %s", err, out)
 	}
 	if err := unix.Mount(dir, "/etc", "", unix.MS_BIND, ""); err != nil {
 		return err
