@@ -3,6 +3,7 @@
 package hostile
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -38,7 +39,7 @@ func coverEtc() error {
 	// Without root's rights over the host some of it cannot be read; the rest will do.
 	out, err := exec.Command("cp", "-a", "/etc/.", dir).CombinedOutput()
 	if all, _ := os.ReadDir(dir); len(all) == 0 {
-		return fmt.Errorf("nothing was copied: %v: %s", err, out)
+		return errors.Join(fmt.Errorf("nothing was copied: %s", out), err)
 	}
 	if err := unix.Mount(dir, "/etc", "", unix.MS_BIND, ""); err != nil {
 		return err
