@@ -23,7 +23,8 @@ func (c *Core) condemn(m *member) {
 	g.forget(c.now - c.cfg.Window)
 	gone, others := g.hosts(), c.lately()
 	if m.met && others >= c.cfg.MinMesh && float64(gone) > c.cfg.Preserve*float64(others) {
-		c.setPreserve(true, fmt.Sprintf("%d of %d members vanished within %v: serving their last known endpoints", gone, others, c.cfg.Window))
+		c.setPreserve(true, fmt.Sprintf("%d of %d members vanished within %v: serving their last known endpoints", gone,
+			others, c.cfg.Window))
 		for _, o := range c.ordered {
 			if o.met && o.phase == phaseDead && c.now-o.since <= c.cfg.Window {
 				c.sign(o, signCutOff)

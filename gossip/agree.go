@@ -43,7 +43,8 @@ func (c *Core) agree(from state.NodeID, n *network, f headsFrame, ours []state.O
 		in[b] = true
 	}
 	e := c.packet()
-	e.heads(frameHeads, n.name, f.n, f.buckets, true, n.table.Heads(func(o state.NodeID) bool { return in[state.Bucket(o, f.n)] }))
+	e.heads(frameHeads, n.name, f.n, f.buckets, true,
+		n.table.Heads(func(o state.NodeID) bool { return in[state.Bucket(o, f.n)] }))
 	c.send(from, e)
 }
 

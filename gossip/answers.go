@@ -98,7 +98,8 @@ func (c *Core) budgetOf(id state.NodeID) *peerBudget {
 		return p
 	}
 	m := c.members[id]
-	if known := c.cfg.Peers != nil || m != nil && (m.listed || m.addr.IsValid()); !known || len(a.peers) >= maxPeerBudgets {
+	if known := c.cfg.Peers != nil || m != nil && (m.listed || m.addr.IsValid()); !known ||
+		len(a.peers) >= maxPeerBudgets {
 		return &a.strangers
 	}
 	p := &peerBudget{}
@@ -150,7 +151,8 @@ func (c *Core) reads(typ byte) bool {
 		return false
 	}
 	*k++
-	return typ == framePush || typ == frameDelta || typ == frameEqual || typ == frameEqual32 || typ == frameReply || !a.purse.empty(peerRate) && !a.pool.empty(sharedRate)
+	return typ == framePush || typ == frameDelta || typ == frameEqual || typ == frameEqual32 || typ == frameReply ||
+		!a.purse.empty(peerRate) && !a.pool.empty(sharedRate)
 }
 
 // afford takes an answer of n bytes from the budgets, if a packet causes it.
@@ -197,7 +199,8 @@ func (c *Core) sweepBudgets() {
 	for id, p := range c.answers.peers {
 		p.fill(peerRate, c.now)
 		p.asked.fill(askedRate, c.now)
-		if p.bytes == 0 && p.packets == 0 && p.asked.packets == 0 && c.now-p.told > tellEvery && p.silent == 0 && p != c.answers.peer {
+		if p.bytes == 0 && p.packets == 0 && p.asked.packets == 0 && c.now-p.told > tellEvery && p.silent == 0 &&
+			p != c.answers.peer {
 			delete(c.answers.peers, id)
 		}
 	}

@@ -19,9 +19,15 @@ func laden(tb testing.TB) *Core {
 		table := store.Join("net")
 		var cs []state.Change
 		for k := range 40 {
-			e := state.Endpoint{ID: fmt.Sprintf("t%d-%d", i, k), Service: "web", IP4: netip.AddrFrom4([4]byte{10, 1, byte(i), byte(k)})}
+			e := state.Endpoint{
+				ID: fmt.Sprintf("t%d-%d", i, k), Service: "web",
+				IP4: netip.AddrFrom4([4]byte{10, 1, byte(i), byte(k)}),
+			}
 			e.Normalize()
-			cs = append(cs, state.Change{Kind: state.KindEndpoint, Key: e.ID, Group: e.Service, Body: string(state.AppendEndpoint(nil, &e))})
+			cs = append(cs, state.Change{
+				Kind: state.KindEndpoint, Key: e.ID, Group: e.Service,
+				Body: string(state.AppendEndpoint(nil, &e)),
+			})
 		}
 		if _, err := table.Commit(cs); err != nil {
 			tb.Fatal(err)
@@ -115,7 +121,8 @@ func TestAnswersToOnePeer(t *testing.T) {
 	if dropped == 0 {
 		t.Error("nothing was dropped, or it was not counted")
 	}
-	if n := flood(1000, func(i int) state.NodeID { return state.NodeID(fmt.Sprintf("made-up-%d", i)) }); n > most(peerRate, 100*time.Millisecond) {
+	if n := flood(1000, func(i int) state.NodeID { return state.NodeID(fmt.Sprintf("made-up-%d", i)) }); n > most(peerRate,
+		100*time.Millisecond) {
 		t.Errorf("made-up names were answered with %d bytes", n)
 	}
 	if n := flood(1, func(int) state.NodeID { return "c" }); n < 100_000 {
@@ -162,7 +169,10 @@ func TestRefusedIsToldSeldom(t *testing.T) {
 		e := newEncoder("b", 2)
 		e.open(framePush)
 		e.byte(0)
-		e.delta(&state.Delta{Network: "net", Owner: "b", Inc: 1, To: 5, Upto: 5, Sum: 1, Snapshot: true, Records: []state.Record{{Kind: 99, Key: "lie", Version: 3}}})
+		e.delta(&state.Delta{
+			Network: "net", Owner: "b", Inc: 1, To: 5, Upto: 5, Sum: 1, Snapshot: true,
+			Records: []state.Record{{Kind: 99, Key: "lie", Version: 3}},
+		})
 		e.close()
 		now += 10 * time.Millisecond
 		c.Receive(now, e.b)
@@ -230,7 +240,10 @@ func TestPullsOfOnePeer(t *testing.T) {
 	for k := range 40 {
 		var hs []state.OwnerHead
 		for j := range 500 {
-			hs = append(hs, state.OwnerHead{Owner: state.NodeID(fmt.Sprintf("nobody-%d-%d", k, j)), Head: state.Head{Inc: 1, Version: 9}})
+			hs = append(hs, state.OwnerHead{
+				Owner: state.NodeID(fmt.Sprintf("nobody-%d-%d", k, j)),
+				Head:  state.Head{Inc: 1, Version: 9},
+			})
 		}
 		e := newEncoder("b", 2)
 		e.heads(frameHot, "net", 0, nil, false, hs)

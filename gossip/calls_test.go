@@ -15,7 +15,8 @@ import (
 func loneHost(t *testing.T) (h *Host, stop func()) {
 	t.Helper()
 	h, err := NewHost(HostConfig{
-		Self: "lone", Bind: netip.MustParseAddrPort("127.0.0.1:0"), Profile: "local", Incarnation: 1, Log: slog.New(slog.DiscardHandler),
+		Self: "lone", Bind: netip.MustParseAddrPort("127.0.0.1:0"), Profile: "local", Incarnation: 1,
+		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

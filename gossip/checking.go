@@ -25,7 +25,8 @@ func (c *Core) wave(since time.Duration) {
 	}
 	c.waveAt = c.now + 5*time.Second
 	for _, m := range c.ordered {
-		if (m.phase == phaseDead || m.phase == phaseKept) && m.pingAt == 0 && (m.since-since).Abs() < time.Minute && m.addr.IsValid() {
+		if (m.phase == phaseDead || m.phase == phaseKept) && m.pingAt == 0 && (m.since-since).Abs() < time.Minute &&
+			m.addr.IsValid() {
 			m.pings = maxPings - 4
 			c.pingLater(m, c.now+1+time.Duration(c.rng.Int64N(int64(300*time.Millisecond))))
 		}

@@ -18,8 +18,14 @@ func TestMeshOfOneSettles(t *testing.T) {
 		clock := new(lamport)
 		store := state.NewStore("self", 1, state.DefaultLimits(), clock)
 		c := NewCore(CoreConfig{Self: "self", Boot: 9, Company: company}, rand.New(rand.NewPCG(1, 1)), store)
-		def := state.NetworkClaim{NetworkDef: state.NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix("10.9.0.0/24"), Birth: 1}}
-		if err := c.Commit(0, "", []state.Change{{Kind: state.KindNetwork, Key: "net", Body: string(state.AppendNetwork(nil, def))}}); err != nil {
+		def := state.NetworkClaim{NetworkDef: state.NetworkDef{
+			Name: "net", Subnet4: netip.MustParsePrefix("10.9.0.0/24"),
+			Birth: 1,
+		}}
+		if err := c.Commit(0, "", []state.Change{{
+			Kind: state.KindNetwork, Key: "net",
+			Body: string(state.AppendNetwork(nil, def)),
+		}}); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.JoinNetwork(0, "net"); err != nil {
@@ -60,9 +66,13 @@ func TestMeshOfOneSettles(t *testing.T) {
 func TestClaimsOfOthersArePaced(t *testing.T) {
 	const services = 2000
 	a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
-	def := state.NetworkClaim{NetworkDef: state.NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix("10.9.0.0/16"), Birth: 1}}
+	def := state.NetworkClaim{NetworkDef: state.NetworkDef{
+		Name: "net", Subnet4: netip.MustParsePrefix("10.9.0.0/16"),
+		Birth: 1,
+	}}
 	for _, c := range []*Core{a, b} {
-		if err := c.Commit(time.Second, "", []state.Change{{Kind: state.KindNetwork, Key: "net", Body: string(state.AppendNetwork(nil, def))}}); err != nil {
+		if err := c.Commit(time.Second, "",
+			[]state.Change{{Kind: state.KindNetwork, Key: "net", Body: string(state.AppendNetwork(nil, def))}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -77,8 +87,14 @@ func TestClaimsOfOthersArePaced(t *testing.T) {
 	was := a.Stats.Carries
 	for i := range 100 {
 		now += 5 * time.Millisecond
-		claim := state.VIPClaim{Service: "s7", VIP4: netip.AddrFrom4([4]byte{10, 9, 200, byte(i)}), Pinned: true, Birth: uint64(1000 + i)}
-		if err := b.Commit(now, "net", []state.Change{{Kind: state.KindVIP, Key: "s7", Body: string(state.AppendVIPClaim(nil, claim))}}); err != nil {
+		claim := state.VIPClaim{
+			Service: "s7", VIP4: netip.AddrFrom4([4]byte{10, 9, 200, byte(i)}), Pinned: true,
+			Birth: uint64(1000 + i),
+		}
+		if err := b.Commit(now, "net", []state.Change{{
+			Kind: state.KindVIP, Key: "s7",
+			Body: string(state.AppendVIPClaim(nil, claim)),
+		}}); err != nil {
 			t.Fatal(err)
 		}
 		b.Tick(now + 4*time.Millisecond)
@@ -96,7 +112,8 @@ func TestClaimsOfOthersArePaced(t *testing.T) {
 		a.Drain()
 	}
 	s := a.store.Table("net").View().Service("s7")
-	if own := a.store.Table("net").Own(state.KindVIP); len(own) != services || s.VIP4 != netip.MustParseAddr("10.9.200.99") {
+	if own := a.store.Table("net").Own(state.KindVIP); len(own) != services ||
+		s.VIP4 != netip.MustParseAddr("10.9.200.99") {
 		t.Errorf("%d claims, s7 at %v", len(own), s.VIP4)
 	}
 }

@@ -98,7 +98,10 @@ func (c *Core) meetOther(boot uint64, f pingFrame) {
 		if yield {
 			who = "the other has been running longer: this node publishes nothing until it is renamed or the other is gone"
 		}
-		c.event(Event{Kind: EventDuplicate, Node: c.cfg.Self, Reason: fmt.Sprintf("another live node is named %q (at %v, boot %x): %s", c.cfg.Self, d.addr, boot, who)})
+		c.event(Event{
+			Kind: EventDuplicate, Node: c.cfg.Self,
+			Reason: fmt.Sprintf("another live node is named %q (at %v, boot %x): %s", c.cfg.Self, d.addr, boot, who),
+		})
 	}
 	switch {
 	case yield && !d.yielded:

@@ -83,7 +83,10 @@ func TestGuardDatagrams(t *testing.T) {
 			}
 			go func() {
 				p.packets <- &memberlist.Packet{Buf: b}
-				p.packets <- &memberlist.Packet{Buf: map[bool][]byte{false: honest, true: sealed(honest, nil)}[encrypted], Timestamp: time.Unix(1, 0)}
+				p.packets <- &memberlist.Packet{
+					Buf:       map[bool][]byte{false: honest, true: sealed(honest, nil)}[encrypted],
+					Timestamp: time.Unix(1, 0),
+				}
 			}()
 			got := <-tr.PacketCh()
 			first := got.Timestamp.IsZero()

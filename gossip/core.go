@@ -126,9 +126,14 @@ func NewCore(cfg CoreConfig, rng *rand.Rand, store *state.Store) *Core {
 	cfg.setDefaults()
 	c := &Core{
 		cfg: cfg, rng: rng, store: store, targets: map[string][]state.NodeID{},
-		networks: map[string]*network{}, parted: map[string]bool{}, byHash: map[uint64]*network{}, hashOf: networkHash, pulls: map[streamKey]*pull{},
-		detector: detector{members: map[state.NodeID]*member{}, pinging: map[state.NodeID]*member{}, partings: map[state.NodeID]*parting{}}, reaps: map[state.NodeID]time.Duration{}, rtt: cfg.WantTimeout / 8,
-		answers: answering{peers: map[state.NodeID]*peerBudget{}, homes: map[netip.Addr]*bucket{}}, acquaint: map[netip.AddrPort]acquaintance{}, hints: map[string][]hint{}, pullsAt: map[state.NodeID]int{},
+		networks: map[string]*network{}, parted: map[string]bool{}, byHash: map[uint64]*network{}, hashOf: networkHash,
+		pulls: map[streamKey]*pull{},
+		detector: detector{
+			members: map[state.NodeID]*member{}, pinging: map[state.NodeID]*member{},
+			partings: map[state.NodeID]*parting{},
+		}, reaps: map[state.NodeID]time.Duration{}, rtt: cfg.WantTimeout / 8,
+		answers:  answering{peers: map[state.NodeID]*peerBudget{}, homes: map[netip.Addr]*bucket{}},
+		acquaint: map[netip.AddrPort]acquaintance{}, hints: map[string][]hint{}, pullsAt: map[state.NodeID]int{},
 	}
 	c.addNetwork("", store.Global())
 	for _, t := range store.Tables()[1:] {

@@ -13,7 +13,10 @@ import (
 // hostileCounts are numbers of items of size bytes whose products wrap around
 // 64 bits to something small, and what else is at an edge.
 func hostileCounts(size int) []uint64 {
-	counts := []uint64{1 << 16, 1<<16 + 1, 1<<20 + 1, 1<<31 - 1, 1 << 31, 1 << 32, 1<<63 - 1, 1 << 63, 1<<63 + 1, math.MaxUint64 - 1, math.MaxUint64}
+	counts := []uint64{
+		1 << 16, 1<<16 + 1, 1<<20 + 1, 1<<31 - 1, 1 << 31, 1 << 32, 1<<63 - 1, 1 << 63, 1<<63 + 1,
+		math.MaxUint64 - 1, math.MaxUint64,
+	}
 	two64 := new(big.Int).Lsh(big.NewInt(1), 64)
 	for k := 2; k <= 128; k++ { // the count may be multiplied by the size of what it becomes in memory, too
 		d := big.NewInt(int64(k))

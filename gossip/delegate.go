@@ -125,7 +125,8 @@ func (h *Host) tellConflict(e memberEvent) {
 		return
 	}
 	h.conflicts[e] = now
-	h.log.Warn("a node name is used at another address: it moved, or two nodes have it", "node", string(e.id), "other", e.addr.String())
+	h.log.Warn("a node name is used at another address: it moved, or two nodes have it", "node", string(e.id), "other",
+		e.addr.String())
 }
 
 // NotifyAlive implements memberlist.AliveDelegate: it refuses, before anything

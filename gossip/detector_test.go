@@ -68,7 +68,8 @@ func TestDetectorLaws(t *testing.T) {
 				if hidden(to) && listed && s == signSilent && !hidden(p) {
 					t.Errorf("%s: one that the membership reaches is hidden", at)
 				}
-				if do == actCheck && to != phaseVerify || do == actRevive && to != phaseAlive || (do == actCalm || do == actPing || do == actAsk) && to != p {
+				if do == actCheck && to != phaseVerify || do == actRevive && to != phaseAlive ||
+					(do == actCalm || do == actPing || do == actAsk) && to != p {
 					t.Errorf("%s: to %d with act %d", at, to, do)
 				}
 				if back, _ := transition(to, false, signHeard); back != phaseAlive {

@@ -24,21 +24,22 @@ type EventKind uint8
 
 // The events of a Core.
 const (
-	EventAlive       EventKind = iota + 1 // an owner is served again
-	EventSuspect                          // its death is being checked
-	EventDead                             // its endpoints are hidden
-	EventLeft                             // it left in order
-	EventRejoin                           // the membership should join Addr: a node it lost answers
-	EventMoved                            // a node answers at Addr, and not where the membership lists it
-	EventDuplicate                        // another live node has our name, and Reason says who yields; no Reason: it is gone
-	EventBeacon                           // Stamp arrived from Node
-	EventCall                             // a request of a peer's host
-	EventReply                            // the answer to one of ours
-	EventRefused                          // a peer's delta was refused: Reason
-	EventReincarnate                      // our incarnation is now higher: persist it
-	EventPreserve                         // self-preservation went on or off (S12)
-	EventExhausted                        // other services than before got no VIP (V7): Reason; "" when all have one
-	EventPanic                            // a step of the protocol panicked and was dropped: Reason (G12)
+	EventAlive   EventKind = iota + 1 // an owner is served again
+	EventSuspect                      // its death is being checked
+	EventDead                         // its endpoints are hidden
+	EventLeft                         // it left in order
+	EventRejoin                       // the membership should join Addr: a node it lost answers
+	EventMoved                        // a node answers at Addr, and not where the membership lists it
+	// another live node has our name, and Reason says who yields; no Reason: it is gone
+	EventDuplicate
+	EventBeacon      // Stamp arrived from Node
+	EventCall        // a request of a peer's host
+	EventReply       // the answer to one of ours
+	EventRefused     // a peer's delta was refused: Reason
+	EventReincarnate // our incarnation is now higher: persist it
+	EventPreserve    // self-preservation went on or off (S12)
+	EventExhausted   // other services than before got no VIP (V7): Reason; "" when all have one
+	EventPanic       // a step of the protocol panicked and was dropped: Reason (G12)
 )
 
 // Call is a request or an answer between the hosts of two nodes.

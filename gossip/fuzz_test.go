@@ -65,7 +65,10 @@ func realPackets(tb testing.TB) [][]byte {
 	a, b := testCore(tb, "a", "b", "c"), testCore(tb, "b", "a", "c")
 	ps := exchange(a, b)
 	e := a.packet()
-	e.summary(summaryFrame{network: "net", hashes: make([]uint64, 16), hot: []state.OwnerHead{{Owner: "b", Head: state.Head{Inc: 1, Version: 3}}}})
+	e.summary(summaryFrame{
+		network: "net", hashes: make([]uint64, 16),
+		hot: []state.OwnerHead{{Owner: "b", Head: state.Head{Inc: 1, Version: 3}}},
+	})
 	e.call(frameCall, callFrame{id: 7, op: "keys", body: []byte("{}")})
 	e.wants("net", []state.Want{{Owner: "a", Inc: 1, From: 1, After: 2}})
 	return append(ps, e.b)

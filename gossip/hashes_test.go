@@ -59,7 +59,8 @@ func TestHashCollision(t *testing.T) {
 	c := testCore(t, "a", "b")
 	c.hashOf = func(name string) uint64 { return networkHash(strings.TrimSuffix(name, "2")) }
 	err := c.JoinNetwork(time.Second, "net2")
-	if !errors.Is(err, ErrNameTaken) || !strings.Contains(err.Error(), `"net2"`) || !strings.Contains(err.Error(), `"net"`) {
+	if !errors.Is(err, ErrNameTaken) || !strings.Contains(err.Error(), `"net2"`) ||
+		!strings.Contains(err.Error(), `"net"`) {
 		t.Fatalf("not refused: %v", err)
 	}
 	if c.networks["net2"] != nil || c.store.Table("net2") != nil || c.byHash[networkHash("net")] != c.networks["net"] {

@@ -189,7 +189,8 @@ func (h *Host) openTransport(mc *memberlist.Config) error {
 	if inner == nil {
 		own, err := openSockets(h.cfg.Bind)
 		if err != nil {
-			return fmt.Errorf("bind %s: %w; %s", h.cfg.Bind, err, ListenHint(err, "another program, such as a meshd that runs already,"))
+			return fmt.Errorf("bind %s: %w; %s", h.cfg.Bind, err, ListenHint(err,
+				"another program, such as a meshd that runs already,"))
 		}
 		if mc.BindPort == 0 {
 			mc.BindPort = own.port()

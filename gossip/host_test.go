@@ -63,7 +63,10 @@ func addTask(t *testing.T, h *gossip.Host, id, ip string) {
 	e := state.Endpoint{ID: id, Service: "web", IP4: netip.MustParseAddr(ip), Weight: 1}
 	do(t, h, func(c *gossip.Core, now time.Duration) {
 		c.Host("net", "web", state.Hosting{Tasks: 1})
-		if err := c.Commit(now, "net", []state.Change{{Kind: state.KindEndpoint, Key: id, Group: "web", Body: string(state.AppendEndpoint(nil, &e))}}); err != nil {
+		if err := c.Commit(now, "net", []state.Change{{
+			Kind: state.KindEndpoint, Key: id, Group: "web",
+			Body: string(state.AppendEndpoint(nil, &e)),
+		}}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -71,9 +74,15 @@ func addTask(t *testing.T, h *gossip.Host, id, ip string) {
 
 func defineNetwork(t *testing.T, h *gossip.Host) {
 	t.Helper()
-	d := state.NetworkClaim{NetworkDef: state.NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix("10.96.0.0/16"), Birth: 1}, Pinned: true}
+	d := state.NetworkClaim{NetworkDef: state.NetworkDef{
+		Name: "net", Subnet4: netip.MustParsePrefix("10.96.0.0/16"),
+		Birth: 1,
+	}, Pinned: true}
 	do(t, h, func(c *gossip.Core, now time.Duration) {
-		if err := c.Commit(now, "", []state.Change{{Kind: state.KindNetwork, Key: "net", Body: string(state.AppendNetwork(nil, d))}}); err != nil {
+		if err := c.Commit(now, "", []state.Change{{
+			Kind: state.KindNetwork, Key: "net",
+			Body: string(state.AppendNetwork(nil, d)),
+		}}); err != nil {
 			t.Error(err)
 		}
 	})

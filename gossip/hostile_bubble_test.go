@@ -92,7 +92,8 @@ func underGrammar(t *testing.T, seed uint64) {
 	time.Sleep(time.Minute)
 	synctest.Wait()
 	if s := h.Stats(); s.Panics > 0 || s.InboxBytes != 0 || s.Inbox != 0 || s.BulkBytes != 0 {
-		t.Errorf("seed %d: %d panics, %d packets of %d bytes in the inbox, %d bytes to be sent", seed, s.Panics, s.Inbox, s.InboxBytes, s.BulkBytes)
+		t.Errorf("seed %d: %d panics, %d packets of %d bytes in the inbox, %d bytes to be sent", seed, s.Panics, s.Inbox,
+			s.InboxBytes, s.BulkBytes)
 	}
 	do(t, h, func(c *gossip.Core, _ time.Duration) {
 		if own := c.Store().Table("net").OwnerEntries("a", state.KindEndpoint); len(own) != 1 {

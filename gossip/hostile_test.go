@@ -104,7 +104,10 @@ func TestHostileGrowth(t *testing.T) {
 		e := newEncoder(state.NodeID(fmt.Sprintf("made-up-%d", k)), uint64(k))
 		var hs []state.OwnerHead
 		for j := range 40 {
-			hs = append(hs, state.OwnerHead{Owner: state.NodeID(fmt.Sprintf("nobody-%d-%d", k, j)), Head: state.Head{Inc: 1, Version: 9}})
+			hs = append(hs, state.OwnerHead{
+				Owner: state.NodeID(fmt.Sprintf("nobody-%d-%d", k, j)),
+				Head:  state.Head{Inc: 1, Version: 9},
+			})
 		}
 		e.heads(frameHot, "net", 0, nil, false, hs)
 		a.Receive(now, e.b)
@@ -227,7 +230,10 @@ func TestLongDeadAreNotLatelyLost(t *testing.T) {
 // ownerDelta is the whole stream of a node that says who it is.
 func ownerDelta(id state.NodeID) (*state.Delta, error) {
 	s := state.NewStore(id, 1, state.DefaultLimits(), new(counter))
-	_, err := s.Global().Commit([]state.Change{{Kind: state.KindNode, Body: string(state.AppendNode(nil, state.NodeInfo{Boot: 1, Addr: netip.MustParseAddrPort("10.9.9.9:7946")}))}})
+	_, err := s.Global().Commit([]state.Change{{
+		Kind: state.KindNode,
+		Body: string(state.AppendNode(nil, state.NodeInfo{Boot: 1, Addr: netip.MustParseAddrPort("10.9.9.9:7946")})),
+	}})
 	if err != nil {
 		return nil, err
 	}
@@ -341,7 +347,10 @@ func TestHostilePushes(t *testing.T) {
 	for round := range 5 {
 		now += 50 * time.Millisecond
 		for i := range maxQueued {
-			a.enqueue(pushItem{delta: &state.Delta{Owner: "evil", Inc: 1, To: uint64(i), Upto: uint64(i), Records: []state.Record{{Kind: 99, Key: "k", Body: strings.Repeat("x", 900)}}}, from: "evil"})
+			a.enqueue(pushItem{delta: &state.Delta{
+				Owner: "evil", Inc: 1, To: uint64(i), Upto: uint64(i),
+				Records: []state.Record{{Kind: 99, Key: "k", Body: strings.Repeat("x", 900)}},
+			}, from: "evil"})
 		}
 		key := fmt.Sprint("own", round)
 		if err := a.Commit(now, "", []state.Change{{Kind: 99, Key: key, Body: "v"}}); err != nil {

@@ -13,10 +13,11 @@ type HostStats struct {
 	InboxBytes, BulkBytes                             int64  // of them
 	InboxDropped, BulkDropped, BulkFailed, SendFailed uint64
 	Joins, JoinsFailed                                uint64
-	Rejected                                          uint64 // packets and streams that would crash memberlist, or are too long
-	Refused                                           uint64 // streams over the bound on their number
-	Panics                                            uint64 // steps of the protocol that panicked and were dropped
-	Health                                            int    // memberlist's own score, 0 is best
+	// packets and streams that would crash memberlist, or are too long
+	Rejected uint64
+	Refused  uint64 // streams over the bound on their number
+	Panics   uint64 // steps of the protocol that panicked and were dropped
+	Health   int    // memberlist's own score, 0 is best
 }
 
 // Stats returns the counters of the moment. Safe for concurrent use.
@@ -27,8 +28,10 @@ func (h *Host) Stats() HostStats {
 	return HostStats{
 		In: h.tr.in.Load(), Out: h.tr.out.Load(), Inbox: len(h.inbox), Bulk: len(h.bulk),
 		InboxBytes: h.inboxBytes.Load(), BulkBytes: h.bulkBytes.Load(),
-		InboxDropped: h.dropped.Load(), BulkDropped: h.bulkDropped.Load(), BulkFailed: h.bulkFailed.Load(), SendFailed: h.sendFailed.Load(),
-		Joins: joins, JoinsFailed: failed, Rejected: h.tr.rejected.Load(), Refused: h.tr.refused.Load(), Panics: h.panicked.Load(), Health: h.ml.GetHealthScore(),
+		InboxDropped: h.dropped.Load(), BulkDropped: h.bulkDropped.Load(), BulkFailed: h.bulkFailed.Load(),
+		SendFailed: h.sendFailed.Load(),
+		Joins:      joins, JoinsFailed: failed, Rejected: h.tr.rejected.Load(), Refused: h.tr.refused.Load(),
+		Panics: h.panicked.Load(), Health: h.ml.GetHealthScore(),
 	}
 }
 

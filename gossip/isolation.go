@@ -61,7 +61,8 @@ func (j *joiner) isolation(now time.Time) string {
 	if failing == 0 {
 		return ""
 	}
-	return fmt.Sprintf("this node has joined nobody, and serves what it has itself: of %d addresses to join %d do not let it in; %s: %v", len(all), failing, worst, why)
+	return fmt.Sprintf("this node has joined nobody, and serves what it has itself: of %d addresses to join %d do not "+
+		"let it in; %s: %v", len(all), failing, worst, why)
 }
 
 const silenceHint = " (is it the right address, and does no firewall drop TCP and UDP to its port?)"

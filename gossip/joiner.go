@@ -78,7 +78,8 @@ func (j *joiner) init(h *Host) {
 	j.h, j.wake = h, make(chan struct{}, 1)
 	j.alone.Store(true)
 	j.peers, j.listed = map[state.NodeID]Peer{}, map[state.NodeID]netip.AddrPort{}
-	j.coords, j.wanted, j.tries = map[state.NodeID]*coordinate.Coordinate{}, map[netip.AddrPort]state.NodeID{}, map[string]*attempt{}
+	j.coords, j.wanted, j.tries = map[state.NodeID]*coordinate.Coordinate{}, map[netip.AddrPort]state.NodeID{},
+		map[string]*attempt{}
 	j.moved = map[state.NodeID]*move{}
 	j.busy, j.waiting = map[netip.Addr]int{}, map[netip.Addr]int{}
 	for _, p := range h.cfg.Peers {
@@ -327,7 +328,8 @@ func joinError(err error) error {
 	s = strings.TrimPrefix(s, "1 error occurred: * ")
 	err = errors.New(s)
 	switch {
-	case strings.Contains(strings.ToLower(s), "no installed keys"), strings.Contains(s, "EOF"), strings.Contains(s, "encryption"):
+	case strings.Contains(strings.ToLower(s), "no installed keys"), strings.Contains(s, "EOF"),
+		strings.Contains(s, "encryption"):
 		return fmt.Errorf("%w (does it have the same --key-file?)", err)
 	case strings.Contains(s, "refused"):
 		return fmt.Errorf("%w (is meshd running there, on that port?)", err)

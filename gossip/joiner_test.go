@@ -15,7 +15,10 @@ import (
 )
 
 func testJoiner(peers []Peer, seeds ...string) *joiner {
-	h := &Host{cfg: HostConfig{Self: "self", Peers: peers, Join: seeds}, core: &Core{cfg: CoreConfig{Addr: netip.MustParseAddrPort("10.0.0.1:7946")}}}
+	h := &Host{
+		cfg:  HostConfig{Self: "self", Peers: peers, Join: seeds},
+		core: &Core{cfg: CoreConfig{Addr: netip.MustParseAddrPort("10.0.0.1:7946")}},
+	}
 	h.coord, _ = coordinate.NewClient(coordinate.DefaultConfig())
 	h.joiner.init(h)
 	return &h.joiner
@@ -206,7 +209,10 @@ func TestJoinerCounts(t *testing.T) {
 
 func TestJoinerForgets(t *testing.T) {
 	now := time.Now()
-	j := testJoiner([]Peer{{Name: "old", Addr: addr(1), Seen: now.Add(-peerMemory - time.Hour)}, {Name: "b", Addr: addr(2), Seen: now}})
+	j := testJoiner([]Peer{
+		{Name: "old", Addr: addr(1), Seen: now.Add(-peerMemory - time.Hour)},
+		{Name: "b", Addr: addr(2), Seen: now},
+	})
 	j.forget("b")
 	if got := dialled(j, now); len(got) > 0 || len(j.peers) > 0 {
 		t.Errorf("dials %v", got)

@@ -303,7 +303,10 @@ func (c *Core) setPhase(m *member, p phase) {
 			t.Exhume(m.id)
 		}
 	}
-	kind := map[phase]EventKind{phaseAlive: EventAlive, phaseVerify: EventSuspect, phaseShaky: EventSuspect, phaseKept: EventSuspect, phaseDead: EventDead, phaseAbsent: EventDead, phaseLeft: EventLeft}[p]
+	kind := map[phase]EventKind{
+		phaseAlive: EventAlive, phaseVerify: EventSuspect, phaseShaky: EventSuspect,
+		phaseKept: EventSuspect, phaseDead: EventDead, phaseAbsent: EventDead, phaseLeft: EventLeft,
+	}[p]
 	if livenessOf(was).String() != livenessOf(p).String() || p == phaseLeft {
 		c.event(Event{Kind: kind, Node: m.id, Addr: m.addr})
 	}
@@ -333,7 +336,10 @@ func (c *Core) Members() []MemberInfo {
 	var out []MemberInfo
 	for _, m := range c.ordered {
 		n, _ := c.store.Node(m.id)
-		out = append(out, MemberInfo{ID: m.id, Addr: m.addr, State: names[m.phase], Listed: m.listed, Proven: m.proven, Since: m.since, Boot: m.boot, Node: n})
+		out = append(out, MemberInfo{
+			ID: m.id, Addr: m.addr, State: names[m.phase], Listed: m.listed, Proven: m.proven,
+			Since: m.since, Boot: m.boot, Node: n,
+		})
 	}
 	return out
 }

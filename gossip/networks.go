@@ -41,7 +41,8 @@ func (c *Core) networkOf(typ byte, hash uint64) (found *network) {
 // takenHash says why a network cannot be taken part in beside the others.
 func (c *Core) takenHash(name string) error {
 	if other := c.byHash[c.hashOf(name)]; other != nil {
-		return fmt.Errorf("network %q: %w: its name has the hash of network %q; give it another name", name, ErrNameTaken, other.name)
+		return fmt.Errorf("network %q: %w: its name has the hash of network %q; give it another name", name, ErrNameTaken,
+			other.name)
 	}
 	return nil
 }

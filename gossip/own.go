@@ -124,7 +124,8 @@ func (c *Core) tellClaims(n *network, failed map[string]error) {
 	text := ""
 	if len(failed) > 0 {
 		first := slices.Min(slices.Collect(maps.Keys(failed)))
-		text = fmt.Sprintf("%d services of this node have no VIP in network %s; first: %s: %v", len(failed), n.name, first, failed[first])
+		text = fmt.Sprintf("%d services of this node have no VIP in network %s; first: %s: %v", len(failed), n.name, first,
+			failed[first])
 	}
 	if text != n.failed {
 		n.failed = text

@@ -65,7 +65,10 @@ func (h *Host) tellPanic(kind string, peer state.NodeID, r any, attrs ...any) (E
 	}
 	attrs = append(attrs, "step", kind, "peer", string(peer), "error", fmt.Sprint(r), "stack", string(debug.Stack()))
 	h.log.Error("internal error: a step of the protocol panicked and was dropped; please report it", attrs...)
-	return Event{Kind: EventPanic, Node: peer, Reason: fmt.Sprintf("a step of the protocol (%s) panicked and was dropped: %v", kind, r)}, true
+	return Event{
+		Kind: EventPanic, Node: peer,
+		Reason: fmt.Sprintf("a step of the protocol (%s) panicked and was dropped: %v", kind, r),
+	}, true
 }
 
 // receive handles one packet.

@@ -71,7 +71,8 @@ func TestPeersThatAnsweredAreKept(t *testing.T) {
 func TestJoinerIsBounded(t *testing.T) {
 	j := testJoiner(nil)
 	for i := range maxPeers + 10 {
-		id, a := state.NodeID(fmt.Sprintf("n%d", i)), netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 7946)
+		id, a := state.NodeID(fmt.Sprintf("n%d", i)),
+			netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 7946)
 		j.list(id, a)
 		j.answered(id, a)
 		j.coordinate(id, coordinate.NewCoordinate(coordinate.DefaultConfig()), time.Millisecond)
@@ -81,7 +82,8 @@ func TestJoinerIsBounded(t *testing.T) {
 		j.list(state.NodeID(fmt.Sprintf("n%d", i)), netip.AddrPort{})
 	}
 	if len(j.peers) > maxPeers || len(j.coords) > 0 || len(j.wanted) > maxWanted || len(j.listed) > 0 {
-		t.Errorf("keeps %d peers, %d coordinates, %d wanted, %d listed", len(j.peers), len(j.coords), len(j.wanted), len(j.listed))
+		t.Errorf("keeps %d peers, %d coordinates, %d wanted, %d listed", len(j.peers), len(j.coords), len(j.wanted),
+			len(j.listed))
 	}
 }
 
@@ -89,7 +91,8 @@ func TestJoinerIsBounded(t *testing.T) {
 func TestPeersFileCorrupted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "peers.json")
 	for _, text := range []string{
-		"[{", `{}`, `[{"name":"a","addr":"10.0.0.1:0"}]`, `[{"name":"a","addr":"0.0.0.0:1"}]`, `[{"name":"","addr":"10.0.0.1:1"}]`,
+		"[{", `{}`, `[{"name":"a","addr":"10.0.0.1:0"}]`, `[{"name":"a","addr":"0.0.0.0:1"}]`,
+		`[{"name":"","addr":"10.0.0.1:1"}]`,
 		`[{"name":"a","addr":"10.0.0.1:1"},{"name":"a","addr":"10.0.0.2:1"}]`, `[{"name":"a b","addr":"10.0.0.1:1"}]`,
 		"[" + strings.Repeat(`{"name":"a","addr":"10.0.0.1:1"},`, maxPeers) + `{"name":"b","addr":"10.0.0.1:1"}]`,
 	} {

@@ -23,7 +23,8 @@ func (p place) known() bool { return p.addr.IsValid() }
 // usable reports whether packets may be sent to an address that a peer told: it
 // is one that a node can have, and our own host only if we are reached there.
 func (c *Core) usable(a netip.AddrPort) bool {
-	return state.CheckPeerAddr(a) == nil && (!a.Addr().IsLoopback() || !c.cfg.Addr.IsValid() || c.cfg.Addr.Addr().IsLoopback())
+	return state.CheckPeerAddr(a) == nil && (!a.Addr().IsLoopback() || !c.cfg.Addr.IsValid() ||
+		c.cfg.Addr.Addr().IsLoopback())
 }
 
 // put notes where a member is, says somebody who should know.

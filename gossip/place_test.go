@@ -16,7 +16,8 @@ func TestMovesAgain(t *testing.T) {
 	at := func(n byte) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, 0, n}), 7946)
 	}
-	c := NewCore(CoreConfig{Self: "self", Boot: 9}, rand.New(rand.NewPCG(1, 2)), state.NewStore("self", 1, state.DefaultLimits(), new(counter)))
+	c := NewCore(CoreConfig{Self: "self", Boot: 9}, rand.New(rand.NewPCG(1, 2)),
+		state.NewStore("self", 1, state.DefaultLimits(), new(counter)))
 	now := time.Second
 	c.MemberAlive(now, "host", at(1))
 	m := c.members["host"]

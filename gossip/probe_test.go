@@ -114,7 +114,8 @@ func TestJoinAsksFew(t *testing.T) {
 	for _, nodes := range []int{50, 500} {
 		c := wideCore(t, 50)
 		for i := range nodes {
-			c.MemberAlive(0, state.NodeID(fmt.Sprintf("n%04d", i)), netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 7946))
+			c.MemberAlive(0, state.NodeID(fmt.Sprintf("n%04d", i)),
+				netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 7946))
 		}
 		for i := range nodes {
 			c.Receive(time.Duration(i)*time.Millisecond, says(t, state.NodeID(fmt.Sprintf("n%04d", i)), 50))
@@ -167,7 +168,8 @@ func TestFewAreAllAsked(t *testing.T) {
 		asked := map[state.NodeID]bool{}
 		for i := range nodes {
 			id := state.NodeID(fmt.Sprintf("n%04d", i))
-			c.MemberAlive(time.Duration(i)*time.Millisecond, id, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 7946))
+			c.MemberAlive(time.Duration(i)*time.Millisecond, id,
+				netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 7946))
 			sends, _ := c.Drain()
 			for _, s := range sends {
 				if frameOf(t, s) == frameProbe {

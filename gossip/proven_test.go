@@ -13,7 +13,8 @@ import (
 
 // crowd returns a core that lists members, and how many of them answered it.
 func crowd(real, ghosts int) *Core {
-	c := NewCore(CoreConfig{Self: "self", Boot: 9, Probing: 200 * time.Millisecond}, rand.New(rand.NewPCG(1, 1)), state.NewStore("self", 1, state.DefaultLimits(), new(counter)))
+	c := NewCore(CoreConfig{Self: "self", Boot: 9, Probing: 200 * time.Millisecond}, rand.New(rand.NewPCG(1, 1)),
+		state.NewStore("self", 1, state.DefaultLimits(), new(counter)))
 	for i := range real + ghosts {
 		id, addr := memberName(i, real), netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, 0, byte(i)}), 7946)
 		c.MemberAlive(time.Second, id, addr)
@@ -136,7 +137,8 @@ func TestNamesOfOneHostAreOne(t *testing.T) {
 	c := crowd(5, 0)
 	var names []state.NodeID
 	for i := range 40 {
-		id, addr := state.NodeID(fmt.Sprintf("name%d", i)), netip.AddrPortFrom(netip.MustParseAddr("10.9.9.9"), uint16(8000+i))
+		id, addr := state.NodeID(fmt.Sprintf("name%d", i)), netip.AddrPortFrom(netip.MustParseAddr("10.9.9.9"),
+			uint16(8000+i))
 		c.MemberAlive(time.Second, id, addr)
 		c.MemberReached(time.Second, id, addr)
 		names = append(names, id)
@@ -205,7 +207,11 @@ func TestAHostIsFoundAmongNames(t *testing.T) {
 	addr := netip.MustParseAddrPort("10.9.9.9:7946")
 	for how, show := range map[string]func(c *Core){
 		"it answered the join": func(c *Core) { c.JoinAnswered(3*time.Second, addr) },
-		"it spoke":             func(c *Core) { c.ReceiveFrom(3*time.Second, addr, newEncoder("zed", 5).b); c.Tick(3 * time.Second) },
+		"it spoke": func(c *Core) {
+			c.ReceiveFrom(3*time.Second, addr,
+				newEncoder("zed", 5).b)
+			c.Tick(3 * time.Second)
+		},
 	} {
 		c := crowd(0, 600)
 		c.MemberAlive(2*time.Second, "zed", addr)

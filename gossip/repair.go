@@ -77,7 +77,8 @@ func (c *Core) onProbe(from state.NodeID, typ byte, p []byte) error {
 			continue
 		}
 		n.differed = c.now
-		if (typ == frameProbe || typ == frameProbe32) && !n.fetching(c.now) && (n.table.View().Synced() || c.now < n.askTill || c.fetchSlots() > 0) {
+		if (typ == frameProbe || typ == frameProbe32) && !n.fetching(c.now) &&
+			(n.table.View().Synced() || c.now < n.askTill || c.fetchSlots() > 0) {
 			c.Stats.Mismatches++
 			c.summarize(from, n)
 		}
@@ -110,7 +111,10 @@ func (c *Core) summarize(to state.NodeID, n *network) {
 		e.heads(frameHeads, n.name, 1, []int{0}, true, n.table.Heads(func(state.NodeID) bool { return true }))
 	} else {
 		size := 1 << min(bits.Len(uint(owners))/2+1, 8)
-		e.summary(summaryFrame{network: n.name, hashes: n.table.Buckets(size), hot: c.hotHeads(n, c.now-time.Second, c.cfg.Datagram-128-8*size)})
+		e.summary(summaryFrame{
+			network: n.name, hashes: n.table.Buckets(size),
+			hot: c.hotHeads(n, c.now-time.Second, c.cfg.Datagram-128-8*size),
+		})
 	}
 	c.send(to, e)
 }
@@ -147,7 +151,8 @@ func (c *Core) onSummary(from state.NodeID, p []byte) error {
 	} else {
 		n.fetchTill = 0
 	}
-	list, hs := someBuckets(list, size, n.table.Heads(func(o state.NodeID) bool { return differ[state.Bucket(o, size)] }), c.cfg.Chunk/2)
+	list, hs := someBuckets(list, size, n.table.Heads(func(o state.NodeID) bool { return differ[state.Bucket(o, size)] }),
+		c.cfg.Chunk/2)
 	e := c.packet()
 	e.heads(frameHeads, n.name, size, list, true, hs)
 	c.send(from, e)

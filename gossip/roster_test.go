@@ -15,7 +15,8 @@ import (
 // membership lists are counted.
 func TestRoster(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	c := NewCore(CoreConfig{Self: "self", Boot: 9, D1: time.Second, Graves: time.Second}, rng, state.NewStore("self", 1, state.DefaultLimits(), new(counter)))
+	c := NewCore(CoreConfig{Self: "self", Boot: 9, D1: time.Second, Graves: time.Second}, rng,
+		state.NewStore("self", 1, state.DefaultLimits(), new(counter)))
 	now := time.Second
 	for step := range 4000 {
 		id := state.NodeID(fmt.Sprint("n", rng.IntN(40)))
@@ -45,8 +46,10 @@ func TestRoster(t *testing.T) {
 				listed++
 			}
 		}
-		if c.detector.listed != listed || len(c.ordered) != len(c.members) || !slices.IsSortedFunc(c.ordered, func(a, b *member) int { return byName(a, b.id) }) {
-			t.Fatalf("step %d: %d of %d are listed, %d and %d are counted", step, listed, len(c.members), c.detector.listed, len(c.ordered))
+		if c.detector.listed != listed || len(c.ordered) != len(c.members) ||
+			!slices.IsSortedFunc(c.ordered, func(a, b *member) int { return byName(a, b.id) }) {
+			t.Fatalf("step %d: %d of %d are listed, %d and %d are counted", step, listed, len(c.members), c.detector.listed,
+				len(c.ordered))
 		}
 	}
 }
@@ -65,7 +68,8 @@ func TestNamesMakeNothingSlower(t *testing.T) {
 		t.Errorf("a check takes %v, %v before; the crowd is %d", got, was, c.crowd())
 	}
 	for i := range 40 {
-		c.MemberAlive(5*time.Second, memberName(4+i, 4), netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, 1, byte(i)}), 7946))
+		c.MemberAlive(5*time.Second, memberName(4+i, 4), netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, 1, byte(i)}),
+			7946))
 	}
 	for i := range 40 {
 		c.MemberDead(6*time.Second, memberName(4+i, 4))

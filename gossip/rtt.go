@@ -92,7 +92,10 @@ func (b *logBudget) take(now time.Time) (silent int, ok bool) {
 
 // Handle implements slog.Handler.
 func (l levelHandler) Handle(ctx context.Context, r slog.Record) error {
-	for prefix, level := range map[string]slog.Level{"[ERR] ": slog.LevelWarn, "[WARN] ": slog.LevelInfo, "[INFO] ": slog.LevelDebug, "[DEBUG] ": slog.LevelDebug - 4} {
+	for prefix, level := range map[string]slog.Level{
+		"[ERR] ": slog.LevelWarn, "[WARN] ": slog.LevelInfo,
+		"[INFO] ": slog.LevelDebug, "[DEBUG] ": slog.LevelDebug - 4,
+	} {
 		if rest, ok := strings.CutPrefix(r.Message, prefix); ok {
 			if strings.Contains(rest, "Conflicting address") {
 				level = slog.LevelDebug // said by tellConflict, once

@@ -81,7 +81,8 @@ func TestMembershipLogHasLevels(t *testing.T) {
 	l.Print("[DEBUG] memberlist: quiet")
 	l.Print("[WARN] memberlist: told")
 	l.Print("[ERR] memberlist: loud")
-	if s := out.String(); strings.Contains(s, "quiet") || !strings.Contains(s, "said=told") || !strings.Contains(s, "level=WARN") {
+	if s := out.String(); strings.Contains(s, "quiet") || !strings.Contains(s, "said=told") ||
+		!strings.Contains(s, "level=WARN") {
 		t.Errorf("got %s", s)
 	}
 }

@@ -69,7 +69,10 @@ func openSockets(bind netip.AddrPort) (*sockets, error) {
 		_ = tcp.Close()
 		return nil, err
 	}
-	s := &sockets{tcp: tcp, udp: udp, all4: bind.Addr() == netip.IPv4Unspecified(), packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), closing: make(chan struct{})}
+	s := &sockets{
+		tcp: tcp, udp: udp, all4: bind.Addr() == netip.IPv4Unspecified(), packets: make(chan *memberlist.Packet),
+		streams: make(chan net.Conn), closing: make(chan struct{}),
+	}
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(err, tcp.Close(), udp.Close())
 	}

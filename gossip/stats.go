@@ -38,7 +38,8 @@ func (c *Core) Queued() (pushes, pulls int) { return len(c.push.items), len(c.pu
 // not in use.
 func FrameName(typ int) string {
 	names := [frameKinds]string{
-		framePush: "push", frameDelta: "delta", frameProbe: "probe", frameProbe32: "probe32", frameEqual32: "equal32", frameSummary: "summary", frameHeads: "heads",
+		framePush: "push", frameDelta: "delta", frameProbe: "probe", frameProbe32: "probe32", frameEqual32: "equal32",
+		frameSummary: "summary", frameHeads: "heads",
 		frameHot: "hint", frameWants: "wants", framePing: "ping", frameAck: "ack", frameAsk: "ask", frameHeard: "heard",
 		frameEqual: "equal", frameMore: "more", frameCall: "call", frameReply: "reply",
 	}

@@ -64,7 +64,8 @@ const (
 
 func newTransport(inner memberlist.NodeAwareTransport, cfg transportConfig) *transport {
 	t := &transport{
-		NodeAwareTransport: inner, cfg: cfg, packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), injected: make(chan []byte, maxInjected),
+		NodeAwareTransport: inner, cfg: cfg, packets: make(chan *memberlist.Packet), streams: make(chan net.Conn),
+		injected: make(chan []byte, maxInjected),
 		stopping: make(chan struct{}), stopped: make(chan struct{}), open: map[*stream]struct{}{}, from: map[netip.Addr]int{},
 	}
 	t.wg.Go(t.receive)

@@ -140,7 +140,12 @@ func TestGuardAnswers(t *testing.T) {
 
 func TestGuardPackets(t *testing.T) {
 	tr, p := testTransport(t, true)
-	for _, b := range [][]byte{{}, {1}, make([]byte, 60), append([]byte{1}, make([]byte, 28)...), append([]byte{244}, make([]byte, 60)...)} {
+	for _, b := range [][]byte{
+		{},
+		{1},
+		make([]byte, 60), append([]byte{1}, make([]byte, 28)...),
+		append([]byte{244}, make([]byte, 60)...),
+	} {
 		p.packets <- &memberlist.Packet{Buf: b}
 	}
 	fine := append([]byte{1}, make([]byte, 29)...)

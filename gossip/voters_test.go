@@ -11,10 +11,16 @@ import (
 // not from those that are only said to be members (V6).
 func TestOnlyWhoAnsweredDecidesWhatANetworkIs(t *testing.T) {
 	c := crowd(1, 3)
-	for id, pool := range map[state.NodeID]string{"host0": "10.96.0.0/16", "ghost0": "10.1.0.0/16", "ghost1": "10.1.0.0/16", "ghost2": "10.1.0.0/16"} {
+	for id, pool := range map[state.NodeID]string{
+		"host0": "10.96.0.0/16", "ghost0": "10.1.0.0/16",
+		"ghost1": "10.1.0.0/16", "ghost2": "10.1.0.0/16",
+	} {
 		o := state.NewStore(id, 1, state.DefaultLimits(), new(counter))
 		claim := state.NetworkClaim{NetworkDef: state.NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix(pool)}}
-		if _, err := o.Global().Commit([]state.Change{{Kind: state.KindNetwork, Key: "net", Body: string(state.AppendNetwork(nil, claim))}}); err != nil {
+		if _, err := o.Global().Commit([]state.Change{{
+			Kind: state.KindNetwork, Key: "net",
+			Body: string(state.AppendNetwork(nil, claim)),
+		}}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.store.Apply(o.Global().Delta(state.Want{Owner: id}, 1<<20)); err != nil {

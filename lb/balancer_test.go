@@ -75,7 +75,8 @@ func TestBalancerFollowsViews(t *testing.T) {
 			t.Errorf("one new task: %s", got)
 		}
 		s, err := b.Status(t.Context())
-		if err != nil || s.Driver != "fake" || !s.Ready || len(s.Services) != 1 || !s.Services[0].Synced || s.Services[0].Name != "web" {
+		if err != nil || s.Driver != "fake" || !s.Ready || len(s.Services) != 1 || !s.Services[0].Synced ||
+			s.Services[0].Name != "web" {
 			t.Errorf("status %+v, %v", s, err)
 		}
 		noFaults(t, kernel)
@@ -170,7 +171,10 @@ func TestBalancerRepairs(t *testing.T) {
 			t.Errorf("after a flush:\n%s", got)
 		}
 		k := key("10.96.0.1", 80)
-		kernel.Meddle(lb.Op{Kind: lb.SetBackend, Key: k, Backend: lb.Backend{Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 7}})
+		kernel.Meddle(lb.Op{Kind: lb.SetBackend, Key: k, Backend: lb.Backend{
+			Addr:   netip.MustParseAddrPort("10.0.0.1:80"),
+			Weight: 7,
+		}})
 		after(11 * time.Minute)
 		if got := dump(kernel.Kernel()); got != want || b.Counters().Repairs != 2 {
 			t.Errorf("after a meddler, %d repairs:\n%s", b.Counters().Repairs, got)
@@ -192,7 +196,8 @@ func TestBalancerWithoutDriver(t *testing.T) {
 		third := run(t, w, lb.Config{}, hopeful, &lbtest.Fake{DriverName: "nft"})
 		after(time.Second)
 		s, _ := alone.Status(t.Context())
-		if s.Driver != "" || alone.Working("net") || len(s.Refused) != 1 || !strings.Contains(s.Refused[0].Reason, "kernel has no IPVS") ||
+		if s.Driver != "" || alone.Working("net") || len(s.Refused) != 1 ||
+			!strings.Contains(s.Refused[0].Reason, "kernel has no IPVS") ||
 			!alone.Counters().Unsupported {
 			t.Errorf("alone: %+v", s)
 		}
@@ -216,7 +221,10 @@ func TestBalancerUnderFaults(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			dice := rand.New(rand.NewPCG(seed, 7))
 			w := newWorld(t, "net", "other")
-			w.store.Table("other").SetDef(state.NetworkDef{Name: "other", Subnet4: netip.MustParsePrefix("10.97.0.0/16"), Birth: 2})
+			w.store.Table("other").SetDef(state.NetworkDef{
+				Name: "other", Subnet4: netip.MustParsePrefix("10.97.0.0/16"),
+				Birth: 2,
+			})
 			kernel := &lbtest.Fake{Rand: rand.New(rand.NewPCG(seed, 8)), FailProbability: 0.1}
 			b := run(t, w, lb.Config{Node: lb.Node{Drain: 2 * time.Second}}, kernel)
 			for range 60 {
@@ -264,7 +272,8 @@ func TestBalancerNetworkLeft(t *testing.T) {
 			t.Errorf("left behind:\n%s", got)
 		}
 		ops := kernel.TakeOps()
-		if last := ops[len(ops)-1]; last.Kind != lb.DelPool || !slices.ContainsFunc(ops, func(o lb.Op) bool { return o.Kind == lb.DelService }) {
+		if last := ops[len(ops)-1]; last.Kind != lb.DelPool || !slices.ContainsFunc(ops,
+			func(o lb.Op) bool { return o.Kind == lb.DelService }) {
 			t.Errorf("%v", ops)
 		}
 		noFaults(t, kernel)

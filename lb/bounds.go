@@ -79,7 +79,10 @@ func mostDeclared(s *state.Service, ports []state.Port) []state.Port {
 		})
 	}
 	ports = slices.Clone(ports)
-	slices.SortStableFunc(ports, func(a, b state.Port) int { return cmp.Compare(counts[bare(b)].votes, counts[bare(a)].votes) })
+	slices.SortStableFunc(ports, func(a, b state.Port) int {
+		return cmp.Compare(counts[bare(b)].votes,
+			counts[bare(a)].votes)
+	})
 	most, room := 0, maxServiceBackends-len(allPorts)*everywhere
 	for most < len(ports) && (most == 0 || counts[bare(ports[most])].tasks+everywhere <= room) {
 		room -= counts[bare(ports[most])].tasks + everywhere

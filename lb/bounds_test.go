@@ -23,11 +23,18 @@ func crowded(t *testing.T, tasks map[state.NodeID][]state.Endpoint, suspects ...
 		for i := range all {
 			e := &all[i]
 			e.Normalize()
-			cs = append(cs, state.Change{Kind: state.KindEndpoint, Key: e.ID, Group: e.Service, Body: string(state.AppendEndpoint(nil, e))})
+			cs = append(cs, state.Change{
+				Kind: state.KindEndpoint, Key: e.ID, Group: e.Service,
+				Body: string(state.AppendEndpoint(nil, e)),
+			})
 			if !claimed[e.Service] {
 				n := len(claimed)
 				claimed[e.Service] = true
-				cs = append(cs, state.Change{Kind: state.KindVIP, Key: e.Service, Body: string(state.AppendVIPClaim(nil, state.VIPClaim{VIP4: netip.AddrFrom4([4]byte{10, 96, byte(1 + n>>8), byte(n)}), Birth: 1}))})
+				cs = append(cs, state.Change{
+					Kind: state.KindVIP, Key: e.Service,
+					Body: string(state.AppendVIPClaim(nil,
+						state.VIPClaim{VIP4: netip.AddrFrom4([4]byte{10, 96, byte(1 + n>>8), byte(n)}), Birth: 1})),
+				})
 			}
 		}
 		if _, err := own.Commit(cs); err != nil {
@@ -63,12 +70,18 @@ func total(table *Table) (n int) {
 func TestPortsTimesTasks(t *testing.T) {
 	tasks := map[state.NodeID][]state.Endpoint{}
 	for i := range 3 {
-		tasks[state.NodeID(fmt.Sprintf("honest%d", i))] = []state.Endpoint{{ID: fmt.Sprintf("h%d", i), Service: "web", IP4: netip.AddrFrom4([4]byte{10, 1, 0, byte(i)}), Ports: []state.Port{{Number: 8080, Proto: state.TCP}}}}
+		tasks[state.NodeID(fmt.Sprintf("honest%d", i))] = []state.Endpoint{{
+			ID: fmt.Sprintf("h%d", i), Service: "web",
+			IP4: netip.AddrFrom4([4]byte{10, 1, 0, byte(i)}), Ports: []state.Port{{Number: 8080, Proto: state.TCP}},
+		}}
 	}
 	for o := range 15 {
 		owner := state.NodeID(fmt.Sprintf("evil%d", o))
 		for i := range 80 {
-			e := state.Endpoint{ID: fmt.Sprintf("e%d-%d", o, i), Service: "web", IP4: netip.AddrFrom4([4]byte{10, 9, byte(o), byte(i)})}
+			e := state.Endpoint{
+				ID: fmt.Sprintf("e%d-%d", o, i), Service: "web",
+				IP4: netip.AddrFrom4([4]byte{10, 9, byte(o), byte(i)}),
+			}
 			for p := range state.MaxPorts {
 				e.Ports = append(e.Ports, state.Port{Number: uint16(1 + o*state.MaxPorts + p), Proto: state.TCP})
 			}
@@ -91,7 +104,10 @@ func TestPortsOfManyNodes(t *testing.T) {
 	tasks := map[state.NodeID][]state.Endpoint{}
 	node := func(i int, prefix string, ports ...state.Port) {
 		owner := state.NodeID(fmt.Sprintf("%s%d", prefix, i))
-		tasks[owner] = []state.Endpoint{{ID: fmt.Sprintf("%s%d", prefix, i), Service: "web", IP4: netip.AddrFrom4([4]byte{10, prefix[0], byte(i >> 8), byte(i)}), Ports: ports}}
+		tasks[owner] = []state.Endpoint{{
+			ID: fmt.Sprintf("%s%d", prefix, i), Service: "web",
+			IP4: netip.AddrFrom4([4]byte{10, prefix[0], byte(i >> 8), byte(i)}), Ports: ports,
+		}}
 	}
 	for i := range 260 {
 		var ports []state.Port
@@ -118,10 +134,16 @@ func TestPortsOfManyNodes(t *testing.T) {
 func TestPortOfManyNames(t *testing.T) {
 	tasks := map[state.NodeID][]state.Endpoint{}
 	for i := range 3 {
-		tasks[state.NodeID(fmt.Sprintf("honest%d", i))] = []state.Endpoint{{ID: fmt.Sprintf("h%d", i), Service: "web", IP4: netip.AddrFrom4([4]byte{10, 1, 0, byte(i)}), Ports: []state.Port{{Number: 80, Proto: state.TCP}}}}
+		tasks[state.NodeID(fmt.Sprintf("honest%d", i))] = []state.Endpoint{{
+			ID: fmt.Sprintf("h%d", i), Service: "web",
+			IP4: netip.AddrFrom4([4]byte{10, 1, 0, byte(i)}), Ports: []state.Port{{Number: 80, Proto: state.TCP}},
+		}}
 	}
 	for i := range 1140 {
-		e := state.Endpoint{ID: fmt.Sprintf("e%04d", i), Service: "web", IP4: netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)})}
+		e := state.Endpoint{
+			ID: fmt.Sprintf("e%04d", i), Service: "web",
+			IP4: netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)}),
+		}
 		for p := range state.MaxPorts {
 			port := state.Port{Number: 9999, Proto: state.TCP, Name: fmt.Sprintf("n%d", p)}
 			if i > 1030 {
@@ -181,14 +203,20 @@ func TestBackendsOfAllServices(t *testing.T) {
 	for o := range 12 {
 		owner := state.NodeID(fmt.Sprintf("evil%d", o))
 		for i := range 800 {
-			e := state.Endpoint{ID: fmt.Sprintf("e%d-%d", o, i), Service: fmt.Sprintf("s%d", o), IP4: netip.AddrFrom4([4]byte{10, 9, byte(o*4 + i>>8), byte(i)})}
+			e := state.Endpoint{
+				ID: fmt.Sprintf("e%d-%d", o, i), Service: fmt.Sprintf("s%d", o),
+				IP4: netip.AddrFrom4([4]byte{10, 9, byte(o*4 + i>>8), byte(i)}),
+			}
 			for p := range state.MaxPorts {
 				e.Ports = append(e.Ports, state.Port{Number: uint16(1 + p), Proto: state.TCP})
 			}
 			tasks[owner] = append(tasks[owner], e)
 		}
 	}
-	tasks["honest"] = []state.Endpoint{{ID: "h", Service: "zz", IP4: netip.MustParseAddr("10.1.0.1"), Ports: []state.Port{{Number: 80, Proto: state.TCP}}}}
+	tasks["honest"] = []state.Endpoint{{
+		ID: "h", Service: "zz", IP4: netip.MustParseAddr("10.1.0.1"),
+		Ports: []state.Port{{Number: 80, Proto: state.TCP}},
+	}}
 	view := crowded(t, tasks)
 	p := NewPlanner(Node{})
 	p.SetNetwork(view.Def())

@@ -113,7 +113,8 @@ func equalTables(t *rapid.T, got, want *lb.Table) {
 		t.Fatalf("not equal: %v", ops)
 	}
 	if len(got.Services) != len(want.Services) || len(got.Pools) != len(want.Pools) {
-		t.Fatalf("%d services and %d pools, want %d and %d", len(got.Services), len(got.Pools), len(want.Services), len(want.Pools))
+		t.Fatalf("%d services and %d pools, want %d and %d", len(got.Services), len(got.Pools), len(want.Services),
+			len(want.Pools))
 	}
 }
 
@@ -126,7 +127,10 @@ func web(proto state.Proto, weights ...int) *lb.Table {
 	s := &lb.Service{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.1"), Port: 80, Proto: proto}, Scheduler: "wrr"}
 	for i, w := range weights {
 		if w >= 0 {
-			s.Backends = append(s.Backends, lb.Backend{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80), Weight: uint32(w)})
+			s.Backends = append(s.Backends, lb.Backend{
+				Addr:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80),
+				Weight: uint32(w),
+			})
 		}
 	}
 	t.Services[s.Key] = s

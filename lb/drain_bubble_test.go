@@ -88,7 +88,10 @@ func TestConnectionsKeepTheirTime(t *testing.T) {
 			if seed%2 == 1 {
 				c.Rand, c.FailProbability = rand.New(rand.NewPCG(seed, 4)), 0.05
 			}
-			config := lb.Config{Source: w.store, Log: slog.New(slog.DiscardHandler), Drivers: []lb.Driver{c}, Node: lb.Node{Drain: c.drain}}
+			config := lb.Config{
+				Source: w.store, Log: slog.New(slog.DiscardHandler), Drivers: []lb.Driver{c},
+				Node: lb.Node{Drain: c.drain},
+			}
 			stop := begin(t, config)
 			for range 150 {
 				service, slot := fmt.Sprintf("s%d", dice.IntN(3)), dice.IntN(4)
@@ -105,7 +108,8 @@ func TestConnectionsKeepTheirTime(t *testing.T) {
 					stop()
 					stop = begin(t, config)
 				default:
-					w.commit("net", vip(service, "10.96.0.1"+service[1:]), w.task(id, service, fmt.Sprintf("10.0.%s.%d", service[1:], slot+1), uint16(1+dice.IntN(2)), ports...))
+					w.commit("net", vip(service, "10.96.0.1"+service[1:]), w.task(id, service,
+						fmt.Sprintf("10.0.%s.%d", service[1:], slot+1), uint16(1+dice.IntN(2)), ports...))
 				}
 				after(time.Duration(dice.IntN(8000)) * time.Millisecond)
 			}
@@ -166,7 +170,10 @@ func TestDrainOutlivesTheDaemon(t *testing.T) {
 		w, kernel := newWorld(t, "net"), &lbtest.Fake{}
 		w.store.Table("net").SetSynced()
 		w.commit("net", append(w.tasks("web", 2, "80/tcp"), vip("web", "10.96.0.1"))...)
-		cfg := lb.Config{Source: w.store, Log: slog.New(slog.DiscardHandler), Drivers: []lb.Driver{kernel}, Node: lb.Node{Drain: 20 * time.Second}}
+		cfg := lb.Config{
+			Source: w.store, Log: slog.New(slog.DiscardHandler), Drivers: []lb.Driver{kernel},
+			Node: lb.Node{Drain: 20 * time.Second},
+		}
 		stop := begin(t, cfg)
 		after(time.Second)
 		k, leaving := key("10.96.0.1", 80), netip.MustParseAddrPort("10.0.0.2:80")

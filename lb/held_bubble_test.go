@@ -34,7 +34,8 @@ func TestNamespaceOfAnother(t *testing.T) {
 			after(time.Second)
 			if c.free > time.Second {
 				s, err := b.Status(t.Context())
-				if err != nil || s.Driver != "" || b.Working("net") || len(s.Refused) != 1 || !strings.Contains(s.Refused[0].Reason, "process 7") {
+				if err != nil || s.Driver != "" || b.Working("net") || len(s.Refused) != 1 ||
+					!strings.Contains(s.Refused[0].Reason, "process 7") {
 					t.Errorf("beside another process: %+v, %v", s, err)
 				}
 			}

@@ -51,7 +51,8 @@ func TestLeavesOthersBehind(t *testing.T) {
 		}
 		after(2 * time.Minute)
 		last := len(old.calls) - 1
-		if took := old.at[last].Sub(began); !old.calls[last].Cut || took < 29*time.Second || took > 32*time.Second || last > 15 {
+		if took := old.at[last].Sub(began); !old.calls[last].Cut || took < 29*time.Second || took > 32*time.Second ||
+			last > 15 {
 			t.Errorf("it was asked %v, last after %v; want the rest to be cut after 30 s", old.calls, took)
 		}
 		if old.closed == 0 {
@@ -100,7 +101,10 @@ func TestLeavesForNone(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		old := &leaver{left: 1}
-		run(t, newWorld(t, "net"), lb.Config{Former: []lb.Driver{old}, MayProgram: func() error { return errors.New("process 7 has it") }})
+		run(t, newWorld(t, "net"), lb.Config{
+			Former:     []lb.Driver{old},
+			MayProgram: func() error { return errors.New("process 7 has it") },
+		})
 		after(5 * time.Minute)
 		if len(old.calls) > 0 {
 			t.Errorf("beside another process, asked to leave: %v", old.calls)

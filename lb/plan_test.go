@@ -57,7 +57,8 @@ func TestPlan(t *testing.T) {
 		{"L2: pools without services", func(w *world) []state.Change { return nil }, strings.TrimSpace(pools)},
 		{"L3: declared ports", func(w *world) []state.Change {
 			return append(w.tasks("web", 2, "80/tcp", "53/udp"), vip("web", "10.96.0.1"))
-		}, pools + "10.96.0.1:53/udp web.net wrr 10.0.0.1:53*1 10.0.0.2:53*1\n10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*1 10.0.0.2:80*1"},
+		}, pools + "10.96.0.1:53/udp web.net wrr 10.0.0.1:53*1 10.0.0.2:53*1\n10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*1 " +
+			"10.0.0.2:80*1"},
 		{"L3: no ports, all ports", func(w *world) []state.Change {
 			return append(w.tasks("web", 1), vip("web", "10.96.0.1"))
 		}, pools + "10.96.0.1:all/tcp web.net wrr 10.0.0.1:0*1\n10.96.0.1:all/udp web.net wrr 10.0.0.1:0*1"},
@@ -75,12 +76,15 @@ func TestPlan(t *testing.T) {
 			}
 		}, pools + "10.96.0.1:80/tcp web.net wlc affinity 1m0s 10.0.0.1:80*5 10.0.0.2:80*1"},
 		{"dnsrr gives nothing", func(w *world) []state.Change {
-			return append(w.tasks("web", 1, "80"), vip("web", "10.96.0.1"), settings("web", state.Settings{Mode: state.ModeDNSRR}))
+			return append(w.tasks("web", 1, "80"), vip("web", "10.96.0.1"),
+				settings("web", state.Settings{Mode: state.ModeDNSRR}))
 		}, strings.TrimSpace(pools)},
 		{"L5: draining has weight 0, but for UDP is left out; unready is left out", func(w *world) []state.Change {
 			return []state.Change{
-				w.change(state.Endpoint{ID: "d", Service: "web", IP4: netip.MustParseAddr("10.0.0.1"), Draining: true}, "80/tcp", "53/udp"),
-				w.change(state.Endpoint{ID: "u", Service: "web", IP4: netip.MustParseAddr("10.0.0.2"), Health: state.HealthFailing}, "80/tcp", "53/udp"),
+				w.change(state.Endpoint{ID: "d", Service: "web", IP4: netip.MustParseAddr("10.0.0.1"), Draining: true}, "80/tcp",
+					"53/udp"),
+				w.change(state.Endpoint{ID: "u", Service: "web", IP4: netip.MustParseAddr("10.0.0.2"), Health: state.HealthFailing},
+					"80/tcp", "53/udp"),
 				vip("web", "10.96.0.1"),
 			}
 		}, pools + "10.96.0.1:53/udp web.net wrr\n10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*0"},
@@ -91,7 +95,10 @@ func TestPlan(t *testing.T) {
 			}
 		}, pools + "[fd96::5]:80/tcp web.net wrr [fd01::1]:80*1"},
 		{"tasks that share an address share a backend", func(w *world) []state.Change {
-			return []state.Change{w.task("a", "web", "10.0.0.1", 2, "80/tcp"), w.task("b", "web", "10.0.0.1", 3, "80/tcp"), vip("web", "10.96.0.1")}
+			return []state.Change{
+				w.task("a", "web", "10.0.0.1", 2, "80/tcp"), w.task("b", "web", "10.0.0.1", 3, "80/tcp"),
+				vip("web", "10.96.0.1"),
+			}
 		}, pools + "10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*5"},
 		{"L12: tasks get connections at the ports that they declare", func(w *world) []state.Change {
 			return []state.Change{
@@ -102,14 +109,17 @@ func TestPlan(t *testing.T) {
 			"10.96.0.1:8080/tcp web.net wrr 10.0.0.2:8080*1 10.0.0.3:8080*1"},
 		{"L12: tasks without ports are at all, those that others declare and the rest", func(w *world) []state.Change {
 			return []state.Change{
-				w.task("a", "web", "10.0.0.1", 1), w.task("b", "web", "10.0.0.2", 1, "80/tcp"), w.task("c", "web", "10.0.0.3", 1, "81/tcp"),
+				w.task("a", "web", "10.0.0.1", 1), w.task("b", "web", "10.0.0.2", 1, "80/tcp"),
+				w.task("c", "web", "10.0.0.3", 1, "81/tcp"),
 				vip("web", "10.96.0.1"),
 			}
 		}, pools + "10.96.0.1:all/tcp web.net wrr 10.0.0.1:0*1\n10.96.0.1:all/udp web.net wrr 10.0.0.1:0*1\n" +
-			"10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*1 10.0.0.2:80*1\n10.96.0.1:81/tcp web.net wrr 10.0.0.1:81*1 10.0.0.3:81*1"},
+			"10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*1 10.0.0.2:80*1\n10.96.0.1:81/tcp web.net wrr 10.0.0.1:81*1 " +
+			"10.0.0.3:81*1"},
 		{"L12: two names of one port are one port, on a shared address too", func(w *world) []state.Change {
 			return []state.Change{
-				w.task("a", "web", "10.0.0.1", 1, "http:80/tcp"), w.task("b", "web", "10.0.0.2", 1, "web:80/tcp"), w.task("c", "web", "10.0.0.2", 1, "81/tcp"),
+				w.task("a", "web", "10.0.0.1", 1, "http:80/tcp"), w.task("b", "web", "10.0.0.2", 1, "web:80/tcp"),
+				w.task("c", "web", "10.0.0.2", 1, "81/tcp"),
 				vip("web", "10.96.0.1"),
 			}
 		}, pools + "10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*1 10.0.0.2:80*1\n10.96.0.1:81/tcp web.net wrr 10.0.0.2:81*1"},

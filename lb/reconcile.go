@@ -48,7 +48,8 @@ func (b *Balancer) applyOrdered(ctx context.Context, ops []Op) ([]Op, []error) {
 	copy(errs, b.apply(ctx, ops[:n]))
 	var held, rest []Op
 	for _, op := range ops[n:] {
-		if op.Kind == SetService && !inPools(b.shadow.Pools, op.Key.VIP) || op.Kind == SetBackend && b.shadow.Services[op.Key] == nil &&
+		if op.Kind == SetService && !inPools(b.shadow.Pools, op.Key.VIP) || op.Kind == SetBackend &&
+			b.shadow.Services[op.Key] == nil &&
 			!inPools(b.shadow.Pools, op.Key.VIP) {
 			held = append(held, op)
 			continue

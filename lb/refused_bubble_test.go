@@ -65,7 +65,8 @@ func TestPoolThatTouchesTheHost(t *testing.T) {
 			if _, there := have.Pools[pool4]; there || len(have.Services) > 0 || b.Working("net") {
 				t.Errorf("the kernel holds %s, working %v", dump(have), b.Working("net"))
 			}
-			if text := lb.Against(b.Refused()["net"]); !strings.Contains(text, "pool 10.96.0.0/16: route 10.96.7.0/24 of device eth0") {
+			if text := lb.Against(b.Refused()["net"]); !strings.Contains(text,
+				"pool 10.96.0.0/16: route 10.96.7.0/24 of device eth0") {
 				t.Errorf("against it stands %q", text)
 			}
 			if c := b.Counters(); c.Refused != 1 {
@@ -75,7 +76,8 @@ func TestPoolThatTouchesTheHost(t *testing.T) {
 		refused()
 		host.become(onEth0("192.0.2.0/24"))
 		after(100 * time.Millisecond)
-		if have := kernel.Kernel(); len(have.Pools) != 2 || len(have.Services) != 1 || !b.Working("net") || len(b.Refused()) > 0 {
+		if have := kernel.Kernel(); len(have.Pools) != 2 || len(have.Services) != 1 || !b.Working("net") ||
+			len(b.Refused()) > 0 {
 			t.Errorf("after the address is gone: %s", dump(have))
 		}
 		kernel.SetActive(key("10.96.0.1", 80), netip.MustParseAddrPort("10.0.0.1:80"), 5)
@@ -86,7 +88,10 @@ func TestPoolThatTouchesTheHost(t *testing.T) {
 			t.Errorf("told %d times: %q", len(told), told)
 		}
 		s, err := b.Status(t.Context())
-		if err != nil || !slices.ContainsFunc(s.Pools, func(p lb.PoolStatus) bool { return len(p.Conflicts) > 0 && !p.Programmed && p.Prefix == pool4 }) {
+		if err != nil || !slices.ContainsFunc(s.Pools, func(p lb.PoolStatus) bool {
+			return len(p.Conflicts) > 0 &&
+				!p.Programmed && p.Prefix == pool4
+		}) {
 			t.Errorf("status %+v, %v", s.Pools, err)
 		}
 	})
@@ -160,11 +165,20 @@ func TestBackendsThatAreNoTasks(t *testing.T) {
 		{"the node's own task at an address of lo", "192.0.2.7", lb.Node{Self: "node"}, true},
 	} {
 		w := newWorld(t, "net")
-		e := state.Endpoint{ID: "a", Service: "web", IP4: netip.MustParseAddr(c.addr), Weight: 1, Ports: []state.Port{{Number: 80, Proto: state.TCP}}}
+		e := state.Endpoint{
+			ID: "a", Service: "web", IP4: netip.MustParseAddr(c.addr), Weight: 1,
+			Ports: []state.Port{{Number: 80, Proto: state.TCP}},
+		}
 		e.Normalize()
-		w.commit("net", state.Change{Kind: state.KindEndpoint, Key: "a", Group: "web", Body: string(state.AppendEndpoint(nil, &e))}, vip("web", "10.96.0.1"))
+		w.commit("net", state.Change{
+			Kind: state.KindEndpoint, Key: "a", Group: "web",
+			Body: string(state.AppendEndpoint(nil, &e)),
+		}, vip("web", "10.96.0.1"))
 		p := lb.NewPlanner(c.node)
-		p.SetFacts(&hostfacts.Facts{Addresses: []hostfacts.Address{{Addr: netip.MustParseAddr("192.0.2.7"), Device: "lo", Loopback: true}}})
+		p.SetFacts(&hostfacts.Facts{Addresses: []hostfacts.Address{{
+			Addr: netip.MustParseAddr("192.0.2.7"), Device: "lo",
+			Loopback: true,
+		}}})
 		v := w.store.View("net")
 		p.SetNetwork(v.Def())
 		for _, s := range v.Services() {
@@ -181,7 +195,8 @@ func TestBackendsThatAreNoTasks(t *testing.T) {
 func TestUnknownScheduler(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "net")
-	w.commit("net", append(w.tasks("web", 1, "80/tcp"), vip("web", "10.96.0.1"), settings("web", state.Settings{Scheduler: "evil"}))...)
+	w.commit("net", append(w.tasks("web", 1, "80/tcp"), vip("web", "10.96.0.1"),
+		settings("web", state.Settings{Scheduler: "evil"}))...)
 	p := w.plan("net")
 	if s := p.Services[key("10.96.0.1", 80)]; s == nil || s.Scheduler != "wrr" {
 		t.Errorf("planned is %v", s)

@@ -140,13 +140,15 @@ func (b *Balancer) Usage(ctx context.Context) (map[Key]Usage, error) {
 
 func (b *Balancer) status() Status {
 	s := Status{
-		Driver: b.driverName(), Ready: b.ready, Refused: slices.Clone(b.refused), Error: b.trouble.text, ErrorAt: b.trouble.at,
+		Driver: b.driverName(), Ready: b.ready, Refused: slices.Clone(b.refused), Error: b.trouble.text,
+		ErrorAt:   b.trouble.at,
 		Conflicts: b.planner.Conflicts(), Counters: *b.counters.Load(),
 	}
 	for _, prefix := range sortedPrefixes(b.planner.Desired().Pools) {
 		p := b.planner.Desired().Pools[prefix]
 		have, ok := b.shadow.Pools[prefix]
-		s.Pools = append(s.Pools, PoolStatus{Network: p.Network, Prefix: prefix, Src: p.Src, Programmed: ok && have.Src == p.Src})
+		s.Pools = append(s.Pools, PoolStatus{Network: p.Network, Prefix: prefix, Src: p.Src, Programmed: ok &&
+			have.Src == p.Src})
 	}
 	for network, against := range b.planner.Refused() {
 		for prefix, conflicts := range byPool(against) {

@@ -97,7 +97,8 @@ func TestVerify(t *testing.T) {
 				t.Errorf("again: %+v, %v", again, err)
 			}
 			c := b.Counters()
-			if c.Repairs != 1 || c.Drift[lb.Drift{Area: lb.AreaBackend, Kind: lb.FindingExtra}] != 1 || c.Verifies[lb.VerifyDrift] != 1 ||
+			if c.Repairs != 1 || c.Drift[lb.Drift{Area: lb.AreaBackend, Kind: lb.FindingExtra}] != 1 ||
+				c.Verifies[lb.VerifyDrift] != 1 ||
 				c.Verifies[lb.VerifyOK] < 2 || c.Verifies[lb.VerifyError] != 0 {
 				t.Errorf("%+v", c)
 			}
@@ -207,7 +208,8 @@ func TestDriftOnTheWay(t *testing.T) {
 			t.Errorf("the service is %+v", s)
 		}
 		_, drifted := b.LastReport()
-		if drifted == nil || drifted.Findings[0].String() != "service 10.96.0.1:80/tcp: missing, want wrr with 2 backends" || !drifted.Findings[0].Repaired {
+		if drifted == nil || drifted.Findings[0].String() != "service 10.96.0.1:80/tcp: missing, want wrr with 2 backends" ||
+			!drifted.Findings[0].Repaired {
 			t.Errorf("report %+v", drifted)
 		}
 		if c := b.Counters(); c.Pending != 0 || c.LastError != "" {
@@ -238,7 +240,8 @@ func TestVerifyOfAMuteKernel(t *testing.T) {
 		after(time.Second)
 		kernel.until = time.Now().Add(40 * time.Second)
 		after(35 * time.Second)
-		if c := b.Counters(); !b.Working("net") || !strings.Contains(c.LastError, "no answer") || c.Verifies[lb.VerifyError] < 2 {
+		if c := b.Counters(); !b.Working("net") || !strings.Contains(c.LastError, "no answer") ||
+			c.Verifies[lb.VerifyError] < 2 {
 			t.Errorf("mute: working %v, %+v", b.Working("net"), c)
 		}
 		after(30 * time.Second)
@@ -266,7 +269,8 @@ func TestVerifyWithoutDriver(t *testing.T) {
 func TestTroubleAtTheStartIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
-		refusing := &lbtest.Fake{DriverName: "ipvs", Refuse: fmt.Errorf("%w: kernel has no IPVS; load the module ip_vs", lb.ErrUnsupported)}
+		refusing := &lbtest.Fake{DriverName: "ipvs", Refuse: fmt.Errorf("%w: kernel has no IPVS; load the module ip_vs",
+			lb.ErrUnsupported)}
 		b, err := lb.New(lb.Config{
 			Source: newWorld(t, "net").store, Log: slog.New(slog.NewTextHandler(&log, nil)), Drivers: []lb.Driver{refusing},
 		})
@@ -278,7 +282,8 @@ func TestTroubleAtTheStartIsLogged(t *testing.T) {
 		if err := b.Run(ctx); err != nil {
 			t.Error(err)
 		}
-		if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "load the module ip_vs") || !strings.Contains(got, "answered with their tasks") {
+		if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "load the module ip_vs") ||
+			!strings.Contains(got, "answered with their tasks") {
 			t.Errorf("the log is\n%s", got)
 		}
 	})
@@ -304,7 +309,8 @@ func TestStatusOfDrains(t *testing.T) {
 			for _, one := range s.Services {
 				out = append(out, one.Key.String()+" of "+one.Network+"/"+one.Name+" "+string(one.State))
 				for _, x := range one.Backends {
-					out = append(out, fmt.Sprintf("%s %s %d/%d deadline %v", x.Addr, x.State, x.Actual, x.Desired, !x.Deadline.IsZero()))
+					out = append(out, fmt.Sprintf("%s %s %d/%d deadline %v", x.Addr, x.State, x.Actual, x.Desired,
+						!x.Deadline.IsZero()))
 				}
 			}
 			return strings.Join(out, "\n")
@@ -328,7 +334,10 @@ func TestStatusOfDrains(t *testing.T) {
 		if got := states(); !strings.HasPrefix(got, "10.96.0.1:80/tcp of net/web draining") {
 			t.Errorf("a service drains:\n%s", got)
 		}
-		kernel.Meddle(lb.Op{Kind: lb.SetBackend, Key: k, Backend: lb.Backend{Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 3}})
+		kernel.Meddle(lb.Op{Kind: lb.SetBackend, Key: k, Backend: lb.Backend{
+			Addr:   netip.MustParseAddrPort("10.0.0.1:80"),
+			Weight: 3,
+		}})
 		r, err := b.Verify(t.Context(), true) // what drains keeps its name
 		if err != nil || len(r.Findings) != 1 || !r.Findings[0].Repaired {
 			t.Fatalf("%+v, %v", r, err)

@@ -11,7 +11,10 @@ import (
 // openBalancer opens the host's load balancer, and what watches the host for it.
 func (n *Node) openBalancer() (err error) {
 	n.rules = n.watchRules("", n.log)
-	ds, err := drivers(n.cfg.LB, "", hosting{forward: n.cfg.Forwarding == "auto", onSysctl: n.sysctls.note, rules: n.rules}, n.log)
+	ds, err := drivers(n.cfg.LB, "", hosting{
+		forward: n.cfg.Forwarding == "auto", onSysctl: n.sysctls.note,
+		rules: n.rules,
+	}, n.log)
 	if err != nil {
 		return fmt.Errorf("lb: %w", err)
 	}

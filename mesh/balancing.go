@@ -303,7 +303,8 @@ func reportOf(sandbox string, r *lb.Report) control.LBReport {
 			out.Repaired++
 		}
 		out.Differences = append(out.Differences, control.LBDifference{
-			Area: string(f.Area), Kind: string(f.Kind), What: f.What, Found: f.Found, Want: f.Want, Repaired: f.Repaired, Note: f.Note,
+			Area: string(f.Area), Kind: string(f.Kind), What: f.What, Found: f.Found, Want: f.Want, Repaired: f.Repaired,
+			Note: f.Note,
 		})
 	}
 	return out
@@ -366,7 +367,8 @@ const driftMemory = 10 * time.Minute
 func (n *Node) explainLB(s *control.Status) {
 	s.Warnings = append(s.Warnings, n.forwarding()...)
 	if facts, _ := n.watch.Facts(); facts.Unknown != "" && n.cfg.LB != "none" {
-		s.Degraded = append(s.Degraded, "the host's addresses and routes are not known, so that no VIP pool is served here; it is tried again: "+facts.Unknown)
+		s.Degraded = append(s.Degraded,
+			"the host's addresses and routes are not known, so that no VIP pool is served here; it is tried again: "+facts.Unknown)
 	}
 	for _, h := range s.LB {
 		of, in := "", ""
@@ -377,7 +379,9 @@ func (n *Node) explainLB(s *control.Status) {
 		case h.Driver == "none" && n.cfg.LB != "none":
 			s.Degraded = append(s.Degraded, "no load balancer"+of+": "+h.Why+"; vip services are answered with their tasks")
 		case h.Pending > 0:
-			s.Degraded = append(s.Degraded, fmt.Sprintf("load balancer%s: %d services are not as they should be and are tried again: %s", of, h.Pending, h.LastError))
+			s.Degraded = append(s.Degraded,
+				fmt.Sprintf("load balancer%s: %d services are not as they should be and are tried again: %s", of, h.Pending,
+					h.LastError))
 		case h.LastError != "":
 			s.Degraded = append(s.Degraded, "load balancer"+of+": "+h.LastError)
 		}
@@ -386,7 +390,9 @@ func (n *Node) explainLB(s *control.Status) {
 			continue
 		}
 		if c := b.Counters(); c.Waiting > 0 {
-			s.Degraded = append(s.Degraded, fmt.Sprintf("load balancer%s: %d services refuse connections, since all of them together have too many ports and backends; meshctl service ls shows who has many", of, c.Waiting))
+			s.Degraded = append(s.Degraded,
+				fmt.Sprintf("load balancer%s: %d services refuse connections, since all of them together have too many ports "+
+					"and backends; meshctl service ls shows who has many", of, c.Waiting))
 		}
 		s.Degraded = append(s.Degraded, refusals(b, in)...)
 		if _, drifted := b.LastReport(); drifted != nil && time.Since(drifted.At) < driftMemory {

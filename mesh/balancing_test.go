@@ -58,12 +58,14 @@ func TestLBOff(t *testing.T) {
 	}
 	reply, err := n.VerifyLB(t.Context(), control.LBVerifyRequest{})
 	n.must(err)
-	if reply.InSync || len(reply.Reports) != 1 || reply.Reports[0].Result != control.LBFailed || reply.Reports[0].Error != "load balancing is off" {
+	if reply.InSync || len(reply.Reports) != 1 || reply.Reports[0].Result != control.LBFailed ||
+		reply.Reports[0].Error != "load balancing is off" {
 		t.Errorf("lb verify: %+v", reply)
 	}
 	s, err := n.Status(t.Context())
 	n.must(err)
-	if len(s.LB) != 1 || s.LB[0].Driver != "none" || s.LB[0].InSync || strings.Contains(fmt.Sprint(s.Degraded), "load balancer") {
+	if len(s.LB) != 1 || s.LB[0].Driver != "none" || s.LB[0].InSync ||
+		strings.Contains(fmt.Sprint(s.Degraded), "load balancer") {
 		t.Errorf("status: %+v, degraded %v", s.LB, s.Degraded)
 	}
 }
@@ -73,7 +75,8 @@ func TestLBOfNobody(t *testing.T) {
 	if _, err := n.LB(t.Context(), control.LBRequest{Sandbox: "nobody"}); !errors.Is(err, control.ErrNotFound) {
 		t.Errorf("lb ls: %v", err)
 	}
-	if _, err := n.VerifyLB(t.Context(), control.LBVerifyRequest{Sandbox: "nobody"}); !errors.Is(err, control.ErrNotFound) {
+	if _, err := n.VerifyLB(t.Context(), control.LBVerifyRequest{Sandbox: "nobody"}); !errors.Is(err,
+		control.ErrNotFound) {
 		t.Errorf("lb verify: %v", err)
 	}
 }

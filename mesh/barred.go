@@ -37,7 +37,8 @@ func barredTasks(c *gossip.Core) (out []control.Event, more int) {
 func barredTexts(es []control.Event, more int) []string {
 	out := make([]string, 0, len(es)+1)
 	for _, e := range es {
-		out = append(out, fmt.Sprintf("task %s of service %s in network %s on node %s: %s", e.Task, e.Service, e.Network, e.Node, e.Detail))
+		out = append(out, fmt.Sprintf("task %s of service %s in network %s on node %s: %s", e.Task, e.Service, e.Network,
+			e.Node, e.Detail))
 	}
 	if more > 0 {
 		out = append(out, fmt.Sprintf("%d more tasks are not served", more))

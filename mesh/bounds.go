@@ -46,7 +46,8 @@ func (s *settled) bounds() bounds {
 type errTooMany struct{ have, allowed int }
 
 func (e errTooMany) Error() string {
-	return fmt.Sprintf("max-tasks: %d tasks are registered here, and %d are allowed; allow at least %d, or remove tasks before it is lowered", e.have, e.allowed, e.have)
+	return fmt.Sprintf("max-tasks: %d tasks are registered here, and %d are allowed; allow at least %d, or remove "+
+		"tasks before it is lowered", e.have, e.allowed, e.have)
 }
 
 // check refuses a registry that holds more than a node may state.
@@ -75,13 +76,16 @@ func (b bounds) room(r *registry, networks, services, tasks int) error {
 		tasks += len(l.tasks)
 	}
 	refuse := func(what string, n, most int, hint string) error {
-		return control.Refuse(control.CodeTooLarge, hint, "%s: this node would have %d, and at most %d are allowed", what, n, most)
+		return control.Refuse(control.CodeTooLarge, hint, "%s: this node would have %d, and at most %d are allowed", what, n,
+			most)
 	}
 	switch {
 	case networks > b.networks:
-		return refuse("networks", networks, b.networks, "remove networks that are not used (meshctl network rm), or use another node")
+		return refuse("networks", networks, b.networks,
+			"remove networks that are not used (meshctl network rm), or use another node")
 	case services > b.services:
-		return refuse("services", services, b.services, "register services on several nodes; one without tasks counts until its reservation is over")
+		return refuse("services", services, b.services,
+			"register services on several nodes; one without tasks counts until its reservation is over")
 	case tasks > b.tasks:
 		return refuse("tasks", tasks, b.tasks, "remove tasks, or raise max-tasks in the configuration of this node")
 	}

@@ -143,7 +143,10 @@ func (k *chores) networks(ctx context.Context) {
 		}
 		joined, _ := c.Store().Networks()
 		synced := c.Store().Global().View().Synced()
-		at = glance{c.Store().Definitions(), k.n.reg.registry(), strings.Join(joined, " "), synced, k.n.info(), c.Store().Incarnation()}
+		at = glance{
+			c.Store().Definitions(), k.n.reg.registry(), strings.Join(joined, " "), synced, k.n.info(),
+			c.Store().Incarnation(),
+		}
 		if at != k.seen {
 			now = &situation{at.defs, joined, synced, k.n.cfg.Networks}
 			disputes = strings.Join(conflicts(c), "; ")
@@ -323,7 +326,10 @@ func (k *chores) saveIdentity(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, choreLimit)
 	defer cancel()
 	id := k.id
-	_ = k.n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) { id.Incarnation = max(id.Incarnation, c.Store().Incarnation()) })
+	_ = k.n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
+		id.Incarnation = max(id.Incarnation,
+			c.Store().Incarnation())
+	})
 	id.Lamport = k.n.host.Lamport()
 	if id == k.id && !k.again.Swap(false) || id.check() != nil {
 		return

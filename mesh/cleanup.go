@@ -51,7 +51,8 @@ func Cleanup(ctx context.Context, cfg CleanupConfig) ([]Cleaned, error) {
 	dir := newDataDir(cfg.DataDir)
 	switch err := dir.guarded(); {
 	case errors.Is(err, fs.ErrNotExist):
-		cfg.Log.Warn("the data directory is not there: the sandboxes and sysctls of a meshd that used it are not known, and stay as they are", "path", cfg.DataDir)
+		cfg.Log.Warn("the data directory is not there: the sandboxes and sysctls of a meshd that used it are not known, "+
+			"and stay as they are", "path", cfg.DataDir)
 	case err != nil:
 		return nil, err
 	}
@@ -98,14 +99,16 @@ func cleanSandbox(ctx context.Context, s *savedSandbox, cfg CleanupConfig) Clean
 	there, err := ns.Redirected(s.Port)
 	c.Err = errors.Join(c.Err, err)
 	if there {
-		c.also(lb.Remnant{Area: lb.AreaTable, What: "nftables table ip meshd_dns", Detail: "name server"}, cfg, ns.RemoveRedirect)
+		c.also(lb.Remnant{Area: lb.AreaTable, What: "nftables table ip meshd_dns", Detail: "name server"}, cfg,
+			ns.RemoveRedirect)
 	}
 	if s.ResolvConf != nil {
 		keeper := newKeeper()
 		written, err := keeper.Applied(ctx, s.ResolvConf)
 		c.Err = errors.Join(c.Err, err)
 		if written {
-			c.also(lb.Remnant{Area: lb.AreaTable, What: "name server in " + s.ResolvConf.Path}, cfg, func() error { return keeper.Restore(ctx, s.ResolvConf) })
+			c.also(lb.Remnant{Area: lb.AreaTable, What: "name server in " + s.ResolvConf.Path}, cfg,
+				func() error { return keeper.Restore(ctx, s.ResolvConf) })
 		}
 	}
 	return c

@@ -25,7 +25,8 @@ func TestCleanupRefusesBesideADaemon(t *testing.T) {
 		{mesh.CleanupConfig{DataDir: t.TempDir(), Socket: n.cfg.Socket}, "node busy, answers on " + n.cfg.Socket},
 	} {
 		c.cfg.Log = quiet
-		if _, err := mesh.Cleanup(t.Context(), c.cfg); err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "--force") {
+		if _, err := mesh.Cleanup(t.Context(), c.cfg); err == nil || !strings.Contains(err.Error(), c.says) ||
+			!strings.Contains(err.Error(), "--force") {
 			t.Errorf("%+v: %v; want %q and --force", c.cfg, err, c.says)
 		}
 	}
@@ -35,8 +36,9 @@ func TestCleanupRefusesBesideADaemon(t *testing.T) {
 func TestCleanupOfAMissingNamespace(t *testing.T) {
 	dir := t.TempDir()
 	got, err := mesh.Cleanup(t.Context(), mesh.CleanupConfig{
-		DataDir: filepath.Join(dir, "none"), Socket: filepath.Join(dir, "s"), NetNS: []string{filepath.Join(dir, "gone")}, DryRun: true,
-		Log: slog.New(slog.DiscardHandler),
+		DataDir: filepath.Join(dir, "none"), Socket: filepath.Join(dir, "s"), NetNS: []string{filepath.Join(dir, "gone")},
+		DryRun: true,
+		Log:    slog.New(slog.DiscardHandler),
 	})
 	if err != nil || len(got) != 2 {
 		t.Fatalf("%+v, %v", got, err)
@@ -54,7 +56,10 @@ func TestCleanupLooksAtTheDataDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, dry := range []bool{false, true} {
-		got, err := mesh.Cleanup(t.Context(), mesh.CleanupConfig{DataDir: open, Socket: "/nowhere", DryRun: dry, Log: slog.New(slog.DiscardHandler)})
+		got, err := mesh.Cleanup(t.Context(), mesh.CleanupConfig{
+			DataDir: open, Socket: "/nowhere", DryRun: dry,
+			Log: slog.New(slog.DiscardHandler),
+		})
 		if err == nil || !strings.Contains(err.Error(), "data-dir") || len(got) > 0 {
 			t.Errorf("dry %v: %+v, %v", dry, got, err)
 		}
@@ -63,7 +68,10 @@ func TestCleanupLooksAtTheDataDirectory(t *testing.T) {
 		t.Errorf("it left %v there, %v", left, err)
 	}
 	var log bytes.Buffer
-	_, err := mesh.Cleanup(t.Context(), mesh.CleanupConfig{DataDir: open + "-none", Socket: "/nowhere", DryRun: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	_, err := mesh.Cleanup(t.Context(), mesh.CleanupConfig{
+		DataDir: open + "-none", Socket: "/nowhere", DryRun: true,
+		Log: slog.New(slog.NewTextHandler(&log, nil)),
+	})
 	if err != nil || !strings.Contains(log.String(), "open-none") {
 		t.Errorf("%v, said is %q", err, log.String())
 	}

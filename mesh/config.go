@@ -22,20 +22,23 @@ type Config struct {
 	SocketGroup string   // name or number; default: the group of the process
 	DNS         []string // where to answer, IP[:PORT]; none: no DNS
 	LB          string   // auto, ipvs, nft, none
-	Forwarding  string   // auto: the host forwards packets; devices: those of containers and to other hosts do; off: its administrator sees to that
-	Firewall    string   // tell: what firewalls drop is told; accept: rules are added to them
-	Pools       []string // CIDRs; no VIP pool outside of them is ever taken here; default: the private ranges
-	LBVerify    Duration // how often the kernel's load balancing is compared with the table; default 30s
-	KeyFile     string   // one base64 key a line, the primary first
-	Insecure    bool     // gossip without a key on more than loopback
-	Domain      string   // default mesh.internal.
-	Profile     string   // lan, wan, local: how fast failures are noticed
-	Networks    []string // to take part in without tasks, as a gateway does
-	TTL         Duration // of DNS answers; default 5s
-	Upstream    []string // DNS servers for other names, IP[:PORT], or of a domain, DOMAIN=IP[:PORT]; default: /etc/resolv.conf
-	QueryLog    int      // log one of so many DNS questions; 0: none
-	LogLevel    string   // debug, info, warn, error
-	LogFormat   string
+	// auto: the host forwards packets; devices: those of containers and to other hosts do; off: its
+	// administrator sees to that
+	Forwarding string
+	Firewall   string   // tell: what firewalls drop is told; accept: rules are added to them
+	Pools      []string // CIDRs; no VIP pool outside of them is ever taken here; default: the private ranges
+	LBVerify   Duration // how often the kernel's load balancing is compared with the table; default 30s
+	KeyFile    string   // one base64 key a line, the primary first
+	Insecure   bool     // gossip without a key on more than loopback
+	Domain     string   // default mesh.internal.
+	Profile    string   // lan, wan, local: how fast failures are noticed
+	Networks   []string // to take part in without tasks, as a gateway does
+	TTL        Duration // of DNS answers; default 5s
+	// DNS servers for other names, IP[:PORT], or of a domain, DOMAIN=IP[:PORT]; default: /etc/resolv.conf
+	Upstream  []string
+	QueryLog  int    // log one of so many DNS questions; 0: none
+	LogLevel  string // debug, info, warn, error
+	LogFormat string
 
 	// DNSClients are who is answered on the addresses of DNS, CIDR or IP,
 	// besides this host and its tasks; none: the subnets that the host is
@@ -72,31 +75,50 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.Var(newList(&c.Join), "join", "nodes to join, `IP[:PORT][,…]`; some of any age are enough")
 	f.Var(text{&c.DataDir}, "data-dir", "`DIR` for registrations, peers and the incarnation (default "+defaultDataDir+")")
 	f.Var(text{&c.Socket}, "socket", "`PATH` of the control socket (default "+control.DefaultSocket+")")
-	f.Var(text{&c.SocketGroup}, "socket-group", "`GROUP` whose members may use the control socket (default: the group of meshd)")
+	f.Var(text{&c.SocketGroup}, "socket-group",
+		"`GROUP` whose members may use the control socket (default: the group of meshd)")
 	f.Var(newList(&c.DNS), "dns", "answer DNS on `IP[:PORT][,…]`, UDP and TCP (default: no DNS)")
-	f.Var(newBounds(&c.DNSClients), "dns-clients", "whom to answer there, `CIDR[,…]`, besides this host and its tasks (default: the subnets that this host is connected to)")
+	f.Var(newBounds(&c.DNSClients), "dns-clients",
+		"whom to answer there, `CIDR[,…]`, besides this host and its tasks (default: the subnets that this host is "+
+			"connected to)")
 	f.Var(text{&c.LB}, "lb", "load balancer: `auto|ipvs|nft|none` (default auto)")
-	f.Var(text{&c.Forwarding}, "forwarding", "`auto|devices|off`: let the host forward packets, as containers that connect to VIPs need; only the devices of its containers and those that lead to other hosts; or leave its sysctls alone (default auto)")
-	f.Var(text{&c.Firewall}, "firewall", "`tell|accept`: say which firewall of this host drops connections to VIPs, or add a rule to it that lets them through (default tell)")
-	f.Var(newBounds(&c.Pools), "pools", "take VIP pools within `CIDR[,…]` only (default: private ranges: 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, 198.18.0.0/15, fc00::/7)")
-	f.Var(span{&c.LBVerify, time.Second, time.Hour}, "lb-verify", "compare the kernel's load balancing with the table, and repair it, every `DURATION` (default 30s); what others are seen to do to it, at once")
-	f.Var(text{&c.KeyFile}, "key-file", "`FILE` with the gossip keys in base64, one a line, the primary first (meshctl keygen)")
+	f.Var(text{&c.Forwarding}, "forwarding",
+		"`auto|devices|off`: let the host forward packets, as containers that connect to VIPs need; only the devices of "+
+			"its containers and those that lead to other hosts; or leave its sysctls alone (default auto)")
+	f.Var(text{&c.Firewall}, "firewall",
+		"`tell|accept`: say which firewall of this host drops connections to VIPs, or add a rule to it that lets them "+
+			"through (default tell)")
+	f.Var(newBounds(&c.Pools), "pools",
+		"take VIP pools within `CIDR[,…]` only (default: private ranges: 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, "+
+			"100.64.0.0/10, 198.18.0.0/15, fc00::/7)")
+	f.Var(span{&c.LBVerify, time.Second, time.Hour}, "lb-verify",
+		"compare the kernel's load balancing with the table, and repair it, every `DURATION` (default 30s); what others "+
+			"are seen to do to it, at once")
+	f.Var(text{&c.KeyFile}, "key-file",
+		"`FILE` with the gossip keys in base64, one a line, the primary first (meshctl keygen)")
 	f.Var(toggle{&c.Insecure}, "insecure", "gossip without a key, open to everybody who reaches the address of --bind")
 	f.Var(text{&c.Domain}, "domain", "`DOMAIN` of the qualified names (default "+resolver.DefaultDomain+")")
 	f.Var(text{&c.Profile}, "profile", "failure detection for `lan|wan|local` (default lan)")
 	f.Var(newList(&c.Networks), "networks", "`NETWORKS` to take part in without a task, for a gateway")
 	f.Var(span{&c.TTL, time.Second, time.Hour}, "ttl", "`TTL` of DNS answers (default 5s)")
-	f.Var(newList(&c.Upstream), "upstream", "DNS servers for other names, `[DOMAIN=]IP[:PORT][,…]`; with a domain, for its names only (default: /etc/resolv.conf)")
+	f.Var(newList(&c.Upstream), "upstream",
+		"DNS servers for other names, `[DOMAIN=]IP[:PORT][,…]`; with a domain, for its names only (default: "+
+			"/etc/resolv.conf)")
 	f.Var(number{&c.QueryLog, 0, 1 << 30}, "query-log", "log one of `N` DNS questions (default: none)")
 	f.Var(text{&c.LogLevel}, "log-level", "`debug|info|warn|error` (default info)")
 	f.Var(text{&c.LogFormat}, "log-format", "`text|json` (default text)")
-	f.Var(span{&c.Reservation, time.Minute, 365 * 24 * time.Hour}, "reservation", "how long a service without tasks keeps its VIP, a `DURATION` (default 24h)")
-	f.Var(span{&c.D1, time.Minute, 72 * time.Hour}, "d1", "how long a dead node's records are offered to others, a `DURATION`; after twice that, they are dropped (default 30m)")
+	f.Var(span{&c.Reservation, time.Minute, 365 * 24 * time.Hour}, "reservation",
+		"how long a service without tasks keeps its VIP, a `DURATION` (default 24h)")
+	f.Var(span{&c.D1, time.Minute, 72 * time.Hour}, "d1",
+		"how long a dead node's records are offered to others, a `DURATION`; after twice that, they are dropped (default 30m)")
 	f.Var(share{&c.Preserve}, "preserve", "`SHARE` of members whose vanishing at once keeps them served (default 0.6)")
 	f.Var(number{&c.PushRate, minPushRate, 1 << 30}, "push-rate", "`BYTES` per second of pushed changes (default 4194304)")
 	f.Var(number{&c.MaxTasks, 1, maxTasks}, "max-tasks", "`TASKS` of this node per network (default 200000)")
-	f.Var(size{&c.TableMemory, state.MinTableMemory, maxTableMemory}, "table-memory", "`SIZE` of memory for what all nodes of the mesh state; what is over it is refused (default: a quarter of what the host, its control group or GOMEMLIMIT gives, at most 4GiB)")
-	f.Var(toggle{&c.AllowLoopbackTasks}, "allow-loopback-tasks", "take tasks at 127.0.0.1 and ::1, which lead to each host's own; for trials on one host")
+	f.Var(size{&c.TableMemory, state.MinTableMemory, maxTableMemory}, "table-memory",
+		"`SIZE` of memory for what all nodes of the mesh state; what is over it is refused (default: a quarter of what "+
+			"the host, its control group or GOMEMLIMIT gives, at most 4GiB)")
+	f.Var(toggle{&c.AllowLoopbackTasks}, "allow-loopback-tasks",
+		"take tasks at 127.0.0.1 and ::1, which lead to each host's own; for trials on one host")
 }
 
 // WithDefaults returns the configuration with the defaults of addresses, paths

@@ -71,7 +71,8 @@ allow-loopback-tasks: true
 	want := mesh.Config{
 		Node: "host1", Bind: "10.0.0.1", Join: []string{"10.0.0.1", "seed.example:7000"}, DNS: []string{"10.1.1.1:53"},
 		DNSClients: []string{"10.0.0.0/8", "fd00::/8"}, Upstream: []string{"10.0.0.53", "corp.example=10.0.0.54"},
-		Networks: []string{"ingress"}, TTL: mesh.Duration(30 * time.Second), Preserve: 0.7, MaxTasks: 1000, TableMemory: 512 << 20, Insecure: true, AllowLoopbackTasks: true,
+		Networks: []string{"ingress"}, TTL: mesh.Duration(30 * time.Second), Preserve: 0.7, MaxTasks: 1000,
+		TableMemory: 512 << 20, Insecure: true, AllowLoopbackTasks: true,
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
@@ -91,7 +92,10 @@ func TestFlagsWin(t *testing.T) {
 	}
 	flags := flag.NewFlagSet("meshd", flag.ContinueOnError)
 	c.RegisterFlags(flags)
-	if err := flags.Parse([]string{"--join", "10.0.0.2,10.0.0.3", "--join", "10.0.0.4", "--dns", "", "--ttl=8s"}); err != nil {
+	if err := flags.Parse([]string{
+		"--join", "10.0.0.2,10.0.0.3", "--join", "10.0.0.4", "--dns", "",
+		"--ttl=8s",
+	}); err != nil {
 		t.Fatal(err)
 	}
 	want := mesh.Config{Join: []string{"10.0.0.2", "10.0.0.3", "10.0.0.4"}, TTL: mesh.Duration(8 * time.Second)}
@@ -164,7 +168,8 @@ func TestConfigFileRefusals(t *testing.T) {
 func TestConfigIsAPlainFile(t *testing.T) {
 	dir := t.TempDir()
 	pipe, link, huge := filepath.Join(dir, "pipe"), filepath.Join(dir, "link"), filepath.Join(dir, "huge")
-	err := errors.Join(syscall.Mkfifo(pipe, 0o600), os.Symlink(pipe, link), os.WriteFile(huge, nil, 0o600), os.Truncate(huge, 1<<40))
+	err := errors.Join(syscall.Mkfifo(pipe, 0o600), os.Symlink(pipe, link), os.WriteFile(huge, nil, 0o600),
+		os.Truncate(huge, 1<<40))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +248,8 @@ func TestOpenGossip(t *testing.T) {
 			}
 		}
 	}
-	if got := refusal(t, mesh.Config{Node: "a", KeyFile: written(t, aKey), Insecure: true}); !strings.Contains(got, "remove one of the two") {
+	if got := refusal(t, mesh.Config{Node: "a", KeyFile: written(t, aKey), Insecure: true}); !strings.Contains(got,
+		"remove one of the two") {
 		t.Errorf("a key and --insecure: %s", got)
 	}
 	a := start(t, mesh.Config{Node: "a", Bind: "127.0.0.1:0", Insecure: true, Networks: []string{"nope"}})
@@ -371,7 +377,8 @@ func TestFlagDefaults(t *testing.T) {
 	c.RegisterFlags(flags)
 	flags.PrintDefaults()
 	for line := range strings.Lines(out.String()) {
-		if strings.Count(line, "(default") > 1 || strings.Contains(line, "(default 0") && !strings.Contains(line, "(default 0.") {
+		if strings.Count(line, "(default") > 1 || strings.Contains(line, "(default 0") &&
+			!strings.Contains(line, "(default 0.") {
 			t.Error(line)
 		}
 	}

@@ -63,7 +63,8 @@ func tabLine(text string) int {
 	n := 0
 	for line := range strings.Lines(text) {
 		n++
-		if rest := strings.TrimLeft(line, " "); strings.HasPrefix(rest, "\t") && strings.TrimSpace(rest) != "" && !strings.HasPrefix(strings.TrimSpace(rest), "#") {
+		if rest := strings.TrimLeft(line, " "); strings.HasPrefix(rest, "\t") && strings.TrimSpace(rest) != "" &&
+			!strings.HasPrefix(strings.TrimSpace(rest), "#") {
 			return n
 		}
 	}
@@ -90,7 +91,8 @@ func (c *Config) entries(top *yaml.Node) error {
 		name := key.Value
 		to := flags.Lookup(name)
 		if key.Kind != yaml.ScalarNode || to == nil {
-			return fmt.Errorf("line %d: %q is not known; %s", key.Line, name, meant(flags, "", name, "meshd --help lists what there is"))
+			return fmt.Errorf("line %d: %q is not known; %s", key.Line, name,
+				meant(flags, "", name, "meshd --help lists what there is"))
 		}
 		if first := lines[name]; first > 0 {
 			return fmt.Errorf("line %d: %s is there twice, in line %d too; keep one", key.Line, name, first)
@@ -115,7 +117,8 @@ func set(to flag.Value, v *yaml.Node) error {
 	case v.Kind == yaml.ScalarNode:
 		return quoted(v.Value, to.Set(v.Value))
 	case v.Kind == yaml.MappingNode && v.Style&yaml.FlowStyle != 0:
-		return errors.New("it has entries of its own, in braces; is it a template that was not filled in? write one value behind it")
+		return errors.New("it has entries of its own, in braces; is it a template that was not filled in? write one value " +
+			"behind it")
 	case v.Kind != yaml.SequenceNode:
 		return errors.New("it has entries of its own; write one value behind it")
 	case !isList:

@@ -31,7 +31,8 @@ func conflictsIn(network string, services []*state.Service) []string {
 		case len(names) == 1:
 			out = append(out, fmt.Sprintf("network %s service %s: %s", network, names[0], reason))
 		default:
-			out = append(out, fmt.Sprintf("network %s: %d services: %s; first: %s", network, len(names), reason, slices.Min(names)))
+			out = append(out, fmt.Sprintf("network %s: %d services: %s; first: %s", network, len(names), reason,
+				slices.Min(names)))
 		}
 	}
 	if left > 0 {
@@ -67,7 +68,8 @@ func networkTroubles(defs *state.Definitions, joined []string) []string {
 		out = append(out, networkTrouble(defs, name))
 	}
 	if left := len(names) - maxShown; left > 0 {
-		out = append(out, fmt.Sprintf("%d more networks are defined twice or overlap; meshctl network inspect NAME shows what is said of one", left))
+		out = append(out, fmt.Sprintf("%d more networks are defined twice or overlap; meshctl network inspect NAME shows "+
+			"what is said of one", left))
 	}
 	return out
 }

@@ -119,10 +119,12 @@ func (d *dataDir) guarded() error {
 		return fmt.Errorf("data-dir: %w", err)
 	}
 	if info.Mode().Perm()&0o002 != 0 {
-		return fmt.Errorf("data-dir: %s is writable for all, who could register and attach what they like; chmod o-w %s, or choose another --data-dir", d.path, d.path)
+		return fmt.Errorf("data-dir: %s is writable for all, who could register and attach what they like; chmod o-w %s, "+
+			"or choose another --data-dir", d.path, d.path)
 	}
 	if uid, ok := ownerOf(info); ok && uid != 0 && int(uid) != os.Geteuid() {
-		return fmt.Errorf("data-dir: %s belongs to user %d, who could change what is in it; chown %d %s, or choose another --data-dir", d.path, uid, os.Geteuid(), d.path)
+		return fmt.Errorf("data-dir: %s belongs to user %d, who could change what is in it; chown %d %s, or choose "+
+			"another --data-dir", d.path, uid, os.Geteuid(), d.path)
 	}
 	return nil
 }
@@ -279,11 +281,13 @@ func (d *dataDir) trouble() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(d.failed)) {
-		return fmt.Sprintf("%v; nothing can be registered: free space, or make the directory writable (meshd tries again by itself)", d.failed[name])
+		return fmt.Sprintf("%v; nothing can be registered: free space, or make the directory writable (meshd tries again "+
+			"by itself)", d.failed[name])
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.busy)) {
 		if took := time.Since(d.busy[name]); took > slowWrite {
-			return fmt.Sprintf("data-dir: the disk has not finished writing %s for %v; registrations wait for it", d.file(name), took.Round(time.Second))
+			return fmt.Sprintf("data-dir: the disk has not finished writing %s for %v; registrations wait for it", d.file(name),
+				took.Round(time.Second))
 		}
 	}
 	return ""

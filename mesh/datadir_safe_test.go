@@ -17,7 +17,10 @@ import (
 // files is not used.
 func TestDataDirOfOthers(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	for mode, says := range map[os.FileMode]string{0o777: "writable for all", 0o777 | os.ModeSticky: "writable for all", 0o755: "", 0o700: ""} {
+	for mode, says := range map[os.FileMode]string{
+		0o777: "writable for all", 0o777 | os.ModeSticky: "writable for all",
+		0o755: "", 0o700: "",
+	} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +76,8 @@ func TestPipesAreNotRead(t *testing.T) {
 func TestFilesThatAreTooLargeAreNotRead(t *testing.T) {
 	for _, name := range []string{fileTasks, filePeers} {
 		d := newDataDir(t.TempDir())
-		if err := errors.Join(os.WriteFile(d.file(name), nil, 0o600), os.Truncate(d.file(name), maxSize(name)+1)); err != nil {
+		if err := errors.Join(os.WriteFile(d.file(name), nil, 0o600),
+			os.Truncate(d.file(name), maxSize(name)+1)); err != nil {
 			t.Fatal(err)
 		}
 		if err := d.plain(name); err == nil || !strings.Contains(err.Error(), "has more than") {
@@ -87,7 +91,8 @@ func TestKeyringOnDiskIsPrivate(t *testing.T) {
 	d := newDataDir(t.TempDir())
 	key := make([]byte, 32)
 	_, _ = rand.Read(key)
-	if err := os.WriteFile(d.file(fileKeys), []byte(`{"from":"","keys":["`+base64.StdEncoding.EncodeToString(key)+`"]}`), 0o600); err != nil {
+	if err := os.WriteFile(d.file(fileKeys), []byte(`{"from":"","keys":["`+base64.StdEncoding.EncodeToString(key)+`"]}`),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := openKeystore(d, [][]byte{key}); err != nil {
@@ -96,7 +101,8 @@ func TestKeyringOnDiskIsPrivate(t *testing.T) {
 	if err := os.Chmod(d.file(fileKeys), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openKeystore(d, [][]byte{key}); err == nil || !strings.Contains(err.Error(), "can be read or changed by others") {
+	if _, err := openKeystore(d, [][]byte{key}); err == nil || !strings.Contains(err.Error(),
+		"can be read or changed by others") {
 		t.Error(err)
 	}
 }

@@ -70,7 +70,8 @@ func TestFailedStartMovesNothing(t *testing.T) {
 		t.Errorf("left %s", got)
 	}
 	a := start(t, mesh.Config{Node: "a", DataDir: dir})
-	if got := files(t, dir); !strings.Contains(got, "peers.json.corrupted") || !strings.Contains(got, "sysctls.json.corrupted") {
+	if got := files(t, dir); !strings.Contains(got, "peers.json.corrupted") ||
+		!strings.Contains(got, "sysctls.json.corrupted") {
 		t.Errorf("after the start there is %s", got)
 	}
 	if s, err := a.Status(t.Context()); err != nil || len(s.Degraded) != 2 {
@@ -87,7 +88,8 @@ func TestHalfWrittenFilesAreRemoved(t *testing.T) {
 		}
 	}
 	start(t, mesh.Config{Node: "a", DataDir: dir}).stop()
-	if got := files(t, dir); strings.Contains(got, ".123") || strings.Contains(got, ".node") || !strings.Contains(got, ".tasks.jsonx") || !strings.Contains(got, "mine") {
+	if got := files(t, dir); strings.Contains(got, ".123") || strings.Contains(got, ".node") ||
+		!strings.Contains(got, ".tasks.jsonx") || !strings.Contains(got, "mine") {
 		t.Errorf("there is %s", got)
 	}
 }
@@ -118,7 +120,8 @@ func TestRemovedDirectoryIsMadeAgain(t *testing.T) {
 	a.task("net", "web", "t1", "10.1.0.1")
 	eventually(t, func() error { return os.RemoveAll(dir) }) // a write may come in between
 	eventually(t, func() error {
-		if got := files(t, dir); !strings.Contains(got, "node.json") || !strings.Contains(got, "tasks.json") || !strings.Contains(got, "lock") {
+		if got := files(t, dir); !strings.Contains(got, "node.json") || !strings.Contains(got, "tasks.json") ||
+			!strings.Contains(got, "lock") {
 			return errors.New("there is " + got)
 		}
 		return nil

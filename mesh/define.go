@@ -55,11 +55,14 @@ func (n *Node) CreateNetwork(ctx context.Context, req control.CreateNetwork) (co
 // admitPools refuses a definition that is not in effect yet if anything stands
 // against it, here or on another node; else it returns what does, and the nodes
 // that did not answer.
-func (n *Node) admitPools(ctx context.Context, def *state.NetworkDef, is standing) (against, silent []string, err error) {
+func (n *Node) admitPools(ctx context.Context, def *state.NetworkDef, is standing) (against, silent []string,
+	err error,
+) {
 	if is == inEffect {
 		return n.askPools(ctx, def, true)
 	}
-	const fix = "choose a pool that no host of the mesh uses; ip address and ip route show what a host uses, and meshctl network ls the networks"
+	const fix = "choose a pool that no host of the mesh uses; ip address and ip route show what a host uses, and " +
+		"meshctl network ls the networks"
 	if text := n.against(newPoolsCall(def, false).Pools); text != "" {
 		return nil, nil, control.Refuse(control.CodeConflict, fix, "subnet: this host cannot serve %s", text)
 	}
@@ -129,17 +132,22 @@ func admitNetwork(c *gossip.Core, def *state.NetworkDef) (standing, error) {
 				return disputed, nil
 			}
 		}
-		return unheard, control.Refuse(control.CodeConflict, "use that definition, or another name", "network %q exists with the pool %s", def.Name, pools(have))
+		return unheard, control.Refuse(control.CodeConflict, "use that definition, or another name",
+			"network %q exists with the pool %s", def.Name, pools(have))
 	}
 	for _, name := range slices.Sorted(maps.Keys(defs)) {
 		if o := defs[name]; def.Overlaps(&o) {
-			return unheard, control.Refuse(control.CodeConflict, "choose a pool that overlaps no other; meshctl network ls shows them", "subnet: %s overlaps %s of network %q", pools(*def), pools(o), name)
+			return unheard, control.Refuse(control.CodeConflict,
+				"choose a pool that overlaps no other; meshctl network ls shows them", "subnet: %s overlaps %s of network %q",
+				pools(*def), pools(o), name)
 		}
 	}
 	joined, _ := c.Store().Networks()
 	for _, name := range joined {
 		if e := taskIn(c.Store().View(name), def); e != nil {
-			return unheard, control.Refuse(control.CodeConflict, "choose a pool that holds no task address", "subnet: task %q of network %q has an address in %s, where only virtual addresses may live", e.ID(), name, pools(*def))
+			return unheard, control.Refuse(control.CodeConflict, "choose a pool that holds no task address",
+				"subnet: task %q of network %q has an address in %s, where only virtual addresses may live", e.ID(), name,
+				pools(*def))
 		}
 	}
 	return unheard, nil

@@ -27,7 +27,8 @@ func TestDisputesAreSummedUp(t *testing.T) {
 	if len(all) != maxShown+1 || len(text) > 8000 {
 		t.Errorf("%d networks in %d bytes", len(all), len(text))
 	}
-	if !strings.HasPrefix(text, "network net is 10.250.0.0/16 here;") || !strings.Contains(all[0], " and 196 more") || !strings.Contains(text, "31 more networks") {
+	if !strings.HasPrefix(text, "network net is 10.250.0.0/16 here;") || !strings.Contains(all[0], " and 196 more") ||
+		!strings.Contains(text, "31 more networks") {
 		t.Error(text)
 	}
 }

@@ -34,7 +34,8 @@ func (n *Node) listenDNS() error {
 	for _, a := range n.cfg.dns {
 		b, err := n.dns.Listen(resolver.Listener{Addr: a})
 		if err != nil {
-			return fmt.Errorf("dns: %w; %s", err, gossip.ListenHint(err, "another name server, such as systemd-resolved, dnsmasq or a meshd,"))
+			return fmt.Errorf("dns: %w; %s", err, gossip.ListenHint(err,
+				"another name server, such as systemd-resolved, dnsmasq or a meshd,"))
 		}
 		n.dnsAddrs = append(n.dnsAddrs, b.Addr())
 	}
@@ -88,15 +89,18 @@ func (n *Node) dnsTrouble() (degraded []string) {
 		case resolver.UpstreamUp:
 			up[u.Domain]++
 		case resolver.UpstreamLooping:
-			degraded = append(degraded, fmt.Sprintf("dns: upstream %s sends this node's questions back to it: not asked until it stops", u.Addr))
+			degraded = append(degraded, fmt.Sprintf("dns: upstream %s sends this node's questions back to it: not asked "+
+				"until it stops", u.Addr))
 		case resolver.UpstreamSelf:
-			degraded = append(degraded, fmt.Sprintf("dns: upstream %s is this node itself: not asked; name other servers with --upstream", u.Addr))
+			degraded = append(degraded, fmt.Sprintf("dns: upstream %s is this node itself: not asked; name other servers "+
+				"with --upstream", u.Addr))
 		case resolver.UpstreamDown:
 			degraded = append(degraded, fmt.Sprintf("dns: upstream %s does not answer: asked last", u.Addr))
 		}
 	}
 	if len(up) == 0 {
-		degraded = append(degraded, "dns: no upstream is known, so names of others fail: name servers in /etc/resolv.conf or with --upstream")
+		degraded = append(degraded, "dns: no upstream is known, so names of others fail: name servers in /etc/resolv.conf "+
+			"or with --upstream")
 	}
 	return degraded
 }
@@ -106,15 +110,19 @@ func (n *Node) dnsTrouble() (degraded []string) {
 func (e emitter) dns(n *Node) {
 	s := n.dns.Stats()
 	for _, q := range s.Queries {
-		e.counter("meshd_dns_queries_total", "Questions by type, transport and outcome.", q.Count, "type", q.Type, "proto", q.Proto, "outcome", q.Outcome)
-		e.durations("meshd_dns_query_duration_seconds", "From question to answer; the fast path counts as 0.", q.Count, q.Latency, q.Buckets,
+		e.counter("meshd_dns_queries_total", "Questions by type, transport and outcome.", q.Count, "type", q.Type, "proto",
+			q.Proto, "outcome", q.Outcome)
+		e.durations("meshd_dns_query_duration_seconds", "From question to answer; the fast path counts as 0.", q.Count,
+			q.Latency, q.Buckets,
 			"type", q.Type, "proto", q.Proto, "outcome", q.Outcome)
 	}
 	for _, r := range s.UpstreamResults {
-		e.durations("meshd_dns_upstream_duration_seconds", "Tries of upstreams by how they ended.", r.Count, r.Latency, r.Buckets, "result", r.Result)
+		e.durations("meshd_dns_upstream_duration_seconds", "Tries of upstreams by how they ended.", r.Count, r.Latency,
+			r.Buckets, "result", r.Result)
 	}
 	for _, u := range n.dns.Upstreams() {
-		e.gauge("meshd_dns_upstream_up", "1 for an upstream that is asked in its turn; the label says what it is otherwise.", b2f(u.State == resolver.UpstreamUp),
+		e.gauge("meshd_dns_upstream_up", "1 for an upstream that is asked in its turn; the label says what it is otherwise.",
+			b2f(u.State == resolver.UpstreamUp),
 			"upstream", u.Addr.String(), "domain", u.Domain, "state", string(u.State))
 	}
 	for name, c := range map[string]struct {
@@ -131,8 +139,11 @@ func (e emitter) dns(n *Node) {
 		"tcp_refused":        {"TCP connections closed at once for being over a limit.", s.TCPFull},
 		"upstream_coalesced": {"Questions that joined one in flight.", s.UpstreamCoalesced},
 		"upstream_full":      {"Questions to be forwarded over a limit.", s.UpstreamFull},
-		"upstream_unreached": {"Records in answers of upstreams to which the question does not lead, dropped.", s.UpstreamUnreached},
-		"upstream_loops":     {"Times that an upstream was left out since it leads back to this node.", s.UpstreamLoops},
+		"upstream_unreached": {
+			"Records in answers of upstreams to which the question does not lead, dropped.",
+			s.UpstreamUnreached,
+		},
+		"upstream_loops": {"Times that an upstream was left out since it leads back to this node.", s.UpstreamLoops},
 	} {
 		e.counter("meshd_dns_"+name+"_total", c.help, c.v)
 	}
@@ -153,5 +164,6 @@ func (e emitter) durations(name, help string, count uint64, sum time.Duration, c
 		below += counts[i]
 		buckets[bound.Seconds()] = below
 	}
-	e.ch <- prometheus.MustNewConstHistogram(prometheus.NewDesc(name, help, keys, nil), count, sum.Seconds(), buckets, values...)
+	e.ch <- prometheus.MustNewConstHistogram(prometheus.NewDesc(name, help, keys, nil), count, sum.Seconds(), buckets,
+		values...)
 }

@@ -51,7 +51,10 @@ func (n *node) metricsText() string {
 // R7 from configuration to metrics: upstreams by domain, a trace, what is counted.
 func TestForwarding(t *testing.T) {
 	up := upstream(t, nil)
-	a := start(t, mesh.Config{Node: "a", DNS: []string{"127.0.0.1:0"}, Upstream: []string{"127.0.0.1:9", "corp.example=" + up}, QueryLog: 1})
+	a := start(t, mesh.Config{
+		Node: "a", DNS: []string{"127.0.0.1:0"},
+		Upstream: []string{"127.0.0.1:9", "corp.example=" + up}, QueryLog: 1,
+	})
 	a.network("net", "10.90.0.0/24")
 	s, err := a.Status(t.Context())
 	a.must(err)
@@ -60,9 +63,13 @@ func TestForwarding(t *testing.T) {
 		t.Fatal(r, err)
 	}
 	a.task("net", "web", "w1", "10.0.0.1")
-	res, err := a.Resolve(t.Context(), control.ResolveRequest{Network: "net", Name: "www.corp.example", Type: "A", Trace: true})
+	res, err := a.Resolve(t.Context(), control.ResolveRequest{
+		Network: "net", Name: "www.corp.example", Type: "A",
+		Trace: true,
+	})
 	a.must(err)
-	if text := fmt.Sprint(res.Steps); !strings.Contains(text, up+" (up)") || !strings.Contains(text, "a fresh answer") || len(res.Answers) != 1 {
+	if text := fmt.Sprint(res.Steps); !strings.Contains(text, up+" (up)") || !strings.Contains(text, "a fresh answer") ||
+		len(res.Answers) != 1 {
 		t.Errorf("%+v", res)
 	}
 	res, err = a.Resolve(t.Context(), control.ResolveRequest{Network: "net", Name: "10.0.0.1"})
@@ -94,13 +101,15 @@ func TestLoopIsTold(t *testing.T) {
 	addr <- s.DNS[0]
 	eventually(t, func() error {
 		s, err := a.Status(t.Context())
-		if err == nil && !strings.Contains(strings.Join(s.Degraded, " "), "upstream "+up+" sends this node's questions back") {
+		if err == nil && !strings.Contains(strings.Join(s.Degraded, " "),
+			"upstream "+up+" sends this node's questions back") {
 			err = fmt.Errorf("degraded: %v", s.Degraded)
 		}
 		return err
 	})
 	text := a.metricsText()
-	for _, want := range []string{"meshd_degraded 1", `meshd_dns_upstream_up{domain="",state="looping",upstream="` + up + `"} 0`} {
+	for _, want := range []string{"meshd_degraded 1", `meshd_dns_upstream_up{domain="",state="looping",upstream="` + up +
+		`"} 0`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("metrics lack %s", want)
 		}
@@ -114,7 +123,10 @@ func TestServiceTTL(t *testing.T) {
 	a.network("net", "10.90.0.0/24")
 	b := start(t, mesh.Config{Node: "b", Join: []string{a.addr()}})
 	eventually(t, func() error { _, err := b.Network(t.Context(), "net"); return err })
-	_, err := a.AddTask(t.Context(), control.AddTask{Network: "net", Service: "web", ID: "w1", IPs: []string{"10.0.0.1"}, TTL: "42s"})
+	_, err := a.AddTask(t.Context(), control.AddTask{
+		Network: "net", Service: "web", ID: "w1", IPs: []string{"10.0.0.1"},
+		TTL: "42s",
+	})
 	a.must(err)
 	b.task("net", "web", "w2", "10.0.0.2")
 	shown(t, 42, a, b)

@@ -48,7 +48,8 @@ func (n *Node) dnsClients() (clients []netip.Prefix, own []netip.Addr) {
 	if err != nil {
 		trouble = fmt.Sprintf("dns: the host's addresses cannot be read (%v): its own programs are answered at 127.0.0.1 only", err)
 		if n.current().dnsClients == nil {
-			trouble = fmt.Sprintf("dns: the host's subnets cannot be read (%v): only the host itself and its tasks are answered; name others with --dns-clients", err)
+			trouble = fmt.Sprintf("dns: the host's subnets cannot be read (%v): only the host itself and its tasks are "+
+				"answered; name others with --dns-clients", err)
 		}
 	}
 	n.notices.set("dns-clients", trouble)
@@ -95,5 +96,6 @@ func strangerWarning(s *resolver.Server) []string {
 	if !ok || time.Since(last.At) > strangerNotice {
 		return nil
 	}
-	return []string{fmt.Sprintf("dns: %d questions and connections of clients that are not served were refused so far, the last from %s; if it should be served, name its subnet with --dns-clients", s.Stats().Strangers, last.Addr)}
+	return []string{fmt.Sprintf("dns: %d questions and connections of clients that are not served were refused so far, "+
+		"the last from %s; if it should be served, name its subnet with --dns-clients", s.Stats().Strangers, last.Addr)}
 }

@@ -17,7 +17,10 @@ type draft struct {
 
 // draft returns a draft of r, which stays as it is.
 func (r *registry) draft() *draft {
-	return &draft{registry: registry{networks: maps.Clone(r.networks), removed: slices.Clip(r.removed)}, ours: map[string]bool{}}
+	return &draft{
+		registry: registry{networks: maps.Clone(r.networks), removed: slices.Clip(r.removed)},
+		ours:     map[string]bool{},
+	}
 }
 
 // copied returns the node's part in a network to be changed, made if need be.
@@ -114,7 +117,10 @@ func (d *draft) hold(network string, by int) { d.copied(network).sandboxes += by
 func (d *draft) remember(r removedNetwork, most int) {
 	out := slices.DeleteFunc(slices.Clone(d.removed), func(o removedNetwork) bool { return o.name == r.name })
 	out = append(out, r)
-	slices.SortStableFunc(out, func(a, b removedNetwork) int { return cmp.Compare(a.until.UnixNano(), b.until.UnixNano()) })
+	slices.SortStableFunc(out, func(a, b removedNetwork) int {
+		return cmp.Compare(a.until.UnixNano(),
+			b.until.UnixNano())
+	})
 	d.removed = out[max(len(out)-most, 0):]
 	d.dirty = true
 }

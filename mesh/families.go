@@ -53,7 +53,8 @@ func familyWarnings(def *state.NetworkDef, s *state.Service, e *state.Endpoint) 
 	var out []string
 	for _, a := range []netip.Addr{e.IP4, e.IP6} {
 		if a.IsValid() && !hasPoolFor(def, a) {
-			out = append(out, fmt.Sprintf("no connections to the virtual IP reach %s: network %q has only the pool %s; use --mode dnsrr, or a network with a pool of that family", a, def.Name, pools(*def)))
+			out = append(out, fmt.Sprintf("no connections to the virtual IP reach %s: network %q has only the pool %s; use "+
+				"--mode dnsrr, or a network with a pool of that family", a, def.Name, pools(*def)))
 		}
 	}
 	return out

@@ -40,7 +40,8 @@ func (n *Node) accept(ctx context.Context, lets []hostcheck.Let) (added bool) {
 		if did {
 			added = true
 			n.tellMended("added "+group[0].Place(), func(before int) {
-				n.log.Warn("rules are added to a firewall, since firewall: accept allows it; meshd cleanup removes them", "chain", group[0].Place(), "rules", letTexts(group), "times_before", before)
+				n.log.Warn("rules are added to a firewall, since firewall: accept allows it; meshd cleanup removes them", "chain",
+					group[0].Place(), "rules", letTexts(group), "times_before", before)
 			})
 		}
 	}
@@ -69,7 +70,8 @@ func (n *Node) takeBack(ctx context.Context) (removed bool) {
 		}
 		n.sysctls.forgetLets(old)
 		n.tellMended("taken back "+group[0].Place(), func(before int) {
-			n.log.Info("rules for pools that are not served any more are taken back from a firewall", "chain", group[0].Place(), "rules", letTexts(old), "times_before", before)
+			n.log.Info("rules for pools that are not served any more are taken back from a firewall", "chain", group[0].Place(),
+				"rules", letTexts(old), "times_before", before)
 		})
 		removed = true
 	}
@@ -99,7 +101,8 @@ func (s *sysctls) noteLets(lets []hostcheck.Let) {
 func (s *sysctls) forgetLets(lets []hostcheck.Let) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lets = slices.DeleteFunc(slices.Clone(s.lets), func(o hostcheck.Let) bool { return slices.ContainsFunc(lets, sameLet(o)) })
+	s.lets = slices.DeleteFunc(slices.Clone(s.lets),
+		func(o hostcheck.Let) bool { return slices.ContainsFunc(lets, sameLet(o)) })
 	s.changed()
 }
 

@@ -61,7 +61,8 @@ func UnexpectedArgument(flags *flag.FlagSet, args []string) error {
 		f := flags.Lookup(name)
 		if f != nil && name != args[at-1] {
 			if b, ok := f.Value.(interface{ IsBoolFlag() bool }); ok && b.IsBoolFlag() {
-				return fmt.Errorf("unexpected argument %q; --%s stands alone, or write --%s=%s", flags.Arg(0), name, name, flags.Arg(0))
+				return fmt.Errorf("unexpected argument %q; --%s stands alone, or write --%s=%s", flags.Arg(0), name, name,
+					flags.Arg(0))
 			}
 		}
 	}

@@ -219,7 +219,8 @@ func (n *Node) forwarding() []string {
 	}
 	var changed []string
 	for _, c := range n.sysctls.list() {
-		if strings.HasSuffix(c.Key, "forward") || strings.HasSuffix(c.Key, "/forwarding") || strings.HasSuffix(c.Key, "/force_forwarding") || strings.HasSuffix(c.Key, "/accept_ra") {
+		if strings.HasSuffix(c.Key, "forward") || strings.HasSuffix(c.Key, "/forwarding") ||
+			strings.HasSuffix(c.Key, "/force_forwarding") || strings.HasSuffix(c.Key, "/accept_ra") {
 			changed = append(changed, c.String())
 		}
 	}
@@ -238,7 +239,8 @@ func (n *Node) forwarding() []string {
 		if len(changed) > toldSysctls {
 			changed = append(changed[:toldSysctls:toldSysctls], "and more")
 		}
-		return []string{fmt.Sprintf("meshd changed this host so that its containers reach VIPs: %s; %s, and meshd cleanup puts it back", strings.Join(changed, ", "), setting)}
+		return []string{fmt.Sprintf("meshd changed this host so that its containers reach VIPs: %s; %s, and meshd cleanup "+
+			"puts it back", strings.Join(changed, ", "), setting)}
 	}
 	var not []string
 	for _, f := range []struct {
@@ -252,7 +254,8 @@ func (n *Node) forwarding() []string {
 	if len(not) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("this host does not forward %s packets (forwarding: off): its containers reach VIPs only as sandboxes", strings.Join(not, " and "))}
+	return []string{fmt.Sprintf("this host does not forward %s packets (forwarding: off): its containers reach VIPs "+
+		"only as sandboxes", strings.Join(not, " and "))}
 }
 
 // toldSysctls bounds a line of status.

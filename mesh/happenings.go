@@ -77,7 +77,8 @@ func (n *Node) handle(ctx context.Context, e happening) {
 			n.log.Warn("self-preservation", "reason", e.Reason)
 		}
 	case gossip.EventPanic:
-		n.notices.set("panic", e.Reason+"; the log has the details: please report it, and restart meshd when it is convenient")
+		n.notices.set("panic", e.Reason+"; the log has the details: please report it, and restart meshd when it is "+
+			"convenient")
 	case gossip.EventExhausted:
 		n.onExhausted(e)
 	case gossip.EventBeacon:

@@ -94,7 +94,8 @@ func (n *Node) tellData(was, text string) {
 func (n *Node) saveLast() error {
 	if !n.dir.present() {
 		if err := n.dir.remake(); err != nil {
-			return fmt.Errorf("data-dir: %s was removed, and cannot be made again: %w; what was registered since the start is lost", n.dir.path, err)
+			return fmt.Errorf("data-dir: %s was removed, and cannot be made again: %w; what was registered since the start "+
+				"is lost", n.dir.path, err)
 		}
 		_ = n.reg.write(n.reg.registry())
 		_, _, _ = n.boxes.save(), n.keys.save(), n.sysctls.write()

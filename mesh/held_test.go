@@ -30,7 +30,8 @@ func (a *attacked) must(err error) {
 // start begins a life of the node, with what is on disk.
 func (a *attacked) start() {
 	a.inc++
-	a.store, a.told, a.yields, a.left = state.NewStore("me", a.inc, state.DefaultLimits(), &ticks{}), map[state.NodeID]uint64{}, false, false
+	a.store, a.told, a.yields, a.left = state.NewStore("me", a.inc, state.DefaultLimits(), &ticks{}),
+		map[state.NodeID]uint64{}, false, false
 	_, err := a.store.Global().Commit(a.reg.globals())
 	a.must(err)
 }
@@ -59,7 +60,8 @@ func (a *attacked) round() {
 		return
 	}
 	d := a.reg.draft()
-	s := reconcile(d, &situation{defs: a.store.Definitions(), joined: []string{"net"}, synced: true}, testBounds(), time.Now())
+	s := reconcile(d, &situation{defs: a.store.Definitions(), joined: []string{"net"}, synced: true}, testBounds(),
+		time.Now())
 	a.reg = d.done()
 	_, err := a.store.Global().Commit(namedChanges(a.store, s.global))
 	a.must(err)
@@ -71,7 +73,8 @@ func (a *attacked) round() {
 func TestNobodyElseChangesARunningNetwork(t *testing.T) {
 	mine := claimOf("net", "10.96.0.0/16", 7)
 	claims := rapid.Custom(func(rt *rapid.T) state.NetworkClaim {
-		c := claimOf("net", rapid.SampledFrom([]string{"10.1.0.0/16", "10.96.0.0/16", "10.96.0.0/20"}).Draw(rt, "pool"), rapid.SampledFrom([]uint64{0, 1, 7, 1 << 30}).Draw(rt, "birth"))
+		c := claimOf("net", rapid.SampledFrom([]string{"10.1.0.0/16", "10.96.0.0/16", "10.96.0.0/20"}).Draw(rt, "pool"),
+			rapid.SampledFrom([]uint64{0, 1, 7, 1 << 30}).Draw(rt, "birth"))
 		c.Pinned = rapid.Bool().Draw(rt, "pinned")
 		if rapid.IntRange(0, 2).Draw(rt, "removal") == 0 {
 			c.Removed, c.Pinned, c.Lamport = true, false, rapid.SampledFrom([]uint64{1, 7, 1 << 30}).Draw(rt, "lamport")
@@ -87,7 +90,10 @@ func TestNobodyElseChangesARunningNetwork(t *testing.T) {
 		a := &attacked{rt: rt, reg: &registry{networks: map[string]*localNetwork{"net": l}}, inc: 1}
 		a.start()
 		for range rapid.IntRange(1, 12).Draw(rt, "steps") {
-			step := rapid.SampledFrom([]string{"lie", "lie", "forge", "yield", "take back", "goodbye", "restart", "round", "round"}).Draw(rt, "step")
+			step := rapid.SampledFrom([]string{
+				"lie", "lie", "forge", "yield", "take back", "goodbye", "restart", "round",
+				"round",
+			}).Draw(rt, "step")
 			switch step {
 			case "lie":
 				a.hear(state.NodeID(fmt.Sprintf("liar%d", rapid.IntRange(0, 5).Draw(rt, "who"))), claims.Draw(rt, "claim"))

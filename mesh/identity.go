@@ -29,10 +29,12 @@ func (d *dataDir) next(node string) (identity, error) {
 	}
 	id.Incarnation++ // an overflow is refused as 0
 	if err := id.check(); err != nil {
-		return id, d.corrupted(fileNode, err, "move it away; the node then starts with the incarnation that its peers remember")
+		return id, d.corrupted(fileNode, err,
+			"move it away; the node then starts with the incarnation that its peers remember")
 	}
 	if id.Node != node {
-		return id, fmt.Errorf("node: the data directory %s belongs to node %q; start with --node %s, give this node another --data-dir, or remove the directory if nothing in it is needed", d.path, id.Node, id.Node)
+		return id, fmt.Errorf("node: the data directory %s belongs to node %q; start with --node %s, give this node "+
+			"another --data-dir, or remove the directory if nothing in it is needed", d.path, id.Node, id.Node)
 	}
 	return id, nil
 }

@@ -242,7 +242,10 @@ func (n *Node) witnesses(ctx context.Context) (map[string]keyAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	nodes = slices.DeleteFunc(nodes, func(x control.Node) bool { return x.Self || !x.Proven || x.State != control.NodeAlive })
+	nodes = slices.DeleteFunc(nodes, func(x control.Node) bool {
+		return x.Self || !x.Proven ||
+			x.State != control.NodeAlive
+	})
 	rand.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
 	said, _ := callNodes(ctx, n, nodes[:min(len(nodes), keyWitnesses)], callKeys, body, parseKeyAnswer)
 	return said, nil

@@ -30,7 +30,8 @@ func (s *settled) readKeys() (err error) {
 func readKeyFile(path string) ([][]byte, error) {
 	b, err := readPlain(path, maxKeyFile, func(info fs.FileInfo) error { return private(path, info) })
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("key-file: %s does not exist; copy it from another host, or make the first one with: meshctl keygen --out %s", path, path)
+		return nil, fmt.Errorf("key-file: %s does not exist; copy it from another host, or make the first one with: "+
+			"meshctl keygen --out %s", path, path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("key-file: %w", err)
@@ -52,13 +53,15 @@ func private(path string, info fs.FileInfo) error {
 		return fmt.Errorf("%s is not a regular file; give the file with the keys", path)
 	}
 	if m := info.Mode().Perm(); m&0o077 != 0 {
-		return fmt.Errorf("%s can be read or changed by others than its owner (mode %04o); make another key if somebody may have read it, and: chmod 600 %s", path, m, real)
+		return fmt.Errorf("%s can be read or changed by others than its owner (mode %04o); make another key if somebody "+
+			"may have read it, and: chmod 600 %s", path, m, real)
 	}
 	if uid, ok := ownerOf(info); ok && uid != 0 && int(uid) != os.Geteuid() {
 		return fmt.Errorf("%s belongs to user %d, who could change it; chown %d %s", path, uid, os.Geteuid(), real)
 	}
 	if dir, err := os.Stat(filepath.Dir(real)); err == nil && writableByAll(dir) {
-		return fmt.Errorf("%s can be replaced by anybody, since its directory is writable for all; chmod o-w %s", path, filepath.Dir(real))
+		return fmt.Errorf("%s can be replaced by anybody, since its directory is writable for all; chmod o-w %s", path,
+			filepath.Dir(real))
 	}
 	return nil
 }

@@ -56,7 +56,8 @@ func (n *Node) keyAll(ctx context.Context, c keyCall) (control.KeyReply, error) 
 
 func (n *Node) encrypted() error {
 	if n.host.Keyring() == nil {
-		return control.Refuse(control.CodeRefused, "start every meshd with the same --key-file; meshctl keygen makes one", "gossip is not encrypted: there is no keyring")
+		return control.Refuse(control.CodeRefused, "start every meshd with the same --key-file; meshctl keygen makes one",
+			"gossip is not encrypted: there is no keyring")
 	}
 	return nil
 }
@@ -76,7 +77,8 @@ func (n *Node) InstallKey(ctx context.Context, req control.KeyRequest) (control.
 		return control.KeyReply{}, err
 	}
 	if key == nil {
-		return control.KeyReply{}, control.Refuse(control.CodeInvalid, "give the whole key in base64; meshctl keygen makes one", "key: an id is not enough to install a key")
+		return control.KeyReply{}, control.Refuse(control.CodeInvalid,
+			"give the whole key in base64; meshctl keygen makes one", "key: an id is not enough to install a key")
 	}
 	return n.keyAll(ctx, keyCall{Op: keyInstall, Key: key})
 }
@@ -89,7 +91,9 @@ func (n *Node) UseKey(ctx context.Context, req control.KeyRequest) (control.KeyR
 	}
 	count := countOf(have, id)
 	if count.Nodes < have.Total && (!req.Force || count.Nodes == 0) {
-		return have, control.Refuse(control.CodeRefused, "install it everywhere first: meshctl key install KEY; --force leaves out those who do not have it", "key %s: only %d of %d nodes have it; those that do not answer: %s", id, count.Nodes, have.Total, silentNodes(have))
+		return have, control.Refuse(control.CodeRefused,
+			"install it everywhere first: meshctl key install KEY; --force leaves out those who do not have it",
+			"key %s: only %d of %d nodes have it; those that do not answer: %s", id, count.Nodes, have.Total, silentNodes(have))
 	}
 	return n.keyAll(ctx, keyCall{Op: keyUse, ID: id})
 }
@@ -101,19 +105,26 @@ func (n *Node) RemoveKey(ctx context.Context, req control.KeyRequest) (control.K
 		return have, err
 	}
 	if c := countOf(have, id); c.Primary > 0 {
-		return have, control.Refuse(control.CodeRefused, "use another key first: meshctl key use KEY", "key %s: %d nodes still encrypt with it", id, c.Primary)
+		return have, control.Refuse(control.CodeRefused, "use another key first: meshctl key use KEY",
+			"key %s: %d nodes still encrypt with it", id, c.Primary)
 	}
 	if countOf(have, id).Nodes == 0 && have.OK == have.Total { // a typing error must not look like a removal
-		return have, control.Refuse(control.CodeNotFound, "meshctl key ls lists the keys that there are", "key %s: no node has it", id)
+		return have, control.Refuse(control.CodeNotFound, "meshctl key ls lists the keys that there are",
+			"key %s: no node has it", id)
 	}
 	if req.Force {
 		return n.keyAll(ctx, keyCall{Op: keyRemove, ID: id})
 	}
 	if have.OK < have.Total {
-		return have, control.Refuse(control.CodeRefused, "wait until every node answers, or take the silent ones out of the mesh; --force locks them out", "key %s: %d of %d nodes do not answer and would be locked out: %s", id, have.Total-have.OK, have.Total, silentNodes(have))
+		return have, control.Refuse(control.CodeRefused,
+			"wait until every node answers, or take the silent ones out of the mesh; --force locks them out",
+			"key %s: %d of %d nodes do not answer and would be locked out: %s", id, have.Total-have.OK, have.Total,
+			silentNodes(have))
 	}
 	if missing := n.away(ctx); len(missing) > 0 {
-		return have, control.Refuse(control.CodeRefused, "wait for them, or let meshd forget them after 72 h; --force locks them out", "key %s: nodes %v are away and may have only that key", id, missing)
+		return have, control.Refuse(control.CodeRefused,
+			"wait for them, or let meshd forget them after 72 h; --force locks them out",
+			"key %s: nodes %v are away and may have only that key", id, missing)
 	}
 	return n.keyAll(ctx, keyCall{Op: keyRemove, ID: id})
 }
@@ -173,9 +184,11 @@ func countOf(r control.KeyReply, id string) control.KeyCount {
 func (n *Node) keyWarnings() []string {
 	switch {
 	case n.cfg.Insecure:
-		return []string{fmt.Sprintf("gossip is open (--insecure): everybody who reaches %s can change what this host does; make a key with meshctl keygen --out FILE and start every meshd with --key-file FILE instead", n.cfg.bind)}
+		return []string{fmt.Sprintf("gossip is open (--insecure): everybody who reaches %s can change what this host "+
+			"does; make a key with meshctl keygen --out FILE and start every meshd with --key-file FILE instead", n.cfg.bind)}
 	case len(n.keys.all()) == 0:
-		return []string{"gossip is not encrypted: make a key with meshctl keygen --out FILE and start every meshd with --key-file FILE"}
+		return []string{"gossip is not encrypted: make a key with meshctl keygen --out FILE and start every meshd with " +
+			"--key-file FILE"}
 	}
 	if d := n.keys.differs(n.current().KeyFile); d != "" {
 		return []string{d}

@@ -63,14 +63,16 @@ func TestKeyChanges(t *testing.T) {
 			t.Error("a change that cannot be was made")
 		}
 	}
-	if err := errors.Join(k.change(ring, keyUse, testKey(10)), k.change(ring, keyRemove, testKey(1)), k.change(ring, keyRemove, testKey(1))); err != nil {
+	if err := errors.Join(k.change(ring, keyUse, testKey(10)), k.change(ring, keyRemove, testKey(1)),
+		k.change(ring, keyRemove, testKey(1))); err != nil {
 		t.Error(err)
 	}
 	again, err := openKeystore(k.dir, [][]byte{testKey(1)})
 	if err != nil || len(again.all()) != maxKeys-1 || !bytes.Equal(again.all()[0], testKey(10)) {
 		t.Errorf("after a restart: %d keys, %v", len(again.all()), err)
 	}
-	if d := again.differs("/etc/meshd/key"); !strings.Contains(d, control.KeyID(testKey(10))) || !strings.Contains(d, "/etc/meshd/key") {
+	if d := again.differs("/etc/meshd/key"); !strings.Contains(d, control.KeyID(testKey(10))) ||
+		!strings.Contains(d, "/etc/meshd/key") {
 		t.Errorf("status says %q", d)
 	}
 	same, err := openKeystore(k.dir, [][]byte{testKey(1)})
@@ -78,7 +80,8 @@ func TestKeyChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	same.configured = [][]byte{testKey(10), testKey(1)} // the first is in use, and the file holds another one besides
-	if d := same.differs("/etc/meshd/key"); strings.Contains(d, "in use is") || !strings.Contains(d, "in the file are "+control.KeyID(testKey(10))+", "+control.KeyID(testKey(1))+".") {
+	if d := same.differs("/etc/meshd/key"); strings.Contains(d, "in use is") ||
+		!strings.Contains(d, "in the file are "+control.KeyID(testKey(10))+", "+control.KeyID(testKey(1))+".") {
 		t.Errorf("status says %q", d)
 	}
 	replaced, err := openKeystore(k.dir, [][]byte{testKey(10)})
@@ -101,14 +104,19 @@ func TestKeyFileReplaced(t *testing.T) {
 		k.look(file)
 	}
 	write(0o600, testKey(1))
-	if err := errors.Join(k.change(ring, keyInstall, testKey(2)), k.change(ring, keyUse, testKey(2)), k.change(ring, keyRemove, testKey(1))); err != nil {
+	if err := errors.Join(k.change(ring, keyInstall, testKey(2)), k.change(ring, keyUse, testKey(2)),
+		k.change(ring, keyRemove, testKey(1))); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
 		mode os.FileMode
 		key  []byte
 		says string
-	}{{0o600, testKey(1), control.KeyID(testKey(1))}, {0o644, testKey(2), "chmod 600"}, {0o600, testKey(3), control.KeyID(testKey(3))}} {
+	}{
+		{0o600, testKey(1), control.KeyID(testKey(1))},
+		{0o644, testKey(2), "chmod 600"},
+		{0o600, testKey(3), control.KeyID(testKey(3))},
+	} {
 		write(c.mode, c.key)
 		if d := k.differs(file); !strings.Contains(d, c.says) {
 			t.Errorf("with mode %o status says %q, not %q", c.mode, d, c.says)
@@ -140,7 +148,10 @@ func TestKeyChangesAtOnce(t *testing.T) {
 // keys.json that holds too much, or nothing, is damaged: it never means no encryption.
 func TestDamagedKeystore(t *testing.T) {
 	k, _ := keystoreOf(t, testKey(1))
-	for _, keys := range [][][]byte{{}, {[]byte("short")}, {testKey(1), testKey(2), testKey(3), testKey(4), testKey(5), testKey(6), testKey(7), testKey(8), testKey(9)}} {
+	for _, keys := range [][][]byte{{}, {[]byte("short")}, {
+		testKey(1), testKey(2), testKey(3), testKey(4), testKey(5),
+		testKey(6), testKey(7), testKey(8), testKey(9),
+	}} {
 		if err := k.keep(keys); err != nil {
 			t.Fatal(err)
 		}
@@ -153,7 +164,8 @@ func TestDamagedKeystore(t *testing.T) {
 // A peer alone cannot make a node use a key that others lack, nor remove one
 // that they use.
 func TestJudgeKeys(t *testing.T) {
-	both, old, changed := keyAnswer{IDs: []string{"a", "b"}}, keyAnswer{IDs: []string{"a"}}, keyAnswer{IDs: []string{"b", "a"}}
+	both, old, changed := keyAnswer{IDs: []string{"a", "b"}}, keyAnswer{IDs: []string{"a"}},
+		keyAnswer{IDs: []string{"b", "a"}}
 	for _, c := range []struct {
 		op, id, primary string
 		said            map[string]keyAnswer
@@ -178,19 +190,24 @@ func TestJudgeKeys(t *testing.T) {
 // Requests and answers of peers are bounded and checked.
 func TestHostileKeyCalls(t *testing.T) {
 	for _, body := range []string{
-		"", "null", "[]", "{", `{"op":"explode"}`, `{"op":"install"}`, `{"op":"install","key":"c2hvcnQ="}`, `{"op":"install","key":"!"}`,
+		"", "null", "[]", "{", `{"op":"explode"}`, `{"op":"install"}`, `{"op":"install","key":"c2hvcnQ="}`,
+		`{"op":"install","key":"!"}`,
 		`{"op":"use"}`, `{"op":"use","id":"../../etc"}`, `{"op":"remove","id":"` + strings.Repeat("a", 5000) + `"}`,
 	} {
 		if c, err := parseKeyCall([]byte(body)); err == nil {
 			t.Errorf("%.60s: %+v", body, c)
 		}
 	}
-	for _, body := range []string{"", "[]", `{"ids":["\u001b[2J"]}`, `{"ids":["` + strings.Repeat("a", 1<<20) + `"]}`, `{"ids":[` + strings.Repeat(`"0123456789ab",`, 99) + `"0123456789ab"]}`} {
+	for _, body := range []string{
+		"", "[]", `{"ids":["\u001b[2J"]}`, `{"ids":["` + strings.Repeat("a", 1<<20) + `"]}`,
+		`{"ids":[` + strings.Repeat(`"0123456789ab",`, 99) + `"0123456789ab"]}`,
+	} {
 		if a, err := parseKeyAnswer([]byte(body)); err == nil {
 			t.Errorf("%.60s: %+v", body, a)
 		}
 	}
-	if a, err := parseKeyAnswer([]byte(`{"error":"` + strings.Repeat("x", 9000) + `"}`)); err != nil || len(a.Error) > 512 {
+	if a, err := parseKeyAnswer([]byte(`{"error":"` + strings.Repeat("x", 9000) + `"}`)); err != nil ||
+		len(a.Error) > 512 {
 		t.Errorf("%d bytes of an error, %v", len(a.Error), err)
 	}
 }

@@ -53,11 +53,13 @@ func openKeystore(dir *dataDir, configured [][]byte) (*keystore, error) {
 	}
 	for i, key := range k.file.Keys {
 		if !keySize(len(key)) {
-			return nil, dir.corrupted(fileKeys, fmt.Errorf("key %d has %d bytes", i+1, len(key)), "move it away to start with --key-file alone")
+			return nil, dir.corrupted(fileKeys, fmt.Errorf("key %d has %d bytes", i+1, len(key)),
+				"move it away to start with --key-file alone")
 		}
 	}
 	if n := len(k.file.Keys); n > maxKeys {
-		return nil, dir.corrupted(fileKeys, fmt.Errorf("it holds %d keys, at most %d", n, maxKeys), "move it away to start with --key-file alone")
+		return nil, dir.corrupted(fileKeys, fmt.Errorf("it holds %d keys, at most %d", n, maxKeys),
+			"move it away to start with --key-file alone")
 	}
 	if len(configured) > 0 && len(k.file.Keys) == 0 {
 		return nil, dir.corrupted(fileKeys, errors.New("it holds no key"), "move it away to start with --key-file alone")
@@ -148,12 +150,16 @@ func (k *keystore) differs(file string) string {
 	case len(k.configured) == 0 || len(now) == 0 || k.unread == nil && slices.EqualFunc(now, k.configured, bytes.Equal):
 		return ""
 	case k.unread != nil:
-		return fmt.Sprintf("keys: the mesh has changed them, and this node could not start with the key file as it is now: %v", k.unread)
+		return fmt.Sprintf("keys: the mesh has changed them, and this node could not start with the key file as it is "+
+			"now: %v", k.unread)
 	}
 	if bytes.Equal(now[0], k.configured[0]) {
-		return fmt.Sprintf("keys: %s does not hold those that this node has by now: it has %s, in the file are %s. Put the keys of meshctl key ls into the file, or remove from the mesh what is not to be there, with meshctl key remove", file, keyIDs(now), keyIDs(k.configured))
+		return fmt.Sprintf("keys: %s does not hold those that this node has by now: it has %s, in the file are %s. Put "+
+			"the keys of meshctl key ls into the file, or remove from the mesh what is not to be there, with meshctl key remove", file, keyIDs(now), keyIDs(k.configured))
 	}
-	return fmt.Sprintf("keys: the mesh has changed them since %s was written: in use is key %s, first in the file is %s. Put the keys of meshctl key ls into the file: it is what a new host, or this one without its data directory, starts with",
+	return fmt.Sprintf("keys: the mesh has changed them since %s was written: in use is key %s, first in the file is "+
+		"%s. Put the keys of meshctl key ls into the file: it is what a new host, or this one without its data directory, "+
+		"starts with",
 		file, control.KeyID(now[0]), control.KeyID(k.configured[0]))
 }
 

@@ -39,7 +39,8 @@ func TestLogQueueNeverWaits(t *testing.T) {
 		}
 		close(s.letGo)
 		synctest.Wait()
-		if text := s.got.String(); !strings.HasPrefix(text, "line 0\nmeshd: 99 log lines were dropped") || !strings.Contains(text, "line 4096\n") {
+		if text := s.got.String(); !strings.HasPrefix(text, "line 0\nmeshd: 99 log lines were dropped") ||
+			!strings.Contains(text, "line 4096\n") {
 			t.Errorf("written: %.100s", text)
 		}
 		_, _ = q.Write([]byte("x\n"))

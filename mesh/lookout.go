@@ -235,7 +235,10 @@ func (n *Node) needsOf(v state.View, needs *hostcheck.Needs) {
 			}
 		}
 	}
-	needs.Networks = append(needs.Networks, hostcheck.Network{Pools: slices.Clone(needs.Pools[pools:]), Tasks: slices.Clone(needs.Tasks[tasks:])})
+	needs.Networks = append(needs.Networks, hostcheck.Network{
+		Pools: slices.Clone(needs.Pools[pools:]),
+		Tasks: slices.Clone(needs.Tasks[tasks:]),
+	})
 }
 
 // near reports whether an address of the same subnet is there, as far as subnets of
@@ -251,7 +254,10 @@ func near(a netip.Addr, all []netip.Addr) bool {
 
 // hostNeeds returns what the configuration says of them.
 func (s *settled) hostNeeds() *hostcheck.Needs {
-	needs := &hostcheck.Needs{Driver: s.LB, Mends: s.Forwarding != "off", Devices: s.Forwarding == "devices", Gossip: s.bind, Advertise: s.advertise, DNS: s.dns}
+	needs := &hostcheck.Needs{
+		Driver: s.LB, Mends: s.Forwarding != "off", Devices: s.Forwarding == "devices",
+		Gossip: s.bind, Advertise: s.advertise, DNS: s.dns,
+	}
 	switch s.LB {
 	case "none":
 		needs.Driver = ""
@@ -262,7 +268,8 @@ func (s *settled) hostNeeds() *hostcheck.Needs {
 }
 
 // mend switches hairpin mode on for ports of tasks of this host, and forwarding of
-// devices where that is asked for, unless the host's administrator sees to such things. It reports whether it changed anything.
+// devices where that is asked for, unless the host's administrator sees to such things. It reports whether it
+// changed anything.
 func (n *Node) mend(f *hostcheck.Facts, needs *hostcheck.Needs) (changed bool) {
 	if !needs.Mends || needs.Driver == "" {
 		return false
@@ -274,7 +281,8 @@ func (n *Node) mend(f *hostcheck.Facts, needs *hostcheck.Needs) (changed bool) {
 		} else if len(settings) > 0 {
 			changed = true
 			n.tellMended("forwarding", func(before int) {
-				n.log.Warn("devices forward now, so that containers reach VIPs; meshd cleanup puts it back", "settings", settings, "times_before", before)
+				n.log.Warn("devices forward now, so that containers reach VIPs; meshd cleanup puts it back", "settings", settings,
+					"times_before", before)
 			})
 		}
 	}
@@ -287,7 +295,8 @@ func (n *Node) mend(f *hostcheck.Facts, needs *hostcheck.Needs) (changed bool) {
 		changed = true
 		n.sysctls.notePort(port)
 		n.tellMended("hairpin "+name, func(before int) {
-			n.log.Warn("hairpin mode is on for a port of a bridge, so that its container reaches itself through a VIP; forwarding: off leaves that to you, and meshd cleanup puts it back", "port", name, "times_before", before)
+			n.log.Warn("hairpin mode is on for a port of a bridge, so that its container reaches itself through a VIP; "+
+				"forwarding: off leaves that to you, and meshd cleanup puts it back", "port", name, "times_before", before)
 		})
 	}
 	return changed
@@ -338,7 +347,10 @@ func (n *Node) Doctor(ctx context.Context) (control.Doctor, error) {
 func doctorOf(found []hostcheck.Finding) control.Doctor {
 	d := control.Doctor{At: time.Now(), Findings: []control.HostFinding{}}
 	for _, f := range found {
-		d.Findings = append(d.Findings, control.HostFinding{Code: string(f.Code), Severity: string(f.Severity), What: f.What, Command: f.Command, Document: f.Document})
+		d.Findings = append(d.Findings, control.HostFinding{
+			Code: string(f.Code), Severity: string(f.Severity), What: f.What,
+			Command: f.Command, Document: f.Document,
+		})
 	}
 	return d
 }
@@ -350,7 +362,8 @@ func Examine(cfg Config) control.Doctor {
 	s, err := cfg.settle()
 	if err != nil {
 		return doctorOf([]hostcheck.Finding{{
-			Code: hostcheck.Configuration, Severity: hostcheck.Fault, What: "meshd would not start: " + err.Error(), Document: "OPERATIONS: Files",
+			Code: hostcheck.Configuration, Severity: hostcheck.Fault, What: "meshd would not start: " + err.Error(),
+			Document: "OPERATIONS: Files",
 		}})
 	}
 	r := hostread.Open()
@@ -367,13 +380,16 @@ func (e emitter) lookout(l *lookout) {
 		count[f.Code]++
 	}
 	for _, code := range hostcheck.Codes() {
-		e.gauge("meshd_host_findings", "What of the host is against meshd, by kind; meshctl doctor says more.", float64(count[code]), "code", string(code))
+		e.gauge("meshd_host_findings", "What of the host is against meshd, by kind; meshctl doctor says more.",
+			float64(count[code]), "code", string(code))
 	}
 	c := l.counters()
 	e.counter("meshd_host_looks_total", "Looks at the host for what is against meshd.", c.looks)
 	e.counter("meshd_host_looks_inside_total", "Looks into sandboxes for the same.", c.inside)
 	e.send(prometheus.CounterValue, "meshd_host_looks_seconds_total", "Time that they took.", c.spent.Seconds())
-	e.counter("meshd_host_mended_total", "How often ports of bridges were put into hairpin mode, devices made to forward, and rules added to chains of firewalls or taken back from there.", c.mended)
+	e.counter("meshd_host_mended_total",
+		"How often ports of bridges were put into hairpin mode, devices made to forward, and rules added to chains of "+
+			"firewalls or taken back from there.", c.mended)
 }
 
 // sourceFor returns the address of the host that backends answer to: the one that

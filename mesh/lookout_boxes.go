@@ -148,7 +148,10 @@ func (b *box) readInside() (f *hostcheck.Facts) {
 // insideOf returns what the node does in a sandbox.
 func (n *Node) insideOf(b *box) *hostcheck.Inside {
 	s, _ := b.record()
-	in := &hostcheck.Inside{Name: b.name, Enter: enter(s.PID, s.Netns), Driver: b.balancer.Counters().Driver, Addresses: s.Addresses}
+	in := &hostcheck.Inside{
+		Name: b.name, Enter: enter(s.PID, s.Netns), Driver: b.balancer.Counters().Driver,
+		Addresses: s.Addresses,
+	}
 	b.mu.Lock()
 	if b.bound != nil {
 		in.DNS = netip.AddrPortFrom(sandbox.ServerAddr.Addr(), s.Port)

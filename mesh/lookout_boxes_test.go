@@ -34,7 +34,8 @@ func TestEverySandboxIsLookedInto(t *testing.T) {
 	if len(seen) != len(boxes) {
 		t.Errorf("%d of %d sandboxes had a turn", len(seen), len(boxes))
 	}
-	if got := l.all(); len(got) != toldBoxes+1 || got[toldBoxes].What != "there is something against meshd inside of 40 more sandboxes" {
+	if got := l.all(); len(got) != toldBoxes+1 ||
+		got[toldBoxes].What != "there is something against meshd inside of 40 more sandboxes" {
 		t.Errorf("told is %+v", got)
 	}
 	if again, turn := l.next(nil, boxesPerTurn); len(again)+len(turn) > 0 {

@@ -40,7 +40,9 @@ func (t *toldCode) may(now time.Time) bool {
 
 // change returns what is to be told of a code now: what of it is new, and whether it
 // has come or gone at all. What comes and goes too often is told later, as it is then.
-func (t *hostTeller) change(now time.Time, code hostcheck.Code, found []hostcheck.Finding) (fresh []hostcheck.Finding, gone bool) {
+func (t *hostTeller) change(now time.Time, code hostcheck.Code, found []hostcheck.Finding) (fresh []hostcheck.Finding,
+	gone bool,
+) {
 	c := t.found[code]
 	if c == nil {
 		c = &toldCode{}

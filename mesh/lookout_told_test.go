@@ -50,7 +50,8 @@ func TestHostTellerIsPaced(t *testing.T) {
 // Of several findings of one code each is told once, and again when it has been away.
 func TestHostTellerTellsWhatIsNew(t *testing.T) {
 	teller := hostTeller{found: map[hostcheck.Code]*toldCode{}}
-	a, b := hostcheck.Finding{Code: hostcheck.Hairpin, Command: "a"}, hostcheck.Finding{Code: hostcheck.Hairpin, Command: "b"}
+	a, b := hostcheck.Finding{Code: hostcheck.Hairpin, Command: "a"},
+		hostcheck.Finding{Code: hostcheck.Hairpin, Command: "b"}
 	now := time.Now()
 	for i, c := range []struct {
 		found []hostcheck.Finding

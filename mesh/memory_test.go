@@ -21,10 +21,13 @@ func TestHostMemory(t *testing.T) {
 		"more than the machine": {map[string]string{"proc/meminfo": "MemTotal:        1024 kB\n"}, 1 << 30, 1 << 20},
 		"a control group":       {map[string]string{"proc/meminfo": "MemTotal:        8388608 kB\n", "proc/self/cgroup": "0::/system.slice/meshd.service\n", "sys/fs/cgroup/system.slice/meshd.service/memory.max": "536870912\n"}, none, 512 << 20},
 		"the one above it": {map[string]string{
-			"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.max": "max\n", "sys/fs/cgroup/a/memory.max": "268435456\n",
+			"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.max": "max\n",
+			"sys/fs/cgroup/a/memory.max": "268435456\n",
 		}, none, 256 << 20},
 		"version 1": {map[string]string{
-			"proc/self/cgroup": "5:cpu:/x\n7:hugetlb,memory:/docker/1\n", "sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes": "134217728\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+			"proc/self/cgroup": "5:cpu:/x\n7:hugetlb,memory:/docker/1\n",
+			"sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes": "134217728\n",
+			"sys/fs/cgroup/memory/memory.limit_in_bytes":          "9223372036854771712\n",
 		}, none, 128 << 20},
 		"what is unreadable": {map[string]string{"proc/meminfo": "MemTotal: x kB\n", "proc/self/cgroup": "x\n\n1:2\n0::\n", "sys/fs/cgroup/memory.max": "many"}, none, 0},
 	} {
@@ -47,7 +50,8 @@ func TestTableMemory(t *testing.T) {
 	}
 	s := &settled{}
 	s.TableMemory = 1 << 30
-	if l := s.limits(); l.StoreBytes != 512<<20 || l.TableBytes != 256<<20 || l.StoreRecords != (512<<20)/300 || l.StageBytes != 128<<20 {
+	if l := s.limits(); l.StoreBytes != 512<<20 || l.TableBytes != 256<<20 || l.StoreRecords != (512<<20)/300 ||
+		l.StageBytes != 128<<20 {
 		t.Errorf("%+v", l)
 	}
 }

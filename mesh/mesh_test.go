@@ -125,11 +125,13 @@ func TestRemoveNetworkEverywhere(t *testing.T) {
 func TestStartRefusals(t *testing.T) {
 	corrupted := t.TempDir()
 	path := filepath.Join(corrupted, "tasks.json")
-	if err := os.WriteFile(path, []byte(`{"networks": {"net": {"tasks": {"t1": {"service": "web", "body": "AAAA"}}}}`), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(`{"networks": {"net": {"tasks": {"t1": {"service": "web", "body": "AAAA"}}}}`),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	others := t.TempDir()
-	if err := os.WriteFile(filepath.Join(others, "node.json"), []byte(`{"node": "zoe", "incarnation": 7}`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(others, "node.json"), []byte(`{"node": "zoe", "incarnation": 7}`),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	key := filepath.Join(t.TempDir(), "key")
@@ -238,7 +240,10 @@ func TestMetrics(t *testing.T) {
 	a := start(t, mesh.Config{Node: "a"})
 	var b strings.Builder
 	a.must(a.Metrics(t.Context(), &b))
-	for _, want := range []string{"meshd_members{state=\"alive\"} 1", "meshd_table_checksum", "meshd_queue_length", "meshd_propagation_seconds"} {
+	for _, want := range []string{
+		"meshd_members{state=\"alive\"} 1", "meshd_table_checksum", "meshd_queue_length",
+		"meshd_propagation_seconds",
+	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("metrics lack %s", want)
 		}
@@ -284,10 +289,12 @@ func TestUnknownNetworks(t *testing.T) {
 	_, services := a.Services(t.Context(), "nosuch")
 	_, network := a.Network(t.Context(), "nosuch")
 	for what, err := range map[string]error{
-		"lb ls": lb, "task ls": tasks, "service ls": services, "network inspect": network, "network rm": a.RemoveNetwork(t.Context(), "nosuch"),
+		"lb ls": lb, "task ls": tasks, "service ls": services, "network inspect": network,
+		"network rm": a.RemoveNetwork(t.Context(), "nosuch"),
 	} {
 		e, ok := errors.AsType[*control.Error](err)
-		if !ok || e.Code != control.CodeNotFound || strings.Contains(e.Hint, "create") || !strings.Contains(e.Hint, "network ls") {
+		if !ok || e.Code != control.CodeNotFound || strings.Contains(e.Hint, "create") ||
+			!strings.Contains(e.Hint, "network ls") {
 			t.Errorf("%s: %+v", what, err)
 		}
 	}
@@ -322,11 +329,17 @@ func TestSocketComesBack(t *testing.T) {
 func TestTasksOfAFamilyWithoutPool(t *testing.T) {
 	n := start(t, mesh.Config{Node: "a"})
 	n.network("four", "10.96.0.0/24")
-	_, err := n.CreateNetwork(t.Context(), control.CreateNetwork{Name: "both", Subnet: "10.97.0.0/24", Subnet6: "fd97::/64"})
+	_, err := n.CreateNetwork(t.Context(), control.CreateNetwork{
+		Name: "both", Subnet: "10.97.0.0/24",
+		Subnet6: "fd97::/64",
+	})
 	n.must(err)
 	add := func(network, service, id string, ips ...string) control.TaskAdded {
 		t.Helper()
-		a, err := n.AddTask(t.Context(), control.AddTask{Network: network, Service: service, ID: id, IPs: ips, Ports: []string{"80"}})
+		a, err := n.AddTask(t.Context(), control.AddTask{
+			Network: network, Service: service, ID: id, IPs: ips,
+			Ports: []string{"80"},
+		})
 		n.must(err)
 		return a
 	}
@@ -343,7 +356,8 @@ func TestTasksOfAFamilyWithoutPool(t *testing.T) {
 		{add("both", "web", "b6", "fd01::4"), 2, ""},
 	} {
 		said := strings.Join(c.task.Warnings, "\n")
-		if len(c.task.VIPs) != c.vips || !strings.Contains(said, c.words) || c.words == "" && strings.Contains(said, "reach") {
+		if len(c.task.VIPs) != c.vips || !strings.Contains(said, c.words) || c.words == "" &&
+			strings.Contains(said, "reach") {
 			t.Errorf("V12: %s: VIPs %s, %q; want %d, %q", c.task.Task.ID, c.task.VIPs, said, c.vips, c.words)
 		}
 	}
@@ -354,7 +368,10 @@ func TestTasksOfAFamilyWithoutPool(t *testing.T) {
 		t.Fatalf("V12: %+v, %v", s, err)
 	}
 	held := s.Claims[0].VIP.String()
-	_, err = n.AddTask(t.Context(), control.AddTask{Network: "both", Service: "other", ID: "o", IPs: []string{"10.1.0.9"}, VIPs: []string{held}})
+	_, err = n.AddTask(t.Context(), control.AddTask{
+		Network: "both", Service: "other", ID: "o", IPs: []string{"10.1.0.9"},
+		VIPs: []string{held},
+	})
 	if err == nil || !strings.Contains(err.Error(), `is the VIP of service "six"`) {
 		t.Errorf("V3: %s, which is claimed and not served, is given away: %v", held, err)
 	}

@@ -28,7 +28,8 @@ func newMetrics(n *Node) *metrics {
 		Name: "meshd_propagation_seconds", Help: "Age of beacons of other nodes on arrival, by both nodes' wall clocks.",
 		Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30},
 	})
-	m.reg.MustRegister(m, m.propagation, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.reg.MustRegister(m, m.propagation, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -49,18 +50,24 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	e.sandboxes(m.node)
 	e.lookout(m.node.lookout)
 	disk := m.node.dir.trouble() != ""
-	e.gauge("meshd_degraded", "Standing conditions that meshctl status explains.", float64(len(m.node.notices.list())+len(m.node.dnsTrouble()))+b2f(disk))
+	e.gauge("meshd_degraded", "Standing conditions that meshctl status explains.",
+		float64(len(m.node.notices.list())+len(m.node.dnsTrouble()))+b2f(disk))
 	e.gauge("meshd_data_dir_failing", "1 while the data directory does not take what is to be saved.", b2f(disk))
-	e.counter("meshd_registry_writes_total", "Writes of tasks.json; each holds all changes that waited.", m.node.reg.writes.Load())
-	e.counter("meshd_registry_changes_total", "Changes of what is registered, carried or claimed here.", m.node.reg.changes.Load())
-	e.counter("meshd_registry_failures_total", "Writes of tasks.json that failed; what was asked for was refused.", m.node.reg.failures.Load())
+	e.counter("meshd_registry_writes_total", "Writes of tasks.json; each holds all changes that waited.",
+		m.node.reg.writes.Load())
+	e.counter("meshd_registry_changes_total", "Changes of what is registered, carried or claimed here.",
+		m.node.reg.changes.Load())
+	e.counter("meshd_registry_failures_total", "Writes of tasks.json that failed; what was asked for was refused.",
+		m.node.reg.failures.Load())
 	e.gauge("meshd_queue_length", "Waiting items.", float64(len(m.node.reg.queue)), "queue", "registrations")
 	e.gauge("meshd_queue_length", "Waiting items.", float64(len(m.node.happened.queue)), "queue", "events")
-	e.counter("meshd_queue_dropped_total", "Items dropped because the queue was full; repair makes up for them.", m.node.happened.dropped.Load(), "queue", "events")
+	e.counter("meshd_queue_dropped_total", "Items dropped because the queue was full; repair makes up for them.",
+		m.node.happened.dropped.Load(), "queue", "events")
 	if f := m.node.cfg.LogDropped; f != nil {
 		e.counter("meshd_log_dropped_total", "Log lines dropped because nobody read the log.", f())
 	}
-	e.counter("meshd_control_socket_remade_total", "Times that somebody removed the control socket and it was made again.", m.node.door.times.Load())
+	e.counter("meshd_control_socket_remade_total", "Times that somebody removed the control socket and it was made again.",
+		m.node.door.times.Load())
 	e.gauge("meshd_events_index", "Index of the newest event of meshctl watch.", float64(m.node.events.Index()))
 }
 
@@ -94,7 +101,8 @@ func (e emitter) core(c *gossip.Core) {
 	e.gauge("meshd_incarnation", "The node's incarnation.", float64(c.Store().Incarnation()))
 	records, bytes, maxRecords, maxBytes := c.Store().Usage()
 	for bound, v := range map[string][2]int{"held": {records, bytes}, "limit": {maxRecords, maxBytes}} {
-		e.gauge("meshd_tables_records", "Records of all tables, tombstones included, and how many there may be.", float64(v[0]), "of", bound)
+		e.gauge("meshd_tables_records", "Records of all tables, tombstones included, and how many there may be.",
+			float64(v[0]), "of", bound)
 		e.gauge("meshd_tables_bytes", "Text of these records, and how much there may be.", float64(v[1]), "of", bound)
 	}
 	for _, t := range c.Store().Tables() {
@@ -109,26 +117,35 @@ func (e emitter) core(c *gossip.Core) {
 
 func (e emitter) table(c *gossip.Core, t *state.Table) {
 	net := t.Network()
-	e.gauge("meshd_table_records", "Live records per network; the empty network is the global scope.", float64(t.Len()), "network", net)
+	e.gauge("meshd_table_records", "Live records per network; the empty network is the global scope.", float64(t.Len()),
+		"network", net)
 	e.gauge("meshd_table_owners", "Owners with a stream.", float64(len(t.Owners())), "network", net)
-	e.gauge("meshd_table_checksum", "Low 48 bits of the table checksum: equal on all nodes in agreement.", float64(t.Checksum()&(1<<48-1)), "network", net)
+	e.gauge("meshd_table_checksum", "Low 48 bits of the table checksum: equal on all nodes in agreement.",
+		float64(t.Checksum()&(1<<48-1)), "network", net)
 	e.gauge("meshd_table_synced", "1 after the first full exchange with a peer.", b2f(t.View().Synced()), "network", net)
 	e.gauge("meshd_table_graves", "Heads of dropped owners that are remembered.", float64(t.Graves()), "network", net)
-	e.counter("meshd_table_quarantined_total", "Records kept but not shown because they are unreadable.", t.Poison(), "network", net)
+	e.counter("meshd_table_quarantined_total", "Records kept but not shown because they are unreadable.", t.Poison(),
+		"network", net)
 	records, bytes, staged, evicted := t.Usage()
 	e.gauge("meshd_table_held_records", "Records held, tombstones included.", float64(records), "network", net)
 	e.gauge("meshd_table_held_bytes", "Text of the records held.", float64(bytes), "network", net)
 	e.gauge("meshd_table_staged_bytes", "Text of deltas that are not complete.", float64(staged), "network", net)
-	e.counter("meshd_table_evicted_total", "Streams of owners that do not live, dropped to make room.", evicted, "network", net)
+	e.counter("meshd_table_evicted_total", "Streams of owners that do not live, dropped to make room.", evicted, "network",
+		net)
 	barred := map[state.Bar]int{state.BarLoopback: 0, state.BarPool: 0, state.BarTwin: 0, state.BarPorts: 0}
 	for _, b := range t.Barred() {
 		barred[b.Bar]++
 	}
 	for _, bar := range slices.Sorted(maps.Keys(barred)) {
-		e.gauge("meshd_table_barred", "Endpoints that are carried and not shown, by reason.", float64(barred[bar]), "network", net, "reason", bar.String())
+		e.gauge("meshd_table_barred", "Endpoints that are carried and not shown, by reason.", float64(barred[bar]), "network",
+			net, "reason", bar.String())
 	}
-	e.counter("meshd_table_unbelieved_total", "Times in claims that are too far ahead to be true: shown, but neither believed nor carried.", t.Unbelieved(), "network", net)
-	e.gauge("meshd_table_divergence_seconds", "Time since the table last compared equal with a peer; 0 if it did within two comparisons.", c.Divergence(net).Seconds(), "network", net)
+	e.counter("meshd_table_unbelieved_total",
+		"Times in claims that are too far ahead to be true: shown, but neither believed nor carried.", t.Unbelieved(),
+		"network", net)
+	e.gauge("meshd_table_divergence_seconds",
+		"Time since the table last compared equal with a peer; 0 if it did within two comparisons.",
+		c.Divergence(net).Seconds(), "network", net)
 }
 
 func (e emitter) stats(s *gossip.Stats) {
@@ -179,8 +196,10 @@ func (e emitter) stats(s *gossip.Stats) {
 func (e emitter) frames(s *gossip.Stats) {
 	for typ := range s.In {
 		if name := gossip.FrameName(typ); name != "" {
-			e.counter("meshd_gossip_frame_bytes_total", "Bytes of protocol frames by kind.", s.In[typ], "frame", name, "direction", "in")
-			e.counter("meshd_gossip_frame_bytes_total", "Bytes of protocol frames by kind.", s.Out[typ], "frame", name, "direction", "out")
+			e.counter("meshd_gossip_frame_bytes_total", "Bytes of protocol frames by kind.", s.In[typ], "frame", name,
+				"direction", "in")
+			e.counter("meshd_gossip_frame_bytes_total", "Bytes of protocol frames by kind.", s.Out[typ], "frame", name,
+				"direction", "out")
 		}
 	}
 }
@@ -188,9 +207,13 @@ func (e emitter) frames(s *gossip.Stats) {
 func (e emitter) host(s gossip.HostStats) {
 	e.counter("meshd_transport_in_bytes_total", "Bytes from other nodes over streams, memberlist's own included.", s.In)
 	e.counter("meshd_transport_out_bytes_total", "Bytes to other nodes, memberlist's own included.", s.Out)
-	for q, v := range map[string][2]uint64{"inbox": {uint64(s.Inbox), s.InboxDropped}, "bulk": {uint64(s.Bulk), s.BulkDropped}} {
+	for q, v := range map[string][2]uint64{
+		"inbox": {uint64(s.Inbox), s.InboxDropped},
+		"bulk":  {uint64(s.Bulk), s.BulkDropped},
+	} {
 		e.gauge("meshd_queue_length", "Waiting items.", float64(v[0]), "queue", q)
-		e.counter("meshd_queue_dropped_total", "Items dropped because the queue was full; repair makes up for them.", v[1], "queue", q)
+		e.counter("meshd_queue_dropped_total", "Items dropped because the queue was full; repair makes up for them.", v[1],
+			"queue", q)
 	}
 	e.gauge("meshd_queue_bytes", "Bytes of the waiting items.", float64(s.InboxBytes), "queue", "inbox")
 	e.gauge("meshd_queue_bytes", "Bytes of the waiting items.", float64(s.BulkBytes), "queue", "bulk")
@@ -198,8 +221,10 @@ func (e emitter) host(s gossip.HostStats) {
 	e.counter("meshd_bulk_failed_total", "Streams that failed.", s.BulkFailed)
 	e.counter("meshd_joins_total", "Joins by the reconnect loop.", s.Joins, "result", "ok")
 	e.counter("meshd_joins_total", "Joins by the reconnect loop.", s.JoinsFailed, "result", "failed")
-	e.counter("meshd_panics_total", "Steps of the protocol that panicked and were dropped: always a fault of meshd.", s.Panics)
-	e.counter("meshd_transport_rejected_total", "Packets and streams that would have done harm and were not read.", s.Rejected)
+	e.counter("meshd_panics_total", "Steps of the protocol that panicked and were dropped: always a fault of meshd.",
+		s.Panics)
+	e.counter("meshd_transport_rejected_total", "Packets and streams that would have done harm and were not read.",
+		s.Rejected)
 	e.counter("meshd_transport_refused_total", "Streams over the bound on their number.", s.Refused)
 	e.gauge("meshd_membership_health_score", "memberlist's own health, 0 is best.", float64(s.Health))
 }

@@ -55,7 +55,8 @@ func TestMistypedConfig(t *testing.T) {
 // The data directory holds files of well-known names: it must be meshd's own.
 func TestMistypedDataDir(t *testing.T) {
 	for _, dir := range []string{"/", "//", "/../", "~/x", "$STATE/x", "{{ dir }}", "file:///x"} {
-		if d := mesh.Examine(mesh.Config{Node: "a", Bind: "127.0.0.1", DataDir: dir}); len(d.Findings) == 0 || !strings.Contains(d.Findings[0].What, "data-dir: \""+dir+"\"") {
+		if d := mesh.Examine(mesh.Config{Node: "a", Bind: "127.0.0.1", DataDir: dir}); len(d.Findings) == 0 ||
+			!strings.Contains(d.Findings[0].What, "data-dir: \""+dir+"\"") {
 			t.Errorf("%q: %+v", dir, d.Findings)
 		}
 	}
@@ -66,7 +67,8 @@ func TestMistypedDataDir(t *testing.T) {
 func TestMistypedYAML(t *testing.T) {
 	const head = "# of host1\nnode: host1\njoin: [10.0.0.1,\n  10.0.0.2]\n" // four lines; the entries begin in the second
 	for text, says := range map[string]string{
-		"bind: [fd00::1]:7946\nlb: none\n":    "line 5: did not find expected key; put the value into quotes: bind: '[fd00::1]:7946'",
+		"bind: [fd00::1]:7946\nlb: none\n": "line 5: did not find expected key; put the value into quotes: bind: " +
+			"'[fd00::1]:7946'",
 		"bind: ::\nlb: none\n":                "; put the value into quotes: bind: '::'",
 		"pools: [10.96.0.0/12\nlb: none\n":    "; the list has no ] at its end",
 		"lb: none\nttl: \"5s\n\nd1: 1h\n":     "line 6: found unexpected end of stream; a quote has no end",
@@ -79,13 +81,15 @@ func TestMistypedYAML(t *testing.T) {
 		"lb: none\ndomain: a\x07b\nttl: 5s\n": "line 6: control characters are not allowed",
 		"lb: none\ndomain: m\xe9sh\n":         "line 6: ",
 		"domain: *other\n":                    "line 5: unknown anchor 'other' referenced",
-		"bind: {{ address }}\n":               "line 5: bind: it has entries of its own, in braces; is it a template that was not filled in?",
+		"bind: {{ address }}\n": "line 5: bind: it has entries of its own, in braces; is it a template that " +
+			"was not filled in?",
 	} {
 		if !strings.HasPrefix(says, "line ") {
 			says = "line 5: |" + says
 		}
 		line, rest, _ := strings.Cut(says, "|")
-		if _, err := mesh.ReadConfig(written(t, head+text)); err == nil || !strings.Contains(err.Error(), line) || !strings.Contains(err.Error(), rest) {
+		if _, err := mesh.ReadConfig(written(t, head+text)); err == nil || !strings.Contains(err.Error(), line) ||
+			!strings.Contains(err.Error(), rest) {
 			t.Errorf("%q: %v, want %q", text, err, says)
 		}
 	}
@@ -106,7 +110,8 @@ func TestConfigForAll(t *testing.T) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := mesh.ReadConfig(path); (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "chmod o-w "+path) {
+		if _, err := mesh.ReadConfig(path); (err == nil) != ok || err != nil &&
+			!strings.Contains(err.Error(), "chmod o-w "+path) {
 			t.Errorf("mode %o: %v", mode, err)
 		}
 	}

@@ -52,7 +52,10 @@ func (n *Node) describeNetwork(ctx context.Context, name string) (control.Networ
 
 // Network implements control.NetworkBackend.
 func (n *Node) Network(ctx context.Context, name string) (control.NetworkDetail, error) {
-	d := control.NetworkDetail{Network: control.Network{Name: name, Nodes: []string{}}, Streams: []control.Stream{}, ServiceList: []control.Service{}, Warnings: []string{}}
+	d := control.NetworkDetail{
+		Network: control.Network{Name: name, Nodes: []string{}}, Streams: []control.Stream{},
+		ServiceList: []control.Service{}, Warnings: []string{},
+	}
 	known := false
 	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
 		def, defined := c.Store().Defs()[name]
@@ -65,7 +68,8 @@ func (n *Node) Network(ctx context.Context, name string) (control.NetworkDetail,
 			d.Nodes = append(d.Nodes, string(p))
 		}
 		if !defined {
-			d.Warnings = append(d.Warnings, "no node states the definition of this network: services get no VIP; create it again")
+			d.Warnings = append(d.Warnings,
+				"no node states the definition of this network: services get no VIP; create it again")
 		}
 		d.Conflict = networkTrouble(c.Store().Definitions(), name)
 		if t != nil {
@@ -116,7 +120,10 @@ func streams(c *gossip.Core, t *state.Table) []control.Stream {
 		if s == "" {
 			s = control.NodeDead
 		}
-		out = append(out, control.Stream{Owner: string(o), Incarnation: h.Inc, Version: h.Version, Floor: h.Floor, Entries: t.OwnerLen(o), State: s})
+		out = append(out, control.Stream{
+			Owner: string(o), Incarnation: h.Inc, Version: h.Version, Floor: h.Floor,
+			Entries: t.OwnerLen(o), State: s,
+		})
 	}
 	return out
 }
@@ -138,7 +145,10 @@ func (n *Node) RemoveNetwork(ctx context.Context, name string) error {
 			return
 		}
 		if refused = networkInUse(c, name); refused == nil {
-			r = removedNetwork{name: name, birth: def.Birth, lamport: c.Store().Clock().Tick(), def: *newNetworkDef(def), until: time.Now().Add(removalMemory)}
+			r = removedNetwork{
+				name: name, birth: def.Birth, lamport: c.Store().Clock().Tick(), def: *newNetworkDef(def),
+				until: time.Now().Add(removalMemory),
+			}
 		}
 	})
 	if err = errors.Join(err, refused); err != nil {
@@ -148,10 +158,12 @@ func (n *Node) RemoveNetwork(ctx context.Context, name string) error {
 		edit: func(d *draft) error {
 			l := d.networks[name]
 			if l != nil && l.sandboxes > 0 {
-				return control.Refuse(control.CodeRefused, "detach them first; meshctl sandbox ls lists them", "network %q is used by %d sandboxes", name, l.sandboxes)
+				return control.Refuse(control.CodeRefused, "detach them first; meshctl sandbox ls lists them",
+					"network %q is used by %d sandboxes", name, l.sandboxes)
 			}
 			if l != nil && len(l.tasks) > 0 { // registered meanwhile
-				return control.Refuse(control.CodeRefused, "remove its tasks first; meshctl task ls --network "+name+" lists them", "network %q is used: this node has %d tasks in it", name, len(l.tasks))
+				return control.Refuse(control.CodeRefused, "remove its tasks first; meshctl task ls --network "+name+" lists them",
+					"network %q is used: this node has %d tasks in it", name, len(l.tasks))
 			}
 			d.dropNetwork(name)
 			d.remember(r, n.current().bounds().removed)
@@ -173,7 +185,8 @@ func networkInUse(c *gossip.Core, name string) error {
 	t := c.Store().Table(name)
 	if t == nil {
 		if ps := c.Store().Participants(name); len(ps) > 0 {
-			return control.Refuse(control.CodeRefused, fmt.Sprintf("run it on one of them, for example on %s", ps[0]), "network %q is not carried by this node, but by %s", name, some(ps))
+			return control.Refuse(control.CodeRefused, fmt.Sprintf("run it on one of them, for example on %s", ps[0]),
+				"network %q is not carried by this node, but by %s", name, some(ps))
 		}
 		return nil
 	}
@@ -196,9 +209,12 @@ func networkInUse(c *gossip.Core, name string) error {
 	}
 	hint := "remove its tasks first; meshctl task ls --all --network " + name + " lists them"
 	if len(away) > 0 {
-		hint += "; tasks of nodes that are away count until they are forgotten, and theirs are " + some(slices.Sorted(maps.Keys(away)))
+		hint += "; tasks of nodes that are away count until they are forgotten, and theirs are " +
+			some(slices.Sorted(maps.Keys(away)))
 	}
-	return control.Refuse(control.CodeRefused, hint, "network %q is used: %d tasks, for example %q of service %q on node %q", name, tasks, first.ID(), first.Group(), first.Owner())
+	return control.Refuse(control.CodeRefused, hint,
+		"network %q is used: %d tasks, for example %q of service %q on node %q", name, tasks, first.ID(), first.Group(),
+		first.Owner())
 }
 
 // some names a few of many.

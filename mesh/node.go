@@ -86,10 +86,14 @@ func New(cfg Config, version string, log *slog.Logger) (*Node, error) {
 	}
 	n := &Node{
 		cfg: s, log: log, version: version, started: time.Now(), stop: func() {},
-		happened: newHappenings(), pinning: newTurn(), defining: newTurn(), seeds: newSeeds(s.Join), reincarnated: make(chan struct{}, 1),
+		happened: newHappenings(), pinning: newTurn(), defining: newTurn(), seeds: newSeeds(s.Join),
+		reincarnated: make(chan struct{}, 1),
 	}
 	n.live.Store(s)
-	for _, open := range []func() error{n.openData, n.openSocket, n.openHost, n.openSysctls, n.openBalancer, n.openDNS, n.openSandboxes, n.restore, n.listenDNS, n.claimData} {
+	for _, open := range []func() error{
+		n.openData, n.openSocket, n.openHost, n.openSysctls, n.openBalancer, n.openDNS,
+		n.openSandboxes, n.restore, n.listenDNS, n.claimData,
+	} {
 		if err := open(); err != nil {
 			n.close()
 			return nil, err
@@ -147,7 +151,8 @@ func (n *Node) noteLeftOut(what []string) {
 	if len(what) == 0 {
 		return
 	}
-	text := fmt.Sprintf("data-dir: %s holds %d statements of other nodes that cannot be right, and they are left out; first: %s", n.dir.file(fileTasks), len(what), what[0])
+	text := fmt.Sprintf("data-dir: %s holds %d statements of other nodes that cannot be right, and they are left out; "+
+		"first: %s", n.dir.file(fileTasks), len(what), what[0])
 	n.notices.set("left out", text)
 	n.log.Warn("statements in the data directory are left out", "detail", text)
 }
@@ -260,10 +265,12 @@ func (n *Node) Run(ctx context.Context) error {
 		n.events.Close()
 		return n.dns.Close(last)
 	})
-	n.log.Info("meshd runs", "node", n.cfg.Node, "gossip", n.host.Addr().String(), "dns", fmt.Sprint(n.dnsAddrs), "socket", n.cfg.Socket,
+	n.log.Info("meshd runs", "node", n.cfg.Node, "gossip", n.host.Addr().String(), "dns", fmt.Sprint(n.dnsAddrs), "socket",
+		n.cfg.Socket,
 		"incarnation", incarnation, "encrypted", len(n.keys.all()) > 0)
 	if len(n.keys.all()) == 0 {
-		n.log.Warn("gossip is not encrypted: who reaches the address is a member of the mesh and can change what this host does", "address", n.cfg.bind, "insecure", n.cfg.Insecure)
+		n.log.Warn("gossip is not encrypted: who reaches the address is a member of the mesh and can change what this "+
+			"host does", "address", n.cfg.bind, "insecure", n.cfg.Insecure)
 	}
 	err := g.Wait()
 	if errors.Is(err, gossip.ErrStopped) || errors.Is(err, context.Canceled) {
@@ -289,7 +296,10 @@ func (n *Node) restore() error {
 	r := &registry{networks: n.restored.networks, removed: n.restored.removed}
 	n.reg.current.Store(r)
 	n.host.Prepare(func(c *gossip.Core, now time.Duration) {
-		n.check(c.Commit(now, "", append(r.globals(), state.Change{Kind: state.KindNode, Body: string(state.AppendNode(nil, n.info()))})))
+		n.check(c.Commit(now, "", append(r.globals(), state.Change{
+			Kind: state.KindNode,
+			Body: string(state.AppendNode(nil, n.info())),
+		})))
 		for _, name := range n.cfg.Networks {
 			n.check(c.JoinNetwork(now, name))
 		}

@@ -110,7 +110,10 @@ func (n *node) network(name, subnet string) {
 
 func (n *node) task(network, service, id, ip string) control.TaskAdded {
 	n.t.Helper()
-	a, err := n.AddTask(n.t.Context(), control.AddTask{Network: network, Service: service, ID: id, IPs: []string{ip}, Ports: []string{"80"}})
+	a, err := n.AddTask(n.t.Context(), control.AddTask{
+		Network: network, Service: service, ID: id, IPs: []string{ip},
+		Ports: []string{"80"},
+	})
 	n.must(err)
 	return a
 }
@@ -141,7 +144,10 @@ func wantTasks(t *testing.T, n *node, network, service, want string) {
 func (n *node) task2(network, service, id, ip string) {
 	n.t.Helper()
 	eventually(n.t, func() error {
-		_, err := n.AddTask(n.t.Context(), control.AddTask{Network: network, Service: service, ID: id, IPs: []string{ip}, Ports: []string{"80"}})
+		_, err := n.AddTask(n.t.Context(), control.AddTask{
+			Network: network, Service: service, ID: id, IPs: []string{ip},
+			Ports: []string{"80"},
+		})
 		return err
 	})
 }

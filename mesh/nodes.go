@@ -26,7 +26,10 @@ var _ control.Backend = (*Node)(nil)
 
 // Version implements control.NodeBackend.
 func (n *Node) Version(context.Context) (control.Version, error) {
-	v := control.Version{Version: n.version, Go: runtime.Version(), OS: runtime.GOOS + "/" + runtime.GOARCH, API: control.APIVersion, Node: n.cfg.Node}
+	v := control.Version{
+		Version: n.version, Go: runtime.Version(), OS: runtime.GOOS + "/" + runtime.GOARCH,
+		API: control.APIVersion, Node: n.cfg.Node,
+	}
 	if b, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range b.Settings {
 			if s.Key == "vcs.revision" {
@@ -43,13 +46,16 @@ func (n *Node) Nodes(ctx context.Context) ([]control.Node, error) {
 	err := n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
 		self := state.NodeID(n.cfg.Node)
 		out = append(out, control.Node{
-			Name: n.cfg.Node, Address: n.host.Addr().String(), State: control.NodeAlive, Since: n.started, Self: true, Listed: true, Proven: true,
-			BootID: n.boot(), Incarnation: c.Store().Incarnation(), LBDriver: n.info().LB, Networks: networksOf(c, self), Version: n.version,
+			Name: n.cfg.Node, Address: n.host.Addr().String(), State: control.NodeAlive, Since: n.started, Self: true,
+			Listed: true, Proven: true,
+			BootID: n.boot(), Incarnation: c.Store().Incarnation(), LBDriver: n.info().LB, Networks: networksOf(c, self),
+			Version: n.version,
 		})
 		for _, m := range c.Members() {
 			x := control.Node{
 				Name: string(m.ID), Address: m.Addr.String(), State: m.State, Since: time.Now().Add(m.Since - now),
-				Listed: m.Listed, Proven: m.Proven, BootID: state.FormatBoot(m.Boot), LBDriver: m.Node.LB, Networks: networksOf(c, m.ID), Version: m.Node.Version,
+				Listed: m.Listed, Proven: m.Proven, BootID: state.FormatBoot(m.Boot), LBDriver: m.Node.LB,
+				Networks: networksOf(c, m.ID), Version: m.Node.Version,
 			}
 			if h, ok := c.Store().Global().Head(m.ID); ok {
 				x.Incarnation = h.Inc
@@ -77,8 +83,9 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 	s := control.Status{
 		Node: n.cfg.Node, BootID: n.boot(), Version: n.version, Started: n.started, Bind: n.host.Addr().String(),
 		DNS: []string{}, Domain: n.cfg.Domain, DataDir: n.cfg.DataDir, Encrypted: len(n.keys.all()) > 0,
-		Networks: []control.NetworkStatus{}, LBDriver: n.info().LB, LBWhy: n.lbWhy(), LB: n.lbHealth(ctx), EventIndex: n.events.Index(),
-		Degraded: []string{}, Conflicts: []string{}, Warnings: []string{},
+		Networks: []control.NetworkStatus{}, LBDriver: n.info().LB, LBWhy: n.lbWhy(), LB: n.lbHealth(ctx),
+		EventIndex: n.events.Index(),
+		Degraded:   []string{}, Conflicts: []string{}, Warnings: []string{},
 	}
 	for _, a := range n.dnsAddrs {
 		s.DNS = append(s.DNS, a.String())
@@ -87,13 +94,19 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 		s.Incarnation, s.Preserving = c.Store().Incarnation(), c.Preserving()
 		s.Members.Alive = 1
 		for _, m := range c.Members() {
-			*map[string]*int{control.NodeAlive: &s.Members.Alive, control.NodeSuspect: &s.Members.Suspect, control.NodeDead: &s.Members.Dead, control.NodeLeft: &s.Members.Left}[m.State]++
+			*map[string]*int{
+				control.NodeAlive: &s.Members.Alive, control.NodeSuspect: &s.Members.Suspect,
+				control.NodeDead: &s.Members.Dead, control.NodeLeft: &s.Members.Left,
+			}[m.State]++
 		}
 		s.Tables.Records, s.Tables.Bytes, s.Tables.MaxRecords, s.Tables.MaxBytes = c.Store().Usage()
 		for _, t := range c.Store().Tables() {
 			s.Quarantined += int(t.Poison() + t.Unbelieved())
 			if t.Network() != "" {
-				s.Networks = append(s.Networks, control.NetworkStatus{Network: t.Network(), Synced: t.View().Synced(), Checksum: hex16(t.Checksum())})
+				s.Networks = append(s.Networks, control.NetworkStatus{
+					Network: t.Network(), Synced: t.View().Synced(),
+					Checksum: hex16(t.Checksum()),
+				})
 			}
 		}
 		s.Conflicts = append(s.Conflicts, conflicts(c)...)
@@ -171,7 +184,9 @@ func (n *Node) Join(ctx context.Context, req control.JoinRequest) (control.JoinR
 		out.Results = append(out.Results, x)
 	}
 	if ok == 0 {
-		return out, control.Refuse(control.CodeRefused, "check the address and port, that meshd runs there, and that both have the same --key-file", "no node answered: %s", out.Results[0].Error)
+		return out, control.Refuse(control.CodeRefused,
+			"check the address and port, that meshd runs there, and that both have the same --key-file", "no node answered: %s",
+			out.Results[0].Error)
 	}
 	err = n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
 		out.Members = 1
@@ -336,7 +351,9 @@ func parseSums(b []byte) (sums, error) {
 
 // callAll asks every live node at once; who does not answer within two seconds,
 // or not with what can be parsed, is silent.
-func callAll[T any](ctx context.Context, n *Node, op string, body []byte, parse func([]byte) (T, error)) (map[string]T, []control.SilentNode, error) {
+func callAll[T any](ctx context.Context, n *Node, op string, body []byte, parse func([]byte) (T, error)) (map[string]T,
+	[]control.SilentNode, error,
+) {
 	nodes, err := n.Nodes(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -365,7 +382,9 @@ func whySilent(err error) string {
 
 // callNodes calls some nodes at once. What they answer is parsed as what a
 // stranger may have written.
-func callNodes[T any](ctx context.Context, n *Node, nodes []control.Node, op string, body []byte, parse func([]byte) (T, error)) (map[string]T, []control.SilentNode) {
+func callNodes[T any](ctx context.Context, n *Node, nodes []control.Node, op string, body []byte,
+	parse func([]byte) (T, error),
+) (map[string]T, []control.SilentNode) {
 	var mu sync.Mutex // guards what follows
 	out, silent := map[string]T{}, []control.SilentNode{}
 	var wg sync.WaitGroup

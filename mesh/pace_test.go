@@ -56,7 +56,10 @@ func TestTasksNotServedArePaced(t *testing.T) {
 	for i := range 60 { // ten minutes
 		var es []control.Event
 		for j := range barredShown {
-			es = append(es, control.Event{Type: control.EventServiceConflict, Network: "net", Service: "web", Task: fmt.Sprintf("t%d-%d", i, j), Node: "liar", Detail: "why"})
+			es = append(es, control.Event{
+				Type: control.EventServiceConflict, Network: "net", Service: "web",
+				Task: fmt.Sprintf("t%d-%d", i, j), Node: "liar", Detail: "why",
+			})
 		}
 		k.noteBarred(begin.Add(time.Duration(i)*10*time.Second), es, 5000)
 	}

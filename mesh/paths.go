@@ -12,13 +12,18 @@ import (
 
 // paths refuses paths that the kernel would take and nobody can have meant.
 func (s *settled) paths() error {
-	for _, p := range []struct{ field, path string }{{"data-dir", s.DataDir}, {"socket", s.Socket}, {"key-file", s.KeyFile}} {
+	for _, p := range []struct{ field, path string }{
+		{"data-dir", s.DataDir},
+		{"socket", s.Socket},
+		{"key-file", s.KeyFile},
+	} {
 		if err := CheckPath(p.path); err != nil {
 			return fmt.Errorf("%s: %q: %w", p.field, p.path, err)
 		}
 	}
 	if filepath.Clean(s.DataDir) == "/" {
-		return fmt.Errorf("data-dir: %q is the root of all files; give meshd a directory of its own, such as %s", s.DataDir, defaultDataDir)
+		return fmt.Errorf("data-dir: %q is the root of all files; give meshd a directory of its own, such as %s", s.DataDir,
+			defaultDataDir)
 	}
 	return nil
 }

@@ -40,7 +40,8 @@ func placeOf(service string, a netip.Addr) uint64 {
 // admitID refuses the id of a task of this node.
 func (n *localNetwork) admitID(network, id string) error {
 	if _, mine := n.tasks[id]; mine {
-		return control.Refuse(control.CodeConflict, "choose another --id, or remove that task first: meshctl task rm "+id, "id: %q is already a task of this node in network %q", id, network)
+		return control.Refuse(control.CodeConflict, "choose another --id, or remove that task first: meshctl task rm "+id,
+			"id: %q is already a task of this node in network %q", id, network)
 	}
 	return nil
 }
@@ -73,7 +74,8 @@ func (n *localNetwork) admitPlace(e *state.Endpoint, beside map[string]bool) err
 	if first == "" {
 		return nil
 	}
-	return control.Refuse(control.CodeConflict, "remove that one first: meshctl task rm "+first+"; or give this one ports of its own",
+	return control.Refuse(control.CodeConflict,
+		"remove that one first: meshctl task rm "+first+"; or give this one ports of its own",
 		"ips: %s, with the same ports, is already task %q of service %q on this node", where, first, e.Service)
 }
 

@@ -19,7 +19,10 @@ func TestOneTaskAtAPlace(t *testing.T) {
 	a.network("net", "10.96.0.0/16")
 	a.network("other", "10.97.0.0/16")
 	add := func(network, service, ip string, ports ...string) (string, error) {
-		r, err := a.AddTask(t.Context(), control.AddTask{Network: network, Service: service, IPs: strings.Split(ip, ","), Ports: ports})
+		r, err := a.AddTask(t.Context(), control.AddTask{
+			Network: network, Service: service, IPs: strings.Split(ip, ","),
+			Ports: ports,
+		})
 		return r.Task.ID, err
 	}
 	first, err := add("net", "web", "10.1.0.1", "80", "443")
@@ -74,7 +77,10 @@ func TestOneTaskAtAPlaceAtOnce(t *testing.T) {
 	errs := make([]error, 32)
 	for i := range errs {
 		clients.Go(func() {
-			_, errs[i] = a.AddTask(t.Context(), control.AddTask{Network: "net", Service: "web", IPs: []string{"10.1.0.1"}, Ports: []string{"80"}})
+			_, errs[i] = a.AddTask(t.Context(), control.AddTask{
+				Network: "net", Service: "web", IPs: []string{"10.1.0.1"},
+				Ports: []string{"80"},
+			})
 		})
 	}
 	clients.Wait()

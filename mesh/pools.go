@@ -162,7 +162,8 @@ func refusals(b *lb.Balancer, where string) []string {
 	var all []string
 	refused := b.Refused()
 	for _, network := range slices.Sorted(maps.Keys(refused)) {
-		all = append(all, fmt.Sprintf("%snetwork %s is not served: %s; vip services are answered with their tasks", where, network, lb.Against(refused[network])))
+		all = append(all, fmt.Sprintf("%snetwork %s is not served: %s; vip services are answered with their tasks", where,
+			network, lb.Against(refused[network])))
 	}
 	return all
 }
@@ -171,7 +172,8 @@ func refusals(b *lb.Balancer, where string) []string {
 // waiting, keeps a balancer from serving a network.
 func standsAgainst(b *lb.Balancer, network string) bool {
 	against := b.Refused()[network]
-	return len(against) > 0 && !slices.ContainsFunc(against, func(c hostfacts.Conflict) bool { return c.Kind == hostfacts.KindUnknown })
+	return len(against) > 0 && !slices.ContainsFunc(against,
+		func(c hostfacts.Conflict) bool { return c.Kind == hostfacts.KindUnknown })
 }
 
 // refusedEvent tells watchers that a network is not served here, or is again.

@@ -53,7 +53,8 @@ func (p *proposal) against(from state.NodeID, o *state.NetworkDef) string {
 	case p.def == nil || !excludes(p.def, o):
 		return ""
 	case !p.stands && cmp.Or(state.ByAge(o, p.def), strings.Compare(pools(*o), pools(*p.def))) < 0:
-		p.gives = fmt.Sprintf("network %q with %s, which somebody defines on node %s at the same time", o.Name, pools(*o), from)
+		p.gives = fmt.Sprintf("network %q with %s, which somebody defines on node %s at the same time", o.Name, pools(*o),
+			from)
 		return ""
 	}
 	return fmt.Sprintf("network %q with %s, which somebody defines there at the same time", p.def.Name, pools(*p.def))

@@ -72,7 +72,8 @@ func (d *draft) carry(name string, at *situation) {
 		return
 	}
 	def, ok := at.defs.Effective[name]
-	if ok && at.synced && vouched(at.defs, name) && (!at.defs.Withdrawn(def) || d.networks[name].inUse()) && believable(def) {
+	if ok && at.synced && vouched(at.defs, name) && (!at.defs.Withdrawn(def) || d.networks[name].inUse()) &&
+		believable(def) {
 		d.setCarried(name, newNetworkDef(def))
 	}
 }
@@ -111,7 +112,10 @@ func (d *draft) obeyRemoval(name string, defs *state.Definitions, lim bounds, no
 			d.setCarried(name, nil)
 		}
 		if believable(r.NetworkDef) && r.Lamport <= maxTime {
-			d.remember(removedNetwork{name: name, birth: r.Birth, lamport: r.Lamport, def: *newNetworkDef(r.NetworkDef), until: now.Add(removalMemory)}, lim.removed)
+			d.remember(removedNetwork{
+				name: name, birth: r.Birth, lamport: r.Lamport, def: *newNetworkDef(r.NetworkDef),
+				until: now.Add(removalMemory),
+			}, lim.removed)
 		}
 	}
 	if l = d.networks[name]; lost && l.def == nil && l.carried == nil && l.sandboxes == 0 {
@@ -218,7 +222,8 @@ func disputeText(d state.NetworkDef, others []state.NetworkDef) string {
 	if left := len(others) - maxDisputes; left > 0 {
 		fmt.Fprintf(&text, " and %d more", left)
 	}
-	return text.String() + " (each keeps its own until somebody runs meshctl network create with the right one on the nodes that say otherwise)"
+	return text.String() + " (each keeps its own until somebody runs meshctl network create with the right one on the " +
+		"nodes that say otherwise)"
 }
 
 // networkTrouble says what is wrong with a network's definition: "" if nothing is.

@@ -99,7 +99,10 @@ func TestReconcile(t *testing.T) {
 		{name: "a removal of what it never had", have: &registry{}, mesh: []state.NetworkClaim{removal}, want: "- - [] [] []"},
 	} {
 		d := tt.have.draft()
-		s := reconcile(d, &situation{defs: meshOf(t, tt.own, tt.mesh...), joined: tt.joined, synced: !tt.unsynced, keep: []string{"keep"}}, testBounds(), now)
+		s := reconcile(d, &situation{
+			defs: meshOf(t, tt.own, tt.mesh...), joined: tt.joined, synced: !tt.unsynced,
+			keep: []string{"keep"},
+		}, testBounds(), now)
 		got := outcome(d, s)
 		if got != tt.want || d.dirty != tt.dirty {
 			t.Errorf("%s: got %s, dirty %v; want %s, %v", tt.name, got, d.dirty, tt.want, tt.dirty)
@@ -107,7 +110,10 @@ func TestReconcile(t *testing.T) {
 		// Once more, with nothing new: nothing changes.
 		next := d.done()
 		again := next.draft()
-		if s = reconcile(again, &situation{defs: meshOf(t, tt.own, tt.mesh...), joined: tt.joined, synced: !tt.unsynced, keep: []string{"keep"}}, testBounds(), now); again.dirty {
+		if s = reconcile(again, &situation{
+			defs: meshOf(t, tt.own, tt.mesh...), joined: tt.joined, synced: !tt.unsynced,
+			keep: []string{"keep"},
+		}, testBounds(), now); again.dirty {
 			t.Errorf("%s: not settled: %s", tt.name, outcome(again, s))
 		}
 	}

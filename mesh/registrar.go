@@ -91,7 +91,9 @@ func (g *registrar) change(ctx context.Context, u *update) error {
 		if u.claimed.CompareAndSwap(false, true) {
 			return ctx.Err()
 		}
-		return control.Refuse(control.CodeTimeout, "meshctl task ls says what came of it; meshctl status, whether the disk works", "the change is still being written: %v", ctx.Err())
+		return control.Refuse(control.CodeTimeout,
+			"meshctl task ls says what came of it; meshctl status, whether the disk works",
+			"the change is still being written: %v", ctx.Err())
 	case <-g.ended:
 		if u.claimed.CompareAndSwap(false, true) {
 			return gossip.ErrStopped
@@ -148,7 +150,8 @@ func (g *registrar) group(ctx context.Context, us []*update) {
 	if err := g.install(d); err != nil {
 		g.failures.Add(1)
 		for _, u := range edited {
-			u.err = control.Refuse(control.CodeUnavailable, "free space or fix the data directory, then try again", "it could not be written: %v", err)
+			u.err = control.Refuse(control.CodeUnavailable, "free space or fix the data directory, then try again",
+				"it could not be written: %v", err)
 		}
 		return
 	}

@@ -66,7 +66,8 @@ func TestRegistrationsShareAWrite(t *testing.T) {
 			rest = append(rest, s.add(t.Context(), fmt.Sprintf("t%d", i+1)))
 		}
 		if s.steps != 0 || s.tasks() != 0 || len(s.writes) != 1 {
-			t.Fatalf("before the first write ended: %d steps of the core, %d tasks, %d writes", s.steps, s.tasks(), len(s.writes))
+			t.Fatalf("before the first write ended: %d steps of the core, %d tasks, %d writes", s.steps, s.tasks(),
+				len(s.writes))
 		}
 		s.letGo <- nil
 		if err := <-first; err != nil || s.tasks() != 1 {

@@ -204,7 +204,8 @@ func (d *dataDir) registry(lim bounds, now time.Time) (*registry, []string, erro
 		return nil, nil, configError{many} // the file is well, and must not be moved away for it
 	}
 	if err != nil {
-		return nil, nil, d.corrupted(fileTasks, err, "restore it from a backup, or move it away to start without what it held")
+		return nil, nil, d.corrupted(fileTasks, err,
+			"restore it from a backup, or move it away to start without what it held")
 	}
 	return r, f.leftOut, nil
 }
@@ -230,7 +231,10 @@ func (f *registryFile) registry(lim bounds, now time.Time) (*registry, error) {
 			continue
 		}
 		until := f.remaining(x.Left, x.At.Add(removalMemory), removalMemory, now)
-		r.removed = append(r.removed, removedNetwork{name: x.Name, birth: x.Birth, lamport: x.Lamport, def: x.Def, until: until})
+		r.removed = append(r.removed, removedNetwork{
+			name: x.Name, birth: x.Birth, lamport: x.Lamport, def: x.Def,
+			until: until,
+		})
 	}
 	return r, lim.check(r)
 }
@@ -299,7 +303,10 @@ func (c *claimFile) check(service string) error {
 const maxTime = state.MaxLamport
 
 func newLocalNetwork() *localNetwork {
-	return &localNetwork{tasks: map[string]savedTask{}, services: map[string]savedClaim{}, counts: map[string]int{}, places: map[uint64]int{}}
+	return &localNetwork{
+		tasks: map[string]savedTask{}, services: map[string]savedClaim{}, counts: map[string]int{},
+		places: map[uint64]int{},
+	}
 }
 
 func newNetworkDef(d state.NetworkDef) *networkDef {

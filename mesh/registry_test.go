@@ -23,10 +23,16 @@ func fullRegistry(now time.Time) *registry {
 	e := state.Endpoint{ID: "t1", Service: "web", IP4: netip.MustParseAddr("10.1.0.7"), Weight: 1}
 	d.setTask("net", "t1", savedTask{Service: "web", Body: state.AppendEndpoint(nil, &e)})
 	claim := state.VIPClaim{Service: "old", VIP4: netip.MustParseAddr("10.96.1.2"), Birth: 7}
-	d.setServices("net", map[string]savedClaim{"old": {vip: state.AppendVIPClaim(nil, claim), until: now.Add(20 * time.Hour)}})
+	d.setServices("net", map[string]savedClaim{"old": {
+		vip:   state.AppendVIPClaim(nil, claim),
+		until: now.Add(20 * time.Hour),
+	}})
 	d.setDef("net", &networkDef{Subnet4: "10.96.0.0/16", Birth: 3})
 	d.setCarried("other", &networkDef{Subnet4: "10.97.0.0/16", Birth: 4})
-	d.remember(removedNetwork{name: "gone", birth: 5, lamport: 6, def: networkDef{Subnet4: "10.98.0.0/16"}, until: now.Add(40 * time.Hour)}, 10)
+	d.remember(removedNetwork{
+		name: "gone", birth: 5, lamport: 6, def: networkDef{Subnet4: "10.98.0.0/16"},
+		until: now.Add(40 * time.Hour),
+	}, 10)
 	return d.done()
 }
 
@@ -65,7 +71,8 @@ func TestTooManyTasksAreNoDamage(t *testing.T) {
 	lim := testBounds()
 	lim.tasks = 0
 	_, _, err := d.registry(lim, now)
-	if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "max-tasks: 1 tasks are registered") || strings.Contains(err.Error(), "corrupted") {
+	if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "max-tasks: 1 tasks are registered") ||
+		strings.Contains(err.Error(), "corrupted") {
 		t.Error(err)
 	}
 }
@@ -113,7 +120,8 @@ func TestClocks(t *testing.T) {
 // Files of versions before hold points in time.
 func TestClocksOfEarlierFiles(t *testing.T) {
 	right := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
-	claim := base64.StdEncoding.EncodeToString(state.AppendVIPClaim(nil, state.VIPClaim{Service: "old", VIP4: netip.MustParseAddr("10.96.1.2"), Birth: 7}))
+	claim := base64.StdEncoding.EncodeToString(state.AppendVIPClaim(nil,
+		state.VIPClaim{Service: "old", VIP4: netip.MustParseAddr("10.96.1.2"), Birth: 7}))
 	text := fmt.Sprintf(`{"networks":{"net":{"services":{"old":{"vip":%q,"until":"2026-05-04T13:02:01Z"}}}},
 		"removed":[{"name":"gone","birth":5,"lamport":6,"at":"2026-05-03T03:02:01Z","Def":{"subnet":"10.98.0.0/16","birth":5}}]}`, claim)
 	for _, tt := range []struct {
@@ -163,7 +171,8 @@ func TestHostileFiles(t *testing.T) {
 	tooMany, _ := json.Marshal(registryFile{Networks: many})
 	claims := func(c state.VIPClaim) string {
 		c.Service, c.VIP4 = "web", netip.MustParseAddr("10.96.0.9")
-		return fmt.Sprintf(`{"networks":{"net":{"services":{"web":{"vip":%q}}}}}`, base64.StdEncoding.EncodeToString(state.AppendVIPClaim(nil, c)))
+		return fmt.Sprintf(`{"networks":{"net":{"services":{"web":{"vip":%q}}}}}`,
+			base64.StdEncoding.EncodeToString(state.AppendVIPClaim(nil, c)))
 	}
 	for _, tt := range []struct{ file, name, text, want string }{
 		{fileTasks, "good", task("web", "t1", good), ""},
@@ -193,7 +202,8 @@ func TestHostileFiles(t *testing.T) {
 		{fileNode, "less than nothing", `{"node":"a","incarnation":-1}`, "corrupted"},
 		{fileNode, "another's", `{"node":"zoe"}`, "remove the directory if nothing in it is needed"},
 		{fileKeys, "good", `{"from":"","keys":[]}`, ""},
-		{fileKeys, "a short key", `{"from":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","keys":["AAAA"]}`, ""}, // no key file: not looked at
+		// no key file: not looked at
+		{fileKeys, "a short key", `{"from":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","keys":["AAAA"]}`, ""},
 		{fileKeys, "garbage", `{"keys":"x"}`, "corrupted"},
 	} {
 		d := newDataDir(t.TempDir())
@@ -207,7 +217,8 @@ func TestHostileFiles(t *testing.T) {
 			t.Errorf("%s %s: the file was changed", tt.file, tt.name)
 		case tt.want == "" && err != nil, tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
 			t.Errorf("%s %s: got %v, want %q", tt.file, tt.name, err, tt.want)
-		case tt.want == "corrupted" && (!strings.Contains(err.Error(), d.file(tt.file)) || !strings.Contains(err.Error(), "move it away")):
+		case tt.want == "corrupted" && (!strings.Contains(err.Error(), d.file(tt.file)) ||
+			!strings.Contains(err.Error(), "move it away")):
 			t.Errorf("%s %s: neither the file nor what to do: %v", tt.file, tt.name, err)
 		}
 	}

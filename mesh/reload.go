@@ -16,7 +16,10 @@ import (
 // reloadable are the settings that a running node takes over. Of all others
 // sockets, files, programmed rules or what other nodes were told hang on the value
 // that it started with.
-var reloadable = []string{"dns-clients", "join", "key-file", "log-level", "max-tasks", "reservation", "table-memory", "upstream"}
+var reloadable = []string{
+	"dns-clients", "join", "key-file", "log-level", "max-tasks", "reservation", "table-memory",
+	"upstream",
+}
 
 // Reloaded says what came of Reload, by the names of settings.
 type Reloaded struct {

@@ -23,7 +23,8 @@ func writeKeys(t *testing.T, path string, keys ...string) string {
 	return path
 }
 
-const keyOne, keyTwo, keyThree = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=", "MDAwMDAwMDAwMDAwMDAwMGZlZGNiYTk4NzY1NDMyMTA="
+const keyOne, keyTwo, keyThree = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+	"ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=", "MDAwMDAwMDAwMDAwMDAwMGZlZGNiYTk4NzY1NDMyMTA="
 
 // reload gives a running node another configuration.
 func (n *node) reload(change func(c *mesh.Config)) (mesh.Reloaded, error) {
@@ -51,7 +52,8 @@ func TestReloadKeys(t *testing.T) {
 	eventually(t, members(a, 2))
 	file("b", keyTwo, keyOne)
 	r, err := b.reload(func(*mesh.Config) {})
-	if err != nil || !slices.Equal(r.Changed, []string{"key-file"}) || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "in use is key "+control.KeyID([]byte("0123456789abcdef0123456789abcdef"))) {
+	if err != nil || !slices.Equal(r.Changed, []string{"key-file"}) || len(r.Notes) != 1 ||
+		!strings.Contains(r.Notes[0], "in use is key "+control.KeyID([]byte("0123456789abcdef0123456789abcdef"))) {
 		t.Errorf("a key more: %+v, %v", r, err)
 	}
 	file("a", keyOne, keyTwo)
@@ -67,7 +69,8 @@ func TestReloadKeys(t *testing.T) {
 	if k, err := a.RemoveKey(t.Context(), control.KeyRequest{Key: "111111111111"}); !errors.Is(err, control.ErrNotFound) {
 		t.Errorf("a key that nobody has was removed: %+v, %v", k, err)
 	}
-	if r, err = b.reload(func(c *mesh.Config) { c.LogLevel = "debug" }); err != nil || !slices.Equal(r.Changed, []string{"log-level"}) {
+	if r, err = b.reload(func(c *mesh.Config) { c.LogLevel = "debug" }); err != nil ||
+		!slices.Equal(r.Changed, []string{"log-level"}) {
 		t.Errorf("a reload with the file of before: %+v, %v", r, err)
 	}
 	if k, err := a.Keys(t.Context()); err != nil || len(k.Keys) != 1 {
@@ -95,7 +98,8 @@ func TestReloadLimits(t *testing.T) {
 	n.network("net", "10.96.0.0/24")
 	n.task("net", "web", "one", "10.1.0.1")
 	n.task("net", "web", "two", "10.1.0.2")
-	if _, err := n.reload(func(c *mesh.Config) { c.MaxTasks = 1 }); !errors.Is(err, mesh.ErrConfig) || !strings.Contains(err.Error(), "max-tasks") {
+	if _, err := n.reload(func(c *mesh.Config) { c.MaxTasks = 1 }); !errors.Is(err, mesh.ErrConfig) ||
+		!strings.Contains(err.Error(), "max-tasks") {
 		t.Errorf("fewer tasks than there are: %v", err)
 	}
 	r, err := n.reload(func(c *mesh.Config) { c.MaxTasks, c.LogLevel, c.Domain = 2, "debug", "other.internal" })
@@ -112,7 +116,8 @@ func TestReloadLimits(t *testing.T) {
 	if _, err := n.AddTask(t.Context(), three); err != nil {
 		t.Errorf("within the next one: %v", err)
 	}
-	if _, err := n.reload(func(c *mesh.Config) { c.Upstream = []string{"nowhere"} }); !errors.Is(err, mesh.ErrConfig) || !strings.Contains(err.Error(), "upstream") {
+	if _, err := n.reload(func(c *mesh.Config) { c.Upstream = []string{"nowhere"} }); !errors.Is(err, mesh.ErrConfig) ||
+		!strings.Contains(err.Error(), "upstream") {
 		t.Errorf("a wrong upstream: %v", err)
 	}
 }

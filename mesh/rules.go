@@ -11,7 +11,8 @@ import (
 // watchRules opens a watcher of the nftables ruleset of a network namespace, or
 // of the host's for "".
 func (n *Node) watchRules(netns string, log *slog.Logger) *rulewatch.Watcher {
-	return rulewatch.New(func(own func(port uint32) bool) (rulewatch.Kernel, error) { return rulewatch.Open(netns, own) }, log)
+	return rulewatch.New(func(own func(port uint32) bool) (rulewatch.Kernel, error) { return rulewatch.Open(netns, own) },
+		log)
 }
 
 // hear makes a balancer hear what others write to the ruleset, instead of asking.
@@ -27,7 +28,8 @@ func (n *Node) unheard() (warnings []string) {
 	add := func(where string, b *lb.Balancer, rules *rulewatch.Watcher) {
 		if err := rules.Trouble(); err != nil && b.Counters().Driver != "" {
 			warnings = append(warnings, fmt.Sprintf(
-				"what others do to the nftables rules%s is not heard but asked for each second, so that VIPs and names that they break are back later: %v", where, err))
+				"what others do to the nftables rules%s is not heard but asked for each second, so that VIPs and names that "+
+					"they break are back later: %v", where, err))
 		}
 	}
 	add("", n.balancer, n.rules)
@@ -48,8 +50,11 @@ func (n *Node) unheard() (warnings []string) {
 // rules tells how what others do to the nftables rules of a namespace is heard.
 func (e emitter) rules(box string, w *rulewatch.Watcher) {
 	c := w.Counters()
-	e.gauge("meshd_rules_heard", "1 if the kernel tells of changes of the nftables rules; 0: it is asked each second.", b2f(w.Trouble() == nil), "sandbox", box)
+	e.gauge("meshd_rules_heard", "1 if the kernel tells of changes of the nftables rules; 0: it is asked each second.",
+		b2f(w.Trouble() == nil), "sandbox", box)
 	e.counter("meshd_rules_events_total", "Transactions of others that the kernel told of.", c.Heard, "sandbox", box)
-	e.counter("meshd_rules_events_missed_total", "Times that there were more than could wait; everything was compared.", c.Missed, "sandbox", box)
-	e.counter("meshd_rules_losses_total", "Subscriptions to changes of the nftables rules that could not be had, or ended.", c.Losses, "sandbox", box)
+	e.counter("meshd_rules_events_missed_total", "Times that there were more than could wait; everything was compared.",
+		c.Missed, "sandbox", box)
+	e.counter("meshd_rules_losses_total",
+		"Subscriptions to changes of the nftables rules that could not be had, or ended.", c.Losses, "sandbox", box)
 }

@@ -67,7 +67,8 @@ func (b *box) ensureDNS() (removed bool) {
 			b.m.redirects.Add(1)
 		}
 		if times := b.redirect.removed(time.Now()); times > 0 {
-			b.log.Warn("somebody removed the rules that lead port 53 to the name server; they are made again", slog.Int("times", times))
+			b.log.Warn("somebody removed the rules that lead port 53 to the name server; they are made again",
+				slog.Int("times", times))
 		}
 	}
 	b.note("dns", err)

@@ -25,9 +25,10 @@ import (
 
 // The times of a sandbox's life.
 const (
-	boxStart   = 5 * time.Second  // to wait for the balancer before names are answered without it
-	boxTick    = time.Second      // between looks at whether the namespace is there
-	boxVerify  = 5                // ticks between looks at the addresses, and at the redirect of port 53 if its end is not heard
+	boxStart = 5 * time.Second // to wait for the balancer before names are answered without it
+	boxTick  = time.Second     // between looks at whether the namespace is there
+	// ticks between looks at the addresses, and at the redirect of port 53 if its end is not heard
+	boxVerify  = 5
 	boxAudit   = 30               // ticks between looks at it even so
 	boxConf    = 300              // ticks between looks at resolv.conf, each a process of its own
 	boxEnd     = 10 * time.Second // for taking one down
@@ -79,7 +80,8 @@ type box struct {
 func (m *sandboxes) newBox(s savedSandbox, ns *sandbox.Namespace, kept bool) (*box, error) {
 	b := &box{
 		m: m, log: m.log.With("sandbox", s.Name), id: s.ID, name: s.Name, ns: ns, saved: s, kept: kept,
-		holder: holder.New(ns.Path()), stops: make(chan endReason, 1), looks: make(chan chan *hostcheck.Facts), ready: make(chan struct{}), ended: make(chan struct{}),
+		holder: holder.New(ns.Path()), stops: make(chan endReason, 1), looks: make(chan chan *hostcheck.Facts),
+		ready: make(chan struct{}), ended: make(chan struct{}),
 	}
 	b.rules, b.facts = m.node.watchRules(ns.Path(), b.log), m.node.watchHost(ns.Path(), b.log)
 	b.redirect = redirectWatch{heard: b.rules.Receive(), budget: m.prompts}
@@ -296,7 +298,8 @@ func (b *box) pending(network string) bool {
 		return false
 	}
 	def := v.Def()
-	return (def.Subnet4.IsValid() || def.Subnet6.IsValid()) && !b.balancer.Working(network) && !standsAgainst(b.balancer, network)
+	return (def.Subnet4.IsValid() || def.Subnet6.IsValid()) && !b.balancer.Working(network) &&
+		!standsAgainst(b.balancer, network)
 }
 
 // watch returns when the sandbox is to end, with the reason for people.

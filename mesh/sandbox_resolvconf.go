@@ -31,7 +31,8 @@ func (b *box) planResolvConf(ctx context.Context, p *control.ParsedSandbox) (*sa
 	for _, other := range b.m.list() {
 		s, _ := other.record()
 		if c := s.ResolvConf; other != b && c != nil && c.Root == root && c.Path == path.Clean(file) {
-			return nil, control.Refuse(control.CodeConflict, "give each container a resolv.conf of its own", "resolv_conf: %s%s is already sandbox %s's", root, file, other.name)
+			return nil, control.Refuse(control.CodeConflict, "give each container a resolv.conf of its own",
+				"resolv_conf: %s%s is already sandbox %s's", root, file, other.name)
 		}
 	}
 	conf, err := b.m.keeper.Plan(ctx, root, start, file, b.name)

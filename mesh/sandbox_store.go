@@ -43,7 +43,8 @@ func (d *dataDir) sandboxes() ([]savedSandbox, error) {
 		return nil, err
 	}
 	if name, err := f.check(); err != nil {
-		return nil, d.corrupted(fileSandboxes, fmt.Errorf("sandbox %q: %w", name, err), "restore it from a backup, or move it away and attach again")
+		return nil, d.corrupted(fileSandboxes, fmt.Errorf("sandbox %q: %w", name, err),
+			"restore it from a backup, or move it away and attach again")
 	}
 	return f.Sandboxes, nil
 }

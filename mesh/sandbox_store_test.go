@@ -17,11 +17,15 @@ import (
 func savedBoxes() []savedSandbox {
 	return []savedSandbox{
 		{
-			ID: "a1", Name: "web.1", Networks: []string{"front", "back"}, Netns: "/run/netns/web", Port: 40001, Service: "web", Task: "t1",
-			Identity:   sandbox.Identity{Boot: "b", Dev: 4, Ino: 4026532000, Cookie: 7},
-			Addresses:  []netip.Addr{netip.MustParseAddr("10.1.0.7"), netip.MustParseAddr("fd00::7")},
-			Since:      time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC),
-			ResolvConf: &sandbox.ResolvConf{Path: "/etc/netns/web/resolv.conf", Previous: []byte("nameserver 192.0.2.1\n"), Written: []byte("x\n")},
+			ID: "a1", Name: "web.1", Networks: []string{"front", "back"}, Netns: "/run/netns/web", Port: 40001, Service: "web",
+			Task:      "t1",
+			Identity:  sandbox.Identity{Boot: "b", Dev: 4, Ino: 4026532000, Cookie: 7},
+			Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.7"), netip.MustParseAddr("fd00::7")},
+			Since:     time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC),
+			ResolvConf: &sandbox.ResolvConf{
+				Path: "/etc/netns/web/resolv.conf", Previous: []byte("nameserver 192.0.2.1\n"),
+				Written: []byte("x\n"),
+			},
 		},
 		{ID: "b2", Name: "b2", Networks: []string{"front"}, PID: 4711, Identity: sandbox.Identity{Start: 99}, Ending: true, Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.8")}},
 	}

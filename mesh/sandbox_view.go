@@ -68,13 +68,15 @@ func (b *box) problems() []string {
 	out := append([]string{}, b.notes.list()...)
 	c := b.balancer.Counters()
 	if c.Driver == "" && c.Unsupported && b.m.node.cfg.LB != "none" {
-		out = append(out, "no load balancer in it: vip services are answered with their tasks; meshctl sandbox inspect says why")
+		out = append(out, "no load balancer in it: vip services are answered with their tasks; meshctl sandbox inspect "+
+			"says why")
 	}
 	if c.LastError != "" {
 		out = append(out, "load balancer: "+c.LastError)
 	}
 	if c.Waiting > 0 {
-		out = append(out, fmt.Sprintf("load balancer: %d services refuse connections, since all of them together have too many ports and backends", c.Waiting))
+		out = append(out, fmt.Sprintf("load balancer: %d services refuse connections, since all of them together have too "+
+			"many ports and backends", c.Waiting))
 	}
 	return append(out, refusals(b.balancer, "")...)
 }
@@ -103,7 +105,8 @@ func (m *sandboxes) troubles() (out []string) {
 
 // refuseTarget says in terms of the request why a namespace cannot be opened.
 func refuseTarget(p *control.ParsedSandbox, err error) error {
-	field, missing := "netns", "give the path of a network namespace as meshd sees it; \"ip netns list\" shows those in /run/netns"
+	field, missing := "netns", "give the path of a network namespace as meshd sees it; \"ip netns list\" shows those "+
+		"in /run/netns"
 	if p.PID > 0 {
 		field, missing = "pid", "give the id of a running process of the container, as meshd sees it"
 	}
@@ -117,7 +120,8 @@ func refuseTarget(p *control.ParsedSandbox, err error) error {
 	case errors.Is(err, sandbox.ErrOwn):
 		return control.Refuse(control.CodeRefused, "the host needs no sandbox: meshd serves it already", "%s: %v", field, err)
 	case errors.Is(err, fs.ErrPermission):
-		return control.Refuse(control.CodeUnavailable, "run meshd as root, or give it CAP_SYS_ADMIN and, for processes of others, CAP_SYS_PTRACE", "%s: %v", field, err)
+		return control.Refuse(control.CodeUnavailable,
+			"run meshd as root, or give it CAP_SYS_ADMIN and, for processes of others, CAP_SYS_PTRACE", "%s: %v", field, err)
 	case errors.Is(err, errors.ErrUnsupported):
 		return control.Refuse(control.CodeUnavailable, "run meshd on Linux", "%s: sandboxes need network namespaces", field)
 	}
@@ -127,16 +131,24 @@ func refuseTarget(p *control.ParsedSandbox, err error) error {
 // sandboxes tells how many containers there are (L4); balancers tells of their
 // load balancers.
 func (e emitter) sandboxes(n *Node) {
-	states := map[string]int{control.SandboxStarting: 0, control.SandboxReady: 0, control.SandboxDegraded: 0, control.SandboxEnding: 0}
+	states := map[string]int{
+		control.SandboxStarting: 0, control.SandboxReady: 0, control.SandboxDegraded: 0,
+		control.SandboxEnding: 0,
+	}
 	for _, b := range n.boxes.list() {
 		states[b.describe().State]++
 	}
 	for state, count := range states {
 		e.gauge("meshd_sandboxes", "Sandboxes by state.", float64(count), "state", state)
 	}
-	e.counter("meshd_sandbox_changes_total", "Sandboxes attached, detached and lost with their namespaces.", n.boxes.attached.Load(), "change", "attached")
-	e.counter("meshd_sandbox_changes_total", "Sandboxes attached, detached and lost with their namespaces.", n.boxes.detached.Load(), "change", "detached")
-	e.counter("meshd_sandbox_changes_total", "Sandboxes attached, detached and lost with their namespaces.", n.boxes.lost.Load(), "change", "lost")
-	e.counter("meshd_sandbox_redirects_total", "Redirects of port 53 that somebody had removed, and that were made again.", n.boxes.redirects.Load())
-	e.counter("meshd_sandbox_redirects_prompted_total", "Of them, those whose removal the kernel told.", n.boxes.redirectsPrompted.Load())
+	e.counter("meshd_sandbox_changes_total", "Sandboxes attached, detached and lost with their namespaces.",
+		n.boxes.attached.Load(), "change", "attached")
+	e.counter("meshd_sandbox_changes_total", "Sandboxes attached, detached and lost with their namespaces.",
+		n.boxes.detached.Load(), "change", "detached")
+	e.counter("meshd_sandbox_changes_total", "Sandboxes attached, detached and lost with their namespaces.",
+		n.boxes.lost.Load(), "change", "lost")
+	e.counter("meshd_sandbox_redirects_total", "Redirects of port 53 that somebody had removed, and that were made again.",
+		n.boxes.redirects.Load())
+	e.counter("meshd_sandbox_redirects_prompted_total", "Of them, those whose removal the kernel told.",
+		n.boxes.redirectsPrompted.Load())
 }

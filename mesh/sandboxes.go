@@ -65,7 +65,9 @@ func (n *Node) openSandboxes() error {
 		}
 		if err != nil {
 			m.log.Error("sandbox cannot be entered", "sandbox", s.Name, "error", err)
-			n.notices.set("sandbox "+s.Name, fmt.Sprintf("sandbox %s has no name server, and its load balancer is not kept: %v; restart meshd with CAP_SYS_ADMIN and CAP_SYS_PTRACE", s.Name, err))
+			n.notices.set("sandbox "+s.Name,
+				fmt.Sprintf("sandbox %s has no name server, and its load balancer is not kept: %v; restart meshd with "+
+					"CAP_SYS_ADMIN and CAP_SYS_PTRACE", s.Name, err))
 			m.closed = append(m.closed, s)
 			continue
 		}
@@ -175,7 +177,8 @@ func (m *sandboxes) find(ref string) (*box, error) {
 			return b, nil
 		}
 	}
-	return nil, control.Refuse(control.CodeNotFound, "meshctl sandbox ls lists those of this node", "sandbox %q is not known", ref)
+	return nil, control.Refuse(control.CodeNotFound, "meshctl sandbox ls lists those of this node",
+		"sandbox %q is not known", ref)
 }
 
 // reserve adds the sandbox, unless its name or its namespace is taken.
@@ -186,19 +189,25 @@ func (m *sandboxes) reserve(b *box) (context.Context, error) {
 		return nil, control.Refuse(control.CodeUnavailable, "try again when meshd runs", "meshd is starting or stopping")
 	}
 	if n := len(m.all) + len(m.closed); n >= m.node.current().bounds().sandboxes {
-		return nil, control.Refuse(control.CodeTooLarge, "detach sandboxes that are not used", "sandboxes: this node has %d, and more are not allowed", n)
+		return nil, control.Refuse(control.CodeTooLarge, "detach sandboxes that are not used",
+			"sandboxes: this node has %d, and more are not allowed", n)
 	}
 	for i := range m.closed {
 		if m.closed[i].Name == b.name || m.closed[i].ID == b.name {
-			return nil, control.Refuse(control.CodeConflict, "choose another --name, or restart meshd with the privileges to enter that one", "name: sandbox %q exists, and cannot be entered", b.name)
+			return nil, control.Refuse(control.CodeConflict,
+				"choose another --name, or restart meshd with the privileges to enter that one",
+				"name: sandbox %q exists, and cannot be entered", b.name)
 		}
 	}
 	for _, o := range m.all {
 		if o.name == b.name || o.id == b.name {
-			return nil, control.Refuse(control.CodeConflict, "choose another --name, or detach that one first: meshctl sandbox detach "+o.name, "name: sandbox %q exists", b.name)
+			return nil, control.Refuse(control.CodeConflict,
+				"choose another --name, or detach that one first: meshctl sandbox detach "+o.name, "name: sandbox %q exists",
+				b.name)
 		}
 		if o.ns.Identity().Ino == b.ns.Identity().Ino && o.ns.Identity().Dev == b.ns.Identity().Dev {
-			return nil, control.Refuse(control.CodeConflict, "detach that one first: meshctl sandbox detach "+o.name, "the network namespace is already attached as sandbox %q", o.name)
+			return nil, control.Refuse(control.CodeConflict, "detach that one first: meshctl sandbox detach "+o.name,
+				"the network namespace is already attached as sandbox %q", o.name)
 		}
 	}
 	m.all[b.id] = b
@@ -249,7 +258,8 @@ func (m *sandboxes) attach(ctx context.Context, p *control.ParsedSandbox) (_ *bo
 	}
 	if err := b.holder.Take(); err != nil {
 		m.forget(b)
-		return nil, nil, errors.Join(control.Refuse(control.CodeConflict, "detach it there first, or stop that meshd", "netns: %v", err), b.discard())
+		return nil, nil, errors.Join(control.Refuse(control.CodeConflict, "detach it there first, or stop that meshd",
+			"netns: %v", err), b.discard())
 	}
 	if err := m.node.hold(ctx, p.Networks); err != nil {
 		m.forget(b)
@@ -258,7 +268,8 @@ func (m *sandboxes) attach(ctx context.Context, p *control.ParsedSandbox) (_ *bo
 	err = b.begin()
 	m.end.Go(func() { b.run(run) })
 	if err != nil {
-		err = control.Refuse(control.CodeUnavailable, "free space or fix the data directory, then try again", "the sandbox could not be written: %v", err)
+		err = control.Refuse(control.CodeUnavailable, "free space or fix the data directory, then try again",
+			"the sandbox could not be written: %v", err)
 	} else {
 		warnings, err = b.finish(ctx, p)
 	}
@@ -288,7 +299,9 @@ func newSandbox(p *control.ParsedSandbox, ns *sandbox.Namespace) (savedSandbox, 
 		return s, err
 	}
 	if len(s.Addresses) == 0 {
-		return s, control.Refuse(control.CodeRefused, "give it an address first (ip address add), so that backends can answer it", "the network namespace has no address but on its loopback device")
+		return s, control.Refuse(control.CodeRefused,
+			"give it an address first (ip address add), so that backends can answer it",
+			"the network namespace has no address but on its loopback device")
 	}
 	if len(p.Tasks) > 0 {
 		s.Service = strings.ToLower(p.Tasks[0].Service)
@@ -303,7 +316,8 @@ func (b *box) finish(ctx context.Context, p *control.ParsedSandbox) (warnings []
 	select {
 	case <-b.ready:
 	case <-b.ended:
-		return nil, control.Refuse(control.CodeConflict, "attach it when it is there to stay", "the network namespace ended meanwhile")
+		return nil, control.Refuse(control.CodeConflict, "attach it when it is there to stay",
+			"the network namespace ended meanwhile")
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -312,7 +326,8 @@ func (b *box) finish(ctx context.Context, p *control.ParsedSandbox) (warnings []
 		return nil, err
 	}
 	if err := b.keep(conf); err != nil {
-		return nil, control.Refuse(control.CodeUnavailable, "free space or fix the data directory, then try again", "the sandbox could not be written: %v", err)
+		return nil, control.Refuse(control.CodeUnavailable, "free space or fix the data directory, then try again",
+			"the sandbox could not be written: %v", err)
 	}
 	if conf != nil {
 		if err := b.applyResolvConf(ctx, conf); err != nil {
@@ -353,7 +368,8 @@ func (n *Node) DetachSandbox(ctx context.Context, ref string) (control.SandboxDe
 		return out, ctx.Err()
 	}
 	if !b.gone() {
-		return out, control.Refuse(control.CodeUnavailable, "try again when meshd runs", "meshd is stopping; the sandbox stays attached")
+		return out, control.Refuse(control.CodeUnavailable, "try again when meshd runs",
+			"meshd is stopping; the sandbox stays attached")
 	}
 	out.Sandbox.State = control.SandboxEnding
 	out.Warnings = b.left

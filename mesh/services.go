@@ -44,7 +44,9 @@ func (n *Node) view(ctx context.Context, network string) (state.View, error) {
 	if err := n.known(ctx, network); err != nil {
 		return nil, err
 	}
-	return nil, control.Refuse(control.CodeNotFound, "ask a node that has tasks in it, or start this one with --networks "+network, "this node takes no part in network %q and does not carry its table", network)
+	return nil, control.Refuse(control.CodeNotFound,
+		"ask a node that has tasks in it, or start this one with --networks "+network,
+		"this node takes no part in network %q and does not carry its table", network)
 }
 
 // Services implements control.ServiceBackend.
@@ -76,7 +78,8 @@ func (n *Node) service(ctx context.Context, ref control.ServiceRef) (*state.Serv
 	}
 	s := v.Service(ref.Name)
 	if s == nil {
-		return nil, control.Refuse(control.CodeNotFound, "meshctl service ls --network "+ref.Network+" lists them", "service %q is not known in network %q", ref.Name, ref.Network)
+		return nil, control.Refuse(control.CodeNotFound, "meshctl service ls --network "+ref.Network+" lists them",
+			"service %q is not known in network %q", ref.Name, ref.Network)
 	}
 	return s, nil
 }
@@ -87,7 +90,10 @@ func (n *Node) Service(ctx context.Context, ref control.ServiceRef) (control.Ser
 	if err != nil {
 		return control.ServiceDetail{}, err
 	}
-	d := control.ServiceDetail{Service: n.describeService(s), TaskList: control.FromMembers(s), Claims: []control.Claim{}, Warnings: n.notes(ref.Network, ref.Name)}
+	d := control.ServiceDetail{
+		Service: n.describeService(s), TaskList: control.FromMembers(s), Claims: []control.Claim{},
+		Warnings: n.notes(ref.Network, ref.Name),
+	}
 	domain := strings.TrimSuffix(n.cfg.Domain, ".")
 	for _, name := range append([]string{s.Name, "tasks." + s.Name}, s.Aliases...) {
 		d.Names = append(d.Names, name, fmt.Sprintf("%s.%s.%s", name, s.Network, domain))
@@ -114,7 +120,8 @@ func claims(t *state.Table, s *state.Service) []control.Claim {
 			c, _ := state.ParseVIPClaim(e.Key(), e.Body())
 			for _, a := range []netip.Addr{c.VIP4, c.VIP6} {
 				if a.IsValid() {
-					out = append(out, control.Claim{VIP: a, Node: string(o), Pinned: c.Pinned, Birth: c.Birth, Wins: a == wins.VIP4 || a == wins.VIP6})
+					out = append(out, control.Claim{VIP: a, Node: string(o), Pinned: c.Pinned, Birth: c.Birth, Wins: a == wins.VIP4 ||
+						a == wins.VIP6})
 				}
 			}
 		}
@@ -182,7 +189,10 @@ func (n *Node) Resolve(ctx context.Context, req control.ResolveRequest) (control
 	} else if req.Type == "" {
 		types = []string{"A", "AAAA"}
 	}
-	out := control.Resolution{Name: req.Name, Network: req.Network, Type: strings.Join(types, ","), Answers: []string{}, Steps: []control.Step{}}
+	out := control.Resolution{
+		Name: req.Name, Network: req.Network, Type: strings.Join(types, ","), Answers: []string{},
+		Steps: []control.Step{},
+	}
 	for _, t := range types {
 		e, err := n.explain(ctx, req, t)
 		if err != nil {

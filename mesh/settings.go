@@ -14,7 +14,9 @@ import (
 // SetService implements control.ServiceBackend. The settings are those of the
 // highest Lamport time among the nodes that host the service (S8), so only such
 // a node can change them.
-func (n *Node) SetService(ctx context.Context, ref control.ServiceRef, req control.SetService) (control.Service, error) {
+func (n *Node) SetService(ctx context.Context, ref control.ServiceRef, req control.SetService) (control.Service,
+	error,
+) {
 	s, err := n.service(ctx, ref)
 	if err != nil {
 		return control.Service{}, err
@@ -29,7 +31,9 @@ func (n *Node) SetService(ctx context.Context, ref control.ServiceRef, req contr
 	return n.settingsShown(ctx, ref, want)
 }
 
-func (n *Node) setService(ctx context.Context, ref control.ServiceRef, req control.SetService, want *state.Settings) error {
+func (n *Node) setService(ctx context.Context, ref control.ServiceRef, req control.SetService,
+	want *state.Settings,
+) error {
 	return n.reg.change(ctx, &update{
 		network: ref.Network, service: ref.Name,
 		edit: func(d *draft) error {
@@ -70,11 +74,15 @@ func (n *Node) hostedElsewhere(ref control.ServiceRef) error {
 	if nodes = slices.Compact(nodes); len(nodes) > 0 {
 		hint = "do it on one of: " + strings.Join(nodes, ", ")
 	}
-	return control.Refuse(control.CodeRefused, hint, "this node has no task of service %q in network %q; a service's settings are stated by those that have", ref.Name, ref.Network)
+	return control.Refuse(control.CodeRefused, hint,
+		"this node has no task of service %q in network %q; a service's settings are stated by those that have", ref.Name,
+		ref.Network)
 }
 
 // settingsShown waits a moment until the service shows the settings.
-func (n *Node) settingsShown(ctx context.Context, ref control.ServiceRef, want state.Settings) (control.Service, error) {
+func (n *Node) settingsShown(ctx context.Context, ref control.ServiceRef, want state.Settings) (control.Service,
+	error,
+) {
 	wait, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	v := n.host.Source().View(ref.Network)

@@ -79,7 +79,8 @@ func (s *settled) readBind() (err error) {
 	case !a.IsUnspecified() && !dialled(a):
 		return fmt.Errorf("bind: other hosts cannot dial %s; use an address that they reach, or 0.0.0.0", a)
 	case s.bind.Port() == 0 && !a.IsLoopback():
-		return fmt.Errorf("bind: port 0 is another one after each start, where nobody would look for this node; use %s", netip.AddrPortFrom(a, defaultPort))
+		return fmt.Errorf("bind: port 0 is another one after each start, where nobody would look for this node; use %s",
+			netip.AddrPortFrom(a, defaultPort))
 	}
 	return nil
 }
@@ -120,7 +121,8 @@ func (s *settled) readDNS() error {
 			return fmt.Errorf("dns: %s is no address of one host; use one of this host's", a)
 		}
 		if p.Port() == 0 && !p.Addr().IsLoopback() {
-			return fmt.Errorf("dns: port 0 is another one after each start, where nobody would ask; use %s", netip.AddrPortFrom(p.Addr(), 53))
+			return fmt.Errorf("dns: port 0 is another one after each start, where nobody would ask; use %s",
+				netip.AddrPortFrom(p.Addr(), 53))
 		}
 		if p.Port() != 0 && slices.Contains(s.dns, p) {
 			return fmt.Errorf("dns: %s is there twice; keep one", p)
@@ -129,7 +131,8 @@ func (s *settled) readDNS() error {
 	}
 	for _, all := range s.dns {
 		for _, one := range s.dns {
-			if all.Addr().IsUnspecified() && one != all && one.Port() == all.Port() && (one.Addr().Is4() == all.Addr().Is4() || all.Addr().Is6()) {
+			if all.Addr().IsUnspecified() && one != all && one.Port() == all.Port() &&
+				(one.Addr().Is4() == all.Addr().Is4() || all.Addr().Is6()) {
 				return fmt.Errorf("dns: %s is on all addresses, that of %s among them; keep one of the two", all, one)
 			}
 		}
@@ -234,7 +237,8 @@ func (s *settled) amounts() error {
 	case s.MaxTasks < 0 || s.MaxTasks > maxTasks:
 		return fmt.Errorf("max-tasks: %d; use 1 to %d", s.MaxTasks, maxTasks)
 	case s.TableMemory != 0 && s.TableMemory < state.MinTableMemory || s.TableMemory > maxTableMemory:
-		return fmt.Errorf("table-memory: %d bytes; use %s to %s", s.TableMemory, sizeText(state.MinTableMemory), sizeText(maxTableMemory))
+		return fmt.Errorf("table-memory: %d bytes; use %s to %s", s.TableMemory, sizeText(state.MinTableMemory),
+			sizeText(maxTableMemory))
 	case verify != 0 && verify < time.Second, verify > time.Hour:
 		return fmt.Errorf("lb-verify: %v; use 1s to 1h, changes by others of which nothing tells stay that long", verify)
 	case ttl < 0 || ttl > time.Hour:
@@ -251,7 +255,8 @@ func (s *settled) names() error {
 	if !state.IsHostName(s.Domain) {
 		return fmt.Errorf("domain: %q is not a domain name; use one like mesh.internal", s.Domain)
 	}
-	if d := "." + strings.ToLower(strings.TrimSuffix(s.Domain, ".")); strings.HasSuffix(d, ".localhost") || strings.HasSuffix(d, ".arpa") && !strings.HasSuffix(d, ".home.arpa") {
+	if d := "." + strings.ToLower(strings.TrimSuffix(s.Domain, ".")); strings.HasSuffix(d, ".localhost") ||
+		strings.HasSuffix(d, ".arpa") && !strings.HasSuffix(d, ".home.arpa") {
 		return fmt.Errorf("domain: %q has a meaning of its own in every resolver; use one like mesh.internal", s.Domain)
 	}
 	if n := len(strings.TrimSuffix(s.Domain, ".")); n > maxDomain {
@@ -286,14 +291,17 @@ func (s *settled) open() error {
 	case len(s.keys) > 0 || s.Insecure || s.bind.Addr().IsLoopback():
 		return nil
 	}
-	return fmt.Errorf("key-file: without a key, everybody who reaches %s can change what this host does; make one with \"meshctl keygen --out /etc/meshd/key\", copy it to every host and start each meshd with --key-file /etc/meshd/key (in the file, key-file: /etc/meshd/key), or say --insecure (insecure: true) to go without", s.bind)
+	return fmt.Errorf("key-file: without a key, everybody who reaches %s can change what this host does; make one with "+
+		"\"meshctl keygen --out /etc/meshd/key\", copy it to every host and start each meshd with --key-file "+
+		"/etc/meshd/key (in the file, key-file: /etc/meshd/key), or say --insecure (insecure: true) to go without", s.bind)
 }
 
 // undefined says which of the networks that were asked for nobody has made.
 func undefined(networks []string, defs map[string]state.NetworkDef) (out []string) {
 	for _, name := range networks {
 		if _, ok := defs[name]; !ok {
-			out = append(out, fmt.Sprintf("networks: nobody has made a network %s; if that is no typing error, meshctl network create %s", name, name))
+			out = append(out, fmt.Sprintf("networks: nobody has made a network %s; if that is no typing error, meshctl "+
+				"network create %s", name, name))
 		}
 	}
 	return out

@@ -20,7 +20,10 @@ func TestLacks(t *testing.T) {
 		t.Fatal(err)
 	}
 	var own state.Head
-	if err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) { own, _ = c.Store().Table("net").Head("a") }); err != nil {
+	if err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
+		own,
+			_ = c.Store().Table("net").Head("a")
+	}); err != nil {
 		t.Fatal(err)
 	}
 	for name, tt := range map[string]struct {

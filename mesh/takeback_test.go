@@ -23,7 +23,10 @@ func TestNodeThatHasItsNameAgainStatesItsNetworks(t *testing.T) {
 	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
 		s := c.Store()
 		namesake := state.NewStore(s.Self(), s.Incarnation()+5, state.DefaultLimits(), &ticks{})
-		_, err := namesake.Global().Commit([]state.Change{{Kind: state.KindNode, Body: string(state.AppendNode(nil, state.NodeInfo{Boot: 7}))}})
+		_, err := namesake.Global().Commit([]state.Change{{
+			Kind: state.KindNode,
+			Body: string(state.AppendNode(nil, state.NodeInfo{Boot: 7})),
+		}})
 		n.check(err)
 		s.SetYielded(true)
 		if r, err := s.Apply(namesake.Global().Delta(state.Want{Owner: s.Self()}, 1<<20)); r != state.Applied || err != nil {

@@ -15,11 +15,14 @@ import (
 func (n *Node) admitAddresses(p *control.ParsedTask) error {
 	own, _ := net.InterfaceAddrs() // none: there is nothing to compare with
 	if subnet := broadcastOf(p.Endpoint.IP4, own); subnet.IsValid() {
-		return control.Refuse(control.CodeRefused, "give the address of the task itself", "ips: %s is the broadcast address of %s", p.Endpoint.IP4, subnet)
+		return control.Refuse(control.CodeRefused, "give the address of the task itself",
+			"ips: %s is the broadcast address of %s", p.Endpoint.IP4, subnet)
 	}
 	for _, a := range []netip.Addr{p.Endpoint.IP4, p.Endpoint.IP6} {
 		if a.IsLoopback() && !n.cfg.AllowLoopbackTasks {
-			return control.Refuse(control.CodeRefused, "give the address at which other hosts reach the task; for trials on one host start meshd with --allow-loopback-tasks", "ips: %s is every host's own", a)
+			return control.Refuse(control.CodeRefused,
+				"give the address at which other hosts reach the task; for trials on one host start meshd with "+
+					"--allow-loopback-tasks", "ips: %s is every host's own", a)
 		}
 	}
 	return nil
@@ -40,14 +43,16 @@ func addressWarnings(task []netip.Addr, own []net.Addr, nodes []control.Node) (o
 			continue
 		}
 		for _, x := range own {
-			if p, err := netip.ParsePrefix(x.String()); err == nil && a.Is4() && p.Bits() <= 30 && p.Masked().Addr() == a && p.Addr() != a {
+			if p, err := netip.ParsePrefix(x.String()); err == nil && a.Is4() && p.Bits() <= 30 && p.Masked().Addr() == a &&
+				p.Addr() != a {
 				out = append(out, fmt.Sprintf("%s is the subnet %s itself, and rarely the address of a host in it", a, p.Masked()))
 				break
 			}
 		}
 		for _, node := range nodes {
 			if at, err := netip.ParseAddrPort(node.Address); err == nil && at.Addr().Unmap() == a && !node.Self {
-				out = append(out, fmt.Sprintf("%s is the address of node %s: a task there is registered there, or its end is not noticed", a, node.Name))
+				out = append(out, fmt.Sprintf("%s is the address of node %s: a task there is registered there, or its end is "+
+					"not noticed", a, node.Name))
 			}
 		}
 	}
@@ -59,25 +64,31 @@ func (n *Node) admitPin(c *gossip.Core, p *control.ParsedTask, def state.Network
 	for _, v := range p.VIPs {
 		if !v.Is4() {
 			if !def.Subnet6.IsValid() {
-				return control.Refuse(control.CodeRefused, "leave it out, or use a network with an IPv6 pool", "vips: %s is not in the pool %s of network %q", v, pools(def), p.Network)
+				return control.Refuse(control.CodeRefused, "leave it out, or use a network with an IPv6 pool",
+					"vips: %s is not in the pool %s of network %q", v, pools(def), p.Network)
 			}
 			if v != state.VIP6(&def, p.Endpoint.Service) {
-				return control.Refuse(control.CodeRefused, "leave it out: it is "+state.VIP6(&def, p.Endpoint.Service).String(), "vips: the IPv6 VIP of a service follows from its name and cannot be pinned to %s", v)
+				return control.Refuse(control.CodeRefused, "leave it out: it is "+state.VIP6(&def, p.Endpoint.Service).String(),
+					"vips: the IPv6 VIP of a service follows from its name and cannot be pinned to %s", v)
 			}
 			continue
 		}
 		if !def.Subnet4.Contains(v) {
-			return control.Refuse(control.CodeRefused, "choose an address of the pool", "vips: %s is not in the pool %s of network %q", v, pools(def), p.Network)
+			return control.Refuse(control.CodeRefused, "choose an address of the pool",
+				"vips: %s is not in the pool %s of network %q", v, pools(def), p.Network)
 		}
 		if v == def.Subnet4.Addr() || !def.Subnet4.Contains(v.Next()) {
-			return control.Refuse(control.CodeRefused, "choose one between the first and the last of the pool", "vips: %s is the network or broadcast address of the pool %s", v, def.Subnet4)
+			return control.Refuse(control.CodeRefused, "choose one between the first and the last of the pool",
+				"vips: %s is the network or broadcast address of the pool %s", v, def.Subnet4)
 		}
 		t := c.Store().Table(p.Network)
 		if t == nil {
 			continue
 		}
 		if holder := t.Holder(v); holder != "" && holder != p.Endpoint.Service {
-			return control.Refuse(control.CodeConflict, "choose a free address; meshctl service ls --network "+p.Network+" shows the used ones", "vips: %s is the VIP of service %q", v, holder)
+			return control.Refuse(control.CodeConflict,
+				"choose a free address; meshctl service ls --network "+p.Network+" shows the used ones",
+				"vips: %s is the VIP of service %q", v, holder)
 		}
 	}
 	return nil

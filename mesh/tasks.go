@@ -110,7 +110,8 @@ func (n *Node) admitTasks(all []control.AddTask) error {
 // quota turns S13's error into a refusal.
 func quota(err error) error {
 	if errors.Is(err, state.ErrQuota) {
-		return control.Refuse(control.CodeTooLarge, "remove tasks, or raise max-tasks in the configuration of this node", "%v", err)
+		return control.Refuse(control.CodeTooLarge, "remove tasks, or raise max-tasks in the configuration of this node",
+			"%v", err)
 	}
 	return err
 }
@@ -147,13 +148,15 @@ func (n *Node) admitTask(ctx context.Context, p *control.ParsedTask, beside map[
 			d := defs[name]
 			for _, a := range []netip.Addr{p.Endpoint.IP4, p.Endpoint.IP6} {
 				if a.IsValid() && d.Contains(a) {
-					err = control.Refuse(control.CodeConflict, "give the task an address outside every VIP pool", "ips: %s is in the VIP pool %s of network %q, where only virtual addresses live", a, pools(d), name)
+					err = control.Refuse(control.CodeConflict, "give the task an address outside every VIP pool",
+						"ips: %s is in the VIP pool %s of network %q, where only virtual addresses live", a, pools(d), name)
 					return
 				}
 			}
 		}
 		if c.Yielded() {
-			err = control.Refuse(control.CodeRefused, "stop this daemon and start it with another --node", "another live node has the name %q; this one publishes nothing", n.cfg.Node)
+			err = control.Refuse(control.CodeRefused, "stop this daemon and start it with another --node",
+				"another live node has the name %q; this one publishes nothing", n.cfg.Node)
 			return
 		}
 		err = n.admitPin(c, p, def)
@@ -174,26 +177,32 @@ func (n *Node) admitAgainstView(p *control.ParsedTask) error {
 		return nil
 	}
 	if e := v.Task(p.Endpoint.ID); e != nil {
-		return control.Refuse(control.CodeConflict, "choose another --id", "id: %q is already a task of node %q in network %q", p.Endpoint.ID, e.Owner(), p.Network)
+		return control.Refuse(control.CodeConflict, "choose another --id",
+			"id: %q is already a task of node %q in network %q", p.Endpoint.ID, e.Owner(), p.Network)
 	}
 	for _, a := range []netip.Addr{p.Endpoint.IP4, p.Endpoint.IP6} {
 		if !a.IsValid() {
 			continue
 		}
 		if e := v.ByIP(a).Endpoint; e != nil && e.Owner() != state.NodeID(n.cfg.Node) {
-			return control.Refuse(control.CodeConflict, "give every task an address of its own", "ips: %s is already the address of task %q of node %q in network %q", a, e.ID(), e.Owner(), p.Network)
+			return control.Refuse(control.CodeConflict, "give every task an address of its own",
+				"ips: %s is already the address of task %q of node %q in network %q", a, e.ID(), e.Owner(), p.Network)
 		}
 	}
 	return nil
 }
 
 func noNetwork(name string) error {
-	return control.Refuse(control.CodeNotFound, "meshctl network ls lists those that are; another node's takes a moment to arrive", "network %q is not known here", name)
+	return control.Refuse(control.CodeNotFound,
+		"meshctl network ls lists those that are; another node's takes a moment to arrive", "network %q is not known here",
+		name)
 }
 
 // noNetworkYet is noNetwork for who is about to use the network.
 func noNetworkYet(name string) error {
-	return control.Refuse(control.CodeNotFound, "create it: meshctl network create "+name+" --subnet 10.96.0.0/16 (or wait: another node's network takes a moment to arrive)", "network %q is not known here", name)
+	return control.Refuse(control.CodeNotFound,
+		"create it: meshctl network create "+name+" --subnet 10.96.0.0/16 (or wait: another node's network takes a moment "+
+			"to arrive)", "network %q is not known here", name)
 }
 
 // taskAdded waits a moment for the service to have its VIP, and describes the
@@ -225,12 +234,16 @@ func settledService(def *state.NetworkDef, s *state.Service, id string) bool {
 	if s == nil || !slices.ContainsFunc(s.Members, func(e *state.Entry) bool { return e.ID() == id }) {
 		return false
 	}
-	return s.Mode == state.ModeDNSRR || s.VIP4.IsValid() || s.VIP6.IsValid() || strings.Contains(s.Conflict, "exhausted") || withoutFamily(def, s) != ""
+	return s.Mode == state.ModeDNSRR || s.VIP4.IsValid() || s.VIP6.IsValid() ||
+		strings.Contains(s.Conflict, "exhausted") || withoutFamily(def, s) != ""
 }
 
 func (n *Node) describeAdded(p *control.ParsedTask, s *state.Service) control.TaskAdded {
 	p.Endpoint.Owner = state.NodeID(n.cfg.Node)
-	out := control.TaskAdded{Task: control.FromEndpoint(p.Network, p.Endpoint, state.Serving), VIPs: []netip.Addr{}, Warnings: []string{}}
+	out := control.TaskAdded{
+		Task: control.FromEndpoint(p.Network, p.Endpoint, state.Serving), VIPs: []netip.Addr{},
+		Warnings: []string{},
+	}
 	if s == nil {
 		out.Warnings = append(out.Warnings, "the task is registered and not visible yet; see meshctl task ls")
 		return out
@@ -261,7 +274,8 @@ func (n *Node) degraded(s *state.Service) string {
 	case !n.vipsUsable():
 		return "no load balancer on this node: " + n.lbWhy() + "; vip services are answered with their tasks"
 	case n.whyNoVIPs(s.Network) != "":
-		return "the network is not served by this node: " + n.whyNoVIPs(s.Network) + "; vip services are answered with their tasks"
+		return "the network is not served by this node: " + n.whyNoVIPs(s.Network) +
+			"; vip services are answered with their tasks"
 	}
 	return ""
 }
@@ -333,7 +347,8 @@ func (n *Node) find(r *registry, ref control.TaskRef) (network string, t savedTa
 	case 0:
 		return "", t, n.notHere(ref)
 	}
-	return "", t, control.Refuse(control.CodeRefused, "say which with --network", "task %q is in the networks %s", ref.ID, strings.Join(in, ", "))
+	return "", t, control.Refuse(control.CodeRefused, "say which with --network", "task %q is in the networks %s", ref.ID,
+		strings.Join(in, ", "))
 }
 
 // notHere says where the task is, if it is known at all.
@@ -342,10 +357,12 @@ func (n *Node) notHere(ref control.TaskRef) error {
 	for _, name := range names {
 		m := n.host.Source().View(name).Lookup(ref.ID)
 		if m.Kind == state.MatchEndpoint && m.Endpoints[0].ID() == ref.ID && (ref.Network == "" || ref.Network == name) {
-			return control.Refuse(control.CodeRefused, "do it there: only its owner may change it", "task %q belongs to node %q", ref.ID, m.Endpoints[0].Owner())
+			return control.Refuse(control.CodeRefused, "do it there: only its owner may change it", "task %q belongs to node %q",
+				ref.ID, m.Endpoints[0].Owner())
 		}
 	}
-	return control.Refuse(control.CodeNotFound, "meshctl task ls lists the tasks of this node", "task %q is not known", ref.ID)
+	return control.Refuse(control.CodeNotFound, "meshctl task ls lists the tasks of this node", "task %q is not known",
+		ref.ID)
 }
 
 // Tasks implements control.TaskBackend.

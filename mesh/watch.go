@@ -157,7 +157,10 @@ func (n *Node) changes(old, cur *state.Service, hidden hiddenTasks) (es []contro
 		if known && old.Members[was].Body() == m.Body() && old.Class(was) == cur.Class(i) {
 			continue
 		}
-		ev := control.Event{Task: m.ID(), Node: string(m.Owner()), Addresses: valid(m.Addr4(), m.Addr6()), Detail: cur.Class(i).String()}
+		ev := control.Event{
+			Task: m.ID(), Node: string(m.Owner()), Addresses: valid(m.Addr4(), m.Addr6()),
+			Detail: cur.Class(i).String(),
+		}
 		switch {
 		case !known && hidden[m.ID()] != "":
 			delete(hidden, m.ID())

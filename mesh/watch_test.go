@@ -17,7 +17,10 @@ import (
 // startNode runs a node until the end of the test.
 func startNode(t *testing.T) (*Node, context.Context) {
 	t.Helper()
-	n, err := New(Config{Node: "a", Bind: "127.0.0.1:0", LB: "none", Profile: "local", DataDir: t.TempDir(), Socket: filepath.Join(t.TempDir(), "s")}, "test", slog.New(slog.DiscardHandler))
+	n, err := New(Config{
+		Node: "a", Bind: "127.0.0.1:0", LB: "none", Profile: "local", DataDir: t.TempDir(),
+		Socket: filepath.Join(t.TempDir(), "s"),
+	}, "test", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +66,10 @@ func TestWatchFollowsViews(t *testing.T) {
 	err := n.host.Do(ctx, func(c *gossip.Core, now time.Duration) {
 		n.check(c.LeaveNetwork(now, "net"))
 		n.check(c.JoinNetwork(now, "net"))
-		n.check(c.Commit(now, "net", []state.Change{{Kind: state.KindEndpoint, Key: "t1", Group: "web", Body: string(state.AppendEndpoint(nil, &e))}}))
+		n.check(c.Commit(now, "net", []state.Change{{
+			Kind: state.KindEndpoint, Key: "t1", Group: "web",
+			Body: string(state.AppendEndpoint(nil, &e)),
+		}}))
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -124,7 +124,8 @@ func TestShuffle(t *testing.T) {
 func TestWeights(t *testing.T) {
 	w := newWorld(t, "net1")
 	w.commit("a", "net1", dnsrr("db"),
-		task(t, "one db 1 172.16.1.1 - weight=1"), task(t, "three db 2 172.16.1.2 - weight=3"), task(t, "six db 3 172.16.1.3 - weight=6"))
+		task(t, "one db 1 172.16.1.1 - weight=1"), task(t, "three db 2 172.16.1.2 - weight=3"),
+		task(t, "six db 3 172.16.1.3 - weight=6"))
 	z, firsts, seconds := w.zone(), map[string]int{}, map[string]int{}
 	const n = 10_000
 	for seed := range uint64(n) {
@@ -243,7 +244,10 @@ func TestLimit(t *testing.T) {
 func TestSharedSuffix(t *testing.T) {
 	z := standard(t).zone()
 	z.SharedSuffixes, z.ForwardBare = []string{"net1"}, true
-	for name, want := range map[string]bool{"other.net1.": true, "web.net1.": false, "other.": true, "other.net1.mesh.internal.": false} {
+	for name, want := range map[string]bool{
+		"other.net1.": true, "web.net1.": false, "other.": true,
+		"other.net1.mesh.internal.": false,
+	} {
 		if r := z.Answer(Query{Name: name, Type: dns.TypeA, Scope: scopeOf("net1")}); r.Forward != want {
 			t.Errorf("%s: forward %v, want %v", name, r.Forward, want)
 		}
@@ -255,7 +259,10 @@ func TestWaiting(t *testing.T) {
 	w := newWorld(t)
 	w.self.Join("net1")
 	z := w.zone()
-	for name, want := range map[string]int{"web.": 1, "web.net1.mesh.internal.": 1, "web.net1.": 1, "example.com.": 0, "net1.mesh.internal.": 0, "web.net2.mesh.internal.": 0} {
+	for name, want := range map[string]int{
+		"web.": 1, "web.net1.mesh.internal.": 1, "web.net1.": 1, "example.com.": 0,
+		"net1.mesh.internal.": 0, "web.net2.mesh.internal.": 0,
+	} {
 		if r := z.Answer(Query{Name: name, Type: dns.TypeA, Scope: scopeOf("net1")}); len(r.Waiting) != want {
 			t.Errorf("%s: waits for %d views, want %d", name, len(r.Waiting), want)
 		}
@@ -285,14 +292,16 @@ func TestExplain(t *testing.T) {
 	for _, s := range e.Steps {
 		all = append(all, s.Text)
 	}
-	want := "service web: mode vip, VIP 10.1.0.5, VIP fd00:1::5, 2 tasks serving, 1 task draining, 1 task unready, 1 task hidden because node c is dead"
+	want := "service web: mode vip, VIP 10.1.0.5, VIP fd00:1::5, 2 tasks serving, 1 task draining, 1 task unready, 1 " +
+		"task hidden because node c is dead"
 	if !slices.Contains(all, want) || e.Outcome != "local" || e.Rcode != "NOERROR" || len(e.Answer) != 1 {
 		t.Errorf("%+v", e)
 	}
 	if e, _ := z.Explain("net1", "example.com", ""); e.Outcome != "forwarded" || e.Rcode != "" {
 		t.Errorf("%+v", e)
 	}
-	if e, err := z.Explain("net1", "10.1.0.5", "PTR"); err != nil || len(e.Answer) != 1 || !strings.HasSuffix(e.Answer[0], "PTR web.net1.mesh.internal.") {
+	if e, err := z.Explain("net1", "10.1.0.5", "PTR"); err != nil || len(e.Answer) != 1 ||
+		!strings.HasSuffix(e.Answer[0], "PTR web.net1.mesh.internal.") {
 		t.Errorf("%+v, %v", e, err)
 	}
 	for _, bad := range [][3]string{{"net9", "web", "A"}, {"net1", "web", "QQ"}, {"net1", "", "A"}} {

@@ -92,7 +92,8 @@ func (c *cache) rest(key cacheKey, until time.Time) bool {
 // put stores m, which the cache owns from then on, as fresh for ttl and usable
 // as stale for as long as stale after that.
 func (c *cache) put(key cacheKey, m *dns.Msg, now time.Time, ttl, stale time.Duration) {
-	e := &cached{key: key, msg: m, stored: now, fresh: now.Add(ttl), stale: now.Add(ttl + stale), size: m.Len() + len(key.name)}
+	e := &cached{key: key, msg: m, stored: now, fresh: now.Add(ttl), stale: now.Add(ttl + stale), size: m.Len() +
+		len(key.name)}
 	if c.maxEntries <= 0 || e.size > c.maxBytes/8 {
 		return
 	}

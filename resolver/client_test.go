@@ -28,7 +28,8 @@ func TestGoResolver(t *testing.T) {
 	if err != nil || len(srvs) != 2 || srvs[0].Port != 80 {
 		t.Error(srvs, err)
 	}
-	if names, err := r.LookupAddr(ctx, "10.1.0.5"); err != nil || !slices.Equal(names, []string{"web.net1.mesh.internal."}) {
+	if names, err := r.LookupAddr(ctx, "10.1.0.5"); err != nil ||
+		!slices.Equal(names, []string{"web.net1.mesh.internal."}) {
 		t.Error(names, err)
 	}
 	var dnsErr *net.DNSError

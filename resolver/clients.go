@@ -56,7 +56,8 @@ func (s *Server) LastStranger() (last Stranger, ok bool) {
 func (s *Server) serves(client netip.Addr) bool {
 	client = client.Unmap().WithZone("")
 	list := s.clients.Load()
-	if list == nil || client.IsLoopback() || list.isHost(client) || list.contains(client) || s.cfg.LocalTask != nil && s.cfg.LocalTask(client) {
+	if list == nil || client.IsLoopback() || list.isHost(client) || list.contains(client) || s.cfg.LocalTask != nil &&
+		s.cfg.LocalTask(client) {
 		return true
 	}
 	s.met.strangers.Add(1)

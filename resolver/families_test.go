@@ -15,7 +15,10 @@ import (
 // follows each change.
 func TestFamiliesOfTasks(t *testing.T) {
 	w := newWorld(t, "net1", "net2")
-	w.self.Table("net1").SetDef(state.NetworkDef{Name: "net1", Subnet4: netip.MustParsePrefix("10.1.0.0/24"), Subnet6: netip.MustParsePrefix("fd00:1::/64"), Birth: 1})
+	w.self.Table("net1").SetDef(state.NetworkDef{
+		Name: "net1", Subnet4: netip.MustParsePrefix("10.1.0.0/24"),
+		Subnet6: netip.MustParsePrefix("fd00:1::/64"), Birth: 1,
+	})
 	w.self.Table("net2").SetDef(state.NetworkDef{Name: "net2", Subnet4: netip.MustParsePrefix("10.2.0.0/24"), Birth: 1})
 	w.commit("a", "net1", vip("web", "10.1.0.5", "fd00:1::5"))
 	w.commit("a", "net2", vip("db", "10.2.0.5", ""))
@@ -46,7 +49,8 @@ func TestFamiliesOfTasks(t *testing.T) {
 					got = append(got, addrOf(rr))
 				}
 				if r.Rcode != dns.RcodeSuccess || !slices.Equal(got, want) {
-					t.Errorf("V12: after %s: %s %s is %v (%s), want %v", c.change.Key, name, dns.Type(qtype), got, dns.RcodeToString[r.Rcode], want)
+					t.Errorf("V12: after %s: %s %s is %v (%s), want %v", c.change.Key, name, dns.Type(qtype), got,
+						dns.RcodeToString[r.Rcode], want)
 				}
 				m, _ := query(name, qtype).Pack()
 				if !sameAnswer(t, s, b, f, m, anyone) {

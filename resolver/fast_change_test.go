@@ -33,7 +33,10 @@ func TestFastPathNeverLagsBehind(t *testing.T) {
 	_, b := serve(t, w.self, []string{"net1"})
 	done := make(chan struct{})
 	var clients sync.WaitGroup
-	for _, q := range []*dns.Msg{query("rr.", dns.TypeA), query("tasks.rr-alias.net1.", dns.TypeA), query("rr-name.net1.mesh.internal.", dns.TypeA), query("_http._tcp.rr.", dns.TypeSRV)} {
+	for _, q := range []*dns.Msg{
+		query("rr.", dns.TypeA), query("tasks.rr-alias.net1.", dns.TypeA),
+		query("rr-name.net1.mesh.internal.", dns.TypeA), query("_http._tcp.rr.", dns.TypeSRV),
+	} {
 		clients.Go(func() { follow(t, b, q, &published, done) })
 	}
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -84,7 +87,10 @@ func follow(t *testing.T, b *Bound, q *dns.Msg, published *atomic.Uint32, done <
 func TestFastPathIPv6(t *testing.T) {
 	w := newWorld(t, "net1")
 	w.commit("a", "net1", task(t, "t1 web 1 172.16.1.1 ::1"), vip("web", "10.1.0.5", "fd00:1::5"))
-	w.self.Table("net1").SetDef(state.NetworkDef{Name: "net1", Subnet4: netip.MustParsePrefix("10.1.0.0/24"), Subnet6: netip.MustParsePrefix("fd00:1::/64")})
+	w.self.Table("net1").SetDef(state.NetworkDef{
+		Name: "net1", Subnet4: netip.MustParsePrefix("10.1.0.0/24"),
+		Subnet6: netip.MustParsePrefix("fd00:1::/64"),
+	})
 	w.self.Publish(0)
 	s, _ := serve(t, w.self, nil)
 	b, err := s.Listen(Listener{Addr: netip.MustParseAddrPort("[::1]:0")})
@@ -98,9 +104,11 @@ func TestFastPathIPv6(t *testing.T) {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(20 * time.Second))
 	for round := range 10 {
-		volley(t, c, []string{"web.", "web.net1.", "tasks.web.", "nope.", "_x._tcp.web.", "web.net1.mesh.internal."}, uint16(round<<6))
+		volley(t, c, []string{"web.", "web.net1.", "tasks.web.", "nope.", "_x._tcp.web.", "web.net1.mesh.internal."},
+			uint16(round<<6))
 	}
-	if r := ask(t, b, "udp", query("web.", dns.TypeAAAA)); len(r.Answer) != 1 || r.Answer[0].(*dns.AAAA).AAAA.String() != "fd00:1::5" {
+	if r := ask(t, b, "udp", query("web.", dns.TypeAAAA)); len(r.Answer) != 1 ||
+		r.Answer[0].(*dns.AAAA).AAAA.String() != "fd00:1::5" {
 		t.Errorf("%v", r)
 	}
 	waitFor(t, func() bool {
@@ -182,7 +190,8 @@ func TestFastPathDoubtsWhatChanged(t *testing.T) {
 // scope has answers of several.
 func TestFastPathVIPsPerNetwork(t *testing.T) {
 	usable := map[string]bool{}
-	s, b := serve(t, standard(t).self, []string{}, func(c *Config) { c.VIPsUsable = func(n string) bool { return usable[n] } })
+	s, b := serve(t, standard(t).self, []string{},
+		func(c *Config) { c.VIPsUsable = func(n string) bool { return usable[n] } })
 	for _, scope := range [][]string{nil, {"net1", "net2"}, {"net2", "net1"}} {
 		b.SetNetworks(scope)
 		f := newFastPath(b)

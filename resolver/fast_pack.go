@@ -117,7 +117,8 @@ func (p *packing) add(r *Result, m *meaning) bool {
 	}
 	p.rcode, p.counts, p.extra = uint8(r.Rcode), uint32(len(r.Answer))<<16|uint32(len(r.Ns)), uint8(len(r.Extra))
 	p.bodies = append(p.bodies, body)
-	if n := len(r.Answer); n > 1 && len(r.Ns)+len(r.Extra) == 0 && len(body)%n == 0 && len(body)/n <= math.MaxUint8 && isAddress(p.q.qtype) {
+	if n := len(r.Answer); n > 1 && len(r.Ns)+len(r.Extra) == 0 && len(body)%n == 0 && len(body)/n <= math.MaxUint8 &&
+		isAddress(p.q.qtype) {
 		p.rrLen = len(body) / n
 		p.order(r, m)
 	}

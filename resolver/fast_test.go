@@ -65,7 +65,10 @@ func TestFastPathAgrees(t *testing.T) {
 			if b.SetNetworks(append([]string{}, scopeOf(c.scope).Networks...)); c.scope == "host" {
 				b.SetNetworks(nil)
 			}
-			for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypePTR, dns.TypeANY, dns.TypeTXT, dns.TypeSOA} {
+			for _, qtype := range []uint16{
+				dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypePTR, dns.TypeANY, dns.TypeTXT,
+				dns.TypeSOA,
+			} {
 				m := query(c.name, qtype)
 				plain, _ := m.Pack()
 				edns, _ := m.SetEdns0(1232, true).Pack()
@@ -100,7 +103,8 @@ func TestFastPathForwards(t *testing.T) {
 	f := newFastPath(b)
 	for name, fast := range map[string]bool{
 		"other.": false, "other.net1.": false, "example.com.": false, "other.net2.": true, "other.net1.mesh.internal.": true,
-		"web.": true, "web.net1.": true, "mesh.internal.": false, "ns.mesh.internal.": false, "localhost.": false, "nearest.web.": false,
+		"web.": true, "web.net1.": true, "mesh.internal.": false, "ns.mesh.internal.": false, "localhost.": false,
+		"nearest.web.":          false,
 		"8.8.8.8.in-addr.arpa.": false, "b.c.": false,
 	} {
 		m, _ := query(name, dns.TypeA).Pack()
@@ -117,8 +121,10 @@ func TestFastPathFollowsTheView(t *testing.T) {
 	s, b := serve(t, w.self, []string{"net1"}, func(c *Config) { c.VIPsUsable = func(string) bool { return usable } })
 	f := newFastPath(b)
 	for _, name := range []string{
-		"web.", "web.net1.mesh.internal.", "tasks.web.", "tasks.web.net1.mesh.internal.", "db.", "www.", "web-one.", "host-two.",
-		"aaaaaaaaaaaa.", "web.1.aaaaaaaaaaaaaaaaaaaaaaaa1.", "new.", "1.1.16.172.in-addr.arpa.", "5.0.1.10.in-addr.arpa.", "_http._tcp.web.net1.",
+		"web.", "web.net1.mesh.internal.", "tasks.web.", "tasks.web.net1.mesh.internal.", "db.", "www.", "web-one.",
+		"host-two.",
+		"aaaaaaaaaaaa.", "web.1.aaaaaaaaaaaaaaaaaaaaaaaa1.", "new.", "1.1.16.172.in-addr.arpa.", "5.0.1.10.in-addr.arpa.",
+		"_http._tcp.web.net1.",
 	} {
 		ask := func() {
 			t.Helper()
@@ -144,9 +150,11 @@ func TestFastPathFollowsTheView(t *testing.T) {
 		ask()
 		w.liveness("b", state.Alive)
 		ask()
-		w.commit("a", "net1", task(t, "new1 new 1 172.16.1.88 - alias=www alias=alpha host=host-two"), task(t, "aaaaaaaaaaaa web 9 172.16.1.89 -"))
+		w.commit("a", "net1", task(t, "new1 new 1 172.16.1.88 - alias=www alias=alpha host=host-two"),
+			task(t, "aaaaaaaaaaaa web 9 172.16.1.89 -"))
 		ask()
-		w.commit("a", "net1", state.Change{Kind: state.KindEndpoint, Key: "new1", Delete: true}, state.Change{Kind: state.KindEndpoint, Key: "aaaaaaaaaaaa", Delete: true})
+		w.commit("a", "net1", state.Change{Kind: state.KindEndpoint, Key: "new1", Delete: true},
+			state.Change{Kind: state.KindEndpoint, Key: "aaaaaaaaaaaa", Delete: true})
 		ask()
 	}
 	m, _ := query("web.", dns.TypeA).Pack()
@@ -247,7 +255,8 @@ func FuzzFastPath(f *testing.F) {
 			f.Add(m, uint8(k), uint8(i))
 		}
 		q := query(c.name, qtype).SetEdns0(uint16(512+7*i), i%2 == 0)
-		q.IsEdns0().Option = append(q.IsEdns0().Option, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"}, &dns.EDNS0_PADDING{Padding: make([]byte, i)})
+		q.IsEdns0().Option = append(q.IsEdns0().Option, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"},
+			&dns.EDNS0_PADDING{Padding: make([]byte, i)})
 		m, _ := q.Pack()
 		f.Add(m, uint8(i), uint8(i))
 	}
@@ -257,7 +266,10 @@ func FuzzFastPath(f *testing.F) {
 	s, b := serve(f, w.self, nil, func(c *Config) {
 		c.HoldTime, c.VIPsUsable = -1, func(n string) bool { return usable[n].Load() }
 	})
-	clients := []netip.AddrPort{anyone, netip.MustParseAddrPort("172.16.1.1:1"), netip.MustParseAddrPort("[fd99::2]:1"), netip.MustParseAddrPort("[::ffff:172.16.1.99]:1"), netip.MustParseAddrPort("[fe80::1]:1")}
+	clients := []netip.AddrPort{
+		anyone, netip.MustParseAddrPort("172.16.1.1:1"), netip.MustParseAddrPort("[fd99::2]:1"),
+		netip.MustParseAddrPort("[::ffff:172.16.1.99]:1"), netip.MustParseAddrPort("[fe80::1]:1"),
+	}
 	fast := make([]*fastPath, len(fuzzScopes))
 	f.Fuzz(func(t *testing.T, pkt []byte, scope, event uint8) {
 		if len(pkt) > 4096 {
@@ -292,7 +304,8 @@ func fuzzEvent(tb testing.TB, w *world, event int, usable map[string]*atomic.Boo
 	case 5:
 		w.commit("a", "net2", task(tb, "moving2 moving 1 172.16.1.1 -"), vip("moving", "10.2.0.9", ""))
 	case 6:
-		w.commit("a", "net2", state.Change{Kind: state.KindEndpoint, Key: "moving2", Delete: true}, state.Change{Kind: state.KindVIP, Key: "moving", Delete: true})
+		w.commit("a", "net2", state.Change{Kind: state.KindEndpoint, Key: "moving2", Delete: true},
+			state.Change{Kind: state.KindVIP, Key: "moving", Delete: true})
 	}
 }
 

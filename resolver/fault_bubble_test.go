@@ -29,7 +29,8 @@ func faults() map[string]replyFunc {
 		var rrs []dns.RR
 		for i := range n {
 			rrs = append(rrs, &dns.A{
-				Hdr: dns.RR_Header{Name: "example.com.", Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 20}, A: []byte{192, 0, 2, byte(i)},
+				Hdr: dns.RR_Header{Name: "example.com.", Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 20},
+				A:   []byte{192, 0, 2, byte(i)},
 			})
 		}
 		return rrs
@@ -50,26 +51,29 @@ func faults() map[string]replyFunc {
 		return ms, r
 	}
 	return map[string]replyFunc{
-		"AAAA is NODATA":                  aaaa(dns.RcodeSuccess),
-		"AAAA is NXDOMAIN":                aaaa(dns.RcodeNameError),
-		"AAAA is SERVFAIL":                aaaa(dns.RcodeServerFailure),
-		"AAAA is REFUSED":                 aaaa(dns.RcodeRefused),
-		"AAAA is NOTIMP":                  aaaa(dns.RcodeNotImplemented),
-		"everything is lost":              dead(time.Hour),
-		"connection refused":              dead(0),
-		"every second packet is lost":     everySecond(address(ms, "1.1.1.1")),
-		"slow":                            address(1500*ms, "1.1.1.1"),
-		"slower than a try":               address(2100*ms, "1.1.1.1"),
-		"FORMERR to everything":           rcode(ms, dns.RcodeFormatError),
-		"REFUSED to everything":           rcode(ms, dns.RcodeRefused),
-		"SERVFAIL to everything":          rcode(ms, dns.RcodeServerFailure),
-		"TC with a part, TCP works":       truncated(29, sixty),
-		"TC without answers, TCP works":   truncated(0, sixty),
-		"TC with a part, TCP closes":      truncated(29, dead(ms)),
-		"TC with a part, TCP hangs":       truncated(29, dead(time.Hour)),
-		"TC without answers, TCP hangs":   truncated(0, dead(time.Hour)),
-		"NOERROR, nothing, not recursive": func(m *dns.Msg, _ bool) (time.Duration, *dns.Msg) { return ms, new(dns.Msg).SetReply(m) },
-		"an answer without a question":    rcodeBare(dns.RcodeServerFailure),
+		"AAAA is NODATA":                aaaa(dns.RcodeSuccess),
+		"AAAA is NXDOMAIN":              aaaa(dns.RcodeNameError),
+		"AAAA is SERVFAIL":              aaaa(dns.RcodeServerFailure),
+		"AAAA is REFUSED":               aaaa(dns.RcodeRefused),
+		"AAAA is NOTIMP":                aaaa(dns.RcodeNotImplemented),
+		"everything is lost":            dead(time.Hour),
+		"connection refused":            dead(0),
+		"every second packet is lost":   everySecond(address(ms, "1.1.1.1")),
+		"slow":                          address(1500*ms, "1.1.1.1"),
+		"slower than a try":             address(2100*ms, "1.1.1.1"),
+		"FORMERR to everything":         rcode(ms, dns.RcodeFormatError),
+		"REFUSED to everything":         rcode(ms, dns.RcodeRefused),
+		"SERVFAIL to everything":        rcode(ms, dns.RcodeServerFailure),
+		"TC with a part, TCP works":     truncated(29, sixty),
+		"TC without answers, TCP works": truncated(0, sixty),
+		"TC with a part, TCP closes":    truncated(29, dead(ms)),
+		"TC with a part, TCP hangs":     truncated(29, dead(time.Hour)),
+		"TC without answers, TCP hangs": truncated(0, dead(time.Hour)),
+		"NOERROR, nothing, not recursive": func(m *dns.Msg, _ bool) (time.Duration, *dns.Msg) {
+			return ms,
+				new(dns.Msg).SetReply(m)
+		},
+		"an answer without a question": rcodeBare(dns.RcodeServerFailure),
 		"an OPT nobody asked for in FORMERR": func(m *dns.Msg, _ bool) (time.Duration, *dns.Msg) {
 			return ms, new(dns.Msg).SetRcode(m, dns.RcodeFormatError).SetEdns0(4096, false)
 		},
@@ -131,14 +135,20 @@ func TestTruncatedToNothing(t *testing.T) {
 		r.Truncated = true
 		return time.Millisecond, r
 	}
-	for name, bad := range map[string]replyFunc{"over TCP, too": more, "TCP hangs": faults()["TC without answers, TCP hangs"]} {
+	for name, bad := range map[string]replyFunc{
+		"over TCP, too": more,
+		"TCP hangs":     faults()["TC without answers, TCP hangs"],
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := forwarding(t, nil, bad)
 				if r, o := f.ask(me, "example.com."); !r.Truncated || r.Rcode != dns.RcodeSuccess {
 					t.Errorf("over UDP: %s %v", o, r)
 				}
-				q := question{msg: query("example.com.", dns.TypeA), client: netip.AddrPortFrom(netip.MustParseAddr(me), 1), tcp: true}
+				q := question{
+					msg: query("example.com.", dns.TypeA), client: netip.AddrPortFrom(netip.MustParseAddr(me), 1),
+					tcp: true,
+				}
 				if r, o := f.resolve(q); r.Rcode != dns.RcodeServerFailure || o != OutcomeFailed {
 					t.Errorf("over TCP: %s %v", o, r)
 				}
@@ -154,12 +164,13 @@ func TestTruncatedToNothing(t *testing.T) {
 // R7: whoever makes an upstream fail and be well in turns does not fill the log.
 func TestFailingIsToldSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := forwarding(t, func(c *ForwardConfig) { c.CacheEntries = -1 }, func(m *dns.Msg, tcp bool) (time.Duration, *dns.Msg) {
-			if strings.HasPrefix(m.Question[0].Name, "bad") {
-				return 0, nil
-			}
-			return address(0, "1.1.1.1")(m, tcp)
-		})
+		f := forwarding(t, func(c *ForwardConfig) { c.CacheEntries = -1 },
+			func(m *dns.Msg, tcp bool) (time.Duration, *dns.Msg) {
+				if strings.HasPrefix(m.Question[0].Name, "bad") {
+					return 0, nil
+				}
+				return address(0, "1.1.1.1")(m, tcp)
+			})
 		var log strings.Builder
 		f.log = slog.New(slog.NewTextHandler(&log, nil))
 		for i := range 100 {
@@ -182,12 +193,16 @@ func TestUpstreamsByDomain(t *testing.T) {
 		}
 		f := forwarding(t, func(c *ForwardConfig) {
 			c.CacheEntries = -1
-			c.Domains = map[string][]netip.AddrPort{"corp.example": {server(2)}, "Deep.Corp.Example.": {server(3)}, "10.in-addr.arpa": {server(4)}}
+			c.Domains = map[string][]netip.AddrPort{
+				"corp.example": {server(2)}, "Deep.Corp.Example.": {server(3)},
+				"10.in-addr.arpa": {server(4)},
+			}
 		}, address(0, "1.1.1.1"), dead(0), address(0, "3.3.3.3"), address(0, "4.4.4.4"))
 		f.ways.Load().rest.cfg.Upstreams = f.ways.Load().rest.cfg.Upstreams[:1]
 		for name, want := range map[string]string{
 			"example.com.": "192.0.2.1 udp", "corp.example.": "192.0.2.2 udp", "a.CORP.example.": "192.0.2.2 udp",
-			"a.b.deep.corp.example.": "192.0.2.3 udp", "xcorp.example.": "192.0.2.1 udp", "1.2.3.10.in-addr.arpa.": "192.0.2.4 udp",
+			"a.b.deep.corp.example.": "192.0.2.3 udp", "xcorp.example.": "192.0.2.1 udp",
+			"1.2.3.10.in-addr.arpa.": "192.0.2.4 udp",
 		} {
 			before := f.net.count()
 			f.ask(me, name)
@@ -206,7 +221,8 @@ func TestUpstreamsByDomain(t *testing.T) {
 // R7: an upstream that sends our questions back is found, left out, and taken back.
 func TestLoopIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := forwarding(t, func(c *ForwardConfig) { c.CacheEntries = -1 }, dead(time.Hour), address(time.Millisecond, "2.2.2.2"))
+		f := forwarding(t, func(c *ForwardConfig) { c.CacheEntries = -1 }, dead(time.Hour),
+			address(time.Millisecond, "2.2.2.2"))
 		looping := true
 		f.net.back = func(server netip.AddrPort, m *dns.Msg) bool {
 			if !looping || server.Addr() != netip.MustParseAddr("192.0.2.1") {

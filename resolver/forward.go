@@ -54,7 +54,9 @@ type call struct {
 	err   error
 }
 
-func newForwarder(ctx context.Context, cfg ForwardConfig, log *slog.Logger, met *upstreamMetrics, own func() []netip.AddrPort) *forwarder {
+func newForwarder(ctx context.Context, cfg ForwardConfig, log *slog.Logger, met *upstreamMetrics,
+	own func() []netip.AddrPort,
+) *forwarder {
 	f := &forwarder{
 		cfg: cfg, log: log, ctx: ctx, met: met, own: own,
 		cache: newCache(cfg.CacheEntries, cfg.CacheBytes), loops: loops{pending: map[string]*upstream{}},
@@ -284,7 +286,8 @@ func (f *forwarder) try(ctx context.Context, u *upstream, until time.Time, m *dn
 	f.met.tries.Add(1)
 	start := time.Now()
 	r, err := f.cfg.Exchange(tryCtx, u.addr, false, m)
-	if err == nil && m.IsEdns0() != nil && (r.Rcode == dns.RcodeFormatError || r.Rcode == dns.RcodeNotImplemented || r.Rcode == dns.RcodeBadVers) {
+	if err == nil && m.IsEdns0() != nil && (r.Rcode == dns.RcodeFormatError || r.Rcode == dns.RcodeNotImplemented ||
+		r.Rcode == dns.RcodeBadVers) {
 		m.Extra = nil
 		r, err = f.cfg.Exchange(tryCtx, u.addr, false, m)
 	}
@@ -331,7 +334,8 @@ func (f *forwarder) note(ctx context.Context, u *upstream, a attempt) {
 // upstreamQuery makes the query to send for q: the same question, our EDNS.
 func upstreamQuery(q *dns.Msg) *dns.Msg {
 	m := new(dns.Msg)
-	m.RecursionDesired, m.CheckingDisabled, m.AuthenticatedData = q.RecursionDesired, q.CheckingDisabled, q.AuthenticatedData
+	m.RecursionDesired, m.CheckingDisabled, m.AuthenticatedData = q.RecursionDesired, q.CheckingDisabled,
+		q.AuthenticatedData
 	m.Question = append(m.Question, q.Question[0])
 	o := q.IsEdns0()
 	m.SetEdns0(1232, o != nil && o.Do())

@@ -117,7 +117,8 @@ func forwarding(t *testing.T, change func(*ForwardConfig), servers ...replyFunc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.forwarder = newForwarder(t.Context(), cfg, slog.New(slog.DiscardHandler), &f.met, func() []netip.AddrPort { return nil })
+	f.forwarder = newForwarder(t.Context(), cfg, slog.New(slog.DiscardHandler), &f.met,
+		func() []netip.AddrPort { return nil })
 	return f
 }
 
@@ -176,7 +177,8 @@ func everySecond(f replyFunc) replyFunc {
 // R7: a failing upstream is asked last, and tried again after a while.
 func TestHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := forwarding(t, func(c *ForwardConfig) { c.CacheEntries = -1 }, dead(time.Hour), address(time.Millisecond, "2.2.2.2"))
+		f := forwarding(t, func(c *ForwardConfig) { c.CacheEntries = -1 }, dead(time.Hour),
+			address(time.Millisecond, "2.2.2.2"))
 		for range failsDown {
 			f.ask(me, "example.com.")
 		}
@@ -244,7 +246,8 @@ func TestCacheAndStale(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		start := time.Now()
 		r, o = f.ask(me, "example.com.")
-		if o != OutcomeStale || len(r.Answer) != 1 || r.Answer[0].Header().Ttl != staleTTL || time.Since(start) != staleAfter {
+		if o != OutcomeStale || len(r.Answer) != 1 || r.Answer[0].Header().Ttl != staleTTL ||
+			time.Since(start) != staleAfter {
 			t.Errorf("after %s: %s %v", time.Since(start), o, r)
 		}
 		f.net.serve["192.0.2.1"] = rcode(time.Millisecond, dns.RcodeServerFailure)
@@ -283,7 +286,8 @@ func TestFailureIsRemembered(t *testing.T) {
 				t.Errorf("%s after %s", o, time.Since(start))
 			}
 			asked, start := f.net.count(), time.Now()
-			if r, o := f.ask(me, "example.com."); o != OutcomeFailed || r.Rcode != dns.RcodeServerFailure || time.Since(start) != 0 || f.net.count() != asked {
+			if r, o := f.ask(me, "example.com."); o != OutcomeFailed || r.Rcode != dns.RcodeServerFailure ||
+				time.Since(start) != 0 || f.net.count() != asked {
 				t.Errorf("again: %s after %s, %v", o, time.Since(start), r)
 			}
 			time.Sleep(failureTime)

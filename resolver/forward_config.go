@@ -31,7 +31,8 @@ type ForwardConfig struct {
 	CacheBytes   int           // packed size of the cached answers; 0: 16 MiB
 	MaxTTL       time.Duration // how long an answer stays fresh at most; 0: 30 s
 	MaxNegative  time.Duration // the same for NXDOMAIN and NODATA; 0: 5 s
-	Stale        time.Duration // how long expired answers are kept for when no upstream answers (RFC 8767); 0: 1 h; negative: not
+	// how long expired answers are kept for when no upstream answers (RFC 8767); 0: 1 h; negative: not
+	Stale time.Duration
 
 	// Exchange asks one upstream once. It sets the message's id, checks the
 	// reply's, and must return when ctx ends. nil: sockets with random ports.

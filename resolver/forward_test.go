@@ -60,9 +60,11 @@ func isProbe(q dns.Question) bool { return q.Qtype == dns.TypeTXT && len(q.Name)
 // R7 over sockets: forwarding, the cache, TCP for large answers, 0x20.
 func TestForwardOverSockets(t *testing.T) {
 	up, asked := upstreamServer(t)
-	_, b := serve(t, standard(t).self, []string{"net1"}, func(c *Config) { c.Forward = ForwardConfig{Upstreams: []netip.AddrPort{up}} })
+	_, b := serve(t, standard(t).self, []string{"net1"},
+		func(c *Config) { c.Forward = ForwardConfig{Upstreams: []netip.AddrPort{up}} })
 	r := ask(t, b, "udp", query("wWw.Example.com.", dns.TypeA))
-	if len(r.Answer) != 1 || r.Answer[0].Header().Name != "wWw.Example.com." || r.Authoritative || !r.RecursionAvailable || r.IsEdns0() != nil {
+	if len(r.Answer) != 1 || r.Answer[0].Header().Name != "wWw.Example.com." || r.Authoritative || !r.RecursionAvailable ||
+		r.IsEdns0() != nil {
 		t.Error(r)
 	}
 	ask(t, b, "tcp", query("www.example.com.", dns.TypeA))
@@ -76,7 +78,10 @@ func TestForwardOverSockets(t *testing.T) {
 		t.Error(r)
 	}
 	before := asked.Load()
-	for _, local := range []string{"nope.", "nope.net1.", "cache.net2.mesh.internal.", "77.0.1.10.in-addr.arpa.", "tasks.nope."} {
+	for _, local := range []string{
+		"nope.", "nope.net1.", "cache.net2.mesh.internal.", "77.0.1.10.in-addr.arpa.",
+		"tasks.nope.",
+	} {
 		ask(t, b, "udp", query(local, dns.TypeA))
 		ask(t, b, "udp", query(local, dns.TypeTXT))
 	}
@@ -105,9 +110,11 @@ func TestLoopGuard(t *testing.T) {
 	}
 	local := []netip.Addr{netip.MustParseAddr("192.0.2.1")}
 	for own, want := range map[string]bool{
-		"127.0.0.1:53": false, "192.0.2.1:53": true, "0.0.0.0:53": true, "[::]:53": true, "0.0.0.0:54": false, "192.0.2.2:53": false,
+		"127.0.0.1:53": false, "192.0.2.1:53": true, "0.0.0.0:53": true, "[::]:53": true, "0.0.0.0:54": false,
+		"192.0.2.2:53": false,
 	} {
-		if got := isOwn(netip.MustParseAddrPort("192.0.2.1:53"), []netip.AddrPort{netip.MustParseAddrPort(own)}, local); got != want {
+		if got := isOwn(netip.MustParseAddrPort("192.0.2.1:53"), []netip.AddrPort{netip.MustParseAddrPort(own)},
+			local); got != want {
 			t.Errorf("listener %s: %v", own, got)
 		}
 	}
@@ -154,7 +161,10 @@ func TestParseReply(t *testing.T) {
 	m := query("example.com.", dns.TypeA)
 	full := new(dns.Msg).SetReply(m)
 	for range 20 {
-		full.Answer = append(full.Answer, &dns.A{Hdr: dns.RR_Header{Name: "example.com.", Rrtype: 1, Class: 1, Ttl: 1}, A: net.IPv4(1, 2, 3, 4)})
+		full.Answer = append(full.Answer, &dns.A{
+			Hdr: dns.RR_Header{Name: "example.com.", Rrtype: 1, Class: 1, Ttl: 1},
+			A:   net.IPv4(1, 2, 3, 4),
+		})
 	}
 	packed, err := full.Pack()
 	if err != nil {
@@ -201,7 +211,8 @@ func TestResolvConfReload(t *testing.T) {
 	if p := plan(""); p != nil {
 		t.Errorf("no file: %v", p)
 	}
-	if p := plan("nameserver 192.0.2.1\nnameserver 2001:db8::1\nsearch x\noptions ndots:2\n"); len(p) != 4 || p[1] != "[2001:db8::1]:53" {
+	if p := plan("nameserver 192.0.2.1\nnameserver 2001:db8::1\nsearch x\noptions ndots:2\n"); len(p) != 4 ||
+		p[1] != "[2001:db8::1]:53" {
 		t.Errorf("%v", p)
 	}
 	if p := plan("nameserver 192.0.2.2\n# longer\n"); len(p) != 2 || p[0] != "192.0.2.2:53" {

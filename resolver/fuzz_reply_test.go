@@ -26,8 +26,10 @@ func FuzzUpstreamReply(f *testing.F) {
 		f.Add(b[:len(b)/2], uint8(1))
 	}
 	for _, text := range []string{
-		"www.example.com. 20 IN A 192.0.2.1", "www.example.com. 4294967295 IN CNAME a.b.c.", "www.example.com. 0 IN HTTPS 1 . alpn=h2 ipv4hint=1.2.3.4",
-		"www.example.com. 20 IN RRSIG A 8 2 20 20300101000000 20200101000000 1 example.com. AAAA", "www.example.com. 20 IN TXT \"a\" \"b\"",
+		"www.example.com. 20 IN A 192.0.2.1", "www.example.com. 4294967295 IN CNAME a.b.c.",
+		"www.example.com. 0 IN HTTPS 1 . alpn=h2 ipv4hint=1.2.3.4",
+		"www.example.com. 20 IN RRSIG A 8 2 20 20300101000000 20200101000000 1 example.com. AAAA",
+		"www.example.com. 20 IN TXT \"a\" \"b\"",
 		"www.example.com. 20 IN NSEC a.example.com. A RRSIG", "www.example.com. 20 IN TYPE65280 \\# 3 010203",
 	} {
 		seed(func(m *dns.Msg) { m.Answer = append(m.Answer, rrOf(f, text)) })
@@ -46,7 +48,8 @@ func FuzzUpstreamReply(f *testing.F) {
 		if edns {
 			q.SetEdns0(1232, how&4 != 0)
 		}
-		fw := newForwarder(t.Context(), replying(t, b), slog.New(slog.DiscardHandler), new(upstreamMetrics), func() []netip.AddrPort { return nil })
+		fw := newForwarder(t.Context(), replying(t, b), slog.New(slog.DiscardHandler), new(upstreamMetrics),
+			func() []netip.AddrPort { return nil })
 		r, _ := fw.resolve(question{msg: q, client: netip.AddrPortFrom(nobody, 1), tcp: tcp})
 		checkForwarded(t, q, r, tcp)
 		r, _ = fw.resolve(question{msg: q, client: netip.AddrPortFrom(nobody, 1), tcp: tcp}) // perhaps from the cache
@@ -95,7 +98,8 @@ func checkForwarded(t *testing.T, q, r *dns.Msg, tcp bool) {
 	if err := got.Unpack(b); err != nil || len(b) > limit {
 		t.Fatalf("%d bytes, %v", len(b), err)
 	}
-	if got.Id != q.Id || !got.Response || !got.RecursionAvailable || len(got.Question) != 1 || got.Question[0] != q.Question[0] {
+	if got.Id != q.Id || !got.Response || !got.RecursionAvailable || len(got.Question) != 1 ||
+		got.Question[0] != q.Question[0] {
 		t.Fatalf("%v", &got)
 	}
 	if (got.IsEdns0() != nil) != (q.IsEdns0() != nil) {

@@ -28,7 +28,8 @@ func prefixes(texts ...string) (ps []netip.Prefix) {
 // R8: clients, the host itself and its tasks are served, others are refused.
 func TestGate(t *testing.T) {
 	task := netip.MustParseAddr("192.0.2.77")
-	g := gateOf(t, prefixes("10.1.0.0/16", "fd00::/8"), func(c *Config) { c.LocalTask = func(a netip.Addr) bool { return a == task } })
+	g := gateOf(t, prefixes("10.1.0.0/16", "fd00::/8"),
+		func(c *Config) { c.LocalTask = func(a netip.Addr) bool { return a == task } })
 	for client, want := range map[string]admission{
 		"10.1.2.3": admitted, "10.2.0.1": refused, "127.0.0.1": admitted, "127.9.9.9": admitted, "::1": admitted,
 		"fd01::1": admitted, "2001:db8::1": refused, "192.0.2.77": admitted, "192.0.2.78": refused, "0.0.0.0": refused,
@@ -97,7 +98,10 @@ func TestGateRate(t *testing.T) {
 // R8: a program on the host asks at an address of the host from that address: it
 // is the host itself, whoever the clients are, and has no limit.
 func TestGateHost(t *testing.T) {
-	own := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fe80::1%eth0"), netip.MustParseAddr("10.0.0.1")}
+	own := []netip.Addr{
+		netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fe80::1%eth0"),
+		netip.MustParseAddr("10.0.0.1"),
+	}
 	g := gateOf(t, prefixes("10.0.0.0/8"), func(c *Config) { c.ClientRate, c.HostAddrs = 100, own })
 	for _, a := range own {
 		for i := range 1000 {
@@ -141,7 +145,8 @@ func TestGateReply(t *testing.T) {
 			buf := make([]byte, 4096)
 			n := g.reply(a, buf, copy(buf, packet))
 			var m dns.Msg
-			if err := m.Unpack(buf[:n]); err != nil || n > len(packet) || m.Rcode != want || !m.Response || m.Truncated != (a == limited) || len(m.Question) != 1 || len(m.Extra) > 0 {
+			if err := m.Unpack(buf[:n]); err != nil || n > len(packet) || m.Rcode != want || !m.Response ||
+				m.Truncated != (a == limited) || len(m.Question) != 1 || len(m.Extra) > 0 {
 				t.Errorf("%d: %d bytes for %d, %v, %v", a, n, len(packet), err, &m)
 			}
 		}
@@ -175,7 +180,10 @@ func TestGateSockets(t *testing.T) {
 	}{
 		"batches": {addr: own}, "ordinary": {own, true}, "all addresses": {addr: netip.IPv4Unspecified()},
 	} {
-		s, _ := serve(t, standard(t).self, nil, func(cfg *Config) { cfg.Clients, cfg.DisableFast = prefixes("203.0.113.0/24"), c.disable })
+		s, _ := serve(t, standard(t).self, nil, func(cfg *Config) {
+			cfg.Clients, cfg.DisableFast = prefixes("203.0.113.0/24"),
+				c.disable
+		})
 		b, err := s.Listen(Listener{Addr: netip.AddrPortFrom(c.addr, 0), Networks: []string{"net1"}})
 		if err != nil {
 			t.Fatal(err)
@@ -189,7 +197,8 @@ func TestGateSockets(t *testing.T) {
 		if r, _, err := (&dns.Client{Net: "tcp"}).Exchange(q, at); err == nil {
 			t.Errorf("%s: a stranger over TCP: %v", name, r)
 		}
-		waitFor(t, func() bool { return s.Stats().Strangers == 2 }) // counted after the answer is sent, and the connection closed
+		// counted after the answer is sent, and the connection closed
+		waitFor(t, func() bool { return s.Stats().Strangers == 2 })
 		s.SetClients([]netip.Prefix{netip.PrefixFrom(own, own.BitLen())}, nil)
 		for _, proto := range []string{"udp", "tcp"} {
 			if r, _, err := (&dns.Client{Net: proto}).Exchange(q, at); err != nil || len(r.Answer) != 1 {
@@ -266,7 +275,8 @@ func TestForwardShares(t *testing.T) {
 			taken++
 		}
 	}
-	if taken != 6 || !f.admit(netip.MustParseAddr("10.1.0.1"), true) || !f.admit(netip.MustParseAddr("10.1.0.1"), true) || f.admit(netip.MustParseAddr("10.1.0.1"), true) {
+	if taken != 6 || !f.admit(netip.MustParseAddr("10.1.0.1"), true) || !f.admit(netip.MustParseAddr("10.1.0.1"), true) ||
+		f.admit(netip.MustParseAddr("10.1.0.1"), true) {
 		t.Errorf("%d taken by datagrams", taken)
 	}
 }

@@ -89,7 +89,10 @@ func (s *Server) Listen(l Listener) (*Bound, error) {
 			return nil, err
 		}
 	}
-	b := &Bound{server: s, addr: addrPort(l.Packet.LocalAddr()), done: make(chan error, 2), vips: l.VIPsUsable, client: l.Client, elsewhere: given}
+	b := &Bound{
+		server: s, addr: addrPort(l.Packet.LocalAddr()), done: make(chan error, 2), vips: l.VIPsUsable,
+		client: l.Client, elsewhere: given,
+	}
 	if b.vips == nil {
 		b.vips = s.cfg.VIPsUsable
 	}

@@ -15,7 +15,10 @@ func TestListenerHasItsOwnBalancer(t *testing.T) {
 	s, host := serve(t, w.self, []string{"net1"}, func(c *Config) { c.VIPsUsable = func(string) bool { return false } })
 	var works atomic.Bool
 	works.Store(true)
-	own, err := s.Listen(Listener{Addr: loopback, Networks: []string{"net1"}, VIPsUsable: func(string) bool { return works.Load() }})
+	own, err := s.Listen(Listener{
+		Addr: loopback, Networks: []string{"net1"},
+		VIPsUsable: func(string) bool { return works.Load() },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -206,7 +206,10 @@ func (m *metrics) stats() Stats {
 	for i := range m.upstream.results {
 		c := &m.upstream.results[i]
 		if n := c.count.Load(); n > 0 {
-			s.UpstreamResults = append(s.UpstreamResults, UpstreamCount{resultLabels[i], n, time.Duration(c.nanos.Load()), c.read()})
+			s.UpstreamResults = append(s.UpstreamResults, UpstreamCount{
+				resultLabels[i], n, time.Duration(c.nanos.Load()),
+				c.read(),
+			})
 		}
 	}
 	for p, proto := range [...]string{"udp", "tcp"} {

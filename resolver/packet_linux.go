@@ -112,7 +112,8 @@ func (b *batchConn) receive() error {
 // this goroutine's place away and start another thread for it every time.
 func (b *batchConn) recvmmsg(fd uintptr) bool {
 	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in[0])), batchSize,
+			unix.MSG_DONTWAIT, 0, 0)
 		switch b.errno = errno; errno {
 		case unix.EINTR:
 			continue
@@ -187,7 +188,8 @@ func (b *batchConn) parse(fast bool) (n int) {
 // sendmmsg sends what it can at once, without blocking. A reply that cannot be sent is skipped:
 // the client asks again.
 func (b *batchConn) sendmmsg(fd uintptr) bool {
-	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[b.sent])), uintptr(b.replies-b.sent), unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[b.sent])),
+		uintptr(b.replies-b.sent), unix.MSG_DONTWAIT, 0, 0)
 	switch errno {
 	case 0:
 		b.sent += max(1, int(n))

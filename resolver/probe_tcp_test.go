@@ -119,7 +119,10 @@ func framed(m []byte) []byte {
 func TestReplyBytes(t *testing.T) {
 	for _, slow := range []bool{false, true} {
 		_, b := serve(t, standard(t).self, []string{"net1"}, func(c *Config) { c.DisableFast = slow })
-		for _, name := range []string{"wEb.", "TASKS.weB.net1.Mesh.Internal.", "NEAREST.db.", "_HTTP._tcp.Web.", "Db1.net1."} {
+		for _, name := range []string{
+			"wEb.", "TASKS.weB.net1.Mesh.Internal.", "NEAREST.db.", "_HTTP._tcp.Web.",
+			"Db1.net1.",
+		} {
 			qtype := dns.TypeA
 			if name[0] == '_' {
 				qtype = dns.TypeSRV

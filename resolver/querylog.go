@@ -54,8 +54,10 @@ func (s *Server) logQuery(b *Bound, q *question, reply []byte, o Outcome, took t
 		return
 	}
 	attrs := []any{
-		slog.Any("client", q.client), slog.String("name", q.msg.Question[0].Name), slog.String("type", dns.Type(q.qtype()).String()),
-		slog.String("proto", q.proto()), slog.String("outcome", o.String()), slog.Duration("took", took), slog.Int("bytes", len(reply)),
+		slog.Any("client", q.client), slog.String("name", q.msg.Question[0].Name),
+		slog.String("type", dns.Type(q.qtype()).String()),
+		slog.String("proto", q.proto()), slog.String("outcome", o.String()), slog.Duration("took", took),
+		slog.Int("bytes", len(reply)),
 	}
 	var r dns.Msg
 	if reply != nil && r.Unpack(reply) == nil {

@@ -25,14 +25,21 @@ func TestUnreachedRecordsAreDropped(t *testing.T) {
 		"alias of others": {[]string{"example.com. 60 IN A 192.0.2.1", "x.test. 60 IN CNAME example.com."}, []string{"example.com. 60 IN A 192.0.2.1"}},
 		"signed":          {[]string{"example.com. 60 IN A 192.0.2.1", "example.com. 60 IN RRSIG A " + sig}, nil},
 		"signature of another": {
-			[]string{"example.com. 60 IN A 192.0.2.1", "bank.test. 60 IN RRSIG A " + sig}, []string{"example.com. 60 IN A 192.0.2.1"},
+			[]string{"example.com. 60 IN A 192.0.2.1", "bank.test. 60 IN RRSIG A " + sig},
+			[]string{"example.com. 60 IN A 192.0.2.1"},
 		},
 		"a whole domain's alias": {
-			[]string{"com. 60 IN DNAME test.", "com. 60 IN RRSIG DNAME " + sig, "example.com. 60 IN CNAME example.test.", "example.test. 60 IN A 192.0.2.1"}, nil,
+			[]string{
+				"com. 60 IN DNAME test.", "com. 60 IN RRSIG DNAME " + sig, "example.com. 60 IN CNAME example.test.",
+				"example.test. 60 IN A 192.0.2.1",
+			}, nil,
 		},
 		"a whole domain's alias, alone": {[]string{"com. 60 IN DNAME test.", "example.test. 60 IN A 192.0.2.1"}, nil},
 		"what is beside it": {
-			[]string{"com. 60 IN DNAME test.", "com. 60 IN A 192.0.2.66", "com. 60 IN RRSIG A " + sig, "org. 60 IN DNAME test.", "example.test. 60 IN A 192.0.2.1"},
+			[]string{
+				"com. 60 IN DNAME test.", "com. 60 IN A 192.0.2.66", "com. 60 IN RRSIG A " + sig, "org. 60 IN DNAME test.",
+				"example.test. 60 IN A 192.0.2.1",
+			},
 			[]string{"com. 60 IN DNAME test.", "example.test. 60 IN A 192.0.2.1"},
 		},
 		"a loop": {[]string{"example.com. 60 IN CNAME a.test.", "a.test. 60 IN CNAME example.com."}, nil},

@@ -105,14 +105,15 @@ type Config struct {
 	// may take half of all.
 	HoldClient int
 
-	MaxInFlight   int // handlers at once; more are dropped; 0: 8192
-	MaxTCP        int // TCP connections at once; 0: 1024
-	MaxTCPClient  int // TCP connections at once per client, an IPv4 address or an IPv6 /64; 0: 64
-	Forward       ForwardConfig
-	DisableFast   bool // serve everything by the ordinary path (R6)
-	FastBytes     int  // memory for packed answers, shared by the listeners (R6); a listener may always take 1 MiB; 0: 256 MiB
-	QueryLog      int  // log one of so many questions, at level info; 0: none
-	MaxUDPPayload int  // largest UDP answer; 0: 1232 (DNS flag day 2020); 512..4096
+	MaxInFlight  int // handlers at once; more are dropped; 0: 8192
+	MaxTCP       int // TCP connections at once; 0: 1024
+	MaxTCPClient int // TCP connections at once per client, an IPv4 address or an IPv6 /64; 0: 64
+	Forward      ForwardConfig
+	DisableFast  bool // serve everything by the ordinary path (R6)
+	// memory for packed answers, shared by the listeners (R6); a listener may always take 1 MiB; 0: 256 MiB
+	FastBytes     int
+	QueryLog      int // log one of so many questions, at level info; 0: none
+	MaxUDPPayload int // largest UDP answer; 0: 1232 (DNS flag day 2020); 512..4096
 }
 
 // withDefaults returns c with defaults filled in, or what is wrong with it.

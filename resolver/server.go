@@ -59,13 +59,17 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, zone: cfg.zone(), started: time.Now(), holding: holds{clients: map[netip.Addr]int{}}}
+	s := &Server{
+		cfg: cfg, log: cfg.Log, zone: cfg.zone(), started: time.Now(),
+		holding: holds{clients: map[netip.Addr]int{}},
+	}
 	s.SetClients(cfg.Clients, cfg.HostAddrs)
 	s.sample.every = uint64(cfg.QueryLog)
 	s.own.Store(&[]netip.AddrPort{})
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.holdCtx, s.endHolds = context.WithCancel(s.ctx)
-	s.forward = newForwarder(s.ctx, cfg.Forward, cfg.Log, &s.met.upstream, func() []netip.AddrPort { return *s.own.Load() })
+	s.forward = newForwarder(s.ctx, cfg.Forward, cfg.Log, &s.met.upstream,
+		func() []netip.AddrPort { return *s.own.Load() })
 	return s, nil
 }
 
@@ -200,7 +204,8 @@ func (s *Server) guarded(b *Bound, q question) (msg []byte, outcome Outcome) {
 	defer func() {
 		if r := recover(); r != nil {
 			if s.panics.due(time.Now()) { // all are counted
-				s.log.Error("dns handler panic", "panic", r, "client", q.client, "question", q.msg.Question, "stack", string(debug.Stack()))
+				s.log.Error("dns handler panic", "panic", r, "client", q.client, "question", q.msg.Question, "stack",
+					string(debug.Stack()))
 			}
 			msg, _ = failure(q.msg).Pack()
 			outcome = OutcomePanic

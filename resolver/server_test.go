@@ -104,7 +104,8 @@ func big(tb testing.TB, n int) *world {
 	var cs []state.Change
 	for i := range n {
 		ip := netip.AddrFrom4([4]byte{172, 16, byte(i / 250), byte(i%250 + 1)})
-		cs = append(cs, task(tb, "t"+ip.String()[strings.LastIndexByte(ip.String(), '.')+1:]+"-"+string(rune('a'+i/250))+" big 1 "+ip.String()+" - port=http:80"))
+		cs = append(cs, task(tb, "t"+ip.String()[strings.LastIndexByte(ip.String(),
+			'.')+1:]+"-"+string(rune('a'+i/250))+" big 1 "+ip.String()+" - port=http:80"))
 	}
 	w.commit("a", "net1", append(cs, dnsrr("big"))...)
 	return w

@@ -70,7 +70,8 @@ func (s *Server) traceForward(ctx context.Context, q *dns.Msg, e *Explanation) {
 	case have.fresh:
 		e.add("cache", "a fresh answer, %s old: clients get it without asking", have.age.Truncate(time.Millisecond))
 	default:
-		e.add("cache", "an answer of %s ago, expired: clients get it if no upstream answers soon (RFC 8767)", have.age.Truncate(time.Millisecond))
+		e.add("cache", "an answer of %s ago, expired: clients get it if no upstream answers soon (RFC 8767)",
+			have.age.Truncate(time.Millisecond))
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
 	defer cancel()
@@ -93,7 +94,8 @@ func (a attempt) result() string {
 	if a.err != nil {
 		return a.err.Error()
 	}
-	text := fmt.Sprintf("%s, %d %s", dns.RcodeToString[a.reply.Rcode], len(a.reply.Answer), plural("answer", len(a.reply.Answer)))
+	text := fmt.Sprintf("%s, %d %s", dns.RcodeToString[a.reply.Rcode], len(a.reply.Answer),
+		plural("answer", len(a.reply.Answer)))
 	if a.reply.Truncated {
 		text += ", truncated"
 	}

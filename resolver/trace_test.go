@@ -40,7 +40,8 @@ func TestQueryLog(t *testing.T) {
 		_, b := serve(t, standard(t).self, []string{"net1"}, func(c *Config) { c.QueryLog, c.Log = every, quiet(&log) })
 		const n = 24
 		for i := range n {
-			r := ask(t, b, []string{"udp", "udp", "tcp"}[i%3], query([]string{"web.", "nearest.web.", "nope."}[i/3%3], dns.TypeA))
+			r := ask(t, b, []string{"udp", "udp", "tcp"}[i%3], query([]string{"web.", "nearest.web.", "nope."}[i/3%3],
+				dns.TypeA))
 			if r.Rcode != dns.RcodeSuccess && r.Rcode != dns.RcodeNameError {
 				t.Error(r)
 			}
@@ -55,7 +56,10 @@ func TestQueryLog(t *testing.T) {
 			t.Errorf("one of %d: %d lines of %d questions", every, len(lines), n)
 		}
 		for _, l := range lines {
-			for _, part := range []string{"client=127.0.0.1:", "name=", "type=A", "proto=", "outcome=", "rcode=", "answers=", "took="} {
+			for _, part := range []string{
+				"client=127.0.0.1:", "name=", "type=A", "proto=", "outcome=", "rcode=", "answers=",
+				"took=",
+			} {
 				if !strings.Contains(l, part) {
 					t.Errorf("no %s in %s", part, l)
 				}
@@ -69,7 +73,10 @@ func TestTrace(t *testing.T) {
 	up, asked := upstreamServer(t)
 	dead := netip.MustParseAddrPort("127.0.0.1:9")
 	s, b := serve(t, standard(t).self, []string{"net1"}, func(c *Config) {
-		c.Forward = ForwardConfig{Upstreams: []netip.AddrPort{dead}, Domains: map[string][]netip.AddrPort{"example.com": {up}}}
+		c.Forward = ForwardConfig{
+			Upstreams: []netip.AddrPort{dead},
+			Domains:   map[string][]netip.AddrPort{"example.com": {up}},
+		}
 	})
 	trace := func(name, qtype string) (Explanation, string) {
 		t.Helper()
@@ -99,7 +106,8 @@ func TestTrace(t *testing.T) {
 	ask(t, b, "udp", query("www.example.com.", dns.TypeA))
 	before := asked.Load()
 	e, text := trace("www.example.com", "A")
-	if !strings.Contains(text, "cache: a fresh answer") || len(e.Answer) != 1 || e.Rcode != "NOERROR" || asked.Load() != before+1 {
+	if !strings.Contains(text, "cache: a fresh answer") || len(e.Answer) != 1 || e.Rcode != "NOERROR" ||
+		asked.Load() != before+1 {
 		t.Errorf("%+v\n%s", e, text)
 	}
 	if e, _ := trace("www.example.org", "A"); e.Rcode != "SERVFAIL" || e.Outcome != "failed" {

@@ -17,7 +17,8 @@ func TestReadServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, size := range map[string]int64{large: 1 << 40, fine: 0} {
-		if err := os.WriteFile(path, []byte("nameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver\nnameserver x\n"), 0o600); err != nil {
+		if err := os.WriteFile(path, []byte("nameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver\nnameserver x\n"),
+			0o600); err != nil {
 			t.Fatal(err)
 		}
 		if size > 0 {
@@ -32,7 +33,8 @@ func TestReadServers(t *testing.T) {
 		}
 	}
 	got, err := ReadServers(fine)
-	if err != nil || len(got) != 2 || !strings.HasPrefix(got[0].String(), "192.0.2.1:53") || got[1].Addr().Zone() != "eth0" {
+	if err != nil || len(got) != 2 || !strings.HasPrefix(got[0].String(), "192.0.2.1:53") ||
+		got[1].Addr().Zone() != "eth0" {
 		t.Errorf("got %v, %v", got, err)
 	}
 }

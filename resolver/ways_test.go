@@ -13,7 +13,10 @@ import (
 func TestSetUpstreams(t *testing.T) {
 	at := func(n byte) netip.AddrPort { return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, n}), 53) }
 	s, _ := serve(t, standard(t).self, []string{"net1"}, func(c *Config) {
-		c.Forward = ForwardConfig{Upstreams: []netip.AddrPort{at(1), at(2)}, Domains: map[string][]netip.AddrPort{"corp.example": {at(3)}}}
+		c.Forward = ForwardConfig{
+			Upstreams: []netip.AddrPort{at(1), at(2)},
+			Domains:   map[string][]netip.AddrPort{"corp.example": {at(3)}},
+		}
 	})
 	list := func() string {
 		var out []string
@@ -26,7 +29,8 @@ func TestSetUpstreams(t *testing.T) {
 	for range failsDown {
 		s.forward.ways.Load().rest.list[1].failed(time.Now())
 	}
-	if err := s.SetUpstreams([]netip.AddrPort{at(2), at(4)}, map[string][]netip.AddrPort{"lab.example": {at(5)}}); err != nil {
+	if err := s.SetUpstreams([]netip.AddrPort{at(2), at(4)},
+		map[string][]netip.AddrPort{"lab.example": {at(5)}}); err != nil {
 		t.Fatal(err)
 	}
 	const want = "192.0.2.2:down 192.0.2.4:up lab.example192.0.2.5:up"

@@ -150,11 +150,15 @@ const (
 // standard is the world of testdata/names.txt.
 func standard(tb testing.TB) *world {
 	w := newWorld(tb, "net1", "net2")
-	w.self.Table("net1").SetDef(state.NetworkDef{Name: "net1", Subnet4: netip.MustParsePrefix("10.1.0.0/24"), Subnet6: netip.MustParsePrefix("fd00:1::/64")})
+	w.self.Table("net1").SetDef(state.NetworkDef{
+		Name: "net1", Subnet4: netip.MustParsePrefix("10.1.0.0/24"),
+		Subnet6: netip.MustParsePrefix("fd00:1::/64"),
+	})
 	w.self.Table("net2").SetDef(state.NetworkDef{Name: "net2", Subnet4: netip.MustParsePrefix("10.2.0.0/24")})
 	w.commit("a", "net1",
 		vip("web", "10.1.0.5", "fd00:1::5"), vip("idle", "10.1.0.6", ""), vip("four", "10.1.0.7", ""),
-		task(tb, idA1+" web 1 172.16.1.1 fd99::1 port=http:80/tcp port=dns:53/udp alias=www alias=front.lan name=web-one host=host-one"),
+		task(tb, idA1+" web 1 172.16.1.1 fd99::1 port=http:80/tcp port=dns:53/udp alias=www alias=front.lan name=web-one "+
+			"host=host-one"),
 		task(tb, "drain1 web 4 172.16.1.4 - draining port=http:80/tcp"),
 		task(tb, "start1 web 5 172.16.1.5 - starting port=http:80/tcp"),
 		task(tb, "four1 four 1 172.16.1.40 - port=9000/tcp"),

@@ -11,7 +11,8 @@ func CheckTaskAddr(a netip.Addr) error {
 	const hint = "use an address that other hosts can reach"
 	switch {
 	case !a.IsValid():
-		return wrong("write an address without prefix length or port, for example 10.1.0.7 or fd00::7", "it is not an IP address")
+		return wrong("write an address without prefix length or port, for example 10.1.0.7 or fd00::7",
+			"it is not an IP address")
 	case a.Is4In6():
 		return wrong("write "+a.Unmap().String(), "%s is an IPv4 address in IPv6's clothes", a)
 	case a.Zone() != "", a.IsUnspecified(), a.IsMulticast(), a.IsLinkLocalUnicast(), reserved4(a):

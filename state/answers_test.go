@@ -146,7 +146,8 @@ func TestDefinitionsFollowWhoAnswers(t *testing.T) {
 		}
 		live.Publish(0)
 		fresh.Publish(0)
-		if x, y := live.Definitions(), fresh.Definitions(); !reflect.DeepEqual(x.Names, y.Names) || !maps.Equal(x.Effective, y.Effective) {
+		if x, y := live.Definitions(), fresh.Definitions(); !reflect.DeepEqual(x.Names, y.Names) ||
+			!maps.Equal(x.Effective, y.Effective) {
 			rt.Fatalf("%+v, at once %+v", x.Names, y.Names)
 		}
 	})

@@ -32,7 +32,8 @@ func (t *Table) Apply(d *Delta) (Result, error) {
 		}
 	}
 	if !t.acceptable(d.Owner, d.Inc) {
-		return Refused, fmt.Errorf("network %q owner %q: %w: incarnation %d is too far above what is known", t.network, d.Owner, errChunk, d.Inc)
+		return Refused, fmt.Errorf("network %q owner %q: %w: incarnation %d is too far above what is known", t.network,
+			d.Owner, errChunk, d.Inc)
 	}
 	s := t.streams[d.Owner]
 	if s == nil {
@@ -203,7 +204,8 @@ func (s *stream) sumWith(es []*Entry, snapshot bool) uint64 {
 // may be what is held here that is wrong, so the whole is asked for.
 func (t *Table) mismatch(s *stream, d *Delta) (Result, error) {
 	s.stage = nil
-	err := fmt.Errorf("network %q owner %q: content differs at version %d of incarnation %d", t.network, s.owner, d.To, d.Inc)
+	err := fmt.Errorf("network %q owner %q: content differs at version %d of incarnation %d", t.network, s.owner, d.To,
+		d.Inc)
 	if d.Snapshot {
 		return Refused, err
 	}
@@ -246,7 +248,8 @@ func (t *Table) guardAll(s *stream, n, b int) error {
 // guard allows twice what the owner may state: it enforces, we only guard.
 func (t *Table) guard(s *stream, n, b int) error {
 	if n > t.limits.Entries*2+t.limits.Tombstones || b > t.limits.Bytes*2 {
-		return fmt.Errorf("network %q owner %q: %w: at most %d records and %d bytes", t.network, s.owner, ErrQuota, t.limits.Entries, t.limits.Bytes)
+		return fmt.Errorf("network %q owner %q: %w: at most %d records and %d bytes", t.network, s.owner, ErrQuota,
+			t.limits.Entries, t.limits.Bytes)
 	}
 	return nil
 }

@@ -183,7 +183,8 @@ func TestNewLifeIsServedWhenComplete(t *testing.T) {
 		switch {
 		case err != nil:
 			t.Fatal(err)
-		case r == Staged && !slices.Equal(got, []string{"t1@a#2", "t2@a#3"}) && !slices.Equal(got, []string{"t1@a#1", "t2@a#2"}):
+		case r == Staged && !slices.Equal(got, []string{"t1@a#2", "t2@a#3"}) &&
+			!slices.Equal(got, []string{"t1@a#1", "t2@a#2"}):
 			t.Fatalf("half a snapshot is visible: %v", got)
 		case r == Applied && (len(got) != 2 || !strings.HasPrefix(got[1], "t3")):
 			t.Fatalf("not swapped: %v", got)
@@ -263,7 +264,8 @@ func TestBuried(t *testing.T) {
 	pull(t, a, b, "a", 1<<20)
 	h, _ := a.Head("a")
 	b.SetOffered("a", false)
-	if d := b.Delta(Want{Owner: "a"}, 100); d != nil || !b.Heads(func(NodeID) bool { return true })[0].Kept || b.Hash() != 0 {
+	if d := b.Delta(Want{Owner: "a"}, 100); d != nil || !b.Heads(func(NodeID) bool { return true })[0].Kept ||
+		b.Hash() != 0 {
 		t.Fatal("S9: still offered")
 	}
 	b.Bury("a")
@@ -357,7 +359,8 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 	commit(t, a, c)
 	pull(t, a, b, "a", 1<<20)
 	b.Publish(1)
-	if es := b.View().Service("web").Members; len(es) != 1 || es[0].Body() != c.Body || es[0].Endpoint().Ports[0].Number != 80 {
+	if es := b.View().Service("web").Members; len(es) != 1 || es[0].Body() != c.Body ||
+		es[0].Endpoint().Ports[0].Number != 80 {
 		t.Fatal("S11: a field of the future is lost")
 	}
 }

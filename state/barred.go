@@ -67,7 +67,8 @@ func (ix *index) whyBarred(e *Entry) string {
 		}
 		return "another node has a task with the same id"
 	case BarPorts:
-		return "its ports are all of protocols that this version of meshd does not know; without them it would get every port of its service's address"
+		return "its ports are all of protocols that this version of meshd does not know; without them it would get every " +
+			"port of its service's address"
 	}
 	return ""
 }

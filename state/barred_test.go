@@ -24,7 +24,10 @@ func hear(t *testing.T, s *Store, o NodeID, version uint64, cs ...Change) {
 	t.Helper()
 	var rs []Record
 	for i, c := range cs {
-		rs = append(rs, Record{Kind: c.Kind, Key: c.Key, Group: c.Group, Body: c.Body, Version: version - uint64(len(cs)-1-i)})
+		rs = append(rs, Record{
+			Kind: c.Kind, Key: c.Key, Group: c.Group, Body: c.Body,
+			Version: version - uint64(len(cs)-1-i),
+		})
 	}
 	if r, err := s.Apply(forge(o, 1, version, rs...)); r != Applied {
 		t.Fatal(r, err)
@@ -41,7 +44,8 @@ func TestAnIDIsOneTasks(t *testing.T) {
 		s := NewStore("a", 1, DefaultLimits(), new(testClock))
 		table := s.Join("net")
 		for n, o := range order {
-			hear(t, s, o, 5, endpoint(t, "dup", "web", fmt.Sprintf("10.0.0.%d", o[0])), endpoint(t, "x"+string(o), "web", "10.0.0.9"))
+			hear(t, s, o, 5, endpoint(t, "dup", "web", fmt.Sprintf("10.0.0.%d", o[0])),
+				endpoint(t, "x"+string(o), "web", "10.0.0.9"))
 			if s := table.View().Service("web"); len(s.Members) != n+2 {
 				t.Fatalf("S18: %s", shown(table, "web"))
 			}
@@ -118,7 +122,10 @@ func TestPoolsHideTasks(t *testing.T) {
 	define := func(name, pool string) {
 		t.Helper()
 		d := NetworkDef{Name: name, Subnet4: netip.MustParsePrefix(pool), Birth: 1}
-		commit(t, s.Global(), Change{Kind: KindNetwork, Key: name, Body: string(AppendNetwork(nil, NetworkClaim{NetworkDef: d}))})
+		commit(t, s.Global(), Change{
+			Kind: KindNetwork, Key: name,
+			Body: string(AppendNetwork(nil, NetworkClaim{NetworkDef: d})),
+		})
 		s.Publish(2)
 	}
 	define("other", "10.0.0.0/8")
@@ -161,7 +168,9 @@ func TestTasksOfUnknownProtocolsAreNotShown(t *testing.T) {
 	bare := string(AppendEndpoint(nil, &e))
 	strange := bare + string(putField(nil, tagPort, []byte(sctp)...))
 	both := strange + string(putField(nil, tagPort, []byte(http)...))
-	hear(t, s, "b", 5, Change{Kind: KindEndpoint, Key: "none", Group: "web", Body: bare}, Change{Kind: KindEndpoint, Key: "sctp", Group: "web", Body: strange}, Change{Kind: KindEndpoint, Key: "both", Group: "web", Body: both})
+	hear(t, s, "b", 5, Change{Kind: KindEndpoint, Key: "none", Group: "web", Body: bare},
+		Change{Kind: KindEndpoint, Key: "sctp", Group: "web", Body: strange},
+		Change{Kind: KindEndpoint, Key: "both", Group: "web", Body: both})
 	if got := shown(table, "web"); got != "[both@b none@b]" {
 		t.Errorf("S18: shown are %s", got)
 	}

@@ -32,7 +32,8 @@ const MaxLamport = maxTime - 1<<40
 // CheckIncarnation refuses an incarnation from which a life cannot start.
 func CheckIncarnation(inc uint64) error {
 	if inc == 0 || inc > MaxIncarnation {
-		return wrong("no node restarts that often: give the node a fresh name and an empty data directory, or correct the number in node.json",
+		return wrong("no node restarts that often: give the node a fresh name and an empty data directory, or correct the "+
+			"number in node.json",
 			"incarnation %d is not between 1 and %d", inc, uint64(MaxIncarnation))
 	}
 	return nil

@@ -150,7 +150,10 @@ func TestTimesOfPeersDoNotEndTheClock(t *testing.T) {
 		commit(t, a.table, endpoint(t, "t1", "web", "10.0.0.1"))
 		if _, err := a.table.Apply(forge("evil", 1, 9,
 			Record{Kind: KindSettings, Key: "web", Body: string(putUint(body, tagMode, uint64(ModeDNSRR)))},
-			Record{Kind: KindVIP, Key: "other", Body: string(putUint(putAddr(nil, tagVIP4, netip.MustParseAddr("10.9.0.5")), tagBirth, evil))})); err != nil {
+			Record{
+				Kind: KindVIP, Key: "other",
+				Body: string(putUint(putAddr(nil, tagVIP4, netip.MustParseAddr("10.9.0.5")), tagBirth, evil)),
+			})); err != nil {
 			t.Fatal(err)
 		}
 		if now := a.store.Clock().Time(); now > 10 {
@@ -255,12 +258,16 @@ func TestClaimsAreCarriedVerbatim(t *testing.T) {
 
 // TestLivesThatCannotStart: a poisoned data directory is refused with the way out.
 func TestLivesThatCannotStart(t *testing.T) {
-	for _, err := range []error{CheckIncarnation(0), CheckIncarnation(1 << 62), CheckIncarnation(1<<64 - 1), CheckLamport(1 << 62), CheckLamport(maxTime)} {
+	for _, err := range []error{
+		CheckIncarnation(0), CheckIncarnation(1 << 62), CheckIncarnation(1<<64 - 1),
+		CheckLamport(1 << 62), CheckLamport(maxTime),
+	} {
 		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "node.json") {
 			t.Errorf("%v", err)
 		}
 	}
-	if err := errors.Join(CheckIncarnation(1), CheckIncarnation(1<<20), CheckLamport(0), CheckLamport(firstTime)); err != nil {
+	if err := errors.Join(CheckIncarnation(1), CheckIncarnation(1<<20), CheckLamport(0),
+		CheckLamport(firstTime)); err != nil {
 		t.Error(err)
 	}
 }

@@ -12,7 +12,10 @@ func TestBoots(t *testing.T) {
 			t.Errorf("%x is read as %x, %v", boot, got, err)
 		}
 	}
-	for _, bad := range []string{"", "1", "000000000000000G", "00000000000000001", "+000000000000001", "000000000000000A"} {
+	for _, bad := range []string{
+		"", "1", "000000000000000G", "00000000000000001", "+000000000000001",
+		"000000000000000A",
+	} {
 		if got, err := ParseBoot(bad); err == nil {
 			t.Errorf("%q is read as %x", bad, got)
 		}

@@ -161,7 +161,8 @@ func (r *carrying) service(name string, h *Hosting) error {
 }
 
 // ErrTime says that a claim cannot be overridden: it bears the highest time.
-var ErrTime = errors.New("what a node claims bears the highest time that there is: nothing can be later until that node is gone")
+var ErrTime = errors.New("what a node claims bears the highest time that there is: nothing can be later until that " +
+	"node is gone")
 
 // settings states the effective settings as they came, or newer ones if
 // something else was asked for here (S8), and returns what is stated. A person

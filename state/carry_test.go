@@ -250,7 +250,8 @@ func TestExhaustion(t *testing.T) {
 		}
 		for s, err := range ex {
 			v := f.hosts[1].table.View().Service(s)
-			if !errors.Is(err, ErrExhausted) || v != nil && (v.VIP4.IsValid() || v.Conflict == "") || v == nil && d.Subnet6.IsValid() {
+			if !errors.Is(err, ErrExhausted) || v != nil && (v.VIP4.IsValid() || v.Conflict == "") || v == nil &&
+				d.Subnet6.IsValid() {
 				t.Fatalf("V7: %v %+v", err, v)
 			}
 			f.hosts[0].carrier.Services["s00"] = &Hosting{}
@@ -304,7 +305,8 @@ func TestSettingsByLamport(t *testing.T) {
 	f.hosts[3].carrier.Services["web"].Settings = &Settings{Drain: time.Second, TTL: 2 * time.Second}
 	f.settle(t, f.hosts...)
 	for _, h := range f.hosts {
-		if s := h.table.View().Service("web"); s.Settings != (Settings{Drain: time.Second, TTL: 2 * time.Second}) || !s.VIP4.IsValid() {
+		if s := h.table.View().Service("web"); s.Settings != (Settings{Drain: time.Second, TTL: 2 * time.Second}) ||
+			!s.VIP4.IsValid() {
 			t.Fatalf("S8: %s has %+v", h.store.Self(), s)
 		}
 	}

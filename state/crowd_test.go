@@ -36,7 +36,10 @@ func crowds() map[string]func(i int) Change {
 		"ports": func(i int) Change {
 			e := Endpoint{ID: id(i), Service: "web", IP4: addr(i)}
 			for p := range MaxPorts {
-				e.Ports = append(e.Ports, Port{Name: fmt.Sprintf("p%d", (i*7919+p)%60000), Number: uint16(1 + (i*MaxPorts+p)*31%65535), Proto: TCP})
+				e.Ports = append(e.Ports, Port{
+					Name:   fmt.Sprintf("p%d", (i*7919+p)%60000),
+					Number: uint16(1 + (i*MaxPorts+p)*31%65535), Proto: TCP,
+				})
 			}
 			return end(e)
 		},
@@ -48,7 +51,10 @@ func crowds() map[string]func(i int) Change {
 			return end(e)
 		},
 		"vip": func(i int) Change {
-			return Change{Kind: KindVIP, Key: "s" + id(i), Body: string(AppendVIPClaim(nil, VIPClaim{VIP4: netip.MustParseAddr("10.96.0.99"), Birth: uint64(i)}))}
+			return Change{
+				Kind: KindVIP, Key: "s" + id(i),
+				Body: string(AppendVIPClaim(nil, VIPClaim{VIP4: netip.MustParseAddr("10.96.0.99"), Birth: uint64(i)})),
+			}
 		},
 		"settings": func(i int) Change {
 			return Change{Kind: KindSettings, Key: "s" + id(i), Body: string(AppendSettings(nil, SettingsClaim{Lamport: 1}))}
@@ -92,7 +98,8 @@ func TestCrowdsCostWhatTheyAre(t *testing.T) {
 			case <-time.After(time.Minute):
 				t.Fatal("S20: a crowd takes more than a minute")
 			}
-			if tb.Len() != 0 || len(tb.View().Services()) != 0 || len(tb.index.vips.byAddr) != 0 || len(tb.index.addrs.more)+len(tb.index.addrs.twin)+len(tb.index.addrs.full) != 0 {
+			if tb.Len() != 0 || len(tb.View().Services()) != 0 || len(tb.index.vips.byAddr) != 0 ||
+				len(tb.index.addrs.more)+len(tb.index.addrs.twin)+len(tb.index.addrs.full) != 0 {
 				t.Fatal("S20: something is left of it")
 			}
 		})
@@ -112,7 +119,8 @@ func TestACrowdHidesNoPorts(t *testing.T) {
 	}
 	hear(t, b, "hostile", 200, cs...)
 	s := tb.View().Service("web")
-	if !slices.Contains(s.Ports, Port{Number: 80, Proto: TCP}) || !slices.Contains(s.Aliases, "www") || len(s.Members) != 202 {
+	if !slices.Contains(s.Ports, Port{Number: 80, Proto: TCP}) || !slices.Contains(s.Aliases, "www") ||
+		len(s.Members) != 202 {
 		t.Fatalf("S20: %d members, %d ports, aliases %v", len(s.Members), len(s.Ports), s.Aliases)
 	}
 	if len(s.Ports) > 1+maxOfOwner || len(s.Aliases) > 1+maxOfOwner {
@@ -159,7 +167,10 @@ func TestManyClaimOneService(t *testing.T) {
 	tb := b.Join("net")
 	tb.SetDef(NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix("10.96.0.0/16")})
 	body := func(i int) string {
-		return string(AppendVIPClaim(nil, VIPClaim{VIP4: netip.AddrFrom4([4]byte{10, 96, byte(64 + i>>8), byte(i)}), Birth: uint64(1 + i)}))
+		return string(AppendVIPClaim(nil, VIPClaim{
+			VIP4:  netip.AddrFrom4([4]byte{10, 96, byte(64 + i>>8), byte(i)}),
+			Birth: uint64(1 + i),
+		}))
 	}
 	published, now := 0, time.Duration(0)
 	var last *Service
@@ -228,7 +239,8 @@ func TestAFullPoolIsLookedThroughOnce(t *testing.T) {
 	d := &NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix("10.96.0.0/16")}
 	looks, passed := 0, uint64(0)
 	for i := range 100 {
-		if _, err := allocateFrom(d, fmt.Sprint(i), &passed, func(netip.Addr) bool { looks++; return false }); !errors.Is(err, ErrExhausted) {
+		if _, err := allocateFrom(d, fmt.Sprint(i), &passed, func(netip.Addr) bool { looks++; return false }); !errors.Is(err,
+			ErrExhausted) {
 			t.Fatal(err)
 		}
 	}

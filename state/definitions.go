@@ -91,9 +91,14 @@ type definer struct {
 }
 
 func newDefiner(self NodeID) *definer {
-	return &definer{self: self, held: map[string]NetworkClaim{}, of: map[NodeID]map[string]NetworkClaim{}, answer: map[NodeID]struct{}{}, loud: map[NodeID]struct{}{}, turned: map[NodeID]struct{}{}, said: map[string]*statements{}, dirty: map[string]struct{}{}, cur: &Definitions{
-		Effective: map[string]NetworkDef{}, Disputes: map[string][]NetworkDef{}, Overlaps: map[string]string{}, Names: map[string]*Definition{},
-	}}
+	return &definer{
+		self: self, held: map[string]NetworkClaim{}, of: map[NodeID]map[string]NetworkClaim{},
+		answer: map[NodeID]struct{}{}, loud: map[NodeID]struct{}{}, turned: map[NodeID]struct{}{},
+		said: map[string]*statements{}, dirty: map[string]struct{}{}, cur: &Definitions{
+			Effective: map[string]NetworkDef{}, Disputes: map[string][]NetworkDef{}, Overlaps: map[string]string{},
+			Names: map[string]*Definition{},
+		},
+	}
 }
 
 // maxNetworks is how many networks one owner can state. One that states more
@@ -322,7 +327,8 @@ func (f *definer) publish(now time.Duration, s *Store) (changed []string, again 
 	if len(f.dirty)+len(f.turned) == 0 {
 		return nil, 0
 	}
-	if wait := f.last + manyPeriod*time.Duration(len(f.cur.Names)/manyNetworks) - now; now > 0 && len(f.cur.Names) >= manyNetworks && f.last > 0 && wait > 0 {
+	if wait := f.last + manyPeriod*time.Duration(len(f.cur.Names)/manyNetworks) - now; now > 0 &&
+		len(f.cur.Names) >= manyNetworks && f.last > 0 && wait > 0 {
 		return nil, wait
 	}
 	f.last = max(f.last, now)
@@ -380,5 +386,6 @@ func (d *Definition) equal(o *Definition) bool {
 	if d == nil || o == nil {
 		return d == o
 	}
-	return d.Def == o.Def && d.Defined == o.Defined && d.Own == o.Own && slices.Equal(d.Stated, o.Stated) && slices.Equal(d.gone, o.gone)
+	return d.Def == o.Def && d.Defined == o.Defined && d.Own == o.Own && slices.Equal(d.Stated, o.Stated) &&
+		slices.Equal(d.gone, o.gone)
 }

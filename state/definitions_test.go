@@ -48,10 +48,11 @@ func (m defMesh) state(tb testing.TB, o NodeID, cs ...Change) {
 func claimGen(names, pools []string) *rapid.Generator[NetworkClaim] {
 	return rapid.Custom(func(rt *rapid.T) NetworkClaim {
 		return NetworkClaim{
-			NetworkDef: def4(rapid.SampledFrom(names).Draw(rt, "name"), rapid.SampledFrom(pools).Draw(rt, "pool"), uint64(rapid.IntRange(1, 4).Draw(rt, "birth"))),
-			Removed:    rapid.IntRange(0, 4).Draw(rt, "removed") == 0,
-			Pinned:     rapid.Bool().Draw(rt, "pinned"),
-			Lamport:    uint64(rapid.IntRange(0, 6).Draw(rt, "lamport")),
+			NetworkDef: def4(rapid.SampledFrom(names).Draw(rt, "name"), rapid.SampledFrom(pools).Draw(rt, "pool"),
+				uint64(rapid.IntRange(1, 4).Draw(rt, "birth"))),
+			Removed: rapid.IntRange(0, 4).Draw(rt, "removed") == 0,
+			Pinned:  rapid.Bool().Draw(rt, "pinned"),
+			Lamport: uint64(rapid.IntRange(0, 6).Draw(rt, "lamport")),
 		}
 	})
 }
@@ -172,9 +173,13 @@ func TestOverlapsAgainstPairs(t *testing.T) {
 		defs := map[string]NetworkDef{}
 		for i := range rapid.IntRange(1, 20).Draw(rt, "networks") {
 			d := NetworkDef{Name: fmt.Sprintf("n%d", i), Birth: uint64(rapid.IntRange(1, 5).Draw(rt, "birth"))}
-			d.Subnet4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(rapid.IntRange(0, 3).Draw(rt, "b")), byte(rapid.IntRange(0, 3).Draw(rt, "c"))}), rapid.IntRange(8, 25).Draw(rt, "bits")).Masked()
+			d.Subnet4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{
+				10, byte(rapid.IntRange(0, 3).Draw(rt, "b")),
+				byte(rapid.IntRange(0, 3).Draw(rt, "c")),
+			}), rapid.IntRange(8, 25).Draw(rt, "bits")).Masked()
 			if rapid.Bool().Draw(rt, "dual") {
-				d.Subnet6 = netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, byte(rapid.IntRange(0, 3).Draw(rt, "d"))}), rapid.IntRange(10, 20).Draw(rt, "bits6")).Masked()
+				d.Subnet6 = netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, byte(rapid.IntRange(0, 3).Draw(rt, "d"))}),
+					rapid.IntRange(10, 20).Draw(rt, "bits6")).Masked()
 			}
 			defs[d.Name] = d
 		}
@@ -233,7 +238,8 @@ func TestRemovalIsOfOneDefinition(t *testing.T) {
 			t.Fatalf("V8: %s, while a uses it: %+v", n, d)
 		}
 	}
-	m.state(t, "a", networkChange(NetworkClaim{NetworkDef: mine, Removed: true, Lamport: 10}), Change{Kind: KindMember, Key: "net", Delete: true})
+	m.state(t, "a", networkChange(NetworkClaim{NetworkDef: mine, Removed: true, Lamport: 10}),
+		Change{Kind: KindMember, Key: "net", Delete: true})
 	if d := m["b"].Definitions(); len(d.Effective) > 0 {
 		t.Fatalf("V8: after the removal %+v", d)
 	}
@@ -274,7 +280,8 @@ func TestReadersKeepTheirSet(t *testing.T) {
 	m.state(t, "a", networkChange(NetworkClaim{NetworkDef: def4("net", "10.1.0.0/16", 5)}))
 	_, stale := m["a"].Networks()
 	for i := range uint64(10) {
-		m.state(t, "b", networkChange(NetworkClaim{NetworkDef: def4("other", "10.2.0.0/16", 5+i)}), networkChange(NetworkClaim{NetworkDef: def4("net", "10.1.0.0/16", 5)}))
+		m.state(t, "b", networkChange(NetworkClaim{NetworkDef: def4("other", "10.2.0.0/16", 5+i)}),
+			networkChange(NetworkClaim{NetworkDef: def4("net", "10.1.0.0/16", 5)}))
 		m.state(t, "b", Change{Kind: KindNetwork, Key: "net", Delete: true})
 	}
 	select {
@@ -331,7 +338,8 @@ func TestOneOwnerStatesSoManyNetworks(t *testing.T) {
 	if _, err := m["a"].Global().Commit(cs); !errors.Is(err, ErrQuota) {
 		t.Fatalf("one too many is taken: %v", err)
 	}
-	if _, err := m["a"].Global().Commit(append(cs[1:], networkChange(NetworkClaim{NetworkDef: def4("n00000", "10.0.0.0/24", 3)}))); err != nil {
+	if _, err := m["a"].Global().Commit(append(cs[1:],
+		networkChange(NetworkClaim{NetworkDef: def4("n00000", "10.0.0.0/24", 3)}))); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -13,7 +13,8 @@ import (
 // pools that are checked (S17).
 func TestPoolsAsDocumented(t *testing.T) {
 	for path, says := range map[string]string{
-		"../docs/API.md":    fmt.Sprintf("an IPv4 CIDR from /%d to /%d, `subnet6` an IPv6 CIDR from /%d to /%d", MinPool4, MaxPool4, MinPool6, MaxPool6),
+		"../docs/API.md": fmt.Sprintf("an IPv4 CIDR from /%d to /%d, `subnet6` an IPv6 CIDR from /%d to /%d", MinPool4,
+			MaxPool4, MinPool6, MaxPool6),
 		"../docs/DESIGN.md": fmt.Sprintf("IPv4 /%d\n     to /%d, IPv6 /%d to /%d", MinPool4, MaxPool4, MinPool6, MaxPool6),
 	} {
 		text, err := os.ReadFile(path)

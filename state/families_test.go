@@ -12,7 +12,10 @@ import (
 // change nothing.
 func TestVIPOfAFamilyWithoutTasks(t *testing.T) {
 	vip4, vip6, old6 := netip.MustParseAddr("10.9.0.5"), netip.MustParseAddr("fd09::5"), netip.MustParseAddr("fd09::6")
-	def := NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix("10.9.0.0/24"), Subnet6: netip.MustParsePrefix("fd09::/64"), Birth: 1}
+	def := NetworkDef{
+		Name: "net", Subnet4: netip.MustParsePrefix("10.9.0.0/24"),
+		Subnet6: netip.MustParsePrefix("fd09::/64"), Birth: 1,
+	}
 	four, six := netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("fd01::1")
 	a, b := pair(DefaultLimits())
 	b.SetDef(def)
@@ -44,7 +47,8 @@ func TestVIPOfAFamilyWithoutTasks(t *testing.T) {
 		return Change{Kind: KindEndpoint, Key: id, Group: "web", Body: string(AppendEndpoint(nil, &e))}
 	}
 	none := netip.Addr{}
-	commit(t, a, claim("web", VIPClaim{VIP4: vip4, VIP6: vip6, Birth: 1}), claim("web~", VIPClaim{VIP6: old6, VIP4: netip.MustParseAddr("10.9.0.6"), Birth: 2}))
+	commit(t, a, claim("web", VIPClaim{VIP4: vip4, VIP6: vip6, Birth: 1}),
+		claim("web~", VIPClaim{VIP6: old6, VIP4: netip.MustParseAddr("10.9.0.6"), Birth: 2}))
 	see("without tasks", vip4, vip6, netip.MustParseAddr("10.9.0.6"), old6)
 	commit(t, a, task("t4", Endpoint{IP4: four}), Change{Kind: KindVIP, Key: "web~", Delete: true})
 	see("with an IPv4 task", vip4, none)
@@ -77,7 +81,10 @@ func TestConflictOfNobody(t *testing.T) {
 		c := VIPClaim{Service: service, VIP4: netip.MustParseAddr("10.9.0.5"), Birth: birth}
 		return Change{Kind: KindVIP, Key: service, Body: string(AppendVIPClaim(nil, c))}
 	}
-	task := Change{Kind: KindEndpoint, Key: "t", Group: "late", Body: string(AppendEndpoint(nil, &Endpoint{IP4: netip.MustParseAddr("10.1.0.1")}))}
+	task := Change{
+		Kind: KindEndpoint, Key: "t", Group: "late",
+		Body: string(AppendEndpoint(nil, &Endpoint{IP4: netip.MustParseAddr("10.1.0.1")})),
+	}
 	commit(t, a, claim("early", 1), claim("late", 2), task)
 	now := time.Duration(0)
 	conflict := func() string {

@@ -35,14 +35,18 @@ func FuzzParseEndpoint(f *testing.F) {
 		if err := e.Validate(); err != nil {
 			t.Fatalf("what is read is not valid: %v", err)
 		}
-		if got := entry.Endpoint(); !reflect.DeepEqual(got, e) || entry.Addr4() != e.IP4 || entry.Addr6() != e.IP6 || entry.Weight() != e.Weight {
+		if got := entry.Endpoint(); !reflect.DeepEqual(got, e) || entry.Addr4() != e.IP4 || entry.Addr6() != e.IP6 ||
+			entry.Weight() != e.Weight {
 			t.Fatalf("entry has %+v, want %+v", got, e)
 		}
 	})
 }
 
 func FuzzParseVIPClaim(f *testing.F) {
-	f.Add("web", string(AppendVIPClaim(nil, VIPClaim{VIP4: netip.MustParseAddr("10.9.0.1"), VIP6: netip.MustParseAddr("fd00::1"), Pinned: true, Birth: 7, Provisional: true})))
+	f.Add("web", string(AppendVIPClaim(nil, VIPClaim{
+		VIP4: netip.MustParseAddr("10.9.0.1"),
+		VIP6: netip.MustParseAddr("fd00::1"), Pinned: true, Birth: 7, Provisional: true,
+	})))
 	f.Add("web~", "")
 	f.Fuzz(func(t *testing.T, key, body string) {
 		c, err := ParseVIPClaim(key, body)
@@ -56,7 +60,11 @@ func FuzzParseVIPClaim(f *testing.F) {
 }
 
 func FuzzParseSettings(f *testing.F) {
-	f.Add(string(AppendSettings(nil, SettingsClaim{Settings: Settings{Mode: ModeDNSRR, Scheduler: "wlc", Affinity: time.Minute, Drain: time.Second, TTL: MaxTTL}, Lamport: 9})))
+	f.Add(string(AppendSettings(nil,
+		SettingsClaim{Settings: Settings{
+			Mode: ModeDNSRR, Scheduler: "wlc", Affinity: time.Minute, Drain: time.Second,
+			TTL: MaxTTL,
+		}, Lamport: 9})))
 	f.Add("")
 	f.Fuzz(func(t *testing.T, body string) {
 		c, err := ParseSettings(body)
@@ -71,7 +79,11 @@ func FuzzParseSettings(f *testing.F) {
 
 func FuzzParseNetwork(f *testing.F) {
 	f.Add("net", string(AppendNetwork(nil, NetworkClaim{NetworkDef: pool28, Pinned: true})))
-	f.Add("net", string(AppendNetwork(nil, NetworkClaim{NetworkDef: NetworkDef{Subnet6: netip.MustParsePrefix("fd00::/64"), Birth: 1}, Removed: true, Lamport: 4})))
+	f.Add("net", string(AppendNetwork(nil,
+		NetworkClaim{
+			NetworkDef: NetworkDef{Subnet6: netip.MustParsePrefix("fd00::/64"), Birth: 1}, Removed: true,
+			Lamport: 4,
+		})))
 	f.Fuzz(func(t *testing.T, name, body string) {
 		c, err := ParseNetwork(name, body)
 		if err != nil {
@@ -89,7 +101,10 @@ func FuzzParseNetwork(f *testing.F) {
 }
 
 func FuzzParseNode(f *testing.F) {
-	f.Add(string(AppendNode(nil, NodeInfo{Boot: 1, Addr: netip.MustParseAddrPort("[fd00::1]:7946"), Version: "v1", LB: "ipvs"})))
+	f.Add(string(AppendNode(nil, NodeInfo{
+		Boot: 1, Addr: netip.MustParseAddrPort("[fd00::1]:7946"), Version: "v1",
+		LB: "ipvs",
+	})))
 	f.Add(string(AppendNode(nil, NodeInfo{Addr: netip.MustParseAddrPort("10.0.0.1:7946")})))
 	f.Fuzz(func(t *testing.T, body string) {
 		n, err := ParseNode(body)
@@ -99,14 +114,18 @@ func FuzzParseNode(f *testing.F) {
 		if again, err := ParseNode(string(AppendNode(nil, n))); err != nil || again != n {
 			t.Fatalf("%+v became %+v: %v", n, again, err)
 		}
-		if stamp, err := ParseBeacon(string(AppendBeacon(nil, time.Duration(n.Boot>>1)))); err != nil || stamp != time.Duration(n.Boot>>1) {
+		if stamp, err := ParseBeacon(string(AppendBeacon(nil, time.Duration(n.Boot>>1)))); err != nil ||
+			stamp != time.Duration(n.Boot>>1) {
 			t.Fatalf("beacon %v: %v", stamp, err)
 		}
 	})
 }
 
 func FuzzParsePort(f *testing.F) {
-	for _, s := range []string{"80", "http:80", "53/udp", "dns:53/UDP", "0", "65536", ":80", "80/sctp", "x:", "tcp/80", "tcp/tcp/tcp", "udp/tcp/tcp"} {
+	for _, s := range []string{
+		"80", "http:80", "53/udp", "dns:53/UDP", "0", "65536", ":80", "80/sctp", "x:", "tcp/80",
+		"tcp/tcp/tcp", "udp/tcp/tcp",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -137,13 +156,17 @@ func FuzzApply(f *testing.F) {
 		}
 		for round := 0; len(data) > 0; round++ {
 			d := &Delta{Network: "net", Owner: NodeID([]string{"a", "b", "x"}[next()%3])}
-			d.Inc, d.From, d.To, d.After, d.Upto, d.Floor = uint64(next()%4), uint64(next()), uint64(next()), uint64(next()), uint64(next()), uint64(next())
+			d.Inc, d.From, d.To, d.After, d.Upto, d.Floor = uint64(next()%4), uint64(next()), uint64(next()), uint64(next()),
+				uint64(next()), uint64(next())
 			flags := next()
 			d.Snapshot, d.Sum = flags&1 > 0, uint64(flags>>4)
 			version := d.After
 			for range next() % 5 {
 				version += uint64(next()%4) + 1
-				r := Record{Kind: Kind(next()), Key: []string{"t1", "t2", "web", ""}[next()%4], Group: "web", Version: version, Deleted: next()&1 > 0}
+				r := Record{
+					Kind: Kind(next()), Key: []string{"t1", "t2", "web", ""}[next()%4], Group: "web", Version: version,
+					Deleted: next()&1 > 0,
+				}
 				n := min(int(next()), len(data))
 				r.Body, data = string(data[:n]), data[n:]
 				d.Records = append(d.Records, r)

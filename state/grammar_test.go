@@ -19,7 +19,8 @@ import (
 
 // hostileNumbers are where counters, times, sizes and enumerations break.
 var hostileNumbers = []uint64{
-	0, 1, 2, 3, 16, 63, 64, 255, 256, 1<<16 - 1, 1 << 16, 1<<32 - 1, 1 << 32, firstTime + 1, maxTime - 1, maxTime, maxTime + 1,
+	0, 1, 2, 3, 16, 63, 64, 255, 256, 1<<16 - 1, 1 << 16, 1<<32 - 1, 1 << 32, firstTime + 1, maxTime - 1, maxTime,
+	maxTime + 1,
 	maxCounter, 1<<63 - 1, 1 << 63, 1<<64 - 1,
 }
 
@@ -29,8 +30,10 @@ var hostileAddrs = []string{
 }
 
 var hostileNames = []string{
-	"", "web", "db", "www", "localhost", "tasks", "nearest", "github.com", "tasks.web", "a..b", "WEB", "web~", "~", "web.1.t1",
-	"\x00", "\xff\xfe", strings.Repeat("a", 63), strings.Repeat("a", 64), strings.Repeat("a.", 126) + "a", "ip_vs_evil", "rr", "wlc",
+	"", "web", "db", "www", "localhost", "tasks", "nearest", "github.com", "tasks.web", "a..b", "WEB", "web~", "~",
+	"web.1.t1",
+	"\x00", "\xff\xfe", strings.Repeat("a", 63), strings.Repeat("a", 64), strings.Repeat("a.", 126) + "a", "ip_vs_evil",
+	"rr", "wlc",
 }
 
 func drawValue(rt *rapid.T) []byte {
@@ -50,7 +53,8 @@ func drawValue(rt *rapid.T) []byte {
 		return []byte(oneOf(rt, hostileNames, "name"))
 	case 4: // a port
 		port := oneOf(rt, []uint64{0, 80, 443, 65535}, "port")
-		return append([]byte{byte(port >> 8), byte(port), oneOf(rt, []byte{0, 6, 17, 132, 255}, "proto")}, oneOf(rt, hostileNames, "port name")...)
+		return append([]byte{byte(port >> 8), byte(port), oneOf(rt, []byte{0, 6, 17, 132, 255}, "proto")},
+			oneOf(rt, hostileNames, "port name")...)
 	case 5:
 		return slices.Repeat([]byte{0xff}, oneOf(rt, []int{0, 1, 9, 10, 11, 17, 300}, "length")) // uvarints without end
 	}
@@ -83,9 +87,10 @@ func drawRecord(rt *rapid.T) Record {
 		return drawSound(rt)
 	}
 	return Record{
-		Kind: Kind(oneOf(rt, []byte{1, 1, 1, 2, 2, 3, 16, 17, 18, 18, 19, 4, 200, 255}, "kind")),
-		Key:  oneOf(rt, append(slices.Clone(hostileNames), "t1", "own1", "net", "other"), "key"), Group: oneOf(rt, hostileNames, "group"),
-		Body: drawBody(rt), Deleted: rapid.IntRange(0, 9).Draw(rt, "deleted") == 0,
+		Kind:  Kind(oneOf(rt, []byte{1, 1, 1, 2, 2, 3, 16, 17, 18, 18, 19, 4, 200, 255}, "kind")),
+		Key:   oneOf(rt, append(slices.Clone(hostileNames), "t1", "own1", "net", "other"), "key"),
+		Group: oneOf(rt, hostileNames, "group"),
+		Body:  drawBody(rt), Deleted: rapid.IntRange(0, 9).Draw(rt, "deleted") == 0,
 	}
 }
 
@@ -95,19 +100,37 @@ func drawSound(rt *rapid.T) Record {
 	addr := netip.MustParseAddr(oneOf(rt, []string{"10.0.0.1", "10.0.0.9", "10.9.0.1", "10.9.0.5", "127.0.0.1"}, "addr"))
 	switch oneOf(rt, []Kind{KindEndpoint, KindEndpoint, KindVIP, KindSettings, KindNetwork, KindMember}, "kind") {
 	case KindEndpoint:
-		e := Endpoint{IP4: addr, Weight: 1, Aliases: []string{oneOf(rt, []string{"web", "www", "db"}, "alias")}, Draining: rapid.Bool().Draw(rt, "draining")}
-		return Record{Kind: KindEndpoint, Key: oneOf(rt, []string{"own1", "t1", "t2"}, "id"), Group: service, Body: string(AppendEndpoint(nil, &e))}
+		e := Endpoint{
+			IP4: addr, Weight: 1, Aliases: []string{oneOf(rt, []string{"web", "www", "db"}, "alias")},
+			Draining: rapid.Bool().Draw(rt, "draining"),
+		}
+		return Record{
+			Kind: KindEndpoint, Key: oneOf(rt, []string{"own1", "t1", "t2"}, "id"), Group: service,
+			Body: string(AppendEndpoint(nil, &e)),
+		}
 	case KindVIP:
 		c := VIPClaim{VIP4: addr, Pinned: rapid.Bool().Draw(rt, "pinned"), Birth: number}
-		return Record{Kind: KindVIP, Key: service + oneOf(rt, []string{"", "", "~"}, "retreat"), Body: string(AppendVIPClaim(nil, c))}
+		return Record{
+			Kind: KindVIP, Key: service + oneOf(rt, []string{"", "", "~"}, "retreat"),
+			Body: string(AppendVIPClaim(nil, c)),
+		}
 	case KindSettings:
-		c := SettingsClaim{Settings: Settings{Mode: Mode(number % 2), Scheduler: oneOf(rt, []string{"", "rr", "evil"}, "scheduler")}, Lamport: number}
+		c := SettingsClaim{Settings: Settings{
+			Mode:      Mode(number % 2),
+			Scheduler: oneOf(rt, []string{"", "rr", "evil"}, "scheduler"),
+		}, Lamport: number}
 		return Record{Kind: KindSettings, Key: service, Body: string(AppendSettings(nil, c))}
 	case KindNetwork:
 		c := NetworkClaim{Removed: rapid.Bool().Draw(rt, "removed"), Lamport: number, NetworkDef: NetworkDef{
-			Birth: number, Subnet4: netip.MustParsePrefix(oneOf(rt, []string{"10.9.0.0/24", "10.0.0.0/8", "10.0.0.0/29", "127.0.0.0/8"}, "pool")),
+			Birth: number, Subnet4: netip.MustParsePrefix(oneOf(rt, []string{
+				"10.9.0.0/24", "10.0.0.0/8", "10.0.0.0/29",
+				"127.0.0.0/8",
+			}, "pool")),
 		}}
-		return Record{Kind: KindNetwork, Key: oneOf(rt, []string{"net", "other", "evil"}, "name"), Body: string(AppendNetwork(nil, c))}
+		return Record{
+			Kind: KindNetwork, Key: oneOf(rt, []string{"net", "other", "evil"}, "name"),
+			Body: string(AppendNetwork(nil, c)),
+		}
 	}
 	return Record{Kind: KindMember, Key: oneOf(rt, []string{"net", "other", "evil"}, "name")}
 }
@@ -119,7 +142,8 @@ func honestView(s *Store) string {
 	for _, name := range []string{"net", "other"} {
 		t := s.Table(name)
 		for _, svc := range t.View().Services() {
-			fmt.Fprintf(&b, "%s %s %v %v %+v %v %v %v\n", name, svc.Name, svc.VIP4, svc.VIP6, svc.Settings, svc.Ports, svc.Aliases, ids(svc.Members))
+			fmt.Fprintf(&b, "%s %s %v %v %+v %v %v %v\n", name, svc.Name, svc.VIP4, svc.VIP6, svc.Settings, svc.Ports,
+				svc.Aliases, ids(svc.Members))
 		}
 		fmt.Fprintf(&b, "%+v %v %v\n", t.View().Def(), ids([]*Entry{t.View().Task("own1")}), t.Owners())
 		for _, a := range hostileAddrs {
@@ -128,7 +152,8 @@ func honestView(s *Store) string {
 		}
 		fmt.Fprintf(&b, "%x %x\n", t.Hash(), t.Checksum())
 	}
-	fmt.Fprintf(&b, "%v %v %v %v %v", s.Definitions().Effective, s.Definitions().Disputes, s.Definitions().Overlaps, s.Participants("net"), s.Clock().Time())
+	fmt.Fprintf(&b, "%v %v %v %v %v", s.Definitions().Effective, s.Definitions().Disputes, s.Definitions().Overlaps,
+		s.Participants("net"), s.Clock().Time())
 	return b.String()
 }
 
@@ -148,13 +173,15 @@ func TestHostileRecords(t *testing.T) {
 		own := vipChange(VIPClaim{Service: "web", VIP4: netip.MustParseAddr("10.9.0.5"), Birth: 1})
 		commit(t, a.Table("net"), endpoint(t, "own1", "web", "10.0.0.9"), own)
 		def := NetworkClaim{NetworkDef: NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix("10.9.0.0/24"), Birth: 1}}
-		commit(t, a.Global(), Change{Kind: KindNetwork, Key: "net", Body: string(AppendNetwork(nil, def))}, Change{Kind: KindMember, Key: "net"})
+		commit(t, a.Global(), Change{Kind: KindNetwork, Key: "net", Body: string(AppendNetwork(nil, def))},
+			Change{Kind: KindMember, Key: "net"})
 		now := time.Second
 		a.Publish(now)
 		before := honestView(a)
 		for range rapid.IntRange(1, 4).Draw(rt, "rounds") {
 			network := oneOf(rt, []string{"", "net", "other"}, "network")
-			records := rapid.SliceOfNDistinct(rapid.Custom(drawRecord), 1, 5, func(r Record) string { return r.mapKey() }).Draw(rt, "records")
+			records := rapid.SliceOfNDistinct(rapid.Custom(drawRecord), 1, 5,
+				func(r Record) string { return r.mapKey() }).Draw(rt, "records")
 			h, _ := a.Table(network).Head("evil")
 			d := forge("evil", h.Inc+1, uint64(len(records)), records...)
 			d.Network, d.Sum = network, 0

@@ -11,19 +11,27 @@ import (
 // TestHostileDeltas: nothing that a peer sends makes a table panic, changes the
 // own stream or moves a head back (G8, S1, S2).
 func TestHostileDeltas(t *testing.T) {
-	counter := rapid.OneOf(rapid.Uint64Range(0, 6), rapid.SampledFrom([]uint64{maxCounter, maxCounter + 1, 1 << 63, 1<<64 - 1}))
+	counter := rapid.OneOf(rapid.Uint64Range(0, 6),
+		rapid.SampledFrom([]uint64{maxCounter, maxCounter + 1, 1 << 63, 1<<64 - 1}))
 	record := rapid.Custom(func(rt *rapid.T) Record {
 		return Record{
-			Kind: Kind(rapid.SampledFrom([]byte{0, 1, 1, 2, 3, 17, 200}).Draw(rt, "kind")), Key: rapid.SampledFrom([]string{"", "t1", "t2", "web", strings.Repeat("k", 300)}).Draw(rt, "key"),
-			Group: rapid.SampledFrom([]string{"", "web", "tasks"}).Draw(rt, "group"), Version: counter.Draw(rt, "version"), Deleted: rapid.Bool().Draw(rt, "deleted"),
-			Body: rapid.SampledFrom([]string{"", "\x01", "\x01\x04\x0a\x00\x00\x01", "\x01\x04\x0a\x00\x00\x01\x04\x01\x00", strings.Repeat("x", MaxBody+1)}).Draw(rt, "body"),
+			Kind:  Kind(rapid.SampledFrom([]byte{0, 1, 1, 2, 3, 17, 200}).Draw(rt, "kind")),
+			Key:   rapid.SampledFrom([]string{"", "t1", "t2", "web", strings.Repeat("k", 300)}).Draw(rt, "key"),
+			Group: rapid.SampledFrom([]string{"", "web", "tasks"}).Draw(rt, "group"), Version: counter.Draw(rt, "version"),
+			Deleted: rapid.Bool().Draw(rt, "deleted"),
+			Body: rapid.SampledFrom([]string{
+				"", "\x01", "\x01\x04\x0a\x00\x00\x01", "\x01\x04\x0a\x00\x00\x01\x04\x01\x00",
+				strings.Repeat("x", MaxBody+1),
+			}).Draw(rt, "body"),
 		}
 	})
 	delta := rapid.Custom(func(rt *rapid.T) *Delta {
 		return &Delta{
 			Network: "net", Owner: rapid.SampledFrom([]NodeID{"a", "b", "x", ""}).Draw(rt, "owner"),
-			Inc: counter.Draw(rt, "inc"), From: counter.Draw(rt, "from"), To: counter.Draw(rt, "to"), Floor: counter.Draw(rt, "floor"),
-			Sum: rapid.Uint64Range(0, 3).Draw(rt, "sum"), Snapshot: rapid.Bool().Draw(rt, "snapshot"), After: counter.Draw(rt, "after"), Upto: counter.Draw(rt, "upto"),
+			Inc: counter.Draw(rt, "inc"), From: counter.Draw(rt, "from"), To: counter.Draw(rt, "to"),
+			Floor: counter.Draw(rt, "floor"),
+			Sum:   rapid.Uint64Range(0, 3).Draw(rt, "sum"), Snapshot: rapid.Bool().Draw(rt, "snapshot"),
+			After: counter.Draw(rt, "after"), Upto: counter.Draw(rt, "upto"),
 			Records: rapid.SliceOfN(record, 0, 4).Draw(rt, "records"),
 		}
 	})

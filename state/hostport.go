@@ -50,14 +50,16 @@ func eitherPortOrNot(text string) error {
 	if _, err := netip.ParseAddr(host); !found || err != nil || either != nil {
 		return nil
 	}
-	return wrong(fmt.Sprintf("write [%s]:%d; or [%s], if that is the address", host, DefaultPort, text), "%q does not say whether %d is its port", text, DefaultPort)
+	return wrong(fmt.Sprintf("write [%s]:%d; or [%s], if that is the address", host, DefaultPort, text),
+		"%q does not say whether %d is its port", text, DefaultPort)
 }
 
 // checkJoinAddr refuses what is no node's address. Link-local addresses are
 // none: a node cannot be bound to one, and the membership passes on no zones.
 func checkJoinAddr(a netip.AddrPort) error {
 	if ip := a.Addr(); ip.Zone() != "" || ip.IsLinkLocalUnicast() {
-		return wrong("write an address that is routed, the one that the node binds to", "%s is reached over one link only, and no node's address", ip)
+		return wrong("write an address that is routed, the one that the node binds to",
+			"%s is reached over one link only, and no node's address", ip)
 	}
 	return CheckPeerAddr(a)
 }

@@ -25,7 +25,8 @@ var (
 	}
 	lawAddrs = []netip.Addr{
 		netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3"),
-		netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2"), netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("10.9.0.2"),
+		netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2"), netip.MustParseAddr("10.9.0.1"),
+		netip.MustParseAddr("10.9.0.2"),
 	}
 )
 
@@ -36,12 +37,16 @@ func oneOf[T any](rt *rapid.T, from []T, label string) T {
 
 func drawEndpoint(rt *rapid.T) Change {
 	e := Endpoint{
-		ID: oneOf(rt, lawIDs, "id"), Service: oneOf(rt, lawServices, "service"), Weight: uint16(rapid.IntRange(1, 3).Draw(rt, "weight")),
-		Slot: oneOf(rt, []uint32{0, 0, 3}, "slot"), Name: oneOf(rt, []string{"", "c1", "c2.x"}, "name"),
-		Hostname: oneOf(rt, []string{"", "h1", "c1"}, "hostname"), Health: oneOf(rt, []Health{0, 0, HealthStarting, HealthFailing}, "health"),
+		ID: oneOf(rt, lawIDs, "id"), Service: oneOf(rt, lawServices, "service"),
+		Weight: uint16(rapid.IntRange(1, 3).Draw(rt, "weight")),
+		Slot:   oneOf(rt, []uint32{0, 0, 3}, "slot"), Name: oneOf(rt, []string{"", "c1", "c2.x"}, "name"),
+		Hostname: oneOf(rt, []string{"", "h1", "c1"}, "hostname"),
+		Health:   oneOf(rt, []Health{0, 0, HealthStarting, HealthFailing}, "health"),
 		Draining: rapid.IntRange(0, 4).Draw(rt, "draining") == 0, IP4: oneOf(rt, lawAddrs[:3], "ip4"),
-		Aliases: rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"alias1", "alias2", "www"}), 0, 2, rapid.ID).Draw(rt, "aliases"),
-		Ports:   rapid.SliceOfN(rapid.SampledFrom([]Port{{"", 80, TCP}, {"http", 80, TCP}, {"", 53, UDP}}), 0, 3).Draw(rt, "ports"),
+		Aliases: rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"alias1", "alias2", "www"}), 0, 2, rapid.ID).Draw(rt,
+			"aliases"),
+		Ports: rapid.SliceOfN(rapid.SampledFrom([]Port{{"", 80, TCP}, {"http", 80, TCP}, {"", 53, UDP}}), 0, 3).Draw(rt,
+			"ports"),
 	}
 	if rapid.Bool().Draw(rt, "v6") {
 		e.IP6 = oneOf(rt, lawAddrs[3:5], "ip6")
@@ -56,11 +61,23 @@ func drawChange(rt *rapid.T) Change {
 	case 5, 6:
 		return Change{Kind: KindEndpoint, Key: oneOf(rt, lawIDs, "id"), Delete: true}
 	case 7:
-		c := VIPClaim{VIP4: oneOf(rt, lawAddrs[5:], "vip"), Birth: uint64(rapid.IntRange(1, 5).Draw(rt, "birth")), Pinned: rapid.IntRange(0, 3).Draw(rt, "pinned") == 0, Provisional: rapid.Bool().Draw(rt, "provisional")}
-		return Change{Kind: KindVIP, Key: oneOf(rt, []string{"web", "web~", "db"}, "service"), Body: string(AppendVIPClaim(nil, c)), Delete: rapid.IntRange(0, 2).Draw(rt, "del") == 0}
+		c := VIPClaim{
+			VIP4: oneOf(rt, lawAddrs[5:], "vip"), Birth: uint64(rapid.IntRange(1, 5).Draw(rt, "birth")),
+			Pinned: rapid.IntRange(0, 3).Draw(rt, "pinned") == 0, Provisional: rapid.Bool().Draw(rt, "provisional"),
+		}
+		return Change{
+			Kind: KindVIP, Key: oneOf(rt, []string{"web", "web~", "db"}, "service"),
+			Body: string(AppendVIPClaim(nil, c)), Delete: rapid.IntRange(0, 2).Draw(rt, "del") == 0,
+		}
 	case 8:
-		c := SettingsClaim{Settings: Settings{Mode: oneOf(rt, []Mode{ModeVIP, ModeDNSRR}, "mode"), Scheduler: oneOf(rt, []string{"", "wlc"}, "sched")}, Lamport: uint64(rapid.IntRange(0, 3).Draw(rt, "lamport"))}
-		return Change{Kind: KindSettings, Key: oneOf(rt, lawServices, "service"), Body: string(AppendSettings(nil, c)), Delete: rapid.IntRange(0, 2).Draw(rt, "del") == 0}
+		c := SettingsClaim{Settings: Settings{
+			Mode:      oneOf(rt, []Mode{ModeVIP, ModeDNSRR}, "mode"),
+			Scheduler: oneOf(rt, []string{"", "wlc"}, "sched"),
+		}, Lamport: uint64(rapid.IntRange(0, 3).Draw(rt, "lamport"))}
+		return Change{
+			Kind: KindSettings, Key: oneOf(rt, lawServices, "service"), Body: string(AppendSettings(nil, c)),
+			Delete: rapid.IntRange(0, 2).Draw(rt, "del") == 0,
+		}
 	default: // S11: a kind of the future
 		return Change{Kind: 200, Key: oneOf(rt, lawIDs, "id"), Group: "x", Body: rapid.StringN(0, 5, 20).Draw(rt, "body")}
 	}
@@ -284,7 +301,10 @@ func TestLawsOfReplication(t *testing.T) {
 				s := table.own()
 				table.touch(s, func() {
 					s.head.Version++
-					table.put(s, table.entry(s, Record{Kind: KindEndpoint, Key: oneOf(rt, lawIDs, "id"), Group: "web", Body: "\x01\x01\x01", Version: s.head.Version}))
+					table.put(s, table.entry(s, Record{
+						Kind: KindEndpoint, Key: oneOf(rt, lawIDs, "id"), Group: "web",
+						Body: "\x01\x01\x01", Version: s.head.Version,
+					}))
 				})
 				l.remember(n)
 			},
@@ -350,10 +370,12 @@ func TestLawsOfReplication(t *testing.T) {
 				}
 			},
 			"liveness": func(rt *rapid.T) {
-				l.stores[node.Draw(rt, "node")].SetLiveness(node.Draw(rt, "owner"), oneOf(rt, []Liveness{Dead, Suspected, Alive}, "liveness"))
+				l.stores[node.Draw(rt, "node")].SetLiveness(node.Draw(rt, "owner"),
+					oneOf(rt, []Liveness{Dead, Suspected, Alive}, "liveness"))
 			},
 			"define": func(rt *rapid.T) {
-				d := NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix(oneOf(rt, []string{"10.9.0.0/28", "10.9.0.0/29"}, "pool")), Birth: 1}
+				d := NetworkDef{Name: "net", Subnet4: netip.MustParsePrefix(oneOf(rt, []string{"10.9.0.0/28", "10.9.0.0/29"},
+					"pool")), Birth: 1}
 				l.table(node.Draw(rt, "node")).SetDef(d)
 			},
 			"publish": func(rt *rapid.T) {

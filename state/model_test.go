@@ -80,7 +80,10 @@ func newModel(t *Table) *model {
 		return true
 	})
 	lost := func(e modelEndpoint) bool { // S18: an id is one task's
-		return slices.ContainsFunc(m.endpoints, func(o modelEndpoint) bool { return o.ID == e.ID && o.entry != e.entry && o.entry.winsID(e.entry) })
+		return slices.ContainsFunc(m.endpoints, func(o modelEndpoint) bool {
+			return o.ID == e.ID && o.entry != e.entry &&
+				o.entry.winsID(e.entry)
+		})
 	}
 	for s := range m.services {
 		m.services[s] = slices.DeleteFunc(m.services[s], lost)

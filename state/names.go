@@ -85,8 +85,10 @@ func CheckTaskName(s string) error {
 	if i < 0 {
 		return checkReserved(s)
 	}
-	if last := s[i+1:]; last == "localhost" || publicLooking(last) && !madeID(s, last) && !slices.Contains(privateDomains, last) && !strings.HasSuffix(s, ".home.arpa") {
-		return invalid("name: %q could be a domain of the internet; use a name without dots, or one that ends in .internal", s)
+	if last := s[i+1:]; last == "localhost" || publicLooking(last) && !madeID(s, last) &&
+		!slices.Contains(privateDomains, last) && !strings.HasSuffix(s, ".home.arpa") {
+		return invalid("name: %q could be a domain of the internet; use a name without dots, or one that ends in .internal",
+			s)
 	}
 	return nil
 }
@@ -94,7 +96,10 @@ func CheckTaskName(s string) error {
 // privateDomains are the top-level domains that the public DNS does not
 // delegate, by RFC 2606, 6761, 6762 and 7686 or by ICANN's decision, and those
 // that have long been in private use.
-var privateDomains = []string{"internal", "test", "example", "invalid", "local", "lan", "intranet", "private", "home", "corp"}
+var privateDomains = []string{
+	"internal", "test", "example", "invalid", "local", "lan", "intranet", "private", "home",
+	"corp",
+}
 
 // The lengths of ids that are made at random: one in fifty of the shorter ones,
 // and one in three thousand of the longer, is all letters.

@@ -12,11 +12,14 @@ import (
 // domains of the internet and no reserved words.
 func TestTaskNames(t *testing.T) {
 	for s, ok := range map[string]bool{
-		"www": true, "web-one": true, "db.internal": true, "a.b.local": true, "web.1.3f9c2a": true, "web.1": true, "x.home.arpa": true, "a.b": true,
+		"www": true, "web-one": true, "db.internal": true, "a.b.local": true, "web.1.3f9c2a": true, "web.1": true,
+		"x.home.arpa": true, "a.b": true,
 		"cache.2.lfbkkcrmbecp": true, "web.1.abcdefghijklmnopqrstuvwxy": true, "web.n1.abcdefghijklmnopqrstuvwxy": true,
-		"lfbkkcrmbecp": true, "www.lfbkkcrmbecp": false, "a.b.lfbkkcrmbecp": false, "www.1.com": false, "www.1.xn--abcdefghijklmnopqrstuv": false,
-		"github.com": false, "www.google.com": false, "api.backend": false, "x.xn--p1ai": false, "in-addr.arpa": false,
-		"localhost": false, "x.localhost": false, "tasks": false, "nearest": false, "tasks.web": false, "": false, "A": false, "a..b": false,
+		"lfbkkcrmbecp": true, "www.lfbkkcrmbecp": false, "a.b.lfbkkcrmbecp": false, "www.1.com": false,
+		"www.1.xn--abcdefghijklmnopqrstuv": false,
+		"github.com":                       false, "www.google.com": false, "api.backend": false, "x.xn--p1ai": false, "in-addr.arpa": false,
+		"localhost": false, "x.localhost": false, "tasks": false, "nearest": false, "tasks.web": false, "": false, "A": false,
+		"a..b": false,
 	} {
 		if err := CheckTaskName(s); (err == nil) != ok {
 			t.Errorf("%q: %v", s, err)
@@ -48,7 +51,8 @@ func TestOneFieldDoesNotHideAnEndpoint(t *testing.T) {
 	if s == nil || len(s.Members) != 1 || b.Poison() != 0 {
 		t.Fatalf("hidden: %+v", s)
 	}
-	if !slices.Equal(s.Ports, []Port{{Number: 80, Proto: TCP}, {Number: 8080, Proto: TCP}}) || !slices.Equal(s.Aliases, []string{"www"}) {
+	if !slices.Equal(s.Ports, []Port{{Number: 80, Proto: TCP}, {Number: 8080, Proto: TCP}}) ||
+		!slices.Equal(s.Aliases, []string{"www"}) {
 		t.Errorf("%v %v", s.Ports, s.Aliases)
 	}
 	for _, name := range []string{"github.com", "localhost", "example.com", "bank.com"} {
@@ -73,7 +77,8 @@ func TestSettingsAreBounded(t *testing.T) {
 	body = putUint(body, tagTTL, 1<<63)
 	body = putUint(body, tagMode, 77)
 	c, err := ParseSettings(string(body))
-	if want := (Settings{Mode: ModeDNSRR, Drain: time.Hour, Affinity: 24 * time.Hour, TTL: time.Hour}); err != nil || c.Settings != want {
+	if want := (Settings{Mode: ModeDNSRR, Drain: time.Hour, Affinity: 24 * time.Hour, TTL: time.Hour}); err != nil ||
+		c.Settings != want {
 		t.Errorf("%+v %v, want %+v", c, err, want)
 	}
 }
@@ -82,11 +87,16 @@ func TestSettingsAreBounded(t *testing.T) {
 // be taken.
 func TestPortsAsPeopleMistypeThem(t *testing.T) {
 	for text, says := range map[string]string{
-		"80:8080": "write 8080, or http:8080", "8080:80/udp": "write 80/udp, or http:80/udp", "127.0.0.1:80:80": "write 80, or",
-		"80:": `"" is not a number`, "http:80:tcp": `"tcp" is not a number`, "1.2.3.4:x:y": `"y" is not a number`,
-		"tcp/80": "write 80/tcp", "UDP/53": "write 53/udp", "http/80": "write http:80", "80/90": `protocol "90": use tcp or udp`,
-		"80/": `protocol "": use tcp or udp`, "80/sctp": `protocol "sctp"`, "tcp/0": `protocol "0"`, "a b/80": `protocol "80"`,
-		"tcp/tcp/tcp": `protocol "tcp/tcp"`, "udp/tcp/tcp": `protocol "tcp/tcp"`, strings.Repeat("a/", 100_000): "use tcp or udp", // and that it ends
+		"80:8080": "write 8080, or http:8080", "8080:80/udp": "write 80/udp, or http:80/udp",
+		"127.0.0.1:80:80": "write 80, or",
+		"80:":             `"" is not a number`, "http:80:tcp": `"tcp" is not a number`, "1.2.3.4:x:y": `"y" is not a number`,
+		"tcp/80": "write 80/tcp", "UDP/53": "write 53/udp", "http/80": "write http:80",
+		"80/90": `protocol "90": use tcp or udp`,
+		"80/":   `protocol "": use tcp or udp`, "80/sctp": `protocol "sctp"`, "tcp/0": `protocol "0"`,
+		"a b/80": `protocol "80"`,
+		// and that it ends
+		"tcp/tcp/tcp": `protocol "tcp/tcp"`, "udp/tcp/tcp": `protocol "tcp/tcp"`,
+		strings.Repeat("a/", 100_000): "use tcp or udp",
 	} {
 		if p, err := ParsePort(text); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v, %v, want %q", text, p, err, says)
@@ -96,7 +106,10 @@ func TestPortsAsPeopleMistypeThem(t *testing.T) {
 
 // TestNamesAsPeopleMistypeThem: an error shows the character, not a byte of it.
 func TestNamesAsPeopleMistypeThem(t *testing.T) {
-	for text, says := range map[string]string{"höst": "the character 'ö'", "１２": "the character '１'", "a.b": "the character '.'", "a\xff": "the character '\uFFFD'", "web-": "inner '-'"} {
+	for text, says := range map[string]string{
+		"höst": "the character 'ö'", "１２": "the character '１'",
+		"a.b": "the character '.'", "a\xff": "the character '\uFFFD'", "web-": "inner '-'",
+	} {
 		if err := CheckName(text); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v, want %q", text, err, says)
 		}

@@ -105,7 +105,10 @@ func (n *nameSet) with(ops []nameOp, now time.Duration) *nameSet {
 			came = append(came, op.entry)
 		}
 	}
-	next := &nameSet{services: make([]string, 0, len(n.services)+len(has)), endpoints: make([]*Entry, 0, len(n.endpoints)+len(came)), last: max(now, 1)}
+	next := &nameSet{
+		services:  make([]string, 0, len(n.services)+len(has)),
+		endpoints: make([]*Entry, 0, len(n.endpoints)+len(came)), last: max(now, 1),
+	}
 	for _, s := range n.services {
 		if _, changed := has[s]; !changed {
 			next.services = append(next.services, s)

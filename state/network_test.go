@@ -13,7 +13,8 @@ func TestNetworkDefinitions(t *testing.T) {
 	state := func(c NetworkClaim) Change {
 		return Change{Kind: KindNetwork, Key: c.Name, Body: string(AppendNetwork(nil, c))}
 	}
-	commit(t, a.Global(), Change{Kind: KindMember, Key: "net"}, Change{Kind: KindNode, Body: string(AppendNode(nil, NodeInfo{Boot: 7}))}, state(NetworkClaim{NetworkDef: pool28}))
+	commit(t, a.Global(), Change{Kind: KindMember, Key: "net"},
+		Change{Kind: KindNode, Body: string(AppendNode(nil, NodeInfo{Boot: 7}))}, state(NetworkClaim{NetworkDef: pool28}))
 	pull(t, a.Global(), b.Global(), "a", 1<<20)
 	_, stale := b.Networks()
 	b.Publish(1)

@@ -78,7 +78,8 @@ func (t *Table) admit(s *stream, changes []Change) (todo []Change, err error) {
 			todo = append(todo, c)
 			continue
 		case c.Kind == 0 || len(c.Body) > MaxBody || len(c.Key) > MaxName || len(c.Group) > MaxName:
-			return nil, invalid("record %q: kind %d, %d bytes; at most %d in the body and %d in a name", c.Key, c.Kind, len(c.Body), MaxBody, MaxName)
+			return nil, invalid("record %q: kind %d, %d bytes; at most %d in the body and %d in a name", c.Key, c.Kind,
+				len(c.Body), MaxBody, MaxName)
 		}
 		if _, err := newEntry(s, r); err != nil {
 			return nil, invalid("record %q: %w", c.Key, err)
@@ -94,7 +95,8 @@ func (t *Table) admit(s *stream, changes []Change) (todo []Change, err error) {
 		return nil, err
 	}
 	if grows && (n > t.limits.Entries || b > t.limits.Bytes) {
-		return nil, fmt.Errorf("network %q: %w: at most %d records and %d bytes per node", t.network, ErrQuota, t.limits.Entries, t.limits.Bytes)
+		return nil, fmt.Errorf("network %q: %w: at most %d records and %d bytes per node", t.network, ErrQuota,
+			t.limits.Entries, t.limits.Bytes)
 	}
 	return todo, nil
 }

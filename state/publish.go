@@ -203,7 +203,8 @@ func (ix *index) address(n *Service, s *svc) {
 	}
 	for _, c := range a.Others {
 		for _, addr := range c.addrs() {
-			if of(addr) && addr != n.VIP4 && addr != n.VIP6 && len(n.OtherVIPs) < maxOtherVIPs && !slices.Contains(n.OtherVIPs, addr) {
+			if of(addr) && addr != n.VIP4 && addr != n.VIP6 && len(n.OtherVIPs) < maxOtherVIPs &&
+				!slices.Contains(n.OtherVIPs, addr) {
 				n.OtherVIPs = append(n.OtherVIPs, addr)
 			}
 		}

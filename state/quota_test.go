@@ -58,7 +58,13 @@ func TestCommit(t *testing.T) {
 	a, _ := pair(DefaultLimits())
 	commit(t, a, opaque("k", "v"))
 	h, _ := a.Head("a")
-	for _, c := range [][]Change{nil, {opaque("k", "v")}, {remove("other")}, {opaque("k", "w"), opaque("k", "v")}, {remove("k"), opaque("k", "v")}} {
+	for _, c := range [][]Change{
+		nil,
+		{opaque("k", "v")},
+		{remove("other")},
+		{opaque("k", "w"), opaque("k", "v")},
+		{remove("k"), opaque("k", "v")},
+	} {
 		if changed, err := a.Commit(c); changed || err != nil {
 			t.Errorf("%v: %v %v", c, changed, err)
 		}

@@ -22,8 +22,9 @@ func TestReadersAgainstTheWriter(t *testing.T) {
 	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}) }
 	state := func(round, i int) Change {
 		e := Endpoint{
-			ID: fmt.Sprintf("0123456789a%02d", i), Service: "web", IP4: addr(i), Weight: uint16(round%9 + 1), Aliases: []string{"www"},
-			Name: fmt.Sprint("c", i), Ports: []Port{{"", 80, TCP}}, Health: Health(round / 3 % 2 * (i % 2)),
+			ID: fmt.Sprintf("0123456789a%02d", i), Service: "web", IP4: addr(i), Weight: uint16(round%9 + 1),
+			Aliases: []string{"www"},
+			Name:    fmt.Sprint("c", i), Ports: []Port{{"", 80, TCP}}, Health: Health(round / 3 % 2 * (i % 2)),
 		}
 		return Change{Kind: KindEndpoint, Key: e.ID, Group: e.Service, Body: string(AppendEndpoint(nil, &e))}
 	}
@@ -151,7 +152,8 @@ func TestBigServicesAreHeldBack(t *testing.T) {
 	commit(t, a, cs...)
 	a.Publish(time.Second)
 	commit(t, a, endpoint(t, "new", "web", "10.1.0.1"))
-	if wait := a.Publish(time.Second + bigPeriod/2); wait != bigPeriod/2 || len(a.View().Service("web").Members) != bigService {
+	if wait := a.Publish(time.Second + bigPeriod/2); wait != bigPeriod/2 ||
+		len(a.View().Service("web").Members) != bigService {
 		t.Fatalf("S14: wait %v", wait)
 	}
 	if a.View().Lookup("web.new").Kind != MatchNone {
@@ -160,7 +162,10 @@ func TestBigServicesAreHeldBack(t *testing.T) {
 	if wait := a.Publish(time.Second + bigPeriod); wait != 0 || a.View().Lookup("web.new").Kind != MatchEndpoint {
 		t.Fatalf("S14: wait %v", wait)
 	}
-	commit(t, a, Change{Kind: KindVIP, Key: "web", Body: string(AppendVIPClaim(nil, VIPClaim{VIP4: netip.MustParseAddr("10.9.0.1"), Birth: 1}))})
+	commit(t, a, Change{
+		Kind: KindVIP, Key: "web",
+		Body: string(AppendVIPClaim(nil, VIPClaim{VIP4: netip.MustParseAddr("10.9.0.1"), Birth: 1})),
+	})
 	a.SetDef(pool28)
 	if wait := a.Publish(time.Second + bigPeriod); wait != 0 || !a.View().Service("web").VIP4.IsValid() {
 		t.Fatal("V5: an address is held back")

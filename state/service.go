@@ -29,7 +29,8 @@ type Service struct {
 	Network string
 	Name    string
 	Settings
-	VIP4, VIP6 netip.Addr   // the canonical VIP, or the zero Addr: none (dnsrr, exhausted pool, in re-probe, no task of the family)
+	// the canonical VIP, or the zero Addr: none (dnsrr, exhausted pool, in re-probe, no task of the family)
+	VIP4, VIP6 netip.Addr
 	OtherVIPs  []netip.Addr // further addresses of this service during a move (V5); program, do not answer
 	Ports      []Port       // declared by its live members, sorted by protocol and number, without repeats
 	Members    []*Entry     // sorted by class, then by id; hidden ones left out

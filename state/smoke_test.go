@@ -13,7 +13,10 @@ func (c *testClock) Witness(t uint64) { *c = max(*c, testClock(t)) }
 
 func endpoint(t testing.TB, id, service, ip string) Change {
 	t.Helper()
-	e := Endpoint{ID: id, Service: service, IP4: netip.MustParseAddr(ip), Ports: []Port{{Number: 80, Proto: TCP}}, Aliases: []string{"www"}}
+	e := Endpoint{
+		ID: id, Service: service, IP4: netip.MustParseAddr(ip), Ports: []Port{{Number: 80, Proto: TCP}},
+		Aliases: []string{"www"},
+	}
 	e.Normalize()
 	if err := e.Validate(); err != nil {
 		t.Fatal(err)
@@ -24,7 +27,10 @@ func endpoint(t testing.TB, id, service, ip string) Change {
 func TestTwoStoresExchangeAStream(t *testing.T) {
 	a, b := NewStore("a", 1, DefaultLimits(), new(testClock)), NewStore("b", 1, DefaultLimits(), new(testClock))
 	ta, tb := a.Join("net"), b.Join("net")
-	if _, err := ta.Commit([]Change{endpoint(t, "t1", "web", "10.0.0.1"), endpoint(t, "t2", "web", "10.0.0.2")}); err != nil {
+	if _, err := ta.Commit([]Change{
+		endpoint(t, "t1", "web", "10.0.0.1"),
+		endpoint(t, "t2", "web", "10.0.0.2"),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	h, _ := ta.Head("a")

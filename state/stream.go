@@ -52,7 +52,10 @@ func (st *stage) fits(h Head) bool {
 }
 
 func newStream(owner NodeID) *stream {
-	return &stream{owner: owner, hash: ownerHash(owner), live: map[string]*Entry{}, dead: map[string]*Entry{}, offered: true}
+	return &stream{
+		owner: owner, hash: ownerHash(owner), live: map[string]*Entry{}, dead: map[string]*Entry{},
+		offered: true,
+	}
 }
 
 // put makes e current and returns the live entry that it replaces, or nil.

@@ -160,7 +160,8 @@ func (t *Table) Hash() uint64 {
 	return h
 }
 
-// Checksum is the checksum of the table's whole live content: the number that is exported and that meshctl diff compares (S10).
+// Checksum is the checksum of the table's whole live content: the number that is exported and that meshctl
+// diff compares (S10).
 func (t *Table) Checksum() uint64 {
 	var h uint64
 	for _, s := range t.streams {
@@ -270,7 +271,8 @@ func (t *Table) Delta(w Want, budget int) *Delta {
 // Want returns what to ask a peer for whose head of the owner's stream is h,
 // and whether there is anything to ask for.
 func (t *Table) Want(o NodeID, h Head) (Want, bool) {
-	if g, buried := t.grave[o]; buried && h.Inc <= g.Inc || o == t.self && !t.yielded || h.Inc == 0 || h.beyond() || !t.acceptable(o, h.Inc) {
+	if g, buried := t.grave[o]; buried && h.Inc <= g.Inc || o == t.self && !t.yielded || h.Inc == 0 || h.beyond() ||
+		!t.acceptable(o, h.Inc) {
 		return Want{}, false
 	}
 	s := t.streams[o]

@@ -163,7 +163,8 @@ func (t *Table) idleness(s *stream) int {
 
 // compareIdle orders streams with incomplete deltas, those that go first first.
 func (t *Table) compareIdle(a, b *stream) int {
-	return cmp.Or(cmp.Compare(t.idleness(b), t.idleness(a)), cmp.Compare(b.stage.bytes, a.stage.bytes), strings.Compare(string(a.owner), string(b.owner)))
+	return cmp.Or(cmp.Compare(t.idleness(b), t.idleness(a)), cmp.Compare(b.stage.bytes, a.stage.bytes),
+		strings.Compare(string(a.owner), string(b.owner)))
 }
 
 // tidy counts a stream anew and forgets it if there is nothing of it: only what
@@ -197,7 +198,8 @@ func (s *Store) Full() string {
 		note(name+": bytes", t.use.bytes, l.TableBytes)
 	}
 	for _, o := range slices.Sorted(maps.Keys(s.definer.loud)) {
-		out = append(out, fmt.Sprintf("node %q states %d networks, more than %d: what it says of networks is not listened to", o, len(s.definer.of[o]), maxNetworks))
+		out = append(out, fmt.Sprintf("node %q states %d networks, more than %d: what it says of networks is not listened to",
+			o, len(s.definer.of[o]), maxNetworks))
 		if len(out) > 8 {
 			break
 		}

@@ -122,7 +122,8 @@ func TestTotals(t *testing.T) {
 // TestNobodyGivesWayInVain covers S19: what has no room in any case costs nobody
 // the streams of owners that may come back.
 func TestNobodyGivesWayInVain(t *testing.T) {
-	s := NewStore("b", 1, Limits{Entries: 100, Bytes: 1 << 20, Owners: 100, Tombstones: 3, TableBytes: 1000}, new(testClock))
+	s := NewStore("b", 1, Limits{Entries: 100, Bytes: 1 << 20, Owners: 100, Tombstones: 3, TableBytes: 1000},
+		new(testClock))
 	table := s.Join("net")
 	state := func(o NodeID, bytes int) (Result, error) {
 		s.SetLiveness(o, Alive)
@@ -153,7 +154,10 @@ func TestStagesAreNotLookedThroughEachTime(t *testing.T) {
 	s := NewStore("b", 1, limits, new(testClock))
 	table := s.Join("net")
 	for i := range 4 * n {
-		d := forge(NodeID(fmt.Sprintf("s%d", i)), 1, 5, Record{Kind: 200, Key: "k", Body: strings.Repeat("x", 400), Version: 1})
+		d := forge(NodeID(fmt.Sprintf("s%d", i)), 1, 5, Record{
+			Kind: 200, Key: "k", Body: strings.Repeat("x", 400),
+			Version: 1,
+		})
 		d.Upto = 1
 		if r, err := s.Apply(d); r != Staged {
 			t.Fatalf("S19: %v %v", r, err)

@@ -80,8 +80,9 @@ func checkPool(t *testing.T, s string, f Family, want string) {
 func TestTaskAddrs(t *testing.T) {
 	for s, ok := range map[string]bool{
 		"10.0.0.1": true, "127.0.0.1": true, "fd00::1": true, "::1": true, "203.0.113.9": true,
-		"0.0.0.0": false, "0.1.2.3": false, "240.0.0.1": false, "255.255.255.255": false, "224.0.0.1": false, "169.254.1.1": false,
-		"::": false, "fe80::1": false, "ff02::1": false, "::ffff:10.0.0.1": false, "fd00::1%eth0": false,
+		"0.0.0.0": false, "0.1.2.3": false, "240.0.0.1": false, "255.255.255.255": false, "224.0.0.1": false,
+		"169.254.1.1": false,
+		"::":          false, "fe80::1": false, "ff02::1": false, "::ffff:10.0.0.1": false, "fd00::1%eth0": false,
 	} {
 		if err := CheckTaskAddr(netip.MustParseAddr(s)); (err == nil) != ok || err != nil && !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", s, err)
@@ -95,7 +96,10 @@ func TestTaskAddrs(t *testing.T) {
 // TestHostilePoolsAreNotShown: a definition that a peer states is held to what
 // the API asks of a person.
 func TestHostilePoolsAreNotShown(t *testing.T) {
-	for _, pool := range []string{"127.0.0.0/8", "240.0.0.0/8", "255.0.0.0/8", "::/0", "2000::/3", "fc00::/7", "8000::/1", "10.0.0.0/30"} {
+	for _, pool := range []string{
+		"127.0.0.0/8", "240.0.0.0/8", "255.0.0.0/8", "::/0", "2000::/3", "fc00::/7", "8000::/1",
+		"10.0.0.0/30",
+	} {
 		p := netip.MustParsePrefix(pool)
 		c := NetworkClaim{NetworkDef: NetworkDef{Name: "n1", Birth: 1}}
 		if p.Addr().Is4() {

@@ -95,7 +95,8 @@ func (c *VIPClaim) better(o *VIPClaim, network string) int {
 		}
 		return 0
 	}
-	return cmp.Or(cmp.Compare(last(!c.Pinned), last(!o.Pinned)), cmp.Compare(last(c.Provisional), last(o.Provisional)), cmp.Compare(c.Birth, o.Birth),
+	return cmp.Or(cmp.Compare(last(!c.Pinned), last(!o.Pinned)), cmp.Compare(last(c.Provisional), last(o.Provisional)),
+		cmp.Compare(c.Birth, o.Birth),
 		cmp.Compare(vipHash(network, c.Service, 0), vipHash(network, o.Service, 0)),
 		cmp.Compare(c.Service, o.Service), c.VIP4.Compare(o.VIP4), c.VIP6.Compare(o.VIP6))
 }

@@ -76,7 +76,8 @@ func TestSameClaimsSameVIPs(t *testing.T) {
 			if now != was && !changed[s] {
 				rt.Fatalf("%q changed and was not told", s)
 			}
-			if had := first[s]; x.Provisional && !x.Pinned && now != was && !had.Provisional && had.Service != "" && v.assign(s).Canonical != had {
+			if had := first[s]; x.Provisional && !x.Pinned && now != was && !had.Provisional && had.Service != "" &&
+				v.assign(s).Canonical != had {
 				rt.Fatalf("V11: the provisional %+v moved %q from %+v", x, s, had)
 			}
 		}
@@ -117,7 +118,10 @@ func TestUncontestedClaimIsSmall(t *testing.T) {
 	claims := make([]VIPClaim, services)
 	for i := range claims {
 		at := [16]byte{0: 0xfd, 14: byte(i >> 8), 15: byte(i)}
-		claims[i] = VIPClaim{Service: fmt.Sprint("s", i), VIP4: netip.AddrFrom4([4]byte{10, 9, at[14], at[15]}), VIP6: netip.AddrFrom16(at), Birth: 1}
+		claims[i] = VIPClaim{
+			Service: fmt.Sprint("s", i), VIP4: netip.AddrFrom4([4]byte{10, 9, at[14], at[15]}),
+			VIP6: netip.AddrFrom16(at), Birth: 1,
+		}
 	}
 	v := newVIPTable(pool28)
 	var before, after runtime.MemStats

@@ -80,7 +80,8 @@ func TestReadmeNamesEveryPackage(t *testing.T) {
 	for pkg := range mayImport {
 		_, err := os.Stat(filepath.Join("..", pkg))
 		outer := filepath.ToSlash(filepath.Dir(pkg))
-		if err == nil && !strings.Contains(readme, "`"+pkg+"`") && (outer == "test" || !strings.Contains(readme, "`"+outer+"`")) {
+		if err == nil && !strings.Contains(readme, "`"+pkg+"`") &&
+			(outer == "test" || !strings.Contains(readme, "`"+outer+"`")) {
 			t.Errorf("the package map of README.md lacks `%s`", pkg)
 		}
 	}
@@ -90,7 +91,8 @@ func TestReadmeNamesEveryPackage(t *testing.T) {
 // /usr/local is what make install puts there.
 func TestUnitNamesInstalledFiles(t *testing.T) {
 	makefile := read(t, "../Makefile")
-	for _, path := range regexp.MustCompile(`/usr/local/[^ \n]+`).FindAllString(read(t, "../examples/systemd/meshd.service"), -1) {
+	for _, path := range regexp.MustCompile(`/usr/local/[^ \n]+`).FindAllString(read(t,
+		"../examples/systemd/meshd.service"), -1) {
 		dir, name := filepath.Split(path)
 		if !strings.Contains(makefile, "$(DESTDIR)"+strings.TrimSuffix(dir, "/")) || !strings.Contains(makefile, name) {
 			t.Errorf("the unit names %s, which make install does not make", path)

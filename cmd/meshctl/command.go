@@ -187,13 +187,14 @@ func newFlags(g *globals) *flags {
 	f := &flags{set: flag.NewFlagSet("meshctl", flag.ContinueOnError)}
 	f.set.SetOutput(io.Discard)
 	f.set.Usage = func() {}
-	f.value("socket", "the control socket of meshd, a `PATH` (default "+control.DefaultSocket+", env MESHCTL_SOCKET)", func(s string) error {
-		if s == "" {
-			return &usageError{"the path is empty", "leave the flag out for " + control.DefaultSocket}
-		}
-		g.socket = s
-		return nil
-	})
+	f.value("socket", "the control socket of meshd, a `PATH` (default "+control.DefaultSocket+", env MESHCTL_SOCKET)",
+		func(s string) error {
+			if s == "" {
+				return &usageError{"the path is empty", "leave the flag out for " + control.DefaultSocket}
+			}
+			g.socket = s
+			return nil
+		})
 	output := func(s string) error {
 		if s != "table" && s != "json" {
 			return &usageError{fmt.Sprintf("%q is not a format", s), "use table or json"}

@@ -33,7 +33,8 @@ func doctor(f *flags) action {
 	return func(ctx context.Context, s *session, _ []string) error {
 		d, err := s.client.Doctor(ctx)
 		if err == nil && config != "" {
-			s.warn([]string{fmt.Sprintf("%s was not read: this is of the meshd that runs; meshd doctor --config %s looks as one with that file would", config, config)})
+			s.warn([]string{fmt.Sprintf("%s was not read: this is of the meshd that runs; meshd doctor --config %s looks as "+
+				"one with that file would", config, config)})
 		}
 		if starting(err) { // one that runs and cannot be asked is no reason to guess
 			d, err = withoutDaemon(ctx, config, err)

@@ -58,7 +58,8 @@ func TestInterruptedCall(t *testing.T) {
 	cancel()
 	var stdout, stderr bytes.Buffer
 	p := program{stdout: &stdout, stderr: &stderr, getenv: b.env, now: time.Now}
-	if code := p.run(ctx, []string{"task", "rm", "x"}); code != exitInterrupted || !strings.Contains(stderr.String(), "interrupted") || strings.Contains(stderr.String(), "canceled") {
+	if code := p.run(ctx, []string{"task", "rm", "x"}); code != exitInterrupted ||
+		!strings.Contains(stderr.String(), "interrupted") || strings.Contains(stderr.String(), "canceled") {
 		t.Errorf("exit %d, %s", code, &stderr)
 	}
 }

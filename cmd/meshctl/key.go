@@ -27,13 +27,15 @@ is 1 if one did not.`
 			path: "key use", args: "KEY", min: 1, max: 1, short: "make every node encrypt with an installed key",
 			long:    fmt.Sprintf(long, orID),
 			example: "meshctl key use - < new.key",
-			setup:   keyVerb("use", "although some nodes do not have the key", func(s *session) keyCall { return s.client.UseKey }),
+			setup: keyVerb("use", "although some nodes do not have the key",
+				func(s *session) keyCall { return s.client.UseKey }),
 		},
 		{
 			path: "key remove", args: "KEY", min: 1, max: 1, short: "delete a gossip key from every node",
 			long:    fmt.Sprintf(long, orID),
 			example: "meshctl key remove 1f2e3d4c5b6a",
-			setup:   keyVerb("remove", "although some nodes do not answer, or are away", func(s *session) keyCall { return s.client.RemoveKey }),
+			setup: keyVerb("remove", "although some nodes do not answer, or are away",
+				func(s *session) keyCall { return s.client.RemoveKey }),
 		},
 		{
 			path: "key ls", short: "list the gossip keys and how many nodes have each",
@@ -73,7 +75,10 @@ func (s *session) readKey(arg string) (control.KeyRequest, error) {
 	if arg == "-" {
 		line, err := bufio.NewReader(io.LimitReader(s.stdin, 1024)).ReadString('\n')
 		if err != nil && line == "" {
-			return control.KeyRequest{}, &usageError{"KEY: stdin holds no key", `pipe a key in, for example "meshctl key install - < new.key"`}
+			return control.KeyRequest{}, &usageError{
+				"KEY: stdin holds no key",
+				`pipe a key in, for example "meshctl key install - < new.key"`,
+			}
 		}
 		arg = strings.TrimSpace(line)
 	}

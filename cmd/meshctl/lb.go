@@ -67,7 +67,8 @@ func (s *session) lbTable(w io.Writer, t control.LBTable) {
 	var rows [][]string
 	var failed []string
 	for _, v := range t.Services {
-		rows = append(rows, append([]string{v.Network, v.Service, vipPort(v), scheduler(&v), "", "", "", "", v.State}, counters(v.Counters)...))
+		rows = append(rows, append([]string{v.Network, v.Service, vipPort(v), scheduler(&v), "", "", "", "", v.State},
+			counters(v.Counters)...))
 		for _, b := range v.Backends {
 			state := b.State
 			if !b.Until.IsZero() {
@@ -82,7 +83,8 @@ func (s *session) lbTable(w io.Writer, t control.LBTable) {
 			failed = append(failed, vipPort(v)+": "+v.Error)
 		}
 	}
-	table(w, "NETWORK SERVICE VIP SCHEDULER TASK ADDRESS DESIRED ACTUAL STATE ACTIVE CONNS PKTS-IN PKTS-OUT BYTES-IN BYTES-OUT", rows)
+	table(w, "NETWORK SERVICE VIP SCHEDULER TASK ADDRESS DESIRED ACTUAL STATE ACTIVE CONNS PKTS-IN PKTS-OUT BYTES-IN "+
+		"BYTES-OUT", rows)
 	section(w, "Errors", failed)
 }
 
@@ -181,7 +183,8 @@ func lbReports(w io.Writer, reply control.LBVerifyReply) {
 		}
 		took := time.Duration(r.TookMillis * float64(time.Millisecond)).Round(10 * time.Microsecond)
 		fmt.Fprintf(w, "%s (%s): %s; %s and %s read back in %v\n",
-			printable(where), printable(r.Driver), printable(foundText(r)), many(r.Services, "service"), many(r.Backends, "backend"), took)
+			printable(where), printable(r.Driver), printable(foundText(r)), many(r.Services, "service"),
+			many(r.Backends, "backend"), took)
 		if len(r.Differences) == 0 {
 			continue
 		}
@@ -213,7 +216,8 @@ func (s *session) lbHealth(w io.Writer, all []control.LBHealth) {
 			where = h.Sandbox
 		}
 		rows = append(rows, []string{
-			where, h.Driver, yesNo(h.InSync), fmt.Sprintf("%d/%d", h.Services, h.Desired), strconv.Itoa(h.Pending), strconv.Itoa(h.Draining), verified,
+			where, h.Driver, yesNo(h.InSync), fmt.Sprintf("%d/%d", h.Services, h.Desired), strconv.Itoa(h.Pending),
+			strconv.Itoa(h.Draining), verified,
 		})
 	}
 	fmt.Fprintln(w)
@@ -241,5 +245,8 @@ func backendAddr(a netip.AddrPort) string {
 func weight(n int) string { return count(int64(n)) }
 
 func counters(c control.Counters) []string {
-	return []string{count(c.Active), count(c.Connections), count(c.PacketsIn), count(c.PacketsOut), count(c.BytesIn), count(c.BytesOut)}
+	return []string{
+		count(c.Active), count(c.Connections), count(c.PacketsIn), count(c.PacketsOut), count(c.BytesIn),
+		count(c.BytesOut),
+	}
 }

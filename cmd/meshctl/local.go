@@ -25,7 +25,8 @@ func localCommands() []command {
 	return []command{
 		{
 			path: "keygen", short: "make a new gossip key of 32 bytes in base64",
-			long:    "It needs no meshd. With --out the key goes into a new file of mode 0600, as meshd\ndemands it; without, to the standard output. Who has the key is in the mesh.",
+			long: "It needs no meshd. With --out the key goes into a new file of mode 0600, as meshd\ndemands it; " +
+				"without, to the standard output. Who has the key is in the mesh.",
 			example: "meshctl keygen --out /etc/meshd/key", setup: keygen,
 		},
 		{
@@ -34,9 +35,11 @@ func localCommands() []command {
 			setup: func(*flags) action { return printVersion },
 		},
 		{
-			path: "completion", args: "SHELL", min: 1, max: 1, complete: "shell", setup: func(*flags) action { return completion },
-			short:   "print a completion script for bash, zsh or fish",
-			example: "source <(meshctl completion bash)\nmeshctl completion zsh > \"${fpath[1]}/_meshctl\"\nmeshctl completion fish > ~/.config/fish/completions/meshctl.fish",
+			path: "completion", args: "SHELL", min: 1, max: 1, complete: "shell",
+			setup: func(*flags) action { return completion },
+			short: "print a completion script for bash, zsh or fish",
+			example: "source <(meshctl completion bash)\nmeshctl completion zsh > \"${fpath[1]}/_meshctl\"\nmeshctl " +
+				"completion fish > ~/.config/fish/completions/meshctl.fish",
 		},
 	}
 }
@@ -63,7 +66,8 @@ func keygen(f *flags) action {
 		if err := writeKey(out, text+"\n"); err != nil {
 			return err
 		}
-		return s.show(map[string]string{"file": out, "id": id}, func(w io.Writer) { fmt.Fprintf(w, "key %s is in %s\n", id, printable(out)) })
+		return s.show(map[string]string{"file": out, "id": id},
+			func(w io.Writer) { fmt.Fprintf(w, "key %s is in %s\n", id, printable(out)) })
 	}
 }
 
@@ -122,7 +126,10 @@ func versionLine(v control.Version) string {
 }
 
 func clientVersion() control.Version {
-	v := control.Version{Version: version, Go: runtime.Version(), OS: runtime.GOOS + "/" + runtime.GOARCH, API: control.APIVersion}
+	v := control.Version{
+		Version: version, Go: runtime.Version(), OS: runtime.GOOS + "/" + runtime.GOARCH,
+		API: control.APIVersion,
+	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		v.Version = cmp.Or(v.Version, info.Main.Version)
 		for _, set := range info.Settings {

@@ -133,7 +133,8 @@ func reachHint(socket string, err error) string {
 	case statErr == nil && info.Mode().Type() != fs.ModeSocket:
 		return socket + " is no socket; name that of meshd with --socket PATH or MESHCTL_SOCKET"
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Sprintf("is meshd running? start it, or name its socket with --socket PATH or MESHCTL_SOCKET (tried %s)", socket)
+		return fmt.Sprintf("is meshd running? start it, or name its socket with --socket PATH or MESHCTL_SOCKET (tried %s)",
+			socket)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Sprintf("run as root or as a member of the group of %s", socket)
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -89,5 +89,8 @@ func notBool(message string) error {
 	}
 	value, after, _ := strings.Cut(rest, " for -")
 	name, _, _ := strings.Cut(after, ":")
-	return &usageError{fmt.Sprintf("%s: %s is neither true nor false", dashed(name), value), "give the flag alone, or leave it out"}
+	return &usageError{
+		fmt.Sprintf("%s: %s is neither true nor false", dashed(name), value),
+		"give the flag alone, or leave it out",
+	}
 }

@@ -123,7 +123,8 @@ func TestGolden(t *testing.T) {
 		"network-ls":      "network ls",
 		"network-inspect": "network inspect CollabNet",
 		"network-rm":      "network rm collabnet",
-		"task-add":        "task add --network collabnet --service web --ip 10.1.0.7,fd00::7 --port http:80 --port 53/udp --slot 3 --mode vip --alias www --hostname h --weight 7 --name c1 --vip 10.9.0.9 --scheduler wlc --ttl 2s",
+		"task-add": "task add --network collabnet --service web --ip 10.1.0.7,fd00::7 --port http:80 --port 53/udp " +
+			"--slot 3 --mode vip --alias www --hostname h --weight 7 --name c1 --vip 10.9.0.9 --scheduler wlc --ttl 2s",
 		"task-add-json":   "task add --network collabnet --service web --ip 10.1.0.7 -o json",
 		"task-rm":         "task rm 3f9c gone 3F9D --network collabnet",
 		"task-drain":      "task drain 3f9c",
@@ -175,7 +176,9 @@ func TestGolden(t *testing.T) {
 // What the flags of "task add" become on the other side.
 func TestTaskAddRequest(t *testing.T) {
 	b := newBench(t)
-	got := b.run(t.Context(), strings.Fields("task add --ip 10.1.0.7 --ip fd00::7 --network collabnet --service web --port http:80,443 --port 53/udp --slot 3 --mode dnsrr --alias a,b --alias c --hostname h --weight 7 --name c1 --id X1")...)
+	got := b.run(t.Context(), strings.Fields("task add --ip 10.1.0.7 --ip fd00::7 --network collabnet --service web "+
+		"--port http:80,443 --port 53/udp --slot 3 --mode dnsrr --alias a,b --alias c --hostname h --weight 7 --name c1 "+
+		"--id X1")...)
 	want := `{"network":"collabnet","service":"web","id":"X1","slot":3,"ips":["10.1.0.7","fd00::7"],"ports":["http:80","443","53/udp"],"mode":"dnsrr","aliases":["a","b","c"],"hostname":"h","name":"c1","weight":7}`
 	if b.added != want || got.code != exitDone {
 		t.Errorf("got  %s\nwant %s\n%+v", b.added, want, got)
@@ -253,7 +256,8 @@ func TestUsageErrors(t *testing.T) {
 		message, fix, _ := strings.Cut(says, "|")
 		first, hint, _ := strings.Cut(got.stderr, "\nhint: ")
 		if got.code != exitUsage || got.stdout != "" || !strings.Contains(first, message) || !strings.Contains(hint, fix) {
-			t.Errorf("meshctl %s: exit %d\n%s%swant exit 2, %q and the hint %q", line, got.code, got.stdout, got.stderr, message, fix)
+			t.Errorf("meshctl %s: exit %d\n%s%swant exit 2, %q and the hint %q", line, got.code, got.stdout, got.stderr, message,
+				fix)
 		}
 		if b.asked > 0 {
 			t.Errorf("meshctl %s: asked meshd", line)
@@ -274,12 +278,16 @@ func TestExitCodes(t *testing.T) {
 	b := newBench(t)
 	b.err = control.Refuse(control.CodeConflict, "choose another id", "task id x is in use on node b")
 	got := b.run(t.Context(), "task", "ls")
-	if want := (outcome{exitRefused, "", "meshctl task ls: task id x is in use on node b\nhint: choose another id\n"}); got != want {
+	if want := (outcome{
+		exitRefused, "",
+		"meshctl task ls: task id x is in use on node b\nhint: choose another id\n",
+	}); got != want {
 		t.Errorf("refused: got %+v, want %+v", got, want)
 	}
 	b.halt()
 	got = b.run(t.Context(), "task", "ls")
-	if got.code != exitUnreachable || !strings.Contains(got.stderr, b.socket) || !strings.Contains(got.stderr, "hint: is meshd running?") {
+	if got.code != exitUnreachable || !strings.Contains(got.stderr, b.socket) ||
+		!strings.Contains(got.stderr, "hint: is meshd running?") {
 		t.Errorf("no meshd: got %+v", got)
 	}
 	got = b.run(t.Context(), "watch")
@@ -320,11 +328,16 @@ func TestOffline(t *testing.T) {
 	made := b.run(t.Context(), "keygen", "--out", file)
 	text, err := os.ReadFile(file)
 	info, _ := os.Stat(file)
-	if err != nil || made.code != exitDone || len(text) != len(one.stdout) || strings.Contains(made.stdout, strings.TrimSpace(string(text))) || info.Mode().Perm() != 0o600 {
+	if err != nil || made.code != exitDone || len(text) != len(one.stdout) ||
+		strings.Contains(made.stdout, strings.TrimSpace(string(text))) || info.Mode().Perm() != 0o600 {
 		t.Errorf("keygen --out: %+v, %q, %v", made, text, err)
 	}
-	for path, says := range map[string]string{file: "was left as it is", file + "/x": "", filepath.Join(file+"s", "x"): "install -d -m 700"} {
-		if got := b.run(t.Context(), "keygen", "--out", path); got.code != exitRefused || !strings.Contains(got.stderr, says) {
+	for path, says := range map[string]string{
+		file: "was left as it is", file + "/x": "",
+		filepath.Join(file+"s", "x"): "install -d -m 700",
+	} {
+		if got := b.run(t.Context(), "keygen", "--out", path); got.code != exitRefused ||
+			!strings.Contains(got.stderr, says) {
 			t.Errorf("keygen --out %s: %+v", path, got)
 		}
 	}
@@ -332,12 +345,14 @@ func TestOffline(t *testing.T) {
 		t.Error("keygen --out changed a key that was there")
 	}
 	got := b.run(t.Context(), "version")
-	if got.code != exitDone || !strings.HasPrefix(got.stdout, "meshctl ") || !strings.Contains(got.stdout, "/nonexistent/s") {
+	if got.code != exitDone || !strings.HasPrefix(got.stdout, "meshctl ") ||
+		!strings.Contains(got.stdout, "/nonexistent/s") {
 		t.Errorf("version: %+v", got)
 	}
 	var v versions
 	got = b.run(t.Context(), "version", "-o", "json")
-	if err := json.Unmarshal([]byte(got.stdout), &v); err != nil || v.Server != nil || v.Client.API != control.APIVersion || v.Error == "" {
+	if err := json.Unmarshal([]byte(got.stdout), &v); err != nil || v.Server != nil ||
+		v.Client.API != control.APIVersion || v.Error == "" {
 		t.Errorf("version -o json: %+v, %v", got, err)
 	}
 }
@@ -345,7 +360,8 @@ func TestOffline(t *testing.T) {
 func TestVersionOnline(t *testing.T) {
 	b := newBench(t)
 	for _, word := range []string{"version", "--version"} {
-		if got := b.run(t.Context(), word); got.code != exitDone || !strings.Contains(got.stdout, "meshd   v1.2.3 (0123456789ab) go1.26 linux/amd64 API v1") {
+		if got := b.run(t.Context(), word); got.code != exitDone ||
+			!strings.Contains(got.stdout, "meshd   v1.2.3 (0123456789ab) go1.26 linux/amd64 API v1") {
 			t.Errorf("%s: got %+v", word, got)
 		}
 	}
@@ -355,14 +371,16 @@ func TestVersionOnline(t *testing.T) {
 func TestDiffWait(t *testing.T) {
 	b := newBench(t)
 	b.equalAfter = 3
-	if got := b.run(t.Context(), "diff", "--wait", "20s"); got.code != exitDone || !strings.Contains(got.stdout, "collabnet: equal on 3 nodes") {
+	if got := b.run(t.Context(), "diff", "--wait", "20s"); got.code != exitDone ||
+		!strings.Contains(got.stdout, "collabnet: equal on 3 nodes") {
 		t.Errorf("got %+v", got)
 	}
 	if b.asked != 3 {
 		t.Errorf("asked %d times, want 3", b.asked)
 	}
 	b.equalAfter = 1000
-	if got := b.run(t.Context(), "diff", "--wait", "120ms"); got.code != exitRefused || !strings.Contains(got.stdout, "collabnet: c differs") {
+	if got := b.run(t.Context(), "diff", "--wait", "120ms"); got.code != exitRefused ||
+		!strings.Contains(got.stdout, "collabnet: c differs") {
 		t.Errorf("never equal: got %+v", got)
 	}
 }

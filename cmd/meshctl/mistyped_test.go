@@ -41,21 +41,25 @@ func TestMistypedLines(t *testing.T) {
 		"resolve .b --network n":          `NAME: ".b" has a label without|one dot`,
 		"task ls --network a --network b": `--network: there are two, "a" and "b"|give one`,
 		"network create n --subnet 10.0.0.0/16 --subnet 10.1.0.0/16": `--subnet: there are two, "10.0.0.0/16" and "10.1.0.0/16"|give one`,
-		"network create localhost":                                   "NAME: \"localhost\" is the host itself|choose another name",
-		add + "80":                                                   `--service: "80" is taken for an address|letter`,
-		add + "web --alias 10.1.1.1":                                 `--alias: "10.1.1.1" is taken for an address|letter`,
-		add + "web --hostname 10.1":                                  `--hostname: "10.1" is taken for an address|letter`,
-		add + "web --port 80:":                                       `--port: port "80:": "" is not a number|[NAME:]PORT`,
-		"join fd00::1:7946":                                          `ADDR: "fd00::1:7946" does not say|[fd00::1]:7946`,
-		"join ::ffff:10.0.0.1":                                       "ADDR: [::ffff:10.0.0.1]:7946 is an IPv4|write 10.0.0.1:7946",
-		"network create é --subnet 10.0.0.1":                         "NAME: \"é\" has the character 'é'|letters",
+		"network create localhost": "NAME: \"localhost\" is the host itself|choose " +
+			"another name",
+		add + "80":                   `--service: "80" is taken for an address|letter`,
+		add + "web --alias 10.1.1.1": `--alias: "10.1.1.1" is taken for an address|letter`,
+		add + "web --hostname 10.1":  `--hostname: "10.1" is taken for an address|letter`,
+		add + "web --port 80:":       `--port: port "80:": "" is not a number|[NAME:]PORT`,
+		"join fd00::1:7946":          `ADDR: "fd00::1:7946" does not say|[fd00::1]:7946`,
+		"join ::ffff:10.0.0.1": "ADDR: [::ffff:10.0.0.1]:7946 is an IPv4|write " +
+			"10.0.0.1:7946",
+		"network create é --subnet 10.0.0.1": "NAME: \"é\" has the character 'é'|letters",
 	} {
 		b := newBench(t)
 		got := b.run(t.Context(), strings.Fields(line)...)
 		message, fix, _ := strings.Cut(says, "|")
 		first, hint, _ := strings.Cut(got.stderr, "\nhint: ")
-		if got.code != exitUsage || got.stdout != "" || !strings.Contains(first, message) || !strings.Contains(hint, fix) || b.asked > 0 {
-			t.Errorf("meshctl %s: exit %d\n%s%swant exit 2, %q and the hint %q", line, got.code, got.stdout, got.stderr, message, fix)
+		if got.code != exitUsage || got.stdout != "" || !strings.Contains(first, message) || !strings.Contains(hint, fix) ||
+			b.asked > 0 {
+			t.Errorf("meshctl %s: exit %d\n%s%swant exit 2, %q and the hint %q", line, got.code, got.stdout, got.stderr, message,
+				fix)
 		}
 		b.halt()
 	}
@@ -68,7 +72,8 @@ func TestMistypedLines(t *testing.T) {
 // A file that was not looked at is not found to be good.
 func TestDoctorOfAnotherConfiguration(t *testing.T) {
 	b := newBench(t)
-	if got := b.run(t.Context(), "doctor", "--config", "/new.yaml"); !strings.Contains(got.stderr, "warning: /new.yaml was not read") || !strings.Contains(got.stderr, "meshd doctor --config /new.yaml") {
+	if got := b.run(t.Context(), "doctor", "--config", "/new.yaml"); !strings.Contains(got.stderr,
+		"warning: /new.yaml was not read") || !strings.Contains(got.stderr, "meshd doctor --config /new.yaml") {
 		t.Errorf("%+v", got)
 	}
 	if got := b.run(t.Context(), "doctor"); got.stderr != "" {
@@ -87,7 +92,8 @@ func TestRefusalsNameFlags(t *testing.T) {
 	} {
 		b := newBench(t)
 		b.err = control.Refuse(control.CodeConflict, "h", "%s", c.message)
-		if got := b.run(t.Context(), strings.Fields(line)...); got.code != exitRefused || !strings.Contains(got.stderr, ": "+c.want) || !strings.Contains(got.stderr, "\nhint: h") {
+		if got := b.run(t.Context(), strings.Fields(line)...); got.code != exitRefused ||
+			!strings.Contains(got.stderr, ": "+c.want) || !strings.Contains(got.stderr, "\nhint: h") {
 			t.Errorf("%s: %+v, want %q", line, got, c.want)
 		}
 		b.halt()
@@ -98,8 +104,12 @@ func TestRefusalsNameFlags(t *testing.T) {
 func TestJoinOfItself(t *testing.T) {
 	b := newBench(t)
 	b.lonely = true
-	for line, says := range map[string]string{"join 192.0.2.1": "this one, or one of its name", "join 192.0.2.1 192.0.2.2": "192.0.2.2: connection refused"} {
-		if got := b.run(t.Context(), strings.Fields(line)...); got.code != exitRefused || !strings.Contains(got.stderr, "no other node answered: ") || !strings.Contains(got.stderr, says) {
+	for line, says := range map[string]string{
+		"join 192.0.2.1":           "this one, or one of its name",
+		"join 192.0.2.1 192.0.2.2": "192.0.2.2: connection refused",
+	} {
+		if got := b.run(t.Context(), strings.Fields(line)...); got.code != exitRefused ||
+			!strings.Contains(got.stderr, "no other node answered: ") || !strings.Contains(got.stderr, says) {
 			t.Errorf("%s: %+v", line, got)
 		}
 	}
@@ -112,7 +122,10 @@ func TestObligingStranger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") })}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_,
+			_ = io.WriteString(w, "{}")
+	})}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
 	defer func() { srv.Close(); <-done }()
@@ -133,15 +146,18 @@ func TestMistypedSockets(t *testing.T) {
 	}
 	b := &bench{node: newNode()}
 	for path, says := range map[string]string{
-		"unix:///run/meshd/meshd.sock": "hint: the socket is a path, without what is before it: write --socket /run/meshd/meshd.sock",
-		dir:                            "hint: " + dir + " is no socket", file: "hint: " + file + " is no socket",
+		"unix:///run/meshd/meshd.sock": "hint: the socket is a path, without what is before it: write --socket " +
+			"/run/meshd/meshd.sock",
+		dir: "hint: " + dir + " is no socket", file: "hint: " + file + " is no socket",
 		filepath.Join(dir, "none"): "hint: is meshd running?",
 	} {
-		if got := b.run(t.Context(), "node", "ls", "--socket", path); got.code != exitUnreachable || !strings.Contains(got.stderr, says) {
+		if got := b.run(t.Context(), "node", "ls", "--socket", path); got.code != exitUnreachable ||
+			!strings.Contains(got.stderr, says) {
 			t.Errorf("%s: %+v, want %q", path, got, says)
 		}
 	}
-	if got := b.run(t.Context(), "doctor", "--socket", file+"/s"); got.code != exitUnreachable || !strings.Contains(got.stderr, "cannot reach meshd") {
+	if got := b.run(t.Context(), "doctor", "--socket", file+"/s"); got.code != exitUnreachable ||
+		!strings.Contains(got.stderr, "cannot reach meshd") {
 		t.Errorf("doctor without a way to ask: %+v", got)
 	}
 }

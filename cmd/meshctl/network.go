@@ -15,9 +15,12 @@ func networkCommands() []command {
 	return []command{
 		{
 			path: "network create", args: "NAME", min: 1, max: 1, short: "define a network",
-			long:    "The subnets are the pools that virtual IPs are taken from; tasks keep the\naddresses they have. Give one per family, and no overlap with another network,\nnor with what a host of the mesh has: an address, a route, a name server. Every\nlive node is asked.",
-			example: "meshctl network create collabnet --subnet 10.96.0.0/16 --wait\nmeshctl network create six --subnet6 fd00:9::/64",
-			setup:   networkCreate,
+			long: "The subnets are the pools that virtual IPs are taken from; tasks keep the\naddresses they have. Give " +
+				"one per family, and no overlap with another network,\nnor with what a host of the mesh has: an address, a " +
+				"route, a name server. Every\nlive node is asked.",
+			example: "meshctl network create collabnet --subnet 10.96.0.0/16 --wait\nmeshctl network create six --subnet6 " +
+				"fd00:9::/64",
+			setup: networkCreate,
 		},
 		{
 			path: "network ls", short: "list the networks",
@@ -29,7 +32,8 @@ func networkCommands() []command {
 			setup: func(*flags) action { return networkInspect },
 		},
 		{
-			path: "network rm", args: "NAME...", min: 1, max: -1, complete: "network", short: "forget networks that no task uses",
+			path: "network rm", args: "NAME...", min: 1, max: -1, complete: "network",
+			short:   "forget networks that no task uses",
 			example: "meshctl network rm six", setup: networkRm,
 		},
 	}
@@ -62,7 +66,8 @@ func networkCreate(f *flags) action {
 			s.warn([]string{what + "; vip services are answered with their tasks there"})
 		}
 		if len(n.Silent) > 0 {
-			s.warn([]string{fmt.Sprintf("%d nodes did not say whether the pool is free there: %s; meshctl status there tells", len(n.Silent), strings.Join(n.Silent, ", "))})
+			s.warn([]string{fmt.Sprintf("%d nodes did not say whether the pool is free there: %s; meshctl status there tells",
+				len(n.Silent), strings.Join(n.Silent, ", "))})
 		}
 		if err := s.show(n, func(w io.Writer) { fmt.Fprintln(w, printable(n.Name)) }); err != nil {
 			return err
@@ -83,7 +88,10 @@ func networkLs(ctx context.Context, s *session, _ []string) error {
 			if n.Joined {
 				services, tasks = strconv.Itoa(n.Services), strconv.Itoa(n.Tasks)
 			}
-			rows = append(rows, []string{n.Name, prefix(n.Subnet), prefix(n.Subnet6), yesNo(n.Joined), strconv.Itoa(len(n.Nodes)), services, tasks, n.Conflict})
+			rows = append(rows, []string{
+				n.Name, prefix(n.Subnet), prefix(n.Subnet6), yesNo(n.Joined),
+				strconv.Itoa(len(n.Nodes)), services, tasks, n.Conflict,
+			})
 		}
 		table(w, "NAME SUBNET SUBNET6 JOINED NODES SERVICES TASKS CONFLICT", rows)
 	})

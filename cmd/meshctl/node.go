@@ -17,13 +17,16 @@ func nodeCommands() []command {
 	return []command{
 		{
 			path: "node ls", short: "list the nodes of the mesh as this one sees them",
-			long:    "Dead nodes stay listed as long as they are remembered. SINCE is how long the\nstate has lasted. With --alive, the exit code is 1 if fewer are alive.",
-			example: "meshctl node ls\nmeshctl node ls --alive 3 --wait\nmeshctl node ls -o json | jq -r '.[] | select(.state == \"dead\") | .name'",
-			setup:   nodeLs,
+			long: "Dead nodes stay listed as long as they are remembered. SINCE is how long the\nstate has lasted. With " +
+				"--alive, the exit code is 1 if fewer are alive.",
+			example: "meshctl node ls\nmeshctl node ls --alive 3 --wait\nmeshctl node ls -o json | jq -r '.[] | " +
+				"select(.state == \"dead\") | .name'",
+			setup: nodeLs,
 		},
 		{
 			path: "join", args: "ADDR...", min: 1, max: -1, short: "contact nodes and become one mesh with them",
-			long:    "It is done if another node answers at one of the addresses. meshd remembers its\npeers and comes back to them by itself after a partition or a restart.",
+			long: "It is done if another node answers at one of the addresses. meshd remembers its\npeers and comes back " +
+				"to them by itself after a partition or a restart.",
 			example: "meshctl join 192.0.2.12:7946 192.0.2.13 --wait",
 			setup:   joinMesh,
 		},
@@ -35,8 +38,9 @@ func nodeCommands() []command {
 		{
 			path: "status", short: "describe this node: members, networks, what works and what does not",
 			example: "meshctl status\nmeshctl status --wait 1m\nmeshctl status -o json | jq .degraded",
-			long:    "The exit code is 0 whatever it says. With --wait it waits until all is well here:\nmeshd answers, nothing is degraded, and the tables have been compared with a peer;\nthe exit code is 1 if that does not come.",
-			setup:   status,
+			long: "The exit code is 0 whatever it says. With --wait it waits until all is well here:\nmeshd answers, " +
+				"nothing is degraded, and the tables have been compared with a peer;\nthe exit code is 1 if that does not come.",
+			setup: status,
 		},
 		doctorCommand(),
 		{
@@ -83,7 +87,8 @@ func nodeLs(f *flags) action {
 			if err := s.showNodes(all); err != nil || n >= alive {
 				return err
 			}
-			return control.Refuse(control.CodeTimeout, "its log, and meshctl status on a node that is missing, say why", "%d of %d nodes are alive", n, alive)
+			return control.Refuse(control.CodeTimeout, "its log, and meshctl status on a node that is missing, say why",
+				"%d of %d nodes are alive", n, alive)
 		}
 	}
 }
@@ -101,7 +106,10 @@ func (s *session) showNodes(nodes []control.Node) error {
 	return s.show(nodes, func(w io.Writer) {
 		var rows [][]string
 		for _, n := range nodes {
-			rows = append(rows, []string{n.Name, n.Address, n.State, s.age(n.Since), n.LBDriver, strings.Join(n.Networks, ","), n.Version})
+			rows = append(rows, []string{
+				n.Name, n.Address, n.State, s.age(n.Since), n.LBDriver, strings.Join(n.Networks, ","),
+				n.Version,
+			})
 		}
 		table(w, "NAME ADDRESS STATE SINCE LB NETWORKS VERSION", rows)
 	})
@@ -152,10 +160,12 @@ func (s *session) join(ctx context.Context, args []string, p *patience) error {
 func (s *session) joinOthers(ctx context.Context, req control.JoinRequest) (control.JoinReply, error) {
 	reply, err := s.client.Join(ctx, req)
 	if err == nil && reply.Members == 1 {
-		err = control.Refuse(control.CodeRefused, "give the address of another node; each needs a name of its own", "no other node answered: this one, or one of its name, is alone there")
+		err = control.Refuse(control.CodeRefused, "give the address of another node; each needs a name of its own",
+			"no other node answered: this one, or one of its name, is alone there")
 		for _, r := range reply.Results {
 			if r.Error != "" {
-				return reply, control.Refuse(control.CodeRefused, "the other address is this node's own", "no other node answered: %s: %s", r.Address, r.Error)
+				return reply, control.Refuse(control.CodeRefused, "the other address is this node's own",
+					"no other node answered: %s: %s", r.Address, r.Error)
 			}
 		}
 	}
@@ -215,7 +225,8 @@ func well(st control.Status) bool {
 
 // tableLine says how much of what they may hold the tables hold.
 func tableLine(u control.TableUsage) string {
-	return fmt.Sprintf("%d of %d records, %.1f of %d MiB of text", u.Records, u.MaxRecords, float64(u.Bytes)/(1<<20), u.MaxBytes>>20)
+	return fmt.Sprintf("%d of %d records, %.1f of %d MiB of text", u.Records, u.MaxRecords, float64(u.Bytes)/(1<<20),
+		u.MaxBytes>>20)
 }
 
 func (s *session) statusTable(w io.Writer, st control.Status) {
@@ -231,7 +242,8 @@ func (s *session) statusTable(w io.Writer, st control.Status) {
 		"Gossip", st.Bind, "Encrypted", yesNo(st.Encrypted), "DNS", strings.Join(st.DNS, ","), "Domain", st.Domain,
 		"Data directory", st.DataDir, "Load balancer", lbLine(st.LBDriver, st.LBWhy),
 		"Members", fmt.Sprintf("%d alive, %d suspect, %d dead, %d left", m.Alive, m.Suspect, m.Dead, m.Left),
-		"Tables", tableLine(st.Tables), "Local tasks", strconv.Itoa(st.LocalTasks), "Sandboxes", strconv.Itoa(st.Sandboxes), "Events", strconv.FormatUint(st.EventIndex, 10),
+		"Tables", tableLine(st.Tables), "Local tasks", strconv.Itoa(st.LocalTasks), "Sandboxes", strconv.Itoa(st.Sandboxes),
+		"Events", strconv.FormatUint(st.EventIndex, 10),
 	}
 	if st.Preserving {
 		kv = append(kv, "Self-preservation", "on: too many members vanished at once, their last known tasks are kept")
@@ -244,7 +256,10 @@ func (s *session) statusTable(w io.Writer, st control.Status) {
 		fmt.Fprintln(w)
 		var rows [][]string
 		for _, n := range st.Networks {
-			rows = append(rows, []string{networkName(n.Network), yesNo(n.Synced), n.Checksum, strconv.Itoa(n.Services), strconv.Itoa(n.Tasks)})
+			rows = append(rows, []string{
+				networkName(n.Network), yesNo(n.Synced), n.Checksum, strconv.Itoa(n.Services),
+				strconv.Itoa(n.Tasks),
+			})
 		}
 		table(w, "NETWORK SYNCED CHECKSUM SERVICES TASKS", rows)
 	}

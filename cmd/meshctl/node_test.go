@@ -36,23 +36,28 @@ func (n *node) call() error {
 
 func (n *node) tasks() []control.Task {
 	a := control.Task{
-		ID: "3f9c", Network: "collabnet", Service: "web", Slot: 3, TaskName: "web.3.3f9c", IPs: []netip.Addr{netip.MustParseAddr("10.1.0.7"), netip.MustParseAddr("fd00::7")},
+		ID: "3f9c", Network: "collabnet", Service: "web", Slot: 3, TaskName: "web.3.3f9c",
+		IPs:   []netip.Addr{netip.MustParseAddr("10.1.0.7"), netip.MustParseAddr("fd00::7")},
 		Ports: []string{"http:80/tcp"}, Weight: 1, Health: "passing", State: "serving", Node: "a",
 	}
 	b := a
-	b.ID, b.Slot, b.TaskName, b.IPs, b.Ports, b.Weight, b.State, b.Node = "3f9d", 0, "web.3f9d", a.IPs[:1], nil, 100, "suspect", "long-node-name"
+	b.ID, b.Slot, b.TaskName, b.IPs, b.Ports, b.Weight, b.State, b.Node = "3f9d", 0, "web.3f9d", a.IPs[:1], nil, 100,
+		"suspect", "long-node-name"
 	return []control.Task{a, b}
 }
 
 func (n *node) service() control.Service {
 	return control.Service{
-		Name: "web", Network: "collabnet", Mode: "vip", VIPs: []netip.Addr{netip.MustParseAddr("10.9.0.2")}, Ports: []string{"http:80/tcp"},
-		Scheduler: "wrr", Drain: 10000, Tasks: control.TaskCount{Serving: 1, Suspect: 1}, Degraded: "no load balancer on this node",
+		Name: "web", Network: "collabnet", Mode: "vip", VIPs: []netip.Addr{netip.MustParseAddr("10.9.0.2")},
+		Ports:     []string{"http:80/tcp"},
+		Scheduler: "wrr", Drain: 10000, Tasks: control.TaskCount{Serving: 1, Suspect: 1},
+		Degraded: "no load balancer on this node",
 	}
 }
 
 func (n *node) Version(context.Context) (control.Version, error) {
-	return control.Version{Version: "v1.2.3", Commit: "0123456789abcdef", Go: "go1.26", OS: "linux/amd64", API: 1}, n.call()
+	return control.Version{Version: "v1.2.3", Commit: "0123456789abcdef", Go: "go1.26", OS: "linux/amd64", API: 1},
+		n.call()
 }
 
 func (n *node) Nodes(context.Context) ([]control.Node, error) {
@@ -67,16 +72,21 @@ func (n *node) Status(context.Context) (control.Status, error) {
 		return control.Status{Node: "a", Networks: []control.NetworkStatus{{Synced: true}}}, err
 	}
 	return control.Status{
-		Node: "a", BootID: "b0071d", Incarnation: 4, Version: "v1.2.3", Started: when, Bind: "192.0.2.1:7946", DNS: []string{"127.0.0.1:53", "192.0.2.1:53"},
+		Node: "a", BootID: "b0071d", Incarnation: 4, Version: "v1.2.3", Started: when, Bind: "192.0.2.1:7946",
+		DNS:    []string{"127.0.0.1:53", "192.0.2.1:53"},
 		Domain: "mesh.internal.", DataDir: "/var/lib/meshd", Encrypted: true, Members: control.MemberCount{Alive: 2, Dead: 1},
-		Networks:   []control.NetworkStatus{{Network: "", Synced: true, Checksum: "00000000000000aa"}, {Network: "collabnet", Checksum: "00000000000000bb", Services: 2, Tasks: 5}},
+		Networks: []control.NetworkStatus{
+			{Network: "", Synced: true, Checksum: "00000000000000aa"},
+			{Network: "collabnet", Checksum: "00000000000000bb", Services: 2, Tasks: 5},
+		},
 		Tables:     control.TableUsage{Records: 12, MaxRecords: 111848, Bytes: 3 << 19, MaxBytes: 32 << 20},
 		LocalTasks: 2, LBDriver: "nft", LBWhy: "the kernel has no IPVS", EventIndex: 4711,
 		LB: []control.LBHealth{
 			{Driver: "nft", InSync: true, Services: 3, Desired: 3, Draining: 1, LastVerify: when.Add(2 * time.Minute), LastResult: control.LBInSync},
 			{Sandbox: "web-1", Driver: "none", Why: "no CAP_NET_ADMIN"},
 		},
-		Degraded: []string{"1 of 3 members is dead"}, Conflicts: []string{"alias www: web and shop"}, Preserving: true, Quarantined: 1,
+		Degraded: []string{"1 of 3 members is dead"}, Conflicts: []string{"alias www: web and shop"}, Preserving: true,
+		Quarantined: 1,
 	}, n.err
 }
 
@@ -88,7 +98,10 @@ func (n *node) Join(_ context.Context, req control.JoinRequest) (control.JoinRep
 		}
 		return r, n.call()
 	}
-	return control.JoinReply{Results: []control.JoinResult{{Address: "192.0.2.1:7946"}, {Address: "192.0.2.2", Error: "connection refused"}}, Members: 2}, n.call()
+	return control.JoinReply{Results: []control.JoinResult{
+		{Address: "192.0.2.1:7946"},
+		{Address: "192.0.2.2", Error: "connection refused"},
+	}, Members: 2}, n.call()
 }
 
 func (n *node) Leave(context.Context) (control.LeaveReply, error) {
@@ -102,8 +115,15 @@ func (n *node) Metrics(_ context.Context, w io.Writer) error {
 
 func (n *node) Diff(context.Context, control.DiffRequest) (control.Diff, error) {
 	err := n.call()
-	sums := []control.NodeChecksum{{Node: "a", Checksum: "00000000000000bb", Entries: 5}, {Node: "b", Checksum: "00000000000000bb", Entries: 5}, {Node: "c", Checksum: "00000000000000cc", Entries: 4}}
-	d := control.Diff{Networks: []control.NetworkDiff{{Nodes: []control.NodeChecksum{{Node: "a", Checksum: "01"}}}, {Network: "collabnet", Nodes: sums}}}
+	sums := []control.NodeChecksum{
+		{Node: "a", Checksum: "00000000000000bb", Entries: 5},
+		{Node: "b", Checksum: "00000000000000bb", Entries: 5},
+		{Node: "c", Checksum: "00000000000000cc", Entries: 4},
+	}
+	d := control.Diff{Networks: []control.NetworkDiff{
+		{Nodes: []control.NodeChecksum{{Node: "a", Checksum: "01"}}},
+		{Network: "collabnet", Nodes: sums},
+	}}
 	if n.equalAfter > 0 {
 		if n.asked >= n.equalAfter {
 			sums[2] = control.NodeChecksum{Node: "c", Checksum: sums[0].Checksum, Entries: 5}
@@ -131,7 +151,10 @@ func (n *node) Watch(ctx context.Context, req control.WatchRequest, emit func(co
 }
 
 func (n *node) network() control.Network {
-	return control.Network{Name: "collabnet", Subnet: netip.MustParsePrefix("10.9.0.0/16"), Joined: true, Nodes: []string{"a", "b"}, Services: 1, Tasks: 2}
+	return control.Network{
+		Name: "collabnet", Subnet: netip.MustParsePrefix("10.9.0.0/16"), Joined: true,
+		Nodes: []string{"a", "b"}, Services: 1, Tasks: 2,
+	}
 }
 
 func (n *node) CreateNetwork(context.Context, control.CreateNetwork) (control.Network, error) {
@@ -139,7 +162,10 @@ func (n *node) CreateNetwork(context.Context, control.CreateNetwork) (control.Ne
 }
 
 func (n *node) Networks(context.Context) ([]control.Network, error) {
-	six := control.Network{Name: "six", Subnet6: netip.MustParsePrefix("fd00:9::/64"), Nodes: []string{"b"}, Conflict: "b says fd00:8::/64"}
+	six := control.Network{
+		Name: "six", Subnet6: netip.MustParsePrefix("fd00:9::/64"), Nodes: []string{"b"},
+		Conflict: "b says fd00:8::/64",
+	}
 	return []control.Network{n.network(), six}, n.call()
 }
 
@@ -159,12 +185,16 @@ func (n *node) AddTask(_ context.Context, req control.AddTask) (control.TaskAdde
 	if err != nil {
 		return control.TaskAdded{}, err
 	}
-	return control.TaskAdded{Task: n.tasks()[0], VIPs: n.service().VIPs, Mode: "dnsrr", Warnings: []string{"the pool 10.9.0.0/30 is exhausted: web is answered like dnsrr"}}, n.call()
+	return control.TaskAdded{
+		Task: n.tasks()[0], VIPs: n.service().VIPs, Mode: "dnsrr",
+		Warnings: []string{"the pool 10.9.0.0/30 is exhausted: web is answered like dnsrr"},
+	}, n.call()
 }
 
 func (n *node) RemoveTask(_ context.Context, ref control.TaskRef) (control.Task, error) {
 	if ref.ID == "gone" {
-		return control.Task{}, control.Refuse(control.CodeNotFound, `"meshctl task ls" lists the tasks of this node`, "no task gone")
+		return control.Task{}, control.Refuse(control.CodeNotFound, `"meshctl task ls" lists the tasks of this node`,
+			"no task gone")
 	}
 	return n.tasks()[0], n.call()
 }
@@ -182,8 +212,14 @@ func (n *node) Services(context.Context, string) ([]control.Service, error) {
 }
 
 func (n *node) Service(context.Context, control.ServiceRef) (control.ServiceDetail, error) {
-	claims := []control.Claim{{VIP: n.service().VIPs[0], Node: "a", Birth: 7, Pinned: true, Wins: true}, {VIP: n.service().VIPs[0], Node: "b", Birth: 5}}
-	return control.ServiceDetail{Service: n.service(), Claims: claims, Names: []string{"web", "tasks.web", "www"}, TaskList: n.tasks()}, n.call()
+	claims := []control.Claim{
+		{VIP: n.service().VIPs[0], Node: "a", Birth: 7, Pinned: true, Wins: true},
+		{VIP: n.service().VIPs[0], Node: "b", Birth: 5},
+	}
+	return control.ServiceDetail{
+		Service: n.service(), Claims: claims, Names: []string{"web", "tasks.web", "www"},
+		TaskList: n.tasks(),
+	}, n.call()
 }
 
 func (n *node) ServiceTasks(context.Context, control.ServiceRef) ([]control.Task, error) {
@@ -220,8 +256,10 @@ func (n *node) LB(_ context.Context, req control.LBRequest) (control.LBTable, er
 		{Task: "77", Node: "b", Address: netip.MustParseAddrPort("10.1.0.9:80"), Desired: -1, State: control.LBDraining, Until: when.Add(3*time.Minute + 20*time.Second), Counters: control.NoCounters()},
 	}
 	return control.LBTable{
-		Sandbox: req.Sandbox, Driver: "nft", Why: "the kernel has no IPVS", LastApply: when, LastError: "busy", Pending: 1, Draining: 1,
-		LastVerify: control.LBReport{At: when.Add(time.Minute), Result: control.LBDrift, Found: 3, Repaired: 2}, Services: []control.LBService{
+		Sandbox: req.Sandbox, Driver: "nft", Why: "the kernel has no IPVS", LastApply: when, LastError: "busy", Pending: 1,
+		Draining:   1,
+		LastVerify: control.LBReport{At: when.Add(time.Minute), Result: control.LBDrift, Found: 3, Repaired: 2},
+		Services: []control.LBService{
 			{Network: "collabnet", Service: "web", VIP: vip, Port: "80/tcp", Scheduler: "rr", RunsAs: "wrr", State: control.LBDiffers, Error: "busy", Counters: control.NoCounters(), Backends: backends},
 		},
 	}, n.call()
@@ -237,13 +275,17 @@ func (n *node) Doctor(context.Context) (control.Doctor, error) {
 
 func (n *node) VerifyLB(_ context.Context, req control.LBVerifyRequest) (control.LBVerifyReply, error) {
 	host := control.LBReport{
-		Driver: "ipvs", At: when, TookMillis: 1.234, Result: control.LBDrift, Full: true, Services: 3, Backends: 7, Found: 3, Repaired: 1,
+		Driver: "ipvs", At: when, TookMillis: 1.234, Result: control.LBDrift, Full: true, Services: 3, Backends: 7, Found: 3,
+		Repaired: 1,
 		Differences: []control.LBDifference{
 			{Area: "rule", Kind: "missing", What: "rule 2 of chain guard of nftables table ip meshd", Repaired: !req.ReportOnly},
 			{Area: "backend", Kind: "changed", What: "backend 10.1.0.7:80 of service 10.9.0.2:80/tcp", Found: "weight 7", Want: "weight 1", Note: "busy"},
 		},
 	}
-	box := control.LBReport{Sandbox: "web-1", Driver: "nft", At: when, TookMillis: 0.5, Result: control.LBInSync, Full: true, Services: 1}
+	box := control.LBReport{
+		Sandbox: "web-1", Driver: "nft", At: when, TookMillis: 0.5, Result: control.LBInSync,
+		Full: true, Services: 1,
+	}
 	if req.Sandbox != "" {
 		return control.LBVerifyReply{InSync: true, Reports: []control.LBReport{box}}, n.call()
 	}

@@ -16,7 +16,8 @@ import (
 func sandboxCommands() []command {
 	return []command{
 		{
-			path: "sandbox attach", short: "give a container a name server on 127.0.0.11 and a load balancer of its own", setup: sandboxAttach,
+			path: "sandbox attach", short: "give a container a name server on 127.0.0.11 and a load balancer of its own",
+			setup: sandboxAttach,
 			long: `The container is named by the path of its network namespace or by a process in
 it; the sandbox ends with that. Short names are looked up in the networks in the
 order given: the first that knows a name answers. With --service, the container
@@ -39,7 +40,8 @@ meshctl sandbox attach --pid 4711 --network collabnet,backend --name worker --re
 			example: "meshctl sandbox ls",
 		},
 		{
-			path: "sandbox inspect", args: "NAME|ID", min: 1, max: 1, complete: "sandbox", setup: func(*flags) action { return sandboxInspect },
+			path: "sandbox inspect", args: "NAME|ID", min: 1, max: 1, complete: "sandbox",
+			setup:   func(*flags) action { return sandboxInspect },
 			short:   "show a sandbox's namespace, name server, problems and load balancer's table",
 			example: "meshctl sandbox inspect worker",
 		},
@@ -57,7 +59,8 @@ func sandboxAttach(f *flags) action {
 		return err
 	})
 	f.text("name", "the sandbox's `NAME`, and the container name of its task (default: generated)", &req.Name)
-	f.text("resolv-conf", "name the server in this `FILE` until the end, or in the container's if it is auto", &req.ResolvConf)
+	f.text("resolv-conf", "name the server in this `FILE` until the end, or in the container's if it is auto",
+		&req.ResolvConf)
 	f.task(&task)
 	p := f.waiting("every live node has its task, too")
 	return func(ctx context.Context, s *session, _ []string) error {
@@ -77,7 +80,8 @@ func (f *flags) given(names ...string) bool {
 
 func (s *session) attachSandbox(ctx context.Context, req control.AttachSandbox, p *patience) error {
 	names := taskFlags()
-	names["networks"], names["resolv_conf"], names["netns"], names["pid"] = "--network", "--resolv-conf", "--netns", "--pid"
+	names["networks"], names["resolv_conf"], names["netns"], names["pid"] = "--network", "--resolv-conf", "--netns",
+		"--pid"
 	if _, err := req.Parse(); err != nil {
 		return asUsage(err, names)
 	}
@@ -142,7 +146,8 @@ func sandboxLs(ctx context.Context, s *session, _ []string) error {
 		var rows [][]string
 		for _, b := range sandboxes {
 			rows = append(rows, []string{
-				b.Name, b.ID, b.State, strings.Join(b.Networks, ","), join(b.Addresses), b.Service, b.LBDriver, namespaceOf(b), s.age(b.Since),
+				b.Name, b.ID, b.State, strings.Join(b.Networks, ","), join(b.Addresses), b.Service, b.LBDriver, namespaceOf(b),
+				s.age(b.Since),
 			})
 		}
 		table(w, "NAME ID STATE NETWORKS ADDRESSES SERVICE LB NAMESPACE AGE", rows)

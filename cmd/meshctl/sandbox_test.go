@@ -13,9 +13,11 @@ import (
 func sandboxes() []control.Sandbox {
 	return []control.Sandbox{
 		{
-			ID: "x1y2z3", Name: "web.1", State: "ready", Networks: []string{"collabnet", "backend"}, Netns: "/run/netns/web", Inode: 4026532000,
-			Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.7"), netip.MustParseAddr("fd00::7")}, DNS: "127.0.0.11:53", LBDriver: "ipvs",
-			Service: "web", Task: "3f9c", Since: when, Problems: []string{},
+			ID: "x1y2z3", Name: "web.1", State: "ready", Networks: []string{"collabnet", "backend"}, Netns: "/run/netns/web",
+			Inode:     4026532000,
+			Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.7"), netip.MustParseAddr("fd00::7")}, DNS: "127.0.0.11:53",
+			LBDriver: "ipvs",
+			Service:  "web", Task: "3f9c", Since: when, Problems: []string{},
 		},
 		{ID: "a1b2c3", Name: "worker", State: "degraded", Networks: []string{"collabnet"}, PID: 4711, Inode: 4026532111, LBDriver: "none", Since: when, Problems: []string{"dns: no"}},
 	}
@@ -29,7 +31,8 @@ func (n *node) AttachSandbox(_ context.Context, req control.AttachSandbox) (cont
 
 func (n *node) DetachSandbox(_ context.Context, ref string) (control.SandboxDetached, error) {
 	if ref == "gone" {
-		return control.SandboxDetached{}, control.Refuse(control.CodeNotFound, "meshctl sandbox ls lists them", "sandbox %q is not known", ref)
+		return control.SandboxDetached{}, control.Refuse(control.CodeNotFound, "meshctl sandbox ls lists them",
+			"sandbox %q is not known", ref)
 	}
 	return control.SandboxDetached{Sandbox: sandboxes()[0], Warnings: []string{"resolv.conf: changed"}}, n.call()
 }
@@ -37,7 +40,10 @@ func (n *node) DetachSandbox(_ context.Context, ref string) (control.SandboxDeta
 func (n *node) Sandboxes(context.Context) ([]control.Sandbox, error) { return sandboxes(), n.call() }
 
 func (n *node) Sandbox(context.Context, string) (control.SandboxDetail, error) {
-	d := control.SandboxDetail{Sandbox: sandboxes()[0], Redirected: true, DNSPort: 40001, ResolvConf: "/etc/netns/web/resolv.conf"}
+	d := control.SandboxDetail{
+		Sandbox: sandboxes()[0], Redirected: true, DNSPort: 40001,
+		ResolvConf: "/etc/netns/web/resolv.conf",
+	}
 	d.Problems = []string{"load balancer: no"}
 	d.LB = control.LBTable{Sandbox: "web.1", Driver: "ipvs", Why: "works", Services: []control.LBService{}}
 	return d, n.call()

@@ -26,9 +26,10 @@ func serviceCommands() []command {
 		},
 		{
 			path: "service set", args: "SERVICE", min: 1, max: 1, complete: "service", setup: serviceSet,
-			short:   "change a service's settings, from a node that has tasks of it",
-			long:    "What is not given stays as it is. Every node follows.",
-			example: "meshctl service set wordpressapp --network collabnet --ttl 2s\nmeshctl service set wordpressapp --network collabnet --mode dnsrr --ttl default",
+			short: "change a service's settings, from a node that has tasks of it",
+			long:  "What is not given stays as it is. Every node follows.",
+			example: "meshctl service set wordpressapp --network collabnet --ttl 2s\nmeshctl service set wordpressapp " +
+				"--network collabnet --mode dnsrr --ttl default",
 		},
 		{
 			path: "service ps", args: "SERVICE", min: 1, max: 1, complete: "service", setup: servicePs,
@@ -91,7 +92,10 @@ func serviceDetail(w io.Writer, d control.ServiceDetail) {
 		fmt.Fprintln(w)
 		var rows [][]string
 		for _, c := range d.Claims {
-			rows = append(rows, []string{c.VIP.String(), c.Node, yesNo(c.Pinned), strconv.FormatUint(c.Birth, 10), yesNo(c.Wins)})
+			rows = append(rows, []string{
+				c.VIP.String(), c.Node, yesNo(c.Pinned), strconv.FormatUint(c.Birth, 10),
+				yesNo(c.Wins),
+			})
 		}
 		table(w, "VIP CLAIMED-BY PINNED BIRTH WINS", rows)
 	}

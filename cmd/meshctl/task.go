@@ -29,7 +29,8 @@ meshctl task add --network collabnet --service db --slot 1 --ip 10.1.0.8 --ip fd
 			example: "meshctl task rm 3f9c2a --network collabnet", setup: taskRm,
 		},
 		{
-			path: "task drain", args: "ID...", min: 1, max: -1, complete: "task", short: "send tasks of this node no new connections",
+			path: "task drain", args: "ID...", min: 1, max: -1, complete: "task",
+			short:   "send tasks of this node no new connections",
 			example: "meshctl task drain 3f9c2a", setup: taskDrain,
 		},
 		{
@@ -58,9 +59,11 @@ func (f *flags) task(req *control.AddTask) {
 		req.Slot = uint32(n)
 		return err
 	})
-	f.list("port", "a port at which the task listens, `[NAME:]PORT[/tcp|udp]`; may be repeated (default: all ports)", &req.Ports)
+	f.list("port", "a port at which the task listens, `[NAME:]PORT[/tcp|udp]`; may be repeated (default: all ports)",
+		&req.Ports)
 	f.text("mode", "`MODE` of the service: vip or dnsrr (default: as it is, vip for a new one)", &req.Mode)
-	f.list("alias", "another `NAME` of the service, without dots or ending in .internal or the like; may be repeated", &req.Aliases)
+	f.list("alias", "another `NAME` of the service, without dots or ending in .internal or the like; may be repeated",
+		&req.Aliases)
 	f.text("hostname", "a host `NAME` of the task", &req.Hostname)
 	f.value("weight", "share of new connections, `W` from 1 to 65535 (default 1)", func(s string) error {
 		n, err := number(s, 16)
@@ -69,12 +72,16 @@ func (f *flags) task(req *control.AddTask) {
 	})
 	f.list("vip", "pin the service's virtual `IP`; give it twice for IPv4 and IPv6", &req.VIPs)
 	f.text("scheduler", "`NAME` of the scheduler: "+strings.Join(control.Schedulers(), ", "), &req.Scheduler)
-	f.text("ttl", "how long clients may keep the service's DNS answers, `TTL` from 1s to 1h (default: each node's own)", &req.TTL)
+	f.text("ttl", "how long clients may keep the service's DNS answers, `TTL` from 1s to 1h (default: each node's own)",
+		&req.TTL)
 }
 
 // taskFlags are the flags that fields of a task come from, where the names differ.
 func taskFlags() map[string]string {
-	return map[string]string{"ips": "--ip", "ports": "--port", "aliases": "--alias", "vips": "--vip", "ttl": "--ttl", "id": "--id", "name": "--name"}
+	return map[string]string{
+		"ips": "--ip", "ports": "--port", "aliases": "--alias", "vips": "--vip", "ttl": "--ttl",
+		"id": "--id", "name": "--name",
+	}
 }
 
 func (s *session) addTask(ctx context.Context, req control.AddTask, p *patience) error {
@@ -104,7 +111,10 @@ func (s *session) addTask(ctx context.Context, req control.AddTask, p *patience)
 func number(s string, bits int) (uint64, error) {
 	n, err := strconv.ParseUint(s, 10, bits)
 	if err != nil || n == 0 {
-		return 0, &usageError{fmt.Sprintf("%q is not a number from 1 to %d", s, uint64(1)<<bits-1), "leave the flag out, or give a number in that range"}
+		return 0, &usageError{
+			fmt.Sprintf("%q is not a number from 1 to %d", s, uint64(1)<<bits-1),
+			"leave the flag out, or give a number in that range",
+		}
 	}
 	return n, nil
 }

@@ -17,7 +17,8 @@ func viewCommands() []command {
 			short: "resolve a name as this node's DNS server would, and show each step",
 			long: `A name that does not exist is an answer (NXDOMAIN), not a failure: the exit code
 is 0. An IP address asks for its name.`,
-			example: "meshctl resolve wordpressapp --network collabnet\nmeshctl resolve _http._tcp.wordpressapp --network collabnet --type SRV\nmeshctl resolve www.example.com --network collabnet --trace",
+			example: "meshctl resolve wordpressapp --network collabnet\nmeshctl resolve _http._tcp.wordpressapp --network " +
+				"collabnet --type SRV\nmeshctl resolve www.example.com --network collabnet --trace",
 		},
 		{
 			path: "watch", short: "print one line per change as it arrives", setup: watch,
@@ -41,7 +42,8 @@ func resolve(f *flags) action {
 	var req control.ResolveRequest
 	f.network(&req.Network)
 	f.text("type", "record `TYPE`: A, AAAA, SRV, PTR or ANY (default: A and AAAA)", &req.Type)
-	f.set.BoolVar(&req.Trace, "trace", false, "send a name of others to its servers too, and show each try, the cache and the path")
+	f.set.BoolVar(&req.Trace, "trace", false,
+		"send a name of others to its servers too, and show each try, the cache and the path")
 	return func(ctx context.Context, s *session, args []string) error {
 		req.Name = args[0]
 		if err := req.Check(); err != nil {
@@ -129,7 +131,8 @@ func diffTable(w io.Writer, d control.Diff) {
 			fmt.Fprintf(w, "%s: equal on %s\n", printable(networkName(n.Network)), nodes(len(n.Nodes)))
 			continue
 		}
-		fmt.Fprintf(w, "%s: %s differs from the rest\n", printable(networkName(n.Network)), printable(strings.Join(n.Differ, ", ")))
+		fmt.Fprintf(w, "%s: %s differs from the rest\n", printable(networkName(n.Network)),
+			printable(strings.Join(n.Differ, ", ")))
 	}
 	for _, n := range d.Silent {
 		fmt.Fprintf(w, "%s did not answer: %s\n", printable(n.Node), printable(n.Error))

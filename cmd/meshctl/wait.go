@@ -30,7 +30,8 @@ type patience struct {
 // waiting binds --wait; until says, for people, what is waited for.
 func (f *flags) waiting(until string) *patience {
 	p := &patience{}
-	f.set.Var(&waitValue{p, f}, "wait", fmt.Sprintf("wait until %s, for at most `DURATION` (default %s)", until, defaultWait))
+	f.set.Var(&waitValue{p, f}, "wait", fmt.Sprintf("wait until %s, for at most `DURATION` (default %s)", until,
+		defaultWait))
 	return p
 }
 
@@ -116,7 +117,8 @@ func (p *patience) reach(wait context.Context, f func() error) error {
 // starting reports whether the daemon may be about to start: nobody heard what was
 // asked.
 func starting(err error) bool {
-	return errors.Is(err, control.ErrUnreachable) && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED))
+	return errors.Is(err, control.ErrUnreachable) && (errors.Is(err, fs.ErrNotExist) ||
+		errors.Is(err, syscall.ECONNREFUSED))
 }
 
 // spread waits until the changes of this node in the networks are in effect on all
@@ -141,7 +143,8 @@ func (s *session) spread(ctx, wait context.Context, p *patience, networks ...str
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				return control.Refuse(control.CodeTimeout, "it is done on this node, and goes on by itself: meshctl node ls shows who is alive, meshctl diff what differs",
+				return control.Refuse(control.CodeTimeout,
+					"it is done on this node, and goes on by itself: meshctl node ls shows who is alive, meshctl diff what differs",
 					"not in effect on every node after %s: %s", p.limit, strings.Join(left, "; "))
 			}
 		}

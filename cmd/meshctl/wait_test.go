@@ -33,7 +33,10 @@ func TestWaitForEffect(t *testing.T) {
 		if b.spread != want {
 			t.Errorf("%s: asked %d times, want %d", line, b.spread, want)
 		}
-		without := slices.DeleteFunc(strings.Fields(line), func(w string) bool { return strings.HasPrefix(w, "--wait") || w == "20s" })
+		without := slices.DeleteFunc(strings.Fields(line), func(w string) bool {
+			return strings.HasPrefix(w, "--wait") ||
+				w == "20s"
+		})
 		b.spread = 0
 		if got := b.run(t.Context(), without...); got.code != exitDone || b.spread != 0 {
 			t.Errorf("%v: %+v, asked %d times", without, got, b.spread)
@@ -45,9 +48,13 @@ func TestWaitForEffect(t *testing.T) {
 // What is not in effect in time is said, with the exit code 1.
 func TestWaitEnds(t *testing.T) {
 	b := newBench(t)
-	b.spreads = []control.Spread{{Results: []control.NodeResult{{Node: "a"}, {Node: "b", Error: "lacks it"}}, OK: 1, Total: 2}}
+	b.spreads = []control.Spread{{
+		Results: []control.NodeResult{{Node: "a"}, {Node: "b", Error: "lacks it"}}, OK: 1,
+		Total: 2,
+	}}
 	got := b.run(t.Context(), "task", "rm", "x", "--wait", "120ms")
-	if got.code != exitRefused || got.stdout != "x\n" || !strings.Contains(got.stderr, "after 120ms: b lacks it") || !strings.Contains(got.stderr, "hint: ") {
+	if got.code != exitRefused || got.stdout != "x\n" || !strings.Contains(got.stderr, "after 120ms: b lacks it") ||
+		!strings.Contains(got.stderr, "hint: ") {
 		t.Errorf("got %+v", got)
 	}
 	if b.spread < 2 {
@@ -60,7 +67,8 @@ func TestWaitForStart(t *testing.T) {
 	for _, line := range []string{"node ls --alive 1 --wait", "network create n --subnet 10.9.0.0/16 --wait"} {
 		b := newBench(t)
 		b.halt()
-		if got := b.run(t.Context(), strings.Fields(strings.Replace(line, "--wait", "--wait 100ms", 1))...); got.code != exitUnreachable {
+		if got := b.run(t.Context(), strings.Fields(strings.Replace(line, "--wait", "--wait 100ms",
+			1))...); got.code != exitUnreachable {
 			t.Errorf("%s: nobody comes: %+v", line, got)
 		}
 		done := make(chan outcome, 1)
@@ -84,7 +92,8 @@ func TestNodeLsAlive(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 	got := b.run(t.Context(), "node", "ls", "--alive", "2", "--wait", "120ms")
-	if got.code != exitRefused || !strings.Contains(got.stdout, "long-node-name") || !strings.Contains(got.stderr, "1 of 2 nodes are alive") || b.asked < 3 {
+	if got.code != exitRefused || !strings.Contains(got.stdout, "long-node-name") ||
+		!strings.Contains(got.stderr, "1 of 2 nodes are alive") || b.asked < 3 {
 		t.Errorf("got %+v after %d questions", got, b.asked)
 	}
 	if got := b.run(t.Context(), "node", "ls", "--alive", "0"); got.code != exitUsage {
@@ -98,7 +107,8 @@ func TestStatusWait(t *testing.T) {
 	if got := b.run(t.Context(), "status"); got.code != exitDone {
 		t.Errorf("got %+v", got)
 	}
-	if got := b.run(t.Context(), "status", "--wait", "120ms"); got.code != exitRefused || !strings.Contains(got.stdout, "1 of 3 members is dead") {
+	if got := b.run(t.Context(), "status", "--wait", "120ms"); got.code != exitRefused ||
+		!strings.Contains(got.stdout, "1 of 3 members is dead") {
 		t.Errorf("got %+v", got)
 	}
 	b.wellAfter = b.asked + 3

@@ -30,7 +30,10 @@ func watch(f *flags) action {
 	})
 	f.value("boot", "the `BOOT` id that --from belongs to, from the event \"start\"", func(s string) error {
 		if _, err := state.ParseBoot(s); err != nil {
-			return &usageError{fmt.Sprintf("%q is not a boot id of 16 hex digits", s), "give the one of the event that --from is of"}
+			return &usageError{
+				fmt.Sprintf("%q is not a boot id of 16 hex digits", s),
+				"give the one of the event that --from is of",
+			}
 		}
 		req.Boot = s
 		return nil
@@ -38,7 +41,8 @@ func watch(f *flags) action {
 	return func(ctx context.Context, s *session, _ []string) error {
 		if req.Network != "" { // it may be made later; but nothing else tells of a typing error
 			if _, err := s.client.Network(ctx, req.Network); errors.Is(err, control.ErrNotFound) {
-				s.warn([]string{fmt.Sprintf("network %q is not known here yet; meshctl network ls lists those that are", req.Network)})
+				s.warn([]string{fmt.Sprintf("network %q is not known here yet; meshctl network ls lists those that are",
+					req.Network)})
 			}
 		}
 		err := (&watcher{session: s, req: req}).run(ctx)
@@ -120,14 +124,16 @@ func (w *watcher) print(e control.Event) error {
 	const columns = "%-12s  %-8s  %-17s  %-14s  %-14s  %-14s  %-24s  %-12s  %s\n"
 	if !w.head {
 		w.head = true
-		if _, err := fmt.Fprintf(w.stdout, columns, "TIME", "INDEX", "TYPE", "NETWORK", "SERVICE", "TASK", "ADDRESSES", "NODE", "DETAIL"); err != nil {
+		if _, err := fmt.Fprintf(w.stdout, columns, "TIME", "INDEX", "TYPE", "NETWORK", "SERVICE", "TASK", "ADDRESSES",
+			"NODE", "DETAIL"); err != nil {
 			return err
 		}
 	}
 	if e.Type == control.EventStart {
 		return nil // for programs
 	}
-	_, err := fmt.Fprintf(w.stdout, columns, e.Time.Local().Format("15:04:05.000"), strconv.FormatUint(e.Index, 10), orDash(string(e.Type)),
+	_, err := fmt.Fprintf(w.stdout, columns, e.Time.Local().Format("15:04:05.000"), strconv.FormatUint(e.Index, 10),
+		orDash(string(e.Type)),
 		orDash(e.Network), orDash(e.Service), orDash(e.Task), orDash(join(e.Addresses)), orDash(e.Node), orDash(detail(e)))
 	return err
 }

@@ -66,7 +66,10 @@ func watching(t *testing.T, b *bench, args ...string) (stdout, stderr *lines, en
 }
 
 func event(task string) control.Event {
-	return control.Event{Time: when, Type: control.EventEndpointAdded, Network: "collabnet", Service: "web", Task: task, Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.7")}, Node: "a"}
+	return control.Event{
+		Time: when, Type: control.EventEndpointAdded, Network: "collabnet", Service: "web", Task: task,
+		Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.7")}, Node: "a",
+	}
 }
 
 // One line per change at once; over a restart of meshd it goes on where it
@@ -138,7 +141,8 @@ func TestWatchFrom(t *testing.T) {
 func TestWatchRefused(t *testing.T) {
 	b := newBench(t)
 	b.err = control.Refuse(control.CodeNotFound, "create it", "no network x")
-	if got := b.run(t.Context(), "watch", "--network", "x"); got.code != exitRefused || !strings.Contains(got.stderr, "hint: create it") {
+	if got := b.run(t.Context(), "watch", "--network", "x"); got.code != exitRefused ||
+		!strings.Contains(got.stderr, "hint: create it") {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -208,7 +212,8 @@ echo "${COMPREPLY[*]}"`
 func TestCompletionScripts(t *testing.T) {
 	b := &bench{socket: "/nonexistent"}
 	for _, shell := range []string{"bash", "zsh", "fish"} {
-		if got := b.run(t.Context(), "completion", shell); got.code != exitDone || !strings.Contains(got.stdout, "__complete") {
+		if got := b.run(t.Context(), "completion", shell); got.code != exitDone ||
+			!strings.Contains(got.stdout, "__complete") {
 			t.Errorf("%s: %+v", shell, got)
 		}
 	}
@@ -219,7 +224,8 @@ func TestHelpOfEveryVerb(t *testing.T) {
 	b := &bench{socket: "/nonexistent"}
 	for _, c := range commands() {
 		got := b.run(t.Context(), append(strings.Fields(c.path), "--help")...)
-		if got.code != exitDone || !strings.Contains(got.stdout, "Example:\n") || !strings.Contains(got.stdout, "meshctl "+c.path) && !strings.Contains(got.stdout, "meshctl completion") {
+		if got.code != exitDone || !strings.Contains(got.stdout, "Example:\n") ||
+			!strings.Contains(got.stdout, "meshctl "+c.path) && !strings.Contains(got.stdout, "meshctl completion") {
 			t.Errorf("%s --help: %+v", c.path, got)
 		}
 	}

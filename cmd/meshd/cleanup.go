@@ -87,7 +87,8 @@ func configureCleanup(args []string, stdout, stderr io.Writer) (mesh.CleanupConf
 		return nil
 	})
 	fs.BoolVar(&cfg.DryRun, "dry-run", false, "list what would be removed, and remove nothing")
-	fs.BoolVar(&cfg.KeepSysctls, "keep-sysctls", false, "leave sysctls as meshd set them, such as net.ipv4.ip_forward, for others who rely on them by now")
+	fs.BoolVar(&cfg.KeepSysctls, "keep-sysctls", false,
+		"leave sysctls as meshd set them, such as net.ipv4.ip_forward, for others who rely on them by now")
 	fs.BoolVar(&cfg.Force, "force", false, "also while a meshd runs; it makes everything again")
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):

@@ -55,7 +55,10 @@ func TestCleanupConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stderr bytes.Buffer
-	cfg, code := configureCleanup([]string{"--config", file, "--socket", "/other", "--netns", "/a", "--netns=/b", "--dry-run"}, &stderr, &stderr)
+	cfg, code := configureCleanup([]string{
+		"--config", file, "--socket", "/other", "--netns", "/a", "--netns=/b",
+		"--dry-run",
+	}, &stderr, &stderr)
 	if code >= 0 || cfg.DataDir != "/data" || cfg.Socket != "/other" || len(cfg.NetNS) != 2 || !cfg.DryRun || cfg.Force {
 		t.Errorf("%+v, exit %d, %s", cfg, code, &stderr)
 	}
@@ -78,7 +81,8 @@ func TestCleanupOutput(t *testing.T) {
 		{
 			mesh.Cleaned{Where: "host", Found: []lb.Remnant{table, route}, Left: []lb.Remnant{table}},
 			false,
-			"host: could not remove nftables table ip meshd\nhost: removed local route of pool 10.96.0.0/16 (no source address)\n",
+			"host: could not remove nftables table ip meshd\nhost: removed local route of pool 10.96.0.0/16 (no source " +
+				"address)\n",
 		},
 		{mesh.Cleaned{Where: "sandbox a", Found: []lb.Remnant{table}}, true, "sandbox a: would remove nftables table ip meshd\n"},
 	} {

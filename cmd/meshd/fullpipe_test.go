@@ -52,7 +52,8 @@ func TestLogThatNobodyReads(t *testing.T) {
 	for range 50 { // each logs something
 		_ = call(ctx, api, http.MethodPost, "/v1/join", `{"addresses": ["127.0.0.1:1"]}`)
 	}
-	must(call(ctx, api, http.MethodPost, "/v1/tasks", `{"network": "net", "service": "web", "ips": ["10.1.0.7"], "ports": ["80"]}`))
+	must(call(ctx, api, http.MethodPost, "/v1/tasks",
+		`{"network": "net", "service": "web", "ips": ["10.1.0.7"], "ports": ["80"]}`))
 	must(call(ctx, api, http.MethodPost, "/v1/leave", ""))
 	select {
 	case code := <-ended:

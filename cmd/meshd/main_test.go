@@ -120,7 +120,10 @@ func startDaemon(t *testing.T, flags ...string) *daemon {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}
 	go func() {
-		d.ended <- run(append([]string{"--node", "a", "--bind", "127.0.0.1:0", "--lb", "none", "--data-dir", d.data(), "--socket", socket}, flags...), io.Discard, &d.log)
+		d.ended <- run(append([]string{
+			"--node", "a", "--bind", "127.0.0.1:0", "--lb", "none", "--data-dir", d.data(),
+			"--socket", socket,
+		}, flags...), io.Discard, &d.log)
 	}()
 	until(t, &d.log, func() bool {
 		return d.call(http.MethodGet, "/v1/version") == nil && strings.Contains(d.log.String(), "meshd runs")
@@ -282,7 +285,10 @@ func TestUnitRestarts(t *testing.T) {
 			settings[k] = v
 		}
 	}
-	for k, v := range map[string]string{"Restart": "on-failure", "RestartPreventExitStatus": "2 3", "StartLimitIntervalSec": "0"} {
+	for k, v := range map[string]string{
+		"Restart": "on-failure", "RestartPreventExitStatus": "2 3",
+		"StartLimitIntervalSec": "0",
+	} {
 		if settings[k] != v {
 			t.Errorf("%s=%s, want %s", k, settings[k], v)
 		}

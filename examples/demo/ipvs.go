@@ -68,7 +68,8 @@ func (d *demo) kernelAgrees() error {
 	if err != nil || services == 0 {
 		return err
 	}
-	d.show("every host and sandbox: ipvsadm -Ln", fmt.Sprintf("%d virtual services, %d real servers, as in the table", services, all), took)
+	d.show("every host and sandbox: ipvsadm -Ln", fmt.Sprintf("%d virtual services, %d real servers, as in the table",
+		services, all), took)
 	return d.showIPVS(d.nodes[0].Host.Namespace)
 }
 

@@ -27,7 +27,8 @@ func main() {
 	fleet.ServeIfAsked()
 	keep := flag.Bool("keep", false, "leave the hosts up at the end, until Ctrl-C, and print how to look around")
 	lb := flag.String("lb", "auto", "the load balancer `driver` of every meshd: auto, ipvs, nft or none")
-	kind := flag.String("host-kind", "", "make the hosts of a `kind`, as docker, ufw or strict, and mend them with what meshctl doctor says")
+	kind := flag.String("host-kind", "",
+		"make the hosts of a `kind`, as docker, ufw or strict, and mend them with what meshctl doctor says")
 	kinds := flag.Bool("host-kinds", false, "print the kinds of hosts that can be made here, and do nothing else")
 	flag.Parse()
 	if *kinds {

@@ -72,7 +72,8 @@ func (d *demo) network() error {
 		if _, err := n.Ctl("network", "create", c[0], "--subnet", c[1]); err != nil {
 			return err
 		}
-		d.show(fmt.Sprintf("%s: meshctl network create %s --subnet %s", n.Host.Name, c[0], c[1]), "created", time.Since(begin))
+		d.show(fmt.Sprintf("%s: meshctl network create %s --subnet %s", n.Host.Name, c[0], c[1]), "created",
+			time.Since(begin))
 	}
 	took, err := d.until(func() error { return d.everyNode(d.knowsNetworks) })
 	d.show("every host: meshctl network ls", network+", othernet", took)
@@ -214,7 +215,11 @@ func (d *demo) scope() (err error) {
 		return err
 	}
 	var a fleet.Answer
-	if _, err := d.until(func() error { a, err = d.other.Resolve(d.ctx, "billing", dns.TypeA); return have(a, err) }); err != nil {
+	if _, err := d.until(func() error {
+		a, err = d.other.Resolve(d.ctx, "billing", dns.TypeA)
+		return have(a,
+			err)
+	}); err != nil {
 		return err
 	}
 	for _, q := range []struct {
@@ -263,7 +268,8 @@ func (d *demo) scale() error {
 		if err := t.Unregister(); err != nil {
 			return err
 		}
-		d.show(fmt.Sprintf("%s: meshctl sandbox detach %s", t.Node.Host.Name, t.Box), "removed with its task", time.Since(begin))
+		d.show(fmt.Sprintf("%s: meshctl sandbox detach %s", t.Node.Host.Name, t.Box), "removed with its task",
+			time.Since(begin))
 	}
 	if err := d.agreed("three tasks", d.apps); err != nil {
 		return err

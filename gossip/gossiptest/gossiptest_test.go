@@ -23,14 +23,21 @@ func TestWrapsBy(t *testing.T) {
 // past it.
 func TestSum(t *testing.T) {
 	table := state.NewStore("a", 1, state.DefaultLimits(), new(clock)).Join("net")
-	changes := []state.Change{{Kind: 200, Key: "k1", Group: "web", Body: "x"}, {Kind: 201, Key: "", Body: "yy"}, {Kind: 200, Key: "k1", Body: "z"}}
+	changes := []state.Change{
+		{Kind: 200, Key: "k1", Group: "web", Body: "x"},
+		{Kind: 201, Key: "", Body: "yy"},
+		{Kind: 200, Key: "k1", Body: "z"},
+	}
 	if _, err := table.Commit(changes); err != nil {
 		t.Fatal(err)
 	}
 	d := table.Delta(state.Want{Owner: "a"}, 1<<20)
 	var rs []Record
 	for _, r := range d.Records {
-		rs = append(rs, Record{Kind: byte(r.Kind), Deleted: r.Deleted, Version: r.Version, Key: r.Key, Group: r.Group, Body: r.Body})
+		rs = append(rs, Record{
+			Kind: byte(r.Kind), Deleted: r.Deleted, Version: r.Version, Key: r.Key, Group: r.Group,
+			Body: r.Body,
+		})
 	}
 	if got := Sum(rs); got != d.Sum {
 		t.Errorf("sum %x, want %x", got, d.Sum)

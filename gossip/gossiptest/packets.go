@@ -140,11 +140,13 @@ func (g *grammar) frame(w *Writer, typ byte) {
 	case Ping, Ack, Ask, Heard:
 		w.Uint(g.Hostile())
 		w.Str(g.owner())
-		w.Str(Of(g.Source, append(g.w.Addrs, "192.0.2.1:53", "invalid AddrPort", "[::1]:1", "255.255.255.255:9", "", g.name(""))...))
+		w.Str(Of(g.Source, append(g.w.Addrs, "192.0.2.1:53", "invalid AddrPort", "[::1]:1", "255.255.255.255:9", "",
+			g.name(""))...))
 	case Call, Reply:
 		w.Uint(g.Hostile())
 		w.Str(Of(g.Source, "keys", "sums", "", g.name("x")))
-		w.B = append(w.B, Of(g.Source, "", "{", "[[[[[[[[[[", `{"op":"remove","id":"x"}`, `{"op":"install","key":"AAAA"}`, "null", strings.Repeat("[", 1+g.N(4000)))...)
+		w.B = append(w.B, Of(g.Source, "", "{", "[[[[[[[[[[", `{"op":"remove","id":"x"}`, `{"op":"install","key":"AAAA"}`,
+			"null", strings.Repeat("[", 1+g.N(4000)))...)
 	default:
 		w.B = append(w.B, make([]byte, g.N(60))...)
 	}

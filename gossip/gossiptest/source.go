@@ -72,7 +72,8 @@ func (s *Source) Number(honest uint64) uint64 {
 func (s *Source) Hostile() uint64 {
 	switch s.N(6) {
 	case 0:
-		return Of[uint64](s, 0, 1, 2, math.MaxUint64, math.MaxUint64-1, math.MaxInt64, math.MaxInt64+1, math.MaxUint32, math.MaxInt32)
+		return Of[uint64](s, 0, 1, 2, math.MaxUint64, math.MaxUint64-1, math.MaxInt64, math.MaxInt64+1, math.MaxUint32,
+			math.MaxInt32)
 	case 1, 2: // k times it is 2^64 and a little: products wrap around
 		k := Of[uint64](s, 2, 3, 4, 5, 8, 12, 13, 16, 24, 40, 56, 80) // sizes of items, on the wire and in memory
 		if s.One(4) {

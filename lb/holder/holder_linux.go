@@ -90,7 +90,10 @@ func owner() (pid int32, taken bool) {
 		return 0, false
 	}
 	var peer *unix.Ucred
-	if raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }) != nil || err != nil {
+	if raw.Control(func(fd uintptr) {
+		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET,
+			unix.SO_PEERCRED)
+	}) != nil || err != nil {
 		return 0, false
 	}
 	return peer.Pid, peer.Uid == 0 || int(peer.Uid) == os.Geteuid()

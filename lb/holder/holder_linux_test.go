@@ -40,7 +40,8 @@ func TestOneHolds(t *testing.T) {
 			}
 		}
 		for range 100 { // asking uses nothing up
-			if err := second.Take(); !errors.Is(err, holder.ErrTaken) || !strings.Contains(err.Error(), fmt.Sprintf("process %d ", os.Getpid())) {
+			if err := second.Take(); !errors.Is(err, holder.ErrTaken) ||
+				!strings.Contains(err.Error(), fmt.Sprintf("process %d ", os.Getpid())) {
 				t.Fatalf("beside the first: %v", err)
 			}
 		}

@@ -62,7 +62,8 @@ func (j *judgement) pair(n *Network, from, to place) (all []passage) {
 	const what = "connections of containers to those behind another device of this host"
 	add := func(what string, orig netip.Prefix, odst netip.Addr, status uint32) {
 		all = append(all, j.exchange(passage{what: what, orig: orig, packet: packet{
-			in: from.device.Name, out: to.device.Name, src: from.task, dst: to.task, osrc: from.task, odst: odst, state: StateNew, status: status, proto: tcp, targetPort: j.port(),
+			in: from.device.Name, out: to.device.Name, src: from.task, dst: to.task, osrc: from.task, odst: odst,
+			state: StateNew, status: status, proto: tcp, targetPort: j.port(),
 		}})...)
 	}
 	for _, pool := range n.Pools {

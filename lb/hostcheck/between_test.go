@@ -11,7 +11,10 @@ import (
 // apart are the rules with which Docker keeps its networks apart.
 func apart(bridges ...string) []hostcheck.Chain {
 	first, second := hostcheck.Chain{Name: "DOCKER-ISOLATION-STAGE-1"}, hostcheck.Chain{Name: "DOCKER-ISOLATION-STAGE-2"}
-	base := hostcheck.Chain{Name: "FORWARD", Hook: hostcheck.Forward, Rules: []hostcheck.Rule{jump("DOCKER-USER"), jump(first.Name)}}
+	base := hostcheck.Chain{
+		Name: "FORWARD", Hook: hostcheck.Forward,
+		Rules: []hostcheck.Rule{jump("DOCKER-USER"), jump(first.Name)},
+	}
 	for _, b := range bridges {
 		to := hostcheck.Condition{Field: hostcheck.OutDevice, Names: []string{b}}
 		away := to
@@ -29,7 +32,8 @@ func apart(bridges ...string) []hostcheck.Chain {
 // TestTasksThatAreKeptApart has tasks behind two bridges of one host, between which
 // nothing passes. That is a fault only for those of one network.
 func TestTasksThatAreKeptApart(t *testing.T) {
-	const direct = " && iptables -w -I DOCKER-USER -m conntrack --ctorigdst 10.1.11.0/24 -j ACCEPT && iptables -w -I DOCKER-USER -m conntrack --ctorigdst 10.1.1.0/24 -j ACCEPT"
+	const direct = " && iptables -w -I DOCKER-USER -m conntrack --ctorigdst 10.1.11.0/24 -j ACCEPT && iptables -w -I " +
+		"DOCKER-USER -m conntrack --ctorigdst 10.1.1.0/24 -j ACCEPT"
 	const pool, other = "10.96.0.0/16", "10.97.0.0/16"
 	first, second := netip.MustParseAddr("10.1.1.2"), netip.MustParseAddr("10.1.11.2")
 	network := func(pool string, tasks ...netip.Addr) hostcheck.Network {
@@ -50,7 +54,10 @@ func TestTasksThatAreKeptApart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, n := host()
-			f.Devices = append(f.Devices, hostcheck.Device{Name: "front", Bridge: true, Prefixes: []netip.Prefix{prefix("10.1.11.1/24")}, Forward4: hostcheck.On})
+			f.Devices = append(f.Devices, hostcheck.Device{
+				Name: "front", Bridge: true,
+				Prefixes: []netip.Prefix{prefix("10.1.11.1/24")}, Forward4: hostcheck.On,
+			})
 			f.Chains = apart(c.bridges...)
 			n.Driver, n.Tasks, n.Networks = c.driver, append(n.Tasks, second), c.networks
 			n.Pools = append(n.Pools, prefix(other))

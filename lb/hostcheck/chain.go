@@ -373,5 +373,8 @@ func (w *walk) rule(c *Chain, r *Rule, depth int, certain bool) (verdict Verdict
 // onlyAccepts reports whether it makes a packet's end no better to miss rules of
 // a chain: none of them drops or leads elsewhere.
 func (w *walk) onlyAccepts(c *Chain) bool {
-	return !slices.ContainsFunc(c.Rules, func(r Rule) bool { return r.Verdict == Drop || r.Verdict == Jump || r.Verdict == Goto })
+	return !slices.ContainsFunc(c.Rules, func(r Rule) bool {
+		return r.Verdict == Drop || r.Verdict == Jump ||
+			r.Verdict == Goto
+	})
 }

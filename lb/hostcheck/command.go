@@ -200,7 +200,8 @@ func writer(c *Chain) string {
 	if c.Program != "" {
 		return c.Program
 	}
-	kept := slices.Contains([]string{"filter", "raw", "mangle", "nat", "security"}, c.Table) && strings.ToUpper(c.Name) == c.Name
+	kept := slices.Contains([]string{"filter", "raw", "mangle", "nat", "security"}, c.Table) &&
+		strings.ToUpper(c.Name) == c.Name
 	switch {
 	case kept && c.Family == "ip":
 		return "iptables"

@@ -11,7 +11,8 @@ func (j *judgement) hairpin() {
 	for _, port := range j.missingHairpin() {
 		j.add(Finding{
 			Code: Hairpin, Severity: Fault,
-			What:    fmt.Sprintf("port %s of a bridge is not in hairpin mode while br_netfilter is on: its container does not reach itself through a VIP, and loses a second or more whenever it is picked for its own request", port),
+			What: fmt.Sprintf("port %s of a bridge is not in hairpin mode while br_netfilter is on: its container does "+
+				"not reach itself through a VIP, and loses a second or more whenever it is picked for its own request", port),
 			Command: line("bridge", "link", "set", "dev", port, "hairpin", "on"),
 		})
 	}
@@ -83,14 +84,20 @@ type protocol4or6 struct {
 }
 
 func (j *judgement) families() []protocol4or6 {
-	all := []protocol4or6{{"IPv4", "ipv4", "net.ipv4.ip_forward", j.facts.Forward4, func(d *Device) Switch { return d.Forward4 }}}
+	all := []protocol4or6{{
+		"IPv4", "ipv4", "net.ipv4.ip_forward", j.facts.Forward4,
+		func(d *Device) Switch { return d.Forward4 },
+	}}
 	if j.has6() {
-		all = append(all, protocol4or6{"IPv6", "ipv6", "net.ipv6.conf.all.forwarding", j.facts.Forward6, func(d *Device) Switch {
-			if j.facts.Forward6 == Off {
-				return max(d.Force6, Off)
-			}
-			return max(d.Forward6, d.Force6)
-		}})
+		all = append(all, protocol4or6{
+			"IPv6", "ipv6", "net.ipv6.conf.all.forwarding", j.facts.Forward6,
+			func(d *Device) Switch {
+				if j.facts.Forward6 == Off {
+					return max(d.Force6, Off)
+				}
+				return max(d.Forward6, d.Force6)
+			},
+		})
 	}
 	return all
 }
@@ -118,13 +125,16 @@ func (j *judgement) forwards(p *protocol4or6) {
 	case p.all == Off && len(off) == len(passes), p.all == Off && p.name == "IPv6" && len(off) > 0:
 		j.add(Finding{
 			Code: ForwardingOff, Severity: Fault, Command: "sysctl -w " + p.key + "=1",
-			What: fmt.Sprintf("the host does not forward %s packets: connections of its containers to VIPs, and of other hosts to its containers, fail", p.name),
+			What: fmt.Sprintf("the host does not forward %s packets: connections of its containers to VIPs, and of other "+
+				"hosts to its containers, fail", p.name),
 		})
 	default:
 		for _, d := range off {
 			j.add(Finding{
-				Code: ForwardingOff, Severity: Fault, Command: line("sysctl", "-w", "net/"+p.directory+"/conf/"+d.Name+"/forwarding=1"),
-				What: fmt.Sprintf("device %s does not forward %s packets, as others of the host do: what containers send or get that way is dropped", d.Name, p.name),
+				Code: ForwardingOff, Severity: Fault, Command: line("sysctl", "-w",
+					"net/"+p.directory+"/conf/"+d.Name+"/forwarding=1"),
+				What: fmt.Sprintf("device %s does not forward %s packets, as others of the host do: what containers send or get "+
+					"that way is dropped", d.Name, p.name),
 			})
 		}
 	}
@@ -154,8 +164,11 @@ func (j *judgement) ipv6() {
 	for i := range j.facts.Devices {
 		if d := &j.facts.Devices[i]; d.Loopback && d.NoIPv6 {
 			j.add(Finding{
-				Code: IPv6Disabled, Severity: Fault, Command: "sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0",
-				What: "IPv6 is switched off (net.ipv6.conf.lo.disable_ipv6=1), and a network has an IPv6 pool: its VIPs are not served here",
+				Code: IPv6Disabled, Severity: Fault,
+				Command: "sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 " +
+					"net.ipv6.conf.lo.disable_ipv6=0",
+				What: "IPv6 is switched off (net.ipv6.conf.lo.disable_ipv6=1), and a network has an IPv6 pool: its VIPs are " +
+					"not served here",
 			})
 		}
 	}
@@ -167,12 +180,15 @@ func (j *judgement) reversePath() {
 	for _, a := range j.needs.Tasks {
 		to := j.device(a)
 		for _, d := range j.addressed {
-			if to == nil || d == to || !d.Strict || !a.Is4() || !slices.ContainsFunc(d.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			if to == nil || d == to || !d.Strict || !a.Is4() || !slices.ContainsFunc(d.Prefixes,
+				func(p netip.Prefix) bool { return p.Contains(a) }) {
 				continue
 			}
 			j.add(Finding{
-				Code: ReversePath, Severity: Fault, Command: line("sysctl", "-w", "net/ipv4/conf/all/rp_filter=2", "net/ipv4/conf/"+d.Name+"/rp_filter=2"),
-				What: fmt.Sprintf("device %s validates sources strictly (rp_filter=1), and its subnet is on device %s too: packets of task %s are dropped if they come by %s", d.Name, to.Name, a, d.Name),
+				Code: ReversePath, Severity: Fault, Command: line("sysctl", "-w", "net/ipv4/conf/all/rp_filter=2",
+					"net/ipv4/conf/"+d.Name+"/rp_filter=2"),
+				What: fmt.Sprintf("device %s validates sources strictly (rp_filter=1), and its subnet is on device %s too: "+
+					"packets of task %s are dropped if they come by %s", d.Name, to.Name, a, d.Name),
 			})
 		}
 	}
@@ -186,7 +202,8 @@ func (j *judgement) conntrack() {
 	}
 	j.add(Finding{
 		Code: ConntrackFull, Severity: Fault, Command: fmt.Sprintf("sysctl -w net.netfilter.nf_conntrack_max=%d", 2*most),
-		What: fmt.Sprintf("the kernel's table of connections holds %d of at most %d: when it is full, new connections are dropped, through VIPs or not", n, most),
+		What: fmt.Sprintf("the kernel's table of connections holds %d of at most %d: when it is full, new connections are "+
+			"dropped, through VIPs or not", n, most),
 	})
 }
 
@@ -198,7 +215,8 @@ func (j *judgement) services() {
 				if pool.Contains(at.Addr()) {
 					j.add(Finding{
 						Code: ForeignIPVS, Severity: Fault, Command: fmt.Sprintf("ipvsadm -D -t %s || ipvsadm -D -u %s", at, at),
-						What: fmt.Sprintf("IPVS balances %s, an address of pool %s, for somebody else: it takes connections that are meshd's", at, pool),
+						What: fmt.Sprintf("IPVS balances %s, an address of pool %s, for somebody else: it takes connections that are "+
+							"meshd's", at, pool),
 					})
 				}
 			}
@@ -238,7 +256,8 @@ func (j *judgement) addresses() {
 	if a.IsValid() && !a.IsLoopback() && j.owner(a) == nil {
 		j.add(Finding{
 			Code: NotOurAddress, Severity: Warning,
-			What: fmt.Sprintf("other nodes are to dial %s, which is no address of this host: that is right only if something in front of it translates (NAT)", a),
+			What: fmt.Sprintf("other nodes are to dial %s, which is no address of this host: that is right only if something "+
+				"in front of it translates (NAT)", a),
 		})
 	}
 }

@@ -186,7 +186,8 @@ func (j *judgement) routed(pool netip.Prefix, device, up string) (all []passage)
 			return
 		}
 		all = append(all, j.exchange(passage{orig: pool, quiet: true, packet: packet{
-			in: up, out: device, src: client, dst: a, osrc: client, odst: vip, state: StateNew, status: StatusDNAT, proto: tcp, targetPort: j.port(),
+			in: up, out: device, src: client, dst: a, osrc: client, odst: vip, state: StateNew, status: StatusDNAT, proto: tcp,
+			targetPort: j.port(),
 		}})...)
 	}
 	target(j.first(j.needs.Tasks, pool.Addr()), device)
@@ -204,7 +205,8 @@ func (j *judgement) through(pool netip.Prefix, device, up string) []passage {
 	target := j.first(j.needs.Backends, pool.Addr())
 	vip, unknown := pool.Addr().Next(), !pool.IsValid()
 	return j.exchange(passage{what: vips, orig: pool, translated: unknown, packet: packet{
-		in: device, out: up, src: source, dst: target, osrc: source, odst: vip, state: StateNew, status: StatusDNAT, proto: tcp, targetPort: j.port(),
+		in: device, out: up, src: source, dst: target, osrc: source, odst: vip, state: StateNew, status: StatusDNAT,
+		proto: tcp, targetPort: j.port(),
 	}})
 }
 
@@ -244,7 +246,8 @@ func (j *judgement) direct(task netip.Addr, subnet netip.Prefix, device, up stri
 	const what = "connections of containers to those of other hosts"
 	target := j.first(j.needs.Backends, task)
 	return j.exchange(passage{what: what, from: subnet, packet: packet{
-		in: device, out: up, src: task, dst: target, osrc: task, odst: target, state: StateNew, proto: tcp, targetPort: j.port(),
+		in: device, out: up, src: task, dst: target, osrc: task, odst: target, state: StateNew, proto: tcp,
+		targetPort: j.port(),
 	}})
 }
 
@@ -298,11 +301,13 @@ func (j *judgement) received() (all []passage) {
 		peer := j.first(j.needs.Peers, at.Addr())
 		own := hostAddr(j, at.Addr(), up)
 		all = append(all, passage{what: "answers of other nodes", answer: true, packet: packet{
-			in: up, src: peer, dst: own, osrc: own, odst: peer, state: StateEstablished, proto: tcp, sourcePort: uint32(at.Port()), targetType: TypeLocal,
+			in: up, src: peer, dst: own, osrc: own, odst: peer, state: StateEstablished, proto: tcp,
+			sourcePort: uint32(at.Port()), targetType: TypeLocal,
 		}})
 		for _, proto := range []uint32{udp, tcp} {
 			all = append(all, passage{what: "packets of other nodes", local: at, packet: packet{
-				in: up, src: peer, dst: own, osrc: peer, odst: own, state: StateNew, proto: proto, targetPort: uint32(at.Port()), targetType: TypeLocal,
+				in: up, src: peer, dst: own, osrc: peer, odst: own, state: StateNew, proto: proto, targetPort: uint32(at.Port()),
+				targetType: TypeLocal,
 			}})
 		}
 	}
@@ -315,7 +320,8 @@ func (j *judgement) received() (all []passage) {
 			own := hostAddr(j, at.Addr(), d.Name)
 			for _, proto := range []uint32{udp, tcp} {
 				all = append(all, passage{what: "questions of containers for names", local: at, packet: packet{
-					in: d.Name, src: source, dst: own, osrc: source, odst: own, state: StateNew, proto: proto, targetPort: uint32(at.Port()), targetType: TypeLocal,
+					in: d.Name, src: source, dst: own, osrc: source, odst: own, state: StateNew, proto: proto,
+					targetPort: uint32(at.Port()), targetType: TypeLocal,
 				}})
 			}
 		}
@@ -329,7 +335,10 @@ func (j *judgement) received() (all []passage) {
 			if vip.Is6() {
 				kind = 0 // rules for IPv6 follow routing rules
 			}
-			one := packet{in: d.Name, src: source, dst: vip, osrc: source, odst: vip, state: StateNew, proto: tcp, targetPort: j.port(), targetType: kind}
+			one := packet{
+				in: d.Name, src: source, dst: vip, osrc: source, odst: vip, state: StateNew, proto: tcp,
+				targetPort: j.port(), targetType: kind,
+			}
 			all = append(all, passage{what: what, orig: pool, packet: one})
 			one.in, one.src = up, j.first(j.needs.Peers, vip) // as in routed
 			one.osrc = one.src

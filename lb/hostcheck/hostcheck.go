@@ -16,28 +16,30 @@ type Code string
 
 // The codes.
 const (
-	FirewallForward Code = "firewall-forward" // packets of containers, or to them, are dropped on their way through the host
-	FirewallInput   Code = "firewall-input"   // packets to the host, or a sandbox, that meshd needs are dropped
-	FirewallOutput  Code = "firewall-output"  // packets of a sandbox's own processes are dropped
-	Hairpin         Code = "hairpin"          // a bridge does not send a packet back through the port that it came from
-	ForwardingOff   Code = "forwarding"       // the host, or a device of it, does not forward packets
-	IPv6Disabled    Code = "ipv6-disabled"    // a network has an IPv6 pool, and the host has no IPv6
-	ReversePath     Code = "rp-filter"        // strict source validation drops what arrives by another device
-	KubeProxy       Code = "kube-proxy"       // kube-proxy balances addresses of a pool
-	ForeignIPVS     Code = "ipvs-foreign"     // IPVS balances addresses of a pool for somebody else
-	SchedulerModule Code = "ipvs-module"      // a scheduler's module is not on the host
-	ConntrackFull   Code = "conntrack"        // the table of connections is nearly full
-	NotOurAddress   Code = "address"          // an address of the configuration is not the host's
-	Unreadable      Code = "unreadable"       // a part of the host cannot be looked at
-	Alone           Code = "alone"            // the node has joined nobody
-	NetNSDirectory  Code = "netns-directory"  // meshd cannot write where resolv.conf of namespaces is
-	Configuration   Code = "configuration"    // meshd would not start
+	// packets of containers, or to them, are dropped on their way through the host
+	FirewallForward Code = "firewall-forward"
+	FirewallInput   Code = "firewall-input"  // packets to the host, or a sandbox, that meshd needs are dropped
+	FirewallOutput  Code = "firewall-output" // packets of a sandbox's own processes are dropped
+	Hairpin         Code = "hairpin"         // a bridge does not send a packet back through the port that it came from
+	ForwardingOff   Code = "forwarding"      // the host, or a device of it, does not forward packets
+	IPv6Disabled    Code = "ipv6-disabled"   // a network has an IPv6 pool, and the host has no IPv6
+	ReversePath     Code = "rp-filter"       // strict source validation drops what arrives by another device
+	KubeProxy       Code = "kube-proxy"      // kube-proxy balances addresses of a pool
+	ForeignIPVS     Code = "ipvs-foreign"    // IPVS balances addresses of a pool for somebody else
+	SchedulerModule Code = "ipvs-module"     // a scheduler's module is not on the host
+	ConntrackFull   Code = "conntrack"       // the table of connections is nearly full
+	NotOurAddress   Code = "address"         // an address of the configuration is not the host's
+	Unreadable      Code = "unreadable"      // a part of the host cannot be looked at
+	Alone           Code = "alone"           // the node has joined nobody
+	NetNSDirectory  Code = "netns-directory" // meshd cannot write where resolv.conf of namespaces is
+	Configuration   Code = "configuration"   // meshd would not start
 )
 
 // Codes returns all codes.
 func Codes() []Code {
 	return []Code{
-		FirewallForward, FirewallInput, FirewallOutput, Hairpin, ForwardingOff, IPv6Disabled, ReversePath, KubeProxy, ForeignIPVS,
+		FirewallForward, FirewallInput, FirewallOutput, Hairpin, ForwardingOff, IPv6Disabled, ReversePath, KubeProxy,
+		ForeignIPVS,
 		SchedulerModule, ConntrackFull, NotOurAddress, Unreadable, Alone, NetNSDirectory, Configuration,
 	}
 }
@@ -89,9 +91,10 @@ type Facts struct {
 	Forward4, Forward6           Switch
 	Connections, MaxConnections  int // of conntrack; 0: not known
 	IPVS                         []netip.AddrPort
-	Schedulers                   map[string]bool // of IPVS: whether the kernel has it, or its module is there; nil: not known
-	NetNSReadOnly                bool            // under a unit that protects /etc, where /etc/netns was made later
-	Unreadable                   []string        // parts that could not be looked at, and why
+	// of IPVS: whether the kernel has it, or its module is there; nil: not known
+	Schedulers    map[string]bool
+	NetNSReadOnly bool     // under a unit that protects /etc, where /etc/netns was made later
+	Unreadable    []string // parts that could not be looked at, and why
 }
 
 // Switch is a setting that may be unknown.
@@ -170,7 +173,8 @@ func Judge(f *Facts, n *Needs) ([]Finding, []Let) {
 	if f.NetNSReadOnly {
 		j.add(Finding{
 			Code: NetNSDirectory, Severity: Warning, Command: "mkdir -p /etc/netns && systemctl restart meshd",
-			What: "meshd may not write below /etc/netns, since there was no such directory when its unit started: containers with --netns do not get a resolv.conf there",
+			What: "meshd may not write below /etc/netns, since there was no such directory when its unit started: containers " +
+				"with --netns do not get a resolv.conf there",
 		})
 	}
 	for _, what := range f.Unreadable {

@@ -50,10 +50,19 @@ func TestMissingForwarding(t *testing.T) {
 	f.Forward6, n.Pools = hostcheck.Off, append(n.Pools, prefix("fd96::/64"))
 	f.Ways = []string{"vpn", "eth0"}
 	f.Devices = append(f.Devices,
-		hostcheck.Device{Name: "vpn", Prefixes: []netip.Prefix{prefix("10.8.0.1/24")}, Forward4: hostcheck.Off, Force6: hostcheck.Off},
-		hostcheck.Device{Name: "lan", Prefixes: []netip.Prefix{prefix("192.168.0.1/24")}, Forward4: hostcheck.Off, Force6: hostcheck.Off},
+		hostcheck.Device{
+			Name: "vpn", Prefixes: []netip.Prefix{prefix("10.8.0.1/24")}, Forward4: hostcheck.Off,
+			Force6: hostcheck.Off,
+		},
+		hostcheck.Device{
+			Name: "lan", Prefixes: []netip.Prefix{prefix("192.168.0.1/24")}, Forward4: hostcheck.Off,
+			Force6: hostcheck.Off,
+		},
 	)
-	want := []string{"net/ipv4/conf/tasks/forwarding", "net/ipv4/conf/eth0/forwarding", "net/ipv4/conf/vpn/forwarding", "net/ipv6/conf/vpn/force_forwarding"}
+	want := []string{
+		"net/ipv4/conf/tasks/forwarding", "net/ipv4/conf/eth0/forwarding", "net/ipv4/conf/vpn/forwarding",
+		"net/ipv6/conf/vpn/force_forwarding",
+	}
 	if got := hostcheck.MissingForwarding(f, n); !slices.Equal(got, want) {
 		t.Errorf("missing %q, want %q", got, want)
 	}
@@ -94,9 +103,12 @@ func TestFindings(t *testing.T) {
 			n.Mends = true
 		}, nil},
 		"forwarding": {func(f *hostcheck.Facts, _ *hostcheck.Needs) { forwardsNot(f) }, []string{"forwarding: sysctl -w net.ipv4.ip_forward=1"}},
-		"forwarding of a device": {func(f *hostcheck.Facts, n *hostcheck.Needs) { f.Devices[1].Forward4 = hostcheck.Off }, []string{
-			"forwarding: sysctl -w net/ipv4/conf/eth0/forwarding=1",
-		}},
+		"forwarding of a device": {
+			func(f *hostcheck.Facts, n *hostcheck.Needs) { f.Devices[1].Forward4 = hostcheck.Off },
+			[]string{
+				"forwarding: sysctl -w net/ipv4/conf/eth0/forwarding=1",
+			},
+		},
 		"forwarding of the devices alone": {func(f *hostcheck.Facts, _ *hostcheck.Needs) { f.Forward4 = hostcheck.Off }, nil},
 		"forwarding of one device alone": {func(f *hostcheck.Facts, n *hostcheck.Needs) {
 			forwardsNot(f)
@@ -112,10 +124,14 @@ func TestFindings(t *testing.T) {
 		}, []string{"forwarding: sysctl -w net.ipv6.conf.all.forwarding=1"}},
 		"IPv6 is off": {func(f *hostcheck.Facts, n *hostcheck.Needs) {
 			f.Devices[0].NoIPv6, n.Pools = true, append(n.Pools, prefix("fd96::/64"))
-		}, []string{"ipv6-disabled: sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0"}},
+		}, []string{"ipv6-disabled: sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 " +
+			"net.ipv6.conf.lo.disable_ipv6=0"}},
 		"IPv6 is off, and nobody needs it": {func(f *hostcheck.Facts, _ *hostcheck.Needs) { f.Devices[0].NoIPv6 = true }, nil},
 		"rp_filter": {func(f *hostcheck.Facts, _ *hostcheck.Needs) {
-			f.Devices = append(f.Devices, hostcheck.Device{Name: "other", Strict: true, Prefixes: []netip.Prefix{prefix("10.1.1.254/24")}})
+			f.Devices = append(f.Devices, hostcheck.Device{
+				Name: "other", Strict: true,
+				Prefixes: []netip.Prefix{prefix("10.1.1.254/24")},
+			})
 		}, []string{"rp-filter: sysctl -w net/ipv4/conf/all/rp_filter=2 net/ipv4/conf/other/rp_filter=2"}},
 		"rp_filter of the only device": {func(f *hostcheck.Facts, _ *hostcheck.Needs) { f.Devices[2].Strict = true }, nil},
 		"conntrack":                    {func(f *hostcheck.Facts, _ *hostcheck.Needs) { f.Connections = 800 }, []string{"conntrack: sysctl -w net.netfilter.nf_conntrack_max=2000"}},
@@ -133,10 +149,16 @@ func TestFindings(t *testing.T) {
 			f.Devices = append(f.Devices, hostcheck.Device{Name: "kube-ipvs0", Prefixes: []netip.Prefix{prefix("10.96.0.1/32")}})
 		}, []string{"kube-proxy: "}},
 		"kube-proxy, iptables": {func(f *hostcheck.Facts, _ *hostcheck.Needs) {
-			f.Chains = []hostcheck.Chain{{Family: "ip", Table: "nat", Name: "KUBE-SERVICES", Rules: []hostcheck.Rule{{Conditions: []hostcheck.Condition{to("10.96.0.10/32")}}}}}
+			f.Chains = []hostcheck.Chain{{
+				Family: "ip", Table: "nat", Name: "KUBE-SERVICES",
+				Rules: []hostcheck.Rule{{Conditions: []hostcheck.Condition{to("10.96.0.10/32")}}},
+			}}
 		}, []string{"kube-proxy: "}},
 		"kube-proxy elsewhere": {func(f *hostcheck.Facts, _ *hostcheck.Needs) {
-			f.Chains = []hostcheck.Chain{{Family: "ip", Table: "nat", Name: "KUBE-SERVICES", Rules: []hostcheck.Rule{{Conditions: []hostcheck.Condition{to("10.43.0.10/32")}}}}}
+			f.Chains = []hostcheck.Chain{{
+				Family: "ip", Table: "nat", Name: "KUBE-SERVICES",
+				Rules: []hostcheck.Rule{{Conditions: []hostcheck.Condition{to("10.43.0.10/32")}}},
+			}}
 		}, nil},
 		"an address of a neighbour": {func(_ *hostcheck.Facts, n *hostcheck.Needs) {
 			n.Gossip = netip.MustParseAddrPort("172.20.0.77:7946")
@@ -188,8 +210,12 @@ func known() hostcheck.Rule {
 // TestForwardChains judges rules at the forward hook: what is told to be dropped
 // is so, and what may be accepted by something that is not understood is not told.
 func TestForwardChains(t *testing.T) {
-	const both = "connections of containers to VIPs, connections of other hosts to containers of this one and connections of containers to those of other hosts do"
-	original := hostcheck.Condition{Field: hostcheck.OriginalDestination, Spans: []hostcheck.Span{hostcheck.SpanOf(prefix("10.96.0.0/16"))}}
+	const both = "connections of containers to VIPs, connections of other hosts to containers of this one and " +
+		"connections of containers to those of other hosts do"
+	original := hostcheck.Condition{
+		Field: hostcheck.OriginalDestination,
+		Spans: []hostcheck.Span{hostcheck.SpanOf(prefix("10.96.0.0/16"))},
+	}
 	translated := hostcheck.Condition{Field: hostcheck.Status, Mask: hostcheck.StatusDNAT}
 	port := hostcheck.Condition{Field: hostcheck.DestinationPort, Numbers: []hostcheck.Numbers{{First: 22, Last: 22}}}
 	odd := hostcheck.Condition{}
@@ -258,17 +284,21 @@ func TestFirewallCommands(t *testing.T) {
 		"docker": {docker, nil, "iptables -w -I DOCKER-USER -m conntrack --ctorigdst 10.96.0.0/16 -j ACCEPT && iptables -w -I DOCKER-USER -m conntrack --ctorigdst 10.1.1.0/24 -j ACCEPT && iptables -w -I DOCKER-USER -m conntrack --ctorigsrc 10.1.1.0/24 -j ACCEPT"},
 		"iptables before a pool is known": {
 			one("ip", "filter", "FORWARD", hostcheck.Forward), func(n *hostcheck.Needs) { n.Pools = nil },
-			"iptables -w -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT && iptables -w -I FORWARD -m conntrack --ctorigdst 10.1.1.0/24 -j ACCEPT && iptables -w -I FORWARD -m conntrack --ctorigsrc 10.1.1.0/24 -j ACCEPT",
+			"iptables -w -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT && iptables -w -I FORWARD -m conntrack --ctorigdst " +
+				"10.1.1.0/24 -j ACCEPT && iptables -w -I FORWARD -m conntrack --ctorigsrc 10.1.1.0/24 -j ACCEPT",
 		},
 		"iptables raw": {one("ip", "raw", "PREROUTING", hostcheck.Prerouting), nil, "iptables -w -t raw -I PREROUTING -d 10.1.1.0/24 -j ACCEPT && iptables -w -t raw -I PREROUTING -s 10.1.1.0/24 -j ACCEPT"},
 		"iptables input": {
 			one("ip", "filter", "INPUT", hostcheck.Input), func(n *hostcheck.Needs) { n.DNS = nil },
-			"iptables -w -I INPUT -m conntrack --ctorigdst 10.96.0.0/16 -j ACCEPT && iptables -w -I INPUT -p udp --dport 7946 -j ACCEPT && iptables -w -I INPUT -p tcp --dport 7946 -j ACCEPT && iptables -w -I INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT",
+			"iptables -w -I INPUT -m conntrack --ctorigdst 10.96.0.0/16 -j ACCEPT && iptables -w -I INPUT -p udp --dport " +
+				"7946 -j ACCEPT && iptables -w -I INPUT -p tcp --dport 7946 -j ACCEPT && iptables -w -I INPUT -m conntrack " +
+				"--ctstate ESTABLISHED -j ACCEPT",
 		},
 		"nft":       {one("inet", "fw", "forward", hostcheck.Forward), nil, "nft insert rule inet fw forward ct original ip daddr 10.96.0.0/16 accept && nft insert rule inet fw forward ct original ip daddr 10.1.1.0/24 accept && nft insert rule inet fw forward ct original ip saddr 10.1.1.0/24 accept"},
 		"nft input": {one("inet", "fw", "input", hostcheck.Input), nil, "nft insert rule inet fw input ct original ip daddr 10.96.0.0/16 accept && nft insert rule inet fw input meta l4proto '{ tcp, udp }' th dport '{ 53, 7946 }' accept && nft insert rule inet fw input ct state established accept"},
 		"IPv6": {
-			one("ip6", "filter", "FORWARD", hostcheck.Forward), func(n *hostcheck.Needs) { n.Pools = append(n.Pools, prefix("fd96::/64")) },
+			one("ip6", "filter", "FORWARD", hostcheck.Forward),
+			func(n *hostcheck.Needs) { n.Pools = append(n.Pools, prefix("fd96::/64")) },
 			"ip6tables -w -I FORWARD -m conntrack --ctorigdst fd96::/64 -j ACCEPT",
 		},
 		"names for a shell": {one("inet", "a b", "$(reboot)'x", hostcheck.Forward), nil, `nft insert rule inet 'a b' '$(reboot)'\''x' ct original ip daddr 10.96.0.0/16 accept && nft insert rule inet 'a b' '$(reboot)'\''x' ct original ip daddr 10.1.1.0/24 accept && nft insert rule inet 'a b' '$(reboot)'\''x' ct original ip saddr 10.1.1.0/24 accept`},
@@ -312,7 +342,10 @@ func TestAddressTypes(t *testing.T) {
 	n.DNS = nil
 	f.Chains = []hostcheck.Chain{
 		{Family: "ip", Table: "filter", Name: "INPUT", Hook: hostcheck.Input, Rules: []hostcheck.Rule{
-			jump("not-local"), accept(hostcheck.Condition{Field: hostcheck.DestinationPort, Numbers: []hostcheck.Numbers{{First: 7946, Last: 7946}}}),
+			jump("not-local"), accept(hostcheck.Condition{
+				Field:   hostcheck.DestinationPort,
+				Numbers: []hostcheck.Numbers{{First: 7946, Last: 7946}},
+			}),
 		}},
 		{Family: "ip", Table: "filter", Name: "not-local", Rules: []hostcheck.Rule{
 			{Conditions: []hostcheck.Condition{kind(hostcheck.TypeLocal)}, Verdict: hostcheck.Return}, drop(),
@@ -332,10 +365,17 @@ func TestAddressTypes(t *testing.T) {
 // as firewall: accept makes it again after a flush: what else is dropped is told.
 func TestRuleForPoolsHidesNothing(t *testing.T) {
 	f, n := host()
-	original := hostcheck.Condition{Field: hostcheck.OriginalDestination, Spans: []hostcheck.Span{hostcheck.SpanOf(n.Pools[0])}}
-	f.Chains = []hostcheck.Chain{{Family: "ip", Table: "filter", Name: "INPUT", Hook: hostcheck.Input, Drops: true, Rules: []hostcheck.Rule{accept(original)}}}
+	original := hostcheck.Condition{
+		Field: hostcheck.OriginalDestination,
+		Spans: []hostcheck.Span{hostcheck.SpanOf(n.Pools[0])},
+	}
+	f.Chains = []hostcheck.Chain{{
+		Family: "ip", Table: "filter", Name: "INPUT", Hook: hostcheck.Input, Drops: true,
+		Rules: []hostcheck.Rule{accept(original)},
+	}}
 	got := hostcheck.Findings(f, n)
-	if len(got) != 1 || !strings.HasSuffix(got[0].What, ": answers of other nodes, packets of other nodes and questions of containers for names do not get through") {
+	if len(got) != 1 || !strings.HasSuffix(got[0].What,
+		": answers of other nodes, packets of other nodes and questions of containers for names do not get through") {
 		t.Errorf("found %v", got)
 	}
 }
@@ -348,9 +388,12 @@ func TestRoutedAreLetThrough(t *testing.T) {
 		f, n := host()
 		n.Driver = driver
 		hook := map[string]hostcheck.Hook{"nft": hostcheck.Forward, "ipvs": hostcheck.Input}[driver]
-		f.Chains = []hostcheck.Chain{{Family: "inet", Table: "fw", Name: "all", Hook: hook, Drops: true, Rules: []hostcheck.Rule{
-			known(), accept(from("tasks")), accept(to("10.1.1.0/24")), accept(to("172.20.0.1/32")),
-		}}}
+		f.Chains = []hostcheck.Chain{{
+			Family: "inet", Table: "fw", Name: "all", Hook: hook, Drops: true,
+			Rules: []hostcheck.Rule{
+				known(), accept(from("tasks")), accept(to("10.1.1.0/24")), accept(to("172.20.0.1/32")),
+			},
+		}}
 		all, lets := hostcheck.Judge(f, n)
 		if len(all) > 0 {
 			t.Errorf("%s: found %v", driver, all)

@@ -19,7 +19,8 @@ func container() (*hostcheck.Facts, *hostcheck.Inside) {
 		},
 	}
 	return f, &hostcheck.Inside{
-		Name: "web", Enter: []string{"nsenter", "-t", "7", "-n"}, Driver: "nft", DNS: netip.MustParseAddrPort("127.0.0.11:40000"),
+		Name: "web", Enter: []string{"nsenter", "-t", "7", "-n"}, Driver: "nft",
+		DNS:       netip.MustParseAddrPort("127.0.0.11:40000"),
 		Pools:     []netip.Prefix{prefix("10.96.0.0/16"), prefix("fd96::/64")},
 		Addresses: []netip.Addr{netip.MustParseAddr("10.1.1.2"), netip.MustParseAddr("fd01::2")},
 		Serves:    []hostcheck.Listen{{Number: 80}},
@@ -31,7 +32,10 @@ func container() (*hostcheck.Facts, *hostcheck.Inside) {
 func TestFindingsInside(t *testing.T) {
 	drops := func(hook hostcheck.Hook, rules ...hostcheck.Rule) func(f *hostcheck.Facts, _ *hostcheck.Inside) {
 		return func(f *hostcheck.Facts, _ *hostcheck.Inside) {
-			f.Chains = append(f.Chains, hostcheck.Chain{Family: "ip", Table: "own", Name: "c", Hook: hook, Drops: true, Rules: rules})
+			f.Chains = append(f.Chains, hostcheck.Chain{
+				Family: "ip", Table: "own", Name: "c", Hook: hook, Drops: true,
+				Rules: rules,
+			})
 		}
 	}
 	accept := func(all ...hostcheck.Condition) hostcheck.Rule {
@@ -40,9 +44,15 @@ func TestFindingsInside(t *testing.T) {
 	lo := func(field hostcheck.Field) hostcheck.Rule {
 		return accept(hostcheck.Condition{Field: field, Names: []string{"lo"}})
 	}
-	established := accept(hostcheck.Condition{Field: hostcheck.State, Mask: hostcheck.StateEstablished | hostcheck.StateRelated})
+	established := accept(hostcheck.Condition{
+		Field: hostcheck.State,
+		Mask:  hostcheck.StateEstablished | hostcheck.StateRelated,
+	})
 	port := func(n uint32) hostcheck.Rule {
-		return accept(hostcheck.Condition{Field: hostcheck.DestinationPort, Numbers: []hostcheck.Numbers{{First: n, Last: n}}})
+		return accept(hostcheck.Condition{
+			Field:   hostcheck.DestinationPort,
+			Numbers: []hostcheck.Numbers{{First: n, Last: n}},
+		})
 	}
 	const in, out = "nsenter -t 7 -n ", "nsenter -t 7 -n sh -c "
 	for name, c := range map[string]struct {
@@ -51,11 +61,15 @@ func TestFindingsInside(t *testing.T) {
 	}{
 		"nothing": {func(*hostcheck.Facts, *hostcheck.Inside) {}, nil},
 		"what comes in": {drops(hostcheck.Input), []string{
-			"firewall-input: " + out + "'nft insert rule ip own c iifname lo accept && nft insert rule ip own c ct original ip daddr 10.96.0.0/16 accept && nft insert rule ip own c ct original ip daddr 10.1.1.2/32 accept'",
+			"firewall-input: " + out + "'nft insert rule ip own c iifname lo accept && nft insert rule ip own c ct original " +
+				"ip daddr 10.96.0.0/16 accept && nft insert rule ip own c ct original ip daddr 10.1.1.2/32 accept'",
 		}},
-		"what comes in, but for answers and the loopback": {drops(hostcheck.Input, lo(hostcheck.InDevice), established), []string{
-			"firewall-input: " + in + "nft insert rule ip own c ct original ip daddr 10.1.1.2/32 accept",
-		}},
+		"what comes in, but for answers and the loopback": {
+			drops(hostcheck.Input, lo(hostcheck.InDevice), established),
+			[]string{
+				"firewall-input: " + in + "nft insert rule ip own c ct original ip daddr 10.1.1.2/32 accept",
+			},
+		},
 		"what comes in, but for its port":       {drops(hostcheck.Input, lo(hostcheck.InDevice), established, port(80)), nil},
 		"what comes in, but for another port":   {drops(hostcheck.Input, lo(hostcheck.InDevice), established, port(22)), []string{"firewall-input: " + in + "nft insert rule ip own c ct original ip daddr 10.1.1.2/32 accept"}},
 		"what goes out, but for the loopback":   {drops(hostcheck.Output, lo(hostcheck.OutDevice), established), []string{"firewall-output: " + in + "nft insert rule ip own c ct original ip daddr 10.96.0.0/16 accept"}},
@@ -68,7 +82,8 @@ func TestFindingsInside(t *testing.T) {
 			n.Driver = ""
 		}, nil},
 		"IPv6 is off": {func(f *hostcheck.Facts, _ *hostcheck.Inside) { f.Devices[0].NoIPv6 = true }, []string{
-			"ipv6-disabled: " + in + "sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0",
+			"ipv6-disabled: " + in + "sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 " +
+				"net.ipv6.conf.lo.disable_ipv6=0",
 		}},
 		"IPv6 is off, and it never had any": {func(f *hostcheck.Facts, n *hostcheck.Inside) {
 			f.Devices[0].NoIPv6, n.Addresses = true, n.Addresses[:1]

@@ -11,12 +11,14 @@ func (j *judgement) kubeProxy(pool netip.Prefix) {
 	say := func(where string) {
 		j.add(Finding{
 			Code: KubeProxy, Severity: Fault,
-			What: fmt.Sprintf("kube-proxy balances addresses of pool %s (%s): give the mesh's network another pool, outside of the cluster's service subnet, and bound what this host takes with --pools", pool, where),
+			What: fmt.Sprintf("kube-proxy balances addresses of pool %s (%s): give the mesh's network another pool, outside "+
+				"of the cluster's service subnet, and bound what this host takes with --pools", pool, where),
 		})
 	}
 	for i := range j.facts.Devices {
 		d := &j.facts.Devices[i]
-		if d.Name == "kube-ipvs0" && slices.ContainsFunc(d.Prefixes, func(p netip.Prefix) bool { return pool.Contains(p.Addr()) }) {
+		if d.Name == "kube-ipvs0" && slices.ContainsFunc(d.Prefixes,
+			func(p netip.Prefix) bool { return pool.Contains(p.Addr()) }) {
 			say("device kube-ipvs0")
 			return
 		}

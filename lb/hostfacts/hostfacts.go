@@ -195,9 +195,13 @@ func (f *Facts) Sort() {
 		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Device, b.Device))
 	})
 	f.Routes = sorted(f.Routes, func(a, b Route) int {
-		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), cmp.Compare(a.Device, b.Device), cmp.Compare(a.Rule, b.Rule))
+		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()),
+			cmp.Compare(a.Device, b.Device), cmp.Compare(a.Rule, b.Rule))
 	})
-	f.Points = sorted(f.Points, func(a, b Point) int { return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.What, b.What)) })
+	f.Points = sorted(f.Points, func(a, b Point) int {
+		return cmp.Or(a.Addr.Compare(b.Addr),
+			cmp.Compare(a.What, b.What))
+	})
 }
 
 func sorted[T comparable](list []T, by func(a, b T) int) []T {

@@ -97,14 +97,18 @@ func TestConflictsAreBounded(t *testing.T) {
 // TestSortedFactsAreEqual sorts the same facts from two orders.
 func TestSortedFactsAreEqual(t *testing.T) {
 	t.Parallel()
-	a := hostfacts.Facts{Routes: []hostfacts.Route{route("10.1.0.0/16", "a", true), route("10.0.0.0/8", "b", false), route("10.1.0.0/16", "a", true)}}
+	a := hostfacts.Facts{Routes: []hostfacts.Route{
+		route("10.1.0.0/16", "a", true), route("10.0.0.0/8", "b", false),
+		route("10.1.0.0/16", "a", true),
+	}}
 	b := hostfacts.Facts{Routes: []hostfacts.Route{route("10.0.0.0/8", "b", false), route("10.1.0.0/16", "a", true)}}
 	a.Sort()
 	b.Sort()
 	if !a.Equal(&b) {
 		t.Errorf("%v differs from %v", a, b)
 	}
-	if c := b.With(nil, hostfacts.Point{Addr: netip.MustParseAddr("10.0.0.1"), What: "node"}); c.Equal(&b) || len(b.Points) > 0 {
+	if c := b.With(nil, hostfacts.Point{Addr: netip.MustParseAddr("10.0.0.1"), What: "node"}); c.Equal(&b) ||
+		len(b.Points) > 0 {
 		t.Errorf("with a point: %v, and before %v", c, b)
 	}
 }

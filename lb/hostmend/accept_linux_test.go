@@ -34,9 +34,13 @@ func TestRulesOfNft(t *testing.T) {
 	nft("add chain ip others forward { type filter hook forward priority 0 ; policy drop ; }")
 	nft("add rule ip others forward ip daddr 192.0.2.1 accept")
 	let := func(match string) hostcheck.Let {
-		return hostcheck.Let{Family: "ip", Table: "others", Chain: "forward", Program: "nft", Match: strings.Fields(match), VIPs: true}
+		return hostcheck.Let{
+			Family: "ip", Table: "others", Chain: "forward", Program: "nft", Match: strings.Fields(match),
+			VIPs: true,
+		}
 	}
-	one, two, wrong := let("ct original ip daddr 10.96.0.0/16"), let("ct original ip daddr { 10.97.0.0/16, 10.99.0.0/16 }"), let("what nft does not know")
+	one, two, wrong := let("ct original ip daddr 10.96.0.0/16"),
+		let("ct original ip daddr { 10.97.0.0/16, 10.99.0.0/16 }"), let("what nft does not know")
 	do := func(f func(ctx context.Context) error) error { return host.Do(func() error { return f(t.Context()) }) }
 	for i, c := range []struct {
 		lets  []hostcheck.Let
@@ -62,7 +66,8 @@ func TestRulesOfNft(t *testing.T) {
 	if err := do(func(ctx context.Context) error { return hostmend.Revoke(ctx, []hostcheck.Let{one}) }); err != nil {
 		t.Error(err)
 	}
-	if got := nft("list chain ip others forward"); strings.Contains(got, hostcheck.RuleComment) || !strings.Contains(got, "192.0.2.1") {
+	if got := nft("list chain ip others forward"); strings.Contains(got, hostcheck.RuleComment) ||
+		!strings.Contains(got, "192.0.2.1") {
 		t.Errorf("after all was taken back there is %s", got)
 	}
 }

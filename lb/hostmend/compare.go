@@ -60,7 +60,8 @@ func merge(spans []hostcheck.Span) (all []hostcheck.Span) {
 	slices.SortFunc(spans, func(a, b hostcheck.Span) int { return a.First.Compare(b.First) })
 	for _, s := range spans {
 		n := len(all) - 1
-		if n >= 0 && s.First.Is4() == all[n].First.Is4() && (s.First.Compare(all[n].Last) <= 0 || s.First == all[n].Last.Next()) {
+		if n >= 0 && s.First.Is4() == all[n].First.Is4() && (s.First.Compare(all[n].Last) <= 0 ||
+			s.First == all[n].Last.Next()) {
 			if s.Last.Compare(all[n].Last) > 0 {
 				all[n].Last = s.Last
 			}

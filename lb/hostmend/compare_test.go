@@ -15,7 +15,8 @@ func TestSameRules(t *testing.T) {
 		}
 		return all
 	}
-	two := want([]string{"ct", "original", "ip", "daddr", "{ 10.97.0.0/16, 172.30.1.0/24, 10.96.0.0/16 }"}, []string{"ct", "original", "ip6", "daddr", "fd96::/64"})
+	two := want([]string{"ct", "original", "ip", "daddr", "{ 10.97.0.0/16, 172.30.1.0/24, 10.96.0.0/16 }"},
+		[]string{"ct", "original", "ip6", "daddr", "fd96::/64"})
 	for name, c := range map[string]struct {
 		have []string
 		want bool

@@ -141,7 +141,10 @@ func (f *filters) kubeProxy(known map[string]*chain) (all []hostcheck.Chain) {
 				}
 			}
 		}
-		all = append(all, hostcheck.Chain{Family: c.Family, Table: c.Table, Name: "service-ips", Rules: []hostcheck.Rule{{Conditions: []hostcheck.Condition{o}}}})
+		all = append(all, hostcheck.Chain{
+			Family: c.Family, Table: c.Table, Name: "service-ips",
+			Rules: []hostcheck.Rule{{Conditions: []hostcheck.Condition{o}}},
+		})
 	}
 	return all
 }
@@ -169,7 +172,11 @@ func (f *filters) chains() (known map[string]*chain, first []*chain, err error) 
 
 var familyNames = map[byte]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet"}
 
-var hookNames = map[uint32]hostcheck.Hook{unix.NF_INET_PRE_ROUTING: hostcheck.Prerouting, unix.NF_INET_LOCAL_IN: hostcheck.Input, unix.NF_INET_FORWARD: hostcheck.Forward, unix.NF_INET_LOCAL_OUT: hostcheck.Output}
+var hookNames = map[uint32]hostcheck.Hook{
+	unix.NF_INET_PRE_ROUTING: hostcheck.Prerouting,
+	unix.NF_INET_LOCAL_IN:    hostcheck.Input, unix.NF_INET_FORWARD: hostcheck.Forward,
+	unix.NF_INET_LOCAL_OUT: hostcheck.Output,
+}
 
 // chainOf reads a chain of others; nil: it is ours, or of no family that counts.
 func chainOf(m []byte) *chain {
@@ -206,7 +213,8 @@ func chainOf(m []byte) *chain {
 
 // fill reads the rules of a chain.
 func (f *filters) fill(c *chain) error {
-	where := attribute(attribute(nil, unix.NFTA_RULE_TABLE, []byte(c.Table+"\x00")), unix.NFTA_RULE_CHAIN, []byte(c.Name+"\x00"))
+	where := attribute(attribute(nil, unix.NFTA_RULE_TABLE, []byte(c.Table+"\x00")), unix.NFTA_RULE_CHAIN,
+		[]byte(c.Name+"\x00"))
 	return f.conn.dump(nft(unix.NFT_MSG_GETRULE), header(c.family), where, func(m []byte) error {
 		var expressions []byte
 		each(m[4:], func(kind uint16, data []byte) {
@@ -251,7 +259,8 @@ func (f *filters) elements(c *chain, set string) []element {
 	if all, ok := f.known[k]; ok {
 		return all
 	}
-	where := attribute(attribute(nil, unix.NFTA_SET_ELEM_LIST_TABLE, []byte(c.Table+"\x00")), unix.NFTA_SET_ELEM_LIST_SET, []byte(set+"\x00"))
+	where := attribute(attribute(nil, unix.NFTA_SET_ELEM_LIST_TABLE, []byte(c.Table+"\x00")), unix.NFTA_SET_ELEM_LIST_SET,
+		[]byte(set+"\x00"))
 	all := []element{}
 	err := f.sets.dump(nft(unix.NFT_MSG_GETSETELEM), header(c.family), where, func(m []byte) error {
 		each(m[4:], func(kind uint16, data []byte) {

@@ -121,7 +121,8 @@ func TestTooManyRules(t *testing.T) {
 	needs(t, "nft")
 	h := rig.NewTest(t, 1).Hosts()[0]
 	file := t.TempDir() + "/rules"
-	text := "table ip many {\nchain f { type filter hook forward priority 0;\n" + strings.Repeat("ip saddr 10.9.9.9 drop\n", 40_000) + "}\n}\n"
+	text := "table ip many {\nchain f { type filter hook forward priority 0;\n" +
+		strings.Repeat("ip saddr 10.9.9.9 drop\n", 40_000) + "}\n}\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +131,8 @@ func TestTooManyRules(t *testing.T) {
 		shell(t, h, "nft -f "+file) // adds to what is there
 		n, f := allocated(t, h)
 		took = append(took, n)
-		if got := strings.Join(f.Unreadable, "\n"); got != "packet filters: rules of chain ip many f: more than is looked at: there are more than 32768 rules" {
+		if got := strings.Join(f.Unreadable,
+			"\n"); got != "packet filters: rules of chain ip many f: more than is looked at: there are more than 32768 rules" {
 			t.Errorf("not looked at is %q", got)
 		}
 	}
@@ -154,7 +156,9 @@ func TestTooManyRulesOfIptables(t *testing.T) {
 		t.Fatal(err)
 	}
 	shell(t, h, "iptables-legacy-restore "+file)
-	if got := strings.Join(read(t, h).Unreadable, "\n"); got != "packet filters of iptables: rules of filter (see iptables-legacy-save -t filter): more than is looked at: there are more than 32768 rules" {
+	if got := strings.Join(read(t, h).Unreadable,
+		"\n"); got != "packet filters of iptables: rules of filter (see iptables-legacy-save -t filter): more than is "+
+		"looked at: there are more than 32768 rules" {
 		t.Errorf("not looked at is %q", got)
 	}
 	shell(t, h, "iptables-legacy -F FORWARD; iptables-legacy -A FORWARD -j DROP")
@@ -174,7 +178,8 @@ func TestTooManyValues(t *testing.T) {
 	for i := 1; i < 4000; i++ {
 		fmt.Fprintf(&text, ", 10.9.%d.%d", i/256, i%256)
 	}
-	text.WriteString(" }\n}\nchain f { type filter hook forward priority 0;\n" + strings.Repeat("ip saddr @s drop\n", 200) + "}\n}\n")
+	text.WriteString(" }\n}\nchain f { type filter hook forward priority 0;\n" +
+		strings.Repeat("ip saddr @s drop\n", 200) + "}\n}\n")
 	file := t.TempDir() + "/nft"
 	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
 		t.Fatal(err)
@@ -192,8 +197,11 @@ func TestRulesOfUfw(t *testing.T) {
 	needs(t, "iptables", "nft")
 	r := rig.NewTest(t, 1)
 	h := r.Hosts()[0]
-	shell(t, h, "iptables -N rules; iptables -A INPUT -j rules; iptables -A rules -p udp --sport 67 --dport 68 -j ACCEPT; iptables -A rules -m addrtype --dst-type LOCAL -j RETURN; iptables -A rules -m addrtype ! --dst-type LOCAL,MULTICAST -j DROP")
-	shell(t, h, "nft 'add table ip types; add chain ip types rules { type filter hook input priority 9; }; add rule ip types rules fib daddr type local accept; add rule ip types rules fib daddr type != local accept'")
+	shell(t, h, "iptables -N rules; iptables -A INPUT -j rules; iptables -A rules -p udp --sport 67 --dport 68 -j "+
+		"ACCEPT; iptables -A rules -m addrtype --dst-type LOCAL -j RETURN; iptables -A rules -m addrtype ! --dst-type "+
+		"LOCAL,MULTICAST -j DROP")
+	shell(t, h, "nft 'add table ip types; add chain ip types rules { type filter hook input priority 9; }; add rule ip "+
+		"types rules fib daddr type local accept; add rule ip types rules fib daddr type != local accept'")
 	if out, _ := h.Output("nft", "list", "table", "ip", "filter"); !strings.Contains(string(out), "rules") {
 		t.Skip("iptables does not write nftables here")
 	}
@@ -205,7 +213,8 @@ func TestRulesOfUfw(t *testing.T) {
 		}
 		for _, rule := range c.Rules {
 			for _, condition := range rule.Conditions {
-				got = append(got, fmt.Sprint(condition.Field == hostcheck.Incomprehensible, condition.Not, condition.Numbers, condition.Mask))
+				got = append(got, fmt.Sprint(condition.Field == hostcheck.Incomprehensible, condition.Not, condition.Numbers,
+					condition.Mask))
 			}
 		}
 	}

@@ -42,7 +42,11 @@ type legacyFamily struct {
 
 var legacyFamilies = []legacyFamily{
 	{unix.NFPROTO_IPV4, unix.AF_INET, unix.SOL_IP, "ip_tables_names", []string{"iptables-legacy", "iptables"}, layout4},
-	{unix.NFPROTO_IPV6, unix.AF_INET6, unix.SOL_IPV6, "ip6_tables_names", []string{"ip6tables-legacy", "ip6tables"}, layout6},
+	{
+		unix.NFPROTO_IPV6, unix.AF_INET6, unix.SOL_IPV6, "ip6_tables_names",
+		[]string{"ip6tables-legacy", "ip6tables"},
+		layout6,
+	},
 }
 
 // legacyPriority says where in a hook tables that filter are, and nat, which only
@@ -116,7 +120,8 @@ func (f *filters) legacyTable(l *legacyFamily, table, program string) ([]hostche
 
 func getsockopt(fd, level, option int, value []byte) error {
 	size := uint32(len(value))
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option), uintptr(unsafe.Pointer(&value[0])), uintptr(unsafe.Pointer(&size)), 0)
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),
+		uintptr(unsafe.Pointer(&value[0])), uintptr(unsafe.Pointer(&size)), 0)
 	if errno != 0 {
 		return os.NewSyscallError("getsockopt", errno)
 	}
@@ -137,7 +142,13 @@ type legacyTable struct {
 var hookChains = []struct {
 	name string
 	hook hostcheck.Hook
-}{{"PREROUTING", hostcheck.Prerouting}, {"INPUT", hostcheck.Input}, {"FORWARD", hostcheck.Forward}, {"OUTPUT", hostcheck.Output}, {"POSTROUTING", ""}}
+}{
+	{"PREROUTING", hostcheck.Prerouting},
+	{"INPUT", hostcheck.Input},
+	{"FORWARD", hostcheck.Forward},
+	{"OUTPUT", hostcheck.Output},
+	{"POSTROUTING", ""},
+}
 
 // hookAt returns which hook's chain begins, or ends with its policy, at a place; -1:
 // none.
@@ -317,8 +328,14 @@ type layout struct {
 }
 
 var (
-	layout4 = layout{address: 4, devices: 16, protocol: 80, flags: 82, inverse: 83, offsets: 88, matches: 112, gotos: 2, fragments: 1}
-	layout6 = layout{address: 16, devices: 64, protocol: 128, flags: 131, inverse: 132, offsets: 140, matches: 168, gotos: 4, protocolIf: 1, fragments: 2}
+	layout4 = layout{
+		address: 4, devices: 16, protocol: 80, flags: 82, inverse: 83, offsets: 88, matches: 112, gotos: 2,
+		fragments: 1,
+	}
+	layout6 = layout{
+		address: 16, devices: 64, protocol: 128, flags: 131, inverse: 132, offsets: 140, matches: 168,
+		gotos: 4, protocolIf: 1, fragments: 2,
+	}
 )
 
 func (l *layout) jumps(head []byte) bool { return head[l.flags]&l.gotos == 0 }
@@ -380,8 +397,12 @@ func (l *layout) conditions(r *rule, head []byte) {
 	}
 	device(hostcheck.InDevice, 0, not&notIn != 0)
 	device(hostcheck.OutDevice, 1, not&notOut != 0)
-	if p := uint32(binary.NativeEndian.Uint16(head[l.protocol:])); p != 0 && (l.protocolIf == 0 || head[l.flags]&l.protocolIf != 0) {
-		r.all = append(r.all, hostcheck.Condition{Field: hostcheck.Protocol, Not: not&notProtocol != 0, Numbers: []hostcheck.Numbers{{First: p, Last: p}}})
+	if p := uint32(binary.NativeEndian.Uint16(head[l.protocol:])); p != 0 &&
+		(l.protocolIf == 0 || head[l.flags]&l.protocolIf != 0) {
+		r.all = append(r.all, hostcheck.Condition{
+			Field: hostcheck.Protocol, Not: not&notProtocol != 0,
+			Numbers: []hostcheck.Numbers{{First: p, Last: p}},
+		})
 	}
 	if head[l.flags]&l.fragments != 0 {
 		r.unclear()

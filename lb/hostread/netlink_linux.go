@@ -215,7 +215,8 @@ func attribute(to []byte, kind uint16, data []byte) []byte {
 // each hands the attributes of a message to take, by their type without flags.
 func each(b []byte, take func(kind uint16, data []byte)) {
 	for len(b) >= unix.SizeofNlAttr {
-		n, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER)
+		n, kind := int(binary.NativeEndian.Uint16(b)),
+			binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER)
 		if n < unix.SizeofNlAttr || n > len(b) {
 			return
 		}

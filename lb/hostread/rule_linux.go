@@ -172,8 +172,10 @@ func (r *rule) meta(data []byte) {
 		}
 	})
 	fields := map[uint32]hostcheck.Field{
-		unix.NFT_META_IIFNAME: hostcheck.InDevice, unix.NFT_META_OIFNAME: hostcheck.OutDevice, unix.NFT_META_IIF: hostcheck.InDevice,
-		unix.NFT_META_OIF: hostcheck.OutDevice, unix.NFT_META_L4PROTO: hostcheck.Protocol, unix.NFT_META_NFPROTO: hostcheck.Family,
+		unix.NFT_META_IIFNAME: hostcheck.InDevice, unix.NFT_META_OIFNAME: hostcheck.OutDevice,
+		unix.NFT_META_IIF: hostcheck.InDevice,
+		unix.NFT_META_OIF: hostcheck.OutDevice, unix.NFT_META_L4PROTO: hostcheck.Protocol,
+		unix.NFT_META_NFPROTO: hostcheck.Family,
 	}
 	if to != 0 {
 		r.load(to, fields[key])

@@ -55,7 +55,8 @@ func settings(f *hostcheck.Facts) {
 		if len(d.Prefixes) == 0 {
 			continue // a port of a bridge, of which there may be hundreds
 		}
-		d.Forward4, d.Forward6 = switchOf(sysctl("ipv4/conf/"+d.Name+"/forwarding")), switchOf(sysctl("ipv6/conf/"+d.Name+"/forwarding"))
+		d.Forward4, d.Forward6 = switchOf(sysctl("ipv4/conf/"+d.Name+"/forwarding")),
+			switchOf(sysctl("ipv6/conf/"+d.Name+"/forwarding"))
 		d.Force6 = switchOf(sysctl("ipv6/conf/" + d.Name + "/force_forwarding"))
 		d.NoIPv6 = sysctl("ipv6/conf/"+d.Name+"/disable_ipv6") == "1"
 		d.Strict = max(strict, sysctl("ipv4/conf/"+d.Name+"/rp_filter")) == "1" // the higher one counts
@@ -119,7 +120,8 @@ func schedulers(root string, names []string) map[string]bool {
 		return nil
 	}
 	release := slurp("/proc/sys/kernel/osrelease")
-	modules := slurp(filepath.Join(root, "lib/modules", release, "modules.dep")) + slurp(filepath.Join(root, "lib/modules", release, "modules.builtin"))
+	modules := slurp(filepath.Join(root, "lib/modules", release, "modules.dep")) +
+		slurp(filepath.Join(root, "lib/modules", release, "modules.builtin"))
 	if modules == "" {
 		return nil
 	}

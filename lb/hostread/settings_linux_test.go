@@ -34,7 +34,10 @@ func TestSchedulers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := schedulers(root, names); !maps.Equal(got, map[string]bool{"rr": true, "sed": true, "mh": true, "nq": false}) {
+	if got := schedulers(root, names); !maps.Equal(got, map[string]bool{
+		"rr": true, "sed": true, "mh": true,
+		"nq": false,
+	}) {
 		t.Errorf("there are %v", got)
 	}
 }

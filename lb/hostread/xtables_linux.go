@@ -47,12 +47,16 @@ const xtNotDestination = 1 << 1
 
 // xtAddressType understands types of destinations, wherever they are.
 func (r *rule) xtAddressType(info []byte) {
-	source, destination, flags := binary.NativeEndian.Uint16(info), binary.NativeEndian.Uint16(info[2:]), binary.NativeEndian.Uint32(info[4:])
+	source, destination, flags := binary.NativeEndian.Uint16(info), binary.NativeEndian.Uint16(info[2:]),
+		binary.NativeEndian.Uint32(info[4:])
 	if source != 0 || destination == 0 || flags&^xtNotDestination != 0 {
 		r.unclear()
 		return
 	}
-	r.all = append(r.all, hostcheck.Condition{Field: hostcheck.DestinationType, Not: flags&xtNotDestination != 0, Mask: uint32(destination)})
+	r.all = append(r.all, hostcheck.Condition{
+		Field: hostcheck.DestinationType, Not: flags&xtNotDestination != 0,
+		Mask: uint32(destination),
+	})
 }
 
 // xtState makes nftables' bits of iptables' (invalid 1, established 2, related 4,

@@ -66,7 +66,10 @@ type Counters struct {
 // returns. What cannot be opened is tried again by Run; until then the facts
 // say that nothing is known.
 func New(open func() (Kernel, error), log *slog.Logger) *Watcher {
-	w := &Watcher{open: open, log: log, touched: make(chan struct{}, 1), facts: &hostfacts.Facts{}, changed: make(chan struct{})}
+	w := &Watcher{
+		open: open, log: log, touched: make(chan struct{}, 1), facts: &hostfacts.Facts{},
+		changed: make(chan struct{}),
+	}
 	if err := w.connect(); err != nil {
 		log.Warn("the host's addresses and routes cannot be read: no VIP pool is served until they can", "error", err)
 	}

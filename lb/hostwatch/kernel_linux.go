@@ -141,7 +141,8 @@ func (k *kernel) read(f *hostfacts.Facts) error {
 		}
 	}
 	if r.full {
-		return fmt.Errorf("more than %d routes, %d addresses or %d gateways of default routes", maxRoutes, maxAddresses, maxGateways)
+		return fmt.Errorf("more than %d routes, %d addresses or %d gateways of default routes", maxRoutes, maxAddresses,
+			maxGateways)
 	}
 	return nil
 }
@@ -196,7 +197,8 @@ func (r *reading) route(route rtnl.Route) bool {
 		return true
 	}
 	d := r.devices[route.LinkIndex]
-	local := route.Gw == nil && route.Via == nil && len(route.MultiPath) == 0 && (route.Type == unix.RTN_UNICAST || route.Type == unix.RTN_LOCAL)
+	local := route.Gw == nil && route.Via == nil && len(route.MultiPath) == 0 &&
+		(route.Type == unix.RTN_UNICAST || route.Type == unix.RTN_LOCAL)
 	r.add(hostfacts.Route{
 		Prefix: p.Masked(), Device: d.name,
 		Connected: local && (route.Protocol == unix.RTPROT_KERNEL || !d.tunnel),

@@ -22,7 +22,8 @@ func TestMain(m *testing.M) { os.Exit(rig.TestMain(nil, m.Run)) }
 // watchHost watches a host's namespace for the length of a test.
 func watchHost(t *testing.T, host *rig.Host) *hostwatch.Watcher {
 	t.Helper()
-	w := hostwatch.New(func() (hostwatch.Kernel, error) { return hostwatch.Open(host.Path(), hostfacts.DefaultPools()) }, slog.New(slog.DiscardHandler))
+	w := hostwatch.New(func() (hostwatch.Kernel, error) { return hostwatch.Open(host.Path(), hostfacts.DefaultPools()) },
+		slog.New(slog.DiscardHandler))
 	if facts, _ := w.Facts(); facts.Unknown != "" {
 		t.Fatal(facts.Unknown)
 	}
@@ -124,7 +125,8 @@ func TestKernelTellsWhatEnds(t *testing.T) {
 		quiet() // perhaps the end of what was before was told twice
 		// What others add and remove is heard by the time that it was read.
 		reads := w.Counters().Reads
-		do("ip route add 10.7.0.0/16 via 172.20.0.9; ip route delete 10.7.0.0/16; ip rule add pref 77 lookup 77; ip rule delete pref 77")
+		do("ip route add 10.7.0.0/16 via 172.20.0.9; ip route delete 10.7.0.0/16; ip rule add pref 77 lookup 77; ip rule " +
+			"delete pref 77")
 		await(t, func() bool { return w.Counters().Reads > reads })
 		if !quiet() && c.end != "ip link set lo down" {
 			t.Errorf("after %q something is told to have ended", c.make)

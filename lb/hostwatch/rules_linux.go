@@ -40,7 +40,8 @@ func (r *reading) rules(ask *rtnl.Handle, family int) error {
 	}
 	for i := range list {
 		o := &list[i]
-		if o.Priority > ownPreference || o.Protocol == ownProtocol || o.Table == unix.RT_TABLE_LOCAL || o.Goto >= 0 || selective(o) {
+		if o.Priority > ownPreference || o.Protocol == ownProtocol || o.Table == unix.RT_TABLE_LOCAL || o.Goto >= 0 ||
+			selective(o) {
 			continue
 		}
 		to, ok := prefixOf(o.Dst)
@@ -59,7 +60,8 @@ func (r *reading) rules(ask *rtnl.Handle, family int) error {
 // selective reports whether a rule is for some packets only, whatever their
 // destination.
 func selective(o *rtnl.Rule) bool {
-	return o.Src != nil || o.Mark != 0 || o.Mask != nil || o.Tos != 0 || o.TunID != 0 || o.IifName != "" || o.OifName != "" ||
+	return o.Src != nil || o.Mark != 0 || o.Mask != nil || o.Tos != 0 || o.TunID != 0 || o.IifName != "" ||
+		o.OifName != "" ||
 		o.Invert || o.Dport != nil || o.Sport != nil || o.IPProto != 0 || o.UIDRange != nil
 }
 
@@ -88,6 +90,9 @@ func (r *reading) taken(route *rtnl.Route) {
 		if rule.to.Bits() > p.Bits() {
 			p = rule.to
 		}
-		r.add(hostfacts.Route{Prefix: p.Masked(), Device: r.devices[route.LinkIndex].name, Rule: strconv.Itoa(rule.preference)})
+		r.add(hostfacts.Route{
+			Prefix: p.Masked(), Device: r.devices[route.LinkIndex].name,
+			Rule: strconv.Itoa(rule.preference),
+		})
 	}
 }

@@ -192,7 +192,8 @@ func (a *application) prepare(i int) (cmd genl.Command, send bool, err error) {
 	case lb.SetService:
 		if !named {
 			if _, ok := a.d.marks.take(op.Key); !ok {
-				return 0, false, fmt.Errorf("service %s: all %d firewall marks are in use; declare its ports", op.Key, a.d.cfg.MarkCount)
+				return 0, false, fmt.Errorf("service %s: all %d firewall marks are in use; declare its ports", op.Key,
+					a.d.cfg.MarkCount)
 			}
 		}
 		if known != nil {
@@ -209,14 +210,18 @@ func (a *application) prepare(i int) (cmd genl.Command, send bool, err error) {
 	return 0, false, fmt.Errorf("ipvs: operation %s is unknown", op)
 }
 
-func (a *application) prepareBackend(op *lb.Op, known *lb.Service, named bool) (cmd genl.Command, send bool, err error) {
+func (a *application) prepareBackend(op *lb.Op, known *lb.Service, named bool) (cmd genl.Command, send bool,
+	err error,
+) {
 	switch addr := op.Backend.Addr.Addr(); {
 	case !named:
 		return 0, false, fmt.Errorf("%w: service %s is not there", lb.ErrDrift, op.Key)
 	case addr.Is4() != op.Key.VIP.Is4():
-		return 0, false, fmt.Errorf("service %s: backend %s: its address is of the other family; IPVS translates within one family only", op.Key, op.Backend.Addr)
+		return 0, false, fmt.Errorf("service %s: backend %s: its address is of the other family; IPVS translates within "+
+			"one family only", op.Key, op.Backend.Addr)
 	case op.Backend.Weight >= 1<<31:
-		return 0, false, fmt.Errorf("service %s: backend %s: weight %d; it must be below 2147483648", op.Key, op.Backend.Addr, op.Backend.Weight)
+		return 0, false, fmt.Errorf("service %s: backend %s: weight %d; it must be below 2147483648", op.Key, op.Backend.Addr,
+			op.Backend.Weight)
 	}
 	if known != nil {
 		if _, there := known.Backend(op.Backend.Addr); there {

@@ -70,7 +70,10 @@ func BenchmarkKernelChange(b *testing.B) {
 	d, _ := benchDriver(b)
 	table := benchTable()
 	mustApply(b, d, lb.Diff(lb.NewTable(), table, lb.Policy{}))
-	op := lb.Op{Kind: lb.SetBackend, Key: table.Keys()[7], Backend: lb.Backend{Addr: table.Services[table.Keys()[7]].Backends[3].Addr}}
+	op := lb.Op{
+		Kind: lb.SetBackend, Key: table.Keys()[7],
+		Backend: lb.Backend{Addr: table.Services[table.Keys()[7]].Backends[3].Addr},
+	}
 	for b.Loop() {
 		op.Backend.Weight = 1 + op.Backend.Weight%100
 		mustApply(b, d, []lb.Op{op})

@@ -24,7 +24,10 @@ type moving struct {
 func newMoving(t *testing.T) *moving {
 	k, h, d := setup(t)
 	vip := netip.MustParseAddr("10.96.0.2")
-	m := &moving{T: t, k: k, h: h, d: d, tcp: lb.Key{VIP: vip, Proto: state.TCP}, udp: lb.Key{VIP: vip, Proto: state.UDP}, before: sample()}
+	m := &moving{
+		T: t, k: k, h: h, d: d, tcp: lb.Key{VIP: vip, Proto: state.TCP}, udp: lb.Key{VIP: vip, Proto: state.UDP},
+		before: sample(),
+	}
 	apply(t, d, lb.Diff(lb.NewTable(), m.before, lb.Policy{}))
 	for _, key := range []lb.Key{m.tcp, m.udp} {
 		if m.h.marks[key] == 0 || m.before.Services[key] == nil || len(m.before.Services[key].Backends) == 0 {

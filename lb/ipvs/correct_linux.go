@@ -39,7 +39,8 @@ func (a *application) verdict(p pending, answer error, round int) (next genl.Com
 		return 0, fmt.Errorf("%w: service %s is gone", lb.ErrDrift, op.Key)
 	case errors.Is(answer, unix.ENOENT) && (p.cmd == genl.NewService || p.cmd == genl.SetService):
 		name := op.Service.Scheduler
-		return 0, fmt.Errorf("service %s: scheduler %q: %w; the kernel has no module ip_vs_%s: load it or choose another scheduler", op.Key, name, answer, name)
+		return 0, fmt.Errorf("service %s: scheduler %q: %w; the kernel has no module ip_vs_%s: load it or choose another "+
+			"scheduler", op.Key, name, answer, name)
 	case errors.Is(answer, unix.EPERM):
 		return 0, explain(op.String(), answer)
 	}

@@ -53,7 +53,10 @@ func New(cfg Config) (*Driver, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	helperCfg := nft.Config{NetNS: cfg.NetNS, Local: cfg.Local, OnSysctl: cfg.OnSysctl, Listener: cfg.Listener, Log: cfg.Log}
+	helperCfg := nft.Config{
+		NetNS: cfg.NetNS, Local: cfg.Local, OnSysctl: cfg.OnSysctl, Listener: cfg.Listener,
+		Log: cfg.Log,
+	}
 	return &Driver{
 		cfg: cfg, known: lb.NewTable(), marks: newMarks(cfg.MarkCount), parked: map[lb.Key]bool{},
 		openKernel:  func() (kernel, error) { return openKernel(cfg.NetNS, cfg.CallLimit) },
@@ -204,7 +207,10 @@ func (d *Driver) Remnants(context.Context) ([]lb.Remnant, error) {
 	}
 	all, err := d.help.Remnants()
 	for _, s := range ours {
-		all = append(all, lb.Remnant{Area: lb.AreaService, What: "virtual service " + s.name(), Detail: fmt.Sprintf("%d backends", len(s.backends))})
+		all = append(all, lb.Remnant{
+			Area: lb.AreaService, What: "virtual service " + s.name(),
+			Detail: fmt.Sprintf("%d backends", len(s.backends)),
+		})
 	}
 	lb.SortRemnants(all)
 	return all, err

@@ -257,7 +257,10 @@ func TestBatches(t *testing.T) {
 	table.Pools[pool4] = lb.Pool{Prefix: pool4}
 	const services, backends = 1000, 10
 	for i := range services {
-		s := &lb.Service{Key: lb.Key{VIP: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)}), Proto: state.TCP}, Scheduler: "wrr"}
+		s := &lb.Service{
+			Key:       lb.Key{VIP: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)}), Proto: state.TCP},
+			Scheduler: "wrr",
+		}
 		if i%2 == 1 {
 			s.Port = 80
 		}

@@ -150,7 +150,10 @@ func (f *fakeKernel) Table(each func(procService, []procBackend) error) error {
 		if f.hides(id) {
 			continue
 		}
-		p := procService{proto: id.Proto, mark: id.Mark, scheduler: s.svc.Scheduler, persistent: s.svc.Flags&flagPersistent != 0}
+		p := procService{
+			proto: id.Proto, mark: id.Mark, scheduler: s.svc.Scheduler,
+			persistent: s.svc.Flags&flagPersistent != 0,
+		}
 		if id.Mark == 0 {
 			p.addr = netip.AddrPortFrom(id.Addr, id.Port)
 		}
@@ -174,7 +177,8 @@ func (f *fakeKernel) Destinations(id genl.ID, all []genl.DestinationState) ([]ge
 	if s := f.services[id]; s != nil {
 		for _, d := range s.dests {
 			all = append(all, genl.DestinationState{
-				Destination: d.Destination, Active: uint32(d.active), Inactive: uint32(d.inactive), Stats: genl.Stats{Connections: 7},
+				Destination: d.Destination, Active: uint32(d.active), Inactive: uint32(d.inactive),
+				Stats: genl.Stats{Connections: 7},
 			})
 		}
 	}

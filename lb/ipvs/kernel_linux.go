@@ -119,7 +119,8 @@ func logTimeouts(path string, log *slog.Logger) {
 	}
 	defer h.Close()
 	if t, err := h.GetConfig(); err == nil && t.TimeoutTCP > 0 {
-		log.Info("IPVS forgets connections that are idle", slog.Duration("tcp", t.TimeoutTCP), slog.Duration("udp", t.TimeoutUDP))
+		log.Info("IPVS forgets connections that are idle", slog.Duration("tcp", t.TimeoutTCP),
+			slog.Duration("udp", t.TimeoutUDP))
 	}
 }
 
@@ -184,10 +185,12 @@ func explain(what string, err error) error {
 	case errors.Is(err, genl.ErrNoIPVS):
 		return fmt.Errorf("%w: %w; load the module ip_vs, or use a kernel with CONFIG_IP_VS", lb.ErrUnsupported, err)
 	case errors.Is(err, os.ErrPermission) && inUserNamespace():
-		return fmt.Errorf("%w: %s: %w; this kernel's IPVS takes no orders from a container that has a user namespace of its own: use lb: nft there", lb.ErrUnsupported, what, err)
+		return fmt.Errorf("%w: %s: %w; this kernel's IPVS takes no orders from a container that has a user namespace of "+
+			"its own: use lb: nft there", lb.ErrUnsupported, what, err)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%w: no CAP_NET_ADMIN (%s: %w); run as root or grant the capability", lb.ErrUnsupported, what, err)
-	case errors.Is(err, unix.ENOENT), errors.Is(err, genl.ErrLost), errors.Is(err, genl.ErrMalformed): // the module was unloaded, perhaps loaded again
+	// the module was unloaded, perhaps loaded again
+	case errors.Is(err, unix.ENOENT), errors.Is(err, genl.ErrLost), errors.Is(err, genl.ErrMalformed):
 		return fmt.Errorf("%w: %s: %w", lb.ErrDrift, what, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)

@@ -79,7 +79,10 @@ func TestKernelNamespaces(t *testing.T) {
 	want := lb.NewTable()
 	want.Pools[pool4] = lb.Pool{Prefix: pool4}
 	for i := range 700 {
-		s := &lb.Service{Key: lb.Key{VIP: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)}), Port: 80, Proto: state.TCP}, Scheduler: "wrr"}
+		s := &lb.Service{Key: lb.Key{
+			VIP: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)}), Port: 80,
+			Proto: state.TCP,
+		}, Scheduler: "wrr"}
 		for j := range 10 {
 			a := netip.AddrFrom4([4]byte{10, 1, byte(i), byte(1 + j)})
 			s.Backends = append(s.Backends, lb.Backend{Addr: netip.AddrPortFrom(a, 80), Weight: 1})
@@ -127,7 +130,8 @@ func TestKernelNoPrivilege(t *testing.T) {
 		got <- probeIPVS("", time.Second)
 	}()
 	err := <-got
-	if !errors.Is(err, lb.ErrUnsupported) || !strings.Contains(err.Error(), "CAP_NET_ADMIN") || errors.Is(err, genl.ErrNoIPVS) {
+	if !errors.Is(err, lb.ErrUnsupported) || !strings.Contains(err.Error(), "CAP_NET_ADMIN") ||
+		errors.Is(err, genl.ErrNoIPVS) {
 		t.Errorf("%v; want the missing privilege", err)
 	}
 }

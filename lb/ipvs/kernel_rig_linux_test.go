@@ -103,7 +103,8 @@ func listing(t *testing.T, h *namespace) []string {
 			t.Fatal(err)
 		}
 		for _, d := range dests {
-			all = append(all, fmt.Sprintf("%s -> %s:%d weight %d forward %d", name, d.Address, d.Port, d.Weight, d.ConnectionFlags&mobyipvs.ConnFwdMask))
+			all = append(all, fmt.Sprintf("%s -> %s:%d weight %d forward %d", name, d.Address, d.Port, d.Weight,
+				d.ConnectionFlags&mobyipvs.ConnFwdMask))
 		}
 	}
 	slices.Sort(all)
@@ -182,7 +183,10 @@ func TestKernelErrnos(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	four := genl.Service{ID: genl.ID{Family: genl.IPv4, Proto: 6, Port: 80, Addr: netip.MustParseAddr("10.96.0.1")}, Scheduler: "rr", Netmask: 0xffffffff}
+	four := genl.Service{
+		ID:        genl.ID{Family: genl.IPv4, Proto: 6, Port: 80, Addr: netip.MustParseAddr("10.96.0.1")},
+		Scheduler: "rr", Netmask: 0xffffffff,
+	}
 	other := four
 	other.Port = 81
 	unknown := other
@@ -316,7 +320,10 @@ func TestKernelSysctls(t *testing.T) {
 func TestKernelTakesUpWhatConntrackDoes(t *testing.T) {
 	h := onKernel(t)
 	for _, loose := range []string{"0", "1"} {
-		err := h.inside(func() error { return os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", []byte(loose), 0) })
+		err := h.inside(func() error {
+			return os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", []byte(loose),
+				0)
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -71,7 +71,8 @@ func (d *Driver) retire(ours []remnant, cut bool) (left int, err error) {
 	for batch := range slices.Chunk(reqs, maxBatch) {
 		for i, err := range d.do(batch) {
 			if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOENT) {
-				errs = append(errs, fmt.Errorf("IPVS service of a former run, mark %#x, %s: %w", batch[i].Service.ID.Mark, batch[i].Service.ID.Addr, err))
+				errs = append(errs, fmt.Errorf("IPVS service of a former run, mark %#x, %s: %w", batch[i].Service.ID.Mark,
+					batch[i].Service.ID.Addr, err))
 			}
 		}
 	}
@@ -83,7 +84,8 @@ func (d *Driver) retire(ours []remnant, cut bool) (left int, err error) {
 // else those of UDP clients that keep their port would never reach a service of
 // the other driver.
 func (d *Driver) cutRetired(gone []nft.Connections) {
-	gone = slices.DeleteFunc(gone, func(c nft.Connections) bool { return !c.Service.VIP.IsValid() }) // of a mark whose address is not known
+	// of a mark whose address is not known
+	gone = slices.DeleteFunc(gone, func(c nft.Connections) bool { return !c.Service.VIP.IsValid() })
 	if len(gone) == 0 {
 		return
 	}

@@ -46,7 +46,8 @@ func TestLeave(t *testing.T) {
 	if len(k.services) != 2 || k.services[used] == nil || len(h.cut) == 0 {
 		t.Errorf("left: %v; connections cut %v", k.names(), h.cut)
 	}
-	if left, err := next.Leave(t.Context(), lb.Leaving{Cut: true}); err != nil || left != 0 || k.services[theirs] == nil || len(k.services) != 1 {
+	if left, err := next.Leave(t.Context(), lb.Leaving{Cut: true}); err != nil || left != 0 || k.services[theirs] == nil ||
+		len(k.services) != 1 {
 		t.Errorf("at the end: %d left, %v: %v", left, err, k.names())
 	}
 	if len(h.marks) > 0 {

@@ -207,7 +207,8 @@ func parseColumns(line []byte) (b procBackend, ok bool) {
 	weight, rest, okW := column(rest, 6)
 	active, rest, okC := column(rest, 10)
 	inactive, _, okI := column(rest, 10)
-	return procBackend{addr: addr, forward: "Masq", weight: weight, active: int(active), inactive: int(inactive)}, okA && okW && okC && okI
+	return procBackend{addr: addr, forward: "Masq", weight: weight, active: int(active), inactive: int(inactive)}, okA &&
+		okW && okC && okI
 }
 
 // column parses a number that stands left in a column of that width, and

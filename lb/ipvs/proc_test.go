@@ -91,14 +91,16 @@ func TestParseTableErrors(t *testing.T) {
 		}
 	}
 	broken := errors.New("broken")
-	if _, err := readAll(io.MultiReader(strings.NewReader(sampleTable), iotest.ErrReader(broken)), 200); !errors.Is(err, broken) {
+	if _, err := readAll(io.MultiReader(strings.NewReader(sampleTable), iotest.ErrReader(broken)), 200); !errors.Is(err,
+		broken) {
 		t.Errorf("%v, want the reader's error", err)
 	}
 	if _, err := readAll(stalled{}, 200); !errors.Is(err, io.ErrNoProgress) {
 		t.Errorf("%v, want an end", err)
 	}
 	stop := errors.New("stop")
-	err := parseTable(strings.NewReader(sampleTable), make([]byte, 200), func(procService, []procBackend) error { return stop })
+	err := parseTable(strings.NewReader(sampleTable), make([]byte, 200),
+		func(procService, []procBackend) error { return stop })
 	if !errors.Is(err, stop) {
 		t.Errorf("%v, want each's error", err)
 	}
@@ -129,7 +131,8 @@ func FuzzParseTable(f *testing.F) {
 			}
 		}
 		for _, r := range whole {
-			if (r.service.mark != 0) == (r.service.proto != 0) || r.service.addr.IsValid() != (r.service.proto != 0) || r.service.scheduler == "" {
+			if (r.service.mark != 0) == (r.service.proto != 0) || r.service.addr.IsValid() != (r.service.proto != 0) ||
+				r.service.scheduler == "" {
 				t.Fatalf("impossible service %+v", r.service)
 			}
 			for _, b := range r.backends {
@@ -153,7 +156,8 @@ func BenchmarkParseTable(b *testing.B) {
 	b.SetBytes(int64(text.Len()))
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := parseTable(strings.NewReader(text.String()), buf, func(procService, []procBackend) error { return nil }); err != nil {
+		if err := parseTable(strings.NewReader(text.String()), buf,
+			func(procService, []procBackend) error { return nil }); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -116,7 +116,8 @@ func (r *reading) put(s *lb.Service) {
 	if known != nil {
 		r.familiar++
 	}
-	if known != nil && known.Scheduler == s.Scheduler && known.Affinity == s.Affinity && slices.Equal(known.Backends, r.scratch) {
+	if known != nil && known.Scheduler == s.Scheduler && known.Affinity == s.Affinity &&
+		slices.Equal(known.Backends, r.scratch) {
 		r.services[s.Key] = known
 	} else {
 		made := *s // so that s itself need not be allocated

@@ -64,12 +64,17 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		}
 	}
 	d.marks.count = 1
-	first, second := &lb.Service{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.3"), Proto: state.TCP}, Scheduler: "rr"}, &lb.Service{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.3"), Proto: state.UDP}, Scheduler: "rr"}
-	errs = d.Apply(t.Context(), []lb.Op{{Kind: lb.SetService, Key: first.Key, Service: first}, {Kind: lb.SetService, Key: second.Key, Service: second}})
+	first, second := &lb.Service{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.3"), Proto: state.TCP}, Scheduler: "rr"},
+		&lb.Service{Key: lb.Key{VIP: netip.MustParseAddr("10.96.0.3"), Proto: state.UDP}, Scheduler: "rr"}
+	errs = d.Apply(t.Context(), []lb.Op{
+		{Kind: lb.SetService, Key: first.Key, Service: first},
+		{Kind: lb.SetService, Key: second.Key, Service: second},
+	})
 	if errs[0] != nil || errs[1] == nil || !strings.Contains(errs[1].Error(), "declare its ports") {
 		t.Errorf("out of marks: %v", errs)
 	}
-	if _, err := New(Config{Log: slog.New(slog.DiscardHandler), MarkCount: maxMarks + 1}); err == nil || !strings.Contains(err.Error(), "MarkCount") {
+	if _, err := New(Config{Log: slog.New(slog.DiscardHandler), MarkCount: maxMarks + 1}); err == nil ||
+		!strings.Contains(err.Error(), "MarkCount") {
 		t.Errorf("marks beyond their bits: %v", err)
 	}
 }
@@ -84,7 +89,8 @@ func TestUsage(t *testing.T) {
 	k.calls = nil
 	one := netip.MustParseAddrPort("10.0.0.1:80")
 	usage, err := d.Usage(t.Context(), []lb.Key{web})
-	if b := usage[web].Backends[one]; err != nil || len(usage) != 1 || b.Active != 5 || b.Connections != 7 || usage[web].BytesIn != 1<<40 {
+	if b := usage[web].Backends[one]; err != nil || len(usage) != 1 || b.Active != 5 || b.Connections != 7 ||
+		usage[web].BytesIn != 1<<40 {
 		t.Errorf("%+v, %v", usage, err)
 	}
 	if !slices.Equal(k.calls, []string{"service", "destinations"}) {
@@ -121,7 +127,10 @@ func TestProbeHere(t *testing.T) {
 // Check tells what is beside the services and repairs nothing.
 func TestCheckFindsSysctls(t *testing.T) {
 	_, _, d := setup(t)
-	want := lb.Finding{Area: lb.AreaSysctl, Kind: lb.FindingChanged, What: "sysctl net.ipv4.vs.conntrack", Found: "0", Want: "1"}
+	want := lb.Finding{
+		Area: lb.AreaSysctl, Kind: lb.FindingChanged, What: "sysctl net.ipv4.vs.conntrack", Found: "0",
+		Want: "1",
+	}
 	d.sysctlDrift = func() ([]lb.Finding, error) { return []lb.Finding{want}, nil }
 	found, err := d.Check(t.Context())
 	if err != nil || len(found) != 1 || found[0] != want {

@@ -78,7 +78,8 @@ func (d *Driver) readTable() (*reading, error) {
 		}
 	}
 	d.skips = true
-	d.cfg.Log.Debug("this kernel's /proc/net/ip_vs leaves services out; reading them one by one", slog.String("netns", d.cfg.NetNS))
+	d.cfg.Log.Debug("this kernel's /proc/net/ip_vs leaves services out; reading them one by one",
+		slog.String("netns", d.cfg.NetNS))
 	return d.readEach()
 }
 

@@ -20,7 +20,8 @@ func probeSysctls(netns string) error {
 	}
 	for _, f := range differ {
 		if f.Kind == lb.FindingMissing {
-			return fmt.Errorf("%w: this network namespace has IPVS, but not its settings (%s: %s); older kernels (6.1) keep them from containers that have a user namespace of their own: use lb: nft there",
+			return fmt.Errorf("%w: this network namespace has IPVS, but not its settings (%s: %s); older kernels (6.1) keep "+
+				"them from containers that have a user namespace of their own: use lb: nft there",
 				lb.ErrUnsupported, f.What, f.Found)
 		}
 	}

@@ -35,7 +35,10 @@ func TestProbeInUserNamespace(t *testing.T) {
 	cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), insideEnv+"=1")
 	ids := []syscall.SysProcIDMap{{Size: 1}}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET, UidMappings: ids, GidMappings: ids}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET, UidMappings: ids,
+		GidMappings: ids,
+	}
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	hold, err := cmd.StdinPipe()
@@ -69,7 +72,8 @@ func adviseAbout(t *testing.T, netns string) {
 		return // a newer kernel
 	}
 	text := err.Error()
-	if !errors.Is(err, lb.ErrUnsupported) || strings.Contains(text, "sysctl -w") || strings.Contains(text, "run as root") || !strings.Contains(text, "use lb: nft") {
+	if !errors.Is(err, lb.ErrUnsupported) || strings.Contains(text, "sysctl -w") ||
+		strings.Contains(text, "run as root") || !strings.Contains(text, "use lb: nft") {
 		t.Errorf("%v; want what to do", err)
 	}
 	t.Log(text)

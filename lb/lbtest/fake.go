@@ -184,7 +184,10 @@ func (f *Fake) Remnants(context.Context) ([]lb.Remnant, error) {
 		left = append(left, lb.Remnant{Area: lb.AreaRoute, What: lb.PoolRoute(p)})
 	}
 	for k, s := range f.table().Services {
-		left = append(left, lb.Remnant{Area: lb.AreaService, What: "service " + k.String(), Detail: fmt.Sprintf("%d backends", len(s.Backends))})
+		left = append(left, lb.Remnant{
+			Area: lb.AreaService, What: "service " + k.String(),
+			Detail: fmt.Sprintf("%d backends", len(s.Backends)),
+		})
 	}
 	lb.SortRemnants(left)
 	return left, nil

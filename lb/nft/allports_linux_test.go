@@ -52,5 +52,6 @@ func TestServicesOfAnotherShape(t *testing.T) {
 	if found, err := d.Check(t.Context()); err != nil || len(found) > 0 {
 		t.Errorf("check %v, %v", found, err)
 	}
-	equalCounts(t, "TCP", r.spread(r.node, "tcp", netip.AddrPortFrom(vip4, 80).String(), 2), map[string]int{"10.1.0.2:80": 2})
+	equalCounts(t, "TCP", r.spread(r.node, "tcp", netip.AddrPortFrom(vip4, 80).String(), 2),
+		map[string]int{"10.1.0.2:80": 2})
 }

@@ -61,7 +61,9 @@ const (
 // ask sends one question and calls each with every message of the answer,
 // which is valid until each returns. For more than one message, flags must
 // have netlink.Dump. After an error of each the rest is passed over.
-func (a *asker) ask(kind uint16, family byte, flags netlink.HeaderFlags, attrs []netlink.Attribute, each func(msg []byte) error) error {
+func (a *asker) ask(kind uint16, family byte, flags netlink.HeaderFlags, attrs []netlink.Attribute,
+	each func(msg []byte) error,
+) error {
 	body, err := netlink.MarshalAttributes(attrs)
 	if err != nil {
 		return fmt.Errorf("encode question: %w", err)
@@ -131,7 +133,8 @@ func (in *answer) take(b []byte) error {
 			return errShort
 		}
 		if binary.NativeEndian.Uint32(b[8:]) == in.seq { // not of an earlier question that ended in an error
-			if err := in.message(binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]), b[unix.NLMSG_HDRLEN:size]); err != nil {
+			if err := in.message(binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]),
+				b[unix.NLMSG_HDRLEN:size]); err != nil {
 				return err
 			}
 		}

@@ -17,7 +17,10 @@ import (
 func bigTable(n int) *lb.Table {
 	t := table()
 	for i := range n {
-		s := &lb.Service{Key: lb.Key{VIP: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)}), Port: 80, Proto: state.TCP}, Scheduler: "wrr"}
+		s := &lb.Service{Key: lb.Key{
+			VIP: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)}), Port: 80,
+			Proto: state.TCP,
+		}, Scheduler: "wrr"}
 		for j := range 10 {
 			a := netip.AddrFrom4([4]byte{10, byte(100 + j), byte(i >> 8), byte(i)})
 			s.Backends = append(s.Backends, lb.Backend{Addr: netip.AddrPortFrom(a, 8080), Weight: 1})
@@ -144,7 +147,8 @@ func BenchmarkUsage(b *testing.B) {
 		}
 		defer p.Close()
 		for i := range flows {
-			_, _ = p.WriteTo([]byte("x"), &net.UDPAddr{IP: vip4.AsSlice(), Port: 1000 + i}) // the refusals of others come back here
+			// the refusals of others come back here
+			_, _ = p.WriteTo([]byte("x"), &net.UDPAddr{IP: vip4.AsSlice(), Port: 1000 + i})
 		}
 		return nil
 	})

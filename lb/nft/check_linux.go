@@ -91,7 +91,10 @@ func (h *Helpers) checkPools(i int) ([]lb.Finding, error) {
 	set := fmt.Sprintf("set pool of nftables table %s %s", familyName(i), helperTable)
 	var found []lb.Finding
 	if len(missing) > 0 {
-		found = append(found, lb.Finding{Area: lb.AreaSet, Kind: lb.FindingMissing, What: set, Want: strings.Join(missing, ", ")})
+		found = append(found, lb.Finding{
+			Area: lb.AreaSet, Kind: lb.FindingMissing, What: set,
+			Want: strings.Join(missing, ", "),
+		})
 	}
 	if len(have) > 0 {
 		found = append(found, lb.Finding{
@@ -127,7 +130,10 @@ func (h *Helpers) checkMarks(i int) ([]lb.Finding, error) {
 		}
 		got, there := have[k]
 		delete(have, k)
-		f := lb.Finding{Area: lb.AreaMark, Kind: lb.FindingChanged, What: "mark of " + k.String(), Found: markText(got), Want: markText(want)}
+		f := lb.Finding{
+			Area: lb.AreaMark, Kind: lb.FindingChanged, What: "mark of " + k.String(), Found: markText(got),
+			Want: markText(want),
+		}
 		switch {
 		case !there:
 			f.Kind, f.Found = lb.FindingMissing, ""
@@ -137,7 +143,10 @@ func (h *Helpers) checkMarks(i int) ([]lb.Finding, error) {
 		}
 	}
 	for k, got := range have {
-		found = append(found, lb.Finding{Area: lb.AreaMark, Kind: lb.FindingExtra, What: "mark of " + k.String(), Found: markText(got)})
+		found = append(found, lb.Finding{
+			Area: lb.AreaMark, Kind: lb.FindingExtra, What: "mark of " + k.String(),
+			Found: markText(got),
+		})
 	}
 	return found, nil
 }
@@ -219,7 +228,8 @@ func (b *ruleBook) compare(chain string, now []uint64) []lb.Finding {
 	for i, handle := range now {
 		if !slices.Contains(b.chains[chain], handle) {
 			found = append(found, lb.Finding{
-				Area: lb.AreaRule, Kind: lb.FindingExtra, What: fmt.Sprintf("rule in %s", where), Found: fmt.Sprintf("at place %d, handle %d", i+1, handle),
+				Area: lb.AreaRule, Kind: lb.FindingExtra, What: fmt.Sprintf("rule in %s", where),
+				Found: fmt.Sprintf("at place %d, handle %d", i+1, handle),
 			})
 		}
 	}

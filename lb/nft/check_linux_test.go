@@ -92,7 +92,10 @@ func TestCheckFindsEveryChange(t *testing.T) {
 		},
 		{"a rule in the guard", "rule in chain guard of nftables table ip meshd: extra, found at place 1", func() {
 			t4 := helper(nftables.TableFamilyIPv4)
-			v.sockets.nft.InsertRule(&nftables.Rule{Table: t4, Chain: &nftables.Chain{Table: t4, Name: "guard"}, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}})
+			v.sockets.nft.InsertRule(&nftables.Rule{
+				Table: t4, Chain: &nftables.Chain{Table: t4, Name: "guard"},
+				Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}},
+			})
 			v.must(nil)
 		}},
 		{"chain deleted", "chain guard of nftables table ip6 meshd: missing", func() {
@@ -112,7 +115,8 @@ func TestCheckFindsEveryChange(t *testing.T) {
 			}
 			v.must(err)
 		}},
-		{"a range in the set", "set pool of nftables table ip meshd (more): extra, found an interval with a boundary at 192.0.2.0, end 192.0.2.255", func() {
+		{"a range in the set", "set pool of nftables table ip meshd (more): extra, found an interval with a boundary at " +
+			"192.0.2.0, end 192.0.2.255", func() {
 			set, err := v.sockets.nft.GetSetByName(helper(nftables.TableFamilyIPv4), "pool")
 			if err == nil {
 				err = v.sockets.nft.SetAddElements(set, []nftables.SetElement{
@@ -122,19 +126,26 @@ func TestCheckFindsEveryChange(t *testing.T) {
 			v.must(err)
 		}},
 		{"route deleted", "local route of pool 10.96.0.0/16: missing, want source address 10.1.0.1", func() {
-			v.must(v.route.RouteDel(&rtnl.Route{Dst: ipNet(pool4), Table: poolTable, Type: unix.RTN_LOCAL, Scope: rtnl.SCOPE_HOST}))
+			v.must(v.route.RouteDel(&rtnl.Route{
+				Dst: ipNet(pool4), Table: poolTable, Type: unix.RTN_LOCAL,
+				Scope: rtnl.SCOPE_HOST,
+			}))
 		}},
 		{"rule for the host deleted", "routing rule 108 of pool 10.96.0.0/16: missing", func() { v.must(v.route.RuleDel(routingRules(pool4)[0])) }},
 		{"rule for the pool deleted", "routing rule 109 of pool fd96::/64: missing", func() { v.must(v.route.RuleDel(routingRules(pool6)[1])) }},
 		{"route of an older version", "route of pool 10.96.0.0/16 in table local: extra", func() {
 			v.must(v.route.RouteAdd(&rtnl.Route{
-				Dst: ipNet(pool4), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: rtnl.SCOPE_HOST, Protocol: routeProtocol, LinkIndex: 1,
+				Dst: ipNet(pool4), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: rtnl.SCOPE_HOST,
+				Protocol: routeProtocol, LinkIndex: 1,
 			}))
 		}},
 		{"refusal deleted", "rule 2 of chain refuse_output of nftables table ip6 meshd: missing", func() { v.delRule(helper(nftables.TableFamilyIPv6), "refuse_output") }},
-		{"source changed", "local route of pool 10.96.0.0/16: changed, found no source address, want source address 10.1.0.1", func() {
-			v.must((&Helpers{sock: v.sockets}).setRoute(lb.Pool{Prefix: pool4}))
-		}},
+		{
+			"source changed", "local route of pool 10.96.0.0/16: changed, found no source address, want source address 10.1.0.1",
+			func() {
+				v.must((&Helpers{sock: v.sockets}).setRoute(lb.Pool{Prefix: pool4}))
+			},
+		},
 		{"service rule deleted", "rule 2 of chain services4 of nftables table inet meshd_nat: missing", func() { v.delRule(ours, "services4") }},
 		{"hook deleted", "rule 2 of chain prerouting of nftables table inet meshd_nat: missing", func() { v.delRule(ours, "prerouting") }},
 		{"class rule deleted", "rule 1 of chain rr4_2_0 of nftables table inet meshd_nat: missing", func() { v.delRule(ours, "rr4_2_0") }},
@@ -149,7 +160,8 @@ func TestCheckFindsEveryChange(t *testing.T) {
 		c.do()
 		for range 2 {
 			found, err := d.Check(t.Context())
-			if err != nil || !slices.ContainsFunc(found, func(f lb.Finding) bool { return strings.HasPrefix(f.String(), c.want) }) {
+			if err != nil || !slices.ContainsFunc(found,
+				func(f lb.Finding) bool { return strings.HasPrefix(f.String(), c.want) }) {
 				t.Errorf("%s: found %v, %v; want %s", c.name, found, err, c.want)
 			}
 		}
@@ -253,7 +265,10 @@ func TestRemnants(t *testing.T) {
 	r.program(d, table(service(vip4, 80, state.TCP, "10.1.0.2:80"), service(vip6, 53, state.UDP, "[fd01::2]:53")))
 	v := r.vandal()
 	v.sockets.nft.AddTable(&nftables.Table{Name: "foreign", Family: nftables.TableFamilyINet})
-	foreign := &rtnl.Route{Dst: ipNet(netip.MustParsePrefix("10.77.0.0/16")), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: rtnl.SCOPE_HOST, LinkIndex: 1}
+	foreign := &rtnl.Route{
+		Dst: ipNet(netip.MustParsePrefix("10.77.0.0/16")), Table: unix.RT_TABLE_LOCAL,
+		Type: unix.RTN_LOCAL, Scope: rtnl.SCOPE_HOST, LinkIndex: 1,
+	}
 	v.must(v.route.RouteAdd(foreign))
 
 	fresh, err := New(Config{NetNS: r.node.path, Log: slog.New(slog.DiscardHandler)})
@@ -291,7 +306,8 @@ func TestRemnants(t *testing.T) {
 	if list := r.nftList(); list != "" && (!strings.Contains(list, "foreign") || strings.Contains(list, "meshd")) {
 		t.Errorf("the ruleset is now %s", list)
 	}
-	routes, err := v.route.RouteListFiltered(unix.AF_INET, &rtnl.Route{Table: unix.RT_TABLE_LOCAL, Dst: foreign.Dst}, rtnl.RT_FILTER_TABLE|rtnl.RT_FILTER_DST)
+	routes, err := v.route.RouteListFiltered(unix.AF_INET, &rtnl.Route{Table: unix.RT_TABLE_LOCAL, Dst: foreign.Dst},
+		rtnl.RT_FILTER_TABLE|rtnl.RT_FILTER_DST)
 	if err != nil || len(routes) != 1 {
 		t.Errorf("the foreign route: %v, %v", routes, err)
 	}

@@ -98,7 +98,11 @@ func countFlows(c conntracker, usage map[lb.Key]lb.Usage, giveUp, held func(flow
 				vips[k.VIP] = struct{}{}
 			}
 		}
-		found, err := survey(c, i, vips, func(t *flowsFound, f *flow, name func() flowName) { t.note(f, name, usage, giveUp, held) })
+		found, err := survey(c, i, vips, func(t *flowsFound, f *flow,
+			name func() flowName,
+		) {
+			t.note(f, name, usage, giveUp, held)
+		})
 		if err != nil {
 			return fmt.Errorf("read conntrack's table: %w", err)
 		}

@@ -81,7 +81,8 @@ func (d *Driver) Probe(context.Context) error {
 	sock.nft.DelTable(trial.table)
 	err = sock.nft.Flush()
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("%w: kernel has no nf_tables nat with numgen, jhash and fib (%w); load nft_chain_nat, nft_nat, nft_numgen, nft_hash, nft_fib_inet",
+		return fmt.Errorf("%w: kernel has no nf_tables nat with numgen, jhash and fib (%w); load nft_chain_nat, nft_nat, "+
+			"nft_numgen, nft_hash, nft_fib_inet",
 			lb.ErrUnsupported, err)
 	}
 	return explain("probe nftables", err)
@@ -99,7 +100,8 @@ func (d *Driver) Setup(context.Context) error {
 	}
 	err := d.addLayout(false)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY) {
-		d.cfg.Log.Warn("nftables table has another layout; replacing it", slog.String("table", serviceTable), slog.Any("err", err))
+		d.cfg.Log.Warn("nftables table has another layout; replacing it", slog.String("table", serviceTable),
+			slog.Any("err", err))
 		err = d.addLayout(true)
 	}
 	if err != nil {
@@ -143,7 +145,10 @@ func (d *Driver) Apply(ctx context.Context, ops []lb.Op) []error {
 	d.doomed = &flows{}
 	for batch := range slices.Chunk(keys, servicesPerBatch) {
 		for k, err := range d.commit(ctx, batch, next) {
-			errs = fail(ops, errs, err, func(op lb.Op) bool { return op.Kind < lb.DelPool && op.Kind > lb.SetPool && op.Key == k })
+			errs = fail(ops, errs, err, func(op lb.Op) bool {
+				return op.Kind < lb.DelPool && op.Kind > lb.SetPool &&
+					op.Key == k
+			})
 		}
 	}
 	if err := d.doomed.delete(d.help.sock.queries, d.holds); err != nil {

@@ -68,10 +68,12 @@ func TestListable(t *testing.T) {
 	r := newRig(t)
 	r.nftList() // test/dataplane shows what connections meet
 	d := r.driver()
-	sticky, hash := *service(vip4, 443, state.TCP, "10.1.0.2:80", "10.1.0.3:80*2"), *service(vip6, 443, state.UDP, "[fd01::2]:443")
+	sticky, hash := *service(vip4, 443, state.TCP, "10.1.0.2:80", "10.1.0.3:80*2"),
+		*service(vip6, 443, state.UDP, "[fd01::2]:443")
 	sticky.Affinity, hash.Scheduler = time.Hour, "sh"
 	r.program(d, table(
-		service(vip4, 80, state.TCP, "10.1.0.2:80", "10.1.0.3:80*0"), service(vip4, 80, state.UDP, "10.1.0.4:80*30", "10.1.0.5:80*10"),
+		service(vip4, 80, state.TCP, "10.1.0.2:80", "10.1.0.3:80*0"),
+		service(vip4, 80, state.UDP, "10.1.0.4:80*30", "10.1.0.5:80*10"),
 		service(vip6, 80, state.TCP, "[fd01::2]:80", "[fd01::3]:80"), service(vip6, 81, state.TCP), &sticky, &hash,
 		service(vip4.Next(), 0, 0, "10.1.0.2:0"), service(vip6.Next(), 0, 0, "[fd01::4]:0")))
 	if list := r.nftList(); list != "" && !strings.Contains(list, `comment "wrr affinity 1h0m0s"`) {
@@ -91,7 +93,8 @@ func TestUsage(t *testing.T) {
 	defer c.Close()
 	key := lb.Key{VIP: vip4, Port: 80, Proto: state.TCP}
 	usage, err := d.Usage(t.Context(), []lb.Key{key})
-	if err != nil || usage[key].Connections != 1 || usage[key].Backends[netip.MustParseAddrPort("10.1.0.2:80")].Active != 1 {
+	if err != nil || usage[key].Connections != 1 ||
+		usage[key].Backends[netip.MustParseAddrPort("10.1.0.2:80")].Active != 1 {
 		t.Errorf("usage %+v, %v; want one connection", usage, err)
 	}
 }

@@ -24,18 +24,21 @@ func (e early) MatchConntrackFlow(flow *rtnl.ConntrackFlow) bool {
 func (h *Helpers) forgetEarly(pool netip.Prefix) {
 	forgotten := uint(0)
 	for range dumpAttempts {
-		n, err := h.sock.route.ConntrackDeleteFilters(rtnl.ConntrackTable, rtnl.InetFamily(familyOf(pool.Addr())), early{pool})
+		n, err := h.sock.route.ConntrackDeleteFilters(rtnl.ConntrackTable, rtnl.InetFamily(familyOf(pool.Addr())),
+			early{pool})
 		forgotten += n
 		if errors.Is(err, rtnl.ErrDumpInterrupted) {
 			continue // the table changed meanwhile: something may have been missed
 		}
 		if err != nil {
-			h.cfg.Log.Warn("connections from before a pool was ours may go nowhere until they time out", slog.Any("pool", pool), slog.Any("err", err))
+			h.cfg.Log.Warn("connections from before a pool was ours may go nowhere until they time out", slog.Any("pool", pool),
+				slog.Any("err", err))
 		}
 		break
 	}
 	if forgotten > 0 {
-		h.cfg.Log.Info("forgot connections from before a pool was ours", slog.Any("pool", pool), slog.Uint64("connections", uint64(forgotten)))
+		h.cfg.Log.Info("forgot connections from before a pool was ours", slog.Any("pool", pool),
+			slog.Uint64("connections", uint64(forgotten)))
 	}
 }
 

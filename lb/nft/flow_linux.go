@@ -36,7 +36,10 @@ func (f *flow) ended() bool { return f.tcpState >= tcpTimeWait }
 // service with ports and as one of a service for all ports.
 func (f *flow) keys() (exact, wide flowKey) {
 	exact = flowKey{vip: f.vip, proto: f.proto, backend: f.backend}
-	wide = flowKey{vip: netip.AddrPortFrom(f.vip.Addr(), 0), proto: f.proto, backend: netip.AddrPortFrom(f.backend.Addr(), 0)}
+	wide = flowKey{
+		vip: netip.AddrPortFrom(f.vip.Addr(), 0), proto: f.proto,
+		backend: netip.AddrPortFrom(f.backend.Addr(), 0),
+	}
 	return exact, wide
 }
 

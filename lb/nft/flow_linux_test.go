@@ -27,7 +27,8 @@ func flowMessage(t testing.TB, want flow) []byte {
 		}
 		return netlink.Attribute{Type: kind, Data: nest(
 			netlink.Attribute{Type: nl.CTA_TUPLE_IP, Data: nest(
-				netlink.Attribute{Type: srcKind, Data: src.Addr().AsSlice()}, netlink.Attribute{Type: dstKind, Data: dst.Addr().AsSlice()})},
+				netlink.Attribute{Type: srcKind, Data: src.Addr().AsSlice()},
+				netlink.Attribute{Type: dstKind, Data: dst.Addr().AsSlice()})},
 			netlink.Attribute{Type: nl.CTA_TUPLE_PROTO, Data: nest(
 				netlink.Attribute{Type: nl.CTA_PROTO_NUM, Data: []byte{byte(want.proto)}},
 				netlink.Attribute{Type: nl.CTA_PROTO_SRC_PORT, Data: binary.BigEndian.AppendUint16(nil, src.Port())},
@@ -35,10 +36,16 @@ func flowMessage(t testing.TB, want flow) []byte {
 		)}
 	}
 	client := netip.AddrPortFrom(want.vip.Addr().Next(), 40000)
-	attrs := []netlink.Attribute{tuple(nl.CTA_TUPLE_ORIG, client, want.vip), tuple(nl.CTA_TUPLE_REPLY, want.backend, client)}
+	attrs := []netlink.Attribute{
+		tuple(nl.CTA_TUPLE_ORIG, client, want.vip),
+		tuple(nl.CTA_TUPLE_REPLY, want.backend, client),
+	}
 	if want.tcpState != 0 {
 		tcp := nest(netlink.Attribute{Type: nl.CTA_PROTOINFO_TCP_STATE, Data: []byte{want.tcpState}})
-		attrs = append(attrs, netlink.Attribute{Type: nl.CTA_PROTOINFO, Data: nest(netlink.Attribute{Type: nl.CTA_PROTOINFO_TCP, Data: tcp})})
+		attrs = append(attrs, netlink.Attribute{
+			Type: nl.CTA_PROTOINFO,
+			Data: nest(netlink.Attribute{Type: nl.CTA_PROTOINFO_TCP, Data: tcp}),
+		})
 	}
 	return nest(attrs...)
 }
@@ -76,7 +83,8 @@ func FuzzDecodeFlow(f *testing.F) {
 			return
 		}
 		exact, wide := got.keys()
-		if !got.vip.IsValid() || !got.backend.IsValid() || exact.service().VIP != wide.service().VIP || !wide.service().AllPorts() {
+		if !got.vip.IsValid() || !got.backend.IsValid() || exact.service().VIP != wide.service().VIP ||
+			!wide.service().AllPorts() {
 			t.Errorf("%+v has keys %+v and %+v", got, exact, wide)
 		}
 	})

@@ -45,7 +45,8 @@ func (h *Helpers) forward(p lb.Pool) error {
 func (h *Helpers) setSysctls(settings ...Sysctl) error {
 	changed, err := SetSysctls(h.cfg.NetNS, settings, h.cfg.OnSysctl)
 	if len(changed) > 0 {
-		h.cfg.Log.Warn("sysctls set, so that containers reach VIPs; forwarding: off leaves them to you", slog.Any("keys", changed))
+		h.cfg.Log.Warn("sysctls set, so that containers reach VIPs; forwarding: off leaves them to you",
+			slog.Any("keys", changed))
 	}
 	return err
 }

@@ -60,7 +60,8 @@ func (h *Helpers) addRules(c *nftables.Conn, i int) {
 	pool := rules([]expr.Any{f.loadDst(firstReg), inSet(h.pool[i])}, f.notOwn())
 	for _, exprs := range [][]expr.Any{
 		rules(h.stray(i), []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}),
-		rules(refused, l4(f.icmp), f.echoRequest(), setPriority(0), []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}), // a VIP answers ping
+		// a VIP answers ping
+		rules(refused, l4(f.icmp), f.echoRequest(), setPriority(0), []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}),
 		rules(refused, f.unreachable()),
 		rules(pool, l4(unix.IPPROTO_TCP), f.reset()),
 		rules(pool, f.unreachable()),
@@ -82,7 +83,10 @@ func (h *Helpers) addRules(c *nftables.Conn, i int) {
 // took of a pool.
 func (h *Helpers) addRefuse(c *nftables.Conn, i int, name string, hook *nftables.ChainHook, routed []expr.Any) {
 	prio := nftables.ChainPriority(refusePriority)
-	chain := remakeChain(c, &nftables.Chain{Table: h.table[i], Name: name, Hooknum: hook, Priority: &prio, Type: nftables.ChainTypeNAT})
+	chain := remakeChain(c, &nftables.Chain{
+		Table: h.table[i], Name: name, Hooknum: hook, Priority: &prio,
+		Type: nftables.ChainTypeNAT,
+	})
 	h.addServed(c, i, chain)
 	pool := rules([]expr.Any{families[i].loadDst(firstReg), inSet(h.pool[i])}, routed, setPriority(refusedPriority))
 	for _, exprs := range [][]expr.Any{
@@ -103,14 +107,20 @@ func (h *Helpers) addRefuse(c *nftables.Conn, i int, name string, hook *nftables
 // or, without served, all.
 //
 //	ip daddr @pool ct state new reject with tcp reset
-func (h *Helpers) addReset(c *nftables.Conn, i int, name string, hook *nftables.ChainHook, prio nftables.ChainPriority, routed []expr.Any, served bool) {
+func (h *Helpers) addReset(c *nftables.Conn, i int, name string, hook *nftables.ChainHook, prio nftables.ChainPriority,
+	routed []expr.Any, served bool,
+) {
 	f := &families[i]
-	chain := remakeChain(c, &nftables.Chain{Table: h.table[i], Name: name, Hooknum: hook, Priority: &prio, Type: nftables.ChainTypeFilter})
+	chain := remakeChain(c, &nftables.Chain{
+		Table: h.table[i], Name: name, Hooknum: hook, Priority: &prio,
+		Type: nftables.ChainTypeFilter,
+	})
 	if served {
 		h.addServed(c, i, chain)
 	}
 	c.AddRule(&nftables.Rule{Table: h.table[i], Chain: chain, Exprs: rules(
-		l4(unix.IPPROTO_TCP), []expr.Any{f.loadDst(firstReg), inSet(h.pool[i])}, routed, inState(expr.CtStateBitNEW), f.reset())})
+		l4(unix.IPPROTO_TCP), []expr.Any{f.loadDst(firstReg), inSet(h.pool[i])}, routed, inState(expr.CtStateBitNEW),
+		f.reset())})
 }
 
 // The places before IPVS in the hooks input (99) and output (-99).

@@ -49,7 +49,10 @@ func NewHelpers(cfg Config, marks bool) (*Helpers, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Helpers{cfg: cfg, sock: sock, pools: map[netip.Prefix]lb.Pool{}, marks: map[lb.Key]uint32{}, serves: map[lb.Key]bool{}}
+	h := &Helpers{
+		cfg: cfg, sock: sock, pools: map[netip.Prefix]lb.Pool{}, marks: map[lb.Key]uint32{},
+		serves: map[lb.Key]bool{},
+	}
 	for i := range families {
 		f := &families[i]
 		h.table[i] = &nftables.Table{Name: helperTable, Family: nftables.TableFamily(f.nfproto)}
@@ -165,7 +168,8 @@ func (h *Helpers) sets() (there map[*nftables.Set]bool, err error) {
 
 // setsOf returns the sets of a family.
 func (h *Helpers) setsOf(i int) []*nftables.Set {
-	return slices.DeleteFunc([]*nftables.Set{h.pool[i], h.tasks[i], h.mark[i], h.served[i][0], h.served[i][1]}, func(s *nftables.Set) bool { return s == nil })
+	return slices.DeleteFunc([]*nftables.Set{h.pool[i], h.tasks[i], h.mark[i], h.served[i][0], h.served[i][1]},
+		func(s *nftables.Set) bool { return s == nil })
 }
 
 // addTables queues tables, sets that are not there, and rules but for the
@@ -210,7 +214,8 @@ func ProbeHelpers(cfg Config) error {
 	}
 	err = h.sock.nft.Flush()
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("%w: kernel has no nf_tables nat with masquerade, redirect, reject and fib (%w); load nft_chain_nat, nft_masq, nft_redir, nft_reject_ipv4, nft_reject_ipv6, nft_fib_ipv4, nft_fib_ipv6",
+		return fmt.Errorf("%w: kernel has no nf_tables nat with masquerade, redirect, reject and fib (%w); load "+
+			"nft_chain_nat, nft_masq, nft_redir, nft_reject_ipv4, nft_reject_ipv6, nft_fib_ipv4, nft_fib_ipv6",
 			lb.ErrUnsupported, err)
 	}
 	return explain("probe nftables", err)

@@ -41,7 +41,11 @@ func TestHelpers(t *testing.T) {
 		t.Errorf("the probe left %s", left)
 	}
 	h := r.helpers()
-	for _, p := range []lb.Pool{{Prefix: pool4, Src: node4}, {Prefix: pool6, Src: node6}, {Prefix: netip.MustParsePrefix("10.96.8.0/24")}} {
+	for _, p := range []lb.Pool{
+		{Prefix: pool4, Src: node4},
+		{Prefix: pool6, Src: node6},
+		{Prefix: netip.MustParsePrefix("10.96.8.0/24")},
+	} {
 		if err := h.SetPool(p); err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +92,8 @@ func TestHelpers(t *testing.T) {
 	if err := again.DelPool(pool4); err != nil {
 		t.Error(err)
 	}
-	if found, err := h.Check(); err != nil || !strings.Contains(fmt.Sprint(found), "local route of pool 10.96.0.0/16: missing") {
+	if found, err := h.Check(); err != nil || !strings.Contains(fmt.Sprint(found),
+		"local route of pool 10.96.0.0/16: missing") {
 		t.Errorf("the other one's check: %v, %v; want the route", found, err)
 	}
 	if err := again.Teardown(); err != nil {
@@ -120,7 +125,10 @@ func TestMarksOfAnotherShape(t *testing.T) {
 			c.AddChain(chain)
 			c.AddRule(&nftables.Rule{Table: old.table[i], Chain: chain, Exprs: []expr.Any{
 				families[i].loadDst(firstReg),
-				&expr.Lookup{SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true, SetName: set.Name, SetID: set.ID},
+				&expr.Lookup{
+					SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true, SetName: set.Name,
+					SetID: set.ID,
+				},
 			}})
 		}
 	}
@@ -141,7 +149,8 @@ func TestMarksOfAnotherShape(t *testing.T) {
 		if found, err := h.Check(); err != nil || len(found) > 0 || len(h.Marks()) != 2 {
 			t.Errorf("marks %v, check %v, %v", h.Marks(), found, err)
 		}
-		if list := r.nftList(); strings.Contains(list, "chain mark_prerouting") || strings.Contains(list, "chain mark_output") {
+		if list := r.nftList(); strings.Contains(list, "chain mark_prerouting") ||
+			strings.Contains(list, "chain mark_output") {
 			t.Errorf("chains of the older version stay: %s", list)
 		}
 	}
@@ -164,7 +173,8 @@ func TestSourceMustBeLocal(t *testing.T) {
 
 func TestLastAddr(t *testing.T) {
 	for prefix, want := range map[string]string{
-		"10.96.0.0/16": "10.96.255.255", "10.0.0.0/30": "10.0.0.3", "255.255.255.0/24": "255.255.255.255", "fd96::/64": "fd96::ffff:ffff:ffff:ffff",
+		"10.96.0.0/16": "10.96.255.255", "10.0.0.0/30": "10.0.0.3", "255.255.255.0/24": "255.255.255.255",
+		"fd96::/64": "fd96::ffff:ffff:ffff:ffff",
 	} {
 		if got := lastAddr(netip.MustParsePrefix(prefix)).String(); got != want {
 			t.Errorf("%s ends at %s, want %s", prefix, got, want)

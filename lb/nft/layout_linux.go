@@ -43,8 +43,9 @@ func newLayout() *layout {
 		// travel. nft 1.0.6 aborts on listing a concatenation with a plain integer.
 		number := nftables.TypeClassID
 		l.maps[i] = familyMaps{
-			svc:       m(1, "svc", nftables.MustConcatSetType(f.addr, proto, port), number, true),
-			eps:       m(2, "eps", nftables.MustConcatSetType(f.addr, proto, port, number), nftables.MustConcatSetType(f.addr, port), true),
+			svc: m(1, "svc", nftables.MustConcatSetType(f.addr, proto, port), number, true),
+			eps: m(2, "eps", nftables.MustConcatSetType(f.addr, proto, port, number),
+				nftables.MustConcatSetType(f.addr, port), true),
 			all:       m(3, "all", nftables.MustConcatSetType(f.addr, proto), number, true),
 			allepsSet: m(4, "alleps", nftables.MustConcatSetType(f.addr, proto, number), f.addr, true),
 			class:     m(5, "class", number, nftables.TypeVerdict, false),
@@ -85,7 +86,8 @@ func (l *layout) addBase(c *nftables.Conn, name string, hook *nftables.ChainHook
 	})
 	for i := range families {
 		f := &families[i]
-		c.AddRule(&nftables.Rule{Table: l.table, Chain: base, Exprs: rules(f.match(), routed, []expr.Any{to("services" + f.digit)})})
+		c.AddRule(&nftables.Rule{Table: l.table, Chain: base, Exprs: rules(f.match(), routed,
+			[]expr.Any{to("services" + f.digit)})})
 	}
 }
 

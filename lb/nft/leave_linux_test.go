@@ -17,7 +17,8 @@ func TestLeaveRules(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() { former.Close() })
 	must(t, former.RemoveMarking())
-	if list := r.nftList(); list != "" && (!strings.Contains(list, "leave_output") || strings.Contains(list, "mark_local") || strings.Contains(list, "reset_output")) {
+	if list := r.nftList(); list != "" && (!strings.Contains(list, "leave_output") ||
+		strings.Contains(list, "mark_local") || strings.Contains(list, "reset_output")) {
 		t.Errorf("while it leaves: %s", list)
 	}
 	must(t, former.RemoveMarks())

@@ -37,7 +37,10 @@ func (h *Helpers) remakeMarkChains(c *nftables.Conn, i int) markChains {
 		c.DelChain(remakeChain(c, old)) // there or not
 	}
 	chain := func(name string, hook *nftables.ChainHook, at nftables.ChainPriority) *nftables.Chain {
-		return remakeChain(c, &nftables.Chain{Table: h.table[i], Name: name, Hooknum: hook, Priority: &at, Type: nftables.ChainTypeFilter})
+		return remakeChain(c, &nftables.Chain{
+			Table: h.table[i], Name: name, Hooknum: hook, Priority: &at,
+			Type: nftables.ChainTypeFilter,
+		})
 	}
 	return markChains{
 		mark: [2]*nftables.Chain{

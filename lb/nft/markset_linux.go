@@ -172,7 +172,10 @@ func mapAttributes(set *nftables.Set) ([]netlink.Attribute, error) {
 	if err != nil {
 		return nil, err
 	}
-	desc, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NLA_F_NESTED | nftables.NFTA_SET_DESC_CONCAT, Data: concat}})
+	desc, err := netlink.MarshalAttributes([]netlink.Attribute{{
+		Type: unix.NLA_F_NESTED | nftables.NFTA_SET_DESC_CONCAT,
+		Data: concat,
+	}})
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,10 @@ func TestMemoTellsAll(t *testing.T) {
 		if len(wrote.slots) > 0 {
 			wrote.class = classOf(s, len(wrote.slots))
 		}
-		read := &entry{svc: &lb.Service{Key: s.Key}, there: true, class: wrote.class, slots: slices.Clone(wrote.slots), memo: wrote.memo}
+		read := &entry{
+			svc: &lb.Service{Key: s.Key}, there: true, class: wrote.class, slots: slices.Clone(wrote.slots),
+			memo: wrote.memo,
+		}
 		read.describe()
 		if d := cmp.Diff(s, read.svc, cmpopts.EquateEmpty(), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
 			cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
@@ -47,7 +50,10 @@ func TestMemoTellsAll(t *testing.T) {
 }
 
 func FuzzNote(f *testing.F) {
-	for _, seed := range []string{"", "wlc", "wrr affinity 1m30s", "sh weight 5", "mh affinity 1h0m0s weight 65535", "wrr affinity -1s", "x y"} {
+	for _, seed := range []string{
+		"", "wlc", "wrr affinity 1m30s", "sh weight 5", "mh affinity 1h0m0s weight 65535",
+		"wrr affinity -1s", "x y",
+	} {
 		f.Add(seed, true)
 		f.Add(seed, false)
 	}

@@ -59,7 +59,8 @@ func TestWritesFromOwnPorts(t *testing.T) {
 		for _, m := range all {
 			written++
 			if !own[m.Header.PID] {
-				t.Fatalf("message %d of type %#x comes from the port %d, of which the listener knows nothing", written, uint16(m.Header.Type), m.Header.PID)
+				t.Fatalf("message %d of type %#x comes from the port %d, of which the listener knows nothing", written,
+					uint16(m.Header.Type), m.Header.PID)
 			}
 		}
 	}

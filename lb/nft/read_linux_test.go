@@ -26,7 +26,8 @@ func TestStrayElements(t *testing.T) {
 	m, c := &d.layout.maps[0], d.help.sock.nft
 	odd := serviceElement(lb.Key{VIP: vip4, Port: 81, Proto: state.TCP}, class{shard: 1}, "")
 	far := slotElement(s.Key, highestSlot, s.Backends[0].Addr)
-	if err := errors.Join(c.SetAddElements(m.svc, []nftables.SetElement{odd}), c.SetAddElements(m.eps, []nftables.SetElement{far}), c.Flush()); err != nil {
+	if err := errors.Join(c.SetAddElements(m.svc, []nftables.SetElement{odd}),
+		c.SetAddElements(m.eps, []nftables.SetElement{far}), c.Flush()); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -56,7 +57,8 @@ func TestDamagedService(t *testing.T) {
 	r.program(d, table(s, wide))
 	m, c := &d.layout.maps[0], d.help.sock.nft
 	right, wrong := serviceElement(s.Key, d.entries[s.Key].class, ""), serviceElement(s.Key, d.entries[wide.Key].class, "")
-	if err := errors.Join(c.SetDeleteElements(m.svc, []nftables.SetElement{right}), c.SetAddElements(m.svc, []nftables.SetElement{wrong}), c.Flush()); err != nil {
+	if err := errors.Join(c.SetDeleteElements(m.svc, []nftables.SetElement{right}),
+		c.SetAddElements(m.svc, []nftables.SetElement{wrong}), c.Flush()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.Snapshot(t.Context()); err != nil {
@@ -88,7 +90,10 @@ func FuzzDecodeElements(f *testing.F) {
 			}
 			return nil
 		})
-		in := answer{seq: 1, dump: true, each: func(msg []byte) error { return decodeElements(msg, func(*element) error { return nil }) }}
+		in := answer{
+			seq: 1, dump: true,
+			each: func(msg []byte) error { return decodeElements(msg, func(*element) error { return nil }) },
+		}
 		_ = in.take(msg)
 	})
 }
@@ -108,15 +113,25 @@ func elementMessage(t testing.TB, set *nftables.Set, e nftables.SetElement) []by
 			netlink.Attribute{Type: unix.NFTA_VERDICT_CHAIN, Data: []byte(e.VerdictData.Chain + "\x00")})})
 	}
 	counter := nest(netlink.Attribute{Type: unix.NFTA_COUNTER_PACKETS, Data: []byte{0, 0, 0, 0, 0, 0, 0, 7}})
-	comment := append([]byte{1, 2, 0, 0, 0, byte(len(e.Comment) + 1)}, e.Comment+"\x00"...) // behind a field of another type
+	// behind a field of another type
+	comment := append([]byte{1, 2, 0, 0, 0, byte(len(e.Comment) + 1)}, e.Comment+"\x00"...)
 	elem := nest(
 		netlink.Attribute{Type: unix.NFTA_SET_ELEM_USERDATA, Data: comment},
-		netlink.Attribute{Type: unix.NFTA_SET_ELEM_KEY, Data: nest(netlink.Attribute{Type: unix.NFTA_DATA_VALUE, Data: e.Key})},
+		netlink.Attribute{
+			Type: unix.NFTA_SET_ELEM_KEY,
+			Data: nest(netlink.Attribute{Type: unix.NFTA_DATA_VALUE, Data: e.Key}),
+		},
 		netlink.Attribute{Type: unix.NFTA_SET_ELEM_DATA, Data: value},
-		netlink.Attribute{Type: unix.NFTA_SET_ELEM_EXPR, Data: nest(netlink.Attribute{Type: unix.NFTA_EXPR_DATA, Data: counter})})
+		netlink.Attribute{
+			Type: unix.NFTA_SET_ELEM_EXPR,
+			Data: nest(netlink.Attribute{Type: unix.NFTA_EXPR_DATA, Data: counter}),
+		})
 	return nest(
 		netlink.Attribute{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: []byte(set.Name + "\x00")},
-		netlink.Attribute{Type: unix.NFTA_SET_ELEM_LIST_ELEMENTS, Data: nest(netlink.Attribute{Type: unix.NFTA_LIST_ELEM, Data: elem})})
+		netlink.Attribute{
+			Type: unix.NFTA_SET_ELEM_LIST_ELEMENTS,
+			Data: nest(netlink.Attribute{Type: unix.NFTA_LIST_ELEM, Data: elem}),
+		})
 }
 
 // What the kernel answers is understood.
@@ -133,7 +148,8 @@ func TestDecodeElements(t *testing.T) {
 			if want.VerdictData != nil {
 				chain = want.VerdictData.Chain
 			}
-			if !bytes.Equal(e.key, want.Key) || !bytes.Equal(e.value, want.Val) || string(e.chain) != chain || string(e.comment) != want.Comment || e.packets != 7 {
+			if !bytes.Equal(e.key, want.Key) || !bytes.Equal(e.value, want.Val) || string(e.chain) != chain ||
+				string(e.comment) != want.Comment || e.packets != 7 {
 				t.Errorf("got %+v, want %+v with 7 packets", e, want)
 			}
 			return nil

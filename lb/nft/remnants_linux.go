@@ -171,7 +171,10 @@ func (h *Helpers) Remnants() ([]lb.Remnant, error) {
 }
 
 func tableText(t *nftables.Table) string {
-	name := map[nftables.TableFamily]string{nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet"}[t.Family]
+	name := map[nftables.TableFamily]string{
+		nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6",
+		nftables.TableFamilyINet: "inet",
+	}[t.Family]
 	return fmt.Sprintf("nftables table %s %s", name, t.Name)
 }
 
@@ -239,7 +242,10 @@ func (d *Driver) Remnants(context.Context) ([]lb.Remnant, error) {
 			services += len(elems)
 		}
 	}
-	left = append(left, lb.Remnant{Area: lb.AreaTable, What: tableText(d.layout.table), Detail: fmt.Sprintf("%d services", services)})
+	left = append(left, lb.Remnant{
+		Area: lb.AreaTable, What: tableText(d.layout.table),
+		Detail: fmt.Sprintf("%d services", services),
+	})
 	lb.SortRemnants(left)
 	return left, nil
 }

@@ -81,7 +81,10 @@ func (n *namespace) do(t testing.TB, f func() error) {
 func newRig(t testing.TB) *rig {
 	r := &rig{t: t, node: newNamespace(t), peer: newNamespace(t)}
 	r.node.do(t, func() error {
-		veth := &rtnl.Veth{LinkAttrs: rtnl.LinkAttrs{Name: "link0"}, PeerName: "link1", PeerNamespace: rtnl.NsFd(r.peer.handle)}
+		veth := &rtnl.Veth{
+			LinkAttrs: rtnl.LinkAttrs{Name: "link0"}, PeerName: "link1",
+			PeerNamespace: rtnl.NsFd(r.peer.handle),
+		}
 		if err := rtnl.LinkAdd(veth); err != nil {
 			return err
 		}

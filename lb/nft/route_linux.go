@@ -85,9 +85,11 @@ func (h *Helpers) hasIPv6(pool netip.Prefix) error {
 		off, err := readSysctl(key)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
-			return fmt.Errorf("pool %s: %w: this kernel has none (ipv6.disable=1 at boot?); define the network without an IPv6 pool", pool, errNoIPv6)
+			return fmt.Errorf("pool %s: %w: this kernel has none (ipv6.disable=1 at boot?); define the network without an "+
+				"IPv6 pool", pool, errNoIPv6)
 		case err == nil && off != "0":
-			return fmt.Errorf("pool %s: %w: sysctl %s=%s; set it to 0, or define the network without an IPv6 pool", pool, errNoIPv6, dotted(key), off)
+			return fmt.Errorf("pool %s: %w: sysctl %s=%s; set it to 0, or define the network without an IPv6 pool", pool,
+				errNoIPv6, dotted(key), off)
 		}
 		return err
 	})
@@ -104,7 +106,8 @@ func (h *Helpers) setRoute(p lb.Pool) error {
 	}
 	if err := h.sock.route.RouteReplace(r); err != nil {
 		if p.Src.IsValid() && errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("local route of pool %s: %w; source address %s must be configured on this host", p.Prefix, err, p.Src)
+			return fmt.Errorf("local route of pool %s: %w; source address %s must be configured on this host", p.Prefix, err,
+				p.Src)
 		}
 		return explain(fmt.Sprintf("local route of pool %s", p.Prefix), err)
 	}

@@ -42,7 +42,10 @@ func TestSavedHelpers(t *testing.T) {
 	}
 	var served []lb.Key
 	for _, a := range []netip.Addr{vip4, vip6} {
-		must(t, h.SetMarks(map[lb.Key]uint32{allTCP(a): FirstMark + 1, allUDP(a): FirstMark + 2, {VIP: a, Proto: 255}: FirstMark + 3}))
+		must(t, h.SetMarks(map[lb.Key]uint32{
+			allTCP(a): FirstMark + 1, allUDP(a): FirstMark + 2,
+			{VIP: a, Proto: 255}: FirstMark + 3,
+		}))
 		served = append(served, allTCP(a), lb.Key{VIP: a, Port: 80, Proto: state.UDP})
 	}
 	must(t, h.Serve(served, nil))
@@ -123,7 +126,8 @@ func TestSavedServices(t *testing.T) {
 	if found = append(found, lb.Compare(have, want)...); len(found) > 0 {
 		t.Errorf("loaded, the next process leaves %v", found)
 	}
-	if got := r.spread(r.peer, "tcp", "10.96.3.7:80", 8); got["10.1.0.2:80"] != 2 || got["10.1.0.3:80"] != 2 || got["10.1.0.4:80"] != 4 {
+	if got := r.spread(r.peer, "tcp", "10.96.3.7:80", 8); got["10.1.0.2:80"] != 2 || got["10.1.0.3:80"] != 2 ||
+		got["10.1.0.4:80"] != 4 {
 		t.Errorf("loaded, and programmed again, TCP spreads %v", got)
 	}
 	if got := r.spread(r.peer, "udp", "[fd96::37]:80", 4); got["[fd01::2]:80"] != 2 || got["[fd01::3]:80"] != 2 {

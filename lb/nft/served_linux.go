@@ -183,12 +183,14 @@ func (h *Helpers) checkServed() ([]lb.Finding, error) {
 	var found []lb.Finding
 	for k := range h.serves {
 		if !have[k] {
-			found = append(found, lb.Finding{Area: lb.AreaSet, Kind: lb.FindingMissing, What: "service " + k.String() + " in the set of those that IPVS serves"})
+			found = append(found, lb.Finding{Area: lb.AreaSet, Kind: lb.FindingMissing, What: "service " + k.String() +
+				" in the set of those that IPVS serves"})
 		}
 	}
 	for k := range have {
 		if !h.serves[k] {
-			found = append(found, lb.Finding{Area: lb.AreaSet, Kind: lb.FindingExtra, What: "service " + k.String() + " in the set of those that IPVS serves"})
+			found = append(found, lb.Finding{Area: lb.AreaSet, Kind: lb.FindingExtra, What: "service " + k.String() +
+				" in the set of those that IPVS serves"})
 		}
 	}
 	return found, nil

@@ -37,7 +37,8 @@ func TestSlotsAreFilledByWeight(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		weights := rapid.SliceOfN(rapid.Uint32Range(0, 70000), 0, 40).Draw(t, "weights")
 		s := &lb.Service{Scheduler: "wrr", Backends: backendsAt(weights...)}
-		old := assignSlots(&lb.Service{Backends: backendsAt(rapid.SliceOfN(rapid.Uint32Range(0, 3), 0, 9).Draw(t, "old")...)}, nil)
+		old := assignSlots(&lb.Service{Backends: backendsAt(rapid.SliceOfN(rapid.Uint32Range(0, 3), 0, 9).Draw(t, "old")...)},
+			nil)
 		slots := assignSlots(s, old)
 		n, sum := tally(slots), 0
 		for _, w := range weights {

@@ -146,7 +146,8 @@ func (r *reader) clean() error {
 		return nil
 	}
 	for set, elems := range r.stray {
-		r.d.cfg.Log.Warn("deleting elements that make no sense", slog.String("map", set.Name), slog.Int("elements", len(elems)))
+		r.d.cfg.Log.Warn("deleting elements that make no sense", slog.String("map", set.Name),
+			slog.Int("elements", len(elems)))
 	}
 	if err := eachChunk(r.stray, r.d.help.sock.nft.SetDeleteElements); err != nil {
 		return err
@@ -252,7 +253,8 @@ func (d *Driver) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, e
 // holds reports whether a service with ports has a backend, for connections to it.
 func (d *Driver) holds(k flowKey) bool {
 	e := d.entries[k.service()]
-	return e != nil && e.svc != nil && slices.ContainsFunc(e.svc.Backends, func(b lb.Backend) bool { return b.Addr == k.backend })
+	return e != nil && e.svc != nil && slices.ContainsFunc(e.svc.Backends,
+		func(b lb.Backend) bool { return b.Addr == k.backend })
 }
 
 // noteIdle notes the backends without slots that have no connections: they

@@ -19,7 +19,8 @@ import (
 // Only what comes from where connections to VIPs were led: what else a host does
 // with such segments is its own affair. A task may be a client too: what it sends
 // to a VIP in a connection that conntrack does not take up (the last segment of
-// one that was cut, or any with nf_conntrack_tcp_loose=0) is refused like others'. It is the guard that drops, behind IPVS,
+// one that was cut, or any with nf_conntrack_tcp_loose=0) is refused like others'. It is the guard that
+// drops, behind IPVS,
 // which takes those of the host's own connections for what they are.
 
 // taskTimeout is how long an address to which no new connection was led counts

@@ -30,7 +30,9 @@ const filteredPasses = 4
 // perhaps with others, and returns what note made of them, one part for each
 // pass. Without addresses it reads nothing. After an error the parts are what
 // could be read.
-func survey[T any](c conntracker, family int, vips map[netip.Addr]struct{}, note func(part *T, f *flow, name func() flowName)) ([]T, error) {
+func survey[T any](c conntracker, family int, vips map[netip.Addr]struct{},
+	note func(part *T, f *flow, name func() flowName),
+) ([]T, error) {
 	if len(vips) == 0 {
 		return nil, nil
 	}
@@ -44,7 +46,9 @@ func survey[T any](c conntracker, family int, vips map[netip.Addr]struct{}, note
 }
 
 // passes reads the connections to each address. The zero Addr stands for all.
-func passes[T any](c conntracker, family int, to []netip.Addr, note func(part *T, f *flow, name func() flowName)) (parts []T, err error) {
+func passes[T any](c conntracker, family int, to []netip.Addr,
+	note func(part *T, f *flow, name func() flowName),
+) (parts []T, err error) {
 	var errs []error
 	for _, a := range to {
 		var part T

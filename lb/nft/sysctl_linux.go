@@ -47,9 +47,11 @@ func (s Sysctl) set(tell func(SysctlChange)) (changed bool, err error) {
 	}
 	switch setting := dotted(s.Key) + "=" + s.Value; {
 	case errors.Is(err, os.ErrNotExist):
-		return false, fmt.Errorf("%w: sysctl %s: this network namespace does not have it (%w)", lb.ErrUnsupported, setting, err)
+		return false, fmt.Errorf("%w: sysctl %s: this network namespace does not have it (%w)", lb.ErrUnsupported, setting,
+			err)
 	case err != nil:
-		return false, fmt.Errorf("%w: sysctl %s: %w; set it before meshd starts: on a host with sysctl -w %s, in a container with its runtime's --sysctl %s",
+		return false, fmt.Errorf("%w: sysctl %s: %w; set it before meshd starts: on a host with sysctl -w %s, in a "+
+			"container with its runtime's --sysctl %s",
 			lb.ErrUnsupported, setting, err, setting, setting)
 	}
 	return true, nil
@@ -102,7 +104,8 @@ func ChangedSysctls(changes []SysctlChange) (ours []SysctlChange, others []strin
 		case is == c.Set:
 			ours = append(ours, c)
 		case is != c.Found:
-			others = append(others, fmt.Sprintf("sysctl %s=%s: somebody else set it, after meshd found %s and set %s", dotted(c.Key), is, c.Found, c.Set))
+			others = append(others, fmt.Sprintf("sysctl %s=%s: somebody else set it, after meshd found %s and set %s",
+				dotted(c.Key), is, c.Found, c.Set))
 		}
 	}
 	return ours, others, err

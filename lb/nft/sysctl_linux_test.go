@@ -11,7 +11,11 @@ import (
 func TestPutBack(t *testing.T) {
 	r := newRig(t)
 	err := Inside(r.node.path, func() error {
-		for _, s := range [][2]string{{"net/ipv4/ip_forward", "0"}, {"net/ipv4/conf/lo/forwarding", "1"}, {"net/ipv4/conf/all/arp_ignore", "0"}} {
+		for _, s := range [][2]string{
+			{"net/ipv4/ip_forward", "0"},
+			{"net/ipv4/conf/lo/forwarding", "1"},
+			{"net/ipv4/conf/all/arp_ignore", "0"},
+		} {
 			if err := writeSysctl(s[0], s[1]); err != nil {
 				return err
 			}
@@ -22,13 +26,18 @@ func TestPutBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	var told []SysctlChange
-	want := []Sysctl{{Key: "net/ipv4/conf/all/arp_ignore", Value: "1"}, forward4, {Key: "net/ipv4/conf/none/forwarding", Value: "1", Optional: true}}
+	want := []Sysctl{
+		{Key: "net/ipv4/conf/all/arp_ignore", Value: "1"},
+		forward4,
+		{Key: "net/ipv4/conf/none/forwarding", Value: "1", Optional: true},
+	}
 	changed, err := SetSysctls(r.node.path, want, func(c SysctlChange) { told = append(told, c) })
 	if err != nil || !slices.Equal(changed, []string{want[0].Key, want[1].Key}) || len(told) != 2 {
 		t.Fatalf("changed %v, told %v, %v", changed, told, err)
 	}
 	failing := []Sysctl{{Key: "net/ipv4/conf/all/arp_ignore", Value: "nonsense"}}
-	if _, err := SetSysctls(r.node.path, failing, func(c SysctlChange) { t.Errorf("told of %v, which failed", c) }); err == nil {
+	if _, err := SetSysctls(r.node.path, failing,
+		func(c SysctlChange) { t.Errorf("told of %v, which failed", c) }); err == nil {
 		t.Error("nonsense was set")
 	}
 	if again, err := SetSysctls(r.node.path, want, nil); err != nil || len(again) != 0 {
@@ -39,7 +48,8 @@ func TestPutBack(t *testing.T) {
 			return err
 		}
 		ours, others, err := ChangedSysctls(told)
-		if err != nil || len(ours) != 1 || len(others) != 1 || !strings.Contains(others[0], "net.ipv4.conf.all.arp_ignore=2") {
+		if err != nil || len(ours) != 1 || len(others) != 1 || !strings.Contains(others[0],
+			"net.ipv4.conf.all.arp_ignore=2") {
 			t.Errorf("ours %v, others %v, %v", ours, others, err)
 		}
 		if err := PutBackSysctls(ours); err != nil {

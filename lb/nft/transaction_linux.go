@@ -120,7 +120,9 @@ func (tx *transaction) diffParked(k lb.Key, old, next []lb.Backend) {
 // diffElements queues what differs between two lists of a service's backends;
 // element is for a place in the list, and false for an empty one. An element's
 // value cannot be changed: it is deleted and added in the same transaction.
-func diffElements[T comparable](tx *transaction, k lb.Key, old, next []T, element func(int, T) (nftables.SetElement, bool)) {
+func diffElements[T comparable](tx *transaction, k lb.Key, old, next []T,
+	element func(int, T) (nftables.SetElement, bool),
+) {
 	_, eps := tx.maps(k)
 	for i := range max(len(old), len(next)) {
 		var have, want T
@@ -257,7 +259,9 @@ func (tx *transaction) retire() error {
 	return errors.Join(errs...)
 }
 
-func eachChunk(changes map[*nftables.Set][]nftables.SetElement, do func(*nftables.Set, []nftables.SetElement) error) error {
+func eachChunk(changes map[*nftables.Set][]nftables.SetElement,
+	do func(*nftables.Set, []nftables.SetElement) error,
+) error {
 	for set, elems := range changes {
 		for len(elems) > 0 {
 			n := min(len(elems), elementsPerMessage)

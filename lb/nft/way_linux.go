@@ -94,7 +94,8 @@ func (h *Helpers) readRules(family int, all map[netip.Prefix]way) error {
 			continue
 		}
 		w := all[p]
-		w.hostRule = w.hostRule || r.Priority == hostRulePreference && r.Table == unix.RT_TABLE_MAIN && r.SuppressPrefixlen == p.Bits()-1
+		w.hostRule = w.hostRule || r.Priority == hostRulePreference && r.Table == unix.RT_TABLE_MAIN &&
+			r.SuppressPrefixlen == p.Bits()-1
 		w.poolRule = w.poolRule || r.Priority == poolRulePreference && r.Table == poolTable
 		all[p] = w
 	}
@@ -141,7 +142,8 @@ func (h *Helpers) setWay(p lb.Pool) error {
 // explainRule says what a kernel lacks that cannot do it.
 func explainRule(pool netip.Prefix, err error) error {
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
-		return fmt.Errorf("%w: kernel has no policy routing (routing rule of pool %s: %w); it needs CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES",
+		return fmt.Errorf("%w: kernel has no policy routing (routing rule of pool %s: %w); it needs "+
+			"CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES",
 			lb.ErrUnsupported, pool, err)
 	}
 	return explain(fmt.Sprintf("routing rule of pool %s", pool), err)
@@ -152,7 +154,8 @@ func (h *Helpers) delWay(pool netip.Prefix) error {
 	errs := []error{h.delOldRoute(pool)}
 	both := routingRules(pool)
 	for _, r := range []*rtnl.Rule{both[1], both[0]} {
-		if err := h.sock.route.RuleDel(r); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
+		if err := h.sock.route.RuleDel(r); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EAFNOSUPPORT) &&
+			!errors.Is(err, unix.EOPNOTSUPP) {
 			errs = append(errs, explainRule(pool, err))
 		}
 	}
@@ -221,7 +224,10 @@ func (h *Helpers) checkWays() ([]lb.Finding, error) {
 			preference int
 		}{{w.hostRule, hostRulePreference}, {w.poolRule, poolRulePreference}} {
 			if !c.there {
-				found = append(found, lb.Finding{Area: lb.AreaRule, Kind: lb.FindingMissing, What: fmt.Sprintf("routing rule %d of pool %s", c.preference, prefix)})
+				found = append(found, lb.Finding{
+					Area: lb.AreaRule, Kind: lb.FindingMissing,
+					What: fmt.Sprintf("routing rule %d of pool %s", c.preference, prefix),
+				})
 			}
 		}
 	}
@@ -229,9 +235,15 @@ func (h *Helpers) checkWays() ([]lb.Finding, error) {
 		_, ours := h.pools[prefix]
 		switch {
 		case w.old:
-			found = append(found, lb.Finding{Area: lb.AreaRule, Kind: lb.FindingExtra, What: fmt.Sprintf("route of pool %s in table local", prefix)})
+			found = append(found, lb.Finding{
+				Area: lb.AreaRule, Kind: lb.FindingExtra,
+				What: fmt.Sprintf("route of pool %s in table local", prefix),
+			})
 		case !ours && !w.route:
-			found = append(found, lb.Finding{Area: lb.AreaRule, Kind: lb.FindingExtra, What: fmt.Sprintf("routing rules of pool %s", prefix)})
+			found = append(found, lb.Finding{
+				Area: lb.AreaRule, Kind: lb.FindingExtra,
+				What: fmt.Sprintf("routing rules of pool %s", prefix),
+			})
 		}
 	}
 	return found, nil

@@ -71,7 +71,8 @@ func TestPoolIsTakenBack(t *testing.T) {
 	r := newRig(t)
 	h := r.helpers()
 	nowhere := netip.MustParseAddr("10.9.9.9")
-	if err := h.SetPool(lb.Pool{Prefix: pool4, Src: nowhere}); err == nil || !strings.Contains(err.Error(), nowhere.String()) {
+	if err := h.SetPool(lb.Pool{Prefix: pool4, Src: nowhere}); err == nil ||
+		!strings.Contains(err.Error(), nowhere.String()) {
 		t.Errorf("set with the source %s: %v", nowhere, err)
 	}
 	r.unmoved(h, "refused")
@@ -87,7 +88,11 @@ func TestPoolIsTakenBack(t *testing.T) {
 func TestRouteMTU(t *testing.T) {
 	r := newRig(t)
 	h := r.helpers()
-	for _, p := range []lb.Pool{{Prefix: pool4, Src: node4}, {Prefix: pool6, Src: node6}, {Prefix: netip.MustParsePrefix("10.97.0.0/16")}} {
+	for _, p := range []lb.Pool{
+		{Prefix: pool4, Src: node4},
+		{Prefix: pool6, Src: node6},
+		{Prefix: netip.MustParsePrefix("10.97.0.0/16")},
+	} {
 		must(t, h.SetPool(p))
 	}
 	for _, mtu := range []int{1500, 1400} {
@@ -98,7 +103,8 @@ func TestRouteMTU(t *testing.T) {
 			}
 			return rtnl.LinkSetMTU(link, mtu)
 		})
-		if found, err := h.Check(); mtu != 1500 && (err != nil || !strings.Contains(fmt.Sprint(found), "found mtu 1500, want mtu 1400")) {
+		if found, err := h.Check(); mtu != 1500 && (err != nil ||
+			!strings.Contains(fmt.Sprint(found), "found mtu 1500, want mtu 1400")) {
 			t.Errorf("another MTU: %v, %v", found, err)
 		}
 		must(t, h.Setup())

@@ -37,10 +37,11 @@ func newWriter(t *testing.T, path string) *writer {
 	}
 	defer ns.Close()
 	w := &writer{}
-	w.Conn, err = nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(int(ns)), nftables.WithSockOptions(func(c *netlink.Conn) error {
-		w.port = c.PID()
-		return errors.Join(c.SetWriteBuffer(8<<20), c.SetReadBuffer(8<<20))
-	}))
+	w.Conn, err = nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(int(ns)),
+		nftables.WithSockOptions(func(c *netlink.Conn) error {
+			w.port = c.PID()
+			return errors.Join(c.SetWriteBuffer(8<<20), c.SetReadBuffer(8<<20))
+		}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +103,8 @@ func (w *writer) commit(t *testing.T, elements int) {
 func TestTransactionsOfOthers(t *testing.T) {
 	t.Parallel()
 	path := rig.NewTest(t, 1).Hosts()[0].Path()
-	watcher := rulewatch.New(func(own func(uint32) bool) (rulewatch.Kernel, error) { return rulewatch.Open(path, own) }, slog.New(slog.DiscardHandler))
+	watcher := rulewatch.New(func(own func(uint32) bool) (rulewatch.Kernel, error) { return rulewatch.Open(path, own) },
+		slog.New(slog.DiscardHandler))
 	if err := watcher.Trouble(); err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +146,8 @@ func TestTransactionsOfOthers(t *testing.T) {
 	aside(func() { ours.commit(t, 2000); others.commit(t, 0) })
 	<-heard
 	refused := errors.New("refused")
-	if err := watcher.Aside(others.number, func() error { others.commit(t, 0); return refused }); !errors.Is(err, refused) {
+	if err := watcher.Aside(others.number, func() error { others.commit(t, 0); return refused }); !errors.Is(err,
+		refused) {
 		t.Error(err)
 	}
 	select { // one transaction, which was not ours

@@ -59,7 +59,8 @@ func received(c <-chan struct{}) (n int) {
 func TestReceivers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kernel := newKernel()
-		w := rulewatch.New(func(func(uint32) bool) (rulewatch.Kernel, error) { return kernel, nil }, slog.New(slog.DiscardHandler))
+		w := rulewatch.New(func(func(uint32) bool) (rulewatch.Kernel, error) { return kernel, nil },
+			slog.New(slog.DiscardHandler))
 		first, second := w.Receive(), w.Receive()
 		run(t, w)
 		synctest.Wait()

@@ -113,7 +113,8 @@ func (c *Client) Resolve(ctx context.Context, req ResolveRequest) (Resolution, e
 
 // LB implements Backend.
 func (c *Client) LB(ctx context.Context, req LBRequest) (LBTable, error) {
-	return call[LBTable](ctx, c, http.MethodGet, "/v1/lb", params("network", req.Network, "service", req.Service, "sandbox", req.Sandbox), nil)
+	return call[LBTable](ctx, c, http.MethodGet, "/v1/lb", params("network", req.Network, "service", req.Service,
+		"sandbox", req.Sandbox), nil)
 }
 
 // VerifyLB implements Backend.

@@ -104,7 +104,8 @@ func TestWatchersAreBounded(t *testing.T) {
 		<-ended
 	}
 	// Those that ended make room.
-	if err := Dial(path).Watch(t.Context(), WatchRequest{}, func(Event) error { return errEnough }); !errors.Is(err, errEnough) && !errors.Is(err, ErrBusy) {
+	if err := Dial(path).Watch(t.Context(), WatchRequest{}, func(Event) error { return errEnough }); !errors.Is(err,
+		errEnough) && !errors.Is(err, ErrBusy) {
 		t.Error(err)
 	}
 }
@@ -231,7 +232,8 @@ func TestLongBodiesAreRefusedAtOnce(t *testing.T) {
 	}
 	defer c.Close()
 	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
-	if _, err := fmt.Fprintf(c, "POST /v1/tasks HTTP/1.1\r\nHost: meshd\r\nContent-Length: %d\r\n\r\n{", maxBody+1); err != nil {
+	if _, err := fmt.Fprintf(c, "POST /v1/tasks HTTP/1.1\r\nHost: meshd\r\nContent-Length: %d\r\n\r\n{",
+		maxBody+1); err != nil {
 		t.Fatal(err)
 	}
 	r, err := http.ReadResponse(bufio.NewReader(c), nil)

@@ -44,8 +44,10 @@ func start(t *testing.T, b Backend) *Client {
 func calls() map[string]func(context.Context, Backend) (any, error) {
 	ref := ServiceRef{Network: "collabnet", Name: "web"}
 	add := AddTask{
-		Network: "collabnet", Service: "web", ID: "3f9c", Slot: 3, IPs: []string{"10.1.0.2", "fd00::2"}, Ports: []string{"http:80/tcp"},
-		Mode: "vip", Aliases: []string{"www"}, Hostname: "h", Name: "n", Weight: 65535, VIPs: []string{"10.9.0.9"}, Scheduler: "wlc",
+		Network: "collabnet", Service: "web", ID: "3f9c", Slot: 3, IPs: []string{"10.1.0.2", "fd00::2"},
+		Ports: []string{"http:80/tcp"},
+		Mode:  "vip", Aliases: []string{"www"}, Hostname: "h", Name: "n", Weight: 65535, VIPs: []string{"10.9.0.9"},
+		Scheduler: "wlc",
 	}
 	key := KeyRequest{Key: "1f2e3d4c5b6a"}
 	return map[string]func(context.Context, Backend) (any, error){
@@ -99,7 +101,10 @@ func calls() map[string]func(context.Context, Backend) (any, error) {
 			return b.VerifyLB(ctx, LBVerifyRequest{Sandbox: "box_1", ReportOnly: true})
 		},
 		"AttachSandbox": func(ctx context.Context, b Backend) (any, error) {
-			return b.AttachSandbox(ctx, AttachSandbox{Networks: []string{"collabnet"}, Netns: "/run/netns/web", Task: &AddTask{Service: "web"}})
+			return b.AttachSandbox(ctx, AttachSandbox{
+				Networks: []string{"collabnet"}, Netns: "/run/netns/web",
+				Task: &AddTask{Service: "web"},
+			})
 		},
 		"DetachSandbox": func(ctx context.Context, b Backend) (any, error) { return b.DetachSandbox(ctx, "web.1") },
 		"Sandboxes":     func(ctx context.Context, b Backend) (any, error) { return b.Sandboxes(ctx) },
@@ -244,7 +249,15 @@ func (s stuck) Read([]byte) (int, error) {
 }
 
 func TestListsAreNeverNull(t *testing.T) {
-	for _, v := range []any{[]Node(nil), Status{}, NetworkDetail{}, ServiceDetail{}, LBTable{Services: []LBService{{}}}, Diff{Networks: []NetworkDiff{{}}}, []Network{{}}} {
+	for _, v := range []any{
+		[]Node(nil),
+		Status{},
+		NetworkDetail{},
+		ServiceDetail{},
+		LBTable{Services: []LBService{{}}},
+		Diff{Networks: []NetworkDiff{{}}},
+		[]Network{{}},
+	} {
 		b, err := json.Marshal(emptyForNil(v))
 		if err != nil || strings.Contains(string(b), "null") {
 			t.Errorf("%T: %s %v", v, b, err)

@@ -26,16 +26,27 @@ func TestFromService(t *testing.T) {
 }
 
 func TestFromEndpoint(t *testing.T) {
-	got := FromEndpoint("n", state.Endpoint{ID: "x", Service: "web", Slot: 2, IP6: netip.MustParseAddr("fd00::1"), Owner: "a", Health: state.HealthFailing}, state.Unready)
-	if got.TaskName != "web.2.x" || got.State != "unready" || got.Health != "failing" || got.Weight != 1 || got.Node != "a" || len(got.IPs) != 1 {
+	got := FromEndpoint("n", state.Endpoint{
+		ID: "x", Service: "web", Slot: 2, IP6: netip.MustParseAddr("fd00::1"),
+		Owner: "a", Health: state.HealthFailing,
+	}, state.Unready)
+	if got.TaskName != "web.2.x" || got.State != "unready" || got.Health != "failing" || got.Weight != 1 ||
+		got.Node != "a" || len(got.IPs) != 1 {
 		t.Errorf("got %+v", got)
 	}
 }
 
 func TestSortTasks(t *testing.T) {
-	tasks := []Task{{Network: "b"}, {Network: "a", Service: "y"}, {Network: "a", Service: "x", Slot: 10}, {Network: "a", Service: "x", Slot: 9, ID: "q"}, {Network: "a", Service: "x", Slot: 9, ID: "p"}}
+	tasks := []Task{
+		{Network: "b"},
+		{Network: "a", Service: "y"},
+		{Network: "a", Service: "x", Slot: 10},
+		{Network: "a", Service: "x", Slot: 9, ID: "q"},
+		{Network: "a", Service: "x", Slot: 9, ID: "p"},
+	}
 	SortTasks(tasks)
-	if tasks[0].ID != "p" || tasks[1].ID != "q" || tasks[2].Slot != 10 || tasks[3].Service != "y" || tasks[4].Network != "b" {
+	if tasks[0].ID != "p" || tasks[1].ID != "q" || tasks[2].Slot != 10 || tasks[3].Service != "y" ||
+		tasks[4].Network != "b" {
 		t.Errorf("got %+v", tasks)
 	}
 }
@@ -63,7 +74,8 @@ func TestDiffCompare(t *testing.T) {
 		d := Diff{Networks: []NetworkDiff{{Nodes: tt.nodes}}, Silent: tt.silent}
 		d.Compare()
 		if d.Equal != tt.equal || !slices.Equal(d.Networks[0].Differ, tt.differ) {
-			t.Errorf("%+v silent %v: got equal=%v differ=%v, want %v %v", tt.nodes, tt.silent, d.Equal, d.Networks[0].Differ, tt.equal, tt.differ)
+			t.Errorf("%+v silent %v: got equal=%v differ=%v, want %v %v", tt.nodes, tt.silent, d.Equal, d.Networks[0].Differ,
+				tt.equal, tt.differ)
 		}
 	}
 }

@@ -30,7 +30,8 @@ var statusOf = map[Code]int{
 	CodeInvalid: http.StatusBadRequest, CodeNotFound: http.StatusNotFound, CodeMethod: http.StatusMethodNotAllowed,
 	CodeConflict: http.StatusConflict, CodeTooLarge: http.StatusRequestEntityTooLarge,
 	CodeRefused: http.StatusUnprocessableEntity, CodeInternal: http.StatusInternalServerError,
-	CodeBusy: http.StatusTooManyRequests, CodeUnavailable: http.StatusServiceUnavailable, CodeTimeout: http.StatusGatewayTimeout,
+	CodeBusy: http.StatusTooManyRequests, CodeUnavailable: http.StatusServiceUnavailable,
+	CodeTimeout: http.StatusGatewayTimeout,
 }
 
 // Sentinels for errors.Is; a Backend returns an *Error, which matches the one
@@ -103,7 +104,8 @@ func asError(err error) (e *Error, internal bool) {
 			Hint: `try again; "meshctl status" says whether the node is degraded`,
 		}, false
 	case errors.Is(err, context.Canceled):
-		return &Error{Code: CodeUnavailable, Message: "the request was cancelled", Hint: "meshd may be stopping; try again"}, false
+		return &Error{Code: CodeUnavailable, Message: "the request was cancelled", Hint: "meshd may be stopping; try again"},
+			false
 	}
 	return &Error{Code: CodeInternal, Message: err.Error(), Hint: "the log of meshd says more"}, true
 }

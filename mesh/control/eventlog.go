@@ -130,7 +130,8 @@ func (l *EventLog) begin(req WatchRequest) (at uint64, first Event) {
 func (l *EventLog) lost(at uint64) bool { return l.last > at && l.last-at > uint64(len(l.ring)) }
 
 func (l *EventLog) reset(why string) Event {
-	return Event{Type: EventReset, Index: l.Index(), Time: time.Now(), Boot: l.boot, Detail: why + "; read the lists again"}
+	return Event{Type: EventReset, Index: l.Index(), Time: time.Now(), Boot: l.boot, Detail: why +
+		"; read the lists again"}
 }
 
 // after copies some events that follow index at. changed is closed at the next

@@ -69,12 +69,20 @@ var (
 		ID: "3f9c", Network: "collabnet", Service: "web", Slot: 3, TaskName: "web.3.3f9c", Aliases: []string{"www"},
 		IPs: []netip.Addr{ip4}, Ports: []string{"http:80/tcp"}, Weight: 1, Health: "passing", State: "serving", Node: "a",
 	}
-	service   = Service{Name: "web", Network: "collabnet", Mode: "vip", VIPs: []netip.Addr{ip4}, Ports: []string{}, Scheduler: "rr", Tasks: TaskCount{Serving: 2}}
-	container = Sandbox{
-		ID: "x1", Name: "web-1", State: SandboxReady, Networks: []string{"collabnet"}, Netns: "/run/netns/web", Inode: 4026532000,
-		Addresses: []netip.Addr{ip4}, DNS: "127.0.0.11:53", LBDriver: "nft", Service: "web", Task: "3f9c", Since: when, Problems: []string{},
+	service = Service{
+		Name: "web", Network: "collabnet", Mode: "vip", VIPs: []netip.Addr{ip4}, Ports: []string{},
+		Scheduler: "rr", Tasks: TaskCount{Serving: 2},
 	}
-	keys = KeyReply{Keys: []KeyCount{{ID: "1f2e3d4c5b6a", Nodes: 2, Primary: 2}}, Results: []NodeResult{{Node: "a"}, {Node: "b", Error: "no answer"}}, OK: 1, Total: 2}
+	container = Sandbox{
+		ID: "x1", Name: "web-1", State: SandboxReady, Networks: []string{"collabnet"}, Netns: "/run/netns/web",
+		Inode:     4026532000,
+		Addresses: []netip.Addr{ip4}, DNS: "127.0.0.11:53", LBDriver: "nft", Service: "web", Task: "3f9c", Since: when,
+		Problems: []string{},
+	}
+	keys = KeyReply{
+		Keys:    []KeyCount{{ID: "1f2e3d4c5b6a", Nodes: 2, Primary: 2}},
+		Results: []NodeResult{{Node: "a"}, {Node: "b", Error: "no answer"}}, OK: 1, Total: 2,
+	}
 )
 
 func (f *fake) Version(ctx context.Context) (Version, error) {
@@ -83,8 +91,9 @@ func (f *fake) Version(ctx context.Context) (Version, error) {
 
 func (f *fake) Status(ctx context.Context) (Status, error) {
 	return Status{
-		Node: "a", BootID: "00000000000000b1", Started: when, DNS: []string{"127.0.0.1:53"}, Networks: []NetworkStatus{{Network: "collabnet"}},
-		LB: []LBHealth{{Driver: "nft"}}, Degraded: []string{}, Conflicts: []string{"x"}, Warnings: []string{},
+		Node: "a", BootID: "00000000000000b1", Started: when, DNS: []string{"127.0.0.1:53"},
+		Networks: []NetworkStatus{{Network: "collabnet"}},
+		LB:       []LBHealth{{Driver: "nft"}}, Degraded: []string{}, Conflicts: []string{"x"}, Warnings: []string{},
 	}, f.note(ctx, "Status", nil)
 }
 
@@ -106,11 +115,17 @@ func (f *fake) Metrics(ctx context.Context, w io.Writer) error {
 }
 
 func (f *fake) Diff(ctx context.Context, req DiffRequest) (Diff, error) {
-	return Diff{Networks: []NetworkDiff{{Network: "collabnet", Differ: []string{"b"}, Nodes: []NodeChecksum{{Node: "a", Checksum: "00"}}}}, Silent: []SilentNode{}}, f.note(ctx, "Diff", req)
+	return Diff{Networks: []NetworkDiff{{
+		Network: "collabnet", Differ: []string{"b"},
+		Nodes: []NodeChecksum{{Node: "a", Checksum: "00"}},
+	}}, Silent: []SilentNode{}}, f.note(ctx, "Diff", req)
 }
 
 func (f *fake) Spread(ctx context.Context, req SpreadRequest) (Spread, error) {
-	return Spread{Network: "collabnet", Results: []NodeResult{{Node: "a"}, {Node: "b", Error: "no answer"}}, OK: 1, Total: 2}, f.note(ctx, "Spread", req)
+	return Spread{
+		Network: "collabnet", Results: []NodeResult{{Node: "a"}, {Node: "b", Error: "no answer"}}, OK: 1,
+		Total: 2,
+	}, f.note(ctx, "Spread", req)
 }
 
 func (f *fake) Watch(ctx context.Context, req WatchRequest, emit func(Event) error) error {
@@ -130,7 +145,8 @@ func (f *fake) Networks(ctx context.Context) ([]Network, error) {
 
 func (f *fake) Network(ctx context.Context, name string) (NetworkDetail, error) {
 	return NetworkDetail{
-		Network: network, Birth: 7, Streams: []Stream{{Owner: "a", Version: 9}}, ServiceList: []Service{service}, Warnings: []string{},
+		Network: network, Birth: 7, Streams: []Stream{{Owner: "a", Version: 9}}, ServiceList: []Service{service},
+		Warnings: []string{},
 	}, f.note(ctx, "Network", name)
 }
 
@@ -139,7 +155,8 @@ func (f *fake) RemoveNetwork(ctx context.Context, name string) error {
 }
 
 func (f *fake) AddTask(ctx context.Context, req AddTask) (TaskAdded, error) {
-	return TaskAdded{Task: task, VIPs: []netip.Addr{ip4}, Mode: "vip", Warnings: []string{"w"}}, f.note(ctx, "AddTask", req)
+	return TaskAdded{Task: task, VIPs: []netip.Addr{ip4}, Mode: "vip", Warnings: []string{"w"}},
+		f.note(ctx, "AddTask", req)
 }
 
 func (f *fake) RemoveTask(ctx context.Context, ref TaskRef) (Task, error) {
@@ -160,7 +177,8 @@ func (f *fake) Services(ctx context.Context, network string) ([]Service, error) 
 
 func (f *fake) Service(ctx context.Context, ref ServiceRef) (ServiceDetail, error) {
 	return ServiceDetail{
-		Service: service, Claims: []Claim{{VIP: ip4, Node: "a", Wins: true}}, Names: []string{"web"}, TaskList: []Task{task}, Warnings: []string{},
+		Service: service, Claims: []Claim{{VIP: ip4, Node: "a", Wins: true}}, Names: []string{"web"}, TaskList: []Task{task},
+		Warnings: []string{},
 	}, f.note(ctx, "Service", ref)
 }
 
@@ -173,7 +191,10 @@ func (f *fake) SetService(ctx context.Context, ref ServiceRef, req SetService) (
 }
 
 func (f *fake) Resolve(ctx context.Context, req ResolveRequest) (Resolution, error) {
-	return Resolution{Name: "web", RCode: "NOERROR", Answers: []string{"10.9.0.2"}, Steps: []Step{{Scope: "collabnet", Answer: []string{}}}}, f.note(ctx, "Resolve", req)
+	return Resolution{
+		Name: "web", RCode: "NOERROR", Answers: []string{"10.9.0.2"},
+		Steps: []Step{{Scope: "collabnet", Answer: []string{}}},
+	}, f.note(ctx, "Resolve", req)
 }
 
 func (f *fake) Doctor(ctx context.Context) (Doctor, error) {
@@ -183,12 +204,21 @@ func (f *fake) Doctor(ctx context.Context) (Doctor, error) {
 
 func (f *fake) VerifyLB(ctx context.Context, req LBVerifyRequest) (LBVerifyReply, error) {
 	d := LBDifference{Area: "rule", Kind: "missing", What: "rule 1", Repaired: true}
-	return LBVerifyReply{Reports: []LBReport{{Driver: "nft", At: when, Result: LBDrift, Found: 1, Differences: []LBDifference{d}}}}, f.note(ctx, "VerifyLB", req)
+	return LBVerifyReply{Reports: []LBReport{{
+		Driver: "nft", At: when, Result: LBDrift, Found: 1,
+		Differences: []LBDifference{d},
+	}}}, f.note(ctx, "VerifyLB", req)
 }
 
 func (f *fake) LB(ctx context.Context, req LBRequest) (LBTable, error) {
-	b := LBBackend{Task: "3f9c", Address: netip.AddrPortFrom(ip4, 80), Desired: 1, Actual: -1, State: LBMissing, Counters: NoCounters()}
-	return LBTable{Driver: "nft", LastApply: when, LastVerify: LBReport{At: when, Differences: []LBDifference{}}, Services: []LBService{{VIP: ip4, Port: "80/tcp", Backends: []LBBackend{b}}}}, f.note(ctx, "LB", req)
+	b := LBBackend{
+		Task: "3f9c", Address: netip.AddrPortFrom(ip4, 80), Desired: 1, Actual: -1, State: LBMissing,
+		Counters: NoCounters(),
+	}
+	return LBTable{
+		Driver: "nft", LastApply: when, LastVerify: LBReport{At: when, Differences: []LBDifference{}},
+		Services: []LBService{{VIP: ip4, Port: "80/tcp", Backends: []LBBackend{b}}},
+	}, f.note(ctx, "LB", req)
 }
 
 func (f *fake) AttachSandbox(ctx context.Context, req AttachSandbox) (SandboxAttached, error) {
@@ -204,7 +234,10 @@ func (f *fake) Sandboxes(ctx context.Context) ([]Sandbox, error) {
 }
 
 func (f *fake) Sandbox(ctx context.Context, ref string) (SandboxDetail, error) {
-	return SandboxDetail{Sandbox: container, Redirected: true, DNSPort: 40001, LB: LBTable{Driver: "nft", Services: []LBService{}}}, f.note(ctx, "Sandbox", ref)
+	return SandboxDetail{
+		Sandbox: container, Redirected: true, DNSPort: 40001,
+		LB: LBTable{Driver: "nft", Services: []LBService{}},
+	}, f.note(ctx, "Sandbox", ref)
 }
 
 func (f *fake) InstallKey(ctx context.Context, req KeyRequest) (KeyReply, error) {

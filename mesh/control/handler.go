@@ -73,7 +73,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer answering(r.Context())()
 	if overBound(r.Context()) {
 		w.Header().Set("Connection", "close")
-		h.fail(w, r, Refuse(CodeBusy, "try again in a moment; meshctl waits for nothing by itself", "meshd answers as many requests as it can at once"))
+		h.fail(w, r, Refuse(CodeBusy, "try again in a moment; meshctl waits for nothing by itself",
+			"meshd answers as many requests as it can at once"))
 		return
 	}
 	h.mux.ServeHTTP(w, r)

@@ -88,7 +88,8 @@ func (r AddTask) parseService(p *ParsedTask) (err error) {
 	if r.Mode != "" {
 		mode, err := state.ParseMode(strings.ToLower(r.Mode))
 		if err != nil {
-			return invalid("mode", "vip gives the service a stable virtual IP, dnsrr answers with the task addresses", "%q is not vip or dnsrr", r.Mode)
+			return invalid("mode", "vip gives the service a stable virtual IP, dnsrr answers with the task addresses",
+				"%q is not vip or dnsrr", r.Mode)
 		}
 		p.Mode = &mode
 	}
@@ -191,7 +192,8 @@ func checkAsked(field, name string) error {
 	if name == "" || strings.Trim(name, "0123456789.") != "" {
 		return nil
 	}
-	return invalid(field, "put a letter in front, for example n"+name, "%q is taken for an address by programs, which never ask for it", name)
+	return invalid(field, "put a letter in front, for example n"+name,
+		"%q is taken for an address by programs, which never ask for it", name)
 }
 
 // reason is what package state says of a name, without the words that the
@@ -220,7 +222,8 @@ func parseAddrs(field string, in []string) (out []netip.Addr, err error) {
 	for _, s := range in {
 		a, err := netip.ParseAddr(s)
 		if err != nil {
-			return nil, invalid(field, "write an address without prefix length or port, for example 10.1.0.7 or fd00::7", "%q is not an IP address", s)
+			return nil, invalid(field, "write an address without prefix length or port, for example 10.1.0.7 or fd00::7",
+				"%q is not an IP address", s)
 		}
 		a = a.Unmap()
 		if err := state.CheckTaskAddr(a); err != nil {
@@ -244,7 +247,8 @@ func (r CreateNetwork) Parse() (state.NetworkDef, error) {
 		return state.NetworkDef{}, err
 	}
 	if r.Subnet == "" && r.Subnet6 == "" {
-		return state.NetworkDef{}, invalid("subnet", "give the pool of virtual IPs, for example 10.9.0.0/16, in subnet or subnet6", "a network needs a subnet")
+		return state.NetworkDef{}, invalid("subnet",
+			"give the pool of virtual IPs, for example 10.9.0.0/16, in subnet or subnet6", "a network needs a subnet")
 	}
 	var err error
 	if def.Subnet4, err = parsePool("subnet", r.Subnet, state.IPv4); err != nil {

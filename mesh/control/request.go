@@ -34,7 +34,8 @@ func decodeError(err error) error {
 		return Refuse(CodeTooLarge, "send less", "body: larger than %d bytes", e.Limit)
 	}
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {
-		return invalid(e.Field, "docs/API.md has an example", "a JSON %s cannot be %s", e.Value, article(e.Type.Kind().String()))
+		return invalid(e.Field, "docs/API.md has an example", "a JSON %s cannot be %s", e.Value,
+			article(e.Type.Kind().String()))
 	}
 	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 		field, _ = strconv.Unquote(field)
@@ -128,7 +129,10 @@ func resolveTypes() []string { return []string{"A", "AAAA", "SRV", "PTR", "ANY"}
 
 func resolveRequest(r *http.Request) (ResolveRequest, error) {
 	q := r.URL.Query()
-	req := ResolveRequest{Name: q.Get("name"), Network: strings.ToLower(q.Get("network")), Type: strings.ToUpper(q.Get("type"))}
+	req := ResolveRequest{
+		Name: q.Get("name"), Network: strings.ToLower(q.Get("network")),
+		Type: strings.ToUpper(q.Get("type")),
+	}
 	if s := q.Get("trace"); s != "" {
 		var err error
 		if req.Trace, err = strconv.ParseBool(s); err != nil {
@@ -143,7 +147,8 @@ func (r ResolveRequest) Check() error {
 	if err := CheckName("network", r.Network); err != nil {
 		return err
 	}
-	if r.Name == "" || len(r.Name) > state.MaxName+1 || strings.ContainsFunc(r.Name, func(c rune) bool { return c <= ' ' || c > '~' }) {
+	if r.Name == "" || len(r.Name) > state.MaxName+1 || strings.ContainsFunc(r.Name,
+		func(c rune) bool { return c <= ' ' || c > '~' }) {
 		return invalid("name", "write a name such as web, tasks.web or _http._tcp.web", "%.300q cannot be a DNS name", r.Name)
 	}
 	if strings.Contains(r.Name, "..") || strings.HasPrefix(r.Name, ".") && r.Name != "." {

@@ -103,8 +103,10 @@ func TestBadRequests(t *testing.T) {
 		f := newFake()
 		w := do(f, tt.method, tt.target, tt.body)
 		e, ok := refusal(w)
-		if w.Code != tt.status || !ok || e.Field != tt.field || !strings.Contains(e.Message, tt.says) || e.Hint == "" && tt.status == 400 && tt.target != "/v1/tasks?network=%zz" {
-			t.Errorf("%s %s %.80s:\n got %d %s\nwant %d field %q message with %q", tt.method, tt.target, tt.body, w.Code, w.Body, tt.status, tt.field, tt.says)
+		if w.Code != tt.status || !ok || e.Field != tt.field || !strings.Contains(e.Message, tt.says) || e.Hint == "" &&
+			tt.status == 400 && tt.target != "/v1/tasks?network=%zz" {
+			t.Errorf("%s %s %.80s:\n got %d %s\nwant %d field %q message with %q", tt.method, tt.target, tt.body, w.Code, w.Body,
+				tt.status, tt.field, tt.says)
 		}
 		if len(f.calls) > 0 {
 			t.Errorf("%s %s %.80s: reached the Backend: %s", tt.method, tt.target, tt.body, f.last())
@@ -124,8 +126,12 @@ func TestNamesAreLowered(t *testing.T) {
 	if want := `Service {"Network":"collabnet","Name":"web"}`; f.last() != want {
 		t.Errorf("got %s, want %s", f.last(), want)
 	}
-	p, err := AddTask{Network: "N", Service: "S", IPs: []string{"::ffff:10.0.0.1"}, Mode: "VIP", Aliases: []string{"A"}}.Parse()
-	if err != nil || p.Network != "n" || p.Endpoint.Service != "s" || p.Endpoint.Aliases[0] != "a" || p.Endpoint.IP4.String() != "10.0.0.1" || p.Endpoint.Weight != 1 {
+	p, err := AddTask{
+		Network: "N", Service: "S", IPs: []string{"::ffff:10.0.0.1"}, Mode: "VIP",
+		Aliases: []string{"A"},
+	}.Parse()
+	if err != nil || p.Network != "n" || p.Endpoint.Service != "s" || p.Endpoint.Aliases[0] != "a" ||
+		p.Endpoint.IP4.String() != "10.0.0.1" || p.Endpoint.Weight != 1 {
 		t.Errorf("got %+v, %v", p, err)
 	}
 }

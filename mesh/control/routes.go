@@ -167,16 +167,20 @@ func (h *handler) serviceRoutes() {
 		}
 		return h.backend.ServiceTasks(r.Context(), ref)
 	})
-	h.handle("GET /v1/resolve", quickLimit, []string{"name", "network", "type", "trace"}, func(r *http.Request) (any, error) {
-		req, err := resolveRequest(r)
-		if err != nil {
-			return nil, err
-		}
-		return h.backend.Resolve(r.Context(), req)
-	})
+	h.handle("GET /v1/resolve", quickLimit, []string{"name", "network", "type", "trace"},
+		func(r *http.Request) (any, error) {
+			req, err := resolveRequest(r)
+			if err != nil {
+				return nil, err
+			}
+			return h.backend.Resolve(r.Context(), req)
+		})
 	h.handle("GET /v1/lb", quickLimit, []string{"network", "service", "sandbox"}, func(r *http.Request) (any, error) {
 		q := r.URL.Query()
-		req := LBRequest{Network: strings.ToLower(q.Get("network")), Service: strings.ToLower(q.Get("service")), Sandbox: q.Get("sandbox")}
+		req := LBRequest{
+			Network: strings.ToLower(q.Get("network")), Service: strings.ToLower(q.Get("service")),
+			Sandbox: q.Get("sandbox"),
+		}
 		if err := req.Check(); err != nil {
 			return nil, err
 		}
@@ -243,7 +247,8 @@ func (h *handler) watch(w http.ResponseWriter, r *http.Request) {
 	}
 	defer h.watches.Add(-1)
 	if n := h.watches.Add(1); n > int64(h.limits.watchers) {
-		h.fail(w, r, Refuse(CodeBusy, "end other watches (meshctl watch, or programs that use /v1/watch), then try again", "%d watchers are connected, and more are not allowed", n-1))
+		h.fail(w, r, Refuse(CodeBusy, "end other watches (meshctl watch, or programs that use /v1/watch), then try again",
+			"%d watchers are connected, and more are not allowed", n-1))
 		return
 	}
 	ctx, cancel := context.WithCancel(r.Context())

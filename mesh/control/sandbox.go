@@ -162,7 +162,8 @@ func (r AttachSandbox) parseTarget(p *ParsedSandbox) error {
 	case !strings.Contains(r.Netns, "/") && r.Netns != "." && r.Netns != "..":
 		p.Netns = path.Join("/run/netns", r.Netns)
 	case !path.IsAbs(r.Netns):
-		return invalid("netns", "write the absolute path, or only the name of a namespace of \"ip netns\"", "%q is relative: meshd does not know to what", r.Netns)
+		return invalid("netns", "write the absolute path, or only the name of a namespace of \"ip netns\"",
+			"%q is relative: meshd does not know to what", r.Netns)
 	default:
 		p.Netns = path.Clean(r.Netns)
 	}
@@ -179,7 +180,8 @@ func (r AttachSandbox) parseNames(p *ParsedSandbox) error {
 	case f == "":
 	case f == ResolvConfAuto:
 		if dir := path.Dir(p.Netns); p.PID == 0 && dir != "/run/netns" && dir != "/var/run/netns" {
-			return invalid("resolv_conf", "name the file that the container sees as /etc/resolv.conf, or give its pid", "auto needs a pid or a namespace in /run/netns")
+			return invalid("resolv_conf", "name the file that the container sees as /etc/resolv.conf, or give its pid",
+				"auto needs a pid or a namespace in /run/netns")
 		}
 	case !path.IsAbs(f) || len(f) > 4096 || strings.ContainsRune(f, 0):
 		return invalid("resolv_conf", "write an absolute path, or auto", "%q is not an absolute path", f)
@@ -196,7 +198,8 @@ func (r AttachSandbox) parseTask(p *ParsedSandbox) error {
 	}
 	t := *r.Task
 	if t.Network != "" || t.Name != "" {
-		return invalid("task", "leave its network and name out: they are the sandbox's", "it has a network or a name of its own")
+		return invalid("task", "leave its network and name out: they are the sandbox's",
+			"it has a network or a name of its own")
 	}
 	t.Name = p.Name
 	for _, n := range p.Networks {
@@ -211,7 +214,8 @@ func (r AttachSandbox) parseTask(p *ParsedSandbox) error {
 		p.Tasks = append(p.Tasks, t)
 	}
 	if len(t.VIPs) > 0 && len(p.Networks) > 1 {
-		return invalid("vips", "pin it with: meshctl task add", "a VIP belongs to one network, the sandbox to %d", len(p.Networks))
+		return invalid("vips", "pin it with: meshctl task add", "a VIP belongs to one network, the sandbox to %d",
+			len(p.Networks))
 	}
 	return nil
 }

@@ -21,7 +21,10 @@ func TestAttachSandboxParse(t *testing.T) {
 	task := AddTask{Service: "web", Ports: []string{"80"}, ID: "t1", Name: "web.1"}
 	one, two := task, task
 	one.Network, two.Network = "front", "back"
-	want := ParsedSandbox{Networks: []string{"front", "back"}, Netns: "/run/netns/Web", Name: "web.1", ResolvConf: "auto", Tasks: []AddTask{one, two}}
+	want := ParsedSandbox{
+		Networks: []string{"front", "back"}, Netns: "/run/netns/Web", Name: "web.1", ResolvConf: "auto",
+		Tasks: []AddTask{one, two},
+	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("-want +got:\n%s", d)
 	}
@@ -79,8 +82,10 @@ func TestAttachSandboxRefusals(t *testing.T) {
 // Whatever a client sends, it is refused or becomes something that is safe to use.
 func FuzzAttachSandbox(f *testing.F) {
 	for _, seed := range []string{
-		`{"networks":["a"],"netns":"web"}`, `{"networks":["a","b"],"pid":7,"resolv_conf":"auto","task":{"service":"s","ports":["80"]}}`,
-		`{"networks":["a"],"netns":"../../etc","name":"x"}`, `{"networks":["a"],"netns":"/a/../b","resolv_conf":"/etc/x"}`, `{}`, `[]`,
+		`{"networks":["a"],"netns":"web"}`,
+		`{"networks":["a","b"],"pid":7,"resolv_conf":"auto","task":{"service":"s","ports":["80"]}}`,
+		`{"networks":["a"],"netns":"../../etc","name":"x"}`, `{"networks":["a"],"netns":"/a/../b","resolv_conf":"/etc/x"}`,
+		`{}`, `[]`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -96,13 +101,17 @@ func FuzzAttachSandbox(f *testing.F) {
 			}
 			return
 		}
-		if len(p.Networks) == 0 || (p.Netns == "") == (p.PID == 0) || p.Netns != "" && (!path.IsAbs(p.Netns) || path.Clean(p.Netns) != p.Netns) {
+		if len(p.Networks) == 0 || (p.Netns == "") == (p.PID == 0) || p.Netns != "" &&
+			(!path.IsAbs(p.Netns) || path.Clean(p.Netns) != p.Netns) {
 			t.Fatalf("%+v", p)
 		}
 		if len(p.Tasks) != 0 && len(p.Tasks) != len(p.Networks) {
 			t.Fatalf("%d tasks for %d networks", len(p.Tasks), len(p.Networks))
 		}
-		again, err := AttachSandbox{Networks: p.Networks, Netns: p.Netns, PID: p.PID, Name: p.Name, ResolvConf: p.ResolvConf}.Parse()
+		again, err := AttachSandbox{
+			Networks: p.Networks, Netns: p.Netns, PID: p.PID, Name: p.Name,
+			ResolvConf: p.ResolvConf,
+		}.Parse()
 		again.Tasks = p.Tasks
 		if d := cmp.Diff(p, again); err != nil || d != "" {
 			t.Fatalf("parsed again: %v\n%s", err, d)

@@ -27,7 +27,8 @@ func serve(ctx context.Context, inner net.Listener, b Backend, log *slog.Logger,
 	stop := make(chan struct{})
 	l := boundConnections(inner, lim.connections)
 	srv := &http.Server{
-		Handler: newHandler(b, log, stop, lim), ReadHeaderTimeout: lim.body, IdleTimeout: idleLimit, ConnContext: withConnection,
+		Handler: newHandler(b, log, stop, lim), ReadHeaderTimeout: lim.body, IdleTimeout: idleLimit,
+		ConnContext:    withConnection,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	failed := make(chan error, 1)

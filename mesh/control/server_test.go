@@ -35,7 +35,8 @@ func TestListen(t *testing.T) {
 			_ = conn.Close()
 		}
 	}()
-	if _, err := Listen(path); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "--socket") {
+	if _, err := Listen(path); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), path) ||
+		!strings.Contains(err.Error(), "--socket") {
 		t.Errorf("a path in use: got %v", err)
 	}
 	_ = l.Close()
@@ -72,7 +73,8 @@ func TestListenRefuses(t *testing.T) {
 	if b, _ := os.ReadFile(file); string(b) != "precious" {
 		t.Errorf("the file was changed: %q", b)
 	}
-	if _, err := Listen(filepath.Join(dir, "none", "s")); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "directory") {
+	if _, err := Listen(filepath.Join(dir, "none", "s")); !errors.Is(err, fs.ErrNotExist) ||
+		!strings.Contains(err.Error(), "directory") {
 		t.Errorf("no directory: got %v", err)
 	}
 	open := filepath.Join(dir, "open")

@@ -40,7 +40,8 @@ func Listen(path string) (*Socket, error) { return ListenFor(path, -1) }
 // socket removes its file.
 func ListenFor(path string, group int) (*Socket, error) {
 	if len(path) > 104 {
-		return nil, fmt.Errorf("socket %s: the path has %d characters, at most 104 work everywhere; choose a shorter one", path, len(path))
+		return nil, fmt.Errorf("socket %s: the path has %d characters, at most 104 work everywhere; choose a shorter one",
+			path, len(path))
 	}
 	s := &Socket{path: path, group: group}
 	var err error
@@ -54,15 +55,18 @@ func ListenFor(path string, group int) (*Socket, error) {
 // open makes the socket, whose file outlives the listener.
 func (s *Socket) open() (*net.UnixListener, fs.FileInfo, error) {
 	path := s.path
-	if dir, err := os.Stat(filepath.Dir(path)); err == nil && dir.Mode().Perm()&0o002 != 0 && dir.Mode()&fs.ModeSticky == 0 {
-		return nil, nil, fmt.Errorf("socket %s: its directory is writable for all, who could put another socket there; chmod o-w %s, or choose another path", path, filepath.Dir(path))
+	if dir, err := os.Stat(filepath.Dir(path)); err == nil && dir.Mode().Perm()&0o002 != 0 &&
+		dir.Mode()&fs.ModeSticky == 0 {
+		return nil, nil, fmt.Errorf("socket %s: its directory is writable for all, who could put another socket there; "+
+			"chmod o-w %s, or choose another path", path, filepath.Dir(path))
 	}
 	if err := clearStale(path); err != nil {
 		return nil, nil, err
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, fmt.Errorf("socket %s: its directory does not exist; create it or choose another path: %w", path, err)
+		return nil, nil, fmt.Errorf("socket %s: its directory does not exist; create it or choose another path: %w", path,
+			err)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("socket %s: %w", path, err)
@@ -80,7 +84,8 @@ func (s *Socket) admit() (fs.FileInfo, error) {
 	if s.group >= 0 {
 		err := os.Lchown(s.path, -1, s.group)
 		if errors.Is(err, fs.ErrPermission) {
-			err = fmt.Errorf("it cannot be given to group %d: meshd needs CAP_CHOWN for that, or to be a member of the group: %w", s.group, err)
+			err = fmt.Errorf("it cannot be given to group %d: meshd needs CAP_CHOWN for that, or to be a member of the "+
+				"group: %w", s.group, err)
 		}
 		if err != nil {
 			return nil, err
@@ -179,10 +184,12 @@ func clearStale(path string) error {
 	conn, err := net.DialTimeout("unix", path, 2*time.Second)
 	if err == nil {
 		_ = conn.Close()
-		return fmt.Errorf("%w: a process already answers on %s; stop that meshd, or give this one another --socket", ErrInUse, path)
+		return fmt.Errorf("%w: a process already answers on %s; stop that meshd, or give this one another --socket", ErrInUse,
+			path)
 	}
 	if errors.Is(err, fs.ErrPermission) || isTimeout(err) {
-		return fmt.Errorf("%w: cannot tell whether %s is in use (%w); stop the process that has it, or choose another path", ErrInUse, path, err)
+		return fmt.Errorf("%w: cannot tell whether %s is in use (%w); stop the process that has it, or choose another path",
+			ErrInUse, path, err)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("socket %s: left by a dead process and not removable: %w", path, err)

@@ -29,19 +29,20 @@ const (
 
 // Node is one member as this node sees it.
 type Node struct {
-	Name        string    `json:"name"`
-	Address     string    `json:"address"` // gossip, IP:PORT
-	State       string    `json:"state"`   // NodeAlive, ...
-	Since       time.Time `json:"since"`   // of the state; local clock
-	Self        bool      `json:"self,omitempty"`
-	Listed      bool      `json:"listed"` // by the membership; a node that is alive and is not is being joined
-	Proven      bool      `json:"proven"` // it answered this node, or spoke and states where it is; else it is only said to exist
-	BootID      string    `json:"boot_id,omitempty"`
-	Incarnation uint64    `json:"incarnation,omitempty"`
-	LBDriver    string    `json:"lb_driver,omitempty"` // ipvs, nft, none
-	Networks    []string  `json:"networks"`            // sorted
-	Version     string    `json:"version,omitempty"`
-	RTTMillis   float64   `json:"rtt_ms,omitempty"` // estimated; 0 = unknown
+	Name    string    `json:"name"`
+	Address string    `json:"address"` // gossip, IP:PORT
+	State   string    `json:"state"`   // NodeAlive, ...
+	Since   time.Time `json:"since"`   // of the state; local clock
+	Self    bool      `json:"self,omitempty"`
+	Listed  bool      `json:"listed"` // by the membership; a node that is alive and is not is being joined
+	// it answered this node, or spoke and states where it is; else it is only said to exist
+	Proven      bool     `json:"proven"`
+	BootID      string   `json:"boot_id,omitempty"`
+	Incarnation uint64   `json:"incarnation,omitempty"`
+	LBDriver    string   `json:"lb_driver,omitempty"` // ipvs, nft, none
+	Networks    []string `json:"networks"`            // sorted
+	Version     string   `json:"version,omitempty"`
+	RTTMillis   float64  `json:"rtt_ms,omitempty"` // estimated; 0 = unknown
 }
 
 // Status describes the daemon that answers.
@@ -161,8 +162,10 @@ type Network struct {
 	Services int          `json:"services"`
 	Tasks    int          `json:"tasks"`
 	Conflict string       `json:"conflict,omitempty"` // what is wrong with the definition (V6)
-	Against  []string     `json:"against,omitempty"`  // of a creation of what was there: what stands against its pools, on which node
-	Silent   []string     `json:"silent,omitempty"`   // of a creation: live nodes that did not say whether the pools are free there
+	// of a creation of what was there: what stands against its pools, on which node
+	Against []string `json:"against,omitempty"`
+	// of a creation: live nodes that did not say whether the pools are free there
+	Silent []string `json:"silent,omitempty"`
 }
 
 // NetworkDetail is Network with what only inspection shows.

@@ -21,10 +21,11 @@ type LBRequest struct {
 
 // LBTable is the desired load balancer table beside the actual one.
 type LBTable struct {
-	Sandbox    string      `json:"sandbox,omitempty"` // empty: the host
-	Driver     string      `json:"driver"`            // ipvs, nft, none
-	Why        string      `json:"why"`               // why this driver
-	InSync     bool        `json:"in_sync"`           // every service is ok or drains; of the whole table, whatever was asked for
+	Sandbox string `json:"sandbox,omitempty"` // empty: the host
+	Driver  string `json:"driver"`            // ipvs, nft, none
+	Why     string `json:"why"`               // why this driver
+	// every service is ok or drains; of the whole table, whatever was asked for
+	InSync     bool        `json:"in_sync"`
 	LastApply  time.Time   `json:"last_apply,omitzero"`
 	LastError  string      `json:"last_error,omitempty"`
 	Pending    int         `json:"pending"`              // services with failed operations, which are tried again
@@ -170,10 +171,11 @@ type LBDifference struct {
 
 // LBHealth sums a load balancer up.
 type LBHealth struct {
-	Sandbox    string    `json:"sandbox,omitempty"` // empty: the host
-	Driver     string    `json:"driver"`
-	Why        string    `json:"why"`      // why this driver
-	InSync     bool      `json:"in_sync"`  // nothing is pending, and the latest comparison found nothing that is not repaired
+	Sandbox string `json:"sandbox,omitempty"` // empty: the host
+	Driver  string `json:"driver"`
+	Why     string `json:"why"` // why this driver
+	// nothing is pending, and the latest comparison found nothing that is not repaired
+	InSync     bool      `json:"in_sync"`
 	Services   int       `json:"services"` // in the kernel
 	Desired    int       `json:"desired"`  // that should be
 	Pending    int       `json:"pending"`

@@ -13,7 +13,9 @@ import (
 var errEnough = errors.New("enough")
 
 // take watches until n events came and returns them.
-func take(t *testing.T, watch func(context.Context, WatchRequest, func(Event) error) error, req WatchRequest, n int) []Event {
+func take(t *testing.T, watch func(context.Context, WatchRequest, func(Event) error) error, req WatchRequest,
+	n int,
+) []Event {
 	t.Helper()
 	var got []Event
 	err := watch(t.Context(), req, func(e Event) error {
@@ -167,7 +169,8 @@ func TestWatchOverSocket(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("Serve: %v", err)
 	}
-	if len(got) != 2 || got[0].Type != EventStart || got[1].Task != "x" || !got[1].Time.Equal(when) || got[1].Addresses[0] != ip4 {
+	if len(got) != 2 || got[0].Type != EventStart || got[1].Task != "x" || !got[1].Time.Equal(when) ||
+		got[1].Addresses[0] != ip4 {
 		t.Errorf("got %+v", got)
 	}
 }

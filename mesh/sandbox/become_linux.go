@@ -42,5 +42,6 @@ func become(u identity) error {
 }
 
 func cannotBecome(u identity, err error) error {
-	return fmt.Errorf("become the container's root, user %d and group %d of the host: %w (meshd needs CAP_SETUID and CAP_SETGID for that)", u.uid, u.gid, err)
+	return fmt.Errorf("become the container's root, user %d and group %d of the host: %w (meshd needs CAP_SETUID and "+
+		"CAP_SETGID for that)", u.uid, u.gid, err)
 }

@@ -58,7 +58,8 @@ func (f *file) mayCreate() error {
 	if err := unix.Fstat(int(dir.Fd()), &there); err != nil {
 		return err
 	}
-	if unix.Stat("/etc", &etc) == nil && there.Dev == etc.Dev && there.Ino == etc.Ino && path.Base(f.Path) == "resolv.conf" {
+	if unix.Stat("/etc", &etc) == nil && there.Dev == etc.Dev && there.Ino == etc.Ino &&
+		path.Base(f.Path) == "resolv.conf" {
 		return errHosts
 	}
 	return nil
@@ -285,13 +286,15 @@ func (f *file) explain(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.ELOOP) && f.Root == "":
-		err = fmt.Errorf("%w: a symbolic link is on the way; name the file itself (realpath), or, in a container, use auto", err)
+		err = fmt.Errorf("%w: a symbolic link is on the way; name the file itself (realpath), or, in a container, use auto",
+			err)
 	case errors.Is(err, unix.ENOSYS):
 		err = fmt.Errorf("%w: opening it safely needs Linux 5.6", err)
 	case errors.Is(err, fs.ErrNotExist):
 		err = fmt.Errorf("%w: its directory must exist", err)
 	case errors.Is(err, unix.EROFS):
-		err = fmt.Errorf("%w: with the systemd unit, add its directory to ReadWritePaths= (systemctl edit meshd), make it, and restart meshd", err)
+		err = fmt.Errorf("%w: with the systemd unit, add its directory to ReadWritePaths= (systemctl edit meshd), make "+
+			"it, and restart meshd", err)
 	case errors.Is(err, unix.EACCES):
 		err = fmt.Errorf("%w: root of that file system, user %d of the host, may not read and write it", err, f.owner)
 	}

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-const old = "nameserver 192.0.2.1\nsearch example.org\n# and a line that makes it longer than what is written instead of it, by far, so that it is cut\n"
+const old = "nameserver 192.0.2.1\nsearch example.org\n# and a line that makes it longer than what is written " +
+	"instead of it, by far, so that it is cut\n"
 
 func put(t *testing.T, path, text string) {
 	t.Helper()
@@ -118,7 +119,8 @@ func TestResolvConfChanged(t *testing.T) {
 	put(t, path, old)
 	r = apply(t, r)
 	put(t, path, "# mine\n")
-	if err := keeper().Restore(t.Context(), r); !errors.Is(err, ErrChanged) || content(t, path) != "# mine\n" || !strings.Contains(err.Error(), "192.0.2.1") {
+	if err := keeper().Restore(t.Context(), r); !errors.Is(err, ErrChanged) || content(t, path) != "# mine\n" ||
+		!strings.Contains(err.Error(), "192.0.2.1") {
 		t.Errorf("Restore: %v, the file is %q", err, content(t, path))
 	}
 	put(t, filepath.Join(filepath.Dir(path), "new"), string(r.Written)) // the same text in another file
@@ -193,7 +195,8 @@ func TestResolvConfStaysInside(t *testing.T) {
 		}
 	}
 	for name, target := range map[string]string{
-		"etc/escape": filepath.Join(outside, "secret"), "etc/escape2": strings.Repeat("../", 20) + outside + "/secret", "etc/magic": "/proc/self/root" + outside + "/secret",
+		"etc/escape": filepath.Join(outside, "secret"), "etc/escape2": strings.Repeat("../", 20) + outside + "/secret",
+		"etc/magic": "/proc/self/root" + outside + "/secret",
 	} {
 		link(t, root, name, target)
 		f := inside(name)
@@ -229,7 +232,8 @@ func TestResolvConfRefusals(t *testing.T) {
 	put(t, at("pipe")+".d", "")
 	link(t, dir, "link/resolv.conf", "plain")
 	link(t, dir, "linked", filepath.Join(dir, "plain"))
-	if err := errors.Join(syscall.Mkfifo(at("pipe"), 0o600), os.MkdirAll(at("dir"), 0o700), os.Link(at("hard"), at("hard")+"2")); err != nil {
+	if err := errors.Join(syscall.Mkfifo(at("pipe"), 0o600), os.MkdirAll(at("dir"), 0o700),
+		os.Link(at("hard"), at("hard")+"2")); err != nil {
 		t.Fatal(err)
 	}
 	for path, says := range map[string]string{

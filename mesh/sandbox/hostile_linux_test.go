@@ -28,9 +28,13 @@ func newStranger(t *testing.T) *stranger {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become nobody")
 	}
-	cmd := exec.Command("unshare", "-Urm", "sh", "-c", `echo ready; while read -r line; do if eval "$line" >/dev/null 2>&1; then echo ok; else echo failed; fi; done`)
+	cmd := exec.Command("unshare", "-Urm", "sh", "-c",
+		`echo ready; while read -r line; do if eval "$line" >/dev/null 2>&1; then echo ok; else echo failed; fi; done`)
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: nobody, Gid: nobody},
+		Pdeathsig:  syscall.SIGKILL,
+	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +89,10 @@ func TestContainerCannotReachTheHost(t *testing.T) {
 	dir := public(t)
 	s := newStranger(t)
 	secret := filepath.Join(dir, "secret")
-	for mode, text := range map[os.FileMode]string{0o600: "root:$6$secret:0\n", 0o644: "nameserver 192.0.2.9\n", 0o666: "# secret\n"} {
+	for mode, text := range map[os.FileMode]string{
+		0o600: "root:$6$secret:0\n", 0o644: "nameserver 192.0.2.9\n",
+		0o666: "# secret\n",
+	} {
 		if err := os.WriteFile(secret, []byte(text), mode); err != nil {
 			t.Fatal(err)
 		}

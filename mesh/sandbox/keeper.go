@@ -68,7 +68,10 @@ type keeperReply struct {
 // changes nothing. root is empty or ProcessRoot, of the process that started at
 // start; file is absolute.
 func (k *Keeper) Plan(ctx context.Context, root string, start uint64, file, name string) (*ResolvConf, error) {
-	r, err := k.run(ctx, keeperTask{Do: doPlan, Name: name, Conf: ResolvConf{Root: root, Start: start, Path: path.Clean(file)}})
+	r, err := k.run(ctx, keeperTask{Do: doPlan, Name: name, Conf: ResolvConf{
+		Root: root, Start: start,
+		Path: path.Clean(file),
+	}})
 	return &r.Conf, err
 }
 

@@ -165,7 +165,8 @@ func rootUser(pid int) (identity, error) {
 	return identity{uid, gid}, err
 }
 
-var errMixed = errors.New("its mounts are another user namespace's than the process: name its resolv.conf by a path of the host")
+var errMixed = errors.New("its mounts are another user namespace's than the process: name its resolv.conf by a path " +
+	"of the host")
 
 // mountOwner returns the user namespace whose root may mount in a mount
 // namespace.

@@ -86,7 +86,8 @@ func TestIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	byPath, byPID, another := open(t, Target{Path: task.Path()}).Identity(), open(t, Target{PID: p.PID}).Identity(), open(t, Target{Path: other.Path()}).Identity()
+	byPath, byPID, another := open(t, Target{Path: task.Path()}).Identity(), open(t, Target{PID: p.PID}).Identity(),
+		open(t, Target{Path: other.Path()}).Identity()
 	if byPID.Start == 0 || byPath.Cookie == 0 || byPath.Boot == "" {
 		t.Errorf("identities %+v, %+v", byPath, byPID)
 	}

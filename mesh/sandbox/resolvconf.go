@@ -167,12 +167,16 @@ func checkText(text []byte) error {
 	n := 0
 	for line := range bytes.Lines(text) {
 		n++
-		if i := slices.IndexFunc(line, func(c byte) bool { return c < ' ' && !strings.ContainsRune("\t\r\n\f\v", rune(c)) }); i >= 0 {
+		if i := slices.IndexFunc(line, func(c byte) bool {
+			return c < ' ' &&
+				!strings.ContainsRune("\t\r\n\f\v", rune(c))
+		}); i >= 0 {
 			return fmt.Errorf("%w: line %d holds a control character", errNotResolvConf, n)
 		}
 		f := strings.Fields(string(line))
 		if len(f) > 0 && f[0][0] != '#' && f[0][0] != ';' && !slices.Contains(keywords, f[0]) {
-			return fmt.Errorf("%w: line %d is neither a comment nor begins with one of %s", errNotResolvConf, n, strings.Join(keywords, ", "))
+			return fmt.Errorf("%w: line %d is neither a comment nor begins with one of %s", errNotResolvConf, n,
+				strings.Join(keywords, ", "))
 		}
 	}
 	return nil

@@ -98,7 +98,8 @@ func convergeOne(o options, nodes int, loss float64) {
 	slices.Sort(v.times)
 	per := float64(changes) * float64(nodes)
 	bytes := float64(after.bytes-before.bytes) - idle*(w.Now()-begin).Seconds()*float64(nodes)
-	fmt.Printf("converge impl=meshd nodes=%d loss=%g p50_ms=%s p99_ms=%s max_ms=%s copies=%.2f bytes_per_change=%.0f changes=%d late=%d link=%s\n",
+	fmt.Printf("converge impl=meshd nodes=%d loss=%g p50_ms=%s p99_ms=%s max_ms=%s copies=%.2f bytes_per_change=%.0f "+
+		"changes=%d late=%d link=%s\n",
 		nodes, loss, ms(quantile(v.times, .5)), ms(quantile(v.times, .99)), ms(quantile(v.times, 1)),
 		float64(after.deltas-before.deltas)/per, bytes/per, changes, v.late, link)
 }

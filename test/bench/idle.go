@@ -36,7 +36,10 @@ func idleOne(o options, nodes, endpoints int, membership float64) {
 	for i := range names {
 		names[i] = state.NodeID(fmt.Sprintf("n%04d", i))
 	}
-	w := sim.New(sim.Options{Seed: o.seed, Nodes: standIns, Static: true, Core: gossip.CoreConfig{Peers: names}, StandIn: true})
+	w := sim.New(sim.Options{
+		Seed: o.seed, Nodes: standIns, Static: true, Core: gossip.CoreConfig{Peers: names},
+		StandIn: true,
+	})
 	w.Start(time.Millisecond)
 	fill(w, names, endpoints)
 	w.Run(30 * time.Second)
@@ -44,8 +47,10 @@ func idleOne(o options, nodes, endpoints int, membership float64) {
 	w.Run(lasts)
 	used := cpuTime() - cpu
 	per := lasts.Seconds() * standIns
-	fmt.Printf("idle impl=meshd nodes=%d endpoints=%d bytes_per_s=%.0f memberlist_bytes_per_s=%.0f cpu_ms_per_s=%.3f equal=%v link=%s\n",
-		nodes, endpoints, float64(measure(w).bytes-before.bytes)/per, membership, float64(used)/float64(time.Millisecond)/per, w.Equal(), link)
+	fmt.Printf("idle impl=meshd nodes=%d endpoints=%d bytes_per_s=%.0f memberlist_bytes_per_s=%.0f cpu_ms_per_s=%.3f "+
+		"equal=%v link=%s\n",
+		nodes, endpoints, float64(measure(w).bytes-before.bytes)/per, membership, float64(used)/float64(time.Millisecond)/per,
+		w.Equal(), link)
 }
 
 // fill gives every core the streams of all owners.

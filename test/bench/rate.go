@@ -44,8 +44,10 @@ func churnOne(o options, nodes, rate int) {
 	backlog := c.backlog()
 	_, ok := w.Until(func() bool { return c.backlog() == 0 }, 10*time.Millisecond, time.Minute)
 	slices.Sort(c.times)
-	fmt.Printf("churn impl=meshd nodes=%d per_s=%d p50_ms=%s p90_ms=%s p99_ms=%s max_ms=%s backlog=%d drained=%v link=%s\n",
-		nodes, rate, ms(quantile(c.times, .5)), ms(quantile(c.times, .9)), ms(quantile(c.times, .99)), ms(quantile(c.times, 1)), backlog, ok, link)
+	fmt.Printf("churn impl=meshd nodes=%d per_s=%d p50_ms=%s p90_ms=%s p99_ms=%s max_ms=%s backlog=%d drained=%v "+
+		"link=%s\n",
+		nodes, rate, ms(quantile(c.times, .5)), ms(quantile(c.times, .9)), ms(quantile(c.times, .99)),
+		ms(quantile(c.times, 1)), backlog, ok, link)
 }
 
 // churning remembers every change and how many of each owner's every node has.
@@ -79,7 +81,10 @@ func (c *churning) step(n *sim.Node) {
 // replace starts one endpoint and removes another of the same node.
 func (c *churning) replace(owner, k int) {
 	n := c.w.Node(owner)
-	commit(n, []state.Change{sim.Endpoint(fmt.Sprintf("%s-c%d", n.ID, k), "web", k), sim.Remove(fmt.Sprintf("%s-c%d", n.ID, c.last[owner]))})
+	commit(n, []state.Change{
+		sim.Endpoint(fmt.Sprintf("%s-c%d", n.ID, k), "web", k),
+		sim.Remove(fmt.Sprintf("%s-c%d", n.ID, c.last[owner])),
+	})
 	h, _ := n.Table("net").Head(n.ID)
 	c.made[owner] = append(c.made[owner], change{h.Version, c.w.Now()})
 	c.last[owner] = k

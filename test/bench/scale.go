@@ -22,7 +22,8 @@ func scale(o options) {
 			continue
 		}
 		p99, perChange, idle := scaleOne(o, nodes)
-		fmt.Printf("scale impl=meshd nodes=%d p99_ms=%s bytes_per_change=%.0f idle_bytes_per_s=%.0f link=%s\n", nodes, ms(p99), perChange, idle, link)
+		fmt.Printf("scale impl=meshd nodes=%d p99_ms=%s bytes_per_change=%.0f idle_bytes_per_s=%.0f link=%s\n", nodes,
+			ms(p99), perChange, idle, link)
 		ns, p99s = append(ns, float64(nodes)), append(p99s, float64(p99))
 		bytes, idles = append(bytes, perChange), append(idles, idle)
 	}

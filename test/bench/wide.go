@@ -96,7 +96,8 @@ func newWideMesh(o options, nodes, networks int) *wideMesh {
 func (m *wideMesh) newCore(name state.NodeID, seed int) *wideCore {
 	store := state.NewStore(name, 1, state.DefaultLimits(), new(clock))
 	rng := rand.New(rand.NewPCG(m.o.seed, uint64(seed)))
-	c := gossip.NewCore(gossip.CoreConfig{Self: name, Boot: uint64(seed) + 1, Addr: m.addr(name), Company: true}, rng, store)
+	c := gossip.NewCore(gossip.CoreConfig{Self: name, Boot: uint64(seed) + 1, Addr: m.addr(name), Company: true}, rng,
+		store)
 	return &wideCore{Core: c, name: name, began: m.now, tick: -1}
 }
 
@@ -107,11 +108,20 @@ func (m *wideMesh) addr(name state.NodeID) netip.AddrPort {
 
 // globals is what node i says in the global scope, locals what it says in a network.
 func (m *wideMesh) globals(name state.NodeID) []state.Change {
-	cs := []state.Change{{Kind: state.KindNode, Body: string(state.AppendNode(nil, state.NodeInfo{Boot: 1, Addr: m.addr(name), Version: "1.0", LB: "nft"}))}}
+	cs := []state.Change{{
+		Kind: state.KindNode,
+		Body: string(state.AppendNode(nil, state.NodeInfo{Boot: 1, Addr: m.addr(name), Version: "1.0", LB: "nft"})),
+	}}
 	for i, n := range m.networks {
-		d := state.NetworkDef{Name: n, Subnet4: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i)}), 16), Birth: uint64(i + 1)}
+		d := state.NetworkDef{
+			Name: n, Subnet4: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i)}), 16),
+			Birth: uint64(i + 1),
+		}
 		cs = append(cs, state.Change{Kind: state.KindMember, Key: n},
-			state.Change{Kind: state.KindNetwork, Key: n, Body: string(state.AppendNetwork(nil, state.NetworkClaim{NetworkDef: d}))})
+			state.Change{
+				Kind: state.KindNetwork, Key: n,
+				Body: string(state.AppendNetwork(nil, state.NetworkClaim{NetworkDef: d})),
+			})
 	}
 	return cs
 }
@@ -282,7 +292,9 @@ func (m *wideMesh) measure() {
 	j := m.join()
 	equal := m.run(m.now+time.Minute, m.equal)
 	took := m.now - j.began
-	fmt.Printf("wide nodes=%d networks=%d idle_core_ms_per_s=%.2f join_core_ms=%.0f join_bytes=%d worst_compare_s=%.1f join_s=%.2f join_burst_packets=%d join_burst_bytes=%d join_sent_bytes=%d reconcile_ms=%s equal=%v model=%d-whole-cores\n",
+	fmt.Printf("wide nodes=%d networks=%d idle_core_ms_per_s=%.2f join_core_ms=%.0f join_bytes=%d worst_compare_s=%.1f "+
+		"join_s=%.2f join_burst_packets=%d join_burst_bytes=%d join_sent_bytes=%d reconcile_ms=%s equal=%v "+
+		"model=%d-whole-cores\n",
 		len(m.names), len(m.networks), idle, float64(j.used)/float64(time.Millisecond), j.bytesIn+j.bytesOut, worst.Seconds(),
 		took.Seconds(), j.packets, j.peak, j.bytesOut, ms(m.reconcile()), equal, wideStandIns)
 }
@@ -295,7 +307,10 @@ func (m *wideMesh) reconcile() time.Duration {
 	store := m.cores[0].Store()
 	used := time.Duration(0)
 	for k := range times {
-		d := state.NetworkDef{Name: m.networks[k%len(m.networks)], Subnet4: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, byte(16 + k%16)}), 16), Birth: uint64(k + 1)}
+		d := state.NetworkDef{
+			Name:    m.networks[k%len(m.networks)],
+			Subnet4: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, byte(16 + k%16)}), 16), Birth: uint64(k + 1),
+		}
 		body := string(state.AppendNetwork(nil, state.NetworkClaim{NetworkDef: d, Pinned: true}))
 		m.mustCommit(store.Global(), []state.Change{{Kind: state.KindNetwork, Key: d.Name, Body: body}})
 		begin := cpuTime()

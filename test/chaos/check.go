@@ -20,7 +20,10 @@ func (c *cluster) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for _, m := range c.members {
-		for _, check := range []func(context.Context, *member) error{c.checkMembers, c.checkTasks, c.checkServices, c.checkDNS, c.checkLB} {
+		for _, check := range []func(context.Context, *member) error{
+			c.checkMembers, c.checkTasks, c.checkServices,
+			c.checkDNS, c.checkLB,
+		} {
 			if err := check(ctx, m); err != nil {
 				return err
 			}
@@ -99,7 +102,8 @@ func (c *cluster) checkServices(ctx context.Context, m *member) error {
 			continue
 		}
 		if len(s.VIPs) != 1 || s.Degraded != "" || s.Conflict != "" {
-			return fmt.Errorf("on %s service %s has the VIPs %v, degraded %q, conflict %q", m.Host.Name, s.Name, s.VIPs, s.Degraded, s.Conflict)
+			return fmt.Errorf("on %s service %s has the VIPs %v, degraded %q, conflict %q", m.Host.Name, s.Name, s.VIPs,
+				s.Degraded, s.Conflict)
 		}
 		vip := s.VIPs[0]
 		if other := owner[vip]; other != "" {
@@ -186,7 +190,8 @@ func (c *cluster) checkLB(ctx context.Context, m *member) error {
 	}
 	for _, s := range t.Services {
 		if s.State != control.LBOK && s.State != control.LBDraining {
-			return fmt.Errorf("on %s the load balancer's entry of %s %s is %s: %+v", m.Host.Name, s.Service, s.Port, s.State, s.Backends)
+			return fmt.Errorf("on %s the load balancer's entry of %s %s is %s: %+v", m.Host.Name, s.Service, s.Port, s.State,
+				s.Backends)
 		}
 	}
 	for _, service := range []string{web, api} {

@@ -123,7 +123,10 @@ func (p *prober) notVIP(service string, as []netip.Addr) {
 // allAway reports whether every task of a service is on a host that is away,
 // so that there is none to tell of or to lead to.
 func (p *prober) allAway(a attempt, service string) bool {
-	return !slices.ContainsFunc(p.book.all(func(e *entry) bool { return e.task.Service == service && e.status == serving }), func(e *entry) bool {
+	return !slices.ContainsFunc(p.book.all(func(e *entry) bool {
+		return e.task.Service == service &&
+			e.status == serving
+	}), func(e *entry) bool {
 		return !p.line.away(a.host, e.host, a.begin, a.end)
 	})
 }
@@ -185,7 +188,8 @@ func (p *prober) checkOwn(service string, as []netip.Addr, began time.Time) {
 		return
 	}
 	mine := p.book.all(func(e *entry) bool {
-		return e.host == p.from.index && e.task.Service == service && e.status == serving && e.added.Before(began.Add(-spreading))
+		return e.host == p.from.index && e.task.Service == service && e.status == serving &&
+			e.added.Before(began.Add(-spreading))
 	})
 	for _, e := range mine {
 		if !slices.Contains(as, e.task.Addr) && p.book.snapshot(e).status == serving {
@@ -213,7 +217,8 @@ func (p *prober) checkFresh(what string, e *entry, service string, began time.Ti
 	case e.task.Service != service:
 		p.violation("on %s %s %s, a task of %s", p.from.Host.Name, what, e.task.ID, e.task.Service)
 	case now.status == gone && p.line.mayBeStale(p.from.index, e.host, now.changed, began) == "":
-		p.violation("on %s %s %s, which was removed %v ago", p.from.Host.Name, what, e.task.ID, began.Sub(now.changed).Round(time.Millisecond))
+		p.violation("on %s %s %s, which was removed %v ago", p.from.Host.Name, what, e.task.ID,
+			began.Sub(now.changed).Round(time.Millisecond))
 	}
 }
 

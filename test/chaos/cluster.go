@@ -199,7 +199,8 @@ func (c *cluster) alive() error {
 	for _, m := range c.members {
 		select {
 		case <-m.Proc.Done():
-			return fmt.Errorf("meshd on %s ended by itself: %w; its log ends:\n%s", m.Host.Name, m.Proc.Err(), fleet.Tail(m.Proc.Log, 20))
+			return fmt.Errorf("meshd on %s ended by itself: %w; its log ends:\n%s", m.Host.Name, m.Proc.Err(),
+				fleet.Tail(m.Proc.Log, 20))
 		default:
 		}
 		text, err := os.ReadFile(m.Proc.Log)

@@ -119,7 +119,8 @@ func (l *timeline) mayBeStale(client, owner int, happened, at time.Time) string 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	stale := func(s span) bool {
-		return s.overlaps(happened.Add(-spreading), happened.Add(spreading)) && (s.to.IsZero() || at.Before(s.to.Add(recovery)))
+		return s.overlaps(happened.Add(-spreading), happened.Add(spreading)) &&
+			(s.to.IsZero() || at.Before(s.to.Add(recovery)))
 	}
 	for _, o := range l.outages {
 		if (o.host == client || o.host == owner) && stale(o.span) {

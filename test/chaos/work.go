@@ -22,7 +22,8 @@ func (c *cluster) runTask(ctx context.Context, m *member, service, id string, an
 	if err != nil {
 		return nil, err
 	}
-	t := &fleet.Task{Task: where, Node: m.Node, Network: network, Service: service, ID: id, Slot: 1 + len(c.book.all(func(*entry) bool { return true }))}
+	t := &fleet.Task{Task: where, Node: m.Node, Network: network, Service: service, ID: id, Slot: 1 +
+		len(c.book.all(func(*entry) bool { return true }))}
 	if err := t.Serve(ctx); err != nil {
 		return nil, err
 	}

@@ -32,7 +32,8 @@ func (d *daemon) everyOf(backend int, drain time.Duration) []netip.Addr {
 	if len(vips) > 1 {
 		six = vips[1]
 	}
-	d.commit(lbtest.VIPs("every", vips[0], six, 1), lbtest.Settings("every", state.Settings{Drain: drain}), d.serves(backend))
+	d.commit(lbtest.VIPs("every", vips[0], six, 1), lbtest.Settings("every", state.Settings{Drain: drain}),
+		d.serves(backend))
 	for _, vip := range vips {
 		for _, proto := range []state.Proto{state.TCP, state.UDP} {
 			d.settledAt(netip.AddrPortFrom(vip, 0), proto, weightsOf(backend, 1)...)

@@ -31,7 +31,10 @@ type daemon struct {
 // found within a verify period is found by Driver.Check.
 func (s *stage) daemon() *daemon {
 	s.Helper()
-	d := &daemon{stage: s, views: lbtest.NewViews(state.NetworkDef{Name: network, Subnet4: pool4, Subnet6: pool6, Birth: 1})}
+	d := &daemon{stage: s, views: lbtest.NewViews(state.NetworkDef{
+		Name: network, Subnet4: pool4, Subnet6: pool6,
+		Birth: 1,
+	})}
 	d.start()
 	return d
 }

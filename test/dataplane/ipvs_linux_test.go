@@ -85,7 +85,8 @@ func (w *ipvsWorld) find(t *testing.T, s *lb.Service) (*mobyipvs.Handle, *mobyip
 	all, err := h.GetServices()
 	must(t, err)
 	for _, one := range all {
-		if a, _ := netip.AddrFromSlice(one.Address); one.FWMark == 0 && a.Unmap() == s.VIP && one.Port == s.Port && one.Protocol == uint16(s.Proto) {
+		if a, _ := netip.AddrFromSlice(one.Address); one.FWMark == 0 && a.Unmap() == s.VIP && one.Port == s.Port &&
+			one.Protocol == uint16(s.Proto) {
 			return h, one
 		}
 	}
@@ -94,7 +95,8 @@ func (w *ipvsWorld) find(t *testing.T, s *lb.Service) (*mobyipvs.Handle, *mobyip
 }
 
 func (w *ipvsWorld) vandals() []vandal {
-	withDest := func(f func(*mobyipvs.Handle, *mobyipvs.Service, *mobyipvs.Destination) error) func(*testing.T, *lb.Service) {
+	withDest := func(f func(*mobyipvs.Handle, *mobyipvs.Service, *mobyipvs.Destination) error) func(*testing.T,
+		*lb.Service) {
 		return func(t *testing.T, s *lb.Service) {
 			h, svc := w.find(t, s)
 			dests, err := h.GetDestinations(svc)
@@ -118,17 +120,26 @@ func (w *ipvsWorld) vandals() []vandal {
 			svc.SchedName = "sh"
 			must(t, h.UpdateService(svc))
 		}},
-		vandal{name: "an IPVS server is deleted", do: withDest(func(h *mobyipvs.Handle, s *mobyipvs.Service, d *mobyipvs.Destination) error {
-			return h.DelDestination(s, d)
-		})},
-		vandal{name: "an IPVS server gets another weight", do: withDest(func(h *mobyipvs.Handle, s *mobyipvs.Service, d *mobyipvs.Destination) error {
-			d.Weight = 9
-			return h.UpdateDestination(s, d)
-		})},
-		vandal{name: "an IPVS server is added", do: withDest(func(h *mobyipvs.Handle, s *mobyipvs.Service, d *mobyipvs.Destination) error {
-			d.Port++
-			return h.NewDestination(s, d)
-		})},
+		vandal{
+			name: "an IPVS server is deleted",
+			do: withDest(func(h *mobyipvs.Handle, s *mobyipvs.Service, d *mobyipvs.Destination) error {
+				return h.DelDestination(s, d)
+			}),
+		},
+		vandal{
+			name: "an IPVS server gets another weight",
+			do: withDest(func(h *mobyipvs.Handle, s *mobyipvs.Service, d *mobyipvs.Destination) error {
+				d.Weight = 9
+				return h.UpdateDestination(s, d)
+			}),
+		},
+		vandal{
+			name: "an IPVS server is added",
+			do: withDest(func(h *mobyipvs.Handle, s *mobyipvs.Service, d *mobyipvs.Destination) error {
+				d.Port++
+				return h.NewDestination(s, d)
+			}),
+		},
 		vandal{name: "the firewall marks are deleted", do: func(t *testing.T, s *lb.Service) {
 			w.edit(t, func(c *nftables.Conn) {
 				c.FlushSet(&nftables.Set{Table: &nftables.Table{Name: "meshd", Family: familyOf(s.VIP)}, Name: "marks"})
@@ -148,7 +159,10 @@ func (w *ipvsWorld) foreigners(t *testing.T) func() error {
 		{Address: netip.MustParseAddr("192.0.2.1").AsSlice(), Port: 80, Protocol: unix.IPPROTO_TCP, SchedName: "rr", AddressFamily: unix.AF_INET, Netmask: 0xffffffff},
 		{FWMark: 256, SchedName: "rr", AddressFamily: unix.AF_INET, Netmask: 0xffffffff},
 	}
-	dest := &mobyipvs.Destination{Address: netip.MustParseAddr("192.0.2.9").AsSlice(), Port: 80, Weight: 1, AddressFamily: unix.AF_INET}
+	dest := &mobyipvs.Destination{
+		Address: netip.MustParseAddr("192.0.2.9").AsSlice(), Port: 80, Weight: 1,
+		AddressFamily: unix.AF_INET,
+	}
 	for _, s := range theirs {
 		must(t, h.NewService(s))
 		must(t, h.NewDestination(s, dest))

@@ -246,7 +246,8 @@ func (k *kernel) routes() (list []rtnl.Route, err error) {
 	}
 	defer h.Close()
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		all, err := h.RouteListFiltered(family, &rtnl.Route{Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_LOCAL}, rtnl.RT_FILTER_TABLE|rtnl.RT_FILTER_TYPE)
+		all, err := h.RouteListFiltered(family, &rtnl.Route{Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_LOCAL},
+			rtnl.RT_FILTER_TABLE|rtnl.RT_FILTER_TYPE)
 		if errors.Is(err, unix.EAFNOSUPPORT) {
 			continue // a kernel that was started without IPv6
 		}

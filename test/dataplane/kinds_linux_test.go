@@ -52,7 +52,8 @@ var ofHost = []string{
 // onKinds are the behaviours that are tested on every kind of host.
 func onKinds() []behaviour {
 	of := slices.DeleteFunc(slices.Clone(behaviours), func(b behaviour) bool { return slices.Contains(notOfHost, b.name) })
-	return append(of, slices.DeleteFunc(slices.Clone(reported), func(b behaviour) bool { return !slices.Contains(ofHost, b.name) })...)
+	return append(of, slices.DeleteFunc(slices.Clone(reported),
+		func(b behaviour) bool { return !slices.Contains(ofHost, b.name) })...)
 }
 
 // TestKinds has the behaviours on hosts that nobody prepared for the tests.

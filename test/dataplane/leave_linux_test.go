@@ -35,7 +35,10 @@ func changesDriver(s *stage, to world) {
 		datagrams := s.service(variant{state.UDP, six}, "wrr", 1)
 		every := s.serviceAt(netip.AddrPortFrom(s.vip(six), 0), state.TCP, "wrr", 1, 1)
 		s.also(stays, goes, datagrams, every)
-		held := []conn{s.open(client{place: remote}, state.TCP, address(stays)), s.open(client{place: remote}, state.TCP, address(every))}
+		held := []conn{
+			s.open(client{place: remote}, state.TCP, address(stays)),
+			s.open(client{place: remote}, state.TCP, address(every)),
+		}
 		socket := s.open(client{place: remote}, state.UDP, address(datagrams))
 		backends := []int{s.asks(held[0]), s.asks(held[1])}
 		s.asks(socket)

@@ -51,9 +51,15 @@ func (k *kernel) marker(t *testing.T) (intact func() error) {
 	}
 	// The mark is set whole: some packets that the kernel makes itself, reports of
 	// multicast listeners and replies of no socket, come with bits that nobody set.
-	marks := []expr.Any{&expr.Immediate{Register: 1, Data: native(theirMark)}, &expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1}}
+	marks := []expr.Any{
+		&expr.Immediate{Register: 1, Data: native(theirMark)},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
+	}
 	lost := []expr.Any{load, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(theirMark)}, &expr.Counter{}}
-	left := []expr.Any{load, bits(^uint32(theirMark), 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)}, &expr.Counter{}}
+	left := []expr.Any{
+		load, bits(^uint32(theirMark), 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)},
+		&expr.Counter{},
+	}
 	k.edit(t, func(c *nftables.Conn) {
 		c.AddTable(table)
 		for _, chain := range []struct {
@@ -67,7 +73,10 @@ func (k *kernel) marker(t *testing.T) (intact func() error) {
 			{"lost", nftables.ChainHookInput, nftables.ChainPriorityFilter, lost},
 			{"left", nftables.ChainHookPostrouting, nftables.ChainPriorityFilter, left},
 		} {
-			made := c.AddChain(&nftables.Chain{Table: table, Name: chain.name, Hooknum: chain.hook, Priority: chain.prio, Type: nftables.ChainTypeFilter})
+			made := c.AddChain(&nftables.Chain{
+				Table: table, Name: chain.name, Hooknum: chain.hook, Priority: chain.prio,
+				Type: nftables.ChainTypeFilter,
+			})
 			c.AddRule(&nftables.Rule{Table: table, Chain: made, Exprs: chain.rule})
 		}
 	})

@@ -184,7 +184,8 @@ func (k *kernel) deleteElements(t *testing.T, s *lb.Service, maps string) {
 			}
 			elems, err := c.GetSetElements(set)
 			must(t, err)
-			elems = slices.DeleteFunc(elems, func(e nftables.SetElement) bool { return !bytes.HasPrefix(e.Key, s.VIP.AsSlice()) })
+			elems = slices.DeleteFunc(elems,
+				func(e nftables.SetElement) bool { return !bytes.HasPrefix(e.Key, s.VIP.AsSlice()) })
 			if len(elems) == 0 {
 				continue
 			}

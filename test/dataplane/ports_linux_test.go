@@ -91,7 +91,8 @@ func losesAFamily(s *stage) {
 		}
 		return lbtest.Task(&e)
 	}
-	d.commit(lbtest.VIPs("web", vips[false], vips[true], 1), lbtest.Settings("web", state.Settings{Drain: time.Hour}), task(false), task(true))
+	d.commit(lbtest.VIPs("web", vips[false], vips[true], 1), lbtest.Settings("web", state.Settings{Drain: time.Hour}),
+		task(false), task(true))
 	for _, six := range []bool{false, true} {
 		id, goes := map[bool]string{false: "of4", true: "of6"}[six], netip.AddrPortFrom(vips[six], port)
 		stays := netip.AddrPortFrom(vips[!six], port)

@@ -118,7 +118,8 @@ func removesServices(s *stage) {
 	s.each(func(s *stage, v variant) {
 		svc, other := s.service(v, "wrr", 1), s.service(v, "wrr", 1)
 		s.program(svc, other)
-		held, stays := s.open(client{place: remote}, v.proto, address(svc)), s.open(client{place: remote}, v.proto, address(other))
+		held, stays := s.open(client{place: remote}, v.proto, address(svc)),
+			s.open(client{place: remote}, v.proto, address(other))
 		s.asks(held)
 		s.asks(stays)
 		s.program(other)

@@ -23,16 +23,26 @@ import (
 // reported are what connections met with other software that balances them, by
 // public reports.
 var reported = []behaviour{
-	{"a connection that its client has half closed counts for a drain, and is answered", countsHalfClosed},      // moby#29655
-	{"one port of a client leads to one backend through two services at once", leadsOnePort},                    // kubernetes#90042
-	{"a backend's host tells a client of UDP that nobody listens", tellsThatNobodyListens},                      // cilium#33041
-	{"UDP that is never answered leaves a removed backend, also with affinity", movesOneWayUDP},                 // kubernetes#139629, #125467
-	{"UDP stays with its backend over a restart of the daemon and a change of others", keepsUDP},                // kubernetes#122740
-	{"a way that carries small packets only is found out, in both directions", findsNarrowWays},                 // kube-router#685, cilium#47755
-	{"a service changes its protocol", changesProtocol},                                                         // kubernetes#59368
-	{"clients that use the same ports at once are kept apart, without a segment sent twice", keepsApart},        // kubernetes#76699
-	{"what nobody knows any more is reset, also where conntrack takes up nothing in the middle", resetsUnknown}, // keepalived#2271
-	{"a client that a dead backend has not answered meets another one while it drains", movesUnanswered},        // kubernetes#101607
+	// moby#29655
+	{"a connection that its client has half closed counts for a drain, and is answered", countsHalfClosed},
+	// kubernetes#90042
+	{"one port of a client leads to one backend through two services at once", leadsOnePort},
+	// cilium#33041
+	{"a backend's host tells a client of UDP that nobody listens", tellsThatNobodyListens},
+	// kubernetes#139629, #125467
+	{"UDP that is never answered leaves a removed backend, also with affinity", movesOneWayUDP},
+	// kubernetes#122740
+	{"UDP stays with its backend over a restart of the daemon and a change of others", keepsUDP},
+	// kube-router#685, cilium#47755
+	{"a way that carries small packets only is found out, in both directions", findsNarrowWays},
+	// kubernetes#59368
+	{"a service changes its protocol", changesProtocol},
+	// kubernetes#76699
+	{"clients that use the same ports at once are kept apart, without a segment sent twice", keepsApart},
+	// keepalived#2271
+	{"what nobody knows any more is reset, also where conntrack takes up nothing in the middle", resetsUnknown},
+	// kubernetes#101607
+	{"a client that a dead backend has not answered meets another one while it drains", movesUnanswered},
 }
 
 // A model of connections has no packets.
@@ -226,7 +236,10 @@ func (s *stage) narrow(h *rig.Host, to netip.Addr) {
 		if err != nil {
 			return err
 		}
-		narrow = &rtnl.Route{LinkIndex: ways[0].LinkIndex, Gw: ways[0].Gw, Dst: ipNet(netip.PrefixFrom(to, to.BitLen())), MTU: mtu}
+		narrow = &rtnl.Route{
+			LinkIndex: ways[0].LinkIndex, Gw: ways[0].Gw, Dst: ipNet(netip.PrefixFrom(to, to.BitLen())),
+			MTU: mtu,
+		}
 		return rtnl.RouteAdd(narrow)
 	}))
 	s.Cleanup(func() { must(s.T, h.Do(func() error { return rtnl.RouteDel(narrow) })) })
@@ -241,7 +254,10 @@ func findsNarrowWays(s *stage) {
 		s.accept(2, v.six, 81, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
 		s.narrow(k.backends[2].Host, k.backend(2, v.six))
 		if !k.local {
-			for _, client := range []netip.Addr{addrOf(k.far.Addr, k.far.Addr6, v.six), addrOf(k.client.Addr, k.client.Addr6, v.six), k.backend(0, v.six)} {
+			for _, client := range []netip.Addr{
+				addrOf(k.far.Addr, k.far.Addr6, v.six),
+				addrOf(k.client.Addr, k.client.Addr6, v.six), k.backend(0, v.six),
+			} {
 				s.narrow(k.host, client)
 			}
 		}

@@ -25,7 +25,8 @@ func tellsThatNobodyListens(s *stage) {
 func (s *stage) countDatagrams(backend int, six bool, port uint16) *atomic.Int64 {
 	s.Helper()
 	k := s.real()
-	p, err := k.backends[backend].ListenPacket(s.Context(), "udp", netip.AddrPortFrom(k.backend(backend, six), port).String())
+	p, err := k.backends[backend].ListenPacket(s.Context(), "udp",
+		netip.AddrPortFrom(k.backend(backend, six), port).String())
 	must(s.T, err)
 	s.Cleanup(func() { _ = p.Close() })
 	var n atomic.Int64

@@ -87,7 +87,8 @@ var variants = []variant{{state.TCP, false}, {state.UDP, false}, {state.TCP, tru
 
 // variants are those of the families that the host has.
 func (s *stage) variants() []variant {
-	return slices.DeleteFunc(slices.Clone(variants), func(v variant) bool { return !slices.Contains(s.w.families(), v.six) })
+	return slices.DeleteFunc(slices.Clone(variants),
+		func(v variant) bool { return !slices.Contains(s.w.families(), v.six) })
 }
 
 // each runs f for both protocols over both families.
@@ -305,7 +306,8 @@ func (s *stage) wantSpread(from place, proto state.Proto, to netip.AddrPort, wan
 			return
 		}
 		usage, err := s.d.Usage(s.Context(), slices.Collect(maps.Keys(s.at.Services)))
-		what := fmt.Sprintf("%d connections of %s to %s/%s spread %v, want %v; the kernel counts %+v %v", total, from, to, proto, got, counts, usage, err)
+		what := fmt.Sprintf("%d connections of %s to %s/%s spread %v, want %v; the kernel counts %+v %v", total, from, to,
+			proto, got, counts, usage, err)
 		for backend := range got {
 			if counts[backend] == 0 {
 				try = spreadTries

@@ -19,7 +19,8 @@ func survivesStrays(s *stage) {
 		for backend := range 3 { // of the host and of another one
 			weights := []int{-1, -1, -1}
 			weights[backend] = 1
-			svc, every := s.service(v, "wrr", weights...), s.serviceAt(netip.AddrPortFrom(s.vip(v.six), 0), v.proto, "wrr", weights...)
+			svc, every := s.service(v, "wrr", weights...), s.serviceAt(netip.AddrPortFrom(s.vip(v.six), 0), v.proto, "wrr",
+				weights...)
 			s.program(svc, every)
 			for _, from := range s.w.places() {
 				for _, to := range []netip.AddrPort{address(svc), address(every)} {
@@ -59,7 +60,8 @@ func stray(n *rig.Namespace, c net.Conn) error {
 		if from.Addr().Is4() {
 			source, target = &unix.SockaddrInet4{Addr: from.Addr().As4()}, &unix.SockaddrInet4{Addr: to.Addr().As4()}
 		} else {
-			domain, source, target = unix.AF_INET6, &unix.SockaddrInet6{Addr: from.Addr().As16()}, &unix.SockaddrInet6{Addr: to.Addr().As16()}
+			domain, source, target = unix.AF_INET6, &unix.SockaddrInet6{Addr: from.Addr().As16()},
+				&unix.SockaddrInet6{Addr: to.Addr().As16()}
 		}
 		fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 		if err != nil {

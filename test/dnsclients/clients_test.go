@@ -88,7 +88,8 @@ func meshCases(vip string, tasks []string) []example {
 		{name: "search with ndots:5", conf: "search corp.example collabnet.mesh.internal\noptions ndots:5\n", args: lookup("web.collabnet"), want: vip},
 		{name: "ndots:0", conf: "search corp.example\noptions ndots:0\n", args: lookup("web"), want: vip},
 		{
-			name: "search, a suffix is refused", conf: "search refused.example collabnet.mesh.internal\noptions ndots:2\n", args: lookup("tasks.web"), want: both,
+			name: "search, a suffix is refused", conf: "search refused.example collabnet.mesh.internal\noptions ndots:2\n",
+			args: lookup("tasks.web"), want: both,
 			limits: map[string]limit{
 				"musl": {want: "again", why: muslServ, within: 11 * time.Second}, "c-ares": {want: "again", why: caresNX},
 			},
@@ -155,7 +156,10 @@ func populate(t *testing.T, n *fleet.Node) (from *fleet.Task, vip string, tasks 
 	_, err := n.Ctl("network", "create", "collabnet", "--subnet", "10.96.0.0/16")
 	must(t, err)
 	for i := range 2 {
-		from, err = n.Run(t.Context(), fleet.Spec{Network: "collabnet", Service: "web", Slot: i + 1, ID: fmt.Sprintf("web%d", i+1)})
+		from, err = n.Run(t.Context(), fleet.Spec{
+			Network: "collabnet", Service: "web", Slot: i + 1,
+			ID: fmt.Sprintf("web%d", i+1),
+		})
 		must(t, err)
 		tasks = append(tasks, from.Addr.String())
 	}

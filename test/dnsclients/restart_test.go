@@ -36,7 +36,10 @@ func TestRestartDeniesNothing(t *testing.T) {
 	from, err := n.Run(t.Context(), fleet.Spec{Network: "collabnet", Service: "client", Slot: 1, ID: "client1"})
 	must(t, err)
 	for i, o := range nodes[1:] {
-		_, err := o.Run(t.Context(), fleet.Spec{Network: "collabnet", Service: "web", Slot: i + 1, ID: fmt.Sprintf("web%d", i+1)})
+		_, err := o.Run(t.Context(), fleet.Spec{
+			Network: "collabnet", Service: "web", Slot: i + 1,
+			ID: fmt.Sprintf("web%d", i+1),
+		})
 		must(t, err)
 	}
 	names := []string{"web.", "tasks.web.", "web.collabnet.", "tasks.web.collabnet.mesh.internal."}

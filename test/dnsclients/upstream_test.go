@@ -111,7 +111,8 @@ func truncate(r, q *dns.Msg, how string, tcp bool) {
 func addresses(q *dns.Msg, n int) (rrs []dns.RR) {
 	for i := range n {
 		rrs = append(rrs, &dns.A{
-			Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.IPv4(192, 0, 2, byte(i+1)),
+			Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60},
+			A:   net.IPv4(192, 0, 2, byte(i+1)),
 		})
 	}
 	return rrs

@@ -45,8 +45,11 @@ func TestReadme(t *testing.T) {
 		"kill -9": {left: noone},
 		"meshctl sandbox attach --pid … --network … --service … --resolv-conf auto": {
 			before: container("shop", "10.1.1.8") + process("shop"),
-			fill:   map[string]string{"--pid …": "$ echo --pid $(cat /root/pid)", "--network …": "--network collabnet", "--service …": "--service shop"},
-			after:  "meshctl sandbox ls | grep shop",
+			fill: map[string]string{
+				"--pid …": "$ echo --pid $(cat /root/pid)", "--network …": "--network collabnet",
+				"--service …": "--service shop",
+			},
+			after: "meshctl sandbox ls | grep shop",
 		},
 	}, working(t))
 }
@@ -170,7 +173,8 @@ func TestHelp(t *testing.T) {
 	}
 	usage, _, _ := strings.Cut(m[0].must("meshd --help"), "\n\nFlags win")
 	for line := range strings.SplitSeq(strings.ReplaceAll(usage, "\n       ", ""), "\n  ") {
-		if line, _, _ = strings.Cut(line, "      "); strings.HasPrefix(line, "meshd -") || strings.HasPrefix(line, "meshd d") {
+		if line, _, _ = strings.Cut(line, "      "); strings.HasPrefix(line, "meshd -") ||
+			strings.HasPrefix(line, "meshd d") {
 			examples = append(examples, command{"meshd --help", line, false})
 		}
 	}
@@ -182,11 +186,14 @@ func TestHelp(t *testing.T) {
 	m.run(t, examples, map[string]how{
 		"meshctl leave":       {after: again},
 		"meshd --config FILE": {as: daemon, fill: map[string]string{"FILE": "/etc/meshd/meshd.yaml"}},
-		"meshd --node NAME --bind IP[:PORT] --join IP[:PORT][,…] --data-dir DIR --socket PATH --dns IP[:PORT] --lb auto|ipvs|nft|none --key-file FILE [--domain D]": {
+		"meshd --node NAME --bind IP[:PORT] --join IP[:PORT][,…] --data-dir DIR --socket PATH --dns IP[:PORT] --lb " +
+			"auto|ipvs|nft|none --key-file FILE [--domain D]": {
 			as: daemon, after: again, fill: map[string]string{
-				"NAME": "host1", "--bind IP[:PORT]": "--bind 192.0.2.11:7946", "--join IP[:PORT][,…]": "--join 192.0.2.12,192.0.2.13:7946",
-				"DIR": "/var/lib/meshd", "PATH": "/run/meshd/meshd.sock", "--dns IP[:PORT]": "--dns 10.1.1.1", "auto|ipvs|nft|none": "auto",
-				"FILE": "/etc/meshd/key", "[--domain D]": "--domain mesh.internal",
+				"NAME": "host1", "--bind IP[:PORT]": "--bind 192.0.2.11:7946",
+				"--join IP[:PORT][,…]": "--join 192.0.2.12,192.0.2.13:7946",
+				"DIR":                  "/var/lib/meshd", "PATH": "/run/meshd/meshd.sock", "--dns IP[:PORT]": "--dns 10.1.1.1",
+				"auto|ipvs|nft|none": "auto",
+				"FILE":               "/etc/meshd/key", "[--domain D]": "--domain mesh.internal",
 			},
 		},
 		"meshd doctor": {as: "%s --config /etc/meshd/meshd.yaml"},
@@ -196,14 +203,17 @@ func TestHelp(t *testing.T) {
 			before: worker,
 			fill:   map[string]string{"4711": "$ cat /root/pid"},
 		},
-		"meshctl sandbox detach worker":                                     {after: attach},
-		"meshctl watch --network collabnet":                                 {as: interrupted},
-		"meshctl watch -o json --from 4711":                                 {as: interrupted, shows: `"type":"(start|reset)"`},
-		"meshctl diff --wait 10s && echo converged":                         {shows: "converged"},
-		"meshctl key use - < new.key":                                       {before: "meshctl key ls | sed -n 2p | cut -d' ' -f1 > old"},
-		"meshctl key remove 1f2e3d4c5b6a":                                   {fill: map[string]string{"1f2e3d4c5b6a": "$ cat old"}},
-		"meshctl keygen --out /etc/meshd/key":                               {before: "mv /etc/meshd/key old.key", after: "cp old.key /etc/meshd/key"},
-		`meshctl completion zsh > "${fpath[1]}/_meshctl"`:                   {as: "fpath=(zsh /tmp); %s", after: "grep -q compdef /tmp/_meshctl"},
+		"meshctl sandbox detach worker":             {after: attach},
+		"meshctl watch --network collabnet":         {as: interrupted},
+		"meshctl watch -o json --from 4711":         {as: interrupted, shows: `"type":"(start|reset)"`},
+		"meshctl diff --wait 10s && echo converged": {shows: "converged"},
+		"meshctl key use - < new.key":               {before: "meshctl key ls | sed -n 2p | cut -d' ' -f1 > old"},
+		"meshctl key remove 1f2e3d4c5b6a":           {fill: map[string]string{"1f2e3d4c5b6a": "$ cat old"}},
+		"meshctl keygen --out /etc/meshd/key":       {before: "mv /etc/meshd/key old.key", after: "cp old.key /etc/meshd/key"},
+		`meshctl completion zsh > "${fpath[1]}/_meshctl"`: {
+			as:    "fpath=(zsh /tmp); %s",
+			after: "grep -q compdef /tmp/_meshctl",
+		},
 		"source <(meshctl completion bash)":                                 {as: "%s; complete -p meshctl", shows: "meshctl"},
 		"meshctl completion fish > ~/.config/fish/completions/meshctl.fish": {before: "mkdir -p ~/.config/fish/completions"},
 	}, "/root")

@@ -17,9 +17,12 @@ type command struct {
 
 // programs are the first words by which a command is known as one.
 var programs = []string{
-	"make", "meshctl", "meshd", "bin/meshctl", "bin/meshd", "bin/vm", "systemctl", "dig", "ip", "curl", "nft", "iptables", "ipvsadm", "go", "sysctl",
-	"modprobe", "bridge", ".ci/run", "kill", "conntrack", "cat", "ufw", "apt-get", "docker", "firewall-cmd", "sed", "ssh", "scp", "rm", "mkdir", "install",
-	"hostname", "jq", "source", "examples/three-hosts/network", "sudo", "journalctl", "tcpdump", "ss", "ping", "mount", "unshare",
+	"make", "meshctl", "meshd", "bin/meshctl", "bin/meshd", "bin/vm", "systemctl", "dig", "ip", "curl", "nft", "iptables",
+	"ipvsadm", "go", "sysctl",
+	"modprobe", "bridge", ".ci/run", "kill", "conntrack", "cat", "ufw", "apt-get", "docker", "firewall-cmd", "sed", "ssh",
+	"scp", "rm", "mkdir", "install",
+	"hostname", "jq", "source", "examples/three-hosts/network", "sudo", "journalctl", "tcpdump", "ss", "ping", "mount",
+	"unshare",
 }
 
 var (
@@ -94,8 +97,10 @@ const repository = "../.."
 
 // What is a command, and what is not.
 func TestCommandsOf(t *testing.T) {
-	const text = "# A\n\n    make build   # x\n    make test\n\ntext `meshctl status` and `status`, `dig`, `task rm ID`, `lb: nft`, `ip daddr 10.96.0.0/16 accept`\n\n" +
-		"    {\"json\": 1}\n\n   ```sh\n   meshctl x\n   ```\n\n```text\nmeshctl y\n```\n`meshctl status` again, `.ci/run` and `nft\nflush ruleset`\n\n    curl z\n\n    curl zz\n"
+	const text = "# A\n\n    make build   # x\n    make test\n\ntext `meshctl status` and `status`, `dig`, `task rm " +
+		"ID`, `lb: nft`, `ip daddr 10.96.0.0/16 accept`\n\n" +
+		"    {\"json\": 1}\n\n   ```sh\n   meshctl x\n   ```\n\n```text\nmeshctl y\n```\n`meshctl status` again, " +
+		"`.ci/run` and `nft\nflush ruleset`\n\n    curl z\n\n    curl zz\n"
 	want := []command{
 		{"d", "   meshctl x\n", true},
 		{"d", "make build   # x\nmake test\n", true},

@@ -21,7 +21,10 @@ import (
 // needed are the programs that the documents ask for, or of which an empty host
 // is made. A machine without one of them cannot run the documents: that is a
 // failure where all is installed on purpose, in CI.
-var needed = []string{"bash", "make", "go", "ip", "dig", "curl", "mount", "unshare", "nsenter", "setpriv", "prlimit", "timeout", "hostname", "jq"}
+var needed = []string{
+	"bash", "make", "go", "ip", "dig", "curl", "mount", "unshare", "nsenter", "setpriv", "prlimit",
+	"timeout", "hostname", "jq",
+}
 
 // demand skips the test where a program is missing, but fails in CI.
 func demand(t *testing.T, programs ...string) {
@@ -79,7 +82,10 @@ const stage = "/mnt"
 func newHost(t *testing.T, ns *rig.Namespace, name string) *host {
 	t.Helper()
 	done := filepath.Join(t.TempDir(), "done")
-	args := []string{"--mount", "--uts", "--propagation", "private", "bash", "-c", furnish, "init", name, done, filepath.Join(rig.Dir(), "stand-ins"), working(t)}
+	args := []string{
+		"--mount", "--uts", "--propagation", "private", "bash", "-c", furnish, "init", name, done,
+		filepath.Join(rig.Dir(), "stand-ins"), working(t),
+	}
 	p, err := ns.Start(name+"-init", "unshare", append(args, goEnv(t, "GOCACHE", "GOMODCACHE")...)...)
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +121,8 @@ func (h *host) paste(text string, shell ...string) outcome {
 	ctx, cancel := context.WithTimeout(context.Background(), rig.Patience(2*time.Minute))
 	defer cancel()
 	pid := strconv.Itoa(h.init.PID)
-	args := append([]string{"--target", pid, "--mount", "--uts", "--net", "--", "sh", "-c", `cd "$0" && exec "$@"`, h.dir}, shell...)
+	args := append([]string{"--target", pid, "--mount", "--uts", "--net", "--", "sh", "-c", `cd "$0" && exec "$@"`, h.dir},
+		shell...)
 	cmd := exec.CommandContext(ctx, "nsenter", args...)
 	cmd.Stdin = strings.NewReader(text)
 	log, err := os.CreateTemp(h.t.TempDir(), "paste")
@@ -152,7 +159,8 @@ func working(t *testing.T) string {
 func environment(t *testing.T) []string {
 	c := goEnv(t, "GOCACHE", "GOMODCACHE", "GOFLAGS", "GOROOT")
 	return []string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:" + filepath.Join(c[3], "bin"), "HOME=/root", "USER=root", "TERM=dumb", "LANG=C.UTF-8",
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:" + filepath.Join(c[3], "bin"), "HOME=/root",
+		"USER=root", "TERM=dumb", "LANG=C.UTF-8",
 		"GOFLAGS=" + c[2], "GOTOOLCHAIN=local", "GOPROXY=off", "GOCACHE=" + c[0], "GOMODCACHE=" + c[1],
 	}
 }

@@ -29,7 +29,8 @@ type how struct {
 // fills are the placeholders of all documents. OLD and PID are filled while it runs.
 var fills = map[string]string{
 	"--network N": "--network collabnet", "resolve NAME": "resolve web", "sandbox inspect NAME": "sandbox inspect web-1",
-	"sandbox detach NAME": "sandbox detach web-1", "ID": "extra", "ADDR": "192.0.2.12", "TASKIP": "10.1.1.7", "ps S ": "ps web ",
+	"sandbox detach NAME": "sandbox detach web-1", "ID": "extra", "ADDR": "192.0.2.12", "TASKIP": "10.1.1.7",
+	"ps S ":  "ps web ",
 	"BRIDGE": "tasks", "PORT": "vweb", "FILE": "/root/made.key", "--alive N": "--alive 3",
 }
 
@@ -51,7 +52,8 @@ func placeholderAt(placeholder string) *regexp.Regexp {
 		}
 		return ""
 	}
-	return regexp.MustCompile(edge(placeholder[:1]) + regexp.QuoteMeta(placeholder) + edge(placeholder[len(placeholder)-1:]))
+	return regexp.MustCompile(edge(placeholder[:1]) + regexp.QuoteMeta(placeholder) +
+		edge(placeholder[len(placeholder)-1:]))
 }
 
 // verb is one of meshctl's, with the synopsis of its help.
@@ -168,7 +170,8 @@ func (m machines) runOne(t *testing.T, c command, h how, known []verb, dir strin
 	}
 	o := on.paste(text, "bash", "-e")
 	if o.status != h.exit || !regexp.MustCompile(h.shows).MatchString(o.text) {
-		t.Errorf("exit code %d, want %d, and something like %q (what cannot be typed on an empty host needs an entry in the test's table):\n%s\n%s", o.status, h.exit, h.shows, text, o.text)
+		t.Errorf("exit code %d, want %d, and something like %q (what cannot be typed on an empty host needs an entry in "+
+			"the test's table):\n%s\n%s", o.status, h.exit, h.shows, text, o.text)
 	}
 	for _, key := range h.keys {
 		if !strings.Contains(o.text, `"`+key+`":`) {

@@ -94,7 +94,8 @@ func TestUnitVerified(t *testing.T) {
 	if said := h.must("make -s install\nsystemd-analyze verify --man=no /etc/systemd/system/meshd.service"); strings.Contains(said, "meshd.service") {
 		t.Errorf("systemd says of the unit: %s", said)
 	}
-	bad := h.must("echo Nonsense=1 >> /etc/systemd/system/meshd.service\nsystemd-analyze verify --man=no /etc/systemd/system/meshd.service")
+	bad := h.must("echo Nonsense=1 >> /etc/systemd/system/meshd.service\nsystemd-analyze verify --man=no " +
+		"/etc/systemd/system/meshd.service")
 	if !strings.Contains(bad, "Nonsense") {
 		t.Errorf("systemd-analyze finds nothing wrong with nonsense: %s", bad)
 	}

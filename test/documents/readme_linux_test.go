@@ -58,7 +58,8 @@ func typists() map[string]func(*host, string) string {
 			return o.text
 		},
 		"paste": func(h *host, text string) string {
-			o := h.paste(text, "env", `PROMPT_COMMAND=e=$?; [ $e = 0 ] || echo "PASTED: exit code $e"`, "PS1=$ ", "PS2=> ", "bash", "--norc", "--noprofile", "-i")
+			o := h.paste(text, "env", `PROMPT_COMMAND=e=$?; [ $e = 0 ] || echo "PASTED: exit code $e"`, "PS1=$ ", "PS2=> ",
+				"bash", "--norc", "--noprofile", "-i")
 			if strings.Contains(o.text, "\nPASTED: exit code ") {
 				h.t.Fatalf("a command failed:\n%s", o.text)
 			}

@@ -101,8 +101,10 @@ func TestUnitUnderstood(t *testing.T) {
 		}
 	}
 	for directive, want := range map[string]string{
-		"Service.Restart": "on-failure", "Service.KillMode": "mixed", "Service.ProtectSystem": "strict", "Service.RuntimeDirectoryPreserve": "restart",
-		"Service.NoNewPrivileges": "yes", "Service.ProtectHome": "yes", "Service.PrivateTmp": "yes", "Unit.StartLimitIntervalSec": "0",
+		"Service.Restart": "on-failure", "Service.KillMode": "mixed", "Service.ProtectSystem": "strict",
+		"Service.RuntimeDirectoryPreserve": "restart",
+		"Service.NoNewPrivileges":          "yes", "Service.ProtectHome": "yes", "Service.PrivateTmp": "yes",
+		"Unit.StartLimitIntervalSec": "0",
 	} {
 		if got := u.one(directive); got != want {
 			t.Errorf("%s=%s; the stand-in does %s only", directive, got, want)
@@ -154,7 +156,8 @@ func (u unit) confined(program []string) (argv, env []string) {
 	}
 	argv = append([]string{"unshare", "--mount", "--propagation", "unchanged", "sh", "-c", confinement, "sh"}, program...)
 	env = []string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "rw=" + strings.Join(rw, " "), "umask=" + u.one("Service.UMask"),
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "rw=" + strings.Join(rw, " "),
+		"umask=" + u.one("Service.UMask"),
 		"nofile=" + u.one("Service.LimitNOFILE"), "caps=" + strings.Join(caps, ","),
 	}
 	return slices.Clip(argv), env

@@ -63,7 +63,8 @@ func attachedAgain(m *mesh) error {
 func attachedAsTask(m *mesh) error {
 	n := m.nodes[0]
 	for _, where := range []string{network, network + ",elsewhere"} {
-		_, err := n.Ctl("sandbox", "attach", "--netns", m.tasks[0].Path(), "--network", where, "--service", "web", "--id", "web-"+n.Host.Name)
+		_, err := n.Ctl("sandbox", "attach", "--netns", m.tasks[0].Path(), "--network", where, "--service", "web", "--id",
+			"web-"+n.Host.Name)
 		if err == nil || !strings.Contains(err.Error(), "is already a task") {
 			return fmt.Errorf("the id of another task: %w", err)
 		}
@@ -131,7 +132,8 @@ func confChanged(m *mesh) error {
 	if err := os.WriteFile(file, []byte(before), 0o600); err != nil {
 		return err
 	}
-	if _, err := n.Ctl("sandbox", "attach", "--netns", task.Path(), "--network", network, "--name", "conf", "--resolv-conf", file); err != nil {
+	if _, err := n.Ctl("sandbox", "attach", "--netns", task.Path(), "--network", network, "--name", "conf",
+		"--resolv-conf", file); err != nil {
 		return err
 	}
 	for _, c := range []struct{ text, file, status string }{

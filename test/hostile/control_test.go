@@ -44,7 +44,8 @@ func controlCases() []attack {
 		{name: "garbage-for-the-control-socket", do: closing(begin(50, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 garbage\r\n\r\n\x00\xff"))},
 		{name: "bodies-of-all-kinds", do: bodies},
 		{name: "body-of-50-megabytes", do: func(m *mesh) error {
-			_, err := request(m, http.MethodPost, "/v1/tasks", bytes.NewReader(append([]byte(`{"service":"`), bytes.Repeat([]byte("x"), 50<<20)...)))
+			_, err := request(m, http.MethodPost, "/v1/tasks",
+				bytes.NewReader(append([]byte(`{"service":"`), bytes.Repeat([]byte("x"), 50<<20)...)))
 			return err
 		}},
 	}

@@ -59,7 +59,10 @@ func diskCases() []attack {
 		})},
 	}
 	for _, file := range []string{"node.json", "tasks.json", "peers.json", "keys.json", "sandboxes.json"} {
-		out = append(out, attack{name: "damaged-" + strings.TrimSuffix(file, ".json"), do: stopped(func(m *mesh, dir string) error { return m.damaged(dir, file) })})
+		out = append(out, attack{
+			name: "damaged-" + strings.TrimSuffix(file, ".json"),
+			do:   stopped(func(m *mesh, dir string) error { return m.damaged(dir, file) }),
+		})
 	}
 	return append(out,
 		attack{name: "numbers-of-another-world", do: stopped(otherWorld)},
@@ -80,7 +83,8 @@ func alone(do func(m *mesh, dir string) error) func(m *mesh) error {
 		if out, err := m.ctl(dir, "network", "create", "n", "--subnet", "10.60.0.0/16"); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
-		if out, err := m.ctl(dir, "task", "add", "--network", "n", "--service", "s", "--id", "first", "--ip", "10.1.4.9", "--port", "80"); err != nil {
+		if out, err := m.ctl(dir, "task", "add", "--network", "n", "--service", "s", "--id", "first", "--ip", "10.1.4.9",
+			"--port", "80"); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
 		return do(m, dir)
@@ -122,8 +126,10 @@ func stopped(do func(m *mesh, dir string) error) func(m *mesh) error {
 func (m *mesh) saysDegraded(dir string) error {
 	refused := ""
 	for i := range 20 { // a small disk may hold some more
-		out, err := m.ctl(dir, "task", "add", "--network", "n", "--service", "s", "--id", fmt.Sprint("more", i), "--ip", fmt.Sprintf("10.1.4.%d", i+10), "--port", "80", "--hostname", strings.Repeat("x", 60))
-		if refused = out; err != nil && !strings.Contains(out, "data") && !strings.Contains(out, "disk") && !strings.Contains(out, "space") {
+		out, err := m.ctl(dir, "task", "add", "--network", "n", "--service", "s", "--id", fmt.Sprint("more", i), "--ip",
+			fmt.Sprintf("10.1.4.%d", i+10), "--port", "80", "--hostname", strings.Repeat("x", 60))
+		if refused = out; err != nil && !strings.Contains(out, "data") && !strings.Contains(out, "disk") &&
+			!strings.Contains(out, "space") {
 			return fmt.Errorf("the refusal does not tell why: %s", out)
 		}
 	}
@@ -133,7 +139,8 @@ func (m *mesh) saysDegraded(dir string) error {
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
-		if last = out; !strings.Contains(columns.ReplaceAllString(out, " "), "Health: ok") && strings.Contains(out, "egraded") {
+		if last = out; !strings.Contains(columns.ReplaceAllString(out, " "), "Health: ok") &&
+			strings.Contains(out, "egraded") {
 			return nil
 		}
 		m.peer.pause(50 * time.Millisecond)
@@ -147,7 +154,9 @@ func (m *mesh) damaged(dir, file string) error {
 	path := filepath.Join(dir, "data", file)
 	was, _ := os.ReadFile(path)
 	for _, text := range []string{
-		"", "{", "null", "[]", "\x00\x00\x00\x00", string(was[:len(was)/2]), strings.ReplaceAll(string(was), ":", ";"), `{"version":999999999999999999999}`, strings.Repeat("[", 100000), `{"sandboxes":[{}],"networks":{"":{}},"keys":["x"],"peers":[{"name":""}],"node":""}`,
+		"", "{", "null", "[]", "\x00\x00\x00\x00", string(was[:len(was)/2]), strings.ReplaceAll(string(was), ":", ";"),
+		`{"version":999999999999999999999}`, strings.Repeat("[", 100000),
+		`{"sandboxes":[{}],"networks":{"":{}},"keys":["x"],"peers":[{"name":""}],"node":""}`,
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			return err
@@ -179,7 +188,8 @@ func (m *mesh) startsOrSays(dir, says string) error {
 		return errors.Join(err, cmd.Process.Kill())
 	}
 	text, _ := os.ReadFile(filepath.Join(dir, "log"))
-	if !strings.Contains(strings.ToLower(string(text)), says) && !strings.Contains(string(text), dir) || strings.Contains(string(text), "goroutine ") {
+	if !strings.Contains(strings.ToLower(string(text)), says) && !strings.Contains(string(text), dir) ||
+		strings.Contains(string(text), "goroutine ") {
 		return fmt.Errorf("it neither starts nor says why: %.400s", text)
 	}
 	return nil
@@ -187,7 +197,10 @@ func (m *mesh) startsOrSays(dir, says string) error {
 
 // otherWorld puts numbers into the files that no honest life gets to.
 func otherWorld(m *mesh, dir string) error {
-	for _, number := range []string{"4611686018427387904", "9223372036854775807", "18446744073709551615", "0", "-1", "1e18"} {
+	for _, number := range []string{
+		"4611686018427387904", "9223372036854775807", "18446744073709551615", "0", "-1",
+		"1e18",
+	} {
 		for _, field := range []string{"incarnation", "lamport"} {
 			path := filepath.Join(dir, "data", "node.json")
 			was, err := os.ReadFile(path)

@@ -66,7 +66,10 @@ func (m *mesh) members() error {
 // addresses.
 func (m *mesh) reachable() error {
 	for _, n := range m.nodes {
-		to := []string{netip.AddrPortFrom(m.evil.Addr, reachPort).String(), netip.AddrPortFrom(m.evil.Addr6, reachPort).String()}
+		to := []string{
+			netip.AddrPortFrom(m.evil.Addr, reachPort).String(),
+			netip.AddrPortFrom(m.evil.Addr6, reachPort).String(),
+		}
 		for i, o := range m.nodes {
 			if o == n {
 				to = append(to, netip.AddrPortFrom(m.tasks[i].Addr, fleet.TaskPort).String())
@@ -126,7 +129,8 @@ func (m *mesh) equal() error {
 			case n == m.nodes[0]:
 				first[x.Network] = x.Checksum
 			case known && sum != x.Checksum:
-				return fmt.Errorf("tables of %q differ between %s and %s: %s", x.Network, m.nodes[0].Host.Name, n.Host.Name, m.streams(x.Network, n))
+				return fmt.Errorf("tables of %q differ between %s and %s: %s", x.Network, m.nodes[0].Host.Name, n.Host.Name,
+					m.streams(x.Network, n))
 			}
 		}
 	}

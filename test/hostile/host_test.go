@@ -26,8 +26,10 @@ func hostCases() []attack {
 		{name: "resolv-conf-of-passwd", do: func(m *mesh) error {
 			path := m.tasks[0].Path()
 			return refused(
-				"sandbox attach --netns "+path+" --network collabnet --resolv-conf /etc/passwd", "sandbox attach --netns "+path+" --network collabnet --resolv-conf /etc/resolv.conf",
-				"sandbox attach --netns "+path+" --network collabnet --resolv-conf /proc/self/root/etc/hosts", "sandbox attach --netns "+path+" --network collabnet --resolv-conf /etc/../etc/hostname",
+				"sandbox attach --netns "+path+" --network collabnet --resolv-conf /etc/passwd",
+				"sandbox attach --netns "+path+" --network collabnet --resolv-conf /etc/resolv.conf",
+				"sandbox attach --netns "+path+" --network collabnet --resolv-conf /proc/self/root/etc/hosts",
+				"sandbox attach --netns "+path+" --network collabnet --resolv-conf /etc/../etc/hostname",
 			)(m)
 		}},
 		{name: "daemons-stopped-for-a-while", do: func(m *mesh) error {
@@ -108,7 +110,8 @@ func mountsSecret(m *mesh) error {
 // host is the resolv.conf: that must be refused, and the file stay.
 func mounted(m *mesh, file, text string) error {
 	const nobody = 65534
-	cmd := exec.CommandContext(m.ctx, "unshare", "-Urm", "sh", "-c", `mount --bind "$0" /etc/resolv.conf && echo ready && exec sleep 60`, file)
+	cmd := exec.CommandContext(m.ctx, "unshare", "-Urm", "sh", "-c",
+		`mount --bind "$0" /etc/resolv.conf && echo ready && exec sleep 60`, file)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, Setpgid: true}
 	out, err := cmd.StdoutPipe()
@@ -124,7 +127,8 @@ func mounted(m *mesh, file, text string) error {
 	if line, err := bufio.NewReader(out).ReadString('\n'); errors.Is(err, io.EOF) && line == "" {
 		return nil // no user namespaces for nobody here
 	}
-	said, err := m.nodes[0].Ctl("sandbox", "attach", "--pid", fmt.Sprint(cmd.Process.Pid), "--network", network, "--resolv-conf", "auto")
+	said, err := m.nodes[0].Ctl("sandbox", "attach", "--pid", fmt.Sprint(cmd.Process.Pid), "--network", network,
+		"--resolv-conf", "auto")
 	if err == nil {
 		return fmt.Errorf("attached: %s", said)
 	}

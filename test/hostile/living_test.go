@@ -61,7 +61,8 @@ func (m *mesh) live(name string, port uint16) (*living, error) {
 		return nil, err
 	}
 	h, err := gossip.NewHost(gossip.HostConfig{
-		Self: state.NodeID(name), Bind: netip.AddrPortFrom(m.evil.Addr, port), Advertise: m.evil.Addr, Join: []string{m.nodes[0].Host.Addr.String() + ":7946"},
+		Self: state.NodeID(name), Bind: netip.AddrPortFrom(m.evil.Addr, port), Advertise: m.evil.Addr,
+		Join: []string{m.nodes[0].Host.Addr.String() + ":7946"},
 		Keys: [][]byte{key}, Incarnation: 1, Transport: t, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -45,7 +45,10 @@ type attack struct {
 // all are the cases, in order.
 func all() []attack {
 	var out []attack
-	for _, group := range [][]attack{packetCases(), recordCases(), membershipCases(), neighbourCases(), openCases(), stormCases(), nameCases(), controlCases(), personCases(), trialCases(), boxCases(), diskCases(), hostCases()} {
+	for _, group := range [][]attack{
+		packetCases(), recordCases(), membershipCases(), neighbourCases(), openCases(),
+		stormCases(), nameCases(), controlCases(), personCases(), trialCases(), boxCases(), diskCases(), hostCases(),
+	} {
 		out = append(out, group...)
 	}
 	return out

@@ -95,7 +95,8 @@ func membershipCases() []attack {
 		{name: "without-encryption", do: func(m *mesh) error {
 			for _, n := range m.nodes {
 				for range 200 {
-					if err := m.peer.raw(n, gossiptest.Datagram(stated("plain", network, 1, endpoint("plain", "web", "10.9.9.9")))); err != nil {
+					if err := m.peer.raw(n, gossiptest.Datagram(stated("plain", network, 1,
+						endpoint("plain", "web", "10.9.9.9")))); err != nil {
 						return err
 					}
 				}
@@ -104,7 +105,14 @@ func membershipCases() []attack {
 		}},
 		{name: "encryption-of-nothing", do: func(m *mesh) error {
 			for _, n := range m.nodes {
-				for _, b := range [][]byte{{}, {0}, {1}, make([]byte, 29), make([]byte, 45), append([]byte{0}, make([]byte, 60)...), m.peer.seal(nil, nil), append([]byte{244, 5}, "label"...), {244, 255}} {
+				for _, b := range [][]byte{
+					{},
+					{0},
+					{1},
+					make([]byte, 29), make([]byte, 45), append([]byte{0}, make([]byte, 60)...),
+					m.peer.seal(nil, nil), append([]byte{244, 5}, "label"...),
+					{244, 255},
+				} {
 					if err := m.peer.raw(n, b); err != nil {
 						return err
 					}
@@ -147,7 +155,8 @@ func membershipCases() []attack {
 			for i := range wide {
 				wide[i] = member(suspectMessage, "host2", uint32(i), netip.Addr{})
 			}
-			return everybody(m, b, gossiptest.Compound(wide...), gossiptest.Compound(gossiptest.Compressed(b)), gossiptest.Compressed(gossiptest.Compound(b, b)), []byte{7}, []byte{7, 255}, []byte{7, 1, 255, 255})
+			return everybody(m, b, gossiptest.Compound(wide...), gossiptest.Compound(gossiptest.Compressed(b)),
+				gossiptest.Compressed(gossiptest.Compound(b, b)), []byte{7}, []byte{7, 255}, []byte{7, 1, 255, 255})
 		}},
 		{name: "members-by-the-million", do: overStreams(3, func(i int) []byte { return gossiptest.PushPull([]uint64{1 << 20, 1 << 31, 1 << 62}[i], 1<<62) })},
 		{name: "message-of-20-megabytes", do: overStreams(2, func(int) []byte { return gossiptest.Stream(20<<20, make([]byte, 20<<20)) })},
@@ -179,7 +188,8 @@ func membershipCases() []attack {
 			for range 5 {
 				for _, name := range []string{"host1", "host2", "host3"} {
 					for _, inc := range []uint32{0, 1, 9, 1 << 20} {
-						if err := everybody(m, member(suspectMessage, name, inc, netip.Addr{}), member(deadMessage, name, inc, netip.Addr{})); err != nil {
+						if err := everybody(m, member(suspectMessage, name, inc, netip.Addr{}),
+							member(deadMessage, name, inc, netip.Addr{})); err != nil {
 							return err
 						}
 					}
@@ -189,7 +199,8 @@ func membershipCases() []attack {
 		}},
 		{name: "hosts-at-another-address", do: func(m *mesh) error {
 			for i, name := range []string{"host1", "host2", "host3"} {
-				if err := everybody(m, member(aliveMessage, name, uint32(1000+i), m.evil.Addr), member(aliveMessage, name, 2000, netip.MustParseAddr("127.0.0.1"))); err != nil {
+				if err := everybody(m, member(aliveMessage, name, uint32(1000+i), m.evil.Addr),
+					member(aliveMessage, name, 2000, netip.MustParseAddr("127.0.0.1"))); err != nil {
 					return err
 				}
 			}
@@ -198,7 +209,8 @@ func membershipCases() []attack {
 		{name: "keys-changed-among-made-up-members", do: func(m *mesh) error {
 			var all [][]byte
 			for i := range 300 {
-				all = append(all, member(aliveMessage, fmt.Sprintf("spectre-%d", i), 1, netip.AddrFrom4([4]byte{172, 20, 1, byte(1 + i%250)})))
+				all = append(all, member(aliveMessage, fmt.Sprintf("spectre-%d", i), 1,
+					netip.AddrFrom4([4]byte{172, 20, 1, byte(1 + i%250)})))
 			}
 			if err := everybody(m, all...); err != nil {
 				return err
@@ -208,7 +220,8 @@ func membershipCases() []attack {
 		{name: "members-that-are-not-there", do: func(m *mesh) error {
 			var all [][]byte
 			for i := range 60 {
-				all = append(all, member(aliveMessage, fmt.Sprintf("ghost-%d", i), 1, netip.AddrFrom4([4]byte{172, 20, 0, byte(100 + i)})))
+				all = append(all, member(aliveMessage, fmt.Sprintf("ghost-%d", i), 1,
+					netip.AddrFrom4([4]byte{172, 20, 0, byte(100 + i)})))
 			}
 			return everybody(m, all...)
 		}, check: func(m *mesh) error { // what follows their end belongs to this case
@@ -227,8 +240,10 @@ func membershipCases() []attack {
 		}},
 		{name: "members-with-odd-names", do: func(m *mesh) error {
 			return everybody(m,
-				member(aliveMessage, "", 1, m.evil.Addr), member(aliveMessage, "a\nb", 1, m.evil.Addr), member(aliveMessage, string(bytes.Repeat([]byte("x"), 5000)), 1, m.evil.Addr),
-				member(aliveMessage, "odd", 1, netip.AddrFrom4([4]byte{})), member(aliveMessage, "many", 1, netip.MustParseAddr("224.0.0.1")), member(aliveMessage, "none", 1, netip.Addr{}))
+				member(aliveMessage, "", 1, m.evil.Addr), member(aliveMessage, "a\nb", 1, m.evil.Addr),
+				member(aliveMessage, string(bytes.Repeat([]byte("x"), 5000)), 1, m.evil.Addr),
+				member(aliveMessage, "odd", 1, netip.AddrFrom4([4]byte{})),
+				member(aliveMessage, "many", 1, netip.MustParseAddr("224.0.0.1")), member(aliveMessage, "none", 1, netip.Addr{}))
 		}},
 		{name: "replays", do: func(m *mesh) error {
 			b := m.peer.seal(gossiptest.Datagram(stated("replay", network, 1, endpoint("replay", "replay", "10.9.9.9"))), nil)

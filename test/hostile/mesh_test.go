@@ -135,7 +135,10 @@ func (m *mesh) run(c *attack) (what string) {
 	if err := c.leave(m); err != nil {
 		return "cannot be ended: " + err.Error()
 	}
-	if err := m.soon(toRest, func() error { return errors.Join(m.alive(), m.serves(), m.equal(), m.healthy("")) }); err != nil {
+	if err := m.soon(toRest, func() error {
+		return errors.Join(m.alive(), m.serves(), m.equal(),
+			m.healthy(""))
+	}); err != nil {
 		return "after its end: " + err.Error()
 	}
 	return ""

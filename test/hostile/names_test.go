@@ -57,10 +57,24 @@ func nameCases() []attack {
 		{name: "questions-in-a-loop", do: func(m *mesh) error {
 			head := []byte{0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}
 			var all [][]byte
-			for _, name := range [][]byte{{0xc0, 12}, {3, 'w', 'e', 'b', 0xc0, 12}, {0xc0, 0xff}, {0x80, 1}, {63}, append([]byte{63}, make([]byte, 300)...), {0xc0}} {
+			for _, name := range [][]byte{
+				{0xc0, 12},
+				{3, 'w', 'e', 'b', 0xc0, 12},
+				{0xc0, 0xff},
+				{0x80, 1},
+				{63},
+				append([]byte{63}, make([]byte, 300)...),
+				{0xc0},
+			} {
 				all = append(all, append(append(append([]byte{}, head...), name...), 0, 1, 0, 1))
 			}
-			for _, counts := range [][4]uint16{{65535, 0, 0, 0}, {1, 65535, 65535, 65535}, {0, 0, 0, 0}, {2, 0, 0, 0}, {1, 0, 0, 65535}} {
+			for _, counts := range [][4]uint16{
+				{65535, 0, 0, 0},
+				{1, 65535, 65535, 65535},
+				{0, 0, 0, 0},
+				{2, 0, 0, 0},
+				{1, 0, 0, 65535},
+			} {
 				b := append([]byte{}, head[:4]...)
 				for _, n := range counts {
 					b = binary.BigEndian.AppendUint16(b, n)
@@ -71,8 +85,15 @@ func nameCases() []attack {
 		}},
 		{name: "questions-for-everything", do: func(m *mesh) error {
 			var all [][]byte
-			for _, name := range []string{"web", "tasks.web", ".", "mesh.internal", strings.Repeat("a.", 120), strings.Repeat("x", 63) + ".web", "nearest.web", "*.web", "web.collabnet.mesh.internal", "_http._tcp.web", "0.96.10.in-addr.arpa"} {
-				for _, qtype := range []uint16{dns.TypeANY, dns.TypeAXFR, dns.TypeIXFR, dns.TypeNS, dns.TypeSOA, dns.TypeDS, dns.TypeTXT, dns.TypePTR, dns.TypeSRV, 0, 65535} {
+			for _, name := range []string{
+				"web", "tasks.web", ".", "mesh.internal", strings.Repeat("a.", 120),
+				strings.Repeat("x", 63) + ".web", "nearest.web", "*.web", "web.collabnet.mesh.internal", "_http._tcp.web",
+				"0.96.10.in-addr.arpa",
+			} {
+				for _, qtype := range []uint16{
+					dns.TypeANY, dns.TypeAXFR, dns.TypeIXFR, dns.TypeNS, dns.TypeSOA, dns.TypeDS,
+					dns.TypeTXT, dns.TypePTR, dns.TypeSRV, 0, 65535,
+				} {
 					if b := question(name, qtype); b != nil {
 						all = append(all, b)
 					}

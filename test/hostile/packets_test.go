@@ -54,7 +54,10 @@ func packetCases() []attack {
 	var out []attack
 	for _, name := range []string{"hot", "more", "heads", "buckets", "summary", "recent", "wants", "push", "delta"} {
 		f := counted()[name]
-		out = append(out, attack{name: "count-" + name, do: func(m *mesh) error { return m.peer.say(countPackets(f.typ, f.size, f.start)...) }})
+		out = append(out, attack{
+			name: "count-" + name,
+			do:   func(m *mesh) error { return m.peer.say(countPackets(f.typ, f.size, f.start)...) },
+		})
 	}
 	return append(out,
 		attack{name: "grammar-of-lies", do: func(m *mesh) error { return m.peer.say(grammar(1, 1500)...) }},
@@ -72,10 +75,14 @@ func packetCases() []attack {
 		attack{name: "ask-to-ping-others", do: askStorm},
 		attack{name: "calls-of-strangers", do: calls},
 		attack{name: "versions-to-come", do: func(m *mesh) error {
-			return m.peer.say([]byte{2, 4, 'e', 'v', 'i', 'l'}, []byte{255}, []byte{}, []byte{1}, []byte{1, 0}, append([]byte{1}, make([]byte, 600)...))
+			return m.peer.say([]byte{2, 4, 'e', 'v', 'i', 'l'}, []byte{255}, []byte{}, []byte{1}, []byte{1, 0},
+				append([]byte{1}, make([]byte, 600)...))
 		}},
 		attack{name: "senders-with-odd-names", do: func(m *mesh) error {
-			for _, name := range []string{"", "a\nlevel=ERROR msg=fake", "\x1b[2J", strings.Repeat("x", 253), strings.Repeat("y", 254), "host1\x00", "HOST1", "../../etc/passwd"} {
+			for _, name := range []string{
+				"", "a\nlevel=ERROR msg=fake", "\x1b[2J", strings.Repeat("x", 253),
+				strings.Repeat("y", 254), "host1\x00", "HOST1", "../../etc/passwd",
+			} {
 				if err := m.peer.say(pings(name, 1), stated(name, network, 1, endpoint("odd", "odd", "10.9.9.9"))); err != nil {
 					return err
 				}
@@ -108,7 +115,10 @@ func countPackets(typ byte, size uint64, start func(*gossiptest.Writer)) (out []
 
 // grammar are packets with hostile numbers where honest ones are expected.
 func grammar(seed uint64, count int) (out [][]byte) {
-	world := gossiptest.World{Self: "host1", Peers: []string{"host2", "host3"}, Networks: []string{network}, Addrs: []string{"172.20.0.1:7946", "172.20.0.4:9"}}
+	world := gossiptest.World{
+		Self: "host1", Peers: []string{"host2", "host3"}, Networks: []string{network},
+		Addrs: []string{"172.20.0.1:7946", "172.20.0.4:9"},
+	}
 	for p := range gossiptest.Packets(seed, world) {
 		if out = append(out, p); len(out) == count {
 			break
@@ -250,7 +260,8 @@ func committable(m *mesh) error {
 		if known {
 			continue
 		}
-		if _, err := n.Ctl("task", "add", "--network", network, "--service", "said", "--id", id, "--ip", fmt.Sprintf("10.1.%d.77", i+1), "--port", "80"); err != nil {
+		if _, err := n.Ctl("task", "add", "--network", network, "--service", "said", "--id", id, "--ip",
+			fmt.Sprintf("10.1.%d.77", i+1), "--port", "80"); err != nil {
 			return err
 		}
 		m.later(func() { _, _ = n.Ctl("task", "rm", id) })
@@ -285,7 +296,8 @@ func pings(from string, boot uint64) []byte {
 func sameName(m *mesh) error {
 	for range 20 {
 		for _, n := range m.nodes {
-			if err := m.peer.sayTo(n, pings(n.Host.Name, 0), pings(n.Host.Name, 1), pings(n.Host.Name, math.MaxUint64)); err != nil {
+			if err := m.peer.sayTo(n, pings(n.Host.Name, 0), pings(n.Host.Name, 1),
+				pings(n.Host.Name, math.MaxUint64)); err != nil {
 				return err
 			}
 		}
@@ -311,7 +323,10 @@ func askStorm(m *mesh) error {
 func calls(m *mesh) error {
 	var out [][]byte
 	for i, op := range []string{"keys", "sums", "", "leave", strings.Repeat("o", 63), strings.Repeat("o", 64)} {
-		for k, body := range []string{"", "{", "null", `{"op":"remove","id":"x"}`, `{"op":"install","key":"AAAA"}`, `{"op":"use","id":""}`, strings.Repeat("[", 20000)} {
+		for k, body := range []string{
+			"", "{", "null", `{"op":"remove","id":"x"}`, `{"op":"install","key":"AAAA"}`,
+			`{"op":"use","id":""}`, strings.Repeat("[", 20000),
+		} {
 			for _, typ := range []byte{gossiptest.Call, gossiptest.Reply} {
 				p := gossiptest.NewPacket("calls", 1)
 				p.Frame(typ, func(w *gossiptest.Writer) { w.Uint(uint64(i*100 + k)); w.Str(op); w.B = append(w.B, body...) })

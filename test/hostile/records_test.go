@@ -33,7 +33,13 @@ func membership(network string) state.Record {
 
 // nodeRecord says where the owner is.
 func nodeRecord(addr string, boot uint64) state.Record {
-	return state.Record{Kind: state.KindNode, Body: string(state.AppendNode(nil, state.NodeInfo{Boot: boot, Addr: netip.MustParseAddrPort(addr), Version: "evil", LB: "none"}))}
+	return state.Record{
+		Kind: state.KindNode,
+		Body: string(state.AppendNode(nil, state.NodeInfo{
+			Boot: boot, Addr: netip.MustParseAddrPort(addr), Version: "evil",
+			LB: "none",
+		})),
+	}
 }
 
 // endpoint is a task at an address, with a port that it declares.
@@ -63,7 +69,10 @@ func vipClaim(service, addr string, pinned bool, birth uint64) state.Record {
 
 // settings are those of a service.
 func settings(service string, s state.Settings, lamport uint64) state.Record {
-	return state.Record{Kind: state.KindSettings, Key: service, Body: string(state.AppendSettings(nil, state.SettingsClaim{Settings: s, Lamport: lamport}))}
+	return state.Record{
+		Kind: state.KindSettings, Key: service,
+		Body: string(state.AppendSettings(nil, state.SettingsClaim{Settings: s, Lamport: lamport})),
+	}
 }
 
 // beacon is a wall clock.
@@ -76,7 +85,10 @@ func beacon(stamp uint64) state.Record {
 func stated(owner, network string, inc uint64, records ...state.Record) []byte {
 	var all []gossiptest.Record
 	for i, r := range records {
-		all = append(all, gossiptest.Record{Kind: byte(r.Kind), Version: uint64(i) + 1, Key: r.Key, Group: r.Group, Body: r.Body})
+		all = append(all, gossiptest.Record{
+			Kind: byte(r.Kind), Version: uint64(i) + 1, Key: r.Key, Group: r.Group,
+			Body: r.Body,
+		})
 	}
 	to := uint64(len(records)) + 2
 	p := gossiptest.NewPacket(owner, 1)

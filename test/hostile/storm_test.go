@@ -83,7 +83,8 @@ func claimsComeAndGo(m *mesh) error {
 	for round := range 10 {
 		var put, drop []state.Change
 		for i := range 4000 {
-			r := vipClaim(fmt.Sprintf("free-%d", i), fmt.Sprintf("10.%d.%d.%d", 96+round%2, 16*round+i/250, i%250+1), false, 1<<20)
+			r := vipClaim(fmt.Sprintf("free-%d", i), fmt.Sprintf("10.%d.%d.%d", 96+round%2, 16*round+i/250, i%250+1), false,
+				1<<20)
 			put = append(put, changes(r)...)
 			drop = append(drop, state.Change{Kind: r.Kind, Key: r.Key, Delete: true})
 		}
@@ -108,7 +109,10 @@ func settingsFlap(m *mesh) error {
 	last := 0
 	err = m.busy(5*time.Second, func(i int) error {
 		last = i
-		s := state.Settings{Scheduler: schedulers[i%4], Drain: time.Duration(1+i%50) * time.Second, TTL: time.Duration(i%60) * time.Second}
+		s := state.Settings{
+			Scheduler: schedulers[i%4], Drain: time.Duration(1+i%50) * time.Second,
+			TTL: time.Duration(i%60) * time.Second,
+		}
 		if i%7 == 0 {
 			s.Mode = state.ModeDNSRR
 		}
@@ -164,12 +168,13 @@ func manyPorts(m *mesh) error {
 	}
 	cs := changes(vipClaim("web2", "10.96.77.77", false, 1<<20))
 	for k := range 1100 {
-		cs = append(cs, changes(endpoint(fmt.Sprintf("many-%d", k), "web2", fmt.Sprintf("10.202.%d.%d", k/250, k%250+1), func(e *state.Endpoint) {
-			e.Ports = nil
-			for p := range state.MaxPorts {
-				e.Ports = append(e.Ports, state.Port{Number: uint16(1000 + p), Proto: state.TCP})
-			}
-		}))...)
+		cs = append(cs, changes(endpoint(fmt.Sprintf("many-%d", k), "web2", fmt.Sprintf("10.202.%d.%d", k/250, k%250+1),
+			func(e *state.Endpoint) {
+				e.Ports = nil
+				for p := range state.MaxPorts {
+					e.Ports = append(e.Ports, state.Port{Number: uint16(1000 + p), Proto: state.TCP})
+				}
+			}))...)
 	}
 	if err := l.state(network, cs...); err != nil {
 		return err

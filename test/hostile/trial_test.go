@@ -24,7 +24,8 @@ func trialCases() []attack {
 			if err != nil {
 				return err
 			}
-			out, err := m.nodes[0].Host.Output("sh", "-c", `exec "$@" 2>&1`, "sh", m.fleet.Meshd, "cleanup", "--data-dir", filepath.Join(dir, "data"), "--socket", filepath.Join(dir, "sock"))
+			out, err := m.nodes[0].Host.Output("sh", "-c", `exec "$@" 2>&1`, "sh", m.fleet.Meshd, "cleanup", "--data-dir",
+				filepath.Join(dir, "data"), "--socket", filepath.Join(dir, "sock"))
 			if err == nil || !strings.Contains(string(out), fmt.Sprintf("process %d", m.nodes[0].Proc.PID)) {
 				return fmt.Errorf("beside a daemon: %w: %s", err, out)
 			}
@@ -41,7 +42,8 @@ func trial(m *mesh) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(m.ctx, m.fleet.Meshd, "--node", "trial", "--bind", "127.0.0.1:17946", "--data-dir", filepath.Join(dir, "data"), "--socket", filepath.Join(dir, "sock"))
+	cmd := exec.CommandContext(m.ctx, m.fleet.Meshd, "--node", "trial", "--bind", "127.0.0.1:17946", "--data-dir",
+		filepath.Join(dir, "data"), "--socket", filepath.Join(dir, "sock"))
 	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -68,7 +70,10 @@ func trial(m *mesh) error {
 	if err != nil {
 		return err
 	}
-	for _, line := range []string{"network create other --subnet 10.61.0.0/16", "task add --network other --service s --ip 10.1.1.200 --port 80"} {
+	for _, line := range []string{
+		"network create other --subnet 10.61.0.0/16",
+		"task add --network other --service s --ip 10.1.1.200 --port 80",
+	} {
 		if out, err := m.ctl(dir, strings.Fields(line)...); err != nil {
 			return fmt.Errorf("%s: %w: %s", line, err, out)
 		}

@@ -23,7 +23,8 @@ func begin(h *rig.Host, name, script string) error {
 	if err != nil {
 		return err
 	}
-	p, err := h.Start(name, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-ec", "READY='"+ready+"'"+script)
+	p, err := h.Start(name, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-ec",
+		"READY='"+ready+"'"+script)
 	if err != nil {
 		return err
 	}

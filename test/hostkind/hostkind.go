@@ -35,10 +35,19 @@ func All() []Kind {
 		{Name: "debian", Title: "Debian's defaults", make: nothing},
 		{Name: "strict", Title: "rp_filter strict", make: strict},
 		{Name: "bridged", Title: "br_netfilter, no hairpin", filtered: true, make: nothing},
-		{Name: "docker", Title: "Docker", filtered: true, bridge: "docker0", needs: []string{"dockerd", "containerd", "iptables", "unshare"}, make: docker},
-		{Name: "beside-docker", Title: "beside Docker", filtered: true, needs: []string{"dockerd", "containerd", "iptables", "unshare"}, make: docker},
+		{
+			Name: "docker", Title: "Docker", filtered: true, bridge: "docker0",
+			needs: []string{"dockerd", "containerd", "iptables", "unshare"}, make: docker,
+		},
+		{
+			Name: "beside-docker", Title: "beside Docker", filtered: true,
+			needs: []string{"dockerd", "containerd", "iptables", "unshare"}, make: docker,
+		},
 		{Name: "ufw", Title: "ufw", needs: []string{"ufw", "iptables", "unshare"}, make: ufw},
-		{Name: "firewalld", Title: "firewalld", needs: []string{"firewalld", "firewall-cmd", "dbus-daemon", "nft", "unshare"}, make: firewalld},
+		{
+			Name: "firewalld", Title: "firewalld", needs: []string{"firewalld", "firewall-cmd", "dbus-daemon", "nft", "unshare"},
+			make: firewalld,
+		},
 		{Name: "dropping", Title: "default drop, documented rules", needs: []string{"nft"}, make: dropping},
 		{Name: "no-ipv6", Title: "no IPv6", NoIPv6: true, make: noIPv6},
 		{Name: "restored", Title: "saved and restored", Reloads: true, needs: []string{"nft"}, make: nothing},

@@ -46,7 +46,8 @@ func noIPv6(h *rig.Host) error {
 // if it was not loaded.
 func bridged(h *rig.Host, filtered bool) error {
 	value := map[bool]string{false: "0", true: "1"}[filtered]
-	err := errors.Join(h.Sysctl("net.bridge.bridge-nf-call-iptables", value), h.Sysctl("net.bridge.bridge-nf-call-ip6tables", value))
+	err := errors.Join(h.Sysctl("net.bridge.bridge-nf-call-iptables", value),
+		h.Sysctl("net.bridge.bridge-nf-call-ip6tables", value))
 	switch {
 	case !errors.Is(err, os.ErrNotExist):
 		return err

@@ -95,7 +95,8 @@ func TestLBVerifyAndCleanup(t *testing.T) {
 		}
 		reply, code := verify(t, n)
 		first = code == 0 && repairs(t, n) > before
-		if text := fmt.Sprint(reply); !first && (code != 1 || !strings.Contains(text, c.says) || reply.Reports[0].Repaired != reply.Reports[0].Found) {
+		if text := fmt.Sprint(reply); !first && (code != 1 || !strings.Contains(text, c.says) ||
+			reply.Reports[0].Repaired != reply.Reports[0].Found) {
 			t.Errorf("after %q: exit code %d, %s", c.command, code, text)
 		}
 		if again, code := verify(t, n); code != 0 || !again.InSync {
@@ -235,7 +236,8 @@ func cleansUp(t *testing.T, f *fleet.Fleet, n *fleet.Node, host *rig.Host, box *
 	table, err := n.API.LB(t.Context(), control.LBRequest{Network: network})
 	must(t, err)
 	cleanup := func(flags ...string) (string, int) {
-		out, err := host.Output(f.Meshd, append([]string{"cleanup", "--data-dir", n.DataDir, "--socket", n.Socket}, flags...)...)
+		out, err := host.Output(f.Meshd, append([]string{"cleanup", "--data-dir", n.DataDir, "--socket", n.Socket},
+			flags...)...)
 		return string(out), exitCode(err)
 	}
 	ours := []string{"nftables table ip meshd (", "nftables table ip6 meshd (", "local route of pool 10.96.0.0/16"}
@@ -272,7 +274,8 @@ func cleansUp(t *testing.T, f *fleet.Fleet, n *fleet.Node, host *rig.Host, box *
 	if out, code := cleanup(); code != 0 || out != "host: nothing of meshd's\nsandbox box: nothing of meshd's\n" {
 		t.Errorf("again: exit code %d, %s", code, out)
 	}
-	if tables := inside(t, host, "nft list tables"); !strings.Contains(tables, "foreign") || strings.Contains(tables, "meshd") {
+	if tables := inside(t, host, "nft list tables"); !strings.Contains(tables, "foreign") ||
+		strings.Contains(tables, "meshd") {
 		t.Errorf("tables left: %s", tables)
 	}
 	if table.Driver == "ipvs" {
@@ -283,7 +286,8 @@ func cleansUp(t *testing.T, f *fleet.Fleet, n *fleet.Node, host *rig.Host, box *
 	if tables, err := box.Output("nft", "list", "tables"); err != nil || len(tables) > 0 {
 		t.Errorf("in the sandbox: %s, %v", tables, err)
 	}
-	if routes := inside(t, host, "ip route show table all"); !strings.Contains(routes, "10.77.0.0/16") || strings.Contains(routes, "10.96.0.0/16") {
+	if routes := inside(t, host, "ip route show table all"); !strings.Contains(routes, "10.77.0.0/16") ||
+		strings.Contains(routes, "10.96.0.0/16") {
 		t.Errorf("routes left: %s", routes)
 	}
 	if rules := inside(t, host, "ip rule"); strings.Count(rules, "\n") != 3 {

@@ -39,7 +39,10 @@ func TestDNSClients(t *testing.T) {
 		}
 		return nil
 	})
-	for from, ns := range map[string]*rig.Namespace{"a task on the bridge": tasks[0].Namespace, "a neighbour": hosts[1].Namespace} {
+	for from, ns := range map[string]*rig.Namespace{
+		"a task on the bridge": tasks[0].Namespace,
+		"a neighbour":          hosts[1].Namespace,
+	} {
 		for _, proto := range []string{"udp", "tcp"} {
 			if got := asked(t.Context(), ns, proto, at, name); got != tasks[0].Addr.String() {
 				t.Errorf("from %s over %s: %s", from, proto, got)
@@ -96,7 +99,8 @@ func asked(ctx context.Context, from *rig.Namespace, proto string, server netip.
 		return fmt.Sprintf("no connection: %v", err)
 	}
 	defer c.Close()
-	m, _, err := (&dns.Client{Net: proto, Timeout: rig.Patience(2 * time.Second)}).ExchangeWithConnContext(ctx, new(dns.Msg).SetQuestion(name, dns.TypeA), &dns.Conn{Conn: c})
+	m, _, err := (&dns.Client{Net: proto, Timeout: rig.Patience(2 * time.Second)}).ExchangeWithConnContext(ctx,
+		new(dns.Msg).SetQuestion(name, dns.TypeA), &dns.Conn{Conn: c})
 	switch {
 	case err != nil:
 		return fmt.Sprintf("no answer: %v", err)

@@ -25,7 +25,8 @@ func TestDoctorInside(t *testing.T) {
 			t.Skip(program + " is not installed")
 		}
 	}
-	const outDrops = "add table inet own; add chain inet own out { type filter hook output priority 0; policy drop; }; add rule inet own out oifname lo accept; add rule inet own out ct state established accept"
+	const outDrops = "add table inet own; add chain inet own out { type filter hook output priority 0; policy drop; }; " +
+		"add rule inet own out oifname lo accept; add rule inet own out ct state established accept"
 	for _, c := range []struct{ name, inside, code, says string }{
 		{"a good one", "true", "", ""},
 		{"output drops", "nft '" + outDrops + "'", "firewall-output", "the policy of chain out of table inet own (hook output) is drop: connections of its processes to VIPs do not get through"},

@@ -293,7 +293,8 @@ func TestDoctorBeforeTheStart(t *testing.T) {
 	shell(t, h, command)
 	look(0)
 	must(t, os.WriteFile(config, []byte("bind: 172.20.0.77\ninsecure: true\n"), 0o600))
-	if out := look(1); !strings.Contains(out, "172.20.0.77:7946 is to be listened on") || !strings.Contains(out, "ip address add 172.20.0.77/32 dev eth0") {
+	if out := look(1); !strings.Contains(out, "172.20.0.77:7946 is to be listened on") ||
+		!strings.Contains(out, "ip address add 172.20.0.77/32 dev eth0") {
 		t.Errorf("an address of nobody: %s", out)
 	}
 	must(t, os.WriteFile(config, []byte("bind: 172.20.0.1\n"), 0o600))
@@ -320,7 +321,8 @@ func TestDoctorWithoutNetNSDirectory(t *testing.T) {
 	must(t, os.WriteFile(config, fmt.Appendf(nil, "bind: %s\nkey-file: %s\n", h.Addr, f.KeyFile), 0o600))
 	look := func(made string) (d control.Doctor) {
 		t.Helper()
-		line := "mount --bind " + t.TempDir() + " /etc; " + made + " mount -o remount,bind,ro /etc; INVOCATION_ID=a1 exec " + f.Meshctl + " doctor -o json --socket /nonexistent --config " + config
+		line := "mount --bind " + t.TempDir() + " /etc; " + made + " mount -o remount,bind,ro /etc; INVOCATION_ID=a1 exec " +
+			f.Meshctl + " doctor -o json --socket /nonexistent --config " + config
 		out, err := h.Output("unshare", "-m", "sh", "-ec", line)
 		if code := exitCode(err); code > 1 {
 			t.Fatalf("%s: %s %v", line, out, err)
@@ -329,7 +331,8 @@ func TestDoctorWithoutNetNSDirectory(t *testing.T) {
 		return d
 	}
 	d := look("")
-	if len(d.Findings) != 1 || d.Findings[0].Code != "netns-directory" || !strings.HasPrefix(d.Findings[0].Command, "mkdir -p /etc/netns && ") {
+	if len(d.Findings) != 1 || d.Findings[0].Code != "netns-directory" ||
+		!strings.HasPrefix(d.Findings[0].Command, "mkdir -p /etc/netns && ") {
 		t.Errorf("without /etc/netns: %+v", d.Findings)
 	}
 	made, _, _ := strings.Cut(d.Findings[0].Command, " && ") // no unit is there to start anew
@@ -348,7 +351,8 @@ func TestDoctorIPVS(t *testing.T) {
 	t.Run("input drops", func(t *testing.T) {
 		t.Parallel()
 		c := crippled{before: anInputDrop, code: "firewall-input", says: "connections of containers to VIPs", cut: true}
-		c.before = strings.Replace(c.before, "22, 9100-9199", "22, 53, 7946", 1) + "\nnft add rule inet filter input udp dport '{ 53, 7946 }' accept"
+		c.before = strings.Replace(c.before, "22, 9100-9199", "22, 53, 7946", 1) +
+			"\nnft add rule inet filter input udp dport '{ 53, 7946 }' accept"
 		c.test(t)
 	})
 	t.Run("IPVS beside nft", func(t *testing.T) {
@@ -379,7 +383,10 @@ func TestDoctorKubeProxy(t *testing.T) {
 		shell(t, n.Host, c.make)
 		d, err := diagnosis(n)
 		must(t, err)
-		found := slices.ContainsFunc(d.Findings, func(f control.HostFinding) bool { return f.Code == "kube-proxy" && strings.Contains(f.What, c.says) })
+		found := slices.ContainsFunc(d.Findings, func(f control.HostFinding) bool {
+			return f.Code == "kube-proxy" &&
+				strings.Contains(f.What, c.says)
+		})
 		if found != (c.says != "") {
 			t.Errorf("after %s doctor finds %+v", c.make, d.Findings)
 		}

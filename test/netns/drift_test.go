@@ -69,7 +69,8 @@ func tryOften(t *testing.T, what string, times int, remove func(), back func(con
 		})
 	}
 	slices.Sort(took)
-	t.Logf("%s: back after %v, at most %v", what, took[times/2].Round(time.Millisecond), took[times-1].Round(time.Millisecond))
+	t.Logf("%s: back after %v, at most %v", what, took[times/2].Round(time.Millisecond),
+		took[times-1].Round(time.Millisecond))
 }
 
 // TestFlushIsHeard flushes the rules of a host and of a sandbox again and again:
@@ -104,7 +105,8 @@ func TestFlushIsHeard(t *testing.T) {
 		if metric(t, n, "meshd_rules_heard"+of) != 1 {
 			t.Fatal("changes of the rules are not heard")
 		}
-		before, repaired, flushed := metric(t, n, "meshd_lb_verifies_prompted_total"+of), metric(t, n, "meshd_lb_repairs_total"+of), 0
+		before, repaired, flushed := metric(t, n, "meshd_lb_verifies_prompted_total"+of),
+			metric(t, n, "meshd_lb_repairs_total"+of), 0
 		tryOften(t, "nft flush ruleset"+of, times, func() { c.flush(); flushed++ }, func(ctx context.Context) error {
 			if err := serves(c.from)(ctx); err != nil || c.box == "" {
 				return err
@@ -120,7 +122,8 @@ func TestFlushIsHeard(t *testing.T) {
 		}
 	}
 	// Names are answered before the last one is counted.
-	if made, heard := metric(t, n, "meshd_sandbox_redirects_total"), metric(t, n, "meshd_sandbox_redirects_prompted_total"); made < times/2 || heard < times/2 {
+	if made, heard := metric(t, n, "meshd_sandbox_redirects_total"),
+		metric(t, n, "meshd_sandbox_redirects_prompted_total"); made < times/2 || heard < times/2 {
 		t.Errorf("%d redirects of port 53 were made again, %d of them because their end was heard", made, heard)
 	}
 }

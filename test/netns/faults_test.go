@@ -118,8 +118,10 @@ func TestLongPartition(t *testing.T) {
 	fleet.Within(t, 10*time.Second, func(ctx context.Context) error { return allResolve(ctx, "tasks.web", tasks) })
 	must(t, f.Rig.Partition(nodes[2].Host))
 	fleet.Within(t, 30*time.Second, func(ctx context.Context) error { return allResolve(ctx, "tasks.web", tasks[:2]) })
-	fleet.Within(t, 30*time.Second, func(ctx context.Context) error { return resolves(ctx, tasks[2], "tasks.web", tasks[2:]) })
-	fleet.Always(t, 40*time.Second, func(ctx context.Context) error { return resolves(ctx, tasks[2], "tasks.web", tasks[2:]) })
+	fleet.Within(t, 30*time.Second,
+		func(ctx context.Context) error { return resolves(ctx, tasks[2], "tasks.web", tasks[2:]) })
+	fleet.Always(t, 40*time.Second,
+		func(ctx context.Context) error { return resolves(ctx, tasks[2], "tasks.web", tasks[2:]) })
 	tasks = append(tasks, run(t, "web", nodes...)...)
 	must(t, f.Rig.HealAll())
 	fleet.Within(t, 30*time.Second, func(ctx context.Context) error { return allResolve(ctx, "tasks.web", tasks) })
@@ -245,7 +247,10 @@ func TestGuard(t *testing.T) {
 	l, err := nodes[0].Host.Listen(t.Context(), "tcp", "0.0.0.0:22")
 	must(t, err)
 	t.Cleanup(func() { _ = l.Close() })
-	for _, at := range []netip.AddrPort{netip.AddrPortFrom(vip, 22), netip.AddrPortFrom(netip.MustParseAddr("10.96.77.77"), 22)} {
+	for _, at := range []netip.AddrPort{
+		netip.AddrPortFrom(vip, 22),
+		netip.AddrPortFrom(netip.MustParseAddr("10.96.77.77"), 22),
+	} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		c, err := tasks[0].Dial(ctx, "tcp", at.String())
 		if err == nil {

@@ -18,7 +18,8 @@ import (
 // kill, and put back by cleanup where nobody else changed it.
 func TestForwardingIsPutBack(t *testing.T) {
 	t.Parallel()
-	const v4, v6, device, router = "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv4.conf.tasks.forwarding", "net.ipv6.conf.eth0.accept_ra"
+	const v4, v6, device, router = "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv4.conf.tasks.forwarding",
+		"net.ipv6.conf.eth0.accept_ra"
 	const other = "net.ipv6.conf.tasks.accept_ra"
 	f := fleet.NewTest(t, 2)
 	all := f.Rig.Hosts()
@@ -48,7 +49,8 @@ func TestForwardingIsPutBack(t *testing.T) {
 	auto.Proc.Kill()
 	must(t, auto.Host.Sysctl(other, "0")) // somebody's decision
 	clean := func(flags ...string) string {
-		out, err := auto.Host.Output(f.Meshd, append([]string{"cleanup", "--data-dir", auto.DataDir, "--socket", auto.Socket}, flags...)...)
+		out, err := auto.Host.Output(f.Meshd, append([]string{"cleanup", "--data-dir", auto.DataDir, "--socket", auto.Socket},
+			flags...)...)
 		if err != nil {
 			t.Fatalf("cleanup %v: %s %v", flags, out, err)
 		}
@@ -59,7 +61,8 @@ func TestForwardingIsPutBack(t *testing.T) {
 	}
 	settings(t, auto.Host, v4, "1", v6, "1", router, "2", other, "0")
 	out := clean()
-	for _, want := range []string{"put back sysctl " + v4 + "=1 (was 0)", "left as it is: sysctl " + other + "=0: somebody else set it"} {
+	for _, want := range []string{"put back sysctl " + v4 + "=1 (was 0)", "left as it is: sysctl " + other +
+		"=0: somebody else set it"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("cleanup says %s, not %q", out, want)
 		}
@@ -118,7 +121,8 @@ func TestRedefinitionKeepsThePool(t *testing.T) {
 	warnsOrDegraded(t, nodes[2], "10.9")
 	fleet.Always(t, 3*time.Second, func(ctx context.Context) error {
 		for i, n := range nodes[:2] {
-			if pools := inside(t, n.Host, "nft list set ip meshd pool"); !strings.Contains(pools, "10.96.0.0/16") || strings.Contains(pools, "10.98") {
+			if pools := inside(t, n.Host, "nft list set ip meshd pool"); !strings.Contains(pools, "10.96.0.0/16") ||
+				strings.Contains(pools, "10.98") {
 				return fmt.Errorf("%s has programmed %s", n.Host.Name, pools)
 			}
 			if _, err := tasks[i].Get(ctx, vip); err != nil {

@@ -153,7 +153,8 @@ func TestFirewallAccept(t *testing.T) {
 		shell(t, sick.Host, "nft flush chain inet filter forward")
 		_, _ = diagnosis(sick)
 	}
-	if log, _ := os.ReadFile(sick.Proc.Log); strings.Count(string(log), "rules are added to a firewall") > 3 { // of each chain, and once more after a minute
+	// of each chain, and once more after a minute
+	if log, _ := os.ReadFile(sick.Proc.Log); strings.Count(string(log), "rules are added to a firewall") > 3 {
 		t.Errorf("each time that rules are added is told: %s", log)
 	}
 	ours := func(want int) {
@@ -209,9 +210,11 @@ func TestFirewallAcceptNoRefusedPool(t *testing.T) {
 	const refused = "192.168.77.0/24"
 	f := fleet.NewTest(t, 2)
 	h := f.Rig.Hosts()
-	here, there := f.AddNode(h[0], []string{"--lb", "nft", "--firewall", "accept"}), f.AddNode(h[1], nil, h[0]) // IPVS does not forward
+	// IPVS does not forward
+	here, there := f.AddNode(h[0], []string{"--lb", "nft", "--firewall", "accept"}), f.AddNode(h[1], nil, h[0])
 	shell(t, here.Host, aForwardDrop)
-	shell(t, here.Host, "nft 'add chain inet filter input { type filter hook input priority 0; policy drop; }; add rule inet filter input ip saddr 172.20.0.0/16 accept; add rule inet filter input iif lo accept'")
+	shell(t, here.Host, "nft 'add chain inet filter input { type filter hook input priority 0; policy drop; }; add "+
+		"rule inet filter input ip saddr 172.20.0.0/16 accept; add rule inet filter input iif lo accept'")
 	must(t, here.Start(t.Context()))
 	must(t, there.Start(t.Context()))
 	fleet.Within(t, 20*time.Second, func(ctx context.Context) error { return there.Members(ctx, 2) })
@@ -253,16 +256,19 @@ func TestForwardingOfDevices(t *testing.T) {
 	run(t, "api", well)
 	(&crippled{}).reaches(t, task, true)
 	const v4, v6 = "net.ipv4.conf.", "net.ipv6.conf."
-	settings(t, still.Host, "net.ipv4.ip_forward", "0", v4+"lan.forwarding", "0", v4+"tasks.forwarding", "1", v4+"eth0.forwarding", "1")
+	settings(t, still.Host, "net.ipv4.ip_forward", "0", v4+"lan.forwarding", "0", v4+"tasks.forwarding", "1",
+		v4+"eth0.forwarding", "1")
 	if six {
-		settings(t, still.Host, v6+"all.forwarding", "0", v6+"tasks.force_forwarding", "1", v6+"eth0.force_forwarding", "1", v6+"lan.force_forwarding", "0")
+		settings(t, still.Host, v6+"all.forwarding", "0", v6+"tasks.force_forwarding", "1", v6+"eth0.force_forwarding", "1",
+			v6+"lan.force_forwarding", "0")
 	}
 	warns(t, still, v4+"tasks.forwarding=1 (was 0)", v4+"eth0.forwarding=1 (was 0)")
 	if d, err := diagnosis(still); err != nil || len(d.Findings) > 0 {
 		t.Errorf("doctor finds %+v %v", d.Findings, err)
 	}
 	must(t, still.Proc.Stop(10*time.Second))
-	if out, err := still.Host.Output(f.Meshd, "cleanup", "--data-dir", still.DataDir, "--socket", still.Socket); err != nil {
+	if out, err := still.Host.Output(f.Meshd, "cleanup", "--data-dir", still.DataDir, "--socket",
+		still.Socket); err != nil {
 		t.Fatalf("cleanup: %s %v", out, err)
 	}
 	settings(t, still.Host, v4+"tasks.forwarding", "0", v4+"eth0.forwarding", "0")
@@ -279,12 +285,14 @@ func TestDoctorNamesTheLonely(t *testing.T) {
 	h := f.Rig.Hosts()
 	other, err := fleet.New(f.Rig, rig.Dir(), t.TempDir())
 	must(t, err)
-	here, there := f.AddNode(h[0], nil), other.AddNode(h[1], nil, h[1], h[0]) // itself, as in a file that is the same on all hosts
+	// itself, as in a file that is the same on all hosts
+	here, there := f.AddNode(h[0], nil), other.AddNode(h[1], nil, h[1], h[0])
 	must(t, here.Start(t.Context()))
 	must(t, there.Start(t.Context()))
 	fleet.Within(t, 40*time.Second, func(context.Context) error {
 		d, err := diagnosis(there)
-		if err == nil && (len(d.Findings) != 1 || d.Findings[0].Code != "alone" || d.Findings[0].Command != "meshctl join "+h[0].Addr.String()+":7946") {
+		if err == nil && (len(d.Findings) != 1 || d.Findings[0].Code != "alone" ||
+			d.Findings[0].Command != "meshctl join "+h[0].Addr.String()+":7946") {
 			err = fmt.Errorf("doctor finds %+v", d.Findings)
 		}
 		return err

@@ -116,7 +116,8 @@ func TestOneAddressInTwoNetworks(t *testing.T) {
 // runPinned starts a task of a network's service with a pinned address.
 func runPinned(t *testing.T, n *fleet.Node, network string, vip netip.Addr) *fleet.Task {
 	t.Helper()
-	task, err := n.Run(t.Context(), fleet.Spec{Network: network, Service: network + "-svc", Slot: 1, ID: network + "-" + n.Host.Name, VIP: vip})
+	task, err := n.Run(t.Context(), fleet.Spec{Network: network, Service: network + "-svc", Slot: 1, ID: network + "-" +
+		n.Host.Name, VIP: vip})
 	must(t, err)
 	return task
 }
@@ -147,7 +148,10 @@ func TestCreatedAtTheSameTime(t *testing.T) {
 		var both sync.WaitGroup
 		for i, n := range nodes {
 			both.Go(func() {
-				got[i], errs[i] = n.API.CreateNetwork(t.Context(), control.CreateNetwork{Name: fmt.Sprintf("n%d-%d", round, i), Subnet: fmt.Sprintf("10.%d.%d.0/24", 100+round, i*(round%2))})
+				got[i], errs[i] = n.API.CreateNetwork(t.Context(), control.CreateNetwork{
+					Name:   fmt.Sprintf("n%d-%d", round, i),
+					Subnet: fmt.Sprintf("10.%d.%d.0/24", 100+round, i*(round%2)),
+				})
 			})
 		}
 		both.Wait()
@@ -161,7 +165,8 @@ func TestCreatedAtTheSameTime(t *testing.T) {
 		if (errs[0] == nil) == (errs[1] == nil) {
 			t.Fatalf("round %d: %v, %v", round, errs[0], errs[1])
 		}
-		if err := errors.Join(errs[0], errs[1]); !errors.Is(err, control.ErrConflict) || !strings.Contains(err.Error(), fmt.Sprintf("n%d-", round)) {
+		if err := errors.Join(errs[0], errs[1]); !errors.Is(err, control.ErrConflict) ||
+			!strings.Contains(err.Error(), fmt.Sprintf("n%d-", round)) {
 			t.Errorf("round %d: %v", round, err)
 		}
 	}
@@ -179,7 +184,10 @@ func TestCreatedAgain(t *testing.T) {
 	}
 	inside(t, nodes[1].Host, "ip address add 10.96.200.1/32 dev eth0")
 	for i, n := range nodes {
-		says := []string{"node host2: pool 10.96.0.0/16: address 10.96.200.1", "this host cannot serve pool 10.96.0.0/16: address 10.96.200.1"}[i]
+		says := []string{
+			"node host2: pool 10.96.0.0/16: address 10.96.200.1",
+			"this host cannot serve pool 10.96.0.0/16: address 10.96.200.1",
+		}[i]
 		fleet.Within(t, 5*time.Second, func(ctx context.Context) error {
 			d, err := n.API.CreateNetwork(ctx, control.CreateNetwork{Name: network, Subnet: "10.96.0.0/16"})
 			if err == nil && (len(d.Against) != 1 || !strings.Contains(d.Against[0], says)) {

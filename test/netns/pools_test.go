@@ -69,7 +69,10 @@ func asksTasks(t *testing.T, from *fleet.Task, name string, tasks ...*fleet.Task
 // runIn starts a task of a service in a network.
 func runIn(t *testing.T, n *fleet.Node, network, service string, slot int) *fleet.Task {
 	t.Helper()
-	task, err := n.Run(t.Context(), fleet.Spec{Network: network, Service: service, Slot: slot, ID: fmt.Sprintf("%s-%s-%d", network, service, slot)})
+	task, err := n.Run(t.Context(), fleet.Spec{
+		Network: network, Service: service, Slot: slot,
+		ID: fmt.Sprintf("%s-%s-%d", network, service, slot),
+	})
 	must(t, err)
 	return task
 }
@@ -128,7 +131,8 @@ func TestPoolOverTheHosts(t *testing.T) {
 		if out := ctl(t, n, "network", "inspect", "oops"); !strings.Contains(out, "route 172.20.0.0/24 of device eth0") {
 			t.Errorf("network inspect says %s", out)
 		}
-		if out := ctl(t, n, "resolve", "web", "--network", "oops"); !strings.Contains(out, "route 172.20.0.0/24 of device eth0") {
+		if out := ctl(t, n, "resolve", "web", "--network", "oops"); !strings.Contains(out,
+			"route 172.20.0.0/24 of device eth0") {
 			t.Errorf("resolve says %s", out)
 		}
 		if out := ctl(t, n, "metrics"); !strings.Contains(out, `meshd_lb_refused_networks{sandbox=""} 1`) {
@@ -162,7 +166,8 @@ func TestAddressAppearsInPool(t *testing.T) {
 		{"ip address add 10.96.200.1/32 dev eth0", "ip address delete 10.96.200.1/32 dev eth0", "address 10.96.200.1 of device eth0"},
 		{"ip route add 10.96.9.0/24 via " + nodes[1].Host.Addr.String(), "ip route delete 10.96.9.0/24", "route 10.96.9.0/24 of device eth0"},
 		{
-			"ip route add default via " + nodes[1].Host.Addr.String() + " table 200; ip rule add pref 50 to 10.96.0.0/12 lookup 200", "ip rule delete pref 50",
+			"ip route add default via " + nodes[1].Host.Addr.String() +
+				" table 200; ip rule add pref 50 to 10.96.0.0/12 lookup 200", "ip rule delete pref 50",
 			"route 10.96.0.0/12 of device eth0, to which routing rule 50 leads before the pool's own",
 		},
 		{"ip rule add pref 108 to 10.96.4.0/24 blackhole", "ip rule delete pref 108 to 10.96.4.0/24 blackhole", "route 10.96.4.0/24, to which routing rule 108 leads"},
@@ -187,7 +192,10 @@ func TestAddressAppearsInPool(t *testing.T) {
 	}
 	inside(t, a.Host, "ip route add 10.0.0.0/8 via "+nodes[1].Host.Addr.String())
 	inside(t, a.Host, "ip route add default via "+nodes[1].Host.Addr.String())
-	for _, harmless := range []string{"pref 20 fwmark 0x1 lookup 200", "pref 21 lookup main suppress_prefixlength 8", "pref 22 lookup 201", "pref 200 lookup 200", "pref 23 to 10.97.0.0/16 lookup 200"} {
+	for _, harmless := range []string{
+		"pref 20 fwmark 0x1 lookup 200", "pref 21 lookup main suppress_prefixlength 8",
+		"pref 22 lookup 201", "pref 200 lookup 200", "pref 23 to 10.97.0.0/16 lookup 200",
+	} {
 		inside(t, a.Host, "ip rule add "+harmless)
 	}
 	answersAt(t, tasks[0], "web", "10.96.0.0/16")
@@ -202,7 +210,10 @@ func TestAddressAppearsInPool(t *testing.T) {
 func TestNetworkCreateAsksTheHosts(t *testing.T) {
 	t.Parallel()
 	_, nodes := fleet.Up(t, 3)
-	for _, command := range []string{"ip link add docker0 type bridge", "ip address add 172.17.0.1/16 dev docker0", "ip link set docker0 up"} {
+	for _, command := range []string{
+		"ip link add docker0 type bridge", "ip address add 172.17.0.1/16 dev docker0",
+		"ip link set docker0 up",
+	} {
 		inside(t, nodes[1].Host, command)
 	}
 	fleet.Within(t, 5*time.Second, func(context.Context) error {
@@ -257,7 +268,8 @@ func TestPoolsSetting(t *testing.T) {
 	degraded(t, bounded, "pool 10.96.0.0/16: it is not within the pools that this host allows")
 	asksTasks(t, task, "web", task)
 	answersAt(t, runIn(t, open, "wide", "api", 1), "web", "10.96.0.0/16")
-	checkRefusal(t, open, []string{"network", "create", "more", "--subnet", "10.98.0.0/16"}, 1, "node host1: pool 10.98.0.0/16: it is not within the pools that this host allows")
+	checkRefusal(t, open, []string{"network", "create", "more", "--subnet", "10.98.0.0/16"}, 1,
+		"node host1: pool 10.98.0.0/16: it is not within the pools that this host allows")
 	ctl(t, open, "network", "create", "good", "--subnet", "10.99.8.0/24")
 }
 
@@ -293,7 +305,8 @@ func TestPoolIsNoThief(t *testing.T) {
 		}
 	}
 	for _, command := range []string{
-		"ip rule add pref 108 to 172.20.0.0/16 lookup main suppress_prefixlength 15", "ip rule add pref 109 to 172.20.0.0/16 lookup 109",
+		"ip rule add pref 108 to 172.20.0.0/16 lookup main suppress_prefixlength 15",
+		"ip rule add pref 109 to 172.20.0.0/16 lookup 109",
 		"ip route add local 172.20.0.0/16 dev lo table 109", "nft add element ip meshd pool { 172.20.0.0/16 }",
 	} {
 		inside(t, a.Host, command)
@@ -309,7 +322,8 @@ func TestPoolIsNoThief(t *testing.T) {
 		t.Errorf("a container's ping of a peer: %s %v", out, err)
 	}
 	for _, command := range []string{
-		"ip rule del to 172.20.0.0/16 lookup main", "ip rule del to 172.20.0.0/16 lookup 109", "ip route del local 172.20.0.0/16 dev lo table 109",
+		"ip rule del to 172.20.0.0/16 lookup main", "ip rule del to 172.20.0.0/16 lookup 109",
+		"ip route del local 172.20.0.0/16 dev lo table 109",
 	} {
 		inside(t, a.Host, command)
 	}
@@ -320,7 +334,8 @@ func TestPoolIsNoThief(t *testing.T) {
 	if after := inside(t, a.Host, "ip rule") + inside(t, a.Host, "ip -6 rule"); after != before {
 		t.Errorf("routing rules before:\n%safter:\n%s", before, after)
 	}
-	if left := inside(t, a.Host, "ip route show table all proto 109") + inside(t, a.Host, "nft list tables"); strings.Contains(left, "109") || strings.Contains(left, "meshd") {
+	if left := inside(t, a.Host, "ip route show table all proto 109") +
+		inside(t, a.Host, "nft list tables"); strings.Contains(left, "109") || strings.Contains(left, "meshd") {
 		t.Errorf("left is %s", left)
 	}
 }
@@ -334,16 +349,21 @@ func TestRouteInSandboxAgainstPool(t *testing.T) {
 	createNetwork(t, nodes)
 	web := sandboxed(t, network, "web", n)[0]
 	const says = "network " + network + " is not served: pool 10.96.0.0/16: route 10.96.7.0/24 of device own"
-	for command := range strings.SplitSeq("ip link add own type bridge; ip link set own up; ip route add 10.96.7.0/24 dev own", "; ") {
+	for command := range strings.SplitSeq("ip link add own type bridge; ip link set own up; ip route add 10.96.7.0/24 "+
+		"dev own", "; ") {
 		withinBox(t, web, command)
 	}
 	degraded(t, n, "sandbox "+web.Box+": "+says)
 	boxes, err := n.API.Sandboxes(t.Context())
-	if err != nil || len(boxes) != 1 || boxes[0].State != control.SandboxDegraded || !strings.Contains(strings.Join(boxes[0].Problems, "\n"), says) {
+	if err != nil || len(boxes) != 1 || boxes[0].State != control.SandboxDegraded ||
+		!strings.Contains(strings.Join(boxes[0].Problems, "\n"), says) {
 		t.Errorf("the sandbox is %+v, %v", boxes, err)
 	}
 	ctl(t, n, "sandbox", "detach", web.Box)
-	again, err := n.API.AttachSandbox(t.Context(), control.AttachSandbox{Netns: web.Path(), Networks: []string{network}, Name: "again"})
+	again, err := n.API.AttachSandbox(t.Context(), control.AttachSandbox{
+		Netns: web.Path(), Networks: []string{network},
+		Name: "again",
+	})
 	if err != nil || !strings.Contains(strings.Join(again.Warnings, "\n"), says) {
 		t.Errorf("attached to what it cannot serve: %+v, %v", again, err)
 	}

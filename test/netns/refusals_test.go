@@ -167,7 +167,8 @@ func refusesOrServes(t *testing.T, n *fleet.Node, tasks []*fleet.Task) (ended bo
 			return resolves(ctx, tasks[0], "tasks.web", tasks)
 		}
 	})
-	if log := fleet.Tail(n.Proc.Log, 30); ended && (strings.Contains(log, "goroutine ") || !strings.Contains(log, n.DataDir)) {
+	if log := fleet.Tail(n.Proc.Log, 30); ended && (strings.Contains(log, "goroutine ") ||
+		!strings.Contains(log, n.DataDir)) {
 		t.Errorf("the daemon ended without naming the damaged file:\n%s", log)
 	}
 	return ended

@@ -24,7 +24,10 @@ func TestSandboxLargeAnswers(t *testing.T) {
 	createNetwork(t, nodes)
 	const many = 150
 	for i := range many {
-		_, err := n.API.AddTask(t.Context(), control.AddTask{Network: network, Service: "many", IPs: []string{fmt.Sprintf("10.9.0.%d", i+1)}, Ports: []string{"80"}})
+		_, err := n.API.AddTask(t.Context(), control.AddTask{
+			Network: network, Service: "many",
+			IPs: []string{fmt.Sprintf("10.9.0.%d", i+1)}, Ports: []string{"80"},
+		})
 		must(t, err)
 	}
 	task := sandboxed(t, network, "web", n)[0]
@@ -35,7 +38,8 @@ func TestSandboxLargeAnswers(t *testing.T) {
 		c, err := task.Dial(t.Context(), proto, task.DNS().String())
 		must(t, err)
 		q := new(dns.Msg).SetQuestion("tasks.many.", dns.TypeA).SetEdns0(1232, false)
-		m, _, err := (&dns.Client{Net: proto, UDPSize: 4096, Timeout: 5 * time.Second}).ExchangeWithConnContext(t.Context(), q, &dns.Conn{Conn: c})
+		m, _, err := (&dns.Client{Net: proto, UDPSize: 4096, Timeout: 5 * time.Second}).ExchangeWithConnContext(t.Context(),
+			q, &dns.Conn{Conn: c})
 		must(t, errors.Join(err, c.Close()))
 		if !check(m) {
 			t.Errorf("over %s: %d answers of %d, truncated: %v", proto, len(m.Answer), many, m.Truncated)

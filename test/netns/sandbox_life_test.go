@@ -26,7 +26,11 @@ import (
 func traces(t *testing.T, ns *rig.Namespace) string {
 	t.Helper()
 	var all []string
-	for _, cmd := range [][]string{{"nft", "list", "ruleset"}, {"ip", "route", "show", "table", "all"}, {"ip", "-6", "route", "show", "table", "all"}} {
+	for _, cmd := range [][]string{
+		{"nft", "list", "ruleset"},
+		{"ip", "route", "show", "table", "all"},
+		{"ip", "-6", "route", "show", "table", "all"},
+	} {
 		out, err := ns.Output(cmd[0], cmd[1:]...)
 		must(t, err)
 		all = append(all, string(out))
@@ -97,7 +101,8 @@ func TestSandboxLeavesNothing(t *testing.T) {
 		}
 		text, err := os.ReadFile(conf)
 		must(t, err)
-		if got := string(text); !strings.Contains(got, "nameserver 127.0.0.11\n") || strings.Contains(got, "\nnameserver 192.0.2.53") ||
+		if got := string(text); !strings.Contains(got, "nameserver 127.0.0.11\n") ||
+			strings.Contains(got, "\nnameserver 192.0.2.53") ||
 			!strings.Contains(got, "search example.org\n") || !strings.Contains(got, "options ndots:2 edns0\n") {
 			t.Errorf("resolv.conf is\n%s", got)
 		}
@@ -150,14 +155,16 @@ func TestSandboxEndsWithItsContainer(t *testing.T) {
 	watcher := sandboxed(t, network, "watcher", peer)[0]
 	byPath := sandboxed(t, network, "web", n)[0]
 	byPID := container(t, n, "job")
-	ctl(t, n, "sandbox", "attach", "--pid", fmt.Sprint(byPID.Server.PID), "--network", network, "--name", "job", "--service", "web")
+	ctl(t, n, "sandbox", "attach", "--pid", fmt.Sprint(byPID.Server.PID), "--network", network, "--name", "job",
+		"--service", "web")
 	both := []*fleet.Task{byPath, byPID}
 	start, err := n.API.Status(t.Context())
 	must(t, err)
 	fleet.Within(t, 10*time.Second, func(ctx context.Context) error { return resolves(ctx, watcher, "tasks.web", both) })
 
 	byPID.Server.Kill()
-	fleet.Within(t, 10*time.Second, func(ctx context.Context) error { return resolves(ctx, watcher, "tasks.web", both[:1]) })
+	fleet.Within(t, 10*time.Second,
+		func(ctx context.Context) error { return resolves(ctx, watcher, "tasks.web", both[:1]) })
 	fleet.Within(t, 10*time.Second, func(context.Context) error { return holdsNothing(t, byPID.Namespace) })
 
 	byPath.Remove()
@@ -231,7 +238,8 @@ func TestSandboxRulesAreMadeAgain(t *testing.T) {
 // holdsNothing checks that a namespace has no rule and no socket of meshd.
 func holdsNothing(t *testing.T, ns *rig.Namespace) error {
 	t.Helper()
-	if left := traces(t, ns); strings.Contains(left, "meshd") || strings.Contains(left, "0B00007F") || strings.Contains(left, "10.96.") || strings.Contains(left, "0A60") {
+	if left := traces(t, ns); strings.Contains(left, "meshd") || strings.Contains(left, "0B00007F") ||
+		strings.Contains(left, "10.96.") || strings.Contains(left, "0A60") {
 		return fmt.Errorf("the namespace still holds\n%s", left)
 	}
 	return nil
@@ -250,7 +258,8 @@ func TestSandboxSurvivesCrash(t *testing.T) {
 	client := sandboxed(t, network, "client", n)[0]
 	doomed := sandboxed(t, network, "doomed", n)[0]
 	port := echoServer(t, web[0])
-	ctl(t, n, "task", "add", "--network", network, "--service", "chat", "--id", "chat", "--ip", web[0].Addr.String(), "--port", fmt.Sprint(port))
+	ctl(t, n, "task", "add", "--network", network, "--service", "chat", "--id", "chat", "--ip", web[0].Addr.String(),
+		"--port", fmt.Sprint(port))
 	vip, chat := vips(t, n, network, "web", 1)[0], vips(t, n, network, "chat", 1)[0]
 	var talk net.Conn
 	fleet.Within(t, 10*time.Second, func(ctx context.Context) (err error) {
@@ -289,7 +298,8 @@ func TestSandboxSurvivesCrash(t *testing.T) {
 		return err
 	})
 	fleet.Within(t, 20*time.Second, func(ctx context.Context) error {
-		return errors.Join(answers(ctx, client, "tasks.doomed", dns.TypeA, "NXDOMAIN"), answers(ctx, client, "tasks.web", dns.TypeA, web[0].Addr.String()), usesBoth(ctx, client, client.Get, vip, web))
+		return errors.Join(answers(ctx, client, "tasks.doomed", dns.TypeA, "NXDOMAIN"),
+			answers(ctx, client, "tasks.web", dns.TypeA, web[0].Addr.String()), usesBoth(ctx, client, client.Get, vip, web))
 	})
 	must(t, echoes(talk))
 	must(t, asks(asker, "web.", vip))

@@ -91,7 +91,8 @@ func TestSandbox(t *testing.T) {
 	t.Parallel()
 	_, nodes := fleet.Up(t, 2)
 	for i, name := range []string{"front", "back", "secret"} {
-		ctl(t, nodes[0], "network", "create", name, "--subnet", fmt.Sprintf("10.%d.0.0/16", 96+i), "--subnet6", fmt.Sprintf("fd96:%d::/64", i))
+		ctl(t, nodes[0], "network", "create", name, "--subnet", fmt.Sprintf("10.%d.0.0/16", 96+i), "--subnet6",
+			fmt.Sprintf("fd96:%d::/64", i))
 	}
 	defined(t, 3, nodes...)
 	front := sandboxed(t, "front", "api", nodes...)
@@ -99,12 +100,15 @@ func TestSandbox(t *testing.T) {
 	sandboxed(t, "back", "db", nodes[0])
 	sandboxed(t, "secret", "vault", nodes[1])
 	for _, task := range front { // over IPv6 as well
-		_, err := task.Start("server6", "/proc/self/exe", fleet.ServeArg, task.ID, netip.AddrPortFrom(task.Addr6, fleet.TaskPort).String())
+		_, err := task.Start("server6", "/proc/self/exe", fleet.ServeArg, task.ID,
+			netip.AddrPortFrom(task.Addr6, fleet.TaskPort).String())
 		must(t, err)
-		ctl(t, nodes[task.Host.Index-1], "task", "add", "--network", "front", "--service", "six", "--id", "six-"+task.Host.Name, "--ip", task.Addr6.String(), "--port", "80")
+		ctl(t, nodes[task.Host.Index-1], "task", "add", "--network", "front", "--service", "six", "--id",
+			"six-"+task.Host.Name, "--ip", task.Addr6.String(), "--port", "80")
 	}
 	client := container(t, nodes[0], "client")
-	out := ctl(t, nodes[0], "sandbox", "attach", "--pid", fmt.Sprint(client.Server.PID), "--network", "back,front", "--name", "client",
+	out := ctl(t, nodes[0], "sandbox", "attach", "--pid", fmt.Sprint(client.Server.PID), "--network", "back,front",
+		"--name", "client",
 		"--service", "clients", "--port", "80")
 	if strings.TrimSpace(out) != "client" {
 		t.Errorf("attach printed %q", out)
@@ -124,10 +128,15 @@ func TestSandbox(t *testing.T) {
 		)
 	})
 	six := vips(t, nodes[0], "front", "six", 1)[0]
-	fleet.Within(t, 10*time.Second, func(ctx context.Context) error { return usesBoth(ctx, client, client.Get, ofFront[0], front) })
-	fleet.Within(t, 10*time.Second, func(ctx context.Context) error { return usesBoth(ctx, client, client.Echo, ofFront[0], front) })
-	fleet.Within(t, 10*time.Second, func(ctx context.Context) error { return usesBoth(ctx, client, client.Get, six, front) })
-	fleet.Within(t, 10*time.Second, func(ctx context.Context) error { return usesBoth(ctx, front[0], front[0].Get, ofFront[0], front) }) // itself included
+	fleet.Within(t, 10*time.Second,
+		func(ctx context.Context) error { return usesBoth(ctx, client, client.Get, ofFront[0], front) })
+	fleet.Within(t, 10*time.Second,
+		func(ctx context.Context) error { return usesBoth(ctx, client, client.Echo, ofFront[0], front) })
+	fleet.Within(t, 10*time.Second,
+		func(ctx context.Context) error { return usesBoth(ctx, client, client.Get, six, front) })
+	// itself included
+	fleet.Within(t, 10*time.Second,
+		func(ctx context.Context) error { return usesBoth(ctx, front[0], front[0].Get, ofFront[0], front) })
 	// The load balancing is the container's own: the host's is not on the way.
 	table, err := nodes[0].API.LB(t.Context(), control.LBRequest{Network: "front", Service: "api", Sandbox: "client"})
 	must(t, err)
@@ -147,7 +156,9 @@ func TestSandbox(t *testing.T) {
 }
 
 // usesBoth asks a VIP until every task has answered, and nobody else has.
-func usesBoth(ctx context.Context, from *fleet.Task, ask func(context.Context, netip.Addr) (string, error), vip netip.Addr, tasks []*fleet.Task) error {
+func usesBoth(ctx context.Context, from *fleet.Task, ask func(context.Context, netip.Addr) (string, error),
+	vip netip.Addr, tasks []*fleet.Task,
+) error {
 	count, err := fleet.Spread(8, func() (string, error) { return ask(ctx, vip) })
 	if err != nil {
 		return fmt.Errorf("from %s: %w", from.ID, err)
@@ -184,14 +195,16 @@ func TestSandboxKeepsContainersOwnServer(t *testing.T) {
 		c, err := task.Dial(t.Context(), "udp", addr)
 		must(t, err)
 		defer c.Close()
-		m, _, err := (&dns.Client{Timeout: 2 * time.Second}).ExchangeWithConnContext(t.Context(), new(dns.Msg).SetQuestion("web.", dns.TypeA), &dns.Conn{Conn: c})
+		m, _, err := (&dns.Client{Timeout: 2 * time.Second}).ExchangeWithConnContext(t.Context(),
+			new(dns.Msg).SetQuestion("web.", dns.TypeA), &dns.Conn{Conn: c})
 		must(t, err)
 		return dns.RcodeToString[m.Rcode]
 	}
 	if got := asked("127.0.0.11:53"); got != "NOTAUTH" {
 		t.Fatalf("before: 127.0.0.11 answers %s, want the container's own server", got)
 	}
-	ctl(t, nodes[0], "sandbox", "attach", "--netns", task.Path(), "--network", network, "--name", "named", "--service", "web")
+	ctl(t, nodes[0], "sandbox", "attach", "--netns", task.Path(), "--network", network, "--name", "named", "--service",
+		"web")
 	vip := vips(t, nodes[0], network, "web", 1)[0]
 	must(t, answers(t.Context(), task, "web", dns.TypeA, vip.String()))
 	for _, addr := range []string{"127.0.0.1:53", task.Addr.String() + ":53"} {
@@ -285,5 +298,6 @@ func TestSandboxWithoutPrivileges(t *testing.T) {
 	must(t, p.Stop(10*time.Second))
 	must(t, n.Start(t.Context()))
 	vip := vips(t, n, network, "web", 1)[0]
-	fleet.Within(t, 15*time.Second, func(ctx context.Context) error { return answers(ctx, task, "web", dns.TypeA, vip.String()) })
+	fleet.Within(t, 15*time.Second,
+		func(ctx context.Context) error { return answers(ctx, task, "web", dns.TypeA, vip.String()) })
 }

@@ -32,7 +32,10 @@ func TestOursRemovedByOthers(t *testing.T) {
 	createNetwork(t, nodes)
 	tasks := run(t, "web", nodes...)
 	host := nodes[0].Host
-	for _, command := range []string{"ip rule flush", "nft flush ruleset", "ip rule delete pref 109", "ip route flush table 109", "nft delete table ip meshd", "ip link set lo down; ip link set lo up"} {
+	for _, command := range []string{
+		"ip rule flush", "nft flush ruleset", "ip rule delete pref 109",
+		"ip route flush table 109", "nft delete table ip meshd", "ip link set lo down; ip link set lo up",
+	} {
 		answersAt(t, tasks[0], "web", "10.96.0.0/16")
 		for step := range strings.SplitSeq(command, "; ") {
 			inside(t, host, step)

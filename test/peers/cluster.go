@@ -160,7 +160,8 @@ func (c *cluster) do(node int, key string, remove bool, times *[]time.Duration) 
 // value is as long as an endpoint's record of Docker's usually is, and packs
 // no better: names and addresses beside two identifiers.
 func value(key string) []byte {
-	return fmt.Appendf(nil, "web.%s.%s|web|%s|10.0.0.2|10.0.%d.%d|80/tcp|%s%s", key[:2], key[2:27], key[27:52], key[0], key[1], key[30:], key[40:])[:148]
+	return fmt.Appendf(nil, "web.%s.%s|web|%s|10.0.0.2|10.0.%d.%d|80/tcp|%s%s", key[:2], key[2:27], key[27:52], key[0],
+		key[1], key[30:], key[40:])[:148]
 }
 
 // key is as long as an endpoint's id of Docker's, and as random.

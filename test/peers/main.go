@@ -60,7 +60,8 @@ func lines() []line {
 		add("churn", func(c *cluster, p string) { churn(c, p, b[1]) }, b[0], 0, "nodes=%d per_s=%d", b[0], b[1])
 	}
 	for _, s := range []int{10, 300} {
-		add("heal", func(c *cluster, p string) { heal(c, p, time.Duration(s)*time.Second, 1000) }, 25, 0, "nodes=25 split_s=%d changes=1000", s)
+		add("heal", func(c *cluster, p string) { heal(c, p, time.Duration(s)*time.Second, 1000) }, 25, 0,
+			"nodes=25 split_s=%d changes=1000", s)
 	}
 	add("idle", func(c *cluster, p string) { idle(c, p, 1000) }, 25, 0, "nodes=25 endpoints=1000")
 	return all
@@ -81,7 +82,8 @@ func main() {
 	measure := func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { l.run(newCluster(t, l.nodes, l.loss, *seed), l.params) })
 	}
-	testing.Main(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: l.name, F: measure}}, nil, nil)
+	testing.Main(func(string, string) (bool, error) { return true, nil },
+		[]testing.InternalTest{{Name: l.name, F: measure}}, nil, nil)
 }
 
 // all measures the lines that have all the words asked for.
@@ -93,7 +95,8 @@ func all(want []string, wall time.Duration, seed uint64) (code int) {
 		}
 		out, err := child(whole, wall, seed)
 		if err != nil {
-			fmt.Printf("%s impl=networkdb %s result=none reason=%q wall_s=%.0f link=%s\n", l.name, l.params, err, wall.Seconds(), link)
+			fmt.Printf("%s impl=networkdb %s result=none reason=%q wall_s=%.0f link=%s\n", l.name, l.params, err, wall.Seconds(),
+				link)
 			code = 1
 			continue
 		}

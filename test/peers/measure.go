@@ -28,7 +28,8 @@ func converge(c *cluster, params string) {
 	}
 	bytes := float64(c.wire.sent()-before) - rate*time.Since(begin).Seconds()
 	p := quantiles(times)
-	fmt.Printf("converge impl=networkdb %s p50_ms=%s p99_ms=%s max_ms=%s bytes_per_change=%.0f changes=%d late=%d link=%s\n",
+	fmt.Printf("converge impl=networkdb %s p50_ms=%s p99_ms=%s max_ms=%s bytes_per_change=%.0f changes=%d late=%d "+
+		"link=%s\n",
 		params, p(.5), p(.99), p(1), bytes/float64(changes*len(c.dbs)), changes, late, link)
 }
 
@@ -78,7 +79,8 @@ func churn(c *cluster, params string, perSecond int) {
 	backlog := c.differs(live)
 	took, ok := until(func() bool { return c.differs(live) == 0 }, time.Second, 10*time.Minute)
 	p := quantiles(times)
-	fmt.Printf("churn impl=networkdb %s p50_ms=%s p90_ms=%s p99_ms=%s max_ms=%s backlog=%d equal_after_ms=%d complete=%v unseen=%d link=%s\n",
+	fmt.Printf("churn impl=networkdb %s p50_ms=%s p90_ms=%s p99_ms=%s max_ms=%s backlog=%d equal_after_ms=%d "+
+		"complete=%v unseen=%d link=%s\n",
 		params, p(.5), p(.9), p(.99), p(1), backlog, took.Milliseconds(), ok, 20*perSecond*(len(c.dbs)-1)-len(times), link)
 }
 
@@ -108,7 +110,8 @@ func idle(c *cluster, params string, entries int) {
 	}
 	_, ok := until(func() bool { return c.backlog() == 0 }, 100*time.Millisecond, 10*time.Minute)
 	time.Sleep(5 * time.Minute)
-	fmt.Printf("idle impl=networkdb %s bytes_per_s=%.0f complete=%v link=%s\n", params, c.idleRate()/float64(len(c.dbs)), ok, link)
+	fmt.Printf("idle impl=networkdb %s bytes_per_s=%.0f complete=%v link=%s\n", params, c.idleRate()/float64(len(c.dbs)),
+		ok, link)
 }
 
 // quantiles returns a function that gives a quantile in milliseconds.

@@ -83,7 +83,8 @@ func runOutside(dir string) (int, error) {
 }
 
 const advice = "run as root, or allow user namespaces " +
-	"(sysctl user.max_user_namespaces=10000 kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0)"
+	"(sysctl user.max_user_namespaces=10000 kernel.unprivileged_userns_clone=1 " +
+	"kernel.apparmor_restrict_unprivileged_userns=0)"
 
 // startCopy starts this program again in new namespaces: as root if it is
 // root, else (or if root lacks the capability) as the root of a new user

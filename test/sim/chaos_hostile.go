@@ -28,7 +28,10 @@ func (c *Chaos) intrude() {
 	}
 	i := &intruder{
 		c: c, rng: rng, source: gossiptest.Seeded(c.Seed),
-		world: gossiptest.World{Self: "intruder", Peers: []string{"made-up"}, Networks: []string{c.World.opt.Network, "blue"}},
+		world: gossiptest.World{
+			Self: "intruder", Peers: []string{"made-up"},
+			Networks: []string{c.World.opt.Network, "blue"},
+		},
 	}
 	c.log("an intruder")
 	c.Check.intruded = true

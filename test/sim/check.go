@@ -40,7 +40,11 @@ type vipKey struct {
 
 // NewChecker returns a checker for w; set it as Options.OnStep's receiver.
 func NewChecker() *Checker {
-	return &Checker{heads: map[headKey]state.Head{}, vips: map[vipKey]state.VIPClaim{}, rivals: map[string]map[state.VIPClaim]bool{}, orphaned: map[string]bool{}, lost: map[state.VIPClaim]bool{}, own: map[int32]state.Head{}}
+	return &Checker{
+		heads: map[headKey]state.Head{}, vips: map[vipKey]state.VIPClaim{},
+		rivals: map[string]map[state.VIPClaim]bool{}, orphaned: map[string]bool{}, lost: map[state.VIPClaim]bool{},
+		own: map[int32]state.Head{},
+	}
 }
 
 // Watch makes the checker look at w from now on.

@@ -43,12 +43,14 @@ func TestCloneWithAnotherClock(t *testing.T) {
 				}
 				m.Run(20 * time.Second)
 				if first.Core.Yielded() || !clone.Core.Yielded() {
-					t.Errorf("after a restart of the one that has the name, it yields: %v; the clone: %v", first.Core.Yielded(), clone.Core.Yielded())
+					t.Errorf("after a restart of the one that has the name, it yields: %v; the clone: %v", first.Core.Yielded(),
+						clone.Core.Yielded())
 				}
 				if err := first.Crash(true, true); err != nil {
 					t.Fatal(err)
 				}
-				within(t, m, "the clone has the name when the first is gone", time.Minute, func() bool { return !clone.Core.Yielded() })
+				within(t, m, "the clone has the name when the first is gone", time.Minute,
+					func() bool { return !clone.Core.Yielded() })
 				clone.Node.disk = first.Node.disk
 				m.Run(5 * time.Second)
 			})

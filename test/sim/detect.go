@@ -182,6 +182,8 @@ func (d *Detection) Quantile(q float64) time.Duration {
 // String is the figures as key=value.
 func (d *Detection) String() string {
 	ms := func(t time.Duration) int64 { return t.Milliseconds() }
-	return fmt.Sprintf("p50_ms=%d p99_ms=%d max_ms=%d false_positives=%d hidden_max_ms=%d suspicions=%d watched_s=%.0f samples=%d missed=%d",
-		ms(d.Quantile(0.5)), ms(d.Quantile(0.99)), ms(d.Quantile(1)), len(d.Hidden), ms(d.Longest()), d.Suspected, d.UpFor.Seconds(), len(d.Took), d.Missed)
+	return fmt.Sprintf("p50_ms=%d p99_ms=%d max_ms=%d false_positives=%d hidden_max_ms=%d suspicions=%d watched_s=%.0f "+
+		"samples=%d missed=%d",
+		ms(d.Quantile(0.5)), ms(d.Quantile(0.99)), ms(d.Quantile(1)), len(d.Hidden), ms(d.Longest()), d.Suspected,
+		d.UpFor.Seconds(), len(d.Took), d.Missed)
 }

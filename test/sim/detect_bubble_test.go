@@ -63,7 +63,8 @@ func TestBenchDetect(t *testing.T) {
 			continue
 		}
 		d := x.measure(t, watch, crashes)
-		line := fmt.Sprintf("detect nodes=%d profile=%s loss=%g starved=%d %v", x.nodes, x.profile, x.link.Loss*100, x.starved, d)
+		line := fmt.Sprintf("detect nodes=%d profile=%s loss=%g starved=%d %v", x.nodes, x.profile, x.link.Loss*100,
+			x.starved, d)
 		if *benchDetect {
 			fmt.Println(line)
 		} else {

@@ -126,7 +126,8 @@ func TestEdge18ManySyncsWithOnePeerAtOnce(t *testing.T) {
 
 func TestEdge19OversizedEntryBlocksNothing(t *testing.T) {
 	s := newStage(t, 4)
-	if err := s.Node(0).Core.Commit(s.Node(0).now(), "net", []state.Change{{Kind: 99, Key: "huge", Body: strings.Repeat("x", state.MaxBody+1)}}); err == nil {
+	if err := s.Node(0).Core.Commit(s.Node(0).now(), "net",
+		[]state.Change{{Kind: 99, Key: "huge", Body: strings.Repeat("x", state.MaxBody+1)}}); err == nil {
 		t.Error("G7: an oversized entry is not refused at the owner")
 	}
 	s.state(0, state.Change{Kind: 99, Key: "large", Body: strings.Repeat("x", state.MaxBody)})
@@ -140,7 +141,10 @@ func TestEdge20PoisonRecord(t *testing.T) {
 	s.state(0, Endpoint("good", "web", 1))
 	s.equal(time.Second)
 	src := state.NewStore("evil", 1, state.DefaultLimits(), new(lamport))
-	if _, err := src.Join("net").Commit([]state.Change{{Kind: 99, Key: "p", Body: "\xff\xff\xff"}, Endpoint("fine", "web", 2)}); err != nil {
+	if _, err := src.Join("net").Commit([]state.Change{
+		{Kind: 99, Key: "p", Body: "\xff\xff\xff"},
+		Endpoint("fine", "web", 2),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	d := src.Table("net").Delta(state.Want{Owner: "evil"}, 1<<20)

@@ -102,7 +102,8 @@ func TestEdge01FloorAtTheVersionOfAReplica(t *testing.T) {
 }
 
 func TestEdge02SnapshotInChunks(t *testing.T) {
-	s := newStage(t, 4, core(func(c *gossip.CoreConfig) { c.Chunk = 4 << 10 }), limited(func(l *state.Limits) { l.Tombstones = 4 }))
+	s := newStage(t, 4, core(func(c *gossip.CoreConfig) { c.Chunk = 4 << 10 }),
+		limited(func(l *state.Limits) { l.Tombstones = 4 }))
 	s.state(0, many(s.Node(0), 600, 0)...)
 	s.equal(3 * time.Second)
 	s.away(3, func() { s.state(0, removeMany(s.Node(0), 300)...) })

@@ -139,7 +139,12 @@ func TestOnlyDatagramsOrStreams(t *testing.T) {
 		name string
 		cut  Cut
 		half bool
-	}{{"datagrams of one", CutDatagrams, false}, {"streams of one", CutStreams, false}, {"datagrams between halves", CutDatagrams, true}, {"streams between halves", CutStreams, true}} {
+	}{
+		{"datagrams of one", CutDatagrams, false},
+		{"streams of one", CutStreams, false},
+		{"datagrams between halves", CutDatagrams, true},
+		{"streams between halves", CutStreams, true},
+	} {
 		calm(t, MeshOptions{}, func(t *testing.T, m *Mesh) {
 			mark := m.mark()
 			for i := range m.all {
@@ -165,7 +170,8 @@ func TestOnlyDatagramsOrStreams(t *testing.T) {
 			if !ok {
 				t.Errorf("cut: %s: a change does not reach all", x.name)
 			}
-			t.Logf("cut: %s: a change reaches all: %v %v; hidden pairs %d, alarms %d", x.name, ok, took, hidden, len(alarms(m, mark)))
+			t.Logf("cut: %s: a change reaches all: %v %v; hidden pairs %d, alarms %d", x.name, ok, took, hidden,
+				len(alarms(m, mark)))
 			m.Net.Mend()
 			took = within(t, m, "whole after the end", 5*time.Second, m.Whole)
 			t.Logf("cut: %s: whole %v after the end", x.name, took)
@@ -177,7 +183,10 @@ func TestOnlyDatagramsOrStreams(t *testing.T) {
 
 // TestBadLinks: loss, duplicates and reordering, from the boot on.
 func TestBadLinks(t *testing.T) {
-	l := Link{Base: 300 * time.Microsecond, Jitter: 150 * time.Microsecond, Loss: 0.1, Dup: 0.1, Reorder: 0.1, Hold: 50 * time.Millisecond}
+	l := Link{
+		Base: 300 * time.Microsecond, Jitter: 150 * time.Microsecond, Loss: 0.1, Dup: 0.1, Reorder: 0.1,
+		Hold: 50 * time.Millisecond,
+	}
 	calm(t, MeshOptions{Link: l}, func(t *testing.T, m *Mesh) {
 		var worst time.Duration
 		for i := range 20 {

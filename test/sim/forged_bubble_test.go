@@ -27,7 +27,10 @@ func rumour(typ byte, node, from state.NodeID, inc uint32) []byte {
 // to everybody and without end, hides nobody for more than a moment; what it makes the
 // nodes ask is bounded, and ends with it.
 func TestForgedDeaths(t *testing.T) {
-	for name, every := range map[string]time.Duration{"ten a second": 100 * time.Millisecond, "a thousand a second": time.Millisecond} {
+	for name, every := range map[string]time.Duration{
+		"ten a second":        100 * time.Millisecond,
+		"a thousand a second": time.Millisecond,
+	} {
 		t.Run(name, func(t *testing.T) {
 			calm(t, MeshOptions{Nodes: 8}, func(t *testing.T, m *Mesh) {
 				port := m.Net.Open(99, netip.MustParseAddrPort("10.66.6.6:7946"))
@@ -48,7 +51,8 @@ func TestForgedDeaths(t *testing.T) {
 					who, to := m.all[rng.IntN(8)].ID, m.all[rng.IntN(8)]
 					from := m.all[rng.IntN(8)].ID
 					if err := func() error {
-						_, err := port.WriteToAddress(rumour([]byte{3, 5, 5}[rng.IntN(3)], who, from, uint32(n+2)), memberlist.Address{Addr: to.Addr.String()})
+						_, err := port.WriteToAddress(rumour([]byte{3, 5, 5}[rng.IntN(3)], who, from, uint32(n+2)),
+							memberlist.Address{Addr: to.Addr.String()})
 						return err
 					}(); err != nil {
 						t.Fatal(err)
@@ -71,7 +75,8 @@ func TestForgedDeaths(t *testing.T) {
 				d3, _ := sent()
 				m.Run(10 * time.Second)
 				d4, c4 := sent()
-				t.Logf("datagrams in 10 s: %d at rest, %d under attack, %d after; checks %d, then %d; hidden for %v at most", d1-d0, d2-d1, d4-d3, c2-c1, c4-c2, worst)
+				t.Logf("datagrams in 10 s: %d at rest, %d under attack, %d after; checks %d, then %d; hidden for %v at most", d1-d0,
+					d2-d1, d4-d3, c2-c1, c4-c2, worst)
 				if worst > 500*time.Millisecond {
 					t.Errorf("a living node was hidden for %v", worst)
 				}

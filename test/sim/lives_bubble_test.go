@@ -97,7 +97,8 @@ func TestNewAddress(t *testing.T) {
 			equal := within(t, m, "equal tables", 5*time.Second, m.Equal)
 			whole := within(t, m, "alive everywhere", 10*time.Second, m.Whole)
 			listed, ok := m.Until(func() bool { return m.Listed() == 0 }, 100*time.Millisecond, time.Minute)
-			t.Logf("down for %v: equal %v, alive %v, in the membership %v %v after the start at a new address", down, equal, equal+whole, equal+whole+listed, ok)
+			t.Logf("down for %v: equal %v, alive %v, in the membership %v %v after the start at a new address", down, equal,
+				equal+whole, equal+whole+listed, ok)
 			m.Run(10 * time.Second)
 			final(t, m)
 		})
@@ -142,7 +143,10 @@ func TestOneNameTwice(t *testing.T) {
 			t.Fatal(err)
 		}
 		told := func(c *Machine) bool {
-			return slices.ContainsFunc(m.since(mark), func(e MeshEvent) bool { return e.Kind == gossip.EventDuplicate && e.by == c })
+			return slices.ContainsFunc(m.since(mark), func(e MeshEvent) bool {
+				return e.Kind == gossip.EventDuplicate &&
+					e.by == c
+			})
 		}
 		took := within(t, m, "both say it", 10*time.Second, func() bool { return told(first) && told(second) })
 		t.Logf("both know after %v", took)

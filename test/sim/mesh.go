@@ -220,7 +220,8 @@ func (c *Machine) Start() error {
 		Core: core, Self: n.ID, Bind: n.Addr, Advertise: n.Addr.Addr(), Profile: m.opt.Profile,
 		Join: m.seeds(c), Peers: c.peers, Keys: c.keys, Incarnation: n.disk.inc, Lamport: c.lamport,
 		SavePeers: func(ps []gossip.Peer) { c.peers = ps }, Transport: c.Port,
-		Seed: m.opt.Seed<<32 | uint64(c.slot)<<8 | uint64(c.life) + 1, OnEvent: c.report, Log: m.opt.Log.With("host", string(n.ID)),
+		Seed: m.opt.Seed<<32 | uint64(c.slot)<<8 | uint64(c.life) + 1, OnEvent: c.report,
+		Log: m.opt.Log.With("host", string(n.ID)),
 	})
 	if err != nil {
 		return err

@@ -91,7 +91,8 @@ func (o *oracle) left(n *Node) {
 			o.w.After(o.between(time.Millisecond, 300*time.Millisecond), func() {
 				if o.listed[p] && o.gone[n.index] {
 					delete(o.listed, p)
-					o.tell(p, func(now time.Duration, c *gossip.Core) { c.MemberDead(now, n.ID) }) // as the host: memberlist tells both in one way
+					// as the host: memberlist tells both in one way
+					o.tell(p, func(now time.Duration, c *gossip.Core) { c.MemberDead(now, n.ID) })
 				}
 			})
 		}

@@ -13,7 +13,8 @@ func populate(t *testing.T, m *Mesh) {
 	t.Helper()
 	for i, c := range m.all {
 		if c.up {
-			if err := c.Commit(Endpoint(TaskID(c.Node, 0), fmt.Sprintf("svc%d", i%5), i), Endpoint(TaskID(c.Node, 1), "web", i)); err != nil {
+			if err := c.Commit(Endpoint(TaskID(c.Node, 0), fmt.Sprintf("svc%d", i%5), i),
+				Endpoint(TaskID(c.Node, 1), "web", i)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -36,7 +37,14 @@ func TestPartitionHeals(t *testing.T) {
 	for _, x := range []struct {
 		nodes int
 		held  time.Duration
-	}{{25, 10 * time.Second}, {25, 40 * time.Second}, {25, time.Minute}, {25, 5 * time.Minute}, {25, time.Hour}, {100, time.Minute}} {
+	}{
+		{25, 10 * time.Second},
+		{25, 40 * time.Second},
+		{25, time.Minute},
+		{25, 5 * time.Minute},
+		{25, time.Hour},
+		{100, time.Minute},
+	} {
 		inMesh(t, MeshOptions{Seed: uint64(x.held), Nodes: x.nodes}, func(t *testing.T, m *Mesh) {
 			populate(t, m)
 			within(t, m, "whole before the cut", 5*time.Second, m.Whole)
@@ -52,7 +60,8 @@ func TestPartitionHeals(t *testing.T) {
 			equal := within(t, m, "equal tables", 5*time.Second, m.Equal)
 			whole := within(t, m, "all alive", 5*time.Second, m.Whole)
 			listed, _ := m.Until(func() bool { return m.Listed() == 0 }, 100*time.Millisecond, 2*time.Minute)
-			t.Logf("%d nodes cut for %v: equal %v, all alive %v, membership full %v after the end", x.nodes, x.held, equal, equal+whole, equal+whole+listed)
+			t.Logf("%d nodes cut for %v: equal %v, all alive %v, membership full %v after the end", x.nodes, x.held, equal,
+				equal+whole, equal+whole+listed)
 			final(t, m)
 		})
 	}

@@ -172,7 +172,8 @@ func TestLibraries(t *testing.T) {
 	if libs, err := libraries(script); err != nil || len(libs) > 0 {
 		t.Errorf("a script: %v, %v", libs, err)
 	}
-	if _, err := search("libnowhere.so.9", libraryDirs()); err == nil || !strings.Contains(err.Error(), "libnowhere.so.9 is nowhere") {
+	if _, err := search("libnowhere.so.9", libraryDirs()); err == nil ||
+		!strings.Contains(err.Error(), "libnowhere.so.9 is nowhere") {
 		t.Errorf("a library that is missing: %v", err)
 	}
 }

@@ -27,7 +27,8 @@ const metaPackage = "linux-image-cloud-amd64"
 func OpenKernel(dir string) (Kernel, error) {
 	images, _ := filepath.Glob(filepath.Join(dir, "boot", "vmlinuz-*"))
 	if len(images) != 1 {
-		return Kernel{}, fmt.Errorf("%d files boot/vmlinuz-* in %s, want one: unpack a kernel package there (dpkg-deb -x)", len(images), dir)
+		return Kernel{}, fmt.Errorf("%d files boot/vmlinuz-* in %s, want one: unpack a kernel package there (dpkg-deb -x)",
+			len(images), dir)
 	}
 	version := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
 	for _, lib := range []string{"lib", "usr/lib"} {

@@ -54,7 +54,8 @@ func write(t *testing.T, path string, b []byte) {
 
 func TestModulesComeAfterWhatTheyNeed(t *testing.T) {
 	dir := tree(t, "kernel/lib/libcrc32c.ko\nkernel/net/ipv6/ipv6.ko\n", map[string]string{
-		"ip_vs": "nf_conntrack,libcrc32c,nf_defrag_ipv6", "ip_vs_rr": "ip_vs", "nf_conntrack": "nf_defrag_ipv6,nf_defrag_ipv4",
+		"ip_vs": "nf_conntrack,libcrc32c,nf_defrag_ipv6", "ip_vs_rr": "ip_vs",
+		"nf_conntrack":   "nf_defrag_ipv6,nf_defrag_ipv4",
 		"nf_defrag_ipv6": "", "nf_defrag_ipv4": "", "nft-chain-nat": "nf_nat", "nf_nat": "nf_conntrack", "unused": "",
 	})
 	files, err := Modules(dir, []string{"ip_vs_rr", "ipv6", "gone?", "nft_chain_nat", "ip-vs?"})

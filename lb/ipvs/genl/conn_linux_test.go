@@ -124,7 +124,8 @@ func TestDo(t *testing.T) {
 // A write is at most 64 KiB.
 func TestWriteSize(t *testing.T) {
 	c := newConn(&fakeSocket{refuse: none}, 0x20)
-	reqs := slices.Repeat([]Request{{Command: NewDestination, Service: dns6, Destination: golden[5].req.Destination}}, maxMessages)
+	reqs := slices.Repeat([]Request{{Command: NewDestination, Service: dns6, Destination: golden[5].req.Destination}},
+		maxMessages)
 	n := c.encode(reqs)
 	if len(c.out) > maxBytes || n < 300 || c.seq != uint32(n) {
 		t.Errorf("%d requests, %d bytes, number %d", n, len(c.out), c.seq)

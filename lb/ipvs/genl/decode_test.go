@@ -42,7 +42,12 @@ func TestParseService(t *testing.T) {
 		for _, c := range []struct {
 			raw  []byte
 			want Stats
-		}{{nil, Stats{}}, {small, want}, {append(append([]byte{}, small...), wide...), wantWide}, {append(append([]byte{}, wide...), small...), wantWide}} {
+		}{
+			{nil, Stats{}},
+			{small, want},
+			{append(append([]byte{}, small...), wide...), wantWide},
+			{append(append([]byte{}, wide...), small...), wantWide},
+		} {
 			m, rest, err := nextMessage(answer(&s, 1, c.raw...))
 			if err != nil || len(rest) > 0 {
 				t.Fatal(err, len(rest))
@@ -71,8 +76,9 @@ func destAnswer(d *DestinationState, stats ...byte) []byte {
 
 func TestParseDestination(t *testing.T) {
 	want := DestinationState{
-		Destination: Destination{Addr: netip.MustParseAddrPort("[fd01::1]:80"), Weight: 70000, Forward: 3}, Active: 5, Inactive: 6,
-		Stats: Stats{Connections: 1 << 33, BytesIn: 4},
+		Destination: Destination{Addr: netip.MustParseAddrPort("[fd01::1]:80"), Weight: 70000, Forward: 3}, Active: 5,
+		Inactive: 6,
+		Stats:    Stats{Connections: 1 << 33, BytesIn: 4},
 	}
 	raw := append(counters(svcStats, false, 1, 2), counters(svcStats64, true, 1<<33, 0, 0, 4)...)
 	m, _, err := nextMessage(destAnswer(&want, raw...))
@@ -176,7 +182,8 @@ func FuzzMessages(f *testing.F) {
 			if _, err := parseInfo(&m); err != nil && !errors.Is(err, ErrMalformed) {
 				t.Fatal(err)
 			}
-			if d, err := parseDestination(&m, IPv4); err == nil && !d.Addr.IsValid() || err != nil && !errors.Is(err, ErrMalformed) {
+			if d, err := parseDestination(&m, IPv4); err == nil && !d.Addr.IsValid() || err != nil &&
+				!errors.Is(err, ErrMalformed) {
 				t.Fatal(d, err)
 			}
 			s, err := parseService(&m)

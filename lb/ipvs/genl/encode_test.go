@@ -9,8 +9,14 @@ import (
 )
 
 var (
-	web   = Service{ID: ID{Family: IPv4, Proto: 6, Port: 80, Addr: netip.MustParseAddr("10.96.0.1")}, Scheduler: "wrr", Netmask: 0xffffffff}
-	dns6  = Service{ID: ID{Family: IPv6, Proto: 17, Port: 53, Addr: netip.MustParseAddr("fd96::1")}, Scheduler: "mh", Flags: 0x19, Timeout: 300, Netmask: 128}
+	web = Service{
+		ID: ID{Family: IPv4, Proto: 6, Port: 80, Addr: netip.MustParseAddr("10.96.0.1")}, Scheduler: "wrr",
+		Netmask: 0xffffffff,
+	}
+	dns6 = Service{
+		ID: ID{Family: IPv6, Proto: 17, Port: 53, Addr: netip.MustParseAddr("fd96::1")}, Scheduler: "mh",
+		Flags: 0x19, Timeout: 300, Netmask: 128,
+	}
 	mark6 = Service{ID: ByMark(IPv6, 0x6d000001), Scheduler: "rr", Netmask: 128}
 )
 

@@ -213,13 +213,16 @@ func report(c benchCase, cs []*contender) {
 			for i := range k.qps {
 				ratios = append(ratios, k.qps[i]/max(echo.qps[i], 1))
 			}
-			line += fmt.Sprintf(" ratio=%.2f cpu_ratio=%.2f", median(ratios), float64(echo.cpu)/float64(max(echo.answers, 1))/1000/us)
+			line += fmt.Sprintf(" ratio=%.2f cpu_ratio=%.2f", median(ratios),
+				float64(echo.cpu)/float64(max(echo.answers, 1))/1000/us)
 		}
-		line += fmt.Sprintf(" cpu_us=%.2f p50_us=%.0f p99_us=%.0f", us, k.client.times.quantile(.5), k.client.times.quantile(.99))
+		line += fmt.Sprintf(" cpu_us=%.2f p50_us=%.0f p99_us=%.0f", us, k.client.times.quantile(.5),
+			k.client.times.quantile(.99))
 		if k.ours() {
 			line += fmt.Sprintf(" allocs=%.4f", float64(k.own.mallocs)/float64(max(k.answers, 1)))
 		}
-		fmt.Printf("%s answers=%d lost=%d wrong=%d load1=%s\n", line, k.answers, k.client.lost, k.client.wrong, rig.LoadAverage())
+		fmt.Printf("%s answers=%d lost=%d wrong=%d load1=%s\n", line, k.answers, k.client.lost, k.client.wrong,
+			rig.LoadAverage())
 	}
 }
 

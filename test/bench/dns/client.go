@@ -196,7 +196,8 @@ func (c *client) send(s *socket, n int, t int64) {
 		binary.BigEndian.PutUint16(s.out.bufs[i][:], id)
 		s.out.iov[i].SetLen(len(p))
 	}
-	r, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.out.hdrs[0])), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
+	r, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.out.hdrs[0])), uintptr(n),
+		unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return
 	}
@@ -214,7 +215,8 @@ func (c *client) receive() (n int) {
 		if s.inFlight == 0 {
 			continue
 		}
-		r, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.in.hdrs[0])), batch, unix.MSG_DONTWAIT, 0, 0)
+		r, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.in.hdrs[0])), batch,
+			unix.MSG_DONTWAIT, 0, 0)
 		if errno != 0 {
 			continue
 		}

@@ -69,12 +69,14 @@ func echo(raw interface {
 ) {
 	var n, sent int
 	recv := func(fd uintptr) bool {
-		r, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&m.hdrs[0])), batch, unix.MSG_DONTWAIT, 0, 0)
+		r, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&m.hdrs[0])), batch, unix.MSG_DONTWAIT,
+			0, 0)
 		n = int(r)
 		return errno == 0
 	}
 	send := func(fd uintptr) bool {
-		r, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&m.hdrs[sent])), uintptr(n-sent), unix.MSG_DONTWAIT, 0, 0)
+		r, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&m.hdrs[sent])), uintptr(n-sent),
+			unix.MSG_DONTWAIT, 0, 0)
 		if errno != 0 {
 			r = 1
 		}

@@ -40,7 +40,10 @@ func (b *bench) perf(c benchCase, cs []*contender) error {
 			continue
 		}
 		addr := b.addr(c, k.server)
-		args := []string{"-s", addr.Addr().String(), "-p", fmt.Sprint(addr.Port()), "-d", f.Name(), "-c8", "-T1", "-q100", "-l1"}
+		args := []string{
+			"-s", addr.Addr().String(), "-p", fmt.Sprint(addr.Port()), "-d", f.Name(), "-c8", "-T1", "-q100",
+			"-l1",
+		}
 		if c.edns {
 			args = append(args, "-e")
 		}

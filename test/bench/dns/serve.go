@@ -88,7 +88,10 @@ func serveMiekg(addr netip.AddrPort, w *world) error {
 		name := q.Question[0].Name
 		addrs := known[name]
 		for _, i := range rand.Perm(len(addrs)) {
-			m.Answer = append(m.Answer, &dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 5}, A: addrs[i].AsSlice()})
+			m.Answer = append(m.Answer, &dns.A{
+				Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 5},
+				A:   addrs[i].AsSlice(),
+			})
 		}
 		if addrs == nil {
 			m.Rcode, m.Ns = dns.RcodeNameError, []dns.RR{soa}

@@ -93,9 +93,12 @@ func installed(program, conf, text string) error {
 
 func (b *bench) unboundConf(port string) string {
 	var t strings.Builder
-	t.WriteString("server:\n interface: 127.0.0.1\n port: " + port + "\n num-threads: 1\n do-daemonize: no\n username: \"\"\n chroot: \"\"\n" +
-		" pidfile: \"\"\n use-syslog: no\n module-config: \"iterator\"\n rrset-roundrobin: yes\n access-control: 127.0.0.0/8 allow\n" +
-		" local-zone: \"" + domain + "\" static\n local-data: \"" + domain + " 5 IN SOA ns." + domain + " hostmaster." + domain + " 1 3600 600 86400 2\"\n")
+	t.WriteString("server:\n interface: 127.0.0.1\n port: " + port +
+		"\n num-threads: 1\n do-daemonize: no\n username: \"\"\n chroot: \"\"\n" +
+		" pidfile: \"\"\n use-syslog: no\n module-config: \"iterator\"\n rrset-roundrobin: yes\n access-control: " +
+		"127.0.0.0/8 allow\n" +
+		" local-zone: \"" + domain + "\" static\n local-data: \"" + domain + " 5 IN SOA ns." + domain + " hostmaster." +
+		domain + " 1 3600 600 86400 2\"\n")
 	b.world.each(func(name string, addrs ...netip.Addr) {
 		for _, a := range addrs {
 			fmt.Fprintf(&t, " local-data: \"%s 5 IN A %s\"\n", name, a)

@@ -137,7 +137,10 @@ func service(name string, i, generation int) []state.Change {
 }
 
 func task(service string, slot int, ip netip.Addr) state.Change {
-	e := state.Endpoint{ID: service + "t" + strconv.Itoa(slot), Service: service, Slot: uint32(slot), IP4: ip, Ports: []state.Port{{Number: 80, Proto: state.TCP}}}
+	e := state.Endpoint{
+		ID: service + "t" + strconv.Itoa(slot), Service: service, Slot: uint32(slot), IP4: ip,
+		Ports: []state.Port{{Number: 80, Proto: state.TCP}},
+	}
 	e.Normalize()
 	return state.Change{Kind: state.KindEndpoint, Key: e.ID, Group: service, Body: string(state.AppendEndpoint(nil, &e))}
 }

@@ -43,13 +43,19 @@ func (b *bench) start(r *rig.Rig, dir string) error {
 	if err := b.node.Start(b.ctx); err != nil {
 		return err
 	}
-	if _, err := b.node.API.CreateNetwork(b.ctx, control.CreateNetwork{Name: network, Subnet: "10.96.0.0/16"}); err != nil {
+	if _, err := b.node.API.CreateNetwork(b.ctx, control.CreateNetwork{
+		Name:   network,
+		Subnet: "10.96.0.0/16",
+	}); err != nil {
 		return err
 	}
 	if b.web, err = b.node.Run(b.ctx, fleet.Spec{Network: network, Service: "web", Slot: 1, ID: "web"}); err != nil {
 		return err
 	}
-	if b.client, err = b.node.Run(b.ctx, fleet.Spec{Network: network, Service: "client", Slot: 1, ID: "bench-client-1", Sandbox: true}); err != nil {
+	if b.client, err = b.node.Run(b.ctx, fleet.Spec{
+		Network: network, Service: "client", Slot: 1, ID: "bench-client-1",
+		Sandbox: true,
+	}); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(b.ctx, 30*time.Second)
@@ -116,7 +122,8 @@ func (b *bench) removals() error {
 			}
 		}
 		slices.Sort(took)
-		fmt.Printf("drift what=%s tries=%d p50_ms=%s p90_ms=%s max_ms=%s load1=%s\n", r.what, b.tries, ms(took, .5), ms(took, .9), ms(took, 1), rig.LoadAverage())
+		fmt.Printf("drift what=%s tries=%d p50_ms=%s p90_ms=%s max_ms=%s load1=%s\n", r.what, b.tries, ms(took, .5),
+			ms(took, .9), ms(took, 1), rig.LoadAverage())
 	}
 	return nil
 }

@@ -79,13 +79,17 @@ func (b *bench) oneStorm(what string, in *rig.Namespace, every time.Duration, wr
 	if err != nil {
 		return err
 	}
-	fmt.Printf("storm what=%s per_s=%.0f core_share=%.3f idle_share=%.3f comparisons_per_s=%.1f whole_after_ms=%s load1=%s\n", what,
-		float64(written.Load())/took.Seconds(), share-idle, idle, float64(prompted)/took.Seconds(), ms([]time.Duration{whole}, 1), rig.LoadAverage())
+	fmt.Printf("storm what=%s per_s=%.0f core_share=%.3f idle_share=%.3f comparisons_per_s=%.1f whole_after_ms=%s "+
+		"load1=%s\n", what,
+		float64(written.Load())/took.Seconds(), share-idle, idle, float64(prompted)/took.Seconds(),
+		ms([]time.Duration{whole}, 1), rig.LoadAverage())
 	return nil
 }
 
 // blow writes as often as that, as near as it comes, until ctx ends.
-func blow(ctx context.Context, in *rig.Namespace, every time.Duration, write func(*nftables.Conn), written *atomic.Int64) error {
+func blow(ctx context.Context, in *rig.Namespace, every time.Duration, write func(*nftables.Conn),
+	written *atomic.Int64,
+) error {
 	ns, err := netns.GetFromPath(in.Path())
 	if err != nil {
 		return err

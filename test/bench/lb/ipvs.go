@@ -56,7 +56,9 @@ type writer interface {
 	close()
 }
 
-func (b *bench) writerRun(path string, open func(*namespace) (writer, error), n *namespace, services, backends int) error {
+func (b *bench) writerRun(path string, open func(*namespace) (writer, error), n *namespace, services,
+	backends int,
+) error {
 	k, err := open(n)
 	if err != nil {
 		return err

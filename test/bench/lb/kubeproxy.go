@@ -67,7 +67,10 @@ func (k *kubeProxy) base() error {
 		&expr.Payload{DestRegister: 8, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 9},
 		&expr.Payload{DestRegister: 10, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Lookup{SourceRegister: 8, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: k.ips.Name, SetID: k.ips.ID},
+		&expr.Lookup{
+			SourceRegister: 8, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: k.ips.Name,
+			SetID: k.ips.ID,
+		},
 	})
 	for _, hook := range []struct {
 		name string
@@ -77,7 +80,10 @@ func (k *kubeProxy) base() error {
 			Table: k.table, Name: hook.name, Type: nftables.ChainTypeNAT,
 			Hooknum: hook.hook, Priority: nftables.ChainPriorityNATDest,
 		})
-		k.c.AddRule(&nftables.Rule{Table: k.table, Chain: chain, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: "services"}}})
+		k.c.AddRule(&nftables.Rule{
+			Table: k.table, Chain: chain,
+			Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: "services"}},
+		})
 	}
 	return k.c.Flush()
 }
@@ -135,10 +141,16 @@ func (k *kubeProxy) pick(i int, backends []lb.Backend) error {
 	if err := k.c.AddSet(set, elems); err != nil {
 		return err
 	}
-	k.c.AddRule(&nftables.Rule{Table: k.table, Chain: &nftables.Chain{Table: k.table, Name: serviceChain(i)}, Exprs: []expr.Any{
-		&expr.Numgen{Register: 1, Modulus: uint32(len(backends)), Type: unix.NFT_NG_RANDOM},
-		&expr.Lookup{SourceRegister: 1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: set.Name, SetID: set.ID},
-	}})
+	k.c.AddRule(&nftables.Rule{
+		Table: k.table, Chain: &nftables.Chain{Table: k.table, Name: serviceChain(i)},
+		Exprs: []expr.Any{
+			&expr.Numgen{Register: 1, Modulus: uint32(len(backends)), Type: unix.NFT_NG_RANDOM},
+			&expr.Lookup{
+				SourceRegister: 1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: set.Name,
+				SetID: set.ID,
+			},
+		},
+	})
 	return nil
 }
 

@@ -92,7 +92,8 @@ type report struct {
 
 // add notes the cost of one operation; notes are further key=value pairs.
 func (r *report) add(w what, c cost, notes ...string) {
-	line := fmt.Sprintf("lb driver=%s path=%s op=%s services=%d backends=%d", w.driver, w.path, w.op, w.services, w.backends)
+	line := fmt.Sprintf("lb driver=%s path=%s op=%s services=%d backends=%d", w.driver, w.path, w.op, w.services,
+		w.backends)
 	line = strings.Join(append([]string{line}, notes...), " ")
 	if r.costs == nil {
 		r.costs = map[string][]cost{}

@@ -64,7 +64,8 @@ func (b *bench) repeat(fs ...func(n *namespace) error) error {
 func (b *bench) nftRun(n *namespace, services int) error {
 	cfg := nft.Config{NetNS: n.path(), Log: slog.New(slog.DiscardHandler)}
 	if b.heard {
-		w := rulewatch.New(func(own func(uint32) bool) (rulewatch.Kernel, error) { return rulewatch.Open(n.path(), own) }, cfg.Log)
+		w := rulewatch.New(func(own func(uint32) bool) (rulewatch.Kernel, error) { return rulewatch.Open(n.path(), own) },
+			cfg.Log)
 		cfg.Listener = w
 		ctx, stop := context.WithCancel(b.ctx)
 		ended := make(chan struct{})

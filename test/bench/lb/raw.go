@@ -134,8 +134,17 @@ func (w *rawWriter) attr(kind uint16, value []byte) {
 var (
 	serviceName = fields(1, [][]byte{u16(unix.AF_INET), u16(unix.IPPROTO_TCP), make([]byte, 16), {0, servicePort}})
 	settings    = [][]byte{[]byte("wrr\x00"), append(u32(0), 0xff, 0xff, 0xff, 0xff), u32(0), u32(0xffffffff)}
-	wholeName   = fields(1, append([][]byte{u16(unix.AF_INET), u16(unix.IPPROTO_TCP), make([]byte, 16), {0, servicePort}, nil}, settings...))
-	destination = fields(2, [][]byte{make([]byte, 16), {backendPort >> 8, backendPort & 0xff}, u32(0), u32(1), u32(0), u32(0)})
+	wholeName   = fields(1, append([][]byte{
+		u16(unix.AF_INET), u16(unix.IPPROTO_TCP), make([]byte, 16),
+		{0, servicePort},
+		nil,
+	}, settings...))
+	destination = fields(2, [][]byte{
+		make([]byte, 16),
+		{backendPort >> 8, backendPort & 0xff},
+		u32(0), u32(1), u32(0),
+		u32(0),
+	})
 )
 
 // Offsets of the addresses in the templates.

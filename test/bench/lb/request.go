@@ -227,7 +227,8 @@ func (b *bench) compare(targets []target, kind string, clients int) error {
 		slices.Sort(times[i])
 		perSecond := float64(len(times[i])) / (float64(rounds) * span.Seconds())
 		fmt.Printf("lb driver=%s path=%s op=%s services=%d clients=%d p50_us=%s p99_us=%s per_s=%.0f n=%d load1=%s\n",
-			t.driver, t.path, kind, t.services, clients, us(times[i], 0.5), us(times[i], 0.99), perSecond, len(times[i]), rig.LoadAverage())
+			t.driver, t.path, kind, t.services, clients, us(times[i], 0.5), us(times[i], 0.99), perSecond, len(times[i]),
+			rig.LoadAverage())
 	}
 	return nil
 }

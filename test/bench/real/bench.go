@@ -71,7 +71,10 @@ func (b *bench) start(r *rig.Rig, dir string) error {
 
 // populate makes the network, a task on every node, and watches.
 func (b *bench) populate(ctx context.Context) error {
-	if _, err := b.nodes[0].API.CreateNetwork(ctx, control.CreateNetwork{Name: network, Subnet: "10.96.0.0/16"}); err != nil {
+	if _, err := b.nodes[0].API.CreateNetwork(ctx, control.CreateNetwork{
+		Name:   network,
+		Subnet: "10.96.0.0/16",
+	}); err != nil {
 		return err
 	}
 	for i, n := range b.nodes {
@@ -101,7 +104,8 @@ func (b *bench) add(ctx context.Context, node int, id string, addr byte) error {
 	ip := b.nodes[node].Host.Subnet.Addr().As4()
 	ip[3] = addr
 	_, err := b.nodes[node].API.AddTask(ctx, control.AddTask{
-		Network: network, Service: "web", ID: id, IPs: []string{fmt.Sprintf("%d.%d.%d.%d", ip[0], ip[1], ip[2], ip[3])}, Ports: []string{"http:80/tcp"},
+		Network: network, Service: "web", ID: id, IPs: []string{fmt.Sprintf("%d.%d.%d.%d", ip[0], ip[1], ip[2], ip[3])},
+		Ports: []string{"http:80/tcp"},
 	})
 	return err
 }
@@ -213,7 +217,8 @@ func (b *bench) print(bytes, deltas, idle float64) {
 	slices.Sort(b.times)
 	slices.Sort(b.acks)
 	per := float64(b.changes) * float64(len(b.nodes))
-	fmt.Printf("converge impl=meshd real=1 nodes=%d loss=0 p50_ms=%s p99_ms=%s max_ms=%s copies=%.2f bytes_per_change=%.0f "+
+	fmt.Printf("converge impl=meshd real=1 nodes=%d loss=0 p50_ms=%s p99_ms=%s max_ms=%s copies=%.2f "+
+		"bytes_per_change=%.0f "+
 		"changes=%d late=%d ack_p50_ms=%s idle_bytes_per_s=%.0f load1=%s link=veth from=api-call\n",
 		len(b.nodes), ms(b.times, .5), ms(b.times, .99), ms(b.times, 1), deltas/per, bytes/per,
 		b.changes, b.late, ms(b.acks, .5), idle/float64(len(b.nodes)), rig.LoadAverage())

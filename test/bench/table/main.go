@@ -90,7 +90,8 @@ func run(endpoints, size int) {
 	update := b.update()
 	change := b.change()
 	lookup := testing.Benchmark(b.lookup)
-	fmt.Printf("table endpoints=%d service_size=%d heap_bytes_per_endpoint=%d load_per_s=%.0f apply_per_s=%.0f change_us=%.1f lookup_ns=%d lookup_allocs=%d\n",
+	fmt.Printf("table endpoints=%d service_size=%d heap_bytes_per_endpoint=%d load_per_s=%.0f apply_per_s=%.0f "+
+		"change_us=%.1f lookup_ns=%d lookup_allocs=%d\n",
 		endpoints, size, used/uint64(endpoints), load, update, change, lookup.NsPerOp(), lookup.AllocsPerOp())
 	runtime.KeepAlive(b)
 }
@@ -114,7 +115,8 @@ func (b *bench) record(i int, weight uint16) state.Change {
 	owners := b.endpoints / perOwner
 	s := (i%perOwner*owners + i/perOwner) / b.size
 	e := state.Endpoint{
-		IP4: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), IP6: netip.AddrFrom16([16]byte{0: 0xfd, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)}),
+		IP4:  netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}),
+		IP6:  netip.AddrFrom16([16]byte{0: 0xfd, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)}),
 		Slot: uint32(i%b.size + 1), Weight: weight, Aliases: []string{"www-" + strconv.Itoa(s)},
 		Ports: []state.Port{{Name: "http", Number: 80, Proto: state.TCP}, {Number: 443, Proto: state.TCP}},
 	}

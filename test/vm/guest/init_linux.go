@@ -64,11 +64,13 @@ func furnish() (*os.File, error) {
 		}
 	}
 	for link, target := range map[string]string{
-		"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0", "/dev/stdout": "/proc/self/fd/1", "/dev/stderr": "/proc/self/fd/2",
+		"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0", "/dev/stdout": "/proc/self/fd/1",
+		"/dev/stderr": "/proc/self/fd/2",
 	} {
 		errs = append(errs, os.Symlink(target, link))
 	}
-	errs = append(errs, os.Chmod("/tmp", 0o777|os.ModeSticky), os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"))
+	errs = append(errs, os.Chmod("/tmp", 0o777|os.ModeSticky), os.Setenv("PATH",
+		"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"))
 	out, err := openPort()
 	return out, errors.Join(append(errs, err)...)
 }
@@ -107,7 +109,10 @@ func carryOut(out *os.File) error {
 	}
 	var name unix.Utsname
 	_ = unix.Uname(&name)
-	if err := vm.WriteFrame(out, vm.Frame{Kind: vm.Hello, Payload: []byte(unix.ByteSliceToString(name.Release[:]))}); err != nil {
+	if err := vm.WriteFrame(out, vm.Frame{
+		Kind:    vm.Hello,
+		Payload: []byte(unix.ByteSliceToString(name.Release[:])),
+	}); err != nil {
 		return err
 	}
 	for _, p := range j.Programs {

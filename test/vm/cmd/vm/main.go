@@ -95,10 +95,12 @@ func parse(name string, args []string) (*options, []string, error) {
 		f.StringVar(&o.machine.QEMU, "qemu", "qemu-system-x86_64", "the emulator")
 		f.IntVar(&o.machine.MemoryMiB, "m", 1024, "memory in `MiB`")
 		f.IntVar(&o.machine.CPUs, "smp", 2, "number of processors")
-		f.BoolVar(&o.machine.Count, "icount", name == "test", "one processor whose clock counts instructions, so that how busy this machine is does not matter")
+		f.BoolVar(&o.machine.Count, "icount", name == "test",
+			"one processor whose clock counts instructions, so that how busy this machine is does not matter")
 		f.BoolVar(&o.console, "console", false, "show the kernel's messages too")
 		f.DurationVar(&o.timeout, "timeout", 30*time.Minute, "of each program; a test binary's own comes first")
-		f.StringVar(&o.modules, "modules", strings.Join(vm.DefaultModules(), ","), "kernel modules to load, `names` with commas; with a + before the first, besides the usual ones")
+		f.StringVar(&o.modules, "modules", strings.Join(vm.DefaultModules(), ","),
+			"kernel modules to load, `names` with commas; with a + before the first, besides the usual ones")
 		f.StringVar(&o.machine.Arguments, "append", "", "more `words` of the kernel's command line, as ipv6.disable=1")
 		f.Var(&o.files, "file", "`dst=src` puts a file or directory into the machine; repeat it")
 		f.Var(&o.env, "env", "`NAME=value` for the programs; repeat it")

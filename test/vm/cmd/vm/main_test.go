@@ -27,7 +27,8 @@ func TestFilesThatGoTestAsksFor(t *testing.T) {
 func TestTimeLimit(t *testing.T) {
 	o := &options{timeout: time.Hour}
 	for args, want := range map[string]time.Duration{
-		"": time.Hour, "-test.timeout=2m0s -x": 2*time.Minute + margin, "-test.timeout=0": time.Hour, "-test.timeout=x": time.Hour,
+		"": time.Hour, "-test.timeout=2m0s -x": 2*time.Minute + margin, "-test.timeout=0": time.Hour,
+		"-test.timeout=x": time.Hour,
 	} {
 		if got := o.limit(strings.Fields(args)); got != want {
 			t.Errorf("%q: got %v, want %v", args, got, want)
@@ -36,7 +37,8 @@ func TestTimeLimit(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	o, rest, err := parse("run", strings.Fields("-m 512 -icount -file /a=b=c -file /d=e -env A=b -env HOME=/here -tools ip,nft prog -test.v"))
+	o, rest, err := parse("run", strings.Fields("-m 512 -icount -file /a=b=c -file /d=e -env A=b -env HOME=/here "+
+		"-tools ip,nft prog -test.v"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +49,8 @@ func TestFlags(t *testing.T) {
 	t.Setenv("MESHD_X", "1")
 	t.Setenv("SECRET", "1")
 	env := strings.Join(o.environment("/work"), " ")
-	if !strings.Contains(env, "PWD=/work") || !strings.Contains(env, "MESHD_X=1") || !strings.HasPrefix(env, "A=b HOME=/here ") ||
+	if !strings.Contains(env, "PWD=/work") || !strings.Contains(env, "MESHD_X=1") ||
+		!strings.HasPrefix(env, "A=b HOME=/here ") ||
 		strings.Count(env, "HOME=") != 1 || strings.Contains(env, "SECRET") {
 		t.Errorf("environment %s", env)
 	}
@@ -73,7 +76,8 @@ func TestReport(t *testing.T) {
 	defer out.Close()
 	r := &report{suites: []suite{{pkg: "meshd/a"}, {pkg: "meshd/b"}}, out: out}
 	r.Booted("6.1", 3*time.Second)
-	text := "=== RUN   TestA\n    a_test.go:1: said\n--- PASS: TestA (0.00s)\n    --- SKIP: TestA/b (0.00s)\n--- FAIL: TestC\nFAIL\nno newline"
+	text := "=== RUN   TestA\n    a_test.go:1: said\n--- PASS: TestA (0.00s)\n    --- SKIP: TestA/b (0.00s)\n--- FAIL: " +
+		"TestC\nFAIL\nno newline"
 	for _, piece := range strings.SplitAfter(text, "T") {
 		r.Output(0, []byte(piece))
 	}

@@ -31,7 +31,10 @@ func (o *options) run(ctx context.Context, args []string) (int, error) {
 	if err != nil {
 		return vm.CodeMachine, err
 	}
-	r := vm.Run{Path: program, Args: args[1:], Env: o.environment(dir), Dir: dir, Timeout: o.limit(args[1:]), Collect: collected(dir, args[1:])}
+	r := vm.Run{
+		Path: program, Args: args[1:], Env: o.environment(dir), Dir: dir, Timeout: o.limit(args[1:]),
+		Collect: collected(dir, args[1:]),
+	}
 	if err := errors.Join(im.AddProgram(program, program), addTestdata(im, dir)); err != nil {
 		return vm.CodeMachine, err
 	}

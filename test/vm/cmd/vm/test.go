@@ -187,6 +187,7 @@ func (r *report) summary(code int) {
 	if code != 0 {
 		word = "FAIL"
 	}
-	fmt.Fprintf(r.out, "vm: %s: %d tests passed, %d failed, %d skipped; %d of %d packages ran, %d failed; %s, all in %.0f s\n",
+	fmt.Fprintf(r.out, "vm: %s: %d tests passed, %d failed, %d skipped; %d of %d packages ran, %d failed; %s, all in "+
+		"%.0f s\n",
 		word, r.passed, r.failed, r.skipped, r.ended, len(r.suites), r.broken, r.boot, time.Since(r.begin).Seconds())
 }
