@@ -54,7 +54,8 @@ func keys(t *Table, owner NodeID) string {
 	return strings.Join(ks, " ")
 }
 
-// TestFloorBoundary is gossip.md §5 edge case 1: floor == version, both ways.
+// TestFloorBoundary: owner and replica agree on who needs a snapshot also where
+// the replica's version is the owner's floor (S5).
 func TestFloorBoundary(t *testing.T) {
 	for _, lag := range []int{0, 1, 2} { // how far behind the floor the replica is
 		t.Run(fmt.Sprint(lag), func(t *testing.T) {

@@ -1,6 +1,6 @@
 // Command table measures the replicated table: memory per endpoint, deltas
 // applied per second, one change until it is visible, and the lookup of hot
-// names (DESIGN §8). One line per size of the table and of its services.
+// names (docs/BENCHMARKS.md). One line per size of the table and of its services.
 package main
 
 import (
