@@ -20,13 +20,13 @@ func (c *Core) condemn(m *member) {
 	if m.proven { // who was gone before we came, or never was, tells nothing of our links
 		g.vanish(vanished{m.host(), c.now})
 	}
-	g.forget(c.now - c.cfg.Window)
+	g.forget(c.now - c.cfg.PreserveWindow)
 	gone, others := g.hosts(), c.lately()
 	if m.met && others >= c.cfg.MinMesh && float64(gone) > c.cfg.Preserve*float64(others) {
 		c.setPreserve(true, fmt.Sprintf("%d of %d members vanished within %v: serving their last known endpoints", gone,
-			others, c.cfg.Window))
+			others, c.cfg.PreserveWindow))
 		for _, o := range c.ordered {
-			if o.met && o.phase == phaseDead && c.now-o.since <= c.cfg.Window {
+			if o.met && o.phase == phaseDead && c.now-o.since <= c.cfg.PreserveWindow {
 				c.sign(o, signCutOff)
 			}
 		}
@@ -48,7 +48,7 @@ func (c *Core) proven() int {
 	return max(n, 1)
 }
 
-// sweepMembers ages the dead: D1, D2, graves (S9), and ends self-preservation.
+// sweepMembers ages the dead (S9), and ends self-preservation.
 func (c *Core) sweepMembers() {
 	kept, recent := 0, 0 // kept are of those who count
 	c.countNewcomers()
@@ -69,7 +69,7 @@ func (c *Core) sweepMembers() {
 			if m.proven {
 				kept++
 			}
-			if age > c.cfg.D1 || !m.proven && !c.preserve.on {
+			if age > c.cfg.StopOfferingAfter || !m.proven && !c.preserve.on {
 				c.sign(m, signExpired)
 			}
 		case phaseDead, phaseLeft, phaseAbsent:
@@ -111,17 +111,17 @@ const unlistedFor = 2 * time.Second
 // age puts the streams of a member away that has been gone for long, and reports
 // whether it is to be forgotten.
 func (c *Core) age(m *member, age time.Duration) (expired bool) {
-	if age > c.cfg.D1 && m.aged < 1 {
+	if age > c.cfg.StopOfferingAfter && m.aged < 1 {
 		m.offered, m.aged = false, 1
 		for _, t := range c.store.Tables() {
 			t.SetOffered(m.id, false)
 		}
 	}
-	if age > c.cfg.D2 && m.aged < 2 {
+	if age > c.cfg.DropAfter && m.aged < 2 {
 		m.aged = 2
 		for _, t := range c.store.Tables() {
 			t.Bury(m.id)
 		}
 	}
-	return age > c.cfg.D2+c.cfg.Graves
+	return age > c.cfg.DropAfter+c.cfg.Graves
 }

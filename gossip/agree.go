@@ -4,7 +4,7 @@ import "meshd/state"
 
 // agreement is a pair of hashes of tables that differ, and in nothing that either
 // has to tell the other: each node notices by itself that an owner is dead, and
-// offers its streams for D1, and buries them after D2, from then on. Until the
+// offers its streams for StopOfferingAfter, and drops them after DropAfter, from then on. Until the
 // last one has done so the tables differ in that, and would be compared head by
 // head at every probe (G4).
 type agreement struct{ ours, theirs uint64 }

@@ -21,7 +21,7 @@ func (c *Core) provisional(n *network) bool {
 	case n.met, c.cfg.Peers != nil:
 		return false
 	case !c.networks[""].met:
-		return !c.alone() || c.cfg.Company || c.now-n.joined < aloneFor
+		return !c.alone() || c.cfg.ExpectPeers || c.now-n.joined < aloneFor
 	}
 	for _, id := range c.store.Participants(n.name) {
 		if id != c.cfg.Self {

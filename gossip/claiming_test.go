@@ -17,7 +17,7 @@ func TestMeshOfOneSettles(t *testing.T) {
 	for _, company := range []bool{false, true} {
 		clock := new(lamport)
 		store := state.NewStore("self", 1, state.DefaultLimits(), clock)
-		c := NewCore(CoreConfig{Self: "self", Boot: 9, Company: company}, rand.New(rand.NewPCG(1, 1)), store)
+		c := NewCore(CoreConfig{Self: "self", Boot: 9, ExpectPeers: company}, rand.New(rand.NewPCG(1, 1)), store)
 		def := state.NetworkClaim{NetworkDef: state.NetworkDef{
 			Name: "net", Subnet4: netip.MustParsePrefix("10.9.0.0/24"),
 			Birth: 1,

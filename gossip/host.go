@@ -234,7 +234,7 @@ func (h *Host) newCore(advertise netip.AddrPort) {
 	if cc.Boot == 0 {
 		cc.Boot = state.NewBoot(time.Duration(time.Now().UnixNano()), seed)
 	}
-	cc.Company = cc.Company || len(h.cfg.Join)+len(h.cfg.Peers) > 0
+	cc.ExpectPeers = cc.ExpectPeers || len(h.cfg.Join)+len(h.cfg.Peers) > 0
 	if len(h.cfg.Keys) > 0 && cc.Datagram == 0 {
 		cc.Datagram = 1150 - 29 // AES-GCM's nonce, tag and version (G5)
 	}

@@ -155,7 +155,7 @@ func (c *Core) mayClaim(n *network) bool {
 // alone reports whether there is nobody to ask: nobody is known, and nobody
 // was expected or they did not come.
 func (c *Core) alone() bool {
-	return len(c.members) == 0 && (!c.cfg.Company || c.now > claimPatience)
+	return len(c.members) == 0 && (!c.cfg.ExpectPeers || c.now > claimPatience)
 }
 
 // JoinNetwork makes the node take part in a network (G6) and asks its

@@ -65,7 +65,7 @@ func (c *Core) lately() int {
 	}
 	at := map[netip.AddrPort]struct{}{}
 	for _, o := range c.ordered {
-		if o.proven && o.phase != phaseLeft && (o.phase != phaseDead || c.now-o.since <= c.cfg.Window) {
+		if o.proven && o.phase != phaseLeft && (o.phase != phaseDead || c.now-o.since <= c.cfg.PreserveWindow) {
 			at[o.host()] = struct{}{}
 		}
 	}

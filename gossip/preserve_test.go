@@ -31,7 +31,7 @@ func TestManyThatVanishCostWhatFewDo(t *testing.T) {
 	if n := c.preserve.hosts(); n != many+1 {
 		t.Errorf("S12: they vanished from %d hosts, not %d", n, many+1)
 	}
-	c.Tick(time.Second + c.cfg.Window + 1)
+	c.Tick(time.Second + c.cfg.PreserveWindow + 1)
 	c.condemn(last)
 	if n := c.preserve.hosts(); n != 1 {
 		t.Errorf("S12: after the window, they vanished from %d hosts, not one", n)

@@ -15,7 +15,7 @@ import (
 func wideCore(t *testing.T, networks int) *Core {
 	t.Helper()
 	store := state.NewStore("self", 1, state.DefaultLimits(), new(lamport))
-	c := NewCore(CoreConfig{Self: "self", Boot: 9, Company: true}, rand.New(rand.NewPCG(1, 1)), store)
+	c := NewCore(CoreConfig{Self: "self", Boot: 9, ExpectPeers: true}, rand.New(rand.NewPCG(1, 1)), store)
 	for i := range networks {
 		if err := c.JoinNetwork(0, fmt.Sprintf("net%03d", i)); err != nil {
 			t.Fatal(err)

@@ -49,13 +49,13 @@ func profile(name string, core *CoreConfig) (*memberlist.Config, error) {
 		mc.GossipInterval = 300 * time.Millisecond
 		mc.PushPullInterval = 30 * time.Second
 		mc.TCPTimeout = 10 * time.Second
-		def(&core.VerifyFor, 1500*time.Millisecond)
-		def(&core.WantTimeout, time.Second)
+		setDefault(&core.VerifyFor, 1500*time.Millisecond)
+		setDefault(&core.WantTimeout, time.Second)
 	default:
 		return nil, fmt.Errorf("profile %q: use lan, wan or local", name)
 	}
-	def(&core.Probing, mc.ProbeInterval)
-	def(&core.Suspicion, time.Duration(mc.SuspicionMult)*mc.ProbeInterval)
+	setDefault(&core.Probing, mc.ProbeInterval)
+	setDefault(&core.Suspicion, time.Duration(mc.SuspicionMult)*mc.ProbeInterval)
 	return mc, nil
 }
 
@@ -64,5 +64,5 @@ func fast(mc *memberlist.Config, core *CoreConfig) {
 	mc.ProbeInterval, mc.ProbeTimeout = 200*time.Millisecond, 100*time.Millisecond
 	mc.SuspicionMult, mc.SuspicionMaxTimeoutMult = 3, 1
 	mc.GossipInterval = 100 * time.Millisecond
-	def(&core.Silence, 1800*time.Millisecond)
+	setDefault(&core.Silence, 1800*time.Millisecond)
 }

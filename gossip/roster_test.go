@@ -15,7 +15,7 @@ import (
 // membership lists are counted.
 func TestRoster(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	c := NewCore(CoreConfig{Self: "self", Boot: 9, D1: time.Second, Graves: time.Second}, rng,
+	c := NewCore(CoreConfig{Self: "self", Boot: 9, StopOfferingAfter: time.Second, Graves: time.Second}, rng,
 		state.NewStore("self", 1, state.DefaultLimits(), new(counter)))
 	now := time.Second
 	for step := range 4000 {

@@ -310,7 +310,7 @@ func undefined(networks []string, defs map[string]state.NetworkDef) (out []strin
 // core returns the protocol's settings.
 func (s *settled) core() gossip.CoreConfig {
 	return gossip.CoreConfig{
-		D1: time.Duration(s.D1), Preserve: s.Preserve, PushRate: s.PushRate,
+		StopOfferingAfter: time.Duration(s.D1), Preserve: s.Preserve, PushRate: s.PushRate,
 		Reservation: time.Duration(s.Reservation), BeaconEvery: 10 * time.Second,
 	}
 }

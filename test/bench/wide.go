@@ -96,7 +96,7 @@ func newWideMesh(o options, nodes, networks int) *wideMesh {
 func (m *wideMesh) newCore(name state.NodeID, seed int) *wideCore {
 	store := state.NewStore(name, 1, state.DefaultLimits(), new(clock))
 	rng := rand.New(rand.NewPCG(m.o.seed, uint64(seed)))
-	c := gossip.NewCore(gossip.CoreConfig{Self: name, Boot: uint64(seed) + 1, Addr: m.addr(name), Company: true}, rng,
+	c := gossip.NewCore(gossip.CoreConfig{Self: name, Boot: uint64(seed) + 1, Addr: m.addr(name), ExpectPeers: true}, rng,
 		store)
 	return &wideCore{Core: c, name: name, began: m.now, tick: -1}
 }

@@ -162,7 +162,9 @@ func TestEdge06BackAfterTombstonesAreForgotten(t *testing.T) {
 	s.done()
 }
 
-func aging(c *gossip.CoreConfig) { c.D1, c.D2, c.Graves = 20*time.Second, 40*time.Second, time.Hour }
+func aging(c *gossip.CoreConfig) {
+	c.StopOfferingAfter, c.DropAfter, c.Graves = 20*time.Second, 40*time.Second, time.Hour
+}
 
 func TestEdge07DeadRemovedAtDifferentTimes(t *testing.T) {
 	s := newStage(t, 6, core(aging))

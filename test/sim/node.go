@@ -96,7 +96,7 @@ func (n *Node) Start() {
 	store := state.NewStore(n.ID, n.disk.inc, w.opt.Limits, new(lamport))
 	cfg := w.opt.Core
 	cfg.Self, cfg.Addr, cfg.Boot = n.ID, n.Addr, uint64(w.now)+uint64(n.index)+1
-	cfg.Company = len(w.nodes) > 1
+	cfg.ExpectPeers = len(w.nodes) > 1
 	if w.opt.Static {
 		if cfg.Peers == nil {
 			cfg.Peers = w.peers
