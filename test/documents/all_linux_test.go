@@ -178,7 +178,8 @@ func TestHelp(t *testing.T) {
 			examples = append(examples, command{"meshd --help", line, false})
 		}
 	}
-	const daemon = "systemctl stop meshd; mkdir /run/meshd; %s 2>log & meshctl status --wait; kill $!; wait $!; tail -1 log"
+	const daemon = "systemctl stop meshd; mkdir /run/meshd; %s 2>log & meshctl status --wait; " +
+		"kill $!; wait $!; tail -1 log"
 	worker := "meshctl network create backend --subnet 10.97.0.0/16" + process("worker")
 	attach := "meshctl sandbox attach --pid $(cat /root/pid) --network collabnet,backend --name worker --resolv-conf auto"
 	const extra = "meshctl task add --network collabnet --service db --id 3f9c2a --ip 10.1.0.9 --port 3306"

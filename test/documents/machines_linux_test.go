@@ -91,7 +91,8 @@ func TestUnitVerified(t *testing.T) {
 	r := rig.NewTest(t, 1)
 	demand(t, append(needed, "systemd-analyze")...)
 	h := newHost(t, r.Hosts()[0].Namespace, "host1")
-	if said := h.must("make -s install\nsystemd-analyze verify --man=no /etc/systemd/system/meshd.service"); strings.Contains(said, "meshd.service") {
+	said := h.must("make -s install\nsystemd-analyze verify --man=no /etc/systemd/system/meshd.service")
+	if strings.Contains(said, "meshd.service") {
 		t.Errorf("systemd says of the unit: %s", said)
 	}
 	bad := h.must("echo Nonsense=1 >> /etc/systemd/system/meshd.service\nsystemd-analyze verify --man=no " +

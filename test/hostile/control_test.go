@@ -79,7 +79,8 @@ func (m *mesh) nodesAnswer() error {
 
 // request sends one request; a refusal is no error, no answer is.
 func request(m *mesh, method, path string, body io.Reader) (status int, err error) {
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: unixDialer(m.nodes[0].Socket)}}
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: unixDialer(m.nodes[0].Socket)}
+	client := &http.Client{Timeout: 10 * time.Second, Transport: transport}
 	r, err := http.NewRequestWithContext(m.ctx, method, "http://meshd"+path, body)
 	if err != nil {
 		return 0, err

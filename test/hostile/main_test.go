@@ -21,7 +21,8 @@ var (
 )
 
 // some are what runs without a flag.
-const some = "count-,frames-in,wants-in,pool-of-everything,task-at-loopback,bomb-in-a-datagram,open-counts,questions-in-a-loop,bodies-that,container-mounts"
+const some = "count-,frames-in,wants-in,pool-of-everything,task-at-loopback,bomb-in-a-datagram,open-counts," +
+	"questions-in-a-loop,bodies-that,container-mounts"
 
 func TestMain(m *testing.M) {
 	flag.Parse()

@@ -48,7 +48,8 @@ func TestOneAddressInTwoNetworks(t *testing.T) {
 			older, younger, err = overlap(ctx, n)
 			return err
 		})
-		degraded(t, n, "network "+younger+" is not served: pool 10.85.0.0/16: pool 10.85.0.0/16 of network "+older+", which is older")
+		degraded(t, n, "network "+younger+" is not served: pool 10.85.0.0/16: "+
+			"pool 10.85.0.0/16 of network "+older+", which is older")
 	}
 	check := func() {
 		t.Helper()
