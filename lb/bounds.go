@@ -141,10 +141,3 @@ func (p *Planner) retryWaiting() {
 // longestRest bounds the rest after a change, which is as long as the change
 // took: what never stops changing takes half of a processor at most.
 const longestRest = 2 * time.Second
-
-func later(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return b
-	}
-	return a
-}

@@ -58,30 +58,3 @@ func (b *Budget) measure(f func()) time.Duration {
 	f()
 	return b.Processor() - before
 }
-
-// The bounds of tellings.
-const (
-	tellBurst = 10               // reports in a row
-	tellEvery = 30 * time.Second // and then one
-)
-
-// tellings bounds how often operators are told of what others changed: somebody
-// who removes our rules in a loop would fill the log.
-type tellings struct {
-	until  time.Time // by then all that was told is paid for
-	untold int       // since the last one that was told
-}
-
-// take reports whether to tell, and of how many it was not told before.
-func (t *tellings) take(now time.Time) (untold int, tell bool) {
-	if t.until.Before(now) {
-		t.until = now
-	}
-	if t.until.Sub(now) > (tellBurst-1)*tellEvery {
-		t.untold++
-		return t.untold, false
-	}
-	untold, t.untold = t.untold, 0
-	t.until = t.until.Add(tellEvery)
-	return untold, true
-}

@@ -81,6 +81,21 @@ func (s *Service) Backend(a netip.AddrPort) (Backend, bool) {
 	return s.Backends[i], true
 }
 
+// hasBackend reports whether a service, which may be nil, has a backend with that
+// address.
+func (s *Service) hasBackend(a netip.AddrPort) bool {
+	if s == nil {
+		return false
+	}
+	_, there := s.Backend(a)
+	return there
+}
+
+// closing reports whether the service takes no new connections.
+func (s *Service) closing() bool {
+	return !slices.ContainsFunc(s.Backends, func(b Backend) bool { return b.Weight > 0 })
+}
+
 // sameSettings reports whether the kernel would see no difference between the
 // two services but for their backends.
 func (s *Service) sameSettings(o *Service) bool {

@@ -11,157 +11,175 @@ import (
 	"meshd/state"
 )
 
-// reconcile makes the kernel equal to the plan for what is dirty.
-func (b *Balancer) reconcile(ctx context.Context, now time.Time) {
-	if !b.ready || ctx.Err() != nil {
-		return
-	}
-	keys := slices.SortedFunc(maps.Keys(b.dirty), Key.Compare)
-	if b.full {
-		keys = b.allKeys()
-	}
-	b.full = false
-	clear(b.dirty)
+// reconciler makes the kernel equal to the plan. It owns the list of what is to be
+// compared and of what failed; the other parts are the balancer's.
+type reconciler struct {
+	kernel   *kernel
+	planner  *Planner
+	feed     *viewFeed
+	drains   *drains
+	failures *failures
+
+	// What to compare at the next step.
+	everything bool             // all of both tables, not only dirty
+	dirty      map[Key]struct{} // services that may differ
+	failed     map[Key]error    // services with operations that failed at the latest step
+
+	graceEnd time.Time // before it, nothing of a previous run is removed from a network that has not synced (L1)
+}
+
+// reconcileOutcome is what follows from a step; zero times mean that nothing does.
+type reconcileOutcome struct {
+	applyAt time.Time // the next step
+	drainAt time.Time // the next look at draining backends
+	retryAt time.Time // when to try failed operations again
+	drift   bool      // an operation failed because the kernel is not as it was left
+}
+
+// add has services compared at the next step.
+func (r *reconciler) add(keys []Key) {
 	for _, k := range keys {
-		delete(b.failed, k)
+		r.dirty[k] = struct{}{}
 	}
-	ops := diffKeys(b.shadow, b.planner.Desired(), keys, b.policy(now))
-	ops, errs := b.applyOrdered(ctx, ops)
+}
+
+// collect plans what the views announced, and has it compared at the next step.
+func (r *reconciler) collect() {
+	if r.feed.collect() {
+		r.everything = true
+	}
+	r.add(r.planner.TakeDirty())
+}
+
+// retryFailed has services with failed operations compared at the next step.
+func (r *reconciler) retryFailed() {
+	for k := range r.failed {
+		r.dirty[k] = struct{}{}
+	}
+}
+
+// pending reports whether something waits to be compared.
+func (r *reconciler) pending() bool { return r.everything || len(r.dirty) > 0 }
+
+// step compares what is to be compared, and makes the kernel equal to the plan
+// there. Without a driver that is set up it does nothing.
+func (r *reconciler) step(ctx context.Context, now time.Time) (next reconcileOutcome) {
+	if !r.kernel.ready || ctx.Err() != nil {
+		return next
+	}
+	keys := slices.SortedFunc(maps.Keys(r.dirty), Key.Compare)
+	if r.everything {
+		keys = r.allKeys()
+	}
+	r.everything = false
+	clear(r.dirty)
 	for _, k := range keys {
-		b.settle(k, now)
+		delete(r.failed, k)
 	}
-	b.followUp(now, ops, errs)
+	ops := diffKeys(r.kernel.shadow, r.planner.Desired(), keys, r.policy(now))
+	ops, errs := r.kernel.applyOrdered(ctx, ops)
+	for _, k := range keys {
+		next.drainAt = earliest(next.drainAt, r.updateEntry(k, now))
+	}
+	r.followUp(now, ops, errs, &next)
+	return next
 }
 
-// applyOrdered applies pools before services, and leaves out services whose
-// pool could not be made: without the guard they must not be there (L2). It
-// returns the operations with their errors.
-func (b *Balancer) applyOrdered(ctx context.Context, ops []Op) ([]Op, []error) {
-	n := 0
-	for n < len(ops) && ops[n].Kind == SetPool {
-		n++
+// allKeys returns the keys of both tables, and those of drains, failures and what
+// is dirty, sorted.
+func (r *reconciler) allKeys() []Key {
+	keys := maps.Clone(r.dirty)
+	for k := range keysOf(r.kernel.shadow.Services, r.planner.Desired().Services) {
+		keys[k] = struct{}{}
 	}
-	if n == 0 {
-		return ops, b.apply(ctx, ops)
+	for k := range r.drains.byService {
+		keys[k] = struct{}{}
 	}
-	errs := make([]error, n, len(ops))
-	copy(errs, b.apply(ctx, ops[:n]))
-	var held, rest []Op
-	for _, op := range ops[n:] {
-		if op.Kind == SetService && !inPools(b.shadow.Pools, op.Key.VIP) || op.Kind == SetBackend &&
-			b.shadow.Services[op.Key] == nil &&
-			!inPools(b.shadow.Pools, op.Key.VIP) {
-			held = append(held, op)
-			continue
-		}
-		rest = append(rest, op)
+	for k := range r.failed {
+		keys[k] = struct{}{}
 	}
-	all := slices.Concat(ops[:n], held, rest)
-	for range held {
-		errs = append(errs, errNoPool)
-	}
-	more := b.apply(ctx, rest)
-	for i := range rest {
-		errs = append(errs, errorAt(more, i))
-	}
-	return all, errs
+	return slices.SortedFunc(maps.Keys(keys), Key.Compare)
 }
 
-var errNoPool = errors.New("its pool could not be made")
-
-func inPools(pools map[netip.Prefix]Pool, a netip.Addr) bool {
-	for p := range pools {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
-func (b *Balancer) apply(ctx context.Context, ops []Op) []error {
-	if len(ops) == 0 {
-		return nil
-	}
-	start := time.Now()
-	var errs []error
-	b.write(ctx, func() { errs = b.driver.Apply(ctx, ops) })
-	b.shadow.Apply(ops, errs)
-	b.count.applied(ops, errs, start, time.Since(start))
-	return errs
-}
-
-// followUp schedules what failed.
-func (b *Balancer) followUp(now time.Time, ops []Op, errs []error) {
-	drift := false
+// followUp remembers what failed, and says when to go on.
+func (r *reconciler) followUp(now time.Time, ops []Op, errs []error, next *reconcileOutcome) {
+	shadow := r.kernel.shadow
 	for i, op := range ops {
 		err := errorAt(errs, i)
 		if err == nil {
-			if op.Kind == DelService && len(b.shadow.Pools) > len(b.planner.Desired().Pools) {
-				b.clock.by(alarmApply, now) // perhaps the last of a pool that is not wanted
+			if op.Kind == DelService && len(shadow.Pools) > len(r.planner.Desired().Pools) {
+				next.applyAt = now // it may have been the last of a pool that is to go
 			}
 			continue
 		}
 		// A backend whose service could not be made is no sign of drift.
-		drift = drift || errors.Is(err, ErrDrift) && (op.Kind != SetBackend || b.shadow.Services[op.Key] != nil)
+		next.drift = next.drift || errors.Is(err, ErrDrift) && (op.Kind != SetBackend || shadow.Services[op.Key] != nil)
 		if op.Kind == SetPool || op.Kind == DelPool { // every diff looks at the pools
 			continue
 		}
-		b.failed[op.Key] = err
+		r.failed[op.Key] = err
 	}
 	err := firstError(ops, errs)
 	if err == nil {
-		if len(b.failed) == 0 {
-			b.backoff = 0
-			b.trouble.clear()
+		if len(r.failed) == 0 {
+			r.failures.clear()
 		}
 		return
 	}
-	b.fail(now, "apply", err)
-	wait := b.nextBackoff()
-	b.clock.by(alarmRetry, now.Add(wait))
-	if drift {
-		b.suspect, b.fullAfter = true, now
-		b.clock.by(alarmVerify, now.Add(wait))
-	}
+	r.failures.report(now, "apply", err)
+	next.retryAt = now.Add(r.failures.nextBackoff())
 }
 
 // policy answers Diff's questions.
-func (b *Balancer) policy(now time.Time) Policy {
+func (r *reconciler) policy(now time.Time) Policy {
 	var forbidden []netip.Prefix
-	for prefix := range b.shadow.Pools {
-		if b.planner.Forbids(prefix) {
+	for prefix := range r.kernel.shadow.Pools {
+		if r.planner.Forbids(prefix) {
 			forbidden = append(forbidden, prefix)
 		}
 	}
 	return Policy{
-		Drained: func(k Key, a netip.AddrPort) bool {
-			d := b.drains[k][a]
-			return d != nil && (d.idle || !now.Before(d.deadline))
-		},
-		Keep: func(a netip.Addr) bool { return !b.settledNetwork(a, now) },
+		Drained: func(k Key, a netip.AddrPort) bool { return r.drains.over(k, a, now) },
+		Keep:    func(a netip.Addr) bool { return !r.mayRemove(a, now) },
 		Now: func(a netip.Addr) bool {
 			return slices.ContainsFunc(forbidden, func(p netip.Prefix) bool { return p.Contains(a) })
 		},
 	}
 }
 
-// settledNetwork reports whether what is not planned for the address may go.
-func (b *Balancer) settledNetwork(a netip.Addr, now time.Time) bool {
-	if !now.Before(b.started.Add(b.cfg.Grace)) {
+// mayRemove reports whether what is not planned for the address may go: its
+// network's view is complete, or the grace period is over.
+func (r *reconciler) mayRemove(a netip.Addr, now time.Time) bool {
+	if !now.Before(r.graceEnd) {
 		return true
 	}
-	for prefix, pool := range b.planner.Desired().Pools {
+	for prefix, pool := range r.planner.Desired().Pools {
 		if prefix.Contains(a) {
-			w := b.watches[pool.Network]
-			return w != nil && w.view.Synced()
+			return r.feed.synced(pool.Network)
 		}
 	}
 	return false
 }
 
-// settle brings the shadow's labels up to date and starts and ends drains.
-func (b *Balancer) settle(k Key, now time.Time) {
-	have, want := b.shadow.Services[k], b.planner.Desired().Services[k]
+// poolsAsPlanned reports whether no operation on a pool is left to be done.
+func (r *reconciler) poolsAsPlanned(now time.Time) bool {
+	return len(diffKeys(r.kernel.shadow, r.planner.Desired(), nil, r.policy(now))) == 0
+}
+
+// caughtUp reports whether the kernel holds what is to be balanced, of all
+// networks that are known.
+func (r *reconciler) caughtUp(now time.Time) bool {
+	if len(r.failed) > 0 || r.pending() {
+		return false
+	}
+	return !now.Before(r.graceEnd) || r.feed.allSynced()
+}
+
+// updateEntry brings the labels of a service in the shadow up to date, and starts
+// and ends the drains of its backends. It returns when to look at these, or the
+// zero Time.
+func (r *reconciler) updateEntry(k Key, now time.Time) (look time.Time) {
+	have, want := r.kernel.shadow.Services[k], r.planner.Desired().Services[k]
 	if want != nil && have != nil {
 		if have.Equal(want) {
 			have = want
@@ -170,33 +188,11 @@ func (b *Balancer) settle(k Key, now time.Time) {
 			labelled.Network, labelled.Name, labelled.Drain = want.Network, want.Name, want.Drain
 			have = &labelled
 		}
-		b.shadow.Services[k] = have
+		r.kernel.shadow.Services[k] = have
 	}
 	if have == want || have == nil || k.Proto == state.UDP {
-		b.setDrains(k, nil, want, now)
-		return
+		r.drains.end(k, want, now)
+		return time.Time{}
 	}
-	old, leaving := b.drains[k], map[netip.AddrPort]*drain{}
-	for _, backend := range have.Backends {
-		if backend.Weight > 0 || wanted(want, backend.Addr) {
-			continue
-		}
-		d := old[backend.Addr]
-		if d == nil {
-			d = &drain{deadline: now.Add(drainTime(have, b.planner.node.Drain))}
-			b.drainPoll.begin(now, b.cfg.DrainPoll)
-			b.clock.by(alarmDrain, b.drainPoll.due)
-			b.clock.by(alarmDrain, d.deadline)
-		}
-		leaving[backend.Addr] = d
-	}
-	b.setDrains(k, leaving, want, now)
-}
-
-func wanted(s *Service, a netip.AddrPort) bool {
-	if s == nil {
-		return false
-	}
-	_, ok := s.Backend(a)
-	return ok
+	return r.drains.update(k, have, want, now)
 }

@@ -1,209 +1,218 @@
 package lb
 
 import (
-	"errors"
-	"log/slog"
-	"maps"
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
+
+	"meshd/lb/hostfacts"
 )
 
-// ErrStopped is returned by questions to a balancer whose Run has ended.
-var ErrStopped = errors.New("load balancer is stopped")
+// Status is everything that an operator may want to see ("meshctl lb ls").
+type Status struct {
+	// The driver.
 
-// Counters are running totals and gauges of a balancer. Values in maps are
-// the reader's to look at, not to change.
-type Counters struct {
-	Applies      uint64        // calls to the driver
-	ApplyTime    time.Duration // spent in them
-	LastApply    time.Duration // spent in the latest one
-	LastApplyAt  time.Time     // zero before the first
-	ApplyBuckets [11]uint64    // calls that took at most ApplyBounds, not cumulated; the last took longer
-	Ops          [6]uint64     // operations that succeeded, by OpKind
-	Failed       [6]uint64     // operations that failed, by OpKind
-	Failures     uint64        // operations that failed
-	Retries      uint64        // rounds of trying failed operations again
+	Driver  string    // "" = none
+	Ready   bool      // the driver is set up
+	Refused []Refusal // drivers that do not work here, and why
+	Error   string    // the latest error; "" if the latest round succeeded
+	ErrorAt time.Time // when Error happened
 
-	Verifies   [3]uint64        // comparisons with the kernel, by VerifyResult
-	VerifyTime time.Duration    // spent in them
-	Prompted   uint64           // comparisons because somebody else had written to the kernel
-	Audits     uint64           // comparisons that read the services back
-	Repairs    uint64           // times that somebody else's change was found
-	Drift      map[Drift]uint64 // findings
+	// What it serves.
 
-	Services    int       // in the kernel
-	Desired     int       // services that should be in the kernel
-	Pending     int       // services with failed operations
-	Draining    int       // backends that wait for their connections to end
-	Drains      [4]uint64 // drains that ended, by DrainOutcome
-	Conflicts   int       // addresses that a service does not get (V5)
-	Waiting     int       // services that are not planned, or not at all their addresses, for want of room (L11)
-	Refused     int       // networks with pools that this host does not serve (L9)
-	Unsupported bool      // no driver works on this host (R5)
-	Ready       bool      // a driver works, and is set up
-
-	Driver       string        // "" if none
-	LastError    string        // "" if the latest round succeeded
-	LastErrorAge time.Duration // since LastError
+	Pools     []PoolStatus    // sorted by network and prefix
+	Services  []ServiceStatus // sorted by network, name and key
+	Conflicts []Conflict      // services that do not get an address
+	Counters  Counters
 }
 
-// ApplyBounds are the upper bounds of Counters.ApplyBuckets in seconds, but for
-// the last bucket, which has none.
-func ApplyBounds() []float64 {
-	return []float64{.0005, .001, .002, .005, .01, .05, .1, .5, 1, 5}
+// PoolStatus is one VIP pool.
+type PoolStatus struct {
+	Network    string
+	Prefix     netip.Prefix
+	Src        netip.Addr           // as of Pool
+	Programmed bool                 // it is in the kernel as planned
+	Conflicts  []hostfacts.Conflict // what it conflicts with: then it is not served here (L9)
 }
 
-// Drift is what findings are counted by.
-type Drift struct {
-	Area Area
-	Kind FindingKind
-}
+// EntryState says how what is in the kernel stands to what should be.
+type EntryState string
 
-// VerifyResult is the outcome of a comparison with the kernel.
-type VerifyResult int
-
-// The results.
+// The states of services and backends.
 const (
-	VerifyOK    VerifyResult = iota // as we left it
-	VerifyDrift                     // somebody else changed something
-	VerifyError                     // it could not be compared
+	EntryOK       EntryState = "ok"       // as it should be
+	EntryMissing  EntryState = "missing"  // not there
+	EntryExtra    EntryState = "extra"    // there, and should not be
+	EntryDiffers  EntryState = "differs"  // there, with other settings
+	EntryDraining EntryState = "draining" // not wanted; it goes when its connections have ended (L5)
 )
 
-// String returns the result's name.
-func (r VerifyResult) String() string { return [...]string{"ok", "drift", "error"}[r] }
+// ServiceStatus is one service, as it should be beside what it is. Desired is
+// nil for one that is going, Actual for one that is not yet in the kernel.
+type ServiceStatus struct {
+	Key      Key
+	Network  string
+	Name     string
+	Desired  *Service
+	Actual   *Service
+	RunsAs   string // the scheduler that picks in effect, if it is another than asked for; else ""
+	State    EntryState
+	Synced   bool            // the kernel holds what it should, and nothing drains
+	Backends []BackendStatus // of both, by address
+	Error    string          // of the latest attempt
+}
 
-// DrainOutcome says how a drain ended.
-type DrainOutcome int
+// BackendStatus is one backend of a service.
+type BackendStatus struct {
+	Addr     netip.AddrPort
+	Desired  int // weight; -1: it should not be there
+	Actual   int // weight; -1: it is not there
+	State    EntryState
+	Deadline time.Time // of a drain: when it goes at the latest
+}
 
-// The outcomes.
-const (
-	DrainIdle     DrainOutcome = iota // no connections were left
-	DrainDeadline                     // connections were left, and cut
-	DrainReturned                     // the backend is wanted again
-	DrainGone                         // somebody else removed it, or its network was left
-)
-
-// String returns the outcome's name.
-func (o DrainOutcome) String() string { return [...]string{"idle", "deadline", "returned", "gone"}[o] }
-
-func (c *Counters) applied(ops []Op, errs []error, at time.Time, took time.Duration) {
-	c.Applies++
-	c.ApplyTime += took
-	c.LastApply, c.LastApplyAt = took, at
-	bucket, _ := slices.BinarySearch(ApplyBounds(), took.Seconds())
-	c.ApplyBuckets[bucket]++
-	for i, op := range ops {
-		if errorAt(errs, i) != nil {
-			c.Failures++
-			c.Failed[op.Kind]++
-			continue
+// poolStatus returns the pools that are planned and those that are refused.
+func poolStatus(p *Planner, kernel *Table) []PoolStatus {
+	var all []PoolStatus
+	for prefix, pool := range p.Desired().Pools {
+		have, there := kernel.Pools[prefix]
+		all = append(all, PoolStatus{
+			Network: pool.Network, Prefix: prefix, Src: pool.Src, Programmed: there && have.Src == pool.Src,
+		})
+	}
+	for network, conflicts := range p.Refused() {
+		byPool := map[netip.Prefix][]hostfacts.Conflict{}
+		for _, c := range conflicts {
+			byPool[c.Pool] = append(byPool[c.Pool], c)
 		}
-		c.Ops[op.Kind]++
+		for prefix, conflicts := range byPool {
+			all = append(all, PoolStatus{Network: network, Prefix: prefix, Conflicts: conflicts})
+		}
 	}
+	slices.SortFunc(all, func(a, b PoolStatus) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), comparePrefixes(a.Prefix, b.Prefix))
+	})
+	return all
 }
 
-func (c *Counters) verified(r *Report) {
-	c.Verifies[r.Result()]++
-	c.VerifyTime += r.Took
-	if r.Full && r.Error == "" {
-		c.Audits++
-	}
-	if len(r.Findings) == 0 {
-		return
-	}
-	c.Repairs++
-	drift := maps.Clone(c.Drift) // readers have the old one
-	if drift == nil {
-		drift = map[Drift]uint64{}
-	}
-	for _, f := range r.Findings {
-		drift[Drift{f.Area, f.Kind}]++
-	}
-	c.Drift = drift
+// serviceComparison puts services as they should be beside what they are.
+type serviceComparison struct {
+	desired, actual *Table
+	failed          map[Key]error // services with failed operations
+	drains          *drains
+	kernel          *kernel // says which scheduler picks in effect
 }
 
-// drained counts a drain that ended.
-func (c *Counters) drained(d *drain, wanted bool, now time.Time) {
-	outcome := DrainGone
+// all returns the services of both tables, sorted by network, name and key.
+func (c serviceComparison) all() []ServiceStatus {
+	var all []ServiceStatus
+	for _, k := range slices.SortedFunc(keysOf(c.actual.Services, c.desired.Services), Key.Compare) {
+		all = append(all, c.service(k))
+	}
+	slices.SortStableFunc(all, func(a, b ServiceStatus) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Name, b.Name))
+	})
+	return all
+}
+
+func (c serviceComparison) service(k Key) ServiceStatus {
+	s := ServiceStatus{Key: k, Desired: c.desired.Services[k], Actual: c.actual.Services[k]}
+	for _, labelled := range []*Service{s.Actual, s.Desired} {
+		if labelled != nil {
+			s.Network, s.Name = labelled.Network, labelled.Name
+		}
+	}
+	if s.Network == "" { // what a previous run left of a service that does not exist any more
+		s.Network = c.networkOf(k.VIP)
+	}
+	if s.Desired != nil {
+		s.RunsAs = c.kernel.runsAs(s.Desired)
+	} else {
+		s.RunsAs = c.kernel.runsAs(s.Actual)
+	}
+	s.Backends = c.backends(k, s.Desired, s.Actual)
+	s.State = s.state()
+	s.Synced = s.Actual != nil && s.Desired != nil && s.Actual.Equal(s.Desired)
+	if err := c.failed[k]; err != nil {
+		s.Error = err.Error()
+	}
+	return s
+}
+
+// networkOf returns the network whose pool holds the address, or "".
+func (c serviceComparison) networkOf(a netip.Addr) string {
+	for prefix, p := range c.desired.Pools {
+		if prefix.Contains(a) {
+			return p.Network
+		}
+	}
+	return ""
+}
+
+// backends returns the backends of both services, each of which may be nil, by
+// address.
+func (c serviceComparison) backends(k Key, want, have *Service) []BackendStatus {
+	byAddr := map[netip.AddrPort]BackendStatus{}
+	if want != nil {
+		for _, b := range want.Backends {
+			byAddr[b.Addr] = BackendStatus{Addr: b.Addr, Desired: int(b.Weight), Actual: -1}
+		}
+	}
+	if have != nil {
+		for _, b := range have.Backends {
+			s, planned := byAddr[b.Addr]
+			if !planned {
+				s = BackendStatus{Addr: b.Addr, Desired: -1}
+			}
+			s.Actual = int(b.Weight)
+			byAddr[b.Addr] = s
+		}
+	}
+	all := make([]BackendStatus, 0, len(byAddr))
+	for a, s := range byAddr {
+		s.State = s.state()
+		s.Deadline = c.drains.deadline(k, a)
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b BackendStatus) int { return a.Addr.Compare(b.Addr) })
+	return all
+}
+
+// state derives the state of a service from its own settings and its backends.
+func (s *ServiceStatus) state() EntryState {
 	switch {
-	case wanted:
-		outcome = DrainReturned
-	case d.idle:
-		outcome = DrainIdle
-	case !now.Before(d.deadline):
-		outcome = DrainDeadline
+	case s.Actual == nil:
+		return EntryMissing
+	case s.Desired == nil && s.Actual.closing():
+		return EntryDraining
+	case s.Desired == nil:
+		return EntryExtra
+	case !s.Actual.sameSettings(s.Desired):
+		return EntryDiffers
 	}
-	c.Drains[outcome]++
-}
-
-// Counters returns the counters after the latest step. It does not block.
-func (b *Balancer) Counters() Counters { return *b.counters.Load() }
-
-// Working reports whether VIPs of the network are served by this host's
-// kernel: a driver works and the pool's helper state is in place. If not, vip
-// services answer like dnsrr (R5). It does not block or allocate.
-func (b *Balancer) Working(network string) bool { return (*b.working.Load())[network] }
-
-// Pools returns the pools that this host is to serve, those that are refused (L9)
-// left out. The result must not be changed. It does not block.
-func (b *Balancer) Pools() map[netip.Prefix]Pool { return *b.pools.Load() }
-
-// trouble is the latest error, for people.
-type trouble struct {
-	text string
-	at   time.Time
-}
-
-func (t *trouble) clear() { *t = trouble{} }
-
-// fail notes an error. The same error again is not logged again.
-func (b *Balancer) fail(now time.Time, what string, err error) {
-	text := what + ": " + err.Error()
-	if text != b.trouble.text {
-		b.cfg.Log.Error("load balancing", slog.String("what", what), slog.Any("err", err))
-	}
-	b.trouble = trouble{text: text, at: now}
-}
-
-// publish copies the state for readers in other goroutines.
-func (b *Balancer) publish() {
-	c := b.count
-	c.Services, c.Desired = len(b.shadow.Services), len(b.planner.Desired().Services)
-	c.Pending, c.Draining, c.LastError = len(b.failed), b.draining, b.trouble.text
-	c.Conflicts, c.Ready, c.Driver = b.planner.conflicts, b.ready, b.driverName()
-	c.Refused, c.Waiting = len(b.planner.Refused()), len(b.planner.waiting)
-	if c.LastError != "" {
-		c.LastErrorAge = time.Since(b.trouble.at)
-	}
-	b.counters.Store(&c)
-	if working := b.workingNetworks(); !maps.Equal(working, *b.working.Load()) {
-		b.working.Store(&working)
-	}
-	if pools := b.planner.Desired().Pools; !maps.Equal(pools, *b.pools.Load()) {
-		pools = maps.Clone(pools)
-		b.pools.Store(&pools)
-	}
-	b.tellRefused()
-}
-
-func (b *Balancer) driverName() string {
-	if b.driver == nil {
-		return ""
-	}
-	return b.driver.Name()
-}
-
-// workingNetworks returns the networks all of whose pools are programmed.
-func (b *Balancer) workingNetworks() map[string]bool {
-	working := map[string]bool{}
-	if !b.ready {
-		return working
-	}
-	for name := range b.planner.networks {
-		if b.planner.Works(name, b.shadow) {
-			working[name] = true
+	state := EntryOK
+	for _, b := range s.Backends {
+		switch {
+		case b.State == EntryDraining && b.Desired < 0:
+			state = EntryDraining
+		case b.State != EntryOK && b.State != EntryDraining:
+			return EntryDiffers
 		}
 	}
-	return working
+	return state
+}
+
+func (s BackendStatus) state() EntryState {
+	switch {
+	case s.Actual == 0 && s.Desired <= 0: // also a task that its operator drains
+		return EntryDraining
+	case s.Actual == s.Desired:
+		return EntryOK
+	case s.Actual < 0:
+		return EntryMissing
+	case s.Desired < 0:
+		return EntryExtra
+	}
+	return EntryDiffers
 }
