@@ -5,40 +5,40 @@ import (
 	"time"
 )
 
-// condemn ends a check without an answer: the node is hidden, unless so many
+// endCheck ends a check without an answer: the node is hidden, unless so many
 // vanished at once that it is rather us (S12).
-func (c *Core) condemn(m *member) {
+func (c *Core) endCheck(m *member) {
 	switch {
 	case m.listed && !m.proven && c.hearing():
-		c.sign(m, signMissed)
+		c.observe(m, signUnproven)
 		return
 	case m.listed:
-		c.sign(m, signSilent)
+		c.observe(m, signSilent)
 		return
 	}
 	g := &c.preserve
 	if m.proven { // who was gone before we came, or never was, tells nothing of our links
-		g.vanish(vanished{m.host(), c.now})
+		g.record(vanished{m.host(), c.now})
 	}
 	g.forget(c.now - c.cfg.PreserveWindow)
-	gone, others := g.hosts(), c.lately()
-	if m.met && others >= c.cfg.MinMesh && float64(gone) > c.cfg.Preserve*float64(others) {
+	gone, others := g.hosts(), c.countHosts()
+	if m.seen && others >= c.cfg.MinMesh && float64(gone) > c.cfg.Preserve*float64(others) {
 		c.setPreserve(true, fmt.Sprintf("%d of %d members vanished within %v: serving their last known endpoints", gone,
 			others, c.cfg.PreserveWindow))
 		for _, o := range c.ordered {
-			if o.met && o.phase == phaseDead && c.now-o.since <= c.cfg.PreserveWindow {
-				c.sign(o, signCutOff)
+			if o.seen && o.phase == phaseDead && c.now-o.since <= c.cfg.PreserveWindow {
+				c.observe(o, signCutOff)
 			}
 		}
-		c.sign(m, signCutOff)
+		c.observe(m, signCutOff)
 		return
 	}
-	c.sign(m, signSilent)
+	c.observe(m, signSilent)
 }
 
-// proven is how many of the members showed that they are there, at least one:
+// provenCount is how many of the members showed that they are there, at least one:
 // what depends on the size of the mesh depends on that, not on what is said.
-func (c *Core) proven() int {
+func (c *Core) provenCount() int {
 	n := 0
 	for _, m := range c.ordered {
 		if m.proven {
@@ -55,32 +55,32 @@ func (c *Core) sweepMembers() {
 	var expired []*member
 	for _, m := range c.ordered {
 		age := c.now - m.since
-		if m.listed || m.met && age < deadMemory {
+		if m.listed || m.seen && age < deadMemory {
 			recent++
 		}
-		c.settlePlace(m)
+		c.resolveAddr(m)
 		switch m.phase {
-		case phaseAlive, phaseShaky:
+		case phaseAlive, phaseRelayed:
 			c.checkUnlisted(m, age)
 			if m.phase == phaseAlive {
-				c.doubt(m)
+				c.checkIfUnanswered(m)
 			}
 		case phaseKept:
 			if m.proven {
 				kept++
 			}
 			if age > c.cfg.StopOfferingAfter || !m.proven && !c.preserve.on {
-				c.sign(m, signExpired)
+				c.observe(m, signExpired)
 			}
 		case phaseDead, phaseLeft, phaseAbsent:
-			if c.age(m, age) {
+			if c.retireStreams(m, age) {
 				expired = append(expired, m)
 			}
 		}
 	}
 	c.recent = recent
 	for _, m := range expired {
-		c.drop(m)
+		c.forgetMember(m)
 	}
 	if kept == 0 {
 		c.setPreserve(false, "")
@@ -91,16 +91,16 @@ func (c *Core) sweepMembers() {
 // and of whose death it will not tell: when silent it is pinged, and only when
 // that is not answered it is in doubt.
 func (c *Core) checkUnlisted(m *member, age time.Duration) {
-	silent := c.now - m.heard
+	silent := c.now - m.heardAt
 	switch {
 	case m.listed || age <= unlistedFor:
 	case silent > 2*unlistedFor:
-		c.sign(m, signDoubted)
+		c.observe(m, signUnanswered)
 	case silent > unlistedFor:
-		c.ping(m)
+		c.sendPing(m)
 		fallthrough
 	default:
-		c.rejoin(m) // one that speaks, too: its tables are no proof that it is listed
+		c.requestRejoin(m) // one that speaks, too: its tables are no proof that it is listed
 	}
 }
 
@@ -108,17 +108,17 @@ func (c *Core) checkUnlisted(m *member, age time.Duration) {
 // it is checked.
 const unlistedFor = 2 * time.Second
 
-// age puts the streams of a member away that has been gone for long, and reports
+// retireStreams puts the streams of a member away that has been gone for long, and reports
 // whether it is to be forgotten.
-func (c *Core) age(m *member, age time.Duration) (expired bool) {
-	if age > c.cfg.StopOfferingAfter && m.aged < 1 {
-		m.offered, m.aged = false, 1
+func (c *Core) retireStreams(m *member, age time.Duration) (expired bool) {
+	if age > c.cfg.StopOfferingAfter && m.retired < 1 {
+		m.offered, m.retired = false, 1
 		for _, t := range c.store.Tables() {
 			t.SetOffered(m.id, false)
 		}
 	}
-	if age > c.cfg.DropAfter && m.aged < 2 {
-		m.aged = 2
+	if age > c.cfg.DropAfter && m.retired < 2 {
+		m.retired = 2
 		for _, t := range c.store.Tables() {
 			t.Bury(m.id)
 		}

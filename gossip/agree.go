@@ -9,19 +9,19 @@ import "meshd/state"
 // head at every probe (G4).
 type agreement struct{ ours, theirs uint64 }
 
-// agreements is how many pairs a network remembers: more than there are kinds of
+// maxAgreements is how many pairs a network remembers: more than there are kinds of
 // nodes by what they have put away, as a rule.
-const agreements = 8
+const maxAgreements = 8
 
-// agrees reports whether a peer whose table has that hash is not to be told
+// agreesWith reports whether a peer whose table has that hash is not to be told
 // anything, nor asked.
-func (n *network) agrees(theirs uint64) bool {
+func (n *network) agreesWith(theirs uint64) bool {
 	ours := n.table.Hash()
 	return ours == theirs || n.remembers(agreement{ours, theirs})
 }
 
 func (n *network) remembers(a agreement) bool {
-	for _, b := range n.agreed {
+	for _, b := range n.agreements {
 		if a == b {
 			return true
 		}
@@ -29,28 +29,28 @@ func (n *network) remembers(a agreement) bool {
 	return false
 }
 
-// agree notes that a peer's heads, which were compared, left nothing to do though
+// rememberAgreement notes that a peer's heads, which were compared, left nothing to do though
 // its table has another hash. It is told ours, so that it notes that as well.
-func (c *Core) agree(from state.NodeID, n *network, f headsFrame, ours []state.OwnerHead) {
+func (c *Core) rememberAgreement(from state.NodeID, n *network, f headsFrame, ours []state.OwnerHead) {
 	a := agreement{n.table.Hash(), n.table.HashWith(f.n, f.buckets, f.heads)}
-	if a.ours == a.theirs || n.remembers(a) || !c.onlyOfTheDead(f.heads, ours) {
+	if a.ours == a.theirs || n.remembers(a) || !c.differOnlyInDead(f.heads, ours) {
 		return
 	}
-	n.agreed[n.agreeAt] = a
-	n.agreeAt = (n.agreeAt + 1) % agreements
+	n.agreements[n.nextAgreement] = a
+	n.nextAgreement = (n.nextAgreement + 1) % maxAgreements
 	in := make(map[int]bool, len(f.buckets))
 	for _, b := range f.buckets {
 		in[b] = true
 	}
-	e := c.packet()
+	e := c.newPacket()
 	e.heads(frameHeads, n.name, f.n, f.buckets, true,
 		n.table.Heads(func(o state.NodeID) bool { return in[state.Bucket(o, f.n)] }))
 	c.send(from, e)
 }
 
-// onlyOfTheDead reports whether two lists of heads differ only in owners that are
+// differOnlyInDead reports whether two lists of heads differ only in owners that are
 // dead here.
-func (c *Core) onlyOfTheDead(theirs, ours []state.OwnerHead) bool {
+func (c *Core) differOnlyInDead(theirs, ours []state.OwnerHead) bool {
 	left := make(map[state.NodeID]state.OwnerHead, len(ours))
 	for _, o := range ours {
 		left[o.Owner] = o

@@ -82,8 +82,8 @@ func TestLivingOwnersAreNeverAgreedOn(t *testing.T) {
 	a.store.Global().SetOffered("c", false)
 	n := a.networks[""]
 	f := headsFrame{n: 1, buckets: []int{0}, heads: b.store.Global().Heads(func(state.NodeID) bool { return true })}
-	a.agree("b", n, f, n.table.Heads(func(state.NodeID) bool { return true }))
-	if n.agreed != [agreements]agreement{} {
-		t.Errorf("%v", n.agreed)
+	a.rememberAgreement("b", n, f, n.table.Heads(func(state.NodeID) bool { return true }))
+	if n.agreements != [maxAgreements]agreement{} {
+		t.Errorf("%v", n.agreements)
 	}
 }

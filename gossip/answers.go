@@ -44,8 +44,8 @@ type bucket struct {
 	at             time.Duration
 }
 
-// fill lets the time pass.
-func (b *bucket) fill(r rate, now time.Duration) {
+// refill lets the time pass.
+func (b *bucket) refill(r rate, now time.Duration) {
 	s := (now - b.at).Seconds()
 	b.bytes, b.packets, b.at = max(b.bytes-s*r.bytes, 0), max(b.packets-s*r.packets, 0), now
 }
@@ -63,31 +63,31 @@ func (b *bucket) take(n int) {
 // peerBudget is what the core keeps of one sender of packets.
 type peerBudget struct {
 	bucket
-	told   time.Duration // when something that it sent was last told as an event
-	silent int           // how many times it was not, since
-	asked  bucket        // pings that others asked us to send it
+	reportedAt time.Duration // when something that it sent was last told as an event
+	unreported int           // how many times it was not, since
+	asked      bucket        // pings that others asked us to send it
 }
 
-// answering is the budget of answers.
-type answering struct {
+// answerBudgets is the budget of answers.
+type answerBudgets struct {
 	shared    bucket
 	strangers peerBudget
 	peers     map[state.NodeID]*peerBudget
 
 	// The same for packets that came from where their sender is known to be, by
 	// that address: a name is easily written, and must not be drained by others.
-	homes  map[netip.Addr]*bucket
-	atHome bucket // of all of them
+	byAddress      map[netip.Addr]*bucket
+	byAddressTotal bucket // of all of them
 
 	// Of the packet that is being handled; peer is nil if none is.
-	peer    *peerBudget
-	purse   *bucket // of its sender
-	pool    *bucket // of all
-	deltas  int     // bytes of deltas that may still be sent
-	left    int     // bytes of anything
-	packets int
-	frames  int
-	same    [frameKinds]uint8
+	peer           *peerBudget
+	senderBucket   *bucket // of its sender
+	totalBucket    *bucket // of all
+	deltaBytesLeft int     // bytes of deltas that may still be sent
+	bytesLeft      int     // bytes of anything
+	packetsLeft    int
+	frames         int
+	frameCounts    [frameKinds]uint8
 }
 
 // budgetOf returns the budget of a sender. Those that the membership knows, or
@@ -107,30 +107,30 @@ func (c *Core) budgetOf(id state.NodeID) *peerBudget {
 	return p
 }
 
-// begin starts to handle a packet that came from an address; the zero Addr if
+// beginPacket starts to handle a packet that came from an address; the zero Addr if
 // that is not known.
-func (c *Core) begin(from state.NodeID, at netip.Addr) {
+func (c *Core) beginPacket(from state.NodeID, at netip.Addr) {
 	a := &c.answers
 	a.peer = c.budgetOf(from)
-	a.purse, a.pool = &a.peer.bucket, &a.shared
-	if home := c.homeOf(from, at); home != nil {
-		a.purse, a.pool = home, &a.atHome
+	a.senderBucket, a.totalBucket = &a.peer.bucket, &a.shared
+	if home := c.addressBudget(from, at); home != nil {
+		a.senderBucket, a.totalBucket = home, &a.byAddressTotal
 	}
-	a.purse.fill(peerRate, c.now)
-	a.pool.fill(sharedRate, c.now)
-	a.deltas, a.left, a.packets, a.frames = c.cfg.Chunk-1024, c.cfg.Chunk+answerControl, answerPackets, 0
-	a.same = [frameKinds]uint8{}
+	a.senderBucket.refill(peerRate, c.now)
+	a.totalBucket.refill(sharedRate, c.now)
+	a.deltaBytesLeft, a.bytesLeft, a.packetsLeft, a.frames = c.cfg.Chunk-1024, c.cfg.Chunk+answerControl, answerPackets, 0
+	a.frameCounts = [frameKinds]uint8{}
 }
 
-// homeOf returns the budget of an address at which a sender is known to be, nil
+// addressBudget returns the budget of an address at which a sender is known to be, nil
 // for others. All who are there share it: whoever makes many names of itself has
 // no more than one.
-func (c *Core) homeOf(id state.NodeID, at netip.Addr) *bucket {
+func (c *Core) addressBudget(id state.NodeID, at netip.Addr) *bucket {
 	m := c.members[id]
 	if m == nil || !at.IsValid() || m.addr.Addr() != at {
 		return nil
 	}
-	homes := c.answers.homes
+	homes := c.answers.byAddress
 	b := homes[at]
 	if b == nil && len(homes) < maxPeerBudgets {
 		b = &bucket{}
@@ -139,20 +139,20 @@ func (c *Core) homeOf(id state.NodeID, at netip.Addr) *bucket {
 	return b
 }
 
-// end ends it.
-func (c *Core) end() { c.answers.peer, c.answers.purse = nil, nil }
+// endPacket ends it.
+func (c *Core) endPacket() { c.answers.peer, c.answers.senderBucket = nil, nil }
 
-// reads reports whether one more frame of that type is read: no honest packet
+// mayRead reports whether one more frame of that type is read: no honest packet
 // has so many, and an answer costs more than its question.
-func (c *Core) reads(typ byte) bool {
+func (c *Core) mayRead(typ byte) bool {
 	a := &c.answers
-	k := &a.same[typ%frameKinds]
+	k := &a.frameCounts[typ%frameKinds]
 	if a.frames++; a.frames > maxFrames || *k >= maxSameFrames {
 		return false
 	}
 	*k++
 	return typ == framePush || typ == frameDelta || typ == frameEqual || typ == frameEqual32 || typ == frameReply ||
-		!a.purse.empty(peerRate) && !a.pool.empty(sharedRate)
+		!a.senderBucket.empty(peerRate) && !a.totalBucket.empty(sharedRate)
 }
 
 // afford takes an answer of n bytes from the budgets, if a packet causes it.
@@ -161,58 +161,58 @@ func (c *Core) afford(n int) bool {
 	switch {
 	case a.peer == nil:
 		return true
-	case n > a.left, a.packets <= 0, a.purse.empty(peerRate), a.pool.empty(sharedRate):
+	case n > a.bytesLeft, a.packetsLeft <= 0, a.senderBucket.empty(peerRate), a.totalBucket.empty(sharedRate):
 		c.Stats.AnswersDropped++
 		return false
 	}
-	a.left -= n
-	a.packets--
-	a.purse.take(n)
-	a.pool.take(n)
+	a.bytesLeft -= n
+	a.packetsLeft--
+	a.senderBucket.take(n)
+	a.totalBucket.take(n)
 	return true
 }
 
 // affordReply takes an answer that a handler took its time for.
 func (c *Core) affordReply(to state.NodeID, n int) bool {
-	c.begin(to, netip.Addr{})
-	defer c.end()
+	c.beginPacket(to, netip.Addr{})
+	defer c.endPacket()
 	return c.afford(n)
 }
 
-// tellEvery spaces the events about what one peer sends (G13).
-const tellEvery = 10 * time.Second
+// reportInterval spaces the events about what one peer sends (G13).
+const reportInterval = 10 * time.Second
 
-// tell reports whether something that a peer sent is to be told, and how often
+// mayReport reports whether something that a peer sent is to be told, and how often
 // it was not since the last time.
-func (c *Core) tell(from state.NodeID) (silent int, ok bool) {
+func (c *Core) mayReport(from state.NodeID) (leftOut int, ok bool) {
 	p := c.budgetOf(from)
-	if p.told > 0 && c.now-p.told < tellEvery {
-		p.silent++
+	if p.reportedAt > 0 && c.now-p.reportedAt < reportInterval {
+		p.unreported++
 		return 0, false
 	}
-	silent, p.silent, p.told = p.silent, 0, max(c.now, 1)
-	return silent, true
+	leftOut, p.unreported, p.reportedAt = p.unreported, 0, max(c.now, 1)
+	return leftOut, true
 }
 
 // sweepBudgets forgets the budgets that are full.
 func (c *Core) sweepBudgets() {
 	for id, p := range c.answers.peers {
-		p.fill(peerRate, c.now)
-		p.asked.fill(askedRate, c.now)
-		if p.bytes == 0 && p.packets == 0 && p.asked.packets == 0 && c.now-p.told > tellEvery && p.silent == 0 &&
-			p != c.answers.peer {
+		p.refill(peerRate, c.now)
+		p.asked.refill(askedRate, c.now)
+		if p.bytes == 0 && p.packets == 0 && p.asked.packets == 0 && c.now-p.reportedAt > reportInterval &&
+			p.unreported == 0 && p != c.answers.peer {
 			delete(c.answers.peers, id)
 		}
 	}
-	for at, b := range c.answers.homes {
-		if b.fill(peerRate, c.now); b.bytes == 0 && b.packets == 0 && b != c.answers.purse {
-			delete(c.answers.homes, at)
+	for at, b := range c.answers.byAddress {
+		if b.refill(peerRate, c.now); b.bytes == 0 && b.packets == 0 && b != c.answers.senderBucket {
+			delete(c.answers.byAddress, at)
 		}
 	}
 }
 
-// queue puts a packet where Drain finds it.
-func (c *Core) queue(s Send) {
+// enqueueSend puts a packet where Drain finds it.
+func (c *Core) enqueueSend(s Send) {
 	if c.silenced() {
 		return
 	}
@@ -230,9 +230,9 @@ func (c *Core) queue(s Send) {
 	c.sends = append(c.sends, s)
 }
 
-// event tells the layer above. What a peer can cause without end is dropped
+// emit tells the layer above. What a peer can cause without end is dropped
 // when too much waits.
-func (c *Core) event(e Event) {
+func (c *Core) emit(e Event) {
 	if len(c.events) >= maxEvents {
 		switch e.Kind {
 		case EventCall, EventReply, EventBeacon, EventRefused, EventRejoin, EventMoved, EventExhausted:

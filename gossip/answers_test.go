@@ -264,8 +264,8 @@ func TestPullsOfOnePeer(t *testing.T) {
 		c.Tick(now)
 		c.Drain()
 	}
-	if len(c.pulls) > 0 || len(c.pullsAt) > 0 {
-		t.Errorf("%d pulls are left, at %d peers", len(c.pulls), len(c.pullsAt))
+	if len(c.pulls) > 0 || len(c.pullsPerPeer) > 0 {
+		t.Errorf("%d pulls are left, at %d peers", len(c.pulls), len(c.pullsPerPeer))
 	}
 }
 
@@ -328,7 +328,7 @@ func TestForgedNamesDrainNobody(t *testing.T) {
 	now += time.Minute
 	a.Tick(now)
 	a.Drain()
-	if n := len(a.answers.homes); n > 0 {
+	if n := len(a.answers.byAddress); n > 0 {
 		t.Errorf("%d budgets of addresses are kept", n)
 	}
 }

@@ -107,8 +107,8 @@ func (h *Host) answer(e Event, f func(from state.NodeID, body []byte) []byte) {
 	defer cancel()
 	defer func() {
 		if r := recover(); r != nil {
-			if told, due := h.tellPanic("handler "+e.Call.Op, e.Node, r); due {
-				_ = h.Do(ctx, func(*Core, time.Duration) { h.event(told) })
+			if panicked, due := h.reportPanic("handler "+e.Call.Op, e.Node, r); due {
+				_ = h.Do(ctx, func(*Core, time.Duration) { h.event(panicked) })
 			}
 		}
 	}()

@@ -2,26 +2,26 @@ package gossip
 
 import "time"
 
-// meet notes that a network was compared with another node: all that it has of
+// markCompared notes that a network was compared with another node: all that it has of
 // the network is known here.
-func (n *network) meet() {
+func (n *network) markCompared() {
 	n.table.SetSynced()
-	n.met = true
+	n.compared = true
 }
 
 // aloneFor is how long a node that expects nobody must have been alone until
 // its claims count like any other's: a mesh of one node is a mesh.
 const aloneFor = 5 * time.Minute
 
-// provisional reports whether what this node claims in a network is provisional,
+// claimsProvisional reports whether what this node claims in a network is provisional,
 // since there may be claims that nobody told it of: it has compared the network
 // with nobody, and others take part, or it does not know who does (V11).
-func (c *Core) provisional(n *network) bool {
+func (c *Core) claimsProvisional(n *network) bool {
 	switch {
-	case n.met, c.cfg.Peers != nil:
+	case n.compared, c.cfg.Peers != nil:
 		return false
-	case !c.networks[""].met:
-		return !c.alone() || c.cfg.ExpectPeers || c.now-n.joined < aloneFor
+	case !c.networks[""].compared:
+		return !c.alone() || c.cfg.ExpectPeers || c.now-n.joinedAt < aloneFor
 	}
 	for _, id := range c.store.Participants(n.name) {
 		if id != c.cfg.Self {
@@ -31,11 +31,11 @@ func (c *Core) provisional(n *network) bool {
 	return false
 }
 
-// firmUp looks at the claims again in networks where they are provisional no
+// reviseProvisional looks at the claims again in networks where they are provisional no
 // longer.
-func (c *Core) firmUp() {
+func (c *Core) reviseProvisional() {
 	for _, n := range c.networks {
-		if n.carrier != nil && n.carrier.Provisional && !c.provisional(n) {
+		if n.carrier != nil && n.carrier.Provisional && !c.claimsProvisional(n) {
 			n.carryAt = max(c.now, 1)
 		}
 	}

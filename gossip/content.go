@@ -95,7 +95,7 @@ func (c *content) sane() bool {
 		return false
 	case msgUser:
 		h, ok := c.header("UserMsgLen")
-		return ok && h["UserMsgLen"] <= maxPacket && c.fits(h["UserMsgLen"], 1)
+		return ok && h["UserMsgLen"] <= maxPacket && c.hasRoomFor(h["UserMsgLen"], 1)
 	case msgPushPull:
 		return c.sanePushPull()
 	case msgError:
@@ -106,7 +106,7 @@ func (c *content) sane() bool {
 
 func (c *content) sanePushPull() bool {
 	h, ok := c.header("Nodes", "UserStateLen", "Join")
-	if !ok || h["Nodes"] > maxPushNodes || h["UserStateLen"] > maxValue || !c.fits(h["Nodes"], leastNode) {
+	if !ok || h["Nodes"] > maxPushNodes || h["UserStateLen"] > maxValue || !c.hasRoomFor(h["Nodes"], leastNode) {
 		return false
 	}
 	for range h["Nodes"] {
@@ -114,16 +114,16 @@ func (c *content) sanePushPull() bool {
 			return false
 		}
 	}
-	return c.fits(h["UserStateLen"], 1)
+	return c.hasRoomFor(h["UserStateLen"], 1)
 }
 
 // leastNode is less than memberlist writes for one node, the names of its
 // fields alone.
 const leastNode = 40
 
-// fits reports whether n items of so many bytes can still follow. Where more
+// hasRoomFor reports whether n items of so many bytes can still follow. Where more
 // may come nobody knows yet.
-func (c *content) fits(n uint64, least int) bool {
+func (c *content) hasRoomFor(n uint64, least int) bool {
 	return c.more != nil || n <= uint64((len(c.b)-c.off)/least)
 }
 

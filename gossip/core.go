@@ -37,34 +37,34 @@ type Core struct {
 	byHash   map[uint64]*network
 	hashOf   func(name string) uint64 // networkHash, but in tests
 
-	push     pushQueue
-	pulls    map[streamKey]*pull
-	pullsAt  map[state.NodeID]int // how many of them are at a peer
-	pullAt   time.Duration        // no pull is due before
-	rtt      time.Duration        // of small pulls, smoothed
-	greets   []greeting
-	seeking  []*network
-	thrown   *throw
-	repairAt time.Duration
-	busyTill time.Duration
-	turn     int  // which of order is compared first in the next round
-	parity   bool // of the comparisons, see partner
-	hotAt    []time.Duration
-	sweepAt  time.Duration
-	pubAt    time.Duration // 0: nothing held back
-	reaps    map[state.NodeID]time.Duration
-	dup      duplicate
-	life     life
-	leftAt   time.Duration // when this node left in order; 0: it has not
-	beaconAt time.Duration
+	queue         pushQueue
+	pulls         map[streamKey]*pull
+	pullsPerPeer  map[state.NodeID]int // how many of them are at a peer
+	pullsDue      time.Duration        // no pull is due before
+	rtt           time.Duration        // of small pulls, smoothed
+	comparisons   []comparison
+	askQueue      []*network
+	drawn         *draw
+	repairAt      time.Duration
+	busyUntil     time.Duration
+	firstCompared int  // which of order is compared first in the next round
+	preferProven  bool // of the comparisons, see partner
+	hotTimes      []time.Duration
+	sweepAt       time.Duration
+	publishAt     time.Duration // 0: nothing held back
+	reapTimes     map[state.NodeID]time.Duration
+	other         duplicate
+	next          nextIncarnation
+	leftAt        time.Duration // when this node left in order; 0: it has not
+	beaconAt      time.Duration
 
-	cameFrom netip.AddrPort // of the datagram that is being handled; the zero AddrPort: not known
+	packetFrom netip.AddrPort // of the datagram that is being handled; the zero AddrPort: not known
 
-	heardAt   time.Duration // last packet that can have been a datagram, from anybody
+	lastHeard time.Duration // last packet that can have been a datagram, from anybody
 	newcomers int           // how many are under check, see unproven
-	acquaint  map[netip.AddrPort]acquaintance
+	joinPings map[netip.AddrPort]joinPing
 
-	answers   answering
+	answers   answerBudgets
 	hints     map[string][]hint // news that the packet at hand brought, to be announced
 	sends     []Send
 	sendBytes int
@@ -74,36 +74,36 @@ type Core struct {
 
 // network is what the core keeps per table.
 type network struct {
-	name    string
-	hash    uint64 // of the name, see networkHash
-	table   *state.Table
-	carrier *state.Carrier // nil for the global scope
-	pushed  uint64         // own version up to which peers were told
-	hot     []hotHead      // recent news, newest last
-	carryAt time.Duration  // 0: not by time
-	carried time.Duration  // until then claims of others do not make it look at its own again
-	joined  time.Duration
-	marks   []mark // own versions by time, for S6
-	failed  string // which services have no address, as it was last told
-	met     bool   // compared with another node in this life, see meet
+	name            string
+	hash            uint64 // of the name, see networkHash
+	table           *state.Table
+	carrier         *state.Carrier // nil for the global scope
+	pushed          uint64         // own version up to which peers were told
+	hot             []hotHead      // recent news, newest last
+	carryAt         time.Duration  // 0: not by time
+	carryNotBefore  time.Duration  // until then claims of others do not make it look at its own again
+	joinedAt        time.Duration
+	versionTimes    []versionTime // own versions by time, for S6
+	reportedFailure string        // which services have no address, as it was last told
+	compared        bool          // compared with another node in this life, see meet
 
-	probed    time.Duration // when its hash was last sent to a peer
-	counted   int           // how many of its participants lived at countedAt, see livingIn
-	countedAt time.Duration
-	seeks     bool           // to be asked for at the end of the step
-	appeared  []state.NodeID // who came since it was last asked for: asked first
-	asked     int            // how many peers since askFrom
-	askFrom   time.Duration
-	proven    bool          // somebody showed that it is there since it is sought
-	askTill   time.Duration // when those who were asked should have answered
-	fetchFrom state.NodeID  // who sends the whole of it
-	fetchTill time.Duration
-	sending   bool // and has not yet said that this was all
+	probedAt       time.Duration // when its hash was last sent to a peer
+	livingCount    int           // how many of its participants lived at countedAt, see livingIn
+	livingCountAt  time.Duration
+	askQueued      bool           // to be asked for at the end of the step
+	appeared       []state.NodeID // who came since it was last asked for: asked first
+	askedCount     int            // how many peers since askFrom
+	askSince       time.Duration
+	provenAppeared bool          // somebody showed that it is there since it is sought
+	answerDue      time.Duration // when those who were asked should have answered
+	fetchPeer      state.NodeID  // who sends the whole of it
+	fetchUntil     time.Duration
+	moreComing     bool // and has not yet said that this was all
 
-	agreed  [agreements]agreement // that differ in nothing that is to be done, oldest overwritten
-	agreeAt int                   // the next place there
+	agreements    [maxAgreements]agreement // that differ in nothing that is to be done, oldest overwritten
+	nextAgreement int                      // the next place there
 
-	equal, differed time.Duration // when it last compared equal and unequal with a peer's
+	equalAt, differedAt time.Duration // when it last compared equal and unequal with a peer's
 }
 
 type hotHead struct {
@@ -111,7 +111,7 @@ type hotHead struct {
 	at    time.Duration
 }
 
-type mark struct {
+type versionTime struct {
 	at      time.Duration
 	version uint64
 }
@@ -130,10 +130,10 @@ func NewCore(cfg CoreConfig, rng *rand.Rand, store *state.Store) *Core {
 		pulls: map[streamKey]*pull{},
 		detector: detector{
 			members: map[state.NodeID]*member{}, pinging: map[state.NodeID]*member{},
-			partings: map[state.NodeID]*parting{},
-		}, reaps: map[state.NodeID]time.Duration{}, rtt: cfg.WantTimeout / 8,
-		answers:  answering{peers: map[state.NodeID]*peerBudget{}, homes: map[netip.Addr]*bucket{}},
-		acquaint: map[netip.AddrPort]acquaintance{}, hints: map[string][]hint{}, pullsAt: map[state.NodeID]int{},
+			goodbyeChecks: map[state.NodeID]*goodbyeCheck{},
+		}, reapTimes: map[state.NodeID]time.Duration{}, rtt: cfg.WantTimeout / 8,
+		answers:   answerBudgets{peers: map[state.NodeID]*peerBudget{}, byAddress: map[netip.Addr]*bucket{}},
+		joinPings: map[netip.AddrPort]joinPing{}, hints: map[string][]hint{}, pullsPerPeer: map[state.NodeID]int{},
 	}
 	c.addNetwork("", store.Global())
 	for _, t := range store.Tables()[1:] {
@@ -174,8 +174,8 @@ func (c *Core) Receive(now time.Duration, data []byte) { c.ReceiveFrom(now, neti
 // not known from which, or the packet was none.
 func (c *Core) ReceiveFrom(now time.Duration, at netip.AddrPort, data []byte) {
 	c.advance(now)
-	c.cameFrom = at
-	defer func() { c.cameFrom = netip.AddrPort{} }()
+	c.packetFrom = at
+	defer func() { c.packetFrom = netip.AddrPort{} }()
 	c.Stats.BytesIn += uint64(len(data))
 	if len(data) > maxPacket {
 		c.Stats.Oversized++
@@ -187,12 +187,12 @@ func (c *Core) ReceiveFrom(now time.Duration, at netip.AddrPort, data []byte) {
 		return
 	}
 	if h.from == c.cfg.Self {
-		c.meetSelf(h.boot, rest)
+		c.receiveFromSelf(h.boot, rest)
 		return
 	}
 	c.heardFrom(h.from, h.boot)
-	c.begin(h.from, at.Addr())
-	defer c.end()
+	c.beginPacket(h.from, at.Addr())
+	defer c.endPacket()
 	for len(rest) > 0 {
 		var typ byte
 		var p []byte
@@ -201,34 +201,34 @@ func (c *Core) ReceiveFrom(now time.Duration, at netip.AddrPort, data []byte) {
 			return
 		}
 		c.Stats.In[typ%frameKinds] += uint64(len(p))
-		if !c.reads(typ) {
+		if !c.mayRead(typ) {
 			c.Stats.FramesDropped++
 			continue
 		}
-		if err := c.frame(h.from, typ, p); err != nil {
+		if err := c.dispatch(h.from, typ, p); err != nil {
 			c.Stats.Malformed++
 			if !errors.Is(err, errWire) {
-				c.refused(h.from, err)
+				c.reportRefusal(h.from, err)
 			}
 		}
 	}
-	c.settle()
+	c.finishStep()
 }
 
-func (c *Core) refused(from state.NodeID, err error) {
+func (c *Core) reportRefusal(from state.NodeID, err error) {
 	c.Stats.Refused++
-	silent, ok := c.tell(from)
+	leftOut, ok := c.mayReport(from)
 	if !ok {
 		return
 	}
 	reason := err.Error()
-	if silent > 0 {
-		reason = fmt.Sprintf("%s (and %d times more since it was last told)", reason, silent)
+	if leftOut > 0 {
+		reason = fmt.Sprintf("%s (and %d times more since it was last told)", reason, leftOut)
 	}
-	c.event(Event{Kind: EventRefused, Node: from, Reason: reason})
+	c.emit(Event{Kind: EventRefused, Node: from, Reason: reason})
 }
 
-func (c *Core) frame(from state.NodeID, typ byte, p []byte) error {
+func (c *Core) dispatch(from state.NodeID, typ byte, p []byte) error {
 	switch typ {
 	case framePush, frameDelta:
 		return c.onDeltas(from, typ, p)
@@ -254,14 +254,14 @@ func (c *Core) frame(from state.NodeID, typ byte, p []byte) error {
 // Tick does what is due. Call it at or after the time that Next returned.
 func (c *Core) Tick(now time.Duration) {
 	c.advance(now)
-	c.checkMembers()
-	c.askGoodbyes()
-	c.pingStray()
-	c.startLife()
+	c.runChecks()
+	c.runGoodbyeChecks()
+	c.pingOneDead()
+	c.startIncarnation()
 	c.retryPulls()
-	c.sayHot()
+	c.sendHot()
 	if c.now >= c.repairAt {
-		c.repair()
+		c.repairRound()
 	}
 	if c.now >= c.sweepAt {
 		c.sweep()
@@ -272,23 +272,23 @@ func (c *Core) Tick(now time.Duration) {
 		}
 	}
 	c.beacon()
-	c.settle()
+	c.finishStep()
 }
 
 // Next returns when Tick is due.
 func (c *Core) Next() time.Duration {
 	next := min(c.repairAt, c.sweepAt)
-	if c.push.at > 0 {
-		next = min(next, c.push.at)
+	if c.queue.at > 0 {
+		next = min(next, c.queue.at)
 	}
-	if len(c.hotAt) > 0 {
-		next = min(next, c.hotAt[0])
+	if len(c.hotTimes) > 0 {
+		next = min(next, c.hotTimes[0])
 	}
-	if c.pubAt > 0 {
-		next = min(next, c.pubAt)
+	if c.publishAt > 0 {
+		next = min(next, c.publishAt)
 	}
-	if c.life.at > 0 {
-		next = min(next, c.life.at)
+	if c.next.due > 0 {
+		next = min(next, c.next.due)
 	}
 	if c.beaconAt > 0 {
 		next = min(next, c.beaconAt)
@@ -299,37 +299,37 @@ func (c *Core) Next() time.Duration {
 		}
 	}
 	if len(c.pulls) > 0 {
-		next = min(next, c.pullAt)
+		next = min(next, c.pullsDue)
 	}
-	return min(next, c.nextCheck())
+	return min(next, c.nextPing())
 }
 
-// settle ends every step: claims follow the table, views follow both, and
+// finishStep ends every step: claims follow the table, views follow both, and
 // pushes leave.
-func (c *Core) settle() {
+func (c *Core) finishStep() {
 	for _, name := range c.order {
 		if n := c.networks[name]; n.table.TakeClaims() && n.carrier != nil {
 			c.carrySoon(n)
 		}
 	}
-	c.pubAt = 0
+	c.publishAt = 0
 	if again := c.store.Publish(c.now); again > 0 {
-		c.pubAt = c.now + again
+		c.publishAt = c.now + again
 	}
 	c.announce()
-	c.sayGreetings()
-	c.flush()
+	c.sendComparisons()
+	c.flushPushes()
 }
 
 // sweep does the slow chores, once a second.
 func (c *Core) sweep() {
 	c.sweepAt = c.now + time.Second
 	c.sweepMembers()
-	c.breakSilence()
+	c.pingWhenDeaf()
 	c.sweepBudgets()
 	c.reap()
-	c.watchClone()
-	c.firmUp()
+	c.watchDuplicate()
+	c.reviseProvisional()
 	for _, name := range c.order {
 		c.forgetTombstones(c.networks[name])
 	}
@@ -341,50 +341,50 @@ func (c *Core) forgetTombstones(n *network) {
 	if !ok {
 		return
 	}
-	if len(n.marks) == 0 || n.marks[len(n.marks)-1].version < h.Version {
-		n.marks = append(n.marks, mark{c.now, h.Version})
+	if len(n.versionTimes) == 0 || n.versionTimes[len(n.versionTimes)-1].version < h.Version {
+		n.versionTimes = append(n.versionTimes, versionTime{c.now, h.Version})
 	}
 	old := uint64(0)
-	for len(n.marks) > 1 && c.now-n.marks[0].at > c.cfg.TombstoneAge {
-		old, n.marks = n.marks[0].version, n.marks[1:]
+	for len(n.versionTimes) > 1 && c.now-n.versionTimes[0].at > c.cfg.TombstoneAge {
+		old, n.versionTimes = n.versionTimes[0].version, n.versionTimes[1:]
 	}
-	if len(n.marks) == 1 && c.now-n.marks[0].at > c.cfg.TombstoneAge {
-		old = n.marks[0].version
+	if len(n.versionTimes) == 1 && c.now-n.versionTimes[0].at > c.cfg.TombstoneAge {
+		old = n.versionTimes[0].version
 	}
-	if len(n.marks) > 1024 { // bounded: thin out
-		n.marks = slices.Delete(n.marks, 1, 512)
+	if len(n.versionTimes) > 1024 { // bounded: thin out
+		n.versionTimes = slices.Delete(n.versionTimes, 1, 512)
 	}
 	if old > 0 && n.table.Forget(old) {
-		c.news(n, c.cfg.Self)
+		c.noteNews(n, c.cfg.Self)
 	}
 }
 
-// packet starts a packet of ours.
-func (c *Core) packet() *encoder { return newEncoder(c.cfg.Self, c.cfg.Boot) }
+// newPacket starts a packet of ours.
+func (c *Core) newPacket() *encoder { return newEncoder(c.cfg.Self, c.cfg.Boot) }
 
 // send queues a packet; what does not fit a datagram goes over a stream (G5).
 // If it answers a packet, it is one of the few that this packet may cause.
 func (c *Core) send(to state.NodeID, e *encoder) {
 	if c.afford(len(e.b)) {
-		c.post(to, e)
+		c.sendUnmetered(to, e)
 	}
 }
 
-// post is send for what has a budget of its own.
-func (c *Core) post(to state.NodeID, e *encoder) {
+// sendUnmetered is send for what has a budget of its own.
+func (c *Core) sendUnmetered(to state.NodeID, e *encoder) {
 	s := Send{To: to, Data: e.b, Reliable: len(e.b) > c.cfg.Datagram}
 	if m := c.members[to]; m != nil {
-		s.Reliable = s.Reliable || c.now < m.streamTill
+		s.Reliable = s.Reliable || c.now < m.streamUntil
 		if m.phase != phaseAlive {
 			s.Addr = m.addr
 		}
 	}
-	c.queue(s)
+	c.enqueueSend(s)
 }
 
 // sendTo queues a datagram to an address that the membership need not know.
 func (c *Core) sendTo(to state.NodeID, addr netip.AddrPort, e *encoder) {
 	if c.afford(len(e.b)) {
-		c.queue(Send{To: to, Addr: addr, Data: e.b})
+		c.enqueueSend(Send{To: to, Addr: addr, Data: e.b})
 	}
 }

@@ -34,12 +34,12 @@ type memberEvent struct {
 }
 
 func (q *memberQueue) add(kind byte, n *memberlist.Node) {
-	q.tell(memberEvent{kind, state.NodeID(n.Name), nodeAddr(n)})
+	q.addEvent(memberEvent{kind, state.NodeID(n.Name), nodeAddr(n)})
 }
 
-func (q *memberQueue) tell(e memberEvent) {
+func (q *memberQueue) addEvent(e memberEvent) {
 	q.mu.Lock()
-	q.put(e)
+	q.insert(e)
 	q.mu.Unlock()
 	select {
 	case q.ready <- struct{}{}:
@@ -47,7 +47,7 @@ func (q *memberQueue) tell(e memberEvent) {
 	}
 }
 
-func (q *memberQueue) put(e memberEvent) {
+func (q *memberQueue) insert(e memberEvent) {
 	if len(q.queue) < maxMemberEvents {
 		q.queue = append(q.queue, e)
 		return
@@ -81,37 +81,37 @@ func (q *memberQueue) take() []memberEvent {
 	return es
 }
 
-func (h *Host) memberEvents() {
-	for _, e := range h.members.take() {
-		h.step("membership", func() state.NodeID { return e.id }, func() { h.memberEvent(e) })
+func (h *Host) handleMemberEvents() {
+	for _, e := range h.memberEventQueue.take() {
+		h.step("membership", func() state.NodeID { return e.id }, func() { h.handleMemberEvent(e) })
 	}
 }
 
-func (h *Host) memberEvent(e memberEvent) {
+func (h *Host) handleMemberEvent(e memberEvent) {
 	switch e.kind {
 	case 'j':
-		h.joiner.list(e.id, e.addr)
+		h.joiner.setListed(e.id, e.addr)
 		h.core.MemberAlive(h.now(), e.id, e.addr)
 	case 'l':
-		h.joiner.list(e.id, netip.AddrPort{})
+		h.joiner.setListed(e.id, netip.AddrPort{})
 		h.core.MemberDead(h.now(), e.id)
 	case 'r':
-		h.joiner.answered(e.id, e.addr)
+		h.joiner.peerAnswered(e.id, e.addr)
 		h.core.MemberReached(h.now(), e.id, e.addr)
 	case 'a':
 		h.core.JoinAnswered(h.now(), e.addr)
 	case 'c':
 		h.core.Conflict(h.now(), e.id, e.addr)
-		h.tellConflict(e)
+		h.logConflict(e)
 	}
 }
 
 // conflictMemory is how long a conflict is not told again.
 const conflictMemory = 10 * time.Minute
 
-// tellConflict says that a name is used at another address than the membership
+// logConflict says that a name is used at another address than the membership
 // has: once, although every packet of the other repeats it.
-func (h *Host) tellConflict(e memberEvent) {
+func (h *Host) logConflict(e memberEvent) {
 	now := h.now()
 	if at, ok := h.conflicts[e]; ok && now-at < conflictMemory {
 		return
@@ -139,25 +139,25 @@ func (h *Host) NotifyAlive(n *memberlist.Node) error {
 		return nil
 	case state.CheckName(n.Name) != nil:
 		return errors.New("its name is none")
-	case !h.core.usable(a):
+	case !h.core.usableAddr(a):
 		return fmt.Errorf("%v is no address of a node", a)
-	case h.joiner.count.Load() >= maxListed && !h.joiner.has(state.NodeID(n.Name)):
+	case h.joiner.listedCount.Load() >= maxListed && !h.joiner.isListed(state.NodeID(n.Name)):
 		return errors.New("there are too many nodes")
 	}
 	return nil
 }
 
 // NotifyJoin implements memberlist.EventDelegate.
-func (h *Host) NotifyJoin(n *memberlist.Node) { h.members.add('j', n) }
+func (h *Host) NotifyJoin(n *memberlist.Node) { h.memberEventQueue.add('j', n) }
 
 // NotifyLeave implements memberlist.EventDelegate.
-func (h *Host) NotifyLeave(n *memberlist.Node) { h.members.add('l', n) }
+func (h *Host) NotifyLeave(n *memberlist.Node) { h.memberEventQueue.add('l', n) }
 
 // NotifyUpdate implements memberlist.EventDelegate.
-func (h *Host) NotifyUpdate(n *memberlist.Node) { h.members.add('j', n) }
+func (h *Host) NotifyUpdate(n *memberlist.Node) { h.memberEventQueue.add('j', n) }
 
 // NotifyConflict implements memberlist.ConflictDelegate.
-func (h *Host) NotifyConflict(_, other *memberlist.Node) { h.members.add('c', other) }
+func (h *Host) NotifyConflict(_, other *memberlist.Node) { h.memberEventQueue.add('c', other) }
 
 // NodeMeta implements memberlist.Delegate.
 func (h *Host) NodeMeta(int) []byte { return nil }

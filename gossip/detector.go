@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"fmt"
 	"time"
 
 	"meshd/state"
@@ -10,62 +11,85 @@ import (
 // who is gone. Signs of a member go in; transition says what becomes of it. The
 // core owns it.
 type detector struct {
-	members  map[state.NodeID]*member
-	ordered  []*member                 // the same, by name
-	listed   int                       // how many of them the membership lists
-	recent   int                       // how many it may still count, at the last sweep: see crowd
-	pinging  map[state.NodeID]*member  // those with a pingAt
-	strayAt  time.Duration             // when to ping one of the dead again
-	waveAt   time.Duration             // no wave of pings before
-	partings map[state.NodeID]*parting // goodbyes that are asked about
-	preserve preservation
-	asks     bucket // what others were asked to ping
+	members       map[state.NodeID]*member
+	ordered       []*member                      // the same, by name
+	listed        int                            // how many of them the membership lists
+	recent        int                            // how many it may still count, at the last sweep: see crowd
+	pinging       map[state.NodeID]*member       // those with a pingAt
+	pingDeadAt    time.Duration                  // when to ping one of the dead again
+	noBurstBefore time.Duration                  // no wave of pings before
+	goodbyeChecks map[state.NodeID]*goodbyeCheck // goodbyes that are asked about
+	preserve      preservation
+	relayBudget   bucket // what others were asked to ping
 }
 
 // phase is what the core makes of a member: membership's word, checked.
 type phase uint8
 
 const (
-	phaseAlive  phase = iota
-	phaseVerify       // reported dead or unknown to the membership: being checked
-	phaseShaky        // only others reach it: served after the rest (1:1 failure)
-	phaseDead         // hidden
-	phaseKept         // vanished with too many others: served last (S12)
-	phaseLeft         // left in order
-	phaseAbsent       // listed, and it never showed that it exists: as dead
-	phases
+	phaseAlive   phase = iota
+	phaseVerify        // reported dead or unknown to the membership: being checked
+	phaseRelayed       // only others reach it: served after the rest (1:1 failure)
+	phaseDead          // hidden
+	phaseKept          // vanished with too many others: served last (S12)
+	phaseLeft          // left in order
+	phaseAbsent        // listed, and it never showed that it exists: as dead
+	numPhases
 )
+
+var phaseNames = [numPhases]string{"alive", "verify", "relayed", "dead", "kept", "left", "absent"}
+
+// String names the phase, for tests and logs.
+func (p phase) String() string {
+	if p < numPhases {
+		return phaseNames[p]
+	}
+	return fmt.Sprintf("phase %d", uint8(p))
+}
 
 // sign is what happened to a member.
 type sign uint8
 
 const (
-	signListed   sign = iota // the membership lists it
-	signUnlisted             // the membership takes it for dead
-	signParting              // somebody says that it said goodbye
-	signLeft                 // it said goodbye
-	signNamed                // a stream of it came, and it was not known, or had left
-	signHeard                // a packet of it came
-	signReached              // it answered us
-	signRelayed              // it answered others who asked for us
-	signDoubted              // it does not answer us, or is silent and nobody lists it
-	signSilent               // the check ended without an answer
-	signCutOff               // as signSilent, or lately gone, with so many others that it is rather us
-	signExpired              // kept for too long
-	signMissed               // as signSilent, of one that never showed in this life of ours
-	signs
+	signListed           sign = iota // the membership lists it
+	signUnlisted                     // the membership takes it for dead
+	signGoodbyeHeard                 // somebody says that it said goodbye
+	signGoodbyeConfirmed             // it said goodbye
+	signNamed                        // a stream of it came, and it was not known, or had left
+	signHeard                        // a packet of it came
+	signReached                      // it answered us
+	signRelayed                      // it answered others who asked for us
+	signUnanswered                   // it does not answer us, or is silent and nobody lists it
+	signSilent                       // the check ended without an answer
+	signCutOff                       // as signSilent, or lately gone, with so many others that it is rather us
+	signExpired                      // kept for too long
+	signUnproven                     // as signSilent, of one that never showed in this life of ours
+	numSigns
 )
+
+var signNames = [numSigns]string{
+	"listed", "unlisted", "goodbye", "left", "named", "heard", "reached", "relayed", "unanswered", "silent", "cutoff",
+	"expired", "unproven",
+}
+
+// String names the sign, for tests and logs.
+func (s sign) String() string {
+	if s < numSigns {
+		return signNames[s]
+	}
+	return fmt.Sprintf("sign %d", uint8(s))
+}
 
 // act is what goes with a transition, besides the new phase.
 type act uint8
 
 const (
-	actNone   act = iota
-	actRevive     // it is taken for alive: the doubts end, the membership is to list it
-	actCheck      // pings, ours and those of others
-	actCalm       // it is not pinged any more
-	actPing       // it is pinged, and hidden until it answers
-	actAsk        // it is asked whether it leaves
+	actNone        act = iota
+	actMarkAlive       // it is taken for alive: the doubts end, the membership is to list it
+	actCheck           // pings, ours and those of others
+	actStopPinging     // it is not pinged any more
+	actPing            // it is pinged, and hidden until it answers
+	actAskGoodbye      // it is asked whether it leaves
 )
 
 // transition is the whole of the detector's judgement: what becomes of a member
@@ -81,23 +105,23 @@ func transition(p phase, listed bool, s sign) (phase, act) {
 		if p == phaseAbsent {
 			return p, actPing
 		}
-		return phaseAlive, actRevive
-	case signParting:
+		return phaseAlive, actMarkAlive
+	case signGoodbyeHeard:
 		if p != phaseLeft {
-			return p, actAsk
+			return p, actAskGoodbye
 		}
-	case signLeft:
+	case signGoodbyeConfirmed:
 		return phaseLeft, actNone
 	case signHeard:
-		if p != phaseAlive && (p != phaseShaky || !listed) {
-			return phaseAlive, actRevive
+		if p != phaseAlive && (p != phaseRelayed || !listed) {
+			return phaseAlive, actMarkAlive
 		}
 	case signReached:
 		switch p {
-		case phaseShaky, phaseAbsent:
-			return phaseAlive, actRevive
+		case phaseRelayed, phaseAbsent:
+			return phaseAlive, actMarkAlive
 		case phaseAlive:
-			return p, actCalm
+			return p, actStopPinging
 		}
 	case signUnlisted:
 		if p == phaseAlive {
@@ -107,22 +131,22 @@ func transition(p phase, listed bool, s sign) (phase, act) {
 		if p == phaseDead || p == phaseLeft {
 			return phaseVerify, actCheck
 		}
-	case signDoubted:
-		if p == phaseAlive || p == phaseShaky && !listed {
+	case signUnanswered:
+		if p == phaseAlive || p == phaseRelayed && !listed {
 			return phaseVerify, actCheck
 		}
 	case signRelayed:
 		if p == phaseVerify || p == phaseDead || p == phaseAbsent {
-			return phaseShaky, actNone
+			return phaseRelayed, actNone
 		}
 	case signSilent:
 		switch {
 		case p == phaseVerify && listed: // others reach it, says the membership
-			return phaseShaky, actNone
+			return phaseRelayed, actNone
 		case p == phaseVerify:
 			return phaseDead, actNone
 		}
-	case signMissed:
+	case signUnproven:
 		switch {
 		case p == phaseVerify && listed:
 			return phaseAbsent, actNone
@@ -141,20 +165,20 @@ func transition(p phase, listed bool, s sign) (phase, act) {
 	return p, actNone
 }
 
-// sign tells the detector of a sign of a member.
-func (c *Core) sign(m *member, s sign) {
+// observe tells the detector of a sign of a member.
+func (c *Core) observe(m *member, s sign) {
 	to, do := transition(m.phase, m.listed, s)
 	switch do {
-	case actRevive:
-		c.revive(m)
+	case actMarkAlive:
+		c.markAlive(m)
 	case actCheck:
-		m.doubted = m.doubted || s == signUnlisted
-		c.verify(m)
-	case actCalm:
-		c.pingLater(m, 0)
+		m.reportedDead = m.reportedDead || s == signUnlisted
+		c.startCheck(m)
+	case actStopPinging:
+		c.schedulePing(m, 0)
 	case actPing:
-		c.pingSoon(m)
-	case actAsk:
+		c.pingHidden(m)
+	case actAskGoodbye:
 		c.askGoodbye(m)
 	case actNone:
 		c.setPhase(m, to)

@@ -16,36 +16,36 @@ const (
 	maxWantedOfOne = 64
 )
 
-// note notes that an address is wanted, if there is room: one host that answers
+// addWanted notes that an address is wanted, if there is room: one host that answers
 // on a thousand ports as a thousand names leaves room for others. The caller
 // holds mu.
-func (j *joiner) note(id state.NodeID, a netip.AddrPort) {
+func (j *joiner) addWanted(id state.NodeID, a netip.AddrPort) {
 	if _, known := j.wanted[a]; !known {
-		if len(j.wanted) >= maxWanted || j.waiting[a.Addr()] >= maxWantedOfOne {
+		if len(j.wanted) >= maxWanted || j.wantedByAddr[a.Addr()] >= maxWantedOfOne {
 			return
 		}
-		j.waiting[a.Addr()]++
+		j.wantedByAddr[a.Addr()]++
 	}
 	j.wanted[a] = id
 }
 
-// unnote forgets that an address is wanted. The caller holds mu.
-func (j *joiner) unnote(a netip.AddrPort) {
+// removeWanted forgets that an address is wanted. The caller holds mu.
+func (j *joiner) removeWanted(a netip.AddrPort) {
 	delete(j.wanted, a)
-	release(j.waiting, a.Addr())
+	decrement(j.wantedByAddr, a.Addr())
 }
 
-// release counts one down, and forgets who has none left.
-func release(counts map[netip.Addr]int, a netip.Addr) {
+// decrement counts one down, and forgets who has none left.
+func decrement(counts map[netip.Addr]int, a netip.Addr) {
 	if counts[a]--; counts[a] == 0 {
 		delete(counts, a)
 	}
 }
 
-// due returns what to dial now and notes that it is: those that answer but are
+// dueDials returns what to dial now and notes that it is: those that answer but are
 // not listed, then, as far as their pace allows, missing peers and seeds, in
 // random order; and in how long one that answers may be dialled that had to wait.
-func (j *joiner) due(now time.Time) (due []dial, again time.Duration) {
+func (j *joiner) dueDials(now time.Time) (due []dialRequest, again time.Duration) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	listed := map[string]bool{j.h.Addr().String(): true}
@@ -53,47 +53,47 @@ func (j *joiner) due(now time.Time) (due []dial, again time.Duration) {
 		listed[a.String()] = true
 	}
 	due, again = j.dueWanted(listed, now)
-	missing := j.missing(listed, now)
+	missing := j.missingAddrs(listed, now)
 	rand.Shuffle(len(missing), func(a, b int) { missing[a], missing[b] = missing[b], missing[a] })
 	for _, a := range missing {
-		if j.seeking < rejoinWidth && j.start(a, now, func(t *attempt) bool { return !now.Before(t.next) }) {
-			j.seeking++
-			due = append(due, dial{addr: a})
+		if j.searchDials < rejoinWidth && j.startDial(a, now, func(t *attempt) bool { return !now.Before(t.next) }) {
+			j.searchDials++
+			due = append(due, dialRequest{addr: a})
 		}
 	}
-	j.prune(now)
+	j.pruneAttempts(now)
 	return due, again
 }
 
 // dueWanted is due for those that answer. The caller holds mu.
-func (j *joiner) dueWanted(listed map[string]bool, now time.Time) (due []dial, again time.Duration) {
-	again = rejoinEvery
+func (j *joiner) dueWanted(listed map[string]bool, now time.Time) (due []dialRequest, again time.Duration) {
+	again = rejoinInterval
 	for a, id := range j.wanted {
 		if id != "" && j.listed[id] == a || id == "" && listed[a.String()] || a == j.h.Addr() {
-			j.unnote(a)
+			j.removeWanted(a)
 			continue
 		}
-		if j.dialing >= wantedWidth || j.busy[a.Addr()] >= wantedShare {
+		if j.wantedDials >= wantedWidth || j.dialsByAddr[a.Addr()] >= wantedShare {
 			continue // the end of a dial wakes us
 		}
-		if j.start(a.String(), now, func(t *attempt) bool { return now.Sub(t.last) >= rejoinWant }) {
-			j.unnote(a)
-			j.dialing++
-			j.busy[a.Addr()]++
-			due = append(due, dial{id, a.String(), a.Addr()})
-		} else if t := j.tries[a.String()]; !t.running {
+		if j.startDial(a.String(), now, func(t *attempt) bool { return now.Sub(t.last) >= rejoinWant }) {
+			j.removeWanted(a)
+			j.wantedDials++
+			j.dialsByAddr[a.Addr()]++
+			due = append(due, dialRequest{id, a.String(), a.Addr()})
+		} else if t := j.attempts[a.String()]; !t.running {
 			again = min(again, max(rejoinWant-now.Sub(t.last), time.Millisecond))
 		}
 	}
 	return due, again
 }
 
-// start notes that an address is dialled, unless it is already or must wait.
-func (j *joiner) start(a string, now time.Time, ready func(t *attempt) bool) bool {
-	t := j.tries[a]
+// startDial notes that an address is dialled, unless it is already or must wait.
+func (j *joiner) startDial(a string, now time.Time, ready func(t *attempt) bool) bool {
+	t := j.attempts[a]
 	if t == nil {
 		t = &attempt{}
-		j.tries[a] = t
+		j.attempts[a] = t
 	}
 	if t.running || !t.last.IsZero() && !ready(t) {
 		return false
@@ -102,19 +102,19 @@ func (j *joiner) start(a string, now time.Time, ready func(t *attempt) bool) boo
 	return true
 }
 
-// free gives back what a dial that has ended took. The caller holds mu.
-func (j *joiner) free(d dial) {
+// releaseSlot gives back what a dial that has ended took. The caller holds mu.
+func (j *joiner) releaseSlot(d dialRequest) {
 	if !d.from.IsValid() {
-		j.seeking--
+		j.searchDials--
 		return
 	}
-	j.dialing--
-	release(j.busy, d.from)
+	j.wantedDials--
+	decrement(j.dialsByAddr, d.from)
 }
 
-// missing lists the peers and seeds that are not listed, and forgets peers that
+// missingAddrs lists the peers and seeds that are not listed, and forgets peers that
 // were not seen for very long.
-func (j *joiner) missing(listed map[string]bool, now time.Time) []string {
+func (j *joiner) missingAddrs(listed map[string]bool, now time.Time) []string {
 	var todo []string
 	for id, p := range j.peers {
 		switch {
@@ -134,12 +134,12 @@ func (j *joiner) missing(listed map[string]bool, now time.Time) []string {
 	return todo
 }
 
-// prune keeps what is known of attempts bounded: by then it would not slow a
+// pruneAttempts keeps what is known of attempts bounded: by then it would not slow a
 // new one anyway.
-func (j *joiner) prune(now time.Time) {
-	for a, t := range j.tries {
+func (j *joiner) pruneAttempts(now time.Time) {
+	for a, t := range j.attempts {
 		if !t.running && now.Sub(t.next) > 2*rejoinMax && now.Sub(t.last) > 2*rejoinMax {
-			delete(j.tries, a)
+			delete(j.attempts, a)
 		}
 	}
 }

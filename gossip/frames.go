@@ -262,8 +262,8 @@ type goodbye byte
 const (
 	goodbyeUnasked goodbye = iota // also the answer of versions that do not know the question
 	goodbyeAsked
-	goodbyeDenied // the target is there, and stays
-	goodbyeMeant  // it leaves
+	goodbyeDenied    // the target is there, and stays
+	goodbyeConfirmed // it leaves
 )
 
 func (e *encoder) ping(typ byte, f pingFrame) {

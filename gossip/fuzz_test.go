@@ -64,7 +64,7 @@ func exchange(a, b *Core) (packets [][]byte) {
 func realPackets(tb testing.TB) [][]byte {
 	a, b := testCore(tb, "a", "b", "c"), testCore(tb, "b", "a", "c")
 	ps := exchange(a, b)
-	e := a.packet()
+	e := a.newPacket()
 	e.summary(summaryFrame{
 		network: "net", hashes: make([]uint64, 16),
 		hot: []state.OwnerHead{{Owner: "b", Head: state.Head{Inc: 1, Version: 3}}},

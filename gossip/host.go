@@ -51,9 +51,9 @@ type Host struct {
 	coord   *coordinate.Client
 	start   time.Time
 
-	inbox   chan packet
-	work    chan *work
-	members memberQueue
+	inbox            chan packet
+	work             chan *work
+	memberEventQueue memberQueue
 	// conflicts are the name conflicts that were told, and when; the loop's.
 	conflicts map[memberEvent]time.Duration
 	bulk      chan Send
@@ -101,7 +101,7 @@ func NewHost(cfg HostConfig) (*Host, error) {
 		inbox: make(chan packet, inboxSize), work: make(chan *work, 64), bulk: make(chan Send, bulkSize),
 	}
 	h.clock.Witness(cfg.Lamport)
-	h.members.ready, h.conflicts = make(chan struct{}, 1), map[memberEvent]time.Duration{}
+	h.memberEventQueue.ready, h.conflicts = make(chan struct{}, 1), map[memberEvent]time.Duration{}
 	h.calls.init()
 	coord, err := coordinate.NewClient(coordinate.DefaultConfig())
 	if err != nil {
@@ -204,7 +204,7 @@ func (h *Host) openTransport(mc *memberlist.Config) error {
 	}
 	h.tr = newTransport(inner, transportConfig{
 		encrypted: h.keyring != nil, opener: open, dial: mc.TCPTimeout / 2, deadline: 2 * mc.TCPTimeout,
-		stranger: h.joiner.stranger, alone: &h.joiner.alone, ours: h.enqueue,
+		onStranger: h.joiner.onStranger, alone: &h.joiner.alone, onPacket: h.enqueue,
 	})
 	mc.Transport = h.tr
 	return nil
@@ -349,24 +349,24 @@ func (h *Host) loop(ctx context.Context) {
 			return
 		case p := <-h.inbox:
 			h.receive(p)
-			h.more()
+			h.receiveMore()
 		case w := <-h.work:
-			h.step("call", nobody, func() { w.run(h.core, h.now()) })
-		case <-h.members.ready:
-			h.memberEvents()
+			h.step("call", noPeer, func() { w.run(h.core, h.now()) })
+		case <-h.memberEventQueue.ready:
+			h.handleMemberEvents()
 		case <-timer.C:
 		}
 		if now := h.now(); h.core.Next() <= now {
-			h.step("tick", nobody, func() { h.core.Tick(now) })
+			h.step("tick", noPeer, func() { h.core.Tick(now) })
 		}
-		h.step("effects", nobody, h.effects)
+		h.step("effects", noPeer, h.effects)
 		timer.Reset(max(h.core.Next()-h.now(), 0))
 	}
 }
 
-// more takes what else has arrived, up to a bound, before effects leave: under
+// receiveMore takes what else has arrived, up to a bound, before effects leave: under
 // load, packets are handled in batches.
-func (h *Host) more() {
+func (h *Host) receiveMore() {
 	for range 64 {
 		select {
 		case p := <-h.inbox:
@@ -452,11 +452,11 @@ func (h *Host) event(e Event) {
 		h.joiner.unlist(e.Node, e.Addr)
 		return
 	case EventRejoin:
-		h.joiner.want(e.Node, e.Addr)
+		h.joiner.requestJoin(e.Node, e.Addr)
 	case EventAlive:
-		h.joiner.seen(e.Addr)
+		h.joiner.peerAlive(e.Addr)
 	case EventLeft:
-		h.joiner.forget(e.Node)
+		h.joiner.forgetPeer(e.Node)
 	case EventCall, EventReply:
 		if h.calls.event(h, e) {
 			return

@@ -72,9 +72,18 @@ func TestHostileContradiction(t *testing.T) {
 	was := known(a)
 	lie := state.Record{Kind: 99, Key: "lie", Body: "x", Version: h.Version}
 	for _, d := range []*state.Delta{
-		{Network: "net", Owner: "b", Inc: h.Inc, To: h.Version, Upto: h.Version, Sum: 1, Snapshot: true, Records: []state.Record{lie}},
-		{Network: "net", Owner: "b", Inc: h.Inc, From: h.Version, After: h.Version, To: h.Version + 1, Upto: h.Version + 1, Sum: 1},
-		{Network: "net", Owner: "b", Inc: h.Inc + 1, To: 5, Upto: 5, Sum: 1, Snapshot: true, Records: []state.Record{{Kind: 99, Key: "lie", Version: 3}}},
+		{
+			Network: "net", Owner: "b", Inc: h.Inc, To: h.Version, Upto: h.Version, Sum: 1, Snapshot: true,
+			Records: []state.Record{lie},
+		},
+		{
+			Network: "net", Owner: "b", Inc: h.Inc, From: h.Version, After: h.Version, To: h.Version + 1,
+			Upto: h.Version + 1, Sum: 1,
+		},
+		{
+			Network: "net", Owner: "b", Inc: h.Inc + 1, To: 5, Upto: 5, Sum: 1, Snapshot: true,
+			Records: []state.Record{{Kind: 99, Key: "lie", Version: 3}},
+		},
 		{Network: "net", Owner: "a", Inc: 1 << 40, To: 5, Upto: 5, Snapshot: true},
 	} {
 		e := newEncoder("evil", 9)
@@ -347,7 +356,7 @@ func TestHostilePushes(t *testing.T) {
 	for round := range 5 {
 		now += 50 * time.Millisecond
 		for i := range maxQueued {
-			a.enqueue(pushItem{delta: &state.Delta{
+			a.enqueuePush(pushItem{delta: &state.Delta{
 				Owner: "evil", Inc: 1, To: uint64(i), Upto: uint64(i),
 				Records: []state.Record{{Kind: 99, Key: "k", Body: strings.Repeat("x", 900)}},
 			}, from: "evil"})

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// patientFor is how long a dial may be under way until its address counts as one
+// dialPatience is how long a dial may be under way until its address counts as one
 // that does not answer.
-const patientFor = 3 * time.Second
+const dialPatience = 3 * time.Second
 
-// metFor is how long a node that answered the core is company, although the
+// answerMemory is how long a node that answered the core is company, although the
 // membership does not list it.
-const metFor = 10 * time.Second
+const answerMemory = 10 * time.Second
 
 // Isolation says why this node is in a mesh of its own although there are others to
 // join, or "": it has met somebody, knows of nobody, or has only just begun to
@@ -28,7 +28,7 @@ func (h *Host) SetJoin(addrs []string) {
 	h.joiner.mu.Lock()
 	h.cfg.Join = slices.Clone(addrs)
 	h.joiner.mu.Unlock()
-	h.joiner.look()
+	h.joiner.wakeUp()
 }
 
 func (j *joiner) isolation(now time.Time) string {
@@ -37,16 +37,16 @@ func (j *joiner) isolation(now time.Time) string {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if now.Sub(j.met) < metFor {
+	if now.Sub(j.lastAnswer) < answerMemory {
 		return ""
 	}
 	own := map[string]bool{j.h.Addr().String(): true}
-	all := j.missing(own, now)
+	all := j.missingAddrs(own, now)
 	slices.Sort(all)
 	failing, worst, why := 0, "", error(nil)
 	for _, a := range all {
-		t := j.tries[a]
-		if t == nil || t.err == nil && (!t.running || now.Sub(t.last) < patientFor) {
+		t := j.attempts[a]
+		if t == nil || t.err == nil && (!t.running || now.Sub(t.last) < dialPatience) {
 			continue
 		}
 		failing++
@@ -54,7 +54,7 @@ func (j *joiner) isolation(now time.Time) string {
 		if err == nil {
 			err = errNoReply
 		}
-		if why == nil || telling(err) > telling(why) {
+		if why == nil || helpfulness(err) > helpfulness(why) {
 			worst, why = a, err
 		}
 	}
@@ -65,13 +65,13 @@ func (j *joiner) isolation(now time.Time) string {
 		"let it in; %s: %v", len(all), failing, worst, why)
 }
 
-const silenceHint = " (is it the right address, and does no firewall drop TCP and UDP to its port?)"
+const noReplyHint = " (is it the right address, and does no firewall drop TCP and UDP to its port?)"
 
-var errNoReply = errors.New("no reply" + silenceHint)
+var errNoReply = errors.New("no reply" + noReplyHint)
 
-// telling ranks errors by how much they help: a key that differs is what only a
+// helpfulness ranks errors by how much they help: a key that differs is what only a
 // person can mend, and silence says least.
-func telling(err error) int {
+func helpfulness(err error) int {
 	switch {
 	case strings.Contains(err.Error(), "--key-file"):
 		return 3

@@ -28,24 +28,24 @@ func TestIsolation(t *testing.T) {
 	}
 	says(now)
 	dialled(j, now)
-	says(now.Add(patientFor / 2))
-	says(now.Add(patientFor), "of 2 addresses to join 2 do not let it in", "no reply", "firewall")
+	says(now.Add(dialPatience / 2))
+	says(now.Add(dialPatience), "of 2 addresses to join 2 do not let it in", "no reply", "firewall")
 	fail := func(a, text string) {
 		j.ended(a, now, time.Second)
-		j.tries[a].err = joinError(errors.New(text))
+		j.attempts[a].err = joinError(errors.New(text))
 	}
 	fail(addr(1).String(), "connection refused")
 	says(now, "of 2 addresses to join 1", addr(1).String(), "is meshd running there")
 	fail(addr(2).String(), "EOF")
 	says(now, "of 2 addresses to join 2", addr(2).String(), "--key-file")
-	j.list("b", addr(1))
+	j.setListed("b", addr(1))
 	says(now)
-	j.list("b", netip.AddrPort{})
+	j.setListed("b", netip.AddrPort{})
 	says(now, "--key-file")
 
 	// The membership takes it for dead at an incarnation that it cannot outdo; it answers.
-	j.want("b", addr(1))
+	j.requestJoin("b", addr(1))
 	now = time.Now()
 	says(now)
-	says(now.Add(2*metFor), "--key-file")
+	says(now.Add(2*answerMemory), "--key-file")
 }

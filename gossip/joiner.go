@@ -22,51 +22,51 @@ import (
 // minute and never dials them again, so this loop keeps trying remembered
 // peers and seeds that are not alive, with jitter and back-off, for ever.
 type joiner struct {
-	h     *Host
-	wake  chan struct{}
-	alone atomic.Bool  // the membership lists nobody
-	count atomic.Int64 // how many it lists
+	h           *Host
+	wake        chan struct{}
+	alone       atomic.Bool  // the membership lists nobody
+	listedCount atomic.Int64 // how many it lists
 
 	wg sync.WaitGroup
 
-	mu      sync.Mutex // guards everything that follows
-	peers   map[state.NodeID]Peer
-	listed  map[state.NodeID]netip.AddrPort // whom the membership lists
-	coords  map[state.NodeID]*coordinate.Coordinate
-	wanted  map[netip.AddrPort]state.NodeID // where one answers that is not listed there; "": nobody knows who
-	tries   map[string]*attempt
-	moved   map[state.NodeID]*move // whom the membership is to list elsewhere
-	dialing int                    // those that answer
-	seeking int                    // peers and seeds that may be there
-	met     time.Time              // a node answered last that the membership does not list
-	busy    map[netip.Addr]int     // of dialling, by address: a host has a share
-	waiting map[netip.Addr]int     // of wanted, likewise
-	dirty   bool
-	joins   uint64
-	failed  uint64
+	mu           sync.Mutex // guards everything that follows
+	peers        map[state.NodeID]Peer
+	listed       map[state.NodeID]netip.AddrPort // whom the membership lists
+	coords       map[state.NodeID]*coordinate.Coordinate
+	wanted       map[netip.AddrPort]state.NodeID // where one answers that is not listed there; "": nobody knows who
+	attempts     map[string]*attempt
+	moves        map[state.NodeID]*move // whom the membership is to list elsewhere
+	wantedDials  int                    // those that answer
+	searchDials  int                    // peers and seeds that may be there
+	lastAnswer   time.Time              // a node answered last that the membership does not list
+	dialsByAddr  map[netip.Addr]int     // of dialling, by address: a host has a share
+	wantedByAddr map[netip.Addr]int     // of wanted, likewise
+	dirty        bool
+	joins        uint64
+	failed       uint64
 }
 
 type attempt struct {
 	last, next time.Time
 	delay      time.Duration
 	running    bool
-	told       bool  // that it failed
+	reported   bool  // that it failed
 	err        error // of the last dial that ended
-	vain       int   // joins in a row that did not list the node
+	unlisted   int   // joins in a row that did not list the node
 }
 
 // The reconnect loop's pace: a missing peer is tried every few seconds at
 // first, then ever more rarely, but at least twice a minute. One that answers
 // the core's pings is joined at once.
 const (
-	rejoinEvery = time.Second
-	rejoinMin   = 2 * time.Second
-	rejoinWant  = 200 * time.Millisecond // between joins of one that answers, at least
+	rejoinInterval = time.Second
+	rejoinMin      = 2 * time.Second
+	rejoinWant     = 200 * time.Millisecond // between joins of one that answers, at least
 
 	// After a join that did not list the node: the membership is about to find
 	// out that its old address is dead.
-	rejoinVain   = 300 * time.Millisecond
-	rejoinVainly = 8 // so often
+	unlistedRetry      = 300 * time.Millisecond
+	maxUnlistedRetries = 8 // so often
 
 	rejoinMax   = 30 * time.Second
 	rejoinWidth = 4 // peers and seeds that are dialled at once
@@ -78,10 +78,10 @@ func (j *joiner) init(h *Host) {
 	j.h, j.wake = h, make(chan struct{}, 1)
 	j.alone.Store(true)
 	j.peers, j.listed = map[state.NodeID]Peer{}, map[state.NodeID]netip.AddrPort{}
-	j.coords, j.wanted, j.tries = map[state.NodeID]*coordinate.Coordinate{}, map[netip.AddrPort]state.NodeID{},
+	j.coords, j.wanted, j.attempts = map[state.NodeID]*coordinate.Coordinate{}, map[netip.AddrPort]state.NodeID{},
 		map[string]*attempt{}
-	j.moved = map[state.NodeID]*move{}
-	j.busy, j.waiting = map[netip.Addr]int{}, map[netip.Addr]int{}
+	j.moves = map[state.NodeID]*move{}
+	j.dialsByAddr, j.wantedByAddr = map[netip.Addr]int{}, map[netip.Addr]int{}
 	for _, p := range h.cfg.Peers {
 		if p.Name != h.cfg.Self && state.CheckPeerAddr(p.Addr) == nil && len(j.peers) < maxPeers {
 			j.peers[p.Name] = p
@@ -89,20 +89,20 @@ func (j *joiner) init(h *Host) {
 	}
 }
 
-// want asks for a join of an address soon: a node answers there, but the
+// requestJoin asks for a join of an address soon: a node answers there, but the
 // membership lost it, or lists another there. An empty name: it is not known who.
-func (j *joiner) want(id state.NodeID, a netip.AddrPort) {
+func (j *joiner) requestJoin(id state.NodeID, a netip.AddrPort) {
 	j.mu.Lock()
-	j.note(id, a)
+	j.addWanted(id, a)
 	if id != "" {
-		j.met = time.Now()
+		j.lastAnswer = time.Now()
 	}
 	j.mu.Unlock()
-	j.look()
+	j.wakeUp()
 }
 
-// look makes run look for what is due.
-func (j *joiner) look() {
+// wakeUp makes run look for what is due.
+func (j *joiner) wakeUp() {
 	select {
 	case j.wake <- struct{}{}:
 	default:
@@ -113,35 +113,35 @@ func (j *joiner) look() {
 // there.
 const maxStrangers = 8
 
-// stranger notes where a packet came from while nobody is listed. A node that
+// onStranger notes where a packet came from while nobody is listed. A node that
 // was back before anybody missed it, and remembers no peer, is pinged by those
 // who take it for alive, and cannot answer but to the membership's pings: the
 // way to a table is to join one of them (G2, G11).
-func (j *joiner) stranger(a netip.AddrPort) {
+func (j *joiner) onStranger(a netip.AddrPort) {
 	if !a.IsValid() {
 		return
 	}
 	j.mu.Lock()
 	_, known := j.wanted[a]
-	full := known || len(j.wanted) >= maxStrangers || j.waiting[a.Addr()] >= wantedShare
+	full := known || len(j.wanted) >= maxStrangers || j.wantedByAddr[a.Addr()] >= wantedShare
 	j.mu.Unlock()
 	if !full {
-		j.want("", a)
+		j.requestJoin("", a)
 	}
 }
 
 // maxListed bounds the nodes of a mesh.
 const maxListed = 1 << 14
 
-// has reports whether the membership lists a node.
-func (j *joiner) has(id state.NodeID) bool {
+// isListed reports whether the membership lists a node.
+func (j *joiner) isListed(id state.NodeID) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.listed[id].IsValid()
 }
 
-// list notes whom the membership lists, and where; an invalid address: no more.
-func (j *joiner) list(id state.NodeID, a netip.AddrPort) {
+// setListed notes whom the membership lists, and where; an invalid address: no more.
+func (j *joiner) setListed(id state.NodeID, a netip.AddrPort) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if a.IsValid() {
@@ -151,15 +151,15 @@ func (j *joiner) list(id state.NodeID, a netip.AddrPort) {
 		delete(j.coords, id)
 		j.h.coord.ForgetNode(string(id))
 	}
-	j.count.Store(int64(len(j.listed)))
+	j.listedCount.Store(int64(len(j.listed)))
 	_, self := j.listed[j.h.cfg.Self]
 	j.alone.Store(len(j.listed) == 0 || self && len(j.listed) == 1)
 }
 
-// answered notes that the membership reached a node where it lists it: that is
+// peerAnswered notes that the membership reached a node where it lists it: that is
 // what makes it a peer to find again. What is only said of nodes is not
 // remembered, nor kept on disk.
-func (j *joiner) answered(id state.NodeID, a netip.AddrPort) {
+func (j *joiner) peerAnswered(id state.NodeID, a netip.AddrPort) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if id == j.h.cfg.Self || j.listed[id] != a || !a.IsValid() {
@@ -184,17 +184,17 @@ func (j *joiner) forgetOldest() {
 	delete(j.peers, oldest)
 }
 
-// seen notes that a peer is alive: it may be dialled at once.
-func (j *joiner) seen(a netip.AddrPort) {
+// peerAlive notes that a peer is alive: it may be dialled at once.
+func (j *joiner) peerAlive(a netip.AddrPort) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if t := j.tries[a.String()]; a.IsValid() && t != nil && !t.running {
-		delete(j.tries, a.String())
+	if t := j.attempts[a.String()]; a.IsValid() && t != nil && !t.running {
+		delete(j.attempts, a.String())
 	}
 }
 
-// forget drops a peer that left in order.
-func (j *joiner) forget(id state.NodeID) {
+// forgetPeer drops a peer that left in order.
+func (j *joiner) forgetPeer(id state.NodeID) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	delete(j.peers, id)
@@ -202,9 +202,9 @@ func (j *joiner) forget(id state.NodeID) {
 	j.dirty = true
 }
 
-// coordinate takes a sample of the way to a node, if the membership lists it
+// updateCoordinate takes a sample of the way to a node, if the membership lists it
 // still: an answer may come behind its end, and nobody would forget it then.
-func (j *joiner) coordinate(id state.NodeID, c *coordinate.Coordinate, rtt time.Duration) {
+func (j *joiner) updateCoordinate(id state.NodeID, c *coordinate.Coordinate, rtt time.Duration) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if !j.listed[id].IsValid() {
@@ -233,11 +233,11 @@ func (j *joiner) run(ctx context.Context) {
 		case <-j.wake:
 		case <-timer.C:
 		}
-		wait := rejoinEvery*3/4 + rand.N(rejoinEvery/2)
+		wait := rejoinInterval*3/4 + rand.N(rejoinInterval/2)
 		if !j.h.leaving.Load() {
-			dials, again := j.due(time.Now())
+			dials, again := j.dueDials(time.Now())
 			for _, d := range dials {
-				j.wg.Go(func() { j.join(d) })
+				j.wg.Go(func() { j.dial(d) })
 			}
 			wait = min(wait, again, j.unlistMoved(time.Now()))
 		}
@@ -246,70 +246,70 @@ func (j *joiner) run(ctx context.Context) {
 	}
 }
 
-// dial is an address to be joined, and who should be listed there then; an empty
+// dialRequest is an address to be joined, and who should be listed there then; an empty
 // name: somebody.
-type dial struct {
+type dialRequest struct {
 	id   state.NodeID
 	addr string
 	from netip.Addr // whose share it takes; invalid: it is a peer or a seed that may be there
 }
 
-// join dials an address that due returned. It is never waited for: through a
+// dial dials an address that due returned. It is never waited for: through a
 // cut, a dial takes as long as it may.
-func (j *joiner) join(d dial) {
+func (j *joiner) dial(d dialRequest) {
 	_, err := j.h.ml.Join([]string{d.addr})
 	if a, bad := netip.ParseAddrPort(d.addr); err == nil && bad == nil {
-		j.h.members.tell(memberEvent{kind: 'a', addr: a})
+		j.h.memberEventQueue.addEvent(memberEvent{kind: 'a', addr: a})
 	}
-	vain := err == nil && !j.lists(d)
+	vain := err == nil && !j.listsAt(d)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.free(d)
+	j.releaseSlot(d)
 	if len(j.wanted) > 0 {
-		defer j.look() // others may wait for its place
+		defer j.wakeUp() // others may wait for its place
 	}
-	t := j.tries[d.addr]
+	t := j.attempts[d.addr]
 	t.running, t.last, t.err = false, time.Now(), joinError(err)
 	switch {
 	case err != nil:
 		j.failed++
-		if !t.told {
-			t.told = true
+		if !t.reported {
+			t.reported = true
 			j.h.log.Warn("cannot join", "addr", d.addr, "error", t.err)
 		}
 		t.delay = min(max(2*t.delay, rejoinMin), rejoinMax)
 	case vain:
 		j.failed++
-		if t.vain++; t.vain <= rejoinVainly {
-			t.delay = rejoinVain
-			j.wantAgain(d)
+		if t.unlisted++; t.unlisted <= maxUnlistedRetries {
+			t.delay = unlistedRetry
+			j.requestAgain(d)
 		} else {
 			t.delay = min(2*t.delay, rejoinMax)
 		}
 	default:
 		j.joins++
-		t.vain, t.delay = 0, rejoinMax // it is listed now; or it is the name of a node that is
+		t.unlisted, t.delay = 0, rejoinMax // it is listed now; or it is the name of a node that is
 	}
 	t.next = t.last.Add(t.delay/2 + rand.N(t.delay))
 }
 
-// wantAgain keeps one that answers wanted: the membership refused it, since it
+// requestAgain keeps one that answers wanted: the membership refused it, since it
 // is about to find out that its old address is dead. The caller holds mu.
-func (j *joiner) wantAgain(d dial) {
+func (j *joiner) requestAgain(d dialRequest) {
 	a, err := netip.ParseAddrPort(d.addr)
 	if err != nil || d.id == "" {
 		return
 	}
 	if _, other := j.wanted[a]; !other {
-		j.note(d.id, a)
+		j.addWanted(d.id, a)
 	}
 }
 
-// lists reports whether the membership has a node at its address now. Tables that
+// listsAt reports whether the membership has a node at its address now. Tables that
 // were exchanged are no proof: the membership refuses a node inside them, without
 // an error, while it holds its name for alive elsewhere. A host name counts as
 // listed, since it is not known whose address it was.
-func (j *joiner) lists(d dial) bool {
+func (j *joiner) listsAt(d dialRequest) bool {
 	a, err := netip.ParseAddrPort(d.addr)
 	if err != nil {
 		return true
@@ -334,7 +334,7 @@ func joinError(err error) error {
 	case strings.Contains(s, "refused"):
 		return fmt.Errorf("%w (is meshd running there, on that port?)", err)
 	case strings.Contains(s, "timeout"), strings.Contains(s, "no route"):
-		return fmt.Errorf("%w%s", err, silenceHint)
+		return fmt.Errorf("%w%s", err, noReplyHint)
 	}
 	return err
 }

@@ -30,18 +30,18 @@ func addr(i int) netip.AddrPort {
 
 // ended is what join does with its result.
 func (j *joiner) ended(a string, now time.Time, delay time.Duration) {
-	d := dial{addr: a}
-	if p, err := netip.ParseAddrPort(a); err == nil && j.busy[p.Addr()] > 0 {
+	d := dialRequest{addr: a}
+	if p, err := netip.ParseAddrPort(a); err == nil && j.dialsByAddr[p.Addr()] > 0 {
 		d.from = p.Addr()
 	}
-	j.free(d)
-	t := j.tries[a]
+	j.releaseSlot(d)
+	t := j.attempts[a]
 	t.running, t.last, t.delay, t.next = false, now, delay, now.Add(delay)
 }
 
 // dialled are the addresses that are due.
 func dialled(j *joiner, now time.Time) (addrs []string) {
-	due, _ := j.due(now)
+	due, _ := j.dueDials(now)
 	for _, d := range due {
 		addrs = append(addrs, d.addr)
 	}
@@ -90,17 +90,17 @@ func TestJoinerWanted(t *testing.T) {
 	if n := len(dialled(j, now)); n != 4 {
 		t.Fatal(n)
 	}
-	j.want("h", addr(7))
+	j.requestJoin("h", addr(7))
 	if got := dialled(j, now); !slices.Equal(got, []string{addr(7).String()}) {
 		t.Errorf("dials %v", got)
 	}
 	j.ended(addr(0).String(), now, rejoinMax)
-	j.want("a", addr(0))
-	if got := dialled(j, now.Add(rejoinEvery)); !slices.Contains(got, addr(0).String()) {
+	j.requestJoin("a", addr(0))
+	if got := dialled(j, now.Add(rejoinInterval)); !slices.Contains(got, addr(0).String()) {
 		t.Errorf("dials %v", got)
 	}
-	j.list("b", addr(1))
-	j.want("b", addr(1))
+	j.setListed("b", addr(1))
+	j.requestJoin("b", addr(1))
 	j.ended(addr(1).String(), now, 0)
 	if got := dialled(j, now.Add(time.Hour)); slices.Contains(got, addr(1).String()) || len(j.wanted) > 0 {
 		t.Errorf("dials %v, which is listed", got)
@@ -112,24 +112,24 @@ func TestJoinerWanted(t *testing.T) {
 func TestJoinerSwapped(t *testing.T) {
 	now := time.Now()
 	j := testJoiner(nil)
-	j.list("a", addr(1))
-	j.list("b", addr(2))
-	j.want("a", addr(2))
-	due, _ := j.due(now)
-	if want := (dial{"a", addr(2).String(), addr(2).Addr()}); !slices.Equal(due, []dial{want}) {
+	j.setListed("a", addr(1))
+	j.setListed("b", addr(2))
+	j.requestJoin("a", addr(2))
+	due, _ := j.dueDials(now)
+	if want := (dialRequest{"a", addr(2).String(), addr(2).Addr()}); !slices.Equal(due, []dialRequest{want}) {
 		t.Fatalf("dials %v", due)
 	}
 	j.ended(addr(2).String(), now, 0)
-	j.wantAgain(due[0])
-	if due, again := j.due(now.Add(rejoinWant / 4)); len(due) > 0 || again != rejoinWant*3/4 {
+	j.requestAgain(due[0])
+	if due, again := j.dueDials(now.Add(rejoinWant / 4)); len(due) > 0 || again != rejoinWant*3/4 {
 		t.Errorf("dials %v at once, then after %v", due, again)
 	}
 	if got := dialled(j, now.Add(rejoinWant)); len(got) != 1 {
 		t.Errorf("dials %v", got)
 	}
 	j.ended(addr(2).String(), now, 0)
-	j.list("a", addr(2))
-	j.wantAgain(due[0])
+	j.setListed("a", addr(2))
+	j.requestAgain(due[0])
 	if got := dialled(j, now.Add(time.Hour)); len(got) > 0 || len(j.wanted) > 0 {
 		t.Errorf("dials %v, which is listed", got)
 	}
@@ -142,24 +142,24 @@ func TestJoinerShares(t *testing.T) {
 	now := time.Now()
 	j := testJoiner([]Peer{{Name: "peer", Addr: addr(2), Seen: now}})
 	for port := range uint16(2000) {
-		j.want(state.NodeID(fmt.Sprintf("made-up-%d", port)), netip.AddrPortFrom(addr(9).Addr(), 1000+port))
+		j.requestJoin(state.NodeID(fmt.Sprintf("made-up-%d", port)), netip.AddrPortFrom(addr(9).Addr(), 1000+port))
 	}
-	j.want("honest", addr(1))
+	j.requestJoin("honest", addr(1))
 	for range 20 {
-		j.due(now) // nothing that is dialled ever ends
+		j.dueDials(now) // nothing that is dialled ever ends
 	}
 	for _, a := range []netip.AddrPort{addr(1), addr(2)} {
-		if d := j.tries[a.String()]; d == nil || !d.running {
+		if d := j.attempts[a.String()]; d == nil || !d.running {
 			t.Errorf("%v is not dialled", a)
 		}
 	}
 	for i := range maxWanted / 64 {
 		for port := range uint16(100) {
-			j.want(state.NodeID(fmt.Sprintf("more-%d-%d", i, port)), netip.AddrPortFrom(addr(100+i).Addr(), port+1))
+			j.requestJoin(state.NodeID(fmt.Sprintf("more-%d-%d", i, port)), netip.AddrPortFrom(addr(100+i).Addr(), port+1))
 		}
 	}
-	if len(j.wanted) > maxWanted || j.dialing > wantedWidth || len(j.busy) > wantedWidth {
-		t.Errorf("%d wanted, %d dialled at %d addresses", len(j.wanted), j.dialing, len(j.busy))
+	if len(j.wanted) > maxWanted || j.wantedDials > wantedWidth || len(j.dialsByAddr) > wantedWidth {
+		t.Errorf("%d wanted, %d dialled at %d addresses", len(j.wanted), j.wantedDials, len(j.dialsByAddr))
 	}
 }
 
@@ -168,9 +168,9 @@ func TestJoinerShares(t *testing.T) {
 func TestJoinerStrangers(t *testing.T) {
 	j := testJoiner(nil)
 	for port := range uint16(100) {
-		j.stranger(netip.AddrPortFrom(addr(9).Addr(), 1+port))
+		j.onStranger(netip.AddrPortFrom(addr(9).Addr(), 1+port))
 	}
-	j.stranger(addr(1))
+	j.onStranger(addr(1))
 	if _, noted := j.wanted[addr(1)]; !noted || len(j.wanted) != 1+wantedShare {
 		t.Errorf("notes %v", j.wanted)
 	}
@@ -182,28 +182,29 @@ func TestJoinerCounts(t *testing.T) {
 	j := testJoiner(nil)
 	for i := range 20 {
 		a := addr(i % 5)
-		j.want("n", netip.AddrPortFrom(a.Addr(), uint16(1+i)))
+		j.requestJoin("n", netip.AddrPortFrom(a.Addr(), uint16(1+i)))
 	}
-	j.list("n", netip.AddrPortFrom(addr(1).Addr(), 2))
+	j.setListed("n", netip.AddrPortFrom(addr(1).Addr(), 2))
 	for range 20 {
-		due, _ := j.due(now)
+		due, _ := j.dueDials(now)
 		for i, d := range due {
 			j.ended(d.addr, now, 0)
 			if i%2 == 0 {
-				j.wantAgain(d)
+				j.requestAgain(d)
 			}
 		}
 		now = now.Add(10 * time.Second)
 	}
 	for len(j.wanted) > 0 {
-		due, _ := j.due(now)
+		due, _ := j.dueDials(now)
 		for _, d := range due {
 			j.ended(d.addr, now, 0)
 		}
 		now = now.Add(10 * time.Second)
 	}
-	if len(j.waiting)+len(j.busy)+j.dialing+j.seeking != 0 {
-		t.Errorf("with nothing wanted: %v wait, %v are dialled, %d, %d", j.waiting, j.busy, j.dialing, j.seeking)
+	if len(j.wantedByAddr)+len(j.dialsByAddr)+j.wantedDials+j.searchDials != 0 {
+		t.Errorf("with nothing wanted: %v wait, %v are dialled, %d, %d",
+			j.wantedByAddr, j.dialsByAddr, j.wantedDials, j.searchDials)
 	}
 }
 
@@ -213,16 +214,16 @@ func TestJoinerForgets(t *testing.T) {
 		{Name: "old", Addr: addr(1), Seen: now.Add(-peerMemory - time.Hour)},
 		{Name: "b", Addr: addr(2), Seen: now},
 	})
-	j.forget("b")
+	j.forgetPeer("b")
 	if got := dialled(j, now); len(got) > 0 || len(j.peers) > 0 {
 		t.Errorf("dials %v", got)
 	}
-	j.want("", addr(3))
-	j.due(now)
+	j.requestJoin("", addr(3))
+	j.dueDials(now)
 	j.ended(addr(3).String(), now, 0)
-	j.due(now.Add(time.Hour))
-	if len(j.tries) > 0 {
-		t.Errorf("keeps %d attempts", len(j.tries))
+	j.dueDials(now.Add(time.Hour))
+	if len(j.attempts) > 0 {
+		t.Errorf("keeps %d attempts", len(j.attempts))
 	}
 }
 

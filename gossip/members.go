@@ -9,37 +9,37 @@ import (
 
 // member is the core's view of one other node (S9). Local, never replicated.
 type member struct {
-	id      state.NodeID
-	place         // where it is, as far as we know
-	rival   place // where else it may be; the zero place: nowhere
-	phase   phase
-	listed  bool // membership says it is alive
-	boot    uint64
-	since   time.Duration // of the phase
-	until   time.Duration // of phaseVerify: when it ends without an answer
-	doubted bool          // reported dead while it was alive
-	checked time.Duration // when its last check began, or will; 0: never
-	spared  time.Duration // when it last turned out to live after all; 0: never
-	heard   time.Duration // last packet from it
-	met     bool          // heard or listed in this life of ours
+	id           state.NodeID
+	place              // where it is, as far as we know
+	candidate    place // where else it may be; the zero place: nowhere
+	phase        phase
+	listed       bool // membership says it is alive
+	boot         uint64
+	since        time.Duration // of the phase
+	checkUntil   time.Duration // of phaseVerify: when it ends without an answer
+	reportedDead bool          // reported dead while it was alive
+	checkedAt    time.Duration // when its last check began, or will; 0: never
+	falseAlarmAt time.Duration // when it last turned out to live after all; 0: never
+	heardAt      time.Duration // last packet from it
+	seen         bool          // heard or listed in this life of ours
 	// proven is whether it showed in this life of ours that there is such a node:
 	// it answered us, or spoke and states where it is. What is only said to be a
 	// member counts nowhere.
 	proven bool
 	// streamTill is until when everything for it goes over streams: datagrams
 	// do not seem to arrive.
-	streamTill time.Duration
+	streamUntil time.Duration
 
-	parted  time.Duration // when it was last asked whether it leaves; 0: never
-	asked   uint64        // the nonce of the pings that others were asked for
-	reached time.Duration // last time that it answered us, not others
-	way     time.Duration // last time that it answered a datagram of ours with one
-	pingAt  time.Duration // 0: not pinging
-	pings   int
-	offered bool
+	goodbyeAskedAt time.Duration // when it was last asked whether it leaves; 0: never
+	relayNonce     uint64        // the nonce of the pings that others were asked for
+	reachedAt      time.Duration // last time that it answered us, not others
+	datagramAt     time.Duration // last time that it answered a datagram of ours with one
+	pingAt         time.Duration // 0: not pinging
+	pingCount      int
+	offered        bool
 	// aged is how far its streams have been put away, so that the long dead cost
 	// nothing: 1 not offered any more, 2 buried in all tables.
-	aged int
+	retired int
 }
 
 // MemberAlive tells the core that the membership lists a node at addr.
@@ -48,23 +48,23 @@ func (c *Core) MemberAlive(now time.Duration, id state.NodeID, addr netip.AddrPo
 	if id == c.cfg.Self {
 		return
 	}
-	m := c.member(id)
-	c.put(m, addr)
-	m.met = true
-	c.list(m, true)
-	c.sign(m, signListed)
+	m := c.ensureMember(id)
+	c.setAddr(m, addr)
+	m.seen = true
+	c.setListed(m, true)
+	c.observe(m, signListed)
 	if m.reachable() {
-		c.greetNode(id)
+		c.compareWithMember(id)
 	}
-	c.settle()
+	c.finishStep()
 }
 
-// greetNode exchanges tables with a node that appeared: at once if it is new
+// compareWithMember exchanges tables with a node that appeared: at once if it is new
 // to us and we are few, else with the probability that makes it a few of us.
-func (c *Core) greetNode(id state.NodeID) {
+func (c *Core) compareWithMember(id state.NodeID) {
 	for _, name := range c.order {
-		if c.shares(id, name) {
-			c.greet(c.networks[name], id)
+		if c.takesPart(id, name) {
+			c.compareWith(c.networks[name], id)
 		}
 	}
 }
@@ -77,38 +77,38 @@ func (c *Core) MemberDead(now time.Duration, id state.NodeID) {
 	if m == nil || id == c.cfg.Self {
 		return
 	}
-	c.list(m, false)
-	c.sign(m, signUnlisted)
-	c.settle()
+	c.setListed(m, false)
+	c.observe(m, signUnlisted)
+	c.finishStep()
 }
 
-func (c *Core) member(id state.NodeID) *member {
+func (c *Core) ensureMember(id state.NodeID) *member {
 	m := c.members[id]
 	if m == nil {
 		m = &member{id: id, phase: phaseDead, since: c.now, offered: true}
-		c.enter(m)
+		c.addMember(m)
 		if n, ok := c.store.Node(id); ok {
-			c.put(m, n.Addr)
+			c.setAddr(m, n.Addr)
 		}
 	}
 	return m
 }
 
-// meetOwner is called for a stream whose owner we had not heard of: the
+// learnOwner is called for a stream whose owner we had not heard of: the
 // membership may have a hole, so it is checked like a reported death (G11).
-func (c *Core) meetOwner(id state.NodeID) {
+func (c *Core) learnOwner(id state.NodeID) {
 	if c.cfg.Peers != nil || id == c.cfg.Self {
 		return
 	}
 	if m := c.members[id]; m != nil {
-		m.aged = 0 // what is new of it is put away, too
-		return     // its streams have its liveness from their beginning
+		m.retired = 0 // what is new of it is put away, too
+		return        // its streams have its liveness from their beginning
 	}
 	if len(c.members) >= maxMembers {
 		return
 	}
-	if m := c.member(id); len(c.pinging) < maxNamedChecks {
-		c.sign(m, signNamed)
+	if m := c.ensureMember(id); len(c.pinging) < maxNamedChecks {
+		c.observe(m, signNamed)
 	}
 }
 
@@ -129,9 +129,9 @@ func (c *Core) learnAddr(id state.NodeID) {
 	switch {
 	case !ok || !n.Addr.IsValid():
 	case m.known():
-		c.suspectPlace(m, n.Addr)
+		c.considerAddr(m, n.Addr)
 	default:
-		c.put(m, n.Addr)
+		c.setAddr(m, n.Addr)
 	}
 }
 
@@ -148,111 +148,111 @@ func (c *Core) heardFrom(id state.NodeID, boot uint64) {
 		c.Stats.Strangers++
 		return // the membership will name it, or its own record
 	}
-	m := c.member(id)
-	m.met = true
+	m := c.ensureMember(id)
+	m.seen = true
 	if known {
-		c.prove(m)
+		c.markProven(m)
 	} else if m.newcomer() {
-		c.question(m) // one that speaks comes before those who are only listed
+		c.startPinging(m) // one that speaks comes before those who are only listed
 	}
-	m.heard = c.now
-	if c.cameFrom.IsValid() || !c.viaStream(id) { // answers that came over a stream do not tell that datagrams arrive
-		c.heardAt = c.now
+	m.heardAt = c.now
+	if c.packetFrom.IsValid() || !c.usesStream(id) { // answers that came over a stream do not tell that datagrams arrive
+		c.lastHeard = c.now
 	}
 	if m.phase == phaseLeft && m.boot == boot && c.now-m.since < goodbyeTail {
 		return // the tail of its goodbye; later, somebody else said that it left
 	}
 	if m.boot != boot {
 		if m.boot != 0 {
-			delete(c.partings, id) // it was the former life that left
+			delete(c.goodbyeChecks, id) // it was the former life that left
 		}
-		m.boot, m.doubted, m.spared = boot, false, 0 // the former life did end
+		m.boot, m.reportedDead, m.falseAlarmAt = boot, false, 0 // the former life did end
 	}
-	c.sign(m, signHeard)
+	c.observe(m, signHeard)
 }
 
 // MemberReached tells the core that a node answered the membership's probe
 // directly, at addr.
 func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.AddrPort) {
 	c.advance(now)
-	c.heardAt = c.now // such an answer is a datagram
+	c.lastHeard = c.now // such an answer is a datagram
 	m := c.members[id]
 	if m == nil {
 		return
 	}
-	m.way = c.now
-	if m.rival.addr == addr {
-		m.rival.answered = c.now
+	m.datagramAt = c.now
+	if m.candidate.addr == addr {
+		m.candidate.answeredAt = c.now
 	} else {
 		if m.phase == phaseAlive && m.addr == addr {
-			c.list(m, true) // it probes whom it lists: a goodbye that was not its own is forgotten
+			c.setListed(m, true) // it probes whom it lists: a goodbye that was not its own is forgotten
 		}
-		c.reached(m)
+		c.markReached(m)
 	}
-	c.settle()
+	c.finishStep()
 }
 
-// reached notes that a node answers this one: there is no doubt about the way
+// markReached notes that a node answers this one: there is no doubt about the way
 // to it any more.
-func (c *Core) reached(m *member) {
-	m.reached, m.rival = c.now, place{}
-	if c.cameFrom.IsValid() {
-		m.way = c.now
+func (c *Core) markReached(m *member) {
+	m.reachedAt, m.candidate = c.now, place{}
+	if c.packetFrom.IsValid() {
+		m.datagramAt = c.now
 	}
-	c.prove(m)
-	c.sign(m, signReached)
+	c.markProven(m)
+	c.observe(m, signReached)
 	c.store.SetAnswers(m.id, livenessOf(m.phase).Answers())
 }
 
 // unreached reports whether a listed member has not answered this node's own
 // probes for some rounds of the membership.
-func (c *Core) unreached(m *member) bool { return c.overdue(m, m.reached) }
+func (c *Core) unreached(m *member) bool { return c.overdue(m, m.reachedAt) }
 
 // undelivered reports whether a listed member has not answered this node's
 // datagrams for as long, whatever it answered over streams.
-func (c *Core) undelivered(m *member) bool { return c.overdue(m, m.way) }
+func (c *Core) undelivered(m *member) bool { return c.overdue(m, m.datagramAt) }
 
 func (c *Core) overdue(m *member, answered time.Duration) bool {
-	rounds := 3 * time.Duration(c.crowd()+1) * c.cfg.Probing
+	rounds := 3 * time.Duration(c.membershipSize()+1) * c.cfg.Probing
 	return rounds > 0 && m.listed && c.now-max(answered, m.since) > rounds+3*time.Second
 }
 
-// doubt pings a member that lives, says the membership, but has not answered
+// checkIfUnanswered pings a member that lives, says the membership, but has not answered
 // this node's own probes for some rounds: others may reach it where this node
 // does not (G11); and one of which there is nothing yet but that word.
-func (c *Core) doubt(m *member) {
-	if c.unreached(m) || c.unproven(m) {
-		c.question(m)
+func (c *Core) checkIfUnanswered(m *member) {
+	if c.unreached(m) || c.needsProof(m) {
+		c.startPinging(m)
 	}
 }
 
 // goodbyeTail is how long packets of a node that left do not mean that it is back.
-const goodbyeTail = 2 * goodbyeFor
+const goodbyeTail = 2 * speakAfterLeaving
 
-// maxDoubt is how many pings in a row may be lost before others are asked.
-const maxDoubt = 4
+// maxUnanswered is how many pings in a row may be lost before others are asked.
+const maxUnanswered = 4
 
 // maxMembers bounds the members known from packets alone.
 const maxMembers = 1 << 16
 
-// revive takes a member as alive.
-func (c *Core) revive(m *member) {
+// markAlive takes a member as alive.
+func (c *Core) markAlive(m *member) {
 	if m.phase == phaseVerify {
 		c.Stats.FalseAlarms++
 	}
-	if m.doubted && c.now-m.since < sparedFor {
-		m.spared = c.now
+	if m.reportedDead && c.now-m.since < falseAlarmMemory {
+		m.falseAlarmAt = c.now
 	}
-	m.doubted = false
-	c.rejoin(m)
+	m.reportedDead = false
+	c.requestRejoin(m)
 	was, since := m.phase, m.since
-	m.pings = 0
-	if !m.rival.known() { // else it is still open where it is
-		c.pingLater(m, 0)
+	m.pingCount = 0
+	if !m.candidate.known() { // else it is still open where it is
+		c.schedulePing(m, 0)
 	}
 	c.setPhase(m, phaseAlive)
 	if was == phaseDead || was == phaseKept {
-		c.wave(since)
+		c.pingVanishedAround(since)
 	}
 }
 
@@ -262,20 +262,20 @@ func (m *member) reachable() bool {
 	return (m.phase == phaseAlive || m.phase == phaseVerify) && (m.listed || m.addr.IsValid())
 }
 
-// checkEvery is how far apart the checks of one member begin.
-const checkEvery = time.Second
+// checkInterval is how far apart the checks of one member begin.
+const checkInterval = time.Second
 
 const (
-	stalled   = 50 * time.Millisecond // a timer that is later tells that the host stood still
-	maxExcuse = 5 * time.Second       // a host that always stands still must hide the dead, too
-	sparedFor = 15 * time.Second
+	stallThreshold   = 50 * time.Millisecond // a timer that is later tells that the host stood still
+	maxExtension     = 5 * time.Second       // a host that always stands still must hide the dead, too
+	falseAlarmMemory = 15 * time.Second
 )
 
 func livenessOf(p phase) state.Liveness {
 	switch p {
 	case phaseAlive:
 		return state.Alive
-	case phaseVerify, phaseShaky:
+	case phaseVerify, phaseRelayed:
 		return state.Suspected
 	case phaseKept:
 		return state.Kept
@@ -289,7 +289,7 @@ func (c *Core) setPhase(m *member, p phase) {
 		return
 	}
 	was := m.phase
-	m.phase, m.since, m.aged = p, c.now, 0
+	m.phase, m.since, m.retired = p, c.now, 0
 	l := livenessOf(p)
 	c.store.SetLiveness(m.id, l)
 	if !l.Answers() {
@@ -304,11 +304,11 @@ func (c *Core) setPhase(m *member, p phase) {
 		}
 	}
 	kind := map[phase]EventKind{
-		phaseAlive: EventAlive, phaseVerify: EventSuspect, phaseShaky: EventSuspect,
+		phaseAlive: EventAlive, phaseVerify: EventSuspect, phaseRelayed: EventSuspect,
 		phaseKept: EventSuspect, phaseDead: EventDead, phaseAbsent: EventDead, phaseLeft: EventLeft,
 	}[p]
 	if livenessOf(was).String() != livenessOf(p).String() || p == phaseLeft {
-		c.event(Event{Kind: kind, Node: m.id, Addr: m.addr})
+		c.emit(Event{Kind: kind, Node: m.id, Addr: m.addr})
 	}
 }
 

@@ -20,9 +20,9 @@ func networkHash(name string) uint64 {
 	return binary.LittleEndian.Uint64(h[:])
 }
 
-// networkOf returns the network of a probe of that type, nil for one in which
+// networkByHash returns the network of a probe of that type, nil for one in which
 // this node does not take part.
-func (c *Core) networkOf(typ byte, hash uint64) (found *network) {
+func (c *Core) networkByHash(typ byte, hash uint64) (found *network) {
 	if hashWidth(typ) == 8 {
 		return c.byHash[hash]
 	}
@@ -38,8 +38,8 @@ func (c *Core) networkOf(typ byte, hash uint64) (found *network) {
 	return found
 }
 
-// takenHash says why a network cannot be taken part in beside the others.
-func (c *Core) takenHash(name string) error {
+// checkHash says why a network cannot be taken part in beside the others.
+func (c *Core) checkHash(name string) error {
 	if other := c.byHash[c.hashOf(name)]; other != nil {
 		return fmt.Errorf("network %q: %w: its name has the hash of network %q; give it another name", name, ErrNameTaken,
 			other.name)
@@ -48,7 +48,7 @@ func (c *Core) takenHash(name string) error {
 }
 
 func (c *Core) addNetwork(name string, t *state.Table) *network {
-	n := &network{name: name, hash: c.hashOf(name), table: t, joined: c.now}
+	n := &network{name: name, hash: c.hashOf(name), table: t, joinedAt: c.now}
 	if name != "" {
 		n.carrier = state.NewCarrier(c.cfg.Grace, c.cfg.Quarantine)
 	}

@@ -8,45 +8,46 @@ import "time"
 // moment, and stays what it was meanwhile. What does not answer, neither here nor
 // through others, is as good as dead until it does.
 const (
-	newcomerRest   = time.Second // for it to speak by itself
-	newcomerChecks = 128         // of newcomers under way up to which one more begins, once a second
+	newcomerDelay     = time.Second // for it to speak by itself
+	maxNewcomerChecks = 128         // of newcomers under way up to which one more begins, once a second
 )
 
-// unproven reports whether a listed member is to be pinged since it has not
+// needsProof reports whether a listed member is to be pinged since it has not
 // shown that it exists. A node that hears nobody cannot tell.
-func (c *Core) unproven(m *member) bool {
-	return m.newcomer() && c.cfg.Probing > 0 && c.hearing() && c.now-m.since > newcomerRest && c.newcomers < newcomerChecks
+func (c *Core) needsProof(m *member) bool {
+	return m.newcomer() && c.cfg.Probing > 0 && c.hearing() && c.now-m.since > newcomerDelay &&
+		c.newcomers < maxNewcomerChecks
 }
 
 // newcomer reports whether there is nothing of a member but the list.
 func (m *member) newcomer() bool { return m.listed && !m.proven }
 
-// question pings a member that is not pinged already, until it answers or others
+// startPinging pings a member that is not pinged already, until it answers or others
 // are asked (maxDoubt).
-func (c *Core) question(m *member) {
+func (c *Core) startPinging(m *member) {
 	if m.pingAt > 0 || c.cfg.Probing == 0 {
 		return
 	}
-	m.pings = 0
-	c.pingLater(m, max(c.now, 1))
+	m.pingCount = 0
+	c.schedulePing(m, max(c.now, 1))
 	if m.newcomer() {
 		c.newcomers++
 	}
 }
 
-// prove notes that a member showed that it is there. Tables that are not yet
+// markProven notes that a member showed that it is there. Tables that are not yet
 // synced are asked of it: the names that were listed before may all be made up.
-func (c *Core) prove(m *member) {
+func (c *Core) markProven(m *member) {
 	if m.proven {
 		return
 	}
 	m.proven = true
 	for _, name := range c.order {
-		if n := c.networks[name]; !n.table.View().Synced() && c.shares(m.id, name) {
-			if !n.proven {
-				n.proven, n.asked = true, 0
+		if n := c.networks[name]; !n.table.View().Synced() && c.takesPart(m.id, name) {
+			if !n.provenAppeared {
+				n.provenAppeared, n.askedCount = true, 0
 			}
-			c.seek(n)
+			c.askForTable(n)
 		}
 	}
 }
@@ -64,12 +65,12 @@ func (c *Core) countNewcomers() {
 }
 
 // hearing reports whether datagrams arrive here.
-func (c *Core) hearing() bool { return c.heardAt > 0 && !c.silent() }
+func (c *Core) hearing() bool { return c.lastHeard > 0 && !c.deaf() }
 
-// pingSoon makes a hidden member be pinged a few times, if it is not already.
-func (c *Core) pingSoon(m *member) {
+// pingHidden makes a hidden member be pinged a few times, if it is not already.
+func (c *Core) pingHidden(m *member) {
 	if m.pingAt == 0 {
-		m.pings = maxPings - 16
-		c.pingLater(m, max(c.now, 1))
+		m.pingCount = maxPings - 16
+		c.schedulePing(m, max(c.now, 1))
 	}
 }

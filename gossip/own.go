@@ -30,14 +30,14 @@ func (c *Core) Commit(now time.Duration, name string, changes []state.Change) er
 	if n.carrier != nil {
 		c.carry(n)
 	} else {
-		c.ownGlobals(changes)
+		c.forgetTargets(changes)
 	}
-	c.committed(n)
-	c.settle()
+	c.pushOwn(n)
+	c.finishStep()
 	return nil
 }
 
-func (c *Core) ownGlobals(changes []state.Change) {
+func (c *Core) forgetTargets(changes []state.Change) {
 	for _, ch := range changes {
 		if ch.Kind == state.KindMember {
 			delete(c.targets, ch.Key)
@@ -69,20 +69,20 @@ func (c *Core) SetReservation(d time.Duration) { c.cfg.Reservation = d }
 // looked at, some twenty times what the look takes: whoever changes a claim with
 // each packet must not make the others look at all of theirs with each.
 const (
-	carryRest  = 20 * time.Microsecond
-	littleWork = 64 // claims: no rest
+	carryRest        = 20 * time.Microsecond
+	carryWithoutRest = 64 // claims: no rest
 )
 
 // carrySoon is carry after claims of others changed: at once, unless it was done
 // just now and took long.
 func (c *Core) carrySoon(n *network) {
-	if c.now >= n.carried {
+	if c.now >= n.carryNotBefore {
 		c.carry(n)
 		return
 	}
 	c.Stats.CarriesLater++
-	if n.carryAt == 0 || n.carryAt > n.carried {
-		n.carryAt = n.carried
+	if n.carryAt == 0 || n.carryAt > n.carryNotBefore {
+		n.carryAt = n.carryNotBefore
 	}
 }
 
@@ -91,7 +91,7 @@ func (c *Core) carrySoon(n *network) {
 // seem to be (V3).
 func (c *Core) carry(n *network) {
 	n.carryAt = 0
-	if c.dup.yielded {
+	if c.other.yielded {
 		return
 	}
 	if !c.mayClaim(n) {
@@ -99,37 +99,37 @@ func (c *Core) carry(n *network) {
 		return
 	}
 	c.Stats.Carries++
-	n.carrier.Provisional = c.provisional(n)
+	n.carrier.Provisional = c.claimsProvisional(n)
 	changes, again, failed := n.carrier.Carry(n.table, c.now)
 	if again > 0 {
 		n.carryAt = c.now + again
 	}
-	if work := n.carrier.Work; work > littleWork {
-		n.carried = c.now + time.Duration(work)*carryRest
+	if work := n.carrier.Work; work > carryWithoutRest {
+		n.carryNotBefore = c.now + time.Duration(work)*carryRest
 	}
 	changed, refused := n.table.CommitEach(changes)
 	for key, err := range refused {
 		failed[strings.TrimSuffix(key, "~")] = err
 	}
-	c.tellClaims(n, failed)
+	c.reportFailedClaims(n, failed)
 	if changed {
 		n.table.TakeClaims()
-		c.committed(n)
+		c.pushOwn(n)
 	}
 }
 
-// tellClaims tells which services got no address, or could not state what they
+// reportFailedClaims tells which services got no address, or could not state what they
 // claim, in one line, when that changes.
-func (c *Core) tellClaims(n *network, failed map[string]error) {
+func (c *Core) reportFailedClaims(n *network, failed map[string]error) {
 	text := ""
 	if len(failed) > 0 {
 		first := slices.Min(slices.Collect(maps.Keys(failed)))
 		text = fmt.Sprintf("%d services of this node have no VIP in network %s; first: %s: %v", len(failed), n.name, first,
 			failed[first])
 	}
-	if text != n.failed {
-		n.failed = text
-		c.event(Event{Kind: EventExhausted, Network: n.name, Reason: text})
+	if text != n.reportedFailure {
+		n.reportedFailure = text
+		c.emit(Event{Kind: EventExhausted, Network: n.name, Reason: text})
 	}
 }
 
@@ -146,7 +146,7 @@ func (c *Core) mayClaim(n *network) bool {
 	switch {
 	case n.table.View().Synced(), c.alone():
 		return true
-	case c.now < n.joined+claimPatience, len(c.living(n.name)) > 0:
+	case c.now < n.joinedAt+claimPatience, len(c.living(n.name)) > 0:
 		return false
 	}
 	return c.store.Global().View().Synced() || len(c.living("")) == 0
@@ -165,23 +165,23 @@ func (c *Core) JoinNetwork(now time.Duration, name string) error {
 	if c.networks[name] != nil {
 		return nil
 	}
-	if err := errors.Join(state.CheckName(name), c.takenHash(name)); err != nil {
+	if err := errors.Join(state.CheckName(name), c.checkHash(name)); err != nil {
 		return err
 	}
 	if c.parted[name] {
 		c.store.Renew()
-		c.event(Event{Kind: EventReincarnate})
+		c.emit(Event{Kind: EventReincarnate})
 	}
 	n := c.addNetwork(name, c.store.Join(name))
 	for _, m := range c.members {
-		m.aged = 0 // what is new of them is put away, too
+		m.retired = 0 // what is new of them is put away, too
 	}
 	if len(c.living(name)) == 0 && (c.alone() || c.store.Global().View().Synced()) {
 		n.table.SetSynced() // nobody else takes part: there is nothing to ask for
 	}
 	err := c.Commit(c.now, "", []state.Change{{Kind: state.KindMember, Key: name}})
-	c.seek(n)
-	c.settle()
+	c.askForTable(n)
+	c.finishStep()
 	return err
 }
 
@@ -193,7 +193,7 @@ func (c *Core) LeaveNetwork(now time.Duration, name string) error {
 	if n == nil || name == "" {
 		return nil
 	}
-	c.retire(n)
+	c.retireOwn(n)
 	c.flushNow()
 	err := c.Commit(c.now, "", []state.Change{{Kind: state.KindMember, Key: name, Delete: true}})
 	c.dropNetwork(name)
@@ -206,7 +206,7 @@ func (c *Core) LeaveNetwork(now time.Duration, name string) error {
 func (c *Core) Leave(now time.Duration) {
 	c.advance(now)
 	for _, name := range slices.Backward(c.order) {
-		c.retire(c.networks[name])
+		c.retireOwn(c.networks[name])
 	}
 	c.flushNow()
 	if c.leftAt == 0 {
@@ -214,37 +214,37 @@ func (c *Core) Leave(now time.Duration) {
 	}
 }
 
-// goodbyeFor is how long a node that has left still speaks: its goodbye, which
+// speakAfterLeaving is how long a node that has left still speaks: its goodbye, which
 // it repeats. What it said later would bring it back.
-const goodbyeFor = 2 * time.Second
+const speakAfterLeaving = 2 * time.Second
 
 // Left reports whether this node has said goodbye: what it stated afterwards
 // would bring it back.
 func (c *Core) Left() bool { return c.leftAt > 0 }
 
 // silenced reports whether this node has left, so that it must not speak.
-func (c *Core) silenced() bool { return c.leftAt > 0 && c.now-c.leftAt > goodbyeFor }
+func (c *Core) silenced() bool { return c.leftAt > 0 && c.now-c.leftAt > speakAfterLeaving }
 
-func (c *Core) retire(n *network) {
+func (c *Core) retireOwn(n *network) {
 	if h, ok := n.table.Head(c.cfg.Self); !ok || h.Version == 0 {
 		return
 	}
 	n.table.Retire()
 	n.pushed = 0
-	c.committed(n)
+	c.pushOwn(n)
 }
 
 func (c *Core) flushNow() {
-	if c.push.at > 0 {
-		c.push.at = c.now
-		c.flush()
+	if c.queue.at > 0 {
+		c.queue.at = c.now
+		c.flushPushes()
 	}
 }
 
-// defend looks at what a peer holds of our own stream (S7).
-func (c *Core) defend(n *network, h state.Head, buried bool) {
+// defendOwn looks at what a peer holds of our own stream (S7).
+func (c *Core) defendOwn(n *network, h state.Head, buried bool) {
 	if buried && n.table.SelfBuried(h) || n.table.SelfAhead(h) {
-		c.wantLife(h.Inc)
+		c.needIncarnationAbove(h.Inc)
 	}
 }
 
@@ -258,10 +258,10 @@ func (c *Core) Reply(now time.Duration, to state.NodeID, call Call) {
 
 func (c *Core) call(now time.Duration, typ byte, to state.NodeID, call Call) {
 	c.advance(now)
-	e := c.packet()
+	e := c.newPacket()
 	e.call(typ, callFrame{id: call.ID, op: call.Op, body: call.Body})
 	if typ != frameReply || c.affordReply(to, len(e.b)) {
-		c.post(to, e)
+		c.sendUnmetered(to, e)
 	}
 }
 
@@ -280,7 +280,7 @@ func (c *Core) onCall(from state.NodeID, typ byte, p []byte) error {
 	if typ == frameReply {
 		kind = EventReply
 	}
-	c.event(Event{Kind: kind, Node: from, Call: Call{ID: f.id, Op: f.op, Body: slices.Clone(f.body)}})
+	c.emit(Event{Kind: kind, Node: from, Call: Call{ID: f.id, Op: f.op, Body: slices.Clone(f.body)}})
 	return nil
 }
 
@@ -290,9 +290,9 @@ func (c *Core) beacon() {
 	if c.cfg.BeaconEvery == 0 || c.now < c.beaconAt {
 		return
 	}
-	period := c.cfg.BeaconEvery * time.Duration(c.proven()+1)
+	period := c.cfg.BeaconEvery * time.Duration(c.provenCount()+1)
 	if c.beaconAt > 0 {
-		c.event(Event{Kind: EventBeacon, Node: c.cfg.Self})
+		c.emit(Event{Kind: EventBeacon, Node: c.cfg.Self})
 	}
 	c.beaconAt = c.now + c.jitter(period)
 }

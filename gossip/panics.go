@@ -19,15 +19,15 @@ type panics struct {
 	logged map[string]time.Time // by kind of step
 }
 
-// panicEvery spaces the records of panics of one kind: a packet that makes a
+// panicInterval spaces the records of panics of one kind: a packet that makes a
 // core panic comes a thousand times a second, if somebody means it.
-const panicEvery = time.Minute
+const panicInterval = time.Minute
 
 // due reports whether a panic of that kind is to be told.
 func (p *panics) due(kind string, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if last, ok := p.logged[kind]; ok && now.Sub(last) < panicEvery {
+	if last, ok := p.logged[kind]; ok && now.Sub(last) < panicInterval {
 		return false
 	}
 	if p.logged == nil {
@@ -49,7 +49,7 @@ func (h *Host) step(kind string, from func() state.NodeID, f func()) {
 	defer func() {
 		if r := recover(); r != nil {
 			wrong := h.core.Repair(h.now())
-			if e, told := h.tellPanic(kind, from(), r, "streams_to_ask_for", wrong); told {
+			if e, due := h.reportPanic(kind, from(), r, "streams_to_ask_for", wrong); due {
 				h.event(e)
 			}
 		}
@@ -57,8 +57,8 @@ func (h *Host) step(kind string, from func() state.NodeID, f func()) {
 	f()
 }
 
-// tellPanic counts and logs a panic, and says whether it is to be told further.
-func (h *Host) tellPanic(kind string, peer state.NodeID, r any, attrs ...any) (Event, bool) {
+// reportPanic counts and logs a panic, and says whether it is to be told further.
+func (h *Host) reportPanic(kind string, peer state.NodeID, r any, attrs ...any) (Event, bool) {
 	h.panicked.Add(1)
 	if !h.panics.due(kind, time.Now()) {
 		return Event{}, false
@@ -83,8 +83,8 @@ func (h *Host) receive(p packet) {
 	}, func() { h.core.ReceiveFrom(h.now(), p.from, p.data) })
 }
 
-// nobody is whose fault a step is that no packet caused.
-func nobody() state.NodeID { return "" }
+// noPeer is whose fault a step is that no packet caused.
+func noPeer() state.NodeID { return "" }
 
 // Repair brings the core back to a sound state after a step that did not end,
 // and returns how many streams have to be asked for again.
@@ -92,7 +92,7 @@ func (c *Core) Repair(now time.Duration) (streams int) {
 	c.advance(now)
 	clear(c.targets)
 	clear(c.hints)
-	c.end()
+	c.endPacket()
 	c.repairAt = c.now
 	for _, t := range c.store.Tables() {
 		streams += t.Verify()

@@ -19,22 +19,23 @@ func TestManyGoodbyes(t *testing.T) {
 		c.Drain()
 		const names = 4000
 		for i := range names {
-			m := c.member(state.NodeID(fmt.Sprintf("name%d", i)))
-			c.put(m, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 8, byte(i >> 8), byte(i)}), 7946))
+			m := c.ensureMember(state.NodeID(fmt.Sprintf("name%d", i)))
+			c.setAddr(m, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 8, byte(i >> 8), byte(i)}), 7946))
 			m.proven = proven
-			c.sign(m, signParting)
+			c.observe(m, signGoodbyeHeard)
 		}
-		if sends, _ := c.Drain(); len(sends) > maxPartings || len(c.partings) > maxPartings {
-			t.Errorf("proven %v: %d packets for as many goodbyes, and %d are asked about", proven, len(sends), len(c.partings))
+		if sends, _ := c.Drain(); len(sends) > maxGoodbyeChecks || len(c.goodbyeChecks) > maxGoodbyeChecks {
+			t.Errorf("proven %v: %d packets for as many goodbyes, and %d are asked about",
+				proven, len(sends), len(c.goodbyeChecks))
 		}
 		if proven {
-			if n := c.Stats.GoodbyesDropped; n != names-maxPartings {
+			if n := c.Stats.GoodbyesDropped; n != names-maxGoodbyeChecks {
 				t.Errorf("%d goodbyes are counted as dropped", n)
 			}
 			continue
 		}
-		c.sign(c.members["host0"], signParting)
-		if c.partings["host0"] == nil {
+		c.observe(c.members["host0"], signGoodbyeHeard)
+		if c.goodbyeChecks["host0"] == nil {
 			t.Error("names that were made up keep a node from being asked whether it leaves")
 		}
 	}
@@ -48,7 +49,7 @@ func TestGoodbyeOfAFormerLife(t *testing.T) {
 		"its packet": func(c *Core, now time.Duration) { c.Receive(now, newEncoder("b", 2).b) },
 		"its stream": func(c *Core, now time.Duration) { c.Receive(now, returnOf(c, "b")) },
 		"the membership": func(c *Core, now time.Duration) {
-			c.takeLeave(c.members["b"])
+			c.acceptGoodbye(c.members["b"])
 			c.MemberAlive(now, "b", c.members["b"].addr)
 		},
 	} {

@@ -45,23 +45,23 @@ func TestPeersThatAnsweredAreKept(t *testing.T) {
 	var saved []Peer
 	j := testJoiner(nil)
 	j.h.cfg.SavePeers = func(ps []Peer) { saved = ps }
-	j.list("c", addr(3))
-	j.answered("c", addr(4))
-	j.answered("d", addr(4))
+	j.setListed("c", addr(3))
+	j.peerAnswered("c", addr(4))
+	j.peerAnswered("d", addr(4))
 	if j.save(false); len(saved) != 0 {
 		t.Errorf("of nodes that did not answer where they are listed, saved %v", saved)
 	}
-	j.answered("c", addr(3))
+	j.peerAnswered("c", addr(3))
 	j.save(false)
 	if len(saved) != 1 || saved[0].Name != "c" || saved[0].Addr != addr(3) {
 		t.Errorf("saved %v", saved)
 	}
 	saved = nil
-	j.answered("c", addr(3))
+	j.peerAnswered("c", addr(3))
 	if j.save(false); saved != nil {
 		t.Error("nothing new was saved again")
 	}
-	j.forget("c")
+	j.forgetPeer("c")
 	if j.save(false); len(saved) != 0 {
 		t.Errorf("after it left: %v", saved)
 	}
@@ -73,13 +73,13 @@ func TestJoinerIsBounded(t *testing.T) {
 	for i := range maxPeers + 10 {
 		id, a := state.NodeID(fmt.Sprintf("n%d", i)),
 			netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 7946)
-		j.list(id, a)
-		j.answered(id, a)
-		j.coordinate(id, coordinate.NewCoordinate(coordinate.DefaultConfig()), time.Millisecond)
-		j.want("", a)
+		j.setListed(id, a)
+		j.peerAnswered(id, a)
+		j.updateCoordinate(id, coordinate.NewCoordinate(coordinate.DefaultConfig()), time.Millisecond)
+		j.requestJoin("", a)
 	}
 	for i := range maxPeers + 10 {
-		j.list(state.NodeID(fmt.Sprintf("n%d", i)), netip.AddrPort{})
+		j.setListed(state.NodeID(fmt.Sprintf("n%d", i)), netip.AddrPort{})
 	}
 	if len(j.peers) > maxPeers || len(j.coords) > 0 || len(j.wanted) > maxWanted || len(j.listed) > 0 {
 		t.Errorf("keeps %d peers, %d coordinates, %d wanted, %d listed", len(j.peers), len(j.coords), len(j.wanted),

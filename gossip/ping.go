@@ -2,32 +2,32 @@ package gossip
 
 import "meshd/state"
 
-// ping asks a member whether it is there, and in the first rounds of a check
+// sendPing asks a member whether it is there, and in the first rounds of a check
 // three others to ask it. Only an answer with the nonce of the question counts:
 // whoever gives it got the question, so it is where we asked.
-func (c *Core) ping(m *member) {
-	e := c.packet()
+func (c *Core) sendPing(m *member) {
+	e := c.newPacket()
 	e.ping(framePing, pingFrame{nonce: m.nonce, target: m.id})
 	c.send(m.id, e)
-	if m.rival.known() {
-		e := c.packet()
-		e.ping(framePing, pingFrame{nonce: m.rival.nonce, target: m.id})
-		c.sendTo(m.id, m.rival.addr, e)
+	if m.candidate.known() {
+		e := c.newPacket()
+		e.ping(framePing, pingFrame{nonce: m.candidate.nonce, target: m.id})
+		c.sendTo(m.id, m.candidate.addr, e)
 	}
-	if m.phase != phaseVerify || m.pings > 3 {
+	if m.phase != phaseVerify || m.pingCount > 3 {
 		return
 	}
-	if m.asked == 0 {
-		m.asked = c.nonce()
+	if m.relayNonce == 0 {
+		m.relayNonce = c.newNonce()
 	}
-	c.asks.fill(askRate, c.now)
-	if c.asks.empty(askRate) {
+	c.relayBudget.refill(askRate, c.now)
+	if c.relayBudget.empty(askRate) {
 		return
 	}
 	for _, to := range c.pick(c.living(""), 3, m.id) {
-		c.asks.take(0)
-		e := c.packet()
-		e.ping(frameAsk, pingFrame{nonce: m.asked, target: m.id, addr: m.addr})
+		c.relayBudget.take(0)
+		e := c.newPacket()
+		e.ping(frameAsk, pingFrame{nonce: m.relayNonce, target: m.id, addr: m.addr})
 		c.send(to, e)
 	}
 }
@@ -36,7 +36,7 @@ func (c *Core) ping(m *member) {
 // so many doubtful; what is over it is left to the pings from here.
 var askRate = rate{bytes: 1 << 20, packets: 1 << 10, seconds: 4}
 
-func (c *Core) nonce() uint64 { return c.rng.Uint64() | 1 }
+func (c *Core) newNonce() uint64 { return c.rng.Uint64() | 1 }
 
 // onPing handles the four frames of a check.
 func (c *Core) onPing(from state.NodeID, typ byte, p []byte) error {
@@ -47,9 +47,9 @@ func (c *Core) onPing(from state.NodeID, typ byte, p []byte) error {
 	switch typ {
 	case framePing: // the answer goes to the sender; target names whom it is for
 		if f.goodbye == goodbyeAsked {
-			f.goodbye = c.ownGoodbye()
+			f.goodbye = c.goodbyeAnswer()
 		}
-		e := c.packet()
+		e := c.newPacket()
 		e.ping(frameAck, f)
 		c.answerPing(from, e)
 	case frameAck:
@@ -66,8 +66,8 @@ func (c *Core) onPing(from state.NodeID, typ byte, p []byte) error {
 // once, and look for each other, know each other's former places only. A ping that
 // came as a datagram is answered by one, or it could not tell that they arrive.
 func (c *Core) answerPing(from state.NodeID, e *encoder) {
-	if c.usable(c.cameFrom) {
-		c.sendTo(from, c.cameFrom, e)
+	if c.usableAddr(c.packetFrom) {
+		c.sendTo(from, c.packetFrom, e)
 	} else {
 		c.send(from, e)
 	}
@@ -83,16 +83,16 @@ func (c *Core) onAck(from state.NodeID, f pingFrame) {
 			c.Stats.AsksDropped++
 			return
 		}
-		e := c.packet()
+		e := c.newPacket()
 		e.ping(frameHeard, pingFrame{nonce: f.nonce, target: from})
 		c.send(f.target, e)
-	case c.acquainted(from, f):
+	case c.onJoinPingAnswer(from, f):
 	case m == nil:
-	case c.answeredGoodbye(m, f):
-	case m.rival.known() && f.nonce == m.rival.nonce:
-		m.rival.answered = c.now
+	case c.onGoodbyeAnswer(m, f):
+	case m.candidate.known() && f.nonce == m.candidate.nonce:
+		m.candidate.answeredAt = c.now
 	case f.nonce == m.nonce:
-		c.reached(m)
+		c.markReached(m)
 	}
 }
 
@@ -105,7 +105,7 @@ func (c *Core) onAsk(from state.NodeID, f pingFrame) {
 		c.Stats.AsksDropped++
 		return
 	}
-	e := c.packet()
+	e := c.newPacket()
 	e.ping(framePing, pingFrame{nonce: f.nonce, target: from})
 	c.sendTo(m.id, m.addr, e)
 }
@@ -113,7 +113,7 @@ func (c *Core) onAsk(from state.NodeID, f pingFrame) {
 // affordAsk takes one ping of a member from what others may ask for.
 func (c *Core) affordAsk(target state.NodeID) bool {
 	b := &c.budgetOf(target).asked
-	b.fill(askedRate, c.now)
+	b.refill(askedRate, c.now)
 	if b.empty(askedRate) {
 		return false
 	}
@@ -125,17 +125,17 @@ func (c *Core) affordAsk(target state.NodeID) bool {
 // as we asked for it, and keeps the node served, after the rest.
 func (c *Core) onHeard(f pingFrame) {
 	m := c.members[f.target]
-	if m == nil || m.asked == 0 || f.nonce != m.asked || c.now-m.since > maxExcuse {
+	if m == nil || m.relayNonce == 0 || f.nonce != m.relayNonce || c.now-m.since > maxExtension {
 		return
 	}
-	m.asked = 0
-	c.sign(m, signRelayed)
-	c.rejoin(m)
+	m.relayNonce = 0
+	c.observe(m, signRelayed)
+	c.requestRejoin(m)
 }
 
-// rejoin asks for a join of a member that the membership does not list.
-func (c *Core) rejoin(m *member) {
+// requestRejoin asks for a join of a member that the membership does not list.
+func (c *Core) requestRejoin(m *member) {
 	if !m.listed && m.known() {
-		c.event(Event{Kind: EventRejoin, Node: m.id, Addr: m.addr})
+		c.emit(Event{Kind: EventRejoin, Node: m.id, Addr: m.addr})
 	}
 }

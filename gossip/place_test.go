@@ -24,13 +24,13 @@ func TestMovesAgain(t *testing.T) {
 	for place := byte(2); place < 5; place++ {
 		c.Conflict(now, "host", at(place))
 		c.Conflict(now, "host", at(200)) // somebody makes another one up
-		if m.rival.addr != at(place) {
-			t.Fatalf("it is looked for at %v beside %v, not at %v", m.rival.addr, m.addr, at(place))
+		if m.candidate.addr != at(place) {
+			t.Fatalf("it is looked for at %v beside %v, not at %v", m.candidate.addr, m.addr, at(place))
 		}
 		now += c.cfg.VerifyFor
 		c.advance(now)
-		m.rival.answered = now
-		c.settlePlace(m)
+		m.candidate.answeredAt = now
+		c.resolveAddr(m)
 		if m.addr != at(place) {
 			t.Fatalf("it answers at %v, but is taken to be at %v", at(place), m.addr)
 		}

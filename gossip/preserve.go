@@ -11,8 +11,8 @@ type preservation struct {
 	from map[netip.AddrPort]int // how many of gone were at each host
 	on   bool
 
-	counted time.Duration // when others was counted
-	others  int
+	countedAt time.Duration // when others was counted
+	hostCount int
 }
 
 // vanished is a member that was found dead.
@@ -30,9 +30,9 @@ func (m *member) host() netip.AddrPort {
 	return m.addr
 }
 
-// vanish notes that a member vanished. What it costs does not grow with how many
+// record notes that a member vanished. What it costs does not grow with how many
 // did: thousands may in one step.
-func (p *preservation) vanish(v vanished) {
+func (p *preservation) record(v vanished) {
 	if p.from == nil {
 		p.from = map[netip.AddrPort]int{}
 	}
@@ -54,14 +54,14 @@ func (p *preservation) forget(before time.Duration) {
 // hosts is from how many addresses members vanished.
 func (p *preservation) hosts() int { return len(p.from) }
 
-// lately is at how many addresses there are members that count when it is to be
+// countHosts is at how many addresses there are members that count when it is to be
 // judged whether most vanished at once (S12): names cost nothing, and many of them
 // at one address that go at once say nothing of our links. It is counted once in a
 // step, in which members only vanish, and who did counts on for a while.
-func (c *Core) lately() int {
+func (c *Core) countHosts() int {
 	g := &c.preserve
-	if g.counted == c.now && c.now > 0 {
-		return g.others
+	if g.countedAt == c.now && c.now > 0 {
+		return g.hostCount
 	}
 	at := map[netip.AddrPort]struct{}{}
 	for _, o := range c.ordered {
@@ -69,14 +69,14 @@ func (c *Core) lately() int {
 			at[o.host()] = struct{}{}
 		}
 	}
-	g.counted, g.others = c.now, len(at)
-	return g.others
+	g.countedAt, g.hostCount = c.now, len(at)
+	return g.hostCount
 }
 
 func (c *Core) setPreserve(on bool, reason string) {
 	if c.preserve.on != on {
 		c.preserve.on = on
-		c.event(Event{Kind: EventPreserve, Reason: reason})
+		c.emit(Event{Kind: EventPreserve, Reason: reason})
 	}
 }
 

@@ -7,20 +7,20 @@ import (
 	"meshd/state"
 )
 
-// repair compares table hashes with random participants (G4). Every round
+// repairRound compares table hashes with random participants (G4). Every round
 // starts with another network and goes on until all were compared, or
 // roundPackets were sent: the next round starts where this one ended, so that
 // every network is compared equally often, however many there are.
-func (c *Core) repair() {
+func (c *Core) repairRound() {
 	every := c.cfg.RepairIdle
-	if c.now < c.busyTill {
+	if c.now < c.busyUntil {
 		every = c.cfg.RepairBusy
 	}
 	c.repairAt = c.now + c.jitter(every)
 	var todo []*network
-	slots := c.fetchSlots()
+	slots := c.freeFetches()
 	for i := range c.order {
-		n := c.networks[c.order[(c.turn+i)%len(c.order)]]
+		n := c.networks[c.order[(c.firstCompared+i)%len(c.order)]]
 		switch {
 		case n.table.View().Synced():
 		case n.fetching(c.now) || slots <= 0:
@@ -40,13 +40,13 @@ func (c *Core) repair() {
 			continue
 		}
 		var ns []*network
-		ns, todo = c.together(to[0], todo, c.probeRoom())
-		c.probe(to[0], ns)
+		ns, todo = c.takeShared(to[0], todo, c.probesPerDatagram())
+		c.sendProbe(to[0], ns)
 		sent++
 	}
-	c.turn = (c.turn + 1) % len(c.order)
+	c.firstCompared = (c.firstCompared + 1) % len(c.order)
 	if len(todo) > 0 {
-		c.turn, _ = slices.BinarySearch(c.order, todo[0].name)
+		c.firstCompared, _ = slices.BinarySearch(c.order, todo[0].name)
 	}
 }
 
@@ -55,7 +55,7 @@ func (c *Core) repair() {
 // somebody made up may be listed by the thousand.
 func (c *Core) partner(n *network) []state.NodeID {
 	from := c.living(n.name)
-	if c.parity = !c.parity; c.parity && len(from) > smallTable {
+	if c.preferProven = !c.preferProven; c.preferProven && len(from) > smallTable {
 		if proven := c.provenOf(from); len(proven) > 0 {
 			from = proven
 		}
@@ -66,11 +66,11 @@ func (c *Core) partner(n *network) []state.NodeID {
 // roundPackets bounds what one round of repair sends.
 const roundPackets = 4
 
-// together returns the first of some networks, and up to room in all of those
+// takeShared returns the first of some networks, and up to room in all of those
 // that a peer takes part in as well; and the rest.
-func (c *Core) together(to state.NodeID, from []*network, room int) (ns, rest []*network) {
+func (c *Core) takeShared(to state.NodeID, from []*network, room int) (ns, rest []*network) {
 	for i, n := range from {
-		if len(ns) < room && (i == 0 || c.cfg.Peers != nil || c.shares(to, n.name)) {
+		if len(ns) < room && (i == 0 || c.cfg.Peers != nil || c.takesPart(to, n.name)) {
 			ns = append(ns, n)
 		} else {
 			rest = append(rest, n)
@@ -79,26 +79,26 @@ func (c *Core) together(to state.NodeID, from []*network, room int) (ns, rest []
 	return ns, rest
 }
 
-// probeRoom is of how many networks a datagram holds the hashes.
-func (c *Core) probeRoom() int {
-	return max(1, min(maxProbed, (c.cfg.Datagram-len(c.packet().b)-8)/probedSize))
+// probesPerDatagram is of how many networks a datagram holds the hashes.
+func (c *Core) probesPerDatagram() int {
+	return max(1, min(maxProbed, (c.cfg.Datagram-len(c.newPacket().b)-8)/probedSize))
 }
 
-// probe sends a peer the hashes of networks, in as few datagrams as they fit.
-func (c *Core) probe(to state.NodeID, ns []*network) {
+// sendProbe sends a peer the hashes of networks, in as few datagrams as they fit.
+func (c *Core) sendProbe(to state.NodeID, ns []*network) {
 	m := c.members[to]
-	lost := m != nil && m.listed && (c.silent() || c.undelivered(m))
+	lost := m != nil && m.listed && (c.deaf() || c.undelivered(m))
 	if lost {
-		m.streamTill = c.now + streamFor
+		m.streamUntil = c.now + streamsOnlyFor
 	}
-	for part := range slices.Chunk(ns, c.probeRoom()) {
+	for part := range slices.Chunk(ns, c.probesPerDatagram()) {
 		// What the peer asked of us is not asked of it in turn: two nodes would hold
 		// each other to streams for ever.
-		f := probeFrame{stream: lost, ack: c.viaStream(to)}
+		f := probeFrame{stream: lost, ack: c.usesStream(to)}
 		for _, n := range part {
-			n.probed = c.now
+			n.probedAt = c.now
 			if !n.table.View().Synced() {
-				n.askTill = c.now + fetchPatience
+				n.answerDue = c.now + fetchPatience
 			}
 			t := tableHash{n.hash, n.table.Hash()}
 			if n.name == "" {
@@ -108,7 +108,7 @@ func (c *Core) probe(to state.NodeID, ns []*network) {
 			}
 			f.ack = f.ack || !n.table.View().Synced()
 		}
-		e := c.packet()
+		e := c.newPacket()
 		e.probe(frameProbe, f)
 		c.Stats.Probes++
 		c.send(to, e)
@@ -122,11 +122,11 @@ func (c *Core) Compared(name string) time.Duration {
 	if n == nil {
 		return 0
 	}
-	return c.now - n.probed
+	return c.now - n.probedAt
 }
 
-// greeting is a network to be compared with one peer.
-type greeting struct {
+// comparison is a network to be compared with one peer.
+type comparison struct {
 	to state.NodeID
 	n  *network
 }
@@ -136,38 +136,38 @@ type greeting struct {
 // see mayAsk), and of how many networks one peer is asked: whole tables come
 // back.
 const (
-	maxGreetings = 1024
-	askPeers     = 3
-	askWindow    = 2 * time.Second
-	askTogether  = 16
+	maxComparisons = 1024
+	peersPerAsk    = 3
+	askWindow      = 2 * time.Second
+	tablesPerAsk   = 16
 )
 
-// greet compares a network with a participant that appeared, if we are one of
+// compareWith compares a network with a participant that appeared, if we are one of
 // the few who should, so that a join is not answered by everybody at once. A
 // network that is not yet synced asks for itself instead: whoever appears where
 // few take part, else a few of them. All that happens at the end of the step, in
 // as few packets as it takes.
-func (c *Core) greet(n *network, peer state.NodeID) {
+func (c *Core) compareWith(n *network, peer state.NodeID) {
 	switch {
 	case peer == c.cfg.Self || c.cfg.Peers != nil:
 	case !n.table.View().Synced():
-		if c.few(n) && !n.fetching(c.now) && len(c.greets) < maxGreetings {
-			c.greets = append(c.greets, greeting{peer, n})
+		if c.smallNetwork(n) && !n.fetching(c.now) && len(c.comparisons) < maxComparisons {
+			c.comparisons = append(c.comparisons, comparison{peer, n})
 			break
 		}
 		if len(n.appeared) < smallTable {
 			n.appeared = append(n.appeared, peer)
 		}
-		c.seek(n)
-	case len(c.greets) < maxGreetings:
-		if k := c.livingIn(n); k <= askPeers || c.throw(peer)*float64(k) < askPeers {
-			c.greets = append(c.greets, greeting{peer, n})
+		c.askForTable(n)
+	case len(c.comparisons) < maxComparisons:
+		if k := c.countLiving(n); k <= peersPerAsk || c.drawFor(peer)*float64(k) < peersPerAsk {
+			c.comparisons = append(c.comparisons, comparison{peer, n})
 		}
 	}
 }
 
-// few reports whether few take part in a network, whether they live or not.
-func (c *Core) few(n *network) bool {
+// smallNetwork reports whether few take part in a network, whether they live or not.
+func (c *Core) smallNetwork(n *network) bool {
 	known := len(c.members)
 	if n.name != "" {
 		known = len(c.store.Participants(n.name))
@@ -175,93 +175,93 @@ func (c *Core) few(n *network) bool {
 	return known <= smallTable
 }
 
-// throw returns a random number from 0 to 1, in one step the same for a peer:
+// drawFor returns a random number from 0 to 1, in one step the same for a peer:
 // whoever greets it for one network does so for all.
-func (c *Core) throw(peer state.NodeID) float64 {
-	if c.thrown == nil || c.thrown.peer != peer {
-		c.thrown = &throw{peer, c.rng.Float64()}
+func (c *Core) drawFor(peer state.NodeID) float64 {
+	if c.drawn == nil || c.drawn.peer != peer {
+		c.drawn = &draw{peer, c.rng.Float64()}
 	}
-	return c.thrown.by
+	return c.drawn.value
 }
 
-type throw struct {
-	peer state.NodeID
-	by   float64
+type draw struct {
+	peer  state.NodeID
+	value float64
 }
 
-// seek asks some participants for a network's table at the end of the step.
-func (c *Core) seek(n *network) {
-	if !n.seeks && !n.table.View().Synced() && !n.fetching(c.now) && c.cfg.Peers == nil {
-		n.seeks = true
-		c.seeking = append(c.seeking, n)
+// askForTable asks some participants for a network's table at the end of the step.
+func (c *Core) askForTable(n *network) {
+	if !n.askQueued && !n.table.View().Synced() && !n.fetching(c.now) && c.cfg.Peers == nil {
+		n.askQueued = true
+		c.askQueue = append(c.askQueue, n)
 	}
 }
 
-// sayGreetings sends the greetings of this step.
-func (c *Core) sayGreetings() {
-	c.thrown = nil
-	for len(c.greets) > 0 {
-		to := c.greets[0].to
+// sendComparisons sends the greetings of this step.
+func (c *Core) sendComparisons() {
+	c.drawn = nil
+	for len(c.comparisons) > 0 {
+		to := c.comparisons[0].to
 		var ns []*network
-		c.greets = slices.DeleteFunc(c.greets, func(g greeting) bool {
+		c.comparisons = slices.DeleteFunc(c.comparisons, func(g comparison) bool {
 			if g.to == to && !slices.Contains(ns, g.n) {
 				ns = append(ns, g.n)
 			}
 			return g.to == to
 		})
-		c.probe(to, ns)
+		c.sendProbe(to, ns)
 	}
-	c.end() // what follows is bounded by itself, not by who made it necessary
-	if len(c.seeking) == 0 {
+	c.endPacket() // what follows is bounded by itself, not by who made it necessary
+	if len(c.askQueue) == 0 {
 		return
 	}
-	c.seeking = slices.DeleteFunc(c.seeking, func(n *network) bool {
+	c.askQueue = slices.DeleteFunc(c.askQueue, func(n *network) bool {
 		done := n.table.View().Synced() || c.networks[n.name] != n
-		n.seeks = n.seeks && !done
+		n.askQueued = n.askQueued && !done
 		return done
 	})
-	k := min(len(c.seeking), c.fetchSlots())
+	k := min(len(c.askQueue), c.freeFetches())
 	if k <= 0 {
 		return
 	}
-	todo := slices.Clone(c.seeking[:k])
-	c.seeking = slices.Delete(c.seeking, 0, k)
+	todo := slices.Clone(c.askQueue[:k])
+	c.askQueue = slices.Delete(c.askQueue, 0, k)
 	for _, n := range todo {
-		n.seeks = false
-		if c.now-n.askFrom > askWindow || n.askFrom == 0 {
-			n.askFrom, n.asked = max(c.now, 1), 0
+		n.askQueued = false
+		if c.now-n.askSince > askWindow || n.askSince == 0 {
+			n.askSince, n.askedCount = max(c.now, 1), 0
 		}
 	}
-	for range askPeers {
-		c.ask(todo)
+	for range peersPerAsk {
+		c.askParticipants(todo)
 	}
 }
 
-// ask asks one participant for each network.
-func (c *Core) ask(todo []*network) {
-	todo = slices.DeleteFunc(slices.Clone(todo), func(n *network) bool { return !c.mayAsk(n) })
+// askParticipants asks one participant for each network.
+func (c *Core) askParticipants(todo []*network) {
+	todo = slices.DeleteFunc(slices.Clone(todo), func(n *network) bool { return !c.mayAskAnother(n) })
 	for len(todo) > 0 {
-		to, ok := c.whom(todo[0])
+		to, ok := c.chooseParticipant(todo[0])
 		if !ok {
 			todo = todo[1:]
 			continue
 		}
 		var ns []*network
-		ns, todo = c.together(to, todo, min(askTogether, c.probeRoom()))
+		ns, todo = c.takeShared(to, todo, min(tablesPerAsk, c.probesPerDatagram()))
 		for _, n := range ns {
-			n.asked++
+			n.askedCount++
 			n.appeared = slices.DeleteFunc(n.appeared, func(id state.NodeID) bool { return id == to })
 		}
-		c.probe(to, ns)
+		c.sendProbe(to, ns)
 	}
 }
 
-// whom returns the participant to ask for a network: one that has just
+// chooseParticipant returns the participant to ask for a network: one that has just
 // appeared, for where all start at once nobody else may know what it knows, or
 // a random one. Where there are more than can be asked, those who showed that
 // they are there come first: names that somebody made up take none of the few
 // questions then.
-func (c *Core) whom(n *network) (state.NodeID, bool) {
+func (c *Core) chooseParticipant(n *network) (state.NodeID, bool) {
 	from := c.living(n.name)
 	proven := c.provenOf(from)
 	few := len(proven) == 0 || len(from) <= smallTable
@@ -293,31 +293,31 @@ func (c *Core) provenOf(ids []state.NodeID) []state.NodeID {
 	return out
 }
 
-// livingIn returns how many participants of a network are thought to live. In one
+// countLiving returns how many participants of a network are thought to live. In one
 // step it is counted once: a join hears of its members one by one, and each of
 // them changes it.
-func (c *Core) livingIn(n *network) int {
-	if n.counted == 0 || n.countedAt != c.now {
-		n.counted, n.countedAt = len(c.living(n.name)), c.now
+func (c *Core) countLiving(n *network) int {
+	if n.livingCount == 0 || n.livingCountAt != c.now {
+		n.livingCount, n.livingCountAt = len(c.living(n.name)), c.now
 	}
-	return n.counted
+	return n.livingCount
 }
 
-// mayAsk reports whether one more peer may be asked for a network within
+// mayAskAnother reports whether one more peer may be asked for a network within
 // askWindow: a few of many, and everybody where they are so few that the heads of
 // their streams, not whole tables, are what comes back. Where many are known,
 // whether they live is not looked at: a join hears of them one by one.
-func (c *Core) mayAsk(n *network) bool {
-	if n.asked >= askPeers && !c.few(n) {
+func (c *Core) mayAskAnother(n *network) bool {
+	if n.askedCount >= peersPerAsk && !c.smallNetwork(n) {
 		return false
 	}
-	return n.asked < len(c.living(n.name))
+	return n.askedCount < len(c.living(n.name))
 }
 
 // fetching reports whether a peer is sending the whole of a large table that
 // is not yet synced: nobody else is asked for it meanwhile.
 func (n *network) fetching(now time.Duration) bool {
-	return now < n.fetchTill && !n.table.View().Synced()
+	return now < n.fetchUntil && !n.table.View().Synced()
 }
 
 // fetchPatience is how long a peer that sends a table may fall silent before
@@ -328,24 +328,24 @@ const fetchPatience = 500 * time.Millisecond
 // wait for each other, and for longer than fetchPatience.
 const maxFetches = 8
 
-// fetchSlots is how many more networks may be asked for.
-func (c *Core) fetchSlots() int {
+// freeFetches is how many more networks may be asked for.
+func (c *Core) freeFetches() int {
 	slots := maxFetches
 	for _, n := range c.networks {
-		if (c.now < n.fetchTill || c.now < n.askTill) && !n.table.View().Synced() {
+		if (c.now < n.fetchUntil || c.now < n.answerDue) && !n.table.View().Synced() {
 			slots--
 		}
 	}
 	return slots
 }
 
-// fetched notes that a part of a table came, and asks its sender whether that
+// tablePartArrived notes that a part of a table came, and asks its sender whether that
 // was all.
-func (c *Core) fetched(n *network, from state.NodeID) {
+func (c *Core) tablePartArrived(n *network, from state.NodeID) {
 	if n.fetching(c.now) {
-		n.fetchTill, n.sending = c.now+fetchPatience, false
-		if len(c.greets) < maxGreetings {
-			c.greets = append(c.greets, greeting{from, n})
+		n.fetchUntil, n.moreComing = c.now+fetchPatience, false
+		if len(c.comparisons) < maxComparisons {
+			c.comparisons = append(c.comparisons, comparison{from, n})
 		}
 	}
 }

@@ -180,7 +180,7 @@ func TestFewAreAllAsked(t *testing.T) {
 				t.Fatalf("%d nodes: %s appeared and was not asked", nodes, id)
 			}
 		}
-		if len(asked) > smallTable+askPeers {
+		if len(asked) > smallTable+peersPerAsk {
 			t.Errorf("%d nodes: %d were asked", nodes, len(asked))
 		}
 	}

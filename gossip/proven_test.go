@@ -157,7 +157,7 @@ func TestNamesOfOneHostAreOne(t *testing.T) {
 // TestNewcomersAreCheckedBesideOthers: G17. Checks of many who are known, and do
 // not answer, leave newcomers their room.
 func TestNewcomersAreCheckedBesideOthers(t *testing.T) {
-	const known = newcomerChecks + 50
+	const known = maxNewcomerChecks + 50
 	c := crowd(known, 0)
 	talk(c, known, time.Second, 2*time.Second)
 	for i := 2; i < known; i++ { // all but two die
@@ -165,7 +165,7 @@ func TestNewcomersAreCheckedBesideOthers(t *testing.T) {
 	}
 	addr := netip.MustParseAddrPort("10.9.1.1:7946")
 	c.MemberAlive(2*time.Second, "ghost0", addr)
-	if len(c.pinging) <= newcomerChecks {
+	if len(c.pinging) <= maxNewcomerChecks {
 		t.Fatalf("only %d are checked: this test shows nothing", len(c.pinging))
 	}
 	talk(c, 2, 2*time.Second, 8*time.Second)
@@ -179,7 +179,7 @@ func TestNewcomersAreCheckedBesideOthers(t *testing.T) {
 // TestManyNamesAreSoonGone: G17. Those who were found absent leave their room to the
 // next, although they are pinged on.
 func TestManyNamesAreSoonGone(t *testing.T) {
-	c := crowd(2, 4*newcomerChecks)
+	c := crowd(2, 4*maxNewcomerChecks)
 	talk(c, 2, time.Second, 15*time.Second)
 	if got := c.living(""); len(got) != 2 {
 		t.Errorf("after 14 s packets go to %d nodes, two of which exist", len(got))
@@ -193,7 +193,7 @@ func TestTheProvenAreAsked(t *testing.T) {
 	n := c.networks[""]
 	n.appeared = nil
 	for range 50 {
-		to, ok := c.whom(n)
+		to, ok := c.chooseParticipant(n)
 		if m := c.members[to]; !ok || !m.proven {
 			t.Fatalf("%q is asked", to)
 		}

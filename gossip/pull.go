@@ -19,27 +19,27 @@ func (c *Core) onMore(from state.NodeID, p []byte) error {
 	if n == nil {
 		return nil
 	}
-	n.sending = true
-	c.greets = slices.DeleteFunc(c.greets, func(g greeting) bool { return g.n == n && g.to == from }) // that was not all
+	n.moreComing = true
+	c.comparisons = slices.DeleteFunc(c.comparisons, func(g comparison) bool { return g.n == n && g.to == from })
 	for _, h := range f.heads {
 		key := streamKey{n.name, h.Owner}
-		if q := c.pulls[key]; q != nil && q.at == from {
+		if q := c.pulls[key]; q != nil && q.peer == from {
 			c.dropPull(key)
 		}
 	}
-	c.compare(from, n, f.heads, nil)
+	c.compareHeads(from, n, f.heads, nil)
 	return nil
 }
 
 // pull is a want that is under way.
 type pull struct {
-	at       state.NodeID
-	since    time.Duration
+	peer     state.NodeID
+	sentAt   time.Duration
 	deadline time.Duration
-	asked    bool           // else: waiting a moment for the push to arrive otherwise
+	sent     bool           // else: waiting a moment for the push to arrive otherwise
 	small    bool           // the answer should be one datagram
 	tries    int            // so far
-	also     []state.NodeID // who else has it
+	others   []state.NodeID // who else has it
 }
 
 // The bounds of the pulls under way, and of those at one peer: who names
@@ -49,16 +49,16 @@ const (
 	maxPullsAt = maxPulls / 4
 )
 
-// mayPull reports whether one more stream may be asked of a peer.
-func (c *Core) mayPull(at state.NodeID) bool {
-	return len(c.pulls) < maxPulls && c.pullsAt[at] < maxPullsAt
+// hasPullRoom reports whether one more stream may be asked of a peer.
+func (c *Core) hasPullRoom(at state.NodeID) bool {
+	return len(c.pulls) < maxPulls && c.pullsPerPeer[at] < maxPullsAt
 }
 
 // setPull registers a pull, and replaces the stream's former one.
 func (c *Core) setPull(key streamKey, p *pull) {
 	c.dropPull(key)
 	c.pulls[key] = p
-	c.pullsAt[p.at]++
+	c.pullsPerPeer[p.peer]++
 }
 
 // dropPull forgets a pull. The peer that it is at changes only after that.
@@ -68,8 +68,8 @@ func (c *Core) dropPull(key streamKey) {
 		return
 	}
 	delete(c.pulls, key)
-	if c.pullsAt[p.at]--; c.pullsAt[p.at] == 0 {
-		delete(c.pullsAt, p.at)
+	if c.pullsPerPeer[p.peer]--; c.pullsPerPeer[p.peer] == 0 {
+		delete(c.pullsPerPeer, p.peer)
 	}
 }
 
@@ -79,53 +79,53 @@ const maxTries = 4
 // smallGap is how many versions a small pull may lack.
 const smallGap = 16
 
-// pulling registers a pull that is sent now.
-func (c *Core) pulling(key streamKey, p *pull) {
-	p.since, p.asked = c.now, true
+// pullSent registers a pull that is sent now.
+func (c *Core) pullSent(key streamKey, p *pull) {
+	p.sentAt, p.sent = c.now, true
 	wait := c.cfg.WantTimeout
 	if p.small {
 		wait = min(wait, max(8*time.Millisecond, 5*c.rtt)<<p.tries)
 	}
 	p.tries++
-	c.wait(key, p, c.now+c.jitter(wait))
+	c.schedulePull(key, p, c.now+c.jitter(wait))
 }
 
-func (c *Core) wait(key streamKey, p *pull, until time.Duration) {
+func (c *Core) schedulePull(key streamKey, p *pull, until time.Duration) {
 	p.deadline = until
-	if len(c.pulls) == 0 || until < c.pullAt {
-		c.pullAt = until
+	if len(c.pulls) == 0 || until < c.pullsDue {
+		c.pullsDue = until
 	}
 	c.setPull(key, p)
 }
 
-// answered ends a pull, and measures how long it took.
-func (c *Core) answered(key streamKey, from state.NodeID) {
+// pullAnswered ends a pull, and measures how long it took.
+func (c *Core) pullAnswered(key streamKey, from state.NodeID) {
 	p := c.pulls[key]
 	if p == nil {
 		return
 	}
-	if p.asked && p.small && p.tries == 1 && p.at == from {
-		c.rtt += (c.now - p.since - c.rtt) / 8
+	if p.sent && p.small && p.tries == 1 && p.peer == from {
+		c.rtt += (c.now - p.sentAt - c.rtt) / 8
 	}
 	c.dropPull(key)
 }
 
-// wantAll asks a peer for several streams in one packet; those that are asked
+// pullAll asks a peer for several streams in one packet; those that are asked
 // for elsewhere already are left out.
-func (c *Core) wantAll(from state.NodeID, n *network, ws []lack) {
+func (c *Core) pullAll(from state.NodeID, n *network, ws []lack) {
 	var todo []state.Want
 	for _, w := range ws {
 		key := streamKey{n.name, w.Owner}
 		if p := c.pulls[key]; p != nil && c.now < p.deadline {
-			if p.at != from && len(p.also) < 3 && !slices.Contains(p.also, from) {
-				p.also = append(p.also, from)
+			if p.peer != from && len(p.others) < 3 && !slices.Contains(p.others, from) {
+				p.others = append(p.others, from)
 			}
 			continue
 		}
-		if !c.mayPull(from) {
+		if !c.hasPullRoom(from) {
 			break // G7: the rest is found again
 		}
-		c.pulling(key, &pull{at: from, small: w.small})
+		c.pullSent(key, &pull{peer: from, small: w.small})
 		todo = append(todo, w.Want)
 	}
 	c.sendWants(from, n, todo)
@@ -134,7 +134,7 @@ func (c *Core) wantAll(from state.NodeID, n *network, ws []lack) {
 func (c *Core) sendWants(to state.NodeID, n *network, ws []state.Want) {
 	for len(ws) > 0 { // a want takes at most ~40 bytes and a name
 		k := min(len(ws), 512)
-		e := c.packet()
+		e := c.newPacket()
 		e.wants(n.name, ws[:k])
 		c.Stats.Wants += uint64(k)
 		c.send(to, e)
@@ -157,37 +157,37 @@ func lackOf(w state.Want, h state.Head) lack {
 	return lack{w, h.Version-have <= smallGap}
 }
 
-func (c *Core) want(from state.NodeID, n *network, w state.Want, h state.Head) {
-	c.wantAll(from, n, []lack{lackOf(w, h)})
+func (c *Core) pullOne(from state.NodeID, n *network, w state.Want, h state.Head) {
+	c.pullAll(from, n, []lack{lackOf(w, h)})
 }
 
-// wantSoon asks after a moment: the missing push is probably on its way.
-func (c *Core) wantSoon(from state.NodeID, n *network, w state.Want) {
+// pullSoon asks after a moment: the missing push is probably on its way.
+func (c *Core) pullSoon(from state.NodeID, n *network, w state.Want) {
 	key := streamKey{n.name, w.Owner}
 	if p := c.pulls[key]; p != nil {
-		if p.at != from && len(p.also) < 3 && !slices.Contains(p.also, from) {
-			p.also = append(p.also, from)
+		if p.peer != from && len(p.others) < 3 && !slices.Contains(p.others, from) {
+			p.others = append(p.others, from)
 		}
 		return
 	}
-	if c.mayPull(from) {
-		c.wait(key, &pull{at: from, small: true}, c.now+c.cfg.Coalesce)
+	if c.hasPullRoom(from) {
+		c.schedulePull(key, &pull{peer: from, small: true}, c.now+c.cfg.Coalesce)
 	}
 }
 
 // retryPulls asks again what was not answered in time: others that have it, or
 // the same peer if the answer is small, for then it was probably lost.
 func (c *Core) retryPulls() {
-	if len(c.pulls) == 0 || c.now < c.pullAt {
+	if len(c.pulls) == 0 || c.now < c.pullsDue {
 		return
 	}
 	var due []streamKey
-	c.pullAt = time.Duration(1<<63 - 1)
+	c.pullsDue = time.Duration(1<<63 - 1)
 	for k, p := range c.pulls {
 		if c.now >= p.deadline {
 			due = append(due, k)
 		} else {
-			c.pullAt = min(c.pullAt, p.deadline)
+			c.pullsDue = min(c.pullsDue, p.deadline)
 		}
 	}
 	slices.SortFunc(due, func(a, b streamKey) int {
@@ -198,11 +198,11 @@ func (c *Core) retryPulls() {
 	for _, k := range due {
 		p, n := c.pulls[k], c.networks[k.network]
 		c.dropPull(k)
-		if n == nil || !c.retarget(p) || !c.mayPull(p.at) {
+		if n == nil || !c.chooseNextPeer(p) || !c.hasPullRoom(p.peer) {
 			continue
 		}
-		c.pulling(k, p)
-		to := streamKey{k.network, p.at}
+		c.pullSent(k, p)
+		to := streamKey{k.network, p.peer}
 		if again[to] == nil {
 			order = append(order, to)
 		}
@@ -213,28 +213,28 @@ func (c *Core) retryPulls() {
 	}
 }
 
-// retarget says whom to ask next, or that repair shall find it.
-func (c *Core) retarget(p *pull) bool {
-	if !p.asked {
+// chooseNextPeer says whom to ask next, or that repair shall find it.
+func (c *Core) chooseNextPeer(p *pull) bool {
+	if !p.sent {
 		return true
 	}
 	c.Stats.PullTimeouts++
-	if len(p.also) > 0 {
-		p.at, p.also = p.also[0], p.also[1:]
+	if len(p.others) > 0 {
+		p.peer, p.others = p.others[0], p.others[1:]
 		return true
 	}
 	return p.small && p.tries < maxTries
 }
 
-// buriedThere handles a head that a peer has buried: if its owner is dead here
+// onRetiredHead handles a head that a peer has buried: if its owner is dead here
 // too, so do we, or the dead would be handed on for ever (S9).
-func (c *Core) buriedThere(n *network, h state.OwnerHead) {
+func (c *Core) onRetiredHead(n *network, h state.OwnerHead) {
 	m := c.members[h.Owner]
 	own, ok := n.table.Head(h.Owner)
 	if m != nil && ok && own.Inc <= h.Head.Inc && livenessOf(m.phase) == state.Dead {
 		n.table.Bury(h.Owner)
 	}
-	if _, waits := c.reaps[h.Owner]; ok && !waits {
+	if _, waits := c.reapTimes[h.Owner]; ok && !waits {
 		c.store.Reap(h.Owner)
 	}
 }

@@ -28,8 +28,8 @@ type pushItem struct {
 // repair (G7). What this node wrote itself always finds room.
 const maxQueued = 4096
 
-// committed pushes what this node wrote to its own stream of n since the last time.
-func (c *Core) committed(n *network) {
+// pushOwn pushes what this node wrote to its own stream of n since the last time.
+func (c *Core) pushOwn(n *network) {
 	h, _ := n.table.Head(c.cfg.Self)
 	if h.Version == n.pushed {
 		return
@@ -40,12 +40,12 @@ func (c *Core) committed(n *network) {
 	}
 	n.pushed = h.Version
 	d := n.table.Delta(w, c.cfg.Datagram)
-	c.news(n, c.cfg.Self)
-	if d == nil || d.Upto != d.To || deltaSize(d) > c.cfg.Datagram-64 || c.dup.yielded {
+	c.noteNews(n, c.cfg.Self)
+	if d == nil || d.Upto != d.To || deltaSize(d) > c.cfg.Datagram-64 || c.other.yielded {
 		c.advertise(n, c.cfg.Self, "")
 		return
 	}
-	c.enqueue(pushItem{delta: d})
+	c.enqueuePush(pushItem{delta: d})
 }
 
 // hint is a stream that is to be announced, and who told of it.
@@ -70,13 +70,13 @@ func (c *Core) announce() {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.hints)) {
 		if n := c.networks[name]; n != nil {
-			c.announceIn(n, c.hints[name])
+			c.announceNetwork(n, c.hints[name])
 		}
 	}
 	clear(c.hints)
 }
 
-func (c *Core) announceIn(n *network, hints []hint) {
+func (c *Core) announceNetwork(n *network, hints []hint) {
 	not := []state.NodeID{hints[0].from} // of one packet, all have the same
 	if len(hints) == 1 {
 		not = append(not, hints[0].owner)
@@ -90,17 +90,17 @@ func (c *Core) announceIn(n *network, hints []hint) {
 		}
 	}
 	for _, to := range c.pick(c.living(n.name), c.cfg.Fanout, not...) {
-		c.hint(to, n, heads)
+		c.sendHints(to, n, heads)
 	}
 }
 
-// hint tells one peer of streams, its own left out.
-func (c *Core) hint(to state.NodeID, n *network, heads []state.OwnerHead) {
+// sendHints tells one peer of streams, its own left out.
+func (c *Core) sendHints(to state.NodeID, n *network, heads []state.OwnerHead) {
 	var some []state.OwnerHead
 	room := c.cfg.Datagram - 128
 	say := func() {
 		if len(some) > 0 {
-			e := c.packet()
+			e := c.newPacket()
 			e.heads(frameHot, n.name, 0, nil, false, some)
 			c.send(to, e)
 		}
@@ -129,24 +129,24 @@ func deltaSize(d *state.Delta) int {
 	return n
 }
 
-func (c *Core) enqueue(it pushItem) {
-	if len(c.push.items) >= maxQueued && it.from != "" {
+func (c *Core) enqueuePush(it pushItem) {
+	if len(c.queue.items) >= maxQueued && it.from != "" {
 		c.Stats.PushDropped++
 		return
 	}
-	c.push.items = append(c.push.items, it)
-	if c.push.at == 0 {
-		c.push.at = max(c.now, c.push.last+c.cfg.Coalesce)
+	c.queue.items = append(c.queue.items, it)
+	if c.queue.at == 0 {
+		c.queue.at = max(c.now, c.queue.last+c.cfg.Coalesce)
 	}
 }
 
-// flush pushes what waits, if it is due: at once when the node is calm.
-func (c *Core) flush() {
-	q := &c.push
+// flushPushes pushes what waits, if it is due: at once when the node is calm.
+func (c *Core) flushPushes() {
+	q := &c.queue
 	if q.at == 0 || c.now < q.at {
 		return
 	}
-	c.refill()
+	c.refillTokens()
 	items := q.items
 	q.items, q.at, q.last = nil, 0, c.now
 	byNet := map[string][]pushItem{}
@@ -159,12 +159,12 @@ func (c *Core) flush() {
 		byNet[name] = append(byNet[name], it)
 	}
 	for _, name := range names {
-		c.pushTo(name, byNet[name])
+		c.pushNetwork(name, byNet[name])
 	}
 }
 
-func (c *Core) refill() {
-	q := &c.push
+func (c *Core) refillTokens() {
+	q := &c.queue
 	q.tokens = min(float64(c.cfg.PushBurst), q.tokens+float64(c.cfg.PushRate)*(c.now-q.filled).Seconds())
 	if q.filled == 0 {
 		q.tokens = float64(c.cfg.PushBurst)
@@ -172,16 +172,16 @@ func (c *Core) refill() {
 	q.filled = max(c.now, 1)
 }
 
-// pushTo sends the items of one network to its random targets, packed into as
+// pushNetwork sends the items of one network to its random targets, packed into as
 // few datagrams as they fit.
-func (c *Core) pushTo(name string, items []pushItem) {
+func (c *Core) pushNetwork(name string, items []pushItem) {
 	not := []state.NodeID{}
 	if len(items) == 1 {
 		not = append(not, items[0].from, items[0].delta.Owner)
 	}
 	k := c.fanout(name, items)
 	for _, to := range c.pick(c.living(name), k, not...) {
-		e, open, own := c.packet(), false, false
+		e, open, own := c.newPacket(), false, false
 		head := len(e.b)
 		for _, it := range items {
 			if it.from == to || it.delta.Owner == to {
@@ -190,8 +190,8 @@ func (c *Core) pushTo(name string, items []pushItem) {
 			size := deltaSize(it.delta)
 			if open && len(e.b)+size > c.cfg.Datagram {
 				e.close()
-				c.pay(to, e, own)
-				e, open, own = c.packet(), false, false
+				c.sendPush(to, e, own)
+				e, open, own = c.newPacket(), false, false
 			}
 			if !open {
 				e.open(framePush)
@@ -203,7 +203,7 @@ func (c *Core) pushTo(name string, items []pushItem) {
 		}
 		if open && len(e.b) > head {
 			e.close()
-			c.pay(to, e, own)
+			c.sendPush(to, e, own)
 		}
 	}
 }
@@ -223,21 +223,21 @@ func (c *Core) fanout(name string, items []pushItem) int {
 	return c.cfg.Fanout
 }
 
-// pay sends a push if the budget allows; what it does not is left to repair. A
+// sendPush sends a push if the budget allows; what it does not is left to repair. A
 // quarter of a burst is kept for what this node wrote itself, which nobody else
 // can tell: a peer that floods has us drop what we hand on, not that.
-func (c *Core) pay(to state.NodeID, e *encoder, own bool) {
+func (c *Core) sendPush(to state.NodeID, e *encoder, own bool) {
 	need := float64(len(e.b))
 	if !own {
 		need += float64(c.cfg.PushBurst) / 4
 	}
-	if c.push.tokens < need {
+	if c.queue.tokens < need {
 		c.Stats.PushDropped++
 		return
 	}
-	c.push.tokens -= float64(len(e.b))
+	c.queue.tokens -= float64(len(e.b))
 	c.Stats.Pushes++
-	c.post(to, e)
+	c.sendUnmetered(to, e)
 }
 
 // reapAfter is how long a new life of an owner may take to say in which
@@ -256,13 +256,13 @@ func (c *Core) jitter(d time.Duration) time.Duration {
 	return d*3/4 + time.Duration(c.rng.Int64N(int64(d)/2+1))
 }
 
-// sayHot tells one random participant per network which streams changed
+// sendHot tells one random participant per network which streams changed
 // lately: whoever missed the push pulls, without waiting for repair.
-func (c *Core) sayHot() {
-	if len(c.hotAt) == 0 || c.now < c.hotAt[0] {
+func (c *Core) sendHot() {
+	if len(c.hotTimes) == 0 || c.now < c.hotTimes[0] {
 		return
 	}
-	c.hotAt = c.hotAt[1:]
+	c.hotTimes = c.hotTimes[1:]
 	for _, name := range c.order {
 		n := c.networks[name]
 		hs := c.hotHeads(n, c.now-8*c.cfg.HotAfter, c.cfg.Datagram-128)
@@ -270,7 +270,7 @@ func (c *Core) sayHot() {
 			continue
 		}
 		for _, to := range c.pick(c.living(name), 1) {
-			e := c.packet()
+			e := c.newPacket()
 			e.heads(frameHot, name, 0, nil, false, hs)
 			c.Stats.HotSent++
 			c.send(to, e)

@@ -23,7 +23,7 @@ func (c *Core) onDeltas(from state.NodeID, typ byte, p []byte) error {
 		}
 	}
 	if last != nil && typ == frameDelta {
-		c.fetched(last, from)
+		c.tablePartArrived(last, from)
 	}
 	if d.err != nil {
 		return d.err
@@ -37,8 +37,8 @@ func (c *Core) apply(from state.NodeID, x *state.Delta, pushed bool, hops int) e
 	if n == nil {
 		return nil
 	}
-	if x.Owner == c.cfg.Self && !c.dup.yielded {
-		c.defend(n, x.Head(), false)
+	if x.Owner == c.cfg.Self && !c.other.yielded {
+		c.defendOwn(n, x.Head(), false)
 		return nil
 	}
 	was, known := n.table.Head(x.Owner)
@@ -47,57 +47,57 @@ func (c *Core) apply(from state.NodeID, x *state.Delta, pushed bool, hops int) e
 	switch r {
 	case state.Ignored:
 		c.Stats.Duplicates++
-		c.correct(n, from, x)
+		c.correctOwner(n, from, x)
 	case state.Applied:
-		c.answered(key, from)
-		c.applied(n, from, x, pushed, hops, known)
+		c.pullAnswered(key, from)
+		c.afterApply(n, from, x, pushed, hops, known)
 		if n.name == "" {
-			c.goesOn(x.Owner, was)
+			c.ownerWrote(x.Owner, was)
 		}
 		if w, need := n.table.Want(x.Owner, x.Head()); err != nil && need {
-			c.want(from, n, w, x.Head())
+			c.pullOne(from, n, w, x.Head())
 		}
 	case state.Staged:
 		if w, need := n.table.Want(x.Owner, x.Head()); need {
 			c.dropPull(key)
-			c.want(from, n, w, x.Head())
+			c.pullOne(from, n, w, x.Head())
 		}
 	case state.Gap:
 		c.Stats.Gaps++
 		if w, need := n.table.Want(x.Owner, x.Head()); need {
-			c.wantSoon(from, n, w)
+			c.pullSoon(from, n, w)
 		}
 	}
 	return err
 }
 
-// correct tells an owner that we hold more of its stream than it says: it has
+// correctOwner tells an owner that we hold more of its stream than it says: it has
 // lost its disk or went back to an older one, and defends itself (S7).
-func (c *Core) correct(n *network, from state.NodeID, x *state.Delta) {
+func (c *Core) correctOwner(n *network, from state.NodeID, x *state.Delta) {
 	h, ok := n.table.Head(x.Owner)
 	if from != x.Owner || !ok || h.Inc < x.Inc || h.Inc == x.Inc && (!x.Snapshot || h == x.Head()) {
 		return
 	}
-	e := c.packet()
+	e := c.newPacket()
 	e.heads(frameHot, n.name, 0, nil, false, []state.OwnerHead{{Owner: x.Owner, Head: h}})
 	c.send(from, e)
 }
 
-// applied spreads news on and looks at what the global scope says.
-func (c *Core) applied(n *network, from state.NodeID, x *state.Delta, pushed bool, hops int, known bool) {
+// afterApply spreads news on and looks at what the global scope says.
+func (c *Core) afterApply(n *network, from state.NodeID, x *state.Delta, pushed bool, hops int, known bool) {
 	c.Stats.Applied++
-	c.news(n, x.Owner)
+	c.noteNews(n, x.Owner)
 	hereOnly := !pushed && n.fetching(c.now)
 	if !known {
-		c.meetOwner(x.Owner)
+		c.learnOwner(x.Owner)
 	}
 	if n.name == "" {
-		c.globalNews(x)
+		c.afterGlobalDelta(x)
 	}
 	switch {
 	case hereOnly:
 	case pushed:
-		c.enqueue(pushItem{delta: x, from: from, hops: hops})
+		c.enqueuePush(pushItem{delta: x, from: from, hops: hops})
 	case x.Whole() && !x.Snapshot && deltaSize(x) <= c.cfg.Datagram-64:
 		// Pulled because its push was lost or its carrier told us: it may be new
 		// around here too, so say that we have it, but do not push it again.
@@ -106,19 +106,19 @@ func (c *Core) applied(n *network, from state.NodeID, x *state.Delta, pushed boo
 	}
 }
 
-// globalNews reacts to changes of the global scope.
-func (c *Core) globalNews(x *state.Delta) {
+// afterGlobalDelta reacts to changes of the global scope.
+func (c *Core) afterGlobalDelta(x *state.Delta) {
 	for i := range x.Records {
 		r := &x.Records[i]
 		switch r.Kind {
 		case state.KindMember:
 			delete(c.targets, r.Key)
 			if n := c.networks[r.Key]; n != nil && !r.Deleted {
-				c.greet(n, x.Owner)
+				c.compareWith(n, x.Owner)
 			}
 		case state.KindBeacon:
 			if stamp, err := state.ParseBeacon(r.Body); err == nil && !r.Deleted {
-				c.event(Event{Kind: EventBeacon, Node: x.Owner, Stamp: stamp})
+				c.emit(Event{Kind: EventBeacon, Node: x.Owner, Stamp: stamp})
 			}
 		case state.KindNode:
 			c.learnAddr(x.Owner)
@@ -130,31 +130,31 @@ func (c *Core) globalNews(x *state.Delta) {
 	if x.Snapshot {
 		c.reapLater(x.Owner)
 		if m := c.members[x.Owner]; m != nil && len(x.Records) == 0 && x.To > 1 {
-			c.sign(m, signParting) // its last, empty snapshot: it left in order (S9)
+			c.observe(m, signGoodbyeHeard) // its last, empty snapshot: it left in order (S9)
 		}
 	}
 }
 
 func (c *Core) reapLater(o state.NodeID) {
-	if _, waits := c.reaps[o]; !waits && len(c.reaps) >= maxReaps {
+	if _, waits := c.reapTimes[o]; !waits && len(c.reapTimes) >= maxReaps {
 		c.Stats.ReapsDropped++
 		return
 	}
-	c.reaps[o] = c.now + reapAfter
+	c.reapTimes[o] = c.now + reapAfter
 }
 
 func (c *Core) reap() {
-	for o, at := range c.reaps {
+	for o, at := range c.reapTimes {
 		if c.now >= at {
-			delete(c.reaps, o)
+			delete(c.reapTimes, o)
 			c.store.Reap(o)
 		}
 	}
 }
 
-// news keeps repair busy and remembers the stream as hot.
-func (c *Core) news(n *network, owner state.NodeID) {
-	c.busyTill = c.now + c.cfg.BusyFor
+// noteNews keeps repair busy and remembers the stream as hot.
+func (c *Core) noteNews(n *network, owner state.NodeID) {
+	c.busyUntil = c.now + c.cfg.BusyFor
 	if c.repairAt > c.now+c.cfg.RepairBusy {
 		c.repairAt = c.now + c.jitter(c.cfg.RepairBusy)
 	}
@@ -162,8 +162,8 @@ func (c *Core) news(n *network, owner state.NodeID) {
 		n.hot = append(n.hot[:0], n.hot[maxHot/2:]...)
 	}
 	n.hot = append(n.hot, hotHead{owner, c.now})
-	if len(c.hotAt) == 0 {
+	if len(c.hotTimes) == 0 {
 		j := c.jitter(c.cfg.HotAfter)
-		c.hotAt = append(c.hotAt, c.now+j, c.now+5*j/2, c.now+6*j)
+		c.hotTimes = append(c.hotTimes, c.now+j, c.now+5*j/2, c.now+6*j)
 	}
 }

@@ -18,36 +18,36 @@ const smallTable = 32
 // anybody for silentFor, or whose probes a peer does not answer, compares over
 // streams, and its peers answer so.
 const (
-	silentFor = 5 * time.Second
-	streamFor = 10 * time.Second
+	deafAfter      = 5 * time.Second
+	streamsOnlyFor = 10 * time.Second
 )
 
-func (c *Core) silent() bool { return c.now-c.heardAt > silentFor }
+func (c *Core) deaf() bool { return c.now-c.lastHeard > deafAfter }
 
-// breakSilence pings some of those who showed that they are there, by datagrams,
+// pingWhenDeaf pings some of those who showed that they are there, by datagrams,
 // before a node takes itself for deaf. The membership's own probes do so in a small
 // mesh; where hundreds of names are listed that somebody made up, they seldom go to
 // a host.
-func (c *Core) breakSilence() {
-	if c.cfg.Probing == 0 || c.now-c.heardAt < silentFor/2 {
+func (c *Core) pingWhenDeaf() {
+	if c.cfg.Probing == 0 || c.now-c.lastHeard < deafAfter/2 {
 		return
 	}
-	for _, id := range c.pick(c.provenOf(c.living("")), silencePings) {
+	for _, id := range c.pick(c.provenOf(c.living("")), deafPings) {
 		m := c.members[id]
-		e := c.packet()
+		e := c.newPacket()
 		e.ping(framePing, pingFrame{nonce: m.nonce, target: id})
 		c.sendTo(id, m.addr, e)
 	}
 }
 
-const silencePings = 3 // in a second
+const deafPings = 3 // in a second
 
-func (c *Core) viaStream(peer state.NodeID) bool {
+func (c *Core) usesStream(peer state.NodeID) bool {
 	m := c.members[peer]
-	return m != nil && c.now < m.streamTill
+	return m != nil && c.now < m.streamUntil
 }
 
-func (c *Core) shares(peer state.NodeID, name string) bool {
+func (c *Core) takesPart(peer state.NodeID, name string) bool {
 	if name == "" {
 		return true
 	}
@@ -62,30 +62,30 @@ func (c *Core) onProbe(from state.NodeID, typ byte, p []byte) error {
 		return err
 	}
 	if m := c.members[from]; m != nil && f.stream {
-		m.streamTill = max(m.streamTill, c.now+streamFor)
+		m.streamUntil = max(m.streamUntil, c.now+streamsOnlyFor)
 	}
 	equal := probeFrame{}
 	for _, t := range f.tables {
-		n := c.networkOf(typ, t.network)
+		n := c.networkByHash(typ, t.network)
 		if n == nil {
 			continue
 		}
-		if n.agrees(t.hash) {
-			n.meet()
-			n.equal = c.now
+		if n.agreesWith(t.hash) {
+			n.markCompared()
+			n.equalAt = c.now
 			equal.tables = append(equal.tables, t)
 			continue
 		}
-		n.differed = c.now
+		n.differedAt = c.now
 		if (typ == frameProbe || typ == frameProbe32) && !n.fetching(c.now) &&
-			(n.table.View().Synced() || c.now < n.askTill || c.fetchSlots() > 0) {
+			(n.table.View().Synced() || c.now < n.answerDue || c.freeFetches() > 0) {
 			c.Stats.Mismatches++
-			c.summarize(from, n)
+			c.sendSummary(from, n)
 		}
 	}
 	answer := map[byte]byte{frameProbe: frameEqual, frameProbe32: frameEqual32}[typ]
 	if f.ack && answer != 0 && len(equal.tables) > 0 {
-		e := c.packet()
+		e := c.newPacket()
 		e.probe(answer, equal)
 		c.send(from, e)
 	}
@@ -96,16 +96,16 @@ func (c *Core) onProbe(from state.NodeID, typ byte, p []byte) error {
 // if the latest comparison found a difference; else 0.
 func (c *Core) Divergence(name string) time.Duration {
 	n := c.networks[name]
-	if n == nil || n.differed <= n.equal {
+	if n == nil || n.differedAt <= n.equalAt {
 		return 0
 	}
-	return c.now - n.equal
+	return c.now - n.equalAt
 }
 
-// summarize answers with what a peer needs to find the streams that differ:
+// sendSummary answers with what a peer needs to find the streams that differ:
 // all heads of a small table, else bucket hashes and the recent news.
-func (c *Core) summarize(to state.NodeID, n *network) {
-	e := c.packet()
+func (c *Core) sendSummary(to state.NodeID, n *network) {
+	e := c.newPacket()
 	owners := n.table.Streams()
 	if owners <= smallTable {
 		e.heads(frameHeads, n.name, 1, []int{0}, true, n.table.Heads(func(state.NodeID) bool { return true }))
@@ -129,10 +129,10 @@ func (c *Core) onSummary(from state.NodeID, p []byte) error {
 	if n == nil {
 		return nil
 	}
-	if n.fetching(c.now) && (from != n.fetchFrom || n.sending) {
+	if n.fetching(c.now) && (from != n.fetchPeer || n.moreComing) {
 		return nil // the table is on its way
 	}
-	c.compare(from, n, f.hot, nil)
+	c.compareHeads(from, n, f.hot, nil)
 	size := len(f.hashes)
 	differ := map[int]bool{}
 	var list []int
@@ -143,17 +143,17 @@ func (c *Core) onSummary(from state.NodeID, p []byte) error {
 		}
 	}
 	if len(list) == 0 {
-		n.meet()
+		n.markCompared()
 		return nil
 	}
-	if n.askTill = 0; 2*len(list) > size { // else what is ours alone, perhaps
-		n.fetchFrom, n.fetchTill, n.sending = from, c.now+fetchPatience, true
+	if n.answerDue = 0; 2*len(list) > size { // else what is ours alone, perhaps
+		n.fetchPeer, n.fetchUntil, n.moreComing = from, c.now+fetchPatience, true
 	} else {
-		n.fetchTill = 0
+		n.fetchUntil = 0
 	}
 	list, hs := someBuckets(list, size, n.table.Heads(func(o state.NodeID) bool { return differ[state.Bucket(o, size)] }),
 		c.cfg.Chunk/2)
-	e := c.packet()
+	e := c.newPacket()
 	e.heads(frameHeads, n.name, size, list, true, hs)
 	c.send(from, e)
 	return nil
@@ -200,31 +200,31 @@ func (c *Core) onHeads(from state.NodeID, typ byte, p []byte) error {
 		}
 		ours = n.table.Heads(func(o state.NodeID) bool { return in[state.Bucket(o, f.n)] })
 	}
-	lacks, offers := c.compare(from, n, f.heads, ours)
+	lacks, offers := c.compareHeads(from, n, f.heads, ours)
 	if typ == frameHeads && !lacks {
-		n.meet()
+		n.markCompared()
 		if !offers {
-			c.agree(from, n, f, ours)
+			c.rememberAgreement(from, n, f, ours)
 		}
 	}
 	return nil
 }
 
-// compare matches a peer's heads with ours. ours is nil if the peer's list is
+// compareHeads matches a peer's heads with ours. ours is nil if the peer's list is
 // partial: then what it does not mention means nothing. It reports whether we
 // lack something, and whether the peer does.
-func (c *Core) compare(from state.NodeID, n *network, theirs, ours []state.OwnerHead) (lacks, lacking bool) {
+func (c *Core) compareHeads(from state.NodeID, n *network, theirs, ours []state.OwnerHead) (lacks, lacking bool) {
 	var wants []lack
 	var offers []state.Want
 	known := make(map[state.NodeID]state.OwnerHead, len(theirs))
 	for _, h := range theirs {
 		known[h.Owner] = h
-		if h.Owner == c.cfg.Self && !c.dup.yielded {
-			c.defend(n, h.Head, h.Buried)
+		if h.Owner == c.cfg.Self && !c.other.yielded {
+			c.defendOwn(n, h.Head, h.Buried)
 			continue
 		}
 		if h.Buried {
-			c.buriedThere(n, h)
+			c.onRetiredHead(n, h)
 			continue
 		}
 		if h.Kept {
@@ -240,7 +240,7 @@ func (c *Core) compare(from state.NodeID, n *network, theirs, ours []state.Owner
 	for _, o := range ours {
 		h, ok := known[o.Owner]
 		switch {
-		case o.Buried, o.Kept, ok && (h.Buried || h.Kept || o.Head.Compare(h.Head) <= 0), c.fresh(n, o.Owner):
+		case o.Buried, o.Kept, ok && (h.Buried || h.Kept || o.Head.Compare(h.Head) <= 0), c.isFresh(n, o.Owner):
 		case !ok:
 			offers = append(offers, state.Want{Owner: o.Owner})
 		default:
@@ -248,12 +248,12 @@ func (c *Core) compare(from state.NodeID, n *network, theirs, ours []state.Owner
 		}
 	}
 	c.serve(from, n, offers)
-	c.wantAll(from, n, wants)
+	c.pullAll(from, n, wants)
 	return len(wants) > 0, len(offers) > 0
 }
 
-// fresh reports whether a stream's news is so young that its push is still under way.
-func (c *Core) fresh(n *network, o state.NodeID) bool {
+// isFresh reports whether a stream's news is so young that its push is still under way.
+func (c *Core) isFresh(n *network, o state.NodeID) bool {
 	for i := len(n.hot) - 1; i >= 0 && c.now-n.hot[i].at < c.cfg.HotAfter/2; i-- {
 		if n.hot[i].owner == o {
 			return true
@@ -277,10 +277,10 @@ func (c *Core) onWants(from state.NodeID, p []byte) error {
 // serve sends deltas for wants, in one packet of at most Chunk bytes. For the
 // streams that did not fit, it says what we have, so that the peer asks again.
 func (c *Core) serve(to state.NodeID, n *network, ws []state.Want) {
-	e := c.packet()
+	e := c.newPacket()
 	budget := c.cfg.Chunk - 1024
 	if c.answers.peer != nil {
-		budget = c.answers.deltas
+		budget = c.answers.deltaBytesLeft
 	}
 	opened := false
 	var rest []state.OwnerHead
@@ -308,7 +308,7 @@ func (c *Core) serve(to state.NodeID, n *network, ws []state.Want) {
 		return
 	}
 	e.close()
-	c.answers.deltas = budget
+	c.answers.deltaBytesLeft = budget
 	if len(rest) > 0 {
 		e.heads(frameMore, n.name, 0, nil, false, rest)
 	}

@@ -29,8 +29,8 @@ func TestRoster(t *testing.T) {
 		case 3:
 			if m := c.members[id]; m != nil {
 				c.advance(now)
-				c.takeLeave(m)
-				c.settle()
+				c.acceptGoodbye(m)
+				c.finishStep()
 			}
 		case 4:
 			if m := c.members[id]; m != nil {
@@ -59,13 +59,13 @@ func TestRoster(t *testing.T) {
 func TestNamesMakeNothingSlower(t *testing.T) {
 	c := crowd(4, 0)
 	c.cfg.Silence, c.cfg.Suspicion = 1800*time.Millisecond, 600*time.Millisecond
-	was := c.verifyFor(c.members["host0"])
+	was := c.checkDuration(c.members["host0"])
 	for i := range 3000 {
-		c.member(state.NodeID(fmt.Sprint("made-up", i)))
+		c.ensureMember(state.NodeID(fmt.Sprint("made-up", i)))
 	}
 	talk(c, 4, time.Second, 5*time.Second)
-	if got := c.verifyFor(c.members["host0"]); got != was || c.crowd() != 4 {
-		t.Errorf("a check takes %v, %v before; the crowd is %d", got, was, c.crowd())
+	if got := c.checkDuration(c.members["host0"]); got != was || c.membershipSize() != 4 {
+		t.Errorf("a check takes %v, %v before; the crowd is %d", got, was, c.membershipSize())
 	}
 	for i := range 40 {
 		c.MemberAlive(5*time.Second, memberName(4+i, 4), netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, 1, byte(i)}),
@@ -75,11 +75,11 @@ func TestNamesMakeNothingSlower(t *testing.T) {
 		c.MemberDead(6*time.Second, memberName(4+i, 4))
 	}
 	talk(c, 4, 6*time.Second, 10*time.Second)
-	if got := c.crowd(); got != 44 {
+	if got := c.membershipSize(); got != 44 {
 		t.Errorf("the membership still counts those whom it has just lost; the crowd is %d", got)
 	}
 	talk(c, 4, 10*time.Second, 45*time.Second)
-	if got := c.crowd(); got != 4 {
+	if got := c.membershipSize(); got != 4 {
 		t.Errorf("and then no more; the crowd is %d", got)
 	}
 }
@@ -91,7 +91,7 @@ func TestReapsAreBounded(t *testing.T) {
 	for i := range 3 * maxReaps {
 		c.reapLater(state.NodeID(fmt.Sprint("made-up", i)))
 	}
-	if len(c.reaps) > maxReaps || c.Stats.ReapsDropped == 0 {
-		t.Errorf("%d wait, %d were dropped", len(c.reaps), c.Stats.ReapsDropped)
+	if len(c.reapTimes) > maxReaps || c.Stats.ReapsDropped == 0 {
+		t.Errorf("%d wait, %d were dropped", len(c.reapTimes), c.Stats.ReapsDropped)
 	}
 }

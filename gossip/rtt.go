@@ -30,7 +30,7 @@ func (h *Host) AckPayload() []byte {
 
 // NotifyPingComplete implements memberlist.PingDelegate.
 func (h *Host) NotifyPingComplete(other *memberlist.Node, rtt time.Duration, payload []byte) {
-	h.members.add('r', other)
+	h.memberEventQueue.add('r', other)
 	c := coordinate.NewCoordinate(coordinate.DefaultConfig())
 	if len(payload) != 8*(len(c.Vec)+3) {
 		return
@@ -41,7 +41,7 @@ func (h *Host) NotifyPingComplete(other *memberlist.Node, rtt time.Duration, pay
 		c.Vec[i] = at(i + 3)
 	}
 	if c.IsValid() {
-		h.joiner.coordinate(state.NodeID(other.Name), c, rtt)
+		h.joiner.updateCoordinate(state.NodeID(other.Name), c, rtt)
 	}
 }
 
@@ -66,28 +66,28 @@ type levelHandler struct {
 // logBudget bounds what memberlist logs: it has a line for each packet that it
 // does not like.
 type logBudget struct {
-	mu     sync.Mutex // guards what follows
-	since  time.Time
-	lines  int
-	silent int
+	mu      sync.Mutex // guards what follows
+	since   time.Time
+	lines   int
+	leftOut int
 }
 
 // A minute has so many lines of memberlist.
 const logLines = 60
 
 // take takes a line, and says how many were left out before it.
-func (b *logBudget) take(now time.Time) (silent int, ok bool) {
+func (b *logBudget) take(now time.Time) (leftOut int, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if now.Sub(b.since) >= time.Minute {
 		b.since, b.lines = now, 0
 	}
 	if b.lines++; b.lines > logLines {
-		b.silent++
+		b.leftOut++
 		return 0, false
 	}
-	silent, b.silent = b.silent, 0
-	return silent, true
+	leftOut, b.leftOut = b.leftOut, 0
+	return leftOut, true
 }
 
 // Handle implements slog.Handler.
@@ -98,19 +98,19 @@ func (l levelHandler) Handle(ctx context.Context, r slog.Record) error {
 	} {
 		if rest, ok := strings.CutPrefix(r.Message, prefix); ok {
 			if strings.Contains(rest, "Conflicting address") {
-				level = slog.LevelDebug // said by tellConflict, once
+				level = slog.LevelDebug // said by logConflict, once
 			}
 			if !l.Handler.Enabled(ctx, level) {
 				return nil
 			}
-			silent, ok := l.budget.take(time.Now())
+			leftOut, ok := l.budget.take(time.Now())
 			if !ok {
 				return nil
 			}
 			n := slog.NewRecord(r.Time, level, "membership", r.PC)
 			n.AddAttrs(slog.String("said", strings.TrimPrefix(strings.TrimSpace(rest), "memberlist: ")))
-			if silent > 0 {
-				n.AddAttrs(slog.Int("left_out_before", silent))
+			if leftOut > 0 {
+				n.AddAttrs(slog.Int("left_out_before", leftOut))
 			}
 			return l.Handler.Handle(ctx, n)
 		}

@@ -25,8 +25,8 @@ func coordHost(t *testing.T) *Host {
 
 func TestRTTFromPings(t *testing.T) {
 	a, b := coordHost(t), coordHost(t)
-	a.joiner.list("b", addr(2))
-	b.joiner.list("a", addr(1))
+	a.joiner.setListed("b", addr(2))
+	b.joiner.setListed("a", addr(1))
 	for range 200 {
 		a.NotifyPingComplete(&memberlist.Node{Name: "b"}, 40*time.Millisecond, b.AckPayload())
 		b.NotifyPingComplete(&memberlist.Node{Name: "a"}, 40*time.Millisecond, a.AckPayload())
@@ -40,7 +40,7 @@ func TestRTTFromPings(t *testing.T) {
 	if _, ok := a.RTT("nobody"); ok {
 		t.Error("a round trip time of nobody")
 	}
-	a.joiner.forget("b")
+	a.joiner.forgetPeer("b")
 	if _, ok := a.RTT("b"); ok {
 		t.Error("one that left is not forgotten")
 	}
@@ -50,8 +50,8 @@ func TestRTTFromPings(t *testing.T) {
 // more leaves nothing behind, or names that come and go fill the memory (G8).
 func TestRTTBehindTheEnd(t *testing.T) {
 	a, b := coordHost(t), coordHost(t)
-	a.joiner.list("b", addr(2))
-	a.joiner.list("b", netip.AddrPort{})
+	a.joiner.setListed("b", addr(2))
+	a.joiner.setListed("b", netip.AddrPort{})
 	a.NotifyPingComplete(&memberlist.Node{Name: "b"}, 40*time.Millisecond, b.AckPayload())
 	if _, ok := a.RTT("b"); ok {
 		t.Error("the coordinate of one that is gone is kept")
@@ -61,7 +61,7 @@ func TestRTTBehindTheEnd(t *testing.T) {
 // TestRTTHostile: coordinates come from peers (G8).
 func TestRTTHostile(t *testing.T) {
 	a := coordHost(t)
-	a.joiner.list("b", addr(2))
+	a.joiner.setListed("b", addr(2))
 	nan := bytes.Repeat([]byte{0xff}, len(a.AckPayload()))
 	for _, p := range [][]byte{nil, {1}, nan, nan[:len(nan)-1], append(nan, 0)} {
 		a.NotifyPingComplete(&memberlist.Node{Name: "b"}, time.Millisecond, p)

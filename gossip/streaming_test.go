@@ -73,7 +73,7 @@ func TestForgedWishForStreams(t *testing.T) {
 	}
 	asked := p.now
 	p.run(3 * time.Minute)
-	if p.last > asked+2*streamFor {
+	if p.last > asked+2*streamsOnlyFor {
 		t.Errorf("%v after the last forged wish packets still go over streams", p.last-asked)
 	}
 	for id, c := range p.cores {
@@ -87,7 +87,7 @@ func TestForgedWishForStreams(t *testing.T) {
 // datagrams arrive if it is one itself, and not if it came over a stream.
 func TestDatagramsAreHeard(t *testing.T) {
 	c := testCore(t, "a", "b")
-	c.members["b"].streamTill = time.Minute
+	c.members["b"].streamUntil = time.Minute
 	c.Receive(2*time.Second, newEncoder("b", 1).b)
 	if c.hearing() {
 		t.Error("what came over a stream counts as a datagram")

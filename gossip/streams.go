@@ -23,18 +23,18 @@ func (t *transport) track(c net.Conn, incoming bool) *stream {
 // admit takes a stream in, and returns the one that has to end for it. The
 // caller holds mu.
 func (t *transport) admit(s *stream, incoming bool) (ended *stream, ok bool) {
-	if t.down {
+	if t.closed {
 		return nil, false
 	}
-	t.count++
-	s.number = t.count
+	t.numbered++
+	s.number = t.numbered
 	if incoming {
 		s.remote, s.incoming = addrOf(s.RemoteAddr()), true
 		if ended, ok = t.makeRoom(s.remote); !ok {
 			return nil, false
 		}
-		t.total++
-		t.from[s.remote]++
+		t.incoming++
+		t.streamsFrom[s.remote]++
 	}
 	t.open[s] = struct{}{}
 	return ended, true
@@ -47,7 +47,7 @@ func (t *transport) admit(s *stream, incoming bool) (ended *stream, ok bool) {
 // address where its share is used up, else of all. The caller holds mu, and
 // closes what is returned.
 func (t *transport) makeRoom(from netip.Addr) (ended *stream, ok bool) {
-	all, share := t.total < maxStreams, t.from[from] < maxStreamsFrom
+	all, share := t.incoming < maxStreams, t.streamsFrom[from] < maxStreamsFrom
 	if all && share {
 		return nil, true
 	}
@@ -104,9 +104,9 @@ func (t *transport) drop(s *stream) {
 	}
 	delete(t.open, s)
 	if s.incoming {
-		t.total--
-		if t.from[s.remote]--; t.from[s.remote] == 0 {
-			delete(t.from, s.remote)
+		t.incoming--
+		if t.streamsFrom[s.remote]--; t.streamsFrom[s.remote] == 0 {
+			delete(t.streamsFrom, s.remote)
 		}
 	}
 }

@@ -18,35 +18,35 @@ import (
 // memberlist v0.7 (see guard.go).
 type transport struct {
 	memberlist.NodeAwareTransport
-	cfg      transportConfig
-	in, out  atomic.Uint64 // bytes of packets and streams, memberlist's own included
-	held     atomic.Int64  // bytes that the guards of streams have read ahead
-	strange  time.Time     // when memberlist last got a packet that no key opens; receive's own
-	rejected atomic.Uint64 // packets and streams that would have done harm
-	refused  atomic.Uint64 // streams over a bound: not taken, or ended for a newer one
-	packets  chan *memberlist.Packet
-	streams  chan net.Conn
-	injected chan []byte   // what this node tells its own membership
-	stopping chan struct{} // nothing is handed on any more
-	stopped  chan struct{} // the inner transport is down
-	wg       sync.WaitGroup
+	cfg          transportConfig
+	in, out      atomic.Uint64 // bytes of packets and streams, memberlist's own included
+	held         atomic.Int64  // bytes that the guards of streams have read ahead
+	lastUnopened time.Time     // when memberlist last got a packet that no key opens; receive's own
+	rejected     atomic.Uint64 // packets and streams that would have done harm
+	refused      atomic.Uint64 // streams over a bound: not taken, or ended for a newer one
+	packets      chan *memberlist.Packet
+	streams      chan net.Conn
+	injected     chan []byte   // what this node tells its own membership
+	stopping     chan struct{} // nothing is handed on any more
+	stopped      chan struct{} // the inner transport is down
+	wg           sync.WaitGroup
 
-	mu    sync.Mutex // guards everything that follows
-	open  map[*stream]struct{}
-	from  map[netip.Addr]int // incoming streams
-	total int
-	count uint64 // of all streams so far
-	down  bool
+	mu          sync.Mutex // guards everything that follows
+	open        map[*stream]struct{}
+	streamsFrom map[netip.Addr]int // incoming streams
+	incoming    int
+	numbered    uint64 // of all streams so far
+	closed      bool
 }
 
 type transportConfig struct {
-	encrypted bool
-	opener    *opener              // nil: what is encrypted cannot be looked at
-	stranger  func(netip.AddrPort) // hears where packets come from while alone; may be nil
-	alone     *atomic.Bool         // nobody is listed; may be nil
+	encrypted  bool
+	opener     *opener              // nil: what is encrypted cannot be looked at
+	onStranger func(netip.AddrPort) // hears where packets come from while alone; may be nil
+	alone      *atomic.Bool         // nobody is listed; may be nil
 	// ours takes the packets of the protocol above, which it must copy, with where
 	// they came from: memberlist would not tell. Nil: memberlist gets them.
-	ours     func(from netip.AddrPort, b []byte)
+	onPacket func(from netip.AddrPort, b []byte)
 	dial     time.Duration // longest dial
 	deadline time.Duration // of a whole outgoing stream
 }
@@ -55,18 +55,19 @@ type transportConfig struct {
 // has waited longest to show a key, see makeRoom; if there is none, the new one.
 // The peer tries again.
 const (
-	maxStreams     = 256
-	maxStreamsFrom = 48 // of one address
-	maxStreamBytes = 4 << 20
-	maxHeldBytes   = 32 << 20 // read ahead by the guards of all streams
-	strangeEvery   = 10 * time.Second
+	maxStreams       = 256
+	maxStreamsFrom   = 48 // of one address
+	maxStreamBytes   = 4 << 20
+	maxHeldBytes     = 32 << 20 // read ahead by the guards of all streams
+	unopenedInterval = 10 * time.Second
 )
 
 func newTransport(inner memberlist.NodeAwareTransport, cfg transportConfig) *transport {
 	t := &transport{
 		NodeAwareTransport: inner, cfg: cfg, packets: make(chan *memberlist.Packet), streams: make(chan net.Conn),
 		injected: make(chan []byte, maxInjected),
-		stopping: make(chan struct{}), stopped: make(chan struct{}), open: map[*stream]struct{}{}, from: map[netip.Addr]int{},
+		stopping: make(chan struct{}), stopped: make(chan struct{}), open: map[*stream]struct{}{},
+		streamsFrom: map[netip.Addr]int{},
 	}
 	t.wg.Go(t.receive)
 	t.wg.Go(t.accept)
@@ -86,10 +87,10 @@ func (t *transport) receive() {
 				continue
 			}
 			if t.cfg.alone != nil && t.cfg.alone.Load() {
-				t.cfg.stranger(addrPortOf(p.From))
+				t.cfg.onStranger(addrPortOf(p.From))
 			}
-			if own := ownMessage(plain); own != nil && t.cfg.ours != nil {
-				t.cfg.ours(addrPortOf(p.From), own)
+			if own := ownMessage(plain); own != nil && t.cfg.onPacket != nil {
+				t.cfg.onPacket(addrPortOf(p.From), own)
 				continue
 			}
 			select {
@@ -144,10 +145,10 @@ func (t *transport) sane(b []byte) (plain []byte, ok bool) {
 		return plain, sanePlain(plain)
 	}
 	now := time.Now()
-	if now.Sub(t.strange) < strangeEvery {
+	if now.Sub(t.lastUnopened) < unopenedInterval {
 		return nil, false
 	}
-	t.strange = now
+	t.lastUnopened = now
 	return nil, true
 }
 
@@ -231,11 +232,11 @@ func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 // Shutdown implements memberlist.Transport. It ends all streams.
 func (t *transport) Shutdown() error {
 	t.mu.Lock()
-	if t.down {
+	if t.closed {
 		t.mu.Unlock()
 		return nil
 	}
-	t.down = true
+	t.closed = true
 	var open []*stream
 	for s := range t.open {
 		open = append(open, s)

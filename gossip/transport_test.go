@@ -187,8 +187,8 @@ func TestSilentStreamsMakeRoom(t *testing.T) {
 	if _, err := fine.Read(make([]byte, 1)); err != nil {
 		t.Errorf("an older one that was not silent ended: %v", err)
 	}
-	if tr.total != maxStreamsFrom || tr.refused.Load() != 1 {
-		t.Errorf("%d streams, %d refused", tr.total, tr.refused.Load())
+	if tr.incoming != maxStreamsFrom || tr.refused.Load() != 1 {
+		t.Errorf("%d streams, %d refused", tr.incoming, tr.refused.Load())
 	}
 	tr.held.Store(maxHeldBytes) // as if the silent ones had begun messages
 	for s := range tr.open {

@@ -28,35 +28,35 @@ type move struct {
 }
 
 const (
-	unlistEvery = 10 * time.Millisecond
-	unlistMost  = 1 << 12 // above, the membership finds out by itself
-	maxMoves    = 256     // at a time; the same of those over it
+	unlistInterval       = 10 * time.Millisecond
+	maxUnlistIncarnation = 1 << 12 // above, the membership finds out by itself
+	maxMoves             = 256     // at a time; the same of those over it
 )
 
 // unlist makes the membership forget where it lists a node: it is at to.
 func (j *joiner) unlist(id state.NodeID, to netip.AddrPort) {
 	j.mu.Lock()
-	if from := j.listed[id]; from.IsValid() && from != to && len(j.moved) < maxMoves {
-		j.moved[id] = &move{from: from, to: to, inc: 1}
+	if from := j.listed[id]; from.IsValid() && from != to && len(j.moves) < maxMoves {
+		j.moves[id] = &move{from: from, to: to, inc: 1}
 	}
 	j.mu.Unlock()
-	j.look()
+	j.wakeUp()
 }
 
 // unlistMoved tells the membership what is due, and says in how long there is more.
 func (j *joiner) unlistMoved(now time.Time) (again time.Duration) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	again = rejoinEvery
-	for id, m := range j.moved {
+	again = rejoinInterval
+	for id, m := range j.moves {
 		switch {
-		case j.listed[id] != m.from, m.inc > unlistMost:
-			delete(j.moved, id)
+		case j.listed[id] != m.from, m.inc > maxUnlistIncarnation:
+			delete(j.moves, id)
 			continue
 		case !now.Before(m.at):
 			j.h.tr.inject(deadMessage(id, j.h.cfg.Self, m.inc))
 			m.inc += max(1, m.inc/4)
-			m.at = now.Add(unlistEvery)
+			m.at = now.Add(unlistInterval)
 		}
 		again = min(again, max(m.at.Sub(now), time.Millisecond))
 	}

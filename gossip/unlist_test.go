@@ -27,35 +27,35 @@ func TestUnlist(t *testing.T) {
 			}
 		}
 	}
-	j.list("a", addr(1))
+	j.setListed("a", addr(1))
 	j.unlist("a", addr(1)) // it is there
 	j.unlist("b", addr(2)) // it is not listed
 	if j.unlistMoved(now); told() != 0 {
 		t.Fatal("who is where it is listed is reported dead")
 	}
 	j.unlist("a", addr(2))
-	if again := j.unlistMoved(now); told() != 1 || again != unlistEvery {
+	if again := j.unlistMoved(now); told() != 1 || again != unlistInterval {
 		t.Fatalf("the next is after %v", again)
 	}
 	if j.unlistMoved(now); told() != 0 {
 		t.Fatal("told again at once")
 	}
-	if j.unlistMoved(now.Add(unlistEvery)); told() != 1 {
+	if j.unlistMoved(now.Add(unlistInterval)); told() != 1 {
 		t.Fatal("the first number did not suffice, and no other is tried")
 	}
-	j.list("a", netip.AddrPort{})
-	if j.unlistMoved(now.Add(time.Second)); told() != 0 || len(j.moved) > 0 {
+	j.setListed("a", netip.AddrPort{})
+	if j.unlistMoved(now.Add(time.Second)); told() != 0 || len(j.moves) > 0 {
 		t.Fatal("it is not listed any more")
 	}
-	j.list("a", addr(1))
+	j.setListed("a", addr(1))
 	j.unlist("a", addr(2))
 	all := 0
 	for i := range 1000 {
-		j.unlistMoved(now.Add(time.Duration(i) * unlistEvery))
+		j.unlistMoved(now.Add(time.Duration(i) * unlistInterval))
 		all += told()
 	}
-	if len(j.moved) > 0 || all > 64 {
-		t.Errorf("told %d times, %d go on", all, len(j.moved))
+	if len(j.moves) > 0 || all > 64 {
+		t.Errorf("told %d times, %d go on", all, len(j.moves))
 	}
 }
 
