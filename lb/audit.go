@@ -49,7 +49,7 @@ func (a *auditor) examine(ctx context.Context, now time.Time, full, repair bool)
 		r.Error = "check: " + err.Error()
 		if repair { // what is programmed goes on working; ask again soon
 			a.failures.report(now, "verify", err)
-			a.clock.by(alarmVerify, now.Add(a.failures.nextBackoff()))
+			a.clock.setNoLater(alarmVerify, now.Add(a.failures.nextBackoff()))
 		}
 		return r
 	}
@@ -66,7 +66,7 @@ func (a *auditor) examine(ctx context.Context, now time.Time, full, repair bool)
 		r.Error = "services were not compared: " + err.Error()
 		if repair { // the driver is set up again, after a while
 			a.kernel.ready = false
-			a.clock.by(alarmProbe, now.Add(a.failures.nextBackoff()))
+			a.clock.setNoLater(alarmProbe, now.Add(a.failures.nextBackoff()))
 		}
 	}
 	if repair && a.reconciler.everything {
@@ -124,7 +124,7 @@ func (a *auditor) markRepaired(ctx context.Context, r *Report) {
 }
 
 // file counts a report, keeps it for readers, and tells operators of it.
-func (a *auditor) file(r *Report) {
+func (a *auditor) record(r *Report) {
 	a.count.verified(r)
-	a.reports.file(r)
+	a.reports.add(r)
 }

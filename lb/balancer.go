@@ -42,8 +42,8 @@ type Balancer struct {
 	retirement retirement
 
 	// Whether the kernel still holds what was written to it.
-	alerts  alerts
-	auditor auditor
+	triggers triggers
+	auditor  auditor
 
 	failures failures
 	count    Counters // the counters; the gauges are filled in by publish
@@ -60,7 +60,7 @@ func New(cfg Config) (*Balancer, error) {
 		planner: NewPlanner(cfg.Node),
 	}
 	b.feed = newViewFeed(cfg.Source, cfg.Only, b.planner)
-	b.kernel = kernel{shadow: NewTable(), pollRules: cfg.Unheard, count: &b.count}
+	b.kernel = kernel{shadow: NewTable(), pollRules: cfg.PollRules, count: &b.count}
 	b.drains = newDrains(cfg.DrainPoll, b.planner.node.Drain, cfg.Log)
 	b.failures = failures{min: cfg.RetryMin, max: cfg.RetryMax, log: cfg.Log}
 	b.choice = driverChoice{candidates: cfg.Drivers, again: cfg.RetryMax, log: cfg.Log}
@@ -86,8 +86,8 @@ func (b *Balancer) Run(ctx context.Context) error {
 	now := time.Now()
 	b.started = now
 	b.reconciler.graceEnd = now.Add(b.cfg.Grace)
-	b.clock.by(alarmProbe, now)
-	b.clock.by(alarmGrace, b.reconciler.graceEnd)
+	b.clock.setNoLater(alarmProbe, now)
+	b.clock.setNoLater(alarmGrace, b.reconciler.graceEnd)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	facts := b.readFacts()
@@ -102,13 +102,13 @@ func (b *Balancer) Run(ctx context.Context) error {
 			b.follow(names)
 		case <-facts:
 			facts = b.readFacts()
-			b.clock.by(alarmApply, time.Now())
-		case <-b.cfg.Touched:
-			b.clock.by(alarmGlance, b.alerts.raise(time.Now()))
-		case <-b.cfg.Heard:
-			b.clock.by(alarmGlance, b.alerts.raise(time.Now()))
+			b.clock.setNoLater(alarmApply, time.Now())
+		case <-b.cfg.RoutesChanged:
+			b.clock.setNoLater(alarmPollRules, b.triggers.raise(time.Now()))
+		case <-b.cfg.RulesChanged:
+			b.clock.setNoLater(alarmPollRules, b.triggers.raise(time.Now()))
 		case <-b.feed.ready:
-			b.clock.by(alarmApply, b.nextApply())
+			b.clock.setNoLater(alarmApply, b.nextApply())
 		case request := <-b.requests:
 			request(ctx)
 		case <-timer.C:
@@ -135,7 +135,7 @@ func (b *Balancer) follow(names []string) {
 	if b.feed.follow(names) {
 		b.reconciler.everything = true
 	}
-	b.clock.by(alarmApply, time.Now())
+	b.clock.setNoLater(alarmApply, time.Now())
 }
 
 // readFacts plans for what the host is now, and returns a channel that is closed
@@ -159,7 +159,7 @@ func (b *Balancer) nextApply() time.Time { return later(time.Now().Add(b.cfg.Coa
 // kernel is to go on with until the next start. The error is ErrStopped or that
 // of ctx.
 func (b *Balancer) Hold(ctx context.Context) error {
-	_, err := ask(ctx, b, func(context.Context) struct{} {
+	_, err := runInLoop(ctx, b, func(context.Context) struct{} {
 		b.held = true
 		return struct{}{}
 	})
@@ -174,7 +174,7 @@ func (b *Balancer) step(ctx context.Context, now time.Time) {
 	}
 	if b.clock.take(alarmGrace, now) {
 		b.reconciler.everything = true
-		b.clock.by(alarmApply, now)
+		b.clock.setNoLater(alarmApply, now)
 	}
 	if b.clock.take(alarmProbe, now) {
 		b.start(ctx, now)
@@ -182,8 +182,8 @@ func (b *Balancer) step(ctx context.Context, now time.Time) {
 	if b.clock.take(alarmVerify, now) {
 		b.verify(ctx, now)
 	}
-	if b.clock.take(alarmGlance, now) {
-		b.glance(ctx, now)
+	if b.clock.take(alarmPollRules, now) {
+		b.compareIfTriggered(ctx, now)
 	}
 	if b.clock.take(alarmDrain, now) {
 		b.pollDrains(ctx, now)
@@ -194,7 +194,7 @@ func (b *Balancer) step(ctx context.Context, now time.Time) {
 	if b.clock.take(alarmRetry, now) {
 		b.reconciler.retryFailed()
 		b.count.Retries++
-		b.clock.by(alarmApply, now)
+		b.clock.setNoLater(alarmApply, now)
 	}
 	if b.clock.take(alarmApply, now) {
 		b.reconciler.collect()
@@ -214,7 +214,7 @@ func (b *Balancer) reconcile(ctx context.Context, now time.Time) {
 	b.clock.byIfSet(alarmRetry, outcome.retryAt)
 	if outcome.drift {
 		b.auditor.pace.suspect(now)
-		b.clock.by(alarmVerify, outcome.retryAt)
+		b.clock.setNoLater(alarmVerify, outcome.retryAt)
 	}
 }
 
@@ -229,34 +229,34 @@ func (b *Balancer) pollDrains(ctx context.Context, now time.Time) {
 	b.clock.byIfSet(alarmDrain, next)
 	if len(over) > 0 {
 		b.reconciler.add(over)
-		b.clock.by(alarmApply, now)
+		b.clock.setNoLater(alarmApply, now)
 	}
 }
 
 // glance compares with the kernel at once if somebody else wrote to it, and not
 // again before the budget allows: whoever changes the kernel's rules all the time
 // is not followed at every step (L15).
-func (b *Balancer) glance(ctx context.Context, now time.Time) {
+func (b *Balancer) compareIfTriggered(ctx context.Context, now time.Time) {
 	if b.kernel.numberPolled() {
-		b.clock.by(alarmGlance, now.Add(b.cfg.Glance))
+		b.clock.setNoLater(alarmPollRules, now.Add(b.cfg.PollInterval))
 	}
 	if !b.kernel.ready {
 		return // alarmProbe is set, and sets this one
 	}
-	compare, again := b.alerts.take(now, func() bool { return b.kernel.othersWrote(ctx) })
-	b.clock.byIfSet(alarmGlance, again)
+	compare, again := b.triggers.take(now, func() bool { return b.kernel.othersWrote(ctx) })
+	b.clock.byIfSet(alarmPollRules, again)
 	if !compare {
 		return
 	}
-	b.count.Prompted++
-	rest := b.cfg.Prompts.Spend(func() { b.verify(ctx, now) })
-	b.alerts.restUntil(time.Now().Add(min(rest, b.cfg.Verify)))
+	b.count.Triggered++
+	rest := b.cfg.TriggerBudget.Spend(func() { b.verify(ctx, now) })
+	b.triggers.restUntil(time.Now().Add(min(rest, b.cfg.Verify)))
 }
 
 // retireOthers ends what drivers that are not used left in the kernel (L14).
 func (b *Balancer) retireOthers(ctx context.Context, now time.Time) {
 	if !b.retirement.alone && (!b.kernel.ready || !b.reconciler.caughtUp(now)) {
-		b.clock.by(alarmRetire, now.Add(b.cfg.DrainPoll))
+		b.clock.setNoLater(alarmRetire, now.Add(b.cfg.DrainPoll))
 		return
 	}
 	b.clock.byIfSet(alarmRetire, b.retirement.step(ctx, now, &b.kernel))

@@ -132,7 +132,7 @@ func TestBalancerAdopts(t *testing.T) {
 		w, kernel := newWorld(t, "net"), &lbtest.Fake{}
 		left := web(state.TCP, 1, 1)
 		left.Pools[pool4] = lb.Pool{Prefix: pool4}
-		kernel.Meddle(build(left)...)
+		kernel.ChangeKernel(build(left)...)
 		b := run(t, w, lb.Config{}, kernel)
 		after(5 * time.Second)
 		k := key("10.96.0.1", 80)
@@ -165,13 +165,13 @@ func TestBalancerRepairs(t *testing.T) {
 		w.commit("net", append(w.tasks("web", 2, "80/tcp"), vip("web", "10.96.0.1"))...)
 		after(time.Second)
 		want := dump(kernel.Kernel())
-		kernel.Wreck()
+		kernel.Flush()
 		after(time.Minute)
 		if got := dump(kernel.Kernel()); got != want {
 			t.Errorf("after a flush:\n%s", got)
 		}
 		k := key("10.96.0.1", 80)
-		kernel.Meddle(lb.Op{Kind: lb.SetBackend, Key: k, Backend: lb.Backend{
+		kernel.ChangeKernel(lb.Op{Kind: lb.SetBackend, Key: k, Backend: lb.Backend{
 			Addr:   netip.MustParseAddrPort("10.0.0.1:80"),
 			Weight: 7,
 		}})

@@ -94,7 +94,7 @@ func mostDeclared(s *state.Service, ports []state.Port) []state.Port {
 }
 
 // unplanned leaves out what is planned already, and all but the first of one key.
-func (p *Planner) unplanned(all []*Service) []*Service {
+func (p *Planner) withoutPlanned(all []*Service) []*Service {
 	seen := make(map[Key]struct{}, len(all))
 	return slices.DeleteFunc(all, func(s *Service) bool {
 		_, twice := seen[s.Key]
@@ -105,7 +105,7 @@ func (p *Planner) unplanned(all []*Service) []*Service {
 
 // fits reports whether there is room for what a service would have besides all
 // others, and notes it if there is not.
-func (p *Planner) fits(id ServiceID, planned []*Service) bool {
+func (p *Planner) reserveBackends(id ServiceID, planned []*Service) bool {
 	n := 0
 	for _, s := range planned {
 		n += len(s.Backends)
@@ -125,17 +125,17 @@ func (p *Planner) fits(id ServiceID, planned []*Service) bool {
 // retryWaiting plans what had no room, once much has become free: what comes and
 // goes at the bound must not have all that waits planned each time.
 func (p *Planner) retryWaiting() {
-	if len(p.waiting) == 0 || p.full && p.backends > maxBackends/2 {
+	if len(p.waiting) == 0 || p.waitingTried && p.backends > maxBackends/2 {
 		return
 	}
-	p.full = false
+	p.waitingTried = false
 	for _, id := range slices.SortedFunc(maps.Keys(p.waiting), func(a, b ServiceID) int {
 		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Service, b.Service))
 	}) {
-		p.withdraw(id)
-		p.publish(id)
+		p.removePlanned(id)
+		p.planService(id)
 	}
-	p.full = len(p.waiting) > 0
+	p.waitingTried = len(p.waiting) > 0
 }
 
 // longestRest bounds the rest after a change, which is as long as the change

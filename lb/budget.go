@@ -23,15 +23,15 @@ type Budget struct {
 	// kernel is waited for.
 	Processor func() time.Duration
 
-	mu   sync.Mutex
-	paid time.Time // until then, rests are given out
+	mu        sync.Mutex
+	restUntil time.Time // until then, rests are given out
 }
 
 // Spend calls f and returns how long whoever asked for it is to rest afterwards.
 // Of the time that passes, at least half is rest.
 func (b *Budget) Spend(f func()) (rest time.Duration) {
 	begin := time.Now()
-	cost := b.measure(f)
+	cost := b.measureThread(f)
 	now := time.Now()
 	took := now.Sub(begin)
 	if b.Processor == nil {
@@ -39,15 +39,15 @@ func (b *Budget) Spend(f func()) (rest time.Duration) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if saved := now.Add(-budgetSaved); b.paid.Before(saved) {
-		b.paid = saved
+	if saved := now.Add(-budgetSaved); b.restUntil.Before(saved) {
+		b.restUntil = saved
 	}
-	b.paid = b.paid.Add(budgetShare * cost)
-	return max(b.paid.Sub(now), took, budgetRest)
+	b.restUntil = b.restUntil.Add(budgetShare * cost)
+	return max(b.restUntil.Sub(now), took, budgetRest)
 }
 
 // measure calls f on one thread.
-func (b *Budget) measure(f func()) time.Duration {
+func (b *Budget) measureThread(f func()) time.Duration {
 	if b.Processor == nil {
 		f()
 		return 0

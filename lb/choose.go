@@ -60,7 +60,7 @@ func (c *driverChoice) refuseAll(err error) {
 }
 
 // off reports whether there is no driver to choose.
-func (c *driverChoice) off() bool { return len(c.candidates) == 0 }
+func (c *driverChoice) balancingOff() bool { return len(c.candidates) == 0 }
 
 // reason says why there is no driver, as far as the choice explains it; else "".
 func (c *driverChoice) reason() string {
@@ -71,7 +71,7 @@ func (c *driverChoice) reason() string {
 	switch {
 	case len(all) > 0:
 		return "no load balancing driver works here: " + strings.Join(all, "; ")
-	case c.off():
+	case c.balancingOff():
 		return "load balancing is off"
 	}
 	return ""
@@ -83,7 +83,7 @@ func (c *driverChoice) logNone(reason string) {
 		return
 	}
 	c.loggedReason = reason
-	if c.off() {
+	if c.balancingOff() {
 		c.log.Info("load balancing is off; vip services are answered with their tasks")
 		return
 	}

@@ -6,14 +6,14 @@ import "time"
 type alarm int
 
 const (
-	alarmApply  alarm = iota // the changes have gathered
-	alarmRetry               // failed operations
-	alarmVerify              // compare with the kernel
-	alarmGlance              // look whether others wrote to it
-	alarmDrain               // look at draining backends
-	alarmProbe               // find or set up a driver
-	alarmRetire              // end what other drivers left
-	alarmGrace               // from now on everything may be removed
+	alarmApply     alarm = iota // the changes have gathered
+	alarmRetry                  // failed operations
+	alarmVerify                 // compare with the kernel
+	alarmPollRules              // look whether others wrote to it
+	alarmDrain                  // look at draining backends
+	alarmProbe                  // find or set up a driver
+	alarmRetire                 // end what other drivers left
+	alarmGrace                  // from now on everything may be removed
 	alarms
 )
 
@@ -21,7 +21,7 @@ const (
 type alarmClock struct{ due [alarms]time.Time }
 
 // by makes sure that the alarm goes off at t or earlier.
-func (c *alarmClock) by(a alarm, t time.Time) {
+func (c *alarmClock) setNoLater(a alarm, t time.Time) {
 	if c.due[a].IsZero() || t.Before(c.due[a]) {
 		c.due[a] = t
 	}
@@ -30,7 +30,7 @@ func (c *alarmClock) by(a alarm, t time.Time) {
 // byIfSet is by, unless t is zero.
 func (c *alarmClock) byIfSet(a alarm, t time.Time) {
 	if !t.IsZero() {
-		c.by(a, t)
+		c.setNoLater(a, t)
 	}
 }
 

@@ -48,19 +48,19 @@ type Config struct {
 	// Glance is the time between looks at whether anybody else wrote to the
 	// kernel's rules, with drivers that are Numbered and as long as Unheard says
 	// so; default 1 s. What they find is compared at once.
-	Glance time.Duration
+	PollInterval time.Duration
 	// Touched tells that somebody may have changed what is ours: it is compared at
 	// once, and again as soon as Prompts allows. May be nil.
-	Touched <-chan struct{}
+	RoutesChanged <-chan struct{}
 	// Heard tells the same of the kernel's rules, and when Unheard changes. May be
 	// nil.
-	Heard <-chan struct{}
+	RulesChanged <-chan struct{}
 	// Unheard reports whether what others write to the kernel's rules is not told
 	// by Heard. Nil: it is not.
-	Unheard func() bool
+	PollRules func() bool
 	// Prompts bounds the time for comparisons that others prompt, of all balancers
 	// that share it; default a Budget of its own.
-	Prompts *Budget
+	TriggerBudget *Budget
 	// Audit is the time after which services are read back even if the driver
 	// says that nobody touched them; default 10 min.
 	Audit time.Duration
@@ -92,11 +92,11 @@ func (c *Config) validate() error {
 	if c.Only == nil {
 		c.Only = func(string) bool { return true }
 	}
-	if c.Unheard == nil {
-		c.Unheard = func() bool { return true }
+	if c.PollRules == nil {
+		c.PollRules = func() bool { return true }
 	}
-	if c.Prompts == nil {
-		c.Prompts = &Budget{}
+	if c.TriggerBudget == nil {
+		c.TriggerBudget = &Budget{}
 	}
 	if c.MayProgram == nil {
 		c.MayProgram = func() error { return nil }
@@ -116,7 +116,7 @@ func (c *Config) validate() error {
 	}{
 		{&c.Coalesce, 5 * time.Millisecond},
 		{&c.Verify, 30 * time.Second},
-		{&c.Glance, time.Second},
+		{&c.PollInterval, time.Second},
 		{&c.Audit, 10 * time.Minute},
 		{&c.DrainPoll, time.Second},
 		{&c.RetryMin, 100 * time.Millisecond},

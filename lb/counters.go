@@ -25,7 +25,7 @@ type Counters struct {
 
 	Verifies   [3]uint64        // comparisons, by VerifyResult
 	VerifyTime time.Duration    // spent in them
-	Prompted   uint64           // comparisons because somebody else may have written to the kernel
+	Triggered  uint64           // comparisons because somebody else may have written to the kernel
 	Audits     uint64           // comparisons that read the services back
 	Repairs    uint64           // comparisons that found a change by somebody else
 	Drift      map[Drift]uint64 // findings

@@ -59,15 +59,19 @@ type Policy struct {
 	Drained func(Key, netip.AddrPort) bool
 	// Keep reports whether nothing of this address may be removed yet, because
 	// the network's view is not complete (start of the daemon, L1).
-	Keep func(netip.Addr) bool
+	MustKeep func(netip.Addr) bool
 	// Now reports whether what is not wanted of this address must go at once,
 	// whatever Drained and Keep say: its pool touches the host itself (L9).
-	Now func(netip.Addr) bool
+	MustRemove func(netip.Addr) bool
 }
 
-func (p Policy) drained(k Key, a netip.AddrPort) bool { return p.Drained != nil && p.Drained(k, a) }
-func (p Policy) keep(a netip.Addr) bool               { return p.Keep != nil && p.Keep(a) && !p.now(a) }
-func (p Policy) now(a netip.Addr) bool                { return p.Now != nil && p.Now(a) }
+func (p Policy) mayRemove(k Key, a netip.AddrPort) bool { return p.Drained != nil && p.Drained(k, a) }
+
+func (p Policy) mustKeep(a netip.Addr) bool {
+	return p.MustKeep != nil && p.MustKeep(a) && !p.mustRemove(a)
+}
+
+func (p Policy) mustRemove(a netip.Addr) bool { return p.MustRemove != nil && p.MustRemove(a) }
 
 // Diff returns the operations that turn actual into desired, in an order that
 // is safe at every prefix (L1, L2): pools before services, services before
@@ -86,9 +90,9 @@ func Diff(actual, desired *Table, p Policy) []Op {
 // hundred thousand.
 func diffKeys(actual, desired *Table, keys []Key, p Policy) []Op {
 	d := differ{actual: actual, desired: desired, policy: p}
-	d.walk(keys)
-	d.makeRoom()
-	d.walk(keys)
+	d.compareAll(keys)
+	d.allocate()
+	d.compareAll(keys)
 	return d.ops()
 }
 
@@ -101,15 +105,15 @@ type differ struct {
 	phase           [phases][]Op
 }
 
-func (d *differ) walk(keys []Key) {
-	d.pools()
+func (d *differ) compareAll(keys []Key) {
+	d.comparePools()
 	for _, k := range keys {
-		d.service(k)
+		d.compareService(k)
 	}
 }
 
 // makeRoom gives each phase its place in the list.
-func (d *differ) makeRoom() {
+func (d *differ) allocate() {
 	total := 0
 	for _, n := range d.counts {
 		total += n
@@ -134,7 +138,7 @@ const (
 	phases
 )
 
-func (d *differ) add(phase int, op Op) {
+func (d *differ) addOp(phase int, op Op) {
 	if d.all == nil {
 		d.counts[phase]++
 		return
@@ -153,22 +157,22 @@ func (d *differ) ops() []Op {
 	return d.all
 }
 
-func (d *differ) pools() {
+func (d *differ) comparePools() {
 	for _, prefix := range sortedPrefixes(d.desired.Pools) {
 		want := d.desired.Pools[prefix]
 		have, ok := d.actual.Pools[prefix]
 		if !ok || have.Src != want.Src {
-			d.add(phasePool, Op{Kind: SetPool, Pool: want})
+			d.addOp(phasePool, Op{Kind: SetPool, Pool: want})
 		}
 	}
 	for _, prefix := range sortedPrefixes(d.actual.Pools) {
 		if _, ok := d.desired.Pools[prefix]; ok {
 			continue
 		}
-		if d.policy.keep(prefix.Addr()) || d.poolInUse(prefix) && !d.policy.now(prefix.Addr()) {
+		if d.policy.mustKeep(prefix.Addr()) || d.poolInUse(prefix) && !d.policy.mustRemove(prefix.Addr()) {
 			continue
 		}
-		d.add(phaseDelPool, Op{Kind: DelPool, Pool: d.actual.Pools[prefix]})
+		d.addOp(phaseDelPool, Op{Kind: DelPool, Pool: d.actual.Pools[prefix]})
 	}
 }
 
@@ -190,7 +194,7 @@ func comparePrefixes(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), a.Bits()-b.Bits())
 }
 
-func (d *differ) service(k Key) {
+func (d *differ) compareService(k Key) {
 	have, want := d.actual.Services[k], d.desired.Services[k]
 	if have == want {
 		return
@@ -200,16 +204,16 @@ func (d *differ) service(k Key) {
 		return
 	}
 	if have == nil || !have.sameSettings(want) {
-		d.add(phaseService, Op{Kind: SetService, Key: k, Service: want})
+		d.addOp(phaseService, Op{Kind: SetService, Key: k, Service: want})
 	}
 	if have == nil {
 		have = &Service{}
 	}
-	d.backends(k, have.Backends, want.Backends)
+	d.compareBackends(k, have.Backends, want.Backends)
 }
 
 // backends merges two sorted lists.
-func (d *differ) backends(k Key, have, want []Backend) {
+func (d *differ) compareBackends(k Key, have, want []Backend) {
 	for len(have) > 0 || len(want) > 0 {
 		order := 0
 		switch {
@@ -225,39 +229,39 @@ func (d *differ) backends(k Key, have, want []Backend) {
 			d.removeBackend(k, have[0])
 			have = have[1:]
 		case order > 0:
-			d.add(phaseRaise, Op{Kind: SetBackend, Key: k, Backend: want[0]})
+			d.addOp(phaseRaise, Op{Kind: SetBackend, Key: k, Backend: want[0]})
 			want = want[1:]
 		default:
-			d.reweigh(k, have[0], want[0])
+			d.changeWeight(k, have[0], want[0])
 			have, want = have[1:], want[1:]
 		}
 	}
 }
 
-func (d *differ) reweigh(k Key, have, want Backend) {
+func (d *differ) changeWeight(k Key, have, want Backend) {
 	switch {
 	case have.Weight < want.Weight:
-		d.add(phaseRaise, Op{Kind: SetBackend, Key: k, Backend: want})
+		d.addOp(phaseRaise, Op{Kind: SetBackend, Key: k, Backend: want})
 	case have.Weight > want.Weight:
-		d.add(phaseLower, Op{Kind: SetBackend, Key: k, Backend: want})
+		d.addOp(phaseLower, Op{Kind: SetBackend, Key: k, Backend: want})
 	}
 }
 
 func (d *differ) removeBackend(k Key, b Backend) (gone bool) {
 	switch {
-	case d.policy.keep(k.VIP):
+	case d.policy.mustKeep(k.VIP):
 		return false
-	case k.Proto == state.UDP, d.policy.now(k.VIP), b.Weight == 0 && d.policy.drained(k, b.Addr):
-		d.add(phaseDelBackend, Op{Kind: DelBackend, Key: k, Backend: b})
+	case k.Proto == state.UDP, d.policy.mustRemove(k.VIP), b.Weight == 0 && d.policy.mayRemove(k, b.Addr):
+		d.addOp(phaseDelBackend, Op{Kind: DelBackend, Key: k, Backend: b})
 		return true
 	case b.Weight > 0:
-		d.add(phaseLower, Op{Kind: SetBackend, Key: k, Backend: Backend{Addr: b.Addr}})
+		d.addOp(phaseLower, Op{Kind: SetBackend, Key: k, Backend: Backend{Addr: b.Addr}})
 	}
 	return false
 }
 
 func (d *differ) removeService(s *Service) {
-	if d.policy.keep(s.VIP) {
+	if d.policy.mustKeep(s.VIP) {
 		return
 	}
 	empty := true
@@ -265,6 +269,6 @@ func (d *differ) removeService(s *Service) {
 		empty = d.removeBackend(s.Key, b) && empty
 	}
 	if empty {
-		d.add(phaseDelService, Op{Kind: DelService, Key: s.Key})
+		d.addOp(phaseDelService, Op{Kind: DelService, Key: s.Key})
 	}
 }

@@ -56,7 +56,7 @@ func TestDiffConverges(t *testing.T) {
 		kernel := &lbtest.Fake{Rand: rand.New(rand.NewPCG(seed, 1)), FailProbability: 0.1}
 		for kernel.Setup(t.Context()) != nil {
 		}
-		kernel.Meddle(build(actual)...)
+		kernel.ChangeKernel(build(actual)...)
 		shadow := kernel.Kernel()
 		for round := range 100 {
 			ops := lb.Diff(shadow, desired, lb.Policy{Drained: always})
@@ -142,7 +142,7 @@ func TestDiff(t *testing.T) {
 	pool := lb.NewTable()
 	pool.Pools[pool4] = lb.Pool{Prefix: pool4}
 	drained := lb.Policy{Drained: always}
-	keep := lb.Policy{Keep: func(netip.Addr) bool { return true }}
+	keep := lb.Policy{MustKeep: func(netip.Addr) bool { return true }}
 	for _, c := range []struct {
 		name         string
 		have, want   *lb.Table

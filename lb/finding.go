@@ -129,15 +129,15 @@ func compareService(k Key, have, want *Service) []Finding {
 	f := Finding{Area: AreaService, What: "service " + k.String(), key: k}
 	switch {
 	case have == nil:
-		f.Kind, f.Want = FindingMissing, want.describe()
+		f.Kind, f.Want = FindingMissing, want.summary()
 		return []Finding{f}
 	case want == nil:
-		f.Kind, f.Found = FindingExtra, have.describe()
+		f.Kind, f.Found = FindingExtra, have.summary()
 		return []Finding{f}
 	}
 	var all []Finding
 	if !have.sameSettings(want) {
-		f.Kind, f.Found, f.Want = FindingChanged, have.settings(), want.settings()
+		f.Kind, f.Found, f.Want = FindingChanged, have.settingsText(), want.settingsText()
 		all = append(all, f)
 	}
 	return append(all, compareBackends(k, have, want)...)
@@ -155,24 +155,24 @@ func compareBackends(k Key, have, want *Service) []Finding {
 		h, there := have.Backend(w.Addr)
 		switch {
 		case !there:
-			find(FindingMissing, w, "", w.weight())
+			find(FindingMissing, w, "", w.weightText())
 		case h.Weight != w.Weight:
-			find(FindingChanged, w, h.weight(), w.weight())
+			find(FindingChanged, w, h.weightText(), w.weightText())
 		}
 	}
 	for _, h := range have.Backends {
 		if _, wanted := want.Backend(h.Addr); !wanted {
-			find(FindingExtra, h, h.weight(), "")
+			find(FindingExtra, h, h.weightText(), "")
 		}
 	}
 	return all
 }
 
-func (b Backend) weight() string { return fmt.Sprintf("weight %d", b.Weight) }
+func (b Backend) weightText() string { return fmt.Sprintf("weight %d", b.Weight) }
 
 // settings formats scheduler and affinity. Drivers append "?" to the scheduler
 // of a service whose entry is not whole, or has settings that are none of ours.
-func (s *Service) settings() string {
+func (s *Service) settingsText() string {
 	name, odd := strings.CutSuffix(s.Scheduler, "?")
 	if odd {
 		name = "damaged " + name
@@ -183,8 +183,8 @@ func (s *Service) settings() string {
 	return fmt.Sprintf("%s, affinity %s", name, s.Affinity)
 }
 
-func (s *Service) describe() string {
-	return fmt.Sprintf("%s with %d backends", s.settings(), len(s.Backends))
+func (s *Service) summary() string {
+	return fmt.Sprintf("%s with %d backends", s.settingsText(), len(s.Backends))
 }
 
 // Report is the outcome of one comparison with the kernel.

@@ -44,7 +44,7 @@ func (k *kernel) numberPolled() bool {
 }
 
 // number returns that of the kernel's ruleset; 0: not known.
-func (k *kernel) number(ctx context.Context) uint64 {
+func (k *kernel) rulesetNumber(ctx context.Context) uint64 {
 	if d, ok := k.driver.(Numbered); ok {
 		if n, err := d.Number(ctx); err == nil {
 			return n
@@ -59,7 +59,7 @@ func (k *kernel) othersWrote(ctx context.Context) bool {
 	if !k.numberPolled() {
 		return false
 	}
-	now := k.number(ctx)
+	now := k.rulesetNumber(ctx)
 	return now != 0 && k.seenNumber != 0 && now != k.seenNumber
 }
 
@@ -70,7 +70,7 @@ func (k *kernel) write(ctx context.Context, f func()) {
 	others := k.othersWrote(ctx)
 	f()
 	if !others && k.numberPolled() {
-		k.seenNumber = k.number(ctx)
+		k.seenNumber = k.rulesetNumber(ctx)
 	}
 }
 

@@ -181,7 +181,7 @@ func (c *tableChange) apply(ops []Op) error {
 		c.last = nil
 		return nil
 	}
-	s := c.own(ops)
+	s := c.ownedCopy(ops)
 	switch {
 	case op.Kind == SetService:
 		backends := s.Backends
@@ -210,7 +210,7 @@ func backendsAhead(ops []Op) int {
 
 // own returns a copy of the first operation's service, or nil if there is none
 // and the operation does not make one.
-func (c *tableChange) own(ops []Op) *Service {
+func (c *tableChange) ownedCopy(ops []Op) *Service {
 	op := &ops[0]
 	if c.last != nil && c.last.Key == op.Key {
 		return c.last

@@ -118,7 +118,7 @@ func TestDrainsWithoutUsage(t *testing.T) {
 // Rule L15: what is announced is compared once, and not before the rest is over.
 func TestAlertsTake(t *testing.T) {
 	t.Parallel()
-	var a alerts
+	var a triggers
 	asked := 0
 	never := func() bool { asked++; return false }
 	if compare, again := a.take(start, never); compare || !again.IsZero() || asked != 1 {
@@ -148,7 +148,7 @@ func TestKernelTellsOwnWritesFromOthers(t *testing.T) {
 	ctx, polled := t.Context(), true
 	d := &stubDriver{number: 7}
 	k := kernel{driver: d, shadow: NewTable(), pollRules: func() bool { return polled }, count: &Counters{}}
-	k.seenNumber = k.number(ctx)
+	k.seenNumber = k.rulesetNumber(ctx)
 	k.apply(ctx, []Op{{Kind: SetPool, Pool: Pool{Prefix: netip.MustParsePrefix("10.96.0.0/16")}}})
 	if k.othersWrote(ctx) || len(k.shadow.Pools) != 1 || k.count.Applies != 1 {
 		t.Errorf("after a write of our own: %v, %v", k.shadow.Pools, k.count)

@@ -78,10 +78,10 @@ type Planner struct {
 	refused  map[string][]hostfacts.Conflict // by network: what stands against its pools
 	stale    bool                            // pools and backends are to be judged again
 
-	conflicts int                    // claims that lost
-	backends  int                    // in desired
-	waiting   map[ServiceID]struct{} // services without room for some of their addresses
-	full      bool                   // what waits was tried since there was last much room
+	conflicts    int                    // claims that lost
+	backends     int                    // in desired
+	waiting      map[ServiceID]struct{} // services without room for some of their addresses
+	waitingTried bool                   // what waits was tried since there was last much room
 }
 
 // claim is a service's wish for an address.
@@ -141,7 +141,7 @@ func (p *Planner) SetNetwork(def state.NetworkDef) {
 	p.networks[def.Name] = def
 	p.stale = true
 	if ok && old.Birth != def.Birth { // rank of its claims
-		for _, s := range p.of(def.Name) {
+		for _, s := range p.servicesOf(def.Name) {
 			p.Set(def.Name, s.Name, s)
 		}
 	}
@@ -149,7 +149,7 @@ func (p *Planner) SetNetwork(def state.NetworkDef) {
 
 // DropNetwork removes a network with its services.
 func (p *Planner) DropNetwork(network string) {
-	for _, s := range p.of(network) {
+	for _, s := range p.servicesOf(network) {
 		p.Set(network, s.Name, nil)
 	}
 	delete(p.networks, network)
@@ -159,13 +159,13 @@ func (p *Planner) DropNetwork(network string) {
 // Services returns the names of the planner's services of a network, unsorted.
 func (p *Planner) Services(network string) []string {
 	var names []string
-	for _, s := range p.of(network) {
+	for _, s := range p.servicesOf(network) {
 		names = append(names, s.Name)
 	}
 	return names
 }
 
-func (p *Planner) of(network string) []*state.Service {
+func (p *Planner) servicesOf(network string) []*state.Service {
 	var all []*state.Service
 	for id, s := range p.services {
 		if id.Network == network {
@@ -193,22 +193,22 @@ func (p *Planner) Conflicts() []Conflict {
 func (p *Planner) Set(network, name string, s *state.Service) {
 	id := ServiceID{Network: network, Service: name}
 	touched := map[ServiceID]struct{}{id: {}}
-	p.unclaim(id, p.services[id], touched)
+	p.removeClaims(id, p.services[id], touched)
 	delete(p.services, id)
 	if s != nil {
 		p.services[id] = s
-		p.claim(id, s, touched)
+		p.addClaims(id, s, touched)
 	}
 	for id := range touched {
-		p.withdraw(id)
+		p.removePlanned(id)
 	}
 	for id := range touched {
-		p.publish(id)
+		p.planService(id)
 	}
 }
 
 // vips calls f with each address of the service.
-func vips(s *state.Service, f func(a netip.Addr, canonical bool)) {
+func eachVIP(s *state.Service, f func(a netip.Addr, canonical bool)) {
 	if s == nil || s.Mode != state.ModeVIP {
 		return
 	}
@@ -224,8 +224,8 @@ func vips(s *state.Service, f func(a netip.Addr, canonical bool)) {
 	}
 }
 
-func (p *Planner) unclaim(id ServiceID, s *state.Service, touched map[ServiceID]struct{}) {
-	vips(s, func(a netip.Addr, _ bool) {
+func (p *Planner) removeClaims(id ServiceID, s *state.Service, touched map[ServiceID]struct{}) {
+	eachVIP(s, func(a netip.Addr, _ bool) {
 		before := p.claims[a]
 		rest := slices.DeleteFunc(slices.Clone(before), func(c claim) bool { return c.id == id })
 		p.conflicts += max(len(rest)-1, 0) - max(len(before)-1, 0)
@@ -238,8 +238,8 @@ func (p *Planner) unclaim(id ServiceID, s *state.Service, touched map[ServiceID]
 	})
 }
 
-func (p *Planner) claim(id ServiceID, s *state.Service, touched map[ServiceID]struct{}) {
-	vips(s, func(a netip.Addr, canonical bool) {
+func (p *Planner) addClaims(id ServiceID, s *state.Service, touched map[ServiceID]struct{}) {
+	eachVIP(s, func(a netip.Addr, canonical bool) {
 		c := claim{id: id, canonical: canonical, birth: p.networks[id.Network].Birth}
 		claims := p.claims[a]
 		if slices.ContainsFunc(claims, func(o claim) bool { return o.id == id }) {
@@ -255,7 +255,7 @@ func (p *Planner) claim(id ServiceID, s *state.Service, touched map[ServiceID]st
 }
 
 // withdraw takes what a service has out of the desired table.
-func (p *Planner) withdraw(id ServiceID) {
+func (p *Planner) removePlanned(id ServiceID) {
 	for _, k := range p.keys[id] {
 		p.backends -= len(p.desired.Services[k].Backends)
 		delete(p.desired.Services, k)
@@ -266,15 +266,15 @@ func (p *Planner) withdraw(id ServiceID) {
 }
 
 // publish puts a service into the desired table at the addresses it has won.
-func (p *Planner) publish(id ServiceID) {
+func (p *Planner) planService(id ServiceID) {
 	s := p.services[id]
 	var keys []Key
-	vips(s, func(a netip.Addr, _ bool) {
-		if claims := p.claims[a]; len(claims) == 0 || claims[0].id != id || !p.serves(id.Network, a) {
+	eachVIP(s, func(a netip.Addr, _ bool) {
+		if claims := p.claims[a]; len(claims) == 0 || claims[0].id != id || !p.inPlannedPool(id.Network, a) {
 			return
 		}
-		all := p.unplanned(p.planAddr(s, id, a))
-		if !p.fits(id, all) {
+		all := p.withoutPlanned(p.planAddr(s, id, a))
+		if !p.reserveBackends(id, all) {
 			return
 		}
 		for _, planned := range all {

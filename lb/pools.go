@@ -33,19 +33,19 @@ func (p *Planner) refresh() {
 		return
 	}
 	p.stale = false
-	p.pools()
+	p.planPools()
 	for id := range p.services {
-		p.withdraw(id)
+		p.removePlanned(id)
 	}
 	for id := range p.services {
-		p.publish(id)
+		p.planService(id)
 	}
 }
 
 // pools plans the pools that nothing stands against: there are as few as
 // networks. Of two networks whose pools overlap the older has them (V9), on
 // every host that serves both: also where it can serve neither.
-func (p *Planner) pools() {
+func (p *Planner) planPools() {
 	clear(p.desired.Pools)
 	clear(p.refused)
 	defs := slices.SortedFunc(maps.Values(p.networks), func(a, b state.NetworkDef) int { return state.ByAge(&a, &b) })
@@ -89,7 +89,7 @@ func olderPools(pool netip.Prefix, older []state.NetworkDef) []hostfacts.Conflic
 }
 
 // serves reports whether a network's address lies in a planned pool of its own.
-func (p *Planner) serves(network string, a netip.Addr) bool {
+func (p *Planner) inPlannedPool(network string, a netip.Addr) bool {
 	def := p.networks[network]
 	for _, prefix := range []netip.Prefix{def.Subnet4, def.Subnet6} {
 		if prefix.IsValid() && prefix.Contains(a) {
@@ -101,7 +101,7 @@ func (p *Planner) serves(network string, a netip.Addr) bool {
 
 // Works reports whether all pools of a network are planned, and in the kernel's
 // table.
-func (p *Planner) Works(network string, kernel *Table) bool {
+func (p *Planner) Programmed(network string, kernel *Table) bool {
 	def, known := p.networks[network]
 	if !known || len(p.Refused()[network]) > 0 {
 		return false
@@ -140,7 +140,7 @@ func (p *Planner) backendAddr(e *state.Entry, vip netip.Addr) netip.Addr {
 		return a
 	case a.IsLoopback() && !p.node.AllowLoopback:
 		return netip.Addr{}
-	case !a.IsLoopback() && p.facts.Owns(a) && e.Owner() != p.node.Self:
+	case !a.IsLoopback() && p.facts.OnLoopback(a) && e.Owner() != p.node.Self:
 		return netip.Addr{}
 	}
 	for _, def := range p.networks {

@@ -51,7 +51,7 @@ func newReaderCopies(onRefused func(string, []hostfacts.Conflict), log *slog.Log
 func (c *readerCopies) setPools(p *Planner, kernel *Table) {
 	working := map[string]bool{}
 	for name := range p.networks {
-		if kernel != nil && p.Works(name, kernel) {
+		if kernel != nil && p.Programmed(name, kernel) {
 			working[name] = true
 		}
 	}
@@ -110,7 +110,7 @@ func (c *readerCopies) reportRefusals(before, after map[string][]hostfacts.Confl
 	for network, conflicts := range after {
 		if !slices.Equal(before[network], conflicts) {
 			c.log.Warn("pool is not served by this host; vip services of the network are answered with their tasks",
-				slog.String("network", network), slog.String("against", Against(conflicts)))
+				slog.String("network", network), slog.String("against", FormatConflicts(conflicts)))
 			c.onRefused(network, conflicts)
 		}
 	}
@@ -127,7 +127,7 @@ const maxFormattedConflicts = 3
 
 // Against formats conflicts for people, as "pool 10.77.0.0/16: route
 // 10.77.0.0/24 of device eth0; address 10.77.0.1 of device eth0".
-func Against(conflicts []hostfacts.Conflict) string {
+func FormatConflicts(conflicts []hostfacts.Conflict) string {
 	var text []string
 	for i, c := range conflicts {
 		if i == maxFormattedConflicts {
@@ -144,7 +144,7 @@ func Against(conflicts []hostfacts.Conflict) string {
 }
 
 // ask runs f in the balancer's goroutine, with the context of Run.
-func ask[T any](ctx context.Context, b *Balancer, f func(context.Context) T) (T, error) {
+func runInLoop[T any](ctx context.Context, b *Balancer, f func(context.Context) T) (T, error) {
 	answer := make(chan T, 1)
 	var none T
 	select {
@@ -166,7 +166,7 @@ func ask[T any](ctx context.Context, b *Balancer, f func(context.Context) T) (T,
 // says by now, or there is nothing that it could be given. What the kernel refused
 // counts as given: Status shows it. The error is ErrStopped or that of ctx.
 func (b *Balancer) Applied(ctx context.Context, network string) (bool, error) {
-	return ask(ctx, b, func(context.Context) bool {
+	return runInLoop(ctx, b, func(context.Context) bool {
 		if b.held || b.count.Unsupported {
 			return true
 		}
@@ -179,7 +179,7 @@ func (b *Balancer) Applied(ctx context.Context, network string) (bool, error) {
 		}
 		b.reconciler.collect()
 		if b.reconciler.pending() {
-			b.clock.by(alarmApply, b.nextApply())
+			b.clock.setNoLater(alarmApply, b.nextApply())
 			return false
 		}
 		return b.kernel.ready
@@ -194,7 +194,7 @@ func (b *Balancer) Usage(ctx context.Context) (map[Key]Usage, error) {
 		usage map[Key]Usage
 		err   error
 	}
-	a, err := ask(ctx, b, func(run context.Context) (a answer) {
+	a, err := runInLoop(ctx, b, func(run context.Context) (a answer) {
 		if b.kernel.ready {
 			a.usage, a.err = b.kernel.driver.Usage(run, b.kernel.shadow.Keys())
 		}
@@ -207,7 +207,7 @@ func (b *Balancer) Usage(ctx context.Context) (map[Key]Usage, error) {
 // services in it are shared and immutable. The error is ErrStopped or that of
 // ctx.
 func (b *Balancer) Status(ctx context.Context) (Status, error) {
-	return ask(ctx, b, func(context.Context) Status {
+	return runInLoop(ctx, b, func(context.Context) Status {
 		b.publish()
 		return Status{
 			Driver: b.kernel.driverName(), Ready: b.kernel.ready, Refused: slices.Clone(b.choice.refused),

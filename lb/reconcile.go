@@ -139,9 +139,9 @@ func (r *reconciler) policy(now time.Time) Policy {
 		}
 	}
 	return Policy{
-		Drained: func(k Key, a netip.AddrPort) bool { return r.drains.over(k, a, now) },
-		Keep:    func(a netip.Addr) bool { return !r.mayRemove(a, now) },
-		Now: func(a netip.Addr) bool {
+		Drained:  func(k Key, a netip.AddrPort) bool { return r.drains.over(k, a, now) },
+		MustKeep: func(a netip.Addr) bool { return !r.mayRemove(a, now) },
+		MustRemove: func(a netip.Addr) bool {
 			return slices.ContainsFunc(forbidden, func(p netip.Prefix) bool { return p.Contains(a) })
 		},
 	}

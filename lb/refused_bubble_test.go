@@ -55,7 +55,7 @@ func TestPoolThatTouchesTheHost(t *testing.T) {
 		w, kernel, host := newWorld(t, "net"), &lbtest.Fake{}, newHost(onEth0("10.96.7.0/24"))
 		var told []string
 		b := run(t, w, lb.Config{Facts: host, OnRefused: func(network string, against []hostfacts.Conflict) {
-			told = append(told, network+": "+lb.Against(against))
+			told = append(told, network+": "+lb.FormatConflicts(against))
 		}}, kernel)
 		w.commit("net", append(w.tasks("web", 2, "80/tcp"), vip("web", "10.96.0.1"))...)
 		after(time.Second)
@@ -65,7 +65,7 @@ func TestPoolThatTouchesTheHost(t *testing.T) {
 			if _, there := have.Pools[pool4]; there || len(have.Services) > 0 || b.Working("net") {
 				t.Errorf("the kernel holds %s, working %v", dump(have), b.Working("net"))
 			}
-			if text := lb.Against(b.Refused()["net"]); !strings.Contains(text,
+			if text := lb.FormatConflicts(b.Refused()["net"]); !strings.Contains(text,
 				"pool 10.96.0.0/16: route 10.96.7.0/24 of device eth0") {
 				t.Errorf("against it stands %q", text)
 			}
@@ -117,7 +117,7 @@ func TestForbiddenPoolIsNotAdopted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, kernel := newWorld(t), &lbtest.Fake{}
 		k := key("10.96.0.1", 80)
-		kernel.Meddle(
+		kernel.ChangeKernel(
 			lb.Op{Kind: lb.SetPool, Pool: lb.Pool{Prefix: pool4}},
 			lb.Op{Kind: lb.SetService, Key: k, Service: &lb.Service{Key: k, Scheduler: "wrr"}},
 			lb.Op{Kind: lb.SetBackend, Key: k, Backend: lb.Backend{Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}})
@@ -138,7 +138,7 @@ func TestOverlappingPools(t *testing.T) {
 	if pools := p.Desired().Pools; len(pools) != 1 || pools[netip.MustParsePrefix("10.85.3.0/24")].Network != "red" {
 		t.Errorf("planned are %v", pools)
 	}
-	if text := lb.Against(p.Refused()["blue"]); text != "pool 10.85.0.0/16: pool 10.85.3.0/24 of network red, which is older" {
+	if text := lb.FormatConflicts(p.Refused()["blue"]); text != "pool 10.85.0.0/16: pool 10.85.3.0/24 of network red, which is older" {
 		t.Errorf("against blue stands %q", text)
 	}
 	p.DropNetwork("red")

@@ -80,7 +80,7 @@ type reportLog struct {
 
 // file keeps a report, of which it shortens the list of findings, and tells
 // operators what was found.
-func (l *reportLog) file(r *Report) {
+func (l *reportLog) add(r *Report) {
 	if n := len(r.Findings); n > maxFindings {
 		r.More, r.Findings = n-maxFindings, r.Findings[:maxFindings]
 	}

@@ -15,8 +15,8 @@ func (b *Balancer) start(ctx context.Context, now time.Time) {
 	}
 	if !b.choose(ctx) {
 		b.count.Unsupported = true
-		b.clock.by(alarmProbe, now.Add(b.cfg.RetryMax))
-		if b.choice.off() {
+		b.clock.setNoLater(alarmProbe, now.Add(b.cfg.RetryMax))
+		if b.choice.balancingOff() {
 			b.clock.byIfSet(alarmRetire, b.retirement.begin(b.kernel.driver, now))
 		}
 		return
@@ -29,28 +29,28 @@ func (b *Balancer) start(ctx context.Context, now time.Time) {
 			b.choice.refuse(b.kernel.driver, err)
 			b.kernel.driver, after = nil, 0
 		}
-		b.clock.by(alarmProbe, now.Add(after))
+		b.clock.setNoLater(alarmProbe, now.Add(after))
 		return
 	}
 	b.failures.wait = 0
 	b.kernel.ready, b.kernel.adopted = true, true
 	b.cfg.OnDriver(b.kernel.driverName())
 	b.clock.byIfSet(alarmRetire, b.retirement.begin(b.kernel.driver, now))
-	b.clock.by(alarmVerify, now.Add(b.cfg.Verify))
-	b.clock.by(alarmGlance, now.Add(b.cfg.Glance))
-	b.clock.by(alarmApply, now)
+	b.clock.setNoLater(alarmVerify, now.Add(b.cfg.Verify))
+	b.clock.setNoLater(alarmPollRules, now.Add(b.cfg.PollInterval))
+	b.clock.setNoLater(alarmApply, now)
 	if len(r.Findings) > 0 { // changed while the driver did not work
 		b.reconciler.collect()
 		b.reconcile(ctx, now)
 		b.auditor.markRepaired(ctx, &r)
 	}
-	b.auditor.file(&r)
+	b.auditor.record(&r)
 }
 
 // mayProgram reports whether the kernel may be programmed. If not, it keeps why,
 // and sets the alarm to ask again.
 func (b *Balancer) mayProgram(now time.Time) bool {
-	if b.choice.off() && (len(b.cfg.Former) == 0 || b.retirement.begun) {
+	if b.choice.balancingOff() && (len(b.cfg.Former) == 0 || b.retirement.begun) {
 		return true
 	}
 	err := b.cfg.MayProgram()
@@ -62,7 +62,7 @@ func (b *Balancer) mayProgram(now time.Time) bool {
 	b.count.Unsupported = true
 	b.choice.logNone(b.notReady())
 	if now.Before(b.started.Add(askFor)) {
-		b.clock.by(alarmProbe, now.Add(askAgain))
+		b.clock.setNoLater(alarmProbe, now.Add(askAgain))
 	}
 	return false
 }

@@ -7,18 +7,18 @@ import (
 
 // verify compares with the kernel and repairs, as often as Config says.
 func (b *Balancer) verify(ctx context.Context, now time.Time) {
-	b.clock.by(alarmVerify, now.Add(b.cfg.Verify))
+	b.clock.setNoLater(alarmVerify, now.Add(b.cfg.Verify))
 	if !b.kernel.ready {
 		return // alarmProbe is set
 	}
 	full := b.auditor.pace.due(now) || !b.kernel.untouched(ctx)
-	b.kernel.seenNumber = b.kernel.number(ctx) // what others wrote until now is compared now
+	b.kernel.seenNumber = b.kernel.rulesetNumber(ctx) // what others wrote until now is compared now
 	resting := b.auditor.pace.resting(now)
 	if full && resting {
-		b.clock.by(alarmVerify, b.auditor.pace.notBefore)
+		b.clock.setNoLater(alarmVerify, b.auditor.pace.notBefore)
 	}
 	r := b.auditor.examine(ctx, now, full && !resting, true)
-	b.auditor.file(&r)
+	b.auditor.record(&r)
 }
 
 // Verify compares what is in the kernel with what should be there, now and in
@@ -26,7 +26,7 @@ func (b *Balancer) verify(ctx context.Context, now time.Time) {
 // was repaired is marked. Changes of the views wait meanwhile. The error is
 // ErrStopped or that of ctx; that nothing could be compared is in the report.
 func (b *Balancer) Verify(ctx context.Context, repair bool) (Report, error) {
-	return ask(ctx, b, func(run context.Context) Report {
+	return runInLoop(ctx, b, func(run context.Context) Report {
 		now := time.Now()
 		if !b.kernel.ready || b.held {
 			return Report{At: now, Driver: b.kernel.driverName(), Error: b.notReady()}
@@ -35,7 +35,7 @@ func (b *Balancer) Verify(ctx context.Context, repair bool) (Report, error) {
 		b.reconcile(run, now) // what is on its way is no difference
 		r := b.auditor.examine(run, now, true, repair)
 		if repair {
-			b.auditor.file(&r)
+			b.auditor.record(&r)
 		}
 		b.publish()
 		return r

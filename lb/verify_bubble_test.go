@@ -36,7 +36,7 @@ func vandalize(kernel *lbtest.Fake, k lb.Key) {
 	at := func(a string, weight uint32) lb.Backend {
 		return lb.Backend{Addr: netip.MustParseAddrPort(a), Weight: weight}
 	}
-	kernel.Meddle(
+	kernel.ChangeKernel(
 		lb.Op{Kind: lb.SetService, Key: k, Service: &changed},
 		lb.Op{Kind: lb.SetBackend, Key: k, Backend: at("10.0.0.1:80", 7)},
 		lb.Op{Kind: lb.DelBackend, Key: k, Backend: at("10.0.0.2:80", 0)},
@@ -44,7 +44,7 @@ func vandalize(kernel *lbtest.Fake, k lb.Key) {
 		lb.Op{Kind: lb.SetService, Key: foreign.Key, Service: &foreign},
 		lb.Op{Kind: lb.SetBackend, Key: foreign.Key, Backend: at("10.9.9.9:81", 1)},
 	)
-	kernel.Break(lb.Finding{Area: lb.AreaRule, Kind: lb.FindingMissing, What: "guard rule"})
+	kernel.InjectFindings(lb.Finding{Area: lb.AreaRule, Kind: lb.FindingMissing, What: "guard rule"})
 }
 
 const vandalized = `guard rule: missing | repaired true 
@@ -150,17 +150,17 @@ func TestVerifyOfTheUntouched(t *testing.T) {
 		w, kernel := newWorld(t, "net"), &watchful{Fake: &lbtest.Fake{}}
 		b := run(t, w, lb.Config{Audit: 10 * time.Minute}, kernel)
 		after(9 * time.Minute)
-		if n := kernel.Reads(); n != 1 {
+		if n := kernel.Snapshots(); n != 1 {
 			t.Errorf("untouched: read back %d times", n)
 		}
 		kernel.touched = true
 		after(31 * time.Second)
-		if n := kernel.Reads(); n != 2 {
+		if n := kernel.Snapshots(); n != 2 {
 			t.Errorf("touched: read back %d times", n)
 		}
 		kernel.touched = false
 		after(10 * time.Minute)
-		if n := kernel.Reads(); n != 3 {
+		if n := kernel.Snapshots(); n != 3 {
 			t.Errorf("after the audit time: read back %d times", n)
 		}
 		if c := b.Counters(); c.Repairs != 0 || c.Audits != 3 {
@@ -187,7 +187,7 @@ func TestVerifyOfALargeTable(t *testing.T) {
 		kernel := &slow{&lbtest.Fake{}, 6 * time.Second}
 		run(t, newWorld(t, "net"), lb.Config{}, kernel)
 		after(time.Hour)
-		if n := kernel.Reads(); n < 9 || n > 12 {
+		if n := kernel.Snapshots(); n < 9 || n > 12 {
 			t.Errorf("read back %d times in an hour, 6 s each; want every fifth minute", n)
 		}
 	})
@@ -201,7 +201,7 @@ func TestDriftOnTheWay(t *testing.T) {
 		b := run(t, w, lb.Config{Grace: time.Nanosecond, Verify: time.Hour}, kernel)
 		w.commit("net", append(w.tasks("web", 2, "80/tcp"), vip("web", "10.96.0.1"))...)
 		after(time.Second)
-		kernel.Meddle(lb.Op{Kind: lb.DelService, Key: key("10.96.0.1", 80)})
+		kernel.ChangeKernel(lb.Op{Kind: lb.DelService, Key: key("10.96.0.1", 80)})
 		w.commit("net", w.task("web-2", "web", "10.0.0.9", 1, "80/tcp"))
 		after(time.Second)
 		if s := kernel.Kernel().Services[key("10.96.0.1", 80)]; s == nil || len(s.Backends) != 3 {
@@ -334,7 +334,7 @@ func TestStatusOfDrains(t *testing.T) {
 		if got := states(); !strings.HasPrefix(got, "10.96.0.1:80/tcp of net/web draining") {
 			t.Errorf("a service drains:\n%s", got)
 		}
-		kernel.Meddle(lb.Op{Kind: lb.SetBackend, Key: k, Backend: lb.Backend{
+		kernel.ChangeKernel(lb.Op{Kind: lb.SetBackend, Key: k, Backend: lb.Backend{
 			Addr:   netip.MustParseAddrPort("10.0.0.1:80"),
 			Weight: 3,
 		}})

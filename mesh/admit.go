@@ -95,7 +95,7 @@ func (n *Node) against(pools []netip.Prefix) string {
 			all = append(all, hostfacts.Conflicts(p, facts)...)
 		}
 	}
-	return lb.Against(all)
+	return lb.FormatConflicts(all)
 }
 
 // against says which network that this node states stands against a

@@ -32,9 +32,9 @@ func (n *Node) openBalancer() (err error) {
 	}
 	n.holder = holder.New("")
 	cfg.Former, cfg.OnDriver = old, n.programmed
-	cfg.Drivers, cfg.Node, cfg.Facts, cfg.Touched, cfg.MayProgram = ds, node, n.watch, n.watch.Touched(), n.mayProgram
+	cfg.Drivers, cfg.Node, cfg.Facts, cfg.RoutesChanged, cfg.MayProgram = ds, node, n.watch, n.watch.RoutesChanged(), n.mayProgram
 	hear(&cfg, n.rules)
-	cfg.Prompts = prompts()
+	cfg.TriggerBudget = prompts()
 	if n.balancer, err = lb.New(cfg); err == nil {
 		n.balancers.add("", n.balancer)
 	}

@@ -18,15 +18,15 @@ const maxLets = 256
 // configuration allows it. What is remembered of a chain is added together,
 // so that a firewall that was loaded anew gets all of it back. It reports whether
 // it added any.
-func (n *Node) accept(ctx context.Context, lets []hostcheck.Let) (added bool) {
+func (n *Node) accept(ctx context.Context, lets []hostcheck.AcceptRule) (added bool) {
 	if n.cfg.Firewall != "accept" {
 		return false
 	}
-	lets = slices.DeleteFunc(lets, func(l hostcheck.Let) bool { return !l.VIPs }) // what is not ours is not ours to open
+	lets = slices.DeleteFunc(lets, func(l hostcheck.AcceptRule) bool { return !l.VIPs }) // what is not ours is not ours to open
 	removed := n.takeBack(ctx)
 	n.sysctls.noteLets(lets)
 	for _, group := range hostmend.ByChain(n.sysctls.letList()) {
-		if !slices.ContainsFunc(lets, func(l hostcheck.Let) bool { return l.Place() == group[0].Place() }) {
+		if !slices.ContainsFunc(lets, func(l hostcheck.AcceptRule) bool { return l.ChainID() == group[0].ChainID() }) {
 			continue
 		}
 		did, err := hostmend.Accept(ctx, group)
@@ -34,14 +34,14 @@ func (n *Node) accept(ctx context.Context, lets []hostcheck.Let) (added bool) {
 		if err != nil {
 			why = err.Error()
 		}
-		if n.told.set("firewall "+group[0].Place(), why) && err != nil {
-			n.log.Warn("a rule cannot be added to a firewall", "chain", group[0].Place(), "error", err)
+		if n.told.set("firewall "+group[0].ChainID(), why) && err != nil {
+			n.log.Warn("a rule cannot be added to a firewall", "chain", group[0].ChainID(), "error", err)
 		}
 		if did {
 			added = true
-			n.tellMended("added "+group[0].Place(), func(before int) {
+			n.tellMended("added "+group[0].ChainID(), func(before int) {
 				n.log.Warn("rules are added to a firewall, since firewall: accept allows it; meshd cleanup removes them", "chain",
-					group[0].Place(), "rules", letTexts(group), "times_before", before)
+					group[0].ChainID(), "rules", letTexts(group), "times_before", before)
 			})
 		}
 	}
@@ -56,21 +56,21 @@ func (n *Node) takeBack(ctx context.Context) (removed bool) {
 		return false
 	}
 	served := n.balancer.Pools()
-	gone := func(l hostcheck.Let) bool {
+	gone := func(l hostcheck.AcceptRule) bool {
 		return slices.ContainsFunc(l.Pools, func(p netip.Prefix) bool { _, ok := served[p]; return !ok })
 	}
 	for _, group := range hostmend.ByChain(n.sysctls.letList()) {
-		old := slices.DeleteFunc(slices.Clone(group), func(l hostcheck.Let) bool { return !gone(l) })
+		old := slices.DeleteFunc(slices.Clone(group), func(l hostcheck.AcceptRule) bool { return !gone(l) })
 		if len(old) == 0 {
 			continue
 		}
-		if err := hostmend.Reduce(ctx, old, slices.DeleteFunc(slices.Clone(group), gone)); err != nil {
-			n.log.Debug("a rule cannot be taken back from a firewall", "chain", group[0].Place(), "error", err)
+		if err := hostmend.RevokeSome(ctx, old, slices.DeleteFunc(slices.Clone(group), gone)); err != nil {
+			n.log.Debug("a rule cannot be taken back from a firewall", "chain", group[0].ChainID(), "error", err)
 			continue
 		}
 		n.sysctls.forgetLets(old)
-		n.tellMended("taken back "+group[0].Place(), func(before int) {
-			n.log.Info("rules for pools that are not served any more are taken back from a firewall", "chain", group[0].Place(),
+		n.tellMended("taken back "+group[0].ChainID(), func(before int) {
+			n.log.Info("rules for pools that are not served any more are taken back from a firewall", "chain", group[0].ChainID(),
 				"rules", letTexts(old), "times_before", before)
 		})
 		removed = true
@@ -78,7 +78,7 @@ func (n *Node) takeBack(ctx context.Context) (removed bool) {
 	return removed
 }
 
-func letTexts(lets []hostcheck.Let) (all []string) {
+func letTexts(lets []hostcheck.AcceptRule) (all []string) {
 	for _, l := range lets {
 		all = append(all, strings.Join(l.Match, " "))
 	}
@@ -86,7 +86,7 @@ func letTexts(lets []hostcheck.Let) (all []string) {
 }
 
 // noteLets remembers rules that are about to be added to chains of others.
-func (s *sysctls) noteLets(lets []hostcheck.Let) {
+func (s *sysctls) noteLets(lets []hostcheck.AcceptRule) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range lets {
@@ -98,32 +98,32 @@ func (s *sysctls) noteLets(lets []hostcheck.Let) {
 }
 
 // forgetLets forgets rules that were taken back.
-func (s *sysctls) forgetLets(lets []hostcheck.Let) {
+func (s *sysctls) forgetLets(lets []hostcheck.AcceptRule) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lets = slices.DeleteFunc(slices.Clone(s.lets),
-		func(o hostcheck.Let) bool { return slices.ContainsFunc(lets, sameLet(o)) })
+		func(o hostcheck.AcceptRule) bool { return slices.ContainsFunc(lets, sameLet(o)) })
 	s.changed()
 }
 
-func sameLet(l hostcheck.Let) func(o hostcheck.Let) bool {
-	return func(o hostcheck.Let) bool { return o.Place() == l.Place() && slices.Equal(o.Match, l.Match) }
+func sameLet(l hostcheck.AcceptRule) func(o hostcheck.AcceptRule) bool {
+	return func(o hostcheck.AcceptRule) bool { return o.ChainID() == l.ChainID() && slices.Equal(o.Match, l.Match) }
 }
 
 // letList returns the rules, which must not be changed.
-func (s *sysctls) letList() []hostcheck.Let {
+func (s *sysctls) letList() []hostcheck.AcceptRule {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lets
 }
 
 // cleanLets removes our rules from chains of others.
-func (c *Cleaned) cleanLets(ctx context.Context, lets []hostcheck.Let, dry bool) (err error) {
+func (c *Cleaned) cleanLets(ctx context.Context, lets []hostcheck.AcceptRule, dry bool) (err error) {
 	for _, group := range hostmend.ByChain(lets) {
 		if !hostmend.Accepted(ctx, group) {
 			continue
 		}
-		c.PutBack = append(c.PutBack, "firewall: rules in chain "+group[0].Place())
+		c.PutBack = append(c.PutBack, "firewall: rules in chain "+group[0].ChainID())
 		if !dry {
 			err = errors.Join(err, hostmend.Revoke(ctx, group))
 		}

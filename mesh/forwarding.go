@@ -31,21 +31,21 @@ type sysctls struct {
 
 	mu     sync.Mutex // guards what follows
 	all    []nft.SysctlChange
-	ports  []hostmend.Port // of bridges, put into hairpin mode
-	lets   []hostcheck.Let // rules in chains of others
-	driver string          // what has programmed load balancing here; "": nothing that is left
-	filed  bool            // the data directory has a record
+	ports  []hostmend.Port        // of bridges, put into hairpin mode
+	lets   []hostcheck.AcceptRule // rules in chains of others
+	driver string                 // what has programmed load balancing here; "": nothing that is left
+	filed  bool                   // the data directory has a record
 }
 
 // savedSysctls is what the data directory remembers of them. Another boot, and
 // another network namespace, have settings of their own.
 type savedSysctls struct {
-	Boot    string             `json:"boot"`
-	NetNS   string             `json:"netns"`
-	Changes []nft.SysctlChange `json:"changes"`
-	Ports   []hostmend.Port    `json:"ports,omitempty"`
-	Lets    []hostcheck.Let    `json:"lets,omitempty"`
-	Driver  string             `json:"driver,omitempty"` // that has programmed load balancing
+	Boot    string                 `json:"boot"`
+	NetNS   string                 `json:"netns"`
+	Changes []nft.SysctlChange     `json:"changes"`
+	Ports   []hostmend.Port        `json:"ports,omitempty"`
+	Lets    []hostcheck.AcceptRule `json:"lets,omitempty"`
+	Driver  string                 `json:"driver,omitempty"` // that has programmed load balancing
 }
 
 // newSysctls goes on where another life of this boot ended.
@@ -226,7 +226,7 @@ func (n *Node) forwarding() []string {
 	}
 	setting := "--forwarding off leaves that to you"
 	for _, group := range hostmend.ByChain(n.sysctls.letList()) {
-		changed = append(changed, "rules in chain "+group[0].Place())
+		changed = append(changed, "rules in chain "+group[0].ChainID())
 		setting = "--forwarding off, and for the rules --firewall tell, leave that to you"
 	}
 	for _, p := range n.sysctls.portList() {
@@ -274,10 +274,10 @@ func (n *Node) hasPool6() bool {
 
 // sysctlsLeft is what cleanup finds of the host's settings.
 type sysctlsLeft struct {
-	ours   []nft.SysctlChange // still as meshd set them
-	others []string           // what somebody else made of the rest
-	ports  []hostmend.Port    // of bridges, still in hairpin mode
-	lets   []hostcheck.Let    // rules in chains of others
+	ours   []nft.SysctlChange     // still as meshd set them
+	others []string               // what somebody else made of the rest
+	ports  []hostmend.Port        // of bridges, still in hairpin mode
+	lets   []hostcheck.AcceptRule // rules in chains of others
 }
 
 // leftSysctls returns what is left of the settings that the data directory

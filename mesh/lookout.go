@@ -113,7 +113,7 @@ func (n *Node) moved(ctx context.Context) bool {
 		n.lookout.registered = registered
 		return true
 	}
-	return n.lookout.reader.Moved()
+	return n.lookout.reader.Changed()
 }
 
 // lookIntoSome looks into some sandboxes, while the host is as it was.
@@ -154,14 +154,14 @@ func (n *Node) look(ctx context.Context, boxes int, limit time.Duration) ([]host
 		return nil, err
 	}
 	begin := time.Now()
-	want := hostread.Want{Tasks: needs.Tasks, Schedulers: needs.Schedulers, To: slices.Concat(needs.Backends, needs.Peers)}
+	want := hostread.Want{Tasks: needs.Tasks, Schedulers: needs.Schedulers, Destinations: slices.Concat(needs.Backends, needs.Peers)}
 	facts := l.reader.Read(want)
 	n.sysctls.keepPorts(facts.Devices)
-	found, lets := hostcheck.Judge(facts, needs)
+	found, lets := hostcheck.Check(facts, needs)
 	if needs.Driver != "" {
-		unplaced := hostcheck.Unplaced(facts, needs)
+		unplaced := hostcheck.UnknownPorts(facts, needs)
 		for _, a := range unplaced[:min(len(unplaced), samples)] {
-			_ = hostmend.Ask(a) // the next look knows
+			_ = hostmend.ResolveAddress(a) // the next look knows
 		}
 	}
 	mended := n.mend(facts, needs)
@@ -255,7 +255,7 @@ func near(a netip.Addr, all []netip.Addr) bool {
 // hostNeeds returns what the configuration says of them.
 func (s *settled) hostNeeds() *hostcheck.Needs {
 	needs := &hostcheck.Needs{
-		Driver: s.LB, Mends: s.Forwarding != "off", Devices: s.Forwarding == "devices",
+		Driver: s.LB, FixesHost: s.Forwarding != "off", ForwardsByDevice: s.Forwarding == "devices",
 		Gossip: s.bind, Advertise: s.advertise, DNS: s.dns,
 	}
 	switch s.LB {
@@ -271,10 +271,10 @@ func (s *settled) hostNeeds() *hostcheck.Needs {
 // devices where that is asked for, unless the host's administrator sees to such things. It reports whether it
 // changed anything.
 func (n *Node) mend(f *hostcheck.Facts, needs *hostcheck.Needs) (changed bool) {
-	if !needs.Mends || needs.Driver == "" {
+	if !needs.FixesHost || needs.Driver == "" {
 		return false
 	}
-	if needs.Devices {
+	if needs.ForwardsByDevice {
 		settings := hostcheck.MissingForwarding(f, needs)
 		if err := switchOn(settings, n.sysctls.note); err != nil {
 			n.log.Debug("devices cannot be made to forward", "error", err)
@@ -398,7 +398,7 @@ func (e emitter) lookout(l *lookout) {
 func (n *Node) sourceFor() netip.Addr {
 	facts, _ := n.watch.Facts()
 	for _, a := range []netip.Addr{n.host.Addr().Addr(), n.cfg.bind.Addr()} {
-		if facts.Unknown != "" || facts.Has(a) {
+		if facts.Unknown != "" || facts.HasAddress(a) {
 			return a
 		}
 	}

@@ -139,7 +139,7 @@ func (n *Node) inside(ctx context.Context, b *box, patience time.Duration) ([]ho
 // readInside reads the sandbox's namespace; nil: it cannot be entered.
 func (b *box) readInside() (f *hostcheck.Facts) {
 	_ = b.ns.Do(func() error { // that it is gone is noticed elsewhere
-		f = hostread.Once(hostread.Want{})
+		f = hostread.ReadContainer(hostread.Want{})
 		return nil
 	})
 	return f

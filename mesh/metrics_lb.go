@@ -84,7 +84,7 @@ func (e emitter) lbVerify(box string, c *lb.Counters, latest *lb.Report) {
 			"result", r.String())
 	}
 	e.counter("meshd_lb_verifies_prompted_total", "Comparisons because somebody else had written to the kernel's rules.",
-		c.Prompted, "sandbox", box)
+		c.Triggered, "sandbox", box)
 	e.counter("meshd_lb_audits_total", "Comparisons that read the services back.", c.Audits, "sandbox", box)
 	e.counter("meshd_lb_repairs_total", "Times that somebody else's change was found and undone.", c.Repairs, "sandbox",
 		box)

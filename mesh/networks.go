@@ -89,7 +89,7 @@ func (n *Node) Network(ctx context.Context, name string) (control.NetworkDetail,
 		n.fillNetwork(&d, v)
 	}
 	if against := n.balancer.Refused()[name]; len(against) > 0 {
-		text := "not served here: " + lb.Against(against)
+		text := "not served here: " + lb.FormatConflicts(against)
 		d.Warnings = append(d.Warnings, text+"; vip services are answered with their tasks")
 		d.Conflict = strings.TrimPrefix(d.Conflict+"; "+text, "; ")
 	}

@@ -154,7 +154,9 @@ func (b *box) addresses() []netip.Addr {
 }
 
 // whyNoVIPs says what keeps the host's balancer from serving a network, or "".
-func (n *Node) whyNoVIPs(network string) string { return lb.Against(n.balancer.Refused()[network]) }
+func (n *Node) whyNoVIPs(network string) string {
+	return lb.FormatConflicts(n.balancer.Refused()[network])
+}
 
 // refusals says, per network, what keeps a balancer from serving it. where goes
 // before each text.
@@ -163,7 +165,7 @@ func refusals(b *lb.Balancer, where string) []string {
 	refused := b.Refused()
 	for _, network := range slices.Sorted(maps.Keys(refused)) {
 		all = append(all, fmt.Sprintf("%snetwork %s is not served: %s; vip services are answered with their tasks", where,
-			network, lb.Against(refused[network])))
+			network, lb.FormatConflicts(refused[network])))
 	}
 	return all
 }
@@ -178,7 +180,7 @@ func standsAgainst(b *lb.Balancer, network string) bool {
 
 // refusedEvent tells watchers that a network is not served here, or is again.
 func refusedEvent(sandbox, network string, against []hostfacts.Conflict) control.Event {
-	e := control.Event{Type: control.EventPoolRefused, Network: network, Detail: lb.Against(against)}
+	e := control.Event{Type: control.EventPoolRefused, Network: network, Detail: lb.FormatConflicts(against)}
 	if len(against) == 0 {
 		e.Type, e.Detail = control.EventPoolServed, "nothing stands against its pools any more"
 	}

@@ -17,7 +17,7 @@ func (n *Node) watchRules(netns string, log *slog.Logger) *rulewatch.Watcher {
 
 // hear makes a balancer hear what others write to the ruleset, instead of asking.
 func hear(cfg *lb.Config, rules *rulewatch.Watcher) {
-	cfg.Heard, cfg.Unheard = rules.Receive(), func() bool { return rules.Trouble() != nil }
+	cfg.RulesChanged, cfg.PollRules = rules.Subscribe(), func() bool { return rules.Err() != nil }
 }
 
 // prompts returns a budget for what others do to rules.
@@ -26,7 +26,7 @@ func prompts() *lb.Budget { return &lb.Budget{Processor: threadTime} }
 // unheard says where others' changes of the rules are noticed late.
 func (n *Node) unheard() (warnings []string) {
 	add := func(where string, b *lb.Balancer, rules *rulewatch.Watcher) {
-		if err := rules.Trouble(); err != nil && b.Counters().Driver != "" {
+		if err := rules.Err(); err != nil && b.Counters().Driver != "" {
 			warnings = append(warnings, fmt.Sprintf(
 				"what others do to the nftables rules%s is not heard but asked for each second, so that VIPs and names that "+
 					"they break are back later: %v", where, err))
@@ -51,7 +51,7 @@ func (n *Node) unheard() (warnings []string) {
 func (e emitter) rules(box string, w *rulewatch.Watcher) {
 	c := w.Counters()
 	e.gauge("meshd_rules_heard", "1 if the kernel tells of changes of the nftables rules; 0: it is asked each second.",
-		b2f(w.Trouble() == nil), "sandbox", box)
+		b2f(w.Err() == nil), "sandbox", box)
 	e.counter("meshd_rules_events_total", "Transactions of others that the kernel told of.", c.Heard, "sandbox", box)
 	e.counter("meshd_rules_events_missed_total", "Times that there were more than could wait; everything was compared.",
 		c.Missed, "sandbox", box)

@@ -84,7 +84,7 @@ func (m *sandboxes) newBox(s savedSandbox, ns *sandbox.Namespace, kept bool) (*b
 		ready: make(chan struct{}), ended: make(chan struct{}),
 	}
 	b.rules, b.facts = m.node.watchRules(ns.Path(), b.log), m.node.watchHost(ns.Path(), b.log)
-	b.redirect = redirectWatch{heard: b.rules.Receive(), budget: m.prompts}
+	b.redirect = redirectWatch{heard: b.rules.Subscribe(), budget: m.prompts}
 	cfg := m.node.balancerConfig(s.Name)
 	err := b.configure(&cfg, &s)
 	if err == nil {
@@ -109,9 +109,9 @@ func (b *box) configure(cfg *lb.Config, s *savedSandbox) (err error) {
 	if cfg.Former, err = former(choice, path, owned, b.log); err != nil {
 		return err
 	}
-	cfg.Facts, cfg.Touched, cfg.MayProgram = b.facts, b.facts.Touched(), b.mayProgram
+	cfg.Facts, cfg.RoutesChanged, cfg.MayProgram = b.facts, b.facts.RoutesChanged(), b.mayProgram
 	hear(cfg, b.rules)
-	cfg.Prompts = b.m.prompts
+	cfg.TriggerBudget = b.m.prompts
 	cfg.Node = lb.Node{
 		Src4: pick(s.Addresses, true), Src6: pick(s.Addresses, false),
 		Self: state.NodeID(n.cfg.Node), AllowLoopback: n.cfg.AllowLoopbackTasks,
@@ -330,7 +330,7 @@ func (b *box) watch(ctx context.Context) (endReason, string) {
 			return endLost, err.Error()
 		}
 		if i%boxVerify == 0 {
-			if b.rules.Trouble() != nil || i%boxAudit == 0 || !b.answering() {
+			if b.rules.Err() != nil || i%boxAudit == 0 || !b.answering() {
 				b.ensureDNS()
 			}
 			b.note("addresses", b.sameAddresses())

@@ -12,7 +12,7 @@ type Network struct {
 }
 
 // place is a task, and the device of this host behind which it is.
-type place struct {
+type placedTask struct {
 	task   netip.Addr
 	subnet netip.Prefix
 	device *Device
@@ -22,18 +22,18 @@ type place struct {
 // device of this host, through a VIP and without, and the answers. Docker drops
 // them: it keeps its networks apart. So that their number grows with that of
 // devices only, each is asked about together with the next one, in both directions.
-func (j *judgement) between() (all []passage) {
+func (j *check) packetsBetweenDevices() (all []neededPacket) {
 	for i := range j.needs.Networks {
 		n := &j.needs.Networks[i]
 		for _, is6 := range []bool{false, true} {
-			places := j.places(n, is6)
+			places := j.tasksByDevice(n, is6)
 			if len(places) < 2 {
 				continue
 			}
 			for at, a := range places {
 				b := places[(at+1)%len(places)]
-				all = append(all, j.pair(n, a, b)...)
-				all = append(all, j.pair(n, b, a)...)
+				all = append(all, j.packetsBetween(n, a, b)...)
+				all = append(all, j.packetsBetween(n, b, a)...)
 			}
 		}
 	}
@@ -41,15 +41,15 @@ func (j *judgement) between() (all []passage) {
 }
 
 // places returns a task of the network, of one family, behind each device that has any.
-func (j *judgement) places(n *Network, is6 bool) (all []place) {
+func (j *check) tasksByDevice(n *Network, is6 bool) (all []placedTask) {
 	for _, a := range n.Tasks {
-		d := j.device(a)
-		if a.Is6() != is6 || d == nil || slices.ContainsFunc(all, func(p place) bool { return p.device == d }) {
+		d := j.deviceToward(a)
+		if a.Is6() != is6 || d == nil || slices.ContainsFunc(all, func(p placedTask) bool { return p.device == d }) {
 			continue
 		}
 		for _, p := range d.Prefixes {
 			if p.Contains(a) && !p.IsSingleIP() {
-				all = append(all, place{a, p.Masked(), d})
+				all = append(all, placedTask{a, p.Masked(), d})
 				break
 			}
 		}
@@ -58,17 +58,17 @@ func (j *judgement) places(n *Network, is6 bool) (all []place) {
 }
 
 // pair returns the packets from one task to another, and back.
-func (j *judgement) pair(n *Network, from, to place) (all []passage) {
+func (j *check) packetsBetween(n *Network, from, to placedTask) (all []neededPacket) {
 	const what = "connections of containers to those behind another device of this host"
 	add := func(what string, orig netip.Prefix, odst netip.Addr, status uint32) {
-		all = append(all, j.exchange(passage{what: what, orig: orig, packet: packet{
+		all = append(all, j.withReply(neededPacket{purpose: what, destination: orig, packet: packet{
 			in: from.device.Name, out: to.device.Name, src: from.task, dst: to.task, osrc: from.task, odst: odst,
-			state: StateNew, status: status, proto: tcp, targetPort: j.port(),
+			state: StateNew, status: status, proto: tcp, targetPort: j.anyPort(),
 		}})...)
 	}
 	for _, pool := range n.Pools {
 		if pool.Addr().Is4() == to.task.Is4() && slices.Contains(j.needs.Pools, pool) {
-			add(vips, pool, pool.Addr().Next(), StatusDNAT)
+			add(vipConnections, pool, pool.Addr().Next(), StatusDNAT)
 		}
 	}
 	add(what, to.subnet, to.task, 0)

@@ -44,7 +44,7 @@ const (
 	Jump
 	Goto
 	Return
-	Perhaps // nobody knows: it may be accepted
+	Undecided // nobody knows: it may be accepted
 )
 
 // Rule is one rule: what all conditions match gets the verdict.
@@ -160,27 +160,27 @@ func truthOf(b bool) truth {
 
 // matches says whether a packet meets a condition.
 func (c *Condition) matches(p *packet) truth {
-	got := c.compare(p)
+	got := c.matchField(p)
 	if c.Not {
 		return yes - got
 	}
 	return got
 }
 
-func (c *Condition) compare(p *packet) truth {
+func (c *Condition) matchField(p *packet) truth {
 	switch c.Field {
 	case Family:
 		family := uint32(4)
 		if p.is6() {
 			family = 6
 		}
-		return c.number(family)
+		return c.matchNumber(family)
 	case Protocol:
-		return c.number(p.proto)
+		return c.matchNumber(p.proto)
 	case SourcePort:
-		return c.number(p.sourcePort)
+		return c.matchNumber(p.sourcePort)
 	case DestinationPort:
-		return c.number(p.targetPort)
+		return c.matchNumber(p.targetPort)
 	case State:
 		return truthOf(p.state&c.Mask != 0)
 	case Status:
@@ -189,17 +189,17 @@ func (c *Condition) compare(p *packet) truth {
 		}
 		return truthOf(p.status&c.Mask != 0)
 	case InDevice:
-		return c.name(p.in)
+		return c.matchName(p.in)
 	case OutDevice:
-		return c.name(p.out)
+		return c.matchName(p.out)
 	case Source:
-		return c.address(p.src)
+		return c.matchAddress(p.src)
 	case Destination:
-		return c.address(p.dst)
+		return c.matchAddress(p.dst)
 	case OriginalSource:
-		return c.address(p.osrc)
+		return c.matchAddress(p.osrc)
 	case OriginalDestination:
-		return c.address(p.odst)
+		return c.matchAddress(p.odst)
 	case DestinationType:
 		if p.targetType == 0 {
 			return maybe
@@ -209,14 +209,14 @@ func (c *Condition) compare(p *packet) truth {
 	return maybe
 }
 
-func (c *Condition) number(n uint32) truth {
+func (c *Condition) matchNumber(n uint32) truth {
 	if n == 0 {
 		return maybe
 	}
 	return truthOf(slices.ContainsFunc(c.Numbers, func(r Numbers) bool { return r.First <= n && n <= r.Last }))
 }
 
-func (c *Condition) name(device string) truth {
+func (c *Condition) matchName(device string) truth {
 	if device == "" {
 		return maybe
 	}
@@ -228,7 +228,7 @@ func (c *Condition) name(device string) truth {
 	}))
 }
 
-func (c *Condition) address(a netip.Addr) truth {
+func (c *Condition) matchAddress(a netip.Addr) truth {
 	if !a.IsValid() {
 		return maybe
 	}
@@ -247,9 +247,9 @@ func (r *Rule) matches(p *packet) truth {
 }
 
 // key names a chain in its table.
-type key struct{ program, family, table, name string }
+type chainKey struct{ program, family, table, name string }
 
-func (c *Chain) key() key { return c.beside(c.Name) }
+func (c *Chain) key() chainKey { return c.keyOf(c.Name) }
 
 // String names the chain for people.
 func (c *Chain) String() string {
@@ -261,7 +261,7 @@ func (c *Chain) String() string {
 }
 
 // beside names a chain of the same table.
-func (c *Chain) beside(name string) key { return key{c.Program, c.Family, c.Table, name} }
+func (c *Chain) keyOf(name string) chainKey { return chainKey{c.Program, c.Family, c.Table, name} }
 
 // Values returns how many values the conditions of a rule compare with.
 func (r *Rule) Values() (n int) {
@@ -273,7 +273,7 @@ func (r *Rule) Values() (n int) {
 }
 
 // ruleset are chains by name.
-type ruleset map[key]*Chain
+type ruleset map[chainKey]*Chain
 
 // maxDepth is the kernel's bound on jumps, and maxSteps bounds the rules that are
 // looked at for one packet: chains that jump to each other many times are not
@@ -287,26 +287,26 @@ const (
 // walk asks one base chain what becomes of a packet. Whatever is not understood
 // may accept it, and never drops it: what is told is true.
 type walk struct {
-	rules   ruleset
-	packet  *packet
-	perhaps bool // something may have accepted it
-	steps   int
-	by      *Chain // where it is dropped
-	policy  bool   // by the policy
+	rules     ruleset
+	packet    *packet
+	mayAccept bool // something may have accepted it
+	steps     int
+	droppedBy *Chain // where it is dropped
+	byPolicy  bool   // by the policy
 }
 
 // drops reports whether a base chain certainly drops a packet, and how many steps
 // it took to know.
-func (r ruleset) drops(base *Chain, p *packet) (dropped *walk, steps int) {
+func (r ruleset) evaluate(base *Chain, p *packet) (dropped *walk, steps int) {
 	if base.Family == "ip" && p.is6() || base.Family == "ip6" && !p.is6() {
 		return nil, 1
 	}
 	w := &walk{rules: r, packet: p}
-	verdict := w.chain(base, 0, true)
+	verdict := w.walkChain(base, 0, true)
 	if verdict == Nothing && base.Drops {
-		verdict, w.by, w.policy = Drop, base, true
+		verdict, w.droppedBy, w.byPolicy = Drop, base, true
 	}
-	if verdict != Drop || w.perhaps {
+	if verdict != Drop || w.mayAccept {
 		return nil, w.steps + 1
 	}
 	return w, w.steps + 1
@@ -314,22 +314,22 @@ func (r ruleset) drops(base *Chain, p *packet) (dropped *walk, steps int) {
 
 // chain returns Accept, Drop, or Nothing if the packet comes back. certain says
 // that it comes here for sure.
-func (w *walk) chain(c *Chain, depth int, certain bool) Verdict {
+func (w *walk) walkChain(c *Chain, depth int, certain bool) Verdict {
 	if depth > maxDepth {
-		w.perhaps = true
+		w.mayAccept = true
 		return Nothing
 	}
 	for i := range c.Rules {
 		r := &c.Rules[i]
 		if w.steps += 1 + r.Values()/valuesPerStep; w.steps > maxSteps {
-			w.perhaps = true
+			w.mayAccept = true
 			return Nothing
 		}
 		m := r.matches(w.packet)
 		if m == no {
 			continue
 		}
-		verdict, ends := w.rule(c, r, depth, certain && m == yes)
+		verdict, ends := w.applyRule(c, r, depth, certain && m == yes)
 		if ends {
 			return verdict
 		}
@@ -338,34 +338,34 @@ func (w *walk) chain(c *Chain, depth int, certain bool) Verdict {
 }
 
 // rule returns what a rule that matches does, and whether the chain ends there.
-func (w *walk) rule(c *Chain, r *Rule, depth int, certain bool) (verdict Verdict, ends bool) {
+func (w *walk) applyRule(c *Chain, r *Rule, depth int, certain bool) (verdict Verdict, ends bool) {
 	switch r.Verdict {
 	case Accept:
 		if !certain {
-			w.perhaps = true
+			w.mayAccept = true
 		}
 		return Accept, certain
 	case Drop:
 		if certain {
-			w.by = c
+			w.droppedBy = c
 		}
 		return Drop, certain
 	case Return:
 		// A packet that may go back may miss what follows.
 		if !certain {
-			w.perhaps = w.perhaps || !w.onlyAccepts(c)
+			w.mayAccept = w.mayAccept || !w.onlyAccepts(c)
 		}
 		return Nothing, certain
 	case Jump, Goto:
-		to := w.rules[c.beside(r.To)]
+		to := w.rules[c.keyOf(r.To)]
 		if to == nil {
-			w.perhaps = true
+			w.mayAccept = true
 			return Nothing, false
 		}
-		got := w.chain(to, depth+1, certain)
+		got := w.walkChain(to, depth+1, certain)
 		return got, certain && (got != Nothing || r.Verdict == Goto)
-	case Perhaps:
-		w.perhaps = true
+	case Undecided:
+		w.mayAccept = true
 	}
 	return Nothing, false
 }

@@ -13,7 +13,7 @@ const RuleComment = "meshd"
 
 // Let is what is let through a chain of others: the rule that a finding asks for.
 // Its zero value is nothing.
-type Let struct {
+type AcceptRule struct {
 	Family string `json:"family"` // of the table
 	Table  string `json:"table"`
 	Chain  string `json:"chain"`
@@ -30,14 +30,14 @@ type Let struct {
 }
 
 // Place names the chain that the rule is for, and the program that writes it.
-func (l Let) Place() string {
+func (l AcceptRule) ChainID() string {
 	return strings.Join([]string{l.Program, l.Family, l.Table, l.Chain}, " ")
 }
 
 // Words returns the command line that adds the rule, with a comment unless it is
 // empty, or the one that deletes it. Rules of nft are deleted by number, and
 // have none.
-func (l Let) Words(comment string, remove bool) []string {
+func (l AcceptRule) Command(comment string, remove bool) []string {
 	if l.Program == "nft" {
 		if remove {
 			return nil
@@ -66,16 +66,16 @@ func (l Let) Words(comment string, remove bool) []string {
 
 // line formats a command for a shell. Names of chains and devices are whatever
 // somebody gave them.
-func line(words ...string) string {
+func shellCommand(words ...string) string {
 	quoted := make([]string, len(words))
 	for i, w := range words {
-		quoted[i] = quote(w)
+		quoted[i] = shellQuote(w)
 	}
 	return strings.Join(quoted, " ")
 }
 
 // quote writes a word so that a shell reads it as it is.
-func quote(word string) string {
+func shellQuote(word string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:=,+@%", r)
 	}
@@ -87,13 +87,13 @@ func quote(word string) string {
 
 // lets returns the rules that let through what is denied. Tables of iptables are
 // written by iptables, since it cannot read what nft writes there.
-func (d *denied) lets(rules ruleset) (all []Let) {
+func (d *denied) acceptRules(rules ruleset) (all []AcceptRule) {
 	c := d.chain
-	l := Let{Family: c.Family, Table: c.Table, Chain: c.Name, Program: writer(c)}
+	l := AcceptRule{Family: c.Family, Table: c.Table, Chain: c.Name, Program: programOf(c)}
 	if l.Program == "nft" {
-		return d.letsOfNft(l)
+		return d.acceptRulesOfNft(l)
 	}
-	if rules[c.beside("DOCKER-USER")] != nil && c.Hook == Forward {
+	if rules[c.keyOf("DOCKER-USER")] != nil && c.Hook == Forward {
 		l.Chain = "DOCKER-USER"
 	}
 	add := func(match ...string) {
@@ -108,26 +108,26 @@ func (d *denied) lets(rules ruleset) (all []Let) {
 	} else if d.loopback {
 		add("-i", "lo")
 	}
-	for _, p := range d.orig {
+	for _, p := range d.destinations {
 		if l.VIPs, l.Pools = d.pools[p], nil; l.VIPs {
 			l.Pools = []netip.Prefix{p}
 		}
-		if c.untracked() {
+		if c.beforeConntrack() {
 			add("-d", p.String())
 		} else {
 			add("-m", "conntrack", "--ctorigdst", p.String())
 		}
 	}
 	l.VIPs, l.Pools = false, nil
-	for _, p := range d.from {
+	for _, p := range d.sources {
 		if c.Hook == Prerouting {
 			add("-s", p.String())
 		} else {
 			add("-m", "conntrack", "--ctorigsrc", p.String())
 		}
 	}
-	for _, at := range d.local {
-		add("-p", protocol(at.proto), "--dport", strconv.Itoa(int(at.at.Port())))
+	for _, at := range d.listening {
+		add("-p", protocolName(at.proto), "--dport", strconv.Itoa(int(at.at.Port())))
 	}
 	if d.answers {
 		add("-m", "conntrack", "--ctstate", "ESTABLISHED")
@@ -135,7 +135,7 @@ func (d *denied) lets(rules ruleset) (all []Let) {
 	return all
 }
 
-func (d *denied) letsOfNft(l Let) (all []Let) {
+func (d *denied) acceptRulesOfNft(l AcceptRule) (all []AcceptRule) {
 	add := func(match ...string) {
 		l.Match = match
 		all = append(all, l)
@@ -157,9 +157,9 @@ func (d *denied) letsOfNft(l Let) (all []Let) {
 			if l.Pools = nil; l.VIPs {
 				l.Pools = prefixes
 			}
-			switch set := set(textsOf(prefixes)); {
+			switch set := nftSet(textsOf(prefixes)); {
 			case set == "":
-			case d.chain.untracked():
+			case d.chain.beforeConntrack():
 				add(family.name, "daddr", set)
 			default:
 				add("ct", "original", family.name, "daddr", set)
@@ -167,7 +167,7 @@ func (d *denied) letsOfNft(l Let) (all []Let) {
 		}
 	}
 	l.VIPs, l.Pools = false, nil
-	for _, p := range d.from {
+	for _, p := range d.sources {
 		name := "ip"
 		if p.Addr().Is6() {
 			name = "ip6"
@@ -178,7 +178,7 @@ func (d *denied) letsOfNft(l Let) (all []Let) {
 			add("ct", "original", name, "saddr", p.String())
 		}
 	}
-	if ports := portsOf(d.local); ports != "" {
+	if ports := portsOf(d.listening); ports != "" {
 		add("meta", "l4proto", "{ tcp, udp }", "th", "dport", ports)
 	}
 	if d.answers {
@@ -188,15 +188,15 @@ func (d *denied) letsOfNft(l Let) (all []Let) {
 }
 
 // tracking is where in a hook conntrack begins to know connections.
-const tracking = -200
+const conntrackPriority = -200
 
 // untracked reports whether a chain comes before conntrack knows connections, or may.
-func (c *Chain) untracked() bool {
-	return c.Hook == Prerouting || c.Hook == Output && c.Priority < tracking
+func (c *Chain) beforeConntrack() bool {
+	return c.Hook == Prerouting || c.Hook == Output && c.Priority < conntrackPriority
 }
 
 // writer returns the program that writes a table: iptables where that keeps it.
-func writer(c *Chain) string {
+func programOf(c *Chain) string {
 	if c.Program != "" {
 		return c.Program
 	}
@@ -213,7 +213,7 @@ func writer(c *Chain) string {
 
 // prefixesOf returns the pools, or the other prefixes, of a family.
 func (d *denied) prefixesOf(pools bool, bits int) (all []netip.Prefix) {
-	for _, p := range d.orig {
+	for _, p := range d.destinations {
 		if p.Addr().BitLen() == bits && d.pools[p] == pools {
 			all = append(all, p)
 		}
@@ -228,7 +228,7 @@ func textsOf(all []netip.Prefix) (texts []string) {
 	return texts
 }
 
-func portsOf(all []local) string {
+func portsOf(all []listener) string {
 	var ports []uint16
 	for _, l := range all {
 		addOnce(&ports, l.at.Port())
@@ -238,18 +238,18 @@ func portsOf(all []local) string {
 	for _, p := range ports {
 		words = append(words, strconv.Itoa(int(p)))
 	}
-	return set(words)
+	return nftSet(words)
 }
 
 // set formats values as nft wants them.
-func set(words []string) string {
+func nftSet(words []string) string {
 	if len(words) > 1 {
 		return "{ " + strings.Join(words, ", ") + " }"
 	}
 	return strings.Join(words, "")
 }
 
-func protocol(n uint32) string {
+func protocolName(n uint32) string {
 	if n == udp {
 		return "udp"
 	}

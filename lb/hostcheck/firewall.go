@@ -15,57 +15,57 @@ const (
 
 // passage is a packet, what does not work if it is dropped, and what has to be
 // let through for it: one of the rest.
-type passage struct {
+type neededPacket struct {
 	packet
-	what       string
-	orig       netip.Prefix   // destinations of connections, before translation
-	from       netip.Prefix   // sources of connections
-	local      netip.AddrPort // destination of packets to the host
-	translated bool           // whatever was translated, since no pool is known yet
-	quiet      bool           // few have such packets: it is let through, and not told
-	loopback   bool           // whatever stays inside
-	answer     bool           // whatever belongs to a connection that there is
+	purpose     string
+	destination netip.Prefix   // destinations of connections, before translation
+	source      netip.Prefix   // sources of connections
+	listening   netip.AddrPort // destination of packets to the host
+	translated  bool           // whatever was translated, since no pool is known yet
+	unreported  bool           // few have such packets: it is let through, and not told
+	loopback    bool           // whatever stays inside
+	answer      bool           // whatever belongs to a connection that there is
 }
 
 // denied is what one base chain drops.
 type denied struct {
-	chain *Chain
-	how   string
-	what  []string
-	orig  []netip.Prefix
-	pools map[netip.Prefix]bool // those of orig that are pools
-	from  []netip.Prefix
-	local []local
+	chain        *Chain
+	cause        string
+	purposes     []string
+	destinations []netip.Prefix
+	pools        map[netip.Prefix]bool // those of orig that are pools
+	sources      []netip.Prefix
+	listening    []listener
 
 	translated bool
 	loopback   bool
 	answers    bool
 }
 
-type local struct {
+type listener struct {
 	at    netip.AddrPort
 	proto uint32
 }
 
 // firewall asks the chains of others what becomes of the packets that meshd
 // lives of.
-func (j *judgement) firewall() {
+func (j *check) checkFirewall() {
 	rules := j.ruleset()
 	for i := range j.facts.Chains {
 		base := &j.facts.Chains[i]
 		switch base.Hook {
 		case Forward:
-			j.ask(rules, base, FirewallForward, j.forwarded())
+			j.checkChain(rules, base, FirewallForward, j.forwardedPackets())
 		case Input:
-			j.ask(rules, base, FirewallInput, j.received())
+			j.checkChain(rules, base, FirewallInput, j.inputPackets())
 		case Prerouting:
-			j.ask(rules, base, FirewallForward, j.arriving())
+			j.checkChain(rules, base, FirewallForward, j.preroutingPackets())
 		}
 	}
 }
 
 // ruleset returns the chains by name.
-func (j *judgement) ruleset() ruleset {
+func (j *check) ruleset() ruleset {
 	rules := ruleset{}
 	for i := range j.facts.Chains {
 		rules[j.facts.Chains[i].key()] = &j.facts.Chains[i]
@@ -74,7 +74,7 @@ func (j *judgement) ruleset() ruleset {
 }
 
 // ask finds what a base chain drops of the packets.
-func (j *judgement) ask(rules ruleset, base *Chain, code Code, packets []passage) {
+func (j *check) checkChain(rules ruleset, base *Chain, code Code, packets []neededPacket) {
 	d := denied{chain: base, pools: map[netip.Prefix]bool{}}
 	for _, p := range j.needs.Pools {
 		d.pools[p] = true
@@ -82,47 +82,47 @@ func (j *judgement) ask(rules ruleset, base *Chain, code Code, packets []passage
 	var quiet []netip.Prefix
 	for i := range packets {
 		p := &packets[i]
-		if j.most > 0 && j.steps > j.most {
+		if j.maxSteps > 0 && j.steps > j.maxSteps {
 			return // what was found of this chain is not all of it
 		}
-		w, steps := rules.drops(base, &p.packet)
+		w, steps := rules.evaluate(base, &p.packet)
 		j.steps += steps
 		if w == nil {
 			continue
 		}
-		if p.quiet {
-			addOnce(&quiet, p.orig)
+		if p.unreported {
+			addOnce(&quiet, p.destination)
 			continue
 		}
-		if d.how == "" {
-			d.how = how(base, w)
+		if d.cause == "" {
+			d.cause = dropCause(base, w)
 		}
-		addOnce(&d.what, p.what)
-		if p.orig.IsValid() {
-			addOnce(&d.orig, p.orig)
+		addOnce(&d.purposes, p.purpose)
+		if p.destination.IsValid() {
+			addOnce(&d.destinations, p.destination)
 		}
-		if p.from.IsValid() {
-			addOnce(&d.from, p.from)
+		if p.source.IsValid() {
+			addOnce(&d.sources, p.source)
 		}
-		if p.local.IsValid() {
-			addOnce(&d.local, local{p.local, p.proto})
+		if p.listening.IsValid() {
+			addOnce(&d.listening, listener{p.listening, p.proto})
 		}
 		d.translated, d.loopback, d.answers = d.translated || p.translated, d.loopback || p.loopback, d.answers || p.answer
 	}
-	quiet = slices.DeleteFunc(quiet, func(p netip.Prefix) bool { return slices.Contains(d.orig, p) })
-	j.lets = append(j.lets, (&denied{chain: base, pools: d.pools, orig: quiet}).lets(rules)...)
-	if len(d.what) == 0 {
+	quiet = slices.DeleteFunc(quiet, func(p netip.Prefix) bool { return slices.Contains(d.destinations, p) })
+	j.accepts = append(j.accepts, (&denied{chain: base, pools: d.pools, destinations: quiet}).acceptRules(rules)...)
+	if len(d.purposes) == 0 {
 		return
 	}
-	lets := d.lets(rules)
+	lets := d.acceptRules(rules)
 	var lines []string
 	for _, l := range lets {
-		lines = append(lines, line(l.Words("", false)...))
+		lines = append(lines, shellCommand(l.Command("", false)...))
 	}
-	j.lets = append(j.lets, lets...)
-	j.add(Finding{
+	j.accepts = append(j.accepts, lets...)
+	j.addFinding(Finding{
 		Code: code, Severity: Fault, Command: strings.Join(lines, " && "), Document: sectionFirewalls,
-		What: fmt.Sprintf("%s: %s do not get through", d.how, list(d.what)),
+		What: fmt.Sprintf("%s: %s do not get through", d.cause, joinWords(d.purposes)),
 	})
 }
 
@@ -132,42 +132,42 @@ func addOnce[T comparable](all *[]T, one T) {
 	}
 }
 
-func how(base *Chain, w *walk) string {
+func dropCause(base *Chain, w *walk) string {
 	name := base.String()
 	switch {
-	case w.policy:
+	case w.byPolicy:
 		return fmt.Sprintf("the policy of %s (hook %s) is drop", name, base.Hook)
-	case w.by != base:
-		return fmt.Sprintf("a rule of chain %s, of %s (hook %s), drops packets", w.by.Name, name, base.Hook)
+	case w.droppedBy != base:
+		return fmt.Sprintf("a rule of chain %s, of %s (hook %s), drops packets", w.droppedBy.Name, name, base.Hook)
 	}
 	return fmt.Sprintf("a rule of %s (hook %s) drops packets", name, base.Hook)
 }
 
 // forwarded returns packets of connections through VIPs, in both directions, and
 // of connections of others to tasks of this host.
-func (j *judgement) forwarded() (all []passage) {
+func (j *check) forwardedPackets() (all []neededPacket) {
 	up := ""
 	if d := j.uplink(); d != nil {
 		up = d.Name
 	}
-	for _, d := range j.hosted {
+	for _, d := range j.containerDevices {
 		for _, pool := range j.needs.Pools {
-			all = append(all, j.through(pool, d.Name, up)...)
+			all = append(all, j.vipPackets(pool, d.Name, up)...)
 		}
 		if len(j.needs.Pools) == 0 {
-			all = append(all, j.through(netip.Prefix{}, d.Name, up)...)
+			all = append(all, j.vipPackets(netip.Prefix{}, d.Name, up)...)
 		}
 		for _, p := range d.Prefixes {
-			if a := j.taskIn(d, p); a.IsValid() {
-				all = append(all, j.to(a, p.Masked(), d.Name, up)...)
-				all = append(all, j.direct(a, p.Masked(), d.Name, up)...)
+			if a := j.taskInSubnet(d, p); a.IsValid() {
+				all = append(all, j.inboundPackets(a, p.Masked(), d.Name, up)...)
+				all = append(all, j.outboundPackets(a, p.Masked(), d.Name, up)...)
 			}
 		}
 		for _, pool := range j.needs.Pools {
-			all = append(all, j.routed(pool, d.Name, up)...)
+			all = append(all, j.routedPackets(pool, d.Name, up)...)
 		}
 	}
-	all = append(all, j.between()...)
+	all = append(all, j.packetsBetweenDevices()...)
 	for i := range all {
 		if all[i].dst.IsValid() {
 			all[i].targetType = TypeUnicast
@@ -179,52 +179,52 @@ func (j *judgement) forwarded() (all []passage) {
 // routed returns packets of clients elsewhere that send what is for VIPs by this
 // host, as a router does, on their way to a task here and to one of another host,
 // and the answers.
-func (j *judgement) routed(pool netip.Prefix, device, up string) (all []passage) {
-	client, vip := j.first(j.needs.Peers, pool.Addr()), pool.Addr().Next()
+func (j *check) routedPackets(pool netip.Prefix, device, up string) (all []neededPacket) {
+	client, vip := j.firstOfFamily(j.needs.Peers, pool.Addr()), pool.Addr().Next()
 	target := func(a netip.Addr, device string) {
 		if !a.IsValid() {
 			return
 		}
-		all = append(all, j.exchange(passage{orig: pool, quiet: true, packet: packet{
+		all = append(all, j.withReply(neededPacket{destination: pool, unreported: true, packet: packet{
 			in: up, out: device, src: client, dst: a, osrc: client, odst: vip, state: StateNew, status: StatusDNAT, proto: tcp,
-			targetPort: j.port(),
+			targetPort: j.anyPort(),
 		}})...)
 	}
-	target(j.first(j.needs.Tasks, pool.Addr()), device)
-	target(j.first(j.needs.Backends, pool.Addr()), up)
+	target(j.firstOfFamily(j.needs.Tasks, pool.Addr()), device)
+	target(j.firstOfFamily(j.needs.Backends, pool.Addr()), up)
 	return all
 }
 
 // vips is what does not work without them.
-const vips = "connections of containers to VIPs"
+const vipConnections = "connections of containers to VIPs"
 
 // through returns the first packet from a container to a VIP of a pool, as it is
 // behind the translation, and the answer. The pool may be unknown.
-func (j *judgement) through(pool netip.Prefix, device, up string) []passage {
-	source := j.first(j.needs.Tasks, pool.Addr())
-	target := j.first(j.needs.Backends, pool.Addr())
+func (j *check) vipPackets(pool netip.Prefix, device, up string) []neededPacket {
+	source := j.firstOfFamily(j.needs.Tasks, pool.Addr())
+	target := j.firstOfFamily(j.needs.Backends, pool.Addr())
 	vip, unknown := pool.Addr().Next(), !pool.IsValid()
-	return j.exchange(passage{what: vips, orig: pool, translated: unknown, packet: packet{
+	return j.withReply(neededPacket{purpose: vipConnections, destination: pool, translated: unknown, packet: packet{
 		in: device, out: up, src: source, dst: target, osrc: source, odst: vip, state: StateNew, status: StatusDNAT,
-		proto: tcp, targetPort: j.port(),
+		proto: tcp, targetPort: j.anyPort(),
 	}})
 }
 
 // exchange returns what is forwarded of a connection whose first packet is given:
 // that, and the answer. Of what IPVS translates it is the answer alone, which
 // conntrack does not take for translated: IPVS sends on what the hook input hands it.
-func (j *judgement) exchange(first passage) []passage {
+func (j *check) withReply(first neededPacket) []neededPacket {
 	back := first
 	back.packet = first.reply()
 	if first.status != 0 && j.needs.Driver == "ipvs" {
 		back.status = 0
-		return []passage{back}
+		return []neededPacket{back}
 	}
-	return []passage{first, back}
+	return []neededPacket{first, back}
 }
 
 // port returns one of the services' ports; 0: none is known.
-func (j *judgement) port() uint32 {
+func (j *check) anyPort() uint32 {
 	if len(j.needs.Ports) == 0 {
 		return 0
 	}
@@ -232,33 +232,34 @@ func (j *judgement) port() uint32 {
 }
 
 // to returns the first packet from another host to a task here, and the answer.
-func (j *judgement) to(task netip.Addr, subnet netip.Prefix, device, up string) []passage {
+func (j *check) inboundPackets(task netip.Addr, subnet netip.Prefix, device, up string) []neededPacket {
 	const what = "connections of other hosts to containers of this one"
-	peer := j.first(j.needs.Peers, task)
-	return j.exchange(passage{what: what, orig: subnet, packet: packet{
-		in: up, out: device, src: peer, dst: task, osrc: peer, odst: task, state: StateNew, proto: tcp, targetPort: j.port(),
+	peer := j.firstOfFamily(j.needs.Peers, task)
+	return j.withReply(neededPacket{purpose: what, destination: subnet, packet: packet{
+		in: up, out: device, src: peer, dst: task, osrc: peer, odst: task, state: StateNew, proto: tcp,
+		targetPort: j.anyPort(),
 	}})
 }
 
 // direct returns the first packet from a task here to one of another host, as
 // sandboxes send it and whoever asked for the addresses of tasks, and the answer.
-func (j *judgement) direct(task netip.Addr, subnet netip.Prefix, device, up string) []passage {
+func (j *check) outboundPackets(task netip.Addr, subnet netip.Prefix, device, up string) []neededPacket {
 	const what = "connections of containers to those of other hosts"
-	target := j.first(j.needs.Backends, task)
-	return j.exchange(passage{what: what, from: subnet, packet: packet{
+	target := j.firstOfFamily(j.needs.Backends, task)
+	return j.withReply(neededPacket{purpose: what, source: subnet, packet: packet{
 		in: device, out: up, src: task, dst: target, osrc: task, odst: target, state: StateNew, proto: tcp,
-		targetPort: j.port(),
+		targetPort: j.anyPort(),
 	}})
 }
 
 // taskIn returns a task of the host in a subnet of a device; while none is
 // registered, an address that a container there might have.
-func (j *judgement) taskIn(d *Device, p netip.Prefix) netip.Addr {
+func (j *check) taskInSubnet(d *Device, p netip.Prefix) netip.Addr {
 	if p.IsSingleIP() || p.Addr().IsLinkLocalUnicast() {
 		return netip.Addr{}
 	}
 	for _, a := range j.needs.Tasks {
-		if p.Contains(a) && j.device(a) == d {
+		if p.Contains(a) && j.deviceToward(a) == d {
 			return a
 		}
 	}
@@ -269,8 +270,8 @@ func (j *judgement) taskIn(d *Device, p netip.Prefix) netip.Addr {
 }
 
 // arriving returns packets of other hosts to tasks here, before they are routed.
-func (j *judgement) arriving() (all []passage) {
-	for _, p := range j.forwarded() {
+func (j *check) preroutingPackets() (all []neededPacket) {
+	for _, p := range j.forwardedPackets() {
 		if p.status == 0 && p.state == StateNew {
 			p.out = ""
 			all = append(all, p)
@@ -281,7 +282,7 @@ func (j *judgement) arriving() (all []passage) {
 
 // first returns an address of the family of another; none: an invalid one, of
 // which nothing is known.
-func (j *judgement) first(all []netip.Addr, like netip.Addr) netip.Addr {
+func (j *check) firstOfFamily(all []netip.Addr, like netip.Addr) netip.Addr {
 	at := slices.IndexFunc(all, func(a netip.Addr) bool { return a.Is4() == like.Is4() })
 	if at < 0 {
 		return netip.Addr{}
@@ -292,44 +293,44 @@ func (j *judgement) first(all []netip.Addr, like netip.Addr) netip.Addr {
 // received returns packets that the host itself must get: of other nodes, of
 // containers that ask for names, and of containers to VIPs, which are refused
 // there if no task serves, and which IPVS balances there.
-func (j *judgement) received() (all []passage) {
+func (j *check) inputPackets() (all []neededPacket) {
 	up := ""
 	if d := j.uplink(); d != nil {
 		up = d.Name
 	}
 	if at := j.needs.Gossip; at.Addr().IsValid() && !at.Addr().IsLoopback() {
-		peer := j.first(j.needs.Peers, at.Addr())
+		peer := j.firstOfFamily(j.needs.Peers, at.Addr())
 		own := hostAddr(j, at.Addr(), up)
-		all = append(all, passage{what: "answers of other nodes", answer: true, packet: packet{
+		all = append(all, neededPacket{purpose: "answers of other nodes", answer: true, packet: packet{
 			in: up, src: peer, dst: own, osrc: own, odst: peer, state: StateEstablished, proto: tcp,
 			sourcePort: uint32(at.Port()), targetType: TypeLocal,
 		}})
 		for _, proto := range []uint32{udp, tcp} {
-			all = append(all, passage{what: "packets of other nodes", local: at, packet: packet{
+			all = append(all, neededPacket{purpose: "packets of other nodes", listening: at, packet: packet{
 				in: up, src: peer, dst: own, osrc: peer, odst: own, state: StateNew, proto: proto, targetPort: uint32(at.Port()),
 				targetType: TypeLocal,
 			}})
 		}
 	}
-	for _, d := range j.hosted {
+	for _, d := range j.containerDevices {
 		for _, at := range j.needs.DNS {
 			if at.Addr().IsLoopback() {
 				continue
 			}
-			source := j.first(j.needs.Tasks, at.Addr())
+			source := j.firstOfFamily(j.needs.Tasks, at.Addr())
 			own := hostAddr(j, at.Addr(), d.Name)
 			for _, proto := range []uint32{udp, tcp} {
-				all = append(all, passage{what: "questions of containers for names", local: at, packet: packet{
+				all = append(all, neededPacket{purpose: "questions of containers for names", listening: at, packet: packet{
 					in: d.Name, src: source, dst: own, osrc: source, odst: own, state: StateNew, proto: proto,
 					targetPort: uint32(at.Port()), targetType: TypeLocal,
 				}})
 			}
 		}
 		for _, pool := range j.needs.Pools {
-			vip, source := pool.Addr().Next(), j.first(j.needs.Tasks, pool.Addr())
+			vip, source := pool.Addr().Next(), j.firstOfFamily(j.needs.Tasks, pool.Addr())
 			what := "refusals of VIPs that no task serves"
 			if j.needs.Driver == "ipvs" {
-				what = vips
+				what = vipConnections
 			}
 			kind := TypeUnicast
 			if vip.Is6() {
@@ -337,12 +338,12 @@ func (j *judgement) received() (all []passage) {
 			}
 			one := packet{
 				in: d.Name, src: source, dst: vip, osrc: source, odst: vip, state: StateNew, proto: tcp,
-				targetPort: j.port(), targetType: kind,
+				targetPort: j.anyPort(), targetType: kind,
 			}
-			all = append(all, passage{what: what, orig: pool, packet: one})
-			one.in, one.src = up, j.first(j.needs.Peers, vip) // as in routed
+			all = append(all, neededPacket{purpose: what, destination: pool, packet: one})
+			one.in, one.src = up, j.firstOfFamily(j.needs.Peers, vip) // as in routed
 			one.osrc = one.src
-			all = append(all, passage{orig: pool, quiet: true, packet: one})
+			all = append(all, neededPacket{destination: pool, unreported: true, packet: one})
 		}
 	}
 	return all
@@ -350,7 +351,7 @@ func (j *judgement) received() (all []passage) {
 
 // hostAddr returns an address that is listened on; of all addresses, one of the
 // device.
-func hostAddr(j *judgement, a netip.Addr, device string) netip.Addr {
+func hostAddr(j *check, a netip.Addr, device string) netip.Addr {
 	if !a.IsUnspecified() {
 		return a
 	}

@@ -83,9 +83,9 @@ type Facts struct {
 	Chains  []Chain // of all tables of others
 	// Neighbours are Ethernet addresses of IP addresses, and Ports the ports of
 	// bridges behind which Ethernet addresses are.
-	Neighbours map[netip.Addr]string
-	Ports      map[string]string
-	Ways       []string // devices that lead to the backends and peers that were asked about
+	Neighbours   map[netip.Addr]string
+	Ports        map[string]string
+	RouteDevices []string // devices that lead to the backends and peers that were asked about
 
 	BridgeFilter4, BridgeFilter6 bool // br_netfilter: bridges call iptables
 	Forward4, Forward6           Switch
@@ -125,19 +125,19 @@ type Device struct {
 
 // Needs are what meshd does on the host, or is to do.
 type Needs struct {
-	Devices    bool           // it makes those devices forward that it needs, not the host
-	Driver     string         // ipvs, nft; empty: it does not balance
-	Mends      bool           // it sets sysctls and ports by itself
-	Pools      []netip.Prefix // of the networks that this host takes part in
-	Tasks      []netip.Addr   // that are registered here, sandboxes included: MaxTasks at most
-	Networks   []Network      // of those, whose tasks have to reach each other
-	Ports      []uint16       // of its services, some of them
-	Backends   []netip.Addr   // of other hosts, some of them
-	Peers      []netip.Addr   // other nodes, some of them
-	Gossip     netip.AddrPort // where this node listens
-	Advertise  netip.Addr     // what others dial; invalid: the address of Gossip
-	DNS        []netip.AddrPort
-	Schedulers []string // of its services
+	ForwardsByDevice bool           // it makes those devices forward that it needs, not the host
+	Driver           string         // ipvs, nft; empty: it does not balance
+	FixesHost        bool           // it sets sysctls and ports by itself
+	Pools            []netip.Prefix // of the networks that this host takes part in
+	Tasks            []netip.Addr   // that are registered here, sandboxes included: MaxTasks at most
+	Networks         []Network      // of those, whose tasks have to reach each other
+	Ports            []uint16       // of its services, some of them
+	Backends         []netip.Addr   // of other hosts, some of them
+	Peers            []netip.Addr   // other nodes, some of them
+	Gossip           netip.AddrPort // where this node listens
+	Advertise        netip.Addr     // what others dial; invalid: the address of Gossip
+	DNS              []netip.AddrPort
+	Schedulers       []string // of its services
 }
 
 // MaxTasks bounds the tasks that are looked at.
@@ -152,63 +152,63 @@ const MaxFindings = 64
 // Findings returns what of the host is against meshd, faults first. At most
 // MaxFindings are returned.
 func Findings(f *Facts, n *Needs) []Finding {
-	found, _ := Judge(f, n)
+	found, _ := Check(f, n)
 	return found
 }
 
 // Judge is Findings, and returns the rules with which chains of others would let
 // through what they drop.
-func Judge(f *Facts, n *Needs) ([]Finding, []Let) {
-	j := judge(f, n)
+func Check(f *Facts, n *Needs) ([]Finding, []AcceptRule) {
+	j := newCheck(f, n)
 	if n.Driver != "" {
-		j.firewall()
-		j.hairpin()
-		j.forwarding()
-		j.ipv6()
-		j.reversePath()
-		j.conntrack()
+		j.checkFirewall()
+		j.checkHairpin()
+		j.checkForwarding()
+		j.checkIPv6()
+		j.checkReversePath()
+		j.checkConntrack()
 	}
-	j.services()
-	j.addresses()
+	j.checkServices()
+	j.checkAddresses()
 	if f.NetNSReadOnly {
-		j.add(Finding{
+		j.addFinding(Finding{
 			Code: NetNSDirectory, Severity: Warning, Command: "mkdir -p /etc/netns && systemctl restart meshd",
 			What: "meshd may not write below /etc/netns, since there was no such directory when its unit started: containers " +
 				"with --netns do not get a resolv.conf there",
 		})
 	}
 	for _, what := range f.Unreadable {
-		j.add(Finding{Code: Unreadable, Severity: Warning, What: "not looked at: " + what})
+		j.addFinding(Finding{Code: Unreadable, Severity: Warning, What: "not looked at: " + what})
 	}
 	slices.SortStableFunc(j.found, func(a, b Finding) int { return cmp.Compare(a.Severity, b.Severity) })
-	return j.found, j.lets
+	return j.found, j.accepts
 }
 
 // judgement collects findings.
-type judgement struct {
-	facts     *Facts
-	needs     *Needs
-	addressed []*Device // devices that have addresses
-	hosted    []*Device // behind which containers are
-	found     []Finding
-	lets      []Let
+type check struct {
+	facts            *Facts
+	needs            *Needs
+	addressed        []*Device // devices that have addresses
+	containerDevices []*Device // behind which containers are
+	found            []Finding
+	accepts          []AcceptRule
 
-	steps, most int // of walks through chains; most 0: without bound
+	steps, maxSteps int // of walks through chains; most 0: without bound
 }
 
 // judge begins to judge a host.
-func judge(f *Facts, n *Needs) *judgement {
-	j := &judgement{facts: f, needs: n}
+func newCheck(f *Facts, n *Needs) *check {
+	j := &check{facts: f, needs: n}
 	for i := range f.Devices {
 		if len(f.Devices[i].Prefixes) > 0 {
 			j.addressed = append(j.addressed, &f.Devices[i])
 		}
 	}
-	j.hosted = j.findHosted()
+	j.containerDevices = j.findContainerDevices()
 	return j
 }
 
-func (j *judgement) add(f Finding) {
+func (j *check) addFinding(f Finding) {
 	if len(j.found) < MaxFindings && !slices.Contains(j.found, f) {
 		if f.Document == "" {
 			f.Document = sectionHost
@@ -218,7 +218,7 @@ func (j *judgement) add(f Finding) {
 }
 
 // device returns the device behind which an address is a neighbour; nil: none.
-func (j *judgement) device(a netip.Addr) *Device {
+func (j *check) deviceToward(a netip.Addr) *Device {
 	var best *Device
 	bits := -1
 	for _, d := range j.addressed {
@@ -232,13 +232,13 @@ func (j *judgement) device(a netip.Addr) *Device {
 }
 
 // uplink returns the device over which other hosts are reached; nil: not known.
-func (j *judgement) uplink() *Device {
+func (j *check) uplink() *Device {
 	for _, d := range j.addressed {
-		if slices.Contains(j.facts.Ways, d.Name) && !slices.Contains(j.hosted, d) {
+		if slices.Contains(j.facts.RouteDevices, d.Name) && !slices.Contains(j.containerDevices, d) {
 			return d
 		}
 	}
-	if d := j.owner(j.needs.Gossip.Addr()); d != nil && !d.Loopback {
+	if d := j.deviceWith(j.needs.Gossip.Addr()); d != nil && !d.Loopback {
 		return d
 	}
 	for _, d := range j.addressed {
@@ -250,7 +250,7 @@ func (j *judgement) uplink() *Device {
 }
 
 // owner returns the device that has an address; nil: none.
-func (j *judgement) owner(a netip.Addr) *Device {
+func (j *check) deviceWith(a netip.Addr) *Device {
 	for _, d := range j.addressed {
 		if slices.ContainsFunc(d.Prefixes, func(p netip.Prefix) bool { return p.Addr() == a }) {
 			return d
@@ -261,9 +261,9 @@ func (j *judgement) owner(a netip.Addr) *Device {
 
 // findHosted returns the devices behind which containers are: of the tasks that
 // are registered, or, while none is, every bridge.
-func (j *judgement) findHosted() (all []*Device) {
+func (j *check) findContainerDevices() (all []*Device) {
 	for _, a := range j.needs.Tasks {
-		if d := j.device(a); d != nil && !slices.Contains(all, d) {
+		if d := j.deviceToward(a); d != nil && !slices.Contains(all, d) {
 			all = append(all, d)
 		}
 	}
@@ -279,12 +279,12 @@ func (j *judgement) findHosted() (all []*Device) {
 }
 
 // has6 reports whether IPv6 is needed.
-func (j *judgement) has6() bool {
+func (j *check) needsIPv6() bool {
 	return slices.ContainsFunc(j.needs.Pools, func(p netip.Prefix) bool { return p.Addr().Is6() })
 }
 
 // list joins words for people.
-func list(words []string) string {
+func joinWords(words []string) string {
 	if n := len(words); n > 1 {
 		return strings.Join(words[:n-1], ", ") + " and " + words[n-1]
 	}

@@ -48,7 +48,7 @@ func TestMissingForwarding(t *testing.T) {
 	f, n := host()
 	forwardsNot(f)
 	f.Forward6, n.Pools = hostcheck.Off, append(n.Pools, prefix("fd96::/64"))
-	f.Ways = []string{"vpn", "eth0"}
+	f.RouteDevices = []string{"vpn", "eth0"}
 	f.Devices = append(f.Devices,
 		hostcheck.Device{
 			Name: "vpn", Prefixes: []netip.Prefix{prefix("10.8.0.1/24")}, Forward4: hostcheck.Off,
@@ -100,7 +100,7 @@ func TestFindings(t *testing.T) {
 		}, nil},
 		"forwarding that meshd switches on": {func(f *hostcheck.Facts, n *hostcheck.Needs) {
 			forwardsNot(f)
-			n.Mends = true
+			n.FixesHost = true
 		}, nil},
 		"forwarding": {func(f *hostcheck.Facts, _ *hostcheck.Needs) { forwardsNot(f) }, []string{"forwarding: sysctl -w net.ipv4.ip_forward=1"}},
 		"forwarding of a device": {
@@ -112,7 +112,7 @@ func TestFindings(t *testing.T) {
 		"forwarding of the devices alone": {func(f *hostcheck.Facts, _ *hostcheck.Needs) { f.Forward4 = hostcheck.Off }, nil},
 		"forwarding of one device alone": {func(f *hostcheck.Facts, n *hostcheck.Needs) {
 			forwardsNot(f)
-			f.Devices[2].Forward4, n.Mends, n.Devices = hostcheck.On, true, true
+			f.Devices[2].Forward4, n.FixesHost, n.ForwardsByDevice = hostcheck.On, true, true
 		}, []string{"forwarding: sysctl -w net/ipv4/conf/eth0/forwarding=1"}},
 		"forwarding of IPv6 of devices": {func(f *hostcheck.Facts, n *hostcheck.Needs) {
 			f.Forward6, n.Pools = hostcheck.Off, append(n.Pools, prefix("fd96::/64"))
@@ -239,7 +239,7 @@ func TestForwardChains(t *testing.T) {
 		"accepts without answers":  {drops: true, rules: []hostcheck.Rule{accept(state(hostcheck.StateNew))}, want: both},
 		"something odd may accept": {drops: true, rules: []hostcheck.Rule{accept(odd)}},
 		"something odd may drop":   {rules: []hostcheck.Rule{drop(odd)}},
-		"nobody knows":             {drops: true, rules: []hostcheck.Rule{{Verdict: hostcheck.Perhaps}}},
+		"nobody knows":             {drops: true, rules: []hostcheck.Rule{{Verdict: hostcheck.Undecided}}},
 		"negated":                  {drops: true, rules: []hostcheck.Rule{known(), accept(hostcheck.Condition{Field: hostcheck.InDevice, Not: true, Names: []string{"eth0"}})}, want: "connections of other hosts"},
 		"a jump accepts":           {drops: true, rules: []hostcheck.Rule{jump("other")}, other: []hostcheck.Rule{accept()}},
 		"a jump drops":             {rules: []hostcheck.Rule{jump("other", from("tasks"))}, other: []hostcheck.Rule{drop()}, want: both},
@@ -394,7 +394,7 @@ func TestRoutedAreLetThrough(t *testing.T) {
 				known(), accept(from("tasks")), accept(to("10.1.1.0/24")), accept(to("172.20.0.1/32")),
 			},
 		}}
-		all, lets := hostcheck.Judge(f, n)
+		all, lets := hostcheck.Check(f, n)
 		if len(all) > 0 {
 			t.Errorf("%s: found %v", driver, all)
 		}
@@ -402,7 +402,7 @@ func TestRoutedAreLetThrough(t *testing.T) {
 			t.Errorf("%s: let through %+v", driver, lets)
 		}
 		f.Chains[0].Rules = append(f.Chains[0].Rules, accept())
-		if _, lets := hostcheck.Judge(f, n); len(lets) > 0 {
+		if _, lets := hostcheck.Check(f, n); len(lets) > 0 {
 			t.Errorf("%s: let through %+v though nothing is dropped", driver, lets)
 		}
 	}

@@ -34,30 +34,30 @@ const maxStepsInside = 1 << 18
 // IPv6, and a table of connections that is nearly full. A filter that lets anything
 // of the kind pass is taken for what its owner wants.
 func FindingsInside(f *Facts, n *Inside) []Finding {
-	j := judge(f, &Needs{Driver: n.Driver, Pools: n.Pools})
-	j.most = maxStepsInside
+	j := newCheck(f, &Needs{Driver: n.Driver, Pools: n.Pools})
+	j.maxSteps = maxStepsInside
 	rules := j.ruleset()
 	for i := range f.Chains {
 		switch base := &f.Chains[i]; base.Hook {
 		case Input:
-			j.ask(rules, base, FirewallInput, n.packets(j, true))
+			j.checkChain(rules, base, FirewallInput, n.packets(j, true))
 		case Output:
-			j.ask(rules, base, FirewallOutput, n.packets(j, false))
+			j.checkChain(rules, base, FirewallOutput, n.packets(j, false))
 		}
 	}
 	if slices.ContainsFunc(n.Addresses, netip.Addr.Is6) {
-		j.ipv6()
+		j.checkIPv6()
 	}
 	for i := range j.found {
-		j.found[i] = j.found[i].inside(n)
+		j.found[i] = j.found[i].runInside(n)
 	}
-	j.conntrack() // its size is the host's to set
+	j.checkConntrack() // its size is the host's to set
 	unreadable := f.Unreadable
-	if j.steps > j.most {
+	if j.steps > j.maxSteps {
 		unreadable = append(slices.Clip(unreadable), "packet filters: it takes too long to know what becomes of a packet")
 	}
 	for _, what := range unreadable {
-		j.add(Finding{Code: Unreadable, Severity: Warning, What: "not looked at: " + what})
+		j.addFinding(Finding{Code: Unreadable, Severity: Warning, What: "not looked at: " + what})
 	}
 	for i := range j.found {
 		j.found[i].What = "sandbox " + n.Name + ": " + j.found[i].What
@@ -66,21 +66,21 @@ func FindingsInside(f *Facts, n *Inside) []Finding {
 }
 
 // inside makes a finding's command one that is typed on the host.
-func (f Finding) inside(n *Inside) Finding {
+func (f Finding) runInside(n *Inside) Finding {
 	switch {
 	case f.Command == "":
 	case strings.Contains(f.Command, "&&"):
-		f.Command = line(append(slices.Clone(n.Enter), "sh", "-c", f.Command)...)
+		f.Command = shellCommand(append(slices.Clone(n.Enter), "sh", "-c", f.Command)...)
 	default:
-		f.Command = line(n.Enter...) + " " + f.Command
+		f.Command = shellCommand(n.Enter...) + " " + f.Command
 	}
 	return f
 }
 
 // packets returns those that come into the container, or that leave its processes.
 // Of what is at the other end nothing is known.
-func (n *Inside) packets(j *judgement, in bool) (all []passage) {
-	at := func(p passage, device string) {
+func (n *Inside) packets(j *check, in bool) (all []neededPacket) {
+	at := func(p neededPacket, device string) {
 		if in {
 			p.in = device
 		} else {
@@ -90,7 +90,7 @@ func (n *Inside) packets(j *judgement, in bool) (all []passage) {
 	}
 	for _, a := range n.Addresses {
 		device := ""
-		if d := j.owner(a); d != nil {
+		if d := j.deviceWith(a); d != nil {
 			device = d.Name
 		}
 		own := netip.PrefixFrom(a, a.BitLen())
@@ -98,7 +98,7 @@ func (n *Inside) packets(j *judgement, in bool) (all []passage) {
 			if n.Driver == "" || pool.Addr().Is4() != a.Is4() {
 				continue
 			}
-			p := passage{what: "connections of its processes to VIPs", orig: pool}
+			p := neededPacket{purpose: "connections of its processes to VIPs", destination: pool}
 			if in {
 				p.packet = packet{dst: a, osrc: a, state: StateEstablished, status: StatusDNAT, proto: tcp}
 			} else {
@@ -107,7 +107,7 @@ func (n *Inside) packets(j *judgement, in bool) (all []passage) {
 			at(p, device)
 		}
 		for _, l := range n.Serves {
-			p := passage{what: "connections to its task", orig: own}
+			p := neededPacket{purpose: "connections to its task", destination: own}
 			proto, port := uint32(tcp), uint32(l.Number)
 			if l.UDP {
 				proto = udp
@@ -120,7 +120,7 @@ func (n *Inside) packets(j *judgement, in bool) (all []passage) {
 			at(p, device)
 		}
 	}
-	for _, p := range n.questions() {
+	for _, p := range n.dnsPackets() {
 		at(p, "lo")
 	}
 	return all
@@ -128,7 +128,7 @@ func (n *Inside) packets(j *judgement, in bool) (all []passage) {
 
 // questions returns a question of a process to the name server and its answer: both
 // pass all hooks of the container.
-func (n *Inside) questions() []passage {
+func (n *Inside) dnsPackets() []neededPacket {
 	if !n.DNS.IsValid() {
 		return nil
 	}
@@ -136,5 +136,5 @@ func (n *Inside) questions() []passage {
 	ask := packet{dst: server, state: StateNew, status: StatusDNAT, proto: udp}
 	answer := packet{src: server, state: StateEstablished, status: StatusDNAT, proto: udp}
 	const what = "questions for names"
-	return []passage{{what: what, loopback: true, packet: ask}, {what: what, loopback: true, packet: answer}}
+	return []neededPacket{{purpose: what, loopback: true, packet: ask}, {purpose: what, loopback: true, packet: answer}}
 }

@@ -7,9 +7,9 @@ import (
 )
 
 // kubeProxy looks whether kube-proxy, in whatever mode, has addresses of a pool.
-func (j *judgement) kubeProxy(pool netip.Prefix) {
+func (j *check) checkKubeProxy(pool netip.Prefix) {
 	say := func(where string) {
-		j.add(Finding{
+		j.addFinding(Finding{
 			Code: KubeProxy, Severity: Fault,
 			What: fmt.Sprintf("kube-proxy balances addresses of pool %s (%s): give the mesh's network another pool, outside "+
 				"of the cluster's service subnet, and bound what this host takes with --pools", pool, where),
@@ -29,7 +29,7 @@ func (j *judgement) kubeProxy(pool netip.Prefix) {
 			continue
 		}
 		for _, r := range c.Rules {
-			if slices.ContainsFunc(r.Conditions, func(o Condition) bool { return o.inside(pool) }) {
+			if slices.ContainsFunc(r.Conditions, func(o Condition) bool { return o.matchesPool(pool) }) {
 				say(c.String())
 				return
 			}
@@ -38,7 +38,7 @@ func (j *judgement) kubeProxy(pool netip.Prefix) {
 }
 
 // inside reports whether a condition asks for a destination in a pool.
-func (c *Condition) inside(pool netip.Prefix) bool {
+func (c *Condition) matchesPool(pool netip.Prefix) bool {
 	return c.Field == Destination && !c.Not && slices.ContainsFunc(c.Spans, func(s Span) bool {
 		return pool.Contains(s.First) && pool.Contains(s.Last)
 	})

@@ -99,15 +99,15 @@ func DefaultPools() []netip.Prefix {
 // and neither is a default route: the pool is an exception to them, as any more
 // specific route is. At most MaxConflicts are returned.
 func Conflicts(pool netip.Prefix, f *Facts) []Conflict {
-	j := judgement{pool: pool}
+	j := conflictList{pool: pool}
 	if f.Unknown != "" {
 		j.add(KindUnknown, "", "the addresses and routes of this host are not known: "+f.Unknown)
 	}
-	if !allowed(pool, f.Allowed) {
+	if !withinRanges(pool, f.Allowed) {
 		j.add(KindBounds, "", "it is not within the pools that this host allows; see --pools")
 	}
 	for _, r := range f.Routes {
-		if stands(r, pool) {
+		if conflicts(r, pool) {
 			j.add(KindRoute, r.Device, r.String())
 		}
 	}
@@ -129,12 +129,12 @@ func Conflicts(pool netip.Prefix, f *Facts) []Conflict {
 const MaxConflicts = 8
 
 // judgement collects conflicts without repeats.
-type judgement struct {
+type conflictList struct {
 	pool  netip.Prefix
 	found []Conflict
 }
 
-func (j *judgement) add(kind Kind, device, what string) {
+func (j *conflictList) add(kind Kind, device, what string) {
 	c := Conflict{Pool: j.pool, Kind: kind, Device: device, What: what}
 	if len(j.found) < MaxConflicts && !slices.Contains(j.found, c) {
 		j.found = append(j.found, c)
@@ -154,7 +154,7 @@ func (r Route) String() string {
 }
 
 // stands reports whether a route stands against a pool.
-func stands(r Route, pool netip.Prefix) bool {
+func conflicts(r Route, pool netip.Prefix) bool {
 	switch {
 	case !r.Prefix.Overlaps(pool):
 		return false
@@ -168,7 +168,7 @@ func stands(r Route, pool netip.Prefix) bool {
 
 // allowed reports whether a pool lies in one of the ranges. Overlaps that are
 // no containment are outside.
-func allowed(pool netip.Prefix, ranges []netip.Prefix) bool {
+func withinRanges(pool netip.Prefix, ranges []netip.Prefix) bool {
 	if len(ranges) == 0 {
 		ranges = DefaultPools()
 	}
@@ -179,32 +179,32 @@ func allowed(pool netip.Prefix, ranges []netip.Prefix) bool {
 
 // Owns reports whether an address is one of the loopback device: what leads
 // there stays on the host.
-func (f *Facts) Owns(a netip.Addr) bool {
+func (f *Facts) OnLoopback(a netip.Addr) bool {
 	return slices.ContainsFunc(f.Addresses, func(o Address) bool { return o.Loopback && o.Addr == a })
 }
 
 // Has reports whether an address is the host's.
-func (f *Facts) Has(a netip.Addr) bool {
+func (f *Facts) HasAddress(a netip.Addr) bool {
 	return slices.ContainsFunc(f.Addresses, func(o Address) bool { return o.Addr == a })
 }
 
 // Sort puts the facts in order, without repeats, so that equal hosts have equal
 // facts.
 func (f *Facts) Sort() {
-	f.Addresses = sorted(f.Addresses, func(a, b Address) int {
+	f.Addresses = sortedUnique(f.Addresses, func(a, b Address) int {
 		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Device, b.Device))
 	})
-	f.Routes = sorted(f.Routes, func(a, b Route) int {
+	f.Routes = sortedUnique(f.Routes, func(a, b Route) int {
 		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()),
 			cmp.Compare(a.Device, b.Device), cmp.Compare(a.Rule, b.Rule))
 	})
-	f.Points = sorted(f.Points, func(a, b Point) int {
+	f.Points = sortedUnique(f.Points, func(a, b Point) int {
 		return cmp.Or(a.Addr.Compare(b.Addr),
 			cmp.Compare(a.What, b.What))
 	})
 }
 
-func sorted[T comparable](list []T, by func(a, b T) int) []T {
+func sortedUnique[T comparable](list []T, by func(a, b T) int) []T {
 	slices.SortFunc(list, by)
 	return slices.Compact(list)
 }

@@ -20,13 +20,13 @@ const (
 
 // ByChain groups rules by the chains that they are for, as Accept and Revoke want
 // them.
-func ByChain(lets []hostcheck.Let) (groups [][]hostcheck.Let) {
+func ByChain(lets []hostcheck.AcceptRule) (groups [][]hostcheck.AcceptRule) {
 	at := map[string]int{}
 	for _, l := range lets {
-		i, ok := at[l.Place()]
+		i, ok := at[l.ChainID()]
 		if !ok {
 			i = len(groups)
-			at[l.Place()], groups = i, append(groups, nil)
+			at[l.ChainID()], groups = i, append(groups, nil)
 		}
 		groups[i] = append(groups[i], l)
 	}
@@ -35,7 +35,7 @@ func ByChain(lets []hostcheck.Let) (groups [][]hostcheck.Let) {
 
 // Accept adds rules to one chain of others, all of which are for the same chain
 // and program, where they are not there. It reports whether it added any.
-func Accept(ctx context.Context, lets []hostcheck.Let) (added bool, err error) {
+func Accept(ctx context.Context, lets []hostcheck.AcceptRule) (added bool, err error) {
 	if len(lets) == 0 {
 		return false, nil
 	}
@@ -43,10 +43,10 @@ func Accept(ctx context.Context, lets []hostcheck.Let) (added bool, err error) {
 		return acceptNft(ctx, lets)
 	}
 	for _, l := range lets {
-		if there(ctx, l) {
+		if hasRule(ctx, l) {
 			continue
 		}
-		if _, err := run(ctx, l.Words(hostcheck.RuleComment, false)); err != nil {
+		if _, err := runProgram(ctx, l.Command(hostcheck.RuleComment, false)); err != nil {
 			return added, err
 		}
 		added = true
@@ -55,31 +55,31 @@ func Accept(ctx context.Context, lets []hostcheck.Let) (added bool, err error) {
 }
 
 // there reports whether iptables has a rule of ours.
-func there(ctx context.Context, l hostcheck.Let) bool {
-	words := l.Words(hostcheck.RuleComment, true)
+func hasRule(ctx context.Context, l hostcheck.AcceptRule) bool {
+	words := l.Command(hostcheck.RuleComment, true)
 	for i, w := range words {
 		if w == "-D" {
 			words[i] = "-C"
 		}
 	}
-	_, err := run(ctx, words)
+	_, err := runProgram(ctx, words)
 	return err == nil
 }
 
 // acceptNft adds what is missing of our rules. nft cannot be asked for one rule: if
 // those of ours are not what they should be, all are made anew.
-func acceptNft(ctx context.Context, lets []hostcheck.Let) (bool, error) {
-	have, err := list(ctx, lets[0])
-	if err != nil || same(have, lets) {
+func acceptNft(ctx context.Context, lets []hostcheck.AcceptRule) (bool, error) {
+	have, err := listRules(ctx, lets[0])
+	if err != nil || sameRules(have, lets) {
 		return false, err
 	}
-	return true, remake(ctx, lets[0], lets, have)
+	return true, replaceRules(ctx, lets[0], lets, have)
 }
 
 // remake adds rules to a chain of nft and removes those that were there, in one
 // transaction: of what cannot be added as a whole nothing is left behind, and so it
 // does not become more with each attempt.
-func remake(ctx context.Context, chain hostcheck.Let, lets []hostcheck.Let, have []listed) error {
+func replaceRules(ctx context.Context, chain hostcheck.AcceptRule, lets []hostcheck.AcceptRule, have []listed) error {
 	words := []string{"nft"}
 	statement := func(all ...string) {
 		if len(words) > 1 {
@@ -88,7 +88,7 @@ func remake(ctx context.Context, chain hostcheck.Let, lets []hostcheck.Let, have
 		words = append(words, all...)
 	}
 	for _, l := range lets {
-		statement(l.Words(hostcheck.RuleComment, false)[1:]...)
+		statement(l.Command(hostcheck.RuleComment, false)[1:]...)
 	}
 	for _, one := range have {
 		statement("delete", "rule", chain.Family, chain.Table, chain.Chain, "handle", one.handle)
@@ -96,45 +96,45 @@ func remake(ctx context.Context, chain hostcheck.Let, lets []hostcheck.Let, have
 	if len(words) == 1 {
 		return nil
 	}
-	_, err := run(ctx, words)
+	_, err := runProgram(ctx, words)
 	return err
 }
 
 // Reduce removes rules of ours from one chain of others, and leaves the rest of
 // ours there, which it is told as well: rules of nft are told apart by neither
 // name nor text. A chain that is gone is no error.
-func Reduce(ctx context.Context, gone, rest []hostcheck.Let) error {
+func RevokeSome(ctx context.Context, gone, rest []hostcheck.AcceptRule) error {
 	if len(gone) == 0 {
 		return nil
 	}
 	if gone[0].Program != "nft" {
 		return Revoke(ctx, gone)
 	}
-	have, err := list(ctx, gone[0])
+	have, err := listRules(ctx, gone[0])
 	if err != nil || len(have) == 0 {
 		return nil // there is no such chain any more, or nothing of ours in it
 	}
-	return remake(ctx, gone[0], rest, have)
+	return replaceRules(ctx, gone[0], rest, have)
 }
 
 // Revoke removes our rules from the chain that rules are for. A chain that is gone
 // is no error.
-func Revoke(ctx context.Context, lets []hostcheck.Let) error {
+func Revoke(ctx context.Context, lets []hostcheck.AcceptRule) error {
 	if len(lets) == 0 {
 		return nil
 	}
 	if lets[0].Program == "nft" {
-		have, err := list(ctx, lets[0])
+		have, err := listRules(ctx, lets[0])
 		if err != nil {
 			return nil // there is no such chain any more
 		}
-		return remake(ctx, lets[0], nil, have)
+		return replaceRules(ctx, lets[0], nil, have)
 	}
 	for _, l := range lets {
-		if !there(ctx, l) {
+		if !hasRule(ctx, l) {
 			continue
 		}
-		if _, err := run(ctx, l.Words(hostcheck.RuleComment, true)); err != nil {
+		if _, err := runProgram(ctx, l.Command(hostcheck.RuleComment, true)); err != nil {
 			return err
 		}
 	}
@@ -142,13 +142,13 @@ func Revoke(ctx context.Context, lets []hostcheck.Let) error {
 }
 
 // Accepted reports whether any of the rules is there.
-func Accepted(ctx context.Context, lets []hostcheck.Let) bool {
+func Accepted(ctx context.Context, lets []hostcheck.AcceptRule) bool {
 	if len(lets) > 0 && lets[0].Program == "nft" {
-		have, err := list(ctx, lets[0])
+		have, err := listRules(ctx, lets[0])
 		return err == nil && len(have) > 0
 	}
 	for _, l := range lets {
-		if there(ctx, l) {
+		if hasRule(ctx, l) {
 			return true
 		}
 	}
@@ -162,8 +162,8 @@ type listed struct {
 }
 
 // list returns our rules in a chain of nft: what somebody made drop is not ours.
-func list(ctx context.Context, l hostcheck.Let) (all []listed, err error) {
-	out, err := run(ctx, []string{"nft", "-a", "list", "chain", l.Family, l.Table, l.Chain})
+func listRules(ctx context.Context, l hostcheck.AcceptRule) (all []listed, err error) {
+	out, err := runProgram(ctx, []string{"nft", "-a", "list", "chain", l.Family, l.Table, l.Chain})
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +178,7 @@ func list(ctx context.Context, l hostcheck.Let) (all []listed, err error) {
 }
 
 // run runs a program and returns what it wrote.
-func run(ctx context.Context, words []string) (string, error) {
+func runProgram(ctx context.Context, words []string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandLimit)
 	defer cancel()
 	var out, said limited

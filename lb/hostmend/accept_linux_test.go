@@ -33,8 +33,8 @@ func TestRulesOfNft(t *testing.T) {
 	nft("add table ip others")
 	nft("add chain ip others forward { type filter hook forward priority 0 ; policy drop ; }")
 	nft("add rule ip others forward ip daddr 192.0.2.1 accept")
-	let := func(match string) hostcheck.Let {
-		return hostcheck.Let{
+	let := func(match string) hostcheck.AcceptRule {
+		return hostcheck.AcceptRule{
 			Family: "ip", Table: "others", Chain: "forward", Program: "nft", Match: strings.Fields(match),
 			VIPs: true,
 		}
@@ -43,14 +43,14 @@ func TestRulesOfNft(t *testing.T) {
 		let("ct original ip daddr { 10.97.0.0/16, 10.99.0.0/16 }"), let("what nft does not know")
 	do := func(f func(ctx context.Context) error) error { return host.Do(func() error { return f(t.Context()) }) }
 	for i, c := range []struct {
-		lets  []hostcheck.Let
+		lets  []hostcheck.AcceptRule
 		fails bool
 		ours  int // afterwards
 	}{
-		{[]hostcheck.Let{one, wrong}, true, 0},
-		{[]hostcheck.Let{one, two}, false, 2},
-		{[]hostcheck.Let{two, wrong}, true, 2},
-		{[]hostcheck.Let{one}, false, 1},
+		{[]hostcheck.AcceptRule{one, wrong}, true, 0},
+		{[]hostcheck.AcceptRule{one, two}, false, 2},
+		{[]hostcheck.AcceptRule{two, wrong}, true, 2},
+		{[]hostcheck.AcceptRule{one}, false, 1},
 	} {
 		for attempt := range 3 {
 			added := false
@@ -63,7 +63,8 @@ func TestRulesOfNft(t *testing.T) {
 			}
 		}
 	}
-	if err := do(func(ctx context.Context) error { return hostmend.Revoke(ctx, []hostcheck.Let{one}) }); err != nil {
+	revoke := func(ctx context.Context) error { return hostmend.Revoke(ctx, []hostcheck.AcceptRule{one}) }
+	if err := do(revoke); err != nil {
 		t.Error(err)
 	}
 	if got := nft("list chain ip others forward"); strings.Contains(got, hostcheck.RuleComment) ||

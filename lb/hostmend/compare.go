@@ -10,13 +10,13 @@ import (
 
 // same reports whether rules of nft, as it lists them, are those that should be
 // there: each once, whatever their order, and however nft writes their addresses.
-func same(listed []listed, lets []hostcheck.Let) bool {
+func sameRules(listed []listed, lets []hostcheck.AcceptRule) bool {
 	var have, want []string
 	for _, l := range listed {
-		have = append(have, canonical(l.match))
+		have = append(have, canonicalMatch(l.match))
 	}
 	for _, l := range lets {
-		want = append(want, canonical(strings.Join(l.Match, " ")))
+		want = append(want, canonicalMatch(strings.Join(l.Match, " ")))
 	}
 	slices.Sort(have)
 	slices.Sort(want)
@@ -25,7 +25,7 @@ func same(listed []listed, lets []hostcheck.Let) bool {
 
 // canonical writes what a rule matches in one way: nft makes one prefix of two that
 // are neighbours, and orders them.
-func canonical(match string) string {
+func canonicalMatch(match string) string {
 	var words []string
 	var spans []hostcheck.Span
 	for w := range strings.FieldsSeq(strings.NewReplacer("{", " ", "}", " ", ",", " ").Replace(match)) {
@@ -35,7 +35,7 @@ func canonical(match string) string {
 			words = append(words, w)
 		}
 	}
-	for _, s := range merge(spans) {
+	for _, s := range mergeSpans(spans) {
 		words = append(words, s.First.String()+"-"+s.Last.String())
 	}
 	return strings.Join(words, " ")
@@ -56,7 +56,7 @@ func spanOf(word string) (hostcheck.Span, bool) {
 }
 
 // merge makes one of spans that overlap or are neighbours.
-func merge(spans []hostcheck.Span) (all []hostcheck.Span) {
+func mergeSpans(spans []hostcheck.Span) (all []hostcheck.Span) {
 	slices.SortFunc(spans, func(a, b hostcheck.Span) int { return a.First.Compare(b.First) })
 	for _, s := range spans {
 		n := len(all) - 1

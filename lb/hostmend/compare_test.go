@@ -9,9 +9,9 @@ import (
 // TestSameRules compares rules of nft as it lists them with those that are wanted:
 // what somebody has changed by hand is not the same, though there are as many.
 func TestSameRules(t *testing.T) {
-	want := func(matches ...[]string) (all []hostcheck.Let) {
+	want := func(matches ...[]string) (all []hostcheck.AcceptRule) {
 		for _, m := range matches {
-			all = append(all, hostcheck.Let{Program: "nft", Match: m})
+			all = append(all, hostcheck.AcceptRule{Program: "nft", Match: m})
 		}
 		return all
 	}
@@ -35,11 +35,11 @@ func TestSameRules(t *testing.T) {
 		for _, h := range c.have {
 			have = append(have, listed{match: h})
 		}
-		if same(have, two) != c.want {
+		if sameRules(have, two) != c.want {
 			t.Errorf("%s: the same %v, want %v", name, !c.want, c.want)
 		}
 	}
-	if !same(nil, nil) {
+	if !sameRules(nil, nil) {
 		t.Error("nothing is not nothing")
 	}
 }

@@ -24,7 +24,7 @@ func Hairpin(name string) (Port, error) {
 
 // HairpinOn reports whether a port is still there, and in hairpin mode.
 func HairpinOn(p Port) (bool, error) {
-	l, err := port(p)
+	l, err := findPort(p)
 	if l == nil || err != nil {
 		return false, err
 	}
@@ -37,7 +37,7 @@ func HairpinOn(p Port) (bool, error) {
 
 // HairpinOff switches a port's hairpin mode off. A port that is gone is no error.
 func HairpinOff(p Port) error {
-	l, err := port(p)
+	l, err := findPort(p)
 	if l != nil && err == nil {
 		err = rtnl.LinkSetHairpin(l, false)
 	}
@@ -48,7 +48,7 @@ func HairpinOff(p Port) error {
 }
 
 // port returns the device, or nil if it is no port of a bridge any more.
-func port(p Port) (rtnl.Link, error) {
+func findPort(p Port) (rtnl.Link, error) {
 	l, err := rtnl.LinkByIndex(p.Index)
 	var gone rtnl.LinkNotFoundError
 	switch {
@@ -63,7 +63,7 @@ func port(p Port) (rtnl.Link, error) {
 }
 
 // Ask makes the kernel find out where a neighbour is, without waiting for it.
-func Ask(a netip.Addr) error {
+func ResolveAddress(a netip.Addr) error {
 	routes, err := rtnl.RouteGet(a.AsSlice())
 	if err != nil || len(routes) == 0 || routes[0].Gw != nil {
 		return err // no neighbour

@@ -19,4 +19,4 @@ func HairpinOn(Port) (bool, error) { return false, nil }
 func HairpinOff(Port) error { return nil }
 
 // Ask does nothing.
-func Ask(netip.Addr) error { return nil }
+func ResolveAddress(netip.Addr) error { return nil }

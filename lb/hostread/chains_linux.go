@@ -41,7 +41,7 @@ type setKey struct {
 }
 
 // nft returns the number of a message of nftables.
-func nft(message uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | message }
+func nftMessage(message uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | message }
 
 // header is that of nfnetlink.
 func header(family byte) []byte { return []byte{family, unix.NFNETLINK_V0, 0, 0} }
@@ -49,13 +49,13 @@ func header(family byte) []byte { return []byte{family, unix.NFNETLINK_V0, 0, 0}
 // generation returns the number of the ruleset, which is another one after each
 // change; 0: not known.
 func (f *filters) generation() (gen uint32) {
-	m := f.conn.one(nft(unix.NFT_MSG_GETGEN), header(unix.NFPROTO_UNSPEC), nil)
+	m := f.conn.request(nftMessage(unix.NFT_MSG_GETGEN), header(unix.NFPROTO_UNSPEC), nil)
 	if len(m) < 4 {
 		return 0
 	}
-	each(m[4:], func(kind uint16, data []byte) {
+	eachAttribute(m[4:], func(kind uint16, data []byte) {
 		if kind == unix.NFTA_GEN_ID {
-			gen = number(data)
+			gen = uint32Of(data)
 		}
 	})
 	return gen
@@ -69,7 +69,7 @@ type chain struct {
 }
 
 // begin starts what is bounded anew.
-func (f *filters) begin() {
+func (f *filters) resetBounds() {
 	f.rules, f.values, f.known, f.until = 0, 0, map[setKey][]element{}, time.Now().Add(f.patience())
 }
 
@@ -80,7 +80,7 @@ func (f *filters) patience() time.Duration {
 	return patience
 }
 
-func (f *filters) most() int {
+func (f *filters) maxRules() int {
 	if f.inside {
 		return maxRulesInside
 	}
@@ -90,7 +90,7 @@ func (f *filters) most() int {
 // read returns the chains of filters at the hooks that count, those that they
 // lead to, and those that tell of kube-proxy.
 func (f *filters) read() ([]hostcheck.Chain, error) {
-	f.begin()
+	f.resetBounds()
 	known, queue, err := f.chains()
 	if err != nil {
 		return nil, err
@@ -106,7 +106,7 @@ func (f *filters) read() ([]hostcheck.Chain, error) {
 		if done[c] = true; len(done) > maxChains {
 			return nil, fmt.Errorf("more than %d chains", maxChains)
 		}
-		if err := f.fill(c); err != nil {
+		if err := f.readRules(c); err != nil {
 			return nil, fmt.Errorf("rules of chain %s %s %s: %w", c.Family, c.Table, c.Name, err)
 		}
 		all = append(all, c.Chain)
@@ -117,12 +117,12 @@ func (f *filters) read() ([]hostcheck.Chain, error) {
 			}
 		}
 	}
-	return append(all, f.kubeProxy(known)...), nil
+	return append(all, f.kubeProxyChains(known)...), nil
 }
 
 // kubeProxy returns a chain that tells the addresses of services of kube-proxy's
 // mode nftables: they are in sets, as addresses or before protocol and port.
-func (f *filters) kubeProxy(known map[string]*chain) (all []hostcheck.Chain) {
+func (f *filters) kubeProxyChains(known map[string]*chain) (all []hostcheck.Chain) {
 	done := map[byte]bool{}
 	for _, c := range known {
 		if c.Table != "kube-proxy" || done[c.family] {
@@ -156,8 +156,8 @@ func chainKey(family byte, table, name string) string {
 // chains lists all chains, and those with which reading begins.
 func (f *filters) chains() (known map[string]*chain, first []*chain, err error) {
 	known = map[string]*chain{}
-	err = f.conn.dump(nft(unix.NFT_MSG_GETCHAIN), header(unix.NFPROTO_UNSPEC), nil, func(m []byte) error {
-		c := chainOf(m)
+	err = f.conn.dump(nftMessage(unix.NFT_MSG_GETCHAIN), header(unix.NFPROTO_UNSPEC), nil, func(m []byte) error {
+		c := parseChain(m)
 		if c == nil {
 			return nil
 		}
@@ -179,28 +179,28 @@ var hookNames = map[uint32]hostcheck.Hook{
 }
 
 // chainOf reads a chain of others; nil: it is ours, or of no family that counts.
-func chainOf(m []byte) *chain {
+func parseChain(m []byte) *chain {
 	c := &chain{family: m[0]}
 	c.Family = familyNames[m[0]]
 	based := false
-	each(m[4:], func(kind uint16, data []byte) {
+	eachAttribute(m[4:], func(kind uint16, data []byte) {
 		switch kind {
 		case unix.NFTA_CHAIN_TABLE:
-			c.Table = text(data)
+			c.Table = cString(data)
 		case unix.NFTA_CHAIN_NAME:
-			c.Name = text(data)
+			c.Name = cString(data)
 		case unix.NFTA_CHAIN_TYPE:
-			c.filter = text(data) == "filter"
+			c.filter = cString(data) == "filter"
 		case unix.NFTA_CHAIN_POLICY:
-			c.Drops = number(data) == 0 // NF_DROP
+			c.Drops = uint32Of(data) == 0 // NF_DROP
 		case unix.NFTA_CHAIN_HOOK:
 			based = true
-			each(data, func(kind uint16, data []byte) {
+			eachAttribute(data, func(kind uint16, data []byte) {
 				switch kind {
 				case unix.NFTA_HOOK_HOOKNUM:
-					c.Hook = hookNames[number(data)]
+					c.Hook = hookNames[uint32Of(data)]
 				case unix.NFTA_HOOK_PRIORITY:
-					c.Priority = int32(number(data))
+					c.Priority = int32(uint32Of(data))
 				}
 			})
 		}
@@ -212,31 +212,31 @@ func chainOf(m []byte) *chain {
 }
 
 // fill reads the rules of a chain.
-func (f *filters) fill(c *chain) error {
+func (f *filters) readRules(c *chain) error {
 	where := attribute(attribute(nil, unix.NFTA_RULE_TABLE, []byte(c.Table+"\x00")), unix.NFTA_RULE_CHAIN,
 		[]byte(c.Name+"\x00"))
-	return f.conn.dump(nft(unix.NFT_MSG_GETRULE), header(c.family), where, func(m []byte) error {
+	return f.conn.dump(nftMessage(unix.NFT_MSG_GETRULE), header(c.family), where, func(m []byte) error {
 		var expressions []byte
-		each(m[4:], func(kind uint16, data []byte) {
+		eachAttribute(m[4:], func(kind uint16, data []byte) {
 			if kind == unix.NFTA_RULE_EXPRESSIONS {
 				expressions = data
 			}
 		})
-		return f.add(c, f.rule(c, expressions))
+		return f.addRules(c, f.parseRule(c, expressions))
 	})
 }
 
 // add adds to a chain what one rule has become. Rules that decide nothing count,
 // too: they were read.
-func (f *filters) add(c *chain, all []hostcheck.Rule) error {
+func (f *filters) addRules(c *chain, all []hostcheck.Rule) error {
 	f.rules += max(len(all), 1)
 	for i := range all {
 		f.values += all[i].Values()
 	}
 	c.Rules = append(c.Rules, all...)
 	switch {
-	case f.rules > f.most():
-		return fmt.Errorf("%w: there are more than %d rules", errTooMuch, f.most())
+	case f.rules > f.maxRules():
+		return fmt.Errorf("%w: there are more than %d rules", errTooMuch, f.maxRules())
 	case f.values > maxAll:
 		return fmt.Errorf("%w: there are more than %d values in rules", errTooMuch, maxAll)
 	case time.Now().After(f.until):
@@ -262,10 +262,10 @@ func (f *filters) elements(c *chain, set string) []element {
 	where := attribute(attribute(nil, unix.NFTA_SET_ELEM_LIST_TABLE, []byte(c.Table+"\x00")), unix.NFTA_SET_ELEM_LIST_SET,
 		[]byte(set+"\x00"))
 	all := []element{}
-	err := f.sets.dump(nft(unix.NFT_MSG_GETSETELEM), header(c.family), where, func(m []byte) error {
-		each(m[4:], func(kind uint16, data []byte) {
+	err := f.sets.dump(nftMessage(unix.NFT_MSG_GETSETELEM), header(c.family), where, func(m []byte) error {
+		eachAttribute(m[4:], func(kind uint16, data []byte) {
 			if kind == unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-				each(data, func(_ uint16, data []byte) { all = append(all, elementOf(data)) })
+				eachAttribute(data, func(_ uint16, data []byte) { all = append(all, parseElement(data)) })
 			}
 		})
 		if len(all) > maxValues {
@@ -283,32 +283,32 @@ func (f *filters) elements(c *chain, set string) []element {
 	return all
 }
 
-func elementOf(b []byte) (e element) {
-	each(b, func(kind uint16, data []byte) {
+func parseElement(b []byte) (e element) {
+	eachAttribute(b, func(kind uint16, data []byte) {
 		switch kind {
 		case unix.NFTA_SET_ELEM_KEY:
-			each(data, func(_ uint16, data []byte) { e.value = slices.Clone(data) })
+			eachAttribute(data, func(_ uint16, data []byte) { e.value = slices.Clone(data) })
 		case unix.NFTA_SET_ELEM_DATA:
-			e.verdict, e.to = verdictOf(data)
+			e.verdict, e.to = parseVerdict(data)
 		case unix.NFTA_SET_ELEM_FLAGS:
-			e.ends = number(data)&unix.NFT_SET_ELEM_INTERVAL_END != 0
+			e.ends = uint32Of(data)&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		}
 	})
 	return e
 }
 
 // verdictOf reads the data of a verdict.
-func verdictOf(b []byte) (v hostcheck.Verdict, to string) {
-	each(b, func(kind uint16, data []byte) {
+func parseVerdict(b []byte) (v hostcheck.Verdict, to string) {
+	eachAttribute(b, func(kind uint16, data []byte) {
 		if kind != unix.NFTA_DATA_VERDICT {
 			return
 		}
-		each(data, func(kind uint16, data []byte) {
+		eachAttribute(data, func(kind uint16, data []byte) {
 			switch kind {
 			case unix.NFTA_VERDICT_CODE:
 				v = verdictNumber(data)
 			case unix.NFTA_VERDICT_CHAIN:
-				to = text(data)
+				to = cString(data)
 			}
 		})
 	})
@@ -317,7 +317,7 @@ func verdictOf(b []byte) (v hostcheck.Verdict, to string) {
 
 func verdictNumber(data []byte) hostcheck.Verdict {
 	if len(data) != 4 {
-		return hostcheck.Perhaps
+		return hostcheck.Undecided
 	}
 	switch int32(binary.BigEndian.Uint32(data)) {
 	case 0:
@@ -333,5 +333,5 @@ func verdictNumber(data []byte) hostcheck.Verdict {
 	case unix.NFT_RETURN:
 		return hostcheck.Return
 	}
-	return hostcheck.Perhaps
+	return hostcheck.Undecided
 }

@@ -11,29 +11,29 @@ import (
 func (r *rule) bitwise(data []byte) {
 	var from, to uint32
 	var mask, xor []byte
-	each(data, func(kind uint16, data []byte) {
+	eachAttribute(data, func(kind uint16, data []byte) {
 		switch kind {
 		case unix.NFTA_BITWISE_SREG:
-			from = number(data)
+			from = uint32Of(data)
 		case unix.NFTA_BITWISE_DREG:
-			to = number(data)
+			to = uint32Of(data)
 		case unix.NFTA_BITWISE_MASK:
 			mask = value(data)
 		case unix.NFTA_BITWISE_XOR:
 			xor = value(data)
 		}
 	})
-	l := r.registers[slot(from)]
+	l := r.registers[registerIndex(from)]
 	if l.mask != nil || mask == nil || slices.ContainsFunc(xor, func(b byte) bool { return b != 0 }) {
 		l.field = hostcheck.Incomprehensible
 	}
 	l.mask = mask
-	r.registers[slot(to)] = l
+	r.registers[registerIndex(to)] = l
 }
 
 // value returns the data of a value.
 func value(b []byte) (v []byte) {
-	each(b, func(kind uint16, data []byte) {
+	eachAttribute(b, func(kind uint16, data []byte) {
 		if kind == unix.NFTA_DATA_VALUE {
 			v = data
 		}
@@ -44,17 +44,17 @@ func value(b []byte) (v []byte) {
 func (r *rule) compare(data []byte) {
 	var from, op uint32
 	var v []byte
-	each(data, func(kind uint16, data []byte) {
+	eachAttribute(data, func(kind uint16, data []byte) {
 		switch kind {
 		case unix.NFTA_CMP_SREG:
-			from = number(data)
+			from = uint32Of(data)
 		case unix.NFTA_CMP_OP:
-			op = number(data)
+			op = uint32Of(data)
 		case unix.NFTA_CMP_DATA:
 			v = value(data)
 		}
 	})
-	l := r.registers[slot(from)]
+	l := r.registers[registerIndex(from)]
 	if l.field == bothPorts {
 		r.comparePorts(l, op, v)
 		return
@@ -69,33 +69,33 @@ func (r *rule) compare(data []byte) {
 // comparePorts adds a condition for each of both ports.
 func (r *rule) comparePorts(l loaded, op uint32, v []byte) {
 	if op != unix.NFT_CMP_EQ || l.mask != nil || len(v) != 4 {
-		r.unclear()
+		r.addUnknown()
 		return
 	}
 	for i, field := range []hostcheck.Field{hostcheck.SourcePort, hostcheck.DestinationPort} {
-		n := big(v[2*i : 2*i+2])
+		n := bigEndian(v[2*i : 2*i+2])
 		r.all = append(r.all, hostcheck.Condition{Field: field, Numbers: []hostcheck.Numbers{{First: n, Last: n}}})
 	}
 }
 
-func (r *rule) span(data []byte) {
+func (r *rule) rangeExpression(data []byte) {
 	var from, op uint32
 	var first, last []byte
-	each(data, func(kind uint16, data []byte) {
+	eachAttribute(data, func(kind uint16, data []byte) {
 		switch kind {
 		case unix.NFTA_RANGE_SREG:
-			from = number(data)
+			from = uint32Of(data)
 		case unix.NFTA_RANGE_OP:
-			op = number(data)
+			op = uint32Of(data)
 		case unix.NFTA_RANGE_FROM_DATA:
 			first = value(data)
 		case unix.NFTA_RANGE_TO_DATA:
 			last = value(data)
 		}
 	})
-	l := r.registers[slot(from)]
+	l := r.registers[registerIndex(from)]
 	c := hostcheck.Condition{Field: l.field, Not: op == unix.NFT_RANGE_NEQ}
-	if l.mask != nil || !interval(&c, first, last, false) {
+	if l.mask != nil || !addInterval(&c, first, last, false) {
 		c = hostcheck.Condition{}
 	}
 	r.all = append(r.all, c)
@@ -104,27 +104,27 @@ func (r *rule) span(data []byte) {
 func (r *rule) lookup(data []byte) {
 	var from, flags uint32
 	set, verdicts := "", false
-	each(data, func(kind uint16, data []byte) {
+	eachAttribute(data, func(kind uint16, data []byte) {
 		switch kind {
 		case unix.NFTA_LOOKUP_SET:
-			set = text(data)
+			set = cString(data)
 		case unix.NFTA_LOOKUP_SREG:
-			from = number(data)
+			from = uint32Of(data)
 		case unix.NFTA_LOOKUP_DREG:
-			verdicts = number(data) == unix.NFT_REG_VERDICT
+			verdicts = uint32Of(data) == unix.NFT_REG_VERDICT
 		case unix.NFTA_LOOKUP_FLAGS:
-			flags = number(data)
+			flags = uint32Of(data)
 		}
 	})
-	l := r.registers[slot(from)]
+	l := r.registers[registerIndex(from)]
 	all := r.filters.elements(r.chain, set)
 	if verdicts {
 		if l.mask != nil || l.field == bothPorts {
 			l.field = hostcheck.Incomprehensible
 		}
-		r.cases, r.by, r.decided = all, l.field, true
+		r.verdictMap, r.verdictField, r.decided = all, l.field, true
 		if all == nil {
-			r.decide(hostcheck.Perhaps, "")
+			r.decide(hostcheck.Undecided, "")
 		}
 		return
 	}
@@ -136,11 +136,11 @@ func (r *rule) lookup(data []byte) {
 }
 
 func (r *rule) immediate(data []byte) {
-	each(data, func(kind uint16, data []byte) {
+	eachAttribute(data, func(kind uint16, data []byte) {
 		if kind != unix.NFTA_IMMEDIATE_DATA {
 			return
 		}
-		if v, to := verdictOf(data); v != hostcheck.Nothing {
+		if v, to := parseVerdict(data); v != hostcheck.Nothing {
 			r.decide(v, to)
 		}
 	})
@@ -148,9 +148,9 @@ func (r *rule) immediate(data []byte) {
 
 func (r *rule) target(data []byte) {
 	name := ""
-	each(data, func(kind uint16, data []byte) {
+	eachAttribute(data, func(kind uint16, data []byte) {
 		if kind == unix.NFTA_TARGET_NAME {
-			name = text(data)
+			name = cString(data)
 		}
 	})
 	r.xtTarget(name)
@@ -162,6 +162,6 @@ func (r *rule) xtTarget(name string) {
 		r.decide(hostcheck.Drop, "")
 	case "LOG", "NFLOG", "MARK", "CONNMARK", "TCPMSS", "TRACE", "AUDIT", "DSCP", "TOS", "CLASSIFY", "SET", "CT":
 	default:
-		r.decide(hostcheck.Perhaps, "")
+		r.decide(hostcheck.Undecided, "")
 	}
 }

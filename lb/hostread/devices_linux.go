@@ -36,16 +36,16 @@ func (r *reader) devices() (*links, error) {
 	err := r.route.dump(unix.RTM_GETLINK, make([]byte, linkHeader), nil, func(m []byte) error {
 		index := binary.NativeEndian.Uint32(m[4:])
 		d := hostcheck.Device{Loopback: binary.NativeEndian.Uint32(m[8:])&unix.IFF_LOOPBACK != 0}
-		each(m[linkHeader:], func(kind uint16, data []byte) {
+		eachAttribute(m[linkHeader:], func(kind uint16, data []byte) {
 			switch kind {
 			case unix.IFLA_IFNAME:
-				d.Name = text(data)
+				d.Name = cString(data)
 			case unix.IFLA_MASTER:
 				masters[index] = binary.NativeEndian.Uint32(data)
 			case unix.IFLA_LINKINFO:
-				each(data, func(kind uint16, data []byte) {
+				eachAttribute(data, func(kind uint16, data []byte) {
 					if kind == unix.IFLA_INFO_KIND {
-						of := text(data)
+						of := cString(data)
 						d.Bridge, d.Pair = of == "bridge", of == "veth" || of == "tun"
 					}
 				})
@@ -76,11 +76,11 @@ func (r *reader) ports(l *links) error {
 		if !known {
 			return nil
 		}
-		each(m[linkHeader:], func(kind uint16, data []byte) {
+		eachAttribute(m[linkHeader:], func(kind uint16, data []byte) {
 			if kind != unix.IFLA_PROTINFO {
 				return
 			}
-			each(data, func(kind uint16, data []byte) {
+			eachAttribute(data, func(kind uint16, data []byte) {
 				if kind == unix.IFLA_BRPORT_MODE && len(data) == 1 {
 					l.all[at].Hairpin = data[0] == 1
 				}
@@ -98,7 +98,7 @@ func (r *reader) addresses(l *links) error {
 			return nil
 		}
 		var address, peer netip.Addr
-		each(m[addressHeader:], func(kind uint16, data []byte) {
+		eachAttribute(m[addressHeader:], func(kind uint16, data []byte) {
 			switch kind {
 			case unix.IFA_LOCAL:
 				address, _ = netip.AddrFromSlice(data)
@@ -131,7 +131,7 @@ func (r *reader) neighbours(l *links, tasks []netip.Addr, f *hostcheck.Facts) er
 	for _, a := range tasks {
 		ours[a] = true
 	}
-	err := r.neighbourhood(unix.AF_UNSPEC, func(_ uint32, to []byte, mac string) {
+	err := r.eachNeighbour(unix.AF_UNSPEC, func(_ uint32, to []byte, mac string) {
 		if a, ok := netip.AddrFromSlice(to); ok && mac != "" && ours[a] {
 			f.Neighbours[a] = mac
 		}
@@ -143,7 +143,7 @@ func (r *reader) neighbours(l *links, tasks []netip.Addr, f *hostcheck.Facts) er
 	for _, mac := range f.Neighbours {
 		wanted[mac] = true
 	}
-	err = r.neighbourhood(unix.AF_BRIDGE, func(index uint32, _ []byte, mac string) {
+	err = r.eachNeighbour(unix.AF_BRIDGE, func(index uint32, _ []byte, mac string) {
 		if wanted[mac] {
 			f.Ports[mac] = l.names[index]
 		}
@@ -155,7 +155,7 @@ func (r *reader) neighbours(l *links, tasks []netip.Addr, f *hostcheck.Facts) er
 }
 
 // neighbourhood reads a table of neighbours.
-func (r *reader) neighbourhood(family byte, take func(index uint32, to []byte, mac string)) error {
+func (r *reader) eachNeighbour(family byte, take func(index uint32, to []byte, mac string)) error {
 	head := make([]byte, neighbourHeader)
 	head[0] = family
 	n := 0
@@ -164,7 +164,7 @@ func (r *reader) neighbourhood(family byte, take func(index uint32, to []byte, m
 			return errTooMuch
 		}
 		var to, mac []byte
-		each(m[neighbourHeader:], func(kind uint16, data []byte) {
+		eachAttribute(m[neighbourHeader:], func(kind uint16, data []byte) {
 			switch kind {
 			case unix.NDA_DST:
 				to = data
@@ -178,21 +178,21 @@ func (r *reader) neighbourhood(family byte, take func(index uint32, to []byte, m
 }
 
 // ways asks the kernel by which devices packets to some addresses leave.
-func (r *reader) ways(l *links, to []netip.Addr, f *hostcheck.Facts) {
+func (r *reader) routeDevices(l *links, to []netip.Addr, f *hostcheck.Facts) {
 	for _, a := range to {
 		head := make([]byte, routeHeader)
 		head[0], head[1] = unix.AF_INET, byte(a.BitLen())
 		if a.Is6() {
 			head[0] = unix.AF_INET6
 		}
-		m := r.route.one(unix.RTM_GETROUTE, head, attribute(nil, unix.RTA_DST, a.AsSlice()))
+		m := r.route.request(unix.RTM_GETROUTE, head, attribute(nil, unix.RTA_DST, a.AsSlice()))
 		if len(m) < routeHeader {
 			continue // no route: nothing leads there
 		}
-		each(m[routeHeader:], func(kind uint16, data []byte) {
+		eachAttribute(m[routeHeader:], func(kind uint16, data []byte) {
 			if name := ""; kind == unix.RTA_OIF && len(data) == 4 {
-				if name = l.names[binary.NativeEndian.Uint32(data)]; name != "" && !slices.Contains(f.Ways, name) {
-					f.Ways = append(f.Ways, name)
+				if name = l.names[binary.NativeEndian.Uint32(data)]; name != "" && !slices.Contains(f.RouteDevices, name) {
+					f.RouteDevices = append(f.RouteDevices, name)
 				}
 			}
 		})

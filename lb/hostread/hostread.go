@@ -11,9 +11,9 @@ import (
 
 // Want says what is to be read of what may be much.
 type Want struct {
-	Tasks      []netip.Addr // of which neighbours and ports of bridges are looked up
-	Schedulers []string     // of IPVS
-	To         []netip.Addr // whose devices are asked for
+	Tasks        []netip.Addr // of which neighbours and ports of bridges are looked up
+	Schedulers   []string     // of IPVS
+	Destinations []netip.Addr // whose devices are asked for
 }
 
 // Reader reads a host. Its methods are for one goroutine.
@@ -23,7 +23,7 @@ type Reader interface {
 	Read(want Want) *hostcheck.Facts
 	// Moved reports whether somebody has written to filters since they were read,
 	// or the kernel told of a change to devices or addresses. It is cheap.
-	Moved() bool
+	Changed() bool
 	// Close releases the sockets.
 	Close() error
 }

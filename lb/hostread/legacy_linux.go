@@ -55,7 +55,7 @@ var legacyPriority = map[string]int32{"raw": -300, "mangle": -150, "filter": 0, 
 
 // legacy reads the tables of iptables' own in the kernel, which nftables does not
 // know of. Tables that nobody has made are not asked for: that would make them.
-func (f *filters) legacy() (all []hostcheck.Chain, err error) {
+func (f *filters) legacyChains() (all []hostcheck.Chain, err error) {
 	for i := range legacyFamilies {
 		l := &legacyFamilies[i]
 		names, err := os.ReadFile("/proc/thread-self/net/" + l.names)
@@ -194,7 +194,7 @@ func (t *legacyTable) chains() (all []hostcheck.Chain, err error) {
 		case t.hookAt(at, infoPolicies) >= 0:
 			c.Drops = e.code() == legacyDrop
 		case t.name != "nat" || c.Name == "KUBE-SERVICES":
-			return t.filters.add(c, t.filters.legacyRule(t, c, at, e))
+			return t.filters.addRules(c, t.filters.legacyRule(t, c, at, e))
 		}
 		return nil
 	})
@@ -266,7 +266,7 @@ func (t *legacyTable) verdict(r *rule, at int, e entry) {
 		r.decide(hostcheck.Return, "")
 	case code == at+e.size: // the next rule
 	case code < 0:
-		r.decide(hostcheck.Perhaps, "")
+		r.decide(hostcheck.Undecided, "")
 	case t.family.layout.jumps(e.head):
 		r.decide(hostcheck.Jump, t.heads[code])
 	default:
@@ -308,7 +308,7 @@ func (e *entry) matches(take func(name string, revision uint32, info []byte)) {
 		if n < extension || n > len(b) {
 			return
 		}
-		take(text(b[2:2+extensionName]), uint32(b[2+extensionName]), b[extension:n])
+		take(cString(b[2:2+extensionName]), uint32(b[2+extensionName]), b[extension:n])
 		b = b[n:]
 	}
 }
@@ -350,7 +350,7 @@ func (l *layout) entry(b []byte) (e entry, ok bool) {
 		return e, false
 	}
 	e = entry{head: b[:l.matches], rest: b[l.matches:target], size: next}
-	e.target, e.data = text(b[target+2:target+2+extensionName]), b[target+extension:next]
+	e.target, e.data = cString(b[target+2:target+2+extensionName]), b[target+extension:next]
 	return e, true
 }
 
@@ -373,7 +373,7 @@ func (l *layout) conditions(r *rule, head []byte) {
 		}
 		p, ok := r.prefix(loaded{field: field, mask: mask}, head[at*l.address:][:l.address])
 		if !ok {
-			r.unclear()
+			r.addUnknown()
 			return
 		}
 		r.all = append(r.all, hostcheck.Condition{Field: field, Not: not, Spans: []hostcheck.Span{hostcheck.SpanOf(p)}})
@@ -389,7 +389,7 @@ func (l *layout) conditions(r *rule, head []byte) {
 		if compared < 0 {
 			compared = len(mask)
 		}
-		n := text(name[:compared])
+		n := cString(name[:compared])
 		if len(n) == compared { // what ends it is not compared
 			n += "*"
 		}
@@ -405,6 +405,6 @@ func (l *layout) conditions(r *rule, head []byte) {
 		})
 	}
 	if head[l.flags]&l.fragments != 0 {
-		r.unclear()
+		r.addUnknown()
 	}
 }

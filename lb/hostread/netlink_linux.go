@@ -74,7 +74,7 @@ func (c *conn) close() error {
 // more is wanted is never made: its socket is closed, and another one opened for
 // the next question.
 func (c *conn) dump(kind uint16, header, attributes []byte, take func([]byte) error) error {
-	err := c.ask(kind, unix.NLM_F_DUMP, header, attributes)
+	err := c.send(kind, unix.NLM_F_DUMP, header, attributes)
 	if err == nil {
 		err = c.receive(len(header), take)
 	}
@@ -84,7 +84,7 @@ func (c *conn) dump(kind uint16, header, attributes []byte, take func([]byte) er
 	return err
 }
 
-func (c *conn) ask(kind, flags uint16, header, attributes []byte) error {
+func (c *conn) send(kind, flags uint16, header, attributes []byte) error {
 	if c.fd < 0 {
 		if err := c.open(); err != nil {
 			return err
@@ -120,7 +120,7 @@ func (c *conn) receive(header int, take func([]byte) error) error {
 			interrupted = interrupted || binary.NativeEndian.Uint16(m[6:])&unix.NLM_F_DUMP_INTR != 0
 			switch kind := binary.NativeEndian.Uint16(m[4:]); {
 			case kind == unix.NLMSG_DONE, kind == unix.NLMSG_ERROR:
-				return ending(m, interrupted && !c.lenient)
+				return endOfList(m, interrupted && !c.lenient)
 			case len(m) < unix.SizeofNlMsghdr+header:
 				continue
 			}
@@ -166,7 +166,7 @@ func message(b []byte) []byte {
 }
 
 // ending returns what the last message of a list says.
-func ending(m []byte, interrupted bool) error {
+func endOfList(m []byte, interrupted bool) error {
 	if len(m) >= unix.SizeofNlMsghdr+4 {
 		if errno := int32(binary.NativeEndian.Uint32(m[unix.SizeofNlMsghdr:])); errno < 0 {
 			return os.NewSyscallError("netlink", unix.Errno(-errno))
@@ -180,12 +180,12 @@ func ending(m []byte, interrupted bool) error {
 
 // one asks for a single answer and returns it without the header of a message; nil:
 // there is none.
-func (c *conn) one(kind uint16, header, attributes []byte) []byte {
-	if c.ask(kind, 0, header, attributes) != nil {
+func (c *conn) request(kind uint16, header, attributes []byte) []byte {
+	if c.send(kind, 0, header, attributes) != nil {
 		return nil
 	}
 	until := time.Now().Add(c.patience)
-	for range maxTold {
+	for range maxPending {
 		n, err := c.read(until)
 		if err != nil || n < unix.SizeofNlMsghdr {
 			return nil
@@ -213,7 +213,7 @@ func attribute(to []byte, kind uint16, data []byte) []byte {
 }
 
 // each hands the attributes of a message to take, by their type without flags.
-func each(b []byte, take func(kind uint16, data []byte)) {
+func eachAttribute(b []byte, take func(kind uint16, data []byte)) {
 	for len(b) >= unix.SizeofNlAttr {
 		n, kind := int(binary.NativeEndian.Uint16(b)),
 			binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER)
@@ -226,9 +226,9 @@ func each(b []byte, take func(kind uint16, data []byte)) {
 }
 
 // text returns a string of the kernel without its end.
-func text(b []byte) string { return unix.ByteSliceToString(b) }
+func cString(b []byte) string { return unix.ByteSliceToString(b) }
 
-func number(b []byte) uint32 {
+func uint32Of(b []byte) uint32 {
 	if len(b) != 4 {
 		return 0
 	}

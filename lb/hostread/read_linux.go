@@ -40,7 +40,7 @@ func Open() Reader {
 
 // Once reads the network namespace of the calling thread, as that of a container:
 // with what filters do to what its own processes send, and within smaller bounds.
-func Once(want Want) *hostcheck.Facts {
+func ReadContainer(want Want) *hostcheck.Facts {
 	r := open()
 	defer r.Close()
 	r.inside = true
@@ -64,9 +64,9 @@ func open() *reader {
 }
 
 // Moved implements Reader.
-func (r *reader) Moved() bool {
+func (r *reader) Changed() bool {
 	moved := false
-	for range maxTold {
+	for range maxPending {
 		if r.changes == nil || r.changes.SetReadDeadline(time.Now().Add(time.Millisecond)) != nil {
 			break
 		}
@@ -79,7 +79,7 @@ func (r *reader) Moved() bool {
 }
 
 // maxTold bounds how much of what the kernel told is taken at once.
-const maxTold = 64
+const maxPending = 64
 
 // Close implements Reader.
 func (r *reader) Close() error {
@@ -107,7 +107,7 @@ func (r *reader) Read(want Want) *hostcheck.Facts {
 		if err := r.neighbours(l, want.Tasks, f); err != nil {
 			f.Unreadable = append(f.Unreadable, err.Error())
 		}
-		r.ways(l, want.To, f)
+		r.routeDevices(l, want.Destinations, f)
 	}
 	r.readFilters(l, f)
 	f.IPVS = ipvs()
@@ -116,7 +116,7 @@ func (r *reader) Read(want Want) *hostcheck.Facts {
 }
 
 // again reads what others may be writing to, a few times if they do.
-func again[T any](read func() (T, error)) (got T, err error) {
+func retryInterrupted[T any](read func() (T, error)) (got T, err error) {
 	for range readAttempts {
 		if got, err = read(); !errors.Is(err, errInterrupted) {
 			break
@@ -136,8 +136,8 @@ func (r *reader) readFilters(l *links, f *hostcheck.Facts) {
 	if r.unreadable != "" {
 		f.Unreadable = append(f.Unreadable, r.unreadable)
 	}
-	x.begin()
-	own, err := again(x.legacy)
+	x.resetBounds()
+	own, err := retryInterrupted(x.legacyChains)
 	switch {
 	case errors.Is(err, errInterrupted), errors.Is(err, os.ErrPermission) && r.unreadable != "":
 	case err != nil:
@@ -154,7 +154,7 @@ func (r *reader) readNft(x *filters) {
 	if now != 0 && now == r.generation {
 		return
 	}
-	all, err := again(x.read)
+	all, err := retryInterrupted(x.read)
 	switch {
 	case errors.Is(err, errInterrupted): // the next look sees more
 		return

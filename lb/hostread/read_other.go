@@ -5,14 +5,14 @@ package hostread
 import "meshd/lb/hostcheck"
 
 // blank is a host of which nothing is known.
-type blank struct{}
+type unknownHost struct{}
 
 // Open returns a reader of a host of which nothing is known.
-func Open() Reader { return blank{} }
+func Open() Reader { return unknownHost{} }
 
 // Once reads a host of which nothing is known.
-func Once(Want) *hostcheck.Facts { return &hostcheck.Facts{} }
+func ReadContainer(Want) *hostcheck.Facts { return &hostcheck.Facts{} }
 
-func (blank) Read(Want) *hostcheck.Facts { return &hostcheck.Facts{} }
-func (blank) Moved() bool                { return false }
-func (blank) Close() error               { return nil }
+func (unknownHost) Read(Want) *hostcheck.Facts { return &hostcheck.Facts{} }
+func (unknownHost) Changed() bool              { return false }
+func (unknownHost) Close() error               { return nil }

@@ -29,27 +29,27 @@ type loaded struct {
 
 // rule is one that is being read.
 type rule struct {
-	filters   *filters
-	chain     *chain
-	registers map[uint32]loaded
-	all       []hostcheck.Condition
-	verdict   hostcheck.Verdict
-	to        string
-	cases     []element // of a map of verdicts
-	by        hostcheck.Field
-	decided   bool
+	filters      *filters
+	chain        *chain
+	registers    map[uint32]loaded
+	all          []hostcheck.Condition
+	verdict      hostcheck.Verdict
+	to           string
+	verdictMap   []element // of a map of verdicts
+	verdictField hostcheck.Field
+	decided      bool
 }
 
 // rule reads a rule: several, if it has a map of verdicts, and none if it does
 // not decide anything.
-func (f *filters) rule(c *chain, expressions []byte) []hostcheck.Rule {
+func (f *filters) parseRule(c *chain, expressions []byte) []hostcheck.Rule {
 	r := rule{filters: f, chain: c, registers: map[uint32]loaded{}}
-	each(expressions, func(_ uint16, data []byte) {
+	eachAttribute(expressions, func(_ uint16, data []byte) {
 		name, what := "", []byte(nil)
-		each(data, func(kind uint16, data []byte) {
+		eachAttribute(data, func(kind uint16, data []byte) {
 			switch kind {
 			case unix.NFTA_EXPR_NAME:
-				name = text(data)
+				name = cString(data)
 			case unix.NFTA_EXPR_DATA:
 				what = data
 			}
@@ -58,19 +58,19 @@ func (f *filters) rule(c *chain, expressions []byte) []hostcheck.Rule {
 			r.expression(name, what)
 		}
 	})
-	if r.cases == nil {
+	if r.verdictMap == nil {
 		if r.verdict == hostcheck.Nothing {
 			return r.ofInterest()
 		}
 		return []hostcheck.Rule{{Conditions: r.all, Verdict: r.verdict, To: r.to}}
 	}
 	var all []hostcheck.Rule
-	for i, e := range r.cases {
+	for i, e := range r.verdictMap {
 		if e.ends || e.verdict == hostcheck.Nothing {
 			continue
 		}
-		one := hostcheck.Condition{Field: r.by}
-		r.values(&one, loaded{field: r.by}, untilNext(r.cases, i))
+		one := hostcheck.Condition{Field: r.verdictField}
+		r.values(&one, loaded{field: r.verdictField}, untilNext(r.verdictMap, i))
 		all = append(all, hostcheck.Rule{Conditions: append(slices.Clone(r.all), one), Verdict: e.verdict, To: e.to})
 	}
 	return all
@@ -88,14 +88,14 @@ func (r *rule) ofInterest() []hostcheck.Rule {
 func untilNext(all []element, i int) []element {
 	for _, e := range all {
 		if e.ends && bytes.Compare(e.value, all[i].value) > 0 {
-			return nearest(all, i)
+			return withNearestEnd(all, i)
 		}
 	}
 	return all[i : i+1]
 }
 
 // nearest returns an element and the end that follows it.
-func nearest(all []element, i int) []element {
+func withNearestEnd(all []element, i int) []element {
 	out := []element{all[i]}
 	for _, e := range all {
 		if e.ends && bytes.Compare(e.value, all[i].value) > 0 && (len(out) == 1 || bytes.Compare(e.value, out[1].value) < 0) {
@@ -121,7 +121,7 @@ func (r *rule) expression(name string, data []byte) {
 	case "cmp":
 		r.compare(data)
 	case "range":
-		r.span(data)
+		r.rangeExpression(data)
 	case "lookup":
 		r.lookup(data)
 	case "immediate":
@@ -129,29 +129,29 @@ func (r *rule) expression(name string, data []byte) {
 	case "reject":
 		r.decide(hostcheck.Drop, "")
 	case "queue":
-		r.decide(hostcheck.Perhaps, "")
+		r.decide(hostcheck.Undecided, "")
 	case "match":
 		r.match(data)
 	case "target":
 		r.target(data)
 	default:
-		r.unclear()
+		r.addUnknown()
 	}
 }
 
 func (r *rule) decide(v hostcheck.Verdict, to string) { r.verdict, r.to, r.decided = v, to, true }
 
 // unclear adds a condition of which nobody knows whether a packet meets it.
-func (r *rule) unclear() { r.all = append(r.all, hostcheck.Condition{}) }
+func (r *rule) addUnknown() { r.all = append(r.all, hostcheck.Condition{}) }
 
 // load notes what a register holds.
-func (r *rule) load(register uint32, field hostcheck.Field) {
-	r.registers[slot(register)] = loaded{field: field}
+func (r *rule) setRegister(register uint32, field hostcheck.Field) {
+	r.registers[registerIndex(register)] = loaded{field: field}
 }
 
 // slot makes one number of a register of 16 bytes and the first one of 4 bytes in
 // it.
-func slot(register uint32) uint32 {
+func registerIndex(register uint32) uint32 {
 	if register >= unix.NFT_REG32_00 {
 		if (register-unix.NFT_REG32_00)%4 == 0 {
 			return (register-unix.NFT_REG32_00)/4 + 1
@@ -163,12 +163,12 @@ func slot(register uint32) uint32 {
 
 func (r *rule) meta(data []byte) {
 	var key, to uint32
-	each(data, func(kind uint16, data []byte) {
+	eachAttribute(data, func(kind uint16, data []byte) {
 		switch kind {
 		case unix.NFTA_META_KEY:
-			key = number(data)
+			key = uint32Of(data)
 		case unix.NFTA_META_DREG:
-			to = number(data)
+			to = uint32Of(data)
 		}
 	})
 	fields := map[uint32]hostcheck.Field{
@@ -178,26 +178,26 @@ func (r *rule) meta(data []byte) {
 		unix.NFT_META_NFPROTO: hostcheck.Family,
 	}
 	if to != 0 {
-		r.load(to, fields[key])
+		r.setRegister(to, fields[key])
 	}
 }
 
 func (r *rule) payload(data []byte) {
 	var base, at, size, to uint32
-	each(data, func(kind uint16, data []byte) {
+	eachAttribute(data, func(kind uint16, data []byte) {
 		switch kind {
 		case unix.NFTA_PAYLOAD_DREG:
-			to = number(data)
+			to = uint32Of(data)
 		case unix.NFTA_PAYLOAD_BASE:
-			base = number(data)
+			base = uint32Of(data)
 		case unix.NFTA_PAYLOAD_OFFSET:
-			at = number(data)
+			at = uint32Of(data)
 		case unix.NFTA_PAYLOAD_LEN:
-			size = number(data)
+			size = uint32Of(data)
 		}
 	})
 	if to != 0 {
-		r.load(to, r.header(base, at, size))
+		r.setRegister(to, r.header(base, at, size))
 	}
 }
 
@@ -248,14 +248,14 @@ const (
 // used.
 func (r *rule) fib(data []byte) {
 	var to, result, flags uint32
-	each(data, func(kind uint16, data []byte) {
+	eachAttribute(data, func(kind uint16, data []byte) {
 		switch kind {
 		case fibRegister:
-			to = number(data)
+			to = uint32Of(data)
 		case fibResult:
-			result = number(data)
+			result = uint32Of(data)
 		case fibFlags:
-			flags = number(data)
+			flags = uint32Of(data)
 		}
 	})
 	field := hostcheck.Incomprehensible
@@ -263,18 +263,18 @@ func (r *rule) fib(data []byte) {
 		field = hostcheck.DestinationType
 	}
 	if to != 0 {
-		r.load(to, field)
+		r.setRegister(to, field)
 	}
 }
 
 func (r *rule) conntrack(data []byte) {
 	var key, to, direction uint32
-	each(data, func(kind uint16, data []byte) {
+	eachAttribute(data, func(kind uint16, data []byte) {
 		switch kind {
 		case unix.NFTA_CT_DREG:
-			to = number(data)
+			to = uint32Of(data)
 		case unix.NFTA_CT_KEY:
-			key = number(data)
+			key = uint32Of(data)
 		case unix.NFTA_CT_DIRECTION:
 			if len(data) > 0 {
 				direction = uint32(data[0])
@@ -298,5 +298,5 @@ func (r *rule) conntrack(data []byte) {
 	if direction != 0 {
 		field = hostcheck.Incomprehensible
 	}
-	r.load(to, field)
+	r.setRegister(to, field)
 }

@@ -19,7 +19,7 @@ import (
 const maxFile = 1 << 20
 
 // slurp reads the beginning of a file; empty: it cannot be read.
-func slurp(path string) string {
+func readFile(path string) string {
 	f, err := os.Open(path)
 	if err != nil {
 		return ""
@@ -29,7 +29,7 @@ func slurp(path string) string {
 	return strings.TrimSpace(string(b))
 }
 
-func sysctl(key string) string { return slurp(filepath.Join("/proc/sys/net", key)) }
+func sysctl(key string) string { return readFile(filepath.Join("/proc/sys/net", key)) }
 
 func switchOf(value string) hostcheck.Switch {
 	switch value {
@@ -81,7 +81,7 @@ const maxServices = 1 << 16
 
 // ipvs reads the addresses that IPVS balances, of whoever.
 func ipvs() (all []netip.AddrPort) {
-	for line := range strings.Lines(slurp("/proc/thread-self/net/ip_vs")) {
+	for line := range strings.Lines(readFile("/proc/thread-self/net/ip_vs")) {
 		words := strings.Fields(line)
 		if len(words) < 2 || words[0] != "TCP" && words[0] != "UDP" || len(all) >= maxServices {
 			continue
@@ -119,9 +119,9 @@ func schedulers(root string, names []string) map[string]bool {
 	if len(names) == 0 {
 		return nil
 	}
-	release := slurp("/proc/sys/kernel/osrelease")
-	modules := slurp(filepath.Join(root, "lib/modules", release, "modules.dep")) +
-		slurp(filepath.Join(root, "lib/modules", release, "modules.builtin"))
+	release := readFile("/proc/sys/kernel/osrelease")
+	modules := readFile(filepath.Join(root, "lib/modules", release, "modules.dep")) +
+		readFile(filepath.Join(root, "lib/modules", release, "modules.builtin"))
 	if modules == "" {
 		return nil
 	}

@@ -26,12 +26,12 @@ func (r *rule) values(c *hostcheck.Condition, l loaded, all []element) bool {
 		switch {
 		case intervals && e.ends:
 		case intervals:
-			next := nearest(all, i)
+			next := withNearestEnd(all, i)
 			last := bytes.Repeat([]byte{0xff}, len(e.value))
 			if len(next) > 1 {
 				last = next[1].value
 			}
-			ok = interval(c, e.value, last, len(next) > 1)
+			ok = addInterval(c, e.value, last, len(next) > 1)
 		default:
 			ok = r.value(c, l, e.value)
 		}
@@ -48,7 +48,7 @@ func (r *rule) value(c *hostcheck.Condition, l loaded, v []byte) bool {
 	case hostcheck.InDevice, hostcheck.OutDevice:
 		return l.mask == nil && r.device(c, v)
 	case hostcheck.State, hostcheck.Status:
-		return bits(c, l, v)
+		return flagValues(c, l, v)
 	case hostcheck.DestinationType:
 		if l.mask != nil || len(v) != 4 || binary.NativeEndian.Uint32(v) > 31 {
 			return false
@@ -62,13 +62,13 @@ func (r *rule) value(c *hostcheck.Condition, l loaded, v []byte) bool {
 		}
 		return ok
 	}
-	return l.mask == nil && interval(c, v, v, false)
+	return l.mask == nil && addInterval(c, v, v, false)
 }
 
 // device adds a device: its name, all names with a beginning, or the one with a
 // number.
 func (r *rule) device(c *hostcheck.Condition, v []byte) bool {
-	name := text(v)
+	name := cString(v)
 	if len(v) == 4 {
 		if known := r.filters.names[binary.NativeEndian.Uint32(v)]; known != "" {
 			c.Names = append(c.Names, known)
@@ -84,7 +84,7 @@ func (r *rule) device(c *hostcheck.Condition, v []byte) bool {
 
 // bits reads a comparison of flags. nft writes "ct state new" as
 // (state & new) != 0, and in sets as the flag itself.
-func bits(c *hostcheck.Condition, l loaded, v []byte) bool {
+func flagValues(c *hostcheck.Condition, l loaded, v []byte) bool {
 	if len(v) != 4 {
 		return false
 	}
@@ -152,7 +152,7 @@ func prefixLength(mask []byte) (n int, ok bool) {
 }
 
 // interval adds the values from first to last; open: without the last.
-func interval(c *hostcheck.Condition, first, last []byte, open bool) bool {
+func addInterval(c *hostcheck.Condition, first, last []byte, open bool) bool {
 	switch c.Field {
 	case hostcheck.Source, hostcheck.Destination, hostcheck.OriginalSource, hostcheck.OriginalDestination:
 		from, ok := netip.AddrFromSlice(first)
@@ -163,7 +163,7 @@ func interval(c *hostcheck.Condition, first, last []byte, open bool) bool {
 		c.Spans = append(c.Spans, hostcheck.Span{First: from, Last: to})
 		return ok && both && to.IsValid()
 	case hostcheck.Protocol, hostcheck.SourcePort, hostcheck.DestinationPort, hostcheck.Family:
-		from, to := big(first), big(last)
+		from, to := bigEndian(first), bigEndian(last)
 		if open {
 			to--
 		}
@@ -186,7 +186,7 @@ func familyNumber(n uint32) uint32 {
 	return n + 1000 // no packet's
 }
 
-func big(b []byte) (n uint32) {
+func bigEndian(b []byte) (n uint32) {
 	for _, one := range b {
 		n = n<<8 | uint32(one)
 	}

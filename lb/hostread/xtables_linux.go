@@ -13,12 +13,12 @@ import (
 // match reads a match of iptables that nft has no words of its own for.
 func (r *rule) match(data []byte) {
 	name, info, revision := "", []byte(nil), uint32(0)
-	each(data, func(kind uint16, data []byte) {
+	eachAttribute(data, func(kind uint16, data []byte) {
 		switch kind {
 		case unix.NFTA_MATCH_NAME:
-			name = text(data)
+			name = cString(data)
 		case unix.NFTA_MATCH_REV:
-			revision = number(data)
+			revision = uint32Of(data)
 		case unix.NFTA_MATCH_INFO:
 			info = data
 		}
@@ -38,7 +38,7 @@ func (r *rule) xtMatch(name string, revision uint32, info []byte) {
 	case name == "addrtype" && revision == 1 && len(info) >= 8:
 		r.xtAddressType(info)
 	default:
-		r.unclear()
+		r.addUnknown()
 	}
 }
 
@@ -50,7 +50,7 @@ func (r *rule) xtAddressType(info []byte) {
 	source, destination, flags := binary.NativeEndian.Uint16(info), binary.NativeEndian.Uint16(info[2:]),
 		binary.NativeEndian.Uint32(info[4:])
 	if source != 0 || destination == 0 || flags&^xtNotDestination != 0 {
-		r.unclear()
+		r.addUnknown()
 		return
 	}
 	r.all = append(r.all, hostcheck.Condition{
@@ -83,7 +83,7 @@ const (
 
 func (r *rule) xtConntrack(info []byte, revision uint32) {
 	if len(info) < xtStateAt+2 {
-		r.unclear()
+		r.addUnknown()
 		return
 	}
 	flags, invert := binary.NativeEndian.Uint16(info[xtFlagsAt:]), binary.NativeEndian.Uint16(info[xtInvertAt:])
@@ -92,7 +92,7 @@ func (r *rule) xtConntrack(info []byte, revision uint32) {
 		state = uint32(binary.NativeEndian.Uint16(info[xtStateAt:]))
 	}
 	if flags&^xtKnown != 0 {
-		r.unclear()
+		r.addUnknown()
 	}
 	if flags&xtState4 != 0 {
 		r.xtStates(state, invert&xtState4 != 0)
@@ -108,7 +108,7 @@ func (r *rule) xtStates(state uint32, not bool) {
 	case state == xtStateDNAT:
 		r.all = append(r.all, hostcheck.Condition{Field: hostcheck.Status, Not: not, Mask: hostcheck.StatusDNAT})
 	case state&(xtStateDNAT|xtStateOthers) != 0:
-		r.unclear()
+		r.addUnknown()
 	default:
 		r.all = append(r.all, hostcheck.Condition{Field: hostcheck.State, Not: not, Mask: xtState(state)})
 	}
@@ -126,7 +126,7 @@ func (r *rule) xtAddress(info []byte, at int, field hostcheck.Field, there, not 
 	a, _ := netip.AddrFromSlice(slices.Clone(info[at:][:size]))
 	p, err := a.Prefix(ones)
 	if !ok || err != nil {
-		r.unclear()
+		r.addUnknown()
 		return
 	}
 	r.all = append(r.all, hostcheck.Condition{Field: field, Not: not, Spans: []hostcheck.Span{hostcheck.SpanOf(p)}})
@@ -142,7 +142,7 @@ func (r *rule) xtPorts(name string, info []byte) {
 	invert := info[8:]
 	if name == "tcp" {
 		if len(info) < 12 || info[8] != 0 || info[9] != 0 {
-			r.unclear()
+			r.addUnknown()
 		}
 		invert = info[min(11, len(info)):]
 	}
@@ -151,7 +151,7 @@ func (r *rule) xtPorts(name string, info []byte) {
 		first, last := ports[2*i], ports[2*i+1]
 		switch {
 		case not:
-			r.unclear()
+			r.addUnknown()
 		case first > 0 || last < 0xffff:
 			r.all = append(r.all, hostcheck.Condition{Field: field, Numbers: []hostcheck.Numbers{{First: first, Last: last}}})
 		}

@@ -29,29 +29,29 @@ type Kernel interface {
 
 // The times of a Watcher.
 const (
-	gather   = 20 * time.Millisecond // changes come in groups
-	resync   = 30 * time.Second      // the kernel is asked though it told nothing
-	retry    = time.Second           // after an error; opening the kernel twice as long each time, up to resync
-	believed = time.Minute           // what was read is, while nothing can be read
-	dutyRest = 10                    // where reading takes long, it takes one part in so many of the time
+	gatherTime = 20 * time.Millisecond // changes come in groups
+	resync     = 30 * time.Second      // the kernel is asked though it told nothing
+	retryMin   = time.Second           // after an error; opening the kernel twice as long each time, up to resync
+	trustedFor = time.Minute           // what was read is, while nothing can be read
+	restFactor = 10                    // where reading takes long, it takes one part in so many of the time
 )
 
 // Watcher holds the facts of one namespace. Run keeps them up to date; the
 // other methods are safe for concurrent use.
 type Watcher struct {
-	open    func() (Kernel, error)
-	kernel  Kernel // nil: it could not be opened yet
-	log     *slog.Logger
-	touched chan struct{} // capacity 1
+	open          func() (Kernel, error)
+	kernel        Kernel // nil: it could not be opened yet
+	log           *slog.Logger
+	routesChanged chan struct{} // capacity 1
 
-	mu      sync.Mutex // guards what follows
-	read    hostfacts.Facts
-	allowed []netip.Prefix
-	points  []hostfacts.Point
-	facts   *hostfacts.Facts
-	changed chan struct{} // closed when facts is replaced
-	asked   time.Time     // the kernel answered last
-	count   Counters
+	mu       sync.Mutex // guards what follows
+	read     hostfacts.Facts
+	allowed  []netip.Prefix
+	points   []hostfacts.Point
+	facts    *hostfacts.Facts
+	changed  chan struct{} // closed when facts is replaced
+	lastRead time.Time     // the kernel answered last
+	count    Counters
 }
 
 // Counters are running totals of a watcher.
@@ -67,7 +67,7 @@ type Counters struct {
 // say that nothing is known.
 func New(open func() (Kernel, error), log *slog.Logger) *Watcher {
 	w := &Watcher{
-		open: open, log: log, touched: make(chan struct{}, 1), facts: &hostfacts.Facts{},
+		open: open, log: log, routesChanged: make(chan struct{}, 1), facts: &hostfacts.Facts{},
 		changed: make(chan struct{}),
 	}
 	if err := w.connect(); err != nil {
@@ -87,7 +87,7 @@ func (w *Watcher) connect() error {
 		return err
 	}
 	w.kernel = kernel
-	w.ask()
+	w.readKernel()
 	return nil
 }
 
@@ -108,7 +108,7 @@ func (w *Watcher) Counters() Counters {
 
 // Touched is sent to when something that balancing made in the namespace may be
 // gone: routes, routing rules. There is one receiver.
-func (w *Watcher) Touched() <-chan struct{} { return w.touched }
+func (w *Watcher) RoutesChanged() <-chan struct{} { return w.routesChanged }
 
 // Require says what ranges may hold pools (none: the default) and what else
 // must stay reachable, in place of what it was told before.
@@ -134,16 +134,16 @@ func (w *Watcher) update(change func()) {
 // ask reads the kernel. What was read before stays true for a while if it fails
 // after a success, since the host has not vanished; but a host that nobody can
 // look at any more is not known.
-func (w *Watcher) ask() {
+func (w *Watcher) readKernel() {
 	facts, err := w.kernel.Read()
 	w.update(func() {
 		w.count.Reads++
 		if err == nil {
-			w.read, w.asked = facts, time.Now()
+			w.read, w.lastRead = facts, time.Now()
 			return
 		}
 		w.count.Errors++
-		if w.asked.IsZero() || time.Since(w.asked) > believed {
+		if w.lastRead.IsZero() || time.Since(w.lastRead) > trustedFor {
 			w.read = hostfacts.Facts{Unknown: err.Error()}
 		}
 	})
@@ -155,8 +155,8 @@ func (w *Watcher) ask() {
 // Run keeps the facts up to date until ctx ends, and closes the kernel. It may
 // be called once.
 func (w *Watcher) Run(ctx context.Context) error {
-	for wait := retry; w.kernel == nil; wait = min(2*wait, resync) {
-		if !pause(ctx, nil, wait) {
+	for wait := retryMin; w.kernel == nil; wait = min(2*wait, resync) {
+		if !waitFor(ctx, nil, wait) {
 			return nil
 		}
 		if w.connect() == nil {
@@ -170,14 +170,14 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}()
 	defer func() { <-ended }()
 	defer w.kernel.Close()
-	w.ask() // something may have changed since New
+	w.readKernel() // something may have changed since New
 	for {
 		begin := time.Now()
-		if !pause(ctx, nil, gather) {
+		if !waitFor(ctx, nil, gatherTime) {
 			return nil
 		}
-		w.ask()
-		if !pause(ctx, nil, dutyRest*(time.Since(begin)-gather)) || !pause(ctx, told, resync) {
+		w.readKernel()
+		if !waitFor(ctx, nil, restFactor*(time.Since(begin)-gatherTime)) || !waitFor(ctx, told, resync) {
 			return nil
 		}
 	}
@@ -199,19 +199,19 @@ func (w *Watcher) listen(ctx context.Context, told chan<- struct{}) {
 			w.mu.Lock()
 			w.count.Missed++
 			w.mu.Unlock()
-			if !pause(ctx, nil, retry) {
+			if !waitFor(ctx, nil, retryMin) {
 				return
 			}
 		}
-		signal(told)
+		notify(told)
 		if ours || err != nil {
-			signal(w.touched)
+			notify(w.routesChanged)
 		}
 	}
 }
 
 // signal tells whoever is to receive, once for all that it has not received.
-func signal(to chan<- struct{}) {
+func notify(to chan<- struct{}) {
 	select {
 	case to <- struct{}{}:
 	default:
@@ -220,7 +220,7 @@ func signal(to chan<- struct{}) {
 
 // pause waits for a time or until it is told something. It reports whether ctx
 // goes on.
-func pause(ctx context.Context, told <-chan struct{}, d time.Duration) bool {
+func waitFor(ctx context.Context, told <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

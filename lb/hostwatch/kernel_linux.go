@@ -39,10 +39,10 @@ const receiveBuffer = 1 << 20
 
 // kernel is rtnetlink in one network namespace.
 type kernel struct {
-	ns      netns.NsHandle // -1: the caller's own namespace
-	ask     *rtnl.Handle
-	changes *netlink.Conn
-	within  []netip.Prefix
+	ns       netns.NsHandle // -1: the caller's own namespace
+	requests *rtnl.Handle
+	changes  *netlink.Conn
+	within   []netip.Prefix
 }
 
 // Open asks the network namespace of that path, or the caller's own for "".
@@ -56,12 +56,12 @@ func Open(path string, within []netip.Prefix) (Kernel, error) {
 			return nil, fmt.Errorf("network namespace %s: %w", path, err)
 		}
 		cfg.NetNS = int(k.ns)
-		k.ask, err = rtnl.NewHandleAt(k.ns, unix.NETLINK_ROUTE)
+		k.requests, err = rtnl.NewHandleAt(k.ns, unix.NETLINK_ROUTE)
 	} else {
-		k.ask, err = rtnl.NewHandle(unix.NETLINK_ROUTE)
+		k.requests, err = rtnl.NewHandle(unix.NETLINK_ROUTE)
 	}
 	if err == nil {
-		err = k.ask.SetSocketTimeout(5 * time.Second)
+		err = k.requests.SetSocketTimeout(5 * time.Second)
 	}
 	if err == nil {
 		if k.changes, err = netlink.Dial(unix.NETLINK_ROUTE, cfg); err == nil {
@@ -81,8 +81,8 @@ func (k *kernel) Close() error {
 	if k.changes != nil {
 		err = k.changes.Close()
 	}
-	if k.ask != nil {
-		k.ask.Close()
+	if k.requests != nil {
+		k.requests.Close()
 	}
 	if k.ns.IsOpen() {
 		err = errors.Join(err, k.ns.Close())
@@ -111,7 +111,7 @@ func (k *kernel) Read() (hostfacts.Facts, error) {
 }
 
 func (k *kernel) read(f *hostfacts.Facts) error {
-	links, err := k.ask.LinkList()
+	links, err := k.requests.LinkList()
 	if err != nil {
 		return fmt.Errorf("list devices: %w", err)
 	}
@@ -123,24 +123,24 @@ func (k *kernel) read(f *hostfacts.Facts) error {
 			tunnel: a.RawFlags&(unix.IFF_NOARP|unix.IFF_POINTOPOINT) != 0 && a.RawFlags&unix.IFF_LOOPBACK == 0,
 		}
 	}
-	addrs, err := k.ask.AddrList(nil, unix.AF_UNSPEC)
+	addrs, err := k.requests.AddrList(nil, unix.AF_UNSPEC)
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
 	for _, a := range addrs {
-		r.address(&a)
+		r.addAddress(&a)
 	}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		if err := r.rules(k.ask, family); err != nil {
+		if err := r.readRules(k.requests, family); err != nil {
 			return fmt.Errorf("list routing rules: %w", err)
 		}
 		every := &rtnl.Route{Table: unix.RT_TABLE_UNSPEC}
-		err := k.ask.RouteListFilteredIter(family, every, rtnl.RT_FILTER_TABLE, r.route)
+		err := k.requests.RouteListFilteredIter(family, every, rtnl.RT_FILTER_TABLE, r.addRoute)
 		if err != nil {
 			return fmt.Errorf("list routes: %w", err)
 		}
 	}
-	if r.full {
+	if r.tooMuch {
 		return fmt.Errorf("more than %d routes, %d addresses or %d gateways of default routes", maxRoutes, maxAddresses,
 			maxGateways)
 	}
@@ -156,22 +156,22 @@ type device struct {
 
 // reading collects the facts of one pass.
 type reading struct {
-	facts   *hostfacts.Facts
-	devices map[int]device
-	within  []netip.Prefix
-	ahead   []rule // of the family that is being read
-	full    bool   // there is more than is kept
+	facts      *hostfacts.Facts
+	devices    map[int]device
+	within     []netip.Prefix
+	rulesAhead []rule // of the family that is being read
+	tooMuch    bool   // there is more than is kept
 }
 
 // address notes an address, and the subnet that it makes: also while its device
 // is down, and so has no route.
-func (r *reading) address(a *rtnl.Addr) {
+func (r *reading) addAddress(a *rtnl.Addr) {
 	p, ok := prefixOf(a.IPNet)
 	if !ok {
 		return
 	}
 	if len(r.facts.Addresses) >= maxAddresses {
-		r.full = true
+		r.tooMuch = true
 		return
 	}
 	d := r.devices[a.LinkIndex]
@@ -180,46 +180,46 @@ func (r *reading) address(a *rtnl.Addr) {
 		p = peer
 	}
 	if a.Flags&unix.IFA_F_NOPREFIXROUTE == 0 && !p.IsSingleIP() {
-		r.add(hostfacts.Route{Prefix: p.Masked(), Device: d.name, Connected: true})
+		r.keepRoute(hostfacts.Route{Prefix: p.Masked(), Device: d.name, Connected: true})
 	}
 }
 
 // route notes a route that is not ours. It asks for more until there are too
 // many.
-func (r *reading) route(route rtnl.Route) bool {
-	r.gateways(&route)
-	r.taken(&route)
-	if r.full {
+func (r *reading) addRoute(route rtnl.Route) bool {
+	r.addGateways(&route)
+	r.addDiverted(&route)
+	if r.tooMuch {
 		return false
 	}
 	p, ok := prefixOf(route.Dst)
-	if !ok || p.Bits() == 0 || ours(&route) || implied(&route) {
+	if !ok || p.Bits() == 0 || isOurs(&route) || impliedByAddress(&route) {
 		return true
 	}
 	d := r.devices[route.LinkIndex]
 	local := route.Gw == nil && route.Via == nil && len(route.MultiPath) == 0 &&
 		(route.Type == unix.RTN_UNICAST || route.Type == unix.RTN_LOCAL)
-	r.add(hostfacts.Route{
+	r.keepRoute(hostfacts.Route{
 		Prefix: p.Masked(), Device: d.name,
 		Connected: local && (route.Protocol == unix.RTPROT_KERNEL || !d.tunnel),
 	})
-	return !r.full
+	return !r.tooMuch
 }
 
 // add notes a route where pools may be at all.
-func (r *reading) add(route hostfacts.Route) {
+func (r *reading) keepRoute(route hostfacts.Route) {
 	if !slices.ContainsFunc(r.within, route.Prefix.Overlaps) {
 		return
 	}
 	if len(r.facts.Routes) >= maxRoutes {
-		r.full = true
+		r.tooMuch = true
 		return
 	}
 	r.facts.Routes = append(r.facts.Routes, route)
 }
 
 // gateways notes the gateways of a default route.
-func (r *reading) gateways(route *rtnl.Route) {
+func (r *reading) addGateways(route *rtnl.Route) {
 	if p, ok := prefixOf(route.Dst); ok && p.Bits() > 0 {
 		return
 	}
@@ -233,7 +233,7 @@ func (r *reading) gateways(route *rtnl.Route) {
 		switch {
 		case !ok || a.IsUnspecified() || slices.Contains(r.facts.Points, p): // or in another table, too
 		case len(r.facts.Points) >= maxGateways:
-			r.full = true
+			r.tooMuch = true
 			return
 		default:
 			r.facts.Points = append(r.facts.Points, p)
@@ -244,13 +244,13 @@ func (r *reading) gateways(route *rtnl.Route) {
 // ours reports whether a route leads to a pool: of this version, or, in table
 // local, of an older one. The numbers of tables are nobody's property: what
 // others put into ours is theirs.
-func ours(route *rtnl.Route) bool {
+func isOurs(route *rtnl.Route) bool {
 	return route.Protocol == ownProtocol && (route.Table == ownTable || route.Table == unix.RT_TABLE_LOCAL)
 }
 
 // implied reports whether the kernel made a route of an address, which is known
 // itself.
-func implied(route *rtnl.Route) bool {
+func impliedByAddress(route *rtnl.Route) bool {
 	return route.Protocol == unix.RTPROT_KERNEL && route.Table == unix.RT_TABLE_LOCAL || route.Type == unix.RTN_MULTICAST
 }
 

@@ -101,7 +101,7 @@ func TestKernelTellsWhatEnds(t *testing.T) {
 	w := watchHost(t, host)
 	quiet := func() bool {
 		select {
-		case <-w.Touched():
+		case <-w.RoutesChanged():
 			return false
 		default:
 			return true

@@ -29,8 +29,8 @@ type rule struct {
 // rules notes which rules come before those of pools: their routes are taken
 // instead of a pool's. Rules that are for certain senders, marks, devices or
 // users are left out: whose packets they take is for their owner to know.
-func (r *reading) rules(ask *rtnl.Handle, family int) error {
-	r.ahead = r.ahead[:0]
+func (r *reading) readRules(ask *rtnl.Handle, family int) error {
+	r.rulesAhead = r.rulesAhead[:0]
 	list, err := ask.RuleListFiltered(family, nil, 0)
 	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil // a kernel without that family, or without rules
@@ -46,13 +46,13 @@ func (r *reading) rules(ask *rtnl.Handle, family int) error {
 		}
 		to, ok := prefixOf(o.Dst)
 		if !ok {
-			to = everything(family)
+			to = allAddresses(family)
 		}
 		if o.Table == unix.RT_TABLE_UNSPEC { // blackhole, unreachable, prohibit
-			r.add(hostfacts.Route{Prefix: to, Rule: strconv.Itoa(o.Priority)})
+			r.keepRoute(hostfacts.Route{Prefix: to, Rule: strconv.Itoa(o.Priority)})
 			continue
 		}
-		r.ahead = append(r.ahead, rule{preference: o.Priority, table: o.Table, to: to, suppressed: o.SuppressPrefixlen})
+		r.rulesAhead = append(r.rulesAhead, rule{preference: o.Priority, table: o.Table, to: to, suppressed: o.SuppressPrefixlen})
 	}
 	return nil
 }
@@ -66,7 +66,7 @@ func selective(o *rtnl.Rule) bool {
 }
 
 // everything returns the prefix of all addresses of a family.
-func everything(family int) netip.Prefix {
+func allAddresses(family int) netip.Prefix {
 	if family == unix.AF_INET6 {
 		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 	}
@@ -75,14 +75,14 @@ func everything(family int) netip.Prefix {
 
 // taken notes a route to which a rule before the pools' leads, for the addresses
 // of both.
-func (r *reading) taken(route *rtnl.Route) {
-	if len(r.ahead) == 0 || ours(route) || route.Type == unix.RTN_THROW {
+func (r *reading) addDiverted(route *rtnl.Route) {
+	if len(r.rulesAhead) == 0 || isOurs(route) || route.Type == unix.RTN_THROW {
 		return
 	}
-	for _, rule := range r.ahead {
+	for _, rule := range r.rulesAhead {
 		p, ok := prefixOf(route.Dst)
 		if !ok {
-			p = everything(route.Family)
+			p = allAddresses(route.Family)
 		}
 		if route.Table != rule.table || p.Bits() <= rule.suppressed || !p.Overlaps(rule.to) {
 			continue
@@ -90,7 +90,7 @@ func (r *reading) taken(route *rtnl.Route) {
 		if rule.to.Bits() > p.Bits() {
 			p = rule.to
 		}
-		r.add(hostfacts.Route{
+		r.keepRoute(hostfacts.Route{
 			Prefix: p.Masked(), Device: r.devices[route.LinkIndex].name,
 			Rule: strconv.Itoa(rule.preference),
 		})

@@ -219,7 +219,7 @@ func TestTouched(t *testing.T) {
 			pass(1100 * time.Millisecond)
 			told := false
 			select {
-			case <-w.Touched():
+			case <-w.RoutesChanged():
 				told = true
 			default:
 			}

@@ -30,19 +30,19 @@ type Fake struct {
 	// DriverName is returned by Name; empty means "fake".
 	DriverName string
 
-	mu      sync.Mutex // guards what follows
-	kernel  *lb.Table
-	ready   bool
-	wrecked bool // not ready, and the balancer cannot know yet
-	active  map[lb.Key]map[netip.AddrPort]int
-	ops     []lb.Op
-	faults  []string
-	calls   int
-	reads   int          // calls of Snapshot
-	broken  []lb.Finding // what Setup will repair
-	flows   map[*Flow]struct{}
-	sticky  map[clientOf]stickiness
-	turns   map[lb.Key]map[netip.AddrPort]int // flows that each backend got since they changed
+	mu        sync.Mutex // guards what follows
+	kernel    *lb.Table
+	ready     bool
+	flushed   bool // not ready, and the balancer cannot know yet
+	active    map[lb.Key]map[netip.AddrPort]int
+	ops       []lb.Op
+	faults    []string
+	calls     int
+	snapshots int          // calls of Snapshot
+	injected  []lb.Finding // what Setup will repair
+	flows     map[*Flow]struct{}
+	sticky    map[clientOf]stickiness
+	turns     map[lb.Key]map[netip.AddrPort]int // flows that each backend got since they changed
 }
 
 // Name implements lb.Driver.
@@ -57,7 +57,7 @@ func (f *Fake) Name() string {
 func (f *Fake) Probe(context.Context) error { return f.Refuse }
 
 // lucky reports whether the dice let an operation pass.
-func (f *Fake) lucky() bool {
+func (f *Fake) succeeds() bool {
 	return f.Rand == nil || f.FailProbability == 0 || f.Rand.Float64() >= f.FailProbability
 }
 
@@ -75,10 +75,10 @@ func (f *Fake) Setup(context.Context) error {
 	if f.RefuseSetup != nil {
 		return f.RefuseSetup
 	}
-	if !f.lucky() {
+	if !f.succeeds() {
 		return fmt.Errorf("setup: %w", ErrInjected)
 	}
-	f.ready, f.wrecked, f.broken = true, false, nil
+	f.ready, f.flushed, f.injected = true, false, nil
 	return nil
 }
 
@@ -91,12 +91,12 @@ func (f *Fake) Apply(_ context.Context, ops []lb.Op) []error {
 	failed := false
 	broken := map[lb.Key]bool{}
 	for i, op := range ops {
-		if !f.lucky() || op.Kind == lb.DelService && broken[op.Key] {
+		if !f.succeeds() || op.Kind == lb.DelService && broken[op.Key] {
 			errs[i] = fmt.Errorf("%s: %w", op, ErrInjected)
 			failed, broken[op.Key] = true, true
 			continue
 		}
-		f.judge(op)
+		f.checkRules(op)
 		if one := f.table().Apply([]lb.Op{op}, nil); one != nil {
 			errs[i], failed, broken[op.Key] = one[0], true, true
 			continue
@@ -113,23 +113,23 @@ func (f *Fake) Apply(_ context.Context, ops []lb.Op) []error {
 }
 
 // judge notes operations that break a rule.
-func (f *Fake) judge(op lb.Op) {
-	if !f.ready && !f.wrecked {
-		f.fault("%s before setup", op)
+func (f *Fake) checkRules(op lb.Op) {
+	if !f.ready && !f.flushed {
+		f.addFault("%s before setup", op)
 	}
 	switch op.Kind {
 	case lb.SetService:
 		if !f.inPool(op.Key.VIP) {
-			f.fault("%s outside of the pools (L2: helpers before services)", op)
+			f.addFault("%s outside of the pools (L2: helpers before services)", op)
 		}
 	case lb.DelService:
 		if s := f.table().Services[op.Key]; s != nil && len(s.Backends) > 0 {
-			f.fault("%s has backends left", op)
+			f.addFault("%s has backends left", op)
 		}
 	case lb.DelPool:
 		for k := range f.table().Services {
 			if op.Pool.Prefix.Contains(k.VIP) {
-				f.fault("%s while %s is there", op, k)
+				f.addFault("%s while %s is there", op, k)
 			}
 		}
 	}
@@ -144,7 +144,7 @@ func (f *Fake) inPool(a netip.Addr) bool {
 	return false
 }
 
-func (f *Fake) fault(format string, args ...any) {
+func (f *Fake) addFault(format string, args ...any) {
 	f.faults = append(f.faults, fmt.Sprintf(format, args...))
 }
 
@@ -152,8 +152,8 @@ func (f *Fake) fault(format string, args ...any) {
 func (f *Fake) Snapshot(context.Context) (*lb.Table, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.reads++
-	if !f.lucky() {
+	f.snapshots++
+	if !f.succeeds() {
 		return nil, fmt.Errorf("snapshot: %w", ErrInjected)
 	}
 	t := f.table().Clone()
@@ -172,7 +172,7 @@ func (f *Fake) Check(context.Context) ([]lb.Finding, error) {
 	if !f.ready {
 		return []lb.Finding{{Area: lb.AreaTable, Kind: lb.FindingMissing, What: "what setup made"}}, nil
 	}
-	return append([]lb.Finding(nil), f.broken...), nil
+	return append([]lb.Finding(nil), f.injected...), nil
 }
 
 // Remnants implements lb.Driver.
@@ -206,8 +206,8 @@ func (f *Fake) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, err
 		if s := f.table().Services[k]; s != nil {
 			for _, b := range s.Backends {
 				t := lb.NoTraffic()
-				t.Connections = int64(f.given(k, b))
-				u.Backends[b.Addr] = lb.BackendUsage{Traffic: t, Active: u.Backends[b.Addr].Active + f.open(s, b)}
+				t.Connections = int64(f.flowsGiven(k, b))
+				u.Backends[b.Addr] = lb.BackendUsage{Traffic: t, Active: u.Backends[b.Addr].Active + f.openFlows(s, b)}
 			}
 		}
 		usage[k] = u
@@ -217,7 +217,7 @@ func (f *Fake) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, err
 
 // Teardown implements lb.Driver.
 func (f *Fake) Teardown(context.Context) error {
-	f.Wreck()
+	f.Flush()
 	return nil
 }
 
@@ -239,14 +239,14 @@ func (f *Fake) SetActive(k lb.Key, backend netip.AddrPort, n int) {
 
 // Wreck empties the kernel behind the balancer's back, as another program
 // might ("nft flush ruleset").
-func (f *Fake) Wreck() {
+func (f *Fake) Flush() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.kernel, f.ready, f.wrecked = lb.NewTable(), false, true
+	f.kernel, f.ready, f.flushed = lb.NewTable(), false, true
 }
 
 // Meddle changes the kernel's table behind the balancer's back.
-func (f *Fake) Meddle(ops ...lb.Op) {
+func (f *Fake) ChangeKernel(ops ...lb.Op) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.table().Apply(ops, nil)
@@ -254,17 +254,17 @@ func (f *Fake) Meddle(ops ...lb.Op) {
 
 // Break changes what is beside the services behind the balancer's back: Check
 // returns the findings until the next Setup.
-func (f *Fake) Break(findings ...lb.Finding) {
+func (f *Fake) InjectFindings(findings ...lb.Finding) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.broken = append(f.broken, findings...)
+	f.injected = append(f.injected, findings...)
 }
 
 // Reads returns how often Snapshot was called.
-func (f *Fake) Reads() int {
+func (f *Fake) Snapshots() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.reads
+	return f.snapshots
 }
 
 // Kernel returns a copy of the kernel's table.

@@ -16,12 +16,12 @@ import (
 // Flow is one connection (TCP) or one client's socket (UDP) through a Fake. It
 // is safe for concurrent use.
 type Flow struct {
-	fake    *Fake
-	proto   state.Proto
-	from    netip.AddrPort
-	to      netip.AddrPort
-	backend netip.AddrPort // zero: not picked yet
-	forgot  bool           // the kernel has no entry for it any more
+	fake      *Fake
+	proto     state.Proto
+	from      netip.AddrPort
+	to        netip.AddrPort
+	backend   netip.AddrPort // zero: not picked yet
+	forgotten bool           // the kernel has no entry for it any more
 }
 
 // stickiness is what affinity remembers of one client.
@@ -45,7 +45,7 @@ func (f *Fake) Dial(proto state.Proto, from, to netip.AddrPort) (*Flow, error) {
 	}
 	fl := &Flow{fake: f, proto: proto, from: from, to: to}
 	if proto == state.TCP {
-		b, ok := f.pick(proto, from, to)
+		b, ok := f.pickBackend(proto, from, to)
 		if !ok {
 			return nil, syscall.ECONNREFUSED
 		}
@@ -65,17 +65,17 @@ func (fl *Flow) Ask() (backend netip.AddrPort, seen netip.Addr, err error) {
 	f := fl.fake
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !fl.backend.IsValid() || fl.forgot || !f.serves(fl.proto, fl.to, fl.backend) {
-		b, ok := f.pick(fl.proto, fl.from, fl.to)
+	if !fl.backend.IsValid() || fl.forgotten || !f.servesFlow(fl.proto, fl.to, fl.backend) {
+		b, ok := f.pickBackend(fl.proto, fl.from, fl.to)
 		switch {
-		case fl.proto == state.TCP && (!fl.forgot || b != fl.backend):
+		case fl.proto == state.TCP && (!fl.forgotten || b != fl.backend):
 			return netip.AddrPort{}, netip.Addr{}, syscall.ECONNRESET
 		case !ok:
 			return netip.AddrPort{}, netip.Addr{}, syscall.ECONNREFUSED
 		}
-		fl.backend, fl.forgot = b, false
+		fl.backend, fl.forgotten = b, false
 	}
-	return fl.backend, f.source(fl.to.Addr()), nil
+	return fl.backend, f.sourceFor(fl.to.Addr()), nil
 }
 
 // Close ends the flow.
@@ -101,13 +101,13 @@ func (f *Fake) ForgetFlows() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for fl := range f.flows {
-		fl.forgot = true
+		fl.forgotten = true
 	}
 	clear(f.sticky)
 }
 
 // service returns the service that takes packets to an address, or nil.
-func (f *Fake) service(proto state.Proto, to netip.AddrPort) *lb.Service {
+func (f *Fake) serviceAt(proto state.Proto, to netip.AddrPort) *lb.Service {
 	t := f.table()
 	if s := t.Services[lb.Key{VIP: to.Addr(), Port: to.Port(), Proto: proto}]; s != nil {
 		return s
@@ -116,7 +116,7 @@ func (f *Fake) service(proto state.Proto, to netip.AddrPort) *lb.Service {
 }
 
 // reached returns the address that a client of a backend gets to.
-func reached(b lb.Backend, to netip.AddrPort) netip.AddrPort {
+func reachedAddr(b lb.Backend, to netip.AddrPort) netip.AddrPort {
 	if b.Addr.Port() == 0 {
 		return netip.AddrPortFrom(b.Addr.Addr(), to.Port())
 	}
@@ -125,13 +125,13 @@ func reached(b lb.Backend, to netip.AddrPort) netip.AddrPort {
 
 // serves reports whether the backend still belongs to the service: at any
 // weight, but for UDP, which does not drain (L5).
-func (f *Fake) serves(proto state.Proto, to, backend netip.AddrPort) bool {
-	s := f.service(proto, to)
+func (f *Fake) servesFlow(proto state.Proto, to, backend netip.AddrPort) bool {
+	s := f.serviceAt(proto, to)
 	if s == nil {
 		return false
 	}
 	for _, b := range s.Backends {
-		if reached(b, to) == backend {
+		if reachedAddr(b, to) == backend {
 			return b.Weight > 0 || proto != state.UDP
 		}
 	}
@@ -139,7 +139,7 @@ func (f *Fake) serves(proto state.Proto, to, backend netip.AddrPort) bool {
 }
 
 // source returns the address that the pool's masquerade gives to clients.
-func (f *Fake) source(vip netip.Addr) netip.Addr {
+func (f *Fake) sourceFor(vip netip.Addr) netip.Addr {
 	for prefix, p := range f.table().Pools {
 		if prefix.Contains(vip) {
 			return p.Src
@@ -149,8 +149,8 @@ func (f *Fake) source(vip netip.Addr) netip.Addr {
 }
 
 // pick chooses the backend of a new flow.
-func (f *Fake) pick(proto state.Proto, from, to netip.AddrPort) (netip.AddrPort, bool) {
-	s := f.service(proto, to)
+func (f *Fake) pickBackend(proto state.Proto, from, to netip.AddrPort) (netip.AddrPort, bool) {
+	s := f.serviceAt(proto, to)
 	if s == nil {
 		return netip.AddrPort{}, false
 	}
@@ -164,13 +164,13 @@ func (f *Fake) pick(proto state.Proto, from, to netip.AddrPort) (netip.AddrPort,
 		return netip.AddrPort{}, false
 	}
 	if s.Affinity > 0 {
-		return reached(f.stick(s, from.Addr(), live), to), true
+		return reachedAddr(f.stickyBackend(s, from.Addr(), live), to), true
 	}
-	return reached(f.schedule(s, from.Addr(), live), to), true
+	return reachedAddr(f.nextBackend(s, from.Addr(), live), to), true
 }
 
 // stick returns the client's backend, if it is still live and not forgotten.
-func (f *Fake) stick(s *lb.Service, client netip.Addr, live []lb.Backend) lb.Backend {
+func (f *Fake) stickyBackend(s *lb.Service, client netip.Addr, live []lb.Backend) lb.Backend {
 	now, id := time.Now(), clientOf{s.Key, client}
 	if f.sticky == nil {
 		f.sticky = map[clientOf]stickiness{}
@@ -182,23 +182,23 @@ func (f *Fake) stick(s *lb.Service, client netip.Addr, live []lb.Backend) lb.Bac
 			return b
 		}
 	}
-	b := f.schedule(s, client, live)
+	b := f.nextBackend(s, client, live)
 	f.sticky[id] = stickiness{b.Addr, until}
 	return b
 }
 
 // schedule implements the schedulers.
-func (f *Fake) schedule(s *lb.Service, client netip.Addr, live []lb.Backend) lb.Backend {
+func (f *Fake) nextBackend(s *lb.Service, client netip.Addr, live []lb.Backend) lb.Backend {
 	cost := func(b lb.Backend) float64 { // the cheapest is taken
-		return float64(f.given(s.Key, b)) / float64(b.Weight)
+		return float64(f.flowsGiven(s.Key, b)) / float64(b.Weight)
 	}
 	switch s.Scheduler {
 	case "sh", "dh", "mh":
 		cost = func(b lb.Backend) float64 { return -rendezvous(client, b) }
 	case "lc", "wlc", "sed", "nq":
-		cost = func(b lb.Backend) float64 { return float64(f.open(s, b)+1) / float64(b.Weight) }
+		cost = func(b lb.Backend) float64 { return float64(f.openFlows(s, b)+1) / float64(b.Weight) }
 	case "rr":
-		cost = func(b lb.Backend) float64 { return float64(f.given(s.Key, b)) }
+		cost = func(b lb.Backend) float64 { return float64(f.flowsGiven(s.Key, b)) }
 	}
 	best := live[0]
 	for _, b := range live[1:] {
@@ -217,13 +217,13 @@ func (f *Fake) schedule(s *lb.Service, client netip.Addr, live []lb.Backend) lb.
 }
 
 // given returns how many flows a backend got so far.
-func (f *Fake) given(k lb.Key, b lb.Backend) int { return f.turns[k][b.Addr] }
+func (f *Fake) flowsGiven(k lb.Key, b lb.Backend) int { return f.turns[k][b.Addr] }
 
 // open returns how many flows a backend has now.
-func (f *Fake) open(s *lb.Service, b lb.Backend) int {
+func (f *Fake) openFlows(s *lb.Service, b lb.Backend) int {
 	n := 0
 	for fl := range f.flows {
-		if f.service(fl.proto, fl.to) == s && reached(b, fl.to) == fl.backend && !fl.forgot {
+		if f.serviceAt(fl.proto, fl.to) == s && reachedAddr(b, fl.to) == fl.backend && !fl.forgotten {
 			n++
 		}
 	}

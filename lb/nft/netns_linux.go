@@ -58,7 +58,7 @@ func openSockets(cfg *Config) (*sockets, error) {
 		s.queries, err = openAsker(max(int(s.ns), 0))
 	}
 	if err == nil {
-		s.listener.Own(s.queries.port(), true) // sendBatch writes, too
+		s.listener.SetOwnPort(s.queries.port(), true) // sendBatch writes, too
 	}
 	if err != nil {
 		_ = s.close()
@@ -70,7 +70,7 @@ func openSockets(cfg *Config) (*sockets, error) {
 // prepare sets up the nftables socket, and says which one it is.
 func (s *sockets) prepare(c *netlink.Conn) error {
 	s.port = c.PID()
-	s.listener.Own(s.port, true)
+	s.listener.SetOwnPort(s.port, true)
 	return errors.Join(c.SetWriteBuffer(sendBuffer), c.SetReadBuffer(receiveBuffer))
 }
 
@@ -84,7 +84,7 @@ func (s *sockets) openRoute() (*rtnl.Handle, error) {
 func (s *sockets) close() error {
 	var err error
 	if s.port != 0 {
-		s.listener.Own(s.port, false) // once it is closed, the port may be somebody else's
+		s.listener.SetOwnPort(s.port, false) // once it is closed, the port may be somebody else's
 	}
 	if s.nft != nil {
 		err = s.nft.CloseLasting()
@@ -93,7 +93,7 @@ func (s *sockets) close() error {
 		s.route.Close()
 	}
 	if s.queries != nil {
-		s.listener.Own(s.queries.port(), false)
+		s.listener.SetOwnPort(s.queries.port(), false)
 		err = errors.Join(err, s.queries.close())
 	}
 	if s.ns.IsOpen() {

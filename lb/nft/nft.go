@@ -75,19 +75,19 @@ type Config struct {
 type Listener interface {
 	// Own is told of the netlink port from which the ruleset is written, before the
 	// first write and after the last.
-	Own(port uint32, open bool)
+	SetOwnPort(port uint32, open bool)
 	// Aside calls write, which commits one transaction at most, while nobody
 	// listens: for those who do, the kernel makes a message of every element. From
 	// number, which returns that of the ruleset, it knows whether others wrote
 	// meanwhile. The error is that of write.
-	Aside(number func() (uint32, error), write func() error) error
+	RunUnsubscribed(number func() (uint32, error), write func() error) error
 }
 
 // nobody is the Listener that there is not.
 type nobody struct{}
 
-func (nobody) Own(uint32, bool)                                         {}
-func (nobody) Aside(_ func() (uint32, error), write func() error) error { return write() }
+func (nobody) SetOwnPort(uint32, bool)                                            {}
+func (nobody) RunUnsubscribed(_ func() (uint32, error), write func() error) error { return write() }
 
 // Sysctl is a kernel setting, as {"net/ipv4/ip_forward", "1"}.
 type Sysctl struct {

@@ -16,8 +16,9 @@ import (
 // portsOf is a Listener that notes from which ports the ruleset may be written.
 type portsOf map[uint32]bool
 
-func (p portsOf) Own(port uint32, _ bool)                                { p[port] = true }
-func (portsOf) Aside(_ func() (uint32, error), write func() error) error { return write() }
+func (p portsOf) SetOwnPort(port uint32, _ bool) { p[port] = true }
+
+func (portsOf) RunUnsubscribed(_ func() (uint32, error), write func() error) error { return write() }
 
 // TestWritesFromOwnPorts: whatever a driver writes comes from a port that its
 // Listener was told of, or it would be taken for somebody else's.

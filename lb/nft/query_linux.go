@@ -57,7 +57,7 @@ func (s *sockets) readWhole(read func() error) error {
 }
 
 // commitLarge is commit for a transaction of many elements.
-func (s *sockets) commitLarge() error { return s.listener.Aside(s.generation, s.commit) }
+func (s *sockets) commitLarge() error { return s.listener.RunUnsubscribed(s.generation, s.commit) }
 
 // commit sends the open transaction, and goes on knowing the ruleset as far as
 // nobody else has changed it meanwhile.

@@ -27,10 +27,10 @@ const (
 
 // kernel is a socket in the group of nftables' messages.
 type kernel struct {
-	conn *netlink.Conn
-	raw  syscall.RawConn
-	own  func(port uint32) bool
-	buf  [unix.NLMSG_HDRLEN]byte // the rest of a message is not read
+	conn     *netlink.Conn
+	raw      syscall.RawConn
+	ownsPort func(port uint32) bool
+	buf      [unix.NLMSG_HDRLEN]byte // the rest of a message is not read
 }
 
 // Open subscribes in the network namespace of that path, or the caller's own for
@@ -49,7 +49,7 @@ func Open(path string, own func(port uint32) bool) (Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to nftables: %w", err)
 	}
-	k := &kernel{conn: conn, own: own}
+	k := &kernel{conn: conn, ownsPort: own}
 	if k.raw, err = conn.SyscallConn(); err == nil {
 		err = k.subscribe()
 	}
@@ -62,7 +62,7 @@ func Open(path string, own func(port uint32) bool) (Kernel, error) {
 // subscribe lets only the ends of transactions in: what a large one consists of
 // is never copied.
 func (k *kernel) subscribe() error {
-	filter, err := bpf.Assemble(endsOnly())
+	filter, err := bpf.Assemble(endsOfTransactions())
 	if err == nil {
 		err = k.conn.SetBPF(filter)
 	}
@@ -85,7 +85,7 @@ func (k *kernel) Listen(on bool) error {
 
 // endsOnly is the socket's filter. It reads bytes, since what filters read as
 // longer numbers is in network order, and netlink is not.
-func endsOnly() []bpf.Instruction {
+func endsOfTransactions() []bpf.Instruction {
 	var kind [2]byte
 	binary.NativeEndian.PutUint16(kind[:], newGeneration)
 	return []bpf.Instruction{
@@ -120,7 +120,7 @@ func (k *kernel) Wait() (int, error) {
 				return true
 			case !ofKernel(from):
 				strange = true
-			case size == len(k.buf) && !k.own(binary.NativeEndian.Uint32(k.buf[portAt:])):
+			case size == len(k.buf) && !k.ownsPort(binary.NativeEndian.Uint32(k.buf[portAt:])):
 				others++
 			}
 		}

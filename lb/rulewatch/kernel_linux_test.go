@@ -105,13 +105,13 @@ func TestTransactionsOfOthers(t *testing.T) {
 	path := rig.NewTest(t, 1).Hosts()[0].Path()
 	watcher := rulewatch.New(func(own func(uint32) bool) (rulewatch.Kernel, error) { return rulewatch.Open(path, own) },
 		slog.New(slog.DiscardHandler))
-	if err := watcher.Trouble(); err != nil {
+	if err := watcher.Err(); err != nil {
 		t.Fatal(err)
 	}
-	heard := watcher.Receive()
+	heard := watcher.Subscribe()
 	run(t, watcher)
 	ours, others := newWriter(t, path), newWriter(t, path)
-	watcher.Own(ours.port, true)
+	watcher.SetOwnPort(ours.port, true)
 	expect := func(want uint64) {
 		t.Helper()
 		await(t, func() error {
@@ -136,7 +136,7 @@ func TestTransactionsOfOthers(t *testing.T) {
 	expect(3)
 	aside := func(write func()) {
 		t.Helper()
-		if err := watcher.Aside(others.number, func() error { write(); return nil }); err != nil {
+		if err := watcher.RunUnsubscribed(others.number, func() error { write(); return nil }); err != nil {
 			t.Error(err)
 		}
 	}
@@ -146,7 +146,7 @@ func TestTransactionsOfOthers(t *testing.T) {
 	aside(func() { ours.commit(t, 2000); others.commit(t, 0) })
 	<-heard
 	refused := errors.New("refused")
-	if err := watcher.Aside(others.number, func() error { others.commit(t, 0); return refused }); !errors.Is(err,
+	if err := watcher.RunUnsubscribed(others.number, func() error { others.commit(t, 0); return refused }); !errors.Is(err,
 		refused) {
 		t.Error(err)
 	}
@@ -155,7 +155,7 @@ func TestTransactionsOfOthers(t *testing.T) {
 	case <-time.After(rig.Patience(10 * time.Second)):
 		t.Error("what others wrote while ours was refused is not told")
 	}
-	watcher.Own(ours.port, false)
+	watcher.SetOwnPort(ours.port, false)
 	ours.commit(t, 0)
 	expect(5)
 }
@@ -216,12 +216,12 @@ func TestSubscribedAgain(t *testing.T) {
 		latest.Store(&kernel)
 		return kernel, err
 	}, slog.New(slog.DiscardHandler))
-	heard := watcher.Receive()
+	heard := watcher.Subscribe()
 	run(t, watcher)
 	_ = (*latest.Load()).Close()
 	<-heard // it is asked from now on
 	<-heard // what came meanwhile is to be looked at
-	if err := watcher.Trouble(); err != nil {
+	if err := watcher.Err(); err != nil {
 		t.Error(err)
 	}
 	newWriter(t, path).commit(t, 0)

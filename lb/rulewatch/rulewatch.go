@@ -30,10 +30,10 @@ var ErrMissed = errors.New("transactions were missed")
 
 // The times of a Watcher.
 const (
-	gather   = 10 * time.Millisecond // transactions come in groups: the first is told at once, the others together
-	retry    = time.Second           // after a failure; twice as long each time, up to retryMax
-	retryMax = 30 * time.Second
-	batch    = 64 // messages that are read in one go
+	gatherTime = 10 * time.Millisecond // transactions come in groups: the first is told at once, the others together
+	retryMin   = time.Second           // after a failure; twice as long each time, up to retryMax
+	retryMax   = 30 * time.Second
+	batch      = 64 // messages that are read in one go
 )
 
 // Watcher hears of one namespace's ruleset. Run keeps it subscribed; the other
@@ -46,7 +46,7 @@ type Watcher struct {
 	kernel    Kernel     // nil while there is no subscription
 	ports     map[uint32]struct{}
 	receivers []chan struct{} // capacity 1 each
-	trouble   error           // why there is no subscription; nil: there is one
+	err       error           // why there is no subscription; nil: there is one
 	count     Counters
 }
 
@@ -69,7 +69,7 @@ func New(open func(own func(port uint32) bool) (Kernel, error), log *slog.Logger
 // Own notes that the process writes to the ruleset from a netlink port, or, if
 // not open, does so no more: what comes from it is not of others. The kernel
 // gives a port to one socket at a time, and says which one wrote.
-func (w *Watcher) Own(port uint32, open bool) {
+func (w *Watcher) SetOwnPort(port uint32, open bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if open {
@@ -79,7 +79,7 @@ func (w *Watcher) Own(port uint32, open bool) {
 	delete(w.ports, port)
 }
 
-func (w *Watcher) own(port uint32) bool {
+func (w *Watcher) ownsPort(port uint32) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	_, ours := w.ports[port]
@@ -90,7 +90,7 @@ func (w *Watcher) own(port uint32) bool {
 // tells nothing: for whoever listens, it makes a message of every element. number
 // returns that of the ruleset: if others wrote meanwhile, receivers are told. The
 // error is that of write.
-func (w *Watcher) Aside(number func() (uint32, error), write func() error) error {
+func (w *Watcher) RunUnsubscribed(number func() (uint32, error), write func() error) error {
 	w.mu.Lock()
 	kernel := w.kernel
 	w.mu.Unlock()
@@ -108,7 +108,7 @@ func (w *Watcher) Aside(number func() (uint32, error), write func() error) error
 		others--
 	}
 	if err != nil || others > 0 {
-		w.tell()
+		w.notify()
 	}
 	return failed
 }
@@ -116,7 +116,7 @@ func (w *Watcher) Aside(number func() (uint32, error), write func() error) error
 // Receive returns a channel that is sent to when others may have written to the
 // ruleset, once for all that was not received, and when Trouble changes. Each call
 // makes a channel of its own, for one receiver; it is called before Run.
-func (w *Watcher) Receive() <-chan struct{} {
+func (w *Watcher) Subscribe() <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	c := make(chan struct{}, 1)
@@ -125,10 +125,10 @@ func (w *Watcher) Receive() <-chan struct{} {
 }
 
 // Trouble says why changes are not heard; nil: they are.
-func (w *Watcher) Trouble() error {
+func (w *Watcher) Err() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.trouble
+	return w.err
 }
 
 // Counters returns the totals of the moment.
@@ -140,10 +140,10 @@ func (w *Watcher) Counters() Counters {
 
 // connect subscribes.
 func (w *Watcher) connect() {
-	kernel, err := w.open(w.own)
+	kernel, err := w.open(w.ownsPort)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.kernel, w.trouble = kernel, err
+	w.kernel, w.err = kernel, err
 	if err != nil {
 		w.kernel = nil
 		w.count.Losses++
@@ -154,19 +154,19 @@ func (w *Watcher) connect() {
 // nil; what fails is tried again, and Trouble says so.
 func (w *Watcher) Run(ctx context.Context) error {
 	defer w.Close()
-	for wait := retry; ctx.Err() == nil; wait = min(2*wait, retryMax) {
-		if w.Trouble() != nil {
-			if !pause(ctx, wait) {
+	for wait := retryMin; ctx.Err() == nil; wait = min(2*wait, retryMax) {
+		if w.Err() != nil {
+			if !waitFor(ctx, wait) {
 				return nil
 			}
-			if w.connect(); w.Trouble() != nil {
+			if w.connect(); w.Err() != nil {
 				continue
 			}
 			w.log.Info("changes of the nftables ruleset are heard again")
-			w.tell() // whatever came meanwhile
+			w.notify() // whatever came meanwhile
 		}
-		if w.follow(ctx) {
-			wait = retry / 2
+		if w.receive(ctx) {
+			wait = retryMin / 2
 		}
 	}
 	return nil
@@ -174,7 +174,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 
 // follow hears until the subscription or ctx ends. It reports whether it heard
 // anything.
-func (w *Watcher) follow(ctx context.Context) (heard bool) {
+func (w *Watcher) receive(ctx context.Context) (heard bool) {
 	w.mu.Lock()
 	kernel := w.kernel
 	w.mu.Unlock()
@@ -186,11 +186,11 @@ func (w *Watcher) follow(ctx context.Context) (heard bool) {
 		}
 		missed := errors.Is(err, ErrMissed)
 		if err != nil && !missed {
-			w.lost(err)
+			w.reportLoss(err)
 			return heard
 		}
 		if others == 0 && !missed {
-			if !pause(ctx, gather) {
+			if !waitFor(ctx, gatherTime) {
 				return heard
 			}
 			continue
@@ -202,26 +202,26 @@ func (w *Watcher) follow(ctx context.Context) (heard bool) {
 			w.count.Missed++
 		}
 		w.mu.Unlock()
-		w.tell()
-		if !pause(ctx, gather) {
+		w.notify()
+		if !waitFor(ctx, gatherTime) {
 			return heard
 		}
 	}
 }
 
 // lost notes that the subscription does not work any more.
-func (w *Watcher) lost(err error) {
+func (w *Watcher) reportLoss(err error) {
 	_ = w.Close()
 	w.mu.Lock()
-	w.trouble = err
+	w.err = err
 	w.count.Losses++
 	w.mu.Unlock()
 	w.log.Warn("changes of the nftables ruleset are not heard any more; they are asked for", "error", err)
-	w.tell()
+	w.notify()
 }
 
 // tell tells all receivers, once for all that they have not received.
-func (w *Watcher) tell() {
+func (w *Watcher) notify() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range w.receivers {
@@ -245,7 +245,7 @@ func (w *Watcher) Close() error {
 }
 
 // pause waits. It reports whether ctx goes on.
-func pause(ctx context.Context, d time.Duration) bool {
+func waitFor(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

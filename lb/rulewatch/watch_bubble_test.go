@@ -61,7 +61,7 @@ func TestReceivers(t *testing.T) {
 		kernel := newKernel()
 		w := rulewatch.New(func(func(uint32) bool) (rulewatch.Kernel, error) { return kernel, nil },
 			slog.New(slog.DiscardHandler))
-		first, second := w.Receive(), w.Receive()
+		first, second := w.Subscribe(), w.Subscribe()
 		run(t, w)
 		synctest.Wait()
 		told := func(want int) {
@@ -103,27 +103,27 @@ func TestTrouble(t *testing.T) {
 			latest.Store(newKernel())
 			return latest.Load(), nil
 		}, slog.New(slog.DiscardHandler))
-		told := w.Receive()
+		told := w.Subscribe()
 		run(t, w)
 		pass(10 * time.Minute)
-		if err, n := w.Trouble(), tries.Load(); !errors.Is(err, refuse) || n < 20 || n > 30 || received(told) != 0 {
+		if err, n := w.Err(), tries.Load(); !errors.Is(err, refuse) || n < 20 || n > 30 || received(told) != 0 {
 			t.Errorf("%d tries in ten minutes, trouble %v", n, err)
 		}
 		possible.Store(true)
 		pass(30 * time.Second)
-		if w.Trouble() != nil || received(told) != 1 {
-			t.Errorf("it can be had: trouble %v", w.Trouble())
+		if w.Err() != nil || received(told) != 1 {
+			t.Errorf("it can be had: trouble %v", w.Err())
 		}
 		latest.Load().events <- nil
 		synctest.Wait()
 		latest.Load().events <- errors.New("bad file descriptor")
 		pass(20 * time.Millisecond)
-		if w.Trouble() == nil || received(told) != 1 {
-			t.Errorf("it is lost: trouble %v", w.Trouble())
+		if w.Err() == nil || received(told) != 1 {
+			t.Errorf("it is lost: trouble %v", w.Err())
 		}
 		pass(time.Second)
-		if w.Trouble() != nil || received(told) != 1 {
-			t.Errorf("a second later: trouble %v", w.Trouble())
+		if w.Err() != nil || received(told) != 1 {
+			t.Errorf("a second later: trouble %v", w.Err())
 		}
 		select {
 		case <-latest.Load().closed:

@@ -88,20 +88,20 @@ func (w *fakeWorld) idle(_ *testing.T, _ netip.Addr, last func()) {
 
 func (w *fakeWorld) vandals() []vandal {
 	return []vandal{
-		{name: "everything is flushed", do: func(*testing.T, *lb.Service) { w.fake.Wreck() }},
+		{name: "everything is flushed", do: func(*testing.T, *lb.Service) { w.fake.Flush() }},
 		{name: "a service is deleted", do: func(_ *testing.T, s *lb.Service) {
-			w.fake.Meddle(lb.Op{Kind: lb.DelService, Key: s.Key})
+			w.fake.ChangeKernel(lb.Op{Kind: lb.DelService, Key: s.Key})
 		}},
 		{name: "a backend is deleted", balance: true, do: func(_ *testing.T, s *lb.Service) {
-			w.fake.Meddle(lb.Op{Kind: lb.DelBackend, Key: s.Key, Backend: s.Backends[0]})
+			w.fake.ChangeKernel(lb.Op{Kind: lb.DelBackend, Key: s.Key, Backend: s.Backends[0]})
 		}},
 		{name: "a weight is changed", balance: true, do: func(_ *testing.T, s *lb.Service) {
-			w.fake.Meddle(lb.Op{Kind: lb.SetBackend, Key: s.Key, Backend: lb.Backend{Addr: s.Backends[0].Addr, Weight: 9}})
+			w.fake.ChangeKernel(lb.Op{Kind: lb.SetBackend, Key: s.Key, Backend: lb.Backend{Addr: s.Backends[0].Addr, Weight: 9}})
 		}},
 		{name: "a pool is deleted", do: func(_ *testing.T, s *lb.Service) {
 			for p := range w.fake.Kernel().Pools {
 				if p.Contains(s.VIP) {
-					w.fake.Meddle(lb.Op{Kind: lb.DelPool, Pool: lb.Pool{Prefix: p}})
+					w.fake.ChangeKernel(lb.Op{Kind: lb.DelPool, Pool: lb.Pool{Prefix: p}})
 				}
 			}
 		}},

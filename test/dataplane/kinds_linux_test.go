@@ -140,7 +140,7 @@ func (k *kernel) look(t *testing.T) {
 // needs are those of a daemon that has both pools.
 func (k *kernel) needs() *hostcheck.Needs {
 	n := &hostcheck.Needs{
-		Driver: k.driver, Mends: true, Pools: k.pools(), Ports: []uint16{80},
+		Driver: k.driver, FixesHost: true, Pools: k.pools(), Ports: []uint16{80},
 		Gossip: netip.AddrPortFrom(k.host.Addr, 7946),
 	}
 	for _, six := range k.families() {
@@ -160,13 +160,13 @@ func (k *kernel) lookOnce(t *testing.T) error {
 	r := hostread.Open()
 	defer r.Close()
 	needs := k.needs()
-	facts := r.Read(hostread.Want{Tasks: needs.Tasks, To: slices.Concat(needs.Backends, needs.Peers)})
-	_, lets := hostcheck.Judge(facts, needs)
-	lets = slices.DeleteFunc(lets, func(l hostcheck.Let) bool { return !l.VIPs })
+	facts := r.Read(hostread.Want{Tasks: needs.Tasks, Destinations: slices.Concat(needs.Backends, needs.Peers)})
+	_, lets := hostcheck.Check(facts, needs)
+	lets = slices.DeleteFunc(lets, func(l hostcheck.AcceptRule) bool { return !l.VIPs })
 	again := facts.Unreadable
-	for _, a := range hostcheck.Unplaced(facts, needs) {
+	for _, a := range hostcheck.UnknownPorts(facts, needs) {
 		again = append(again, fmt.Sprintf("where %s is", a))
-		_ = hostmend.Ask(a)
+		_ = hostmend.ResolveAddress(a)
 	}
 	for _, port := range hostcheck.MissingHairpin(facts, needs) {
 		again = append(again, port)
@@ -176,8 +176,8 @@ func (k *kernel) lookOnce(t *testing.T) error {
 		}
 	}
 	for _, group := range hostmend.ByChain(lets) {
-		again = append(again, group[0].Place())
-		t.Logf("rules in chain %s", group[0].Place())
+		again = append(again, group[0].ChainID())
+		t.Logf("rules in chain %s", group[0].ChainID())
 		if _, err := hostmend.Accept(t.Context(), group); err != nil {
 			return err
 		}

@@ -33,7 +33,7 @@ func (n *numbered) Apply(ctx context.Context, ops []lb.Op) []error {
 // vandalize removes a service, as somebody else would.
 func (n *numbered) vandalize() {
 	n.number.Add(1)
-	n.Meddle(lb.Op{Kind: lb.DelService, Key: key("10.96.0.1", 80)})
+	n.ChangeKernel(lb.Op{Kind: lb.DelService, Key: key("10.96.0.1", 80)})
 }
 
 // L15: what somebody else writes is compared within a second, what the balancer
@@ -47,18 +47,18 @@ func TestGlances(t *testing.T) {
 			w.commit("net", append(w.tasks("web", 1+i%3, "80/tcp"), vip("web", "10.96.0.1"))...)
 			after(700 * time.Millisecond)
 		}
-		if c := b.Counters(); c.Prompted != 0 {
-			t.Errorf("its own changes made it compare %d times", c.Prompted)
+		if c := b.Counters(); c.Triggered != 0 {
+			t.Errorf("its own changes made it compare %d times", c.Triggered)
 		}
 		kernel.vandalize()
 		after(1100 * time.Millisecond)
-		if c := b.Counters(); c.Prompted != 1 || c.Repairs != 1 || kernel.Kernel().Services[key("10.96.0.1", 80)] == nil {
-			t.Errorf("a second after a change by others: %d comparisons, %d repairs, %s", c.Prompted, c.Repairs,
+		if c := b.Counters(); c.Triggered != 1 || c.Repairs != 1 || kernel.Kernel().Services[key("10.96.0.1", 80)] == nil {
+			t.Errorf("a second after a change by others: %d comparisons, %d repairs, %s", c.Triggered, c.Repairs,
 				dump(kernel.Kernel()))
 		}
 		after(time.Minute)
-		if c := b.Counters(); c.Prompted != 1 {
-			t.Errorf("its own repair made it compare again, %d times", c.Prompted)
+		if c := b.Counters(); c.Triggered != 1 {
+			t.Errorf("its own repair made it compare again, %d times", c.Triggered)
 		}
 	})
 }
@@ -80,7 +80,7 @@ func TestGlancesAtTheBusy(t *testing.T) {
 	for _, told := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			kernel, heard := slowly{newNumbered(), 20 * time.Millisecond}, make(chan struct{}, 1)
-			b := run(t, newWorld(t, "net"), lb.Config{Verify: time.Hour, Heard: heard, Unheard: func() bool { return !told }},
+			b := run(t, newWorld(t, "net"), lb.Config{Verify: time.Hour, RulesChanged: heard, PollRules: func() bool { return !told }},
 				kernel)
 			change := func() {
 				kernel.number.Add(1)
@@ -100,15 +100,15 @@ func TestGlancesAtTheBusy(t *testing.T) {
 			}
 			c := b.Counters()
 			if spent := c.VerifyTime - start.VerifyTime; spent > 3*time.Second+300*time.Millisecond ||
-				c.Prompted-start.Prompted < 50 {
+				c.Triggered-start.Triggered < 50 {
 				t.Errorf("told %v: %d comparisons and %v in a minute in which others wrote all the time", told,
-					c.Prompted-start.Prompted, spent)
+					c.Triggered-start.Triggered, spent)
 			}
 			after(time.Second)
 			if c := b.Counters(); c.Repairs != 0 {
 				t.Fatalf("%d repairs", c.Repairs)
 			}
-			kernel.Break(lb.Finding{Area: lb.AreaRule, Kind: lb.FindingMissing, What: "guard rule"})
+			kernel.InjectFindings(lb.Finding{Area: lb.AreaRule, Kind: lb.FindingMissing, What: "guard rule"})
 			change()
 			if !told {
 				after(time.Second)
@@ -127,23 +127,23 @@ func TestUnheard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var unheard atomic.Bool
 		kernel, heard := newNumbered(), make(chan struct{}, 1)
-		b := run(t, newWorld(t, "net"), lb.Config{Verify: time.Hour, Heard: heard, Unheard: unheard.Load}, kernel)
+		b := run(t, newWorld(t, "net"), lb.Config{Verify: time.Hour, RulesChanged: heard, PollRules: unheard.Load}, kernel)
 		after(time.Minute)
 		kernel.number.Add(1)
 		after(time.Minute)
-		if c := b.Counters(); c.Prompted != 0 {
-			t.Errorf("%d comparisons because of what was not told", c.Prompted)
+		if c := b.Counters(); c.Triggered != 0 {
+			t.Errorf("%d comparisons because of what was not told", c.Triggered)
 		}
 		unheard.Store(true)
 		heard <- struct{}{}
 		after(100 * time.Millisecond)
-		if c := b.Counters(); c.Prompted != 1 {
-			t.Errorf("nothing is told any more: %d comparisons", c.Prompted)
+		if c := b.Counters(); c.Triggered != 1 {
+			t.Errorf("nothing is told any more: %d comparisons", c.Triggered)
 		}
 		kernel.number.Add(1)
 		after(2 * time.Second)
-		if c := b.Counters(); c.Prompted != 2 {
-			t.Errorf("two seconds after a change that was not told: %d comparisons", c.Prompted)
+		if c := b.Counters(); c.Triggered != 2 {
+			t.Errorf("two seconds after a change that was not told: %d comparisons", c.Triggered)
 		}
 	})
 }
@@ -194,11 +194,11 @@ func TestDriftWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kernel, heard, told := newNumbered(), make(chan struct{}, 1), 0
 		b := run(t, newWorld(t, "net"), lb.Config{
-			Verify: time.Hour, Heard: heard, Unheard: func() bool { return false }, OnDrift: func(lb.Report) { told++ },
+			Verify: time.Hour, RulesChanged: heard, PollRules: func() bool { return false }, OnDrift: func(lb.Report) { told++ },
 		}, kernel)
 		after(time.Second)
 		for range 3000 {
-			kernel.Break(lb.Finding{Area: lb.AreaRule, Kind: lb.FindingMissing, What: "guard rule"})
+			kernel.InjectFindings(lb.Finding{Area: lb.AreaRule, Kind: lb.FindingMissing, What: "guard rule"})
 			heard <- struct{}{}
 			after(100 * time.Millisecond)
 		}
@@ -213,12 +213,12 @@ func TestDriftWithoutEnd(t *testing.T) {
 func TestTouched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, kernel, touched := newWorld(t, "net"), &lbtest.Fake{}, make(chan struct{}, 1)
-		b := run(t, w, lb.Config{Verify: time.Hour, Touched: touched}, kernel)
+		b := run(t, w, lb.Config{Verify: time.Hour, RoutesChanged: touched}, kernel)
 		w.commit("net", append(w.tasks("web", 1, "80/tcp"), vip("web", "10.96.0.1"))...)
 		after(time.Minute)
 		there := func(want bool) {
 			t.Helper()
-			kernel.Meddle(lb.Op{Kind: lb.DelService, Key: key("10.96.0.1", 80)})
+			kernel.ChangeKernel(lb.Op{Kind: lb.DelService, Key: key("10.96.0.1", 80)})
 			touched <- struct{}{}
 			after(10 * time.Millisecond)
 			if s := kernel.Kernel().Services[key("10.96.0.1", 80)]; (s != nil) != want {
@@ -228,8 +228,8 @@ func TestTouched(t *testing.T) {
 		there(true)
 		there(false)
 		after(100 * time.Millisecond)
-		if c := b.Counters(); c.Prompted != 2 || c.Repairs != 2 || kernel.Kernel().Services[key("10.96.0.1", 80)] == nil {
-			t.Errorf("%d comparisons, %d repairs", c.Prompted, c.Repairs)
+		if c := b.Counters(); c.Triggered != 2 || c.Repairs != 2 || kernel.Kernel().Services[key("10.96.0.1", 80)] == nil {
+			t.Errorf("%d comparisons, %d repairs", c.Triggered, c.Repairs)
 		}
 	})
 }
