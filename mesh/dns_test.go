@@ -125,7 +125,7 @@ func TestServiceTTL(t *testing.T) {
 	eventually(t, func() error { _, err := b.Network(t.Context(), "net"); return err })
 	_, err := a.AddTask(t.Context(), control.AddTask{
 		Network: "net", Service: "web", ID: "w1", IPs: []string{"10.0.0.1"},
-		TTL: "42s",
+		SetService: control.SetService{TTL: "42s"},
 	})
 	a.must(err)
 	b.task("net", "web", "w2", "10.0.0.2")

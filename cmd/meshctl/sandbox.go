@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,18 +62,11 @@ func sandboxAttach(f *flags) action {
 	f.task(&task)
 	p := f.waiting("every live node has its task, too")
 	return func(ctx context.Context, s *session, _ []string) error {
-		if f.given("service", "id", "slot", "ip", "port", "mode", "alias", "hostname", "weight", "vip", "scheduler", "ttl") {
+		if !task.IsZero() {
 			req.Task = &task
 		}
 		return s.attachSandbox(ctx, req, p)
 	}
-}
-
-// given reports whether one of the flags was set.
-func (f *flags) given(names ...string) bool {
-	set := false
-	f.set.Visit(func(fl *flag.Flag) { set = set || slices.Contains(names, fl.Name) })
-	return set
 }
 
 func (s *session) attachSandbox(ctx context.Context, req control.AttachSandbox, p *patience) error {

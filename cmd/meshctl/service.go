@@ -117,9 +117,7 @@ func serviceSet(f *flags) action {
 	var network string
 	var req control.SetService
 	f.network(&network)
-	f.text("mode", "`MODE`: vip or dnsrr", &req.Mode)
-	f.text("scheduler", "`NAME` of the scheduler: "+strings.Join(control.Schedulers(), ", "), &req.Scheduler)
-	f.text("ttl", "how long clients may keep the DNS answers, `TTL` from 1s to 1h, or default", &req.TTL)
+	f.settings(&req)
 	p := f.waiting(inEffect)
 	return func(ctx context.Context, s *session, args []string) error {
 		ref, err := serviceRef(network, args[0])

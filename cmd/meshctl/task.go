@@ -61,7 +61,6 @@ func (f *flags) task(req *control.AddTask) {
 	})
 	f.list("port", "a port at which the task listens, `[NAME:]PORT[/tcp|udp]`; may be repeated (default: all ports)",
 		&req.Ports)
-	f.text("mode", "`MODE` of the service: vip or dnsrr (default: as it is, vip for a new one)", &req.Mode)
 	f.list("alias", "another `NAME` of the service, without dots or ending in .internal or the like; may be repeated",
 		&req.Aliases)
 	f.text("hostname", "a host `NAME` of the task", &req.Hostname)
@@ -71,8 +70,14 @@ func (f *flags) task(req *control.AddTask) {
 		return err
 	})
 	f.list("vip", "pin the service's virtual `IP`; give it twice for IPv4 and IPv6", &req.VIPs)
+	f.settings(&req.SetService)
+}
+
+// settings binds the flags of a service's settings.
+func (f *flags) settings(req *control.SetService) {
+	f.text("mode", "`MODE` of the service: vip or dnsrr (default: as it is, vip for a new one)", &req.Mode)
 	f.text("scheduler", "`NAME` of the scheduler: "+strings.Join(control.Schedulers(), ", "), &req.Scheduler)
-	f.text("ttl", "how long clients may keep the service's DNS answers, `TTL` from 1s to 1h (default: each node's own)",
+	f.text("ttl", "how long clients may keep the service's DNS answers, `TTL` from 1s to 1h, or default: each node's own",
 		&req.TTL)
 }
 

@@ -45,9 +45,9 @@ func calls() map[string]func(context.Context, Backend) (any, error) {
 	ref := ServiceRef{Network: "collabnet", Name: "web"}
 	add := AddTask{
 		Network: "collabnet", Service: "web", ID: "3f9c", Slot: 3, IPs: []string{"10.1.0.2", "fd00::2"},
-		Ports: []string{"http:80/tcp"},
-		Mode:  "vip", Aliases: []string{"www"}, Hostname: "h", Name: "n", Weight: 65535, VIPs: []string{"10.9.0.9"},
-		Scheduler: "wlc",
+		Ports:   []string{"http:80/tcp"},
+		Aliases: []string{"www"}, Hostname: "h", Name: "n", Weight: 65535, VIPs: []string{"10.9.0.9"},
+		SetService: SetService{Mode: "vip", Scheduler: "wlc"},
 	}
 	key := KeyRequest{Key: "1f2e3d4c5b6a"}
 	return map[string]func(context.Context, Backend) (any, error){

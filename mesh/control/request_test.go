@@ -127,7 +127,7 @@ func TestNamesAreLowered(t *testing.T) {
 		t.Errorf("got %s, want %s", f.last(), want)
 	}
 	p, err := AddTask{
-		Network: "N", Service: "S", IPs: []string{"::ffff:10.0.0.1"}, Mode: "VIP",
+		Network: "N", Service: "S", IPs: []string{"::ffff:10.0.0.1"}, SetService: SetService{Mode: "VIP"},
 		Aliases: []string{"A"},
 	}.Parse()
 	if err != nil || p.Network != "n" || p.Endpoint.Service != "s" || p.Endpoint.Aliases[0] != "a" ||

@@ -120,7 +120,8 @@ func (b *book) register(ctx context.Context, m *member) error {
 func addTask(t *fleet.Task) control.AddTask {
 	return control.AddTask{
 		Network: t.Network, Service: t.Service, ID: t.ID, Slot: uint32(t.Slot), IPs: []string{t.Addr.String()},
-		Ports: []string{"http:80/tcp", "echo:80/udp"}, Mode: modeOf(t.Service),
+		Ports:      []string{"http:80/tcp", "echo:80/udp"},
+		SetService: control.SetService{Mode: modeOf(t.Service)},
 	}
 }
 

@@ -165,7 +165,8 @@ func populate(t *testing.T, n *fleet.Node) (from *fleet.Task, vip string, tasks 
 	}
 	_, err = n.API.AddTask(t.Context(), control.AddTask{
 		Network: "collabnet", Service: "dual", Slot: 1, ID: "dual1", IPs: []string{"10.1.9.1", "fd21::9:1"},
-		Ports: []string{"http:8080/tcp"}, Mode: "dnsrr", Aliases: []string{"www"}, Name: "dual-one",
+		Ports: []string{"http:8080/tcp"}, Aliases: []string{"www"}, Name: "dual-one",
+		SetService: control.SetService{Mode: "dnsrr"},
 	})
 	must(t, err)
 	for i := range 60 {
