@@ -3,8 +3,6 @@ package resolver
 import (
 	"math/rand/v2"
 	"net/netip"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/miekg/dns"
@@ -50,6 +48,7 @@ type Result struct {
 	Ns      []dns.RR // the SOA of a negative answer (RFC 2308)
 	Extra   []dns.RR
 	More    bool         // Query.Limit left answers out
+	Drawn   bool         // the order of the answers, or of something in them, was drawn by Query.Seed
 	Waiting []state.View // an unknown local name: the views whose first sync may bring it (R4)
 	Steps   []Step       // how the answer came about, if Query.Trace
 }
@@ -57,171 +56,53 @@ type Result struct {
 // Negative reports whether r is NXDOMAIN or NODATA.
 func (r *Result) Negative() bool { return !r.Forward && len(r.Answer) == 0 }
 
-// answering is one call of Answer.
+// answering is one call of Answer: it makes the records of a name that was found.
 type answering struct {
 	*Zone
 	Query
 	Result
-	apex string // owner of the SOA in a negative answer
-	ttl  uint32 // of the answers, seconds: the service's, or the zone's
-	rng  *rand.Rand
+
+	name string     // the asked name, lower case, without its final dot
+	apex int        // where in name the owner of the SOA of a negative answer begins
+	ttl  uint32     // of the answers, seconds: the service's, or the zone's
+	rng  *rand.Rand // of the query's choices; nil: there was none yet
 }
 
 // Answer answers q from the views of the moment. It does no I/O and takes no
 // lock of its own; equal views, queries and seeds give equal results.
 func (z *Zone) Answer(q Query) Result {
-	a := &answering{Zone: z, Query: q, apex: z.Domain, ttl: z.TTL}
-	a.step("scope", "%s", q.Scope)
 	name := fold(q.Name)
-	if rest, ok := cutDomain(name, strings.TrimSuffix(z.Domain, ".")); ok {
-		a.underDomain(rest)
-	} else if rest, ok := cutDomain(name, "localhost"); ok {
-		a.localhost(rest)
-	} else if p, ok := reverseAddr(name); ok {
-		a.reverse(p)
-	} else {
-		a.relative(name)
+	v := z.find(q.Scope, name)
+	a := &answering{Zone: z, Query: q, name: name, apex: v.apex, ttl: z.TTL}
+	a.describe(&v)
+	switch {
+	case v.form != formNone:
+		a.emit(v.target)
+	case v.denied == notDenied:
+		a.Forward = true
+	case v.waiting:
+		a.deny(z.candidates(q.Scope, &v)...)
+	default:
+		a.deny()
 	}
+	a.Drawn = a.rng != nil && !a.Negative()
 	return a.Result
 }
 
-// underDomain answers names under the domain: <name>.<network>.<domain>.
-func (a *answering) underDomain(rest string) {
-	if rest == "" {
-		a.step("name", "the zone %s", a.Domain)
-		a.zoneApex()
-		return
-	}
-	rel, network := cutLast(rest)
-	v := a.view(network)
-	if v == nil {
-		a.unknownNetwork(rest, network)
-		return
-	}
-	a.apex = network + "." + a.Domain
-	a.step("name", "%q in network %s", rel, network)
-	if t := find(v, rel); t.form != formNone {
-		a.emit(t)
-		return
-	}
-	a.missing("no such name in network "+network, v)
-}
-
-// unknownNetwork denies names of networks outside of the scope, but for the
-// name server's own name.
-func (a *answering) unknownNetwork(rest, network string) {
-	if rest == "ns" {
-		a.step("name", "this name server")
-		a.exists(a.addrRRs(a.Local))
-		return
-	}
-	a.missing("network " + network + " is not in scope")
-}
-
-// view returns the view of a network in scope, or nil.
-func (a *answering) view(network string) state.View {
-	if !a.Scope.sees(network) {
-		return nil
-	}
-	return a.Source.View(network)
-}
-
-// relative answers <name> and <name>.<network>.
-func (a *answering) relative(name string) {
-	_, last := cutLast(name)
-	a.apex = last + "." // of a relative name, its own last label stands for the zone
-	if name != "" {
-		if t, ok := a.search(name); ok {
-			a.emit(t)
-			return
-		}
-	}
-	if why := a.local(name); why != "" {
-		a.missing(why, a.scopeViews()...)
-		return
-	}
-	a.step("forward", "not a name of ours")
-	a.Forward = true
-}
-
-// search looks a name up in the networks of the scope, then as <name>.<network>.
-func (a *answering) search(name string) (target, bool) {
-	for _, v := range a.scopeViews() {
-		if t := find(v, name); t.form != formNone {
-			a.step("name", "%q in network %s", name, v.Network())
-			return t, true
-		}
-	}
-	rel, network := cutLast(name)
-	v := a.view(network)
-	if v == nil {
-		return target{}, false
-	}
-	t := find(v, rel)
-	a.step("name", "%q in network %s", rel, network)
-	return t, t.form != formNone
-}
-
-// scopeViews returns the views to search for names without a network.
-func (a *answering) scopeViews() []state.View {
-	var vs []state.View
-	for _, n := range a.Scope.Networks {
-		if v := a.Source.View(n); v != nil {
-			vs = append(vs, v)
-		}
-	}
-	return vs
-}
-
-// local says why an unknown name must not leave this node (R3), or "".
-func (a *answering) local(name string) string {
-	first, rest, _ := strings.Cut(name, ".")
-	_, last := cutLast(name)
-	switch n := labels(name); {
-	case name == "":
-		return ""
-	case n == 1 && !a.ForwardBare:
-		return "single-label names are never forwarded"
-	case n > 1 && a.Source.View(last) != nil && !slices.Contains(a.SharedSuffixes, last):
-		return "no such name in network " + last + ", or the network is not in scope"
-	case n == 2 && (first == "tasks" || first == "nearest"):
-		return first + ".<service> is never forwarded"
-	case n <= 3 && isSRVName(name):
-		return "_port._proto.<service> is never forwarded"
-	case n == 3 && a.isTaskName(first, rest):
-		return "no such task of service " + first
-	}
-	return ""
-}
-
-// isSRVName reports whether the name is _proto.<x> or _port._proto.<x>.
-func isSRVName(name string) bool {
-	port, rest, _ := strings.Cut(name, ".")
-	proto, x, _ := strings.Cut(rest, ".")
-	_, two := protoOf(port)
-	_, three := protoOf(proto)
-	return two && x == "" || three && strings.HasPrefix(port, "_")
-}
-
-// isTaskName reports whether <service>.<slot>.<id> begins with a service in scope.
-func (a *answering) isTaskName(service, rest string) bool {
-	slot, _, _ := strings.Cut(rest, ".")
-	return digits(slot) && slices.ContainsFunc(a.scopeViews(), func(v state.View) bool {
-		return v.Service(service) != nil
-	})
-}
-
-// missing makes the answer NXDOMAIN, and lists which of the views may yet know the name.
-func (a *answering) missing(why string, views ...state.View) {
-	a.step("nxdomain", "%s", why)
+// deny makes the answer NXDOMAIN, and lists which of the views may yet know the
+// name.
+func (a *answering) deny(views ...state.View) {
 	for _, v := range views {
 		if !v.Synced() {
 			a.Waiting = append(a.Waiting, v)
 			a.step("hold", "network %s has not had its first sync: a client waits briefly", v.Network())
 		}
 	}
-	a.Rcode, a.Ns = dns.RcodeNameError, []dns.RR{a.soa(a.apex)}
+	a.Rcode, a.Ns = dns.RcodeNameError, []dns.RR{a.soa(a.owner())}
 }
+
+// owner returns the owner of the SOA of a negative answer, and of zone records.
+func (a *answering) owner() string { return a.name[a.apex:] + "." }
 
 // exists answers a name that exists: with the records, or NODATA.
 func (a *answering) exists(rrs []dns.RR) {
@@ -230,7 +111,7 @@ func (a *answering) exists(rrs []dns.RR) {
 	}
 	if a.Result.Answer = rrs; len(rrs) == 0 {
 		a.step("nodata", "the name exists without %s records", dns.Type(a.Type))
-		a.Ns = []dns.RR{a.soa(a.apex)}
+		a.Ns = []dns.RR{a.soa(a.owner())}
 	}
 }
 
@@ -238,7 +119,7 @@ func (a *answering) exists(rrs []dns.RR) {
 func (a *answering) zoneApex() {
 	switch a.Type {
 	case dns.TypeSOA:
-		soa := a.soa(a.apex)
+		soa := a.soa(a.owner())
 		soa.Hdr = a.header(dns.TypeSOA)
 		a.exists([]dns.RR{soa})
 	case dns.TypeNS:
@@ -249,8 +130,6 @@ func (a *answering) zoneApex() {
 }
 
 // localhost answers loopback addresses and forwards nothing (RFC 6761 §6.3).
-func (a *answering) localhost(string) {
-	a.apex = "localhost."
-	a.step("name", "localhost (RFC 6761)")
+func (a *answering) localhost() {
 	a.exists(append(a.addrRRs(netip.AddrFrom4([4]byte{127, 0, 0, 1})), a.addrRRs(netip.IPv6Loopback())...))
 }

@@ -87,7 +87,7 @@ func (r gated) ReadUDP(c *net.UDPConn, timeout time.Duration) ([]byte, *dns.Sess
 		if n := r.gate.reply(a, m, len(m)); n > 0 {
 			_, _ = dns.WriteToSessionUDP(c, m[:n], session) // lost like any datagram
 		}
-		r.gate.counts.flush(&r.gate.server.met)
+		r.gate.counts.flush(r.gate.server.met)
 	}
 }
 

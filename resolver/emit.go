@@ -18,17 +18,22 @@ const maxExtra = 64
 
 // emit answers a name that was found.
 func (a *answering) emit(t target) {
-	a.describe(t)
 	if t.service != nil {
 		a.useTTL(t.service)
 	}
 	switch t.form {
 	case formEmpty:
 		a.exists(nil)
-	case formApex:
+	case formApex, formDomain, formPool:
 		a.zoneApex()
+	case formNameServer:
+		a.exists(a.addrRRs(a.Local))
+	case formLocalhost:
+		a.localhost()
+	case formAddress:
+		a.emitPTR(t)
 	case formEndpoints:
-		a.exists(a.addresses(a.shuffle(slices.Clone(t.endpoints))))
+		a.emitEndpoints(t)
 	case formSRV:
 		a.emitSRV(t)
 	case formService:
@@ -61,12 +66,47 @@ func (a *answering) vipAnswers(s *state.Service) bool {
 // emitTasks answers with the addresses of the tasks. A service with none is
 // NXDOMAIN, as some clients cache NODATA for an hour (R4).
 func (a *answering) emitTasks(t target) {
-	members := a.members(t)
-	if len(members) == 0 {
-		a.missing("service "+t.service.Name+" has no task to serve", t.view)
+	if members, _ := t.service.Serving(); len(members) == 0 {
+		a.step("nxdomain", "service %s has no task to serve", t.service.Name)
+		a.deny(t.view)
 		return
 	}
-	a.exists(a.addresses(members))
+	if !isAddressType(a.Type) {
+		a.exists(nil)
+		return
+	}
+	a.exists(a.addresses(a.members(t)))
+}
+
+// emitEndpoints answers the name of a task, or of several that share it.
+func (a *answering) emitEndpoints(t target) {
+	if !isAddressType(a.Type) {
+		a.exists(nil)
+		return
+	}
+	a.exists(a.addresses(a.shuffle(slices.Clone(t.endpoints))))
+}
+
+// isAddressType reports whether questions of the type are answered with the
+// addresses of one family.
+func isAddressType(qtype uint16) bool { return qtype == dns.TypeA || qtype == dns.TypeAAAA }
+
+// emitPTR answers a reverse name with the qualified name of what has the address.
+func (a *answering) emitPTR(t target) {
+	if a.Type != dns.TypePTR {
+		a.exists(nil)
+		return
+	}
+	a.exists([]dns.RR{&dns.PTR{Hdr: a.header(dns.TypePTR), Ptr: a.nameOfAddress(&t)}})
+}
+
+// nameOfAddress returns the qualified name of the service or task of formAddress.
+func (a *answering) nameOfAddress(t *target) string {
+	if s := t.address.Service; s != nil {
+		return s.Name + "." + t.view.Network() + "." + a.Domain
+	}
+	ep := t.address.Endpoint.Endpoint()
+	return a.taskName(&ep, t.view.Network())
 }
 
 // members returns the tasks in the order to answer: the serving ones, then the
@@ -90,11 +130,14 @@ func (a *answering) members(t target) []*state.Entry {
 
 // shuffle permutes es in place by the seed of the query and returns it.
 func (a *answering) shuffle(es []*state.Entry) []*state.Entry {
-	a.random().Shuffle(len(es), func(i, j int) { es[i], es[j] = es[j], es[i] })
+	if len(es) > 1 {
+		a.random().Shuffle(len(es), func(i, j int) { es[i], es[j] = es[j], es[i] })
+	}
 	return es
 }
 
-// random returns the source of the query's choices.
+// random returns the source of the query's choices. An answer that made use of
+// it counts as drawn.
 func (a *answering) random() *rand.Rand {
 	if a.rng == nil {
 		a.rng = rand.New(rand.NewPCG(a.Seed, 0x9e3779b97f4a7c15))
@@ -149,9 +192,6 @@ func (a *answering) byRTT(es []*state.Entry) {
 // addresses makes the records of the asked family, without repeats: tasks on
 // the host's network share its address.
 func (a *answering) addresses(es []*state.Entry) []dns.RR {
-	if a.Type != dns.TypeA && a.Type != dns.TypeAAAA {
-		return nil
-	}
 	var rrs []dns.RR
 	seen := make(map[netip.Addr]struct{}, min(len(es), udpLimit))
 	for _, e := range es {

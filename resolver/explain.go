@@ -34,7 +34,8 @@ type Explanation struct {
 func (z *Zone) Explain(network, name, qtype string) (Explanation, error) {
 	t, ok := dns.StringToType[strings.ToUpper(orString(qtype, "A"))]
 	if !ok {
-		return Explanation{}, fmt.Errorf("resolve %s: type %q: use A, AAAA, SRV or PTR", name, qtype)
+		return Explanation{}, fmt.Errorf("resolve %s: type %q: use one of %s", name, qtype,
+			strings.Join(state.RecordTypes(), ", "))
 	}
 	if _, ok := dns.IsDomainName(name); !ok || name == "" {
 		return Explanation{}, fmt.Errorf("resolve: name %q is not a domain name", name)
@@ -89,16 +90,80 @@ func (a *answering) step(rule, format string, args ...any) {
 	}
 }
 
-// describe records what was found.
-func (a *answering) describe(t target) {
+// describe records what the name stands for, if the query asks for steps.
+func (a *answering) describe(v *verdict) {
 	if !a.Trace {
 		return
 	}
+	a.step("scope", "%s", a.Scope)
+	if v.view != nil && v.form != formAddress {
+		a.step("name", "%q in network %s", v.rel, v.view.Network())
+	}
+	switch {
+	case v.form != formNone:
+		a.describeTarget(v.target)
+	case v.denied != notDenied:
+		a.step("nxdomain", "%s", v.denied.why(a.name, v))
+	default:
+		a.step("forward", "%s", notOurs(a.name))
+	}
+}
+
+// notOurs says for people why a name is forwarded.
+func notOurs(name string) string {
+	p, ok := reverseAddr(name)
+	switch {
+	case !ok:
+		return "not a name of ours"
+	case p.IsSingleIP():
+		return p.Addr().String() + " is not an address of ours"
+	}
+	return "not in a pool of this node"
+}
+
+// why says for people why a name does not exist.
+func (d denial) why(name string, v *verdict) string {
+	first, _, _ := strings.Cut(name, ".")
+	switch d {
+	case deniedUnknown:
+		return "no such name in network " + v.view.Network()
+	case deniedNetwork:
+		_, network := cutLast(strings.TrimSuffix(name[:v.domainAt], "."))
+		return "network " + network + " is not in scope"
+	case deniedAddress:
+		p, _ := reverseAddr(name)
+		return p.Addr().String() + " is in a pool of this node or a task's, and has no name in scope"
+	case deniedSingleLabel:
+		return "single-label names are never forwarded"
+	case deniedSuffix:
+		_, last := cutLast(name)
+		return "no such name in network " + last + ", or the network is not in scope"
+	case deniedPrefix:
+		return first + ".<service> is never forwarded"
+	case deniedSRV:
+		return "_port._proto.<service> is never forwarded"
+	}
+	return "no such task of service " + first
+}
+
+// describeTarget records what was found.
+func (a *answering) describeTarget(t target) {
 	switch t.form {
 	case formEmpty:
 		a.step("name", "an empty non-terminal: names exist below it")
 	case formApex:
 		a.step("name", "the zone of network %s", t.view.Network())
+	case formDomain:
+		a.step("name", "the zone %s", a.Domain)
+	case formPool:
+		a.step("name", "part of a pool")
+	case formNameServer:
+		a.step("name", "this name server")
+	case formLocalhost:
+		a.step("name", "localhost (RFC 6761)")
+	case formAddress:
+		p, _ := reverseAddr(a.name)
+		a.step("name", "%s is %s", p.Addr(), a.nameOfAddress(&t))
 	case formEndpoints:
 		for _, e := range t.endpoints {
 			a.step("name", "task %s on node %s", e.ID(), e.Owner())

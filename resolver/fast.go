@@ -1,19 +1,21 @@
 package resolver
 
+// This file owns the replies of the fast path (R6): it answers in the receive
+// buffer, and hands what it cannot answer to the ordinary path with the buffer
+// unchanged. fast_scope.go and fast_change.go own which packed answers there are
+// and whether they are true, fast_pack.go how they are made.
+
 import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
-	"unsafe"
-
-	"meshd/state"
 )
 
 // fastPath answers questions in the receive buffer from answers packed before
 // (R6): every name that exists but nearest.<service>, of the common types, and
 // NXDOMAIN for unknown names in our zones. Whatever is unusual it leaves to the
-// ordinary path, which gives the same answers; a differential fuzz test holds
-// the two together.
+// ordinary path, which gives the same answers: both ask Zone.find what a name
+// stands for, and a differential fuzz test compares them.
 //
 // A name is packed when it is first asked for, which costs less than the
 // ordinary answer does. A packed answer is true as long as the views count no
@@ -26,38 +28,22 @@ import (
 // It belongs to the goroutine that reads the socket: no lock, and no
 // allocation but for packing.
 type fastPath struct {
+	fastScopes // the packed answers, by scope
+
 	server *Server
-	bound  *Bound
-	domain string // without its final dot
 	soa    soaTemplate
 
-	batch    uint64 // counts the batches of packets
-	names    []string
-	stale    <-chan struct{} // of names
-	views    []state.View    // of all networks, if the listener is shared
-	changed  func(string)    // serviceChanged, bound once
-	version  uint64          // grows with every change in views
-	networks *[]string       // the listener's, for which fixed was chosen
-	fixed    *fastScope      // nil: by client
-	scopes   map[string]*fastScope
-	clients  [maxClients]fastClient
-
-	one    [1]asked
-	text   [256]byte // presentation form of a name
-	key    []byte    // see serviceKey
-	doubts doubts
-	rand   uint64
-	counts fastCounts
-	touch  byte // see prefetch
+	one    [1]asked   // the question, where packets come one by one
+	counts fastCounts // of the batch
+	rand   uint64     // the state of random
+	touch  byte       // keeps prefetch from being optimised away
 }
 
 func newFastPath(b *Bound) *fastPath {
-	s := b.server
 	f := &fastPath{
-		server: s, bound: b, domain: s.cfg.Domain[:len(s.cfg.Domain)-1], soa: newSOATemplate(s.zone),
-		scopes: map[string]*fastScope{}, rand: rand.Uint64(),
+		fastScopes: newFastScopes(b), server: b.server, soa: newSOATemplate(b.server.zone), rand: rand.Uint64(),
 	}
-	f.changed = f.serviceChanged
+	f.change.visit = f.serviceChanged
 	return f
 }
 
@@ -69,7 +55,7 @@ func (f *fastPath) answer(buf []byte, n int, client netip.Addr) int {
 		return 0
 	}
 	n = f.reply(q, buf)
-	f.counts.flush(&f.server.met)
+	f.counts.flush(f.server.met)
 	return n
 }
 
@@ -82,49 +68,12 @@ func (f *fastPath) recovered(ok *bool) {
 	}
 }
 
-// begin starts a batch of packets: what is read of the views from here on is
-// at least as new as the versions. If it returns false, all of the batch is for
+// begin starts a batch of packets. If it returns false, all of the batch is for
 // the ordinary path.
 func (f *fastPath) begin() (ok bool) {
 	defer f.recovered(&ok)
-	f.batch++
-	if names, stale := f.server.cfg.Source.Networks(); stale != f.stale {
-		f.names, f.stale = names, stale
-		f.forget()
-	}
-	networks := f.bound.networks.Load()
-	if networks != f.networks {
-		f.networks, f.fixed = networks, nil
-		f.forget()
-	}
-	switch {
-	case *networks == nil:
-		f.share()
-	case f.fixed == nil:
-		f.fixed = f.scopeTable(Scope{Networks: *networks})
-	default:
-		f.refresh(f.fixed)
-	}
+	f.fastScopes.begin()
 	return true
-}
-
-// share reads the version by which clients' scopes are remembered.
-func (f *fastPath) share() {
-	if f.views == nil {
-		for _, n := range f.names {
-			if v := f.server.cfg.Source.View(n); v != nil {
-				f.views = append(f.views, v)
-			}
-		}
-	}
-	f.version = sumChanges(f.views)
-}
-
-// forget drops all packed answers.
-func (f *fastPath) forget() {
-	clear(f.scopes)
-	f.clients = [maxClients]fastClient{}
-	f.views, f.fixed = nil, nil
 }
 
 // read reads a packet and finds the scope of its client. If it returns false,
@@ -134,7 +83,7 @@ func (f *fastPath) read(q *asked, buf []byte, n int, client netip.Addr) (ok bool
 	if f.server.sample.every > 0 && f.server.sample.hand() || !q.parse(buf, n, f.server.cfg.MaxUDPPayload) {
 		return false
 	}
-	q.scope = f.scopeFor(client)
+	q.scope = f.ofClient(client)
 	q.hash = hashKey(q.key())
 	return true
 }
@@ -165,13 +114,13 @@ func (f *fastPath) reply(q *asked, buf []byte) (n int) {
 	defer f.recovered(&ok)
 	sc := q.scope
 	ref := sc.table.find(q.hash, q.key())
-	if ref == 0 || !f.valid(sc, q, ref) {
-		if ref, n = f.miss(sc, q, buf); ref == 0 {
+	if ref == 0 || !f.current(sc, q, ref) {
+		if ref, n = f.lookup(sc, q, buf); ref == 0 {
 			return n
 		}
 	}
 	e, data := sc.table.at(ref)
-	if e.flags&flagUnfit != 0 {
+	if e.flags&flagTooLarge != 0 {
 		return 0
 	}
 	if n = q.end + int(e.bodyLen); q.edns {
@@ -183,62 +132,26 @@ func (f *fastPath) reply(q *asked, buf []byte) (n int) {
 	f.header(q, buf, e.rcode, e.counts, e.extra)
 	end := q.end + f.body(buf[q.end:], e, data[e.keyLen:])
 	f.opt(q, buf[end:])
-	f.counts.add(q.qtype, e.counts>>16 == 0)
+	f.counts.add(q.kind, e.counts>>16 == 0)
 	return n
 }
 
-// valid reports whether a packed answer is what the ordinary path would give now.
-func (f *fastPath) valid(sc *fastScope, q *asked, ref uint64) bool {
-	e, _ := sc.table.at(ref)
-	if e.flags&flagUsesVIPs != 0 && f.usable(sc, int(e.net)) != (e.flags&flagVIPs != 0) {
-		return false
-	}
-	if e.seen == sc.version || e.flags&flagDirect != 0 && e.seen >= sc.known && e.seen > 0 {
-		return true
-	}
-	if !f.still(sc, q, &sc.deps[e.dep]) {
-		return false
-	}
-	e.seen = sc.version
-	return true
-}
-
-// still reports whether the asked name means what it did.
-func (f *fastPath) still(sc *fastScope, q *asked, d *dep) bool {
-	if d.direct {
-		return sc.views[d.view].Service(d.service.Name) == d.service
-	}
-	name, ok := f.name(q)
-	if !ok {
-		return false
-	}
-	now := f.locate(sc, name)
-	return d.is(&now.meaning)
-}
-
-// name returns the presentation form of the asked name. It is good until the
-// next call: what keeps it must clone it.
-func (f *fastPath) name(q *asked) (string, bool) {
-	n, ok := q.text(f.text[:])
-	return unsafe.String(&f.text[0], n), ok
-}
-
-// miss handles a name without a true packed answer: it packs one and returns
+// lookup handles a name without a true packed answer: it packs one and returns
 // its reference, or denies the name in place and returns the reply's length, or
 // leaves it to the ordinary path.
-func (f *fastPath) miss(sc *fastScope, q *asked, buf []byte) (ref uint64, n int) {
-	name, ok := f.name(q)
+func (f *fastPath) lookup(sc *fastScope, q *asked, buf []byte) (ref uint64, n int) {
+	name, ok := f.text.of(q)
 	if !ok {
 		return 0, 0
 	}
-	v := f.locate(sc, name)
+	v := f.zone.find(sc.Scope, name)
 	switch {
-	case v.denied:
+	case v.form.packable():
+		return f.pack(sc, q, name, &v.target), 0
+	case v.denied != notDenied && !v.waiting:
 		return 0, f.deny(q, buf, &v)
-	case v.form == formNone || v.form == formNearest:
-		return 0, 0
 	}
-	return f.pack(sc, q, name, &v.meaning), 0
+	return 0, 0
 }
 
 // optLen is the length of an OPT record without options.

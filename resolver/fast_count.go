@@ -1,34 +1,35 @@
 package resolver
 
-// fastCounts counts the fast path's answers of one batch, so that the shared
-// counters are touched once per batch and not once per question.
+// This file owns the counters of the fast path: those of one batch, so that the
+// counters that all goroutines share are touched once per batch.
+
+import "math/bits"
+
+// fastCounts counts the fast path's answers of one batch, by the place of their
+// type in packedTypes.
 type fastCounts struct {
-	n     [len(typeLabels)][2]uint32 // [1]: negative
-	dirty bool
+	positive, negative [32]uint32
+	// used has a bit for each type that was counted since the last flush.
+	used uint32
 }
 
-func (c *fastCounts) add(qtype uint16, negative bool) {
-	i := 0
+// add counts one answer.
+func (c *fastCounts) add(kind uint8, negative bool) {
+	c.used |= 1 << kind
 	if negative {
-		i = 1
-	}
-	c.n[typeIndex(qtype)][i]++
-	c.dirty = true
-}
-
-// flush adds the counts to the metrics.
-func (c *fastCounts) flush(m *metrics) {
-	if !c.dirty {
+		c.negative[kind]++
 		return
 	}
-	for t := range c.n {
-		for i, o := range [...]Outcome{OutcomeLocal, OutcomeNegative} {
-			if n := uint64(c.n[t][i]); n > 0 {
-				cell := &m.queries[0][t][o]
-				cell.count.Add(n)
-				cell.buckets[0].Add(n)
-			}
-		}
+	c.positive[kind]++
+}
+
+// flush adds the counts to the metrics and starts anew.
+func (c *fastCounts) flush(m *metrics) {
+	for ; c.used != 0; c.used &= c.used - 1 {
+		kind := bits.TrailingZeros32(c.used)
+		cells := &m.queries[0][min(kind, len(servedTypes))]
+		cells[OutcomeLocal].addUntimed(uint64(c.positive[kind]))
+		cells[OutcomeNegative].addUntimed(uint64(c.negative[kind]))
+		c.positive[kind], c.negative[kind] = 0, 0
 	}
-	*c = fastCounts{}
 }

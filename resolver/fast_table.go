@@ -29,9 +29,10 @@ const (
 // entry is the head of a packed answer. Its key (the lower-case wire name and
 // the type), its sections and its weights follow it.
 type entry struct {
-	seen      uint64 // the scope's version at which it was last known to be true
+	// Whether it is true.
+	seen      uint64 // the scope's version at which it was last known to be true; 0: invalidated
 	counts    uint32 // ANCOUNT ‖ NSCOUNT
-	dep       uint32 // index of what it was made from
+	origin    uint32 // index of what it was made from, in fastScope.origins
 	size      uint32 // of the whole, a multiple of entryAlign
 	net       uint16 // whose VIPs it depends on, if flagUsesVIPs
 	bodyLen   uint16 // of each variant
@@ -48,11 +49,11 @@ const entryHead = int(unsafe.Sizeof(entry{}))
 
 // The flags of an entry.
 const (
-	flagUnfit    = 1 << iota // the ordinary path must answer
+	flagTooLarge = 1 << iota // the ordinary path must answer
 	flagUsesVIPs             // it depends on whether VIPs are usable
 	flagVIPs                 // and was made when they were
 	flagWeighted             // cumulative weights of the answers follow the body
-	flagDirect               // its name is a service's own: see dep
+	flagDirect               // its name is a service's own: see target.direct
 )
 
 // find returns the reference of the entry with that key, or 0.

@@ -1,24 +1,33 @@
 package resolver
 
+// This file owns the packet as the fast path reads it: it copies the question out
+// of the receive buffer and changes nothing there.
+
 import (
 	"encoding/binary"
 	"hash/maphash"
 	"slices"
+	"unsafe"
 
 	"github.com/miekg/dns"
 )
 
 // asked is a question that the fast path can read.
 type asked struct {
-	end      int // of the question section
-	size     int // the client's UDP payload size
-	hash     uint64
-	ref      uint64 // of what may be the answer, see prefetch
-	scope    *fastScope
-	qtype    uint16
-	keyLen   uint16
-	edns, do bool
-	buf      [maxKey]byte
+	// What the packet says.
+	end      int    // of the question section, in bytes from the packet's beginning
+	size     int    // of the largest reply that the client takes, in bytes
+	qtype    uint16 // Invariant: packedTypes[kind] == qtype
+	kind     uint8  // its place in packedTypes
+	edns, do bool   // whether there is an OPT, and its DO bit
+
+	// Where the answer may be.
+	scope *fastScope
+	hash  uint64 // of key
+	ref   uint64 // what may be the answer's entry, see fastPath.prefetch; 0: none
+
+	keyLen uint16
+	buf    [maxKey]byte // key, and the rest of the last word that was copied
 }
 
 // maxKey has room for a wire name, a type, and the rest of a word.
@@ -34,13 +43,6 @@ var keySeed = maphash.MakeSeed()
 
 func hashKey(key []byte) uint64 { return maphash.Bytes(keySeed, key) }
 
-// fastTypes are the types that the fast path knows. Others are rare, and each
-// would have its own entries.
-var fastTypes = [...]uint16{
-	dns.TypeA, dns.TypeAAAA, dns.TypePTR, dns.TypeSRV, dns.TypeANY, dns.TypeTXT, dns.TypeMX,
-	dns.TypeHTTPS, dns.TypeSVCB, dns.TypeSOA, dns.TypeNS, dns.TypeCNAME,
-}
-
 // parse reads the query in buf[:n]. It accepts less than the ordinary path,
 // never more.
 func (q *asked) parse(buf []byte, n, maxUDP int) bool {
@@ -54,9 +56,11 @@ func (q *asked) parse(buf []byte, n, maxUDP int) bool {
 		return false
 	}
 	q.end, q.qtype, q.size, q.edns, q.do = end+4, binary.BigEndian.Uint16(buf[end:]), dns.MinMsgSize, false, false
-	if !slices.Contains(fastTypes[:], q.qtype) {
+	kind := slices.Index(packedTypes, q.qtype)
+	if kind < 0 {
 		return false
 	}
+	q.kind = uint8(kind)
 	for i := 12; i < end; i += 8 {
 		binary.LittleEndian.PutUint64(q.buf[i-12:], foldWord(binary.LittleEndian.Uint64(buf[i:])))
 	}
@@ -124,26 +128,29 @@ func (q *asked) parseOPT(o []byte, maxUDP int) bool {
 	return true
 }
 
-// text puts the presentation form of the name, without its final dot, into dst
-// and returns its length. ok is false unless all characters are letters, digits, '-' and '_'.
-func (q *asked) text(dst []byte) (n int, ok bool) {
+// nameText has room for the presentation form of one name.
+type nameText [256]byte
+
+// of returns the presentation form of the asked name, lower case and without its
+// final dot. It is good until the next call: what keeps it must clone it. ok is
+// false unless all characters are letters, digits, '-' and '_'.
+func (t *nameText) of(q *asked) (name string, ok bool) {
 	wire := q.name()
-	n = len(wire) - 2 // without the first length and the root
 	for off := 0; wire[off] != 0; {
 		l := int(wire[off])
 		if off > 0 {
-			dst[off-1] = '.'
+			t[off-1] = '.'
 		}
 		for i := off + 1; i <= off+l; i++ {
 			c := wire[i]
 			if !plainByte[c] {
-				return 0, false
+				return "", false
 			}
-			dst[i-1] = c
+			t[i-1] = c
 		}
 		off += 1 + l
 	}
-	return n, true
+	return unsafe.String(&t[0], len(wire)-2), true // without the first length and the root
 }
 
 var plainByte = func() (p [256]bool) {

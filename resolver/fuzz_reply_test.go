@@ -50,9 +50,9 @@ func FuzzUpstreamReply(f *testing.F) {
 		}
 		fw := newForwarder(t.Context(), replying(t, b), slog.New(slog.DiscardHandler), new(upstreamMetrics),
 			func() []netip.AddrPort { return nil })
-		r, _ := fw.resolve(question{msg: q, client: netip.AddrPortFrom(nobody, 1), tcp: tcp})
+		r, _ := fw.resolve(question{msg: q, client: netip.AddrPortFrom(hostAddr, 1), tcp: tcp})
 		checkForwarded(t, q, r, tcp)
-		r, _ = fw.resolve(question{msg: q, client: netip.AddrPortFrom(nobody, 1), tcp: tcp}) // perhaps from the cache
+		r, _ = fw.resolve(question{msg: q, client: netip.AddrPortFrom(hostAddr, 1), tcp: tcp}) // perhaps from the cache
 		checkForwarded(t, q, r, tcp)
 	})
 }

@@ -52,7 +52,7 @@ func TestGate(t *testing.T) {
 		t.Errorf("the address of a task that has ended: %d", got)
 	}
 	if last, ok := g.server.LastStranger(); !ok || !last.Addr.IsValid() {
-		t.Error("nobody was told of")
+		t.Error("no refused client is remembered")
 	}
 	g.server.SetClients(nil, nil)
 	if got := g.admit(netip.MustParseAddr("192.0.2.78")); got != admitted {

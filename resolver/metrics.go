@@ -32,9 +32,6 @@ func (o Outcome) String() string {
 	return [...]string{"local", "negative", "forwarded", "cached", "stale", "failed", "refused", "dropped", "panic"}[o]
 }
 
-// typeLabels are the query types counted by name; others count as "other".
-var typeLabels = [...]string{"A", "AAAA", "SRV", "PTR", "ANY", "other"}
-
 // The ways in which a try of an upstream ends, a label of the upstream's
 // durations.
 const (
@@ -71,22 +68,6 @@ func resultOf(a attempt) int {
 	return resultOther
 }
 
-func typeIndex(t uint16) int {
-	switch t {
-	case dns.TypeA:
-		return 0
-	case dns.TypeAAAA:
-		return 1
-	case dns.TypeSRV:
-		return 2
-	case dns.TypePTR:
-		return 3
-	case dns.TypeANY:
-		return 4
-	}
-	return 5
-}
-
 // LatencyBuckets are the upper bounds of the latency histogram.
 var LatencyBuckets = [...]time.Duration{
 	50 * time.Microsecond, 200 * time.Microsecond, time.Millisecond, 5 * time.Millisecond,
@@ -101,7 +82,8 @@ type cell struct {
 
 // metrics counts. Safe for concurrent use.
 type metrics struct {
-	queries   [2][len(typeLabels)][outcomes]cell // [0]: UDP, [1]: TCP
+	// queries over UDP and TCP, by countedAs and outcome.
+	queries   [2][][outcomes]cell
 	malformed atomic.Uint64
 	held      atomic.Uint64
 	heldFull  atomic.Uint64
@@ -113,6 +95,14 @@ type metrics struct {
 	upstream upstreamMetrics
 }
 
+func newMetrics() *metrics {
+	m := &metrics{}
+	for proto := range m.queries {
+		m.queries[proto] = make([][outcomes]cell, len(servedTypes)+1)
+	}
+	return m
+}
+
 // add counts one duration.
 func (c *cell) add(took time.Duration) {
 	c.count.Add(1)
@@ -122,6 +112,14 @@ func (c *cell) add(took time.Duration) {
 		i++
 	}
 	c.buckets[i].Add(1)
+}
+
+// addUntimed counts n durations of 0.
+func (c *cell) addUntimed(n uint64) {
+	if n > 0 {
+		c.count.Add(n)
+		c.buckets[0].Add(n)
+	}
 }
 
 func (c *cell) read() (buckets []uint64) {
@@ -146,12 +144,12 @@ func (m *metrics) query(tcp bool, qtype uint16, o Outcome, took time.Duration) {
 	if tcp {
 		proto = 1
 	}
-	m.queries[proto][typeIndex(qtype)][o].add(took)
+	m.queries[proto][countedAs(qtype)][o].add(took)
 }
 
 // QueryCount is the counters of one combination of labels.
 type QueryCount struct {
-	Type    string        // A, AAAA, SRV, PTR, ANY or other
+	Type    string        // one of state.RecordTypes, or other
 	Proto   string        // udp or tcp
 	Outcome string        // see Outcome
 	Count   uint64        // queries
@@ -213,14 +211,14 @@ func (m *metrics) stats() Stats {
 		}
 	}
 	for p, proto := range [...]string{"udp", "tcp"} {
-		for t, label := range typeLabels {
+		for t := range m.queries[p] {
 			for o := range outcomes {
 				c := &m.queries[p][t][o]
 				if c.count.Load() == 0 {
 					continue
 				}
 				s.Queries = append(s.Queries, QueryCount{
-					Type: label, Proto: proto, Outcome: o.String(),
+					Type: typeLabel(t), Proto: proto, Outcome: o.String(),
 					Count: c.count.Load(), Latency: time.Duration(c.nanos.Load()), Buckets: c.read(),
 				})
 			}

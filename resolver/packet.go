@@ -62,6 +62,6 @@ func (c *fastConn) judge(client netip.Addr, buf []byte, n int) (reply int, turne
 		return 0, false
 	}
 	reply = c.gate.reply(a, buf, n)
-	c.gate.counts.flush(&c.gate.server.met)
+	c.gate.counts.flush(c.gate.server.met)
 	return reply, true
 }

@@ -148,9 +148,9 @@ func (b *batchConn) answer() {
 			break // closed: replies are lost like any datagram
 		}
 	}
-	b.fast.counts.flush(&b.fast.server.met)
+	b.fast.counts.flush(b.fast.server.met)
 	if b.gate != nil {
-		b.gate.counts.flush(&b.fast.server.met)
+		b.gate.counts.flush(b.fast.server.met)
 	}
 }
 

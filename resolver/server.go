@@ -30,7 +30,7 @@ type Server struct {
 	log     *slog.Logger
 	zone    *Zone
 	forward *forwarder
-	met     metrics
+	met     *metrics
 	sample  sampler
 	started time.Time
 	running atomic.Int64
@@ -60,7 +60,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg, log: cfg.Log, zone: cfg.zone(), started: time.Now(),
+		cfg: cfg, log: cfg.Log, zone: cfg.zone(), met: newMetrics(), started: time.Now(),
 		holding: holds{clients: map[netip.Addr]int{}},
 	}
 	s.SetClients(cfg.Clients, cfg.HostAddrs)

@@ -131,7 +131,7 @@ func (c *completer) flagValues(ctx context.Context, name string) []string {
 	case "scheduler":
 		return control.Schedulers()
 	case "type":
-		return []string{"A", "AAAA", "SRV", "PTR", "ANY"}
+		return control.ResolveTypes()
 	}
 	return c.kind(ctx, name)
 }

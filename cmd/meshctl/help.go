@@ -66,3 +66,12 @@ func (c *commandLine) flagHelp() string {
 	_ = w.Flush() // a strings.Builder does not fail
 	return b.String()
 }
+
+// orList writes a list for people: "A, AAAA or SRV".
+func orList(items []string) string {
+	last := len(items) - 1
+	if last < 1 {
+		return strings.Join(items, "")
+	}
+	return strings.Join(items[:last], ", ") + " or " + items[last]
+}

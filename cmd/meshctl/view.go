@@ -41,7 +41,7 @@ until all are equal.`,
 func resolve(f *flags) action {
 	var req control.ResolveRequest
 	f.network(&req.Network)
-	f.text("type", "record `TYPE`: A, AAAA, SRV, PTR or ANY (default: A and AAAA)", &req.Type)
+	f.text("type", "record `TYPE`: "+orList(control.ResolveTypes())+" (default: A and AAAA)", &req.Type)
 	f.set.BoolVar(&req.Trace, "trace", false,
 		"send a name of others to its servers too, and show each try, the cache and the path")
 	return func(ctx context.Context, s *session, args []string) error {

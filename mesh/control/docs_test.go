@@ -118,6 +118,9 @@ func TestDocFields(t *testing.T) {
 	for code := range statusOf {
 		words[string(code)] = true
 	}
+	for _, recordType := range ResolveTypes() {
+		words[recordType] = true
+	}
 	delete(words, "")
 	for word := range words {
 		if !strings.Contains(doc, "`"+word+"`") && !strings.Contains(doc, `"`+word+`"`) {

@@ -124,8 +124,9 @@ func taskFilter(r *http.Request) (f TaskFilter, err error) {
 	return f, nil
 }
 
-// resolveTypes are the record types that Resolve knows.
-func resolveTypes() []string { return []string{"A", "AAAA", "SRV", "PTR", "ANY"} }
+// ResolveTypes returns the types of records that a ResolveRequest may ask for, in
+// the order in which they are listed for people.
+func ResolveTypes() []string { return state.RecordTypes() }
 
 func resolveRequest(r *http.Request) (ResolveRequest, error) {
 	q := r.URL.Query()
@@ -157,8 +158,8 @@ func (r ResolveRequest) Check() error {
 	if _, err := netip.ParseAddr(r.Name); err != nil && strings.ContainsAny(r.Name, ":/") {
 		return invalid("name", "write the name alone, without scheme, port or path", "%.300q is no name", r.Name)
 	}
-	if r.Type != "" && !slices.Contains(resolveTypes(), strings.ToUpper(r.Type)) {
-		return invalid("type", "use one of "+strings.Join(resolveTypes(), ", "), "%q is not known", r.Type)
+	if r.Type != "" && !slices.Contains(ResolveTypes(), strings.ToUpper(r.Type)) {
+		return invalid("type", "use one of "+strings.Join(ResolveTypes(), ", "), "%q is not known", r.Type)
 	}
 	return nil
 }

@@ -148,7 +148,7 @@ type LeaveReply struct {
 type ResolveRequest struct {
 	Name    string
 	Network string
-	Type    string // A, AAAA, SRV, PTR, ANY; empty: A and AAAA
+	Type    string // one of ResolveTypes; empty: A and AAAA
 	Trace   bool   // also send a name of others to its upstreams, and say which path answers
 }
 
