@@ -1,5 +1,7 @@
 package resolver
 
+// This file owns the cache of upstream answers.
+
 import (
 	"container/list"
 	"strings"
@@ -25,7 +27,7 @@ func keyOf(q *dns.Msg) cacheKey {
 	}
 }
 
-// cache keeps upstream answers, the least recently used ones leaving first.
+// cache keeps upstream answers. The least recently used ones make room for others.
 // Safe for concurrent use.
 type cache struct {
 	maxEntries, maxBytes int
@@ -37,21 +39,21 @@ type cache struct {
 }
 
 type cached struct {
-	key    cacheKey
-	msg    *dns.Msg // never changed
-	stored time.Time
-	fresh  time.Time // until then
-	stale  time.Time // until then
-	rest   time.Time // until then a stale answer is given without asking
-	size   int
+	key     cacheKey
+	msg     *dns.Msg // never changed
+	stored  time.Time
+	fresh   time.Time // until then it is given as it is
+	stale   time.Time // until then it may be given when no upstream answers
+	recheck time.Time // until then no upstream is asked for it, since they just failed
+	size    int       // in bytes
 }
 
 // hit is what the cache has for a question; a nil msg is nothing.
 type hit struct {
-	msg     *dns.Msg // do not change
-	age     time.Duration
-	fresh   bool
-	resting bool // the upstreams failed just now: not worth a client's time
+	msg            *dns.Msg // do not change
+	age            time.Duration
+	fresh          bool
+	recheckPending bool // the upstreams failed just now and are not asked again yet
 }
 
 func newCache(maxEntries, maxBytes int) *cache {
@@ -72,20 +74,20 @@ func (c *cache) get(key cacheKey, now time.Time) hit {
 		return hit{}
 	}
 	c.order.MoveToFront(el)
-	return hit{e.msg, now.Sub(e.stored), now.Before(e.fresh), now.Before(e.rest)}
+	return hit{e.msg, now.Sub(e.stored), now.Before(e.fresh), now.Before(e.recheck)}
 }
 
-// rest makes the entry of a key serve as stale without asking until then (the
-// failure recheck timer of RFC 8767 §5). It reports whether there is an answer
-// to serve.
-func (c *cache) rest(key cacheKey, until time.Time) bool {
+// setRecheck sets the failure recheck timer of an answer (RFC 8767 §5): until then
+// it is given, although stale, without asking an upstream. It reports whether
+// there is an answer to give.
+func (c *cache) setRecheck(key cacheKey, until time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	el := c.entries[key]
 	if el == nil || el.Value.(*cached).msg.Rcode == dns.RcodeServerFailure {
 		return false
 	}
-	el.Value.(*cached).rest = until
+	el.Value.(*cached).recheck = until
 	return true
 }
 

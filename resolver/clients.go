@@ -1,5 +1,7 @@
 package resolver
 
+// This file owns the list of clients that are served (R8).
+
 import (
 	"net"
 	"net/netip"
@@ -12,7 +14,7 @@ import (
 // clientList is whom listeners on addresses of the host serve. It is immutable.
 type clientList struct {
 	prefixes []netip.Prefix
-	host     []netip.Addr // the host's own addresses, sorted
+	host     []netip.Addr // the host's own addresses beside loopback, sorted
 }
 
 // isHost reports whether the host itself asks: a program on it that asks at one
@@ -26,9 +28,8 @@ func (l *clientList) contains(a netip.Addr) bool {
 	return slices.ContainsFunc(l.prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// SetClients replaces whom listeners on addresses of the host serve, besides
-// the host itself, which has the addresses host beside loopback, and
-// Config.LocalTask; nil: everybody.
+// SetClients replaces Config.Clients and Config.HostAddrs. With nil prefixes all
+// clients are served. Safe for concurrent use.
 func (s *Server) SetClients(prefixes []netip.Prefix, host []netip.Addr) {
 	if prefixes == nil {
 		s.clients.Store(nil)
@@ -36,7 +37,7 @@ func (s *Server) SetClients(prefixes []netip.Prefix, host []netip.Addr) {
 	}
 	host = slices.Clone(host)
 	for i, a := range host {
-		host[i] = a.Unmap().WithZone("") // as a client's address is looked at
+		host[i] = a.Unmap().WithZone("") // the form in which a client's address is looked up
 	}
 	slices.SortFunc(host, netip.Addr.Compare)
 	if have := s.clients.Load(); have == nil || !slices.Equal(have.prefixes, prefixes) || !slices.Equal(have.host, host) {

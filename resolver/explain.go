@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -32,7 +33,7 @@ type Explanation struct {
 // scope, and says why. It neither forwards nor holds. The error names a bad
 // type or a network that this node does not take part in.
 func (z *Zone) Explain(network, name, qtype string) (Explanation, error) {
-	t, ok := dns.StringToType[strings.ToUpper(orString(qtype, "A"))]
+	t, ok := dns.StringToType[strings.ToUpper(cmp.Or(qtype, "A"))]
 	if !ok {
 		return Explanation{}, fmt.Errorf("resolve %s: type %q: use one of %s", name, qtype,
 			strings.Join(state.RecordTypes(), ", "))

@@ -80,7 +80,7 @@ func (f *fastPath) begin() (ok bool) {
 // the packet is for the ordinary path.
 func (f *fastPath) read(q *asked, buf []byte, n int, client netip.Addr) (ok bool) {
 	defer f.recovered(&ok)
-	if f.server.sample.every > 0 && f.server.sample.hand() || !q.parse(buf, n, f.server.cfg.MaxUDPPayload) {
+	if f.server.sample.every > 0 && f.server.sample.leave() || !q.parse(buf, n, f.server.cfg.MaxUDPPayload) {
 		return false
 	}
 	q.scope = f.ofClient(client)

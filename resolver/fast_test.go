@@ -38,7 +38,7 @@ func sameAnswer(t *testing.T, s *Server, b *Bound, f *fastPath, pkt []byte, clie
 	if err := q.Unpack(pkt); err != nil {
 		t.Fatalf("answered what does not parse: %v", err)
 	}
-	slow, _ := s.guarded(b, question{msg: &q, client: client})
+	slow, _ := s.answer(b, question{msg: &q, client: client})
 	if err := want.Unpack(slow); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func TestFastPathForwards(t *testing.T) {
 		"8.8.8.8.in-addr.arpa.": false, "b.c.": false,
 	} {
 		m, _ := query(name, dns.TypeA).Pack()
-		if sameAnswer(t, s, b, f, m, anyone) != fast {
+		if sameAnswer(t, s, b, f, m, hostClient) != fast {
 			t.Errorf("%s: answered by the fast path: %v", name, !fast)
 		}
 	}
@@ -127,7 +127,7 @@ func TestFastPathFollowsTheView(t *testing.T) {
 			for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypePTR, dns.TypeSRV, dns.TypeMX} {
 				m, _ := query(name, qtype).Pack()
 				elsewhere := strings.HasSuffix(name, ".arpa.") || strings.HasPrefix(name, "web.1.") // may be a name to forward
-				if !sameAnswer(t, s, b, f, m, anyone) && !elsewhere {
+				if !sameAnswer(t, s, b, f, m, hostClient) && !elsewhere {
 					t.Errorf("%s: not answered by the fast path", name)
 				}
 			}
@@ -155,17 +155,17 @@ func TestFastPathFollowsTheView(t *testing.T) {
 	}
 	m, _ := query("web.", dns.TypeA).Pack()
 	w.self.Part("net1")
-	if !sameAnswer(t, s, b, f, m, anyone) || f.ask(m, hostAddr)[3]&15 != dns.RcodeNameError {
+	if !sameAnswer(t, s, b, f, m, hostClient) || f.ask(m, hostAddr)[3]&15 != dns.RcodeNameError {
 		t.Error("a network that this node left still answers")
 	}
 	w.self.Join("net1").SetSynced()
 	w.commit("b", "net1", task(t, "again web 1 172.16.1.77 -"))
-	if !sameAnswer(t, s, b, f, m, anyone) || f.ask(m, hostAddr)[3]&15 != dns.RcodeSuccess {
+	if !sameAnswer(t, s, b, f, m, hostClient) || f.ask(m, hostAddr)[3]&15 != dns.RcodeSuccess {
 		t.Error("a network that this node is in again does not answer")
 	}
 }
 
-var anyone = netip.MustParseAddrPort("127.0.0.1:9")
+var hostClient = netip.MustParseAddrPort("127.0.0.1:9")
 
 // R6: the rotation gives every task its turn by weight, serving ones before suspected ones.
 func TestFastPathRotates(t *testing.T) {
@@ -263,7 +263,7 @@ func FuzzFastPath(f *testing.F) {
 		c.HoldTime, c.VIPsUsable = -1, func(n string) bool { return usable[n].Load() }
 	})
 	clients := []netip.AddrPort{
-		anyone, netip.MustParseAddrPort("172.16.1.1:1"), netip.MustParseAddrPort("[fd99::2]:1"),
+		hostClient, netip.MustParseAddrPort("172.16.1.1:1"), netip.MustParseAddrPort("[fd99::2]:1"),
 		netip.MustParseAddrPort("[::ffff:172.16.1.99]:1"), netip.MustParseAddrPort("[fe80::1]:1"),
 	}
 	fast := make([]*fastPath, len(fuzzScopes))
@@ -327,7 +327,7 @@ func BenchmarkOrdinaryPath(b *testing.B) {
 		if err := m.Unpack(pkt); err != nil {
 			b.Fatal(err)
 		}
-		s.guarded(bound, question{msg: &m})
+		s.answer(bound, question{msg: &m})
 	}
 }
 

@@ -124,7 +124,7 @@ func (q *asked) parseOPT(o []byte, maxUDP int) bool {
 		opts = opts[4+l:]
 	}
 	q.edns, q.do = true, o[7]&0x80 != 0
-	q.size = min(max(int(binary.BigEndian.Uint16(o[3:])), dns.MinMsgSize), maxUDP)
+	q.size = clampEDNSSize(int(binary.BigEndian.Uint16(o[3:])), maxUDP)
 	return true
 }
 

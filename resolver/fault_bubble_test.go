@@ -198,7 +198,7 @@ func TestUpstreamsByDomain(t *testing.T) {
 				"10.in-addr.arpa": {server(4)},
 			}
 		}, address(0, "1.1.1.1"), dead(0), address(0, "3.3.3.3"), address(0, "4.4.4.4"))
-		f.ways.Load().rest.cfg.Upstreams = f.ways.Load().rest.cfg.Upstreams[:1]
+		f.routes.Load().others.cfg.Upstreams = f.routes.Load().others.cfg.Upstreams[:1]
 		for name, want := range map[string]string{
 			"example.com.": "192.0.2.1 udp", "corp.example.": "192.0.2.2 udp", "a.CORP.example.": "192.0.2.2 udp",
 			"a.b.deep.corp.example.": "192.0.2.3 udp", "xcorp.example.": "192.0.2.1 udp",
@@ -236,9 +236,9 @@ func TestLoopIsFound(t *testing.T) {
 		}
 		f.ask(me, "example.com.") // starts the probes
 		synctest.Wait()
-		state := func(i int) UpstreamState { return f.ways.Load().rest.status(time.Now())[i].State }
+		state := func(i int) UpstreamState { return f.routes.Load().others.status(time.Now())[i].State }
 		if state(0) != UpstreamLooping || state(1) != UpstreamUp {
-			t.Fatalf("%+v", f.ways.Load().rest.status(time.Now()))
+			t.Fatalf("%+v", f.routes.Load().others.status(time.Now()))
 		}
 		start, before := time.Now(), f.net.count()
 		f.ask(me, "example.com.")

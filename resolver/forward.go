@@ -1,5 +1,8 @@
 package resolver
 
+// This file owns a forwarded question (R7): the cache, joining equal questions,
+// and asking one upstream after the other.
+
 import (
 	"context"
 	"errors"
@@ -21,10 +24,10 @@ const (
 	staleTTL   = 30
 )
 
-// restTime is how long after a failure a stale answer is given at once, and
+// recheckTime is how long after a failure a stale answer is given at once, and
 // failureTime how long the failure is remembered where there is none.
 const (
-	restTime    = 5 * time.Second
+	recheckTime = 5 * time.Second
 	failureTime = 2 * time.Second
 )
 
@@ -32,14 +35,14 @@ var errNoUpstream = errors.New("no upstream: resolv.conf has none but ourselves,
 
 // forwarder answers from upstreams and a cache. Safe for concurrent use.
 type forwarder struct {
-	cfg   ForwardConfig
-	log   *slog.Logger
-	ctx   context.Context // ends the calls
-	met   *upstreamMetrics
-	own   func() []netip.AddrPort
-	ways  atomic.Pointer[ways] // never changed, but replaced
-	loops loops
-	cache *cache
+	cfg    ForwardConfig
+	log    *slog.Logger
+	ctx    context.Context // ends the calls
+	met    *upstreamMetrics
+	own    func() []netip.AddrPort
+	routes atomic.Pointer[routes] // replaced as a whole
+	loops  loops
+	cache  *cache
 
 	mu      sync.Mutex // guards what follows
 	calls   map[cacheKey]*call
@@ -62,7 +65,7 @@ func newForwarder(ctx context.Context, cfg ForwardConfig, log *slog.Logger, met 
 		cache: newCache(cfg.CacheEntries, cfg.CacheBytes), loops: loops{pending: map[string]*upstream{}},
 		calls: map[cacheKey]*call{}, clients: map[netip.Addr]int{},
 	}
-	f.ways.Store(f.waysOf(cfg))
+	f.routes.Store(f.newRoutes(cfg))
 	return f
 }
 
@@ -80,7 +83,7 @@ func (f *forwarder) resolve(q question) (*dns.Msg, Outcome) {
 		return upstreamReply(q.msg, have.msg, have.age, 0), OutcomeFailed
 	case have.fresh:
 		return upstreamReply(q.msg, have.msg, have.age, 0), OutcomeCached
-	case have.resting:
+	case have.recheckPending:
 		return upstreamReply(q.msg, have.msg, 0, staleTTL), OutcomeStale
 	}
 	client := clientKey(q.client.Addr())
@@ -96,7 +99,7 @@ func (f *forwarder) resolve(q question) (*dns.Msg, Outcome) {
 	}
 	defer f.leave(client)
 	c := f.join(key, q.msg)
-	if wait(c, have.msg != nil) && c.err == nil && !(q.tcp && nothing(c.reply)) {
+	if wait(c, have.msg != nil) && c.err == nil && !(q.tcp && onlyTruncated(c.reply)) {
 		return upstreamReply(q.msg, c.reply, 0, 0), OutcomeForwarded
 	}
 	if have.msg != nil {
@@ -167,7 +170,7 @@ func (f *forwarder) join(key cacheKey, q *dns.Msg) *call {
 func (f *forwarder) run(c *call, key cacheKey, m *dns.Msg) {
 	ctx, cancel := context.WithTimeout(f.ctx, f.cfg.Timeout)
 	defer cancel()
-	c.reply, c.err = f.ask(ctx, f.ways.Load().poolOf(fold(key.name)), m, nil)
+	c.reply, c.err = f.ask(ctx, f.routes.Load().serversFor(fold(key.name)), m, nil)
 	if c.err == nil {
 		f.remember(key, c.reply)
 	}
@@ -175,7 +178,7 @@ func (f *forwarder) run(c *call, key cacheKey, m *dns.Msg) {
 		f.failed(key, m)
 	}
 	if c.err != nil && !errors.Is(c.err, errNoUpstream) {
-		f.log.Debug("dns forward", "question", key, "err", c.err)
+		f.log.Debug("dns question could not be forwarded", "question", key, "error", c.err)
 	}
 	f.mu.Lock()
 	delete(f.calls, key)
@@ -188,7 +191,7 @@ func (f *forwarder) run(c *call, key cacheKey, m *dns.Msg) {
 // 9520), since stub resolvers ask again as soon as they hear of it.
 func (f *forwarder) failed(key cacheKey, m *dns.Msg) {
 	now := time.Now()
-	if !f.cache.rest(key, now.Add(restTime)) {
+	if !f.cache.setRecheck(key, now.Add(recheckTime)) {
 		f.cache.put(key, failure(m), now, failureTime, 0)
 	}
 }
@@ -215,12 +218,12 @@ type attempt struct {
 
 // good reports whether the attempt answers the question.
 func (a attempt) good() bool {
-	return a.err == nil && !nothing(a.reply) && (a.reply.Rcode == dns.RcodeSuccess || a.reply.Rcode == dns.RcodeNameError)
+	return a.err == nil && !onlyTruncated(a.reply) && (a.reply.Rcode == dns.RcodeSuccess || a.reply.Rcode == dns.RcodeNameError)
 }
 
-// nothing reports whether a reply says only that there is more than it has. Over
+// onlyTruncated reports whether a reply says only that there is more than it has. Over
 // TCP that is no answer: without TC it would say that the name has no records.
-func nothing(m *dns.Msg) bool { return m.Truncated && len(m.Answer) == 0 }
+func onlyTruncated(m *dns.Msg) bool { return m.Truncated && len(m.Answer) == 0 }
 
 // ask asks the upstreams, the next one as soon as one fails or is slow, and
 // returns the first good reply, else the last bad one, else the last error. The
@@ -303,14 +306,14 @@ func (f *forwarder) try(ctx context.Context, u *upstream, until time.Time, m *dn
 	if err != nil {
 		a.err = fmt.Errorf("upstream %s: %w", u.addr, err)
 	}
-	f.note(ctx, u, a)
+	f.recordAttempt(ctx, u, a)
 	return a
 }
 
-// note counts a try and feeds the upstream's health: a server that replies is
-// well, whatever it says of one name. A try that was cut short because another
-// upstream was faster counts against it only if it was slow.
-func (f *forwarder) note(ctx context.Context, u *upstream, a attempt) {
+// recordAttempt counts a try and updates the upstream's health: a server that
+// replies is healthy, whatever it says of one name. A try that was cut short
+// because another upstream was faster counts against it only if it was slow.
+func (f *forwarder) recordAttempt(ctx context.Context, u *upstream, a attempt) {
 	lost := a.err != nil && ctx.Err() != nil // another upstream was faster
 	if !lost {
 		f.met.tried(resultOf(a), a.took)
@@ -325,8 +328,8 @@ func (f *forwarder) note(ctx context.Context, u *upstream, a attempt) {
 	case lost && a.took < f.cfg.Hedge:
 	default:
 		f.met.failures.Add(1)
-		if u.failed(time.Now()) && u.said.due(time.Now()) {
-			f.log.Warn("dns upstream is failing, others are asked first", "upstream", u.addr, "err", a.err)
+		if u.failed(time.Now()) && u.downLog.due(time.Now()) {
+			f.log.Warn("dns upstream is failing, others are asked first", "upstream", u.addr, "error", a.err)
 		}
 	}
 }

@@ -259,7 +259,7 @@ func TestCacheAndStale(t *testing.T) {
 		if _, o = f.ask(me, "example.com."); o != OutcomeStale || f.net.count() != asked {
 			t.Errorf("just after a failure: %s, %d questions", o, f.net.count()-asked)
 		}
-		time.Sleep(restTime)
+		time.Sleep(recheckTime)
 		f.net.serve["192.0.2.1"] = rcode(time.Millisecond, dns.RcodeNameError)
 		if r, o = f.ask(me, "example.com."); o != OutcomeForwarded || r.Rcode != dns.RcodeNameError {
 			t.Errorf("the name is gone: %s %v", o, r)

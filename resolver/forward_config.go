@@ -1,6 +1,9 @@
 package resolver
 
+// This file owns the configuration of forwarding: defaults and checks.
+
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -13,26 +16,33 @@ import (
 // ForwardConfig configures the forwarding of names that are not ours (R7). The
 // zero value forwards to the upstreams of /etc/resolv.conf.
 type ForwardConfig struct {
+	// Servers.
+
 	Disabled   bool             // forward nothing: names that are not ours are SERVFAIL
-	ResolvConf string           // "": /etc/resolv.conf; read again when it changes
+	ResolvConf string           // a file with name servers, read again when it changes; "": /etc/resolv.conf
 	Upstreams  []netip.AddrPort // instead of ResolvConf's
 	// Domains have servers of their own: names at and under such a domain go to
 	// them only, the longest domain first. Names of the mesh stay local.
 	Domains map[string][]netip.AddrPort
 
-	Hedge      time.Duration // how long an upstream may take before the next is asked too; 0: 300 ms
-	TryTimeout time.Duration // one exchange with one upstream; 0: 2 s
-	Timeout    time.Duration // all tries of one question; 0: 4.5 s, under the 5 s of stub resolvers
+	// Time. At most a minute each.
 
-	Max       int // questions waiting for upstreams at once; more are dropped; 0: 4096
-	MaxClient int // the same per client address; 0: 512
+	Hedge      time.Duration // how long an upstream may take before the next is asked too; 0: 300 ms
+	TryTimeout time.Duration // of one exchange with one upstream; 0: 2 s
+	Timeout    time.Duration // of all tries of one question; 0: 4.5 s, under the 5 s of stub resolvers
+
+	// Questions that wait for upstreams at once. More are dropped.
+
+	Max       int // in all; the last quarter is for TCP; 0: 4096
+	MaxClient int // of one client, as in Config.ClientRate; 0: 512
+
+	// The cache of upstream answers.
 
 	CacheEntries int           // 0: 10,000; negative: no cache
-	CacheBytes   int           // packed size of the cached answers; 0: 16 MiB
+	CacheBytes   int           // packed size of the answers; 0: 16 MiB
 	MaxTTL       time.Duration // how long an answer stays fresh at most; 0: 30 s
 	MaxNegative  time.Duration // the same for NXDOMAIN and NODATA; 0: 5 s
-	// how long expired answers are kept for when no upstream answers (RFC 8767); 0: 1 h; negative: not
-	Stale time.Duration
+	Stale        time.Duration // how long an expired answer may be given (RFC 8767); 0: 1 h; negative: not at all
 
 	// Exchange asks one upstream once. It sets the message's id, checks the
 	// reply's, and must return when ctx ends. nil: sockets with random ports.
@@ -40,13 +50,13 @@ type ForwardConfig struct {
 }
 
 func (c ForwardConfig) withDefaults() (ForwardConfig, error) {
-	c.ResolvConf = orString(c.ResolvConf, "/etc/resolv.conf")
-	c.Hedge = orDuration(c.Hedge, 300*time.Millisecond)
-	c.TryTimeout, c.Timeout = orDuration(c.TryTimeout, 2*time.Second), orDuration(c.Timeout, 4500*time.Millisecond)
-	c.Max, c.MaxClient = orInt(c.Max, 4096), orInt(c.MaxClient, 512)
-	c.CacheEntries, c.CacheBytes = orInt(c.CacheEntries, 10_000), orInt(c.CacheBytes, 16<<20)
-	c.MaxTTL, c.MaxNegative = orDuration(c.MaxTTL, 30*time.Second), orDuration(c.MaxNegative, 5*time.Second)
-	c.Stale = orDuration(c.Stale, time.Hour)
+	c.ResolvConf = cmp.Or(c.ResolvConf, "/etc/resolv.conf")
+	c.Hedge = cmp.Or(c.Hedge, 300*time.Millisecond)
+	c.TryTimeout, c.Timeout = cmp.Or(c.TryTimeout, 2*time.Second), cmp.Or(c.Timeout, 4500*time.Millisecond)
+	c.Max, c.MaxClient = cmp.Or(c.Max, 4096), cmp.Or(c.MaxClient, 512)
+	c.CacheEntries, c.CacheBytes = cmp.Or(c.CacheEntries, 10_000), cmp.Or(c.CacheBytes, 16<<20)
+	c.MaxTTL, c.MaxNegative = cmp.Or(c.MaxTTL, 30*time.Second), cmp.Or(c.MaxNegative, 5*time.Second)
+	c.Stale = cmp.Or(c.Stale, time.Hour)
 	if c.Exchange == nil {
 		c.Exchange = exchange
 	}

@@ -93,8 +93,8 @@ func TestForwardOverSockets(t *testing.T) {
 // R7: upstreams that are ourselves are not asked.
 func TestLoopGuard(t *testing.T) {
 	s, b := serve(t, standard(t).self, []string{"net1"})
-	s.forward.ways.Load().rest.cfg = ForwardConfig{Upstreams: []netip.AddrPort{b.Addr()}}
-	if p := s.forward.ways.Load().rest.plan(time.Now()); len(p) != 0 || s.met.upstream.loops.Load() != 1 {
+	s.forward.routes.Load().others.cfg = ForwardConfig{Upstreams: []netip.AddrPort{b.Addr()}}
+	if p := s.forward.routes.Load().others.plan(time.Now()); len(p) != 0 || s.met.upstream.loops.Load() != 1 {
 		t.Errorf("plan %v", p)
 	}
 	p, l, err := listenBoth(loopback)
@@ -203,7 +203,7 @@ func TestResolvConfReload(t *testing.T) {
 			os.Remove(path)
 		}
 		now = now.Add(2 * reloadEvery)
-		for _, u := range s.forward.ways.Load().rest.plan(now) {
+		for _, u := range s.forward.routes.Load().others.plan(now) {
 			out = append(out, u.addr.String())
 		}
 		return out
@@ -277,7 +277,7 @@ func TestAnswers(t *testing.T) {
 		r    *dns.Msg
 		want bool
 	}{{good, true}, {other, false}, {wrongID, false}, {m, false}, {bare, true}} {
-		if answers(m, c.r) != c.want {
+		if isReplyTo(m, c.r) != c.want {
 			t.Errorf("%d: %v", i, c.r)
 		}
 	}

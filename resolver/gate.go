@@ -1,5 +1,8 @@
 package resolver
 
+// This file owns whom a listener serves and how often (R8), by the address of a
+// packet alone.
+
 import (
 	"encoding/binary"
 	"math/rand/v2"
@@ -15,29 +18,32 @@ import (
 // no lock. What it turns away costs no parsing, no goroutine, and at most a reply
 // of the question's size.
 type gate struct {
+	// All points in time are since server.started.
 	server *Server
-	now    time.Duration // of the batch, since server.started; 0: not read yet
+	now    time.Duration // the time of the batch; 0: not read yet
 
-	// known remembers whom the clients include: a client at the place of its hash.
+	// Clients that are served: each at the place of its hash.
 	known [maxClients]knownClient
-	// next is when each client's next question would be due if it asked at the
-	// limit's rate. Clients with one hash share a place: that needs no bound and
-	// no eviction, and nobody can choose whom to share with.
-	next  []time.Duration
-	every time.Duration // the limit's rate
 
-	factor, offset uint64 // of the hash: unknown to clients
+	// The limit per client. next is when each client's next question would be due
+	// if it asked at the limit's rate. Clients with one hash share a place: that
+	// needs no bound and no eviction, and since the hash is secret a client cannot
+	// choose which others it shares with.
+	next           []time.Duration // by the hash; nil: no limit
+	every          time.Duration   // between two questions at the limit's rate
+	factor, offset uint64          // of the hash
 
-	strangers time.Duration // when the next one would be due, as in next
-	told      time.Duration
-	counts    gateCounts
+	// Clients that are refused.
+	strangers  time.Duration // when the next one would be due, as in next
+	remembered time.Duration // when one was last remembered in server.stranger
+	counts     gateCounts
 }
 
 type knownClient struct {
 	addr  netip.Addr
-	list  *clientList   // that has it
+	list  *clientList   // with which it was looked up
 	host  bool          // it is the host itself
-	until time.Duration // of a local task; 0: as long as the list is the same
+	until time.Duration // it is a local task until then; 0: as long as the list is the same
 }
 
 const (
@@ -78,8 +84,8 @@ func (g *gate) clock() time.Duration {
 	return g.now
 }
 
-// admit judges one packet by where it comes from. The host's own questions have
-// no limit: a caching server there asks for all of its clients.
+// admit decides about one packet by where it comes from. The host's own questions
+// have no limit: a caching server there asks for all of its clients.
 func (g *gate) admit(client netip.Addr) admission {
 	if client.IsLoopback() {
 		return admitted
@@ -93,13 +99,13 @@ func (g *gate) admit(client netip.Addr) admission {
 		return admitted
 	}
 	if !served {
-		var few bool
-		if g.strangers, few = takeAt(g.strangers, g.clock(), time.Second/strangerRate, time.Second); !few {
+		var within bool
+		if g.strangers, within = takeAt(g.strangers, g.clock(), time.Second/strangerRate, time.Second); !within {
 			g.counts.refused++
 			return dropped
 		}
 		if g.server.cfg.LocalTask == nil || !g.server.cfg.LocalTask(client) {
-			g.turnedAway(client)
+			g.rememberStranger(client)
 			return refused
 		}
 		k := &g.known[clientSlot(client)]
@@ -137,8 +143,8 @@ func (g *gate) due(client netip.Addr) bool {
 	return ok
 }
 
-// reply makes the packet in buf[:n], which was not admitted, a reply of at most
-// its size, and returns the reply's length or 0 for none.
+// reply turns the packet in buf[:n], which was not admitted, into a reply of at
+// most its size. It returns the reply's length, or 0 if there is none.
 func (g *gate) reply(a admission, buf []byte, n int) int {
 	const qr, opcode, tc, rd = 0x80, 0x78, 0x02, 0x01
 	switch a {
@@ -148,8 +154,8 @@ func (g *gate) reply(a admission, buf []byte, n int) int {
 		g.counts.dropped++
 		return 0
 	}
-	// What is no plain question gets nothing: two servers could go on replying
-	// to each other for ever.
+	// Only a plain question gets a reply: two servers could go on replying to
+	// each other for ever.
 	if n < 17 || buf[2]&(qr|opcode) != 0 || binary.BigEndian.Uint16(buf[4:]) != 1 {
 		return 0
 	}
@@ -165,10 +171,10 @@ func (g *gate) reply(a admission, buf []byte, n int) int {
 	return end + 4
 }
 
-// turnedAway remembers, once a second, who was refused last.
-func (g *gate) turnedAway(client netip.Addr) {
-	if g.told == 0 || g.clock()-g.told >= time.Second {
-		g.told = g.clock()
+// rememberStranger remembers, once a second, who was refused last.
+func (g *gate) rememberStranger(client netip.Addr) {
+	if g.remembered == 0 || g.clock()-g.remembered >= time.Second {
+		g.remembered = g.clock()
 		g.server.stranger.Store(&Stranger{Addr: client, At: time.Now()})
 	}
 }

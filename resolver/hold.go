@@ -1,5 +1,7 @@
 package resolver
 
+// This file owns questions that wait for the first sync of a network (R4).
+
 import (
 	"context"
 	"net/netip"

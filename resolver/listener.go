@@ -1,5 +1,7 @@
 package resolver
 
+// This file owns listeners: opening their sockets, serving both, and closing.
+
 import (
 	"context"
 	"errors"
@@ -20,32 +22,35 @@ type Listener struct {
 	Networks []string
 	// VIPsUsable takes the place of Config.VIPsUsable for this listener's
 	// clients: those of a sandbox have a load balancer of their own (L4, R5).
-	// nil: as Config says. Like that one, it is called per question.
+	// nil: as Config says. It is called as often as that one.
 	VIPsUsable func(network string) bool
 	// Client stands for every client with a loopback address, in the limits per
-	// client and in the query log: seen from a sandbox's own server, all its
-	// processes, like those of other sandboxes, are 127.0.0.1. Zero: nobody does.
+	// client and in the query log: in a sandbox all processes ask from 127.0.0.1,
+	// as those of other sandboxes do. Zero: each address stands for itself.
 	Client netip.Addr
 	// Packet and Stream are sockets that are already open, such as those of a
 	// sandbox's network namespace; then Addr is not used. Both or neither.
-	// Everybody who reaches them is served: Config.Clients and the limit of
-	// Config.ClientRate are for addresses of the host.
-	// Listen takes ownership of them, even when it fails.
+	// All clients that reach them are served: Config.Clients and the limit of
+	// Config.ClientRate are for addresses of the host. Listen takes ownership of
+	// both, even when it fails.
 	Packet net.PacketConn
 	Stream net.Listener
 }
 
 // Bound is a Listener in service. Its methods are safe for concurrent use.
 type Bound struct {
-	server    *Server
-	addr      netip.AddrPort
-	networks  atomic.Pointer[[]string]
-	vips      func(network string) bool // nil: always usable
-	client    netip.Addr                // see Listener.Client
-	elsewhere bool                      // its sockets may be of another network namespace
-	udp, tcp  *dns.Server
-	fast      bool       // the fast path sees the UDP questions first
-	done      chan error // one result per dns.Server
+	// Whom it serves, and with what.
+	server   *Server
+	networks atomic.Pointer[[]string]  // to nil: shared
+	vips     func(network string) bool // nil: always usable
+	client   netip.Addr                // see Listener.Client
+
+	// The sockets. Set once.
+	addr     netip.AddrPort
+	given    bool // they were open already, maybe in another network namespace
+	fast     bool // the fast path sees the UDP questions first
+	udp, tcp *dns.Server
+	done     chan error // one result per dns.Server
 }
 
 // Addr returns the address, with the port that was chosen.
@@ -91,7 +96,7 @@ func (s *Server) Listen(l Listener) (*Bound, error) {
 	}
 	b := &Bound{
 		server: s, addr: addrPort(l.Packet.LocalAddr()), done: make(chan error, 2), vips: l.VIPsUsable,
-		client: l.Client, elsewhere: given,
+		client: l.Client, given: given,
 	}
 	if b.vips == nil {
 		b.vips = s.cfg.VIPsUsable
@@ -103,7 +108,7 @@ func (s *Server) Listen(l Listener) (*Bound, error) {
 	}
 	b.start(l)
 	s.forward.probeAll()
-	s.log.Info("dns listening", "addr", b.addr, "networks", l.Networks)
+	s.log.Info("dns is answered", "addr", b.addr, "networks", l.Networks)
 	return b, nil
 }
 
@@ -148,7 +153,7 @@ func (b *Bound) start(l Listener) {
 	invalid := func([]byte, error) { s.met.malformed.Add(1) }
 	var g *gate
 	var serves func(netip.Addr) bool
-	if !b.elsewhere {
+	if !b.given {
 		g, serves = newGate(s), s.serves
 	}
 	b.udp = &dns.Server{
@@ -172,7 +177,7 @@ func (b *Bound) start(l Listener) {
 		go func() {
 			err := d.ActivateAndServe()
 			if err != nil {
-				s.log.Error("dns listener ended", "addr", b.addr, "err", err)
+				s.log.Error("dns listener ended", "addr", b.addr, "error", err)
 			}
 			b.done <- err
 			close(failed)
@@ -234,7 +239,7 @@ func (s *Server) remove(b *Bound) bool {
 func (s *Server) addrs() *[]netip.AddrPort {
 	var as []netip.AddrPort
 	for _, b := range s.bound {
-		if !b.elsewhere {
+		if !b.given {
 			as = append(as, b.addr)
 		}
 	}

@@ -1,5 +1,7 @@
 package resolver
 
+// This file owns the search for upstreams that lead back to us (R7).
+
 import (
 	"context"
 	"fmt"
@@ -18,7 +20,7 @@ const (
 )
 
 // loops finds upstreams that send our questions back to us, directly or over
-// others: each is asked now and then for a name that nobody else can know. If
+// others: each is asked now and then for a random name, which only it learns. If
 // one of our listeners hears that name, the upstream loops. Safe for
 // concurrent use.
 type loops struct {
@@ -66,12 +68,12 @@ func (f *forwarder) probeDue(p *upstreams) {
 
 // probeAll does so for every upstream.
 func (f *forwarder) probeAll() {
-	for _, p := range f.ways.Load().pools() {
+	for _, p := range f.routes.Load().all() {
 		f.probeDue(p)
 	}
 }
 
-// probe asks one upstream for a random name and judges by what comes back. It
+// probe asks one upstream for a random name and sees what comes back. It
 // ends by the timeout of a try at the latest.
 func (f *forwarder) probe(u *upstream) {
 	ctx, cancel := context.WithTimeout(f.ctx, f.cfg.TryTimeout)
@@ -101,7 +103,7 @@ func (u *upstream) probeNow(now time.Time) bool {
 	return true
 }
 
-// setLooping notes what a probe found and reports whether that is news.
+// setLooping records what a probe found and reports whether that is news.
 func (u *upstream) setLooping(looping bool) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()

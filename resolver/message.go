@@ -1,24 +1,27 @@
 package resolver
 
+// This file owns the reply as a message: what is refused before it is looked at,
+// the header, EDNS and the size. It changes no query.
+
 import (
 	"github.com/miekg/dns"
 )
 
-// refuse returns the reply to a query that is not a plain question for us, or
-// nil if it is one. It reads only q.
-func refuse(q *dns.Msg) *dns.Msg {
-	switch rcode := vet(q); rcode {
-	case dns.RcodeSuccess:
+// refusal returns the reply to a query that is not a plain question for us, or
+// nil if it is one.
+func refusal(q *dns.Msg) *dns.Msg {
+	rcode := checkQuery(q)
+	if rcode == dns.RcodeSuccess {
 		return nil
-	default:
-		m := newReply(q)
-		m.Rcode = rcode
-		return m
 	}
+	m := newReply(q)
+	m.Rcode = rcode
+	return m
 }
 
-// vet returns the error code that q deserves (RFC 1035, RFC 6891), or success.
-func vet(q *dns.Msg) int {
+// checkQuery returns the error code with which q is refused (RFC 1035, RFC 6891),
+// or success.
+func checkQuery(q *dns.Msg) int {
 	if q.Opcode != dns.OpcodeQuery {
 		return dns.RcodeNotImplemented
 	}
@@ -48,7 +51,7 @@ func vet(q *dns.Msg) int {
 }
 
 // newReply starts a reply to q: id, question in its case, RD, CD, and RA as we
-// do recurse. It tolerates a q without a question.
+// do recurse. q may be without a question.
 func newReply(q *dns.Msg) *dns.Msg {
 	m := new(dns.Msg)
 	m.Id, m.Opcode, m.Response = q.Id, q.Opcode, true
@@ -73,9 +76,10 @@ func failure(q *dns.Msg) *dns.Msg {
 	return m
 }
 
-// finish makes m fit for q's client and packs it: EDNS only if asked, at most
-// maxUDP bytes over UDP, TC with as many answers as fit (some clients use the
-// part, and an empty truncated reply is a failure to them). m is used up.
+// finish completes the reply m for the client of q and packs it: EDNS only if q
+// has it, over UDP at most maxUDP bytes, and TC with as many answers as there is
+// room for (some clients use them, and an empty truncated reply is a failure to
+// them). It changes m.
 func finish(q, m *dns.Msg, udp bool, maxUDP int) ([]byte, error) {
 	size := dns.MaxMsgSize
 	if udp {
@@ -83,16 +87,20 @@ func finish(q, m *dns.Msg, udp bool, maxUDP int) ([]byte, error) {
 	}
 	if o := q.IsEdns0(); o != nil {
 		if udp {
-			size = min(max(int(o.UDPSize()), dns.MinMsgSize), maxUDP)
+			size = clampEDNSSize(int(o.UDPSize()), maxUDP)
 		}
 		setOPT(m, o, maxUDP)
 	}
-	fit(m, size)
+	shrinkTo(m, size)
 	if !udp {
 		m.Truncated = false // there is nothing larger to ask for
 	}
 	return m.Pack()
 }
+
+// clampEDNSSize returns the largest reply, in bytes, to a client that says it
+// takes so many: at least 512 (RFC 6891 §6.2.3), at most maxUDP.
+func clampEDNSSize(asked, maxUDP int) int { return min(max(asked, dns.MinMsgSize), maxUDP) }
 
 // setOPT adds the OPT of a reply (RFC 6891): no options, DO as asked (RFC 3225).
 func setOPT(m *dns.Msg, asked *dns.OPT, maxUDP int) {
@@ -104,8 +112,9 @@ func setOPT(m *dns.Msg, asked *dns.OPT, maxUDP int) {
 	m.Extra = append(m.Extra, opt)
 }
 
-// fit shrinks m to size. Additional records go first, without TC (RFC 2181 §9).
-func fit(m *dns.Msg, size int) {
+// shrinkTo shrinks m to size bytes. Additional records go first, without TC (RFC
+// 2181 §9).
+func shrinkTo(m *dns.Msg, size int) {
 	m.Compress = true
 	if m.Len() <= size {
 		return
@@ -118,9 +127,9 @@ func fit(m *dns.Msg, size int) {
 	}
 	m.Extra = extra
 	if m.Len() > size {
-		cut := m.Truncated
+		incomplete := m.Truncated // before it is packed
 		m.Truncate(size)
-		m.Truncated = m.Truncated || cut
+		m.Truncated = m.Truncated || incomplete
 		m.Compress = true
 	}
 }

@@ -1,5 +1,8 @@
 package resolver
 
+// This file owns the UDP socket with the fast path before it, packet by packet.
+// packet_linux.go does the same in batches.
+
 import (
 	"net"
 	"net/netip"
@@ -35,7 +38,7 @@ func (c *fastConn) ReadFrom(buf []byte) (int, net.Addr, error) {
 			return n, nil, err
 		}
 		client := from.Addr().Unmap().WithZone("")
-		reply, turnedAway := c.judge(client, buf, n)
+		reply, turnedAway := c.turnAway(client, buf, n)
 		if !turnedAway {
 			reply = c.fast.answer(buf, n, client)
 		}
@@ -50,9 +53,10 @@ func (c *fastConn) ReadFrom(buf []byte) (int, net.Addr, error) {
 	}
 }
 
-// judge makes the packet of a client that is not served its reply, and returns
-// the reply's length.
-func (c *fastConn) judge(client netip.Addr, buf []byte, n int) (reply int, turnedAway bool) {
+// turnAway turns the packet of a client that is not served into its reply. It
+// returns the reply's length, which is 0 if there is none, and whether the client
+// was turned away.
+func (c *fastConn) turnAway(client netip.Addr, buf []byte, n int) (reply int, turnedAway bool) {
 	if c.gate == nil {
 		return 0, false
 	}

@@ -1,5 +1,7 @@
 package resolver
 
+// This file owns the log of questions.
+
 import (
 	"log/slog"
 	"sync/atomic"
@@ -21,9 +23,9 @@ func (s *sampler) due() bool {
 	return s.every > 0 && s.seen.Add(1)%s.every == 0
 }
 
-// hand counts a packet that the fast path sees. If it is to be logged, the fast
-// path must leave it to the ordinary path, which answers the same.
-func (s *sampler) hand() bool {
+// leave counts a packet that the fast path sees, and reports whether the fast path
+// must leave it to the ordinary path, to be logged there.
+func (s *sampler) leave() bool {
 	if !s.due() {
 		return false
 	}

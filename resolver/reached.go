@@ -1,5 +1,7 @@
 package resolver
 
+// This file owns which records of an upstream's answer belong to the question.
+
 import "github.com/miekg/dns"
 
 // Aliases are followed to maxReached names, far more than any server follows; an
@@ -17,9 +19,8 @@ type reached struct {
 
 // dropUnreached takes the records out of an upstream's answer to which neither
 // the question's name nor an alias (CNAME, DNAME) on the way from it leads, and
-// returns their number: what was not asked for is nobody's answer. Signatures of
-// what stays, stay. A reply of which nothing is left becomes a failure, since
-// without records it would say that the name has none.
+// returns their number. Signatures of records that stay are kept. A reply without
+// any record left becomes a failure, since it would say that the name has none.
 func dropUnreached(m *dns.Msg, question string) int {
 	if len(m.Answer) == 0 {
 		return 0
@@ -69,7 +70,7 @@ func (r *reached) follow(rrs []dns.RR) (more bool) {
 // below returns what the names that were reached have before an owner above them.
 func (r *reached) below(owner string) (before []string) {
 	if r.dnames[owner] || owner == "." {
-		return nil // followed already, or what nobody writes
+		return nil // followed already, or of the root, which would be above every name
 	}
 	for name := range r.names {
 		if name != owner && dns.IsSubDomain(owner, name) {

@@ -1,9 +1,11 @@
 // Package resolver answers DNS questions from the views of package state, and
 // forwards the rest (rules R1–R7 of docs/DESIGN.md).
 //
-// Zone.Answer is the whole of the naming as a pure function: a question and a
-// scope in, records out. Server is the sockets around it: framing, EDNS,
-// limits, holding, forwarding.
+// A question goes through three layers. Zone.find is the rules of naming: a name
+// and a scope in, a verdict out. Zone.Answer makes the records of what was found.
+// Server is the sockets around that: framing, EDNS, limits, holding, forwarding.
+// The fast path is a second way through the last two for what is asked often: it
+// has the same verdict and copies records that Zone.Answer made before (R6).
 //
 // # Scope (R1)
 //
@@ -30,6 +32,7 @@
 package resolver
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -49,71 +52,77 @@ const DefaultDomain = "mesh.internal."
 var ErrConfig = errors.New("invalid resolver configuration")
 
 // Config configures a Server. The zero value of every field but Source is a
-// usable default. New copies it.
+// usable default. New copies it. Functions are called from many goroutines.
 type Config struct {
-	Source state.Source // required: what to answer from
+	// What is answered, and where that is logged.
+
+	Source state.Source // what to answer from; required
 	Log    *slog.Logger // nil: no log
-	Domain string       // "": DefaultDomain
+	Domain string       // under which each network has its zone; "": DefaultDomain
 
-	TTL         time.Duration // of positive answers, whole seconds; 0: 5 s
-	NegativeTTL time.Duration // SOA MINIMUM and TTL of negative answers (RFC 2308); 0: 2 s; at most 5 s
+	TTL         time.Duration // of positive answers, whole seconds; 0: 5 s; at most 1 h
+	NegativeTTL time.Duration // SOA MINIMUM and TTL of negative answers (RFC 2308); 0: 2 s; 1 s to 5 s
+	QueryLog    int           // log one of so many questions, at level info; 0: none
 
-	// VIPsUsable reports whether this node's load balancer serves the VIPs of
-	// a network; while it does not, vip services answer with their tasks (R5).
-	// nil: always.
-	// Called per question or per few that came together: it must be fast and
-	// safe for concurrent use.
+	// What the node knows besides the views.
+
+	// VIPsUsable reports whether this node's load balancer serves the VIPs of a
+	// network; while it does not, vip services are answered with their tasks
+	// (R5). It is called for each question or a few that came together, and must
+	// be fast. nil: always.
 	VIPsUsable func(network string) bool
-	// WhyNoVIPs says for people why VIPsUsable is false of a network; "" if
-	// there is no more to say than that nothing balances. Only Explain calls it.
-	// nil: nothing.
+	// WhyNoVIPs says for people why VIPsUsable is false for a network; "": there
+	// is no more to say than that nothing balances. Only Explain calls it. nil: "".
 	WhyNoVIPs func(network string) string
-	// RTT estimates the round-trip time to a node, for nearest.<service>.
-	// Unknown nodes come last. nil: all unknown. Safe for concurrent use.
-	RTT func(state.NodeID) (time.Duration, bool)
+	// RTT estimates the round-trip time to a node, for nearest.<service>. Nodes
+	// for which ok is false come last. nil: all of them.
+	RTT func(state.NodeID) (rtt time.Duration, ok bool)
 	// Notes returns facts about a service that its view leaves out, such as
 	// "1 task hidden because node c is dead". Only Explain calls it. nil: none.
 	Notes func(network, service string) []string
 
-	// Clients are whom listeners on addresses of the host serve, besides the
-	// host itself and its tasks; others are refused (R8). nil: everybody.
-	// SetClients changes it.
+	// Clients that listeners on addresses of the host serve (R8). Sockets that
+	// are given to Listen serve every client.
+
+	// Clients are the subnets that are served besides the host itself and its
+	// tasks; others are refused. nil: all clients are served. SetClients changes it.
 	Clients []netip.Prefix
-	// HostAddrs are the host's own addresses beside loopback, of which the same
-	// is true; see SetClients.
+	// HostAddrs are the host's own addresses beside loopback. SetClients changes it.
 	HostAddrs []netip.Addr
-	// LocalTask reports whether a task of this host has the address. nil: none.
-	// Called per question of a client that is not in Clients: it must be fast and
-	// safe for concurrent use.
+	// LocalTask reports whether a task of this host has the address. It is called
+	// for each question of a client that is not in Clients, and must be fast.
+	// nil: none has.
 	LocalTask func(netip.Addr) bool
-	// ClientRate is how many questions per second over UDP a client may ask,
-	// with a burst of twice that, on addresses of the host (R8): a client is an
-	// IPv4 address or an IPv6 /64, which may be a subnet and has four times each
-	// limit per client. Over it, every second question is told to come
-	// over TCP and the others are dropped. The host itself has no limit.
-	// 0: 2000; negative: none.
+	// ClientRate is how many questions per second over UDP a client may ask, with
+	// a burst of twice that. A client is an IPv4 address or an IPv6 /64, which may
+	// be a subnet and has four times each limit per client. Over it, every second
+	// question is told to come over TCP and the others are dropped. The host
+	// itself has no limit. 0: 2000; negative: none.
 	ClientRate int
+
+	// Names that are forwarded although they look like names of the mesh (R3).
+
 	// SharedSuffixes are networks whose name is also a public top-level domain:
-	// unknown names <name>.<network> are then forwarded, not denied.
+	// unknown names <name>.<network> are forwarded, not denied.
 	SharedSuffixes []string
 	// ForwardBare also forwards single-label names that no network knows.
 	ForwardBare bool
+	Forward     ForwardConfig
 
-	HoldTime time.Duration // how long an unknown local name waits for the first sync (R4); 0: 1.5 s; negative: not at all
-	HoldMax  int           // how many questions may wait at once; 0: 256
-	// HoldClient is the share of one client in HoldMax; 0: 16. The host itself
-	// may take half of all.
-	HoldClient int
+	// Waiting for the first sync (R4).
 
-	MaxInFlight  int // handlers at once; more are dropped; 0: 8192
-	MaxTCP       int // TCP connections at once; 0: 1024
-	MaxTCPClient int // TCP connections at once per client, an IPv4 address or an IPv6 /64; 0: 64
-	Forward      ForwardConfig
-	DisableFast  bool // serve everything by the ordinary path (R6)
-	// memory for packed answers, shared by the listeners (R6); a listener may always take 1 MiB; 0: 256 MiB
-	FastBytes     int
-	QueryLog      int // log one of so many questions, at level info; 0: none
-	MaxUDPPayload int // largest UDP answer; 0: 1232 (DNS flag day 2020); 512..4096
+	HoldTime   time.Duration // how long an unknown local name waits; 0: 1.5 s; negative: not at all
+	HoldMax    int           // how many questions may wait at once; 0: 256
+	HoldClient int           // how many of one client, 0: 16; of the host itself at least half of HoldMax
+
+	// Bounds.
+
+	MaxInFlight   int  // handlers at once; more are dropped; 0: 8192
+	MaxTCP        int  // TCP connections at once; 0: 1024
+	MaxTCPClient  int  // TCP connections at once per client, as in ClientRate; 0: 64
+	MaxUDPPayload int  // largest UDP answer, in bytes; 0: 1232 (DNS flag day 2020); 512 to 4096
+	FastBytes     int  // of packed answers, of all listeners together (R6); each may have 1 MiB; 0: 256 MiB
+	DisableFast   bool // serve everything by the ordinary path (R6)
 }
 
 // withDefaults returns c with defaults filled in, or what is wrong with it.
@@ -124,23 +133,23 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	c.Domain = strings.ToLower(dns.Fqdn(orString(c.Domain, DefaultDomain)))
+	c.Domain = strings.ToLower(dns.Fqdn(cmp.Or(c.Domain, DefaultDomain)))
 	if _, ok := dns.IsDomainName(c.Domain); !ok || c.Domain == "." || strings.ContainsRune(c.Domain, '\\') {
 		return c, fmt.Errorf("%w: Domain: %q is not a domain name; use one like %q", ErrConfig, c.Domain, DefaultDomain)
 	}
-	c.TTL, c.NegativeTTL = orDuration(c.TTL, 5*time.Second), orDuration(c.NegativeTTL, 2*time.Second)
+	c.TTL, c.NegativeTTL = cmp.Or(c.TTL, 5*time.Second), cmp.Or(c.NegativeTTL, 2*time.Second)
 	if c.TTL < 0 || c.TTL > time.Hour {
 		return c, fmt.Errorf("%w: TTL: %s; use 0 to 1h", ErrConfig, c.TTL)
 	}
 	if c.NegativeTTL < time.Second || c.NegativeTTL > 5*time.Second {
 		return c, fmt.Errorf("%w: NegativeTTL: %s; use 1s to 5s", ErrConfig, c.NegativeTTL)
 	}
-	c.HoldTime, c.HoldMax = orDuration(c.HoldTime, 1500*time.Millisecond), orInt(c.HoldMax, 256)
-	c.HoldClient, c.ClientRate = orInt(c.HoldClient, 16), orInt(c.ClientRate, 2000)
-	c.MaxInFlight = orInt(c.MaxInFlight, 8192)
-	c.MaxTCP, c.MaxTCPClient = orInt(c.MaxTCP, 1024), orInt(c.MaxTCPClient, 64)
-	c.FastBytes = orInt(c.FastBytes, 256<<20)
-	c.MaxUDPPayload = orInt(c.MaxUDPPayload, 1232)
+	c.HoldTime, c.HoldMax = cmp.Or(c.HoldTime, 1500*time.Millisecond), cmp.Or(c.HoldMax, 256)
+	c.HoldClient, c.ClientRate = cmp.Or(c.HoldClient, 16), cmp.Or(c.ClientRate, 2000)
+	c.MaxInFlight = cmp.Or(c.MaxInFlight, 8192)
+	c.MaxTCP, c.MaxTCPClient = cmp.Or(c.MaxTCP, 1024), cmp.Or(c.MaxTCPClient, 64)
+	c.FastBytes = cmp.Or(c.FastBytes, 256<<20)
+	c.MaxUDPPayload = cmp.Or(c.MaxUDPPayload, 1232)
 	if c.MaxUDPPayload < dns.MinMsgSize || c.MaxUDPPayload > 4096 {
 		return c, fmt.Errorf("%w: MaxUDPPayload: %d; use 512 to 4096", ErrConfig, c.MaxUDPPayload)
 	}
@@ -150,25 +159,4 @@ func (c Config) withDefaults() (Config, error) {
 	var err error
 	c.Forward, err = c.Forward.withDefaults()
 	return c, err
-}
-
-func orString(s, def string) string {
-	if s == "" {
-		return def
-	}
-	return s
-}
-
-func orDuration(d, def time.Duration) time.Duration {
-	if d == 0 {
-		return def
-	}
-	return d
-}
-
-func orInt(n, def int) int {
-	if n == 0 {
-		return def
-	}
-	return n
 }

@@ -1,5 +1,8 @@
 package resolver
 
+// This file owns the life of a server and of one question on the ordinary path:
+// bounded, counted, and answered with SERVFAIL if it panics.
+
 import (
 	"context"
 	"errors"
@@ -17,37 +20,43 @@ import (
 // ErrClosed is returned by Listen after Close.
 var ErrClosed = errors.New("resolver is closed")
 
-// udpLimit is how many answers can fit in a UDP reply: 1232 bytes of
-// compressed A records, and some.
+// udpLimit is more answers than a UDP reply has room for: 1232 bytes are 75
+// compressed A records.
 const udpLimit = 96
 
-// tcpLimit is how many A records fit in 65535 bytes.
+// tcpLimit is how many compressed A records 65535 bytes have room for.
 const tcpLimit = 4000
 
 // Server answers DNS on its listeners. Its methods are safe for concurrent use.
 type Server struct {
+	// What answers. Set once.
 	cfg     Config
-	log     *slog.Logger
 	zone    *Zone
 	forward *forwarder
-	met     *metrics
-	sample  sampler
-	started time.Time
-	running atomic.Int64
-	panics  seldom // logged
-	unsaid  seldom // logged: replies that cannot be packed
 	holding holds
-	own     atomic.Pointer[[]netip.AddrPort] // the listeners' addresses, for the loop guard
 
-	clients  atomic.Pointer[clientList] // nil: everybody
-	stranger atomic.Pointer[Stranger]   // who was refused last; nil: nobody
+	// What is counted and logged. Safe for concurrent use.
+	log           *slog.Logger
+	met           *metrics
+	sample        sampler      // of the query log
+	started       time.Time    // what gates count their time from
+	running       atomic.Int64 // handlers running now
+	panicLog      logLimit
+	unpackableLog logLimit // of replies that cannot be packed
 
+	// Who is served (R8).
+	clients  atomic.Pointer[clientList] // nil: all clients
+	stranger atomic.Pointer[Stranger]   // the client that was refused last; nil: none was
+
+	// Life: Close first ends what is held, then waits for the questions in hand.
 	ctx      context.Context // ends with Close, after the questions in hand
 	cancel   context.CancelFunc
 	holdCtx  context.Context // ends as Close begins
 	endHolds context.CancelFunc
 
-	mu     sync.Mutex // guards bound and closed
+	// The listeners.
+	own    atomic.Pointer[[]netip.AddrPort] // their addresses, for the loop guard: see addrs
+	mu     sync.Mutex                       // guards what follows
 	bound  []*Bound
 	closed bool
 }
@@ -90,7 +99,7 @@ func (s *Server) Explain(network, name, qtype string) (Explanation, error) {
 // Upstreams returns the servers that names of others are forwarded to.
 func (s *Server) Upstreams() []UpstreamStatus {
 	var out []UpstreamStatus
-	for _, p := range s.forward.ways.Load().pools() {
+	for _, p := range s.forward.routes.Load().all() {
 		out = append(out, p.status(time.Now())...)
 	}
 	return out
@@ -186,10 +195,10 @@ func (s *Server) handle(b *Bound, q question, write func([]byte) error) {
 		return
 	}
 	defer s.running.Add(-1)
-	msg, outcome := s.guarded(b, q)
+	msg, outcome := s.answer(b, q)
 	if msg != nil {
 		if err := write(msg); err != nil {
-			s.log.Debug("dns reply", "client", q.client, "err", err)
+			s.log.Debug("dns reply could not be sent", "client", q.client, "error", err)
 		}
 	}
 	took := since(start)
@@ -199,12 +208,12 @@ func (s *Server) handle(b *Bound, q question, write func([]byte) error) {
 	}
 }
 
-// guarded makes the packed reply; a panic becomes SERVFAIL. nil means no reply.
-func (s *Server) guarded(b *Bound, q question) (msg []byte, outcome Outcome) {
+// answer makes the packed reply; a panic becomes SERVFAIL. nil means no reply.
+func (s *Server) answer(b *Bound, q question) (msg []byte, outcome Outcome) {
 	defer func() {
 		if r := recover(); r != nil {
-			if s.panics.due(time.Now()) { // all are counted
-				s.log.Error("dns handler panic", "panic", r, "client", q.client, "question", q.msg.Question, "stack",
+			if s.panicLog.due(time.Now()) { // all are counted
+				s.log.Error("dns handler panicked", "panic", r, "client", q.client, "question", q.msg.Question, "stack",
 					string(debug.Stack()))
 			}
 			msg, _ = failure(q.msg).Pack()
@@ -217,8 +226,8 @@ func (s *Server) guarded(b *Bound, q question) (msg []byte, outcome Outcome) {
 	}
 	msg, err := finish(q.msg, m, !q.tcp, s.cfg.MaxUDPPayload)
 	if err != nil {
-		if s.unsaid.due(time.Now()) {
-			s.log.Error("dns reply", "question", q.msg.Question, "err", err)
+		if s.unpackableLog.due(time.Now()) {
+			s.log.Error("dns reply could not be packed", "question", q.msg.Question, "error", err)
 		}
 		msg, _ = failure(q.msg).Pack()
 		return msg, OutcomeFailed
@@ -231,7 +240,7 @@ func (s *Server) guarded(b *Bound, q question) (msg []byte, outcome Outcome) {
 
 // resolve makes the reply to q; nil means none.
 func (s *Server) resolve(b *Bound, q question) (*dns.Msg, Outcome) {
-	if m := refuse(q.msg); m != nil {
+	if m := refusal(q.msg); m != nil {
 		return m, OutcomeRefused
 	}
 	question := q.msg.Question[0]

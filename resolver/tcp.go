@@ -1,5 +1,7 @@
 package resolver
 
+// This file owns TCP connections: their bounds, and replies out of order.
+
 import (
 	"encoding/binary"
 	"fmt"
@@ -21,7 +23,7 @@ type tcpListener struct {
 	net.Listener
 	total, perClient int
 	full             func()
-	serves           func(netip.Addr) bool // nil: everybody
+	serves           func(netip.Addr) bool // nil: all clients are served
 
 	mu      sync.Mutex // guards clients and open
 	clients map[netip.Addr]int

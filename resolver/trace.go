@@ -62,7 +62,7 @@ func (s *Server) traceForward(ctx context.Context, q *dns.Msg, e *Explanation) {
 		return
 	}
 	key := keyOf(q)
-	pool := f.ways.Load().poolOf(fold(key.name))
+	pool := f.routes.Load().serversFor(fold(key.name))
 	e.add("upstreams", "%s", pool.describe())
 	switch have := f.cache.get(key, time.Now()); {
 	case have.msg == nil:

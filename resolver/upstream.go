@@ -1,5 +1,8 @@
 package resolver
 
+// This file owns the upstream servers: their list, their health, and one exchange
+// with one of them.
+
 import (
 	"context"
 	"encoding/binary"
@@ -20,26 +23,24 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Health of upstreams: after failsDown failures in a row an upstream is asked
-// last for downFor. maxUpstreams bounds a resolv.conf, maxTries one question.
 const (
-	failsDown    = 3
-	downFor      = 10 * time.Second
-	maxUpstreams = 8
-	maxTries     = 6
-	reloadEvery  = time.Second
+	failsDown    = 3                // after so many failures in a row an upstream is asked last,
+	downFor      = 10 * time.Second // for so long
+	maxUpstreams = 8                // of a route
+	maxTries     = 6                // of one question, unless there are more upstreams
+	reloadEvery  = time.Second      // how often resolv.conf is looked at
 )
 
 // upstream is one server and its health. Safe for concurrent use.
 type upstream struct {
-	addr netip.AddrPort
-	said seldom // that it fails: questions can make it fail and be well in turns
+	addr    netip.AddrPort
+	downLog logLimit // of its failures: questions can make it fail and recover in turns
 
 	mu      sync.Mutex // guards what follows
-	fails   int
-	down    time.Time // asked last until then
-	looping bool      // sends our questions back to us: not asked
-	probe   time.Time // of the next probe for a loop
+	fails   int        // in a row
+	down    time.Time  // until then it is asked last
+	looping bool       // it sends our questions back to us, and is not asked
+	probe   time.Time  // when it is next probed for a loop
 }
 
 func (u *upstream) succeeded() {
@@ -104,9 +105,9 @@ type upstreams struct {
 
 	mu      sync.Mutex // guards what follows
 	list    []*upstream
-	local   []netip.Addr // addresses of this host, for the loop guard
+	local   []netip.Addr // addresses of this host, for isOwn
 	checked time.Time    // when resolv.conf was last looked at
-	stamp   string       // its size and time then
+	stamp   string       // its size and time of change then, see fileStamp
 }
 
 func newUpstreams(cfg ForwardConfig, log *slog.Logger, met *upstreamMetrics, own func() []netip.AddrPort) *upstreams {
@@ -196,11 +197,11 @@ func (p *upstreams) reload(now time.Time) {
 	p.stamp = stamp
 	servers, err := ReadServers(p.cfg.ResolvConf)
 	if err != nil {
-		p.log.Warn("dns upstreams unchanged", "err", err)
+		p.log.Warn("dns upstreams stay as they were: resolv.conf cannot be read", "error", err)
 		return
 	}
 	p.replace(servers)
-	p.log.Info("dns upstreams", "file", p.cfg.ResolvConf, "servers", servers)
+	p.log.Info("dns upstreams read", "file", p.cfg.ResolvConf, "servers", servers)
 }
 
 // replace sets the list, keeping the health of servers that stay.
@@ -316,7 +317,7 @@ func exchange(ctx context.Context, server netip.AddrPort, tcp bool, m *dns.Msg) 
 		if r, err := parseReply(m, b); r != nil || err != nil {
 			return r, err
 		}
-		if tcp { // nobody else can write into the connection
+		if tcp { // only the server can write into the connection
 			return nil, dns.ErrId
 		}
 	}
@@ -331,22 +332,22 @@ func parseReply(m *dns.Msg, b []byte) (*dns.Msg, error) {
 		return nil, nil
 	}
 	r := new(dns.Msg)
-	if err := readable(r, b); err != nil {
+	if err := unpackVerified(r, b); err != nil {
 		if b[2]&tc == 0 || len(r.Question) != 1 {
 			return nil, fmt.Errorf("unreadable reply: %w", err)
 		}
 		r.Truncated, r.Answer, r.Ns, r.Extra = true, nil, nil, nil
 	}
-	if !answers(m, r) {
+	if !isReplyTo(m, r) {
 		return nil, nil
 	}
 	return r, nil
 }
 
-// readable unpacks b into r and makes sure that what will be packed from it
-// can be unpacked too: the library takes empty data for every type, of which it
-// then makes records that nobody can read.
-func readable(r *dns.Msg, b []byte) error {
+// unpackVerified unpacks b into r, and reports an error also if what is packed
+// from r could not be unpacked: the library accepts empty data for every type,
+// and packs that as a record that cannot be read.
+func unpackVerified(r *dns.Msg, b []byte) error {
 	if err := r.Unpack(b); err != nil {
 		return err
 	}
@@ -357,8 +358,8 @@ func readable(r *dns.Msg, b []byte) error {
 	return new(dns.Msg).Unpack(again)
 }
 
-// answers reports whether r is a reply to m.
-func answers(m, r *dns.Msg) bool {
+// isReplyTo reports whether r is a reply to m.
+func isReplyTo(m, r *dns.Msg) bool {
 	if !r.Response || r.Id != m.Id {
 		return false
 	}

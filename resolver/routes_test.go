@@ -27,7 +27,7 @@ func TestSetUpstreams(t *testing.T) {
 	}
 	before := list()
 	for range failsDown {
-		s.forward.ways.Load().rest.list[1].failed(time.Now())
+		s.forward.routes.Load().others.list[1].failed(time.Now())
 	}
 	if err := s.SetUpstreams([]netip.AddrPort{at(2), at(4)},
 		map[string][]netip.AddrPort{"lab.example": {at(5)}}); err != nil {
@@ -37,7 +37,7 @@ func TestSetUpstreams(t *testing.T) {
 	if got := list(); got != want {
 		t.Errorf("%s became %s, want %s", before, got, want)
 	}
-	if p := s.forward.ways.Load().poolOf("a.lab.example"); p.domain != "lab.example" {
+	if p := s.forward.routes.Load().serversFor("a.lab.example"); p.domain != "lab.example" {
 		t.Errorf("a.lab.example is asked of %q", p.domain)
 	}
 	if err := s.SetUpstreams([]netip.AddrPort{{}}, nil); err == nil || list() != want {
