@@ -116,7 +116,7 @@ func (e emitter) dns(n *Node) {
 			q.Latency, q.Buckets,
 			"type", q.Type, "proto", q.Proto, "outcome", q.Outcome)
 	}
-	for _, r := range s.UpstreamResults {
+	for _, r := range s.Tries {
 		e.durations("meshd_dns_upstream_duration_seconds", "Tries of upstreams by how they ended.", r.Count, r.Latency,
 			r.Buckets, "result", r.Result)
 	}
@@ -125,27 +125,8 @@ func (e emitter) dns(n *Node) {
 			b2f(u.State == resolver.UpstreamUp),
 			"upstream", u.Addr.String(), "domain", u.Domain, "state", string(u.State))
 	}
-	for name, c := range map[string]struct {
-		help string
-		v    uint64
-	}{
-		"malformed":          {"Packets that are no DNS question.", s.Malformed},
-		"truncated":          {"Answers with TC.", s.Truncated},
-		"held":               {"Questions for unknown names that waited for the first sync.", s.Held},
-		"held_full":          {"Such questions that did not wait since too many did.", s.HeldFull},
-		"strangers":          {"Questions and connections of clients that are not served: REFUSED, closed.", s.Strangers},
-		"limited":            {"Questions over the limit per client.", s.Limited},
-		"dropped":            {"Questions of these two kinds that got no reply.", s.Dropped},
-		"tcp_refused":        {"TCP connections closed at once for being over a limit.", s.TCPFull},
-		"upstream_coalesced": {"Questions that joined one in flight.", s.UpstreamCoalesced},
-		"upstream_full":      {"Questions to be forwarded over a limit.", s.UpstreamFull},
-		"upstream_unreached": {
-			"Records in answers of upstreams to which the question does not lead, dropped.",
-			s.UpstreamUnreached,
-		},
-		"upstream_loops": {"Times that an upstream was left out since it leads back to this node.", s.UpstreamLoops},
-	} {
-		e.counter("meshd_dns_"+name+"_total", c.help, c.v)
+	for _, c := range s.Counters {
+		e.counter("meshd_dns_"+c.Name+"_total", c.Help, c.Value)
 	}
 	e.gauge("meshd_dns_listeners", "Addresses that are answered on, those in sandboxes included.", float64(s.Listeners))
 	e.gauge("meshd_dns_in_flight", "Questions being answered by the ordinary path.", float64(s.InFlight))

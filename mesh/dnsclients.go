@@ -97,5 +97,5 @@ func strangerWarning(s *resolver.Server) []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("dns: %d questions and connections of clients that are not served were refused so far, "+
-		"the last from %s; if it should be served, name its subnet with --dns-clients", s.Stats().Strangers, last.Addr)}
+		"the last from %s; if it should be served, name its subnet with --dns-clients", last.Refused, last.Addr)}
 }

@@ -47,10 +47,13 @@ func (s *Server) SetClients(prefixes []netip.Prefix, host []netip.Addr) {
 
 // LastStranger returns the client that was refused last; ok is false if none was.
 func (s *Server) LastStranger() (last Stranger, ok bool) {
-	if p := s.stranger.Load(); p != nil {
-		return *p, true
+	p := s.stranger.Load()
+	if p == nil {
+		return Stranger{}, false
 	}
-	return Stranger{}, false
+	last = *p
+	last.Refused = s.met.get(countStrangers)
+	return last, true
 }
 
 // serves reports whether a connection from the address is served.
@@ -61,7 +64,7 @@ func (s *Server) serves(client netip.Addr) bool {
 		s.cfg.LocalTask(client) {
 		return true
 	}
-	s.met.strangers.Add(1)
+	s.met.count(countStrangers)
 	s.stranger.Store(&Stranger{Addr: client, At: time.Now()})
 	return false
 }

@@ -38,7 +38,7 @@ type forwarder struct {
 	cfg    ForwardConfig
 	log    *slog.Logger
 	ctx    context.Context // ends the calls
-	met    *upstreamMetrics
+	met    *metrics
 	own    func() []netip.AddrPort
 	routes atomic.Pointer[routes] // replaced as a whole
 	loops  loops
@@ -57,7 +57,7 @@ type call struct {
 	err   error
 }
 
-func newForwarder(ctx context.Context, cfg ForwardConfig, log *slog.Logger, met *upstreamMetrics,
+func newForwarder(ctx context.Context, cfg ForwardConfig, log *slog.Logger, met *metrics,
 	own func() []netip.AddrPort,
 ) *forwarder {
 	f := &forwarder{
@@ -88,7 +88,7 @@ func (f *forwarder) resolve(q question) (*dns.Msg, Outcome) {
 	}
 	client := clientKey(q.client.Addr())
 	if !f.admit(client, q.tcp) {
-		f.met.full.Add(1)
+		f.met.count(countUpstreamFull)
 		switch {
 		case have.msg != nil:
 			return upstreamReply(q.msg, have.msg, 0, staleTTL), OutcomeStale
@@ -157,7 +157,7 @@ func (f *forwarder) join(key cacheKey, q *dns.Msg) *call {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if c := f.calls[key]; c != nil {
-		f.met.coalesced.Add(1)
+		f.met.count(countCoalesced)
 		return c
 	}
 	c := &call{done: make(chan struct{})}
@@ -286,7 +286,6 @@ func ctxErr(ctx context.Context, worst attempt) error {
 func (f *forwarder) try(ctx context.Context, u *upstream, until time.Time, m *dns.Msg) attempt {
 	tryCtx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	f.met.tries.Add(1)
 	start := time.Now()
 	r, err := f.cfg.Exchange(tryCtx, u.addr, false, m)
 	if err == nil && m.IsEdns0() != nil && (r.Rcode == dns.RcodeFormatError || r.Rcode == dns.RcodeNotImplemented ||
@@ -300,7 +299,7 @@ func (f *forwarder) try(ctx context.Context, u *upstream, until time.Time, m *dn
 		}
 	}
 	if err == nil {
-		f.met.unreached.Add(uint64(dropUnreached(r, m.Question[0].Name)))
+		f.met.countN(countUnreached, uint64(dropUnreached(r, m.Question[0].Name)))
 	}
 	a := attempt{u.addr, r, err, since(start)}
 	if err != nil {
@@ -319,15 +318,10 @@ func (f *forwarder) recordAttempt(ctx context.Context, u *upstream, a attempt) {
 		f.met.tried(resultOf(a), a.took)
 	}
 	switch {
-	case a.good():
-		f.met.nanos.Add(uint64(a.took))
-		u.succeeded()
 	case a.err == nil:
-		f.met.failures.Add(1)
 		u.succeeded()
 	case lost && a.took < f.cfg.Hedge:
 	default:
-		f.met.failures.Add(1)
 		if u.failed(time.Now()) && u.downLog.due(time.Now()) {
 			f.log.Warn("dns upstream is failing, others are asked first", "upstream", u.addr, "error", a.err)
 		}

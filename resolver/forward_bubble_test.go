@@ -98,7 +98,6 @@ func rr(text string) dns.RR {
 type fwd struct {
 	*forwarder
 	net *fakeNet
-	met upstreamMetrics
 }
 
 // forwarding makes a forwarder over upstreams 192.0.2.1, .2, ... that end with the test.
@@ -117,7 +116,7 @@ func forwarding(t *testing.T, change func(*ForwardConfig), servers ...replyFunc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.forwarder = newForwarder(t.Context(), cfg, slog.New(slog.DiscardHandler), &f.met,
+	f.forwarder = newForwarder(t.Context(), cfg, slog.New(slog.DiscardHandler), newMetrics(),
 		func() []netip.AddrPort { return nil })
 	return f
 }
@@ -222,8 +221,8 @@ func TestCoalescingAndLimits(t *testing.T) {
 		for range 6 {
 			count[<-outcomes]++
 		}
-		if count[OutcomeForwarded] != 4 || count[OutcomeDropped] != 2 || f.met.coalesced.Load() != 2 {
-			t.Errorf("%v, %d coalesced", count, f.met.coalesced.Load())
+		if count[OutcomeForwarded] != 4 || count[OutcomeDropped] != 2 || f.met.get(countCoalesced) != 2 {
+			t.Errorf("%v, %d coalesced", count, f.met.get(countCoalesced))
 		}
 		if f.waiting != 0 || len(f.clients) != 0 || len(f.calls) != 0 {
 			t.Errorf("left over: %d %v %v", f.waiting, f.clients, f.calls)

@@ -94,7 +94,7 @@ func TestForwardOverSockets(t *testing.T) {
 func TestLoopGuard(t *testing.T) {
 	s, b := serve(t, standard(t).self, []string{"net1"})
 	s.forward.routes.Load().others.cfg = ForwardConfig{Upstreams: []netip.AddrPort{b.Addr()}}
-	if p := s.forward.routes.Load().others.plan(time.Now()); len(p) != 0 || s.met.upstream.loops.Load() != 1 {
+	if p := s.forward.routes.Load().others.plan(time.Now()); len(p) != 0 || s.met.get(countLoops) != 1 {
 		t.Errorf("plan %v", p)
 	}
 	p, l, err := listenBoth(loopback)
@@ -150,7 +150,7 @@ func TestLoopOverSockets(t *testing.T) {
 	if r := ask(t, b, "udp", query("example.com.", dns.TypeA)); r.Rcode != dns.RcodeServerFailure {
 		t.Error(r)
 	}
-	if n := s.Stats().UpstreamLoops; n == 0 {
+	if n := s.met.get(countLoops); n == 0 {
 		t.Error("no loop is counted")
 	}
 }

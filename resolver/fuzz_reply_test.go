@@ -48,7 +48,7 @@ func FuzzUpstreamReply(f *testing.F) {
 		if edns {
 			q.SetEdns0(1232, how&4 != 0)
 		}
-		fw := newForwarder(t.Context(), replying(t, b), slog.New(slog.DiscardHandler), new(upstreamMetrics),
+		fw := newForwarder(t.Context(), replying(t, b), slog.New(slog.DiscardHandler), newMetrics(),
 			func() []netip.AddrPort { return nil })
 		r, _ := fw.resolve(question{msg: q, client: netip.AddrPortFrom(hostAddr, 1), tcp: tcp})
 		checkForwarded(t, q, r, tcp)

@@ -190,9 +190,9 @@ func (c *gateCounts) flush(m *metrics) {
 	if c.refused == 0 && c.dropped == 0 && c.limited == c.flushed {
 		return
 	}
-	m.strangers.Add(c.refused)
-	m.overRate.Add(c.limited - c.flushed)
-	m.gateDropped.Add(c.dropped)
+	m.countN(countStrangers, c.refused)
+	m.countN(countLimited, c.limited-c.flushed)
+	m.countN(countDropped, c.dropped)
 	*c = gateCounts{limited: c.limited, flushed: c.limited}
 }
 
@@ -240,8 +240,9 @@ func clientWord(a netip.Addr) uint64 {
 	return binary.BigEndian.Uint64(b[:])
 }
 
-// Stranger is a client that was refused.
+// Stranger is a client that was refused (R8).
 type Stranger struct {
-	Addr netip.Addr
-	At   time.Time
+	Addr    netip.Addr
+	At      time.Time
+	Refused uint64 // questions and connections of all such clients so far
 }

@@ -198,7 +198,7 @@ func TestGateSockets(t *testing.T) {
 			t.Errorf("%s: a stranger over TCP: %v", name, r)
 		}
 		// counted after the answer is sent, and the connection closed
-		waitFor(t, func() bool { return s.Stats().Strangers == 2 })
+		waitFor(t, func() bool { return s.met.get(countStrangers) == 2 })
 		s.SetClients([]netip.Prefix{netip.PrefixFrom(own, own.BitLen())}, nil)
 		for _, proto := range []string{"udp", "tcp"} {
 			if r, _, err := (&dns.Client{Net: proto}).Exchange(q, at); err != nil || len(r.Answer) != 1 {
@@ -222,7 +222,7 @@ func TestGateSlip(t *testing.T) {
 		r, _, err := (&dns.Client{Timeout: 200 * time.Millisecond}).Exchange(q, b.Addr().String())
 		truncated = truncated || err == nil && r.Truncated
 	}
-	if st := s.Stats(); !truncated || st.Limited == 0 || st.Dropped == 0 {
+	if st := s.Stats(); !truncated || s.met.get(countLimited) == 0 || s.met.get(countDropped) == 0 {
 		t.Errorf("truncated %v, %+v", truncated, st)
 	}
 	if r, _, err := (&dns.Client{Net: "tcp"}).Exchange(q, b.Addr().String()); err != nil || len(r.Answer) != 1 {
@@ -268,7 +268,7 @@ func TestHoldShare(t *testing.T) {
 
 // Datagrams, whose addresses may be made up, never take the places of TCP.
 func TestForwardShares(t *testing.T) {
-	f := newForwarder(t.Context(), ForwardConfig{Max: 8, MaxClient: 2, Disabled: true}, nil, &upstreamMetrics{}, nil)
+	f := newForwarder(t.Context(), ForwardConfig{Max: 8, MaxClient: 2, Disabled: true}, nil, newMetrics(), nil)
 	taken := 0
 	for i := range 100 {
 		if f.admit(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), false) {

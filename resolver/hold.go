@@ -24,11 +24,11 @@ func (s *Server) held(ctx context.Context, client netip.Addr, q Query, r Result)
 		share = max(share, s.cfg.HoldMax/2) // a server there may ask for many
 	}
 	if !s.holding.take(client, share, s.cfg.HoldMax) {
-		s.met.heldFull.Add(1)
+		s.met.count(countHeldFull)
 		return r
 	}
 	defer s.holding.leave(client)
-	s.met.held.Add(1)
+	s.met.count(countHeld)
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HoldTime)
 	defer cancel()
 	wake := watch(ctx, r.Waiting)

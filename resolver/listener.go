@@ -150,7 +150,7 @@ func listenBoth(addr netip.AddrPort) (net.PacketConn, net.Listener, error) {
 func (b *Bound) start(l Listener) {
 	s := b.server
 	accept := func(h dns.Header) dns.MsgAcceptAction { return s.accept(h) }
-	invalid := func([]byte, error) { s.met.malformed.Add(1) }
+	invalid := func([]byte, error) { s.met.count(countMalformed) }
 	var g *gate
 	var serves func(netip.Addr) bool
 	if !b.given {
@@ -166,7 +166,7 @@ func (b *Bound) start(l Listener) {
 	b.tcp = &dns.Server{
 		Listener: &tcpListener{
 			Listener: l.Stream, total: s.cfg.MaxTCP, perClient: s.cfg.MaxTCPClient,
-			full: func() { s.met.tcpFull.Add(1) }, serves: serves, clients: map[netip.Addr]int{},
+			full: func() { s.met.count(countTCPRefused) }, serves: serves, clients: map[netip.Addr]int{},
 		},
 		MaxTCPQueries: -1, Handler: b, MsgAcceptFunc: accept, MsgInvalidFunc: invalid,
 	}

@@ -1,5 +1,8 @@
 package resolver
 
+// This file owns what is counted: the counters with their descriptions, the
+// labels, and Stats. The daemon exports what is here as it stands.
+
 import (
 	"context"
 	"errors"
@@ -32,8 +35,7 @@ func (o Outcome) String() string {
 	return [...]string{"local", "negative", "forwarded", "cached", "stale", "failed", "refused", "dropped", "panic"}[o]
 }
 
-// The ways in which a try of an upstream ends, a label of the upstream's
-// durations.
+// How a try of an upstream ends: a label of the durations of upstreams.
 const (
 	resultSuccess = iota
 	resultNXDomain
@@ -74,6 +76,43 @@ var LatencyBuckets = [...]time.Duration{
 	25 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second,
 }
 
+// counter is one of the counters without labels.
+type counter uint8
+
+const (
+	countMalformed counter = iota
+	countTruncated
+	countHeld
+	countHeldFull
+	countStrangers
+	countLimited
+	countDropped
+	countTCPRefused
+	countCoalesced
+	countUpstreamFull
+	countUnreached
+	countLoops
+	counters
+)
+
+// counterTexts has the name and the description of each counter, which is
+// exported as meshd_dns_NAME_total. docs/OPERATIONS.md tells operators of it.
+var counterTexts = [counters]struct{ name, help string }{
+	countMalformed:    {"malformed", "Packets that are no DNS question."},
+	countTruncated:    {"truncated", "Answers with TC."},
+	countHeld:         {"held", "Questions for unknown names that waited for the first sync."}, // R4
+	countHeldFull:     {"held_full", "Such questions that did not wait since too many did."},
+	countStrangers:    {"strangers", "Questions and connections of clients that are not served: REFUSED, closed."}, // R8
+	countLimited:      {"limited", "Questions over the limit per client."},
+	countDropped:      {"dropped", "Questions of these two kinds that got no reply."},
+	countTCPRefused:   {"tcp_refused", "TCP connections closed at once for being over a limit."},
+	countCoalesced:    {"upstream_coalesced", "Questions that joined one in flight."},
+	countUpstreamFull: {"upstream_full", "Questions to be forwarded over a limit."},
+	countUnreached:    {"upstream_unreached", "Records in answers of upstreams to which the question does not lead, dropped."},
+	countLoops:        {"upstream_loops", "Times that an upstream was left out since it leads back to this node."},
+}
+
+// cell counts events of one kind with their durations.
 type cell struct {
 	count   atomic.Uint64
 	nanos   atomic.Uint64
@@ -82,17 +121,9 @@ type cell struct {
 
 // metrics counts. Safe for concurrent use.
 type metrics struct {
-	// queries over UDP and TCP, by countedAs and outcome.
-	queries   [2][][outcomes]cell
-	malformed atomic.Uint64
-	held      atomic.Uint64
-	heldFull  atomic.Uint64
-	truncated atomic.Uint64
-	tcpFull   atomic.Uint64
-
-	strangers, overRate, gateDropped atomic.Uint64 // see gate
-
-	upstream upstreamMetrics
+	counts  [counters]atomic.Uint64
+	queries [2][][outcomes]cell // over UDP and TCP, by countedAs
+	tries   [results]cell       // of upstreams
 }
 
 func newMetrics() *metrics {
@@ -102,6 +133,27 @@ func newMetrics() *metrics {
 	}
 	return m
 }
+
+// count adds one to a counter.
+func (m *metrics) count(c counter) { m.counts[c].Add(1) }
+
+// countN adds n to a counter.
+func (m *metrics) countN(c counter, n uint64) { m.counts[c].Add(n) }
+
+// get returns the value of a counter.
+func (m *metrics) get(c counter) uint64 { return m.counts[c].Load() }
+
+// query counts a question by how it was answered.
+func (m *metrics) query(tcp bool, qtype uint16, o Outcome, took time.Duration) {
+	proto := 0
+	if tcp {
+		proto = 1
+	}
+	m.queries[proto][countedAs(qtype)][o].add(took)
+}
+
+// tried counts one try of an upstream.
+func (m *metrics) tried(result int, took time.Duration) { m.tries[result].add(took) }
 
 // add counts one duration.
 func (c *cell) add(took time.Duration) {
@@ -129,22 +181,22 @@ func (c *cell) read() (buckets []uint64) {
 	return buckets
 }
 
-type upstreamMetrics struct {
-	tries, failures, coalesced, full, loops atomic.Uint64
-	unreached                               atomic.Uint64 // records
-	nanos                                   atomic.Uint64
-	results                                 [results]cell
+// Stats are the counters of a Server since its start, and what it has now.
+type Stats struct {
+	Counters []Counter       // all, in a stable order
+	Queries  []QueryCount    // the combinations that occurred
+	Tries    []UpstreamCount // of upstreams, the results that occurred
+
+	InFlight     int64 // handlers running now
+	Listeners    int   // in service now
+	CacheEntries int   // answers of upstreams
+	CacheBytes   int   // their packed size
 }
 
-// tried counts one try of an upstream.
-func (m *upstreamMetrics) tried(result int, took time.Duration) { m.results[result].add(took) }
-
-func (m *metrics) query(tcp bool, qtype uint16, o Outcome, took time.Duration) {
-	proto := 0
-	if tcp {
-		proto = 1
-	}
-	m.queries[proto][countedAs(qtype)][o].add(took)
+// Counter is one counter without labels.
+type Counter struct {
+	Name, Help string // for the metric meshd_dns_NAME_total
+	Value      uint64
 }
 
 // QueryCount is the counters of one combination of labels.
@@ -157,32 +209,6 @@ type QueryCount struct {
 	Buckets []uint64      // per bound of LatencyBuckets, not cumulative; the last is the rest
 }
 
-// Stats are the counters of a Server since its start.
-type Stats struct {
-	Queries   []QueryCount // the combinations that occurred
-	Malformed uint64       // packets that are no DNS query
-	Held      uint64       // questions that waited for the first sync (R4)
-	HeldFull  uint64       // questions that did not wait as too many did
-	Truncated uint64       // replies with TC
-	TCPFull   uint64       // TCP connections closed at once for being over a limit
-	Strangers uint64       // questions and connections of clients that are not served: REFUSED, closed (R8)
-	Limited   uint64       // questions over the limit per client
-	Dropped   uint64       // of those two kinds, the questions that got no reply
-	InFlight  int64        // handlers running now
-	Listeners int          // in service now
-
-	UpstreamTries     uint64        // queries sent to upstreams
-	UpstreamFailures  uint64        // without a usable answer
-	UpstreamLatency   time.Duration // sum over the answered tries
-	UpstreamCoalesced uint64        // questions that joined one in flight
-	UpstreamFull      uint64        // questions over a concurrency limit
-	UpstreamUnreached uint64        // records of answers to which the question does not lead, dropped
-	UpstreamLoops     uint64        // times that an upstream was left out because it leads back to us
-	UpstreamResults   []UpstreamCount
-	CacheEntries      int
-	CacheBytes        int
-}
-
 // UpstreamCount is how often a try of an upstream ended in one way.
 type UpstreamCount struct {
 	Result  string        // noerror, nxdomain, servfail, refused, other, timeout or error
@@ -191,23 +217,14 @@ type UpstreamCount struct {
 	Buckets []uint64      // per bound of LatencyBuckets, not cumulative; the last is the rest
 }
 
-func (m *metrics) stats() Stats {
-	s := Stats{
-		Malformed: m.malformed.Load(), Held: m.held.Load(), HeldFull: m.heldFull.Load(),
-		Truncated: m.truncated.Load(), TCPFull: m.tcpFull.Load(),
-		Strangers: m.strangers.Load(), Limited: m.overRate.Load(), Dropped: m.gateDropped.Load(),
-		UpstreamTries: m.upstream.tries.Load(), UpstreamFailures: m.upstream.failures.Load(),
-		UpstreamCoalesced: m.upstream.coalesced.Load(), UpstreamFull: m.upstream.full.Load(),
-		UpstreamLatency: time.Duration(m.upstream.nanos.Load()), UpstreamLoops: m.upstream.loops.Load(),
-		UpstreamUnreached: m.upstream.unreached.Load(),
+func (m *metrics) stats() (s Stats) {
+	for i, text := range counterTexts {
+		s.Counters = append(s.Counters, Counter{text.name, text.help, m.counts[i].Load()})
 	}
-	for i := range m.upstream.results {
-		c := &m.upstream.results[i]
+	for i := range m.tries {
+		c := &m.tries[i]
 		if n := c.count.Load(); n > 0 {
-			s.UpstreamResults = append(s.UpstreamResults, UpstreamCount{
-				resultLabels[i], n, time.Duration(c.nanos.Load()),
-				c.read(),
-			})
+			s.Tries = append(s.Tries, UpstreamCount{resultLabels[i], n, time.Duration(c.nanos.Load()), c.read()})
 		}
 	}
 	for p, proto := range [...]string{"udp", "tcp"} {

@@ -67,7 +67,7 @@ func TestUnreachedRecordsAreDropped(t *testing.T) {
 		if !slices.Equal(got, wanted) {
 			t.Errorf("%s: got\n%s\nwant\n%s", name, strings.Join(got, "\n"), strings.Join(wanted, "\n"))
 		}
-		if n := f.met.unreached.Load(); int(n) != len(x.answer)-len(want) {
+		if n := f.met.get(countUnreached); int(n) != len(x.answer)-len(want) {
 			t.Errorf("%s: %d counted", name, n)
 		}
 	}

@@ -77,7 +77,7 @@ func New(cfg Config) (*Server, error) {
 	s.own.Store(&[]netip.AddrPort{})
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.holdCtx, s.endHolds = context.WithCancel(s.ctx)
-	s.forward = newForwarder(s.ctx, cfg.Forward, cfg.Log, &s.met.upstream,
+	s.forward = newForwarder(s.ctx, cfg.Forward, cfg.Log, s.met,
 		func() []netip.AddrPort { return *s.own.Load() })
 	return s, nil
 }
@@ -138,14 +138,14 @@ func (s *Server) Close(ctx context.Context) error {
 func (s *Server) accept(h dns.Header) dns.MsgAcceptAction {
 	const qr = 1 << 15
 	if h.Bits&qr != 0 {
-		s.met.malformed.Add(1)
+		s.met.count(countMalformed)
 		return dns.MsgIgnore
 	}
 	if opcode := int(h.Bits>>11) & 0xF; opcode != dns.OpcodeQuery {
 		return dns.MsgRejectNotImplemented
 	}
 	if h.Qdcount != 1 || h.Ancount > 1 || h.Nscount > 1 || h.Arcount > 3 {
-		s.met.malformed.Add(1)
+		s.met.count(countMalformed)
 		return dns.MsgReject
 	}
 	return dns.MsgAccept
@@ -233,7 +233,7 @@ func (s *Server) answer(b *Bound, q question) (msg []byte, outcome Outcome) {
 		return msg, OutcomeFailed
 	}
 	if m.Truncated {
-		s.met.truncated.Add(1)
+		s.met.count(countTruncated)
 	}
 	return msg, outcome
 }

@@ -154,7 +154,7 @@ func TestHoldUntilSync(t *testing.T) {
 			replies <- r
 		}()
 	}
-	waitFor(t, func() bool { return s.Stats().Held == 2 })
+	waitFor(t, func() bool { return s.met.get(countHeld) == 2 })
 	w.commit("a", "net1", task(t, "t1 web 1 172.16.1.1 -"))
 	if r := <-replies; r == nil || len(r.Answer) != 1 {
 		t.Errorf("the name that appeared: %v", r)
@@ -174,7 +174,7 @@ func TestHoldBounds(t *testing.T) {
 		t.Error(r)
 	}
 	s.holding.take(netip.Addr{}, 1, 1)
-	if r := ask(t, b, "udp", query("web.", dns.TypeA)); r.Rcode != dns.RcodeNameError || s.Stats().HeldFull != 1 {
+	if r := ask(t, b, "udp", query("web.", dns.TypeA)); r.Rcode != dns.RcodeNameError || s.met.get(countHeldFull) != 1 {
 		t.Error(r, s.Stats())
 	}
 	s.holding.leave(netip.Addr{})
@@ -240,7 +240,7 @@ func TestTCPLimits(t *testing.T) {
 		defer c.Close()
 		conns = append(conns, c)
 	}
-	waitFor(t, func() bool { return s.Stats().TCPFull == 1 })
+	waitFor(t, func() bool { return s.met.get(countTCPRefused) == 1 })
 	conns[2].SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := conns[2].Read(make([]byte, 1)); err == nil {
 		t.Error("the third connection is open")

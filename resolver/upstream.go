@@ -100,7 +100,7 @@ type upstreams struct {
 	domain string // whose names go there; "": all others
 	cfg    ForwardConfig
 	log    *slog.Logger
-	met    *upstreamMetrics
+	met    *metrics
 	own    func() []netip.AddrPort
 
 	mu      sync.Mutex // guards what follows
@@ -110,7 +110,7 @@ type upstreams struct {
 	stamp   string       // its size and time of change then, see fileStamp
 }
 
-func newUpstreams(cfg ForwardConfig, log *slog.Logger, met *upstreamMetrics, own func() []netip.AddrPort) *upstreams {
+func newUpstreams(cfg ForwardConfig, log *slog.Logger, met *metrics, own func() []netip.AddrPort) *upstreams {
 	return &upstreams{cfg: cfg, log: log, met: met, own: own}
 }
 
@@ -129,7 +129,7 @@ func (p *upstreams) plan(now time.Time) []*upstream {
 	for _, u := range p.list {
 		switch state := u.state(now); {
 		case state == UpstreamLooping, isOwn(u.addr, own, p.local):
-			p.met.loops.Add(1)
+			p.met.count(countLoops)
 		case state == UpstreamDown:
 			down = append(down, u)
 		default:
