@@ -42,7 +42,7 @@ func (n *Node) listenDNS() error {
 	return nil
 }
 
-// readUpstreams reads IP[:PORT] and DOMAIN=IP[:PORT] (R7).
+// readUpstreams reads IP[:PORT] and DOMAIN=IP[:PORT] (R7.1).
 func (s *settled) readUpstreams() error {
 	for _, text := range s.Upstream {
 		domain, server, own := strings.Cut(text, "=")

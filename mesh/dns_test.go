@@ -91,7 +91,7 @@ func TestForwarding(t *testing.T) {
 	}
 }
 
-// R7: a loop is told of in the status and the metrics.
+// R7.8: a loop is told of in the status and the metrics.
 func TestLoopIsTold(t *testing.T) {
 	addr := make(chan string, 1)
 	up := upstream(t, sync.OnceValue(func() string { return <-addr }))

@@ -13,16 +13,18 @@ import (
 // Zone holds what Answer needs besides the question. It has no state of its
 // own: its methods are safe for concurrent use while its fields stay unchanged.
 type Zone struct {
-	Source         state.Source
-	Domain         string // lower case, fully qualified
-	TTL            uint32 // seconds
-	NegativeTTL    uint32 // seconds
-	WhyNoVIPs      func(network string) string
-	VIPsUsable     func(network string) bool
-	RTT            func(state.NodeID) (time.Duration, bool)
-	Notes          func(network, service string) []string
-	SharedSuffixes []string
-	ForwardBare    bool
+	Source      state.Source // what to answer from
+	Domain      string       // lower case, fully qualified
+	TTL         uint32       // of positive answers, in seconds
+	NegativeTTL uint32       // of negative answers, in seconds
+
+	// As in Config.
+	VIPsUsable     func(network string) bool                // nil: always
+	WhyNoVIPs      func(network string) string              // nil: ""
+	RTT            func(state.NodeID) (time.Duration, bool) // nil: all unknown
+	Notes          func(network, service string) []string   // nil: none
+	SharedSuffixes []string                                 // networks
+	ForwardBare    bool                                     // single labels may be forwarded
 }
 
 // Query is one question in the scope of its client.
@@ -41,15 +43,17 @@ type Query struct {
 
 // Result is the answer to a Query. Its records are the caller's.
 type Result struct {
-	// Forward: the name is not ours; the other fields are empty.
+	// Forward: the name is not ours, and the other fields but Steps are empty.
 	Forward bool
-	Rcode   int // dns.RcodeSuccess or dns.RcodeNameError
-	Answer  []dns.RR
-	Ns      []dns.RR // the SOA of a negative answer (RFC 2308)
-	Extra   []dns.RR
+
+	Rcode  int      // dns.RcodeSuccess or dns.RcodeNameError
+	Answer []dns.RR // no record: NXDOMAIN or NODATA
+	Ns     []dns.RR // the SOA of a negative answer (RFC 2308)
+	Extra  []dns.RR // addresses of what the answers name
+
 	More    bool         // Query.Limit left answers out
 	Drawn   bool         // the order of the answers, or of something in them, was drawn by Query.Seed
-	Waiting []state.View // an unknown local name: the views whose first sync may bring it (R4)
+	Waiting []state.View // the views whose first sync may bring the denied name (R4)
 	Steps   []Step       // how the answer came about, if Query.Trace
 }
 

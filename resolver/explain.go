@@ -18,15 +18,15 @@ type Step struct {
 
 // Explanation says how a question is answered and why: `meshctl resolve`.
 type Explanation struct {
-	Name    string   `json:"name"`
-	Type    string   `json:"type"`
-	Scope   string   `json:"scope"`
+	Name    string   `json:"name"`            // fully qualified, or as it was asked
+	Type    string   `json:"type"`            // of the question
+	Scope   string   `json:"scope"`           // for people
 	Rcode   string   `json:"rcode"`           // NOERROR, NXDOMAIN; empty if forwarded
 	Outcome string   `json:"outcome"`         // local, negative or forwarded
 	Answer  []string `json:"answer"`          // records in zone-file syntax
 	Extra   []string `json:"extra,omitempty"` // additional records
 	Held    bool     `json:"held,omitempty"`  // a client would wait for the first sync (R4)
-	Steps   []Step   `json:"steps"`
+	Steps   []Step   `json:"steps"`           // in order
 }
 
 // Explain answers a question as for a client of the network, "" for host

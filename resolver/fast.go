@@ -1,6 +1,6 @@
 package resolver
 
-// This file owns the replies of the fast path (R6): it answers in the receive
+// This file owns the replies of the fast path (R6.3): it answers in the receive
 // buffer, and hands what it cannot answer to the ordinary path with the buffer
 // unchanged. fast_scope.go and fast_change.go own which packed answers there are
 // and whether they are true, fast_pack.go how they are made.

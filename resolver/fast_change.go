@@ -1,6 +1,6 @@
 package resolver
 
-// This file owns whether a packed answer is still true (R6): what an answer was
+// This file owns whether a packed answer is still true (R6.5): what an answer was
 // made from, the versions of the views, and which answers a change invalidates.
 
 import (

@@ -15,7 +15,7 @@ import (
 	"meshd/state"
 )
 
-// R6: while the table changes, an answer is never older than what was published
+// R6.5: while the table changes, an answer is never older than what was published
 // before the question, for any kind of name, and each question gets its answer.
 func TestFastPathNeverLagsBehind(t *testing.T) {
 	w := newWorld(t, "net1")
@@ -120,7 +120,7 @@ func TestFastPathIPv6(t *testing.T) {
 	})
 }
 
-// R6: a change of services doubts their answers alone, without allocation; very
+// R6.5: a change of services doubts their answers alone, without allocation; very
 // many changes at once doubt all, and all are right.
 func TestFastPathDoubtsWhatChanged(t *testing.T) {
 	w := many(t, 1000)
@@ -207,7 +207,7 @@ func TestFastPathVIPsPerNetwork(t *testing.T) {
 	}
 }
 
-// R6: a listener's packed answers are bounded, and right whatever was dropped.
+// R6.6: a listener's packed answers are bounded, and right whatever was dropped.
 func TestFastPathIsBounded(t *testing.T) {
 	const names = 20_000 // times 100 bytes and more
 	s, b := serve(t, many(t, names).self, []string{"net1"}, func(c *Config) { c.FastBytes = 1 })

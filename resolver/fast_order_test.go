@@ -41,7 +41,7 @@ func orders(ask func(seed int) *dns.Msg) map[string]bool {
 	return found
 }
 
-// R6: what the ordinary path answers in many orders, the fast path does not
+// R6.3: what the ordinary path answers in many orders, the fast path does not
 // freeze in one, and what it answers in one is not packed in several: for every
 // name and every type that is served or packed.
 func TestFastPathOrders(t *testing.T) {

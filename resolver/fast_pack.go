@@ -19,10 +19,10 @@ const drawnOrders = 4
 
 // packing is an answer being packed.
 type packing struct {
-	path *fastPath
-	sc   *fastScope
-	q    *asked
-	full string // the asked name, fully qualified
+	path *fastPath  // that packs it
+	sc   *fastScope // where it will be kept
+	q    *asked     // the question
+	full string     // the asked name, fully qualified
 
 	// What the answer depends on besides its target.
 	net      int  // index in sc.nets of the network whose VIPs it depends on; -1: none

@@ -16,10 +16,10 @@ import (
 // goroutine that reads the listener's socket and takes no lock.
 type fastScopes struct {
 	// Where scopes come from. Set once.
-	source state.Source
-	zone   *Zone
-	bound  *Bound
-	domain []byte // in wire form, for the keys of qualified names
+	source state.Source // of networks and views
+	zone   *Zone        // that says what names stand for
+	bound  *Bound       // the listener
+	domain []byte       // in wire form, for the keys of qualified names
 
 	// batch counts the batches of packets; what is read once per batch notes it.
 	batch uint64
@@ -33,13 +33,14 @@ type fastScopes struct {
 	fixed    *fastScope // nil: the client's address tells the scope
 
 	// A shared listener has a scope for each combination of networks.
-	views   []state.View // of all networks; nil: not read yet
-	version uint64       // the sum of their changes, as of the last batch
-	clients [maxClients]fastClient
-	scopes  map[string]*fastScope // by their networks; of listeners with networks, too
+	views   []state.View           // of all networks; nil: not read yet
+	version uint64                 // the sum of their changes, as of the last batch
+	clients [maxClients]fastClient // each at the place of its hash
+	scopes  map[string]*fastScope  // by their networks; of listeners with networks, too
 
-	change changeScan
-	text   nameText // of the name being looked up
+	// Room for what is being done.
+	change changeScan // the walk through what changed
+	text   nameText   // the name being looked up
 }
 
 // fastScope is the packed answers for one scope, and what they were made from.
@@ -47,9 +48,9 @@ type fastScope struct {
 	Scope
 
 	// The packed answers. Invariant: entry.origin < len(origins).
-	table   packedTable
-	origins []provenance
-	types   uint32 // of the entries: a bit for each place in packedTypes
+	table   packedTable  // by name and type
+	origins []provenance // what each answer was made from
+	types   uint32       // of the entries: a bit for each place in packedTypes
 
 	// The views that the answers come from, and how far they were read.
 	// Invariants: len(counts) == len(views); cleared <= version.

@@ -30,19 +30,23 @@ const (
 // the type), its sections and its weights follow it.
 type entry struct {
 	// Whether it is true.
-	seen      uint64 // the scope's version at which it was last known to be true; 0: invalidated
-	counts    uint32 // ANCOUNT ‖ NSCOUNT
-	origin    uint32 // index of what it was made from, in fastScope.origins
-	size      uint32 // of the whole, a multiple of entryAlign
-	net       uint16 // whose VIPs it depends on, if flagUsesVIPs
-	bodyLen   uint16 // of each variant
-	keyLen    uint16
-	rrLen     uint8 // of each answer, if they can be rotated; else 0
+	seen   uint64 // the scope's version at which it was last known to be true; 0: invalidated
+	counts uint32 // ANCOUNT ‖ NSCOUNT, of the message
+	origin uint32 // index of what it was made from, in fastScope.origins
+
+	// Sizes in bytes. Invariant: entryHead + keyLen + variants·bodyLen + weights <= size.
+	size    uint32 // of the whole, a multiple of entryAlign
+	net     uint16 // whose VIPs it depends on, in fastScope.nets, if flagUsesVIPs
+	bodyLen uint16 // of each variant
+	keyLen  uint16 // of the key
+	rrLen   uint8  // of each answer, if they can be rotated; else 0
+
+	// The message. Invariant: preferred <= ANCOUNT.
 	preferred uint8 // how many answers come first
 	extra     uint8 // ARCOUNT
 	variants  uint8 // how many bodies there are, to choose from
-	rcode     uint8
-	flags     uint8
+	rcode     uint8 // of the header
+	flags     uint8 // see flagTooLarge
 }
 
 const entryHead = int(unsafe.Sizeof(entry{}))

@@ -110,7 +110,7 @@ func TestFastPathForwards(t *testing.T) {
 	}
 }
 
-// R6: a packed answer lives as long as its service, network, scope and VIPs' state.
+// R6.5: a packed answer lives as long as its service, network, scope and VIPs' state.
 func TestFastPathFollowsTheView(t *testing.T) {
 	w := standard(t)
 	usable := true
@@ -167,7 +167,7 @@ func TestFastPathFollowsTheView(t *testing.T) {
 
 var hostClient = netip.MustParseAddrPort("127.0.0.1:9")
 
-// R6: the rotation gives every task its turn by weight, serving ones before suspected ones.
+// R6.3: the rotation gives every task its turn by weight, serving ones before suspected ones.
 func TestFastPathRotates(t *testing.T) {
 	_, b := serve(t, standard(t).self, []string{"net1"})
 	f := newFastPath(b)
@@ -188,7 +188,7 @@ func TestFastPathRotates(t *testing.T) {
 	}
 }
 
-// R6: no allocation per question: hits of every kind, negative answers, and
+// R6.4: no allocation per question: hits of every kind, negative answers, and
 // answers found to be still true after the view changed.
 func TestFastPathAllocs(t *testing.T) {
 	w := standard(t)

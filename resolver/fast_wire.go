@@ -26,7 +26,7 @@ type asked struct {
 	hash  uint64 // of key
 	ref   uint64 // what may be the answer's entry, see fastPath.prefetch; 0: none
 
-	keyLen uint16
+	keyLen uint16       // of key, in bytes
 	buf    [maxKey]byte // key, and the rest of the last word that was copied
 }
 

@@ -88,7 +88,7 @@ func rcodeBare(code int) replyFunc {
 	}
 }
 
-// R7: whatever one upstream does, no question waits longer than one try of it;
+// R7.2: whatever one upstream does, no question waits longer than one try of it;
 // with a second one that works, no longer than the hedge, and it is answered.
 func TestFaultyUpstreams(t *testing.T) {
 	for name, bad := range faults() {
@@ -116,7 +116,7 @@ func TestFaultyUpstreams(t *testing.T) {
 	}
 }
 
-// R7: a part of an answer is passed on with TC when TCP does not work: some clients use it.
+// R7.4: a part of an answer is passed on with TC when TCP does not work: some clients use it.
 func TestTruncatedWithoutTCP(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := forwarding(t, nil, faults()["TC with a part, TCP closes"])
@@ -127,7 +127,7 @@ func TestTruncatedWithoutTCP(t *testing.T) {
 	})
 }
 
-// R7: a reply that says only that there is more is no answer where nothing more
+// R7.4: a reply that says only that there is more is no answer where nothing more
 // comes: over TCP it would say that the name has no records.
 func TestTruncatedToNothing(t *testing.T) {
 	more := func(m *dns.Msg, _ bool) (time.Duration, *dns.Msg) {
@@ -161,7 +161,7 @@ func TestTruncatedToNothing(t *testing.T) {
 	}
 }
 
-// R7: whoever makes an upstream fail and be well in turns does not fill the log.
+// R7.3: whoever makes an upstream fail and be well in turns does not fill the log.
 func TestFailingIsToldSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := forwarding(t, func(c *ForwardConfig) { c.CacheEntries = -1 },
@@ -185,7 +185,7 @@ func TestFailingIsToldSeldom(t *testing.T) {
 	})
 }
 
-// R7: names of a domain go to its own servers and nowhere else.
+// R7.1: names of a domain go to its own servers and nowhere else.
 func TestUpstreamsByDomain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := func(last byte) netip.AddrPort {
@@ -218,7 +218,7 @@ func TestUpstreamsByDomain(t *testing.T) {
 	})
 }
 
-// R7: an upstream that sends our questions back is found, left out, and taken back.
+// R7.8: an upstream that sends our questions back is found, left out, and taken back.
 func TestLoopIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := forwarding(t, func(c *ForwardConfig) { c.CacheEntries = -1 }, dead(time.Hour),

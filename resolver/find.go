@@ -41,7 +41,7 @@ func (f form) packable() bool {
 
 // target is what a name stands for. The zero value is: nothing.
 type target struct {
-	form form
+	form form       // how it is answered
 	view state.View // where it was looked for; nil: in no network
 
 	// What answers, by the form. The values are immutable.

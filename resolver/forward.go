@@ -35,19 +35,23 @@ var errNoUpstream = errors.New("no upstream: resolv.conf has none but ourselves,
 
 // forwarder answers from upstreams and a cache. Safe for concurrent use.
 type forwarder struct {
-	cfg    ForwardConfig
-	log    *slog.Logger
-	ctx    context.Context // ends the calls
-	met    *metrics
-	own    func() []netip.AddrPort
-	routes atomic.Pointer[routes] // replaced as a whole
-	loops  loops
-	cache  *cache
+	// Set once.
+	cfg ForwardConfig           // with its defaults
+	log *slog.Logger            // for what fails
+	ctx context.Context         // ends the calls
+	met *metrics                // the server's
+	own func() []netip.AddrPort // the addresses of our listeners
 
-	mu      sync.Mutex // guards what follows
-	calls   map[cacheKey]*call
-	waiting int
-	clients map[netip.Addr]int // questions waiting, per client
+	// What it knows. Each is safe for concurrent use.
+	routes atomic.Pointer[routes] // replaced as a whole
+	loops  loops                  // the probes in flight
+	cache  *cache                 // of answers
+
+	// The questions in hand.
+	mu      sync.Mutex         // guards what follows
+	calls   map[cacheKey]*call // in flight, each for all equal questions
+	waiting int                // questions for calls
+	clients map[netip.Addr]int // the same, per client
 }
 
 // call is one question in flight, which identical questions join.
@@ -218,7 +222,8 @@ type attempt struct {
 
 // good reports whether the attempt answers the question.
 func (a attempt) good() bool {
-	return a.err == nil && !onlyTruncated(a.reply) && (a.reply.Rcode == dns.RcodeSuccess || a.reply.Rcode == dns.RcodeNameError)
+	return a.err == nil && !onlyTruncated(a.reply) &&
+		(a.reply.Rcode == dns.RcodeSuccess || a.reply.Rcode == dns.RcodeNameError)
 }
 
 // onlyTruncated reports whether a reply says only that there is more than it has. Over

@@ -129,7 +129,7 @@ func (f *fwd) askType(client, name string, qtype uint16) (*dns.Msg, Outcome) {
 
 const me = "127.0.0.1"
 
-// R7: how long a question takes and how it ends with good, slow and dead upstreams.
+// R7.2: how long a question takes and how it ends with good, slow and dead upstreams.
 func TestFailover(t *testing.T) {
 	const ms = time.Millisecond
 	for name, c := range map[string]struct {
@@ -173,7 +173,7 @@ func everySecond(f replyFunc) replyFunc {
 	}
 }
 
-// R7: a failing upstream is asked last, and tried again after a while.
+// R7.3: a failing upstream is asked last, and tried again after a while.
 func TestHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := forwarding(t, func(c *ForwardConfig) { c.CacheEntries = -1 }, dead(time.Hour),
@@ -196,7 +196,7 @@ func TestHealth(t *testing.T) {
 	})
 }
 
-// R7: identical questions in flight are one; the limits drop what is over them.
+// R7.5, R7.6: identical questions in flight are one; the limits drop what is over them.
 func TestCoalescingAndLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := forwarding(t, func(c *ForwardConfig) { c.MaxClient, c.Max = 3, 5 }, address(100*time.Millisecond, "1.1.1.1"))
@@ -230,7 +230,7 @@ func TestCoalescingAndLimits(t *testing.T) {
 	})
 }
 
-// R7: fresh answers come from the cache with their TTL counted down; expired
+// R7.7: fresh answers come from the cache with their TTL counted down; expired
 // ones serve while no upstream answers (RFC 8767).
 func TestCacheAndStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -90,7 +90,7 @@ func TestForwardOverSockets(t *testing.T) {
 	}
 }
 
-// R7: upstreams that are ourselves are not asked.
+// R7.8: upstreams that are ourselves are not asked.
 func TestLoopGuard(t *testing.T) {
 	s, b := serve(t, standard(t).self, []string{"net1"})
 	s.forward.routes.Load().others.cfg = ForwardConfig{Upstreams: []netip.AddrPort{b.Addr()}}
@@ -123,7 +123,7 @@ func TestLoopGuard(t *testing.T) {
 	}
 }
 
-// R7: an upstream that forwards to us in turn is found by itself, as soon as
+// R7.8: an upstream that forwards to us in turn is found by itself, as soon as
 // there is a listener, and a client gets an answer instead of a storm.
 func TestLoopOverSockets(t *testing.T) {
 	p, l, err := listenBoth(loopback)
@@ -189,7 +189,7 @@ func TestParseReply(t *testing.T) {
 	}
 }
 
-// R7: resolv.conf is read again when it changes; what cannot be read changes nothing.
+// R7.1: resolv.conf is read again when it changes; what cannot be read changes nothing.
 func TestResolvConfReload(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "resolv.conf")
 	s, _ := serve(t, standard(t).self, nil, func(c *Config) { c.Forward = ForwardConfig{ResolvConf: path} })

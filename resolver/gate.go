@@ -36,7 +36,7 @@ type gate struct {
 	// Clients that are refused.
 	strangers  time.Duration // when the next one would be due, as in next
 	remembered time.Duration // when one was last remembered in server.stranger
-	counts     gateCounts
+	counts     gateCounts    // of the batch
 }
 
 type knownClient struct {

@@ -47,10 +47,10 @@ type Bound struct {
 
 	// The sockets. Set once.
 	addr     netip.AddrPort
-	given    bool // they were open already, maybe in another network namespace
-	fast     bool // the fast path sees the UDP questions first
-	udp, tcp *dns.Server
-	done     chan error // one result per dns.Server
+	given    bool        // they were open already, maybe in another network namespace
+	fast     bool        // the fast path sees the UDP questions first
+	udp, tcp *dns.Server // serve the sockets
+	done     chan error  // one result per dns.Server
 }
 
 // Addr returns the address, with the port that was chosen.

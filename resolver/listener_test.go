@@ -47,7 +47,7 @@ func TestListenerHasItsOwnBalancer(t *testing.T) {
 	}
 }
 
-// R7: the processes of one sandbox have one share of the limits per client,
+// R7.6: the processes of one sandbox have one share of the limits per client,
 // not one with those of all the others.
 func TestListenerNamesItsClients(t *testing.T) {
 	w := standard(t)

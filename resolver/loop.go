@@ -1,6 +1,6 @@
 package resolver
 
-// This file owns the search for upstreams that lead back to us (R7).
+// This file owns the search for upstreams that lead back to us (R7.8).
 
 import (
 	"context"

@@ -108,8 +108,11 @@ var counterTexts = [counters]struct{ name, help string }{
 	countTCPRefused:   {"tcp_refused", "TCP connections closed at once for being over a limit."},
 	countCoalesced:    {"upstream_coalesced", "Questions that joined one in flight."},
 	countUpstreamFull: {"upstream_full", "Questions to be forwarded over a limit."},
-	countUnreached:    {"upstream_unreached", "Records in answers of upstreams to which the question does not lead, dropped."},
-	countLoops:        {"upstream_loops", "Times that an upstream was left out since it leads back to this node."},
+	countUnreached: {
+		"upstream_unreached",
+		"Records in answers of upstreams to which the question does not lead, dropped.",
+	},
+	countLoops: {"upstream_loops", "Times that an upstream was left out since it leads back to this node."},
 }
 
 // cell counts events of one kind with their durations.

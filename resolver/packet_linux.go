@@ -23,7 +23,7 @@ const (
 // mmsghdr is struct mmsghdr of recvmmsg(2).
 type mmsghdr struct {
 	hdr unix.Msghdr
-	n   uint32
+	n   uint32 // bytes received or sent
 }
 
 // batchConn is a socket that answers what it can on reading, in batches: one
@@ -32,23 +32,28 @@ type mmsghdr struct {
 // one. Reading must be done by one goroutine.
 type batchConn struct {
 	*net.UDPConn
-	raw  syscall.RawConn
-	fast *fastPath
-	gate *gate // nil: everybody is served
+	raw  syscall.RawConn // of the same socket
+	fast *fastPath       // that answers
+	gate *gate           // nil: all clients are served
 
-	in    [batchSize]mmsghdr
-	out   [batchSize]mmsghdr
-	iov   [batchSize]unix.Iovec
+	// What the kernel reads and writes. Packet i of a batch is in bufs[i], and its
+	// sender in names[i]; iov[i] and in[i] point to them for good.
+	in    [batchSize]mmsghdr               // received
+	out   [batchSize]mmsghdr               // replies, which share the buffers of in
+	iov   [batchSize]unix.Iovec            // the length of what is received or sent
 	names [batchSize]unix.RawSockaddrInet6 // large enough for both families
-	bufs  [batchSize][batchStep]byte
+	bufs  [batchSize][batchStep]byte       // packets, then replies
 
-	qs            [batchSize]asked
-	from          [batchSize]int  // which packet each of qs is
-	slow          [batchSize]bool // packets to hand out
-	next, count   int             // of the batch being handed out
-	replies, sent int
-	errno         syscall.Errno
-	recv, send    func(fd uintptr) bool // bound once: no allocation per batch
+	// The batch. Invariants: sent <= replies <= count; next <= count <= batchSize.
+	qs          [batchSize]asked // the questions that the fast path can read
+	from        [batchSize]int   // which packet each of qs is
+	slow        [batchSize]bool  // packets to hand out
+	next, count int              // of the packets being handed out
+	replies     int              // in out
+	sent        int              // of out
+	errno       syscall.Errno    // of the last recvmmsg
+
+	recv, send func(fd uintptr) bool // bound once: no allocation per batch
 }
 
 func newBatchConn(c *net.UDPConn, f *fastPath, g *gate) (net.PacketConn, error) {

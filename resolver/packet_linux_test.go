@@ -10,7 +10,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// R6: batches that mix questions for both paths lose and swap nothing.
+// R6.3: batches that mix questions for both paths lose and swap nothing.
 func TestBatches(t *testing.T) {
 	s, b := serve(t, standard(t).self, []string{"net1"})
 	if _, ok := b.udp.PacketConn.(*batchConn); !ok {

@@ -14,7 +14,7 @@ import (
 
 const sig = "8 2 60 20300101000000 20260101000000 1 example.com. AAAA"
 
-// R7: of an upstream's answer a client gets what its question leads to, in any
+// R7.4: of an upstream's answer a client gets what its question leads to, in any
 // order, with the signatures.
 func TestUnreachedRecordsAreDropped(t *testing.T) {
 	for name, x := range map[string]struct{ answer, want []string }{

@@ -1,5 +1,5 @@
 // Package resolver answers DNS questions from the views of package state, and
-// forwards the rest (rules R1–R7 of docs/DESIGN.md).
+// forwards the rest (rules R1–R8 of docs/DESIGN.md).
 //
 // A question goes through three layers. Zone.find is the rules of naming: a name
 // and a scope in, a verdict out. Zone.Answer makes the records of what was found.
@@ -107,7 +107,8 @@ type Config struct {
 	SharedSuffixes []string
 	// ForwardBare also forwards single-label names that no network knows.
 	ForwardBare bool
-	Forward     ForwardConfig
+	// Forward says where to.
+	Forward ForwardConfig
 
 	// Waiting for the first sync (R4).
 
@@ -121,7 +122,7 @@ type Config struct {
 	MaxTCP        int  // TCP connections at once; 0: 1024
 	MaxTCPClient  int  // TCP connections at once per client, as in ClientRate; 0: 64
 	MaxUDPPayload int  // largest UDP answer, in bytes; 0: 1232 (DNS flag day 2020); 512 to 4096
-	FastBytes     int  // of packed answers, of all listeners together (R6); each may have 1 MiB; 0: 256 MiB
+	FastBytes     int  // of packed answers, of all listeners together (R6.6); each may have 1 MiB; 0: 256 MiB
 	DisableFast   bool // serve everything by the ordinary path (R6)
 }
 

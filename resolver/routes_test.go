@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// R7: upstreams are replaced while questions are answered; what is known of those
+// R7.1: upstreams are replaced while questions are answered; what is known of those
 // that stay is kept, and a wrong list changes nothing.
 func TestSetUpstreams(t *testing.T) {
 	at := func(n byte) netip.AddrPort { return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, n}), 53) }

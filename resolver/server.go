@@ -30,35 +30,35 @@ const tcpLimit = 4000
 // Server answers DNS on its listeners. Its methods are safe for concurrent use.
 type Server struct {
 	// What answers. Set once.
-	cfg     Config
-	zone    *Zone
-	forward *forwarder
-	holding holds
+	cfg     Config     // with its defaults
+	zone    *Zone      // names of ours
+	forward *forwarder // names of others
+	holding holds      // questions that wait for the first sync
 
 	// What is counted and logged. Safe for concurrent use.
 	log           *slog.Logger
-	met           *metrics
+	met           *metrics     // all that is counted
 	sample        sampler      // of the query log
 	started       time.Time    // what gates count their time from
 	running       atomic.Int64 // handlers running now
-	panicLog      logLimit
-	unpackableLog logLimit // of replies that cannot be packed
+	panicLog      logLimit     // of handlers that panic
+	unpackableLog logLimit     // of replies that cannot be packed
 
 	// Who is served (R8).
 	clients  atomic.Pointer[clientList] // nil: all clients
 	stranger atomic.Pointer[Stranger]   // the client that was refused last; nil: none was
 
 	// Life: Close first ends what is held, then waits for the questions in hand.
-	ctx      context.Context // ends with Close, after the questions in hand
-	cancel   context.CancelFunc
-	holdCtx  context.Context // ends as Close begins
-	endHolds context.CancelFunc
+	ctx      context.Context    // ends with Close, after the questions in hand
+	cancel   context.CancelFunc // ends ctx
+	holdCtx  context.Context    // ends as Close begins
+	endHolds context.CancelFunc // ends holdCtx
 
 	// The listeners.
 	own    atomic.Pointer[[]netip.AddrPort] // their addresses, for the loop guard: see addrs
 	mu     sync.Mutex                       // guards what follows
-	bound  []*Bound
-	closed bool
+	bound  []*Bound                         // in service
+	closed bool                             // Close was called
 }
 
 // New makes a server that answers from cfg.Source once Listen is called. The

@@ -97,14 +97,15 @@ type UpstreamStatus struct {
 
 // upstreams is the list of servers, kept up with resolv.conf.
 type upstreams struct {
-	domain string // whose names go there; "": all others
-	cfg    ForwardConfig
-	log    *slog.Logger
-	met    *metrics
-	own    func() []netip.AddrPort
+	// Set once.
+	domain string                  // whose names go there; "": all others
+	cfg    ForwardConfig           // with its defaults
+	log    *slog.Logger            // for changes of the list
+	met    *metrics                // the server's
+	own    func() []netip.AddrPort // the addresses of our listeners
 
-	mu      sync.Mutex // guards what follows
-	list    []*upstream
+	mu      sync.Mutex   // guards what follows
+	list    []*upstream  // in the order of the configuration
 	local   []netip.Addr // addresses of this host, for isOwn
 	checked time.Time    // when resolv.conf was last looked at
 	stamp   string       // its size and time of change then, see fileStamp

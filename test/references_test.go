@@ -50,6 +50,7 @@ func TestSectionsExist(t *testing.T) {
 	ours := regexp.MustCompile(`^\(?(?:docs/)?([A-Z]+)(?:\.md)?$`)
 	others := regexp.MustCompile(`RFC [0-9]+(, [0-9]+)*,?$|[A-Z]+ [12][0-9]{3},$`) // RFC 2308, NSDI 2016,
 	for path, text := range texts(t) {
+		text = strings.ReplaceAll(text, "\n//", "")
 		for _, at := range reference.FindAllStringSubmatchIndex(text, -1) {
 			number, document := text[at[4]:at[5]], path
 			before := strings.TrimSpace(strings.TrimRight(text[max(0, at[0]-20):at[4]], "§ "))

@@ -171,10 +171,10 @@ func (k *contender) tell(change int) (tally, error) {
 // flood runs the client on the calling thread, which is not used again.
 func (b *bench) flood(c benchCase, k *contender) error {
 	if b.urgent {
-		if err := hurry(k.cmd.Process.Pid, true); err != nil {
+		if err := setRealtime(k.cmd.Process.Pid, true); err != nil {
 			return err
 		}
-		defer func() { _ = hurry(k.cmd.Process.Pid, false) }()
+		defer func() { _ = setRealtime(k.cmd.Process.Pid, false) }()
 		if err := priority(0, 1, true); err != nil {
 			return err
 		}

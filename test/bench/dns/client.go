@@ -22,14 +22,14 @@ const (
 // client asks over a few sockets with sendmmsg and recvmmsg and measures
 // each answer. It belongs to one goroutine, whose thread is the caller's to pin.
 type client struct {
-	packets [][]byte
-	next    int // of packets, in their random order
-	expect  expect
-	socks   [sockets]*socket
-	polls   [sockets]unix.PollFd
+	packets [][]byte             // the queries
+	next    int                  // of packets, in their random order
+	expect  expect               // what each answer must be
+	socks   [sockets]*socket     // each with perSocket queries in flight
+	polls   [sockets]unix.PollFd // of socks
 
-	sent, answered, lost, wrong int
-	times                       histogram
+	sent, answered, lost, wrong int       // since the last reset
+	times                       histogram // of what was answered
 }
 
 // expect is what an answer must be.
@@ -114,7 +114,7 @@ func (c *client) flood(d time.Duration) time.Duration {
 		}
 	}
 	lasted := now() - begin
-	c.settle()
+	c.drain()
 	return time.Duration(lasted)
 }
 
@@ -131,12 +131,12 @@ func (c *client) pace(d time.Duration, rate int) time.Duration {
 		c.send(s, min(1, len(s.free)), now())
 	}
 	lasted := now() - begin
-	c.settle()
+	c.drain()
 	return time.Duration(lasted)
 }
 
-// settle waits for what is in flight and counts the rest as lost.
-func (c *client) settle() {
+// drain waits for what is in flight and counts the rest as lost.
+func (c *client) drain() {
 	for c.inFlight() > 0 && c.wait(patience) {
 		c.receive()
 	}

@@ -34,16 +34,19 @@ import (
 )
 
 type options struct {
-	rounds  int
-	burst   time.Duration
-	gap     time.Duration
-	names   int
-	urgent  bool
-	cases   string
-	only    string // servers
-	coredns string
-	dnsperf bool
-	seed    uint64
+	// How long and how often.
+	rounds int           // bursts per server and case
+	burst  time.Duration // length of a burst
+	gap    time.Duration // pause after a burst; 0: none, or three bursts with urgent
+	urgent bool          // bursts have real-time priority
+
+	// What.
+	names   int    // names that exist
+	cases   string // by commas; "": all
+	only    string // servers, by commas; "": all
+	coredns string // the CoreDNS binary
+	dnsperf bool   // also run dnsperf
+	seed    uint64 // of the order of the names
 }
 
 func (o *options) wants(list, item string) bool {

@@ -228,10 +228,10 @@ func pin(tid, cpu int) error {
 	return nil
 }
 
-// hurry gives the threads of a process real-time priority, or takes it from
+// setRealtime gives the threads of a process real-time priority, or takes it from
 // them. The second thread of a Go program is the one that sees to it that all
 // goroutines get their turn: it goes before the others.
-func hurry(pid int, on bool) error {
+func setRealtime(pid int, on bool) error {
 	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid)) // sorted
 	if err != nil {
 		return err
