@@ -129,7 +129,7 @@ func (n *Node) balancerOf(sandbox string) (*lb.Balancer, error) {
 
 // LB implements control.ServiceBackend.
 func (n *Node) LB(ctx context.Context, req control.LBRequest) (control.LBTable, error) {
-	if err := n.known(ctx, req.Network); err != nil {
+	if err := n.reg.Known(ctx, req.Network); err != nil {
 		return control.LBTable{}, err
 	}
 	b, err := n.balancerOf(req.Sandbox)

@@ -107,22 +107,3 @@ func (k *chores) noteBarred(now time.Time, es []control.Event, more int) {
 		}
 	}
 }
-
-// barredOf returns the tasks of a service that are carried and not served here.
-func (n *Node) barredOf(ctx context.Context, network, service string) []control.Task {
-	var out []control.Task
-	_ = n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
-		t := c.Store().Table(network)
-		if t == nil {
-			return
-		}
-		for _, b := range t.Barred() {
-			if b.Endpoint.Group() == service {
-				task := control.FromEndpoint(network, b.Endpoint.Endpoint(), state.Hidden)
-				task.Reason = b.Reason
-				out = append(out, task)
-			}
-		}
-	})
-	return out
-}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"meshd/gossip"
+	"meshd/mesh/registry"
 	"meshd/state"
 )
 
@@ -45,31 +46,5 @@ func conflictsIn(network string, services []*state.Service) []string {
 // node takes part in first, and how many more there are.
 func conflicts(c *gossip.Core) []string {
 	joined, _ := c.Store().Networks()
-	return networkTroubles(c.Store().Definitions(), joined)
-}
-
-func networkTroubles(defs *state.Definitions, joined []string) []string {
-	var here, elsewhere []string
-	for name := range defs.Effective {
-		_, overlaps := defs.Overlaps[name]
-		switch {
-		case len(defs.Disputes[name]) == 0 && !overlaps:
-		case slices.Contains(joined, name):
-			here = append(here, name)
-		default:
-			elsewhere = append(elsewhere, name)
-		}
-	}
-	slices.Sort(here)
-	slices.Sort(elsewhere)
-	names := append(here, elsewhere...)
-	var out []string
-	for _, name := range names[:min(len(names), maxShown)] {
-		out = append(out, networkTrouble(defs, name))
-	}
-	if left := len(names) - maxShown; left > 0 {
-		out = append(out, fmt.Sprintf("%d more networks are defined twice or overlap; meshctl network inspect NAME shows "+
-			"what is said of one", left))
-	}
-	return out
+	return registry.Troubles(c.Store().Definitions(), joined)
 }

@@ -71,7 +71,7 @@ func (n *Node) lookAtData(ctx context.Context, probe bool) {
 func (n *Node) saveAll(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, choreLimit)
 	defer cancel()
-	_ = n.reg.change(ctx, &update{edit: func(d *draft) error { d.dirty = true; return nil }})
+	_ = n.reg.Rewrite(ctx)
 	n.chores.rewrite()
 	_ = n.boxes.save()
 	_, _ = n.keys.save(), n.sysctls.write()
@@ -97,10 +97,10 @@ func (n *Node) saveLast() error {
 			return fmt.Errorf("data-dir: %s was removed, and cannot be made again: %w; what was registered since the start "+
 				"is lost", n.dir.path, err)
 		}
-		_ = n.reg.write(n.reg.registry())
+		_ = n.reg.RewriteLast()
 		_, _, _ = n.boxes.save(), n.keys.save(), n.sysctls.write()
 	} else if n.dir.failing(fileTasks) {
-		_ = n.reg.write(n.reg.registry())
+		_ = n.reg.RewriteLast()
 	}
 	_ = n.sysctls.write()
 	id := n.chores.id

@@ -15,6 +15,7 @@ import (
 	"meshd/lb/hostmend"
 	"meshd/lb/hostread"
 	"meshd/mesh/control"
+	"meshd/mesh/registry"
 	"meshd/state"
 )
 
@@ -34,7 +35,7 @@ const (
 type lookout struct {
 	one        turn // guards what follows
 	reader     hostread.Reader
-	registered *registry // when it was asked last whether anything had changed
+	registered *registry.Snapshot // when it was asked last whether anything had changed
 	told       hostTeller
 	boxes      boxLooks
 	host       []hostcheck.Finding // what was found, but for what is inside of sandboxes
@@ -108,7 +109,7 @@ func (n *Node) moved(ctx context.Context) bool {
 		return false
 	}
 	defer n.lookout.one.give()
-	registered := n.reg.registry()
+	registered := n.reg.Snapshot()
 	if registered != n.lookout.registered {
 		n.lookout.registered = registered
 		return true

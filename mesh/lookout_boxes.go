@@ -165,12 +165,8 @@ func (n *Node) insideOf(b *box) *hostcheck.Inside {
 // serves returns where the task of a sandbox listens.
 func (n *Node) serves(s *savedSandbox) (all []hostcheck.Listen) {
 	for _, name := range s.Networks {
-		l := n.reg.registry().networks[name]
-		if l == nil || s.Task == "" || l.tasks[s.Task].Service != s.Service {
-			continue
-		}
-		e, err := l.tasks[s.Task].endpoint(s.Task)
-		if err != nil {
+		e, ok := n.reg.Snapshot().Task(name, s.Task)
+		if !ok || e.Service != s.Service {
 			continue
 		}
 		if len(e.Ports) == 0 {

@@ -53,13 +53,14 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	e.gauge("meshd_degraded", "Standing conditions that meshctl status explains.",
 		float64(len(m.node.notices.list())+len(m.node.dnsTrouble()))+b2f(disk))
 	e.gauge("meshd_data_dir_failing", "1 while the data directory does not take what is to be saved.", b2f(disk))
+	registered := m.node.reg.Stats()
 	e.counter("meshd_registry_writes_total", "Writes of tasks.json; each holds all changes that waited.",
-		m.node.reg.writes.Load())
+		registered.Writes)
 	e.counter("meshd_registry_changes_total", "Changes of what is registered, carried or claimed here.",
-		m.node.reg.changes.Load())
+		registered.Changes)
 	e.counter("meshd_registry_failures_total", "Writes of tasks.json that failed; what was asked for was refused.",
-		m.node.reg.failures.Load())
-	e.gauge("meshd_queue_length", "Waiting items.", float64(len(m.node.reg.queue)), "queue", "registrations")
+		registered.Failures)
+	e.gauge("meshd_queue_length", "Waiting items.", float64(registered.Waiting), "queue", "registrations")
 	e.gauge("meshd_queue_length", "Waiting items.", float64(len(m.node.happened.queue)), "queue", "events")
 	e.counter("meshd_queue_dropped_total", "Items dropped because the queue was full; repair makes up for them.",
 		m.node.happened.dropped.Load(), "queue", "events")

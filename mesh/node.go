@@ -9,9 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"net/netip"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +21,7 @@ import (
 	"meshd/lb/hostwatch"
 	"meshd/lb/rulewatch"
 	"meshd/mesh/control"
+	"meshd/mesh/registry"
 	"meshd/resolver"
 	"meshd/state"
 )
@@ -30,6 +29,7 @@ import (
 // Node is one member of the mesh. Make it with New, run it with Run. It
 // implements control.Backend; those methods are safe for concurrent use.
 type Node struct {
+	backend
 	cfg     *settled                // as started
 	live    atomic.Pointer[settled] // the same, with what Reload changed
 	log     *slog.Logger
@@ -57,7 +57,8 @@ type Node struct {
 	notices  notices
 
 	balancers balancers
-	reg       *registrar
+	reg       *registry.Registry
+	saved     *registry.Snapshot // what former lives registered, for openRegistry
 	chores    *chores
 	happened  *happenings
 	told      notices  // conditions that are told of but not shown as they are
@@ -65,10 +66,6 @@ type Node struct {
 	exhausted reminder
 	recovered reminder
 	phases    allowance
-	restored  *draft      // what New changed of tasks.json, to be written when nothing can fail any more
-	pinning   turn        // of who asks for an address by hand
-	defining  turn        // of who makes or removes a network
-	proposed  proposal    // what they are making
 	claimed   atomic.Bool // the data directory is this life's
 	late      []func()    // what New is to do then
 
@@ -86,12 +83,12 @@ func New(cfg Config, version string, log *slog.Logger) (*Node, error) {
 	}
 	n := &Node{
 		cfg: s, log: log, version: version, started: time.Now(), stop: func() {},
-		happened: newHappenings(), pinning: newTurn(), defining: newTurn(), seeds: newSeeds(s.Join),
+		happened: newHappenings(), seeds: newSeeds(s.Join),
 		reincarnated: make(chan struct{}, 1),
 	}
 	n.live.Store(s)
 	for _, open := range []func() error{
-		n.openData, n.openSocket, n.openHost, n.openSysctls, n.openBalancer, n.openDNS,
+		n.openData, n.openSocket, n.openHost, n.openSysctls, n.openBalancer, n.openRegistry, n.openDNS,
 		n.openSandboxes, n.restore, n.listenDNS, n.claimData,
 	} {
 		if err := open(); err != nil {
@@ -131,8 +128,8 @@ func (n *Node) openData() (err error) {
 	if n.dir, err = openDataDir(n.cfg.DataDir); err != nil {
 		return err
 	}
-	r, leftOut, err := n.dir.registry(n.current().bounds(), n.started)
-	if err != nil {
+	var leftOut []string
+	if n.saved, leftOut, err = readRegistry(n.dir, n.current().bounds(), n.started); err != nil {
 		return err
 	}
 	n.noteLeftOut(leftOut)
@@ -140,8 +137,7 @@ func (n *Node) openData() (err error) {
 	if err != nil {
 		return err
 	}
-	n.reg, n.chores = newRegistrar(n.dir, r, n.log), newChores(n, id)
-	n.reg.claimed = n.chores.hurry
+	n.chores = newChores(n, id)
 	n.keys, err = openKeystore(n.dir, n.cfg.keys)
 	return err
 }
@@ -160,8 +156,8 @@ func (n *Node) noteLeftOut(what []string) {
 // claimData writes what New changed, and, when nothing can fail any more, the new
 // life's identity: before anybody can hear of it (S7), and not if the start fails.
 func (n *Node) claimData() error {
-	if n.restored.dirty {
-		if err := errors.Join(n.reg.install(n.restored), n.boxes.save()); err != nil {
+	if changed, err := n.reg.Claim(); changed {
+		if err = errors.Join(err, n.boxes.save()); err != nil {
 			return err
 		}
 	}
@@ -194,9 +190,7 @@ func (n *Node) openHost() (err error) {
 	if err != nil {
 		return err
 	}
-	n.reg.do = n.host.Do
 	n.events = control.NewEventLog(n.boot(), 16384)
-	n.handleCalls()
 	return nil
 }
 
@@ -250,7 +244,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.balancer.Run(run) })
 	n.boxes.start(run)
 	g.Go(func() error { return n.boxes.wait(run) })
-	g.Go(func() error { return n.reg.run(run) })
+	g.Go(func() error { return n.reg.Run(run) })
 	g.Go(func() error { return n.chores.run(run) })
 	g.Go(func() error { return n.keepData(run) })
 	g.Go(func() error { return n.happened.run(run, n.handle) })
@@ -290,51 +284,10 @@ func (n *Node) Run(ctx context.Context) error {
 // could not write to its data directory.
 var ErrUnsaved = errors.New("stopped, and not everything is saved")
 
-// restore states again what the node stated before, in one step per network,
-// so that peers swap the old life for the new one without a gap (S4).
+// restore states again what the node stated before (S4).
 func (n *Node) restore() error {
-	r := &registry{networks: n.restored.networks, removed: n.restored.removed}
-	n.reg.current.Store(r)
-	n.host.Prepare(func(c *gossip.Core, now time.Duration) {
-		n.check(c.Commit(now, "", append(r.globals(), state.Change{
-			Kind: state.KindNode,
-			Body: string(state.AppendNode(nil, n.info())),
-		})))
-		for _, name := range n.cfg.Networks {
-			n.check(c.JoinNetwork(now, name))
-		}
-		for _, name := range slices.Sorted(maps.Keys(r.networks)) {
-			l := r.networks[name]
-			if !l.used() {
-				continue
-			}
-			n.check(c.JoinNetwork(now, name))
-			n.hostAll(c, name, l)
-			n.check(c.Commit(now, name, l.changes()))
-		}
-	})
+	n.host.Prepare(func(c *gossip.Core, now time.Duration) { n.reg.Restore(coreStep{c, now}) })
 	return nil
-}
-
-// hostAll tells the core what this node does for each service of a network.
-func (n *Node) hostAll(c *gossip.Core, network string, l *localNetwork) {
-	for s := range l.counts {
-		n.hostService(c, network, s, l)
-	}
-	for s := range l.services {
-		if l.counts[s] == 0 {
-			n.hostService(c, network, s, l)
-		}
-	}
-}
-
-// hostService tells the core what this node does for one service.
-func (n *Node) hostService(c *gossip.Core, network, service string, l *localNetwork) {
-	h := state.Hosting{Tasks: l.tasksOf(service)}
-	if until := l.services[service].until; h.Tasks == 0 && !until.IsZero() {
-		h.Until = max(time.Until(until)+time.Since(n.host.Started()), time.Second)
-	}
-	c.Host(network, service, h)
 }
 
 func (n *Node) check(err error) {

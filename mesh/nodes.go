@@ -19,10 +19,9 @@ import (
 	"meshd/gossip"
 	"meshd/lb"
 	"meshd/mesh/control"
+	"meshd/mesh/registry"
 	"meshd/state"
 )
-
-var _ control.Backend = (*Node)(nil)
 
 // Version implements control.NodeBackend.
 func (n *Node) Version(context.Context) (control.Version, error) {
@@ -105,7 +104,7 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 			if t.Network() != "" {
 				s.Networks = append(s.Networks, control.NetworkStatus{
 					Network: t.Network(), Synced: t.View().Synced(),
-					Checksum: hex16(t.Checksum()),
+					Checksum: control.ChecksumText(t.Checksum()),
 				})
 			}
 		}
@@ -275,7 +274,7 @@ func (n *Node) handleCalls() {
 		return b
 	})
 	n.host.Handle(callKeys, n.onKeyCall)
-	n.host.Handle(callPools, n.onPoolCall)
+	n.host.Handle(callPools, n.NetworkAPI.AnswerPools)
 	n.host.Handle(callSpread, n.onSpreadCall)
 }
 
@@ -285,7 +284,7 @@ func (n *Node) sums() sums {
 	out := sums{}
 	_ = n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
 		for _, t := range c.Store().Tables() {
-			out[t.Network()] = sum{hex16(t.Checksum()), t.Len()}
+			out[t.Network()] = sum{control.ChecksumText(t.Checksum()), t.Len()}
 		}
 	})
 	return out
@@ -331,7 +330,7 @@ func (n *Node) diffOnce(ctx context.Context, req control.DiffRequest) (control.D
 		d.Networks = append(d.Networks, control.NetworkDiff{Network: name, Nodes: byNet[name], Differ: []string{}})
 	}
 	if req.Network != "" && len(d.Networks) == 0 {
-		return d, noNetwork(req.Network)
+		return d, registry.NoNetwork(req.Network)
 	}
 	d.Compare()
 	return d, nil

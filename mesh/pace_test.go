@@ -127,3 +127,26 @@ func TestFullPoolsArePaced(t *testing.T) {
 		t.Errorf("%d lines", got)
 	}
 }
+
+// A condition that others keep changing is told once a minute, as it is then;
+// one that changes for the first time, at once.
+func TestChangingConditionsArePaced(t *testing.T) {
+	var p paced
+	start, told := time.Unix(1000, 0), 0
+	for second := range 180 {
+		p.text = fmt.Sprint(second)
+		if second%3 == 2 {
+			p.text = "" // ends, and comes back
+		}
+		if p.due(start.Add(time.Duration(second) * time.Second)) {
+			told++
+		}
+	}
+	if told != 3 {
+		t.Errorf("told %d times in three minutes", told)
+	}
+	p.text = "last"
+	if now := start.Add(time.Hour); !p.due(now) || p.due(now.Add(time.Hour)) {
+		t.Error("what stays is told once")
+	}
+}

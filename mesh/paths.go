@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"unicode"
+
+	"meshd/state"
 )
 
 // paths refuses paths that the kernel would take and nobody can have meant.
@@ -62,14 +64,11 @@ func (s *settled) listens() error {
 // broadcastOf returns the subnet whose broadcast address a is, among those of a
 // host's addresses, or the zero Prefix.
 func broadcastOf(a netip.Addr, own []net.Addr) netip.Prefix {
+	var prefixes []netip.Prefix
 	for _, x := range own {
-		p, err := netip.ParsePrefix(x.String())
-		if err != nil || !a.Is4() || !p.Addr().Is4() || p.Bits() > 30 || !p.Contains(a) {
-			continue
-		}
-		if p = p.Masked(); !p.Contains(a.Next()) {
-			return p
+		if p, err := netip.ParsePrefix(x.String()); err == nil {
+			prefixes = append(prefixes, p)
 		}
 	}
-	return netip.Prefix{}
+	return state.BroadcastSubnet(a, prefixes)
 }

@@ -189,3 +189,22 @@ func refusedEvent(sandbox, network string, against []hostfacts.Conflict) control
 	}
 	return e
 }
+
+// balancing is the host's load balancing as the registry sees it.
+type balancing struct{ n *Node }
+
+func (d balancing) VIPsUsable() bool                { return d.n.vipsUsable() }
+func (d balancing) Why() string                     { return d.n.lbWhy() }
+func (d balancing) WhyNoVIPs(network string) string { return d.n.whyNoVIPs(network) }
+
+// AgainstPools says what on this host stands against some pools.
+func (d balancing) AgainstPools(pools []netip.Prefix) string {
+	facts, _ := d.n.watch.Facts()
+	var all []hostfacts.Conflict
+	for _, p := range pools {
+		if p.IsValid() && p == p.Masked() {
+			all = append(all, hostfacts.Conflicts(p, facts)...)
+		}
+	}
+	return lb.FormatConflicts(all)
+}

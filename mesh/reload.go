@@ -42,13 +42,13 @@ func (n *Node) Reload(ctx context.Context, cfg Config) (Reloaded, error) {
 	next.Join, next.DNSClients, next.dnsClients = s.Join, s.DNSClients, s.dnsClients
 	next.Upstream, next.upstream, next.upstreams = s.Upstream, s.upstream, s.upstreams
 	next.MaxTasks, next.Reservation, next.TableMemory, next.LogLevel = s.MaxTasks, s.Reservation, s.TableMemory, s.LogLevel
-	if err := next.bounds().check(n.reg.registry()); err != nil {
+	if err := next.bounds().Check(n.reg.Snapshot()); err != nil {
 		return Reloaded{}, configError{err}
 	}
 	if err := n.dns.SetUpstreams(next.upstream, next.upstreams); err != nil {
 		return Reloaded{}, configError{fmt.Errorf("upstream: %w", err)}
 	}
-	limits, reservation := next.limits(), next.bounds().reservation
+	limits, reservation := next.limits(), next.bounds().Reservation
 	if err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
 		c.Store().SetLimits(limits)
 		c.SetReservation(reservation)

@@ -26,7 +26,7 @@ func (b *box) takeDown(why endReason, detail string) {
 	b.mu.Unlock()
 	b.m.forget(b)
 	b.leave("record", b.m.save())
-	b.m.node.release(ctx, s.Networks)
+	b.m.node.reg.Release(ctx, s.Networks)
 	b.tell(why, detail)
 }
 

@@ -15,8 +15,12 @@ import (
 
 	"meshd/lb"
 	"meshd/mesh/control"
+	"meshd/mesh/registry"
 	"meshd/mesh/sandbox"
 )
+
+// maxSandboxes bounds what a node attaches (N5).
+const maxSandboxes = 4096
 
 // sandboxes are the containers of this node that have a name server and a load
 // balancer of their own (L4). Each is run by one goroutine.
@@ -51,18 +55,15 @@ func (n *Node) openSandboxes() error {
 	if err != nil {
 		return err
 	}
-	d := n.reg.registry().draft()
 	for _, s := range saved {
 		ns, err := reopen(&s)
 		if hasEnded(err) {
 			m.log.Info("sandbox lost while meshd was away", "sandbox", s.Name, "reason", err.Error())
-			m.drop(d, &s)
+			m.drop(&s)
 			m.lost.Add(1)
 			continue
 		}
-		for _, name := range s.Networks {
-			d.hold(name, 1)
-		}
+		n.reg.RestoreHold(s.Networks)
 		if err != nil {
 			m.log.Error("sandbox cannot be entered", "sandbox", s.Name, "error", err)
 			n.notices.set("sandbox "+s.Name,
@@ -76,7 +77,6 @@ func (n *Node) openSandboxes() error {
 			return errors.Join(err, ns.Close())
 		}
 	}
-	n.restored = d
 	return nil
 }
 
@@ -99,12 +99,8 @@ func hasEnded(err error) bool {
 
 // drop forgets the tasks of a sandbox that died while meshd was away, as if they
 // were removed now, and puts back its resolv.conf once the node starts.
-func (m *sandboxes) drop(d *draft, s *savedSandbox) {
-	for _, name := range s.Networks {
-		if l := d.networks[name]; l != nil && s.Task != "" && l.tasks[s.Task].Service == s.Service {
-			d.removeTask(name, s.Task, time.Now().Add(m.node.current().bounds().reservation))
-		}
-	}
+func (m *sandboxes) drop(s *savedSandbox) {
+	m.node.reg.RestoreWithout(s.Networks, s.Service, s.Task)
 	if conf, name := s.ResolvConf, s.Name; conf != nil && conf.Root == "" {
 		m.node.late = append(m.node.late, func() {
 			m.noteErr(name, "resolv.conf not put back", m.keeper.Restore(context.Background(), conf)) // bounded by itself
@@ -188,7 +184,7 @@ func (m *sandboxes) reserve(b *box) (context.Context, error) {
 	if m.ctx == nil || m.ctx.Err() != nil {
 		return nil, control.Refuse(control.CodeUnavailable, "try again when meshd runs", "meshd is starting or stopping")
 	}
-	if n := len(m.all) + len(m.closed); n >= m.node.current().bounds().sandboxes {
+	if n := len(m.all) + len(m.closed); n >= maxSandboxes {
 		return nil, control.Refuse(control.CodeTooLarge, "detach sandboxes that are not used",
 			"sandboxes: this node has %d, and more are not allowed", n)
 	}
@@ -237,7 +233,7 @@ func (n *Node) AttachSandbox(ctx context.Context, req control.AttachSandbox) (co
 
 // attach does everything, or nothing.
 func (m *sandboxes) attach(ctx context.Context, p *control.ParsedSandbox) (_ *box, warnings []string, _ error) {
-	if err := m.node.admitTasks(p.Tasks); err != nil {
+	if err := m.node.AdmitTasks(p.Tasks); err != nil {
 		return nil, nil, err
 	}
 	ns, err := sandbox.Open(sandbox.Target{Path: p.Netns, PID: p.PID})
@@ -261,7 +257,7 @@ func (m *sandboxes) attach(ctx context.Context, p *control.ParsedSandbox) (_ *bo
 		return nil, nil, errors.Join(control.Refuse(control.CodeConflict, "detach it there first, or stop that meshd",
 			"netns: %v", err), b.discard())
 	}
-	if err := m.node.hold(ctx, p.Networks); err != nil {
+	if err := m.node.reg.Hold(ctx, p.Networks); err != nil {
 		m.forget(b)
 		return nil, nil, errors.Join(err, b.discard())
 	}
@@ -289,7 +285,7 @@ func (m *sandboxes) attach(ctx context.Context, p *control.ParsedSandbox) (_ *bo
 
 // newSandbox fills the record of a sandbox that is to be.
 func newSandbox(p *control.ParsedSandbox, ns *sandbox.Namespace) (savedSandbox, error) {
-	id := newID()[:12]
+	id := registry.NewID()[:12]
 	s := savedSandbox{
 		ID: id, Name: cmp.Or(p.Name, id), Networks: p.Networks, Netns: p.Netns, PID: p.PID,
 		Identity: ns.Identity(), Since: time.Now(),
@@ -305,7 +301,7 @@ func newSandbox(p *control.ParsedSandbox, ns *sandbox.Namespace) (savedSandbox, 
 	}
 	if len(p.Tasks) > 0 {
 		s.Service = strings.ToLower(p.Tasks[0].Service)
-		s.Task = cmp.Or(strings.ToLower(p.Tasks[0].ID), newID())
+		s.Task = cmp.Or(strings.ToLower(p.Tasks[0].ID), registry.NewID())
 	}
 	return s, nil
 }
@@ -342,7 +338,7 @@ func (b *box) finish(ctx context.Context, p *control.ParsedSandbox) (warnings []
 				t.IPs = append(t.IPs, a.String())
 			}
 		}
-		added, err := b.m.node.register(ctx, t, beside)
+		added, err := b.m.node.TaskAPI.Register(ctx, t, beside)
 		if err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -226,4 +227,28 @@ func memberPlaces(s *state.Service) map[string]int {
 
 func valid(as ...netip.Addr) []netip.Addr {
 	return slices.DeleteFunc(as, func(a netip.Addr) bool { return !a.IsValid() })
+}
+
+// vipEvents are what happened to the addresses of a service: some came, some
+// went, or one took the place of another.
+func vipEvents(was, is []netip.Addr) (e control.Event, t control.EventType) {
+	came, went := without(is, was), without(was, is)
+	switch {
+	case len(came)+len(went) == 0:
+		return e, ""
+	case len(went) == 0:
+		return control.Event{Addresses: came}, control.EventVIPAssigned
+	case len(came) == 0:
+		return control.Event{Addresses: went}, control.EventVIPReleased
+	}
+	texts := make([]string, len(went))
+	for i, a := range went {
+		texts[i] = a.String()
+	}
+	return control.Event{Addresses: is, Detail: "was " + strings.Join(texts, ", ")}, control.EventVIPMoved
+}
+
+// without returns what of all is not in some.
+func without(all, some []netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { return slices.Contains(some, a) })
 }

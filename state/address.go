@@ -30,3 +30,17 @@ func reserved4(a netip.Addr) bool {
 	first := a.As4()[0]
 	return first == 0 || first >= 240
 }
+
+// BroadcastSubnet returns the subnet whose IPv4 broadcast address a is, among those
+// of a host's own addresses, or the zero Prefix.
+func BroadcastSubnet(a netip.Addr, own []netip.Prefix) netip.Prefix {
+	for _, p := range own {
+		if !a.Is4() || !p.Addr().Is4() || p.Bits() > 30 || !p.Contains(a) {
+			continue
+		}
+		if p = p.Masked(); !p.Contains(a.Next()) {
+			return p
+		}
+	}
+	return netip.Prefix{}
+}

@@ -17,26 +17,29 @@ import (
 // packages it may import. A package that is not listed fails the test, so a
 // new one must be given a place.
 var mayImport = map[string][]string{
-	"state":        {},
-	"gossip":       {"state"},
-	"resolver":     {"state"},
-	"lb":           {"state", "lb/hostfacts"},
-	"lb/hostfacts": {}, // pure: what the host is, and what stands against a pool
-	"lb/hostwatch": {"lb/hostfacts"},
-	"lb/rulewatch": {},
-	"lb/hostcheck": {}, // pure: what of a host is against meshd
-	"lb/hostread":  {"lb/hostcheck"},
-	"lb/hostmend":  {"lb/hostcheck"},
-	"lb/holder":    {"lb/nft"},
-	"lb/lbtest":    {"lb", "state"},
-	"lb/ipvs":      {"lb", "lb/ipvs/genl", "lb/nft", "state"}, // its helper rules are nftables (L2)
-	"lb/ipvs/genl": {},
-	"lb/nft":       {"lb", "state"},
-	"mesh/control": {"state"},
-	"mesh/sandbox": {},
-	"mesh":         {"state", "gossip", "resolver", "lb", "lb/hostfacts", "lb/hostwatch", "lb/rulewatch", "lb/hostcheck", "lb/hostread", "lb/hostmend", "lb/holder", "lb/ipvs", "lb/nft", "mesh/control", "mesh/sandbox"},
-	"cmd/meshd":    {"mesh", "mesh/sandbox"},
-	"cmd/meshctl":  {"mesh/control", "state"},
+	"state":         {},
+	"gossip":        {"state"},
+	"resolver":      {"state"},
+	"lb":            {"state", "lb/hostfacts"},
+	"lb/hostfacts":  {}, // pure: what the host is, and what stands against a pool
+	"lb/hostwatch":  {"lb/hostfacts"},
+	"lb/rulewatch":  {},
+	"lb/hostcheck":  {}, // pure: what of a host is against meshd
+	"lb/hostread":   {"lb/hostcheck"},
+	"lb/hostmend":   {"lb/hostcheck"},
+	"lb/holder":     {"lb/nft"},
+	"lb/lbtest":     {"lb", "state"},
+	"lb/ipvs":       {"lb", "lb/ipvs/genl", "lb/nft", "state"}, // its helper rules are nftables (L2)
+	"lb/ipvs/genl":  {},
+	"lb/nft":        {"lb", "state"},
+	"mesh/control":  {"state"},
+	"mesh/sandbox":  {},
+	"mesh/registry": {"state", "mesh/control"},
+	"mesh":          {"mesh/registry", "state", "gossip", "resolver", "lb", "lb/hostfacts", "lb/hostwatch", "lb/rulewatch", "lb/hostcheck", "lb/hostread", "lb/hostmend", "lb/holder", "lb/ipvs", "lb/nft", "mesh/control", "mesh/sandbox"},
+	"cmd/meshd":     {"mesh", "mesh/sandbox"},
+	"cmd/meshctl":   {"mesh/control", "state"},
+
+	"mesh/registry/registrytest": {"mesh/registry", "mesh/control", "state"},
 
 	"gossip/gossiptest": {}, // knows the wire from its description, not from gossip
 
@@ -87,7 +90,8 @@ var testMayImport = map[string][]string{
 	"gossip":            {"gossip/gossiptest"},
 	"gossip/gossiptest": {"state"},
 
-	"mesh/sandbox": {"test/rig"},
+	"mesh/registry": {"mesh/registry/registrytest"},
+	"mesh/sandbox":  {"test/rig"},
 }
 
 // banned lists imports that no package may use, and what to do instead.

@@ -2,6 +2,7 @@ package control
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 )
 
@@ -37,3 +38,6 @@ func (n *NetworkDiff) compare() {
 	}
 	n.Equal = len(n.Differ) == 0
 }
+
+// ChecksumText is the checksum of a table as the API writes it.
+func ChecksumText(sum uint64) string { return fmt.Sprintf("%016x", sum) }

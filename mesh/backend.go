@@ -1,0 +1,15 @@
+package mesh
+
+import (
+	"meshd/mesh/control"
+	"meshd/mesh/registry"
+)
+
+// backend is control.Backend, composed of the parts that serve it.
+type backend struct {
+	*registry.TaskAPI
+	*registry.NetworkAPI
+	*registry.ServiceAPI
+}
+
+var _ control.Backend = (*Node)(nil)

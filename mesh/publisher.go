@@ -1,0 +1,120 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"meshd/gossip"
+	"meshd/mesh/control"
+	"meshd/mesh/registry"
+	"meshd/state"
+)
+
+// publisher is the mesh as the registry sees it: a gossip.Host.
+type publisher struct{ *gossip.Host }
+
+var _ registry.Publisher = publisher{}
+
+// Do implements registry.Publisher.
+func (p publisher) Do(ctx context.Context, f func(c registry.Core)) error {
+	err := p.Host.Do(ctx, func(c *gossip.Core, now time.Duration) { f(coreStep{c, now}) })
+	if errors.Is(err, gossip.ErrStopped) {
+		return registry.ErrStopped
+	}
+	return err
+}
+
+// coreStep is one step of the core.
+type coreStep struct {
+	core *gossip.Core
+	now  time.Duration
+}
+
+func (s coreStep) Now() time.Duration             { return s.now }
+func (s coreStep) Store() *state.Store            { return s.core.Store() }
+func (s coreStep) Yielded() bool                  { return s.core.Yielded() }
+func (s coreStep) Left() bool                     { return s.core.Left() }
+func (s coreStep) LeaveNetwork(name string) error { return s.core.LeaveNetwork(s.now, name) }
+
+func (s coreStep) Host(network, service string, h state.Hosting) { s.core.Host(network, service, h) }
+
+func (s coreStep) Commit(network string, changes []state.Change) error {
+	return s.core.Commit(s.now, network, changes)
+}
+
+func (s coreStep) JoinNetwork(name string) error {
+	err := s.core.JoinNetwork(s.now, name)
+	if errors.Is(err, gossip.ErrNameTaken) {
+		return nameTakenError{err}
+	}
+	return err
+}
+
+func (s coreStep) MemberStates() map[state.NodeID]string {
+	states := map[state.NodeID]string{}
+	for _, m := range s.core.Members() {
+		states[m.ID] = m.State
+	}
+	return states
+}
+
+// nameTakenError is a registry.ErrNameTaken with gossip's text.
+type nameTakenError struct{ error }
+
+func (nameTakenError) Is(target error) bool { return target == registry.ErrNameTaken }
+func (e nameTakenError) Unwrap() error      { return e.error }
+
+// tasksFile is tasks.json in the data directory.
+type tasksFile struct{ dir *dataDir }
+
+func (f tasksFile) Load(v any) error    { return f.dir.load(fileTasks, v) }
+func (f tasksFile) Save(b []byte) error { return f.dir.put(fileTasks, b) }
+
+// peers are the other nodes as the registry asks them.
+type peers struct{ *Node }
+
+// AskPools implements registry.Peers.
+func (p peers) AskPools(ctx context.Context, body []byte) (map[string]registry.PoolsAnswer, []control.SilentNode,
+	error,
+) {
+	return callAll(ctx, p.Node, callPools, body, registry.ParsePoolsAnswer)
+}
+
+// openRegistry makes the registry of what openData has read.
+func (n *Node) openRegistry() error {
+	disputes := &disputes{n: n}
+	n.reg = registry.New(registry.Config{
+		Self: state.NodeID(n.cfg.Node), KeepNetworks: n.cfg.Networks, AllowLoopbackTasks: n.cfg.AllowLoopbackTasks,
+		Domain: n.cfg.Domain, Bounds: func() registry.Bounds { return n.current().bounds() }, Info: n.info,
+		Looked: disputes.looked,
+		Store:  tasksFile{n.dir}, Publisher: publisher{n.host}, Peers: peers{n}, Balancing: balancing{n}, Log: n.log,
+	}, n.saved)
+	n.backend = backend{n.reg.Tasks(), n.reg.Networks(), n.reg.Services()}
+	n.handleCalls()
+	return nil
+}
+
+// readRegistry reads what former lives registered, and what of it is left out.
+func readRegistry(dir *dataDir, b registry.Bounds, now time.Time) (*registry.Snapshot, []string, error) {
+	s, leftOut, err := registry.Read(tasksFile{dir}, b, now)
+	if corrupt, ok := errors.AsType[*registry.CorruptError](err); ok {
+		err = dir.corrupted(fileTasks, corrupt.Err, "restore it from a backup, or move it away to start without what it held")
+	}
+	if many, ok := errors.AsType[*registry.TooManyError](err); ok {
+		err = configError{many} // the file is well, and must not be moved away for it
+	}
+	return s, leftOut, err
+}
+
+// bounds returns what limits this node's statements.
+func (s *settled) bounds() registry.Bounds {
+	b := registry.DefaultBounds()
+	if s.MaxTasks > 0 {
+		b.Tasks = s.MaxTasks
+	}
+	if s.Reservation > 0 {
+		b.Reservation = time.Duration(s.Reservation)
+	}
+	return b
+}
