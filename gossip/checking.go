@@ -157,8 +157,5 @@ func (c *Core) nextPing() time.Duration {
 	for _, m := range c.pinging {
 		next = min(next, m.pingAt)
 	}
-	for _, p := range c.goodbyeChecks {
-		next = min(next, p.next)
-	}
 	return next
 }

@@ -18,7 +18,6 @@ type duplicate struct {
 	proven    bool   // the other has proven that it lives
 	boot      uint64 // its boot id
 	lastProof time.Duration
-	yielded   bool
 }
 
 // The pace of challenges. Packets that carry our name cost no more than that,
@@ -47,34 +46,34 @@ func (c *Core) receiveFromSelf(boot uint64, frames []byte) {
 	if err != nil {
 		f = pingFrame{}
 	}
-	d := &c.other
+	other := &c.other
 	switch {
-	case typ == frameAck && f.nonce != 0 && f.nonce == d.nonce && c.now-d.challengedAt <= challengeFor:
-		d.nonce = 0
+	case typ == frameAck && f.nonce != 0 && f.nonce == other.nonce && c.now-other.challengedAt <= challengeFor:
+		other.nonce = 0
 		c.decideName(boot, f)
 		return
 	case typ == framePing && c.usableAddr(f.addr):
-		if d.answeredAt == 0 || c.now-d.answeredAt >= answerInterval {
-			d.answeredAt = max(c.now, 1)
+		if other.answeredAt == 0 || c.now-other.answeredAt >= answerInterval {
+			other.answeredAt = max(c.now, 1)
 			e := c.newPacket()
-			e.ping(frameAck, pingFrame{nonce: f.nonce, target: c.cfg.Self, addr: c.cfg.Addr, up: c.now, yielded: d.yielded})
+			e.ping(frameAck, pingFrame{nonce: f.nonce, target: c.cfg.Self, addr: c.cfg.Addr, up: c.now, yielded: c.yielded})
 			c.sendTo(c.cfg.Self, f.addr, e)
 		}
 		c.challenge(f.addr)
-	case d.addr.IsValid():
-		c.challenge(d.addr)
+	case other.addr.IsValid():
+		c.challenge(other.addr)
 	}
 }
 
 // challenge challenges whoever is said to have our name at addr.
 func (c *Core) challenge(addr netip.AddrPort) {
-	d := &c.other
-	if !c.usableAddr(addr) || addr == c.cfg.Addr || d.challengedAt > 0 && c.now-d.challengedAt < challengeInterval {
+	other := &c.other
+	if !c.usableAddr(addr) || addr == c.cfg.Addr || other.challengedAt > 0 && c.now-other.challengedAt < challengeInterval {
 		return
 	}
-	d.addr, d.nonce, d.challengedAt = addr, c.newNonce(), max(c.now, 1)
+	other.addr, other.nonce, other.challengedAt = addr, c.newNonce(), max(c.now, 1)
 	e := c.newPacket()
-	e.ping(framePing, pingFrame{nonce: d.nonce, target: c.cfg.Self, addr: c.cfg.Addr})
+	e.ping(framePing, pingFrame{nonce: other.nonce, target: c.cfg.Self, addr: c.cfg.Addr})
 	c.sendTo(c.cfg.Self, addr, e)
 }
 
@@ -83,16 +82,16 @@ func (c *Core) challenge(addr netip.AddrPort) {
 // running longer, by the monotonic clock of each; clocks of the wall do not
 // count, unless the two started within two seconds (S7, S8).
 func (c *Core) decideName(boot uint64, f pingFrame) {
-	d := &c.other
+	other := &c.other
 	yield := f.up > c.now
 	switch {
-	case f.yielded != d.yielded:
-		yield = d.yielded
+	case f.yielded != c.yielded:
+		yield = c.yielded
 	case (f.up - c.now).Abs() < tieWindow:
 		yield = boot < c.cfg.Boot
 	}
-	news := !d.proven || d.boot != boot || d.yielded != yield
-	d.proven, d.boot, d.lastProof = true, boot, c.now
+	news := !other.proven || other.boot != boot || c.yielded != yield
+	other.proven, other.boot, other.lastProof = true, boot, c.now
 	if news {
 		who := "this node has been running longer and keeps the name; rename the other"
 		if yield {
@@ -100,14 +99,14 @@ func (c *Core) decideName(boot uint64, f pingFrame) {
 		}
 		c.emit(Event{
 			Kind: EventDuplicate, Node: c.cfg.Self,
-			Reason: fmt.Sprintf("another live node is named %q (at %v, boot %x): %s", c.cfg.Self, d.addr, boot, who),
+			Reason: fmt.Sprintf("another live node is named %q (at %v, boot %x): %s", c.cfg.Self, other.addr, boot, who),
 		})
 	}
 	switch {
-	case yield && !d.yielded:
-		d.yielded = true
+	case yield && !c.yielded:
+		c.yielded = true
 		c.store.SetYielded(true)
-	case !yield && d.yielded:
+	case !yield && c.yielded:
 		c.reclaimName()
 	}
 }
@@ -115,27 +114,26 @@ func (c *Core) decideName(boot uint64, f pingFrame) {
 // watchDuplicate asks the other again, and takes the name back when nothing was
 // heard of it for a while.
 func (c *Core) watchDuplicate() {
-	d := &c.other
-	if !d.proven {
+	other := &c.other
+	if !other.proven {
 		return
 	}
-	if c.now-d.lastProof < yieldFor {
-		if c.now-d.lastProof >= challengeInterval {
-			c.challenge(d.addr)
+	if c.now-other.lastProof < yieldFor {
+		if c.now-other.lastProof >= challengeInterval {
+			c.challenge(other.addr)
 		}
 		return
 	}
-	yielded := d.yielded
-	*d = duplicate{yielded: yielded}
+	*other = duplicate{}
 	c.emit(Event{Kind: EventDuplicate, Node: c.cfg.Self})
-	if yielded {
+	if c.yielded {
 		c.reclaimName()
 	}
 }
 
 // reclaimName makes this node speak under its name again.
 func (c *Core) reclaimName() {
-	c.other.yielded = false
+	c.yielded = false
 	c.store.SetYielded(false)
 	seen := c.store.Incarnation()
 	for _, t := range c.store.Tables() {
@@ -170,4 +168,4 @@ func (c *Core) restateNetworks() {
 
 // Yielded reports whether this node publishes nothing because another live
 // node has its name (S7).
-func (c *Core) Yielded() bool { return c.other.yielded }
+func (c *Core) Yielded() bool { return c.yielded }

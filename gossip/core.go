@@ -54,6 +54,7 @@ type Core struct {
 	publishAt     time.Duration // 0: nothing held back
 	reapTimes     map[state.NodeID]time.Duration
 	other         duplicate
+	yielded       bool
 	next          nextIncarnation
 	leftAt        time.Duration // when this node left in order; 0: it has not
 	beaconAt      time.Duration
@@ -300,6 +301,9 @@ func (c *Core) Next() time.Duration {
 	}
 	if len(c.pulls) > 0 {
 		next = min(next, c.pullsDue)
+	}
+	for _, p := range c.goodbyeChecks {
+		next = min(next, p.next)
 	}
 	return min(next, c.nextPing())
 }

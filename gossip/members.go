@@ -290,9 +290,9 @@ func (c *Core) setPhase(m *member, p phase) {
 	}
 	was := m.phase
 	m.phase, m.since, m.retired = p, c.now, 0
-	l := livenessOf(p)
-	c.store.SetLiveness(m.id, l)
-	if !l.Answers() {
+	live := livenessOf(p)
+	c.store.SetLiveness(m.id, live)
+	if !live.Answers() {
 		c.store.SetAnswers(m.id, false)
 	}
 	clear(c.targets)

@@ -91,7 +91,7 @@ func (c *Core) carrySoon(n *network) {
 // seem to be (V3).
 func (c *Core) carry(n *network) {
 	n.carryAt = 0
-	if c.other.yielded {
+	if c.yielded {
 		return
 	}
 	if !c.mayClaim(n) {

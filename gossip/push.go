@@ -41,7 +41,7 @@ func (c *Core) pushOwn(n *network) {
 	n.pushed = h.Version
 	d := n.table.Delta(w, c.cfg.Datagram)
 	c.noteNews(n, c.cfg.Self)
-	if d == nil || d.Upto != d.To || deltaSize(d) > c.cfg.Datagram-64 || c.other.yielded {
+	if d == nil || d.Upto != d.To || deltaSize(d) > c.cfg.Datagram-64 || c.yielded {
 		c.advertise(n, c.cfg.Self, "")
 		return
 	}

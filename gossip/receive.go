@@ -37,7 +37,7 @@ func (c *Core) apply(from state.NodeID, x *state.Delta, pushed bool, hops int) e
 	if n == nil {
 		return nil
 	}
-	if x.Owner == c.cfg.Self && !c.other.yielded {
+	if x.Owner == c.cfg.Self && !c.yielded {
 		c.defendOwn(n, x.Head(), false)
 		return nil
 	}

@@ -219,7 +219,7 @@ func (c *Core) compareHeads(from state.NodeID, n *network, theirs, ours []state.
 	known := make(map[state.NodeID]state.OwnerHead, len(theirs))
 	for _, h := range theirs {
 		known[h.Owner] = h
-		if h.Owner == c.cfg.Self && !c.other.yielded {
+		if h.Owner == c.cfg.Self && !c.yielded {
 			c.defendOwn(n, h.Head, h.Buried)
 			continue
 		}
