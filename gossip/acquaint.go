@@ -27,49 +27,49 @@ const (
 // is known: whoever reports it dead without end makes nodes join it as often.
 func (c *Core) JoinAnswered(now time.Duration, addr netip.AddrPort) {
 	c.advance(now)
-	for a, x := range c.joinPings {
+	for a, x := range c.checks.joinPings {
 		if now > x.until {
-			delete(c.joinPings, a)
+			delete(c.checks.joinPings, a)
 		}
 	}
-	if c.usableAddr(addr) && !c.provenMemberAt(addr) && len(c.joinPings) < maxJoinPings {
+	if c.usableAddr(addr) && !c.roster.provenMemberAt(addr) && len(c.checks.joinPings) < maxJoinPings {
 		x := joinPing{c.newNonce(), c.now + joinPingTimeout}
-		c.joinPings[addr] = x
+		c.checks.joinPings[addr] = x
 		e := c.newPacket()
 		e.ping(framePing, pingFrame{nonce: x.nonce})
-		c.sendTo("", addr, e)
+		c.outbox.sendTo("", addr, e)
 	}
 	c.finishStep()
 }
 
 // provenMemberAt reports whether a living member showed that it is at an address.
-func (c *Core) provenMemberAt(addr netip.AddrPort) bool {
-	return slices.ContainsFunc(c.ordered, func(m *member) bool {
+func (r *roster) provenMemberAt(addr netip.AddrPort) bool {
+	return slices.ContainsFunc(r.ordered, func(m *member) bool {
 		return m.addr == addr && m.proven && m.phase == phaseAlive
 	})
 }
 
 // onJoinPingAnswer takes the sender of the datagram at hand for a member if it answers
 // such a ping from where it was asked.
-func (c *Core) onJoinPingAnswer(from state.NodeID, f pingFrame) bool {
-	x, asked := c.joinPings[c.packetFrom]
-	if !asked || f.nonce != x.nonce || c.now > x.until {
+func (k *checks) onJoinPingAnswer(from state.NodeID, f pingFrame) bool {
+	x, asked := k.joinPings[k.packetFrom]
+	if !asked || f.nonce != x.nonce || k.now > x.until {
 		return false
 	}
-	if c.members[from] == nil && len(c.members) >= maxMembers {
+	if k.roster.members[from] == nil && len(k.roster.members) >= maxMembers {
 		return false
 	}
-	delete(c.joinPings, c.packetFrom)
-	m := c.ensureMember(from)
+	delete(k.joinPings, k.packetFrom)
+	m := k.liveness.ensureMember(from)
 	m.seen = true
 	if !m.known() {
-		c.setAddr(m, c.packetFrom)
+		k.liveness.setAddr(m, k.packetFrom)
 	}
-	if m.addr != c.packetFrom {
-		c.considerAddr(m, c.packetFrom)
+	if m.addr != k.packetFrom {
+		k.liveness.considerAddr(m, k.packetFrom)
 		return true
 	}
-	c.observe(m, signHeard)
-	c.markReached(m)
+	k.liveness.observe(m, signHeard)
+	k.liveness.markReached(m)
 	return true
 }

@@ -31,9 +31,9 @@ func (n *network) remembers(a agreement) bool {
 
 // rememberAgreement notes that a peer's heads, which were compared, left nothing to do though
 // its table has another hash. It is told ours, so that it notes that as well.
-func (c *Core) rememberAgreement(from state.NodeID, n *network, f headsFrame, ours []state.OwnerHead) {
+func (r *repair) rememberAgreement(from state.NodeID, n *network, f headsFrame, ours []state.OwnerHead) {
 	a := agreement{n.table.Hash(), n.table.HashWith(f.n, f.buckets, f.heads)}
-	if a.ours == a.theirs || n.remembers(a) || !c.differOnlyInDead(f.heads, ours) {
+	if a.ours == a.theirs || n.remembers(a) || !r.differOnlyInDead(f.heads, ours) {
 		return
 	}
 	n.agreements[n.nextAgreement] = a
@@ -42,20 +42,20 @@ func (c *Core) rememberAgreement(from state.NodeID, n *network, f headsFrame, ou
 	for _, b := range f.buckets {
 		in[b] = true
 	}
-	e := c.newPacket()
+	e := r.newPacket()
 	e.heads(frameHeads, n.name, f.n, f.buckets, true,
 		n.table.Heads(func(o state.NodeID) bool { return in[state.Bucket(o, f.n)] }))
-	c.send(from, e)
+	r.outbox.send(from, e)
 }
 
 // differOnlyInDead reports whether two lists of heads differ only in owners that are
 // dead here.
-func (c *Core) differOnlyInDead(theirs, ours []state.OwnerHead) bool {
+func (r *repair) differOnlyInDead(theirs, ours []state.OwnerHead) bool {
 	left := make(map[state.NodeID]state.OwnerHead, len(ours))
 	for _, o := range ours {
 		left[o.Owner] = o
 	}
-	dead := func(o state.NodeID) bool { return o != c.cfg.Self && !c.store.Liveness(o).Answers() }
+	dead := func(o state.NodeID) bool { return o != r.cfg.Self && !r.store.Liveness(o).Answers() }
 	for _, h := range theirs {
 		o, ok := left[h.Owner]
 		if delete(left, h.Owner); (!ok || o != h) && !dead(h.Owner) {

@@ -80,9 +80,9 @@ func TestLivingOwnersAreNeverAgreedOn(t *testing.T) {
 		t.Fatal(r, err)
 	}
 	a.store.Global().SetOffered("c", false)
-	n := a.networks[""]
+	n := a.nets.networks[""]
 	f := headsFrame{n: 1, buckets: []int{0}, heads: b.store.Global().Heads(func(state.NodeID) bool { return true })}
-	a.rememberAgreement("b", n, f, n.table.Heads(func(state.NodeID) bool { return true }))
+	a.repair.rememberAgreement("b", n, f, n.table.Heads(func(state.NodeID) bool { return true }))
 	if n.agreements != [maxAgreements]agreement{} {
 		t.Errorf("%v", n.agreements)
 	}

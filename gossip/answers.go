@@ -90,15 +90,20 @@ type answerBudgets struct {
 	frameCounts    [frameKinds]uint8
 }
 
+// newAnswerBudgets returns budgets that are full.
+func newAnswerBudgets() answerBudgets {
+	return answerBudgets{peers: map[state.NodeID]*peerBudget{}, byAddress: map[netip.Addr]*bucket{}}
+}
+
 // budgetOf returns the budget of a sender. Those that the membership knows, or
 // that say where they are, have their own.
-func (c *Core) budgetOf(id state.NodeID) *peerBudget {
-	a := &c.answers
+func (o *outbox) budgetOf(id state.NodeID) *peerBudget {
+	a := &o.answers
 	if p := a.peers[id]; p != nil {
 		return p
 	}
-	m := c.members[id]
-	if known := c.cfg.Peers != nil || m != nil && (m.listed || m.addr.IsValid()); !known ||
+	m := o.roster.members[id]
+	if known := o.cfg.Peers != nil || m != nil && (m.listed || m.addr.IsValid()); !known ||
 		len(a.peers) >= maxPeerBudgets {
 		return &a.strangers
 	}
@@ -109,28 +114,28 @@ func (c *Core) budgetOf(id state.NodeID) *peerBudget {
 
 // beginPacket starts to handle a packet that came from an address; the zero Addr if
 // that is not known.
-func (c *Core) beginPacket(from state.NodeID, at netip.Addr) {
-	a := &c.answers
-	a.peer = c.budgetOf(from)
+func (o *outbox) beginPacket(from state.NodeID, at netip.Addr) {
+	a := &o.answers
+	a.peer = o.budgetOf(from)
 	a.senderBucket, a.totalBucket = &a.peer.bucket, &a.shared
-	if home := c.addressBudget(from, at); home != nil {
+	if home := o.addressBudget(from, at); home != nil {
 		a.senderBucket, a.totalBucket = home, &a.byAddressTotal
 	}
-	a.senderBucket.refill(peerRate, c.now)
-	a.totalBucket.refill(sharedRate, c.now)
-	a.deltaBytesLeft, a.bytesLeft, a.packetsLeft, a.frames = c.cfg.Chunk-1024, c.cfg.Chunk+answerControl, answerPackets, 0
+	a.senderBucket.refill(peerRate, o.now)
+	a.totalBucket.refill(sharedRate, o.now)
+	a.deltaBytesLeft, a.bytesLeft, a.packetsLeft, a.frames = o.cfg.Chunk-1024, o.cfg.Chunk+answerControl, answerPackets, 0
 	a.frameCounts = [frameKinds]uint8{}
 }
 
 // addressBudget returns the budget of an address at which a sender is known to be, nil
 // for others. All who are there share it: whoever makes many names of itself has
 // no more than one.
-func (c *Core) addressBudget(id state.NodeID, at netip.Addr) *bucket {
-	m := c.members[id]
+func (o *outbox) addressBudget(id state.NodeID, at netip.Addr) *bucket {
+	m := o.roster.members[id]
 	if m == nil || !at.IsValid() || m.addr.Addr() != at {
 		return nil
 	}
-	homes := c.answers.byAddress
+	homes := o.answers.byAddress
 	b := homes[at]
 	if b == nil && len(homes) < maxPeerBudgets {
 		b = &bucket{}
@@ -140,12 +145,12 @@ func (c *Core) addressBudget(id state.NodeID, at netip.Addr) *bucket {
 }
 
 // endPacket ends it.
-func (c *Core) endPacket() { c.answers.peer, c.answers.senderBucket = nil, nil }
+func (o *outbox) endPacket() { o.answers.peer, o.answers.senderBucket = nil, nil }
 
 // mayRead reports whether one more frame of that type is read: no honest packet
 // has so many, and an answer costs more than its question.
-func (c *Core) mayRead(typ byte) bool {
-	a := &c.answers
+func (o *outbox) mayRead(typ byte) bool {
+	a := &o.answers
 	k := &a.frameCounts[typ%frameKinds]
 	if a.frames++; a.frames > maxFrames || *k >= maxSameFrames {
 		return false
@@ -156,13 +161,13 @@ func (c *Core) mayRead(typ byte) bool {
 }
 
 // afford takes an answer of n bytes from the budgets, if a packet causes it.
-func (c *Core) afford(n int) bool {
-	a := &c.answers
+func (o *outbox) afford(n int) bool {
+	a := &o.answers
 	switch {
 	case a.peer == nil:
 		return true
 	case n > a.bytesLeft, a.packetsLeft <= 0, a.senderBucket.empty(peerRate), a.totalBucket.empty(sharedRate):
-		c.Stats.AnswersDropped++
+		o.Stats.AnswersDropped++
 		return false
 	}
 	a.bytesLeft -= n
@@ -173,10 +178,10 @@ func (c *Core) afford(n int) bool {
 }
 
 // affordReply takes an answer that a handler took its time for.
-func (c *Core) affordReply(to state.NodeID, n int) bool {
-	c.beginPacket(to, netip.Addr{})
-	defer c.endPacket()
-	return c.afford(n)
+func (o *outbox) affordReply(to state.NodeID, n int) bool {
+	o.beginPacket(to, netip.Addr{})
+	defer o.endPacket()
+	return o.afford(n)
 }
 
 // reportInterval spaces the events about what one peer sends (G13).
@@ -184,61 +189,73 @@ const reportInterval = 10 * time.Second
 
 // mayReport reports whether something that a peer sent is to be told, and how often
 // it was not since the last time.
-func (c *Core) mayReport(from state.NodeID) (leftOut int, ok bool) {
-	p := c.budgetOf(from)
-	if p.reportedAt > 0 && c.now-p.reportedAt < reportInterval {
+func (o *outbox) mayReport(from state.NodeID) (leftOut int, ok bool) {
+	p := o.budgetOf(from)
+	if p.reportedAt > 0 && o.now-p.reportedAt < reportInterval {
 		p.unreported++
 		return 0, false
 	}
-	leftOut, p.unreported, p.reportedAt = p.unreported, 0, max(c.now, 1)
+	leftOut, p.unreported, p.reportedAt = p.unreported, 0, max(o.now, 1)
 	return leftOut, true
 }
 
 // sweepBudgets forgets the budgets that are full.
-func (c *Core) sweepBudgets() {
-	for id, p := range c.answers.peers {
-		p.refill(peerRate, c.now)
-		p.asked.refill(askedRate, c.now)
-		if p.bytes == 0 && p.packets == 0 && p.asked.packets == 0 && c.now-p.reportedAt > reportInterval &&
-			p.unreported == 0 && p != c.answers.peer {
-			delete(c.answers.peers, id)
+func (o *outbox) sweepBudgets() {
+	for id, p := range o.answers.peers {
+		p.refill(peerRate, o.now)
+		p.asked.refill(askedRate, o.now)
+		if p.bytes == 0 && p.packets == 0 && p.asked.packets == 0 && o.now-p.reportedAt > reportInterval &&
+			p.unreported == 0 && p != o.answers.peer {
+			delete(o.answers.peers, id)
 		}
 	}
-	for at, b := range c.answers.byAddress {
-		if b.refill(peerRate, c.now); b.bytes == 0 && b.packets == 0 && b != c.answers.senderBucket {
-			delete(c.answers.byAddress, at)
+	for at, b := range o.answers.byAddress {
+		if b.refill(peerRate, o.now); b.bytes == 0 && b.packets == 0 && b != o.answers.senderBucket {
+			delete(o.answers.byAddress, at)
 		}
 	}
 }
 
 // enqueueSend puts a packet where Drain finds it.
-func (c *Core) enqueueSend(s Send) {
-	if c.silenced() {
+func (o *outbox) enqueueSend(s Send) {
+	if o.silenced() {
 		return
 	}
-	if len(c.sends) >= maxSends || c.sendBytes+len(s.Data) > maxSendBytes {
-		c.Stats.SendsDropped++
+	if len(o.sends) >= maxSends || o.sendBytes+len(s.Data) > maxSendBytes {
+		o.Stats.SendsDropped++
 		return
 	}
-	c.Stats.countOut(s.Data)
+	o.Stats.countOut(s.Data)
 	if s.Reliable {
-		c.Stats.StreamsOut++
+		o.Stats.StreamsOut++
 	} else {
-		c.Stats.DatagramsOut++
+		o.Stats.DatagramsOut++
 	}
-	c.sendBytes += len(s.Data)
-	c.sends = append(c.sends, s)
+	o.sendBytes += len(s.Data)
+	o.sends = append(o.sends, s)
 }
 
 // emit tells the layer above. What a peer can cause without end is dropped
 // when too much waits.
-func (c *Core) emit(e Event) {
-	if len(c.events) >= maxEvents {
+func (o *outbox) emit(e Event) {
+	if len(o.events) >= maxEvents {
 		switch e.Kind {
 		case EventCall, EventReply, EventBeacon, EventRefused, EventRejoin, EventMoved, EventExhausted:
-			c.Stats.EventsDropped++
+			o.Stats.EventsDropped++
 			return
 		}
 	}
-	c.events = append(c.events, e)
+	o.events = append(o.events, e)
+}
+
+// outbox is what leaves the core: packets and events, with the budgets of those that
+// a peer's packet causes.
+type outbox struct {
+	*env
+	roster *roster
+
+	answers   answerBudgets
+	sends     []Send
+	sendBytes int // of the Data of sends
+	events    []Event
 }

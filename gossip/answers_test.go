@@ -82,7 +82,7 @@ func TestAnswersOfOnePacket(t *testing.T) {
 				f.write(e)
 			}
 			c.Receive(6*time.Second, e.b[:min(len(e.b), maxPacket)])
-			events := len(c.events)
+			events := len(c.outbox.events)
 			packets, bytes := drained(c)
 			if bytes > c.cfg.Chunk+answerControl || packets > answerPackets || events > 100 {
 				t.Errorf("%d bytes of questions made %d packets of %d bytes, and %d events", len(e.b), packets, bytes, events)
@@ -137,7 +137,7 @@ func TestAnswersToOnePeer(t *testing.T) {
 		c.Tick(now)
 		c.Drain()
 	}
-	if n := len(c.answers.peers); n > 0 {
+	if n := len(c.outbox.answers.peers); n > 0 {
 		t.Errorf("%d budgets of silent peers are kept", n)
 	}
 }
@@ -153,8 +153,8 @@ func TestStrangersCostNothing(t *testing.T) {
 		c.Receive(6*time.Second+time.Duration(i), e.b)
 	}
 	_, events := c.Drain()
-	if len(c.members) > 1 || len(events) > 0 || c.Stats.Strangers != 5000 {
-		t.Errorf("%d members, %d events, %d strangers counted", len(c.members), len(events), c.Stats.Strangers)
+	if len(c.roster.members) > 1 || len(events) > 0 || c.Stats.Strangers != 5000 {
+		t.Errorf("%d members, %d events, %d strangers counted", len(c.roster.members), len(events), c.Stats.Strangers)
 	}
 }
 
@@ -211,8 +211,8 @@ func TestNoReflector(t *testing.T) {
 	sent := 0
 	for range 1000 {
 		for _, s := range ask("b", "c") {
-			if s.Addr != c.members["c"].addr {
-				t.Fatalf("went to %v, c is at %v", s.Addr, c.members["c"].addr)
+			if s.Addr != c.roster.members["c"].addr {
+				t.Fatalf("went to %v, c is at %v", s.Addr, c.roster.members["c"].addr)
 			}
 			sent++
 		}
@@ -264,8 +264,8 @@ func TestPullsOfOnePeer(t *testing.T) {
 		c.Tick(now)
 		c.Drain()
 	}
-	if len(c.pulls) > 0 || len(c.pullsPerPeer) > 0 {
-		t.Errorf("%d pulls are left, at %d peers", len(c.pulls), len(c.pullsPerPeer))
+	if len(c.pull.pulls) > 0 || len(c.pull.pullsPerPeer) > 0 {
+		t.Errorf("%d pulls are left, at %d peers", len(c.pull.pulls), len(c.pull.pullsPerPeer))
 	}
 }
 
@@ -305,7 +305,7 @@ func TestForgedNamesDrainNobody(t *testing.T) {
 		sends, _ := a.Drain()
 		return len(sends)
 	}
-	home := a.members["b"].addr.Addr().String()
+	home := a.roster.members["b"].addr.Addr().String()
 	for range 1 << 16 {
 		if answers("10.66.6.6") == 0 {
 			break
@@ -328,7 +328,7 @@ func TestForgedNamesDrainNobody(t *testing.T) {
 	now += time.Minute
 	a.Tick(now)
 	a.Drain()
-	if n := len(a.answers.byAddress); n > 0 {
+	if n := len(a.outbox.answers.byAddress); n > 0 {
 		t.Errorf("%d budgets of addresses are kept", n)
 	}
 }

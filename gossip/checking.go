@@ -9,26 +9,26 @@ import (
 )
 
 // schedulePing makes a member be pinged at a moment; 0: not at all.
-func (c *Core) schedulePing(m *member, at time.Duration) {
+func (p *pings) schedulePing(m *member, at time.Duration) {
 	if m.pingAt = at; at > 0 {
-		c.pinging[m.id] = m
+		p.pinging[m.id] = m
 	} else {
-		delete(c.pinging, m.id)
+		delete(p.pinging, m.id)
 	}
 }
 
 // pingVanishedAround pings those who vanished together with one that is back: a cut that
 // healed brings them all (G2).
-func (c *Core) pingVanishedAround(since time.Duration) {
-	if c.now < c.noBurstBefore {
+func (p *pings) pingVanishedAround(since time.Duration) {
+	if p.now < p.noBurstBefore {
 		return
 	}
-	c.noBurstBefore = c.now + 5*time.Second
-	for _, m := range c.ordered {
+	p.noBurstBefore = p.now + 5*time.Second
+	for _, m := range p.roster.ordered {
 		if (m.phase == phaseDead || m.phase == phaseKept) && m.pingAt == 0 && (m.since-since).Abs() < time.Minute &&
 			m.addr.IsValid() {
 			m.pingCount = maxPings - 4
-			c.schedulePing(m, c.now+1+time.Duration(c.rng.Int64N(int64(300*time.Millisecond))))
+			p.schedulePing(m, p.now+1+time.Duration(p.rng.Int64N(int64(300*time.Millisecond))))
 		}
 	}
 }
@@ -37,40 +37,40 @@ func (c *Core) pingVanishedAround(since time.Duration) {
 // membership forgets the dead, and then nothing else would notice that a
 // partition has healed (G2). All nodes together send each of the dead a few
 // pings per second.
-func (c *Core) pingOneDead() {
-	if c.now < c.pingDeadAt {
+func (p *pings) pingOneDead() {
+	if p.now < p.pingDeadAt {
 		return
 	}
 	dead := 0
-	for _, m := range c.ordered {
+	for _, m := range p.roster.ordered {
 		if m.retryable() {
 			dead++
 		}
 	}
 	every := time.Second
 	if dead > 0 {
-		if c.pingDeadAt > 0 {
-			c.sendPing(c.nthDead(c.rng.IntN(dead)))
+		if p.pingDeadAt > 0 {
+			p.sendPing(p.nthDead(p.rng.IntN(dead)))
 		}
-		every = max(every, time.Duration(c.membershipSize()+dead)*time.Second/time.Duration(5*dead))
+		every = max(every, time.Duration(p.roster.membershipSize()+dead)*time.Second/time.Duration(5*dead))
 	}
-	c.pingDeadAt = c.now + c.jitter(min(every, time.Minute))
+	p.pingDeadAt = p.now + p.jitter(min(every, time.Minute))
 }
 
 // startCheck starts to check whether a member lives: pings to it, and through
 // others. Until then, and meanwhile, any packet of it ends the doubt. A member
 // that was checked a moment ago is not pinged again at once: whoever reports
 // everybody dead without end must not make everybody ping.
-func (c *Core) startCheck(m *member) {
-	c.Stats.Verified++
-	at := max(c.now, 1)
+func (l *liveness) startCheck(m *member) {
+	l.Stats.Verified++
+	at := max(l.now, 1)
 	if m.checkedAt > 0 {
 		at = max(at, m.checkedAt+checkInterval)
 	}
 	m.checkedAt = at
-	m.pingCount, m.checkUntil = 0, at+c.checkDuration(m)
-	c.schedulePing(m, at)
-	c.setPhase(m, phaseVerify)
+	m.pingCount, m.checkUntil = 0, at+l.checkDuration(m)
+	l.pings.schedulePing(m, at)
+	l.setPhase(m, phaseVerify)
 }
 
 // checkDuration is how long a reported death is checked: long enough that a host
@@ -78,29 +78,29 @@ func (c *Core) startCheck(m *member) {
 // is noticed in time. The membership waits longer in larger meshes, so this
 // waits less; unless the node was thought dead just before: what the membership
 // says of a host that comes and goes is of the last time.
-func (c *Core) checkDuration(m *member) time.Duration {
-	if m.falseAlarmAt > 0 && c.now-m.falseAlarmAt < falseAlarmMemory {
-		return max(c.cfg.VerifyFor, c.cfg.Silence)
+func (l *liveness) checkDuration(m *member) time.Duration {
+	if m.falseAlarmAt > 0 && l.now-m.falseAlarmAt < falseAlarmMemory {
+		return max(l.cfg.VerifyFor, l.cfg.Silence)
 	}
-	decades := math.Log10(float64(max(c.membershipSize()+1, 10)))
-	return max(c.cfg.VerifyFor, c.cfg.Silence-time.Duration(decades*float64(c.cfg.Suspicion)))
+	decades := math.Log10(float64(max(l.roster.membershipSize()+1, 10)))
+	return max(l.cfg.VerifyFor, l.cfg.Silence-time.Duration(decades*float64(l.cfg.Suspicion)))
 }
 
 // extendCheck gives a check more time when this node itself stood still: a ping that
 // leaves late says nothing of the node that did not answer it.
-func (c *Core) extendCheck(m *member) {
-	if m.phase == phaseVerify && c.now-m.pingAt > stallThreshold {
-		m.checkUntil = min(max(m.checkUntil, c.now+c.cfg.VerifyFor), m.since+c.checkDuration(m)+maxExtension)
+func (l *liveness) extendCheck(m *member) {
+	if m.phase == phaseVerify && l.now-m.pingAt > stallThreshold {
+		m.checkUntil = min(max(m.checkUntil, l.now+l.cfg.VerifyFor), m.since+l.checkDuration(m)+maxExtension)
 	}
 }
 
 // pingInterval spaces the pings of a check; slower once the node is hidden.
-func (c *Core) pingInterval(m *member) time.Duration {
+func (p *pings) pingInterval(m *member) time.Duration {
 	switch {
 	case (m.phase == phaseVerify || m.candidate.known()) && m.pingCount < 8:
-		return c.cfg.VerifyFor / 7
+		return p.cfg.VerifyFor / 7
 	case m.phase == phaseVerify:
-		return c.cfg.VerifyFor / 3
+		return p.cfg.VerifyFor / 3
 	case m.pingCount < 16:
 		return 250 * time.Millisecond
 	}
@@ -108,54 +108,67 @@ func (c *Core) pingInterval(m *member) time.Duration {
 }
 
 // runChecks sends the pings that are due and judges those whose time is up.
-func (c *Core) runChecks() {
-	for _, id := range c.pinged() {
-		m := c.members[id]
-		if c.now < m.pingAt {
+func (k *checks) runChecks() {
+	for _, id := range k.pings.pinged() {
+		m := k.roster.members[id]
+		if k.now < m.pingAt {
 			continue
 		}
-		c.extendCheck(m)
-		if m.phase == phaseVerify && c.now >= m.checkUntil {
-			c.endCheck(m)
+		k.liveness.extendCheck(m)
+		if m.phase == phaseVerify && k.now >= m.checkUntil {
+			k.liveness.endCheck(m)
 		}
-		c.resolveAddr(m)
+		k.liveness.resolveAddr(m)
 		if m.phase == phaseAlive && m.pingCount >= maxUnanswered && !m.candidate.known() {
-			c.observe(m, signUnanswered)
+			k.liveness.observe(m, signUnanswered)
 			continue
 		}
 		if m.pingCount++; m.pingCount > maxPings && m.phase != phaseVerify && m.phase != phaseRelayed {
-			c.schedulePing(m, 0)
+			k.pings.schedulePing(m, 0)
 			continue
 		}
-		next := c.now + c.pingInterval(m)
+		next := k.now + k.pings.pingInterval(m)
 		if m.phase == phaseVerify {
 			next = min(next, m.checkUntil)
 		}
-		c.schedulePing(m, next)
-		c.sendPing(m)
+		k.pings.schedulePing(m, next)
+		k.pings.sendPing(m)
 	}
 }
 
 // pinged returns the members being pinged, sorted.
-func (c *Core) pinged() []state.NodeID {
-	if len(c.pinging) == 0 {
+func (p *pings) pinged() []state.NodeID {
+	if len(p.pinging) == 0 {
 		return nil
 	}
-	ids := make([]state.NodeID, 0, len(c.pinging))
-	for id := range c.pinging {
+	ids := make([]state.NodeID, 0, len(p.pinging))
+	for id := range p.pinging {
 		ids = append(ids, id)
 	}
 	slices.Sort(ids)
 	return ids
 }
 
-func (c *Core) nextPing() time.Duration {
-	next := c.pingDeadAt
-	if len(c.members) == 0 {
+func (p *pings) nextPing() time.Duration {
+	next := p.pingDeadAt
+	if len(p.roster.members) == 0 {
 		next = time.Duration(1<<63 - 1)
 	}
-	for _, m := range c.pinging {
+	for _, m := range p.pinging {
 		next = min(next, m.pingAt)
 	}
 	return next
+}
+
+// pings is the schedule of pings.
+type pings struct {
+	*env
+	roster *roster
+	outbox *outbox
+
+	pinging       map[state.NodeID]*member // those with a pingAt
+	pingDeadAt    time.Duration            // when one of the dead is pinged again
+	noBurstBefore time.Duration            // pingVanishedAround rests until then
+	relayBudget   bucket                   // what others were asked to ping
+	newcomers     int                      // how many newcomers are being pinged, see needsProof
 }

@@ -16,15 +16,15 @@ const aloneFor = 5 * time.Minute
 // claimsProvisional reports whether what this node claims in a network is provisional,
 // since there may be claims that nobody told it of: it has compared the network
 // with nobody, and others take part, or it does not know who does (V11).
-func (c *Core) claimsProvisional(n *network) bool {
+func (k *claims) claimsProvisional(n *network) bool {
 	switch {
-	case n.compared, c.cfg.Peers != nil:
+	case n.compared, k.cfg.Peers != nil:
 		return false
-	case !c.networks[""].compared:
-		return !c.alone() || c.cfg.ExpectPeers || c.now-n.joinedAt < aloneFor
+	case !k.nets.networks[""].compared:
+		return !k.roster.alone() || k.cfg.ExpectPeers || k.now-n.joinedAt < aloneFor
 	}
-	for _, id := range c.store.Participants(n.name) {
-		if id != c.cfg.Self {
+	for _, id := range k.store.Participants(n.name) {
+		if id != k.cfg.Self {
 			return true
 		}
 	}
@@ -33,10 +33,19 @@ func (c *Core) claimsProvisional(n *network) bool {
 
 // reviseProvisional looks at the claims again in networks where they are provisional no
 // longer.
-func (c *Core) reviseProvisional() {
-	for _, n := range c.networks {
-		if n.carrier != nil && n.carrier.Provisional && !c.claimsProvisional(n) {
-			n.carryAt = max(c.now, 1)
+func (k *claims) reviseProvisional() {
+	for _, n := range k.nets.networks {
+		if n.carrier != nil && n.carrier.Provisional && !k.claimsProvisional(n) {
+			n.carryAt = max(k.now, 1)
 		}
 	}
+}
+
+// claims keeps claims.
+type claims struct {
+	*env
+	roster *roster
+	outbox *outbox
+	nets   *nets
+	push   *push
 }

@@ -23,54 +23,29 @@ type Send struct {
 // machine (G10): time, packets and membership go in; packets and events come
 // out of Drain. It owns the node's state.Store. Not safe for concurrent use.
 type Core struct {
-	cfg   CoreConfig
-	rng   *rand.Rand
-	store *state.Store
-	now   time.Duration
+	*env
 
-	detector
+	roster     roster
+	outbox     outbox
+	nets       nets
+	pings      pings
+	goodbyes   goodbyes
+	liveness   liveness
+	checks     checks
+	push       push
+	pull       pull
+	pace       pace
+	probes     probes
+	fetch      fetch
+	repair     repair
+	claims     claims
+	lives      lives
+	duplicates duplicates
+	beacons    beacons
+	intake     intake
 
-	targets  map[string][]state.NodeID // cache: living participants per network
-	networks map[string]*network       // by name, "" is the global scope
-	parted   map[string]bool           // networks left in this life
-	order    []string                  // their names, sorted
-	byHash   map[uint64]*network
-	hashOf   func(name string) uint64 // networkHash, but in tests
-
-	queue         pushQueue
-	pulls         map[streamKey]*pull
-	pullsPerPeer  map[state.NodeID]int // how many of them are at a peer
-	pullsDue      time.Duration        // no pull is due before
-	rtt           time.Duration        // of small pulls, smoothed
-	comparisons   []comparison
-	askQueue      []*network
-	drawn         *draw
-	repairAt      time.Duration
-	busyUntil     time.Duration
-	firstCompared int  // which of order is compared first in the next round
-	preferProven  bool // of the comparisons, see partner
-	hotTimes      []time.Duration
-	sweepAt       time.Duration
-	publishAt     time.Duration // 0: nothing held back
-	reapTimes     map[state.NodeID]time.Duration
-	other         duplicate
-	yielded       bool
-	next          nextIncarnation
-	leftAt        time.Duration // when this node left in order; 0: it has not
-	beaconAt      time.Duration
-
-	packetFrom netip.AddrPort // of the datagram that is being handled; the zero AddrPort: not known
-
-	lastHeard time.Duration // last packet that can have been a datagram, from anybody
-	newcomers int           // how many are under check, see unproven
-	joinPings map[netip.AddrPort]joinPing
-
-	answers   answerBudgets
-	hints     map[string][]hint // news that the packet at hand brought, to be announced
-	sends     []Send
-	sendBytes int
-	events    []Event
-	Stats     Stats
+	sweepAt   time.Duration // when the chores of each second are due
+	publishAt time.Duration // when views that were held back are published; 0: none is
 }
 
 // network is what the core keeps per table.
@@ -125,26 +100,59 @@ type streamKey struct {
 // NewCore returns a core that owns store. rng is the core's alone.
 func NewCore(cfg CoreConfig, rng *rand.Rand, store *state.Store) *Core {
 	cfg.setDefaults()
-	c := &Core{
-		cfg: cfg, rng: rng, store: store, targets: map[string][]state.NodeID{},
-		networks: map[string]*network{}, parted: map[string]bool{}, byHash: map[uint64]*network{}, hashOf: networkHash,
-		pulls: map[streamKey]*pull{},
-		detector: detector{
-			members: map[state.NodeID]*member{}, pinging: map[state.NodeID]*member{},
-			goodbyeChecks: map[state.NodeID]*goodbyeCheck{},
-		}, reapTimes: map[state.NodeID]time.Duration{}, rtt: cfg.WantTimeout / 8,
-		answers:   answerBudgets{peers: map[state.NodeID]*peerBudget{}, byAddress: map[netip.Addr]*bucket{}},
-		joinPings: map[netip.AddrPort]joinPing{}, hints: map[string][]hint{}, pullsPerPeer: map[state.NodeID]int{},
-	}
-	c.addNetwork("", store.Global())
+	c := &Core{env: &env{cfg: cfg, rng: rng, store: store}}
+	c.wire()
+	c.nets.addNetwork("", store.Global())
 	for _, t := range store.Tables()[1:] {
-		c.addNetwork(t.Network(), t)
+		c.nets.addNetwork(t.Network(), t)
 	}
-	c.repairAt = time.Duration(rng.Int64N(int64(cfg.RepairIdle)))
+	c.pace.repairAt = time.Duration(rng.Int64N(int64(cfg.RepairIdle)))
 	for _, p := range cfg.Peers {
 		store.SetLiveness(p, state.Alive)
 	}
 	return c
+}
+
+// wire gives each part what it needs of the others.
+func (c *Core) wire() {
+	e, r, o, n := c.env, &c.roster, &c.outbox, &c.nets
+	c.roster = roster{env: e, members: map[state.NodeID]*member{}, targets: map[string][]state.NodeID{}}
+	c.outbox = outbox{env: e, roster: r, answers: newAnswerBudgets()}
+	c.nets = nets{
+		env: e, networks: map[string]*network{}, byHash: map[uint64]*network{}, parted: map[string]bool{},
+		hashOf: networkHash,
+	}
+	c.pings = pings{env: e, roster: r, outbox: o, pinging: map[state.NodeID]*member{}}
+	c.goodbyes = goodbyes{
+		env: e, roster: r, outbox: o, pings: &c.pings, liveness: &c.liveness,
+		goodbyeChecks: map[state.NodeID]*goodbyeCheck{},
+	}
+	c.liveness = liveness{
+		env: e, roster: r, outbox: o, nets: n, pings: &c.pings, goodbyes: &c.goodbyes, fetch: &c.fetch,
+	}
+	c.checks = checks{
+		env: e, roster: r, outbox: o, pings: &c.pings, goodbyes: &c.goodbyes, liveness: &c.liveness,
+		joinPings: map[netip.AddrPort]joinPing{},
+	}
+	c.push = push{env: e, roster: r, outbox: o, nets: n, pace: &c.pace, hints: map[string][]hint{}}
+	c.pull = pull{
+		env: e, outbox: o, nets: n, pulls: map[streamKey]*pending{}, pullsPerPeer: map[state.NodeID]int{},
+		rtt: e.cfg.WantTimeout / 8,
+	}
+	c.probes = probes{env: e, roster: r, outbox: o, liveness: &c.liveness}
+	c.fetch = fetch{env: e, roster: r, outbox: o, nets: n, probes: &c.probes}
+	c.lives = lives{env: e, outbox: o, nets: n, push: &c.push}
+	c.repair = repair{
+		env: e, roster: r, outbox: o, nets: n, push: &c.push, pull: &c.pull, pace: &c.pace, probes: &c.probes,
+		fetch: &c.fetch, lives: &c.lives, intake: &c.intake,
+	}
+	c.claims = claims{env: e, roster: r, outbox: o, nets: n, push: &c.push}
+	c.duplicates = duplicates{env: e, outbox: o, nets: n, lives: &c.lives, core: c}
+	c.beacons = beacons{env: e, roster: r, outbox: o}
+	c.intake = intake{
+		env: e, roster: r, outbox: o, nets: n, goodbyes: &c.goodbyes, liveness: &c.liveness, push: &c.push,
+		pull: &c.pull, fetch: &c.fetch, lives: &c.lives, reapTimes: map[state.NodeID]time.Duration{},
+	}
 }
 
 // Store returns the store, to be read by whoever runs the core.
@@ -160,13 +168,13 @@ var ErrNameTaken = errors.New("the name is not usable on this node")
 // Drain returns what is to be sent and told since the last call. The slices
 // are the caller's.
 func (c *Core) Drain() ([]Send, []Event) {
-	s, e := c.sends, c.events
-	c.sends, c.events, c.sendBytes = nil, nil, 0
+	s, e := c.outbox.sends, c.outbox.events
+	c.outbox.sends, c.outbox.events, c.outbox.sendBytes = nil, nil, 0
 	return s, e
 }
 
 // advance moves the core's clock; time never goes backwards for it.
-func (c *Core) advance(now time.Duration) { c.now = max(c.now, now) }
+func (e *env) advance(now time.Duration) { e.now = max(e.now, now) }
 
 // Receive handles a packet of which it is not known where it came from.
 func (c *Core) Receive(now time.Duration, data []byte) { c.ReceiveFrom(now, netip.AddrPort{}, data) }
@@ -188,12 +196,12 @@ func (c *Core) ReceiveFrom(now time.Duration, at netip.AddrPort, data []byte) {
 		return
 	}
 	if h.from == c.cfg.Self {
-		c.receiveFromSelf(h.boot, rest)
+		c.duplicates.receiveFromSelf(h.boot, rest)
 		return
 	}
-	c.heardFrom(h.from, h.boot)
-	c.beginPacket(h.from, at.Addr())
-	defer c.endPacket()
+	c.liveness.heardFrom(h.from, h.boot)
+	c.outbox.beginPacket(h.from, at.Addr())
+	defer c.outbox.endPacket()
 	for len(rest) > 0 {
 		var typ byte
 		var p []byte
@@ -202,23 +210,23 @@ func (c *Core) ReceiveFrom(now time.Duration, at netip.AddrPort, data []byte) {
 			return
 		}
 		c.Stats.In[typ%frameKinds] += uint64(len(p))
-		if !c.mayRead(typ) {
+		if !c.outbox.mayRead(typ) {
 			c.Stats.FramesDropped++
 			continue
 		}
 		if err := c.dispatch(h.from, typ, p); err != nil {
 			c.Stats.Malformed++
 			if !errors.Is(err, errWire) {
-				c.reportRefusal(h.from, err)
+				c.outbox.reportRefusal(h.from, err)
 			}
 		}
 	}
 	c.finishStep()
 }
 
-func (c *Core) reportRefusal(from state.NodeID, err error) {
-	c.Stats.Refused++
-	leftOut, ok := c.mayReport(from)
+func (o *outbox) reportRefusal(from state.NodeID, err error) {
+	o.Stats.Refused++
+	leftOut, ok := o.mayReport(from)
 	if !ok {
 		return
 	}
@@ -226,25 +234,25 @@ func (c *Core) reportRefusal(from state.NodeID, err error) {
 	if leftOut > 0 {
 		reason = fmt.Sprintf("%s (and %d times more since it was last told)", reason, leftOut)
 	}
-	c.emit(Event{Kind: EventRefused, Node: from, Reason: reason})
+	o.emit(Event{Kind: EventRefused, Node: from, Reason: reason})
 }
 
 func (c *Core) dispatch(from state.NodeID, typ byte, p []byte) error {
 	switch typ {
 	case framePush, frameDelta:
-		return c.onDeltas(from, typ, p)
+		return c.intake.onDeltas(from, typ, p)
 	case frameProbe, frameEqual, frameProbe32, frameEqual32:
-		return c.onProbe(from, typ, p)
+		return c.repair.onProbe(from, typ, p)
 	case frameSummary:
-		return c.onSummary(from, p)
+		return c.repair.onSummary(from, p)
 	case frameHeads, frameHot:
-		return c.onHeads(from, typ, p)
+		return c.repair.onHeads(from, typ, p)
 	case frameMore:
-		return c.onMore(from, p)
+		return c.repair.onMore(from, p)
 	case frameWants:
-		return c.onWants(from, p)
+		return c.repair.onWants(from, p)
 	case framePing, frameAck, frameAsk, frameHeard:
-		return c.onPing(from, typ, p)
+		return c.checks.onPing(from, typ, p)
 	case frameCall, frameReply:
 		return c.onCall(from, typ, p)
 	}
@@ -255,87 +263,87 @@ func (c *Core) dispatch(from state.NodeID, typ byte, p []byte) error {
 // Tick does what is due. Call it at or after the time that Next returned.
 func (c *Core) Tick(now time.Duration) {
 	c.advance(now)
-	c.runChecks()
-	c.runGoodbyeChecks()
-	c.pingOneDead()
-	c.startIncarnation()
-	c.retryPulls()
-	c.sendHot()
-	if c.now >= c.repairAt {
-		c.repairRound()
+	c.checks.runChecks()
+	c.goodbyes.runGoodbyeChecks()
+	c.pings.pingOneDead()
+	c.lives.startIncarnation()
+	c.pull.retryPulls()
+	c.push.sendHot()
+	if c.now >= c.pace.repairAt {
+		c.repair.repairRound()
 	}
 	if c.now >= c.sweepAt {
 		c.sweep()
 	}
-	for _, name := range c.order {
-		if n := c.networks[name]; n.carryAt > 0 && c.now >= n.carryAt {
-			c.carry(n)
+	for _, name := range c.nets.order {
+		if n := c.nets.networks[name]; n.carryAt > 0 && c.now >= n.carryAt {
+			c.claims.carry(n)
 		}
 	}
-	c.beacon()
+	c.beacons.beacon()
 	c.finishStep()
 }
 
 // Next returns when Tick is due.
 func (c *Core) Next() time.Duration {
-	next := min(c.repairAt, c.sweepAt)
-	if c.queue.at > 0 {
-		next = min(next, c.queue.at)
+	next := min(c.pace.repairAt, c.sweepAt)
+	if c.push.queue.at > 0 {
+		next = min(next, c.push.queue.at)
 	}
-	if len(c.hotTimes) > 0 {
-		next = min(next, c.hotTimes[0])
+	if len(c.push.hotTimes) > 0 {
+		next = min(next, c.push.hotTimes[0])
 	}
 	if c.publishAt > 0 {
 		next = min(next, c.publishAt)
 	}
-	if c.next.due > 0 {
-		next = min(next, c.next.due)
+	if c.lives.next.due > 0 {
+		next = min(next, c.lives.next.due)
 	}
-	if c.beaconAt > 0 {
-		next = min(next, c.beaconAt)
+	if c.beacons.beaconAt > 0 {
+		next = min(next, c.beacons.beaconAt)
 	}
-	for _, n := range c.networks {
+	for _, n := range c.nets.networks {
 		if n.carryAt > 0 {
 			next = min(next, n.carryAt)
 		}
 	}
-	if len(c.pulls) > 0 {
-		next = min(next, c.pullsDue)
+	if len(c.pull.pulls) > 0 {
+		next = min(next, c.pull.pullsDue)
 	}
-	for _, p := range c.goodbyeChecks {
+	for _, p := range c.goodbyes.goodbyeChecks {
 		next = min(next, p.next)
 	}
-	return min(next, c.nextPing())
+	return min(next, c.pings.nextPing())
 }
 
 // finishStep ends every step: claims follow the table, views follow both, and
 // pushes leave.
 func (c *Core) finishStep() {
-	for _, name := range c.order {
-		if n := c.networks[name]; n.table.TakeClaims() && n.carrier != nil {
-			c.carrySoon(n)
+	for _, name := range c.nets.order {
+		if n := c.nets.networks[name]; n.table.TakeClaims() && n.carrier != nil {
+			c.claims.carrySoon(n)
 		}
 	}
 	c.publishAt = 0
 	if again := c.store.Publish(c.now); again > 0 {
 		c.publishAt = c.now + again
 	}
-	c.announce()
-	c.sendComparisons()
-	c.flushPushes()
+	c.push.announce()
+	c.fetch.sendComparisons()
+	c.push.flushPushes()
 }
 
 // sweep does the slow chores, once a second.
 func (c *Core) sweep() {
 	c.sweepAt = c.now + time.Second
-	c.sweepMembers()
-	c.pingWhenDeaf()
-	c.sweepBudgets()
-	c.reap()
-	c.watchDuplicate()
-	c.reviseProvisional()
-	for _, name := range c.order {
-		c.forgetTombstones(c.networks[name])
+	c.liveness.sweepMembers()
+	c.pings.pingWhenDeaf()
+	c.outbox.sweepBudgets()
+	c.intake.reap()
+	c.duplicates.watchDuplicate()
+	c.claims.reviseProvisional()
+	for _, name := range c.nets.order {
+		c.forgetTombstones(c.nets.networks[name])
 	}
 }
 
@@ -359,36 +367,36 @@ func (c *Core) forgetTombstones(n *network) {
 		n.versionTimes = slices.Delete(n.versionTimes, 1, 512)
 	}
 	if old > 0 && n.table.Forget(old) {
-		c.noteNews(n, c.cfg.Self)
+		c.push.noteNews(n, c.cfg.Self)
 	}
 }
 
 // newPacket starts a packet of ours.
-func (c *Core) newPacket() *encoder { return newEncoder(c.cfg.Self, c.cfg.Boot) }
+func (e *env) newPacket() *encoder { return newEncoder(e.cfg.Self, e.cfg.Boot) }
 
 // send queues a packet; what does not fit a datagram goes over a stream (G5).
 // If it answers a packet, it is one of the few that this packet may cause.
-func (c *Core) send(to state.NodeID, e *encoder) {
-	if c.afford(len(e.b)) {
-		c.sendUnmetered(to, e)
+func (o *outbox) send(to state.NodeID, e *encoder) {
+	if o.afford(len(e.b)) {
+		o.sendUnmetered(to, e)
 	}
 }
 
 // sendUnmetered is send for what has a budget of its own.
-func (c *Core) sendUnmetered(to state.NodeID, e *encoder) {
-	s := Send{To: to, Data: e.b, Reliable: len(e.b) > c.cfg.Datagram}
-	if m := c.members[to]; m != nil {
-		s.Reliable = s.Reliable || c.now < m.streamUntil
+func (o *outbox) sendUnmetered(to state.NodeID, e *encoder) {
+	s := Send{To: to, Data: e.b, Reliable: len(e.b) > o.cfg.Datagram}
+	if m := o.roster.members[to]; m != nil {
+		s.Reliable = s.Reliable || o.now < m.streamUntil
 		if m.phase != phaseAlive {
 			s.Addr = m.addr
 		}
 	}
-	c.enqueueSend(s)
+	o.enqueueSend(s)
 }
 
 // sendTo queues a datagram to an address that the membership need not know.
-func (c *Core) sendTo(to state.NodeID, addr netip.AddrPort, e *encoder) {
-	if c.afford(len(e.b)) {
-		c.enqueueSend(Send{To: to, Addr: addr, Data: e.b})
+func (o *outbox) sendTo(to state.NodeID, addr netip.AddrPort, e *encoder) {
+	if o.afford(len(e.b)) {
+		o.enqueueSend(Send{To: to, Addr: addr, Data: e.b})
 	}
 }

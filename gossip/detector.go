@@ -2,26 +2,7 @@ package gossip
 
 import (
 	"fmt"
-	"time"
-
-	"meshd/state"
 )
-
-// detector is what this node makes of the others: who lives, who is in doubt,
-// who is gone. Signs of a member go in; transition says what becomes of it. The
-// core owns it.
-type detector struct {
-	members       map[state.NodeID]*member
-	ordered       []*member                      // the same, by name
-	listed        int                            // how many of them the membership lists
-	recent        int                            // how many it may still count, at the last sweep: see crowd
-	pinging       map[state.NodeID]*member       // those with a pingAt
-	pingDeadAt    time.Duration                  // when to ping one of the dead again
-	noBurstBefore time.Duration                  // no wave of pings before
-	goodbyeChecks map[state.NodeID]*goodbyeCheck // goodbyes that are asked about
-	preserve      preservation
-	relayBudget   bucket // what others were asked to ping
-}
 
 // phase is what the core makes of a member: membership's word, checked.
 type phase uint8
@@ -166,21 +147,21 @@ func transition(p phase, listed bool, s sign) (phase, act) {
 }
 
 // observe tells the detector of a sign of a member.
-func (c *Core) observe(m *member, s sign) {
+func (l *liveness) observe(m *member, s sign) {
 	to, do := transition(m.phase, m.listed, s)
 	switch do {
 	case actMarkAlive:
-		c.markAlive(m)
+		l.markAlive(m)
 	case actCheck:
 		m.reportedDead = m.reportedDead || s == signUnlisted
-		c.startCheck(m)
+		l.startCheck(m)
 	case actStopPinging:
-		c.schedulePing(m, 0)
+		l.pings.schedulePing(m, 0)
 	case actPing:
-		c.pingHidden(m)
+		l.pings.pingHidden(m)
 	case actAskGoodbye:
-		c.askGoodbye(m)
+		l.goodbyes.askGoodbye(m)
 	case actNone:
-		c.setPhase(m, to)
+		l.setPhase(m, to)
 	}
 }

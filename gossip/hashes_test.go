@@ -19,7 +19,7 @@ func TestNetworkHashes(t *testing.T) {
 		c.Tick(5 * time.Second)
 		c.Drain()
 		e := newEncoder("b", 2)
-		e.probe(typ, probeFrame{ack: true, tables: []tableHash{{network, c.networks[name].table.Hash()}}})
+		e.probe(typ, probeFrame{ack: true, tables: []tableHash{{network, c.nets.networks[name].table.Hash()}}})
 		c.Receive(5*time.Second, e.b)
 		sends, _ := c.Drain()
 		return sends
@@ -57,13 +57,13 @@ func frameOf(t *testing.T, s Send) byte {
 // names, and disturbs nothing.
 func TestHashCollision(t *testing.T) {
 	c := testCore(t, "a", "b")
-	c.hashOf = func(name string) uint64 { return networkHash(strings.TrimSuffix(name, "2")) }
+	c.nets.hashOf = func(name string) uint64 { return networkHash(strings.TrimSuffix(name, "2")) }
 	err := c.JoinNetwork(time.Second, "net2")
 	if !errors.Is(err, ErrNameTaken) || !strings.Contains(err.Error(), `"net2"`) ||
 		!strings.Contains(err.Error(), `"net"`) {
 		t.Fatalf("not refused: %v", err)
 	}
-	if c.networks["net2"] != nil || c.store.Table("net2") != nil || c.byHash[networkHash("net")] != c.networks["net"] {
+	if c.nets.networks["net2"] != nil || c.store.Table("net2") != nil || c.nets.byHash[networkHash("net")] != c.nets.networks["net"] {
 		t.Error("the refused network left something behind")
 	}
 	if err := c.JoinNetwork(time.Second, "Not.A.Name"); err == nil {

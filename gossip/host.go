@@ -418,7 +418,7 @@ func (h *Host) send(s Send) {
 func (h *Host) node(s Send) *memberlist.Node {
 	a := s.Addr
 	if !a.IsValid() {
-		if m := h.core.members[s.To]; m != nil {
+		if m := h.core.roster.members[s.To]; m != nil {
 			a = m.addr
 		}
 	}

@@ -224,9 +224,9 @@ func TestLongDeadAreNotLatelyLost(t *testing.T) {
 	for now := 6 * time.Second; now < 40*time.Second; now += 20 * time.Millisecond {
 		a.Tick(now)
 		a.Drain()
-		a.heardFrom("b", 1)
-		a.heardFrom("c", 1)
-		a.heardFrom("d", 1)
+		a.liveness.heardFrom("b", 1)
+		a.liveness.heardFrom("c", 1)
+		a.liveness.heardFrom("d", 1)
 		if a.Preserving() {
 			t.Fatalf("S12: after %v the long dead keep the node degraded", now)
 		}
@@ -315,7 +315,7 @@ func TestGoodbyeOfOneThatIsSilent(t *testing.T) {
 		a.Tick(now)
 		a.Drain()
 	}
-	if l := a.store.Liveness("b"); l != state.Dead || a.members["b"].phase != phaseLeft {
+	if l := a.store.Liveness("b"); l != state.Dead || a.roster.members["b"].phase != phaseLeft {
 		t.Fatalf("%v after its goodbye b is %v", a.cfg.VerifyFor, l)
 	}
 	a.Receive(now, newEncoder("b", 1).b)
@@ -356,7 +356,7 @@ func TestHostilePushes(t *testing.T) {
 	for round := range 5 {
 		now += 50 * time.Millisecond
 		for i := range maxQueued {
-			a.enqueuePush(pushItem{delta: &state.Delta{
+			a.push.enqueuePush(pushItem{delta: &state.Delta{
 				Owner: "evil", Inc: 1, To: uint64(i), Upto: uint64(i),
 				Records: []state.Record{{Kind: 99, Key: "k", Body: strings.Repeat("x", 900)}},
 			}, from: "evil"})
@@ -401,11 +401,11 @@ func TestHostileOwners(t *testing.T) {
 	if n := len(a.store.Global().Owners()); n < 4000 {
 		t.Fatalf("%d owners", n)
 	}
-	if n := len(a.pinging); n > maxNamedChecks {
+	if n := len(a.pings.pinging); n > maxNamedChecks {
 		t.Fatalf("%d members are checked", n)
 	}
 	a.MemberAlive(now, "made-up3999", netip.MustParseAddrPort("10.9.0.9:7946"))
-	if got := a.members["made-up3999"].phase; got != phaseAlive {
+	if got := a.roster.members["made-up3999"].phase; got != phaseAlive {
 		t.Fatalf("one that is listed is in phase %d", got)
 	}
 }

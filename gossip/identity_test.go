@@ -17,8 +17,8 @@ func TestHostileNames(t *testing.T) {
 		e := newEncoder("b", 2)
 		e.hintOf(name)
 		c.Receive(3*time.Second, e.b)
-		if c.Stats.Malformed != 1 || len(c.pulls) > 0 {
-			t.Errorf("owner %q: %d malformed, %d pulls", name, c.Stats.Malformed, len(c.pulls))
+		if c.Stats.Malformed != 1 || len(c.pull.pulls) > 0 {
+			t.Errorf("owner %q: %d malformed, %d pulls", name, c.Stats.Malformed, len(c.pull.pulls))
 		}
 		c.Receive(3*time.Second, newEncoder("", 2).b)
 		e = &encoder{b: []byte{wireVersion}}

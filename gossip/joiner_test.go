@@ -17,7 +17,7 @@ import (
 func testJoiner(peers []Peer, seeds ...string) *joiner {
 	h := &Host{
 		cfg:  HostConfig{Self: "self", Peers: peers, Join: seeds},
-		core: &Core{cfg: CoreConfig{Addr: netip.MustParseAddrPort("10.0.0.1:7946")}},
+		core: &Core{env: &env{cfg: CoreConfig{Addr: netip.MustParseAddrPort("10.0.0.1:7946")}}},
 	}
 	h.coord, _ = coordinate.NewClient(coordinate.DefaultConfig())
 	h.joiner.init(h)

@@ -21,47 +21,57 @@ const (
 
 // needIncarnationAbove makes a higher incarnation of all own streams start soon: a peer
 // holds what we did not write, at incarnation seen.
-func (c *Core) needIncarnationAbove(seen uint64) {
-	l := &c.next
+func (i *lives) needIncarnationAbove(seen uint64) {
+	l := &i.next
 	l.above = max(l.above, seen)
 	if l.due > 0 {
 		return
 	}
-	if c.now-l.lastStart > 2*lifePauseMax {
+	if i.now-l.lastStart > 2*lifePauseMax {
 		l.pause = 0
 	}
 	if l.lastStart == 0 {
-		l.due = max(c.now, 1)
+		l.due = max(i.now, 1)
 	} else {
-		l.due = max(c.now, l.lastStart+l.pause, 1)
+		l.due = max(i.now, l.lastStart+l.pause, 1)
 	}
-	if l.due <= c.now {
-		c.startIncarnation()
+	if l.due <= i.now {
+		i.startIncarnation()
 	}
 }
 
 // startIncarnation starts the incarnation that is due.
-func (c *Core) startIncarnation() {
-	l := &c.next
-	if l.due == 0 || c.now < l.due {
+func (i *lives) startIncarnation() {
+	l := &i.next
+	if l.due == 0 || i.now < l.due {
 		return
 	}
 	l.pause = min(max(2*l.pause, lifePause), lifePauseMax)
-	l.due, l.lastStart = 0, max(c.now, 1)
-	c.reincarnate(l.above)
+	l.due, l.lastStart = 0, max(i.now, 1)
+	i.reincarnate(l.above)
 }
 
 // reincarnate starts a higher incarnation of all own streams and tells the
 // participants.
-func (c *Core) reincarnate(seen uint64) {
-	c.Stats.Reincarnations++
-	c.store.Reincarnate(max(seen, c.store.Incarnation()) + 1)
-	c.emit(Event{Kind: EventReincarnate})
-	for _, name := range c.order {
-		n := c.networks[name]
-		if _, ok := n.table.Head(c.cfg.Self); ok {
+func (i *lives) reincarnate(seen uint64) {
+	i.Stats.Reincarnations++
+	i.store.Reincarnate(max(seen, i.store.Incarnation()) + 1)
+	i.outbox.emit(Event{Kind: EventReincarnate})
+	for _, name := range i.nets.order {
+		n := i.nets.networks[name]
+		if _, ok := n.table.Head(i.cfg.Self); ok {
 			n.pushed = 0
-			c.pushOwn(n)
+			i.push.pushOwn(n)
 		}
 	}
+}
+
+// lives starts incarnations.
+type lives struct {
+	*env
+	outbox *outbox
+	nets   *nets
+	push   *push
+
+	next nextIncarnation
 }

@@ -48,23 +48,23 @@ func (c *Core) MemberAlive(now time.Duration, id state.NodeID, addr netip.AddrPo
 	if id == c.cfg.Self {
 		return
 	}
-	m := c.ensureMember(id)
-	c.setAddr(m, addr)
+	m := c.liveness.ensureMember(id)
+	c.liveness.setAddr(m, addr)
 	m.seen = true
-	c.setListed(m, true)
-	c.observe(m, signListed)
+	c.roster.setListed(m, true)
+	c.liveness.observe(m, signListed)
 	if m.reachable() {
-		c.compareWithMember(id)
+		c.fetch.compareWithMember(id)
 	}
 	c.finishStep()
 }
 
 // compareWithMember exchanges tables with a node that appeared: at once if it is new
 // to us and we are few, else with the probability that makes it a few of us.
-func (c *Core) compareWithMember(id state.NodeID) {
-	for _, name := range c.order {
-		if c.takesPart(id, name) {
-			c.compareWith(c.networks[name], id)
+func (f *fetch) compareWithMember(id state.NodeID) {
+	for _, name := range f.nets.order {
+		if f.roster.takesPart(id, name) {
+			f.compareWith(f.nets.networks[name], id)
 		}
 	}
 }
@@ -73,22 +73,22 @@ func (c *Core) compareWithMember(id state.NodeID) {
 // core checks that before it hides anything.
 func (c *Core) MemberDead(now time.Duration, id state.NodeID) {
 	c.advance(now)
-	m := c.members[id]
+	m := c.roster.members[id]
 	if m == nil || id == c.cfg.Self {
 		return
 	}
-	c.setListed(m, false)
-	c.observe(m, signUnlisted)
+	c.roster.setListed(m, false)
+	c.liveness.observe(m, signUnlisted)
 	c.finishStep()
 }
 
-func (c *Core) ensureMember(id state.NodeID) *member {
-	m := c.members[id]
+func (l *liveness) ensureMember(id state.NodeID) *member {
+	m := l.roster.members[id]
 	if m == nil {
-		m = &member{id: id, phase: phaseDead, since: c.now, offered: true}
-		c.addMember(m)
-		if n, ok := c.store.Node(id); ok {
-			c.setAddr(m, n.Addr)
+		m = &member{id: id, phase: phaseDead, since: l.now, offered: true}
+		l.roster.addMember(m)
+		if n, ok := l.store.Node(id); ok {
+			l.setAddr(m, n.Addr)
 		}
 	}
 	return m
@@ -96,19 +96,19 @@ func (c *Core) ensureMember(id state.NodeID) *member {
 
 // learnOwner is called for a stream whose owner we had not heard of: the
 // membership may have a hole, so it is checked like a reported death (G11).
-func (c *Core) learnOwner(id state.NodeID) {
-	if c.cfg.Peers != nil || id == c.cfg.Self {
+func (l *liveness) learnOwner(id state.NodeID) {
+	if l.cfg.Peers != nil || id == l.cfg.Self {
 		return
 	}
-	if m := c.members[id]; m != nil {
+	if m := l.roster.members[id]; m != nil {
 		m.retired = 0 // what is new of it is put away, too
 		return        // its streams have its liveness from their beginning
 	}
-	if len(c.members) >= maxMembers {
+	if len(l.roster.members) >= maxMembers {
 		return
 	}
-	if m := c.ensureMember(id); len(c.pinging) < maxNamedChecks {
-		c.observe(m, signNamed)
+	if m := l.ensureMember(id); len(l.pings.pinging) < maxNamedChecks {
+		l.observe(m, signNamed)
 	}
 }
 
@@ -120,63 +120,63 @@ const maxNamedChecks = 256
 // learnAddr takes a node's address from its own record: at its word where the
 // membership has none, and as a place to ask at where we have another, for the
 // record may be of a former life, or the address.
-func (c *Core) learnAddr(id state.NodeID) {
-	m := c.members[id]
+func (l *liveness) learnAddr(id state.NodeID) {
+	m := l.roster.members[id]
 	if m == nil {
 		return
 	}
-	n, ok := c.store.Node(id)
+	n, ok := l.store.Node(id)
 	switch {
 	case !ok || !n.Addr.IsValid():
 	case m.known():
-		c.considerAddr(m, n.Addr)
+		l.considerAddr(m, n.Addr)
 	default:
-		c.setAddr(m, n.Addr)
+		l.setAddr(m, n.Addr)
 	}
 }
 
 // heardFrom notes a sign of life. It restores a hidden node at once (S9).
-func (c *Core) heardFrom(id state.NodeID, boot uint64) {
-	if c.cfg.Peers != nil {
+func (l *liveness) heardFrom(id state.NodeID, boot uint64) {
+	if l.cfg.Peers != nil {
 		return
 	}
-	if c.members[id] == nil && len(c.members) >= maxMembers {
+	if l.roster.members[id] == nil && len(l.roster.members) >= maxMembers {
 		return // G8: made-up names must not fill the memory
 	}
-	_, known := c.store.Node(id)
-	if !known && c.members[id] == nil {
-		c.Stats.Strangers++
+	_, known := l.store.Node(id)
+	if !known && l.roster.members[id] == nil {
+		l.Stats.Strangers++
 		return // the membership will name it, or its own record
 	}
-	m := c.ensureMember(id)
+	m := l.ensureMember(id)
 	m.seen = true
 	if known {
-		c.markProven(m)
+		l.markProven(m)
 	} else if m.newcomer() {
-		c.startPinging(m) // one that speaks comes before those who are only listed
+		l.pings.startPinging(m) // one that speaks comes before those who are only listed
 	}
-	m.heardAt = c.now
-	if c.packetFrom.IsValid() || !c.usesStream(id) { // answers that came over a stream do not tell that datagrams arrive
-		c.lastHeard = c.now
+	m.heardAt = l.now
+	if l.packetFrom.IsValid() || !l.roster.usesStream(id) { // answers that came over a stream do not tell that datagrams arrive
+		l.roster.lastHeard = l.now
 	}
-	if m.phase == phaseLeft && m.boot == boot && c.now-m.since < goodbyeTail {
+	if m.phase == phaseLeft && m.boot == boot && l.now-m.since < goodbyeTail {
 		return // the tail of its goodbye; later, somebody else said that it left
 	}
 	if m.boot != boot {
 		if m.boot != 0 {
-			delete(c.goodbyeChecks, id) // it was the former life that left
+			delete(l.goodbyes.goodbyeChecks, id) // it was the former life that left
 		}
 		m.boot, m.reportedDead, m.falseAlarmAt = boot, false, 0 // the former life did end
 	}
-	c.observe(m, signHeard)
+	l.observe(m, signHeard)
 }
 
 // MemberReached tells the core that a node answered the membership's probe
 // directly, at addr.
 func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.AddrPort) {
 	c.advance(now)
-	c.lastHeard = c.now // such an answer is a datagram
-	m := c.members[id]
+	c.roster.lastHeard = c.now // such an answer is a datagram
+	m := c.roster.members[id]
 	if m == nil {
 		return
 	}
@@ -185,44 +185,44 @@ func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.Addr
 		m.candidate.answeredAt = c.now
 	} else {
 		if m.phase == phaseAlive && m.addr == addr {
-			c.setListed(m, true) // it probes whom it lists: a goodbye that was not its own is forgotten
+			c.roster.setListed(m, true) // it probes whom it lists: a goodbye that was not its own is forgotten
 		}
-		c.markReached(m)
+		c.liveness.markReached(m)
 	}
 	c.finishStep()
 }
 
 // markReached notes that a node answers this one: there is no doubt about the way
 // to it any more.
-func (c *Core) markReached(m *member) {
-	m.reachedAt, m.candidate = c.now, place{}
-	if c.packetFrom.IsValid() {
-		m.datagramAt = c.now
+func (l *liveness) markReached(m *member) {
+	m.reachedAt, m.candidate = l.now, place{}
+	if l.packetFrom.IsValid() {
+		m.datagramAt = l.now
 	}
-	c.markProven(m)
-	c.observe(m, signReached)
-	c.store.SetAnswers(m.id, livenessOf(m.phase).Answers())
+	l.markProven(m)
+	l.observe(m, signReached)
+	l.store.SetAnswers(m.id, livenessOf(m.phase).Answers())
 }
 
 // unreached reports whether a listed member has not answered this node's own
 // probes for some rounds of the membership.
-func (c *Core) unreached(m *member) bool { return c.overdue(m, m.reachedAt) }
+func (l *liveness) unreached(m *member) bool { return l.overdue(m, m.reachedAt) }
 
 // undelivered reports whether a listed member has not answered this node's
 // datagrams for as long, whatever it answered over streams.
-func (c *Core) undelivered(m *member) bool { return c.overdue(m, m.datagramAt) }
+func (l *liveness) undelivered(m *member) bool { return l.overdue(m, m.datagramAt) }
 
-func (c *Core) overdue(m *member, answered time.Duration) bool {
-	rounds := 3 * time.Duration(c.membershipSize()+1) * c.cfg.Probing
-	return rounds > 0 && m.listed && c.now-max(answered, m.since) > rounds+3*time.Second
+func (l *liveness) overdue(m *member, answered time.Duration) bool {
+	rounds := 3 * time.Duration(l.roster.membershipSize()+1) * l.cfg.Probing
+	return rounds > 0 && m.listed && l.now-max(answered, m.since) > rounds+3*time.Second
 }
 
 // checkIfUnanswered pings a member that lives, says the membership, but has not answered
 // this node's own probes for some rounds: others may reach it where this node
 // does not (G11); and one of which there is nothing yet but that word.
-func (c *Core) checkIfUnanswered(m *member) {
-	if c.unreached(m) || c.needsProof(m) {
-		c.startPinging(m)
+func (l *liveness) checkIfUnanswered(m *member) {
+	if l.unreached(m) || l.pings.needsProof(m) {
+		l.pings.startPinging(m)
 	}
 }
 
@@ -236,23 +236,23 @@ const maxUnanswered = 4
 const maxMembers = 1 << 16
 
 // markAlive takes a member as alive.
-func (c *Core) markAlive(m *member) {
+func (l *liveness) markAlive(m *member) {
 	if m.phase == phaseVerify {
-		c.Stats.FalseAlarms++
+		l.Stats.FalseAlarms++
 	}
-	if m.reportedDead && c.now-m.since < falseAlarmMemory {
-		m.falseAlarmAt = c.now
+	if m.reportedDead && l.now-m.since < falseAlarmMemory {
+		m.falseAlarmAt = l.now
 	}
 	m.reportedDead = false
-	c.requestRejoin(m)
+	l.requestRejoin(m)
 	was, since := m.phase, m.since
 	m.pingCount = 0
 	if !m.candidate.known() { // else it is still open where it is
-		c.schedulePing(m, 0)
+		l.pings.schedulePing(m, 0)
 	}
-	c.setPhase(m, phaseAlive)
+	l.setPhase(m, phaseAlive)
 	if was == phaseDead || was == phaseKept {
-		c.pingVanishedAround(since)
+		l.pings.pingVanishedAround(since)
 	}
 }
 
@@ -284,21 +284,21 @@ func livenessOf(p phase) state.Liveness {
 }
 
 // setPhase moves a member on and tells views and listeners.
-func (c *Core) setPhase(m *member, p phase) {
+func (l *liveness) setPhase(m *member, p phase) {
 	if m.phase == p {
 		return
 	}
 	was := m.phase
-	m.phase, m.since, m.retired = p, c.now, 0
+	m.phase, m.since, m.retired = p, l.now, 0
 	live := livenessOf(p)
-	c.store.SetLiveness(m.id, live)
+	l.store.SetLiveness(m.id, live)
 	if !live.Answers() {
-		c.store.SetAnswers(m.id, false)
+		l.store.SetAnswers(m.id, false)
 	}
-	clear(c.targets)
+	clear(l.roster.targets)
 	if !m.offered {
 		m.offered = true
-		for _, t := range c.store.Tables() {
+		for _, t := range l.store.Tables() {
 			t.SetOffered(m.id, true)
 			t.Exhume(m.id)
 		}
@@ -308,7 +308,7 @@ func (c *Core) setPhase(m *member, p phase) {
 		phaseKept: EventSuspect, phaseDead: EventDead, phaseAbsent: EventDead, phaseLeft: EventLeft,
 	}[p]
 	if livenessOf(was).String() != livenessOf(p).String() || p == phaseLeft {
-		c.emit(Event{Kind: kind, Node: m.id, Addr: m.addr})
+		l.outbox.emit(Event{Kind: kind, Node: m.id, Addr: m.addr})
 	}
 }
 
@@ -334,7 +334,7 @@ type MemberInfo struct {
 func (c *Core) Members() []MemberInfo {
 	names := [...]string{"alive", "suspect", "suspect", "dead", "suspect", "left", "dead"}
 	var out []MemberInfo
-	for _, m := range c.ordered {
+	for _, m := range c.roster.ordered {
 		n, _ := c.store.Node(m.id)
 		out = append(out, MemberInfo{
 			ID: m.id, Addr: m.addr, State: names[m.phase], Listed: m.listed, Proven: m.proven,
@@ -342,4 +342,17 @@ func (c *Core) Members() []MemberInfo {
 		})
 	}
 	return out
+}
+
+// liveness is what this node makes of the others.
+type liveness struct {
+	*env
+	roster   *roster
+	outbox   *outbox
+	nets     *nets
+	pings    *pings
+	goodbyes *goodbyes
+	fetch    *fetch
+
+	preserve preservation
 }

@@ -22,11 +22,11 @@ func networkHash(name string) uint64 {
 
 // networkByHash returns the network of a probe of that type, nil for one in which
 // this node does not take part.
-func (c *Core) networkByHash(typ byte, hash uint64) (found *network) {
+func (s *nets) networkByHash(typ byte, hash uint64) (found *network) {
 	if hashWidth(typ) == 8 {
-		return c.byHash[hash]
+		return s.byHash[hash]
 	}
-	for _, n := range c.networks {
+	for _, n := range s.networks {
 		if xxhash.Sum64String(n.name)&math.MaxUint32 != hash {
 			continue
 		}
@@ -39,62 +39,57 @@ func (c *Core) networkByHash(typ byte, hash uint64) (found *network) {
 }
 
 // checkHash says why a network cannot be taken part in beside the others.
-func (c *Core) checkHash(name string) error {
-	if other := c.byHash[c.hashOf(name)]; other != nil {
+func (s *nets) checkHash(name string) error {
+	if other := s.byHash[s.hashOf(name)]; other != nil {
 		return fmt.Errorf("network %q: %w: its name has the hash of network %q; give it another name", name, ErrNameTaken,
 			other.name)
 	}
 	return nil
 }
 
-func (c *Core) addNetwork(name string, t *state.Table) *network {
-	n := &network{name: name, hash: c.hashOf(name), table: t, joinedAt: c.now}
+func (s *nets) addNetwork(name string, t *state.Table) *network {
+	n := &network{name: name, hash: s.hashOf(name), table: t, joinedAt: s.now}
 	if name != "" {
-		n.carrier = state.NewCarrier(c.cfg.Grace, c.cfg.Quarantine)
+		n.carrier = state.NewCarrier(s.cfg.Grace, s.cfg.Quarantine)
 	}
-	if c.cfg.Peers == nil {
+	if s.cfg.Peers == nil {
 		t.Open()
 	}
-	c.networks[name] = n
-	c.byHash[n.hash] = n
-	i, _ := slices.BinarySearch(c.order, name)
-	c.order = slices.Insert(c.order, i, name)
+	s.networks[name] = n
+	s.byHash[n.hash] = n
+	i, _ := slices.BinarySearch(s.order, name)
+	s.order = slices.Insert(s.order, i, name)
 	return n
 }
 
-func (c *Core) dropNetwork(name string) {
-	n := c.networks[name]
+func (s *nets) dropNetwork(name string) {
+	n := s.networks[name]
 	if n == nil {
 		return
 	}
-	delete(c.networks, name)
-	if c.byHash[n.hash] == n {
-		delete(c.byHash, n.hash)
+	delete(s.networks, name)
+	if s.byHash[n.hash] == n {
+		delete(s.byHash, n.hash)
 	}
-	i, _ := slices.BinarySearch(c.order, name)
-	c.order = slices.Delete(c.order, i, i+1)
-	for k := range c.pulls {
-		if k.network == name {
-			c.dropPull(k)
-		}
-	}
+	i, _ := slices.BinarySearch(s.order, name)
+	s.order = slices.Delete(s.order, i, i+1)
 }
 
 // pick returns up to k random members of from without those in not, in random order.
-func (c *Core) pick(from []state.NodeID, k int, not ...state.NodeID) []state.NodeID {
+func (r *roster) pick(from []state.NodeID, k int, not ...state.NodeID) []state.NodeID {
 	out := make([]state.NodeID, 0, k)
 	n := len(from)
 	if n <= 2*k+len(not) {
-		for _, i := range c.rng.Perm(n) {
-			if p := from[i]; len(out) < k && p != c.cfg.Self && !slices.Contains(not, p) {
+		for _, i := range r.rng.Perm(n) {
+			if p := from[i]; len(out) < k && p != r.cfg.Self && !slices.Contains(not, p) {
 				out = append(out, p)
 			}
 		}
 		return out
 	}
 	for tries := 0; len(out) < k && tries < 8*k; tries++ {
-		p := from[c.rng.IntN(n)]
-		if p != c.cfg.Self && !slices.Contains(not, p) && !slices.Contains(out, p) {
+		p := from[r.rng.IntN(n)]
+		if p != r.cfg.Self && !slices.Contains(not, p) && !slices.Contains(out, p) {
 			out = append(out, p)
 		}
 	}
@@ -102,27 +97,38 @@ func (c *Core) pick(from []state.NodeID, k int, not ...state.NodeID) []state.Nod
 }
 
 // living returns the participants of a network that are thought to live.
-func (c *Core) living(name string) []state.NodeID {
-	if c.cfg.Peers != nil {
-		return c.cfg.Peers
+func (r *roster) living(name string) []state.NodeID {
+	if r.cfg.Peers != nil {
+		return r.cfg.Peers
 	}
-	if ts, ok := c.targets[name]; ok {
+	if ts, ok := r.targets[name]; ok {
 		return ts
 	}
 	var ts []state.NodeID
 	if name == "" {
-		for _, m := range c.ordered {
+		for _, m := range r.ordered {
 			if m.reachable() {
 				ts = append(ts, m.id)
 			}
 		}
 	} else {
-		for _, id := range c.store.Participants(name) {
-			if m := c.members[id]; m != nil && m.reachable() {
+		for _, id := range r.store.Participants(name) {
+			if m := r.members[id]; m != nil && m.reachable() {
 				ts = append(ts, id)
 			}
 		}
 	}
-	c.targets[name] = ts
+	r.targets[name] = ts
 	return ts
+}
+
+// nets is the networks in which this node takes part.
+type nets struct {
+	*env
+
+	networks map[string]*network // by name, "" is the global scope
+	order    []string            // their names, sorted
+	byHash   map[uint64]*network
+	parted   map[string]bool // networks left in this life
+	hashOf   func(name string) uint64
 }

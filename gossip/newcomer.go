@@ -14,9 +14,9 @@ const (
 
 // needsProof reports whether a listed member is to be pinged since it has not
 // shown that it exists. A node that hears nobody cannot tell.
-func (c *Core) needsProof(m *member) bool {
-	return m.newcomer() && c.cfg.Probing > 0 && c.hearing() && c.now-m.since > newcomerDelay &&
-		c.newcomers < maxNewcomerChecks
+func (p *pings) needsProof(m *member) bool {
+	return m.newcomer() && p.cfg.Probing > 0 && p.roster.hearing() && p.now-m.since > newcomerDelay &&
+		p.newcomers < maxNewcomerChecks
 }
 
 // newcomer reports whether there is nothing of a member but the list.
@@ -24,30 +24,30 @@ func (m *member) newcomer() bool { return m.listed && !m.proven }
 
 // startPinging pings a member that is not pinged already, until it answers or others
 // are asked (maxDoubt).
-func (c *Core) startPinging(m *member) {
-	if m.pingAt > 0 || c.cfg.Probing == 0 {
+func (p *pings) startPinging(m *member) {
+	if m.pingAt > 0 || p.cfg.Probing == 0 {
 		return
 	}
 	m.pingCount = 0
-	c.schedulePing(m, max(c.now, 1))
+	p.schedulePing(m, max(p.now, 1))
 	if m.newcomer() {
-		c.newcomers++
+		p.newcomers++
 	}
 }
 
 // markProven notes that a member showed that it is there. Tables that are not yet
 // synced are asked of it: the names that were listed before may all be made up.
-func (c *Core) markProven(m *member) {
+func (l *liveness) markProven(m *member) {
 	if m.proven {
 		return
 	}
 	m.proven = true
-	for _, name := range c.order {
-		if n := c.networks[name]; !n.table.View().Synced() && c.takesPart(m.id, name) {
+	for _, name := range l.nets.order {
+		if n := l.nets.networks[name]; !n.table.View().Synced() && l.roster.takesPart(m.id, name) {
 			if !n.provenAppeared {
 				n.provenAppeared, n.askedCount = true, 0
 			}
-			c.askForTable(n)
+			l.fetch.askForTable(n)
 		}
 	}
 }
@@ -55,22 +55,22 @@ func (c *Core) markProven(m *member) {
 // countNewcomers counts the newcomers that are pinged and not yet judged. Checks
 // of others, of a hundred dead hosts say, leave them their room; and so do those
 // who were taken for absent, which are pinged on.
-func (c *Core) countNewcomers() {
-	c.newcomers = 0
-	for _, m := range c.pinging {
+func (p *pings) countNewcomers() {
+	p.newcomers = 0
+	for _, m := range p.pinging {
 		if m.newcomer() && m.phase != phaseAbsent {
-			c.newcomers++
+			p.newcomers++
 		}
 	}
 }
 
 // hearing reports whether datagrams arrive here.
-func (c *Core) hearing() bool { return c.lastHeard > 0 && !c.deaf() }
+func (r *roster) hearing() bool { return r.lastHeard > 0 && !r.deaf() }
 
 // pingHidden makes a hidden member be pinged a few times, if it is not already.
-func (c *Core) pingHidden(m *member) {
+func (p *pings) pingHidden(m *member) {
 	if m.pingAt == 0 {
 		m.pingCount = maxPings - 16
-		c.schedulePing(m, max(c.now, 1))
+		p.schedulePing(m, max(p.now, 1))
 	}
 }

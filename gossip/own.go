@@ -19,7 +19,7 @@ var ErrNoNetwork = errors.New("this node does not take part in the network")
 // the same step. On an error nothing was written.
 func (c *Core) Commit(now time.Duration, name string, changes []state.Change) error {
 	c.advance(now)
-	n := c.networks[name]
+	n := c.nets.networks[name]
 	if n == nil {
 		return fmt.Errorf("network %q: %w", name, ErrNoNetwork)
 	}
@@ -28,11 +28,11 @@ func (c *Core) Commit(now time.Duration, name string, changes []state.Change) er
 		return err
 	}
 	if n.carrier != nil {
-		c.carry(n)
+		c.claims.carry(n)
 	} else {
 		c.forgetTargets(changes)
 	}
-	c.pushOwn(n)
+	c.push.pushOwn(n)
 	c.finishStep()
 	return nil
 }
@@ -40,7 +40,7 @@ func (c *Core) Commit(now time.Duration, name string, changes []state.Change) er
 func (c *Core) forgetTargets(changes []state.Change) {
 	for _, ch := range changes {
 		if ch.Kind == state.KindMember {
-			delete(c.targets, ch.Key)
+			delete(c.roster.targets, ch.Key)
 		}
 	}
 }
@@ -48,7 +48,7 @@ func (c *Core) forgetTargets(changes []state.Change) {
 // Host says what this node does for a service: it decides which claims and
 // settings the node carries (V2). Call Commit afterwards.
 func (c *Core) Host(name, service string, h state.Hosting) {
-	n := c.networks[name]
+	n := c.nets.networks[name]
 	if n == nil || n.carrier == nil {
 		return
 	}
@@ -75,12 +75,12 @@ const (
 
 // carrySoon is carry after claims of others changed: at once, unless it was done
 // just now and took long.
-func (c *Core) carrySoon(n *network) {
-	if c.now >= n.carryNotBefore {
-		c.carry(n)
+func (k *claims) carrySoon(n *network) {
+	if k.now >= n.carryNotBefore {
+		k.carry(n)
 		return
 	}
-	c.Stats.CarriesLater++
+	k.Stats.CarriesLater++
 	if n.carryAt == 0 || n.carryAt > n.carryNotBefore {
 		n.carryAt = n.carryNotBefore
 	}
@@ -89,38 +89,38 @@ func (c *Core) carrySoon(n *network) {
 // carry brings the claims of the services hosted here in line with the table.
 // A network that is not yet synced waits: its claims are older than ours would
 // seem to be (V3).
-func (c *Core) carry(n *network) {
+func (k *claims) carry(n *network) {
 	n.carryAt = 0
-	if c.yielded {
+	if k.yielded {
 		return
 	}
-	if !c.mayClaim(n) {
-		n.carryAt = c.now + claimPatience/4
+	if !k.mayClaim(n) {
+		n.carryAt = k.now + claimPatience/4
 		return
 	}
-	c.Stats.Carries++
-	n.carrier.Provisional = c.claimsProvisional(n)
-	changes, again, failed := n.carrier.Carry(n.table, c.now)
+	k.Stats.Carries++
+	n.carrier.Provisional = k.claimsProvisional(n)
+	changes, again, failed := n.carrier.Carry(n.table, k.now)
 	if again > 0 {
-		n.carryAt = c.now + again
+		n.carryAt = k.now + again
 	}
 	if work := n.carrier.Work; work > carryWithoutRest {
-		n.carryNotBefore = c.now + time.Duration(work)*carryRest
+		n.carryNotBefore = k.now + time.Duration(work)*carryRest
 	}
 	changed, refused := n.table.CommitEach(changes)
 	for key, err := range refused {
 		failed[strings.TrimSuffix(key, "~")] = err
 	}
-	c.reportFailedClaims(n, failed)
+	k.reportFailedClaims(n, failed)
 	if changed {
 		n.table.TakeClaims()
-		c.pushOwn(n)
+		k.push.pushOwn(n)
 	}
 }
 
 // reportFailedClaims tells which services got no address, or could not state what they
 // claim, in one line, when that changes.
-func (c *Core) reportFailedClaims(n *network, failed map[string]error) {
+func (k *claims) reportFailedClaims(n *network, failed map[string]error) {
 	text := ""
 	if len(failed) > 0 {
 		first := slices.Min(slices.Collect(maps.Keys(failed)))
@@ -129,7 +129,7 @@ func (c *Core) reportFailedClaims(n *network, failed map[string]error) {
 	}
 	if text != n.reportedFailure {
 		n.reportedFailure = text
-		c.emit(Event{Kind: EventExhausted, Network: n.name, Reason: text})
+		k.outbox.emit(Event{Kind: EventExhausted, Network: n.name, Reason: text})
 	}
 }
 
@@ -142,45 +142,45 @@ const claimPatience = 2 * time.Second
 // lives, or it is not yet known who takes part, it waits for as long as it takes,
 // and the services are answered with their tasks (R5): our time, low as it is,
 // would make our claim look older than the ones that we have not seen.
-func (c *Core) mayClaim(n *network) bool {
+func (k *claims) mayClaim(n *network) bool {
 	switch {
-	case n.table.View().Synced(), c.alone():
+	case n.table.View().Synced(), k.roster.alone():
 		return true
-	case c.now < n.joinedAt+claimPatience, len(c.living(n.name)) > 0:
+	case k.now < n.joinedAt+claimPatience, len(k.roster.living(n.name)) > 0:
 		return false
 	}
-	return c.store.Global().View().Synced() || len(c.living("")) == 0
+	return k.store.Global().View().Synced() || len(k.roster.living("")) == 0
 }
 
 // alone reports whether there is nobody to ask: nobody is known, and nobody
 // was expected or they did not come.
-func (c *Core) alone() bool {
-	return len(c.members) == 0 && (!c.cfg.ExpectPeers || c.now > claimPatience)
+func (r *roster) alone() bool {
+	return len(r.members) == 0 && (!r.cfg.ExpectPeers || r.now > claimPatience)
 }
 
 // JoinNetwork makes the node take part in a network (G6) and asks its
 // participants for the table.
 func (c *Core) JoinNetwork(now time.Duration, name string) error {
 	c.advance(now)
-	if c.networks[name] != nil {
+	if c.nets.networks[name] != nil {
 		return nil
 	}
-	if err := errors.Join(state.CheckName(name), c.checkHash(name)); err != nil {
+	if err := errors.Join(state.CheckName(name), c.nets.checkHash(name)); err != nil {
 		return err
 	}
-	if c.parted[name] {
+	if c.nets.parted[name] {
 		c.store.Renew()
-		c.emit(Event{Kind: EventReincarnate})
+		c.outbox.emit(Event{Kind: EventReincarnate})
 	}
-	n := c.addNetwork(name, c.store.Join(name))
-	for _, m := range c.members {
+	n := c.nets.addNetwork(name, c.store.Join(name))
+	for _, m := range c.roster.members {
 		m.retired = 0 // what is new of them is put away, too
 	}
-	if len(c.living(name)) == 0 && (c.alone() || c.store.Global().View().Synced()) {
+	if len(c.roster.living(name)) == 0 && (c.roster.alone() || c.store.Global().View().Synced()) {
 		n.table.SetSynced() // nobody else takes part: there is nothing to ask for
 	}
 	err := c.Commit(c.now, "", []state.Change{{Kind: state.KindMember, Key: name}})
-	c.askForTable(n)
+	c.fetch.askForTable(n)
 	c.finishStep()
 	return err
 }
@@ -189,26 +189,27 @@ func (c *Core) JoinNetwork(now time.Duration, name string) error {
 // an empty snapshot, and its table is dropped.
 func (c *Core) LeaveNetwork(now time.Duration, name string) error {
 	c.advance(now)
-	n := c.networks[name]
+	n := c.nets.networks[name]
 	if n == nil || name == "" {
 		return nil
 	}
 	c.retireOwn(n)
-	c.flushNow()
+	c.push.flushNow()
 	err := c.Commit(c.now, "", []state.Change{{Kind: state.KindMember, Key: name, Delete: true}})
-	c.dropNetwork(name)
+	c.nets.dropNetwork(name)
+	c.pull.dropNetwork(name)
 	c.store.Part(name)
-	c.parted[name] = true
+	c.nets.parted[name] = true
 	return err
 }
 
 // Leave makes the last, empty snapshot of every own stream (S9) and pushes it.
 func (c *Core) Leave(now time.Duration) {
 	c.advance(now)
-	for _, name := range slices.Backward(c.order) {
-		c.retireOwn(c.networks[name])
+	for _, name := range slices.Backward(c.nets.order) {
+		c.retireOwn(c.nets.networks[name])
 	}
-	c.flushNow()
+	c.push.flushNow()
 	if c.leftAt == 0 {
 		c.leftAt = max(c.now, 1)
 	}
@@ -223,7 +224,7 @@ const speakAfterLeaving = 2 * time.Second
 func (c *Core) Left() bool { return c.leftAt > 0 }
 
 // silenced reports whether this node has left, so that it must not speak.
-func (c *Core) silenced() bool { return c.leftAt > 0 && c.now-c.leftAt > speakAfterLeaving }
+func (e *env) silenced() bool { return e.leftAt > 0 && e.now-e.leftAt > speakAfterLeaving }
 
 func (c *Core) retireOwn(n *network) {
 	if h, ok := n.table.Head(c.cfg.Self); !ok || h.Version == 0 {
@@ -231,20 +232,20 @@ func (c *Core) retireOwn(n *network) {
 	}
 	n.table.Retire()
 	n.pushed = 0
-	c.pushOwn(n)
+	c.push.pushOwn(n)
 }
 
-func (c *Core) flushNow() {
-	if c.queue.at > 0 {
-		c.queue.at = c.now
-		c.flushPushes()
+func (p *push) flushNow() {
+	if p.queue.at > 0 {
+		p.queue.at = p.now
+		p.flushPushes()
 	}
 }
 
 // defendOwn looks at what a peer holds of our own stream (S7).
-func (c *Core) defendOwn(n *network, h state.Head, buried bool) {
+func (i *lives) defendOwn(n *network, h state.Head, buried bool) {
 	if buried && n.table.SelfBuried(h) || n.table.SelfAhead(h) {
-		c.needIncarnationAbove(h.Inc)
+		i.needIncarnationAbove(h.Inc)
 	}
 }
 
@@ -260,8 +261,8 @@ func (c *Core) call(now time.Duration, typ byte, to state.NodeID, call Call) {
 	c.advance(now)
 	e := c.newPacket()
 	e.call(typ, callFrame{id: call.ID, op: call.Op, body: call.Body})
-	if typ != frameReply || c.affordReply(to, len(e.b)) {
-		c.sendUnmetered(to, e)
+	if typ != frameReply || c.outbox.affordReply(to, len(e.b)) {
+		c.outbox.sendUnmetered(to, e)
 	}
 }
 
@@ -280,19 +281,28 @@ func (c *Core) onCall(from state.NodeID, typ byte, p []byte) error {
 	if typ == frameReply {
 		kind = EventReply
 	}
-	c.emit(Event{Kind: kind, Node: from, Call: Call{ID: f.id, Op: f.op, Body: slices.Clone(f.body)}})
+	c.outbox.emit(Event{Kind: kind, Node: from, Call: Call{ID: f.id, Op: f.op, Body: slices.Clone(f.body)}})
 	return nil
 }
 
 // beacon writes a time stamp to the global scope now and then, so that every
 // node measures propagation. The whole mesh shares one beacon per BeaconEvery.
-func (c *Core) beacon() {
-	if c.cfg.BeaconEvery == 0 || c.now < c.beaconAt {
+func (b *beacons) beacon() {
+	if b.cfg.BeaconEvery == 0 || b.now < b.beaconAt {
 		return
 	}
-	period := c.cfg.BeaconEvery * time.Duration(c.provenCount()+1)
-	if c.beaconAt > 0 {
-		c.emit(Event{Kind: EventBeacon, Node: c.cfg.Self})
+	period := b.cfg.BeaconEvery * time.Duration(b.roster.provenCount()+1)
+	if b.beaconAt > 0 {
+		b.outbox.emit(Event{Kind: EventBeacon, Node: b.cfg.Self})
 	}
-	c.beaconAt = c.now + c.jitter(period)
+	b.beaconAt = b.now + b.jitter(period)
+}
+
+// beacons writes beacons.
+type beacons struct {
+	*env
+	roster *roster
+	outbox *outbox
+
+	beaconAt time.Duration
 }

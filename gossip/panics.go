@@ -90,10 +90,10 @@ func noPeer() state.NodeID { return "" }
 // and returns how many streams have to be asked for again.
 func (c *Core) Repair(now time.Duration) (streams int) {
 	c.advance(now)
-	clear(c.targets)
-	clear(c.hints)
-	c.endPacket()
-	c.repairAt = c.now
+	clear(c.roster.targets)
+	clear(c.push.hints)
+	c.outbox.endPacket()
+	c.pace.repairAt = c.now
 	for _, t := range c.store.Tables() {
 		streams += t.Verify()
 	}

@@ -26,87 +26,87 @@ const maxGoodbyeChecks = 1024
 
 // askGoodbye starts to ask a member whether it leaves, once a second at most,
 // however many say so.
-func (c *Core) askGoodbye(m *member) {
-	if c.goodbyeChecks[m.id] != nil {
+func (g *goodbyes) askGoodbye(m *member) {
+	if g.goodbyeChecks[m.id] != nil {
 		return
 	}
 	if !m.known() {
-		c.acceptGoodbye(m)
+		g.acceptGoodbye(m)
 		return
 	}
 	most := maxGoodbyeChecks
 	if !m.proven {
 		most = maxNamedChecks
 	}
-	if len(c.goodbyeChecks) >= most {
-		c.Stats.GoodbyesDropped++
+	if len(g.goodbyeChecks) >= most {
+		g.Stats.GoodbyesDropped++
 		return
 	}
-	at := max(c.now, 1)
+	at := max(g.now, 1)
 	if m.goodbyeAskedAt > 0 {
 		at = max(at, m.goodbyeAskedAt+checkInterval)
 	}
 	m.goodbyeAskedAt = at
-	p := &goodbyeCheck{nonce: c.newNonce(), next: at, until: at + c.cfg.VerifyFor}
-	c.goodbyeChecks[m.id] = p
-	if c.now >= p.next {
-		c.sendGoodbyeQuestion(m, p)
+	p := &goodbyeCheck{nonce: g.newNonce(), next: at, until: at + g.cfg.VerifyFor}
+	g.goodbyeChecks[m.id] = p
+	if g.now >= p.next {
+		g.sendGoodbyeQuestion(m, p)
 	}
 }
 
 // runGoodbyeChecks asks whom it is time to ask, and ends what was not answered.
-func (c *Core) runGoodbyeChecks() {
-	if len(c.goodbyeChecks) == 0 {
+func (g *goodbyes) runGoodbyeChecks() {
+	if len(g.goodbyeChecks) == 0 {
 		return
 	}
-	for _, id := range slices.Sorted(maps.Keys(c.goodbyeChecks)) {
-		m, p := c.members[id], c.goodbyeChecks[id]
+	for _, id := range slices.Sorted(maps.Keys(g.goodbyeChecks)) {
+		m, p := g.roster.members[id], g.goodbyeChecks[id]
 		switch {
 		case m == nil:
-			delete(c.goodbyeChecks, id)
-		case c.now < p.next:
-		case c.now >= p.until:
-			c.acceptGoodbye(m)
+			delete(g.goodbyeChecks, id)
+		case g.now < p.next:
+		case g.now >= p.until:
+			g.acceptGoodbye(m)
 		default:
-			c.sendGoodbyeQuestion(m, p)
+			g.sendGoodbyeQuestion(m, p)
 		}
 	}
 }
 
 // sendGoodbyeQuestion asks one member.
-func (c *Core) sendGoodbyeQuestion(m *member, p *goodbyeCheck) {
-	p.next = min(c.now+c.cfg.VerifyFor/7, p.until)
-	e := c.newPacket()
+func (g *goodbyes) sendGoodbyeQuestion(m *member, p *goodbyeCheck) {
+	p.next = min(g.now+g.cfg.VerifyFor/7, p.until)
+	e := g.newPacket()
 	e.ping(framePing, pingFrame{nonce: p.nonce, target: m.id, goodbye: goodbyeAsked})
-	c.sendUnmetered(m.id, e)
+	g.outbox.sendUnmetered(m.id, e)
 }
 
 // ownerWrote looks at a stream of the global scope that has changed: whoever writes
 // after its goodbye has come back, and its former life is asked for no more. One
 // that counts as gone is looked for, where its packets are taken for the tail of
 // that goodbye. was is what was held of the stream before.
-func (c *Core) ownerWrote(owner state.NodeID, was state.Head) {
-	m := c.members[owner]
-	if h, _ := c.store.Global().Head(owner); m == nil || h.Sum == 0 {
+func (g *goodbyes) ownerWrote(owner state.NodeID, was state.Head) {
+	m := g.roster.members[owner]
+	if h, _ := g.store.Global().Head(owner); m == nil || h.Sum == 0 {
 		return
 	}
-	delete(c.goodbyeChecks, owner)
-	if m.phase == phaseLeft && was.Inc > 0 && was.Sum == 0 && len(c.pinging) < maxNamedChecks {
-		c.observe(m, signNamed)
+	delete(g.goodbyeChecks, owner)
+	if m.phase == phaseLeft && was.Inc > 0 && was.Sum == 0 && len(g.pings.pinging) < maxNamedChecks {
+		g.liveness.observe(m, signNamed)
 	}
 }
 
 // acceptGoodbye makes a goodbye take effect. It is not asked about any more: who asks
 // on may ask the next life, and take its silence for an answer.
-func (c *Core) acceptGoodbye(m *member) {
-	delete(c.goodbyeChecks, m.id)
-	c.setListed(m, false)
-	c.observe(m, signGoodbyeConfirmed)
+func (g *goodbyes) acceptGoodbye(m *member) {
+	delete(g.goodbyeChecks, m.id)
+	g.roster.setListed(m, false)
+	g.liveness.observe(m, signGoodbyeConfirmed)
 }
 
 // goodbyeAnswer is the answer to whether this node leaves.
-func (c *Core) goodbyeAnswer() goodbye {
-	if c.leftAt > 0 {
+func (g *goodbyes) goodbyeAnswer() goodbye {
+	if g.leftAt > 0 {
 		return goodbyeConfirmed
 	}
 	return goodbyeDenied
@@ -114,18 +114,29 @@ func (c *Core) goodbyeAnswer() goodbye {
 
 // onGoodbyeAnswer reports whether an answer is one of a member that was asked
 // whether it leaves, and does what follows from it.
-func (c *Core) onGoodbyeAnswer(m *member, f pingFrame) bool {
-	p := c.goodbyeChecks[m.id]
+func (g *goodbyes) onGoodbyeAnswer(m *member, f pingFrame) bool {
+	p := g.goodbyeChecks[m.id]
 	if p == nil || f.nonce != p.nonce {
 		return false
 	}
 	switch f.goodbye {
 	case goodbyeConfirmed:
-		c.acceptGoodbye(m)
+		g.acceptGoodbye(m)
 	case goodbyeDenied:
-		delete(c.goodbyeChecks, m.id)
-		c.Stats.FalseGoodbyes++
-		c.markReached(m)
+		delete(g.goodbyeChecks, m.id)
+		g.Stats.FalseGoodbyes++
+		g.liveness.markReached(m)
 	}
 	return true
+}
+
+// goodbyes asks members whether they leave.
+type goodbyes struct {
+	*env
+	roster   *roster
+	outbox   *outbox
+	pings    *pings
+	liveness *liveness
+
+	goodbyeChecks map[state.NodeID]*goodbyeCheck
 }

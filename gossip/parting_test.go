@@ -19,14 +19,14 @@ func TestManyGoodbyes(t *testing.T) {
 		c.Drain()
 		const names = 4000
 		for i := range names {
-			m := c.ensureMember(state.NodeID(fmt.Sprintf("name%d", i)))
-			c.setAddr(m, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 8, byte(i >> 8), byte(i)}), 7946))
+			m := c.liveness.ensureMember(state.NodeID(fmt.Sprintf("name%d", i)))
+			c.liveness.setAddr(m, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 8, byte(i >> 8), byte(i)}), 7946))
 			m.proven = proven
-			c.observe(m, signGoodbyeHeard)
+			c.liveness.observe(m, signGoodbyeHeard)
 		}
-		if sends, _ := c.Drain(); len(sends) > maxGoodbyeChecks || len(c.goodbyeChecks) > maxGoodbyeChecks {
+		if sends, _ := c.Drain(); len(sends) > maxGoodbyeChecks || len(c.goodbyes.goodbyeChecks) > maxGoodbyeChecks {
 			t.Errorf("proven %v: %d packets for as many goodbyes, and %d are asked about",
-				proven, len(sends), len(c.goodbyeChecks))
+				proven, len(sends), len(c.goodbyes.goodbyeChecks))
 		}
 		if proven {
 			if n := c.Stats.GoodbyesDropped; n != names-maxGoodbyeChecks {
@@ -34,8 +34,8 @@ func TestManyGoodbyes(t *testing.T) {
 			}
 			continue
 		}
-		c.observe(c.members["host0"], signGoodbyeHeard)
-		if c.goodbyeChecks["host0"] == nil {
+		c.liveness.observe(c.roster.members["host0"], signGoodbyeHeard)
+		if c.goodbyes.goodbyeChecks["host0"] == nil {
 			t.Error("names that were made up keep a node from being asked whether it leaves")
 		}
 	}
@@ -49,8 +49,8 @@ func TestGoodbyeOfAFormerLife(t *testing.T) {
 		"its packet": func(c *Core, now time.Duration) { c.Receive(now, newEncoder("b", 2).b) },
 		"its stream": func(c *Core, now time.Duration) { c.Receive(now, returnOf(c, "b")) },
 		"the membership": func(c *Core, now time.Duration) {
-			c.acceptGoodbye(c.members["b"])
-			c.MemberAlive(now, "b", c.members["b"].addr)
+			c.goodbyes.acceptGoodbye(c.roster.members["b"])
+			c.MemberAlive(now, "b", c.roster.members["b"].addr)
 		},
 	} {
 		a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
@@ -74,7 +74,7 @@ func TestLeftIsLookedFor(t *testing.T) {
 	now := 30 * time.Second
 	a.Receive(now, goodbyeOf(a, "b"))
 	now = waitFor(a, now, now+2*a.cfg.VerifyFor)
-	if p := a.members["b"].phase; p != phaseLeft {
+	if p := a.roster.members["b"].phase; p != phaseLeft {
 		t.Fatalf("b, which does not answer for its goodbye, is in phase %d", p)
 	}
 	a.Receive(now, returnOf(a, "b"))

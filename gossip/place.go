@@ -22,17 +22,17 @@ func (p place) known() bool { return p.addr.IsValid() }
 
 // usableAddr reports whether packets may be sent to an address that a peer told: it
 // is one that a node can have, and our own host only if we are reached there.
-func (c *Core) usableAddr(a netip.AddrPort) bool {
-	return state.CheckPeerAddr(a) == nil && (!a.Addr().IsLoopback() || !c.cfg.Addr.IsValid() ||
-		c.cfg.Addr.Addr().IsLoopback())
+func (e *env) usableAddr(a netip.AddrPort) bool {
+	return state.CheckPeerAddr(a) == nil && (!a.Addr().IsLoopback() || !e.cfg.Addr.IsValid() ||
+		e.cfg.Addr.Addr().IsLoopback())
 }
 
 // setAddr notes where a member is, says somebody who should know.
-func (c *Core) setAddr(m *member, a netip.AddrPort) {
-	if a == m.addr || !c.usableAddr(a) {
+func (l *liveness) setAddr(m *member, a netip.AddrPort) {
+	if a == m.addr || !l.usableAddr(a) {
 		return
 	}
-	m.place = place{addr: a, nonce: c.newNonce()}
+	m.place = place{addr: a, nonce: l.newNonce()}
 	if m.candidate.addr == a {
 		m.candidate = place{}
 	}
@@ -44,46 +44,46 @@ func (c *Core) setAddr(m *member, a netip.AddrPort) {
 func (c *Core) Conflict(now time.Duration, id state.NodeID, addr netip.AddrPort) {
 	c.advance(now)
 	if id == c.cfg.Self {
-		c.challenge(addr)
+		c.duplicates.challenge(addr)
 		return
 	}
-	if m := c.members[id]; m != nil {
-		c.considerAddr(m, addr)
+	if m := c.roster.members[id]; m != nil {
+		c.liveness.considerAddr(m, addr)
 	}
 }
 
 // considerAddr asks for a member at another address too. One at a time: whoever
 // makes addresses up must not have us ping them all. Only the place that it has
 // just left gives way: a node may move again at once.
-func (c *Core) considerAddr(m *member, addr netip.AddrPort) {
-	if addr == m.addr || addr == m.candidate.addr || m.candidate.known() && !m.candidate.former || !c.usableAddr(addr) {
+func (l *liveness) considerAddr(m *member, addr netip.AddrPort) {
+	if addr == m.addr || addr == m.candidate.addr || m.candidate.known() && !m.candidate.former || !l.usableAddr(addr) {
 		return
 	}
-	m.candidate = place{addr: addr, nonce: c.newNonce(), firstAsked: c.now}
+	m.candidate = place{addr: addr, nonce: l.newNonce(), firstAsked: l.now}
 	if m.phase != phaseVerify {
 		m.pingCount = 0
 	}
-	c.schedulePing(m, max(c.now, 1))
+	l.pings.schedulePing(m, max(l.now, 1))
 }
 
 // resolveAddr decides between two addresses of a member: it is where it
 // answers, and where it was if it answers at both or at none. An answer at the
 // old address ends the question at once (reached).
-func (c *Core) resolveAddr(m *member) {
+func (l *liveness) resolveAddr(m *member) {
 	if !m.candidate.known() {
 		return
 	}
-	asked := c.now - m.candidate.firstAsked
+	asked := l.now - m.candidate.firstAsked
 	switch {
-	case asked >= c.cfg.VerifyFor*3/4 && m.candidate.answeredAt > 0:
+	case asked >= l.cfg.VerifyFor*3/4 && m.candidate.answeredAt > 0:
 		old := m.place
 		m.place = m.candidate
-		m.candidate = place{addr: old.addr, nonce: old.nonce, firstAsked: c.now, former: true}
+		m.candidate = place{addr: old.addr, nonce: old.nonce, firstAsked: l.now, former: true}
 		if m.listed {
-			c.emit(Event{Kind: EventMoved, Node: m.id, Addr: m.addr})
+			l.outbox.emit(Event{Kind: EventMoved, Node: m.id, Addr: m.addr})
 		}
-		c.requestRejoin(m)
-	case asked > 4*c.cfg.VerifyFor:
+		l.requestRejoin(m)
+	case asked > 4*l.cfg.VerifyFor:
 		m.candidate = place{}
 	}
 }

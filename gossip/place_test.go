@@ -20,7 +20,7 @@ func TestMovesAgain(t *testing.T) {
 		state.NewStore("self", 1, state.DefaultLimits(), new(counter)))
 	now := time.Second
 	c.MemberAlive(now, "host", at(1))
-	m := c.members["host"]
+	m := c.roster.members["host"]
 	for place := byte(2); place < 5; place++ {
 		c.Conflict(now, "host", at(place))
 		c.Conflict(now, "host", at(200)) // somebody makes another one up
@@ -30,7 +30,7 @@ func TestMovesAgain(t *testing.T) {
 		now += c.cfg.VerifyFor
 		c.advance(now)
 		m.candidate.answeredAt = now
-		c.resolveAddr(m)
+		c.liveness.resolveAddr(m)
 		if m.addr != at(place) {
 			t.Fatalf("it answers at %v, but is taken to be at %v", at(place), m.addr)
 		}

@@ -58,27 +58,27 @@ func (p *preservation) hosts() int { return len(p.from) }
 // judged whether most vanished at once (S12): names cost nothing, and many of them
 // at one address that go at once say nothing of our links. It is counted once in a
 // step, in which members only vanish, and who did counts on for a while.
-func (c *Core) countHosts() int {
-	g := &c.preserve
-	if g.countedAt == c.now && c.now > 0 {
+func (l *liveness) countHosts() int {
+	g := &l.preserve
+	if g.countedAt == l.now && l.now > 0 {
 		return g.hostCount
 	}
 	at := map[netip.AddrPort]struct{}{}
-	for _, o := range c.ordered {
-		if o.proven && o.phase != phaseLeft && (o.phase != phaseDead || c.now-o.since <= c.cfg.PreserveWindow) {
+	for _, o := range l.roster.ordered {
+		if o.proven && o.phase != phaseLeft && (o.phase != phaseDead || l.now-o.since <= l.cfg.PreserveWindow) {
 			at[o.host()] = struct{}{}
 		}
 	}
-	g.countedAt, g.hostCount = c.now, len(at)
+	g.countedAt, g.hostCount = l.now, len(at)
 	return g.hostCount
 }
 
-func (c *Core) setPreserve(on bool, reason string) {
-	if c.preserve.on != on {
-		c.preserve.on = on
-		c.emit(Event{Kind: EventPreserve, Reason: reason})
+func (l *liveness) setPreserve(on bool, reason string) {
+	if l.preserve.on != on {
+		l.preserve.on = on
+		l.outbox.emit(Event{Kind: EventPreserve, Reason: reason})
 	}
 }
 
 // Preserving reports whether self-preservation is on (S12).
-func (c *Core) Preserving() bool { return c.preserve.on }
+func (c *Core) Preserving() bool { return c.liveness.preserve.on }

@@ -11,19 +11,19 @@ import (
 // starts with another network and goes on until all were compared, or
 // roundPackets were sent: the next round starts where this one ended, so that
 // every network is compared equally often, however many there are.
-func (c *Core) repairRound() {
-	every := c.cfg.RepairIdle
-	if c.now < c.busyUntil {
-		every = c.cfg.RepairBusy
+func (r *repair) repairRound() {
+	every := r.cfg.RepairIdle
+	if r.now < r.pace.busyUntil {
+		every = r.cfg.RepairBusy
 	}
-	c.repairAt = c.now + c.jitter(every)
+	r.pace.repairAt = r.now + r.jitter(every)
 	var todo []*network
-	slots := c.freeFetches()
-	for i := range c.order {
-		n := c.networks[c.order[(c.firstCompared+i)%len(c.order)]]
+	slots := r.fetch.freeFetches()
+	for i := range r.nets.order {
+		n := r.nets.networks[r.nets.order[(r.firstCompared+i)%len(r.nets.order)]]
 		switch {
 		case n.table.View().Synced():
-		case n.fetching(c.now) || slots <= 0:
+		case n.fetching(r.now) || slots <= 0:
 			continue
 		default:
 			slots--
@@ -31,36 +31,36 @@ func (c *Core) repairRound() {
 		todo = append(todo, n)
 	}
 	for sent := 0; len(todo) > 0 && sent < roundPackets; {
-		to := c.partner(todo[0])
+		to := r.partner(todo[0])
 		if len(to) == 0 {
-			if c.alone() || todo[0].name != "" && c.store.Global().View().Synced() { // nobody else takes part
+			if r.roster.alone() || todo[0].name != "" && r.store.Global().View().Synced() { // nobody else takes part
 				todo[0].table.SetSynced()
 			}
 			todo = todo[1:]
 			continue
 		}
 		var ns []*network
-		ns, todo = c.takeShared(to[0], todo, c.probesPerDatagram())
-		c.sendProbe(to[0], ns)
+		ns, todo = r.probes.takeShared(to[0], todo, r.probes.probesPerDatagram())
+		r.probes.sendProbe(to[0], ns)
 		sent++
 	}
-	c.firstCompared = (c.firstCompared + 1) % len(c.order)
+	r.firstCompared = (r.firstCompared + 1) % len(r.nets.order)
 	if len(todo) > 0 {
-		c.firstCompared, _ = slices.BinarySearch(c.order, todo[0].name)
+		r.firstCompared, _ = slices.BinarySearch(r.nets.order, todo[0].name)
 	}
 }
 
 // partner returns a random participant of a network to be compared with, none or
 // one. Every other time it is one that showed that it is there, if any did: what
 // somebody made up may be listed by the thousand.
-func (c *Core) partner(n *network) []state.NodeID {
-	from := c.living(n.name)
-	if c.preferProven = !c.preferProven; c.preferProven && len(from) > smallTable {
-		if proven := c.provenOf(from); len(proven) > 0 {
+func (r *repair) partner(n *network) []state.NodeID {
+	from := r.roster.living(n.name)
+	if r.preferProven = !r.preferProven; r.preferProven && len(from) > smallTable {
+		if proven := r.roster.provenOf(from); len(proven) > 0 {
 			from = proven
 		}
 	}
-	return c.pick(from, 1)
+	return r.roster.pick(from, 1)
 }
 
 // roundPackets bounds what one round of repair sends.
@@ -68,9 +68,9 @@ const roundPackets = 4
 
 // takeShared returns the first of some networks, and up to room in all of those
 // that a peer takes part in as well; and the rest.
-func (c *Core) takeShared(to state.NodeID, from []*network, room int) (ns, rest []*network) {
+func (p *probes) takeShared(to state.NodeID, from []*network, room int) (ns, rest []*network) {
 	for i, n := range from {
-		if len(ns) < room && (i == 0 || c.cfg.Peers != nil || c.takesPart(to, n.name)) {
+		if len(ns) < room && (i == 0 || p.cfg.Peers != nil || p.roster.takesPart(to, n.name)) {
 			ns = append(ns, n)
 		} else {
 			rest = append(rest, n)
@@ -80,25 +80,25 @@ func (c *Core) takeShared(to state.NodeID, from []*network, room int) (ns, rest 
 }
 
 // probesPerDatagram is of how many networks a datagram holds the hashes.
-func (c *Core) probesPerDatagram() int {
-	return max(1, min(maxProbed, (c.cfg.Datagram-len(c.newPacket().b)-8)/probedSize))
+func (p *probes) probesPerDatagram() int {
+	return max(1, min(maxProbed, (p.cfg.Datagram-len(p.newPacket().b)-8)/probedSize))
 }
 
 // sendProbe sends a peer the hashes of networks, in as few datagrams as they fit.
-func (c *Core) sendProbe(to state.NodeID, ns []*network) {
-	m := c.members[to]
-	lost := m != nil && m.listed && (c.deaf() || c.undelivered(m))
+func (p *probes) sendProbe(to state.NodeID, ns []*network) {
+	m := p.roster.members[to]
+	lost := m != nil && m.listed && (p.roster.deaf() || p.liveness.undelivered(m))
 	if lost {
-		m.streamUntil = c.now + streamsOnlyFor
+		m.streamUntil = p.now + streamsOnlyFor
 	}
-	for part := range slices.Chunk(ns, c.probesPerDatagram()) {
+	for part := range slices.Chunk(ns, p.probesPerDatagram()) {
 		// What the peer asked of us is not asked of it in turn: two nodes would hold
 		// each other to streams for ever.
-		f := probeFrame{stream: lost, ack: c.usesStream(to)}
+		f := probeFrame{stream: lost, ack: p.roster.usesStream(to)}
 		for _, n := range part {
-			n.probedAt = c.now
+			n.probedAt = p.now
 			if !n.table.View().Synced() {
-				n.answerDue = c.now + fetchPatience
+				n.answerDue = p.now + fetchPatience
 			}
 			t := tableHash{n.hash, n.table.Hash()}
 			if n.name == "" {
@@ -108,17 +108,17 @@ func (c *Core) sendProbe(to state.NodeID, ns []*network) {
 			}
 			f.ack = f.ack || !n.table.View().Synced()
 		}
-		e := c.newPacket()
+		e := p.newPacket()
 		e.probe(frameProbe, f)
-		c.Stats.Probes++
-		c.send(to, e)
+		p.Stats.Probes++
+		p.outbox.send(to, e)
 	}
 }
 
 // Compared returns how long ago the hash of a network's table was last sent to
 // a peer; the time since the node's start if it never was.
 func (c *Core) Compared(name string) time.Duration {
-	n := c.networks[name]
+	n := c.nets.networks[name]
 	if n == nil {
 		return 0
 	}
@@ -147,41 +147,41 @@ const (
 // network that is not yet synced asks for itself instead: whoever appears where
 // few take part, else a few of them. All that happens at the end of the step, in
 // as few packets as it takes.
-func (c *Core) compareWith(n *network, peer state.NodeID) {
+func (f *fetch) compareWith(n *network, peer state.NodeID) {
 	switch {
-	case peer == c.cfg.Self || c.cfg.Peers != nil:
+	case peer == f.cfg.Self || f.cfg.Peers != nil:
 	case !n.table.View().Synced():
-		if c.smallNetwork(n) && !n.fetching(c.now) && len(c.comparisons) < maxComparisons {
-			c.comparisons = append(c.comparisons, comparison{peer, n})
+		if f.roster.smallNetwork(n) && !n.fetching(f.now) && len(f.comparisons) < maxComparisons {
+			f.comparisons = append(f.comparisons, comparison{peer, n})
 			break
 		}
 		if len(n.appeared) < smallTable {
 			n.appeared = append(n.appeared, peer)
 		}
-		c.askForTable(n)
-	case len(c.comparisons) < maxComparisons:
-		if k := c.countLiving(n); k <= peersPerAsk || c.drawFor(peer)*float64(k) < peersPerAsk {
-			c.comparisons = append(c.comparisons, comparison{peer, n})
+		f.askForTable(n)
+	case len(f.comparisons) < maxComparisons:
+		if k := f.roster.countLiving(n); k <= peersPerAsk || f.drawFor(peer)*float64(k) < peersPerAsk {
+			f.comparisons = append(f.comparisons, comparison{peer, n})
 		}
 	}
 }
 
 // smallNetwork reports whether few take part in a network, whether they live or not.
-func (c *Core) smallNetwork(n *network) bool {
-	known := len(c.members)
+func (r *roster) smallNetwork(n *network) bool {
+	known := len(r.members)
 	if n.name != "" {
-		known = len(c.store.Participants(n.name))
+		known = len(r.store.Participants(n.name))
 	}
 	return known <= smallTable
 }
 
 // drawFor returns a random number from 0 to 1, in one step the same for a peer:
 // whoever greets it for one network does so for all.
-func (c *Core) drawFor(peer state.NodeID) float64 {
-	if c.drawn == nil || c.drawn.peer != peer {
-		c.drawn = &draw{peer, c.rng.Float64()}
+func (f *fetch) drawFor(peer state.NodeID) float64 {
+	if f.drawn == nil || f.drawn.peer != peer {
+		f.drawn = &draw{peer, f.rng.Float64()}
 	}
-	return c.drawn.value
+	return f.drawn.value
 }
 
 type draw struct {
@@ -190,69 +190,69 @@ type draw struct {
 }
 
 // askForTable asks some participants for a network's table at the end of the step.
-func (c *Core) askForTable(n *network) {
-	if !n.askQueued && !n.table.View().Synced() && !n.fetching(c.now) && c.cfg.Peers == nil {
+func (f *fetch) askForTable(n *network) {
+	if !n.askQueued && !n.table.View().Synced() && !n.fetching(f.now) && f.cfg.Peers == nil {
 		n.askQueued = true
-		c.askQueue = append(c.askQueue, n)
+		f.askQueue = append(f.askQueue, n)
 	}
 }
 
 // sendComparisons sends the greetings of this step.
-func (c *Core) sendComparisons() {
-	c.drawn = nil
-	for len(c.comparisons) > 0 {
-		to := c.comparisons[0].to
+func (f *fetch) sendComparisons() {
+	f.drawn = nil
+	for len(f.comparisons) > 0 {
+		to := f.comparisons[0].to
 		var ns []*network
-		c.comparisons = slices.DeleteFunc(c.comparisons, func(g comparison) bool {
+		f.comparisons = slices.DeleteFunc(f.comparisons, func(g comparison) bool {
 			if g.to == to && !slices.Contains(ns, g.n) {
 				ns = append(ns, g.n)
 			}
 			return g.to == to
 		})
-		c.sendProbe(to, ns)
+		f.probes.sendProbe(to, ns)
 	}
-	c.endPacket() // what follows is bounded by itself, not by who made it necessary
-	if len(c.askQueue) == 0 {
+	f.outbox.endPacket() // what follows is bounded by itself, not by who made it necessary
+	if len(f.askQueue) == 0 {
 		return
 	}
-	c.askQueue = slices.DeleteFunc(c.askQueue, func(n *network) bool {
-		done := n.table.View().Synced() || c.networks[n.name] != n
+	f.askQueue = slices.DeleteFunc(f.askQueue, func(n *network) bool {
+		done := n.table.View().Synced() || f.nets.networks[n.name] != n
 		n.askQueued = n.askQueued && !done
 		return done
 	})
-	k := min(len(c.askQueue), c.freeFetches())
+	k := min(len(f.askQueue), f.freeFetches())
 	if k <= 0 {
 		return
 	}
-	todo := slices.Clone(c.askQueue[:k])
-	c.askQueue = slices.Delete(c.askQueue, 0, k)
+	todo := slices.Clone(f.askQueue[:k])
+	f.askQueue = slices.Delete(f.askQueue, 0, k)
 	for _, n := range todo {
 		n.askQueued = false
-		if c.now-n.askSince > askWindow || n.askSince == 0 {
-			n.askSince, n.askedCount = max(c.now, 1), 0
+		if f.now-n.askSince > askWindow || n.askSince == 0 {
+			n.askSince, n.askedCount = max(f.now, 1), 0
 		}
 	}
 	for range peersPerAsk {
-		c.askParticipants(todo)
+		f.askParticipants(todo)
 	}
 }
 
 // askParticipants asks one participant for each network.
-func (c *Core) askParticipants(todo []*network) {
-	todo = slices.DeleteFunc(slices.Clone(todo), func(n *network) bool { return !c.mayAskAnother(n) })
+func (f *fetch) askParticipants(todo []*network) {
+	todo = slices.DeleteFunc(slices.Clone(todo), func(n *network) bool { return !f.mayAskAnother(n) })
 	for len(todo) > 0 {
-		to, ok := c.chooseParticipant(todo[0])
+		to, ok := f.chooseParticipant(todo[0])
 		if !ok {
 			todo = todo[1:]
 			continue
 		}
 		var ns []*network
-		ns, todo = c.takeShared(to, todo, min(tablesPerAsk, c.probesPerDatagram()))
+		ns, todo = f.probes.takeShared(to, todo, min(tablesPerAsk, f.probes.probesPerDatagram()))
 		for _, n := range ns {
 			n.askedCount++
 			n.appeared = slices.DeleteFunc(n.appeared, func(id state.NodeID) bool { return id == to })
 		}
-		c.sendProbe(to, ns)
+		f.probes.sendProbe(to, ns)
 	}
 }
 
@@ -261,21 +261,21 @@ func (c *Core) askParticipants(todo []*network) {
 // a random one. Where there are more than can be asked, those who showed that
 // they are there come first: names that somebody made up take none of the few
 // questions then.
-func (c *Core) chooseParticipant(n *network) (state.NodeID, bool) {
-	from := c.living(n.name)
-	proven := c.provenOf(from)
+func (f *fetch) chooseParticipant(n *network) (state.NodeID, bool) {
+	from := f.roster.living(n.name)
+	proven := f.roster.provenOf(from)
 	few := len(proven) == 0 || len(from) <= smallTable
 	for len(n.appeared) > 0 {
 		id := n.appeared[0]
 		n.appeared = n.appeared[1:]
-		if m := c.members[id]; m != nil && m.reachable() && (few || m.proven) {
+		if m := f.roster.members[id]; m != nil && m.reachable() && (few || m.proven) {
 			return id, true
 		}
 	}
 	if !few {
 		from = proven
 	}
-	to := c.pick(from, 1)
+	to := f.roster.pick(from, 1)
 	if len(to) == 0 {
 		return "", false
 	}
@@ -283,10 +283,10 @@ func (c *Core) chooseParticipant(n *network) (state.NodeID, bool) {
 }
 
 // provenOf returns those of some nodes that showed that they are there.
-func (c *Core) provenOf(ids []state.NodeID) []state.NodeID {
+func (r *roster) provenOf(ids []state.NodeID) []state.NodeID {
 	var out []state.NodeID
 	for _, id := range ids {
-		if m := c.members[id]; m != nil && m.proven {
+		if m := r.members[id]; m != nil && m.proven {
 			out = append(out, id)
 		}
 	}
@@ -296,9 +296,9 @@ func (c *Core) provenOf(ids []state.NodeID) []state.NodeID {
 // countLiving returns how many participants of a network are thought to live. In one
 // step it is counted once: a join hears of its members one by one, and each of
 // them changes it.
-func (c *Core) countLiving(n *network) int {
-	if n.livingCount == 0 || n.livingCountAt != c.now {
-		n.livingCount, n.livingCountAt = len(c.living(n.name)), c.now
+func (r *roster) countLiving(n *network) int {
+	if n.livingCount == 0 || n.livingCountAt != r.now {
+		n.livingCount, n.livingCountAt = len(r.living(n.name)), r.now
 	}
 	return n.livingCount
 }
@@ -307,11 +307,11 @@ func (c *Core) countLiving(n *network) int {
 // askWindow: a few of many, and everybody where they are so few that the heads of
 // their streams, not whole tables, are what comes back. Where many are known,
 // whether they live is not looked at: a join hears of them one by one.
-func (c *Core) mayAskAnother(n *network) bool {
-	if n.askedCount >= peersPerAsk && !c.smallNetwork(n) {
+func (f *fetch) mayAskAnother(n *network) bool {
+	if n.askedCount >= peersPerAsk && !f.roster.smallNetwork(n) {
 		return false
 	}
-	return n.askedCount < len(c.living(n.name))
+	return n.askedCount < len(f.roster.living(n.name))
 }
 
 // fetching reports whether a peer is sending the whole of a large table that
@@ -329,10 +329,10 @@ const fetchPatience = 500 * time.Millisecond
 const maxFetches = 8
 
 // freeFetches is how many more networks may be asked for.
-func (c *Core) freeFetches() int {
+func (f *fetch) freeFetches() int {
 	slots := maxFetches
-	for _, n := range c.networks {
-		if (c.now < n.fetchUntil || c.now < n.answerDue) && !n.table.View().Synced() {
+	for _, n := range f.nets.networks {
+		if (f.now < n.fetchUntil || f.now < n.answerDue) && !n.table.View().Synced() {
 			slots--
 		}
 	}
@@ -341,11 +341,11 @@ func (c *Core) freeFetches() int {
 
 // tablePartArrived notes that a part of a table came, and asks its sender whether that
 // was all.
-func (c *Core) tablePartArrived(n *network, from state.NodeID) {
-	if n.fetching(c.now) {
-		n.fetchUntil, n.moreComing = c.now+fetchPatience, false
-		if len(c.comparisons) < maxComparisons {
-			c.comparisons = append(c.comparisons, comparison{from, n})
+func (f *fetch) tablePartArrived(n *network, from state.NodeID) {
+	if n.fetching(f.now) {
+		n.fetchUntil, n.moreComing = f.now+fetchPatience, false
+		if len(f.comparisons) < maxComparisons {
+			f.comparisons = append(f.comparisons, comparison{from, n})
 		}
 	}
 }

@@ -42,8 +42,8 @@ func says(t *testing.T, owner state.NodeID, networks int) []byte {
 	return e.b
 }
 
-// probes counts how often each network's hash is in what the core sends.
-func probes(t *testing.T, c *Core, into map[uint64]int) (packets, bytes int) {
+// probesOf counts how often each network's hash is in what the core sends.
+func probesOf(t *testing.T, c *Core, into map[uint64]int) (packets, bytes int) {
 	t.Helper()
 	sends, _ := c.Drain()
 	for _, s := range sends {
@@ -80,24 +80,24 @@ func TestEveryNetworkIsComparedEquallyOften(t *testing.T) {
 		c := wideCore(t, networks)
 		c.MemberAlive(0, "peer", netip.MustParseAddrPort("10.0.0.2:7946"))
 		c.Receive(0, says(t, "peer", networks))
-		for _, n := range c.networks {
+		for _, n := range c.nets.networks {
 			n.table.SetSynced()
 		}
-		probes(t, c, map[uint64]int{})
+		probesOf(t, c, map[uint64]int{})
 		count := map[uint64]int{}
 		const rounds = 120
 		for now, r := time.Second, 0; r < rounds; now = c.Next() {
-			if now >= c.repairAt {
+			if now >= c.pace.repairAt {
 				r++
 			}
 			c.Receive(now, says(t, "peer", networks)) // it lives
 			c.Tick(now)
-			if packets, _ := probes(t, c, count); packets > roundPackets {
+			if packets, _ := probesOf(t, c, count); packets > roundPackets {
 				t.Fatalf("%d networks, at %v: %d probes at once", networks, now, packets)
 			}
 		}
 		least, most := rounds, 0
-		for _, n := range c.networks {
+		for _, n := range c.nets.networks {
 			least, most = min(least, count[n.hash]), max(most, count[n.hash])
 		}
 		if most-least > 2 || networks <= 100 && least < rounds-2 {
@@ -120,7 +120,7 @@ func TestJoinAsksFew(t *testing.T) {
 		for i := range nodes {
 			c.Receive(time.Duration(i)*time.Millisecond, says(t, state.NodeID(fmt.Sprintf("n%04d", i)), 50))
 		}
-		packets, bytes := probes(t, c, map[uint64]int{})
+		packets, bytes := probesOf(t, c, map[uint64]int{})
 		if sent[nodes] = packets; packets == 0 || bytes > c.cfg.PushBurst/10 {
 			t.Errorf("%d nodes: %d probes, %d bytes", nodes, packets, bytes)
 		}

@@ -83,7 +83,7 @@ func talk(c *Core, real int, from, to time.Duration) {
 	for now := from; now < to; now += 50 * time.Millisecond {
 		for i := range real {
 			c.Receive(now, newEncoder(memberName(i, real), 1).b)
-			c.MemberReached(now, memberName(i, real), c.members[memberName(i, real)].addr)
+			c.MemberReached(now, memberName(i, real), c.roster.members[memberName(i, real)].addr)
 		}
 		c.Tick(now)
 		c.Drain()
@@ -96,14 +96,14 @@ func talk(c *Core, real int, from, to time.Duration) {
 func TestNamesTakeNoPackets(t *testing.T) {
 	c := crowd(2, 60)
 	talk(c, 2, time.Second, 6*time.Second)
-	if got := c.living(""); len(got) != 2 {
+	if got := c.roster.living(""); len(got) != 2 {
 		t.Errorf("packets go to %v", got)
 	}
 	for i := range 60 {
-		c.MemberAlive(6*time.Second, memberName(2+i, 2), c.members[memberName(2+i, 2)].addr)
+		c.MemberAlive(6*time.Second, memberName(2+i, 2), c.roster.members[memberName(2+i, 2)].addr)
 	}
 	sends, _ := c.Drain()
-	if got := c.living(""); len(got) != 2 || len(sends) > 0 {
+	if got := c.roster.living(""); len(got) != 2 || len(sends) > 0 {
 		t.Errorf("listed again, packets go to %v, %d at once", got, len(sends))
 	}
 	for _, m := range c.Members() {
@@ -111,8 +111,8 @@ func TestNamesTakeNoPackets(t *testing.T) {
 			t.Errorf("%s is %s, not %s", m.ID, m.State, want)
 		}
 	}
-	c.MemberReached(time.Minute, "ghost1", c.members["ghost1"].addr)
-	if got := c.living(""); len(got) != 3 {
+	c.MemberReached(time.Minute, "ghost1", c.roster.members["ghost1"].addr)
+	if got := c.roster.living(""); len(got) != 3 {
 		t.Errorf("one that answers after all is not among %v", got)
 	}
 }
@@ -125,7 +125,7 @@ func TestOneThatHearsNobodyKeepsAll(t *testing.T) {
 		c.Tick(now)
 		c.Drain()
 	}
-	if got := c.living(""); len(got) != 8 {
+	if got := c.roster.living(""); len(got) != 8 {
 		t.Errorf("packets go to %v only", got)
 	}
 }
@@ -165,8 +165,8 @@ func TestNewcomersAreCheckedBesideOthers(t *testing.T) {
 	}
 	addr := netip.MustParseAddrPort("10.9.1.1:7946")
 	c.MemberAlive(2*time.Second, "ghost0", addr)
-	if len(c.pinging) <= maxNewcomerChecks {
-		t.Fatalf("only %d are checked: this test shows nothing", len(c.pinging))
+	if len(c.pings.pinging) <= maxNewcomerChecks {
+		t.Fatalf("only %d are checked: this test shows nothing", len(c.pings.pinging))
 	}
 	talk(c, 2, 2*time.Second, 8*time.Second)
 	for _, m := range c.Members() {
@@ -181,7 +181,7 @@ func TestNewcomersAreCheckedBesideOthers(t *testing.T) {
 func TestManyNamesAreSoonGone(t *testing.T) {
 	c := crowd(2, 4*maxNewcomerChecks)
 	talk(c, 2, time.Second, 15*time.Second)
-	if got := c.living(""); len(got) != 2 {
+	if got := c.roster.living(""); len(got) != 2 {
 		t.Errorf("after 14 s packets go to %d nodes, two of which exist", len(got))
 	}
 }
@@ -190,11 +190,11 @@ func TestManyNamesAreSoonGone(t *testing.T) {
 // showed that they are there, whatever names are listed beside them.
 func TestTheProvenAreAsked(t *testing.T) {
 	c := crowd(2, 60)
-	n := c.networks[""]
+	n := c.nets.networks[""]
 	n.appeared = nil
 	for range 50 {
-		to, ok := c.chooseParticipant(n)
-		if m := c.members[to]; !ok || !m.proven {
+		to, ok := c.fetch.chooseParticipant(n)
+		if m := c.roster.members[to]; !ok || !m.proven {
 			t.Fatalf("%q is asked", to)
 		}
 	}
@@ -281,7 +281,7 @@ func TestWhoAnswersAJoinIsAMember(t *testing.T) {
 		c.ReceiveFrom(2*time.Second+x.after, x.at, answer)
 		c.ReceiveFrom(2*time.Second+x.after, x.at, answer)
 		sends, _ = c.Drain()
-		if got := slices.Contains(c.living(""), "zed"); got != x.want {
+		if got := slices.Contains(c.roster.living(""), "zed"); got != x.want {
 			t.Errorf("%s: among the members: %v", name, got)
 		}
 		if asked := slices.ContainsFunc(sends, func(s Send) bool { return s.To == "zed" }); asked != x.want {

@@ -10,29 +10,29 @@ import (
 
 // onMore handles the heads of streams that we asked a peer for and that did
 // not fit its answer: ask again.
-func (c *Core) onMore(from state.NodeID, p []byte) error {
+func (r *repair) onMore(from state.NodeID, p []byte) error {
 	f, err := decodeHeads(frameMore, p)
 	if err != nil {
 		return err
 	}
-	n := c.networks[f.network]
+	n := r.nets.networks[f.network]
 	if n == nil {
 		return nil
 	}
 	n.moreComing = true
-	c.comparisons = slices.DeleteFunc(c.comparisons, func(g comparison) bool { return g.n == n && g.to == from })
+	r.fetch.comparisons = slices.DeleteFunc(r.fetch.comparisons, func(g comparison) bool { return g.n == n && g.to == from })
 	for _, h := range f.heads {
 		key := streamKey{n.name, h.Owner}
-		if q := c.pulls[key]; q != nil && q.peer == from {
-			c.dropPull(key)
+		if q := r.pull.pulls[key]; q != nil && q.peer == from {
+			r.pull.dropPull(key)
 		}
 	}
-	c.compareHeads(from, n, f.heads, nil)
+	r.compareHeads(from, n, f.heads, nil)
 	return nil
 }
 
-// pull is a want that is under way.
-type pull struct {
+// pending is a want that is under way.
+type pending struct {
 	peer     state.NodeID
 	sentAt   time.Duration
 	deadline time.Duration
@@ -50,26 +50,35 @@ const (
 )
 
 // hasPullRoom reports whether one more stream may be asked of a peer.
-func (c *Core) hasPullRoom(at state.NodeID) bool {
-	return len(c.pulls) < maxPulls && c.pullsPerPeer[at] < maxPullsAt
+func (u *pull) hasPullRoom(at state.NodeID) bool {
+	return len(u.pulls) < maxPulls && u.pullsPerPeer[at] < maxPullsAt
 }
 
 // setPull registers a pull, and replaces the stream's former one.
-func (c *Core) setPull(key streamKey, p *pull) {
-	c.dropPull(key)
-	c.pulls[key] = p
-	c.pullsPerPeer[p.peer]++
+func (u *pull) setPull(key streamKey, p *pending) {
+	u.dropPull(key)
+	u.pulls[key] = p
+	u.pullsPerPeer[p.peer]++
 }
 
 // dropPull forgets a pull. The peer that it is at changes only after that.
-func (c *Core) dropPull(key streamKey) {
-	p := c.pulls[key]
+func (u *pull) dropPull(key streamKey) {
+	p := u.pulls[key]
 	if p == nil {
 		return
 	}
-	delete(c.pulls, key)
-	if c.pullsPerPeer[p.peer]--; c.pullsPerPeer[p.peer] == 0 {
-		delete(c.pullsPerPeer, p.peer)
+	delete(u.pulls, key)
+	if u.pullsPerPeer[p.peer]--; u.pullsPerPeer[p.peer] == 0 {
+		delete(u.pullsPerPeer, p.peer)
+	}
+}
+
+// dropNetwork forgets the pulls of a network.
+func (u *pull) dropNetwork(name string) {
+	for k := range u.pulls {
+		if k.network == name {
+			u.dropPull(k)
+		}
 	}
 }
 
@@ -80,64 +89,64 @@ const maxTries = 4
 const smallGap = 16
 
 // pullSent registers a pull that is sent now.
-func (c *Core) pullSent(key streamKey, p *pull) {
-	p.sentAt, p.sent = c.now, true
-	wait := c.cfg.WantTimeout
+func (u *pull) pullSent(key streamKey, p *pending) {
+	p.sentAt, p.sent = u.now, true
+	wait := u.cfg.WantTimeout
 	if p.small {
-		wait = min(wait, max(8*time.Millisecond, 5*c.rtt)<<p.tries)
+		wait = min(wait, max(8*time.Millisecond, 5*u.rtt)<<p.tries)
 	}
 	p.tries++
-	c.schedulePull(key, p, c.now+c.jitter(wait))
+	u.schedulePull(key, p, u.now+u.jitter(wait))
 }
 
-func (c *Core) schedulePull(key streamKey, p *pull, until time.Duration) {
+func (u *pull) schedulePull(key streamKey, p *pending, until time.Duration) {
 	p.deadline = until
-	if len(c.pulls) == 0 || until < c.pullsDue {
-		c.pullsDue = until
+	if len(u.pulls) == 0 || until < u.pullsDue {
+		u.pullsDue = until
 	}
-	c.setPull(key, p)
+	u.setPull(key, p)
 }
 
 // pullAnswered ends a pull, and measures how long it took.
-func (c *Core) pullAnswered(key streamKey, from state.NodeID) {
-	p := c.pulls[key]
+func (u *pull) pullAnswered(key streamKey, from state.NodeID) {
+	p := u.pulls[key]
 	if p == nil {
 		return
 	}
 	if p.sent && p.small && p.tries == 1 && p.peer == from {
-		c.rtt += (c.now - p.sentAt - c.rtt) / 8
+		u.rtt += (u.now - p.sentAt - u.rtt) / 8
 	}
-	c.dropPull(key)
+	u.dropPull(key)
 }
 
 // pullAll asks a peer for several streams in one packet; those that are asked
 // for elsewhere already are left out.
-func (c *Core) pullAll(from state.NodeID, n *network, ws []lack) {
+func (u *pull) pullAll(from state.NodeID, n *network, ws []lack) {
 	var todo []state.Want
 	for _, w := range ws {
 		key := streamKey{n.name, w.Owner}
-		if p := c.pulls[key]; p != nil && c.now < p.deadline {
+		if p := u.pulls[key]; p != nil && u.now < p.deadline {
 			if p.peer != from && len(p.others) < 3 && !slices.Contains(p.others, from) {
 				p.others = append(p.others, from)
 			}
 			continue
 		}
-		if !c.hasPullRoom(from) {
+		if !u.hasPullRoom(from) {
 			break // G7: the rest is found again
 		}
-		c.pullSent(key, &pull{peer: from, small: w.small})
+		u.pullSent(key, &pending{peer: from, small: w.small})
 		todo = append(todo, w.Want)
 	}
-	c.sendWants(from, n, todo)
+	u.sendWants(from, n, todo)
 }
 
-func (c *Core) sendWants(to state.NodeID, n *network, ws []state.Want) {
+func (u *pull) sendWants(to state.NodeID, n *network, ws []state.Want) {
 	for len(ws) > 0 { // a want takes at most ~40 bytes and a name
 		k := min(len(ws), 512)
-		e := c.newPacket()
+		e := u.newPacket()
 		e.wants(n.name, ws[:k])
-		c.Stats.Wants += uint64(k)
-		c.send(to, e)
+		u.Stats.Wants += uint64(k)
+		u.outbox.send(to, e)
 		ws = ws[k:]
 	}
 }
@@ -157,37 +166,37 @@ func lackOf(w state.Want, h state.Head) lack {
 	return lack{w, h.Version-have <= smallGap}
 }
 
-func (c *Core) pullOne(from state.NodeID, n *network, w state.Want, h state.Head) {
-	c.pullAll(from, n, []lack{lackOf(w, h)})
+func (u *pull) pullOne(from state.NodeID, n *network, w state.Want, h state.Head) {
+	u.pullAll(from, n, []lack{lackOf(w, h)})
 }
 
 // pullSoon asks after a moment: the missing push is probably on its way.
-func (c *Core) pullSoon(from state.NodeID, n *network, w state.Want) {
+func (u *pull) pullSoon(from state.NodeID, n *network, w state.Want) {
 	key := streamKey{n.name, w.Owner}
-	if p := c.pulls[key]; p != nil {
+	if p := u.pulls[key]; p != nil {
 		if p.peer != from && len(p.others) < 3 && !slices.Contains(p.others, from) {
 			p.others = append(p.others, from)
 		}
 		return
 	}
-	if c.hasPullRoom(from) {
-		c.schedulePull(key, &pull{peer: from, small: true}, c.now+c.cfg.Coalesce)
+	if u.hasPullRoom(from) {
+		u.schedulePull(key, &pending{peer: from, small: true}, u.now+u.cfg.Coalesce)
 	}
 }
 
 // retryPulls asks again what was not answered in time: others that have it, or
 // the same peer if the answer is small, for then it was probably lost.
-func (c *Core) retryPulls() {
-	if len(c.pulls) == 0 || c.now < c.pullsDue {
+func (u *pull) retryPulls() {
+	if len(u.pulls) == 0 || u.now < u.pullsDue {
 		return
 	}
 	var due []streamKey
-	c.pullsDue = time.Duration(1<<63 - 1)
-	for k, p := range c.pulls {
-		if c.now >= p.deadline {
+	u.pullsDue = time.Duration(1<<63 - 1)
+	for k, p := range u.pulls {
+		if u.now >= p.deadline {
 			due = append(due, k)
 		} else {
-			c.pullsDue = min(c.pullsDue, p.deadline)
+			u.pullsDue = min(u.pullsDue, p.deadline)
 		}
 	}
 	slices.SortFunc(due, func(a, b streamKey) int {
@@ -196,12 +205,12 @@ func (c *Core) retryPulls() {
 	again := map[streamKey][]state.Want{} // by network and the peer to ask
 	var order []streamKey
 	for _, k := range due {
-		p, n := c.pulls[k], c.networks[k.network]
-		c.dropPull(k)
-		if n == nil || !c.chooseNextPeer(p) || !c.hasPullRoom(p.peer) {
+		p, n := u.pulls[k], u.nets.networks[k.network]
+		u.dropPull(k)
+		if n == nil || !u.chooseNextPeer(p) || !u.hasPullRoom(p.peer) {
 			continue
 		}
-		c.pullSent(k, p)
+		u.pullSent(k, p)
 		to := streamKey{k.network, p.peer}
 		if again[to] == nil {
 			order = append(order, to)
@@ -209,16 +218,16 @@ func (c *Core) retryPulls() {
 		again[to] = append(again[to], n.table.WantNext(k.owner))
 	}
 	for _, to := range order {
-		c.sendWants(to.owner, c.networks[to.network], again[to])
+		u.sendWants(to.owner, u.nets.networks[to.network], again[to])
 	}
 }
 
 // chooseNextPeer says whom to ask next, or that repair shall find it.
-func (c *Core) chooseNextPeer(p *pull) bool {
+func (u *pull) chooseNextPeer(p *pending) bool {
 	if !p.sent {
 		return true
 	}
-	c.Stats.PullTimeouts++
+	u.Stats.PullTimeouts++
 	if len(p.others) > 0 {
 		p.peer, p.others = p.others[0], p.others[1:]
 		return true
@@ -228,13 +237,25 @@ func (c *Core) chooseNextPeer(p *pull) bool {
 
 // onRetiredHead handles a head that a peer has buried: if its owner is dead here
 // too, so do we, or the dead would be handed on for ever (S9).
-func (c *Core) onRetiredHead(n *network, h state.OwnerHead) {
-	m := c.members[h.Owner]
+func (r *repair) onRetiredHead(n *network, h state.OwnerHead) {
+	m := r.roster.members[h.Owner]
 	own, ok := n.table.Head(h.Owner)
 	if m != nil && ok && own.Inc <= h.Head.Inc && livenessOf(m.phase) == state.Dead {
 		n.table.Bury(h.Owner)
 	}
-	if _, waits := c.reapTimes[h.Owner]; ok && !waits {
-		c.store.Reap(h.Owner)
+	if _, waits := r.intake.reapTimes[h.Owner]; ok && !waits {
+		r.store.Reap(h.Owner)
 	}
+}
+
+// pull asks for what this node lacks.
+type pull struct {
+	*env
+	outbox *outbox
+	nets   *nets
+
+	pulls        map[streamKey]*pending
+	pullsPerPeer map[state.NodeID]int
+	pullsDue     time.Duration
+	rtt          time.Duration
 }

@@ -29,23 +29,23 @@ type pushItem struct {
 const maxQueued = 4096
 
 // pushOwn pushes what this node wrote to its own stream of n since the last time.
-func (c *Core) pushOwn(n *network) {
-	h, _ := n.table.Head(c.cfg.Self)
+func (p *push) pushOwn(n *network) {
+	h, _ := n.table.Head(p.cfg.Self)
 	if h.Version == n.pushed {
 		return
 	}
-	w := state.Want{Owner: c.cfg.Self, Inc: h.Inc, From: n.pushed, After: n.pushed}
+	w := state.Want{Owner: p.cfg.Self, Inc: h.Inc, From: n.pushed, After: n.pushed}
 	if n.pushed == 0 {
 		w.Inc = 0 // the first thing we say is a snapshot
 	}
 	n.pushed = h.Version
-	d := n.table.Delta(w, c.cfg.Datagram)
-	c.noteNews(n, c.cfg.Self)
-	if d == nil || d.Upto != d.To || deltaSize(d) > c.cfg.Datagram-64 || c.yielded {
-		c.advertise(n, c.cfg.Self, "")
+	d := n.table.Delta(w, p.cfg.Datagram)
+	p.noteNews(n, p.cfg.Self)
+	if d == nil || d.Upto != d.To || deltaSize(d) > p.cfg.Datagram-64 || p.yielded {
+		p.advertise(n, p.cfg.Self, "")
 		return
 	}
-	c.enqueuePush(pushItem{delta: d})
+	p.enqueuePush(pushItem{delta: d})
 }
 
 // hint is a stream that is to be announced, and who told of it.
@@ -56,27 +56,27 @@ type hint struct {
 // advertise tells k random participants that we have a stream's newest version,
 // where the data itself is too large to push: they pull it. What one packet
 // brought is announced together, when it is handled: see announce.
-func (c *Core) advertise(n *network, owner, from state.NodeID) {
-	c.hints[n.name] = append(c.hints[n.name], hint{owner, from})
-	if c.answers.peer == nil {
-		c.announce()
+func (p *push) advertise(n *network, owner, from state.NodeID) {
+	p.hints[n.name] = append(p.hints[n.name], hint{owner, from})
+	if p.outbox.answers.peer == nil {
+		p.announce()
 	}
 }
 
 // announce sends the hints, as few packets as they fit.
-func (c *Core) announce() {
-	if len(c.hints) == 0 {
+func (p *push) announce() {
+	if len(p.hints) == 0 {
 		return
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.hints)) {
-		if n := c.networks[name]; n != nil {
-			c.announceNetwork(n, c.hints[name])
+	for _, name := range slices.Sorted(maps.Keys(p.hints)) {
+		if n := p.nets.networks[name]; n != nil {
+			p.announceNetwork(n, p.hints[name])
 		}
 	}
-	clear(c.hints)
+	clear(p.hints)
 }
 
-func (c *Core) announceNetwork(n *network, hints []hint) {
+func (p *push) announceNetwork(n *network, hints []hint) {
 	not := []state.NodeID{hints[0].from} // of one packet, all have the same
 	if len(hints) == 1 {
 		not = append(not, hints[0].owner)
@@ -89,22 +89,22 @@ func (c *Core) announceNetwork(n *network, hints []hint) {
 			heads = append(heads, state.OwnerHead{Owner: t.owner, Head: h})
 		}
 	}
-	for _, to := range c.pick(c.living(n.name), c.cfg.Fanout, not...) {
-		c.sendHints(to, n, heads)
+	for _, to := range p.roster.pick(p.roster.living(n.name), p.cfg.Fanout, not...) {
+		p.sendHints(to, n, heads)
 	}
 }
 
 // sendHints tells one peer of streams, its own left out.
-func (c *Core) sendHints(to state.NodeID, n *network, heads []state.OwnerHead) {
+func (p *push) sendHints(to state.NodeID, n *network, heads []state.OwnerHead) {
 	var some []state.OwnerHead
-	room := c.cfg.Datagram - 128
+	room := p.cfg.Datagram - 128
 	say := func() {
 		if len(some) > 0 {
-			e := c.newPacket()
+			e := p.newPacket()
 			e.heads(frameHot, n.name, 0, nil, false, some)
-			c.send(to, e)
+			p.outbox.send(to, e)
 		}
-		some, room = nil, c.cfg.Datagram-128
+		some, room = nil, p.cfg.Datagram-128
 	}
 	for _, h := range heads {
 		if h.Owner == to {
@@ -129,26 +129,26 @@ func deltaSize(d *state.Delta) int {
 	return n
 }
 
-func (c *Core) enqueuePush(it pushItem) {
-	if len(c.queue.items) >= maxQueued && it.from != "" {
-		c.Stats.PushDropped++
+func (p *push) enqueuePush(it pushItem) {
+	if len(p.queue.items) >= maxQueued && it.from != "" {
+		p.Stats.PushDropped++
 		return
 	}
-	c.queue.items = append(c.queue.items, it)
-	if c.queue.at == 0 {
-		c.queue.at = max(c.now, c.queue.last+c.cfg.Coalesce)
+	p.queue.items = append(p.queue.items, it)
+	if p.queue.at == 0 {
+		p.queue.at = max(p.now, p.queue.last+p.cfg.Coalesce)
 	}
 }
 
 // flushPushes pushes what waits, if it is due: at once when the node is calm.
-func (c *Core) flushPushes() {
-	q := &c.queue
-	if q.at == 0 || c.now < q.at {
+func (p *push) flushPushes() {
+	q := &p.queue
+	if q.at == 0 || p.now < q.at {
 		return
 	}
-	c.refillTokens()
+	p.refillTokens()
 	items := q.items
-	q.items, q.at, q.last = nil, 0, c.now
+	q.items, q.at, q.last = nil, 0, p.now
 	byNet := map[string][]pushItem{}
 	var names []string
 	for _, it := range items {
@@ -159,39 +159,39 @@ func (c *Core) flushPushes() {
 		byNet[name] = append(byNet[name], it)
 	}
 	for _, name := range names {
-		c.pushNetwork(name, byNet[name])
+		p.pushNetwork(name, byNet[name])
 	}
 }
 
-func (c *Core) refillTokens() {
-	q := &c.queue
-	q.tokens = min(float64(c.cfg.PushBurst), q.tokens+float64(c.cfg.PushRate)*(c.now-q.filled).Seconds())
+func (p *push) refillTokens() {
+	q := &p.queue
+	q.tokens = min(float64(p.cfg.PushBurst), q.tokens+float64(p.cfg.PushRate)*(p.now-q.filled).Seconds())
 	if q.filled == 0 {
-		q.tokens = float64(c.cfg.PushBurst)
+		q.tokens = float64(p.cfg.PushBurst)
 	}
-	q.filled = max(c.now, 1)
+	q.filled = max(p.now, 1)
 }
 
 // pushNetwork sends the items of one network to its random targets, packed into as
 // few datagrams as they fit.
-func (c *Core) pushNetwork(name string, items []pushItem) {
+func (p *push) pushNetwork(name string, items []pushItem) {
 	not := []state.NodeID{}
 	if len(items) == 1 {
 		not = append(not, items[0].from, items[0].delta.Owner)
 	}
-	k := c.fanout(name, items)
-	for _, to := range c.pick(c.living(name), k, not...) {
-		e, open, own := c.newPacket(), false, false
+	k := p.fanout(name, items)
+	for _, to := range p.roster.pick(p.roster.living(name), k, not...) {
+		e, open, own := p.newPacket(), false, false
 		head := len(e.b)
 		for _, it := range items {
 			if it.from == to || it.delta.Owner == to {
 				continue
 			}
 			size := deltaSize(it.delta)
-			if open && len(e.b)+size > c.cfg.Datagram {
+			if open && len(e.b)+size > p.cfg.Datagram {
 				e.close()
-				c.sendPush(to, e, own)
-				e, open, own = c.newPacket(), false, false
+				p.sendPush(to, e, own)
+				e, open, own = p.newPacket(), false, false
 			}
 			if !open {
 				e.open(framePush)
@@ -203,41 +203,41 @@ func (c *Core) pushNetwork(name string, items []pushItem) {
 		}
 		if open && len(e.b) > head {
 			e.close()
-			c.sendPush(to, e, own)
+			p.sendPush(to, e, own)
 		}
 	}
 }
 
 // fanout lowers k for deltas that have come so far that most have them: the
 // wave of n nodes is over after log_k n hops.
-func (c *Core) fanout(name string, items []pushItem) int {
+func (p *push) fanout(name string, items []pushItem) int {
 	hops := 255
 	for _, it := range items {
 		hops = min(hops, it.hops)
 	}
-	n := len(c.living(name))
+	n := len(p.roster.living(name))
 	depth := (bits.Len(uint(n)) + 1) * 10 / 26 // log_6 n, rounded up
 	if hops > depth {
-		return max(c.cfg.Fanout-1, 1)
+		return max(p.cfg.Fanout-1, 1)
 	}
-	return c.cfg.Fanout
+	return p.cfg.Fanout
 }
 
 // sendPush sends a push if the budget allows; what it does not is left to repair. A
 // quarter of a burst is kept for what this node wrote itself, which nobody else
 // can tell: a peer that floods has us drop what we hand on, not that.
-func (c *Core) sendPush(to state.NodeID, e *encoder, own bool) {
+func (p *push) sendPush(to state.NodeID, e *encoder, own bool) {
 	need := float64(len(e.b))
 	if !own {
-		need += float64(c.cfg.PushBurst) / 4
+		need += float64(p.cfg.PushBurst) / 4
 	}
-	if c.queue.tokens < need {
-		c.Stats.PushDropped++
+	if p.queue.tokens < need {
+		p.Stats.PushDropped++
 		return
 	}
-	c.queue.tokens -= float64(len(e.b))
-	c.Stats.Pushes++
-	c.sendUnmetered(to, e)
+	p.queue.tokens -= float64(len(e.b))
+	p.Stats.Pushes++
+	p.outbox.sendUnmetered(to, e)
 }
 
 // reapAfter is how long a new life of an owner may take to say in which
@@ -252,35 +252,35 @@ const maxReaps = 1 << 14
 const maxHot = 64
 
 // jitter returns d ± 25 %.
-func (c *Core) jitter(d time.Duration) time.Duration {
-	return d*3/4 + time.Duration(c.rng.Int64N(int64(d)/2+1))
+func (e *env) jitter(d time.Duration) time.Duration {
+	return d*3/4 + time.Duration(e.rng.Int64N(int64(d)/2+1))
 }
 
 // sendHot tells one random participant per network which streams changed
 // lately: whoever missed the push pulls, without waiting for repair.
-func (c *Core) sendHot() {
-	if len(c.hotTimes) == 0 || c.now < c.hotTimes[0] {
+func (p *push) sendHot() {
+	if len(p.hotTimes) == 0 || p.now < p.hotTimes[0] {
 		return
 	}
-	c.hotTimes = c.hotTimes[1:]
-	for _, name := range c.order {
-		n := c.networks[name]
-		hs := c.hotHeads(n, c.now-8*c.cfg.HotAfter, c.cfg.Datagram-128)
+	p.hotTimes = p.hotTimes[1:]
+	for _, name := range p.nets.order {
+		n := p.nets.networks[name]
+		hs := p.hotHeads(n, p.now-8*p.cfg.HotAfter, p.cfg.Datagram-128)
 		if len(hs) == 0 {
 			continue
 		}
-		for _, to := range c.pick(c.living(name), 1) {
-			e := c.newPacket()
+		for _, to := range p.roster.pick(p.roster.living(name), 1) {
+			e := p.newPacket()
 			e.heads(frameHot, name, 0, nil, false, hs)
-			c.Stats.HotSent++
-			c.send(to, e)
+			p.Stats.HotSent++
+			p.outbox.send(to, e)
 		}
 	}
 }
 
 // hotHeads returns the heads of the streams that changed since, newest last,
 // as many as fit a datagram.
-func (c *Core) hotHeads(n *network, since time.Duration, budget int) []state.OwnerHead {
+func (p *push) hotHeads(n *network, since time.Duration, budget int) []state.OwnerHead {
 	seen := map[state.NodeID]bool{}
 	var hs []state.OwnerHead
 	for i := len(n.hot) - 1; i >= 0 && n.hot[i].at >= since; i-- {
@@ -297,4 +297,17 @@ func (c *Core) hotHeads(n *network, since time.Duration, budget int) []state.Own
 		}
 	}
 	return hs
+}
+
+// push spreads changes.
+type push struct {
+	*env
+	roster *roster
+	outbox *outbox
+	nets   *nets
+	pace   *pace
+
+	queue    pushQueue
+	hints    map[string][]hint
+	hotTimes []time.Duration
 }

@@ -1,9 +1,12 @@
 package gossip
 
-import "meshd/state"
+import (
+	"meshd/state"
+	"time"
+)
 
 // onDeltas handles deltas, pushed or asked for.
-func (c *Core) onDeltas(from state.NodeID, typ byte, p []byte) error {
+func (t *intake) onDeltas(from state.NodeID, typ byte, p []byte) error {
 	d := decoder{b: p}
 	hops := 0
 	var last *network
@@ -16,14 +19,14 @@ func (c *Core) onDeltas(from state.NodeID, typ byte, p []byte) error {
 		if d.err != nil {
 			break
 		}
-		c.Stats.DeltasIn++
-		last = c.networks[x.Network]
-		if err := c.apply(from, x, typ == framePush, hops); err != nil && first == nil {
+		t.Stats.DeltasIn++
+		last = t.nets.networks[x.Network]
+		if err := t.apply(from, x, typ == framePush, hops); err != nil && first == nil {
 			first = err
 		}
 	}
 	if last != nil && typ == frameDelta {
-		c.tablePartArrived(last, from)
+		t.fetch.tablePartArrived(last, from)
 	}
 	if d.err != nil {
 		return d.err
@@ -32,40 +35,40 @@ func (c *Core) onDeltas(from state.NodeID, typ byte, p []byte) error {
 }
 
 // apply merges one delta and does what follows from the result.
-func (c *Core) apply(from state.NodeID, x *state.Delta, pushed bool, hops int) error {
-	n := c.networks[x.Network]
+func (t *intake) apply(from state.NodeID, x *state.Delta, pushed bool, hops int) error {
+	n := t.nets.networks[x.Network]
 	if n == nil {
 		return nil
 	}
-	if x.Owner == c.cfg.Self && !c.yielded {
-		c.defendOwn(n, x.Head(), false)
+	if x.Owner == t.cfg.Self && !t.yielded {
+		t.lives.defendOwn(n, x.Head(), false)
 		return nil
 	}
 	was, known := n.table.Head(x.Owner)
-	r, err := c.store.Apply(x)
+	r, err := t.store.Apply(x)
 	key := streamKey{x.Network, x.Owner}
 	switch r {
 	case state.Ignored:
-		c.Stats.Duplicates++
-		c.correctOwner(n, from, x)
+		t.Stats.Duplicates++
+		t.correctOwner(n, from, x)
 	case state.Applied:
-		c.pullAnswered(key, from)
-		c.afterApply(n, from, x, pushed, hops, known)
+		t.pull.pullAnswered(key, from)
+		t.afterApply(n, from, x, pushed, hops, known)
 		if n.name == "" {
-			c.ownerWrote(x.Owner, was)
+			t.goodbyes.ownerWrote(x.Owner, was)
 		}
 		if w, need := n.table.Want(x.Owner, x.Head()); err != nil && need {
-			c.pullOne(from, n, w, x.Head())
+			t.pull.pullOne(from, n, w, x.Head())
 		}
 	case state.Staged:
 		if w, need := n.table.Want(x.Owner, x.Head()); need {
-			c.dropPull(key)
-			c.pullOne(from, n, w, x.Head())
+			t.pull.dropPull(key)
+			t.pull.pullOne(from, n, w, x.Head())
 		}
 	case state.Gap:
-		c.Stats.Gaps++
+		t.Stats.Gaps++
 		if w, need := n.table.Want(x.Owner, x.Head()); need {
-			c.pullSoon(from, n, w)
+			t.pull.pullSoon(from, n, w)
 		}
 	}
 	return err
@@ -73,97 +76,113 @@ func (c *Core) apply(from state.NodeID, x *state.Delta, pushed bool, hops int) e
 
 // correctOwner tells an owner that we hold more of its stream than it says: it has
 // lost its disk or went back to an older one, and defends itself (S7).
-func (c *Core) correctOwner(n *network, from state.NodeID, x *state.Delta) {
+func (t *intake) correctOwner(n *network, from state.NodeID, x *state.Delta) {
 	h, ok := n.table.Head(x.Owner)
 	if from != x.Owner || !ok || h.Inc < x.Inc || h.Inc == x.Inc && (!x.Snapshot || h == x.Head()) {
 		return
 	}
-	e := c.newPacket()
+	e := t.newPacket()
 	e.heads(frameHot, n.name, 0, nil, false, []state.OwnerHead{{Owner: x.Owner, Head: h}})
-	c.send(from, e)
+	t.outbox.send(from, e)
 }
 
 // afterApply spreads news on and looks at what the global scope says.
-func (c *Core) afterApply(n *network, from state.NodeID, x *state.Delta, pushed bool, hops int, known bool) {
-	c.Stats.Applied++
-	c.noteNews(n, x.Owner)
-	hereOnly := !pushed && n.fetching(c.now)
+func (t *intake) afterApply(n *network, from state.NodeID, x *state.Delta, pushed bool, hops int, known bool) {
+	t.Stats.Applied++
+	t.push.noteNews(n, x.Owner)
+	hereOnly := !pushed && n.fetching(t.now)
 	if !known {
-		c.learnOwner(x.Owner)
+		t.liveness.learnOwner(x.Owner)
 	}
 	if n.name == "" {
-		c.afterGlobalDelta(x)
+		t.afterGlobalDelta(x)
 	}
 	switch {
 	case hereOnly:
 	case pushed:
-		c.enqueuePush(pushItem{delta: x, from: from, hops: hops})
-	case x.Whole() && !x.Snapshot && deltaSize(x) <= c.cfg.Datagram-64:
+		t.push.enqueuePush(pushItem{delta: x, from: from, hops: hops})
+	case x.Whole() && !x.Snapshot && deltaSize(x) <= t.cfg.Datagram-64:
 		// Pulled because its push was lost or its carrier told us: it may be new
 		// around here too, so say that we have it, but do not push it again.
 	default:
-		c.advertise(n, x.Owner, from)
+		t.push.advertise(n, x.Owner, from)
 	}
 }
 
 // afterGlobalDelta reacts to changes of the global scope.
-func (c *Core) afterGlobalDelta(x *state.Delta) {
+func (t *intake) afterGlobalDelta(x *state.Delta) {
 	for i := range x.Records {
 		r := &x.Records[i]
 		switch r.Kind {
 		case state.KindMember:
-			delete(c.targets, r.Key)
-			if n := c.networks[r.Key]; n != nil && !r.Deleted {
-				c.compareWith(n, x.Owner)
+			delete(t.roster.targets, r.Key)
+			if n := t.nets.networks[r.Key]; n != nil && !r.Deleted {
+				t.fetch.compareWith(n, x.Owner)
 			}
 		case state.KindBeacon:
 			if stamp, err := state.ParseBeacon(r.Body); err == nil && !r.Deleted {
-				c.emit(Event{Kind: EventBeacon, Node: x.Owner, Stamp: stamp})
+				t.outbox.emit(Event{Kind: EventBeacon, Node: x.Owner, Stamp: stamp})
 			}
 		case state.KindNode:
-			c.learnAddr(x.Owner)
+			t.liveness.learnAddr(x.Owner)
 		}
 	}
 	if x.Snapshot || !x.Whole() { // of chunks, these are the last records only
-		clear(c.targets)
+		clear(t.roster.targets)
 	}
 	if x.Snapshot {
-		c.reapLater(x.Owner)
-		if m := c.members[x.Owner]; m != nil && len(x.Records) == 0 && x.To > 1 {
-			c.observe(m, signGoodbyeHeard) // its last, empty snapshot: it left in order (S9)
+		t.reapLater(x.Owner)
+		if m := t.roster.members[x.Owner]; m != nil && len(x.Records) == 0 && x.To > 1 {
+			t.liveness.observe(m, signGoodbyeHeard) // its last, empty snapshot: it left in order (S9)
 		}
 	}
 }
 
-func (c *Core) reapLater(o state.NodeID) {
-	if _, waits := c.reapTimes[o]; !waits && len(c.reapTimes) >= maxReaps {
-		c.Stats.ReapsDropped++
+func (t *intake) reapLater(o state.NodeID) {
+	if _, waits := t.reapTimes[o]; !waits && len(t.reapTimes) >= maxReaps {
+		t.Stats.ReapsDropped++
 		return
 	}
-	c.reapTimes[o] = c.now + reapAfter
+	t.reapTimes[o] = t.now + reapAfter
 }
 
-func (c *Core) reap() {
-	for o, at := range c.reapTimes {
-		if c.now >= at {
-			delete(c.reapTimes, o)
-			c.store.Reap(o)
+func (t *intake) reap() {
+	for o, at := range t.reapTimes {
+		if t.now >= at {
+			delete(t.reapTimes, o)
+			t.store.Reap(o)
 		}
 	}
 }
 
 // noteNews keeps repair busy and remembers the stream as hot.
-func (c *Core) noteNews(n *network, owner state.NodeID) {
-	c.busyUntil = c.now + c.cfg.BusyFor
-	if c.repairAt > c.now+c.cfg.RepairBusy {
-		c.repairAt = c.now + c.jitter(c.cfg.RepairBusy)
+func (p *push) noteNews(n *network, owner state.NodeID) {
+	p.pace.busyUntil = p.now + p.cfg.BusyFor
+	if p.pace.repairAt > p.now+p.cfg.RepairBusy {
+		p.pace.repairAt = p.now + p.jitter(p.cfg.RepairBusy)
 	}
 	if len(n.hot) >= maxHot {
 		n.hot = append(n.hot[:0], n.hot[maxHot/2:]...)
 	}
-	n.hot = append(n.hot, hotHead{owner, c.now})
-	if len(c.hotTimes) == 0 {
-		j := c.jitter(c.cfg.HotAfter)
-		c.hotTimes = append(c.hotTimes, c.now+j, c.now+5*j/2, c.now+6*j)
+	n.hot = append(n.hot, hotHead{owner, p.now})
+	if len(p.hotTimes) == 0 {
+		j := p.jitter(p.cfg.HotAfter)
+		p.hotTimes = append(p.hotTimes, p.now+j, p.now+5*j/2, p.now+6*j)
 	}
+}
+
+// intake merges deltas.
+type intake struct {
+	*env
+	roster   *roster
+	outbox   *outbox
+	nets     *nets
+	goodbyes *goodbyes
+	liveness *liveness
+	push     *push
+	pull     *pull
+	fetch    *fetch
+	lives    *lives
+
+	reapTimes map[state.NodeID]time.Duration
 }

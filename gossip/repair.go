@@ -22,72 +22,72 @@ const (
 	streamsOnlyFor = 10 * time.Second
 )
 
-func (c *Core) deaf() bool { return c.now-c.lastHeard > deafAfter }
+func (r *roster) deaf() bool { return r.now-r.lastHeard > deafAfter }
 
 // pingWhenDeaf pings some of those who showed that they are there, by datagrams,
 // before a node takes itself for deaf. The membership's own probes do so in a small
 // mesh; where hundreds of names are listed that somebody made up, they seldom go to
 // a host.
-func (c *Core) pingWhenDeaf() {
-	if c.cfg.Probing == 0 || c.now-c.lastHeard < deafAfter/2 {
+func (p *pings) pingWhenDeaf() {
+	if p.cfg.Probing == 0 || p.now-p.roster.lastHeard < deafAfter/2 {
 		return
 	}
-	for _, id := range c.pick(c.provenOf(c.living("")), deafPings) {
-		m := c.members[id]
-		e := c.newPacket()
+	for _, id := range p.roster.pick(p.roster.provenOf(p.roster.living("")), deafPings) {
+		m := p.roster.members[id]
+		e := p.newPacket()
 		e.ping(framePing, pingFrame{nonce: m.nonce, target: id})
-		c.sendTo(id, m.addr, e)
+		p.outbox.sendTo(id, m.addr, e)
 	}
 }
 
 const deafPings = 3 // in a second
 
-func (c *Core) usesStream(peer state.NodeID) bool {
-	m := c.members[peer]
-	return m != nil && c.now < m.streamUntil
+func (r *roster) usesStream(peer state.NodeID) bool {
+	m := r.members[peer]
+	return m != nil && r.now < m.streamUntil
 }
 
-func (c *Core) takesPart(peer state.NodeID, name string) bool {
+func (r *roster) takesPart(peer state.NodeID, name string) bool {
 	if name == "" {
 		return true
 	}
-	_, ok := slices.BinarySearch(c.store.Participants(name), peer)
+	_, ok := slices.BinarySearch(r.store.Participants(name), peer)
 	return ok
 }
 
 // onProbe answers a peer's hashes where ours differ.
-func (c *Core) onProbe(from state.NodeID, typ byte, p []byte) error {
+func (r *repair) onProbe(from state.NodeID, typ byte, p []byte) error {
 	f, err := decodeProbe(typ, p)
 	if err != nil {
 		return err
 	}
-	if m := c.members[from]; m != nil && f.stream {
-		m.streamUntil = max(m.streamUntil, c.now+streamsOnlyFor)
+	if m := r.roster.members[from]; m != nil && f.stream {
+		m.streamUntil = max(m.streamUntil, r.now+streamsOnlyFor)
 	}
 	equal := probeFrame{}
 	for _, t := range f.tables {
-		n := c.networkByHash(typ, t.network)
+		n := r.nets.networkByHash(typ, t.network)
 		if n == nil {
 			continue
 		}
 		if n.agreesWith(t.hash) {
 			n.markCompared()
-			n.equalAt = c.now
+			n.equalAt = r.now
 			equal.tables = append(equal.tables, t)
 			continue
 		}
-		n.differedAt = c.now
-		if (typ == frameProbe || typ == frameProbe32) && !n.fetching(c.now) &&
-			(n.table.View().Synced() || c.now < n.answerDue || c.freeFetches() > 0) {
-			c.Stats.Mismatches++
-			c.sendSummary(from, n)
+		n.differedAt = r.now
+		if (typ == frameProbe || typ == frameProbe32) && !n.fetching(r.now) &&
+			(n.table.View().Synced() || r.now < n.answerDue || r.fetch.freeFetches() > 0) {
+			r.Stats.Mismatches++
+			r.sendSummary(from, n)
 		}
 	}
 	answer := map[byte]byte{frameProbe: frameEqual, frameProbe32: frameEqual32}[typ]
 	if f.ack && answer != 0 && len(equal.tables) > 0 {
-		e := c.newPacket()
+		e := r.newPacket()
 		e.probe(answer, equal)
-		c.send(from, e)
+		r.outbox.send(from, e)
 	}
 	return nil
 }
@@ -95,7 +95,7 @@ func (c *Core) onProbe(from state.NodeID, typ byte, p []byte) error {
 // Divergence returns how long ago a table last compared equal with a peer's,
 // if the latest comparison found a difference; else 0.
 func (c *Core) Divergence(name string) time.Duration {
-	n := c.networks[name]
+	n := c.nets.networks[name]
 	if n == nil || n.differedAt <= n.equalAt {
 		return 0
 	}
@@ -104,8 +104,8 @@ func (c *Core) Divergence(name string) time.Duration {
 
 // sendSummary answers with what a peer needs to find the streams that differ:
 // all heads of a small table, else bucket hashes and the recent news.
-func (c *Core) sendSummary(to state.NodeID, n *network) {
-	e := c.newPacket()
+func (r *repair) sendSummary(to state.NodeID, n *network) {
+	e := r.newPacket()
 	owners := n.table.Streams()
 	if owners <= smallTable {
 		e.heads(frameHeads, n.name, 1, []int{0}, true, n.table.Heads(func(state.NodeID) bool { return true }))
@@ -113,26 +113,26 @@ func (c *Core) sendSummary(to state.NodeID, n *network) {
 		size := 1 << min(bits.Len(uint(owners))/2+1, 8)
 		e.summary(summaryFrame{
 			network: n.name, hashes: n.table.Buckets(size),
-			hot: c.hotHeads(n, c.now-time.Second, c.cfg.Datagram-128-8*size),
+			hot: r.push.hotHeads(n, r.now-time.Second, r.cfg.Datagram-128-8*size),
 		})
 	}
-	c.send(to, e)
+	r.outbox.send(to, e)
 }
 
 // onSummary answers bucket hashes with the heads of the buckets that differ.
-func (c *Core) onSummary(from state.NodeID, p []byte) error {
+func (r *repair) onSummary(from state.NodeID, p []byte) error {
 	f, err := decodeSummary(p)
 	if err != nil {
 		return err
 	}
-	n := c.networks[f.network]
+	n := r.nets.networks[f.network]
 	if n == nil {
 		return nil
 	}
-	if n.fetching(c.now) && (from != n.fetchPeer || n.moreComing) {
+	if n.fetching(r.now) && (from != n.fetchPeer || n.moreComing) {
 		return nil // the table is on its way
 	}
-	c.compareHeads(from, n, f.hot, nil)
+	r.compareHeads(from, n, f.hot, nil)
 	size := len(f.hashes)
 	differ := map[int]bool{}
 	var list []int
@@ -147,15 +147,15 @@ func (c *Core) onSummary(from state.NodeID, p []byte) error {
 		return nil
 	}
 	if n.answerDue = 0; 2*len(list) > size { // else what is ours alone, perhaps
-		n.fetchPeer, n.fetchUntil, n.moreComing = from, c.now+fetchPatience, true
+		n.fetchPeer, n.fetchUntil, n.moreComing = from, r.now+fetchPatience, true
 	} else {
 		n.fetchUntil = 0
 	}
 	list, hs := someBuckets(list, size, n.table.Heads(func(o state.NodeID) bool { return differ[state.Bucket(o, size)] }),
-		c.cfg.Chunk/2)
-	e := c.newPacket()
+		r.cfg.Chunk/2)
+	e := r.newPacket()
 	e.heads(frameHeads, n.name, size, list, true, hs)
-	c.send(from, e)
+	r.outbox.send(from, e)
 	return nil
 }
 
@@ -183,12 +183,12 @@ func someBuckets(list []int, size int, heads []state.OwnerHead, room int) ([]int
 
 // onHeads compares a peer's heads with ours, sends what it lacks and asks for
 // what we lack.
-func (c *Core) onHeads(from state.NodeID, typ byte, p []byte) error {
+func (r *repair) onHeads(from state.NodeID, typ byte, p []byte) error {
 	f, err := decodeHeads(typ, p)
 	if err != nil {
 		return err
 	}
-	n := c.networks[f.network]
+	n := r.nets.networks[f.network]
 	if n == nil {
 		return nil
 	}
@@ -200,11 +200,11 @@ func (c *Core) onHeads(from state.NodeID, typ byte, p []byte) error {
 		}
 		ours = n.table.Heads(func(o state.NodeID) bool { return in[state.Bucket(o, f.n)] })
 	}
-	lacks, offers := c.compareHeads(from, n, f.heads, ours)
+	lacks, offers := r.compareHeads(from, n, f.heads, ours)
 	if typ == frameHeads && !lacks {
 		n.markCompared()
 		if !offers {
-			c.rememberAgreement(from, n, f, ours)
+			r.rememberAgreement(from, n, f, ours)
 		}
 	}
 	return nil
@@ -213,18 +213,18 @@ func (c *Core) onHeads(from state.NodeID, typ byte, p []byte) error {
 // compareHeads matches a peer's heads with ours. ours is nil if the peer's list is
 // partial: then what it does not mention means nothing. It reports whether we
 // lack something, and whether the peer does.
-func (c *Core) compareHeads(from state.NodeID, n *network, theirs, ours []state.OwnerHead) (lacks, lacking bool) {
+func (r *repair) compareHeads(from state.NodeID, n *network, theirs, ours []state.OwnerHead) (lacks, lacking bool) {
 	var wants []lack
 	var offers []state.Want
 	known := make(map[state.NodeID]state.OwnerHead, len(theirs))
 	for _, h := range theirs {
 		known[h.Owner] = h
-		if h.Owner == c.cfg.Self && !c.yielded {
-			c.defendOwn(n, h.Head, h.Buried)
+		if h.Owner == r.cfg.Self && !r.yielded {
+			r.lives.defendOwn(n, h.Head, h.Buried)
 			continue
 		}
 		if h.Buried {
-			c.onRetiredHead(n, h)
+			r.onRetiredHead(n, h)
 			continue
 		}
 		if h.Kept {
@@ -240,21 +240,21 @@ func (c *Core) compareHeads(from state.NodeID, n *network, theirs, ours []state.
 	for _, o := range ours {
 		h, ok := known[o.Owner]
 		switch {
-		case o.Buried, o.Kept, ok && (h.Buried || h.Kept || o.Head.Compare(h.Head) <= 0), c.isFresh(n, o.Owner):
+		case o.Buried, o.Kept, ok && (h.Buried || h.Kept || o.Head.Compare(h.Head) <= 0), r.push.isFresh(n, o.Owner):
 		case !ok:
 			offers = append(offers, state.Want{Owner: o.Owner})
 		default:
 			offers = append(offers, state.Want{Owner: o.Owner, Inc: h.Head.Inc, From: h.Head.Version, After: h.Head.Version})
 		}
 	}
-	c.serve(from, n, offers)
-	c.pullAll(from, n, wants)
+	r.serve(from, n, offers)
+	r.pull.pullAll(from, n, wants)
 	return len(wants) > 0, len(offers) > 0
 }
 
 // isFresh reports whether a stream's news is so young that its push is still under way.
-func (c *Core) isFresh(n *network, o state.NodeID) bool {
-	for i := len(n.hot) - 1; i >= 0 && c.now-n.hot[i].at < c.cfg.HotAfter/2; i-- {
+func (p *push) isFresh(n *network, o state.NodeID) bool {
+	for i := len(n.hot) - 1; i >= 0 && p.now-n.hot[i].at < p.cfg.HotAfter/2; i-- {
 		if n.hot[i].owner == o {
 			return true
 		}
@@ -263,24 +263,24 @@ func (c *Core) isFresh(n *network, o state.NodeID) bool {
 }
 
 // onWants answers with deltas.
-func (c *Core) onWants(from state.NodeID, p []byte) error {
+func (r *repair) onWants(from state.NodeID, p []byte) error {
 	network, ws, err := decodeWants(p)
 	if err != nil {
 		return err
 	}
-	if n := c.networks[network]; n != nil {
-		c.serve(from, n, ws)
+	if n := r.nets.networks[network]; n != nil {
+		r.serve(from, n, ws)
 	}
 	return nil
 }
 
 // serve sends deltas for wants, in one packet of at most Chunk bytes. For the
 // streams that did not fit, it says what we have, so that the peer asks again.
-func (c *Core) serve(to state.NodeID, n *network, ws []state.Want) {
-	e := c.newPacket()
-	budget := c.cfg.Chunk - 1024
-	if c.answers.peer != nil {
-		budget = c.answers.deltaBytesLeft
+func (r *repair) serve(to state.NodeID, n *network, ws []state.Want) {
+	e := r.newPacket()
+	budget := r.cfg.Chunk - 1024
+	if r.outbox.answers.peer != nil {
+		budget = r.outbox.answers.deltaBytesLeft
 	}
 	opened := false
 	var rest []state.OwnerHead
@@ -301,16 +301,61 @@ func (c *Core) serve(to state.NodeID, n *network, ws []state.Want) {
 		}
 		before := len(e.b)
 		e.delta(d)
-		c.Stats.DeltasOut++
+		r.Stats.DeltasOut++
 		budget -= len(e.b) - before
 	}
 	if !opened {
 		return
 	}
 	e.close()
-	c.answers.deltaBytesLeft = budget
+	r.outbox.answers.deltaBytesLeft = budget
 	if len(rest) > 0 {
 		e.heads(frameMore, n.name, 0, nil, false, rest)
 	}
-	c.send(to, e)
+	r.outbox.send(to, e)
+}
+
+// pace is when repair compares.
+type pace struct {
+	repairAt  time.Duration
+	busyUntil time.Duration
+}
+
+// probes sends hashes.
+type probes struct {
+	*env
+	roster   *roster
+	outbox   *outbox
+	liveness *liveness
+}
+
+// fetch asks for whole tables.
+type fetch struct {
+	*env
+	roster *roster
+	outbox *outbox
+	nets   *nets
+	probes *probes
+
+	comparisons []comparison
+	askQueue    []*network
+	drawn       *draw
+}
+
+// repair compares tables.
+type repair struct {
+	*env
+	roster *roster
+	outbox *outbox
+	nets   *nets
+	push   *push
+	pull   *pull
+	pace   *pace
+	probes *probes
+	fetch  *fetch
+	lives  *lives
+	intake *intake
+
+	firstCompared int
+	preferProven  bool
 }

@@ -17,36 +17,36 @@ import (
 const deadMemory = 30 * time.Second
 
 // addMember adds a member.
-func (c *Core) addMember(m *member) {
-	i, _ := slices.BinarySearchFunc(c.ordered, m.id, byName)
-	c.ordered = slices.Insert(c.ordered, i, m)
-	c.members[m.id] = m
+func (r *roster) addMember(m *member) {
+	i, _ := slices.BinarySearchFunc(r.ordered, m.id, byName)
+	r.ordered = slices.Insert(r.ordered, i, m)
+	r.members[m.id] = m
 }
 
 // forgetMember forgets a member, and all that is kept of its streams.
-func (c *Core) forgetMember(m *member) {
-	for _, t := range c.store.Tables() {
+func (l *liveness) forgetMember(m *member) {
+	for _, t := range l.store.Tables() {
 		t.Exhume(m.id)
 	}
-	c.setListed(m, false)
-	if i, ok := slices.BinarySearchFunc(c.ordered, m.id, byName); ok {
-		c.ordered = slices.Delete(c.ordered, i, i+1)
+	l.roster.setListed(m, false)
+	if i, ok := slices.BinarySearchFunc(l.roster.ordered, m.id, byName); ok {
+		l.roster.ordered = slices.Delete(l.roster.ordered, i, i+1)
 	}
-	delete(c.members, m.id)
-	delete(c.pinging, m.id)
-	delete(c.goodbyeChecks, m.id)
-	c.store.Forget(m.id)
+	delete(l.roster.members, m.id)
+	delete(l.pings.pinging, m.id)
+	delete(l.goodbyes.goodbyeChecks, m.id)
+	l.store.Forget(m.id)
 }
 
 func byName(m *member, id state.NodeID) int { return strings.Compare(string(m.id), string(id)) }
 
 // setListed notes whether the membership lists a member.
-func (c *Core) setListed(m *member, listed bool) {
+func (r *roster) setListed(m *member, listed bool) {
 	switch {
 	case listed && !m.listed:
-		c.detector.listed++
+		r.listed++
 	case !listed && m.listed:
-		c.detector.listed--
+		r.listed--
 	}
 	m.listed = listed
 }
@@ -54,7 +54,7 @@ func (c *Core) setListed(m *member, listed bool) {
 // membershipSize is how many others the membership goes by in its own times: those whom it
 // lists, and those whom it has lost so lately that it still counts them. Who has
 // been gone for longer, or is only named in streams, makes nothing slower.
-func (c *Core) membershipSize() int { return max(c.detector.listed, c.recent) }
+func (r *roster) membershipSize() int { return max(r.listed, r.recent) }
 
 // retryable reports whether a member is one of the dead that are pinged now and then.
 func (m *member) retryable() bool {
@@ -62,8 +62,8 @@ func (m *member) retryable() bool {
 }
 
 // nthDead returns the nth of them, by name; there must be so many.
-func (c *Core) nthDead(n int) *member {
-	for _, m := range c.ordered {
+func (p *pings) nthDead(n int) *member {
+	for _, m := range p.roster.ordered {
 		if m.retryable() {
 			if n--; n < 0 {
 				return m
@@ -71,4 +71,18 @@ func (c *Core) nthDead(n int) *member {
 		}
 	}
 	return nil
+}
+
+// roster is whom this node knows. The other parts read members here; only liveness
+// changes what becomes of them.
+type roster struct {
+	*env
+
+	members map[state.NodeID]*member
+	ordered []*member // the same, by name
+	listed  int       // how many of them the membership lists
+	recent  int       // how many the membership may still count, at the last sweep: see membershipSize
+
+	targets   map[string][]state.NodeID // cache of living, by network; cleared when a member's phase or part changes
+	lastHeard time.Duration             // last packet that can have been a datagram, from any node
 }

@@ -27,13 +27,13 @@ func TestRoster(t *testing.T) {
 		case 2:
 			c.MemberDead(now, id)
 		case 3:
-			if m := c.members[id]; m != nil {
+			if m := c.roster.members[id]; m != nil {
 				c.advance(now)
-				c.acceptGoodbye(m)
+				c.goodbyes.acceptGoodbye(m)
 				c.finishStep()
 			}
 		case 4:
-			if m := c.members[id]; m != nil {
+			if m := c.roster.members[id]; m != nil {
 				c.MemberReached(now, id, m.addr)
 			}
 		case 5:
@@ -41,15 +41,15 @@ func TestRoster(t *testing.T) {
 			c.Drain()
 		}
 		listed := 0
-		for _, m := range c.members {
+		for _, m := range c.roster.members {
 			if m.listed {
 				listed++
 			}
 		}
-		if c.detector.listed != listed || len(c.ordered) != len(c.members) ||
-			!slices.IsSortedFunc(c.ordered, func(a, b *member) int { return byName(a, b.id) }) {
-			t.Fatalf("step %d: %d of %d are listed, %d and %d are counted", step, listed, len(c.members), c.detector.listed,
-				len(c.ordered))
+		if c.roster.listed != listed || len(c.roster.ordered) != len(c.roster.members) ||
+			!slices.IsSortedFunc(c.roster.ordered, func(a, b *member) int { return byName(a, b.id) }) {
+			t.Fatalf("step %d: %d of %d are listed, %d and %d are counted", step, listed, len(c.roster.members), c.roster.listed,
+				len(c.roster.ordered))
 		}
 	}
 }
@@ -59,13 +59,13 @@ func TestRoster(t *testing.T) {
 func TestNamesMakeNothingSlower(t *testing.T) {
 	c := crowd(4, 0)
 	c.cfg.Silence, c.cfg.Suspicion = 1800*time.Millisecond, 600*time.Millisecond
-	was := c.checkDuration(c.members["host0"])
+	was := c.liveness.checkDuration(c.roster.members["host0"])
 	for i := range 3000 {
-		c.ensureMember(state.NodeID(fmt.Sprint("made-up", i)))
+		c.liveness.ensureMember(state.NodeID(fmt.Sprint("made-up", i)))
 	}
 	talk(c, 4, time.Second, 5*time.Second)
-	if got := c.checkDuration(c.members["host0"]); got != was || c.membershipSize() != 4 {
-		t.Errorf("a check takes %v, %v before; the crowd is %d", got, was, c.membershipSize())
+	if got := c.liveness.checkDuration(c.roster.members["host0"]); got != was || c.roster.membershipSize() != 4 {
+		t.Errorf("a check takes %v, %v before; the crowd is %d", got, was, c.roster.membershipSize())
 	}
 	for i := range 40 {
 		c.MemberAlive(5*time.Second, memberName(4+i, 4), netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, 1, byte(i)}),
@@ -75,11 +75,11 @@ func TestNamesMakeNothingSlower(t *testing.T) {
 		c.MemberDead(6*time.Second, memberName(4+i, 4))
 	}
 	talk(c, 4, 6*time.Second, 10*time.Second)
-	if got := c.membershipSize(); got != 44 {
+	if got := c.roster.membershipSize(); got != 44 {
 		t.Errorf("the membership still counts those whom it has just lost; the crowd is %d", got)
 	}
 	talk(c, 4, 10*time.Second, 45*time.Second)
-	if got := c.membershipSize(); got != 4 {
+	if got := c.roster.membershipSize(); got != 4 {
 		t.Errorf("and then no more; the crowd is %d", got)
 	}
 }
@@ -89,9 +89,9 @@ func TestNamesMakeNothingSlower(t *testing.T) {
 func TestReapsAreBounded(t *testing.T) {
 	c := testCore(t, "a", "b")
 	for i := range 3 * maxReaps {
-		c.reapLater(state.NodeID(fmt.Sprint("made-up", i)))
+		c.intake.reapLater(state.NodeID(fmt.Sprint("made-up", i)))
 	}
-	if len(c.reapTimes) > maxReaps || c.Stats.ReapsDropped == 0 {
-		t.Errorf("%d wait, %d were dropped", len(c.reapTimes), c.Stats.ReapsDropped)
+	if len(c.intake.reapTimes) > maxReaps || c.Stats.ReapsDropped == 0 {
+		t.Errorf("%d wait, %d were dropped", len(c.intake.reapTimes), c.Stats.ReapsDropped)
 	}
 }

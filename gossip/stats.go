@@ -32,7 +32,7 @@ type Stats struct {
 
 // Queued returns how many deltas wait to be pushed and how many pulls are
 // under way: both are zero in a mesh at rest (G7).
-func (c *Core) Queued() (pushes, pulls int) { return len(c.queue.items), len(c.pulls) }
+func (c *Core) Queued() (pushes, pulls int) { return len(c.push.queue.items), len(c.pull.pulls) }
 
 // FrameName names a frame type of Stats.In and Out; empty for those that are
 // not in use.

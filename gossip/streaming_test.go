@@ -77,7 +77,7 @@ func TestForgedWishForStreams(t *testing.T) {
 		t.Errorf("%v after the last forged wish packets still go over streams", p.last-asked)
 	}
 	for id, c := range p.cores {
-		if !c.hearing() {
+		if !c.roster.hearing() {
 			t.Errorf("%s takes itself for deaf", id)
 		}
 	}
@@ -87,13 +87,13 @@ func TestForgedWishForStreams(t *testing.T) {
 // datagrams arrive if it is one itself, and not if it came over a stream.
 func TestDatagramsAreHeard(t *testing.T) {
 	c := testCore(t, "a", "b")
-	c.members["b"].streamUntil = time.Minute
+	c.roster.members["b"].streamUntil = time.Minute
 	c.Receive(2*time.Second, newEncoder("b", 1).b)
-	if c.hearing() {
+	if c.roster.hearing() {
 		t.Error("what came over a stream counts as a datagram")
 	}
 	c.ReceiveFrom(2*time.Second, netip.MustParseAddrPort("10.9.0.0:7946"), newEncoder("b", 1).b)
-	if !c.hearing() {
+	if !c.roster.hearing() {
 		t.Error("a datagram does not count")
 	}
 }

@@ -33,7 +33,7 @@ func TestNodeThatHasItsNameAgainTakesPart(t *testing.T) {
 			if _, err := other.Global().Commit(changes); err != nil {
 				t.Fatal(err)
 			}
-			a.other, a.yielded = duplicate{proven: true, lastProof: 2 * time.Second, boot: 7}, true
+			a.duplicates.other, a.yielded = duplicate{proven: true, lastProof: 2 * time.Second, boot: 7}, true
 			a.store.SetYielded(true)
 			if r, err := a.store.Apply(other.Global().Delta(state.Want{Owner: "a"}, 1<<20)); r != state.Applied || err != nil {
 				t.Fatal(r, err)
