@@ -32,7 +32,7 @@ func (c *Core) JoinAnswered(now time.Duration, addr netip.AddrPort) {
 			delete(c.checks.joinPings, a)
 		}
 	}
-	if c.usableAddr(addr) && !c.roster.provenMemberAt(addr) && len(c.checks.joinPings) < maxJoinPings {
+	if c.usableAddr(addr) && !c.roster.provenAt(addr) && len(c.checks.joinPings) < maxJoinPings {
 		x := joinPing{c.newNonce(), c.now + joinPingTimeout}
 		c.checks.joinPings[addr] = x
 		e := c.newPacket()
@@ -42,8 +42,8 @@ func (c *Core) JoinAnswered(now time.Duration, addr netip.AddrPort) {
 	c.finishStep()
 }
 
-// provenMemberAt reports whether a living member showed that it is at an address.
-func (r *roster) provenMemberAt(addr netip.AddrPort) bool {
+// provenAt reports whether a living member showed that it is at an address.
+func (r *roster) provenAt(addr netip.AddrPort) bool {
 	return slices.ContainsFunc(r.ordered, func(m *member) bool {
 		return m.addr == addr && m.proven && m.phase == phaseAlive
 	})

@@ -48,8 +48,8 @@ func (r *roster) provenCount() int {
 	return max(n, 1)
 }
 
-// sweepMembers ages the dead (S9), and ends self-preservation.
-func (l *liveness) sweepMembers() {
+// sweep ages the dead (S9), and ends self-preservation.
+func (l *liveness) sweep() {
 	kept, recent := 0, 0 // kept are of those who count
 	l.pings.countNewcomers()
 	var expired []*member
@@ -80,7 +80,7 @@ func (l *liveness) sweepMembers() {
 	}
 	l.roster.recent = recent
 	for _, m := range expired {
-		l.forgetMember(m)
+		l.forget(m)
 	}
 	if kept == 0 {
 		l.setPreserve(false, "")
@@ -97,7 +97,7 @@ func (l *liveness) checkUnlisted(m *member, age time.Duration) {
 	case silent > 2*unlistedFor:
 		l.observe(m, signUnanswered)
 	case silent > unlistedFor:
-		l.pings.sendPing(m)
+		l.pings.send(m)
 		fallthrough
 	default:
 		l.requestRejoin(m) // one that speaks, too: its tables are no proof that it is listed

@@ -80,7 +80,7 @@ func TestLivingOwnersAreNeverAgreedOn(t *testing.T) {
 		t.Fatal(r, err)
 	}
 	a.store.Global().SetOffered("c", false)
-	n := a.nets.networks[""]
+	n := a.nets.byName[""]
 	f := headsFrame{n: 1, buckets: []int{0}, heads: b.store.Global().Heads(func(state.NodeID) bool { return true })}
 	a.repair.rememberAgreement("b", n, f, n.table.Heads(func(state.NodeID) bool { return true }))
 	if n.agreements != [maxAgreements]agreement{} {

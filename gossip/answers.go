@@ -98,7 +98,7 @@ func newAnswerBudgets() answerBudgets {
 // budgetOf returns the budget of a sender. Those that the membership knows, or
 // that say where they are, have their own.
 func (o *outbox) budgetOf(id state.NodeID) *peerBudget {
-	a := &o.answers
+	a := &o.budgets
 	if p := a.peers[id]; p != nil {
 		return p
 	}
@@ -115,7 +115,7 @@ func (o *outbox) budgetOf(id state.NodeID) *peerBudget {
 // beginPacket starts to handle a packet that came from an address; the zero Addr if
 // that is not known.
 func (o *outbox) beginPacket(from state.NodeID, at netip.Addr) {
-	a := &o.answers
+	a := &o.budgets
 	a.peer = o.budgetOf(from)
 	a.senderBucket, a.totalBucket = &a.peer.bucket, &a.shared
 	if home := o.addressBudget(from, at); home != nil {
@@ -135,7 +135,7 @@ func (o *outbox) addressBudget(id state.NodeID, at netip.Addr) *bucket {
 	if m == nil || !at.IsValid() || m.addr.Addr() != at {
 		return nil
 	}
-	homes := o.answers.byAddress
+	homes := o.budgets.byAddress
 	b := homes[at]
 	if b == nil && len(homes) < maxPeerBudgets {
 		b = &bucket{}
@@ -145,12 +145,27 @@ func (o *outbox) addressBudget(id state.NodeID, at netip.Addr) *bucket {
 }
 
 // endPacket ends it.
-func (o *outbox) endPacket() { o.answers.peer, o.answers.senderBucket = nil, nil }
+func (o *outbox) endPacket() { o.budgets.peer, o.budgets.senderBucket = nil, nil }
+
+// handlesPacket reports whether a packet of a peer is being handled, so that what is
+// sent is bounded by its budgets.
+func (o *outbox) handlesPacket() bool { return o.budgets.peer != nil }
+
+// deltaBudget is how many bytes of deltas may be sent now.
+func (o *outbox) deltaBudget() int {
+	if o.handlesPacket() {
+		return o.budgets.deltaBytesLeft
+	}
+	return o.cfg.Chunk - 1024
+}
+
+// deltasSent takes the bytes that are left of deltaBudget.
+func (o *outbox) deltasSent(left int) { o.budgets.deltaBytesLeft = left }
 
 // mayRead reports whether one more frame of that type is read: no honest packet
 // has so many, and an answer costs more than its question.
 func (o *outbox) mayRead(typ byte) bool {
-	a := &o.answers
+	a := &o.budgets
 	k := &a.frameCounts[typ%frameKinds]
 	if a.frames++; a.frames > maxFrames || *k >= maxSameFrames {
 		return false
@@ -162,7 +177,7 @@ func (o *outbox) mayRead(typ byte) bool {
 
 // afford takes an answer of n bytes from the budgets, if a packet causes it.
 func (o *outbox) afford(n int) bool {
-	a := &o.answers
+	a := &o.budgets
 	switch {
 	case a.peer == nil:
 		return true
@@ -201,23 +216,23 @@ func (o *outbox) mayReport(from state.NodeID) (leftOut int, ok bool) {
 
 // sweepBudgets forgets the budgets that are full.
 func (o *outbox) sweepBudgets() {
-	for id, p := range o.answers.peers {
+	for id, p := range o.budgets.peers {
 		p.refill(peerRate, o.now)
 		p.asked.refill(askedRate, o.now)
 		if p.bytes == 0 && p.packets == 0 && p.asked.packets == 0 && o.now-p.reportedAt > reportInterval &&
-			p.unreported == 0 && p != o.answers.peer {
-			delete(o.answers.peers, id)
+			p.unreported == 0 && p != o.budgets.peer {
+			delete(o.budgets.peers, id)
 		}
 	}
-	for at, b := range o.answers.byAddress {
-		if b.refill(peerRate, o.now); b.bytes == 0 && b.packets == 0 && b != o.answers.senderBucket {
-			delete(o.answers.byAddress, at)
+	for at, b := range o.budgets.byAddress {
+		if b.refill(peerRate, o.now); b.bytes == 0 && b.packets == 0 && b != o.budgets.senderBucket {
+			delete(o.budgets.byAddress, at)
 		}
 	}
 }
 
-// enqueueSend puts a packet where Drain finds it.
-func (o *outbox) enqueueSend(s Send) {
+// queue puts a packet where Drain finds it.
+func (o *outbox) queue(s Send) {
 	if o.silenced() {
 		return
 	}
@@ -254,7 +269,7 @@ type outbox struct {
 	*env
 	roster *roster
 
-	answers   answerBudgets
+	budgets   answerBudgets
 	sends     []Send
 	sendBytes int // of the Data of sends
 	events    []Event

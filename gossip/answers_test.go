@@ -137,7 +137,7 @@ func TestAnswersToOnePeer(t *testing.T) {
 		c.Tick(now)
 		c.Drain()
 	}
-	if n := len(c.outbox.answers.peers); n > 0 {
+	if n := len(c.outbox.budgets.peers); n > 0 {
 		t.Errorf("%d budgets of silent peers are kept", n)
 	}
 }
@@ -264,8 +264,8 @@ func TestPullsOfOnePeer(t *testing.T) {
 		c.Tick(now)
 		c.Drain()
 	}
-	if len(c.pull.pulls) > 0 || len(c.pull.pullsPerPeer) > 0 {
-		t.Errorf("%d pulls are left, at %d peers", len(c.pull.pulls), len(c.pull.pullsPerPeer))
+	if len(c.pull.pulls) > 0 || len(c.pull.perPeer) > 0 {
+		t.Errorf("%d pulls are left, at %d peers", len(c.pull.pulls), len(c.pull.perPeer))
 	}
 }
 
@@ -328,7 +328,7 @@ func TestForgedNamesDrainNobody(t *testing.T) {
 	now += time.Minute
 	a.Tick(now)
 	a.Drain()
-	if n := len(a.outbox.answers.byAddress); n > 0 {
+	if n := len(a.outbox.budgets.byAddress); n > 0 {
 		t.Errorf("%d budgets of addresses are kept", n)
 	}
 }

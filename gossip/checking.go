@@ -8,8 +8,8 @@ import (
 	"meshd/state"
 )
 
-// schedulePing makes a member be pinged at a moment; 0: not at all.
-func (p *pings) schedulePing(m *member, at time.Duration) {
+// schedule makes a member be pinged at a moment; 0: not at all.
+func (p *pings) schedule(m *member, at time.Duration) {
 	if m.pingAt = at; at > 0 {
 		p.pinging[m.id] = m
 	} else {
@@ -28,7 +28,7 @@ func (p *pings) pingVanishedAround(since time.Duration) {
 		if (m.phase == phaseDead || m.phase == phaseKept) && m.pingAt == 0 && (m.since-since).Abs() < time.Minute &&
 			m.addr.IsValid() {
 			m.pingCount = maxPings - 4
-			p.schedulePing(m, p.now+1+time.Duration(p.rng.Int64N(int64(300*time.Millisecond))))
+			p.schedule(m, p.now+1+time.Duration(p.rng.Int64N(int64(300*time.Millisecond))))
 		}
 	}
 }
@@ -50,7 +50,7 @@ func (p *pings) pingOneDead() {
 	every := time.Second
 	if dead > 0 {
 		if p.pingDeadAt > 0 {
-			p.sendPing(p.nthDead(p.rng.IntN(dead)))
+			p.send(p.nthDead(p.rng.IntN(dead)))
 		}
 		every = max(every, time.Duration(p.roster.membershipSize()+dead)*time.Second/time.Duration(5*dead))
 	}
@@ -69,7 +69,7 @@ func (l *liveness) startCheck(m *member) {
 	}
 	m.checkedAt = at
 	m.pingCount, m.checkUntil = 0, at+l.checkDuration(m)
-	l.pings.schedulePing(m, at)
+	l.pings.schedule(m, at)
 	l.setPhase(m, phaseVerify)
 }
 
@@ -94,8 +94,8 @@ func (l *liveness) extendCheck(m *member) {
 	}
 }
 
-// pingInterval spaces the pings of a check; slower once the node is hidden.
-func (p *pings) pingInterval(m *member) time.Duration {
+// interval spaces the pings of a check; slower once the node is hidden.
+func (p *pings) interval(m *member) time.Duration {
 	switch {
 	case (m.phase == phaseVerify || m.candidate.known()) && m.pingCount < 8:
 		return p.cfg.VerifyFor / 7
@@ -107,9 +107,9 @@ func (p *pings) pingInterval(m *member) time.Duration {
 	return 2 * time.Second
 }
 
-// runChecks sends the pings that are due and judges those whose time is up.
-func (k *checks) runChecks() {
-	for _, id := range k.pings.pinged() {
+// run sends the pings that are due and judges those whose time is up.
+func (k *checks) run() {
+	for _, id := range k.pings.ids() {
 		m := k.roster.members[id]
 		if k.now < m.pingAt {
 			continue
@@ -124,20 +124,20 @@ func (k *checks) runChecks() {
 			continue
 		}
 		if m.pingCount++; m.pingCount > maxPings && m.phase != phaseVerify && m.phase != phaseRelayed {
-			k.pings.schedulePing(m, 0)
+			k.pings.schedule(m, 0)
 			continue
 		}
-		next := k.now + k.pings.pingInterval(m)
+		next := k.now + k.pings.interval(m)
 		if m.phase == phaseVerify {
 			next = min(next, m.checkUntil)
 		}
-		k.pings.schedulePing(m, next)
-		k.pings.sendPing(m)
+		k.pings.schedule(m, next)
+		k.pings.send(m)
 	}
 }
 
-// pinged returns the members being pinged, sorted.
-func (p *pings) pinged() []state.NodeID {
+// ids returns the members being pinged, sorted.
+func (p *pings) ids() []state.NodeID {
 	if len(p.pinging) == 0 {
 		return nil
 	}
@@ -149,7 +149,7 @@ func (p *pings) pinged() []state.NodeID {
 	return ids
 }
 
-func (p *pings) nextPing() time.Duration {
+func (p *pings) next() time.Duration {
 	next := p.pingDeadAt
 	if len(p.roster.members) == 0 {
 		next = time.Duration(1<<63 - 1)

@@ -13,14 +13,14 @@ func (n *network) markCompared() {
 // its claims count like any other's: a mesh of one node is a mesh.
 const aloneFor = 5 * time.Minute
 
-// claimsProvisional reports whether what this node claims in a network is provisional,
+// provisional reports whether what this node claims in a network is provisional,
 // since there may be claims that nobody told it of: it has compared the network
 // with nobody, and others take part, or it does not know who does (V11).
-func (k *claims) claimsProvisional(n *network) bool {
+func (k *claims) provisional(n *network) bool {
 	switch {
 	case n.compared, k.cfg.Peers != nil:
 		return false
-	case !k.nets.networks[""].compared:
+	case !k.nets.byName[""].compared:
 		return !k.roster.alone() || k.cfg.ExpectPeers || k.now-n.joinedAt < aloneFor
 	}
 	for _, id := range k.store.Participants(n.name) {
@@ -34,11 +34,16 @@ func (k *claims) claimsProvisional(n *network) bool {
 // reviseProvisional looks at the claims again in networks where they are provisional no
 // longer.
 func (k *claims) reviseProvisional() {
-	for _, n := range k.nets.networks {
-		if n.carrier != nil && n.carrier.Provisional && !k.claimsProvisional(n) {
+	for _, n := range k.nets.byName {
+		if n.carrier != nil && n.carrier.Provisional && !k.provisional(n) {
 			n.carryAt = max(k.now, 1)
 		}
 	}
+}
+
+// publisher pushes what this node has written to its own stream of a network.
+type publisher interface {
+	pushOwn(n *network)
 }
 
 // claims keeps claims.
@@ -47,5 +52,5 @@ type claims struct {
 	roster *roster
 	outbox *outbox
 	nets   *nets
-	push   *push
+	push   publisher
 }

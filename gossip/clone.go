@@ -140,19 +140,19 @@ func (d *duplicates) reclaimName() {
 		h, _ := t.Head(d.cfg.Self)
 		seen = max(seen, h.Inc) // the other's: what is put on disk is above it
 	}
-	d.lives.reincarnate(seen)
+	d.incarnation.start(seen)
 	d.restateNetworks()
 }
 
 // restateNetworks states the networks that this node takes part in, and no others:
 // what its stream says of it after another had its name is what the other said (S7).
 func (d *duplicates) restateNetworks() {
-	if d.core.Left() {
+	if d.left() {
 		return
 	}
 	var changes []state.Change
 	for _, e := range d.store.Global().Own(state.KindMember) {
-		if d.nets.networks[e.Key()] == nil {
+		if d.nets.byName[e.Key()] == nil {
 			changes = append(changes, state.Change{Kind: state.KindMember, Key: e.Key(), Delete: true})
 		}
 	}
@@ -161,7 +161,7 @@ func (d *duplicates) restateNetworks() {
 			changes = append(changes, state.Change{Kind: state.KindMember, Key: name})
 		}
 	}
-	if err := d.core.Commit(d.now, "", changes); err != nil {
+	if err := d.own.Commit(d.now, "", changes); err != nil {
 		d.outbox.reportRefusal(d.cfg.Self, fmt.Errorf("state the networks that this node takes part in: %w", err))
 	}
 }
@@ -170,13 +170,18 @@ func (d *duplicates) restateNetworks() {
 // node has its name (S7).
 func (c *Core) Yielded() bool { return c.yielded }
 
+// committer writes this node's own stream.
+type committer interface {
+	Commit(now time.Duration, network string, changes []state.Change) error
+}
+
 // duplicates handles another node with our name.
 type duplicates struct {
 	*env
-	outbox *outbox
-	nets   *nets
-	lives  *lives
-	core   *Core
+	outbox      *outbox
+	nets        *nets
+	incarnation *incarnation
+	own         committer
 
 	other duplicate
 }

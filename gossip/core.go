@@ -25,24 +25,25 @@ type Send struct {
 type Core struct {
 	*env
 
-	roster     roster
-	outbox     outbox
-	nets       nets
-	pings      pings
-	goodbyes   goodbyes
-	liveness   liveness
-	checks     checks
-	push       push
-	pull       pull
-	pace       pace
-	probes     probes
-	fetch      fetch
-	repair     repair
-	claims     claims
-	lives      lives
-	duplicates duplicates
-	beacons    beacons
-	intake     intake
+	roster      roster
+	outbox      outbox
+	nets        nets
+	pings       pings
+	goodbyes    goodbyes
+	liveness    liveness
+	checks      checks
+	push        push
+	pull        pull
+	pace        pace
+	probes      probes
+	fetch       fetch
+	repair      repair
+	claims      claims
+	incarnation incarnation
+	reaper      reaper
+	duplicates  duplicates
+	beacons     beacons
+	intake      intake
 
 	sweepAt   time.Duration // when the chores of each second are due
 	publishAt time.Duration // when views that were held back are published; 0: none is
@@ -102,56 +103,58 @@ func NewCore(cfg CoreConfig, rng *rand.Rand, store *state.Store) *Core {
 	cfg.setDefaults()
 	c := &Core{env: &env{cfg: cfg, rng: rng, store: store}}
 	c.wire()
-	c.nets.addNetwork("", store.Global())
+	c.nets.add("", store.Global())
 	for _, t := range store.Tables()[1:] {
-		c.nets.addNetwork(t.Network(), t)
+		c.nets.add(t.Network(), t)
 	}
-	c.pace.repairAt = time.Duration(rng.Int64N(int64(cfg.RepairIdle)))
+	c.pace.roundAt = time.Duration(rng.Int64N(int64(cfg.RepairIdle)))
 	for _, p := range cfg.Peers {
 		store.SetLiveness(p, state.Alive)
 	}
 	return c
 }
 
-// wire gives each part what it needs of the others.
+// wire makes the parts and gives each what it needs of the others. A part knows
+// those below it; what it needs of one above it is an interface of its own.
 func (c *Core) wire() {
 	e, r, o, n := c.env, &c.roster, &c.outbox, &c.nets
 	c.roster = roster{env: e, members: map[state.NodeID]*member{}, targets: map[string][]state.NodeID{}}
-	c.outbox = outbox{env: e, roster: r, answers: newAnswerBudgets()}
+	c.outbox = outbox{env: e, roster: r, budgets: newAnswerBudgets()}
 	c.nets = nets{
-		env: e, networks: map[string]*network{}, byHash: map[uint64]*network{}, parted: map[string]bool{},
-		hashOf: networkHash,
+		env: e, byName: map[string]*network{}, byHash: map[uint64]*network{}, parted: map[string]bool{}, hashOf: networkHash,
 	}
-	c.pings = pings{env: e, roster: r, outbox: o, pinging: map[state.NodeID]*member{}}
-	c.goodbyes = goodbyes{
-		env: e, roster: r, outbox: o, pings: &c.pings, liveness: &c.liveness,
-		goodbyeChecks: map[state.NodeID]*goodbyeCheck{},
-	}
-	c.liveness = liveness{
-		env: e, roster: r, outbox: o, nets: n, pings: &c.pings, goodbyes: &c.goodbyes, fetch: &c.fetch,
-	}
-	c.checks = checks{
-		env: e, roster: r, outbox: o, pings: &c.pings, goodbyes: &c.goodbyes, liveness: &c.liveness,
-		joinPings: map[netip.AddrPort]joinPing{},
-	}
+	c.wireLiveness()
+	c.pace = pace{env: e}
 	c.push = push{env: e, roster: r, outbox: o, nets: n, pace: &c.pace, hints: map[string][]hint{}}
-	c.pull = pull{
-		env: e, outbox: o, nets: n, pulls: map[streamKey]*pending{}, pullsPerPeer: map[state.NodeID]int{},
-		rtt: e.cfg.WantTimeout / 8,
-	}
+	c.pull = newPull(e, o, n)
+	c.incarnation = incarnation{env: e, outbox: o, nets: n, push: &c.push}
+	c.reaper = reaper{env: e, due: map[state.NodeID]time.Duration{}}
 	c.probes = probes{env: e, roster: r, outbox: o, liveness: &c.liveness}
 	c.fetch = fetch{env: e, roster: r, outbox: o, nets: n, probes: &c.probes}
-	c.lives = lives{env: e, outbox: o, nets: n, push: &c.push}
 	c.repair = repair{
-		env: e, roster: r, outbox: o, nets: n, push: &c.push, pull: &c.pull, pace: &c.pace, probes: &c.probes,
-		fetch: &c.fetch, lives: &c.lives, intake: &c.intake,
+		env: e, roster: r, outbox: o, nets: n, pace: &c.pace, probes: &c.probes, fetch: &c.fetch, reaper: &c.reaper,
+		news: &c.push, pull: &c.pull, own: &c.incarnation,
 	}
 	c.claims = claims{env: e, roster: r, outbox: o, nets: n, push: &c.push}
-	c.duplicates = duplicates{env: e, outbox: o, nets: n, lives: &c.lives, core: c}
+	c.duplicates = duplicates{env: e, outbox: o, nets: n, incarnation: &c.incarnation, own: c}
 	c.beacons = beacons{env: e, roster: r, outbox: o}
 	c.intake = intake{
 		env: e, roster: r, outbox: o, nets: n, goodbyes: &c.goodbyes, liveness: &c.liveness, push: &c.push,
-		pull: &c.pull, fetch: &c.fetch, lives: &c.lives, reapTimes: map[state.NodeID]time.Duration{},
+		pull: &c.pull, fetch: &c.fetch, incarnation: &c.incarnation, reaper: &c.reaper,
+	}
+}
+
+// wireLiveness makes the parts that watch the other nodes.
+func (c *Core) wireLiveness() {
+	e, r, o := c.env, &c.roster, &c.outbox
+	c.pings = pings{env: e, roster: r, outbox: o, pinging: map[state.NodeID]*member{}}
+	c.goodbyes = goodbyes{
+		env: e, roster: r, outbox: o, pings: &c.pings, members: &c.liveness, checks: map[state.NodeID]*goodbyeCheck{},
+	}
+	c.liveness = liveness{env: e, roster: r, outbox: o, pings: &c.pings, goodbyes: &c.goodbyes, tables: &c.fetch}
+	c.checks = checks{
+		env: e, roster: r, outbox: o, pings: &c.pings, goodbyes: &c.goodbyes, liveness: &c.liveness,
+		joinPings: map[netip.AddrPort]joinPing{},
 	}
 }
 
@@ -263,30 +266,30 @@ func (c *Core) dispatch(from state.NodeID, typ byte, p []byte) error {
 // Tick does what is due. Call it at or after the time that Next returned.
 func (c *Core) Tick(now time.Duration) {
 	c.advance(now)
-	c.checks.runChecks()
-	c.goodbyes.runGoodbyeChecks()
+	c.checks.run()
+	c.goodbyes.run()
 	c.pings.pingOneDead()
-	c.lives.startIncarnation()
-	c.pull.retryPulls()
+	c.incarnation.startDue()
+	c.pull.retry()
 	c.push.sendHot()
-	if c.now >= c.pace.repairAt {
-		c.repair.repairRound()
+	if c.now >= c.pace.roundAt {
+		c.repair.round()
 	}
 	if c.now >= c.sweepAt {
 		c.sweep()
 	}
 	for _, name := range c.nets.order {
-		if n := c.nets.networks[name]; n.carryAt > 0 && c.now >= n.carryAt {
+		if n := c.nets.byName[name]; n.carryAt > 0 && c.now >= n.carryAt {
 			c.claims.carry(n)
 		}
 	}
-	c.beacons.beacon()
+	c.beacons.write()
 	c.finishStep()
 }
 
 // Next returns when Tick is due.
 func (c *Core) Next() time.Duration {
-	next := min(c.pace.repairAt, c.sweepAt)
+	next := min(c.pace.roundAt, c.sweepAt)
 	if c.push.queue.at > 0 {
 		next = min(next, c.push.queue.at)
 	}
@@ -296,31 +299,31 @@ func (c *Core) Next() time.Duration {
 	if c.publishAt > 0 {
 		next = min(next, c.publishAt)
 	}
-	if c.lives.next.due > 0 {
-		next = min(next, c.lives.next.due)
+	if c.incarnation.next.due > 0 {
+		next = min(next, c.incarnation.next.due)
 	}
-	if c.beacons.beaconAt > 0 {
-		next = min(next, c.beacons.beaconAt)
+	if c.beacons.at > 0 {
+		next = min(next, c.beacons.at)
 	}
-	for _, n := range c.nets.networks {
+	for _, n := range c.nets.byName {
 		if n.carryAt > 0 {
 			next = min(next, n.carryAt)
 		}
 	}
 	if len(c.pull.pulls) > 0 {
-		next = min(next, c.pull.pullsDue)
+		next = min(next, c.pull.due)
 	}
-	for _, p := range c.goodbyes.goodbyeChecks {
+	for _, p := range c.goodbyes.checks {
 		next = min(next, p.next)
 	}
-	return min(next, c.pings.nextPing())
+	return min(next, c.pings.next())
 }
 
 // finishStep ends every step: claims follow the table, views follow both, and
 // pushes leave.
 func (c *Core) finishStep() {
 	for _, name := range c.nets.order {
-		if n := c.nets.networks[name]; n.table.TakeClaims() && n.carrier != nil {
+		if n := c.nets.byName[name]; n.table.TakeClaims() && n.carrier != nil {
 			c.claims.carrySoon(n)
 		}
 	}
@@ -329,21 +332,21 @@ func (c *Core) finishStep() {
 		c.publishAt = c.now + again
 	}
 	c.push.announce()
-	c.fetch.sendComparisons()
-	c.push.flushPushes()
+	c.fetch.flush()
+	c.push.flush()
 }
 
 // sweep does the slow chores, once a second.
 func (c *Core) sweep() {
 	c.sweepAt = c.now + time.Second
-	c.liveness.sweepMembers()
+	c.liveness.sweep()
 	c.pings.pingWhenDeaf()
 	c.outbox.sweepBudgets()
-	c.intake.reap()
+	c.reaper.run()
 	c.duplicates.watchDuplicate()
 	c.claims.reviseProvisional()
 	for _, name := range c.nets.order {
-		c.forgetTombstones(c.nets.networks[name])
+		c.forgetTombstones(c.nets.byName[name])
 	}
 }
 
@@ -391,12 +394,12 @@ func (o *outbox) sendUnmetered(to state.NodeID, e *encoder) {
 			s.Addr = m.addr
 		}
 	}
-	o.enqueueSend(s)
+	o.queue(s)
 }
 
 // sendTo queues a datagram to an address that the membership need not know.
 func (o *outbox) sendTo(to state.NodeID, addr netip.AddrPort, e *encoder) {
 	if o.afford(len(e.b)) {
-		o.enqueueSend(Send{To: to, Addr: addr, Data: e.b})
+		o.queue(Send{To: to, Addr: addr, Data: e.b})
 	}
 }

@@ -156,11 +156,11 @@ func (l *liveness) observe(m *member, s sign) {
 		m.reportedDead = m.reportedDead || s == signUnlisted
 		l.startCheck(m)
 	case actStopPinging:
-		l.pings.schedulePing(m, 0)
+		l.pings.schedule(m, 0)
 	case actPing:
 		l.pings.pingHidden(m)
 	case actAskGoodbye:
-		l.goodbyes.askGoodbye(m)
+		l.goodbyes.ask(m)
 	case actNone:
 		l.setPhase(m, to)
 	}

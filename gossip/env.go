@@ -32,3 +32,6 @@ type env struct {
 
 	Stats Stats // each part counts what it does
 }
+
+// left reports whether this node has said goodbye.
+func (e *env) left() bool { return e.leftAt > 0 }

@@ -19,7 +19,7 @@ func TestNetworkHashes(t *testing.T) {
 		c.Tick(5 * time.Second)
 		c.Drain()
 		e := newEncoder("b", 2)
-		e.probe(typ, probeFrame{ack: true, tables: []tableHash{{network, c.nets.networks[name].table.Hash()}}})
+		e.probe(typ, probeFrame{ack: true, tables: []tableHash{{network, c.nets.byName[name].table.Hash()}}})
 		c.Receive(5*time.Second, e.b)
 		sends, _ := c.Drain()
 		return sends
@@ -63,7 +63,7 @@ func TestHashCollision(t *testing.T) {
 		!strings.Contains(err.Error(), `"net"`) {
 		t.Fatalf("not refused: %v", err)
 	}
-	if c.nets.networks["net2"] != nil || c.store.Table("net2") != nil || c.nets.byHash[networkHash("net")] != c.nets.networks["net"] {
+	if c.nets.byName["net2"] != nil || c.store.Table("net2") != nil || c.nets.byHash[networkHash("net")] != c.nets.byName["net"] {
 		t.Error("the refused network left something behind")
 	}
 	if err := c.JoinNetwork(time.Second, "Not.A.Name"); err == nil {

@@ -356,7 +356,7 @@ func TestHostilePushes(t *testing.T) {
 	for round := range 5 {
 		now += 50 * time.Millisecond
 		for i := range maxQueued {
-			a.push.enqueuePush(pushItem{delta: &state.Delta{
+			a.push.enqueue(pushItem{delta: &state.Delta{
 				Owner: "evil", Inc: 1, To: uint64(i), Upto: uint64(i),
 				Records: []state.Record{{Kind: 99, Key: "k", Body: strings.Repeat("x", 900)}},
 			}, from: "evil"})

@@ -19,9 +19,9 @@ const (
 	lifePauseMax = 30 * time.Second
 )
 
-// needIncarnationAbove makes a higher incarnation of all own streams start soon: a peer
+// needAbove makes a higher incarnation of all own streams start soon: a peer
 // holds what we did not write, at incarnation seen.
-func (i *lives) needIncarnationAbove(seen uint64) {
+func (i *incarnation) needAbove(seen uint64) {
 	l := &i.next
 	l.above = max(l.above, seen)
 	if l.due > 0 {
@@ -36,29 +36,29 @@ func (i *lives) needIncarnationAbove(seen uint64) {
 		l.due = max(i.now, l.lastStart+l.pause, 1)
 	}
 	if l.due <= i.now {
-		i.startIncarnation()
+		i.startDue()
 	}
 }
 
-// startIncarnation starts the incarnation that is due.
-func (i *lives) startIncarnation() {
+// startDue starts the incarnation that is due.
+func (i *incarnation) startDue() {
 	l := &i.next
 	if l.due == 0 || i.now < l.due {
 		return
 	}
 	l.pause = min(max(2*l.pause, lifePause), lifePauseMax)
 	l.due, l.lastStart = 0, max(i.now, 1)
-	i.reincarnate(l.above)
+	i.start(l.above)
 }
 
-// reincarnate starts a higher incarnation of all own streams and tells the
+// start starts a higher incarnation of all own streams and tells the
 // participants.
-func (i *lives) reincarnate(seen uint64) {
+func (i *incarnation) start(seen uint64) {
 	i.Stats.Reincarnations++
 	i.store.Reincarnate(max(seen, i.store.Incarnation()) + 1)
 	i.outbox.emit(Event{Kind: EventReincarnate})
 	for _, name := range i.nets.order {
-		n := i.nets.networks[name]
+		n := i.nets.byName[name]
 		if _, ok := n.table.Head(i.cfg.Self); ok {
 			n.pushed = 0
 			i.push.pushOwn(n)
@@ -66,12 +66,12 @@ func (i *lives) reincarnate(seen uint64) {
 	}
 }
 
-// lives starts incarnations.
-type lives struct {
+// incarnation starts incarnations.
+type incarnation struct {
 	*env
 	outbox *outbox
 	nets   *nets
-	push   *push
+	push   publisher
 
 	next nextIncarnation
 }

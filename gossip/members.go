@@ -64,7 +64,7 @@ func (c *Core) MemberAlive(now time.Duration, id state.NodeID, addr netip.AddrPo
 func (f *fetch) compareWithMember(id state.NodeID) {
 	for _, name := range f.nets.order {
 		if f.roster.takesPart(id, name) {
-			f.compareWith(f.nets.networks[name], id)
+			f.compareWith(f.nets.byName[name], id)
 		}
 	}
 }
@@ -86,7 +86,7 @@ func (l *liveness) ensureMember(id state.NodeID) *member {
 	m := l.roster.members[id]
 	if m == nil {
 		m = &member{id: id, phase: phaseDead, since: l.now, offered: true}
-		l.roster.addMember(m)
+		l.roster.add(m)
 		if n, ok := l.store.Node(id); ok {
 			l.setAddr(m, n.Addr)
 		}
@@ -153,7 +153,7 @@ func (l *liveness) heardFrom(id state.NodeID, boot uint64) {
 	if known {
 		l.markProven(m)
 	} else if m.newcomer() {
-		l.pings.startPinging(m) // one that speaks comes before those who are only listed
+		l.pings.start(m) // one that speaks comes before those who are only listed
 	}
 	m.heardAt = l.now
 	if l.packetFrom.IsValid() || !l.roster.usesStream(id) { // answers that came over a stream do not tell that datagrams arrive
@@ -164,7 +164,7 @@ func (l *liveness) heardFrom(id state.NodeID, boot uint64) {
 	}
 	if m.boot != boot {
 		if m.boot != 0 {
-			delete(l.goodbyes.goodbyeChecks, id) // it was the former life that left
+			delete(l.goodbyes.checks, id) // it was the former life that left
 		}
 		m.boot, m.reportedDead, m.falseAlarmAt = boot, false, 0 // the former life did end
 	}
@@ -222,7 +222,7 @@ func (l *liveness) overdue(m *member, answered time.Duration) bool {
 // does not (G11); and one of which there is nothing yet but that word.
 func (l *liveness) checkIfUnanswered(m *member) {
 	if l.unreached(m) || l.pings.needsProof(m) {
-		l.pings.startPinging(m)
+		l.pings.start(m)
 	}
 }
 
@@ -248,7 +248,7 @@ func (l *liveness) markAlive(m *member) {
 	was, since := m.phase, m.since
 	m.pingCount = 0
 	if !m.candidate.known() { // else it is still open where it is
-		l.pings.schedulePing(m, 0)
+		l.pings.schedule(m, 0)
 	}
 	l.setPhase(m, phaseAlive)
 	if was == phaseDead || was == phaseKept {
@@ -344,15 +344,19 @@ func (c *Core) Members() []MemberInfo {
 	return out
 }
 
+// provenObserver hears of members that show for the first time that they exist.
+type provenObserver interface {
+	memberProven(id state.NodeID)
+}
+
 // liveness is what this node makes of the others.
 type liveness struct {
 	*env
 	roster   *roster
 	outbox   *outbox
-	nets     *nets
 	pings    *pings
 	goodbyes *goodbyes
-	fetch    *fetch
+	tables   provenObserver
 
 	preserve preservation
 }

@@ -20,13 +20,13 @@ func networkHash(name string) uint64 {
 	return binary.LittleEndian.Uint64(h[:])
 }
 
-// networkByHash returns the network of a probe of that type, nil for one in which
+// byProbeHash returns the network of a probe of that type, nil for one in which
 // this node does not take part.
-func (s *nets) networkByHash(typ byte, hash uint64) (found *network) {
+func (s *nets) byProbeHash(typ byte, hash uint64) (found *network) {
 	if hashWidth(typ) == 8 {
 		return s.byHash[hash]
 	}
-	for _, n := range s.networks {
+	for _, n := range s.byName {
 		if xxhash.Sum64String(n.name)&math.MaxUint32 != hash {
 			continue
 		}
@@ -47,7 +47,7 @@ func (s *nets) checkHash(name string) error {
 	return nil
 }
 
-func (s *nets) addNetwork(name string, t *state.Table) *network {
+func (s *nets) add(name string, t *state.Table) *network {
 	n := &network{name: name, hash: s.hashOf(name), table: t, joinedAt: s.now}
 	if name != "" {
 		n.carrier = state.NewCarrier(s.cfg.Grace, s.cfg.Quarantine)
@@ -55,19 +55,19 @@ func (s *nets) addNetwork(name string, t *state.Table) *network {
 	if s.cfg.Peers == nil {
 		t.Open()
 	}
-	s.networks[name] = n
+	s.byName[name] = n
 	s.byHash[n.hash] = n
 	i, _ := slices.BinarySearch(s.order, name)
 	s.order = slices.Insert(s.order, i, name)
 	return n
 }
 
-func (s *nets) dropNetwork(name string) {
-	n := s.networks[name]
+func (s *nets) remove(name string) {
+	n := s.byName[name]
 	if n == nil {
 		return
 	}
-	delete(s.networks, name)
+	delete(s.byName, name)
 	if s.byHash[n.hash] == n {
 		delete(s.byHash, n.hash)
 	}
@@ -126,9 +126,9 @@ func (r *roster) living(name string) []state.NodeID {
 type nets struct {
 	*env
 
-	networks map[string]*network // by name, "" is the global scope
-	order    []string            // their names, sorted
-	byHash   map[uint64]*network
-	parted   map[string]bool // networks left in this life
-	hashOf   func(name string) uint64
+	byName map[string]*network // by name, "" is the global scope
+	order  []string            // their names, sorted
+	byHash map[uint64]*network
+	parted map[string]bool // networks left in this life
+	hashOf func(name string) uint64
 }

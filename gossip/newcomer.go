@@ -1,6 +1,9 @@
 package gossip
 
-import "time"
+import (
+	"meshd/state"
+	"time"
+)
 
 // The membership lists whoever is named to it, and takes one round of its probes,
 // which grows with their number, to find out that some never were. So a member of
@@ -22,14 +25,14 @@ func (p *pings) needsProof(m *member) bool {
 // newcomer reports whether there is nothing of a member but the list.
 func (m *member) newcomer() bool { return m.listed && !m.proven }
 
-// startPinging pings a member that is not pinged already, until it answers or others
+// start pings a member that is not pinged already, until it answers or others
 // are asked (maxDoubt).
-func (p *pings) startPinging(m *member) {
+func (p *pings) start(m *member) {
 	if m.pingAt > 0 || p.cfg.Probing == 0 {
 		return
 	}
 	m.pingCount = 0
-	p.schedulePing(m, max(p.now, 1))
+	p.schedule(m, max(p.now, 1))
 	if m.newcomer() {
 		p.newcomers++
 	}
@@ -42,12 +45,18 @@ func (l *liveness) markProven(m *member) {
 		return
 	}
 	m.proven = true
-	for _, name := range l.nets.order {
-		if n := l.nets.networks[name]; !n.table.View().Synced() && l.roster.takesPart(m.id, name) {
+	l.tables.memberProven(m.id)
+}
+
+// memberProven asks for the tables that are not yet synced: the members that were
+// listed before may all be made up, and this one is not.
+func (f *fetch) memberProven(id state.NodeID) {
+	for _, name := range f.nets.order {
+		if n := f.nets.byName[name]; !n.table.View().Synced() && f.roster.takesPart(id, name) {
 			if !n.provenAppeared {
 				n.provenAppeared, n.askedCount = true, 0
 			}
-			l.fetch.askForTable(n)
+			f.request(n)
 		}
 	}
 }
@@ -71,6 +80,6 @@ func (r *roster) hearing() bool { return r.lastHeard > 0 && !r.deaf() }
 func (p *pings) pingHidden(m *member) {
 	if m.pingAt == 0 {
 		m.pingCount = maxPings - 16
-		p.schedulePing(m, max(p.now, 1))
+		p.schedule(m, max(p.now, 1))
 	}
 }

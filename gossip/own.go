@@ -19,7 +19,7 @@ var ErrNoNetwork = errors.New("this node does not take part in the network")
 // the same step. On an error nothing was written.
 func (c *Core) Commit(now time.Duration, name string, changes []state.Change) error {
 	c.advance(now)
-	n := c.nets.networks[name]
+	n := c.nets.byName[name]
 	if n == nil {
 		return fmt.Errorf("network %q: %w", name, ErrNoNetwork)
 	}
@@ -48,7 +48,7 @@ func (c *Core) forgetTargets(changes []state.Change) {
 // Host says what this node does for a service: it decides which claims and
 // settings the node carries (V2). Call Commit afterwards.
 func (c *Core) Host(name, service string, h state.Hosting) {
-	n := c.nets.networks[name]
+	n := c.nets.byName[name]
 	if n == nil || n.carrier == nil {
 		return
 	}
@@ -99,7 +99,7 @@ func (k *claims) carry(n *network) {
 		return
 	}
 	k.Stats.Carries++
-	n.carrier.Provisional = k.claimsProvisional(n)
+	n.carrier.Provisional = k.provisional(n)
 	changes, again, failed := n.carrier.Carry(n.table, k.now)
 	if again > 0 {
 		n.carryAt = k.now + again
@@ -111,16 +111,16 @@ func (k *claims) carry(n *network) {
 	for key, err := range refused {
 		failed[strings.TrimSuffix(key, "~")] = err
 	}
-	k.reportFailedClaims(n, failed)
+	k.reportFailed(n, failed)
 	if changed {
 		n.table.TakeClaims()
 		k.push.pushOwn(n)
 	}
 }
 
-// reportFailedClaims tells which services got no address, or could not state what they
+// reportFailed tells which services got no address, or could not state what they
 // claim, in one line, when that changes.
-func (k *claims) reportFailedClaims(n *network, failed map[string]error) {
+func (k *claims) reportFailed(n *network, failed map[string]error) {
 	text := ""
 	if len(failed) > 0 {
 		first := slices.Min(slices.Collect(maps.Keys(failed)))
@@ -162,7 +162,7 @@ func (r *roster) alone() bool {
 // participants for the table.
 func (c *Core) JoinNetwork(now time.Duration, name string) error {
 	c.advance(now)
-	if c.nets.networks[name] != nil {
+	if c.nets.byName[name] != nil {
 		return nil
 	}
 	if err := errors.Join(state.CheckName(name), c.nets.checkHash(name)); err != nil {
@@ -172,7 +172,7 @@ func (c *Core) JoinNetwork(now time.Duration, name string) error {
 		c.store.Renew()
 		c.outbox.emit(Event{Kind: EventReincarnate})
 	}
-	n := c.nets.addNetwork(name, c.store.Join(name))
+	n := c.nets.add(name, c.store.Join(name))
 	for _, m := range c.roster.members {
 		m.retired = 0 // what is new of them is put away, too
 	}
@@ -180,7 +180,7 @@ func (c *Core) JoinNetwork(now time.Duration, name string) error {
 		n.table.SetSynced() // nobody else takes part: there is nothing to ask for
 	}
 	err := c.Commit(c.now, "", []state.Change{{Kind: state.KindMember, Key: name}})
-	c.fetch.askForTable(n)
+	c.fetch.request(n)
 	c.finishStep()
 	return err
 }
@@ -189,14 +189,14 @@ func (c *Core) JoinNetwork(now time.Duration, name string) error {
 // an empty snapshot, and its table is dropped.
 func (c *Core) LeaveNetwork(now time.Duration, name string) error {
 	c.advance(now)
-	n := c.nets.networks[name]
+	n := c.nets.byName[name]
 	if n == nil || name == "" {
 		return nil
 	}
 	c.retireOwn(n)
 	c.push.flushNow()
 	err := c.Commit(c.now, "", []state.Change{{Kind: state.KindMember, Key: name, Delete: true}})
-	c.nets.dropNetwork(name)
+	c.nets.remove(name)
 	c.pull.dropNetwork(name)
 	c.store.Part(name)
 	c.nets.parted[name] = true
@@ -207,7 +207,7 @@ func (c *Core) LeaveNetwork(now time.Duration, name string) error {
 func (c *Core) Leave(now time.Duration) {
 	c.advance(now)
 	for _, name := range slices.Backward(c.nets.order) {
-		c.retireOwn(c.nets.networks[name])
+		c.retireOwn(c.nets.byName[name])
 	}
 	c.push.flushNow()
 	if c.leftAt == 0 {
@@ -221,7 +221,7 @@ const speakAfterLeaving = 2 * time.Second
 
 // Left reports whether this node has said goodbye: what it stated afterwards
 // would bring it back.
-func (c *Core) Left() bool { return c.leftAt > 0 }
+func (c *Core) Left() bool { return c.left() }
 
 // silenced reports whether this node has left, so that it must not speak.
 func (e *env) silenced() bool { return e.leftAt > 0 && e.now-e.leftAt > speakAfterLeaving }
@@ -238,14 +238,14 @@ func (c *Core) retireOwn(n *network) {
 func (p *push) flushNow() {
 	if p.queue.at > 0 {
 		p.queue.at = p.now
-		p.flushPushes()
+		p.flush()
 	}
 }
 
-// defendOwn looks at what a peer holds of our own stream (S7).
-func (i *lives) defendOwn(n *network, h state.Head, buried bool) {
+// defend looks at what a peer holds of our own stream (S7).
+func (i *incarnation) defend(n *network, h state.Head, buried bool) {
 	if buried && n.table.SelfBuried(h) || n.table.SelfAhead(h) {
-		i.needIncarnationAbove(h.Inc)
+		i.needAbove(h.Inc)
 	}
 }
 
@@ -285,17 +285,17 @@ func (c *Core) onCall(from state.NodeID, typ byte, p []byte) error {
 	return nil
 }
 
-// beacon writes a time stamp to the global scope now and then, so that every
+// write writes a time stamp to the global scope now and then, so that every
 // node measures propagation. The whole mesh shares one beacon per BeaconEvery.
-func (b *beacons) beacon() {
-	if b.cfg.BeaconEvery == 0 || b.now < b.beaconAt {
+func (b *beacons) write() {
+	if b.cfg.BeaconEvery == 0 || b.now < b.at {
 		return
 	}
 	period := b.cfg.BeaconEvery * time.Duration(b.roster.provenCount()+1)
-	if b.beaconAt > 0 {
+	if b.at > 0 {
 		b.outbox.emit(Event{Kind: EventBeacon, Node: b.cfg.Self})
 	}
-	b.beaconAt = b.now + b.jitter(period)
+	b.at = b.now + b.jitter(period)
 }
 
 // beacons writes beacons.
@@ -304,5 +304,5 @@ type beacons struct {
 	roster *roster
 	outbox *outbox
 
-	beaconAt time.Duration
+	at time.Duration
 }

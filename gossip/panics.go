@@ -93,7 +93,7 @@ func (c *Core) Repair(now time.Duration) (streams int) {
 	clear(c.roster.targets)
 	clear(c.push.hints)
 	c.outbox.endPacket()
-	c.pace.repairAt = c.now
+	c.pace.roundAt = c.now
 	for _, t := range c.store.Tables() {
 		streams += t.Verify()
 	}

@@ -24,21 +24,21 @@ type goodbyeCheck struct {
 // membership tells, a moment later, that they are gone.
 const maxGoodbyeChecks = 1024
 
-// askGoodbye starts to ask a member whether it leaves, once a second at most,
+// ask starts to ask a member whether it leaves, once a second at most,
 // however many say so.
-func (g *goodbyes) askGoodbye(m *member) {
-	if g.goodbyeChecks[m.id] != nil {
+func (g *goodbyes) ask(m *member) {
+	if g.checks[m.id] != nil {
 		return
 	}
 	if !m.known() {
-		g.acceptGoodbye(m)
+		g.accept(m)
 		return
 	}
 	most := maxGoodbyeChecks
 	if !m.proven {
 		most = maxNamedChecks
 	}
-	if len(g.goodbyeChecks) >= most {
+	if len(g.checks) >= most {
 		g.Stats.GoodbyesDropped++
 		return
 	}
@@ -48,33 +48,33 @@ func (g *goodbyes) askGoodbye(m *member) {
 	}
 	m.goodbyeAskedAt = at
 	p := &goodbyeCheck{nonce: g.newNonce(), next: at, until: at + g.cfg.VerifyFor}
-	g.goodbyeChecks[m.id] = p
+	g.checks[m.id] = p
 	if g.now >= p.next {
-		g.sendGoodbyeQuestion(m, p)
+		g.sendQuestion(m, p)
 	}
 }
 
-// runGoodbyeChecks asks whom it is time to ask, and ends what was not answered.
-func (g *goodbyes) runGoodbyeChecks() {
-	if len(g.goodbyeChecks) == 0 {
+// run asks whom it is time to ask, and ends what was not answered.
+func (g *goodbyes) run() {
+	if len(g.checks) == 0 {
 		return
 	}
-	for _, id := range slices.Sorted(maps.Keys(g.goodbyeChecks)) {
-		m, p := g.roster.members[id], g.goodbyeChecks[id]
+	for _, id := range slices.Sorted(maps.Keys(g.checks)) {
+		m, p := g.roster.members[id], g.checks[id]
 		switch {
 		case m == nil:
-			delete(g.goodbyeChecks, id)
+			delete(g.checks, id)
 		case g.now < p.next:
 		case g.now >= p.until:
-			g.acceptGoodbye(m)
+			g.accept(m)
 		default:
-			g.sendGoodbyeQuestion(m, p)
+			g.sendQuestion(m, p)
 		}
 	}
 }
 
-// sendGoodbyeQuestion asks one member.
-func (g *goodbyes) sendGoodbyeQuestion(m *member, p *goodbyeCheck) {
+// sendQuestion asks one member.
+func (g *goodbyes) sendQuestion(m *member, p *goodbyeCheck) {
 	p.next = min(g.now+g.cfg.VerifyFor/7, p.until)
 	e := g.newPacket()
 	e.ping(framePing, pingFrame{nonce: p.nonce, target: m.id, goodbye: goodbyeAsked})
@@ -90,53 +90,62 @@ func (g *goodbyes) ownerWrote(owner state.NodeID, was state.Head) {
 	if h, _ := g.store.Global().Head(owner); m == nil || h.Sum == 0 {
 		return
 	}
-	delete(g.goodbyeChecks, owner)
+	delete(g.checks, owner)
 	if m.phase == phaseLeft && was.Inc > 0 && was.Sum == 0 && len(g.pings.pinging) < maxNamedChecks {
-		g.liveness.observe(m, signNamed)
+		g.members.observe(m, signNamed)
 	}
 }
 
-// acceptGoodbye makes a goodbye take effect. It is not asked about any more: who asks
+// accept makes a goodbye take effect. It is not asked about any more: who asks
 // on may ask the next life, and take its silence for an answer.
-func (g *goodbyes) acceptGoodbye(m *member) {
-	delete(g.goodbyeChecks, m.id)
+func (g *goodbyes) accept(m *member) {
+	delete(g.checks, m.id)
 	g.roster.setListed(m, false)
-	g.liveness.observe(m, signGoodbyeConfirmed)
+	g.members.observe(m, signGoodbyeConfirmed)
 }
 
-// goodbyeAnswer is the answer to whether this node leaves.
-func (g *goodbyes) goodbyeAnswer() goodbye {
-	if g.leftAt > 0 {
+// ownAnswer is the answer to whether this node leaves.
+func (g *goodbyes) ownAnswer() goodbye {
+	if g.left() {
 		return goodbyeConfirmed
 	}
 	return goodbyeDenied
 }
 
-// onGoodbyeAnswer reports whether an answer is one of a member that was asked
+// onAnswer reports whether an answer is one of a member that was asked
 // whether it leaves, and does what follows from it.
-func (g *goodbyes) onGoodbyeAnswer(m *member, f pingFrame) bool {
-	p := g.goodbyeChecks[m.id]
+func (g *goodbyes) onAnswer(m *member, f pingFrame) bool {
+	p := g.checks[m.id]
 	if p == nil || f.nonce != p.nonce {
 		return false
 	}
 	switch f.goodbye {
 	case goodbyeConfirmed:
-		g.acceptGoodbye(m)
+		g.accept(m)
 	case goodbyeDenied:
-		delete(g.goodbyeChecks, m.id)
+		delete(g.checks, m.id)
 		g.Stats.FalseGoodbyes++
-		g.liveness.markReached(m)
+		g.members.markReached(m)
 	}
 	return true
+}
+
+// memberObserver is what goodbyes says of members.
+type memberObserver interface {
+	observe(m *member, s sign)
+	markReached(m *member)
 }
 
 // goodbyes asks members whether they leave.
 type goodbyes struct {
 	*env
-	roster   *roster
-	outbox   *outbox
-	pings    *pings
-	liveness *liveness
+	roster  *roster
+	outbox  *outbox
+	pings   *pings
+	members memberObserver
 
-	goodbyeChecks map[state.NodeID]*goodbyeCheck
+	checks map[state.NodeID]*goodbyeCheck
 }
+
+// forget stops asking a member.
+func (g *goodbyes) forget(id state.NodeID) { delete(g.checks, id) }

@@ -24,9 +24,9 @@ func TestManyGoodbyes(t *testing.T) {
 			m.proven = proven
 			c.liveness.observe(m, signGoodbyeHeard)
 		}
-		if sends, _ := c.Drain(); len(sends) > maxGoodbyeChecks || len(c.goodbyes.goodbyeChecks) > maxGoodbyeChecks {
+		if sends, _ := c.Drain(); len(sends) > maxGoodbyeChecks || len(c.goodbyes.checks) > maxGoodbyeChecks {
 			t.Errorf("proven %v: %d packets for as many goodbyes, and %d are asked about",
-				proven, len(sends), len(c.goodbyes.goodbyeChecks))
+				proven, len(sends), len(c.goodbyes.checks))
 		}
 		if proven {
 			if n := c.Stats.GoodbyesDropped; n != names-maxGoodbyeChecks {
@@ -35,7 +35,7 @@ func TestManyGoodbyes(t *testing.T) {
 			continue
 		}
 		c.liveness.observe(c.roster.members["host0"], signGoodbyeHeard)
-		if c.goodbyes.goodbyeChecks["host0"] == nil {
+		if c.goodbyes.checks["host0"] == nil {
 			t.Error("names that were made up keep a node from being asked whether it leaves")
 		}
 	}
@@ -49,7 +49,7 @@ func TestGoodbyeOfAFormerLife(t *testing.T) {
 		"its packet": func(c *Core, now time.Duration) { c.Receive(now, newEncoder("b", 2).b) },
 		"its stream": func(c *Core, now time.Duration) { c.Receive(now, returnOf(c, "b")) },
 		"the membership": func(c *Core, now time.Duration) {
-			c.goodbyes.acceptGoodbye(c.roster.members["b"])
+			c.goodbyes.accept(c.roster.members["b"])
 			c.MemberAlive(now, "b", c.roster.members["b"].addr)
 		},
 	} {

@@ -5,10 +5,10 @@ import (
 	"net/netip"
 )
 
-// sendPing asks a member whether it is there, and in the first rounds of a check
+// send asks a member whether it is there, and in the first rounds of a check
 // three others to ask it. Only an answer with the nonce of the question counts:
 // whoever gives it got the question, so it is where we asked.
-func (p *pings) sendPing(m *member) {
+func (p *pings) send(m *member) {
 	e := p.newPacket()
 	e.ping(framePing, pingFrame{nonce: m.nonce, target: m.id})
 	p.outbox.send(m.id, e)
@@ -50,7 +50,7 @@ func (k *checks) onPing(from state.NodeID, typ byte, p []byte) error {
 	switch typ {
 	case framePing: // the answer goes to the sender; target names whom it is for
 		if f.goodbye == goodbyeAsked {
-			f.goodbye = k.goodbyes.goodbyeAnswer()
+			f.goodbye = k.goodbyes.ownAnswer()
 		}
 		e := k.newPacket()
 		e.ping(frameAck, f)
@@ -91,7 +91,7 @@ func (k *checks) onAck(from state.NodeID, f pingFrame) {
 		k.outbox.send(f.target, e)
 	case k.onJoinPingAnswer(from, f):
 	case m == nil:
-	case k.goodbyes.onGoodbyeAnswer(m, f):
+	case k.goodbyes.onAnswer(m, f):
 	case m.candidate.known() && f.nonce == m.candidate.nonce:
 		m.candidate.answeredAt = k.now
 	case f.nonce == m.nonce:

@@ -63,7 +63,7 @@ func (l *liveness) considerAddr(m *member, addr netip.AddrPort) {
 	if m.phase != phaseVerify {
 		m.pingCount = 0
 	}
-	l.pings.schedulePing(m, max(l.now, 1))
+	l.pings.schedule(m, max(l.now, 1))
 }
 
 // resolveAddr decides between two addresses of a member: it is where it

@@ -7,20 +7,16 @@ import (
 	"meshd/state"
 )
 
-// repairRound compares table hashes with random participants (G4). Every round
+// round compares table hashes with random participants (G4). Every round
 // starts with another network and goes on until all were compared, or
 // roundPackets were sent: the next round starts where this one ended, so that
 // every network is compared equally often, however many there are.
-func (r *repair) repairRound() {
-	every := r.cfg.RepairIdle
-	if r.now < r.pace.busyUntil {
-		every = r.cfg.RepairBusy
-	}
-	r.pace.repairAt = r.now + r.jitter(every)
+func (r *repair) round() {
+	r.pace.nextRound()
 	var todo []*network
-	slots := r.fetch.freeFetches()
+	slots := r.fetch.free()
 	for i := range r.nets.order {
-		n := r.nets.networks[r.nets.order[(r.firstCompared+i)%len(r.nets.order)]]
+		n := r.nets.byName[r.nets.order[(r.firstCompared+i)%len(r.nets.order)]]
 		switch {
 		case n.table.View().Synced():
 		case n.fetching(r.now) || slots <= 0:
@@ -40,8 +36,8 @@ func (r *repair) repairRound() {
 			continue
 		}
 		var ns []*network
-		ns, todo = r.probes.takeShared(to[0], todo, r.probes.probesPerDatagram())
-		r.probes.sendProbe(to[0], ns)
+		ns, todo = r.probes.shared(to[0], todo, r.probes.perDatagram())
+		r.probes.send(to[0], ns)
 		sent++
 	}
 	r.firstCompared = (r.firstCompared + 1) % len(r.nets.order)
@@ -66,9 +62,9 @@ func (r *repair) partner(n *network) []state.NodeID {
 // roundPackets bounds what one round of repair sends.
 const roundPackets = 4
 
-// takeShared returns the first of some networks, and up to room in all of those
+// shared returns the first of some networks, and up to room in all of those
 // that a peer takes part in as well; and the rest.
-func (p *probes) takeShared(to state.NodeID, from []*network, room int) (ns, rest []*network) {
+func (p *probes) shared(to state.NodeID, from []*network, room int) (ns, rest []*network) {
 	for i, n := range from {
 		if len(ns) < room && (i == 0 || p.cfg.Peers != nil || p.roster.takesPart(to, n.name)) {
 			ns = append(ns, n)
@@ -79,19 +75,19 @@ func (p *probes) takeShared(to state.NodeID, from []*network, room int) (ns, res
 	return ns, rest
 }
 
-// probesPerDatagram is of how many networks a datagram holds the hashes.
-func (p *probes) probesPerDatagram() int {
+// perDatagram is of how many networks a datagram holds the hashes.
+func (p *probes) perDatagram() int {
 	return max(1, min(maxProbed, (p.cfg.Datagram-len(p.newPacket().b)-8)/probedSize))
 }
 
-// sendProbe sends a peer the hashes of networks, in as few datagrams as they fit.
-func (p *probes) sendProbe(to state.NodeID, ns []*network) {
+// send sends a peer the hashes of networks, in as few datagrams as they fit.
+func (p *probes) send(to state.NodeID, ns []*network) {
 	m := p.roster.members[to]
 	lost := m != nil && m.listed && (p.roster.deaf() || p.liveness.undelivered(m))
 	if lost {
 		m.streamUntil = p.now + streamsOnlyFor
 	}
-	for part := range slices.Chunk(ns, p.probesPerDatagram()) {
+	for part := range slices.Chunk(ns, p.perDatagram()) {
 		// What the peer asked of us is not asked of it in turn: two nodes would hold
 		// each other to streams for ever.
 		f := probeFrame{stream: lost, ack: p.roster.usesStream(to)}
@@ -118,7 +114,7 @@ func (p *probes) sendProbe(to state.NodeID, ns []*network) {
 // Compared returns how long ago the hash of a network's table was last sent to
 // a peer; the time since the node's start if it never was.
 func (c *Core) Compared(name string) time.Duration {
-	n := c.nets.networks[name]
+	n := c.nets.byName[name]
 	if n == nil {
 		return 0
 	}
@@ -158,7 +154,7 @@ func (f *fetch) compareWith(n *network, peer state.NodeID) {
 		if len(n.appeared) < smallTable {
 			n.appeared = append(n.appeared, peer)
 		}
-		f.askForTable(n)
+		f.request(n)
 	case len(f.comparisons) < maxComparisons:
 		if k := f.roster.countLiving(n); k <= peersPerAsk || f.drawFor(peer)*float64(k) < peersPerAsk {
 			f.comparisons = append(f.comparisons, comparison{peer, n})
@@ -189,16 +185,16 @@ type draw struct {
 	value float64
 }
 
-// askForTable asks some participants for a network's table at the end of the step.
-func (f *fetch) askForTable(n *network) {
+// request asks some participants for a network's table at the end of the step.
+func (f *fetch) request(n *network) {
 	if !n.askQueued && !n.table.View().Synced() && !n.fetching(f.now) && f.cfg.Peers == nil {
 		n.askQueued = true
 		f.askQueue = append(f.askQueue, n)
 	}
 }
 
-// sendComparisons sends the greetings of this step.
-func (f *fetch) sendComparisons() {
+// flush sends the greetings of this step.
+func (f *fetch) flush() {
 	f.drawn = nil
 	for len(f.comparisons) > 0 {
 		to := f.comparisons[0].to
@@ -209,18 +205,18 @@ func (f *fetch) sendComparisons() {
 			}
 			return g.to == to
 		})
-		f.probes.sendProbe(to, ns)
+		f.probes.send(to, ns)
 	}
 	f.outbox.endPacket() // what follows is bounded by itself, not by who made it necessary
 	if len(f.askQueue) == 0 {
 		return
 	}
 	f.askQueue = slices.DeleteFunc(f.askQueue, func(n *network) bool {
-		done := n.table.View().Synced() || f.nets.networks[n.name] != n
+		done := n.table.View().Synced() || f.nets.byName[n.name] != n
 		n.askQueued = n.askQueued && !done
 		return done
 	})
-	k := min(len(f.askQueue), f.freeFetches())
+	k := min(len(f.askQueue), f.free())
 	if k <= 0 {
 		return
 	}
@@ -233,35 +229,35 @@ func (f *fetch) sendComparisons() {
 		}
 	}
 	for range peersPerAsk {
-		f.askParticipants(todo)
+		f.askRound(todo)
 	}
 }
 
-// askParticipants asks one participant for each network.
-func (f *fetch) askParticipants(todo []*network) {
+// askRound asks one participant for each network.
+func (f *fetch) askRound(todo []*network) {
 	todo = slices.DeleteFunc(slices.Clone(todo), func(n *network) bool { return !f.mayAskAnother(n) })
 	for len(todo) > 0 {
-		to, ok := f.chooseParticipant(todo[0])
+		to, ok := f.choose(todo[0])
 		if !ok {
 			todo = todo[1:]
 			continue
 		}
 		var ns []*network
-		ns, todo = f.probes.takeShared(to, todo, min(tablesPerAsk, f.probes.probesPerDatagram()))
+		ns, todo = f.probes.shared(to, todo, min(tablesPerAsk, f.probes.perDatagram()))
 		for _, n := range ns {
 			n.askedCount++
 			n.appeared = slices.DeleteFunc(n.appeared, func(id state.NodeID) bool { return id == to })
 		}
-		f.probes.sendProbe(to, ns)
+		f.probes.send(to, ns)
 	}
 }
 
-// chooseParticipant returns the participant to ask for a network: one that has just
+// choose returns the participant to ask for a network: one that has just
 // appeared, for where all start at once nobody else may know what it knows, or
 // a random one. Where there are more than can be asked, those who showed that
 // they are there come first: names that somebody made up take none of the few
 // questions then.
-func (f *fetch) chooseParticipant(n *network) (state.NodeID, bool) {
+func (f *fetch) choose(n *network) (state.NodeID, bool) {
 	from := f.roster.living(n.name)
 	proven := f.roster.provenOf(from)
 	few := len(proven) == 0 || len(from) <= smallTable
@@ -328,10 +324,10 @@ const fetchPatience = 500 * time.Millisecond
 // wait for each other, and for longer than fetchPatience.
 const maxFetches = 8
 
-// freeFetches is how many more networks may be asked for.
-func (f *fetch) freeFetches() int {
+// free is how many more networks may be asked for.
+func (f *fetch) free() int {
 	slots := maxFetches
-	for _, n := range f.nets.networks {
+	for _, n := range f.nets.byName {
 		if (f.now < n.fetchUntil || f.now < n.answerDue) && !n.table.View().Synced() {
 			slots--
 		}
@@ -339,9 +335,16 @@ func (f *fetch) freeFetches() int {
 	return slots
 }
 
-// tablePartArrived notes that a part of a table came, and asks its sender whether that
+// moreComes notes that a peer has sent a part of a table and will send more: it is
+// not asked again whether that was all.
+func (f *fetch) moreComes(n *network, from state.NodeID) {
+	n.moreComing = true
+	f.comparisons = slices.DeleteFunc(f.comparisons, func(g comparison) bool { return g.n == n && g.to == from })
+}
+
+// partArrived notes that a part of a table came, and asks its sender whether that
 // was all.
-func (f *fetch) tablePartArrived(n *network, from state.NodeID) {
+func (f *fetch) partArrived(n *network, from state.NodeID) {
 	if n.fetching(f.now) {
 		n.fetchUntil, n.moreComing = f.now+fetchPatience, false
 		if len(f.comparisons) < maxComparisons {

@@ -80,14 +80,14 @@ func TestEveryNetworkIsComparedEquallyOften(t *testing.T) {
 		c := wideCore(t, networks)
 		c.MemberAlive(0, "peer", netip.MustParseAddrPort("10.0.0.2:7946"))
 		c.Receive(0, says(t, "peer", networks))
-		for _, n := range c.nets.networks {
+		for _, n := range c.nets.byName {
 			n.table.SetSynced()
 		}
 		probesOf(t, c, map[uint64]int{})
 		count := map[uint64]int{}
 		const rounds = 120
 		for now, r := time.Second, 0; r < rounds; now = c.Next() {
-			if now >= c.pace.repairAt {
+			if now >= c.pace.roundAt {
 				r++
 			}
 			c.Receive(now, says(t, "peer", networks)) // it lives
@@ -97,7 +97,7 @@ func TestEveryNetworkIsComparedEquallyOften(t *testing.T) {
 			}
 		}
 		least, most := rounds, 0
-		for _, n := range c.nets.networks {
+		for _, n := range c.nets.byName {
 			least, most = min(least, count[n.hash]), max(most, count[n.hash])
 		}
 		if most-least > 2 || networks <= 100 && least < rounds-2 {

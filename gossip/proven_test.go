@@ -190,10 +190,10 @@ func TestManyNamesAreSoonGone(t *testing.T) {
 // showed that they are there, whatever names are listed beside them.
 func TestTheProvenAreAsked(t *testing.T) {
 	c := crowd(2, 60)
-	n := c.nets.networks[""]
+	n := c.nets.byName[""]
 	n.appeared = nil
 	for range 50 {
-		to, ok := c.fetch.chooseParticipant(n)
+		to, ok := c.fetch.choose(n)
 		if m := c.roster.members[to]; !ok || !m.proven {
 			t.Fatalf("%q is asked", to)
 		}

@@ -15,17 +15,13 @@ func (r *repair) onMore(from state.NodeID, p []byte) error {
 	if err != nil {
 		return err
 	}
-	n := r.nets.networks[f.network]
+	n := r.nets.byName[f.network]
 	if n == nil {
 		return nil
 	}
-	n.moreComing = true
-	r.fetch.comparisons = slices.DeleteFunc(r.fetch.comparisons, func(g comparison) bool { return g.n == n && g.to == from })
+	r.fetch.moreComes(n, from)
 	for _, h := range f.heads {
-		key := streamKey{n.name, h.Owner}
-		if q := r.pull.pulls[key]; q != nil && q.peer == from {
-			r.pull.dropPull(key)
-		}
+		r.pull.dropAt(streamKey{n.name, h.Owner}, from)
 	}
 	r.compareHeads(from, n, f.heads, nil)
 	return nil
@@ -49,27 +45,41 @@ const (
 	maxPullsAt = maxPulls / 4
 )
 
-// hasPullRoom reports whether one more stream may be asked of a peer.
-func (u *pull) hasPullRoom(at state.NodeID) bool {
-	return len(u.pulls) < maxPulls && u.pullsPerPeer[at] < maxPullsAt
+// hasRoom reports whether one more stream may be asked of a peer.
+func (u *pull) hasRoom(at state.NodeID) bool {
+	return len(u.pulls) < maxPulls && u.perPeer[at] < maxPullsAt
 }
 
-// setPull registers a pull, and replaces the stream's former one.
-func (u *pull) setPull(key streamKey, p *pending) {
-	u.dropPull(key)
+// set registers a pull, and replaces the stream's former one.
+func (u *pull) set(key streamKey, p *pending) {
+	u.drop(key)
 	u.pulls[key] = p
-	u.pullsPerPeer[p.peer]++
+	u.perPeer[p.peer]++
 }
 
-// dropPull forgets a pull. The peer that it is at changes only after that.
-func (u *pull) dropPull(key streamKey) {
+// drop forgets a pull. The peer that it is at changes only after that.
+func (u *pull) drop(key streamKey) {
 	p := u.pulls[key]
 	if p == nil {
 		return
 	}
 	delete(u.pulls, key)
-	if u.pullsPerPeer[p.peer]--; u.pullsPerPeer[p.peer] == 0 {
-		delete(u.pullsPerPeer, p.peer)
+	if u.perPeer[p.peer]--; u.perPeer[p.peer] == 0 {
+		delete(u.perPeer, p.peer)
+	}
+}
+
+func newPull(e *env, o *outbox, n *nets) pull {
+	return pull{
+		env: e, outbox: o, nets: n, pulls: map[streamKey]*pending{}, perPeer: map[state.NodeID]int{},
+		rtt: e.cfg.WantTimeout / 8,
+	}
+}
+
+// dropAt forgets a pull if it is at that peer.
+func (u *pull) dropAt(key streamKey, peer state.NodeID) {
+	if p := u.pulls[key]; p != nil && p.peer == peer {
+		u.drop(key)
 	}
 }
 
@@ -77,7 +87,7 @@ func (u *pull) dropPull(key streamKey) {
 func (u *pull) dropNetwork(name string) {
 	for k := range u.pulls {
 		if k.network == name {
-			u.dropPull(k)
+			u.drop(k)
 		}
 	}
 }
@@ -88,27 +98,27 @@ const maxTries = 4
 // smallGap is how many versions a small pull may lack.
 const smallGap = 16
 
-// pullSent registers a pull that is sent now.
-func (u *pull) pullSent(key streamKey, p *pending) {
+// markSent registers a pull that is sent now.
+func (u *pull) markSent(key streamKey, p *pending) {
 	p.sentAt, p.sent = u.now, true
 	wait := u.cfg.WantTimeout
 	if p.small {
 		wait = min(wait, max(8*time.Millisecond, 5*u.rtt)<<p.tries)
 	}
 	p.tries++
-	u.schedulePull(key, p, u.now+u.jitter(wait))
+	u.schedule(key, p, u.now+u.jitter(wait))
 }
 
-func (u *pull) schedulePull(key streamKey, p *pending, until time.Duration) {
+func (u *pull) schedule(key streamKey, p *pending, until time.Duration) {
 	p.deadline = until
-	if len(u.pulls) == 0 || until < u.pullsDue {
-		u.pullsDue = until
+	if len(u.pulls) == 0 || until < u.due {
+		u.due = until
 	}
-	u.setPull(key, p)
+	u.set(key, p)
 }
 
-// pullAnswered ends a pull, and measures how long it took.
-func (u *pull) pullAnswered(key streamKey, from state.NodeID) {
+// answered ends a pull, and measures how long it took.
+func (u *pull) answered(key streamKey, from state.NodeID) {
 	p := u.pulls[key]
 	if p == nil {
 		return
@@ -116,12 +126,12 @@ func (u *pull) pullAnswered(key streamKey, from state.NodeID) {
 	if p.sent && p.small && p.tries == 1 && p.peer == from {
 		u.rtt += (u.now - p.sentAt - u.rtt) / 8
 	}
-	u.dropPull(key)
+	u.drop(key)
 }
 
-// pullAll asks a peer for several streams in one packet; those that are asked
+// request asks a peer for several streams in one packet; those that are asked
 // for elsewhere already are left out.
-func (u *pull) pullAll(from state.NodeID, n *network, ws []lack) {
+func (u *pull) request(from state.NodeID, n *network, ws []lack) {
 	var todo []state.Want
 	for _, w := range ws {
 		key := streamKey{n.name, w.Owner}
@@ -131,10 +141,10 @@ func (u *pull) pullAll(from state.NodeID, n *network, ws []lack) {
 			}
 			continue
 		}
-		if !u.hasPullRoom(from) {
+		if !u.hasRoom(from) {
 			break // G7: the rest is found again
 		}
-		u.pullSent(key, &pending{peer: from, small: w.small})
+		u.markSent(key, &pending{peer: from, small: w.small})
 		todo = append(todo, w.Want)
 	}
 	u.sendWants(from, n, todo)
@@ -166,12 +176,12 @@ func lackOf(w state.Want, h state.Head) lack {
 	return lack{w, h.Version-have <= smallGap}
 }
 
-func (u *pull) pullOne(from state.NodeID, n *network, w state.Want, h state.Head) {
-	u.pullAll(from, n, []lack{lackOf(w, h)})
+func (u *pull) requestOne(from state.NodeID, n *network, w state.Want, h state.Head) {
+	u.request(from, n, []lack{lackOf(w, h)})
 }
 
-// pullSoon asks after a moment: the missing push is probably on its way.
-func (u *pull) pullSoon(from state.NodeID, n *network, w state.Want) {
+// requestSoon asks after a moment: the missing push is probably on its way.
+func (u *pull) requestSoon(from state.NodeID, n *network, w state.Want) {
 	key := streamKey{n.name, w.Owner}
 	if p := u.pulls[key]; p != nil {
 		if p.peer != from && len(p.others) < 3 && !slices.Contains(p.others, from) {
@@ -179,24 +189,24 @@ func (u *pull) pullSoon(from state.NodeID, n *network, w state.Want) {
 		}
 		return
 	}
-	if u.hasPullRoom(from) {
-		u.schedulePull(key, &pending{peer: from, small: true}, u.now+u.cfg.Coalesce)
+	if u.hasRoom(from) {
+		u.schedule(key, &pending{peer: from, small: true}, u.now+u.cfg.Coalesce)
 	}
 }
 
-// retryPulls asks again what was not answered in time: others that have it, or
+// retry asks again what was not answered in time: others that have it, or
 // the same peer if the answer is small, for then it was probably lost.
-func (u *pull) retryPulls() {
-	if len(u.pulls) == 0 || u.now < u.pullsDue {
+func (u *pull) retry() {
+	if len(u.pulls) == 0 || u.now < u.due {
 		return
 	}
 	var due []streamKey
-	u.pullsDue = time.Duration(1<<63 - 1)
+	u.due = time.Duration(1<<63 - 1)
 	for k, p := range u.pulls {
 		if u.now >= p.deadline {
 			due = append(due, k)
 		} else {
-			u.pullsDue = min(u.pullsDue, p.deadline)
+			u.due = min(u.due, p.deadline)
 		}
 	}
 	slices.SortFunc(due, func(a, b streamKey) int {
@@ -205,12 +215,12 @@ func (u *pull) retryPulls() {
 	again := map[streamKey][]state.Want{} // by network and the peer to ask
 	var order []streamKey
 	for _, k := range due {
-		p, n := u.pulls[k], u.nets.networks[k.network]
-		u.dropPull(k)
-		if n == nil || !u.chooseNextPeer(p) || !u.hasPullRoom(p.peer) {
+		p, n := u.pulls[k], u.nets.byName[k.network]
+		u.drop(k)
+		if n == nil || !u.chooseNextPeer(p) || !u.hasRoom(p.peer) {
 			continue
 		}
-		u.pullSent(k, p)
+		u.markSent(k, p)
 		to := streamKey{k.network, p.peer}
 		if again[to] == nil {
 			order = append(order, to)
@@ -218,7 +228,7 @@ func (u *pull) retryPulls() {
 		again[to] = append(again[to], n.table.WantNext(k.owner))
 	}
 	for _, to := range order {
-		u.sendWants(to.owner, u.nets.networks[to.network], again[to])
+		u.sendWants(to.owner, u.nets.byName[to.network], again[to])
 	}
 }
 
@@ -243,7 +253,7 @@ func (r *repair) onRetiredHead(n *network, h state.OwnerHead) {
 	if m != nil && ok && own.Inc <= h.Head.Inc && livenessOf(m.phase) == state.Dead {
 		n.table.Bury(h.Owner)
 	}
-	if _, waits := r.intake.reapTimes[h.Owner]; ok && !waits {
+	if ok && !r.reaper.waitsFor(h.Owner) {
 		r.store.Reap(h.Owner)
 	}
 }
@@ -254,8 +264,8 @@ type pull struct {
 	outbox *outbox
 	nets   *nets
 
-	pulls        map[streamKey]*pending
-	pullsPerPeer map[state.NodeID]int
-	pullsDue     time.Duration
-	rtt          time.Duration
+	pulls   map[streamKey]*pending
+	perPeer map[state.NodeID]int
+	due     time.Duration
+	rtt     time.Duration
 }

@@ -45,7 +45,7 @@ func (p *push) pushOwn(n *network) {
 		p.advertise(n, p.cfg.Self, "")
 		return
 	}
-	p.enqueuePush(pushItem{delta: d})
+	p.enqueue(pushItem{delta: d})
 }
 
 // hint is a stream that is to be announced, and who told of it.
@@ -58,7 +58,7 @@ type hint struct {
 // brought is announced together, when it is handled: see announce.
 func (p *push) advertise(n *network, owner, from state.NodeID) {
 	p.hints[n.name] = append(p.hints[n.name], hint{owner, from})
-	if p.outbox.answers.peer == nil {
+	if !p.outbox.handlesPacket() {
 		p.announce()
 	}
 }
@@ -69,7 +69,7 @@ func (p *push) announce() {
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.hints)) {
-		if n := p.nets.networks[name]; n != nil {
+		if n := p.nets.byName[name]; n != nil {
 			p.announceNetwork(n, p.hints[name])
 		}
 	}
@@ -129,7 +129,7 @@ func deltaSize(d *state.Delta) int {
 	return n
 }
 
-func (p *push) enqueuePush(it pushItem) {
+func (p *push) enqueue(it pushItem) {
 	if len(p.queue.items) >= maxQueued && it.from != "" {
 		p.Stats.PushDropped++
 		return
@@ -140,8 +140,8 @@ func (p *push) enqueuePush(it pushItem) {
 	}
 }
 
-// flushPushes pushes what waits, if it is due: at once when the node is calm.
-func (p *push) flushPushes() {
+// flush pushes what waits, if it is due: at once when the node is calm.
+func (p *push) flush() {
 	q := &p.queue
 	if q.at == 0 || p.now < q.at {
 		return
@@ -159,7 +159,7 @@ func (p *push) flushPushes() {
 		byNet[name] = append(byNet[name], it)
 	}
 	for _, name := range names {
-		p.pushNetwork(name, byNet[name])
+		p.flushNetwork(name, byNet[name])
 	}
 }
 
@@ -172,9 +172,9 @@ func (p *push) refillTokens() {
 	q.filled = max(p.now, 1)
 }
 
-// pushNetwork sends the items of one network to its random targets, packed into as
+// flushNetwork sends the items of one network to its random targets, packed into as
 // few datagrams as they fit.
-func (p *push) pushNetwork(name string, items []pushItem) {
+func (p *push) flushNetwork(name string, items []pushItem) {
 	not := []state.NodeID{}
 	if len(items) == 1 {
 		not = append(not, items[0].from, items[0].delta.Owner)
@@ -264,7 +264,7 @@ func (p *push) sendHot() {
 	}
 	p.hotTimes = p.hotTimes[1:]
 	for _, name := range p.nets.order {
-		n := p.nets.networks[name]
+		n := p.nets.byName[name]
 		hs := p.hotHeads(n, p.now-8*p.cfg.HotAfter, p.cfg.Datagram-128)
 		if len(hs) == 0 {
 			continue

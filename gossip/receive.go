@@ -20,13 +20,13 @@ func (t *intake) onDeltas(from state.NodeID, typ byte, p []byte) error {
 			break
 		}
 		t.Stats.DeltasIn++
-		last = t.nets.networks[x.Network]
+		last = t.nets.byName[x.Network]
 		if err := t.apply(from, x, typ == framePush, hops); err != nil && first == nil {
 			first = err
 		}
 	}
 	if last != nil && typ == frameDelta {
-		t.fetch.tablePartArrived(last, from)
+		t.fetch.partArrived(last, from)
 	}
 	if d.err != nil {
 		return d.err
@@ -36,12 +36,12 @@ func (t *intake) onDeltas(from state.NodeID, typ byte, p []byte) error {
 
 // apply merges one delta and does what follows from the result.
 func (t *intake) apply(from state.NodeID, x *state.Delta, pushed bool, hops int) error {
-	n := t.nets.networks[x.Network]
+	n := t.nets.byName[x.Network]
 	if n == nil {
 		return nil
 	}
 	if x.Owner == t.cfg.Self && !t.yielded {
-		t.lives.defendOwn(n, x.Head(), false)
+		t.incarnation.defend(n, x.Head(), false)
 		return nil
 	}
 	was, known := n.table.Head(x.Owner)
@@ -52,23 +52,23 @@ func (t *intake) apply(from state.NodeID, x *state.Delta, pushed bool, hops int)
 		t.Stats.Duplicates++
 		t.correctOwner(n, from, x)
 	case state.Applied:
-		t.pull.pullAnswered(key, from)
+		t.pull.answered(key, from)
 		t.afterApply(n, from, x, pushed, hops, known)
 		if n.name == "" {
 			t.goodbyes.ownerWrote(x.Owner, was)
 		}
 		if w, need := n.table.Want(x.Owner, x.Head()); err != nil && need {
-			t.pull.pullOne(from, n, w, x.Head())
+			t.pull.requestOne(from, n, w, x.Head())
 		}
 	case state.Staged:
 		if w, need := n.table.Want(x.Owner, x.Head()); need {
-			t.pull.dropPull(key)
-			t.pull.pullOne(from, n, w, x.Head())
+			t.pull.drop(key)
+			t.pull.requestOne(from, n, w, x.Head())
 		}
 	case state.Gap:
 		t.Stats.Gaps++
 		if w, need := n.table.Want(x.Owner, x.Head()); need {
-			t.pull.pullSoon(from, n, w)
+			t.pull.requestSoon(from, n, w)
 		}
 	}
 	return err
@@ -100,7 +100,7 @@ func (t *intake) afterApply(n *network, from state.NodeID, x *state.Delta, pushe
 	switch {
 	case hereOnly:
 	case pushed:
-		t.push.enqueuePush(pushItem{delta: x, from: from, hops: hops})
+		t.push.enqueue(pushItem{delta: x, from: from, hops: hops})
 	case x.Whole() && !x.Snapshot && deltaSize(x) <= t.cfg.Datagram-64:
 		// Pulled because its push was lost or its carrier told us: it may be new
 		// around here too, so say that we have it, but do not push it again.
@@ -116,7 +116,7 @@ func (t *intake) afterGlobalDelta(x *state.Delta) {
 		switch r.Kind {
 		case state.KindMember:
 			delete(t.roster.targets, r.Key)
-			if n := t.nets.networks[r.Key]; n != nil && !r.Deleted {
+			if n := t.nets.byName[r.Key]; n != nil && !r.Deleted {
 				t.fetch.compareWith(n, x.Owner)
 			}
 		case state.KindBeacon:
@@ -131,36 +131,49 @@ func (t *intake) afterGlobalDelta(x *state.Delta) {
 		clear(t.roster.targets)
 	}
 	if x.Snapshot {
-		t.reapLater(x.Owner)
+		t.reaper.later(x.Owner)
 		if m := t.roster.members[x.Owner]; m != nil && len(x.Records) == 0 && x.To > 1 {
 			t.liveness.observe(m, signGoodbyeHeard) // its last, empty snapshot: it left in order (S9)
 		}
 	}
 }
 
-func (t *intake) reapLater(o state.NodeID) {
-	if _, waits := t.reapTimes[o]; !waits && len(t.reapTimes) >= maxReaps {
-		t.Stats.ReapsDropped++
-		return
-	}
-	t.reapTimes[o] = t.now + reapAfter
+// reaper drops what a new life of an owner left behind in networks that it does not
+// name any more.
+type reaper struct {
+	*env
+
+	due map[state.NodeID]time.Duration // when a new life has had its time
 }
 
-func (t *intake) reap() {
-	for o, at := range t.reapTimes {
-		if t.now >= at {
-			delete(t.reapTimes, o)
-			t.store.Reap(o)
+// later reaps an owner's leftovers after reapAfter.
+func (r *reaper) later(owner state.NodeID) {
+	if !r.waitsFor(owner) && len(r.due) >= maxReaps {
+		r.Stats.ReapsDropped++
+		return
+	}
+	r.due[owner] = r.now + reapAfter
+}
+
+// waitsFor reports whether an owner's leftovers are reaped later.
+func (r *reaper) waitsFor(owner state.NodeID) bool {
+	_, waits := r.due[owner]
+	return waits
+}
+
+// run reaps what is due.
+func (r *reaper) run() {
+	for owner, at := range r.due {
+		if r.now >= at {
+			delete(r.due, owner)
+			r.store.Reap(owner)
 		}
 	}
 }
 
 // noteNews keeps repair busy and remembers the stream as hot.
 func (p *push) noteNews(n *network, owner state.NodeID) {
-	p.pace.busyUntil = p.now + p.cfg.BusyFor
-	if p.pace.repairAt > p.now+p.cfg.RepairBusy {
-		p.pace.repairAt = p.now + p.jitter(p.cfg.RepairBusy)
-	}
+	p.pace.newsCame()
 	if len(n.hot) >= maxHot {
 		n.hot = append(n.hot[:0], n.hot[maxHot/2:]...)
 	}
@@ -174,15 +187,14 @@ func (p *push) noteNews(n *network, owner state.NodeID) {
 // intake merges deltas.
 type intake struct {
 	*env
-	roster   *roster
-	outbox   *outbox
-	nets     *nets
-	goodbyes *goodbyes
-	liveness *liveness
-	push     *push
-	pull     *pull
-	fetch    *fetch
-	lives    *lives
-
-	reapTimes map[state.NodeID]time.Duration
+	roster      *roster
+	outbox      *outbox
+	nets        *nets
+	goodbyes    *goodbyes
+	liveness    *liveness
+	push        *push
+	pull        *pull
+	fetch       *fetch
+	incarnation *incarnation
+	reaper      *reaper
 }

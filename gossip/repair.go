@@ -66,7 +66,7 @@ func (r *repair) onProbe(from state.NodeID, typ byte, p []byte) error {
 	}
 	equal := probeFrame{}
 	for _, t := range f.tables {
-		n := r.nets.networkByHash(typ, t.network)
+		n := r.nets.byProbeHash(typ, t.network)
 		if n == nil {
 			continue
 		}
@@ -78,7 +78,7 @@ func (r *repair) onProbe(from state.NodeID, typ byte, p []byte) error {
 		}
 		n.differedAt = r.now
 		if (typ == frameProbe || typ == frameProbe32) && !n.fetching(r.now) &&
-			(n.table.View().Synced() || r.now < n.answerDue || r.fetch.freeFetches() > 0) {
+			(n.table.View().Synced() || r.now < n.answerDue || r.fetch.free() > 0) {
 			r.Stats.Mismatches++
 			r.sendSummary(from, n)
 		}
@@ -95,7 +95,7 @@ func (r *repair) onProbe(from state.NodeID, typ byte, p []byte) error {
 // Divergence returns how long ago a table last compared equal with a peer's,
 // if the latest comparison found a difference; else 0.
 func (c *Core) Divergence(name string) time.Duration {
-	n := c.nets.networks[name]
+	n := c.nets.byName[name]
 	if n == nil || n.differedAt <= n.equalAt {
 		return 0
 	}
@@ -113,7 +113,7 @@ func (r *repair) sendSummary(to state.NodeID, n *network) {
 		size := 1 << min(bits.Len(uint(owners))/2+1, 8)
 		e.summary(summaryFrame{
 			network: n.name, hashes: n.table.Buckets(size),
-			hot: r.push.hotHeads(n, r.now-time.Second, r.cfg.Datagram-128-8*size),
+			hot: r.news.hotHeads(n, r.now-time.Second, r.cfg.Datagram-128-8*size),
 		})
 	}
 	r.outbox.send(to, e)
@@ -125,7 +125,7 @@ func (r *repair) onSummary(from state.NodeID, p []byte) error {
 	if err != nil {
 		return err
 	}
-	n := r.nets.networks[f.network]
+	n := r.nets.byName[f.network]
 	if n == nil {
 		return nil
 	}
@@ -188,7 +188,7 @@ func (r *repair) onHeads(from state.NodeID, typ byte, p []byte) error {
 	if err != nil {
 		return err
 	}
-	n := r.nets.networks[f.network]
+	n := r.nets.byName[f.network]
 	if n == nil {
 		return nil
 	}
@@ -220,7 +220,7 @@ func (r *repair) compareHeads(from state.NodeID, n *network, theirs, ours []stat
 	for _, h := range theirs {
 		known[h.Owner] = h
 		if h.Owner == r.cfg.Self && !r.yielded {
-			r.lives.defendOwn(n, h.Head, h.Buried)
+			r.own.defend(n, h.Head, h.Buried)
 			continue
 		}
 		if h.Buried {
@@ -240,7 +240,7 @@ func (r *repair) compareHeads(from state.NodeID, n *network, theirs, ours []stat
 	for _, o := range ours {
 		h, ok := known[o.Owner]
 		switch {
-		case o.Buried, o.Kept, ok && (h.Buried || h.Kept || o.Head.Compare(h.Head) <= 0), r.push.isFresh(n, o.Owner):
+		case o.Buried, o.Kept, ok && (h.Buried || h.Kept || o.Head.Compare(h.Head) <= 0), r.news.isFresh(n, o.Owner):
 		case !ok:
 			offers = append(offers, state.Want{Owner: o.Owner})
 		default:
@@ -248,7 +248,7 @@ func (r *repair) compareHeads(from state.NodeID, n *network, theirs, ours []stat
 		}
 	}
 	r.serve(from, n, offers)
-	r.pull.pullAll(from, n, wants)
+	r.pull.request(from, n, wants)
 	return len(wants) > 0, len(offers) > 0
 }
 
@@ -268,7 +268,7 @@ func (r *repair) onWants(from state.NodeID, p []byte) error {
 	if err != nil {
 		return err
 	}
-	if n := r.nets.networks[network]; n != nil {
+	if n := r.nets.byName[network]; n != nil {
 		r.serve(from, n, ws)
 	}
 	return nil
@@ -278,10 +278,7 @@ func (r *repair) onWants(from state.NodeID, p []byte) error {
 // streams that did not fit, it says what we have, so that the peer asks again.
 func (r *repair) serve(to state.NodeID, n *network, ws []state.Want) {
 	e := r.newPacket()
-	budget := r.cfg.Chunk - 1024
-	if r.outbox.answers.peer != nil {
-		budget = r.outbox.answers.deltaBytesLeft
-	}
+	budget := r.outbox.deltaBudget()
 	opened := false
 	var rest []state.OwnerHead
 	for _, w := range ws {
@@ -308,7 +305,7 @@ func (r *repair) serve(to state.NodeID, n *network, ws []state.Want) {
 		return
 	}
 	e.close()
-	r.outbox.answers.deltaBytesLeft = budget
+	r.outbox.deltasSent(budget)
 	if len(rest) > 0 {
 		e.heads(frameMore, n.name, 0, nil, false, rest)
 	}
@@ -317,8 +314,32 @@ func (r *repair) serve(to state.NodeID, n *network, ws []state.Want) {
 
 // pace is when repair compares.
 type pace struct {
-	repairAt  time.Duration
-	busyUntil time.Duration
+	*env
+
+	roundAt   time.Duration // when the next round of repair is due
+	busyUntil time.Duration // until then news makes the rounds short
+}
+
+// newsCame makes rounds short for a while.
+func (p *pace) newsCame() {
+	p.busyUntil = p.now + p.cfg.BusyFor
+	if p.roundAt > p.now+p.cfg.RepairBusy {
+		p.roundAt = p.now + p.jitter(p.cfg.RepairBusy)
+	}
+}
+
+// nextRound sets when the round after this one is due.
+func (p *pace) nextRound() {
+	every := p.cfg.RepairIdle
+	if p.now < p.busyUntil {
+		every = p.cfg.RepairBusy
+	}
+	p.roundAt = p.now + p.jitter(every)
+}
+
+// deliveryObserver reports to which members datagrams do not seem to arrive.
+type deliveryObserver interface {
+	undelivered(m *member) bool
 }
 
 // probes sends hashes.
@@ -326,7 +347,7 @@ type probes struct {
 	*env
 	roster   *roster
 	outbox   *outbox
-	liveness *liveness
+	liveness deliveryObserver
 }
 
 // fetch asks for whole tables.
@@ -342,19 +363,35 @@ type fetch struct {
 	drawn       *draw
 }
 
+// What repair needs of its neighbours: which streams have changed lately, how to ask
+// for what is missing, and who answers for this node's own stream.
+type (
+	newsLog interface {
+		isFresh(n *network, owner state.NodeID) bool
+		hotHeads(n *network, since time.Duration, budget int) []state.OwnerHead
+	}
+	requester interface {
+		request(from state.NodeID, n *network, ws []lack)
+		dropAt(key streamKey, peer state.NodeID)
+	}
+	ownDefender interface {
+		defend(n *network, h state.Head, retired bool)
+	}
+)
+
 // repair compares tables.
 type repair struct {
 	*env
 	roster *roster
 	outbox *outbox
 	nets   *nets
-	push   *push
-	pull   *pull
 	pace   *pace
 	probes *probes
 	fetch  *fetch
-	lives  *lives
-	intake *intake
+	reaper *reaper
+	news   newsLog
+	pull   requester
+	own    ownDefender
 
 	firstCompared int
 	preferProven  bool

@@ -16,25 +16,30 @@ import (
 // for dead.
 const deadMemory = 30 * time.Second
 
-// addMember adds a member.
-func (r *roster) addMember(m *member) {
+// add adds a member.
+func (r *roster) add(m *member) {
 	i, _ := slices.BinarySearchFunc(r.ordered, m.id, byName)
 	r.ordered = slices.Insert(r.ordered, i, m)
 	r.members[m.id] = m
 }
 
-// forgetMember forgets a member, and all that is kept of its streams.
-func (l *liveness) forgetMember(m *member) {
+// remove removes a member.
+func (r *roster) remove(m *member) {
+	r.setListed(m, false)
+	if i, ok := slices.BinarySearchFunc(r.ordered, m.id, byName); ok {
+		r.ordered = slices.Delete(r.ordered, i, i+1)
+	}
+	delete(r.members, m.id)
+}
+
+// forget forgets a member, and all that is kept of its streams.
+func (l *liveness) forget(m *member) {
 	for _, t := range l.store.Tables() {
 		t.Exhume(m.id)
 	}
-	l.roster.setListed(m, false)
-	if i, ok := slices.BinarySearchFunc(l.roster.ordered, m.id, byName); ok {
-		l.roster.ordered = slices.Delete(l.roster.ordered, i, i+1)
-	}
-	delete(l.roster.members, m.id)
-	delete(l.pings.pinging, m.id)
-	delete(l.goodbyes.goodbyeChecks, m.id)
+	l.roster.remove(m)
+	l.pings.schedule(m, 0)
+	l.goodbyes.forget(m.id)
 	l.store.Forget(m.id)
 }
 

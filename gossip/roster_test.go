@@ -29,7 +29,7 @@ func TestRoster(t *testing.T) {
 		case 3:
 			if m := c.roster.members[id]; m != nil {
 				c.advance(now)
-				c.goodbyes.acceptGoodbye(m)
+				c.goodbyes.accept(m)
 				c.finishStep()
 			}
 		case 4:
@@ -89,9 +89,9 @@ func TestNamesMakeNothingSlower(t *testing.T) {
 func TestReapsAreBounded(t *testing.T) {
 	c := testCore(t, "a", "b")
 	for i := range 3 * maxReaps {
-		c.intake.reapLater(state.NodeID(fmt.Sprint("made-up", i)))
+		c.reaper.later(state.NodeID(fmt.Sprint("made-up", i)))
 	}
-	if len(c.intake.reapTimes) > maxReaps || c.Stats.ReapsDropped == 0 {
-		t.Errorf("%d wait, %d were dropped", len(c.intake.reapTimes), c.Stats.ReapsDropped)
+	if len(c.reaper.due) > maxReaps || c.Stats.ReapsDropped == 0 {
+		t.Errorf("%d wait, %d were dropped", len(c.reaper.due), c.Stats.ReapsDropped)
 	}
 }
