@@ -1,52 +1,9 @@
 package gossip
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
-// endCheck ends a check without an answer: the node is hidden, unless so many
-// vanished at once that it is rather us (S12).
-func (l *liveness) endCheck(m *member) {
-	switch {
-	case m.listed && !m.proven && l.roster.hearing():
-		l.observe(m, signUnproven)
-		return
-	case m.listed:
-		l.observe(m, signSilent)
-		return
-	}
-	g := &l.preserve
-	if m.proven { // who was gone before we came, or never was, tells nothing of our links
-		g.record(vanished{m.host(), l.now})
-	}
-	g.forget(l.now - l.cfg.PreserveWindow)
-	gone, others := g.hosts(), l.countHosts()
-	if m.seen && others >= l.cfg.MinMesh && float64(gone) > l.cfg.Preserve*float64(others) {
-		l.setPreserve(true, fmt.Sprintf("%d of %d members vanished within %v: serving their last known endpoints", gone,
-			others, l.cfg.PreserveWindow))
-		for _, o := range l.roster.ordered {
-			if o.seen && o.phase == phaseDead && l.now-o.since <= l.cfg.PreserveWindow {
-				l.observe(o, signCutOff)
-			}
-		}
-		l.observe(m, signCutOff)
-		return
-	}
-	l.observe(m, signSilent)
-}
-
-// provenCount is how many of the members showed that they are there, at least one:
-// what depends on the size of the mesh depends on that, not on what is said.
-func (r *roster) provenCount() int {
-	n := 0
-	for _, m := range r.ordered {
-		if m.proven {
-			n++
-		}
-	}
-	return max(n, 1)
-}
+// What is looked at once a second: members that are silent, and the streams of
+// those that have been gone for long (S9).
 
 // sweep ages the dead (S9), and ends self-preservation.
 func (l *liveness) sweep() {
@@ -124,4 +81,15 @@ func (l *liveness) retireStreams(m *member, age time.Duration) (expired bool) {
 		}
 	}
 	return age > l.cfg.DropAfter+l.cfg.Graves
+}
+
+// forget forgets a member, and all that is kept of its streams.
+func (l *liveness) forget(m *member) {
+	for _, t := range l.store.Tables() {
+		t.Exhume(m.id)
+	}
+	l.roster.remove(m)
+	l.pings.schedule(m, 0)
+	l.goodbyes.forget(m.id)
+	l.store.Forget(m.id)
 }

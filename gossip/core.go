@@ -2,14 +2,16 @@ package gossip
 
 import (
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"time"
 
 	"meshd/state"
 )
+
+// This file owns the composition: which parts a core has, who is given what of
+// whom, and the doors through which time and packets come in and effects leave.
+// What happens behind a door is a part's.
 
 // Send is a packet to put on the wire.
 type Send struct {
@@ -47,55 +49,6 @@ type Core struct {
 
 	sweepAt   time.Duration // when the chores of each second are due
 	publishAt time.Duration // when views that were held back are published; 0: none is
-}
-
-// network is what the core keeps per table.
-type network struct {
-	name            string
-	hash            uint64 // of the name, see networkHash
-	table           *state.Table
-	carrier         *state.Carrier // nil for the global scope
-	pushed          uint64         // own version up to which peers were told
-	hot             []hotHead      // recent news, newest last
-	carryAt         time.Duration  // 0: not by time
-	carryNotBefore  time.Duration  // until then claims of others do not make it look at its own again
-	joinedAt        time.Duration
-	versionTimes    []versionTime // own versions by time, for S6
-	reportedFailure string        // which services have no address, as it was last told
-	compared        bool          // compared with another node in this life, see meet
-
-	probedAt       time.Duration // when its hash was last sent to a peer
-	livingCount    int           // how many of its participants lived at countedAt, see livingIn
-	livingCountAt  time.Duration
-	askQueued      bool           // to be asked for at the end of the step
-	appeared       []state.NodeID // who came since it was last asked for: asked first
-	askedCount     int            // how many peers since askFrom
-	askSince       time.Duration
-	provenAppeared bool          // somebody showed that it is there since it is sought
-	answerDue      time.Duration // when those who were asked should have answered
-	fetchPeer      state.NodeID  // who sends the whole of it
-	fetchUntil     time.Duration
-	moreComing     bool // and has not yet said that this was all
-
-	agreements    [maxAgreements]agreement // that differ in nothing that is to be done, oldest overwritten
-	nextAgreement int                      // the next place there
-
-	equalAt, differedAt time.Duration // when it last compared equal and unequal with a peer's
-}
-
-type hotHead struct {
-	owner state.NodeID
-	at    time.Duration
-}
-
-type versionTime struct {
-	at      time.Duration
-	version uint64
-}
-
-type streamKey struct {
-	network string
-	owner   state.NodeID
 }
 
 // NewCore returns a core that owns store. rng is the core's alone.
@@ -164,10 +117,6 @@ func (c *Core) Store() *state.Store { return c.store }
 // Config returns the effective configuration.
 func (c *Core) Config() CoreConfig { return c.cfg }
 
-// ErrNameTaken is wrapped by errors about a network whose name cannot be told
-// from another's on the wire.
-var ErrNameTaken = errors.New("the name is not usable on this node")
-
 // Drain returns what is to be sent and told since the last call. The slices
 // are the caller's.
 func (c *Core) Drain() ([]Send, []Event) {
@@ -175,9 +124,6 @@ func (c *Core) Drain() ([]Send, []Event) {
 	c.outbox.sends, c.outbox.events, c.outbox.sendBytes = nil, nil, 0
 	return s, e
 }
-
-// advance moves the core's clock; time never goes backwards for it.
-func (e *env) advance(now time.Duration) { e.now = max(e.now, now) }
 
 // Receive handles a packet of which it is not known where it came from.
 func (c *Core) Receive(now time.Duration, data []byte) { c.ReceiveFrom(now, netip.AddrPort{}, data) }
@@ -225,19 +171,6 @@ func (c *Core) ReceiveFrom(now time.Duration, at netip.AddrPort, data []byte) {
 		}
 	}
 	c.finishStep()
-}
-
-func (o *outbox) reportRefusal(from state.NodeID, err error) {
-	o.Stats.Refused++
-	leftOut, ok := o.mayReport(from)
-	if !ok {
-		return
-	}
-	reason := err.Error()
-	if leftOut > 0 {
-		reason = fmt.Sprintf("%s (and %d times more since it was last told)", reason, leftOut)
-	}
-	o.emit(Event{Kind: EventRefused, Node: from, Reason: reason})
 }
 
 func (c *Core) dispatch(from state.NodeID, typ byte, p []byte) error {
@@ -350,56 +283,16 @@ func (c *Core) sweep() {
 	}
 }
 
-// forgetTombstones raises the floor of the own stream by age (S6).
-func (c *Core) forgetTombstones(n *network) {
-	h, ok := n.table.Head(c.cfg.Self)
-	if !ok {
-		return
+// Repair brings the core back to a sound state after a step that did not end,
+// and returns how many streams have to be asked for again.
+func (c *Core) Repair(now time.Duration) (streams int) {
+	c.advance(now)
+	clear(c.roster.targets)
+	clear(c.push.hints)
+	c.outbox.endPacket()
+	c.pace.roundAt = c.now
+	for _, t := range c.store.Tables() {
+		streams += t.Verify()
 	}
-	if len(n.versionTimes) == 0 || n.versionTimes[len(n.versionTimes)-1].version < h.Version {
-		n.versionTimes = append(n.versionTimes, versionTime{c.now, h.Version})
-	}
-	old := uint64(0)
-	for len(n.versionTimes) > 1 && c.now-n.versionTimes[0].at > c.cfg.TombstoneAge {
-		old, n.versionTimes = n.versionTimes[0].version, n.versionTimes[1:]
-	}
-	if len(n.versionTimes) == 1 && c.now-n.versionTimes[0].at > c.cfg.TombstoneAge {
-		old = n.versionTimes[0].version
-	}
-	if len(n.versionTimes) > 1024 { // bounded: thin out
-		n.versionTimes = slices.Delete(n.versionTimes, 1, 512)
-	}
-	if old > 0 && n.table.Forget(old) {
-		c.push.noteNews(n, c.cfg.Self)
-	}
-}
-
-// newPacket starts a packet of ours.
-func (e *env) newPacket() *encoder { return newEncoder(e.cfg.Self, e.cfg.Boot) }
-
-// send queues a packet; what does not fit a datagram goes over a stream (G5).
-// If it answers a packet, it is one of the few that this packet may cause.
-func (o *outbox) send(to state.NodeID, e *encoder) {
-	if o.afford(len(e.b)) {
-		o.sendUnmetered(to, e)
-	}
-}
-
-// sendUnmetered is send for what has a budget of its own.
-func (o *outbox) sendUnmetered(to state.NodeID, e *encoder) {
-	s := Send{To: to, Data: e.b, Reliable: len(e.b) > o.cfg.Datagram}
-	if m := o.roster.members[to]; m != nil {
-		s.Reliable = s.Reliable || o.now < m.streamUntil
-		if m.phase != phaseAlive {
-			s.Addr = m.addr
-		}
-	}
-	o.queue(s)
-}
-
-// sendTo queues a datagram to an address that the membership need not know.
-func (o *outbox) sendTo(to state.NodeID, addr netip.AddrPort, e *encoder) {
-	if o.afford(len(e.b)) {
-		o.queue(Send{To: to, Addr: addr, Data: e.b})
-	}
+	return streams
 }

@@ -1,8 +1,9 @@
 package gossip
 
-import (
-	"fmt"
-)
+import "fmt"
+
+// The table by which a member's phase changes. This file holds no state and
+// touches none: transition is a function, and its test writes the table out.
 
 // phase is what the core makes of a member: membership's word, checked.
 type phase uint8
@@ -144,24 +145,4 @@ func transition(p phase, listed bool, s sign) (phase, act) {
 		}
 	}
 	return p, actNone
-}
-
-// observe tells the detector of a sign of a member.
-func (l *liveness) observe(m *member, s sign) {
-	to, do := transition(m.phase, m.listed, s)
-	switch do {
-	case actMarkAlive:
-		l.markAlive(m)
-	case actCheck:
-		m.reportedDead = m.reportedDead || s == signUnlisted
-		l.startCheck(m)
-	case actStopPinging:
-		l.pings.schedule(m, 0)
-	case actPing:
-		l.pings.pingHidden(m)
-	case actAskGoodbye:
-		l.goodbyes.ask(m)
-	case actNone:
-		l.setPhase(m, to)
-	}
 }

@@ -3,14 +3,83 @@ package gossip
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 
 	"meshd/state"
 )
+
+// This file owns the networks in which this node takes part, and the state that
+// the parts keep per network. Its heads say which part owns what.
+
+// network is what the core keeps per table.
+type network struct {
+	name            string
+	hash            uint64 // of the name, see networkHash
+	table           *state.Table
+	carrier         *state.Carrier // nil for the global scope
+	pushed          uint64         // own version up to which peers were told
+	hot             []hotHead      // recent news, newest last
+	carryAt         time.Duration  // 0: not by time
+	carryNotBefore  time.Duration  // until then claims of others do not make it look at its own again
+	joinedAt        time.Duration
+	versionTimes    []versionTime // own versions by time, for S6
+	reportedFailure string        // which services have no address, as it was last told
+	compared        bool          // compared with another node in this life, see meet
+
+	probedAt       time.Duration // when its hash was last sent to a peer
+	livingCount    int           // how many of its participants lived at countedAt, see livingIn
+	livingCountAt  time.Duration
+	askQueued      bool           // to be asked for at the end of the step
+	appeared       []state.NodeID // who came since it was last asked for: asked first
+	askedCount     int            // how many peers since askFrom
+	askSince       time.Duration
+	provenAppeared bool          // somebody showed that it is there since it is sought
+	answerDue      time.Duration // when those who were asked should have answered
+	fetchPeer      state.NodeID  // who sends the whole of it
+	fetchUntil     time.Duration
+	moreComing     bool // and has not yet said that this was all
+
+	agreements    [maxAgreements]agreement // that differ in nothing that is to be done, oldest overwritten
+	nextAgreement int                      // the next place there
+
+	equalAt, differedAt time.Duration // when it last compared equal and unequal with a peer's
+}
+
+type hotHead struct {
+	owner state.NodeID
+	at    time.Duration
+}
+
+type versionTime struct {
+	at      time.Duration
+	version uint64
+}
+
+type streamKey struct {
+	network string
+	owner   state.NodeID
+}
+
+// nets is the networks in which this node takes part.
+type nets struct {
+	*env
+
+	byName map[string]*network // by name, "" is the global scope
+	order  []string            // their names, sorted
+	byHash map[uint64]*network
+	parted map[string]bool // networks left in this life
+	hashOf func(name string) uint64
+}
+
+// ErrNameTaken is wrapped by errors about a network whose name cannot be told
+// from another's on the wire.
+var ErrNameTaken = errors.New("the name is not usable on this node")
 
 // networkHash stands for a network in probes. Two networks of one hash would be
 // compared with each other: a node takes part in one of them only, and names
@@ -75,60 +144,15 @@ func (s *nets) remove(name string) {
 	s.order = slices.Delete(s.order, i, i+1)
 }
 
-// pick returns up to k random members of from without those in not, in random order.
-func (r *roster) pick(from []state.NodeID, k int, not ...state.NodeID) []state.NodeID {
-	out := make([]state.NodeID, 0, k)
-	n := len(from)
-	if n <= 2*k+len(not) {
-		for _, i := range r.rng.Perm(n) {
-			if p := from[i]; len(out) < k && p != r.cfg.Self && !slices.Contains(not, p) {
-				out = append(out, p)
-			}
-		}
-		return out
-	}
-	for tries := 0; len(out) < k && tries < 8*k; tries++ {
-		p := from[r.rng.IntN(n)]
-		if p != r.cfg.Self && !slices.Contains(not, p) && !slices.Contains(out, p) {
-			out = append(out, p)
-		}
-	}
-	return out
+// markCompared notes that a network was compared with another node: all that it has of
+// the network is known here.
+func (n *network) markCompared() {
+	n.table.SetSynced()
+	n.compared = true
 }
 
-// living returns the participants of a network that are thought to live.
-func (r *roster) living(name string) []state.NodeID {
-	if r.cfg.Peers != nil {
-		return r.cfg.Peers
-	}
-	if ts, ok := r.targets[name]; ok {
-		return ts
-	}
-	var ts []state.NodeID
-	if name == "" {
-		for _, m := range r.ordered {
-			if m.reachable() {
-				ts = append(ts, m.id)
-			}
-		}
-	} else {
-		for _, id := range r.store.Participants(name) {
-			if m := r.members[id]; m != nil && m.reachable() {
-				ts = append(ts, id)
-			}
-		}
-	}
-	r.targets[name] = ts
-	return ts
-}
-
-// nets is the networks in which this node takes part.
-type nets struct {
-	*env
-
-	byName map[string]*network // by name, "" is the global scope
-	order  []string            // their names, sorted
-	byHash map[uint64]*network
-	parted map[string]bool // networks left in this life
-	hashOf func(name string) uint64
+// fetching reports whether a peer is sending the whole of a large table that
+// is not yet synced: nobody else is asked for it meanwhile.
+func (n *network) fetching(now time.Duration) bool {
+	return now < n.fetchUntil && !n.table.View().Synced()
 }

@@ -85,17 +85,3 @@ func (h *Host) receive(p packet) {
 
 // noPeer is whose fault a step is that no packet caused.
 func noPeer() state.NodeID { return "" }
-
-// Repair brings the core back to a sound state after a step that did not end,
-// and returns how many streams have to be asked for again.
-func (c *Core) Repair(now time.Duration) (streams int) {
-	c.advance(now)
-	clear(c.roster.targets)
-	clear(c.push.hints)
-	c.outbox.endPacket()
-	c.pace.roundAt = c.now
-	for _, t := range c.store.Tables() {
-		streams += t.Verify()
-	}
-	return streams
-}

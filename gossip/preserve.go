@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// Self-preservation (S12): when most members vanish at once, it is rather this
+// node that is cut off. This file owns the memory of who vanished.
+
 // preservation is S12's memory.
 type preservation struct {
 	gone []vanished             // within the window, the oldest first
@@ -19,15 +22,6 @@ type preservation struct {
 type vanished struct {
 	host netip.AddrPort
 	at   time.Duration
-}
-
-// host stands for the machine at which a member is: its address without the
-// port, but on loopback, where there are trials of many nodes.
-func (m *member) host() netip.AddrPort {
-	if a := m.addr.Addr().Unmap(); !a.IsLoopback() {
-		return netip.AddrPortFrom(a, 0)
-	}
-	return m.addr
 }
 
 // record notes that a member vanished. What it costs does not grow with how many
@@ -79,6 +73,3 @@ func (l *liveness) setPreserve(on bool, reason string) {
 		l.outbox.emit(Event{Kind: EventPreserve, Reason: reason})
 	}
 }
-
-// Preserving reports whether self-preservation is on (S12).
-func (c *Core) Preserving() bool { return c.liveness.preserve.on }

@@ -8,23 +8,26 @@ import (
 	"meshd/state"
 )
 
-// onMore handles the heads of streams that we asked a peer for and that did
-// not fit its answer: ask again.
-func (r *repair) onMore(from state.NodeID, p []byte) error {
-	f, err := decodeHeads(frameMore, p)
-	if err != nil {
-		return err
+// This file owns the requests for what this node lacks: which stream was asked of
+// which peer, and whom to ask next (G3). Answers come in through intake.
+
+// pull asks for what this node lacks.
+type pull struct {
+	*env
+	outbox *outbox
+	nets   *nets
+
+	pulls   map[streamKey]*pending
+	perPeer map[state.NodeID]int
+	due     time.Duration
+	rtt     time.Duration
+}
+
+func newPull(e *env, o *outbox, n *nets) pull {
+	return pull{
+		env: e, outbox: o, nets: n, pulls: map[streamKey]*pending{}, perPeer: map[state.NodeID]int{},
+		rtt: e.cfg.WantTimeout / 8,
 	}
-	n := r.nets.byName[f.network]
-	if n == nil {
-		return nil
-	}
-	r.fetch.moreComes(n, from)
-	for _, h := range f.heads {
-		r.pull.dropAt(streamKey{n.name, h.Owner}, from)
-	}
-	r.compareHeads(from, n, f.heads, nil)
-	return nil
 }
 
 // pending is a want that is under way.
@@ -44,6 +47,27 @@ const (
 	maxPulls   = 1 << 14
 	maxPullsAt = maxPulls / 4
 )
+
+// maxTries is how often a small pull is sent before it is left to repair.
+const maxTries = 4
+
+// smallGap is how many versions a small pull may lack.
+const smallGap = 16
+
+// lack is a want, and whether its answer should be one datagram.
+type lack struct {
+	state.Want
+	small bool
+}
+
+// lackOf returns what a replica that wants w lacks of a stream at h.
+func lackOf(w state.Want, h state.Head) lack {
+	have := uint64(0)
+	if w.Inc == h.Inc && !w.Snapshot {
+		have = min(w.After, h.Version)
+	}
+	return lack{w, h.Version-have <= smallGap}
+}
 
 // hasRoom reports whether one more stream may be asked of a peer.
 func (u *pull) hasRoom(at state.NodeID) bool {
@@ -69,13 +93,6 @@ func (u *pull) drop(key streamKey) {
 	}
 }
 
-func newPull(e *env, o *outbox, n *nets) pull {
-	return pull{
-		env: e, outbox: o, nets: n, pulls: map[streamKey]*pending{}, perPeer: map[state.NodeID]int{},
-		rtt: e.cfg.WantTimeout / 8,
-	}
-}
-
 // dropAt forgets a pull if it is at that peer.
 func (u *pull) dropAt(key streamKey, peer state.NodeID) {
 	if p := u.pulls[key]; p != nil && p.peer == peer {
@@ -91,12 +108,6 @@ func (u *pull) dropNetwork(name string) {
 		}
 	}
 }
-
-// maxTries is how often a small pull is sent before it is left to repair.
-const maxTries = 4
-
-// smallGap is how many versions a small pull may lack.
-const smallGap = 16
 
 // markSent registers a pull that is sent now.
 func (u *pull) markSent(key streamKey, p *pending) {
@@ -150,32 +161,6 @@ func (u *pull) request(from state.NodeID, n *network, ws []lack) {
 	u.sendWants(from, n, todo)
 }
 
-func (u *pull) sendWants(to state.NodeID, n *network, ws []state.Want) {
-	for len(ws) > 0 { // a want takes at most ~40 bytes and a name
-		k := min(len(ws), 512)
-		e := u.newPacket()
-		e.wants(n.name, ws[:k])
-		u.Stats.Wants += uint64(k)
-		u.outbox.send(to, e)
-		ws = ws[k:]
-	}
-}
-
-// lack is a want, and whether its answer should be one datagram.
-type lack struct {
-	state.Want
-	small bool
-}
-
-// lackOf returns what a replica that wants w lacks of a stream at h.
-func lackOf(w state.Want, h state.Head) lack {
-	have := uint64(0)
-	if w.Inc == h.Inc && !w.Snapshot {
-		have = min(w.After, h.Version)
-	}
-	return lack{w, h.Version-have <= smallGap}
-}
-
 func (u *pull) requestOne(from state.NodeID, n *network, w state.Want, h state.Head) {
 	u.request(from, n, []lack{lackOf(w, h)})
 }
@@ -191,6 +176,17 @@ func (u *pull) requestSoon(from state.NodeID, n *network, w state.Want) {
 	}
 	if u.hasRoom(from) {
 		u.schedule(key, &pending{peer: from, small: true}, u.now+u.cfg.Coalesce)
+	}
+}
+
+func (u *pull) sendWants(to state.NodeID, n *network, ws []state.Want) {
+	for len(ws) > 0 { // a want takes at most ~40 bytes and a name
+		k := min(len(ws), 512)
+		e := u.newPacket()
+		e.wants(n.name, ws[:k])
+		u.Stats.Wants += uint64(k)
+		u.outbox.send(to, e)
+		ws = ws[k:]
 	}
 }
 
@@ -243,29 +239,4 @@ func (u *pull) chooseNextPeer(p *pending) bool {
 		return true
 	}
 	return p.small && p.tries < maxTries
-}
-
-// onRetiredHead handles a head that a peer has buried: if its owner is dead here
-// too, so do we, or the dead would be handed on for ever (S9).
-func (r *repair) onRetiredHead(n *network, h state.OwnerHead) {
-	m := r.roster.members[h.Owner]
-	own, ok := n.table.Head(h.Owner)
-	if m != nil && ok && own.Inc <= h.Head.Inc && livenessOf(m.phase) == state.Dead {
-		n.table.Bury(h.Owner)
-	}
-	if ok && !r.reaper.waitsFor(h.Owner) {
-		r.store.Reap(h.Owner)
-	}
-}
-
-// pull asks for what this node lacks.
-type pull struct {
-	*env
-	outbox *outbox
-	nets   *nets
-
-	pulls   map[streamKey]*pending
-	perPeer map[state.NodeID]int
-	due     time.Duration
-	rtt     time.Duration
 }

@@ -1,13 +1,27 @@
 package gossip
 
 import (
-	"maps"
 	"math/bits"
-	"slices"
 	"time"
 
 	"meshd/state"
 )
+
+// This file owns the way of a change through the mesh (G3, G7): what waits to be
+// pushed or announced, and the bytes that may be spent on it.
+
+// push spreads changes.
+type push struct {
+	*env
+	roster *roster
+	outbox *outbox
+	nets   *nets
+	pace   *pace
+
+	queue    pushQueue
+	hints    map[string][]hint
+	hotTimes []time.Duration
+}
 
 // pushQueue holds deltas that wait to be pushed (G3).
 type pushQueue struct {
@@ -46,77 +60,6 @@ func (p *push) pushOwn(n *network) {
 		return
 	}
 	p.enqueue(pushItem{delta: d})
-}
-
-// hint is a stream that is to be announced, and who told of it.
-type hint struct {
-	owner, from state.NodeID
-}
-
-// advertise tells k random participants that we have a stream's newest version,
-// where the data itself is too large to push: they pull it. What one packet
-// brought is announced together, when it is handled: see announce.
-func (p *push) advertise(n *network, owner, from state.NodeID) {
-	p.hints[n.name] = append(p.hints[n.name], hint{owner, from})
-	if !p.outbox.handlesPacket() {
-		p.announce()
-	}
-}
-
-// announce sends the hints, as few packets as they fit.
-func (p *push) announce() {
-	if len(p.hints) == 0 {
-		return
-	}
-	for _, name := range slices.Sorted(maps.Keys(p.hints)) {
-		if n := p.nets.byName[name]; n != nil {
-			p.announceNetwork(n, p.hints[name])
-		}
-	}
-	clear(p.hints)
-}
-
-func (p *push) announceNetwork(n *network, hints []hint) {
-	not := []state.NodeID{hints[0].from} // of one packet, all have the same
-	if len(hints) == 1 {
-		not = append(not, hints[0].owner)
-	}
-	seen := make(map[state.NodeID]bool, len(hints))
-	heads := make([]state.OwnerHead, 0, len(hints))
-	for _, t := range hints {
-		if h, ok := n.table.Head(t.owner); ok && !seen[t.owner] {
-			seen[t.owner] = true
-			heads = append(heads, state.OwnerHead{Owner: t.owner, Head: h})
-		}
-	}
-	for _, to := range p.roster.pick(p.roster.living(n.name), p.cfg.Fanout, not...) {
-		p.sendHints(to, n, heads)
-	}
-}
-
-// sendHints tells one peer of streams, its own left out.
-func (p *push) sendHints(to state.NodeID, n *network, heads []state.OwnerHead) {
-	var some []state.OwnerHead
-	room := p.cfg.Datagram - 128
-	say := func() {
-		if len(some) > 0 {
-			e := p.newPacket()
-			e.heads(frameHot, n.name, 0, nil, false, some)
-			p.outbox.send(to, e)
-		}
-		some, room = nil, p.cfg.Datagram-128
-	}
-	for _, h := range heads {
-		if h.Owner == to {
-			continue
-		}
-		if room -= len(h.Owner) + 32; room < 0 {
-			say()
-			room -= len(h.Owner) + 32
-		}
-		some = append(some, h)
-	}
-	say()
 }
 
 // deltaSize estimates the encoded size of a delta from above.
@@ -160,6 +103,13 @@ func (p *push) flush() {
 	}
 	for _, name := range names {
 		p.flushNetwork(name, byNet[name])
+	}
+}
+
+func (p *push) flushNow() {
+	if p.queue.at > 0 {
+		p.queue.at = p.now
+		p.flush()
 	}
 }
 
@@ -238,76 +188,4 @@ func (p *push) sendPush(to state.NodeID, e *encoder, own bool) {
 	p.queue.tokens -= float64(len(e.b))
 	p.Stats.Pushes++
 	p.outbox.sendUnmetered(to, e)
-}
-
-// reapAfter is how long a new life of an owner may take to say in which
-// networks it takes part, before what it left behind in the others is dropped.
-const reapAfter = 5 * time.Second
-
-// maxReaps bounds how many may wait for that. What is over it is dropped when
-// another says that it has buried it, or with its owner.
-const maxReaps = 1 << 14
-
-// maxHot bounds the list of recent news per network.
-const maxHot = 64
-
-// jitter returns d ± 25 %.
-func (e *env) jitter(d time.Duration) time.Duration {
-	return d*3/4 + time.Duration(e.rng.Int64N(int64(d)/2+1))
-}
-
-// sendHot tells one random participant per network which streams changed
-// lately: whoever missed the push pulls, without waiting for repair.
-func (p *push) sendHot() {
-	if len(p.hotTimes) == 0 || p.now < p.hotTimes[0] {
-		return
-	}
-	p.hotTimes = p.hotTimes[1:]
-	for _, name := range p.nets.order {
-		n := p.nets.byName[name]
-		hs := p.hotHeads(n, p.now-8*p.cfg.HotAfter, p.cfg.Datagram-128)
-		if len(hs) == 0 {
-			continue
-		}
-		for _, to := range p.roster.pick(p.roster.living(name), 1) {
-			e := p.newPacket()
-			e.heads(frameHot, name, 0, nil, false, hs)
-			p.Stats.HotSent++
-			p.outbox.send(to, e)
-		}
-	}
-}
-
-// hotHeads returns the heads of the streams that changed since, newest last,
-// as many as fit a datagram.
-func (p *push) hotHeads(n *network, since time.Duration, budget int) []state.OwnerHead {
-	seen := map[state.NodeID]bool{}
-	var hs []state.OwnerHead
-	for i := len(n.hot) - 1; i >= 0 && n.hot[i].at >= since; i-- {
-		o := n.hot[i].owner
-		if seen[o] {
-			continue
-		}
-		seen[o] = true
-		if h, ok := n.table.Head(o); ok {
-			if budget -= len(o) + 32; budget < 0 {
-				break
-			}
-			hs = append(hs, state.OwnerHead{Owner: o, Head: h})
-		}
-	}
-	return hs
-}
-
-// push spreads changes.
-type push struct {
-	*env
-	roster *roster
-	outbox *outbox
-	nets   *nets
-	pace   *pace
-
-	queue    pushQueue
-	hints    map[string][]hint
-	hotTimes []time.Duration
 }

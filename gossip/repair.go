@@ -8,51 +8,101 @@ import (
 	"meshd/state"
 )
 
+// This file owns the comparison of tables with random peers (G4): hashes of
+// tables, then of buckets, then heads of streams. What is missing here is asked
+// for by pull, what is missing there is sent.
+
+// repair compares tables.
+type repair struct {
+	*env
+	roster *roster
+	outbox *outbox
+	nets   *nets
+	pace   *pace
+	probes *probes
+	fetch  *fetch
+	reaper *reaper
+	news   newsLog
+	pull   requester
+	own    ownDefender
+
+	firstCompared int
+	preferProven  bool
+}
+
+// What repair needs of its neighbours: which streams have changed lately, how to ask
+// for what is missing, and who answers for this node's own stream.
+type (
+	newsLog interface {
+		isFresh(n *network, owner state.NodeID) bool
+		hotHeads(n *network, since time.Duration, budget int) []state.OwnerHead
+	}
+	requester interface {
+		request(from state.NodeID, n *network, ws []lack)
+		dropAt(key streamKey, peer state.NodeID)
+	}
+	ownDefender interface {
+		defend(n *network, h state.Head, retired bool)
+	}
+)
+
+// roundPackets bounds what one round of repair sends.
+const roundPackets = 4
+
 // smallTable is up to how many owners a digest lists all heads at once; above,
 // bucket hashes go first (G4).
 const smallTable = 32
 
-// Where datagrams are lost and streams are not, as behind a firewall that
-// forgot one of the two, the membership takes everybody for alive, since it
-// falls back to streams. So does repair: a node that has heard no datagram from
-// anybody for silentFor, or whose probes a peer does not answer, compares over
-// streams, and its peers answer so.
-const (
-	deafAfter      = 5 * time.Second
-	streamsOnlyFor = 10 * time.Second
-)
-
-func (r *roster) deaf() bool { return r.now-r.lastHeard > deafAfter }
-
-// pingWhenDeaf pings some of those who showed that they are there, by datagrams,
-// before a node takes itself for deaf. The membership's own probes do so in a small
-// mesh; where hundreds of names are listed that somebody made up, they seldom go to
-// a host.
-func (p *pings) pingWhenDeaf() {
-	if p.cfg.Probing == 0 || p.now-p.roster.lastHeard < deafAfter/2 {
-		return
+// round compares table hashes with random participants (G4). Every round
+// starts with another network and goes on until all were compared, or
+// roundPackets were sent: the next round starts where this one ended, so that
+// every network is compared equally often, however many there are.
+func (r *repair) round() {
+	r.pace.nextRound()
+	var todo []*network
+	slots := r.fetch.free()
+	for i := range r.nets.order {
+		n := r.nets.byName[r.nets.order[(r.firstCompared+i)%len(r.nets.order)]]
+		switch {
+		case n.table.View().Synced():
+		case n.fetching(r.now) || slots <= 0:
+			continue
+		default:
+			slots--
+		}
+		todo = append(todo, n)
 	}
-	for _, id := range p.roster.pick(p.roster.provenOf(p.roster.living("")), deafPings) {
-		m := p.roster.members[id]
-		e := p.newPacket()
-		e.ping(framePing, pingFrame{nonce: m.nonce, target: id})
-		p.outbox.sendTo(id, m.addr, e)
+	for sent := 0; len(todo) > 0 && sent < roundPackets; {
+		to := r.partner(todo[0])
+		if len(to) == 0 {
+			if r.roster.alone() || todo[0].name != "" && r.store.Global().View().Synced() { // nobody else takes part
+				todo[0].table.SetSynced()
+			}
+			todo = todo[1:]
+			continue
+		}
+		var ns []*network
+		ns, todo = r.probes.shared(to[0], todo, r.probes.perDatagram())
+		r.probes.send(to[0], ns)
+		sent++
+	}
+	r.firstCompared = (r.firstCompared + 1) % len(r.nets.order)
+	if len(todo) > 0 {
+		r.firstCompared, _ = slices.BinarySearch(r.nets.order, todo[0].name)
 	}
 }
 
-const deafPings = 3 // in a second
-
-func (r *roster) usesStream(peer state.NodeID) bool {
-	m := r.members[peer]
-	return m != nil && r.now < m.streamUntil
-}
-
-func (r *roster) takesPart(peer state.NodeID, name string) bool {
-	if name == "" {
-		return true
+// partner returns a random participant of a network to be compared with, none or
+// one. Every other time it is one that showed that it is there, if any did: what
+// somebody made up may be listed by the thousand.
+func (r *repair) partner(n *network) []state.NodeID {
+	from := r.roster.living(n.name)
+	if r.preferProven = !r.preferProven; r.preferProven && len(from) > smallTable {
+		if proven := r.roster.provenOf(from); len(proven) > 0 {
+			from = proven
+		}
 	}
-	_, ok := slices.BinarySearch(r.store.Participants(name), peer)
-	return ok
+	return r.roster.pick(from, 1)
 }
 
 // onProbe answers a peer's hashes where ours differ.
@@ -90,16 +140,6 @@ func (r *repair) onProbe(from state.NodeID, typ byte, p []byte) error {
 		r.outbox.send(from, e)
 	}
 	return nil
-}
-
-// Divergence returns how long ago a table last compared equal with a peer's,
-// if the latest comparison found a difference; else 0.
-func (c *Core) Divergence(name string) time.Duration {
-	n := c.nets.byName[name]
-	if n == nil || n.differedAt <= n.equalAt {
-		return 0
-	}
-	return c.now - n.equalAt
 }
 
 // sendSummary answers with what a peer needs to find the streams that differ:
@@ -210,56 +250,23 @@ func (r *repair) onHeads(from state.NodeID, typ byte, p []byte) error {
 	return nil
 }
 
-// compareHeads matches a peer's heads with ours. ours is nil if the peer's list is
-// partial: then what it does not mention means nothing. It reports whether we
-// lack something, and whether the peer does.
-func (r *repair) compareHeads(from state.NodeID, n *network, theirs, ours []state.OwnerHead) (lacks, lacking bool) {
-	var wants []lack
-	var offers []state.Want
-	known := make(map[state.NodeID]state.OwnerHead, len(theirs))
-	for _, h := range theirs {
-		known[h.Owner] = h
-		if h.Owner == r.cfg.Self && !r.yielded {
-			r.own.defend(n, h.Head, h.Buried)
-			continue
-		}
-		if h.Buried {
-			r.onRetiredHead(n, h)
-			continue
-		}
-		if h.Kept {
-			continue
-		}
-		if h.Owner == from {
-			n.table.OwnerSays(h.Owner, h.Head)
-		}
-		if w, need := n.table.Want(h.Owner, h.Head); need {
-			wants = append(wants, lackOf(w, h.Head))
-		}
+// onMore handles the heads of streams that we asked a peer for and that did
+// not fit its answer: ask again.
+func (r *repair) onMore(from state.NodeID, p []byte) error {
+	f, err := decodeHeads(frameMore, p)
+	if err != nil {
+		return err
 	}
-	for _, o := range ours {
-		h, ok := known[o.Owner]
-		switch {
-		case o.Buried, o.Kept, ok && (h.Buried || h.Kept || o.Head.Compare(h.Head) <= 0), r.news.isFresh(n, o.Owner):
-		case !ok:
-			offers = append(offers, state.Want{Owner: o.Owner})
-		default:
-			offers = append(offers, state.Want{Owner: o.Owner, Inc: h.Head.Inc, From: h.Head.Version, After: h.Head.Version})
-		}
+	n := r.nets.byName[f.network]
+	if n == nil {
+		return nil
 	}
-	r.serve(from, n, offers)
-	r.pull.request(from, n, wants)
-	return len(wants) > 0, len(offers) > 0
-}
-
-// isFresh reports whether a stream's news is so young that its push is still under way.
-func (p *push) isFresh(n *network, o state.NodeID) bool {
-	for i := len(n.hot) - 1; i >= 0 && p.now-n.hot[i].at < p.cfg.HotAfter/2; i-- {
-		if n.hot[i].owner == o {
-			return true
-		}
+	r.fetch.moreComes(n, from)
+	for _, h := range f.heads {
+		r.pull.dropAt(streamKey{n.name, h.Owner}, from)
 	}
-	return false
+	r.compareHeads(from, n, f.heads, nil)
+	return nil
 }
 
 // onWants answers with deltas.
@@ -310,89 +317,4 @@ func (r *repair) serve(to state.NodeID, n *network, ws []state.Want) {
 		e.heads(frameMore, n.name, 0, nil, false, rest)
 	}
 	r.outbox.send(to, e)
-}
-
-// pace is when repair compares.
-type pace struct {
-	*env
-
-	roundAt   time.Duration // when the next round of repair is due
-	busyUntil time.Duration // until then news makes the rounds short
-}
-
-// newsCame makes rounds short for a while.
-func (p *pace) newsCame() {
-	p.busyUntil = p.now + p.cfg.BusyFor
-	if p.roundAt > p.now+p.cfg.RepairBusy {
-		p.roundAt = p.now + p.jitter(p.cfg.RepairBusy)
-	}
-}
-
-// nextRound sets when the round after this one is due.
-func (p *pace) nextRound() {
-	every := p.cfg.RepairIdle
-	if p.now < p.busyUntil {
-		every = p.cfg.RepairBusy
-	}
-	p.roundAt = p.now + p.jitter(every)
-}
-
-// deliveryObserver reports to which members datagrams do not seem to arrive.
-type deliveryObserver interface {
-	undelivered(m *member) bool
-}
-
-// probes sends hashes.
-type probes struct {
-	*env
-	roster   *roster
-	outbox   *outbox
-	liveness deliveryObserver
-}
-
-// fetch asks for whole tables.
-type fetch struct {
-	*env
-	roster *roster
-	outbox *outbox
-	nets   *nets
-	probes *probes
-
-	comparisons []comparison
-	askQueue    []*network
-	drawn       *draw
-}
-
-// What repair needs of its neighbours: which streams have changed lately, how to ask
-// for what is missing, and who answers for this node's own stream.
-type (
-	newsLog interface {
-		isFresh(n *network, owner state.NodeID) bool
-		hotHeads(n *network, since time.Duration, budget int) []state.OwnerHead
-	}
-	requester interface {
-		request(from state.NodeID, n *network, ws []lack)
-		dropAt(key streamKey, peer state.NodeID)
-	}
-	ownDefender interface {
-		defend(n *network, h state.Head, retired bool)
-	}
-)
-
-// repair compares tables.
-type repair struct {
-	*env
-	roster *roster
-	outbox *outbox
-	nets   *nets
-	pace   *pace
-	probes *probes
-	fetch  *fetch
-	reaper *reaper
-	news   newsLog
-	pull   requester
-	own    ownDefender
-
-	firstCompared int
-	preferProven  bool
 }

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -8,13 +9,31 @@ import (
 	"meshd/state"
 )
 
-// The members are looked at once a second, in the order of their names, and there
-// may be 65,536 of them that somebody made up. So the order is kept, and what is
-// asked for each of them is counted, not looked for.
+// This file owns the list of the other nodes and answers who takes part where,
+// who lives and how many count. Members are looked at once a second, in the order
+// of their names, and there may be 65,536 of them that a hostile node made up: so
+// the order is kept and numbers are counted as they change.
+
+// roster is whom this node knows. The other parts read members here; only liveness
+// changes what becomes of them.
+type roster struct {
+	*env
+
+	members map[state.NodeID]*member
+	ordered []*member // the same, by name
+	listed  int       // how many of them the membership lists
+	recent  int       // how many the membership may still count, at the last sweep: see membershipSize
+
+	targets   map[string][]state.NodeID // cache of living, by network; cleared when a member's phase or part changes
+	lastHeard time.Duration             // last packet that can have been a datagram, from any node
+}
 
 // deadMemory is about how long memberlist goes on to count a node that it takes
 // for dead.
 const deadMemory = 30 * time.Second
+
+// maxMembers bounds the members known from packets alone.
+const maxMembers = 1 << 16
 
 // add adds a member.
 func (r *roster) add(m *member) {
@@ -30,17 +49,6 @@ func (r *roster) remove(m *member) {
 		r.ordered = slices.Delete(r.ordered, i, i+1)
 	}
 	delete(r.members, m.id)
-}
-
-// forget forgets a member, and all that is kept of its streams.
-func (l *liveness) forget(m *member) {
-	for _, t := range l.store.Tables() {
-		t.Exhume(m.id)
-	}
-	l.roster.remove(m)
-	l.pings.schedule(m, 0)
-	l.goodbyes.forget(m.id)
-	l.store.Forget(m.id)
 }
 
 func byName(m *member, id state.NodeID) int { return strings.Compare(string(m.id), string(id)) }
@@ -61,33 +69,132 @@ func (r *roster) setListed(m *member, listed bool) {
 // been gone for longer, or is only named in streams, makes nothing slower.
 func (r *roster) membershipSize() int { return max(r.listed, r.recent) }
 
-// retryable reports whether a member is one of the dead that are pinged now and then.
-func (m *member) retryable() bool {
-	return (m.phase == phaseDead || m.phase == phaseKept || m.phase == phaseAbsent) && m.pingAt == 0 && m.known()
-}
-
-// nthDead returns the nth of them, by name; there must be so many.
-func (p *pings) nthDead(n int) *member {
-	for _, m := range p.roster.ordered {
-		if m.retryable() {
-			if n--; n < 0 {
-				return m
+// living returns the participants of a network that are thought to live.
+func (r *roster) living(name string) []state.NodeID {
+	if r.cfg.Peers != nil {
+		return r.cfg.Peers
+	}
+	if ts, ok := r.targets[name]; ok {
+		return ts
+	}
+	var ts []state.NodeID
+	if name == "" {
+		for _, m := range r.ordered {
+			if m.reachable() {
+				ts = append(ts, m.id)
+			}
+		}
+	} else {
+		for _, id := range r.store.Participants(name) {
+			if m := r.members[id]; m != nil && m.reachable() {
+				ts = append(ts, id)
 			}
 		}
 	}
-	return nil
+	r.targets[name] = ts
+	return ts
 }
 
-// roster is whom this node knows. The other parts read members here; only liveness
-// changes what becomes of them.
-type roster struct {
-	*env
+// countLiving returns how many participants of a network are thought to live. In one
+// step it is counted once: a join hears of its members one by one, and each of
+// them changes it.
+func (r *roster) countLiving(n *network) int {
+	if n.livingCount == 0 || n.livingCountAt != r.now {
+		n.livingCount, n.livingCountAt = len(r.living(n.name)), r.now
+	}
+	return n.livingCount
+}
 
-	members map[state.NodeID]*member
-	ordered []*member // the same, by name
-	listed  int       // how many of them the membership lists
-	recent  int       // how many the membership may still count, at the last sweep: see membershipSize
+// pick returns up to k random members of from without those in not, in random order.
+func (r *roster) pick(from []state.NodeID, k int, not ...state.NodeID) []state.NodeID {
+	out := make([]state.NodeID, 0, k)
+	n := len(from)
+	if n <= 2*k+len(not) {
+		for _, i := range r.rng.Perm(n) {
+			if p := from[i]; len(out) < k && p != r.cfg.Self && !slices.Contains(not, p) {
+				out = append(out, p)
+			}
+		}
+		return out
+	}
+	for tries := 0; len(out) < k && tries < 8*k; tries++ {
+		p := from[r.rng.IntN(n)]
+		if p != r.cfg.Self && !slices.Contains(not, p) && !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
 
-	targets   map[string][]state.NodeID // cache of living, by network; cleared when a member's phase or part changes
-	lastHeard time.Duration             // last packet that can have been a datagram, from any node
+func (r *roster) takesPart(peer state.NodeID, name string) bool {
+	if name == "" {
+		return true
+	}
+	_, ok := slices.BinarySearch(r.store.Participants(name), peer)
+	return ok
+}
+
+// alone reports whether there is nobody to ask: nobody is known, and nobody
+// was expected or they did not come.
+func (r *roster) alone() bool {
+	return len(r.members) == 0 && (!r.cfg.ExpectPeers || r.now > claimPatience)
+}
+
+// smallNetwork reports whether few take part in a network, whether they live or not.
+func (r *roster) smallNetwork(n *network) bool {
+	known := len(r.members)
+	if n.name != "" {
+		known = len(r.store.Participants(n.name))
+	}
+	return known <= smallTable
+}
+
+// provenOf returns those of some nodes that showed that they are there.
+func (r *roster) provenOf(ids []state.NodeID) []state.NodeID {
+	var out []state.NodeID
+	for _, id := range ids {
+		if m := r.members[id]; m != nil && m.proven {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// provenCount is how many of the members showed that they are there, at least one:
+// what depends on the size of the mesh depends on that, not on what is said.
+func (r *roster) provenCount() int {
+	n := 0
+	for _, m := range r.ordered {
+		if m.proven {
+			n++
+		}
+	}
+	return max(n, 1)
+}
+
+// provenAt reports whether a living member showed that it is at an address.
+func (r *roster) provenAt(addr netip.AddrPort) bool {
+	return slices.ContainsFunc(r.ordered, func(m *member) bool {
+		return m.addr == addr && m.proven && m.phase == phaseAlive
+	})
+}
+
+// Where datagrams are lost and streams are not, as behind a firewall that
+// forgot one of the two, the membership takes everybody for alive, since it
+// falls back to streams. So does repair: a node that has heard no datagram from
+// anybody for silentFor, or whose probes a peer does not answer, compares over
+// streams, and its peers answer so.
+const (
+	deafAfter      = 5 * time.Second
+	streamsOnlyFor = 10 * time.Second
+)
+
+func (r *roster) deaf() bool { return r.now-r.lastHeard > deafAfter }
+
+// hearing reports whether datagrams arrive here.
+func (r *roster) hearing() bool { return r.lastHeard > 0 && !r.deaf() }
+
+func (r *roster) usesStream(peer state.NodeID) bool {
+	m := r.members[peer]
+	return m != nil && r.now < m.streamUntil
 }

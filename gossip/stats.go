@@ -1,5 +1,10 @@
 package gossip
 
+import "time"
+
+// The counters of a core, and what of a core is measured from outside. Nothing in
+// the protocol reads them.
+
 // Stats counts what a core did since its start. Only the goroutine that runs
 // the core may read it.
 type Stats struct {
@@ -30,9 +35,18 @@ type Stats struct {
 	Carries, CarriesLater    uint64 // looks at the own claims of a network, and those put off since the last took long
 }
 
-// Queued returns how many deltas wait to be pushed and how many pulls are
-// under way: both are zero in a mesh at rest (G7).
-func (c *Core) Queued() (pushes, pulls int) { return len(c.push.queue.items), len(c.pull.pulls) }
+// countOut counts a packet that leaves, by its frames.
+func (s *Stats) countOut(packet []byte) {
+	s.BytesOut += uint64(len(packet))
+	_, rest, err := decodeHead(packet)
+	for err == nil && len(rest) > 0 {
+		var typ byte
+		var p []byte
+		if typ, p, rest, err = nextFrame(rest); err == nil {
+			s.Out[typ%frameKinds] += uint64(len(p))
+		}
+	}
+}
 
 // FrameName names a frame type of Stats.In and Out; empty for those that are
 // not in use.
@@ -46,15 +60,26 @@ func FrameName(typ int) string {
 	return names[typ]
 }
 
-// countOut counts a packet that leaves, by its frames.
-func (s *Stats) countOut(packet []byte) {
-	s.BytesOut += uint64(len(packet))
-	_, rest, err := decodeHead(packet)
-	for err == nil && len(rest) > 0 {
-		var typ byte
-		var p []byte
-		if typ, p, rest, err = nextFrame(rest); err == nil {
-			s.Out[typ%frameKinds] += uint64(len(p))
-		}
+// Queued returns how many deltas wait to be pushed and how many pulls are
+// under way: both are zero in a mesh at rest (G7).
+func (c *Core) Queued() (pushes, pulls int) { return len(c.push.queue.items), len(c.pull.pulls) }
+
+// Compared returns how long ago the hash of a network's table was last sent to
+// a peer; the time since the node's start if it never was.
+func (c *Core) Compared(name string) time.Duration {
+	n := c.nets.byName[name]
+	if n == nil {
+		return 0
 	}
+	return c.now - n.probedAt
+}
+
+// Divergence returns how long ago a table last compared equal with a peer's,
+// if the latest comparison found a difference; else 0.
+func (c *Core) Divergence(name string) time.Duration {
+	n := c.nets.byName[name]
+	if n == nil || n.differedAt <= n.equalAt {
+		return 0
+	}
+	return c.now - n.equalAt
 }

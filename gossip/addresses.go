@@ -2,30 +2,14 @@ package gossip
 
 import (
 	"net/netip"
-	"time"
 
 	"meshd/state"
 )
 
-// place is an address at which a member may be. Addresses are told by the
-// membership, by the member's own record and, when two of them contradict, by
-// whoever says so; a member is where it answers.
-type place struct {
-	addr       netip.AddrPort
-	nonce      uint64        // of the pings to it
-	firstAsked time.Duration // when it was first asked, of a rival
-	answeredAt time.Duration // of a rival
-	former     bool          // of a rival: the member was there before it answered where it is
-}
-
-func (p place) known() bool { return p.addr.IsValid() }
-
-// usableAddr reports whether packets may be sent to an address that a peer told: it
-// is one that a node can have, and our own host only if we are reached there.
-func (e *env) usableAddr(a netip.AddrPort) bool {
-	return state.CheckPeerAddr(a) == nil && (!a.Addr().IsLoopback() || !e.cfg.Addr.IsValid() ||
-		e.cfg.Addr.Addr().IsLoopback())
-}
+// Where a member is. Addresses come from the membership, from the member's own
+// record and from whoever claims another one; a member is where it answers. This
+// file decides between two addresses of one member, and touches nothing else of
+// it.
 
 // setAddr notes where a member is, says somebody who should know.
 func (l *liveness) setAddr(m *member, a netip.AddrPort) {
@@ -38,17 +22,21 @@ func (l *liveness) setAddr(m *member, a netip.AddrPort) {
 	}
 }
 
-// Conflict tells the core that the membership saw a name at another address
-// than the one it lists: the node came back elsewhere before it was missed, or
-// two have the name (S7). Which it is, their answers tell.
-func (c *Core) Conflict(now time.Duration, id state.NodeID, addr netip.AddrPort) {
-	c.advance(now)
-	if id == c.cfg.Self {
-		c.duplicates.challenge(addr)
+// learnAddr takes a node's address from its own record: at its word where the
+// membership has none, and as a place to ask at where we have another, for the
+// record may be of a former life, or the address.
+func (l *liveness) learnAddr(id state.NodeID) {
+	m := l.roster.members[id]
+	if m == nil {
 		return
 	}
-	if m := c.roster.members[id]; m != nil {
-		c.liveness.considerAddr(m, addr)
+	n, ok := l.store.Node(id)
+	switch {
+	case !ok || !n.Addr.IsValid():
+	case m.known():
+		l.considerAddr(m, n.Addr)
+	default:
+		l.setAddr(m, n.Addr)
 	}
 }
 

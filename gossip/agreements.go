@@ -2,6 +2,9 @@ package gossip
 
 import "meshd/state"
 
+// Pairs of table hashes that differ, and still leave nothing to do. Part of
+// repair; the pairs lie in their network.
+
 // agreement is a pair of hashes of tables that differ, and in nothing that either
 // has to tell the other: each node notices by itself that an owner is dead, and
 // offers its streams for StopOfferingAfter, and drops them after DropAfter, from then on. Until the

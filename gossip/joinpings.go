@@ -2,11 +2,13 @@ package gossip
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"meshd/state"
 )
+
+// After a join, this file asks the node at that address who it is, and takes it
+// for a member if it answers from there. It owns the nonces of those questions.
 
 // joinPing is an address where somebody answered a join, and whom the core asks
 // who it is. The membership may list others there, whom somebody made up, or refuse
@@ -22,31 +24,22 @@ const (
 	maxJoinPings    = 64
 )
 
-// JoinAnswered tells the core that a node at an address answered a join: who it is,
-// its answer to a ping tells. Where a member that lives showed that it is there, that
-// is known: whoever reports it dead without end makes nodes join it as often.
-func (c *Core) JoinAnswered(now time.Duration, addr netip.AddrPort) {
-	c.advance(now)
-	for a, x := range c.checks.joinPings {
-		if now > x.until {
-			delete(c.checks.joinPings, a)
+// joinAnswered pings the node at an address that answered a join, unless a living
+// member has shown that it is there: whoever reports it dead without end makes nodes
+// join it as often.
+func (k *checks) joinAnswered(addr netip.AddrPort) {
+	for a, x := range k.joinPings {
+		if k.now > x.until {
+			delete(k.joinPings, a)
 		}
 	}
-	if c.usableAddr(addr) && !c.roster.provenAt(addr) && len(c.checks.joinPings) < maxJoinPings {
-		x := joinPing{c.newNonce(), c.now + joinPingTimeout}
-		c.checks.joinPings[addr] = x
-		e := c.newPacket()
+	if k.usableAddr(addr) && !k.roster.provenAt(addr) && len(k.joinPings) < maxJoinPings {
+		x := joinPing{k.newNonce(), k.now + joinPingTimeout}
+		k.joinPings[addr] = x
+		e := k.newPacket()
 		e.ping(framePing, pingFrame{nonce: x.nonce})
-		c.outbox.sendTo("", addr, e)
+		k.outbox.sendTo("", addr, e)
 	}
-	c.finishStep()
-}
-
-// provenAt reports whether a living member showed that it is at an address.
-func (r *roster) provenAt(addr netip.AddrPort) bool {
-	return slices.ContainsFunc(r.ordered, func(m *member) bool {
-		return m.addr == addr && m.proven && m.phase == phaseAlive
-	})
 }
 
 // onJoinPingAnswer takes the sender of the datagram at hand for a member if it answers

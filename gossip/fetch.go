@@ -7,124 +7,32 @@ import (
 	"meshd/state"
 )
 
-// round compares table hashes with random participants (G4). Every round
-// starts with another network and goes on until all were compared, or
-// roundPackets were sent: the next round starts where this one ended, so that
-// every network is compared equally often, however many there are.
-func (r *repair) round() {
-	r.pace.nextRound()
-	var todo []*network
-	slots := r.fetch.free()
-	for i := range r.nets.order {
-		n := r.nets.byName[r.nets.order[(r.firstCompared+i)%len(r.nets.order)]]
-		switch {
-		case n.table.View().Synced():
-		case n.fetching(r.now) || slots <= 0:
-			continue
-		default:
-			slots--
-		}
-		todo = append(todo, n)
-	}
-	for sent := 0; len(todo) > 0 && sent < roundPackets; {
-		to := r.partner(todo[0])
-		if len(to) == 0 {
-			if r.roster.alone() || todo[0].name != "" && r.store.Global().View().Synced() { // nobody else takes part
-				todo[0].table.SetSynced()
-			}
-			todo = todo[1:]
-			continue
-		}
-		var ns []*network
-		ns, todo = r.probes.shared(to[0], todo, r.probes.perDatagram())
-		r.probes.send(to[0], ns)
-		sent++
-	}
-	r.firstCompared = (r.firstCompared + 1) % len(r.nets.order)
-	if len(todo) > 0 {
-		r.firstCompared, _ = slices.BinarySearch(r.nets.order, todo[0].name)
-	}
-}
+// This file owns how a node comes to a table that it does not have yet, after its
+// start or after it joined a network: whom it asks, how many at a time, and for
+// how long it waits for each.
 
-// partner returns a random participant of a network to be compared with, none or
-// one. Every other time it is one that showed that it is there, if any did: what
-// somebody made up may be listed by the thousand.
-func (r *repair) partner(n *network) []state.NodeID {
-	from := r.roster.living(n.name)
-	if r.preferProven = !r.preferProven; r.preferProven && len(from) > smallTable {
-		if proven := r.roster.provenOf(from); len(proven) > 0 {
-			from = proven
-		}
-	}
-	return r.roster.pick(from, 1)
-}
+// fetch asks for whole tables.
+type fetch struct {
+	*env
+	roster *roster
+	outbox *outbox
+	nets   *nets
+	probes *probes
 
-// roundPackets bounds what one round of repair sends.
-const roundPackets = 4
-
-// shared returns the first of some networks, and up to room in all of those
-// that a peer takes part in as well; and the rest.
-func (p *probes) shared(to state.NodeID, from []*network, room int) (ns, rest []*network) {
-	for i, n := range from {
-		if len(ns) < room && (i == 0 || p.cfg.Peers != nil || p.roster.takesPart(to, n.name)) {
-			ns = append(ns, n)
-		} else {
-			rest = append(rest, n)
-		}
-	}
-	return ns, rest
-}
-
-// perDatagram is of how many networks a datagram holds the hashes.
-func (p *probes) perDatagram() int {
-	return max(1, min(maxProbed, (p.cfg.Datagram-len(p.newPacket().b)-8)/probedSize))
-}
-
-// send sends a peer the hashes of networks, in as few datagrams as they fit.
-func (p *probes) send(to state.NodeID, ns []*network) {
-	m := p.roster.members[to]
-	lost := m != nil && m.listed && (p.roster.deaf() || p.liveness.undelivered(m))
-	if lost {
-		m.streamUntil = p.now + streamsOnlyFor
-	}
-	for part := range slices.Chunk(ns, p.perDatagram()) {
-		// What the peer asked of us is not asked of it in turn: two nodes would hold
-		// each other to streams for ever.
-		f := probeFrame{stream: lost, ack: p.roster.usesStream(to)}
-		for _, n := range part {
-			n.probedAt = p.now
-			if !n.table.View().Synced() {
-				n.answerDue = p.now + fetchPatience
-			}
-			t := tableHash{n.hash, n.table.Hash()}
-			if n.name == "" {
-				f.tables = slices.Insert(f.tables, 0, t) // it takes less there
-			} else {
-				f.tables = append(f.tables, t)
-			}
-			f.ack = f.ack || !n.table.View().Synced()
-		}
-		e := p.newPacket()
-		e.probe(frameProbe, f)
-		p.Stats.Probes++
-		p.outbox.send(to, e)
-	}
-}
-
-// Compared returns how long ago the hash of a network's table was last sent to
-// a peer; the time since the node's start if it never was.
-func (c *Core) Compared(name string) time.Duration {
-	n := c.nets.byName[name]
-	if n == nil {
-		return 0
-	}
-	return c.now - n.probedAt
+	comparisons []comparison
+	askQueue    []*network
+	drawn       *draw
 }
 
 // comparison is a network to be compared with one peer.
 type comparison struct {
 	to state.NodeID
 	n  *network
+}
+
+type draw struct {
+	peer  state.NodeID
+	value float64
 }
 
 // Bounds of greetings: how many may wait for the end of a step, to how many
@@ -137,6 +45,24 @@ const (
 	askWindow      = 2 * time.Second
 	tablesPerAsk   = 16
 )
+
+// fetchPatience is how long a peer that sends a table may fall silent before
+// another is asked.
+const fetchPatience = 500 * time.Millisecond
+
+// maxFetches bounds how many networks are fetched at a time: more would only
+// wait for each other, and for longer than fetchPatience.
+const maxFetches = 8
+
+// compareWithMember exchanges tables with a node that appeared: at once if it is new
+// to us and we are few, else with the probability that makes it a few of us.
+func (f *fetch) compareWithMember(id state.NodeID) {
+	for _, name := range f.nets.order {
+		if f.roster.takesPart(id, name) {
+			f.compareWith(f.nets.byName[name], id)
+		}
+	}
+}
 
 // compareWith compares a network with a participant that appeared, if we are one of
 // the few who should, so that a join is not answered by everybody at once. A
@@ -162,15 +88,6 @@ func (f *fetch) compareWith(n *network, peer state.NodeID) {
 	}
 }
 
-// smallNetwork reports whether few take part in a network, whether they live or not.
-func (r *roster) smallNetwork(n *network) bool {
-	known := len(r.members)
-	if n.name != "" {
-		known = len(r.store.Participants(n.name))
-	}
-	return known <= smallTable
-}
-
 // drawFor returns a random number from 0 to 1, in one step the same for a peer:
 // whoever greets it for one network does so for all.
 func (f *fetch) drawFor(peer state.NodeID) float64 {
@@ -180,16 +97,24 @@ func (f *fetch) drawFor(peer state.NodeID) float64 {
 	return f.drawn.value
 }
 
-type draw struct {
-	peer  state.NodeID
-	value float64
-}
-
 // request asks some participants for a network's table at the end of the step.
 func (f *fetch) request(n *network) {
 	if !n.askQueued && !n.table.View().Synced() && !n.fetching(f.now) && f.cfg.Peers == nil {
 		n.askQueued = true
 		f.askQueue = append(f.askQueue, n)
+	}
+}
+
+// memberProven asks for the tables that are not yet synced: the members that were
+// listed before may all be made up, and this one is not.
+func (f *fetch) memberProven(id state.NodeID) {
+	for _, name := range f.nets.order {
+		if n := f.nets.byName[name]; !n.table.View().Synced() && f.roster.takesPart(id, name) {
+			if !n.provenAppeared {
+				n.provenAppeared, n.askedCount = true, 0
+			}
+			f.request(n)
+		}
 	}
 }
 
@@ -278,27 +203,6 @@ func (f *fetch) choose(n *network) (state.NodeID, bool) {
 	return to[0], true
 }
 
-// provenOf returns those of some nodes that showed that they are there.
-func (r *roster) provenOf(ids []state.NodeID) []state.NodeID {
-	var out []state.NodeID
-	for _, id := range ids {
-		if m := r.members[id]; m != nil && m.proven {
-			out = append(out, id)
-		}
-	}
-	return out
-}
-
-// countLiving returns how many participants of a network are thought to live. In one
-// step it is counted once: a join hears of its members one by one, and each of
-// them changes it.
-func (r *roster) countLiving(n *network) int {
-	if n.livingCount == 0 || n.livingCountAt != r.now {
-		n.livingCount, n.livingCountAt = len(r.living(n.name)), r.now
-	}
-	return n.livingCount
-}
-
 // mayAskAnother reports whether one more peer may be asked for a network within
 // askWindow: a few of many, and everybody where they are so few that the heads of
 // their streams, not whole tables, are what comes back. Where many are known,
@@ -309,20 +213,6 @@ func (f *fetch) mayAskAnother(n *network) bool {
 	}
 	return n.askedCount < len(f.roster.living(n.name))
 }
-
-// fetching reports whether a peer is sending the whole of a large table that
-// is not yet synced: nobody else is asked for it meanwhile.
-func (n *network) fetching(now time.Duration) bool {
-	return now < n.fetchUntil && !n.table.View().Synced()
-}
-
-// fetchPatience is how long a peer that sends a table may fall silent before
-// another is asked.
-const fetchPatience = 500 * time.Millisecond
-
-// maxFetches bounds how many networks are fetched at a time: more would only
-// wait for each other, and for longer than fetchPatience.
-const maxFetches = 8
 
 // free is how many more networks may be asked for.
 func (f *fetch) free() int {

@@ -8,6 +8,27 @@ import (
 	"meshd/state"
 )
 
+// A goodbye, the last and empty snapshot of a node's stream, takes effect only
+// when the node itself confirms it (S9). This file owns the goodbyes that are
+// being asked about.
+
+// goodbyes asks members whether they leave.
+type goodbyes struct {
+	*env
+	roster  *roster
+	outbox  *outbox
+	pings   *pings
+	members memberObserver
+
+	checks map[state.NodeID]*goodbyeCheck
+}
+
+// memberObserver is what goodbyes says of members.
+type memberObserver interface {
+	observe(m *member, s sign)
+	markReached(m *member)
+}
+
 // goodbyeCheck is a goodbye that has not taken effect yet. Streams are not signed, and
 // most nodes hear of a goodbye from others: so the owner is asked. One that leaves
 // says so, for as long as its goodbye takes to spread; one that stays says that,
@@ -128,23 +149,6 @@ func (g *goodbyes) onAnswer(m *member, f pingFrame) bool {
 		g.members.markReached(m)
 	}
 	return true
-}
-
-// memberObserver is what goodbyes says of members.
-type memberObserver interface {
-	observe(m *member, s sign)
-	markReached(m *member)
-}
-
-// goodbyes asks members whether they leave.
-type goodbyes struct {
-	*env
-	roster  *roster
-	outbox  *outbox
-	pings   *pings
-	members memberObserver
-
-	checks map[state.NodeID]*goodbyeCheck
 }
 
 // forget stops asking a member.

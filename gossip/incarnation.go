@@ -1,6 +1,23 @@
 package gossip
 
-import "time"
+import (
+	"time"
+
+	"meshd/state"
+)
+
+// This file owns when this node starts a higher incarnation of its streams (S7):
+// when a peer holds more of them than this node wrote.
+
+// incarnation starts incarnations.
+type incarnation struct {
+	*env
+	outbox *outbox
+	nets   *nets
+	push   publisher
+
+	next nextIncarnation
+}
 
 // nextIncarnation is when this node starts a higher incarnation of its streams (S7).
 type nextIncarnation struct {
@@ -18,6 +35,13 @@ const (
 	lifePause    = time.Second
 	lifePauseMax = 30 * time.Second
 )
+
+// defend looks at what a peer holds of our own stream (S7).
+func (i *incarnation) defend(n *network, h state.Head, buried bool) {
+	if buried && n.table.SelfBuried(h) || n.table.SelfAhead(h) {
+		i.needAbove(h.Inc)
+	}
+}
 
 // needAbove makes a higher incarnation of all own streams start soon: a peer
 // holds what we did not write, at incarnation seen.
@@ -64,14 +88,4 @@ func (i *incarnation) start(seen uint64) {
 			i.push.pushOwn(n)
 		}
 	}
-}
-
-// incarnation starts incarnations.
-type incarnation struct {
-	*env
-	outbox *outbox
-	nets   *nets
-	push   publisher
-
-	next nextIncarnation
 }

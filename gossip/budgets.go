@@ -9,6 +9,11 @@ import (
 
 // What one packet may make this node send is bounded three times (G13): by the
 // packet, by its sender, and over all senders, since names cost nothing. What is
+// over a bound is dropped, counted and left to repair. This file owns those
+// budgets.
+
+// What one packet may make this node send is bounded three times (G13): by the
+// packet, by its sender, and over all senders, since names cost nothing. What is
 // over a bound is dropped, counted and left to repair.
 const (
 	maxPacket      = 1 << 20 // bytes; we send no more than a Chunk and what goes with it
@@ -112,21 +117,6 @@ func (o *outbox) budgetOf(id state.NodeID) *peerBudget {
 	return p
 }
 
-// beginPacket starts to handle a packet that came from an address; the zero Addr if
-// that is not known.
-func (o *outbox) beginPacket(from state.NodeID, at netip.Addr) {
-	a := &o.budgets
-	a.peer = o.budgetOf(from)
-	a.senderBucket, a.totalBucket = &a.peer.bucket, &a.shared
-	if home := o.addressBudget(from, at); home != nil {
-		a.senderBucket, a.totalBucket = home, &a.byAddressTotal
-	}
-	a.senderBucket.refill(peerRate, o.now)
-	a.totalBucket.refill(sharedRate, o.now)
-	a.deltaBytesLeft, a.bytesLeft, a.packetsLeft, a.frames = o.cfg.Chunk-1024, o.cfg.Chunk+answerControl, answerPackets, 0
-	a.frameCounts = [frameKinds]uint8{}
-}
-
 // addressBudget returns the budget of an address at which a sender is known to be, nil
 // for others. All who are there share it: whoever makes many names of itself has
 // no more than one.
@@ -144,23 +134,27 @@ func (o *outbox) addressBudget(id state.NodeID, at netip.Addr) *bucket {
 	return b
 }
 
+// beginPacket starts to handle a packet that came from an address; the zero Addr if
+// that is not known.
+func (o *outbox) beginPacket(from state.NodeID, at netip.Addr) {
+	a := &o.budgets
+	a.peer = o.budgetOf(from)
+	a.senderBucket, a.totalBucket = &a.peer.bucket, &a.shared
+	if home := o.addressBudget(from, at); home != nil {
+		a.senderBucket, a.totalBucket = home, &a.byAddressTotal
+	}
+	a.senderBucket.refill(peerRate, o.now)
+	a.totalBucket.refill(sharedRate, o.now)
+	a.deltaBytesLeft, a.bytesLeft, a.packetsLeft, a.frames = o.cfg.Chunk-1024, o.cfg.Chunk+answerControl, answerPackets, 0
+	a.frameCounts = [frameKinds]uint8{}
+}
+
 // endPacket ends it.
 func (o *outbox) endPacket() { o.budgets.peer, o.budgets.senderBucket = nil, nil }
 
 // handlesPacket reports whether a packet of a peer is being handled, so that what is
 // sent is bounded by its budgets.
 func (o *outbox) handlesPacket() bool { return o.budgets.peer != nil }
-
-// deltaBudget is how many bytes of deltas may be sent now.
-func (o *outbox) deltaBudget() int {
-	if o.handlesPacket() {
-		return o.budgets.deltaBytesLeft
-	}
-	return o.cfg.Chunk - 1024
-}
-
-// deltasSent takes the bytes that are left of deltaBudget.
-func (o *outbox) deltasSent(left int) { o.budgets.deltaBytesLeft = left }
 
 // mayRead reports whether one more frame of that type is read: no honest packet
 // has so many, and an answer costs more than its question.
@@ -199,6 +193,17 @@ func (o *outbox) affordReply(to state.NodeID, n int) bool {
 	return o.afford(n)
 }
 
+// deltaBudget is how many bytes of deltas may be sent now.
+func (o *outbox) deltaBudget() int {
+	if o.handlesPacket() {
+		return o.budgets.deltaBytesLeft
+	}
+	return o.cfg.Chunk - 1024
+}
+
+// deltasSent takes the bytes that are left of deltaBudget.
+func (o *outbox) deltasSent(left int) { o.budgets.deltaBytesLeft = left }
+
 // reportInterval spaces the events about what one peer sends (G13).
 const reportInterval = 10 * time.Second
 
@@ -229,48 +234,4 @@ func (o *outbox) sweepBudgets() {
 			delete(o.budgets.byAddress, at)
 		}
 	}
-}
-
-// queue puts a packet where Drain finds it.
-func (o *outbox) queue(s Send) {
-	if o.silenced() {
-		return
-	}
-	if len(o.sends) >= maxSends || o.sendBytes+len(s.Data) > maxSendBytes {
-		o.Stats.SendsDropped++
-		return
-	}
-	o.Stats.countOut(s.Data)
-	if s.Reliable {
-		o.Stats.StreamsOut++
-	} else {
-		o.Stats.DatagramsOut++
-	}
-	o.sendBytes += len(s.Data)
-	o.sends = append(o.sends, s)
-}
-
-// emit tells the layer above. What a peer can cause without end is dropped
-// when too much waits.
-func (o *outbox) emit(e Event) {
-	if len(o.events) >= maxEvents {
-		switch e.Kind {
-		case EventCall, EventReply, EventBeacon, EventRefused, EventRejoin, EventMoved, EventExhausted:
-			o.Stats.EventsDropped++
-			return
-		}
-	}
-	o.events = append(o.events, e)
-}
-
-// outbox is what leaves the core: packets and events, with the budgets of those that
-// a peer's packet causes.
-type outbox struct {
-	*env
-	roster *roster
-
-	budgets   answerBudgets
-	sends     []Send
-	sendBytes int // of the Data of sends
-	events    []Event
 }

@@ -1,45 +1,54 @@
 package gossip
 
 import (
-	"meshd/state"
 	"net/netip"
+
+	"meshd/state"
 )
 
-// send asks a member whether it is there, and in the first rounds of a check
-// three others to ask it. Only an answer with the nonce of the question counts:
-// whoever gives it got the question, so it is where we asked.
-func (p *pings) send(m *member) {
-	e := p.newPacket()
-	e.ping(framePing, pingFrame{nonce: m.nonce, target: m.id})
-	p.outbox.send(m.id, e)
-	if m.candidate.known() {
-		e := p.newPacket()
-		e.ping(framePing, pingFrame{nonce: m.candidate.nonce, target: m.id})
-		p.outbox.sendTo(m.id, m.candidate.addr, e)
-	}
-	if m.phase != phaseVerify || m.pingCount > 3 {
-		return
-	}
-	if m.relayNonce == 0 {
-		m.relayNonce = p.newNonce()
-	}
-	p.relayBudget.refill(askRate, p.now)
-	if p.relayBudget.empty(askRate) {
-		return
-	}
-	for _, to := range p.roster.pick(p.roster.living(""), 3, m.id) {
-		p.relayBudget.take(0)
-		e := p.newPacket()
-		e.ping(frameAsk, pingFrame{nonce: m.relayNonce, target: m.id, addr: m.addr})
-		p.outbox.send(to, e)
-	}
+// The four frames of a check (ping, ack, ask, heard), and the step that sends the
+// pings that are due. Answers become signs of liveness.
+
+// checks answers pings.
+type checks struct {
+	*env
+	roster   *roster
+	outbox   *outbox
+	pings    *pings
+	goodbyes *goodbyes
+	liveness *liveness
+
+	joinPings map[netip.AddrPort]joinPing
 }
 
-// askRate bounds how often others are asked for members in doubt, whoever made
-// so many doubtful; what is over it is left to the pings from here.
-var askRate = rate{bytes: 1 << 20, packets: 1 << 10, seconds: 4}
-
-func (e *env) newNonce() uint64 { return e.rng.Uint64() | 1 }
+// run sends the pings that are due and judges those whose time is up.
+func (k *checks) run() {
+	for _, id := range k.pings.ids() {
+		m := k.roster.members[id]
+		if k.now < m.pingAt {
+			continue
+		}
+		k.liveness.extendCheck(m)
+		if m.phase == phaseVerify && k.now >= m.checkUntil {
+			k.liveness.endCheck(m)
+		}
+		k.liveness.resolveAddr(m)
+		if m.phase == phaseAlive && m.pingCount >= maxUnanswered && !m.candidate.known() {
+			k.liveness.observe(m, signUnanswered)
+			continue
+		}
+		if m.pingCount++; m.pingCount > maxPings && m.phase != phaseVerify && m.phase != phaseRelayed {
+			k.pings.schedule(m, 0)
+			continue
+		}
+		next := k.now + k.pings.interval(m)
+		if m.phase == phaseVerify {
+			next = min(next, m.checkUntil)
+		}
+		k.pings.schedule(m, next)
+		k.pings.send(m)
+	}
+}
 
 // onPing handles the four frames of a check.
 func (k *checks) onPing(from state.NodeID, typ byte, p []byte) error {
@@ -134,23 +143,4 @@ func (k *checks) onHeard(f pingFrame) {
 	m.relayNonce = 0
 	k.liveness.observe(m, signRelayed)
 	k.liveness.requestRejoin(m)
-}
-
-// requestRejoin asks for a join of a member that the membership does not list.
-func (l *liveness) requestRejoin(m *member) {
-	if !m.listed && m.known() {
-		l.outbox.emit(Event{Kind: EventRejoin, Node: m.id, Addr: m.addr})
-	}
-}
-
-// checks answers pings.
-type checks struct {
-	*env
-	roster   *roster
-	outbox   *outbox
-	pings    *pings
-	goodbyes *goodbyes
-	liveness *liveness
-
-	joinPings map[netip.AddrPort]joinPing
 }

@@ -8,6 +8,26 @@ import (
 	"meshd/state"
 )
 
+// Another live node with this node's name (S7): how it is challenged, who of the
+// two keeps the name, and how it is taken back. This file owns what is known of
+// the other node.
+
+// duplicates handles another node with our name.
+type duplicates struct {
+	*env
+	outbox      *outbox
+	nets        *nets
+	incarnation *incarnation
+	own         committer
+
+	other duplicate
+}
+
+// committer writes this node's own stream.
+type committer interface {
+	Commit(now time.Duration, network string, changes []state.Change) error
+}
+
 // duplicate is what the core knows of another node with its name (S7).
 type duplicate struct {
 	addr         netip.AddrPort // where the other may be
@@ -164,24 +184,4 @@ func (d *duplicates) restateNetworks() {
 	if err := d.own.Commit(d.now, "", changes); err != nil {
 		d.outbox.reportRefusal(d.cfg.Self, fmt.Errorf("state the networks that this node takes part in: %w", err))
 	}
-}
-
-// Yielded reports whether this node publishes nothing because another live
-// node has its name (S7).
-func (c *Core) Yielded() bool { return c.yielded }
-
-// committer writes this node's own stream.
-type committer interface {
-	Commit(now time.Duration, network string, changes []state.Change) error
-}
-
-// duplicates handles another node with our name.
-type duplicates struct {
-	*env
-	outbox      *outbox
-	nets        *nets
-	incarnation *incarnation
-	own         committer
-
-	other duplicate
 }

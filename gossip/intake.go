@@ -1,9 +1,25 @@
 package gossip
 
-import (
-	"meshd/state"
-	"time"
-)
+import "meshd/state"
+
+// This file merges the deltas that arrive and tells each neighbour what follows:
+// push relays, pull ends, liveness hears of owners, fetch of networks. It owns no
+// state.
+
+// intake merges deltas.
+type intake struct {
+	*env
+	roster      *roster
+	outbox      *outbox
+	nets        *nets
+	goodbyes    *goodbyes
+	liveness    *liveness
+	push        *push
+	pull        *pull
+	fetch       *fetch
+	incarnation *incarnation
+	reaper      *reaper
+}
 
 // onDeltas handles deltas, pushed or asked for.
 func (t *intake) onDeltas(from state.NodeID, typ byte, p []byte) error {
@@ -136,65 +152,4 @@ func (t *intake) afterGlobalDelta(x *state.Delta) {
 			t.liveness.observe(m, signGoodbyeHeard) // its last, empty snapshot: it left in order (S9)
 		}
 	}
-}
-
-// reaper drops what a new life of an owner left behind in networks that it does not
-// name any more.
-type reaper struct {
-	*env
-
-	due map[state.NodeID]time.Duration // when a new life has had its time
-}
-
-// later reaps an owner's leftovers after reapAfter.
-func (r *reaper) later(owner state.NodeID) {
-	if !r.waitsFor(owner) && len(r.due) >= maxReaps {
-		r.Stats.ReapsDropped++
-		return
-	}
-	r.due[owner] = r.now + reapAfter
-}
-
-// waitsFor reports whether an owner's leftovers are reaped later.
-func (r *reaper) waitsFor(owner state.NodeID) bool {
-	_, waits := r.due[owner]
-	return waits
-}
-
-// run reaps what is due.
-func (r *reaper) run() {
-	for owner, at := range r.due {
-		if r.now >= at {
-			delete(r.due, owner)
-			r.store.Reap(owner)
-		}
-	}
-}
-
-// noteNews keeps repair busy and remembers the stream as hot.
-func (p *push) noteNews(n *network, owner state.NodeID) {
-	p.pace.newsCame()
-	if len(n.hot) >= maxHot {
-		n.hot = append(n.hot[:0], n.hot[maxHot/2:]...)
-	}
-	n.hot = append(n.hot, hotHead{owner, p.now})
-	if len(p.hotTimes) == 0 {
-		j := p.jitter(p.cfg.HotAfter)
-		p.hotTimes = append(p.hotTimes, p.now+j, p.now+5*j/2, p.now+6*j)
-	}
-}
-
-// intake merges deltas.
-type intake struct {
-	*env
-	roster      *roster
-	outbox      *outbox
-	nets        *nets
-	goodbyes    *goodbyes
-	liveness    *liveness
-	push        *push
-	pull        *pull
-	fetch       *fetch
-	incarnation *incarnation
-	reaper      *reaper
 }

@@ -1,0 +1,145 @@
+package gossip
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// This file owns when the claims of the services hosted here are brought in line
+// with the tables (V2, V3, V11). What a claim says is state.Carrier's.
+
+// claims keeps claims.
+type claims struct {
+	*env
+	roster *roster
+	outbox *outbox
+	nets   *nets
+	push   publisher
+}
+
+// publisher pushes what this node has written to its own stream of a network.
+type publisher interface {
+	pushOwn(n *network)
+}
+
+// carryRest is how long a node rests from its claims per claim that it has
+// looked at, some twenty times what the look takes: whoever changes a claim with
+// each packet must not make the others look at all of theirs with each.
+const (
+	carryRest        = 20 * time.Microsecond
+	carryWithoutRest = 64 // claims: no rest
+)
+
+// claimPatience is how long a node that knows others waits for somebody whom it
+// can ask for a network's claims, before it claims VIPs on its own.
+const claimPatience = 2 * time.Second
+
+// aloneFor is how long a node that expects nobody must have been alone until
+// its claims count like any other's: a mesh of one node is a mesh.
+const aloneFor = 5 * time.Minute
+
+// carrySoon is carry after claims of others changed: at once, unless it was done
+// just now and took long.
+func (k *claims) carrySoon(n *network) {
+	if k.now >= n.carryNotBefore {
+		k.carry(n)
+		return
+	}
+	k.Stats.CarriesLater++
+	if n.carryAt == 0 || n.carryAt > n.carryNotBefore {
+		n.carryAt = n.carryNotBefore
+	}
+}
+
+// carry brings the claims of the services hosted here in line with the table.
+// A network that is not yet synced waits: its claims are older than ours would
+// seem to be (V3).
+func (k *claims) carry(n *network) {
+	n.carryAt = 0
+	if k.yielded {
+		return
+	}
+	if !k.mayClaim(n) {
+		n.carryAt = k.now + claimPatience/4
+		return
+	}
+	k.Stats.Carries++
+	n.carrier.Provisional = k.provisional(n)
+	changes, again, failed := n.carrier.Carry(n.table, k.now)
+	if again > 0 {
+		n.carryAt = k.now + again
+	}
+	if work := n.carrier.Work; work > carryWithoutRest {
+		n.carryNotBefore = k.now + time.Duration(work)*carryRest
+	}
+	changed, refused := n.table.CommitEach(changes)
+	for key, err := range refused {
+		failed[strings.TrimSuffix(key, "~")] = err
+	}
+	k.reportFailed(n, failed)
+	if changed {
+		n.table.TakeClaims()
+		k.push.pushOwn(n)
+	}
+}
+
+// reportFailed tells which services got no address, or could not state what they
+// claim, in one line, when that changes.
+func (k *claims) reportFailed(n *network, failed map[string]error) {
+	text := ""
+	if len(failed) > 0 {
+		first := slices.Min(slices.Collect(maps.Keys(failed)))
+		text = fmt.Sprintf("%d services of this node have no VIP in network %s; first: %s: %v", len(failed), n.name, first,
+			failed[first])
+	}
+	if text != n.reportedFailure {
+		n.reportedFailure = text
+		k.outbox.emit(Event{Kind: EventExhausted, Network: n.name, Reason: text})
+	}
+}
+
+// mayClaim reports whether this node may claim addresses in a network: it has
+// seen the claims of the others, or there is nobody to ask. While a participant
+// lives, or it is not yet known who takes part, it waits for as long as it takes,
+// and the services are answered with their tasks (R5): our time, low as it is,
+// would make our claim look older than the ones that we have not seen.
+func (k *claims) mayClaim(n *network) bool {
+	switch {
+	case n.table.View().Synced(), k.roster.alone():
+		return true
+	case k.now < n.joinedAt+claimPatience, len(k.roster.living(n.name)) > 0:
+		return false
+	}
+	return k.store.Global().View().Synced() || len(k.roster.living("")) == 0
+}
+
+// provisional reports whether what this node claims in a network is provisional,
+// since there may be claims that nobody told it of: it has compared the network
+// with nobody, and others take part, or it does not know who does (V11).
+func (k *claims) provisional(n *network) bool {
+	switch {
+	case n.compared, k.cfg.Peers != nil:
+		return false
+	case !k.nets.byName[""].compared:
+		return !k.roster.alone() || k.cfg.ExpectPeers || k.now-n.joinedAt < aloneFor
+	}
+	for _, id := range k.store.Participants(n.name) {
+		if id != k.cfg.Self {
+			return true
+		}
+	}
+	return false
+}
+
+// reviseProvisional looks at the claims again in networks where they are provisional no
+// longer.
+func (k *claims) reviseProvisional() {
+	for _, n := range k.nets.byName {
+		if n.carrier != nil && n.carrier.Provisional && !k.provisional(n) {
+			n.carryAt = max(k.now, 1)
+		}
+	}
+}

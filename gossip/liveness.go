@@ -1,0 +1,223 @@
+package gossip
+
+import (
+	"time"
+
+	"meshd/state"
+)
+
+// This file owns the phase of every member: signs come in from packets, the
+// membership, pings and goodbyes; what becomes of the member leaves as a phase,
+// in the store's overlay (S9) and as an event.
+
+// liveness is what this node makes of the others.
+type liveness struct {
+	*env
+	roster   *roster
+	outbox   *outbox
+	pings    *pings
+	goodbyes *goodbyes
+	tables   provenObserver
+
+	preserve preservation
+}
+
+// provenObserver hears of members that show for the first time that they exist.
+type provenObserver interface {
+	memberProven(id state.NodeID)
+}
+
+// observe tells the detector of a sign of a member.
+func (l *liveness) observe(m *member, s sign) {
+	to, do := transition(m.phase, m.listed, s)
+	switch do {
+	case actMarkAlive:
+		l.markAlive(m)
+	case actCheck:
+		m.reportedDead = m.reportedDead || s == signUnlisted
+		l.startCheck(m)
+	case actStopPinging:
+		l.pings.schedule(m, 0)
+	case actPing:
+		l.pings.pingHidden(m)
+	case actAskGoodbye:
+		l.goodbyes.ask(m)
+	case actNone:
+		l.setPhase(m, to)
+	}
+}
+
+// markAlive takes a member as alive.
+func (l *liveness) markAlive(m *member) {
+	if m.phase == phaseVerify {
+		l.Stats.FalseAlarms++
+	}
+	if m.reportedDead && l.now-m.since < falseAlarmMemory {
+		m.falseAlarmAt = l.now
+	}
+	m.reportedDead = false
+	l.requestRejoin(m)
+	was, since := m.phase, m.since
+	m.pingCount = 0
+	if !m.candidate.known() { // else it is still open where it is
+		l.pings.schedule(m, 0)
+	}
+	l.setPhase(m, phaseAlive)
+	if was == phaseDead || was == phaseKept {
+		l.pings.pingVanishedAround(since)
+	}
+}
+
+// setPhase moves a member on and tells views and listeners.
+func (l *liveness) setPhase(m *member, p phase) {
+	if m.phase == p {
+		return
+	}
+	was := m.phase
+	m.phase, m.since, m.retired = p, l.now, 0
+	live := livenessOf(p)
+	l.store.SetLiveness(m.id, live)
+	if !live.Answers() {
+		l.store.SetAnswers(m.id, false)
+	}
+	clear(l.roster.targets)
+	if !m.offered {
+		m.offered = true
+		for _, t := range l.store.Tables() {
+			t.SetOffered(m.id, true)
+			t.Exhume(m.id)
+		}
+	}
+	kind := map[phase]EventKind{
+		phaseAlive: EventAlive, phaseVerify: EventSuspect, phaseRelayed: EventSuspect,
+		phaseKept: EventSuspect, phaseDead: EventDead, phaseAbsent: EventDead, phaseLeft: EventLeft,
+	}[p]
+	if livenessOf(was).String() != livenessOf(p).String() || p == phaseLeft {
+		l.outbox.emit(Event{Kind: kind, Node: m.id, Addr: m.addr})
+	}
+}
+
+func (l *liveness) ensureMember(id state.NodeID) *member {
+	m := l.roster.members[id]
+	if m == nil {
+		m = &member{id: id, phase: phaseDead, since: l.now, offered: true}
+		l.roster.add(m)
+		if n, ok := l.store.Node(id); ok {
+			l.setAddr(m, n.Addr)
+		}
+	}
+	return m
+}
+
+// learnOwner is called for a stream whose owner we had not heard of: the
+// membership may have a hole, so it is checked like a reported death (G11).
+func (l *liveness) learnOwner(id state.NodeID) {
+	if l.cfg.Peers != nil || id == l.cfg.Self {
+		return
+	}
+	if m := l.roster.members[id]; m != nil {
+		m.retired = 0 // what is new of it is put away, too
+		return        // its streams have its liveness from their beginning
+	}
+	if len(l.roster.members) >= maxMembers {
+		return
+	}
+	if m := l.ensureMember(id); len(l.pings.pinging) < maxNamedChecks {
+		l.observe(m, signNamed)
+	}
+}
+
+// maxNamedChecks bounds the checks under way up to which an owner that is only
+// named is checked: a thousand made-up names must not cost the mesh as many
+// pings. The others are found like the dead: when they are heard of or listed.
+const maxNamedChecks = 256
+
+// heardFrom notes a sign of life. It restores a hidden node at once (S9).
+func (l *liveness) heardFrom(id state.NodeID, boot uint64) {
+	if l.cfg.Peers != nil {
+		return
+	}
+	if l.roster.members[id] == nil && len(l.roster.members) >= maxMembers {
+		return // G8: made-up names must not fill the memory
+	}
+	_, known := l.store.Node(id)
+	if !known && l.roster.members[id] == nil {
+		l.Stats.Strangers++
+		return // the membership will name it, or its own record
+	}
+	m := l.ensureMember(id)
+	m.seen = true
+	if known {
+		l.markProven(m)
+	} else if m.newcomer() {
+		l.pings.start(m) // one that speaks comes before those who are only listed
+	}
+	m.heardAt = l.now
+	if l.packetFrom.IsValid() || !l.roster.usesStream(id) { // answers that came over a stream do not tell that datagrams arrive
+		l.roster.lastHeard = l.now
+	}
+	if m.phase == phaseLeft && m.boot == boot && l.now-m.since < goodbyeTail {
+		return // the tail of its goodbye; later, somebody else said that it left
+	}
+	if m.boot != boot {
+		if m.boot != 0 {
+			delete(l.goodbyes.checks, id) // it was the former life that left
+		}
+		m.boot, m.reportedDead, m.falseAlarmAt = boot, false, 0 // the former life did end
+	}
+	l.observe(m, signHeard)
+}
+
+// goodbyeTail is how long packets of a node that left do not mean that it is back.
+const goodbyeTail = 2 * speakAfterLeaving
+
+// markReached notes that a node answers this one: there is no doubt about the way
+// to it any more.
+func (l *liveness) markReached(m *member) {
+	m.reachedAt, m.candidate = l.now, place{}
+	if l.packetFrom.IsValid() {
+		m.datagramAt = l.now
+	}
+	l.markProven(m)
+	l.observe(m, signReached)
+	l.store.SetAnswers(m.id, livenessOf(m.phase).Answers())
+}
+
+// markProven notes that a member showed that it is there. Tables that are not yet
+// synced are asked of it: the names that were listed before may all be made up.
+func (l *liveness) markProven(m *member) {
+	if m.proven {
+		return
+	}
+	m.proven = true
+	l.tables.memberProven(m.id)
+}
+
+// unreached reports whether a listed member has not answered this node's own
+// probes for some rounds of the membership.
+func (l *liveness) unreached(m *member) bool { return l.overdue(m, m.reachedAt) }
+
+// undelivered reports whether a listed member has not answered this node's
+// datagrams for as long, whatever it answered over streams.
+func (l *liveness) undelivered(m *member) bool { return l.overdue(m, m.datagramAt) }
+
+func (l *liveness) overdue(m *member, answered time.Duration) bool {
+	rounds := 3 * time.Duration(l.roster.membershipSize()+1) * l.cfg.Probing
+	return rounds > 0 && m.listed && l.now-max(answered, m.since) > rounds+3*time.Second
+}
+
+// checkIfUnanswered pings a member that lives, says the membership, but has not answered
+// this node's own probes for some rounds: others may reach it where this node
+// does not (G11); and one of which there is nothing yet but that word.
+func (l *liveness) checkIfUnanswered(m *member) {
+	if l.unreached(m) || l.pings.needsProof(m) {
+		l.pings.start(m)
+	}
+}
+
+// requestRejoin asks for a join of a member that the membership does not list.
+func (l *liveness) requestRejoin(m *member) {
+	if !m.listed && m.known() {
+		l.outbox.emit(Event{Kind: EventRejoin, Node: m.id, Addr: m.addr})
+	}
+}

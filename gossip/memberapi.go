@@ -1,0 +1,117 @@
+package gossip
+
+import (
+	"net/netip"
+	"time"
+
+	"meshd/state"
+)
+
+// The doors of a core for what the membership reports, and for who asks what
+// became of the members. The parts behind them are liveness, checks and
+// duplicates.
+
+// MemberAlive tells the core that the membership lists a node at addr.
+func (c *Core) MemberAlive(now time.Duration, id state.NodeID, addr netip.AddrPort) {
+	c.advance(now)
+	if id == c.cfg.Self {
+		return
+	}
+	m := c.liveness.ensureMember(id)
+	c.liveness.setAddr(m, addr)
+	m.seen = true
+	c.roster.setListed(m, true)
+	c.liveness.observe(m, signListed)
+	if m.reachable() {
+		c.fetch.compareWithMember(id)
+	}
+	c.finishStep()
+}
+
+// MemberDead tells the core that the membership thinks a node is dead. The
+// core checks that before it hides anything.
+func (c *Core) MemberDead(now time.Duration, id state.NodeID) {
+	c.advance(now)
+	m := c.roster.members[id]
+	if m == nil || id == c.cfg.Self {
+		return
+	}
+	c.roster.setListed(m, false)
+	c.liveness.observe(m, signUnlisted)
+	c.finishStep()
+}
+
+// MemberReached tells the core that a node answered the membership's probe
+// directly, at addr.
+func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.AddrPort) {
+	c.advance(now)
+	c.roster.lastHeard = c.now // such an answer is a datagram
+	m := c.roster.members[id]
+	if m == nil {
+		return
+	}
+	m.datagramAt = c.now
+	if m.candidate.addr == addr {
+		m.candidate.answeredAt = c.now
+	} else {
+		if m.phase == phaseAlive && m.addr == addr {
+			c.roster.setListed(m, true) // it probes whom it lists: a goodbye that was not its own is forgotten
+		}
+		c.liveness.markReached(m)
+	}
+	c.finishStep()
+}
+
+// JoinAnswered tells the core that a node at an address answered a join: who it is,
+// its answer to a ping tells.
+func (c *Core) JoinAnswered(now time.Duration, addr netip.AddrPort) {
+	c.advance(now)
+	c.checks.joinAnswered(addr)
+	c.finishStep()
+}
+
+// Conflict tells the core that the membership saw a name at another address
+// than the one it lists: the node came back elsewhere before it was missed, or
+// two have the name (S7). Which it is, their answers tell.
+func (c *Core) Conflict(now time.Duration, id state.NodeID, addr netip.AddrPort) {
+	c.advance(now)
+	if id == c.cfg.Self {
+		c.duplicates.challenge(addr)
+		return
+	}
+	if m := c.roster.members[id]; m != nil {
+		c.liveness.considerAddr(m, addr)
+	}
+}
+
+// MemberInfo describes a member for people.
+type MemberInfo struct {
+	ID    state.NodeID
+	Addr  netip.AddrPort
+	State string // alive, suspect, dead, left
+	// Listed is whether the membership has it; one that is alive and is not
+	// listed is being joined.
+	Listed bool
+	// Proven is whether it answered this node, or spoke and states where it is (G17).
+	Proven bool
+	Since  time.Duration // in the core's time
+	Boot   uint64
+	Node   state.NodeInfo
+}
+
+// Members returns the other nodes, sorted by name.
+func (c *Core) Members() []MemberInfo {
+	names := [...]string{"alive", "suspect", "suspect", "dead", "suspect", "left", "dead"}
+	var out []MemberInfo
+	for _, m := range c.roster.ordered {
+		n, _ := c.store.Node(m.id)
+		out = append(out, MemberInfo{
+			ID: m.id, Addr: m.addr, State: names[m.phase], Listed: m.listed, Proven: m.proven,
+			Since: m.since, Boot: m.boot, Node: n,
+		})
+	}
+	return out
+}
+
+// Preserving reports whether self-preservation is on (S12).
+func (c *Core) Preserving() bool { return c.liveness.preserve.on }

@@ -1,0 +1,72 @@
+package gossip
+
+import (
+	"slices"
+
+	"meshd/state"
+)
+
+// This file sends the hashes of tables to peers, in as few datagrams as they fit.
+// It owns nothing but that packet.
+
+// probes sends hashes.
+type probes struct {
+	*env
+	roster   *roster
+	outbox   *outbox
+	liveness deliveryObserver
+}
+
+// deliveryObserver reports to which members datagrams do not seem to arrive.
+type deliveryObserver interface {
+	undelivered(m *member) bool
+}
+
+// shared returns the first of some networks, and up to room in all of those
+// that a peer takes part in as well; and the rest.
+func (p *probes) shared(to state.NodeID, from []*network, room int) (ns, rest []*network) {
+	for i, n := range from {
+		if len(ns) < room && (i == 0 || p.cfg.Peers != nil || p.roster.takesPart(to, n.name)) {
+			ns = append(ns, n)
+		} else {
+			rest = append(rest, n)
+		}
+	}
+	return ns, rest
+}
+
+// perDatagram is of how many networks a datagram holds the hashes.
+func (p *probes) perDatagram() int {
+	return max(1, min(maxProbed, (p.cfg.Datagram-len(p.newPacket().b)-8)/probedSize))
+}
+
+// send sends a peer the hashes of networks, in as few datagrams as they fit.
+func (p *probes) send(to state.NodeID, ns []*network) {
+	m := p.roster.members[to]
+	lost := m != nil && m.listed && (p.roster.deaf() || p.liveness.undelivered(m))
+	if lost {
+		m.streamUntil = p.now + streamsOnlyFor
+	}
+	for part := range slices.Chunk(ns, p.perDatagram()) {
+		// What the peer asked of us is not asked of it in turn: two nodes would hold
+		// each other to streams for ever.
+		f := probeFrame{stream: lost, ack: p.roster.usesStream(to)}
+		for _, n := range part {
+			n.probedAt = p.now
+			if !n.table.View().Synced() {
+				n.answerDue = p.now + fetchPatience
+			}
+			t := tableHash{n.hash, n.table.Hash()}
+			if n.name == "" {
+				f.tables = slices.Insert(f.tables, 0, t) // it takes less there
+			} else {
+				f.tables = append(f.tables, t)
+			}
+			f.ack = f.ack || !n.table.View().Synced()
+		}
+		e := p.newPacket()
+		e.probe(frameProbe, f)
+		p.Stats.Probes++
+		p.outbox.send(to, e)
+	}
+}
