@@ -11,7 +11,7 @@ import (
 // file decides between two addresses of one member, and touches nothing else of
 // it.
 
-// setAddr notes where a member is, says somebody who should know.
+// setAddr sets where a member is, on good authority.
 func (l *liveness) setAddr(m *member, a netip.AddrPort) {
 	if a == m.addr || !l.usableAddr(a) {
 		return
@@ -22,9 +22,9 @@ func (l *liveness) setAddr(m *member, a netip.AddrPort) {
 	}
 }
 
-// learnAddr takes a node's address from its own record: at its word where the
-// membership has none, and as a place to ask at where we have another, for the
-// record may be of a former life, or the address.
+// learnAddr takes a node's address from its own record. Where the membership has
+// none, the record's counts; where it has another one, the record's is only a
+// candidate: the record may be of a former life, or the address may.
 func (l *liveness) learnAddr(id state.NodeID) {
 	m := l.roster.members[id]
 	if m == nil {
@@ -40,9 +40,10 @@ func (l *liveness) learnAddr(id state.NodeID) {
 	}
 }
 
-// considerAddr asks for a member at another address too. One at a time: whoever
-// makes addresses up must not have us ping them all. Only the place that it has
-// just left gives way: a node may move again at once.
+// considerAddr makes an address a candidate for a member, and has it pinged there
+// as well. A member has one candidate at a time: a node that invents addresses
+// must not make this one ping them all. Only a former place gives way: a node may
+// move again at once.
 func (l *liveness) considerAddr(m *member, addr netip.AddrPort) {
 	if addr == m.addr || addr == m.candidate.addr || m.candidate.known() && !m.candidate.former || !l.usableAddr(addr) {
 		return
@@ -54,9 +55,9 @@ func (l *liveness) considerAddr(m *member, addr netip.AddrPort) {
 	l.pings.schedule(m, max(l.now, 1))
 }
 
-// resolveAddr decides between two addresses of a member: it is where it
-// answers, and where it was if it answers at both or at none. An answer at the
-// old address ends the question at once (reached).
+// resolveAddr decides between two addresses of a member: it is where it answers,
+// and where it was if it answers at both or at neither. An answer at the old
+// address ends the question at once, see markReached.
 func (l *liveness) resolveAddr(m *member) {
 	if !m.candidate.known() {
 		return

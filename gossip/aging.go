@@ -5,7 +5,8 @@ import "time"
 // What is looked at once a second: members that are silent, and the streams of
 // those that have been gone for long (S9).
 
-// sweep ages the dead (S9), and ends self-preservation.
+// sweep looks at every member once a second: it ages those that are gone (S9),
+// pings those that are silent, and ends self-preservation.
 func (l *liveness) sweep() {
 	kept, recent := 0, 0 // kept are of those who count
 	l.pings.countNewcomers()
@@ -44,9 +45,9 @@ func (l *liveness) sweep() {
 	}
 }
 
-// checkUnlisted looks after a live member that the membership does not list,
-// and of whose death it will not tell: when silent it is pinged, and only when
-// that is not answered it is in doubt.
+// checkUnlisted looks after a live member that the membership does not list, and
+// whose death it therefore will not report. A silent one is pinged first, and
+// checked when it does not answer.
 func (l *liveness) checkUnlisted(m *member, age time.Duration) {
 	silent := l.now - m.heardAt
 	switch {
@@ -61,21 +62,21 @@ func (l *liveness) checkUnlisted(m *member, age time.Duration) {
 	}
 }
 
-// unlistedFor is how long a member that only we know of may be silent before
-// it is checked.
+// unlistedFor is how long a member that only this node knows may be silent before
+// it is pinged.
 const unlistedFor = 2 * time.Second
 
-// retireStreams puts the streams of a member away that has been gone for long, and reports
-// whether it is to be forgotten.
+// retireStreams puts the streams of a member away that has been gone for age,
+// step by step, and reports whether the member itself can be forgotten.
 func (l *liveness) retireStreams(m *member, age time.Duration) (expired bool) {
-	if age > l.cfg.StopOfferingAfter && m.retired < 1 {
-		m.offered, m.retired = false, 1
+	if age > l.cfg.StopOfferingAfter && m.retired < notOffered {
+		m.offered, m.retired = false, notOffered
 		for _, t := range l.store.Tables() {
 			t.SetOffered(m.id, false)
 		}
 	}
-	if age > l.cfg.DropAfter && m.retired < 2 {
-		m.retired = 2
+	if age > l.cfg.DropAfter && m.retired < dropped {
+		m.retired = dropped
 		for _, t := range l.store.Tables() {
 			t.Bury(m.id)
 		}
@@ -83,7 +84,7 @@ func (l *liveness) retireStreams(m *member, age time.Duration) (expired bool) {
 	return age > l.cfg.DropAfter+l.cfg.Graves
 }
 
-// forget forgets a member, and all that is kept of its streams.
+// forget removes a member, and all that is kept of its streams.
 func (l *liveness) forget(m *member) {
 	for _, t := range l.store.Tables() {
 		t.Exhume(m.id)

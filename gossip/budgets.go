@@ -12,9 +12,8 @@ import (
 // over a bound is dropped, counted and left to repair. This file owns those
 // budgets.
 
-// What one packet may make this node send is bounded three times (G13): by the
-// packet, by its sender, and over all senders, since names cost nothing. What is
-// over a bound is dropped, counted and left to repair.
+// The bounds of a packet, of what waits for Drain, and of the senders with a
+// budget of their own.
 const (
 	maxPacket      = 1 << 20 // bytes; we send no more than a Chunk and what goes with it
 	maxFrames      = 16      // of a packet; we write two at most
@@ -27,7 +26,7 @@ const (
 	maxEvents      = 1 << 12  // that wait for Drain; news of members is kept above it
 )
 
-// The rates of answers: a join of 100,000 endpoints takes 6 MB in a tenth of a
+// The rates of answers. A join of 100,000 endpoints takes 6 MB in a tenth of a
 // second, at most 3 MB of them from one peer.
 var (
 	peerRate   = rate{bytes: 16 << 20, packets: 4 << 10, seconds: 2}
@@ -37,29 +36,32 @@ var (
 	askedRate = rate{bytes: 4 << 10, packets: 32, seconds: 2}
 )
 
-// rate fills a bucket.
+// rate is how fast a bucket fills up, and how much it holds.
 type rate struct {
 	bytes, packets float64 // per second
 	seconds        float64 // how many seconds' worth a full bucket holds
 }
 
-// bucket holds what may be answered now. The zero bucket is full.
+// bucket holds what may be spent now; it fills up at a rate. The zero bucket is full.
+//
+// Invariant: bytes and packets are what was taken and is not filled up yet, 0 or more.
 type bucket struct {
-	bytes, packets float64 // what was taken and is not yet filled up
-	at             time.Duration
+	bytes, packets float64
+	at             time.Duration // when it was last filled up
 }
 
-// refill lets the time pass.
+// refill adds what the time since the last call is worth.
 func (b *bucket) refill(r rate, now time.Duration) {
 	s := (now - b.at).Seconds()
 	b.bytes, b.packets, b.at = max(b.bytes-s*r.bytes, 0), max(b.packets-s*r.packets, 0), now
 }
 
-// empty reports whether there is nothing left.
+// empty reports whether nothing is left.
 func (b *bucket) empty(r rate) bool {
 	return b.bytes >= r.seconds*r.bytes || b.packets >= r.seconds*r.packets
 }
 
+// take takes a packet of n bytes.
 func (b *bucket) take(n int) {
 	b.bytes += float64(n)
 	b.packets++
@@ -68,40 +70,44 @@ func (b *bucket) take(n int) {
 // peerBudget is what the core keeps of one sender of packets.
 type peerBudget struct {
 	bucket
-	reportedAt time.Duration // when something that it sent was last told as an event
-	unreported int           // how many times it was not, since
-	asked      bucket        // pings that others asked us to send it
+	reportedAt time.Duration // when an event about what it sent was last emitted; 0: never
+	unreported int           // how many events were left out since
+	asked      bucket        // pings to it that others asked for
 }
 
-// answerBudgets is the budget of answers.
+// answerBudgets bounds what packets of peers may make this node send.
 type answerBudgets struct {
-	shared    bucket
-	strangers peerBudget
+	// By the name of the sender.
+
+	shared    bucket     // of all senders together
+	strangers peerBudget // of all senders without a budget of their own
 	peers     map[state.NodeID]*peerBudget
 
-	// The same for packets that came from where their sender is known to be, by
-	// that address: a name is easily written, and must not be drained by others.
-	byAddress      map[netip.Addr]*bucket
-	byAddressTotal bucket // of all of them
+	// By address, for packets that came from where their sender is known to be: a
+	// name is easily written, and others must not use up its budget.
 
-	// Of the packet that is being handled; peer is nil if none is.
-	peer           *peerBudget
-	senderBucket   *bucket // of its sender
-	totalBucket    *bucket // of all
-	deltaBytesLeft int     // bytes of deltas that may still be sent
-	bytesLeft      int     // bytes of anything
-	packetsLeft    int
-	frames         int
-	frameCounts    [frameKinds]uint8
+	byAddress      map[netip.Addr]*bucket
+	byAddressTotal bucket // of all addresses together
+
+	// Of the packet that is being handled.
+
+	peer           *peerBudget       // of its sender; nil: no packet is being handled
+	senderBucket   *bucket           // which of the above pays: the sender's
+	totalBucket    *bucket           // and that of all
+	deltaBytesLeft int               // bytes of deltas that may still be sent
+	bytesLeft      int               // bytes of anything
+	packetsLeft    int               // packets
+	frames         int               // frames read so far
+	frameCounts    [frameKinds]uint8 // the same by frame type
 }
 
-// newAnswerBudgets returns budgets that are full.
+// newAnswerBudgets returns full budgets.
 func newAnswerBudgets() answerBudgets {
 	return answerBudgets{peers: map[state.NodeID]*peerBudget{}, byAddress: map[netip.Addr]*bucket{}}
 }
 
-// budgetOf returns the budget of a sender. Those that the membership knows, or
-// that say where they are, have their own.
+// budgetOf returns the budget of a sender. A sender has its own if the membership
+// lists it or its address is known; all others share one.
 func (o *outbox) budgetOf(id state.NodeID) *peerBudget {
 	a := &o.budgets
 	if p := a.peers[id]; p != nil {
@@ -117,9 +123,9 @@ func (o *outbox) budgetOf(id state.NodeID) *peerBudget {
 	return p
 }
 
-// addressBudget returns the budget of an address at which a sender is known to be, nil
-// for others. All who are there share it: whoever makes many names of itself has
-// no more than one.
+// addressBudget returns the budget of an address at which a sender is known to
+// be, nil for others. All nodes at one address share it: a host gets no more by
+// having many names.
 func (o *outbox) addressBudget(id state.NodeID, at netip.Addr) *bucket {
 	m := o.roster.members[id]
 	if m == nil || !at.IsValid() || m.addr.Addr() != at {
@@ -134,8 +140,8 @@ func (o *outbox) addressBudget(id state.NodeID, at netip.Addr) *bucket {
 	return b
 }
 
-// beginPacket starts to handle a packet that came from an address; the zero Addr if
-// that is not known.
+// beginPacket starts the handling of a packet that came from an address; the zero
+// Addr if that is not known.
 func (o *outbox) beginPacket(from state.NodeID, at netip.Addr) {
 	a := &o.budgets
 	a.peer = o.budgetOf(from)
@@ -149,15 +155,16 @@ func (o *outbox) beginPacket(from state.NodeID, at netip.Addr) {
 	a.frameCounts = [frameKinds]uint8{}
 }
 
-// endPacket ends it.
+// endPacket ends the handling of a packet: what is sent now is not bounded by its
+// budgets.
 func (o *outbox) endPacket() { o.budgets.peer, o.budgets.senderBucket = nil, nil }
 
-// handlesPacket reports whether a packet of a peer is being handled, so that what is
-// sent is bounded by its budgets.
+// handlesPacket reports whether a peer's packet is being handled, so that its
+// budgets bound what is sent.
 func (o *outbox) handlesPacket() bool { return o.budgets.peer != nil }
 
-// mayRead reports whether one more frame of that type is read: no honest packet
-// has so many, and an answer costs more than its question.
+// mayRead reports whether one more frame of that type is read from the packet at
+// hand: no honest packet has so many, and an answer costs more than its question.
 func (o *outbox) mayRead(typ byte) bool {
 	a := &o.budgets
 	k := &a.frameCounts[typ%frameKinds]
@@ -169,7 +176,8 @@ func (o *outbox) mayRead(typ byte) bool {
 		!a.senderBucket.empty(peerRate) && !a.totalBucket.empty(sharedRate)
 }
 
-// afford takes an answer of n bytes from the budgets, if a packet causes it.
+// afford takes an answer of n bytes from the budgets of the packet at hand.
+// Without one it takes nothing and reports true.
 func (o *outbox) afford(n int) bool {
 	a := &o.budgets
 	switch {
@@ -186,7 +194,7 @@ func (o *outbox) afford(n int) bool {
 	return true
 }
 
-// affordReply takes an answer that a handler took its time for.
+// affordReply takes an answer that the layer above gives later.
 func (o *outbox) affordReply(to state.NodeID, n int) bool {
 	o.beginPacket(to, netip.Addr{})
 	defer o.endPacket()
@@ -201,14 +209,14 @@ func (o *outbox) deltaBudget() int {
 	return o.cfg.Chunk - 1024
 }
 
-// deltasSent takes the bytes that are left of deltaBudget.
+// deltasSent sets what is left of deltaBudget.
 func (o *outbox) deltasSent(left int) { o.budgets.deltaBytesLeft = left }
 
 // reportInterval spaces the events about what one peer sends (G13).
 const reportInterval = 10 * time.Second
 
-// mayReport reports whether something that a peer sent is to be told, and how often
-// it was not since the last time.
+// mayReport reports whether an event about what a peer sent may be emitted, and
+// how many were left out since the last one.
 func (o *outbox) mayReport(from state.NodeID) (leftOut int, ok bool) {
 	p := o.budgetOf(from)
 	if p.reportedAt > 0 && o.now-p.reportedAt < reportInterval {
@@ -219,7 +227,7 @@ func (o *outbox) mayReport(from state.NodeID) (leftOut int, ok bool) {
 	return leftOut, true
 }
 
-// sweepBudgets forgets the budgets that are full.
+// sweepBudgets forgets the budgets that are full again.
 func (o *outbox) sweepBudgets() {
 	for id, p := range o.budgets.peers {
 		p.refill(peerRate, o.now)

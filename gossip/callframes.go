@@ -11,7 +11,8 @@ import (
 // Requests and answers between the hosts of two nodes, which the core only
 // carries. host's side of them is calls.go.
 
-// Call sends a request of the layer above to a peer.
+// Call sends a request of the layer above to a peer. Its answer comes as
+// EventReply.
 func (c *Core) Call(now time.Duration, to state.NodeID, call Call) { c.call(now, frameCall, to, call) }
 
 // Reply answers a peer's request.
@@ -28,7 +29,7 @@ func (c *Core) call(now time.Duration, typ byte, to state.NodeID, call Call) {
 	}
 }
 
-// maxCall bounds what a request or an answer of the layer above may say.
+// maxCall bounds the body of a request or an answer, in bytes.
 const maxCall = 256 << 10
 
 func (c *Core) onCall(from state.NodeID, typ byte, p []byte) error {

@@ -9,7 +9,7 @@ import (
 // The four frames of a check (ping, ack, ask, heard), and the step that sends the
 // pings that are due. Answers become signs of liveness.
 
-// checks answers pings.
+// checks handles the frames of checks, and the answers to joins.
 type checks struct {
 	*env
 	roster   *roster
@@ -18,10 +18,10 @@ type checks struct {
 	goodbyes *goodbyes
 	liveness *liveness
 
-	joinPings map[netip.AddrPort]joinPing
+	joinPings map[netip.AddrPort]joinPing // questions that wait for an answer, at most maxJoinPings
 }
 
-// run sends the pings that are due and judges those whose time is up.
+// run sends the pings that are due, and ends the checks whose time is up.
 func (k *checks) run() {
 	for _, id := range k.pings.ids() {
 		m := k.roster.members[id]
@@ -74,9 +74,9 @@ func (k *checks) onPing(from state.NodeID, typ byte, p []byte) error {
 	return nil
 }
 
-// answerPing sends the answer back to where the ping came from: two that moved at
-// once, and look for each other, know each other's former places only. A ping that
-// came as a datagram is answered by one, or it could not tell that they arrive.
+// answerPing sends the answer to where the ping came from: two nodes that moved
+// at once know only each other's former address. A ping that came as a datagram
+// is answered by one; otherwise the peer could not tell that datagrams arrive.
 func (k *checks) answerPing(from state.NodeID, e *encoder) {
 	if k.usableAddr(k.packetFrom) {
 		k.outbox.sendTo(from, k.packetFrom, e)
@@ -85,8 +85,8 @@ func (k *checks) answerPing(from state.NodeID, e *encoder) {
 	}
 }
 
-// onAck handles the answer to a ping: one that we sent for somebody is passed
-// on, one of ours tells where its sender is.
+// onAck handles the answer to a ping. If the ping was sent for another node, the
+// answer is passed on; if it was this node's own, it shows where its sender is.
 func (k *checks) onAck(from state.NodeID, f pingFrame) {
 	m := k.roster.members[from]
 	switch {
@@ -108,9 +108,9 @@ func (k *checks) onAck(from state.NodeID, f pingFrame) {
 	}
 }
 
-// onAsk pings a member for another: only at the address where this node knows
-// it, and only so often, or everybody could make the mesh send packets to
-// whomever they like (G13).
+// onAsk pings a member for another node. It does so only at the address where
+// this node knows the member, and only so often: otherwise any node could make
+// the mesh send packets to anybody (G13).
 func (k *checks) onAsk(from state.NodeID, f pingFrame) {
 	m := k.roster.members[f.target]
 	if m == nil || k.roster.members[from] == nil || !m.listed && !m.known() || !k.affordAsk(f.target) {
@@ -122,7 +122,7 @@ func (k *checks) onAsk(from state.NodeID, f pingFrame) {
 	k.outbox.sendTo(m.id, m.addr, e)
 }
 
-// affordAsk takes one ping of a member from what others may ask for.
+// affordAsk takes one ping to a member from what others may ask for.
 func (k *checks) affordAsk(target state.NodeID) bool {
 	b := &k.outbox.budgetOf(target).asked
 	b.refill(askedRate, k.now)
@@ -133,8 +133,8 @@ func (k *checks) affordAsk(target state.NodeID) bool {
 	return true
 }
 
-// onHeard handles the word of another that it reached a node. It counts as long
-// as we asked for it, and keeps the node served, after the rest.
+// onHeard handles the word of another node that it reached a member. It counts
+// only if this node asked for it, and keeps the member served, after the others.
 func (k *checks) onHeard(f pingFrame) {
 	m := k.roster.members[f.target]
 	if m == nil || m.relayNonce == 0 || f.nonce != m.relayNonce || k.now-m.since > maxExtension {

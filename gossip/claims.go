@@ -11,7 +11,7 @@ import (
 // This file owns when the claims of the services hosted here are brought in line
 // with the tables (V2, V3, V11). What a claim says is state.Carrier's.
 
-// claims keeps claims.
+// claims brings the claims of the services hosted here in line with the tables.
 type claims struct {
 	*env
 	roster *roster
@@ -25,24 +25,25 @@ type publisher interface {
 	pushOwn(n *network)
 }
 
-// carryRest is how long a node rests from its claims per claim that it has
-// looked at, some twenty times what the look takes: whoever changes a claim with
-// each packet must not make the others look at all of theirs with each.
+// A node rests from its claims for carryRest per claim that it has looked at,
+// some twenty times as long as the look takes, if there were more than
+// carryWithoutRest: a peer that changes a claim with each packet must not make
+// the others look at all of theirs each time.
 const (
 	carryRest        = 20 * time.Microsecond
 	carryWithoutRest = 64 // claims: no rest
 )
 
-// claimPatience is how long a node that knows others waits for somebody whom it
-// can ask for a network's claims, before it claims VIPs on its own.
+// claimPatience is how long a node that knows others waits for one that it can
+// ask for a network's claims, before it claims VIPs on its own.
 const claimPatience = 2 * time.Second
 
-// aloneFor is how long a node that expects nobody must have been alone until
+// aloneFor is how long a node that expects no others must have been alone until
 // its claims count like any other's: a mesh of one node is a mesh.
 const aloneFor = 5 * time.Minute
 
-// carrySoon is carry after claims of others changed: at once, unless it was done
-// just now and took long.
+// carrySoon is carry after claims of others changed: at once, unless it has just
+// been done and took long.
 func (k *claims) carrySoon(n *network) {
 	if k.now >= n.carryNotBefore {
 		k.carry(n)
@@ -54,9 +55,9 @@ func (k *claims) carrySoon(n *network) {
 	}
 }
 
-// carry brings the claims of the services hosted here in line with the table.
-// A network that is not yet synced waits: its claims are older than ours would
-// seem to be (V3).
+// carry brings the claims of the services hosted here in line with the table. In
+// a network that is not yet synced it waits: the claims there are older than this
+// node's would seem to be (V3).
 func (k *claims) carry(n *network) {
 	n.carryAt = 0
 	if k.yielded {
@@ -86,8 +87,8 @@ func (k *claims) carry(n *network) {
 	}
 }
 
-// reportFailed tells which services got no address, or could not state what they
-// claim, in one line, when that changes.
+// reportFailed emits one event that says which services got no address, or could
+// not state what they claim, whenever that changes.
 func (k *claims) reportFailed(n *network, failed map[string]error) {
 	text := ""
 	if len(failed) > 0 {
@@ -102,10 +103,10 @@ func (k *claims) reportFailed(n *network, failed map[string]error) {
 }
 
 // mayClaim reports whether this node may claim addresses in a network: it has
-// seen the claims of the others, or there is nobody to ask. While a participant
-// lives, or it is not yet known who takes part, it waits for as long as it takes,
-// and the services are answered with their tasks (R5): our time, low as it is,
-// would make our claim look older than the ones that we have not seen.
+// seen the claims of the others, or there is no other to ask. While a participant
+// lives, or it is not known who takes part, it waits as long as it takes, and the
+// services are answered with their tasks (R5): this node's Lamport time, low as
+// it is, would make its claims look older than those that it has not seen.
 func (k *claims) mayClaim(n *network) bool {
 	switch {
 	case n.table.View().Synced(), k.roster.alone():
@@ -117,8 +118,8 @@ func (k *claims) mayClaim(n *network) bool {
 }
 
 // provisional reports whether what this node claims in a network is provisional,
-// since there may be claims that nobody told it of: it has compared the network
-// with nobody, and others take part, or it does not know who does (V11).
+// because there may be claims that it does not know: it has compared the network
+// with no other node, and others take part, or it does not know who does (V11).
 func (k *claims) provisional(n *network) bool {
 	switch {
 	case n.compared, k.cfg.Peers != nil:
@@ -134,8 +135,8 @@ func (k *claims) provisional(n *network) bool {
 	return false
 }
 
-// reviseProvisional looks at the claims again in networks where they are provisional no
-// longer.
+// reviseProvisional looks at the claims again in networks where they are no
+// longer provisional.
 func (k *claims) reviseProvisional() {
 	for _, n := range k.nets.byName {
 		if n.carrier != nil && n.carrier.Provisional && !k.provisional(n) {

@@ -5,9 +5,9 @@ import "meshd/state"
 // How two lists of heads are compared, and what follows from each difference.
 // Part of repair; it decides, and sends nothing itself.
 
-// compareHeads matches a peer's heads with ours. ours is nil if the peer's list is
-// partial: then what it does not mention means nothing. It reports whether we
-// lack something, and whether the peer does.
+// compareHeads matches a peer's heads with ours. With ours nil, the peer's list
+// is partial: what it does not mention means nothing. compareHeads reports
+// whether this node lacks something, and whether the peer does.
 func (r *repair) compareHeads(from state.NodeID, n *network, theirs, ours []state.OwnerHead) (lacks, lacking bool) {
 	var wants []lack
 	var offers []state.Want
@@ -47,8 +47,9 @@ func (r *repair) compareHeads(from state.NodeID, n *network, theirs, ours []stat
 	return len(wants) > 0, len(offers) > 0
 }
 
-// onRetiredHead handles a head that a peer has buried: if its owner is dead here
-// too, so do we, or the dead would be handed on for ever (S9).
+// onRetiredHead handles a head whose stream a peer has dropped. If the owner is
+// dead here too, this node drops the stream as well: otherwise the dead would be
+// handed on for ever (S9).
 func (r *repair) onRetiredHead(n *network, h state.OwnerHead) {
 	m := r.roster.members[h.Owner]
 	own, ok := n.table.Head(h.Owner)

@@ -16,42 +16,58 @@ import (
 // Send is a packet to put on the wire.
 type Send struct {
 	To       state.NodeID
-	Addr     netip.AddrPort // where, if the membership may not know; else the zero value
-	Reliable bool           // over a stream; else a datagram
-	Data     []byte
+	Addr     netip.AddrPort // where to; the zero AddrPort: where the membership lists To
+	Reliable bool           // over a stream; else as a datagram
+	Data     []byte         // the packet; the receiver of Send owns it
 }
 
-// Core is the replication protocol of one node as a deterministic state
-// machine (G10): time, packets and membership go in; packets and events come
-// out of Drain. It owns the node's state.Store. Not safe for concurrent use.
+// Core is the replication protocol of one node as a deterministic state machine (G10):
+// time, packets and reports of the membership go in; packets and events come out of
+// Drain. It owns the node's state.Store. It is composed of parts, each with its own
+// state; Core wires them, hands each input to the part that it is for, and ends every
+// step with finishStep. Not safe for concurrent use.
 type Core struct {
 	*env
 
-	roster      roster
-	outbox      outbox
-	nets        nets
-	pings       pings
-	goodbyes    goodbyes
-	liveness    liveness
-	checks      checks
-	push        push
-	pull        pull
-	pace        pace
-	probes      probes
-	fetch       fetch
-	repair      repair
-	claims      claims
-	incarnation incarnation
-	reaper      reaper
-	duplicates  duplicates
-	beacons     beacons
-	intake      intake
+	// What the other parts stand on.
 
+	roster roster // the other nodes
+	outbox outbox // packets and events that wait for Drain
+	nets   nets   // the networks in which this node takes part
+
+	// Liveness: what becomes of the other nodes (S9, G11).
+
+	pings    pings    // which member is pinged when
+	goodbyes goodbyes // members that are asked whether they leave
+	liveness liveness // the phase of each member
+	checks   checks   // the frames of pings and their answers
+
+	// Replication: how a change comes to every node (G3, G4).
+
+	push   push   // what this node wrote or relays
+	pull   pull   // what it asks for
+	intake intake // deltas that arrive
+	pace   pace   // when tables are compared
+	probes probes // hashes of tables, as packets
+	fetch  fetch  // tables that this node does not have yet
+	repair repair // the comparison of tables
+
+	// This node's own streams.
+
+	claims      claims      // of the services hosted here (V2)
+	incarnation incarnation // higher ones, when a peer holds more than this node wrote (S7)
+	duplicates  duplicates  // another node with this node's name (S7)
+	beacons     beacons     // time stamps, to measure propagation
+
+	// Chores.
+
+	reaper    reaper        // leftovers of an owner's former life
 	sweepAt   time.Duration // when the chores of each second are due
 	publishAt time.Duration // when views that were held back are published; 0: none is
 }
 
-// NewCore returns a core that owns store. rng is the core's alone.
+// NewCore returns a core that owns store from now on. rng is the core's alone;
+// the same seed and the same inputs give the same outputs (G10).
 func NewCore(cfg CoreConfig, rng *rand.Rand, store *state.Store) *Core {
 	cfg.setDefaults()
 	c := &Core{env: &env{cfg: cfg, rng: rng, store: store}}
@@ -68,7 +84,7 @@ func NewCore(cfg CoreConfig, rng *rand.Rand, store *state.Store) *Core {
 }
 
 // wire makes the parts and gives each what it needs of the others. A part knows
-// those below it; what it needs of one above it is an interface of its own.
+// those below it; what it needs of one above it, it states as an interface.
 func (c *Core) wire() {
 	e, r, o, n := c.env, &c.roster, &c.outbox, &c.nets
 	c.roster = roster{env: e, members: map[state.NodeID]*member{}, targets: map[string][]state.NodeID{}}
@@ -111,25 +127,26 @@ func (c *Core) wireLiveness() {
 	}
 }
 
-// Store returns the store, to be read by whoever runs the core.
+// Store returns the node's store. Only the caller of the core may read it,
+// between steps; its views are safe for others.
 func (c *Core) Store() *state.Store { return c.store }
 
-// Config returns the effective configuration.
+// Config returns the configuration with its defaults filled in.
 func (c *Core) Config() CoreConfig { return c.cfg }
 
-// Drain returns what is to be sent and told since the last call. The slices
-// are the caller's.
+// Drain returns the packets and events since the last call. The slices are the
+// caller's.
 func (c *Core) Drain() ([]Send, []Event) {
 	s, e := c.outbox.sends, c.outbox.events
 	c.outbox.sends, c.outbox.events, c.outbox.sendBytes = nil, nil, 0
 	return s, e
 }
 
-// Receive handles a packet of which it is not known where it came from.
+// Receive handles a packet whose origin is not known: it came over a stream.
 func (c *Core) Receive(now time.Duration, data []byte) { c.ReceiveFrom(now, netip.AddrPort{}, data) }
 
-// ReceiveFrom handles a datagram that came from an address; the zero AddrPort: it is
-// not known from which, or the packet was none.
+// ReceiveFrom handles a datagram that came from an address. With the zero
+// AddrPort the origin is not known, or the packet was no datagram.
 func (c *Core) ReceiveFrom(now time.Duration, at netip.AddrPort, data []byte) {
 	c.advance(now)
 	c.packetFrom = at
@@ -173,6 +190,8 @@ func (c *Core) ReceiveFrom(now time.Duration, at netip.AddrPort, data []byte) {
 	c.finishStep()
 }
 
+// dispatch hands a frame to the part that it is for. An error of errWire means
+// that the frame is malformed, any other that its content was refused.
 func (c *Core) dispatch(from state.NodeID, typ byte, p []byte) error {
 	switch typ {
 	case framePush, frameDelta:
@@ -196,7 +215,8 @@ func (c *Core) dispatch(from state.NodeID, typ byte, p []byte) error {
 	return nil
 }
 
-// Tick does what is due. Call it at or after the time that Next returned.
+// Tick does what is due. The caller calls it at or after the time that Next
+// returned.
 func (c *Core) Tick(now time.Duration) {
 	c.advance(now)
 	c.checks.run()
@@ -252,8 +272,8 @@ func (c *Core) Next() time.Duration {
 	return min(next, c.pings.next())
 }
 
-// finishStep ends every step: claims follow the table, views follow both, and
-// pushes leave.
+// finishStep ends every step: claims follow the tables, views follow both, and
+// what was queued for the end of the step leaves.
 func (c *Core) finishStep() {
 	for _, name := range c.nets.order {
 		if n := c.nets.byName[name]; n.table.TakeClaims() && n.carrier != nil {
@@ -269,7 +289,7 @@ func (c *Core) finishStep() {
 	c.push.flush()
 }
 
-// sweep does the slow chores, once a second.
+// sweep does the chores of each second.
 func (c *Core) sweep() {
 	c.sweepAt = c.now + time.Second
 	c.liveness.sweep()
@@ -283,8 +303,8 @@ func (c *Core) sweep() {
 	}
 }
 
-// Repair brings the core back to a sound state after a step that did not end,
-// and returns how many streams have to be asked for again.
+// Repair brings the core back to a sound state after a step that panicked half
+// way, and returns how many streams have to be asked for again.
 func (c *Core) Repair(now time.Duration) (streams int) {
 	c.advance(now)
 	clear(c.roster.targets)

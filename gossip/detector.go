@@ -5,7 +5,7 @@ import "fmt"
 // The table by which a member's phase changes. This file holds no state and
 // touches none: transition is a function, and its test writes the table out.
 
-// phase is what the core makes of a member: membership's word, checked.
+// phase is what this node makes of a member: the word of the membership, checked.
 type phase uint8
 
 const (
@@ -29,7 +29,7 @@ func (p phase) String() string {
 	return fmt.Sprintf("phase %d", uint8(p))
 }
 
-// sign is what happened to a member.
+// sign is something that happened to a member.
 type sign uint8
 
 const (
@@ -62,7 +62,7 @@ func (s sign) String() string {
 	return fmt.Sprintf("sign %d", uint8(s))
 }
 
-// act is what goes with a transition, besides the new phase.
+// act is what a transition does besides the change of phase.
 type act uint8
 
 const (
@@ -74,13 +74,14 @@ const (
 	actAskGoodbye      // it is asked whether it leaves
 )
 
-// transition is the whole of the detector's judgement: what becomes of a member
-// in phase p, listed by the membership or not, upon a sign.
+// transition is all of the decision about a member: the phase and the act that
+// follow from a sign, given its phase and whether the membership lists it.
 //
-// A packet makes everybody alive but one whom the membership lists and whom only
-// others reach: that it hears from it does not tell that it can reach it. Only
-// silence hides, and only one whom nobody lists, or one of whom there is nothing
-// but the list: then that does not bring it back either.
+// A packet brings every member back to life, with one exception: a member that
+// the membership lists and that only others reach. That this node hears it does
+// not show that this node can reach it. Only silence hides a member, and only one
+// that the membership does not list, or that the list is all there is of; the
+// list does not bring that one back either.
 func transition(p phase, listed bool, s sign) (phase, act) {
 	switch s {
 	case signListed:

@@ -12,7 +12,8 @@ import (
 // two keeps the name, and how it is taken back. This file owns what is known of
 // the other node.
 
-// duplicates handles another node with our name.
+// duplicates finds out about another live node with this node's name, and decides
+// which of the two keeps it.
 type duplicates struct {
 	*env
 	outbox      *outbox
@@ -28,20 +29,20 @@ type committer interface {
 	Commit(now time.Duration, network string, changes []state.Change) error
 }
 
-// duplicate is what the core knows of another node with its name (S7).
+// duplicate is what is known of another node with this node's name (S7).
 type duplicate struct {
-	addr         netip.AddrPort // where the other may be
-	nonce        uint64         // of the last challenge; 0: none
+	addr         netip.AddrPort // where it may be
+	nonce        uint64         // of the last challenge; 0: none is open
 	challengedAt time.Duration  // when that was sent
-	answeredAt   time.Duration  // when we last answered a challenge
+	answeredAt   time.Duration  // when this node last answered a challenge
 
-	proven    bool   // the other has proven that it lives
-	boot      uint64 // its boot id
-	lastProof time.Duration
+	proven    bool          // it has proven that it lives
+	boot      uint64        // its boot id
+	lastProof time.Duration // when it last proved it
 }
 
-// The pace of challenges. Packets that carry our name cost no more than that,
-// whoever sends them.
+// The pace of challenges. Packets that carry this node's name cost no more than
+// that, whoever sends them.
 const (
 	challengeInterval = time.Second
 	answerInterval    = 100 * time.Millisecond
@@ -50,10 +51,10 @@ const (
 	tieWindow         = 2 * time.Second  // started so close together: the lower boot id was first
 )
 
-// receiveFromSelf handles a packet from our own name: an echo of ours, the tail of
-// our former life, another live node, or somebody who says to be one. A packet
-// proves nothing, since anybody can write a name and a boot id into it: only
-// the answer to a challenge does, at the address where the other is said to be.
+// receiveFromSelf handles a packet in this node's own name: an echo, the tail of
+// its former life, another live node, or an impostor. A packet proves nothing,
+// since anybody can write a name and a boot id into it. Only the answer to a
+// challenge does, sent to the address where the other node is said to be.
 func (d *duplicates) receiveFromSelf(boot uint64, frames []byte) {
 	if boot == d.cfg.Boot {
 		return
@@ -85,7 +86,7 @@ func (d *duplicates) receiveFromSelf(boot uint64, frames []byte) {
 	}
 }
 
-// challenge challenges whoever is said to have our name at addr.
+// challenge challenges the node that is said to have this node's name at addr.
 func (d *duplicates) challenge(addr netip.AddrPort) {
 	other := &d.other
 	if !d.usableAddr(addr) || addr == d.cfg.Addr || other.challengedAt > 0 && d.now-other.challengedAt < challengeInterval {
@@ -97,10 +98,10 @@ func (d *duplicates) challenge(addr netip.AddrPort) {
 	d.outbox.sendTo(d.cfg.Self, addr, e)
 }
 
-// decideName decides who keeps the name, now that the other has proven that it
-// lives: the one that has it, if only one does; else the one that has been
-// running longer, by the monotonic clock of each; clocks of the wall do not
-// count, unless the two started within two seconds (S7, S8).
+// decideName decides who keeps the name, once the other node has proven that it
+// lives. If only one of the two has the name, that one keeps it; else the one
+// that has been running longer, by the monotonic clock of each. Wall clocks do
+// not count, unless the two started within two seconds of each other (S7, S8).
 func (d *duplicates) decideName(boot uint64, f pingFrame) {
 	other := &d.other
 	yield := f.up > d.now
@@ -131,8 +132,8 @@ func (d *duplicates) decideName(boot uint64, f pingFrame) {
 	}
 }
 
-// watchDuplicate asks the other again, and takes the name back when nothing was
-// heard of it for a while.
+// watchDuplicate challenges the other node again, and takes the name back when it
+// has not answered for a while.
 func (d *duplicates) watchDuplicate() {
 	other := &d.other
 	if !other.proven {
@@ -164,8 +165,8 @@ func (d *duplicates) reclaimName() {
 	d.restateNetworks()
 }
 
-// restateNetworks states the networks that this node takes part in, and no others:
-// what its stream says of it after another had its name is what the other said (S7).
+// restateNetworks writes in which networks this node takes part, and no others:
+// after another node had its name, its stream says what the other one wrote (S7).
 func (d *duplicates) restateNetworks() {
 	if d.left() {
 		return

@@ -11,7 +11,7 @@ import (
 // start or after it joined a network: whom it asks, how many at a time, and for
 // how long it waits for each.
 
-// fetch asks for whole tables.
+// fetch asks for whole tables, and compares with members that appear.
 type fetch struct {
 	*env
 	roster *roster
@@ -19,9 +19,9 @@ type fetch struct {
 	nets   *nets
 	probes *probes
 
-	comparisons []comparison
-	askQueue    []*network
-	drawn       *draw
+	comparisons []comparison // that wait for the end of the step, at most maxComparisons
+	askQueue    []*network   // networks to be asked for at the end of the step
+	drawn       *draw        // the last random number of this step; nil: none
 }
 
 // comparison is a network to be compared with one peer.
@@ -30,15 +30,15 @@ type comparison struct {
 	n  *network
 }
 
+// draw is a random number that is drawn once per step and peer.
 type draw struct {
 	peer  state.NodeID
-	value float64
+	value float64 // from 0 to 1
 }
 
-// Bounds of greetings: how many may wait for the end of a step, to how many
-// peers a network that is not yet synced goes at once and within askWindow (but
-// see mayAsk), and of how many networks one peer is asked: whole tables come
-// back.
+// The bounds of what a node asks when members or networks appear. Whole tables
+// come back, so a network that is not yet synced goes to few peers at once, and
+// few networks to one peer.
 const (
 	maxComparisons = 1024
 	peersPerAsk    = 3
@@ -50,12 +50,11 @@ const (
 // another is asked.
 const fetchPatience = 500 * time.Millisecond
 
-// maxFetches bounds how many networks are fetched at a time: more would only
-// wait for each other, and for longer than fetchPatience.
+// maxFetches bounds how many networks are fetched at a time: more would only wait
+// for each other, and for longer than fetchPatience.
 const maxFetches = 8
 
-// compareWithMember exchanges tables with a node that appeared: at once if it is new
-// to us and we are few, else with the probability that makes it a few of us.
+// compareWithMember compares all networks with a member that appeared.
 func (f *fetch) compareWithMember(id state.NodeID) {
 	for _, name := range f.nets.order {
 		if f.roster.takesPart(id, name) {
@@ -64,11 +63,11 @@ func (f *fetch) compareWithMember(id state.NodeID) {
 	}
 }
 
-// compareWith compares a network with a participant that appeared, if we are one of
-// the few who should, so that a join is not answered by everybody at once. A
-// network that is not yet synced asks for itself instead: whoever appears where
-// few take part, else a few of them. All that happens at the end of the step, in
-// as few packets as it takes.
+// compareWith compares a network with a participant that appeared, if this node
+// is one of the few that should: otherwise every node would answer a join. A
+// network that is not yet synced asks for its table instead: of every member that
+// appears where few take part, else of a few. All of that is sent at the end of
+// the step, in as few packets as it takes.
 func (f *fetch) compareWith(n *network, peer state.NodeID) {
 	switch {
 	case peer == f.cfg.Self || f.cfg.Peers != nil:
@@ -88,8 +87,8 @@ func (f *fetch) compareWith(n *network, peer state.NodeID) {
 	}
 }
 
-// drawFor returns a random number from 0 to 1, in one step the same for a peer:
-// whoever greets it for one network does so for all.
+// drawFor returns a random number from 0 to 1, the same for one peer during a
+// step: a node that compares one network with it compares all.
 func (f *fetch) drawFor(peer state.NodeID) float64 {
 	if f.drawn == nil || f.drawn.peer != peer {
 		f.drawn = &draw{peer, f.rng.Float64()}
@@ -105,8 +104,9 @@ func (f *fetch) request(n *network) {
 	}
 }
 
-// memberProven asks for the tables that are not yet synced: the members that were
-// listed before may all be made up, and this one is not.
+// memberProven asks a member for the tables that are not yet synced, now that it
+// has shown that it exists: the members that were listed before may all be made
+// up.
 func (f *fetch) memberProven(id state.NodeID) {
 	for _, name := range f.nets.order {
 		if n := f.nets.byName[name]; !n.table.View().Synced() && f.roster.takesPart(id, name) {
@@ -118,7 +118,7 @@ func (f *fetch) memberProven(id state.NodeID) {
 	}
 }
 
-// flush sends the greetings of this step.
+// flush sends the comparisons and the questions of this step.
 func (f *fetch) flush() {
 	f.drawn = nil
 	for len(f.comparisons) > 0 {
@@ -178,10 +178,9 @@ func (f *fetch) askRound(todo []*network) {
 }
 
 // choose returns the participant to ask for a network: one that has just
-// appeared, for where all start at once nobody else may know what it knows, or
-// a random one. Where there are more than can be asked, those who showed that
-// they are there come first: names that somebody made up take none of the few
-// questions then.
+// appeared, since where all start at once no other may know what it knows, or a
+// random one. Where there are more than can be asked, proven members come first,
+// so that invented names take none of the few questions.
 func (f *fetch) choose(n *network) (state.NodeID, bool) {
 	from := f.roster.living(n.name)
 	proven := f.roster.provenOf(from)
@@ -204,9 +203,9 @@ func (f *fetch) choose(n *network) (state.NodeID, bool) {
 }
 
 // mayAskAnother reports whether one more peer may be asked for a network within
-// askWindow: a few of many, and everybody where they are so few that the heads of
-// their streams, not whole tables, are what comes back. Where many are known,
-// whether they live is not looked at: a join hears of them one by one.
+// askWindow: a few of many, and every one where they are so few that heads of
+// streams come back, not whole tables. For the latter it does not matter who
+// lives: a join brings its members one by one.
 func (f *fetch) mayAskAnother(n *network) bool {
 	if n.askedCount >= peersPerAsk && !f.roster.smallNetwork(n) {
 		return false
@@ -225,15 +224,15 @@ func (f *fetch) free() int {
 	return slots
 }
 
-// moreComes notes that a peer has sent a part of a table and will send more: it is
+// moreComes records that a peer sent a part of a table and will send more: it is
 // not asked again whether that was all.
 func (f *fetch) moreComes(n *network, from state.NodeID) {
 	n.moreComing = true
 	f.comparisons = slices.DeleteFunc(f.comparisons, func(g comparison) bool { return g.n == n && g.to == from })
 }
 
-// partArrived notes that a part of a table came, and asks its sender whether that
-// was all.
+// partArrived records that a part of a table came, and asks its sender whether
+// that was all.
 func (f *fetch) partArrived(n *network, from state.NodeID) {
 	if n.fetching(f.now) {
 		n.fetchUntil, n.moreComing = f.now+fetchPatience, false

@@ -20,33 +20,33 @@ type goodbyes struct {
 	pings   *pings
 	members memberObserver
 
-	checks map[state.NodeID]*goodbyeCheck
+	checks map[state.NodeID]*goodbyeCheck // at most maxGoodbyeChecks
 }
 
-// memberObserver is what goodbyes says of members.
+// memberObserver is who hears what goodbyes finds out about members.
 type memberObserver interface {
 	observe(m *member, s sign)
 	markReached(m *member)
 }
 
 // goodbyeCheck is a goodbye that has not taken effect yet. Streams are not signed, and
-// most nodes hear of a goodbye from others: so the owner is asked. One that leaves
-// says so, for as long as its goodbye takes to spread; one that stays says that,
-// and goes on to be served; of one that says neither the goodbye is believed, as
-// soon as a report of its death would be (S9).
+// most nodes hear of a goodbye from others, so the owner is asked. One that leaves
+// confirms it, for as long as its goodbye takes to spread; one that stays denies it
+// and goes on to be served. If it does neither, the goodbye is believed as soon as a
+// report of its death would be (S9).
 type goodbyeCheck struct {
 	nonce uint64        // of the question
-	next  time.Duration // when it is asked again
-	until time.Duration // when it counts as gone without an answer
+	next  time.Duration // when the question is repeated
+	until time.Duration // when the member counts as gone without an answer
 }
 
-// maxGoodbyeChecks bounds the members that are asked about their goodbye at once, and
-// maxNamedChecks those of them that never showed that they exist. Of the others the
-// membership tells, a moment later, that they are gone.
+// maxGoodbyeChecks bounds the members that are asked about their goodbye at once;
+// maxNamedChecks bounds those of them that never showed that they exist. For the
+// others the membership reports, a moment later, that they are gone.
 const maxGoodbyeChecks = 1024
 
-// ask starts to ask a member whether it leaves, once a second at most,
-// however many say so.
+// ask starts to ask a member whether it leaves: once a second at most, however
+// many nodes say so.
 func (g *goodbyes) ask(m *member) {
 	if g.checks[m.id] != nil {
 		return
@@ -64,10 +64,10 @@ func (g *goodbyes) ask(m *member) {
 		return
 	}
 	at := max(g.now, 1)
-	if m.goodbyeAskedAt > 0 {
-		at = max(at, m.goodbyeAskedAt+checkInterval)
+	if m.goodbyeAsked > 0 {
+		at = max(at, m.goodbyeAsked+checkInterval)
 	}
-	m.goodbyeAskedAt = at
+	m.goodbyeAsked = at
 	p := &goodbyeCheck{nonce: g.newNonce(), next: at, until: at + g.cfg.VerifyFor}
 	g.checks[m.id] = p
 	if g.now >= p.next {
@@ -75,7 +75,8 @@ func (g *goodbyes) ask(m *member) {
 	}
 }
 
-// run asks whom it is time to ask, and ends what was not answered.
+// run repeats the questions that are due, and accepts the goodbyes that were not
+// answered in time.
 func (g *goodbyes) run() {
 	if len(g.checks) == 0 {
 		return
@@ -102,10 +103,10 @@ func (g *goodbyes) sendQuestion(m *member, p *goodbyeCheck) {
 	g.outbox.sendUnmetered(m.id, e)
 }
 
-// ownerWrote looks at a stream of the global scope that has changed: whoever writes
-// after its goodbye has come back, and its former life is asked for no more. One
-// that counts as gone is looked for, where its packets are taken for the tail of
-// that goodbye. was is what was held of the stream before.
+// ownerWrote looks at a stream of the global scope that has changed. An owner
+// that writes after its goodbye has come back, and its former life is not asked
+// about any more. If it counts as gone it is checked, since its packets are taken
+// for the tail of that goodbye. was is the head that this node held before.
 func (g *goodbyes) ownerWrote(owner state.NodeID, was state.Head) {
 	m := g.roster.members[owner]
 	if h, _ := g.store.Global().Head(owner); m == nil || h.Sum == 0 {
@@ -117,15 +118,15 @@ func (g *goodbyes) ownerWrote(owner state.NodeID, was state.Head) {
 	}
 }
 
-// accept makes a goodbye take effect. It is not asked about any more: who asks
-// on may ask the next life, and take its silence for an answer.
+// accept makes a goodbye take effect. The question ends with it: asked again, it
+// might reach the member's next life, whose silence would count as an answer.
 func (g *goodbyes) accept(m *member) {
 	delete(g.checks, m.id)
 	g.roster.setListed(m, false)
 	g.members.observe(m, signGoodbyeConfirmed)
 }
 
-// ownAnswer is the answer to whether this node leaves.
+// ownAnswer is this node's answer to whether it leaves.
 func (g *goodbyes) ownAnswer() goodbye {
 	if g.left() {
 		return goodbyeConfirmed
@@ -133,8 +134,8 @@ func (g *goodbyes) ownAnswer() goodbye {
 	return goodbyeDenied
 }
 
-// onAnswer reports whether an answer is one of a member that was asked
-// whether it leaves, and does what follows from it.
+// onAnswer reports whether a ping's answer is that of a member about its goodbye,
+// and acts on it.
 func (g *goodbyes) onAnswer(m *member, f pingFrame) bool {
 	p := g.checks[m.id]
 	if p == nil || f.nonce != p.nonce {

@@ -12,14 +12,15 @@ import (
 // again to random peers ("I have"): whoever misses it pulls. This file owns the
 // lists of both; it is a part of push.
 
-// hint is a stream that is to be announced, and who told of it.
+// hint is a stream that is to be announced.
 type hint struct {
-	owner, from state.NodeID
+	owner state.NodeID
+	from  state.NodeID // who mentioned it; "": this node wrote it
 }
 
-// advertise tells k random participants that we have a stream's newest version,
-// where the data itself is too large to push: they pull it. What one packet
-// brought is announced together, when it is handled: see announce.
+// advertise announces a stream whose newest version is too large to push: random
+// participants are sent its head, and pull. All streams that one packet brought
+// are announced together, when it has been handled.
 func (p *push) advertise(n *network, owner, from state.NodeID) {
 	p.hints[n.name] = append(p.hints[n.name], hint{owner, from})
 	if !p.outbox.handlesPacket() {
@@ -27,7 +28,7 @@ func (p *push) advertise(n *network, owner, from state.NodeID) {
 	}
 }
 
-// announce sends the hints, as few packets as they fit.
+// announce sends the hints that wait, in as few packets as they fit.
 func (p *push) announce() {
 	if len(p.hints) == 0 {
 		return
@@ -40,6 +41,7 @@ func (p *push) announce() {
 	clear(p.hints)
 }
 
+// announceNetwork sends the hints of one network to random participants.
 func (p *push) announceNetwork(n *network, hints []hint) {
 	not := []state.NodeID{hints[0].from} // of one packet, all have the same
 	if len(hints) == 1 {
@@ -58,7 +60,7 @@ func (p *push) announceNetwork(n *network, hints []hint) {
 	}
 }
 
-// sendHints tells one peer of streams, its own left out.
+// sendHints sends the heads of streams to one peer, its own stream left out.
 func (p *push) sendHints(to state.NodeID, n *network, heads []state.OwnerHead) {
 	var some []state.OwnerHead
 	room := p.cfg.Datagram - 128
@@ -86,8 +88,9 @@ func (p *push) sendHints(to state.NodeID, n *network, heads []state.OwnerHead) {
 // maxHot bounds the list of recent news per network.
 const maxHot = 64
 
-// noteNews keeps repair busy and remembers the stream as hot.
-func (p *push) noteNews(n *network, owner state.NodeID) {
+// recordNews records that a stream has changed: repair gets busy, and random
+// peers will be sent its head.
+func (p *push) recordNews(n *network, owner state.NodeID) {
 	p.pace.newsCame()
 	if len(n.hot) >= maxHot {
 		n.hot = append(n.hot[:0], n.hot[maxHot/2:]...)
@@ -99,7 +102,8 @@ func (p *push) noteNews(n *network, owner state.NodeID) {
 	}
 }
 
-// isFresh reports whether a stream's news is so young that its push is still under way.
+// isFresh reports whether a stream changed so recently that its push is still
+// under way.
 func (p *push) isFresh(n *network, o state.NodeID) bool {
 	for i := len(n.hot) - 1; i >= 0 && p.now-n.hot[i].at < p.cfg.HotAfter/2; i-- {
 		if n.hot[i].owner == o {
@@ -109,8 +113,8 @@ func (p *push) isFresh(n *network, o state.NodeID) bool {
 	return false
 }
 
-// sendHot tells one random participant per network which streams changed
-// lately: whoever missed the push pulls, without waiting for repair.
+// sendHot sends one random participant per network the heads of the streams that
+// changed recently: a node that missed the push pulls without waiting for repair.
 func (p *push) sendHot() {
 	if len(p.hotTimes) == 0 || p.now < p.hotTimes[0] {
 		return
@@ -131,8 +135,8 @@ func (p *push) sendHot() {
 	}
 }
 
-// hotHeads returns the heads of the streams that changed since, newest last,
-// as many as fit a datagram.
+// hotHeads returns the heads of the streams that changed since then, newest
+// first, as many as fit into budget bytes.
 func (p *push) hotHeads(n *network, since time.Duration, budget int) []state.OwnerHead {
 	seen := map[state.NodeID]bool{}
 	var hs []state.OwnerHead

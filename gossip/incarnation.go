@@ -9,7 +9,7 @@ import (
 // This file owns when this node starts a higher incarnation of its streams (S7):
 // when a peer holds more of them than this node wrote.
 
-// incarnation starts incarnations.
+// incarnation starts higher incarnations of this node's streams (S7).
 type incarnation struct {
 	*env
 	outbox *outbox
@@ -19,24 +19,24 @@ type incarnation struct {
 	next nextIncarnation
 }
 
-// nextIncarnation is when this node starts a higher incarnation of its streams (S7).
+// nextIncarnation is when this node starts a higher incarnation, and above which.
 type nextIncarnation struct {
-	above     uint64        // the highest incarnation of ours that peers hold
-	due       time.Duration // when the next one is due; 0: none is
+	above     uint64        // the highest incarnation of this node that peers hold
+	due       time.Duration // when it starts; 0: none is due
 	lastStart time.Duration // when the last one started; 0: never
-	pause     time.Duration // before the next
+	pause     time.Duration // between the last one and the next
 }
 
-// Pace of incarnations: the first answer to a peer that holds more of us than we
-// do is given at once. Each costs a packet to everybody around and a write to the
-// disk, so that what peers say in the meantime is answered together, and ever
-// more rarely while they go on.
+// The pace of incarnations. The first answer to a peer that holds more of this
+// node than it wrote is given at once. Each incarnation costs a packet to every
+// neighbour and a write to the disk, so what peers hold meanwhile is answered
+// together, and more and more rarely while they go on.
 const (
 	lifePause    = time.Second
 	lifePauseMax = 30 * time.Second
 )
 
-// defend looks at what a peer holds of our own stream (S7).
+// defend looks at what a peer holds of this node's own stream (S7).
 func (i *incarnation) defend(n *network, h state.Head, buried bool) {
 	if buried && n.table.SelfBuried(h) || n.table.SelfAhead(h) {
 		i.needAbove(h.Inc)
@@ -44,7 +44,7 @@ func (i *incarnation) defend(n *network, h state.Head, buried bool) {
 }
 
 // needAbove makes a higher incarnation of all own streams start soon: a peer
-// holds what we did not write, at incarnation seen.
+// holds what this node did not write, at incarnation seen.
 func (i *incarnation) needAbove(seen uint64) {
 	l := &i.next
 	l.above = max(l.above, seen)
@@ -75,8 +75,7 @@ func (i *incarnation) startDue() {
 	i.start(l.above)
 }
 
-// start starts a higher incarnation of all own streams and tells the
-// participants.
+// start starts a higher incarnation of all own streams and pushes them.
 func (i *incarnation) start(seen uint64) {
 	i.Stats.Reincarnations++
 	i.store.Reincarnate(max(seen, i.store.Incarnation()) + 1)

@@ -6,19 +6,24 @@ import "meshd/state"
 // push relays, pull ends, liveness hears of owners, fetch of networks. It owns no
 // state.
 
-// intake merges deltas.
+// intake merges the deltas that arrive.
 type intake struct {
+	// What it stands on.
+
 	*env
-	roster      *roster
-	outbox      *outbox
-	nets        *nets
-	goodbyes    *goodbyes
-	liveness    *liveness
-	push        *push
-	pull        *pull
-	fetch       *fetch
-	incarnation *incarnation
-	reaper      *reaper
+	roster *roster
+	outbox *outbox
+	nets   *nets
+
+	// Who hears what follows from a delta.
+
+	goodbyes    *goodbyes    // an owner wrote after its goodbye
+	liveness    *liveness    // an owner appeared, moved or left
+	push        *push        // news to relay or to announce
+	pull        *pull        // a want is answered, or the next one follows
+	fetch       *fetch       // a part of a table came; a node joined a network
+	incarnation *incarnation // a peer sends this node's own stream
+	reaper      *reaper      // an owner begins a new life
 }
 
 // onDeltas handles deltas, pushed or asked for.
@@ -90,8 +95,9 @@ func (t *intake) apply(from state.NodeID, x *state.Delta, pushed bool, hops int)
 	return err
 }
 
-// correctOwner tells an owner that we hold more of its stream than it says: it has
-// lost its disk or went back to an older one, and defends itself (S7).
+// correctOwner sends an owner the head of its own stream when this node holds
+// more of it than the owner says: the owner lost its disk or went back to an
+// older one, and has to start a higher incarnation (S7).
 func (t *intake) correctOwner(n *network, from state.NodeID, x *state.Delta) {
 	h, ok := n.table.Head(x.Owner)
 	if from != x.Owner || !ok || h.Inc < x.Inc || h.Inc == x.Inc && (!x.Snapshot || h == x.Head()) {
@@ -102,10 +108,10 @@ func (t *intake) correctOwner(n *network, from state.NodeID, x *state.Delta) {
 	t.outbox.send(from, e)
 }
 
-// afterApply spreads news on and looks at what the global scope says.
+// afterApply relays news and looks at what the global scope says.
 func (t *intake) afterApply(n *network, from state.NodeID, x *state.Delta, pushed bool, hops int, known bool) {
 	t.Stats.Applied++
-	t.push.noteNews(n, x.Owner)
+	t.push.recordNews(n, x.Owner)
 	hereOnly := !pushed && n.fetching(t.now)
 	if !known {
 		t.liveness.learnOwner(x.Owner)
@@ -125,7 +131,8 @@ func (t *intake) afterApply(n *network, from state.NodeID, x *state.Delta, pushe
 	}
 }
 
-// afterGlobalDelta reacts to changes of the global scope.
+// afterGlobalDelta acts on changes of the global scope: who takes part where,
+// beacons, addresses, goodbyes.
 func (t *intake) afterGlobalDelta(x *state.Delta) {
 	for i := range x.Records {
 		r := &x.Records[i]

@@ -10,23 +10,24 @@ import (
 // After a join, this file asks the node at that address who it is, and takes it
 // for a member if it answers from there. It owns the nonces of those questions.
 
-// joinPing is an address where somebody answered a join, and whom the core asks
-// who it is. The membership may list others there, whom somebody made up, or refuse
-// to list it at all: it takes a node for dead at the highest incarnation that there
-// is, say, and nothing that the node says of itself can be newer (G17).
+// joinPing is a question to an address where a node answered a join: who is it? The
+// membership may list another node there that a hostile one made up, or refuse to
+// list the one that answers: it takes a node for dead at the highest incarnation that
+// there is, say, and nothing that the node says of itself can be newer (G17).
 type joinPing struct {
 	nonce uint64
 	until time.Duration
 }
 
+// How long the answer to a joinPing is waited for, and how many may be open.
 const (
 	joinPingTimeout = 5 * time.Second // for its answer
 	maxJoinPings    = 64
 )
 
-// joinAnswered pings the node at an address that answered a join, unless a living
-// member has shown that it is there: whoever reports it dead without end makes nodes
-// join it as often.
+// joinAnswered pings an address where a node answered a join, unless a living
+// member has shown that it is there: a node that is reported dead again and again
+// would be joined as often.
 func (k *checks) joinAnswered(addr netip.AddrPort) {
 	for a, x := range k.joinPings {
 		if k.now > x.until {
@@ -42,8 +43,8 @@ func (k *checks) joinAnswered(addr netip.AddrPort) {
 	}
 }
 
-// onJoinPingAnswer takes the sender of the datagram at hand for a member if it answers
-// such a ping from where it was asked.
+// onJoinPingAnswer takes the sender of the datagram at hand for a member, if the
+// datagram answers a joinPing from where it was sent to.
 func (k *checks) onJoinPingAnswer(from state.NodeID, f pingFrame) bool {
 	x, asked := k.joinPings[k.packetFrom]
 	if !asked || f.nonce != x.nonce || k.now > x.until {

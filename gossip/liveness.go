@@ -10,7 +10,8 @@ import (
 // membership, pings and goodbyes; what becomes of the member leaves as a phase,
 // in the store's overlay (S9) and as an event.
 
-// liveness is what this node makes of the others.
+// liveness decides what this node makes of the others (S9, G11). Signs of a member go
+// in; transition says what becomes of it.
 type liveness struct {
 	*env
 	roster   *roster
@@ -27,7 +28,8 @@ type provenObserver interface {
 	memberProven(id state.NodeID)
 }
 
-// observe tells the detector of a sign of a member.
+// observe applies a sign of a member: its phase changes as transition says, and
+// the act is done.
 func (l *liveness) observe(m *member, s sign) {
 	to, do := transition(m.phase, m.listed, s)
 	switch do {
@@ -47,7 +49,8 @@ func (l *liveness) observe(m *member, s sign) {
 	}
 }
 
-// markAlive takes a member as alive.
+// markAlive puts a member into phaseAlive: checks end, and the membership is
+// asked to list it.
 func (l *liveness) markAlive(m *member) {
 	if m.phase == phaseVerify {
 		l.Stats.FalseAlarms++
@@ -68,13 +71,14 @@ func (l *liveness) markAlive(m *member) {
 	}
 }
 
-// setPhase moves a member on and tells views and listeners.
+// setPhase changes the phase of a member, in the store's overlay too, and emits
+// an event if that changes how the member is served.
 func (l *liveness) setPhase(m *member, p phase) {
 	if m.phase == p {
 		return
 	}
 	was := m.phase
-	m.phase, m.since, m.retired = p, l.now, 0
+	m.phase, m.since, m.retired = p, l.now, inService
 	live := livenessOf(p)
 	l.store.SetLiveness(m.id, live)
 	if !live.Answers() {
@@ -97,6 +101,8 @@ func (l *liveness) setPhase(m *member, p phase) {
 	}
 }
 
+// ensureMember returns the member of that name, as a dead one if there is none
+// yet.
 func (l *liveness) ensureMember(id state.NodeID) *member {
 	m := l.roster.members[id]
 	if m == nil {
@@ -109,15 +115,15 @@ func (l *liveness) ensureMember(id state.NodeID) *member {
 	return m
 }
 
-// learnOwner is called for a stream whose owner we had not heard of: the
-// membership may have a hole, so it is checked like a reported death (G11).
+// learnOwner makes a member of the owner of a stream that was not known. The
+// membership may have missed it, so it is checked like a reported death (G11).
 func (l *liveness) learnOwner(id state.NodeID) {
 	if l.cfg.Peers != nil || id == l.cfg.Self {
 		return
 	}
 	if m := l.roster.members[id]; m != nil {
-		m.retired = 0 // what is new of it is put away, too
-		return        // its streams have its liveness from their beginning
+		m.retired = inService // what is new of it is put away again
+		return                // its streams have its liveness from their beginning
 	}
 	if len(l.roster.members) >= maxMembers {
 		return
@@ -128,11 +134,13 @@ func (l *liveness) learnOwner(id state.NodeID) {
 }
 
 // maxNamedChecks bounds the checks under way up to which an owner that is only
-// named is checked: a thousand made-up names must not cost the mesh as many
-// pings. The others are found like the dead: when they are heard of or listed.
+// named in a stream is checked too: a thousand invented names must not cost the
+// mesh a thousand series of pings. The other owners are found like the dead, when
+// they are heard or listed.
 const maxNamedChecks = 256
 
-// heardFrom notes a sign of life. It restores a hidden node at once (S9).
+// heardFrom takes a packet as a sign of life of its sender. It restores a hidden
+// node at once (S9).
 func (l *liveness) heardFrom(id state.NodeID, boot uint64) {
 	if l.cfg.Peers != nil {
 		return
@@ -168,11 +176,12 @@ func (l *liveness) heardFrom(id state.NodeID, boot uint64) {
 	l.observe(m, signHeard)
 }
 
-// goodbyeTail is how long packets of a node that left do not mean that it is back.
+// goodbyeTail is how long packets of a node that left do not mean that it is
+// back.
 const goodbyeTail = 2 * speakAfterLeaving
 
-// markReached notes that a node answers this one: there is no doubt about the way
-// to it any more.
+// markReached records that a member answered this node: the way to it works, and
+// its address is the right one.
 func (l *liveness) markReached(m *member) {
 	m.reachedAt, m.candidate = l.now, place{}
 	if l.packetFrom.IsValid() {
@@ -183,8 +192,7 @@ func (l *liveness) markReached(m *member) {
 	l.store.SetAnswers(m.id, livenessOf(m.phase).Answers())
 }
 
-// markProven notes that a member showed that it is there. Tables that are not yet
-// synced are asked of it: the names that were listed before may all be made up.
+// markProven records that a member has shown that it exists.
 func (l *liveness) markProven(m *member) {
 	if m.proven {
 		return
@@ -201,21 +209,24 @@ func (l *liveness) unreached(m *member) bool { return l.overdue(m, m.reachedAt) 
 // datagrams for as long, whatever it answered over streams.
 func (l *liveness) undelivered(m *member) bool { return l.overdue(m, m.datagramAt) }
 
+// overdue reports whether a listed member should have answered since answered.
 func (l *liveness) overdue(m *member, answered time.Duration) bool {
 	rounds := 3 * time.Duration(l.roster.membershipSize()+1) * l.cfg.Probing
 	return rounds > 0 && m.listed && l.now-max(answered, m.since) > rounds+3*time.Second
 }
 
-// checkIfUnanswered pings a member that lives, says the membership, but has not answered
-// this node's own probes for some rounds: others may reach it where this node
-// does not (G11); and one of which there is nothing yet but that word.
+// checkIfUnanswered pings a member that the membership lists as alive, but that
+// has not answered this node's own probes for some rounds: others may reach it
+// where this node does not (G11). It also pings a member of which there is
+// nothing but the list.
 func (l *liveness) checkIfUnanswered(m *member) {
 	if l.unreached(m) || l.pings.needsProof(m) {
 		l.pings.start(m)
 	}
 }
 
-// requestRejoin asks for a join of a member that the membership does not list.
+// requestRejoin asks the layer above for a join of a member that the membership
+// does not list.
 func (l *liveness) requestRejoin(m *member) {
 	if !m.listed && m.known() {
 		l.outbox.emit(Event{Kind: EventRejoin, Node: m.id, Addr: m.addr})

@@ -10,70 +10,84 @@ import (
 // What a core keeps of one other node. Only liveness and the parts around it
 // (pings, goodbyes, checks) write it; the others read it through roster.
 
-// member is the core's view of one other node (S9). Local, never replicated.
+// member is the core's view of one other node (S9). It is local and never
+// replicated.
 type member struct {
-	id           state.NodeID
-	place              // where it is, as far as we know
-	candidate    place // where else it may be; the zero place: nowhere
-	phase        phase
-	listed       bool // membership says it is alive
-	boot         uint64
-	since        time.Duration // of the phase
-	checkUntil   time.Duration // of phaseVerify: when it ends without an answer
-	reportedDead bool          // reported dead while it was alive
-	checkedAt    time.Duration // when its last check began, or will; 0: never
-	falseAlarmAt time.Duration // when it last turned out to live after all; 0: never
-	heardAt      time.Duration // last packet from it
-	seen         bool          // heard or listed in this life of ours
-	// proven is whether it showed in this life of ours that there is such a node:
-	// it answered us, or spoke and states where it is. What is only said to be a
-	// member counts nowhere.
-	proven bool
-	// streamTill is until when everything for it goes over streams: datagrams
-	// do not seem to arrive.
-	streamUntil time.Duration
+	// Who and where it is.
 
-	goodbyeAskedAt time.Duration // when it was last asked whether it leaves; 0: never
-	relayNonce     uint64        // the nonce of the pings that others were asked for
-	reachedAt      time.Duration // last time that it answered us, not others
-	datagramAt     time.Duration // last time that it answered a datagram of ours with one
-	pingAt         time.Duration // 0: not pinging
-	pingCount      int
-	offered        bool
-	// aged is how far its streams have been put away, so that the long dead cost
-	// nothing: 1 not offered any more, 2 buried in all tables.
-	retired int
+	id        state.NodeID
+	boot      uint64 // of its last packet; 0: none came. Another one is another life (G11)
+	place            // where it is, as far as this node knows
+	candidate place  // where else it may be, see considerAddr; the zero place: nowhere
+
+	// What is made of it. liveness writes this.
+
+	phase        phase
+	since        time.Duration // of the phase
+	checkUntil   time.Duration // in phaseVerify: when the check ends without an answer
+	checkedAt    time.Duration // when its last check began, or begins; 0: never
+	reportedDead bool          // the membership reported it dead while it was alive
+	falseAlarmAt time.Duration // when such a report last turned out wrong; 0: never
+	offered      bool          // its streams are offered to others
+	retired      retirement    // how far its streams are put away
+	streamUntil  time.Duration // until then packets to it go over streams: datagrams do not seem to arrive
+	goodbyeAsked time.Duration // when it was last asked whether it leaves; 0: never
+
+	// What it showed.
+
+	listed     bool          // the membership lists it. roster.setListed writes it
+	seen       bool          // it was heard or listed in this life of ours
+	proven     bool          // it showed that it exists: it answered, or spoke and states where it is (G17)
+	heardAt    time.Duration // its last packet
+	reachedAt  time.Duration // when it last answered this node itself
+	datagramAt time.Duration // when it last answered a datagram with a datagram
+
+	// The pings to it. pings writes this.
+
+	pingAt     time.Duration // when the next one is due; 0: it is not pinged
+	pingCount  int           // pings in a row without an answer
+	relayNonce uint64        // of the pings that others were asked to send; 0: none
 }
 
-// place is an address at which a member may be. Addresses are told by the
-// membership, by the member's own record and, when two of them contradict, by
-// whoever says so; a member is where it answers.
+// retirement is how far the streams of a member that is gone have been put away, so
+// that the long dead cost nothing.
+type retirement uint8
+
+const (
+	inService  retirement = iota
+	notOffered            // its streams are not offered to peers any more
+	dropped               // its streams are dropped in all tables, their heads kept
+)
+
+// place is an address at which a member may be, and what is known of it there. Only
+// an answer with the nonce of a ping to that address shows that the member is there.
 type place struct {
 	addr       netip.AddrPort
 	nonce      uint64        // of the pings to it
-	firstAsked time.Duration // when it was first asked, of a rival
-	answeredAt time.Duration // of a rival
-	former     bool          // of a rival: the member was there before it answered where it is
+	firstAsked time.Duration // of a candidate: when it was first pinged there
+	answeredAt time.Duration // of a candidate: when it last answered there; 0: never
+	former     bool          // of a candidate: the member was there before it answered where it is now
 }
 
 func (p place) known() bool { return p.addr.IsValid() }
 
-// reachable reports whether packets should go to a member: it is thought to
-// live, and somebody knows where.
+// reachable reports whether packets should go to a member: it is taken for alive,
+// and its address is known here or to the membership.
 func (m *member) reachable() bool {
 	return (m.phase == phaseAlive || m.phase == phaseVerify) && (m.listed || m.addr.IsValid())
 }
 
-// newcomer reports whether there is nothing of a member but the list.
+// newcomer reports whether the list is all that there is of a member.
 func (m *member) newcomer() bool { return m.listed && !m.proven }
 
-// retryable reports whether a member is one of the dead that are pinged now and then.
+// retryable reports whether a member is one of the dead that are pinged now and
+// then.
 func (m *member) retryable() bool {
 	return (m.phase == phaseDead || m.phase == phaseKept || m.phase == phaseAbsent) && m.pingAt == 0 && m.known()
 }
 
-// host stands for the machine at which a member is: its address without the
-// port, but on loopback, where there are trials of many nodes.
+// host stands for the machine at which a member is: its address without the port.
+// On loopback, where trials run many nodes on one machine, the port counts.
 func (m *member) host() netip.AddrPort {
 	if a := m.addr.Addr().Unmap(); !a.IsLoopback() {
 		return netip.AddrPortFrom(a, 0)
@@ -81,6 +95,7 @@ func (m *member) host() netip.AddrPort {
 	return m.addr
 }
 
+// livenessOf returns how the store serves a member in phase p.
 func livenessOf(p phase) state.Liveness {
 	switch p {
 	case phaseAlive:

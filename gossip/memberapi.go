@@ -11,7 +11,7 @@ import (
 // became of the members. The parts behind them are liveness, checks and
 // duplicates.
 
-// MemberAlive tells the core that the membership lists a node at addr.
+// MemberAlive reports that the membership lists a node at addr.
 func (c *Core) MemberAlive(now time.Duration, id state.NodeID, addr netip.AddrPort) {
 	c.advance(now)
 	if id == c.cfg.Self {
@@ -28,8 +28,8 @@ func (c *Core) MemberAlive(now time.Duration, id state.NodeID, addr netip.AddrPo
 	c.finishStep()
 }
 
-// MemberDead tells the core that the membership thinks a node is dead. The
-// core checks that before it hides anything.
+// MemberDead reports that the membership takes a node for dead. The core checks
+// that before it hides anything.
 func (c *Core) MemberDead(now time.Duration, id state.NodeID) {
 	c.advance(now)
 	m := c.roster.members[id]
@@ -41,8 +41,7 @@ func (c *Core) MemberDead(now time.Duration, id state.NodeID) {
 	c.finishStep()
 }
 
-// MemberReached tells the core that a node answered the membership's probe
-// directly, at addr.
+// MemberReached reports that a node answered the membership's own probe, at addr.
 func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.AddrPort) {
 	c.advance(now)
 	c.roster.lastHeard = c.now // such an answer is a datagram
@@ -62,17 +61,17 @@ func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.Addr
 	c.finishStep()
 }
 
-// JoinAnswered tells the core that a node at an address answered a join: who it is,
-// its answer to a ping tells.
+// JoinAnswered reports that a node at addr answered a join. Which node it is, its
+// answer to a ping will show.
 func (c *Core) JoinAnswered(now time.Duration, addr netip.AddrPort) {
 	c.advance(now)
 	c.checks.joinAnswered(addr)
 	c.finishStep()
 }
 
-// Conflict tells the core that the membership saw a name at another address
-// than the one it lists: the node came back elsewhere before it was missed, or
-// two have the name (S7). Which it is, their answers tell.
+// Conflict reports that the membership saw a name at another address than the one
+// it lists: either the node came back elsewhere before it was missed, or two
+// nodes have the name (S7). Their answers to pings tell which.
 func (c *Core) Conflict(now time.Duration, id state.NodeID, addr netip.AddrPort) {
 	c.advance(now)
 	if id == c.cfg.Self {
@@ -84,7 +83,7 @@ func (c *Core) Conflict(now time.Duration, id state.NodeID, addr netip.AddrPort)
 	}
 }
 
-// MemberInfo describes a member for people.
+// MemberInfo describes a member to people.
 type MemberInfo struct {
 	ID    state.NodeID
 	Addr  netip.AddrPort

@@ -17,80 +17,99 @@ import (
 // This file owns the networks in which this node takes part, and the state that
 // the parts keep per network. Its heads say which part owns what.
 
-// network is what the core keeps per table.
+// network is what the core keeps of one network, or of the global scope, whose name
+// is empty. Each group belongs to one part.
 type network struct {
-	name            string
-	hash            uint64 // of the name, see networkHash
-	table           *state.Table
-	carrier         *state.Carrier // nil for the global scope
-	pushed          uint64         // own version up to which peers were told
-	hot             []hotHead      // recent news, newest last
-	carryAt         time.Duration  // 0: not by time
-	carryNotBefore  time.Duration  // until then claims of others do not make it look at its own again
-	joinedAt        time.Duration
-	versionTimes    []versionTime // own versions by time, for S6
-	reportedFailure string        // which services have no address, as it was last told
-	compared        bool          // compared with another node in this life, see meet
+	// What it is. nets sets it when the node joins.
 
-	probedAt       time.Duration // when its hash was last sent to a peer
-	livingCount    int           // how many of its participants lived at countedAt, see livingIn
+	name     string
+	hash     uint64         // of the name, see networkHash
+	table    *state.Table   // the replicas of all streams in it
+	carrier  *state.Carrier // of the claims and settings of services hosted here; nil for the global scope
+	joinedAt time.Duration  // when this node joined it
+
+	// What has changed. Owned by push.
+
+	pushed       uint64        // version of the own stream up to which peers got it; 0: nothing
+	hot          []hotHead     // streams that changed lately, newest last, at most maxHot
+	versionTimes []versionTime // when the own stream had which version, oldest first, for S6; see forgetTombstones
+
+	// When the claims are looked at. Owned by claims.
+
+	carryAt         time.Duration // when they are due by time; 0: they are not
+	carryNotBefore  time.Duration // claims of others make this node look at its own again only then
+	reportedFailure string        // which services have no address, as the last event said; "": all have one
+
+	// How it compares with those of others. Owned by repair.
+
+	compared      bool                     // it was compared with another node's in this life, see markCompared
+	probedAt      time.Duration            // when its hash was last sent to a peer
+	equalAt       time.Duration            // when a peer's hash was last equal
+	differedAt    time.Duration            // when a peer's hash last differed
+	agreements    [maxAgreements]agreement // pairs of hashes that leave nothing to do
+	nextAgreement int                      // where the next pair goes: the oldest is overwritten
+
+	// Whom to ask for the whole of it, while it is not yet synced. Owned by fetch.
+
+	askQueued      bool           // it is in fetch.askQueue
+	appeared       []state.NodeID // members that appeared since the last question: asked first
+	askedCount     int            // how many were asked since askSince
+	askSince       time.Duration  // begin of the window in which questions are counted; 0: none
+	provenAppeared bool           // a member has shown that it exists since the network is asked for
+	answerDue      time.Duration  // when those who were asked should have answered
+	fetchPeer      state.NodeID   // who sends the whole table
+	fetchUntil     time.Duration  // until then fetchPeer is waited for
+	moreComing     bool           // fetchPeer has not yet said that this was all
+	livingCount    int            // how many participants lived at livingCountAt, see countLiving
 	livingCountAt  time.Duration
-	askQueued      bool           // to be asked for at the end of the step
-	appeared       []state.NodeID // who came since it was last asked for: asked first
-	askedCount     int            // how many peers since askFrom
-	askSince       time.Duration
-	provenAppeared bool          // somebody showed that it is there since it is sought
-	answerDue      time.Duration // when those who were asked should have answered
-	fetchPeer      state.NodeID  // who sends the whole of it
-	fetchUntil     time.Duration
-	moreComing     bool // and has not yet said that this was all
-
-	agreements    [maxAgreements]agreement // that differ in nothing that is to be done, oldest overwritten
-	nextAgreement int                      // the next place there
-
-	equalAt, differedAt time.Duration // when it last compared equal and unequal with a peer's
 }
 
+// hotHead is a stream that has changed.
 type hotHead struct {
 	owner state.NodeID
 	at    time.Duration
 }
 
+// versionTime is when the own stream had a version.
 type versionTime struct {
 	at      time.Duration
 	version uint64
 }
 
+// streamKey names a stream: an owner's records in a network.
 type streamKey struct {
 	network string
 	owner   state.NodeID
 }
 
-// nets is the networks in which this node takes part.
+// nets is the networks in which this node takes part, the global scope included.
+//
+// Invariant: order holds the names of byName, sorted, and no two of them have one
+// hash.
 type nets struct {
 	*env
 
-	byName map[string]*network // by name, "" is the global scope
-	order  []string            // their names, sorted
+	byName map[string]*network // "" is the global scope
+	order  []string
 	byHash map[uint64]*network
-	parted map[string]bool // networks left in this life
-	hashOf func(name string) uint64
+	parted map[string]bool          // networks that were left in this life: a return needs a new incarnation
+	hashOf func(name string) uint64 // networkHash, but in tests
 }
 
-// ErrNameTaken is wrapped by errors about a network whose name cannot be told
-// from another's on the wire.
+// ErrNameTaken is wrapped by errors about a network whose name has the same hash
+// as another's, so that probes could not tell them apart.
 var ErrNameTaken = errors.New("the name is not usable on this node")
 
 // networkHash stands for a network in probes. Two networks of one hash would be
-// compared with each other: a node takes part in one of them only, and names
-// that have one hash cannot be made.
+// compared with each other, so a node takes part in only one of them; with 64
+// bits of SHA-256 nobody can make such names on purpose.
 func networkHash(name string) uint64 {
 	h := sha256.Sum256([]byte(name))
 	return binary.LittleEndian.Uint64(h[:])
 }
 
-// byProbeHash returns the network of a probe of that type, nil for one in which
-// this node does not take part.
+// byProbeHash returns the network that a probe of that frame type names, or nil
+// if this node does not take part in it.
 func (s *nets) byProbeHash(typ byte, hash uint64) (found *network) {
 	if hashWidth(typ) == 8 {
 		return s.byHash[hash]
@@ -107,7 +126,8 @@ func (s *nets) byProbeHash(typ byte, hash uint64) (found *network) {
 	return found
 }
 
-// checkHash says why a network cannot be taken part in beside the others.
+// checkHash returns an error if a network's hash is already that of another
+// network here.
 func (s *nets) checkHash(name string) error {
 	if other := s.byHash[s.hashOf(name)]; other != nil {
 		return fmt.Errorf("network %q: %w: its name has the hash of network %q; give it another name", name, ErrNameTaken,
@@ -116,6 +136,7 @@ func (s *nets) checkHash(name string) error {
 	return nil
 }
 
+// add makes the node take part in a network whose table is t.
 func (s *nets) add(name string, t *state.Table) *network {
 	n := &network{name: name, hash: s.hashOf(name), table: t, joinedAt: s.now}
 	if name != "" {
@@ -131,6 +152,7 @@ func (s *nets) add(name string, t *state.Table) *network {
 	return n
 }
 
+// remove ends the node's part in a network.
 func (s *nets) remove(name string) {
 	n := s.byName[name]
 	if n == nil {
@@ -144,15 +166,15 @@ func (s *nets) remove(name string) {
 	s.order = slices.Delete(s.order, i, i+1)
 }
 
-// markCompared notes that a network was compared with another node: all that it has of
-// the network is known here.
+// markCompared records that the network was compared with another node: all that
+// the other has of it is here.
 func (n *network) markCompared() {
 	n.table.SetSynced()
 	n.compared = true
 }
 
-// fetching reports whether a peer is sending the whole of a large table that
-// is not yet synced: nobody else is asked for it meanwhile.
+// fetching reports whether a peer is sending the whole of a large table that is
+// not yet synced. No other peer is asked for it meanwhile.
 func (n *network) fetching(now time.Duration) bool {
 	return now < n.fetchUntil && !n.table.View().Synced()
 }

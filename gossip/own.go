@@ -13,12 +13,12 @@ import (
 // networks it takes part, and how it leaves. Only this file writes records that
 // the layer above states; claims are written by claims.
 
-// ErrNoNetwork is returned for a network that the node does not take part in.
+// ErrNoNetwork is returned for a network in which this node does not take part.
 var ErrNoNetwork = errors.New("this node does not take part in the network")
 
-// Commit writes changes to this node's own stream in a network ("" is the
-// global scope) and pushes them (S1, G3). Claims that follow are written in
-// the same step. On an error nothing was written.
+// Commit writes changes to this node's own stream in a network ("" is the global
+// scope) and pushes them (S1, G3). Claims that follow from them are written in
+// the same step. After an error nothing was written.
 func (c *Core) Commit(now time.Duration, name string, changes []state.Change) error {
 	c.advance(now)
 	n := c.nets.byName[name]
@@ -39,6 +39,8 @@ func (c *Core) Commit(now time.Duration, name string, changes []state.Change) er
 	return nil
 }
 
+// forgetTargets makes roster look again who takes part in the networks that
+// changes are about.
 func (c *Core) forgetTargets(changes []state.Change) {
 	for _, ch := range changes {
 		if ch.Kind == state.KindMember {
@@ -47,8 +49,9 @@ func (c *Core) forgetTargets(changes []state.Change) {
 	}
 }
 
-// Host says what this node does for a service: it decides which claims and
-// settings the node carries (V2). Call Commit afterwards.
+// Host states what this node does for a service, which decides whether the node
+// carries the service's claim and settings (V2). The caller calls Commit
+// afterwards.
 func (c *Core) Host(name, service string, h state.Hosting) {
 	n := c.nets.byName[name]
 	if n == nil || n.carrier == nil {
@@ -63,12 +66,12 @@ func (c *Core) Host(name, service string, h state.Hosting) {
 	n.carrier.Services[service] = &h
 }
 
-// SetReservation replaces how long the claim of a service without tasks is kept, for
-// services that lose their last task from now on.
+// SetReservation changes how long the claim of a service without tasks is kept.
+// It holds for services that lose their last task from now on.
 func (c *Core) SetReservation(d time.Duration) { c.cfg.Reservation = d }
 
-// JoinNetwork makes the node take part in a network (G6) and asks its
-// participants for the table.
+// JoinNetwork makes the node take part in a network (G6) and asks participants
+// for its table.
 func (c *Core) JoinNetwork(now time.Duration, name string) error {
 	c.advance(now)
 	if c.nets.byName[name] != nil {
@@ -83,7 +86,7 @@ func (c *Core) JoinNetwork(now time.Duration, name string) error {
 	}
 	n := c.nets.add(name, c.store.Join(name))
 	for _, m := range c.roster.members {
-		m.retired = 0 // what is new of them is put away, too
+		m.retired = inService // their streams in this network are put away again
 	}
 	if len(c.roster.living(name)) == 0 && (c.roster.alone() || c.store.Global().View().Synced()) {
 		n.table.SetSynced() // nobody else takes part: there is nothing to ask for
@@ -94,8 +97,8 @@ func (c *Core) JoinNetwork(now time.Duration, name string) error {
 	return err
 }
 
-// LeaveNetwork ends the node's part in a network: its own stream there becomes
-// an empty snapshot, and its table is dropped.
+// LeaveNetwork ends the node's part in a network: its own stream there becomes an
+// empty snapshot, and its copy of the table is dropped.
 func (c *Core) LeaveNetwork(now time.Duration, name string) error {
 	c.advance(now)
 	n := c.nets.byName[name]
@@ -112,7 +115,7 @@ func (c *Core) LeaveNetwork(now time.Duration, name string) error {
 	return err
 }
 
-// Leave makes the last, empty snapshot of every own stream (S9) and pushes it.
+// Leave writes and pushes the last, empty snapshot of every own stream (S9).
 func (c *Core) Leave(now time.Duration) {
 	c.advance(now)
 	for _, name := range slices.Backward(c.nets.order) {
@@ -124,10 +127,11 @@ func (c *Core) Leave(now time.Duration) {
 	}
 }
 
-// Left reports whether this node has said goodbye: what it stated afterwards
-// would bring it back.
+// Left reports whether this node has said goodbye. What it wrote afterwards would
+// bring it back.
 func (c *Core) Left() bool { return c.left() }
 
+// retireOwn writes the last, empty snapshot of the own stream in a network.
 func (c *Core) retireOwn(n *network) {
 	if h, ok := n.table.Head(c.cfg.Self); !ok || h.Version == 0 {
 		return
@@ -137,7 +141,7 @@ func (c *Core) retireOwn(n *network) {
 	c.push.pushOwn(n)
 }
 
-// forgetTombstones raises the floor of the own stream by age (S6).
+// forgetTombstones raises the floor of the own stream in a network by age (S6).
 func (c *Core) forgetTombstones(n *network) {
 	h, ok := n.table.Head(c.cfg.Self)
 	if !ok {
@@ -157,10 +161,10 @@ func (c *Core) forgetTombstones(n *network) {
 		n.versionTimes = slices.Delete(n.versionTimes, 1, 512)
 	}
 	if old > 0 && n.table.Forget(old) {
-		c.push.noteNews(n, c.cfg.Self)
+		c.push.recordNews(n, c.cfg.Self)
 	}
 }
 
-// Yielded reports whether this node publishes nothing because another live
-// node has its name (S7).
+// Yielded reports whether this node publishes nothing because another live node
+// has its name (S7).
 func (c *Core) Yielded() bool { return c.yielded }

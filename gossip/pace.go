@@ -4,15 +4,15 @@ import "time"
 
 // This file owns when tables are compared: often after news, seldom at rest (G4).
 
-// pace is when repair compares.
+// pace is when tables are compared.
 type pace struct {
 	*env
 
 	roundAt   time.Duration // when the next round of repair is due
-	busyUntil time.Duration // until then news makes the rounds short
+	busyUntil time.Duration // until then rounds follow each other quickly
 }
 
-// newsCame makes rounds short for a while.
+// newsCame makes rounds follow each other quickly for a while.
 func (p *pace) newsCame() {
 	p.busyUntil = p.now + p.cfg.BusyFor
 	if p.roundAt > p.now+p.cfg.RepairBusy {
@@ -20,7 +20,7 @@ func (p *pace) newsCame() {
 	}
 }
 
-// nextRound sets when the round after this one is due.
+// nextRound sets when the next round is due.
 func (p *pace) nextRound() {
 	every := p.cfg.RepairIdle
 	if p.now < p.busyUntil {

@@ -12,19 +12,21 @@ import (
 // means is for checks and liveness.
 
 // pings is the schedule of pings.
+//
+// Invariant: pinging holds the members with a pingAt.
 type pings struct {
 	*env
 	roster *roster
 	outbox *outbox
 
-	pinging       map[state.NodeID]*member // those with a pingAt
-	pingDeadAt    time.Duration            // when one of the dead is pinged again
-	noBurstBefore time.Duration            // pingVanishedAround rests until then
-	relayBudget   bucket                   // what others were asked to ping
-	newcomers     int                      // how many newcomers are being pinged, see needsProof
+	pinging       map[state.NodeID]*member
+	newcomers     int           // how many newcomers are being pinged, see needsProof
+	pingDeadAt    time.Duration // when one of the dead is pinged again
+	noBurstBefore time.Duration // pingVanishedAround rests until then
+	relayBudget   bucket        // pings that others may still be asked for
 }
 
-// schedule makes a member be pinged at a moment; 0: not at all.
+// schedule sets when a member is pinged next; 0: not at all.
 func (p *pings) schedule(m *member, at time.Duration) {
 	if m.pingAt = at; at > 0 {
 		p.pinging[m.id] = m
@@ -33,8 +35,8 @@ func (p *pings) schedule(m *member, at time.Duration) {
 	}
 }
 
-// start pings a member that is not pinged already, until it answers or others
-// are asked (maxDoubt).
+// start pings a member that is not being pinged, until it answers or
+// maxUnanswered pings were lost.
 func (p *pings) start(m *member) {
 	if m.pingAt > 0 || p.cfg.Probing == 0 {
 		return
@@ -46,7 +48,7 @@ func (p *pings) start(m *member) {
 	}
 }
 
-// pingHidden makes a hidden member be pinged a few times, if it is not already.
+// pingHidden pings a hidden member a few times, if it is not being pinged.
 func (p *pings) pingHidden(m *member) {
 	if m.pingAt == 0 {
 		m.pingCount = maxPings - 16
@@ -54,10 +56,10 @@ func (p *pings) pingHidden(m *member) {
 	}
 }
 
-// maxPings ends the pinging of a node that does not answer; pingStray goes on.
+// maxPings ends the pings to a member that does not answer; pingOneDead goes on.
 const maxPings = 32
 
-// ids returns the members being pinged, sorted.
+// ids returns the members that are being pinged, sorted.
 func (p *pings) ids() []state.NodeID {
 	if len(p.pinging) == 0 {
 		return nil
@@ -70,6 +72,7 @@ func (p *pings) ids() []state.NodeID {
 	return ids
 }
 
+// next returns when the next ping is due.
 func (p *pings) next() time.Duration {
 	next := p.pingDeadAt
 	if len(p.roster.members) == 0 {
@@ -81,7 +84,8 @@ func (p *pings) next() time.Duration {
 	return next
 }
 
-// interval spaces the pings of a check; slower once the node is hidden.
+// interval is the time between two pings of a member: short while it is checked,
+// long once it is hidden.
 func (p *pings) interval(m *member) time.Duration {
 	switch {
 	case (m.phase == phaseVerify || m.candidate.known()) && m.pingCount < 8:
@@ -94,9 +98,10 @@ func (p *pings) interval(m *member) time.Duration {
 	return 2 * time.Second
 }
 
-// send asks a member whether it is there, and in the first rounds of a check
-// three others to ask it. Only an answer with the nonce of the question counts:
-// whoever gives it got the question, so it is where we asked.
+// send asks a member whether it is there, and in the first rounds of a check asks
+// three other nodes to ping it too. Only an answer with the nonce of the question
+// counts: a node that has the nonce got the question, so it is at the address
+// that was asked.
 func (p *pings) send(m *member) {
 	e := p.newPacket()
 	e.ping(framePing, pingFrame{nonce: m.nonce, target: m.id})
@@ -124,30 +129,30 @@ func (p *pings) send(m *member) {
 	}
 }
 
-// askRate bounds how often others are asked for members in doubt, whoever made
-// so many doubtful; what is over it is left to the pings from here.
+// askRate bounds how often other nodes are asked to ping members in doubt,
+// however many there are. What is over it is left to this node's own pings.
 var askRate = rate{bytes: 1 << 20, packets: 1 << 10, seconds: 4}
 
-// The membership lists whoever is named to it, and takes one round of its probes,
-// which grows with their number, to find out that some never were. So a member of
-// which there is nothing but the list is pinged soon (G17): a host answers in a
-// moment, and stays what it was meanwhile. What does not answer, neither here nor
-// through others, is as good as dead until it does.
+// The membership lists every node that is named to it, and takes one round of its
+// probes, which grows with their number, to find out that some never existed. So
+// a member of which there is nothing but the list is pinged soon (G17). A host
+// answers in a moment, and is served meanwhile. A member that answers neither
+// here nor through others is treated as dead until it does.
 const (
 	newcomerDelay     = time.Second // for it to speak by itself
 	maxNewcomerChecks = 128         // of newcomers under way up to which one more begins, once a second
 )
 
-// needsProof reports whether a listed member is to be pinged since it has not
-// shown that it exists. A node that hears nobody cannot tell.
+// needsProof reports whether a listed member is to be pinged because it has not
+// shown that it exists. A node to which no datagram comes cannot tell.
 func (p *pings) needsProof(m *member) bool {
 	return m.newcomer() && p.cfg.Probing > 0 && p.roster.hearing() && p.now-m.since > newcomerDelay &&
 		p.newcomers < maxNewcomerChecks
 }
 
-// countNewcomers counts the newcomers that are pinged and not yet judged. Checks
-// of others, of a hundred dead hosts say, leave them their room; and so do those
-// who were taken for absent, which are pinged on.
+// countNewcomers counts the newcomers that are being pinged. Checks of other
+// members, of a hundred dead hosts say, leave the newcomers their room, and so do
+// those that were found absent, which are pinged on.
 func (p *pings) countNewcomers() {
 	p.newcomers = 0
 	for _, m := range p.pinging {
@@ -157,8 +162,8 @@ func (p *pings) countNewcomers() {
 	}
 }
 
-// pingVanishedAround pings those who vanished together with one that is back: a cut that
-// healed brings them all (G2).
+// pingVanishedAround pings the members that vanished at about the same time as
+// one that is back: a cut that heals brings back all of them (G2).
 func (p *pings) pingVanishedAround(since time.Duration) {
 	if p.now < p.noBurstBefore {
 		return
@@ -173,10 +178,9 @@ func (p *pings) pingVanishedAround(since time.Duration) {
 	}
 }
 
-// pingOneDead pings one random dead member now and then, for ever: the
-// membership forgets the dead, and then nothing else would notice that a
-// partition has healed (G2). All nodes together send each of the dead a few
-// pings per second.
+// pingOneDead pings one random dead member now and then, for ever: the membership
+// forgets the dead, and nothing else would notice that a partition has healed
+// (G2). All nodes together send each of the dead a few pings per second.
 func (p *pings) pingOneDead() {
 	if p.now < p.pingDeadAt {
 		return
@@ -197,7 +201,8 @@ func (p *pings) pingOneDead() {
 	p.pingDeadAt = p.now + p.jitter(min(every, time.Minute))
 }
 
-// nthDead returns the nth of them, by name; there must be so many.
+// nthDead returns the nth of the members that pingOneDead may ping, by name.
+// There must be that many.
 func (p *pings) nthDead(n int) *member {
 	for _, m := range p.roster.ordered {
 		if m.retryable() {
@@ -209,12 +214,12 @@ func (p *pings) nthDead(n int) *member {
 	return nil
 }
 
+// deafPings is how many members pingWhenDeaf pings per second.
 const deafPings = 3 // in a second
 
-// pingWhenDeaf pings some of those who showed that they are there, by datagrams,
-// before a node takes itself for deaf. The membership's own probes do so in a small
-// mesh; where hundreds of names are listed that somebody made up, they seldom go to
-// a host.
+// pingWhenDeaf pings some proven members by datagrams before this node takes
+// itself for deaf. In a small mesh the membership's own probes bring answers;
+// where hundreds of invented names are listed, they seldom go to a host.
 func (p *pings) pingWhenDeaf() {
 	if p.cfg.Probing == 0 || p.now-p.roster.lastHeard < deafAfter/2 {
 		return

@@ -8,14 +8,16 @@ import (
 // Self-preservation (S12): when most members vanish at once, it is rather this
 // node that is cut off. This file owns the memory of who vanished.
 
-// preservation is S12's memory.
+// preservation is the memory of members that vanished (S12).
+//
+// Invariant: from[host] is how many of gone were at that host.
 type preservation struct {
-	gone []vanished             // within the window, the oldest first
-	from map[netip.AddrPort]int // how many of gone were at each host
+	gone []vanished // within CoreConfig.PreserveWindow, oldest first
+	from map[netip.AddrPort]int
 	on   bool
 
-	countedAt time.Duration // when others was counted
-	hostCount int
+	hostCount int           // the result of countHosts
+	countedAt time.Duration // at that time
 }
 
 // vanished is a member that was found dead.
@@ -24,8 +26,8 @@ type vanished struct {
 	at   time.Duration
 }
 
-// record notes that a member vanished. What it costs does not grow with how many
-// did: thousands may in one step.
+// record records that a member vanished. The cost does not grow with the number
+// that did: thousands may vanish in one step.
 func (p *preservation) record(v vanished) {
 	if p.from == nil {
 		p.from = map[netip.AddrPort]int{}
@@ -34,7 +36,7 @@ func (p *preservation) record(v vanished) {
 	p.from[v.host]++
 }
 
-// forget forgets who vanished before a moment.
+// forget forgets the members that vanished before a time.
 func (p *preservation) forget(before time.Duration) {
 	for len(p.gone) > 0 && p.gone[0].at < before {
 		host := p.gone[0].host
@@ -45,13 +47,13 @@ func (p *preservation) forget(before time.Duration) {
 	}
 }
 
-// hosts is from how many addresses members vanished.
+// hosts is from how many hosts members vanished.
 func (p *preservation) hosts() int { return len(p.from) }
 
-// countHosts is at how many addresses there are members that count when it is to be
-// judged whether most vanished at once (S12): names cost nothing, and many of them
-// at one address that go at once say nothing of our links. It is counted once in a
-// step, in which members only vanish, and who did counts on for a while.
+// countHosts is at how many hosts there are members that count when most vanish
+// at once (S12). It counts hosts, since names cost nothing, and many at one
+// address that go together say nothing about this node's links. It counts once
+// per step: within a step members only vanish, and those count on for a while.
 func (l *liveness) countHosts() int {
 	g := &l.preserve
 	if g.countedAt == l.now && l.now > 0 {
@@ -67,6 +69,7 @@ func (l *liveness) countHosts() int {
 	return g.hostCount
 }
 
+// setPreserve turns self-preservation on or off.
 func (l *liveness) setPreserve(on bool, reason string) {
 	if l.preserve.on != on {
 		l.preserve.on = on

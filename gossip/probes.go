@@ -9,7 +9,7 @@ import (
 // This file sends the hashes of tables to peers, in as few datagrams as they fit.
 // It owns nothing but that packet.
 
-// probes sends hashes.
+// probes sends hashes of tables.
 type probes struct {
 	*env
 	roster   *roster
@@ -22,8 +22,8 @@ type deliveryObserver interface {
 	undelivered(m *member) bool
 }
 
-// shared returns the first of some networks, and up to room in all of those
-// that a peer takes part in as well; and the rest.
+// shared returns the first of some networks and up to room of them in all that a
+// peer takes part in, and the rest.
 func (p *probes) shared(to state.NodeID, from []*network, room int) (ns, rest []*network) {
 	for i, n := range from {
 		if len(ns) < room && (i == 0 || p.cfg.Peers != nil || p.roster.takesPart(to, n.name)) {
@@ -35,7 +35,7 @@ func (p *probes) shared(to state.NodeID, from []*network, room int) (ns, rest []
 	return ns, rest
 }
 
-// perDatagram is of how many networks a datagram holds the hashes.
+// perDatagram is how many networks' hashes fit a datagram.
 func (p *probes) perDatagram() int {
 	return max(1, min(maxProbed, (p.cfg.Datagram-len(p.newPacket().b)-8)/probedSize))
 }

@@ -11,7 +11,10 @@ import (
 // This file owns the requests for what this node lacks: which stream was asked of
 // which peer, and whom to ask next (G3). Answers come in through intake.
 
-// pull asks for what this node lacks.
+// pull asks peers for what this node lacks.
+//
+// Invariant: perPeer[p] is how many of pulls are at p, at most maxPullsAt; pulls holds
+// at most maxPulls.
 type pull struct {
 	*env
 	outbox *outbox
@@ -19,10 +22,11 @@ type pull struct {
 
 	pulls   map[streamKey]*pending
 	perPeer map[state.NodeID]int
-	due     time.Duration
-	rtt     time.Duration
+	due     time.Duration // no deadline of a pull is before; of no meaning without pulls
+	rtt     time.Duration // how long small pulls take, smoothed
 }
 
+// newPull returns a pull with nothing under way.
 func newPull(e *env, o *outbox, n *nets) pull {
 	return pull{
 		env: e, outbox: o, nets: n, pulls: map[streamKey]*pending{}, perPeer: map[state.NodeID]int{},
@@ -32,17 +36,17 @@ func newPull(e *env, o *outbox, n *nets) pull {
 
 // pending is a want that is under way.
 type pending struct {
-	peer     state.NodeID
+	peer     state.NodeID   // who is asked
+	others   []state.NodeID // who else has it, at most three
 	sentAt   time.Duration
-	deadline time.Duration
-	sent     bool           // else: waiting a moment for the push to arrive otherwise
-	small    bool           // the answer should be one datagram
-	tries    int            // so far
-	others   []state.NodeID // who else has it
+	deadline time.Duration // when it is tried again, or first sent
+	sent     bool          // false: the push may still arrive, so it waits a moment
+	small    bool          // the answer should be one datagram
+	tries    int           // how often it was sent
 }
 
-// The bounds of the pulls under way, and of those at one peer: who names
-// streams that nobody has must not keep this node from asking others (G7, G13).
+// The bounds of the pulls under way, in all and at one peer: a node that names
+// streams which nobody has must not keep this one from asking others (G7, G13).
 const (
 	maxPulls   = 1 << 14
 	maxPullsAt = maxPulls / 4
@@ -60,7 +64,7 @@ type lack struct {
 	small bool
 }
 
-// lackOf returns what a replica that wants w lacks of a stream at h.
+// lackOf returns what a replica that wants w lacks of a stream whose head is h.
 func lackOf(w state.Want, h state.Head) lack {
 	have := uint64(0)
 	if w.Inc == h.Inc && !w.Snapshot {
@@ -74,14 +78,14 @@ func (u *pull) hasRoom(at state.NodeID) bool {
 	return len(u.pulls) < maxPulls && u.perPeer[at] < maxPullsAt
 }
 
-// set registers a pull, and replaces the stream's former one.
+// set registers a pull in place of the stream's former one.
 func (u *pull) set(key streamKey, p *pending) {
 	u.drop(key)
 	u.pulls[key] = p
 	u.perPeer[p.peer]++
 }
 
-// drop forgets a pull. The peer that it is at changes only after that.
+// drop forgets a pull. Its peer may only be changed afterwards.
 func (u *pull) drop(key streamKey) {
 	p := u.pulls[key]
 	if p == nil {
@@ -120,6 +124,7 @@ func (u *pull) markSent(key streamKey, p *pending) {
 	u.schedule(key, p, u.now+u.jitter(wait))
 }
 
+// schedule registers a pull with its deadline.
 func (u *pull) schedule(key streamKey, p *pending, until time.Duration) {
 	p.deadline = until
 	if len(u.pulls) == 0 || until < u.due {
@@ -140,8 +145,8 @@ func (u *pull) answered(key streamKey, from state.NodeID) {
 	u.drop(key)
 }
 
-// request asks a peer for several streams in one packet; those that are asked
-// for elsewhere already are left out.
+// request asks a peer for several streams, in as few packets as they fit. Streams
+// that are already asked of another peer are left out.
 func (u *pull) request(from state.NodeID, n *network, ws []lack) {
 	var todo []state.Want
 	for _, w := range ws {
@@ -161,6 +166,7 @@ func (u *pull) request(from state.NodeID, n *network, ws []lack) {
 	u.sendWants(from, n, todo)
 }
 
+// requestOne asks a peer for what this node lacks of one stream, whose head is h.
 func (u *pull) requestOne(from state.NodeID, n *network, w state.Want, h state.Head) {
 	u.request(from, n, []lack{lackOf(w, h)})
 }
@@ -179,6 +185,7 @@ func (u *pull) requestSoon(from state.NodeID, n *network, w state.Want) {
 	}
 }
 
+// sendWants sends wants to a peer.
 func (u *pull) sendWants(to state.NodeID, n *network, ws []state.Want) {
 	for len(ws) > 0 { // a want takes at most ~40 bytes and a name
 		k := min(len(ws), 512)
@@ -190,8 +197,9 @@ func (u *pull) sendWants(to state.NodeID, n *network, ws []state.Want) {
 	}
 }
 
-// retry asks again what was not answered in time: others that have it, or
-// the same peer if the answer is small, for then it was probably lost.
+// retry sends the pulls again whose time is up: to another peer that has the
+// stream, or to the same one if the answer is small, for then it was probably
+// lost.
 func (u *pull) retry() {
 	if len(u.pulls) == 0 || u.now < u.due {
 		return
@@ -228,7 +236,8 @@ func (u *pull) retry() {
 	}
 }
 
-// chooseNextPeer says whom to ask next, or that repair shall find it.
+// chooseNextPeer sets whom to ask next, or reports false: repair will find what
+// is missing.
 func (u *pull) chooseNextPeer(p *pending) bool {
 	if !p.sent {
 		return true

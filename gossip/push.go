@@ -10,7 +10,7 @@ import (
 // This file owns the way of a change through the mesh (G3, G7): what waits to be
 // pushed or announced, and the bytes that may be spent on it.
 
-// push spreads changes.
+// push spreads what this node wrote, and relays what others push.
 type push struct {
 	*env
 	roster *roster
@@ -19,30 +19,31 @@ type push struct {
 	pace   *pace
 
 	queue    pushQueue
-	hints    map[string][]hint
-	hotTimes []time.Duration
+	hints    map[string][]hint // by network: what the packet at hand brought and is to be announced
+	hotTimes []time.Duration   // when recent news is mentioned again, in order
 }
 
-// pushQueue holds deltas that wait to be pushed (G3).
+// pushQueue holds the deltas that wait to be pushed (G3).
 type pushQueue struct {
 	items  []pushItem
-	at     time.Duration // when to flush; 0: nothing waits
-	last   time.Duration // of the last flush
+	at     time.Duration // when they are pushed; 0: nothing waits
+	last   time.Duration // when anything was last pushed
 	tokens float64       // bytes that may be pushed now (G7)
-	filled time.Duration
+	filled time.Duration // when tokens were last added; 0: never
 }
 
+// pushItem is a delta that waits.
 type pushItem struct {
 	delta *state.Delta
-	from  state.NodeID // who brought it; empty: we wrote it
-	hops  int
+	from  state.NodeID // who brought it; "": this node wrote it
+	hops  int          // how far it has come
 }
 
-// maxQueued bounds what others brought in the queue: what is over it is left to
+// maxQueued bounds the deltas of others in the queue; what is over it is left to
 // repair (G7). What this node wrote itself always finds room.
 const maxQueued = 4096
 
-// pushOwn pushes what this node wrote to its own stream of n since the last time.
+// pushOwn pushes what this node wrote to its own stream of n since the last call.
 func (p *push) pushOwn(n *network) {
 	h, _ := n.table.Head(p.cfg.Self)
 	if h.Version == n.pushed {
@@ -54,7 +55,7 @@ func (p *push) pushOwn(n *network) {
 	}
 	n.pushed = h.Version
 	d := n.table.Delta(w, p.cfg.Datagram)
-	p.noteNews(n, p.cfg.Self)
+	p.recordNews(n, p.cfg.Self)
 	if d == nil || d.Upto != d.To || deltaSize(d) > p.cfg.Datagram-64 || p.yielded {
 		p.advertise(n, p.cfg.Self, "")
 		return
@@ -62,7 +63,7 @@ func (p *push) pushOwn(n *network) {
 	p.enqueue(pushItem{delta: d})
 }
 
-// deltaSize estimates the encoded size of a delta from above.
+// deltaSize estimates the encoded size of a delta, from above.
 func deltaSize(d *state.Delta) int {
 	n := 64 + len(d.Network) + len(d.Owner)
 	for i := range d.Records {
@@ -72,6 +73,7 @@ func deltaSize(d *state.Delta) int {
 	return n
 }
 
+// enqueue adds a delta to the queue.
 func (p *push) enqueue(it pushItem) {
 	if len(p.queue.items) >= maxQueued && it.from != "" {
 		p.Stats.PushDropped++
@@ -83,7 +85,8 @@ func (p *push) enqueue(it pushItem) {
 	}
 }
 
-// flush pushes what waits, if it is due: at once when the node is calm.
+// flush pushes what waits, if it is due. A node at rest pushes at once; one that
+// has just pushed waits for Coalesce, so that changes travel together.
 func (p *push) flush() {
 	q := &p.queue
 	if q.at == 0 || p.now < q.at {
@@ -106,6 +109,7 @@ func (p *push) flush() {
 	}
 }
 
+// flushNow pushes what waits at once.
 func (p *push) flushNow() {
 	if p.queue.at > 0 {
 		p.queue.at = p.now
@@ -113,6 +117,7 @@ func (p *push) flushNow() {
 	}
 }
 
+// refillTokens adds the bytes that may be pushed by now.
 func (p *push) refillTokens() {
 	q := &p.queue
 	q.tokens = min(float64(p.cfg.PushBurst), q.tokens+float64(p.cfg.PushRate)*(p.now-q.filled).Seconds())
@@ -122,8 +127,8 @@ func (p *push) refillTokens() {
 	q.filled = max(p.now, 1)
 }
 
-// flushNetwork sends the items of one network to its random targets, packed into as
-// few datagrams as they fit.
+// flushNetwork sends the items of one network to its random targets, in as few
+// datagrams as they fit.
 func (p *push) flushNetwork(name string, items []pushItem) {
 	not := []state.NodeID{}
 	if len(items) == 1 {
@@ -158,8 +163,9 @@ func (p *push) flushNetwork(name string, items []pushItem) {
 	}
 }
 
-// fanout lowers k for deltas that have come so far that most have them: the
-// wave of n nodes is over after log_k n hops.
+// fanout is how many participants the items are sent to. It is lower for deltas
+// that have come so far that most nodes have them: a change has reached all n
+// nodes after about log_k n hops.
 func (p *push) fanout(name string, items []pushItem) int {
 	hops := 255
 	for _, it := range items {
@@ -173,9 +179,10 @@ func (p *push) fanout(name string, items []pushItem) int {
 	return p.cfg.Fanout
 }
 
-// sendPush sends a push if the budget allows; what it does not is left to repair. A
-// quarter of a burst is kept for what this node wrote itself, which nobody else
-// can tell: a peer that floods has us drop what we hand on, not that.
+// sendPush sends a push if the budget allows; what is over it is left to repair.
+// A quarter of a burst is kept for what this node wrote itself, which no other
+// node can push: a peer that floods this node makes it drop relayed deltas, not
+// its own.
 func (p *push) sendPush(to state.NodeID, e *encoder, own bool) {
 	need := float64(len(e.b))
 	if !own {

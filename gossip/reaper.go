@@ -14,18 +14,18 @@ import (
 type reaper struct {
 	*env
 
-	due map[state.NodeID]time.Duration // when a new life has had its time
+	due map[state.NodeID]time.Duration // when a new life has had its time, at most maxReaps
 }
 
-// reapAfter is how long a new life of an owner may take to say in which
-// networks it takes part, before what it left behind in the others is dropped.
+// reapAfter is how long a new life of an owner may take to say in which networks
+// it takes part, before what it left behind in the others is dropped.
 const reapAfter = 5 * time.Second
 
-// maxReaps bounds how many may wait for that. What is over it is dropped when
-// another says that it has buried it, or with its owner.
+// maxReaps bounds how many owners may wait for that. The leftovers of the others
+// are dropped when a peer says that it has dropped them, or with their owner.
 const maxReaps = 1 << 14
 
-// later reaps an owner's leftovers after reapAfter.
+// later has an owner's leftovers dropped after reapAfter.
 func (r *reaper) later(owner state.NodeID) {
 	if !r.waitsFor(owner) && len(r.due) >= maxReaps {
 		r.Stats.ReapsDropped++
@@ -34,13 +34,13 @@ func (r *reaper) later(owner state.NodeID) {
 	r.due[owner] = r.now + reapAfter
 }
 
-// waitsFor reports whether an owner's leftovers are reaped later.
+// waitsFor reports whether an owner's leftovers are dropped later.
 func (r *reaper) waitsFor(owner state.NodeID) bool {
 	_, waits := r.due[owner]
 	return waits
 }
 
-// run reaps what is due.
+// run drops what is due.
 func (r *reaper) run() {
 	for owner, at := range r.due {
 		if r.now >= at {

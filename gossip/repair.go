@@ -12,26 +12,33 @@ import (
 // tables, then of buckets, then heads of streams. What is missing here is asked
 // for by pull, what is missing there is sent.
 
-// repair compares tables.
+// repair compares tables and answers those who compare.
 type repair struct {
-	*env
-	roster *roster
-	outbox *outbox
-	nets   *nets
-	pace   *pace
-	probes *probes
-	fetch  *fetch
-	reaper *reaper
-	news   newsLog
-	pull   requester
-	own    ownDefender
+	// What it stands on.
 
-	firstCompared int
-	preferProven  bool
+	*env
+	roster *roster // whom to compare with
+	outbox *outbox // where answers go
+	nets   *nets   // what to compare
+	pace   *pace   // when
+	probes *probes // how hashes are sent
+	fetch  *fetch  // which tables are on their way
+	reaper *reaper // whose leftovers still wait
+
+	// What it needs of its neighbours.
+
+	news newsLog     // which streams have changed just now
+	pull requester   // asks for what is missing here
+	own  ownDefender // answers for this node's own stream
+
+	// Its own state.
+
+	firstCompared int  // which of nets.order the next round begins with
+	preferProven  bool // the next partner is one that showed that it exists; every other time, see partner
 }
 
-// What repair needs of its neighbours: which streams have changed lately, how to ask
-// for what is missing, and who answers for this node's own stream.
+// What repair needs of its neighbours: which streams have changed just now, how
+// to ask for what is missing, and who answers for this node's own stream.
 type (
 	newsLog interface {
 		isFresh(n *network, owner state.NodeID) bool
@@ -49,14 +56,14 @@ type (
 // roundPackets bounds what one round of repair sends.
 const roundPackets = 4
 
-// smallTable is up to how many owners a digest lists all heads at once; above,
-// bucket hashes go first (G4).
+// smallTable is up to how many owners a digest lists all heads at once. Above it,
+// hashes of buckets go first (G4).
 const smallTable = 32
 
-// round compares table hashes with random participants (G4). Every round
-// starts with another network and goes on until all were compared, or
-// roundPackets were sent: the next round starts where this one ended, so that
-// every network is compared equally often, however many there are.
+// round compares table hashes with random participants (G4). It begins with
+// another network each time and goes on until all were compared, or roundPackets
+// were sent; the next round begins where this one ended. So every network is
+// compared equally often, however many there are.
 func (r *repair) round() {
 	r.pace.nextRound()
 	var todo []*network
@@ -92,9 +99,9 @@ func (r *repair) round() {
 	}
 }
 
-// partner returns a random participant of a network to be compared with, none or
-// one. Every other time it is one that showed that it is there, if any did: what
-// somebody made up may be listed by the thousand.
+// partner returns a random participant to compare a network with, or none. Every
+// other time it is one that has shown that it exists, if there is one: invented
+// names may be listed by the thousand.
 func (r *repair) partner(n *network) []state.NodeID {
 	from := r.roster.living(n.name)
 	if r.preferProven = !r.preferProven; r.preferProven && len(from) > smallTable {
@@ -105,7 +112,7 @@ func (r *repair) partner(n *network) []state.NodeID {
 	return r.roster.pick(from, 1)
 }
 
-// onProbe answers a peer's hashes where ours differ.
+// onProbe answers a peer's hashes where this node's differ.
 func (r *repair) onProbe(from state.NodeID, typ byte, p []byte) error {
 	f, err := decodeProbe(typ, p)
 	if err != nil {
@@ -142,8 +149,8 @@ func (r *repair) onProbe(from state.NodeID, typ byte, p []byte) error {
 	return nil
 }
 
-// sendSummary answers with what a peer needs to find the streams that differ:
-// all heads of a small table, else bucket hashes and the recent news.
+// sendSummary sends a peer what it needs to find the streams that differ: all
+// heads of a small table, else the hashes of its buckets and the recent news.
 func (r *repair) sendSummary(to state.NodeID, n *network) {
 	e := r.newPacket()
 	owners := n.table.Streams()
@@ -159,7 +166,7 @@ func (r *repair) sendSummary(to state.NodeID, n *network) {
 	r.outbox.send(to, e)
 }
 
-// onSummary answers bucket hashes with the heads of the buckets that differ.
+// onSummary answers the hashes of buckets with the heads of those that differ.
 func (r *repair) onSummary(from state.NodeID, p []byte) error {
 	f, err := decodeSummary(p)
 	if err != nil {
@@ -199,8 +206,8 @@ func (r *repair) onSummary(from state.NodeID, p []byte) error {
 	return nil
 }
 
-// someBuckets returns as many of the buckets in list as fit a number of bytes,
-// and their heads: the next comparison finds the others.
+// someBuckets returns as many of the buckets in list as fit into room bytes, and
+// their heads. The next comparison finds the others.
 func someBuckets(list []int, size int, heads []state.OwnerHead, room int) ([]int, []state.OwnerHead) {
 	cost := make(map[int]int, len(list))
 	for _, h := range heads {
@@ -221,8 +228,8 @@ func someBuckets(list []int, size int, heads []state.OwnerHead, room int) ([]int
 	return some, slices.DeleteFunc(heads, func(h state.OwnerHead) bool { return !in[state.Bucket(h.Owner, size)] })
 }
 
-// onHeads compares a peer's heads with ours, sends what it lacks and asks for
-// what we lack.
+// onHeads compares a peer's heads with this node's, sends what the peer lacks and
+// asks for what is missing here.
 func (r *repair) onHeads(from state.NodeID, typ byte, p []byte) error {
 	f, err := decodeHeads(typ, p)
 	if err != nil {
@@ -250,8 +257,8 @@ func (r *repair) onHeads(from state.NodeID, typ byte, p []byte) error {
 	return nil
 }
 
-// onMore handles the heads of streams that we asked a peer for and that did
-// not fit its answer: ask again.
+// onMore handles the heads of streams that a peer was asked for and that did not
+// fit its answer: they are asked for again.
 func (r *repair) onMore(from state.NodeID, p []byte) error {
 	f, err := decodeHeads(frameMore, p)
 	if err != nil {
@@ -282,7 +289,7 @@ func (r *repair) onWants(from state.NodeID, p []byte) error {
 }
 
 // serve sends deltas for wants, in one packet of at most Chunk bytes. For the
-// streams that did not fit, it says what we have, so that the peer asks again.
+// streams that do not fit it sends the heads, so that the peer asks again.
 func (r *repair) serve(to state.NodeID, n *network, ws []state.Want) {
 	e := r.newPacket()
 	budget := r.outbox.deltaBudget()

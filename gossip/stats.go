@@ -5,8 +5,8 @@ import "time"
 // The counters of a core, and what of a core is measured from outside. Nothing in
 // the protocol reads them.
 
-// Stats counts what a core did since its start. Only the goroutine that runs
-// the core may read it.
+// Stats counts what a core did since its start. Only the goroutine that runs the
+// core may read it.
 type Stats struct {
 	BytesIn, BytesOut        uint64             // payload bytes, without memberlist's framing
 	In, Out                  [frameKinds]uint64 // the same by frame type, heads of packets left out: FrameName
@@ -48,8 +48,8 @@ func (s *Stats) countOut(packet []byte) {
 	}
 }
 
-// FrameName names a frame type of Stats.In and Out; empty for those that are
-// not in use.
+// FrameName names a frame type of Stats.In and Out; "" for one that is not in
+// use.
 func FrameName(typ int) string {
 	names := [frameKinds]string{
 		framePush: "push", frameDelta: "delta", frameProbe: "probe", frameProbe32: "probe32", frameEqual32: "equal32",
@@ -60,12 +60,12 @@ func FrameName(typ int) string {
 	return names[typ]
 }
 
-// Queued returns how many deltas wait to be pushed and how many pulls are
-// under way: both are zero in a mesh at rest (G7).
+// Queued returns how many deltas wait to be pushed and how many pulls are under
+// way. Both are zero in a mesh at rest (G7).
 func (c *Core) Queued() (pushes, pulls int) { return len(c.push.queue.items), len(c.pull.pulls) }
 
-// Compared returns how long ago the hash of a network's table was last sent to
-// a peer; the time since the node's start if it never was.
+// Compared returns how long ago the hash of a network's table was last sent to a
+// peer; the time since the core's start if it never was.
 func (c *Core) Compared(name string) time.Duration {
 	n := c.nets.byName[name]
 	if n == nil {
@@ -74,8 +74,8 @@ func (c *Core) Compared(name string) time.Duration {
 	return c.now - n.probedAt
 }
 
-// Divergence returns how long ago a table last compared equal with a peer's,
-// if the latest comparison found a difference; else 0.
+// Divergence returns how long ago a network's table last compared equal with a
+// peer's, if the latest comparison found a difference; else 0.
 func (c *Core) Divergence(name string) time.Duration {
 	n := c.nets.byName[name]
 	if n == nil || n.differedAt <= n.equalAt {

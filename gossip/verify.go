@@ -9,7 +9,7 @@ import (
 // How a reported death is checked, and how such a check ends (S9, G11, S12). The
 // pings themselves are sent by pings; the phase is set by liveness.
 
-// checkInterval is how far apart the checks of one member begin.
+// checkInterval is how far apart the checks of one member begin, at least.
 const checkInterval = time.Second
 
 const (
@@ -18,13 +18,14 @@ const (
 	falseAlarmMemory = 15 * time.Second
 )
 
-// maxUnanswered is how many pings in a row may be lost before others are asked.
+// maxUnanswered is how many pings in a row may go unanswered before others are
+// asked to ping as well.
 const maxUnanswered = 4
 
-// startCheck starts to check whether a member lives: pings to it, and through
-// others. Until then, and meanwhile, any packet of it ends the doubt. A member
-// that was checked a moment ago is not pinged again at once: whoever reports
-// everybody dead without end must not make everybody ping.
+// startCheck starts to check whether a member lives, by pings from here and
+// through others. Any packet of the member ends the check. A member that was
+// checked a moment ago is not pinged again at once: a node that reports everybody
+// dead without end must not make everybody ping.
 func (l *liveness) startCheck(m *member) {
 	l.Stats.Verified++
 	at := max(l.now, 1)
@@ -37,11 +38,12 @@ func (l *liveness) startCheck(m *member) {
 	l.setPhase(m, phaseVerify)
 }
 
-// checkDuration is how long a reported death is checked: long enough that a host
-// which stood still for a moment is not hidden, and short enough that a crash
-// is noticed in time. The membership waits longer in larger meshes, so this
-// waits less; unless the node was thought dead just before: what the membership
-// says of a host that comes and goes is of the last time.
+// checkDuration is how long a reported death is checked: so long that a host
+// which stood still for a moment is not hidden, and so short that a crash is
+// noticed in time. The membership's own suspicion takes longer in larger meshes,
+// so the check takes less there. It takes the full Silence after a recent false
+// alarm: a host that stands still over and over may just have been suspected for
+// the last time that it did so.
 func (l *liveness) checkDuration(m *member) time.Duration {
 	if m.falseAlarmAt > 0 && l.now-m.falseAlarmAt < falseAlarmMemory {
 		return max(l.cfg.VerifyFor, l.cfg.Silence)
@@ -50,16 +52,16 @@ func (l *liveness) checkDuration(m *member) time.Duration {
 	return max(l.cfg.VerifyFor, l.cfg.Silence-time.Duration(decades*float64(l.cfg.Suspicion)))
 }
 
-// extendCheck gives a check more time when this node itself stood still: a ping that
-// leaves late says nothing of the node that did not answer it.
+// extendCheck gives a check more time when this node itself stood still: a ping
+// that leaves late says nothing about the member that did not answer it.
 func (l *liveness) extendCheck(m *member) {
 	if m.phase == phaseVerify && l.now-m.pingAt > stallThreshold {
 		m.checkUntil = min(max(m.checkUntil, l.now+l.cfg.VerifyFor), m.since+l.checkDuration(m)+maxExtension)
 	}
 }
 
-// endCheck ends a check without an answer: the node is hidden, unless so many
-// vanished at once that it is rather us (S12).
+// endCheck ends a check without an answer. The member is hidden, unless so many
+// vanished at once that it is rather this node that is cut off (S12).
 func (l *liveness) endCheck(m *member) {
 	switch {
 	case m.listed && !m.proven && l.roster.hearing():
