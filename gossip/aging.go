@@ -8,7 +8,7 @@ import "time"
 // sweep looks at every member once a second: it ages those that are gone (S9),
 // pings those that are silent, and ends self-preservation.
 func (l *liveness) sweep() {
-	kept, recent := 0, 0 // kept are of those who count
+	kept, recent := 0, 0 // kept are proven members only
 	l.pings.countNewcomers()
 	var expired []*member
 	for _, m := range l.roster.ordered {
@@ -58,7 +58,7 @@ func (l *liveness) checkUnlisted(m *member, age time.Duration) {
 		l.pings.send(m)
 		fallthrough
 	default:
-		l.requestRejoin(m) // one that speaks, too: its tables are no proof that it is listed
+		l.requestRejoin(m) // also if it speaks: that its tables arrive does not show that it is listed
 	}
 }
 

@@ -15,15 +15,15 @@ import (
 // The bounds of a packet, of what waits for Drain, and of the senders with a
 // budget of their own.
 const (
-	maxPacket      = 1 << 20 // bytes; we send no more than a Chunk and what goes with it
-	maxFrames      = 16      // of a packet; we write two at most
-	maxSameFrames  = 4       // of one type in a packet; we write one
-	answerPackets  = 1 << 10 // that one packet may cause
+	maxPacket      = 1 << 20 // bytes; honest nodes send a Chunk and what goes with it at most
+	maxFrames      = 16      // per packet; honest nodes write two at most
+	maxSameFrames  = 4       // of one type per packet; honest nodes write one
+	answerPackets  = 1 << 10 // packets that one packet may cause
 	answerControl  = 64 << 10
 	maxPeerBudgets = 4096     // senders with a budget of their own; the others share one
 	maxSends       = 1 << 16  // packets that wait for Drain
-	maxSendBytes   = 16 << 20 // of them
-	maxEvents      = 1 << 12  // that wait for Drain; news of members is kept above it
+	maxSendBytes   = 16 << 20 // bytes of them
+	maxEvents      = 1 << 12  // that wait for Drain; news of members is kept above that
 )
 
 // The rates of answers. A join of 100,000 endpoints takes 6 MB in a tenth of a
@@ -31,8 +31,8 @@ const (
 var (
 	peerRate   = rate{bytes: 16 << 20, packets: 4 << 10, seconds: 2}
 	sharedRate = rate{bytes: 32 << 20, packets: 32 << 10, seconds: 4}
-	// Pings of one member that others asked for: when a node is in doubt, every
-	// other asks three for three of them.
+	// Pings to one member that others asked for: while a node is being checked, every
+	// other node asks three peers for three of them.
 	askedRate = rate{bytes: 4 << 10, packets: 32, seconds: 2}
 )
 

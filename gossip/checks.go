@@ -57,7 +57,7 @@ func (k *checks) onPing(from state.NodeID, typ byte, p []byte) error {
 		return err
 	}
 	switch typ {
-	case framePing: // the answer goes to the sender; target names whom it is for
+	case framePing: // the answer goes to the sender, whose target is kept
 		if f.goodbye == goodbyeAsked {
 			f.goodbye = k.goodbyes.ownAnswer()
 		}
@@ -91,7 +91,7 @@ func (k *checks) onAck(from state.NodeID, f pingFrame) {
 	m := k.roster.members[from]
 	switch {
 	case f.target != "" && f.target != from:
-		if m == nil || k.roster.members[f.target] == nil { // a ping that we sent for somebody, who must be a member
+		if m == nil || k.roster.members[f.target] == nil { // pinged for another node, which must be a member
 			k.Stats.AsksDropped++
 			return
 		}

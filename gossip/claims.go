@@ -31,7 +31,7 @@ type publisher interface {
 // the others look at all of theirs each time.
 const (
 	carryRest        = 20 * time.Microsecond
-	carryWithoutRest = 64 // claims: no rest
+	carryWithoutRest = 64 // claims
 )
 
 // claimPatience is how long a node that knows others waits for one that it can

@@ -11,20 +11,19 @@ type phase uint8
 const (
 	phaseAlive   phase = iota
 	phaseVerify        // reported dead or unknown to the membership: being checked
-	phaseRelayed       // only others reach it: served after the rest (1:1 failure)
+	phaseRelayed       // only others reach it: served after the others (a link of two nodes is cut)
 	phaseDead          // hidden
 	phaseKept          // vanished with too many others: served last (S12)
 	phaseLeft          // left in order
-	phaseAbsent        // listed, and it never showed that it exists: as dead
+	phaseAbsent        // listed, but never showed that it exists: treated as dead
 	numPhases
 )
 
-var phaseNames = [numPhases]string{"alive", "verify", "relayed", "dead", "kept", "left", "absent"}
-
 // String names the phase, for tests and logs.
 func (p phase) String() string {
+	names := [numPhases]string{"alive", "verify", "relayed", "dead", "kept", "left", "absent"}
 	if p < numPhases {
-		return phaseNames[p]
+		return names[p]
 	}
 	return fmt.Sprintf("phase %d", uint8(p))
 }
@@ -35,29 +34,28 @@ type sign uint8
 const (
 	signListed           sign = iota // the membership lists it
 	signUnlisted                     // the membership takes it for dead
-	signGoodbyeHeard                 // somebody says that it said goodbye
-	signGoodbyeConfirmed             // it said goodbye
-	signNamed                        // a stream of it came, and it was not known, or had left
+	signGoodbyeHeard                 // a peer says that it said goodbye
+	signGoodbyeConfirmed             // it confirmed its goodbye, or did not deny it
+	signNamed                        // a stream of it came while it was unknown or had left
 	signHeard                        // a packet of it came
-	signReached                      // it answered us
-	signRelayed                      // it answered others who asked for us
-	signUnanswered                   // it does not answer us, or is silent and nobody lists it
+	signReached                      // it answered this node
+	signRelayed                      // it answered others that this node asked to ping it
+	signUnanswered                   // it does not answer this node, or is silent and not listed
 	signSilent                       // the check ended without an answer
-	signCutOff                       // as signSilent, or lately gone, with so many others that it is rather us
+	signCutOff                       // it vanished with so many others that it is rather this node that is cut off
 	signExpired                      // kept for too long
-	signUnproven                     // as signSilent, of one that never showed in this life of ours
+	signUnproven                     // as signSilent, of a member that never showed that it exists
 	numSigns
 )
 
-var signNames = [numSigns]string{
-	"listed", "unlisted", "goodbye", "left", "named", "heard", "reached", "relayed", "unanswered", "silent", "cutoff",
-	"expired", "unproven",
-}
-
 // String names the sign, for tests and logs.
 func (s sign) String() string {
+	names := [numSigns]string{
+		"listed", "unlisted", "goodbye", "left", "named", "heard", "reached", "relayed", "unanswered", "silent", "cutoff",
+		"expired", "unproven",
+	}
 	if s < numSigns {
-		return signNames[s]
+		return names[s]
 	}
 	return fmt.Sprintf("sign %d", uint8(s))
 }
@@ -67,9 +65,9 @@ type act uint8
 
 const (
 	actNone        act = iota
-	actMarkAlive       // it is taken for alive: the doubts end, the membership is to list it
-	actCheck           // pings, ours and those of others
-	actStopPinging     // it is not pinged any more
+	actMarkAlive       // it is taken for alive: its check ends, and the membership is asked to list it
+	actCheck           // it is pinged from here and through others
+	actStopPinging     // its pings end
 	actPing            // it is pinged, and hidden until it answers
 	actAskGoodbye      // it is asked whether it leaves
 )
@@ -124,7 +122,7 @@ func transition(p phase, listed bool, s sign) (phase, act) {
 		}
 	case signSilent:
 		switch {
-		case p == phaseVerify && listed: // others reach it, says the membership
+		case p == phaseVerify && listed: // the membership still lists it, so others reach it
 			return phaseRelayed, actNone
 		case p == phaseVerify:
 			return phaseDead, actNone

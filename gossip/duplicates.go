@@ -46,9 +46,9 @@ type duplicate struct {
 const (
 	challengeInterval = time.Second
 	answerInterval    = 100 * time.Millisecond
-	challengeFor      = 5 * time.Second  // an answer is worth something for that long
-	yieldFor          = 30 * time.Second // without an answer: the other is gone
-	tieWindow         = 2 * time.Second  // started so close together: the lower boot id was first
+	challengeFor      = 5 * time.Second  // how long an answer counts
+	yieldFor          = 30 * time.Second // without an answer for so long, the other node is gone
+	tieWindow         = 2 * time.Second  // of two that started within it, the lower boot id was first
 )
 
 // receiveFromSelf handles a packet in this node's own name: an echo, the tail of
@@ -89,7 +89,8 @@ func (d *duplicates) receiveFromSelf(boot uint64, frames []byte) {
 // challenge challenges the node that is said to have this node's name at addr.
 func (d *duplicates) challenge(addr netip.AddrPort) {
 	other := &d.other
-	if !d.usableAddr(addr) || addr == d.cfg.Addr || other.challengedAt > 0 && d.now-other.challengedAt < challengeInterval {
+	asked := other.challengedAt > 0 && d.now-other.challengedAt < challengeInterval
+	if !d.usableAddr(addr) || addr == d.cfg.Addr || asked {
 		return
 	}
 	other.addr, other.nonce, other.challengedAt = addr, d.newNonce(), max(d.now, 1)
@@ -159,7 +160,7 @@ func (d *duplicates) reclaimName() {
 	seen := d.store.Incarnation()
 	for _, t := range d.store.Tables() {
 		h, _ := t.Head(d.cfg.Self)
-		seen = max(seen, h.Inc) // the other's: what is put on disk is above it
+		seen = max(seen, h.Inc) // maybe the other node's: the incarnation on disk must be above it
 	}
 	d.incarnation.start(seen)
 	d.restateNetworks()

@@ -132,7 +132,7 @@ func (f *fetch) flush() {
 		})
 		f.probes.send(to, ns)
 	}
-	f.outbox.endPacket() // what follows is bounded by itself, not by who made it necessary
+	f.outbox.endPacket() // what follows has its own bounds
 	if len(f.askQueue) == 0 {
 		return
 	}

@@ -43,7 +43,7 @@ func (p *push) announce() {
 
 // announceNetwork sends the hints of one network to random participants.
 func (p *push) announceNetwork(n *network, hints []hint) {
-	not := []state.NodeID{hints[0].from} // of one packet, all have the same
+	not := []state.NodeID{hints[0].from} // the hints of one packet all have the same
 	if len(hints) == 1 {
 		not = append(not, hints[0].owner)
 	}

@@ -124,8 +124,8 @@ func (t *intake) afterApply(n *network, from state.NodeID, x *state.Delta, pushe
 	case pushed:
 		t.push.enqueue(pushItem{delta: x, from: from, hops: hops})
 	case x.Whole() && !x.Snapshot && deltaSize(x) <= t.cfg.Datagram-64:
-		// Pulled because its push was lost or its carrier told us: it may be new
-		// around here too, so say that we have it, but do not push it again.
+		// It was pulled because its push was lost or a peer mentioned it. It may be new to
+		// others too, so recordNews has some of them sent its head; it is not pushed again.
 	default:
 		t.push.advertise(n, x.Owner, from)
 	}
@@ -150,13 +150,13 @@ func (t *intake) afterGlobalDelta(x *state.Delta) {
 			t.liveness.learnAddr(x.Owner)
 		}
 	}
-	if x.Snapshot || !x.Whole() { // of chunks, these are the last records only
+	if x.Snapshot || !x.Whole() { // a chunk brings only the last records
 		clear(t.roster.targets)
 	}
 	if x.Snapshot {
 		t.reaper.later(x.Owner)
 		if m := t.roster.members[x.Owner]; m != nil && len(x.Records) == 0 && x.To > 1 {
-			t.liveness.observe(m, signGoodbyeHeard) // its last, empty snapshot: it left in order (S9)
+			t.liveness.observe(m, signGoodbyeHeard) // the last, empty snapshot: a goodbye (S9)
 		}
 	}
 }

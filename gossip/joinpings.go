@@ -21,7 +21,7 @@ type joinPing struct {
 
 // How long the answer to a joinPing is waited for, and how many may be open.
 const (
-	joinPingTimeout = 5 * time.Second // for its answer
+	joinPingTimeout = 5 * time.Second
 	maxJoinPings    = 64
 )
 

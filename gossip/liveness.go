@@ -62,7 +62,7 @@ func (l *liveness) markAlive(m *member) {
 	l.requestRejoin(m)
 	was, since := m.phase, m.since
 	m.pingCount = 0
-	if !m.candidate.known() { // else it is still open where it is
+	if !m.candidate.known() { // else the pings to both addresses go on
 		l.pings.schedule(m, 0)
 	}
 	l.setPhase(m, phaseAlive)
@@ -123,7 +123,7 @@ func (l *liveness) learnOwner(id state.NodeID) {
 	}
 	if m := l.roster.members[id]; m != nil {
 		m.retired = inService // what is new of it is put away again
-		return                // its streams have its liveness from their beginning
+		return                // its streams get its liveness as they appear
 	}
 	if len(l.roster.members) >= maxMembers {
 		return
@@ -146,32 +146,33 @@ func (l *liveness) heardFrom(id state.NodeID, boot uint64) {
 		return
 	}
 	if l.roster.members[id] == nil && len(l.roster.members) >= maxMembers {
-		return // G8: made-up names must not fill the memory
+		return // G8: invented names must not fill the memory
 	}
 	_, known := l.store.Node(id)
 	if !known && l.roster.members[id] == nil {
 		l.Stats.Strangers++
-		return // the membership will name it, or its own record
+		return // wait for the membership, or for its own record
 	}
 	m := l.ensureMember(id)
 	m.seen = true
 	if known {
 		l.markProven(m)
 	} else if m.newcomer() {
-		l.pings.start(m) // one that speaks comes before those who are only listed
+		l.pings.start(m) // it speaks, so it comes before those that are only listed
 	}
 	m.heardAt = l.now
-	if l.packetFrom.IsValid() || !l.roster.usesStream(id) { // answers that came over a stream do not tell that datagrams arrive
+	// An answer over a stream does not show that datagrams arrive.
+	if l.packetFrom.IsValid() || !l.roster.usesStream(id) {
 		l.roster.lastHeard = l.now
 	}
 	if m.phase == phaseLeft && m.boot == boot && l.now-m.since < goodbyeTail {
-		return // the tail of its goodbye; later, somebody else said that it left
+		return // the tail of its goodbye
 	}
 	if m.boot != boot {
 		if m.boot != 0 {
-			delete(l.goodbyes.checks, id) // it was the former life that left
+			l.goodbyes.forget(id) // it was the former life that left
 		}
-		m.boot, m.reportedDead, m.falseAlarmAt = boot, false, 0 // the former life did end
+		m.boot, m.reportedDead, m.falseAlarmAt = boot, false, 0 // the report was about the former life
 	}
 	l.observe(m, signHeard)
 }

@@ -54,7 +54,7 @@ func (c *Core) MemberReached(now time.Duration, id state.NodeID, addr netip.Addr
 		m.candidate.answeredAt = c.now
 	} else {
 		if m.phase == phaseAlive && m.addr == addr {
-			c.roster.setListed(m, true) // it probes whom it lists: a goodbye that was not its own is forgotten
+			c.roster.setListed(m, true) // the membership probes those that it lists: the goodbye was wrong
 		}
 		c.liveness.markReached(m)
 	}
@@ -85,17 +85,14 @@ func (c *Core) Conflict(now time.Duration, id state.NodeID, addr netip.AddrPort)
 
 // MemberInfo describes a member to people.
 type MemberInfo struct {
-	ID    state.NodeID
-	Addr  netip.AddrPort
-	State string // alive, suspect, dead, left
-	// Listed is whether the membership has it; one that is alive and is not
-	// listed is being joined.
-	Listed bool
-	// Proven is whether it answered this node, or spoke and states where it is (G17).
-	Proven bool
-	Since  time.Duration // in the core's time
-	Boot   uint64
-	Node   state.NodeInfo
+	ID     state.NodeID
+	Addr   netip.AddrPort // where it is, as far as this node knows
+	State  string         // alive, suspect, dead or left
+	Listed bool           // the membership lists it; a live member that is not listed is being joined
+	Proven bool           // it answered this node, or spoke and states where it is (G17)
+	Since  time.Duration  // when State began, on the core's clock
+	Boot   uint64         // of its last packet; 0: none came
+	Node   state.NodeInfo // what its own record says
 }
 
 // Members returns the other nodes, sorted by name.

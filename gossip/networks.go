@@ -15,7 +15,7 @@ import (
 )
 
 // This file owns the networks in which this node takes part, and the state that
-// the parts keep per network. Its heads say which part owns what.
+// the parts keep per network. Its headings say which part owns what.
 
 // network is what the core keeps of one network, or of the global scope, whose name
 // is empty. Each group belongs to one part.
@@ -119,7 +119,7 @@ func (s *nets) byProbeHash(typ byte, hash uint64) (found *network) {
 			continue
 		}
 		if found != nil {
-			return nil // either of two
+			return nil // the hash is ambiguous
 		}
 		found = n
 	}

@@ -63,7 +63,8 @@ func TestHashCollision(t *testing.T) {
 		!strings.Contains(err.Error(), `"net"`) {
 		t.Fatalf("not refused: %v", err)
 	}
-	if c.nets.byName["net2"] != nil || c.store.Table("net2") != nil || c.nets.byHash[networkHash("net")] != c.nets.byName["net"] {
+	byHash := c.nets.byHash[networkHash("net")]
+	if c.nets.byName["net2"] != nil || c.store.Table("net2") != nil || byHash != c.nets.byName["net"] {
 		t.Error("the refused network left something behind")
 	}
 	if err := c.JoinNetwork(time.Second, "Not.A.Name"); err == nil {

@@ -89,7 +89,7 @@ func (c *Core) JoinNetwork(now time.Duration, name string) error {
 		m.retired = inService // their streams in this network are put away again
 	}
 	if len(c.roster.living(name)) == 0 && (c.roster.alone() || c.store.Global().View().Synced()) {
-		n.table.SetSynced() // nobody else takes part: there is nothing to ask for
+		n.table.SetSynced() // no other node takes part: there is nothing to ask for
 	}
 	err := c.Commit(c.now, "", []state.Change{{Kind: state.KindMember, Key: name}})
 	c.fetch.request(n)
@@ -157,7 +157,7 @@ func (c *Core) forgetTombstones(n *network) {
 	if len(n.versionTimes) == 1 && c.now-n.versionTimes[0].at > c.cfg.TombstoneAge {
 		old = n.versionTimes[0].version
 	}
-	if len(n.versionTimes) > 1024 { // bounded: thin out
+	if len(n.versionTimes) > 1024 { // bounded: most of the older ones go
 		n.versionTimes = slices.Delete(n.versionTimes, 1, 512)
 	}
 	if old > 0 && n.table.Forget(old) {

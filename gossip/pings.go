@@ -139,8 +139,8 @@ var askRate = rate{bytes: 1 << 20, packets: 1 << 10, seconds: 4}
 // answers in a moment, and is served meanwhile. A member that answers neither
 // here nor through others is treated as dead until it does.
 const (
-	newcomerDelay     = time.Second // for it to speak by itself
-	maxNewcomerChecks = 128         // of newcomers under way up to which one more begins, once a second
+	newcomerDelay     = time.Second // in which it may speak by itself
+	maxNewcomerChecks = 128         // no further newcomer is pinged above that many
 )
 
 // needsProof reports whether a listed member is to be pinged because it has not
@@ -215,7 +215,7 @@ func (p *pings) nthDead(n int) *member {
 }
 
 // deafPings is how many members pingWhenDeaf pings per second.
-const deafPings = 3 // in a second
+const deafPings = 3
 
 // pingWhenDeaf pings some proven members by datagrams before this node takes
 // itself for deaf. In a small mesh the membership's own probes bring answers;

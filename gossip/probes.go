@@ -48,8 +48,8 @@ func (p *probes) send(to state.NodeID, ns []*network) {
 		m.streamUntil = p.now + streamsOnlyFor
 	}
 	for part := range slices.Chunk(ns, p.perDatagram()) {
-		// What the peer asked of us is not asked of it in turn: two nodes would hold
-		// each other to streams for ever.
+		// A peer that asked for streams is not asked for them in turn: two nodes would
+		// hold each other to streams for ever.
 		f := probeFrame{stream: lost, ack: p.roster.usesStream(to)}
 		for _, n := range part {
 			n.probedAt = p.now
@@ -58,7 +58,7 @@ func (p *probes) send(to state.NodeID, ns []*network) {
 			}
 			t := tableHash{n.hash, n.table.Hash()}
 			if n.name == "" {
-				f.tables = slices.Insert(f.tables, 0, t) // it takes less there
+				f.tables = slices.Insert(f.tables, 0, t) // it is shortest there
 			} else {
 				f.tables = append(f.tables, t)
 			}

@@ -158,7 +158,7 @@ func (u *pull) request(from state.NodeID, n *network, ws []lack) {
 			continue
 		}
 		if !u.hasRoom(from) {
-			break // G7: the rest is found again
+			break // G7: repair finds the rest again
 		}
 		u.markSent(key, &pending{peer: from, small: w.small})
 		todo = append(todo, w.Want)
@@ -187,7 +187,7 @@ func (u *pull) requestSoon(from state.NodeID, n *network, w state.Want) {
 
 // sendWants sends wants to a peer.
 func (u *pull) sendWants(to state.NodeID, n *network, ws []state.Want) {
-	for len(ws) > 0 { // a want takes at most ~40 bytes and a name
+	for len(ws) > 0 { // a want takes at most 40 bytes and a name
 		k := min(len(ws), 512)
 		e := u.newPacket()
 		e.wants(n.name, ws[:k])

@@ -51,7 +51,7 @@ func (p *push) pushOwn(n *network) {
 	}
 	w := state.Want{Owner: p.cfg.Self, Inc: h.Inc, From: n.pushed, After: n.pushed}
 	if n.pushed == 0 {
-		w.Inc = 0 // the first thing we say is a snapshot
+		w.Inc = 0 // the first push is a snapshot
 	}
 	n.pushed = h.Version
 	d := n.table.Delta(w, p.cfg.Datagram)

@@ -34,7 +34,7 @@ type repair struct {
 	// Its own state.
 
 	firstCompared int  // which of nets.order the next round begins with
-	preferProven  bool // the next partner is one that showed that it exists; every other time, see partner
+	preferProven  bool // the last partner was to be proven; flips with each one, see partner
 }
 
 // What repair needs of its neighbours: which streams have changed just now, how
@@ -82,7 +82,7 @@ func (r *repair) round() {
 	for sent := 0; len(todo) > 0 && sent < roundPackets; {
 		to := r.partner(todo[0])
 		if len(to) == 0 {
-			if r.roster.alone() || todo[0].name != "" && r.store.Global().View().Synced() { // nobody else takes part
+			if r.roster.alone() || todo[0].name != "" && r.store.Global().View().Synced() { // no other node takes part
 				todo[0].table.SetSynced()
 			}
 			todo = todo[1:]
@@ -193,7 +193,7 @@ func (r *repair) onSummary(from state.NodeID, p []byte) error {
 		n.markCompared()
 		return nil
 	}
-	if n.answerDue = 0; 2*len(list) > size { // else what is ours alone, perhaps
+	if n.answerDue = 0; 2*len(list) > size { // else it may be what only this node has
 		n.fetchPeer, n.fetchUntil, n.moreComing = from, r.now+fetchPatience, true
 	} else {
 		n.fetchUntil = 0

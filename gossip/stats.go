@@ -5,34 +5,45 @@ import "time"
 // The counters of a core, and what of a core is measured from outside. Nothing in
 // the protocol reads them.
 
-// Stats counts what a core did since its start. Only the goroutine that runs the
-// core may read it.
+// Stats counts what a core did since its start. Only the goroutine that runs the core
+// may read it. A field of two names counts two things, in the order of the comment.
 type Stats struct {
+	// What came and went.
+
 	BytesIn, BytesOut        uint64             // payload bytes, without memberlist's framing
-	In, Out                  [frameKinds]uint64 // the same by frame type, heads of packets left out: FrameName
-	DatagramsOut, StreamsOut uint64
-	Pushes, PushDropped      uint64 // push packets sent, and left to repair for lack of budget
-	DeltasIn, DeltasOut      uint64
-	Applied, Duplicates      uint64 // deltas that moved a stream, and old news
-	Gaps, Wants              uint64
-	PullTimeouts             uint64
-	Probes, Mismatches       uint64
-	HotSent                  uint64
-	Malformed, Refused       uint64
-	UnknownFrames            uint64
-	FramesDropped            uint64 // frames over a packet's number, or of a peer without budget (G13)
-	AnswersDropped           uint64 // answers over a budget
-	SendsDropped             uint64 // packets over what may wait to be sent
-	EventsDropped            uint64 // calls, answers and remarks over what may wait to be told
-	AsksDropped              uint64 // requests to ping somebody who is not known here, or was pinged enough
-	Strangers                uint64 // packets of senders whom neither membership nor table knows
-	Oversized                uint64 // packets longer than anything we send
-	Verified, FalseAlarms    uint64 // reported deaths checked, and found alive
-	ReapsDropped             uint64 // new lives whose leftovers in other networks are not looked for
-	FalseGoodbyes            uint64 // last, empty snapshots that their owner knew nothing of
-	GoodbyesDropped          uint64 // last, empty snapshots whose owner was not asked: too many at once
-	Reincarnations           uint64
-	Carries, CarriesLater    uint64 // looks at the own claims of a network, and those put off since the last took long
+	In, Out                  [frameKinds]uint64 // payload bytes by frame type (FrameName), without the heads of packets
+	DatagramsOut, StreamsOut uint64             // packets sent, by how they were sent
+
+	// How changes spread.
+
+	Pushes, PushDropped uint64 // push packets sent, and those left to repair for lack of budget
+	DeltasIn, DeltasOut uint64 // deltas that came, and those sent in answer to wants
+	Applied, Duplicates uint64 // deltas that moved a stream, and those that brought nothing new
+	Gaps, Wants         uint64 // deltas whose predecessor is missing, and streams asked for
+	PullTimeouts        uint64 // wants without an answer in time
+	Probes, Mismatches  uint64 // packets of table hashes sent, and peers' hashes that differed
+	HotSent             uint64 // packets of recent news sent to random peers
+
+	// What peers sent and was not used.
+
+	Malformed, Refused uint64 // packets and frames that do not parse, and those whose content was refused
+	UnknownFrames      uint64 // frames of a type that this version does not know
+	FramesDropped      uint64 // frames over the number per packet, or of a peer without budget (G13)
+	AnswersDropped     uint64 // answers over a budget
+	SendsDropped       uint64 // packets over what may wait for Drain
+	EventsDropped      uint64 // calls, answers and remarks over what may wait for Drain
+	AsksDropped        uint64 // requests to ping a node that is not known here, or was pinged enough
+	Strangers          uint64 // packets of senders that neither the membership nor a table knows
+	Oversized          uint64 // packets longer than anything this node sends
+
+	// What became of members and of this node.
+
+	Verified, FalseAlarms uint64 // reported deaths that were checked, and those that were wrong
+	ReapsDropped          uint64 // new lives whose leftovers in other networks are not looked for
+	FalseGoodbyes         uint64 // goodbyes that their owner denied
+	GoodbyesDropped       uint64 // goodbyes whose owner was not asked, since too many were asked already
+	Reincarnations        uint64 // incarnations started in this life
+	Carries, CarriesLater uint64 // looks at the own claims of a network, and those put off since the last took long
 }
 
 // countOut counts a packet that leaves, by its frames.

@@ -13,8 +13,8 @@ import (
 const checkInterval = time.Second
 
 const (
-	stallThreshold   = 50 * time.Millisecond // a timer that is later tells that the host stood still
-	maxExtension     = 5 * time.Second       // a host that always stands still must hide the dead, too
+	stallThreshold   = 50 * time.Millisecond // a timer that is later shows that this host stood still
+	maxExtension     = 5 * time.Second       // a host that stands still all the time must hide the dead too
 	falseAlarmMemory = 15 * time.Second
 )
 
@@ -72,7 +72,7 @@ func (l *liveness) endCheck(m *member) {
 		return
 	}
 	g := &l.preserve
-	if m.proven { // who was gone before we came, or never was, tells nothing of our links
+	if m.proven { // one that never existed says nothing about this node's links
 		g.record(vanished{m.host(), l.now})
 	}
 	g.forget(l.now - l.cfg.PreserveWindow)

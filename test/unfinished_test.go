@@ -57,7 +57,6 @@ var unfinished = map[string][]string{
 	},
 	"methods": {
 		"examples/demo.demo",
-		"gossip.Core",
 		"gossip.Host",
 		"lb.Balancer",
 		"lb/nft.Helpers",
