@@ -3,6 +3,7 @@ package nft
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -106,7 +107,12 @@ func (h *Helpers) addRefuse(c *nftables.Conn, i int, name string, hook *nftables
 // which would answer with ICMP, from the VIP: those to services without backends
 // or, without served, all.
 //
-//	ip daddr @pool ct state new reject with tcp reset
+//	meta l4proto != tcp return
+//	ct state and new == 0 return
+//	meta l4proto tcp ip daddr @pool reject with tcp reset
+//
+// All packets of the host come here. Most belong to a connection, and are let go
+// before anything is looked up.
 func (h *Helpers) addReset(c *nftables.Conn, i int, name string, hook *nftables.ChainHook, prio nftables.ChainPriority,
 	routed []expr.Any, served bool,
 ) {
@@ -115,12 +121,27 @@ func (h *Helpers) addReset(c *nftables.Conn, i int, name string, hook *nftables.
 		Table: h.table[i], Name: name, Hooknum: hook, Priority: &prio,
 		Type: nftables.ChainTypeFilter,
 	})
+	add := func(parts ...[]expr.Any) {
+		c.AddRule(&nftables.Rule{Table: h.table[i], Chain: chain, Exprs: rules(parts...)})
+	}
+	otherwise := []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}
+	add(opposite(l4(unix.IPPROTO_TCP)), otherwise)
+	add(opposite(inState(expr.CtStateBitNEW)), otherwise)
 	if served {
 		h.addServed(c, i, chain)
 	}
-	c.AddRule(&nftables.Rule{Table: h.table[i], Chain: chain, Exprs: rules(
-		l4(unix.IPPROTO_TCP), []expr.Any{f.loadDst(firstReg), inSet(h.pool[i])}, routed, inState(expr.CtStateBitNEW),
-		f.reset())})
+	add(l4(unix.IPPROTO_TCP), []expr.Any{f.loadDst(firstReg), inSet(h.pool[i])}, routed, f.reset())
+}
+
+// opposite turns a match around, whose last expression compares.
+func opposite(match []expr.Any) []expr.Any {
+	last := *match[len(match)-1].(*expr.Cmp)
+	if last.Op == expr.CmpOpEq {
+		last.Op = expr.CmpOpNeq
+	} else {
+		last.Op = expr.CmpOpEq
+	}
+	return append(slices.Clone(match[:len(match)-1]), &last)
 }
 
 // The places before IPVS in the hooks input (99) and output (-99).

@@ -32,6 +32,7 @@ type Helpers struct {
 	mark   [2]*nftables.Set    // VIP . protocol to mark; nil without marks
 	book   [2]ruleBook         // the rules as Setup made them
 	served [2][2]*nftables.Set // what IPVS serves, by ports and for all ports; nil without marks
+	kept   [2][2]*nftables.Set // marks of others, and priorities, of packets on their way through IPVS; nil without marks
 	pools  map[netip.Prefix]lb.Pool
 	marks  map[lb.Key]uint32
 	serves map[lb.Key]bool // what is in served
@@ -61,6 +62,7 @@ func NewHelpers(cfg Config, marks bool) (*Helpers, error) {
 		h.tasks[i] = h.newTaskSet(i)
 		if marks {
 			h.served[i] = h.newServedSets(i)
+			h.kept[i] = h.newKeptMaps(i)
 			h.mark[i] = &nftables.Set{
 				Table: h.table[i], ID: uint32(3 + i), Name: "marks",
 				KeyType:       nftables.MustConcatSetType(f.addr, nftables.TypeInetProto),
@@ -168,8 +170,13 @@ func (h *Helpers) sets() (there map[*nftables.Set]bool, err error) {
 
 // setsOf returns the sets of a family.
 func (h *Helpers) setsOf(i int) []*nftables.Set {
-	return slices.DeleteFunc([]*nftables.Set{h.pool[i], h.tasks[i], h.mark[i], h.served[i][0], h.served[i][1]},
+	return slices.DeleteFunc(append([]*nftables.Set{h.pool[i], h.tasks[i]}, h.setsOfIPVS(i)...),
 		func(s *nftables.Set) bool { return s == nil })
+}
+
+// setsOfIPVS returns the sets of a family that only IPVS needs; nil without marks.
+func (h *Helpers) setsOfIPVS(i int) []*nftables.Set {
+	return []*nftables.Set{h.mark[i], h.served[i][0], h.served[i][1], h.kept[i][0], h.kept[i][1]}
 }
 
 // addTables queues tables, sets that are not there, and rules but for the
@@ -214,8 +221,8 @@ func ProbeHelpers(cfg Config) error {
 	}
 	err = h.sock.nft.Flush()
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("%w: kernel has no nf_tables nat with masquerade, redirect, reject and fib (%w); load "+
-			"nft_chain_nat, nft_masq, nft_redir, nft_reject_ipv4, nft_reject_ipv6, nft_fib_ipv4, nft_fib_ipv6",
+		return fmt.Errorf("%w: kernel has no nf_tables nat with masquerade, redirect, reject, fib and hash (%w); load "+
+			"nft_chain_nat, nft_masq, nft_redir, nft_reject_ipv4, nft_reject_ipv6, nft_fib_ipv4, nft_fib_ipv6, nft_hash",
 			lb.ErrUnsupported, err)
 	}
 	return explain("probe nftables", err)

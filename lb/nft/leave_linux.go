@@ -109,7 +109,7 @@ func (h *Helpers) RemoveMarks() error {
 		for _, name := range leaveChainNames() {
 			h.dropChain(i, name)
 		}
-		for _, set := range []*nftables.Set{h.mark[i], h.served[i][0], h.served[i][1]} {
+		for _, set := range h.setsOfIPVS(i) {
 			if set != nil && there[set] {
 				h.sock.nft.DelSet(set)
 			}

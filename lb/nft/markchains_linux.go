@@ -9,8 +9,8 @@ import (
 
 // A firewall mark has 32 bits that all software of a host shares, and IPVS
 // compares all of them. So packets carry a mark of ours only from just before
-// IPVS to just behind it: what others mark before that, and ask for in their
-// rules and routing, is as they left it.
+// IPVS to just behind it, and have the mark of others before and after
+// (keptmark_linux.go).
 //
 // (FirstMark and MarkBits say which marks.)
 const (
@@ -27,8 +27,21 @@ const (
 	unmarkOutputPriority = -95
 )
 
-// markChains are the chains that mark and those that take the marks off.
-type markChains struct{ mark, unmark [2]*nftables.Chain }
+// What IPVS sends on begins the hook output anew. There, marks are off before
+// anybody else sees the packet.
+const (
+	restoreSentPriority = -500
+	unmarkSentPriority  = -499
+)
+
+// markChains are the chains of one family that deal in marks.
+type markChains struct {
+	mark        [2]*nftables.Chain // give packets our mark
+	keep        *nftables.Chain    // does so for packets that have a mark of others
+	restoreSent *nftables.Chain    // gives the mark of others back to what IPVS sends on
+	unmarkSent  *nftables.Chain    // takes our mark off it
+	unmark      [2]*nftables.Chain // do both to what stays on the host
+}
 
 // remakeMarkChains makes the chains, without rules. Those of versions that
 // marked before routing go.
@@ -37,16 +50,20 @@ func (h *Helpers) remakeMarkChains(c *nftables.Conn, i int) markChains {
 		c.DelChain(remakeChain(c, old)) // there or not
 	}
 	chain := func(name string, hook *nftables.ChainHook, at nftables.ChainPriority) *nftables.Chain {
-		return remakeChain(c, &nftables.Chain{
-			Table: h.table[i], Name: name, Hooknum: hook, Priority: &at,
-			Type: nftables.ChainTypeFilter,
-		})
+		made := &nftables.Chain{Table: h.table[i], Name: name, Hooknum: hook, Priority: &at, Type: nftables.ChainTypeFilter}
+		if name == "restore_sent" {
+			made.Type = nftables.ChainTypeRoute
+		}
+		return remakeChain(c, made)
 	}
 	return markChains{
 		mark: [2]*nftables.Chain{
 			chain("mark_input", nftables.ChainHookInput, markInputPriority),
 			chain("mark_local", nftables.ChainHookOutput, markOutputPriority),
 		},
+		keep:        remakeChain(c, &nftables.Chain{Table: h.table[i], Name: "keep_mark"}),
+		restoreSent: chain("restore_sent", nftables.ChainHookOutput, restoreSentPriority),
+		unmarkSent:  chain("unmark_sent", nftables.ChainHookOutput, unmarkSentPriority),
 		unmark: [2]*nftables.Chain{
 			chain("unmark_input", nftables.ChainHookInput, unmarkInputPriority),
 			chain("unmark_output", nftables.ChainHookOutput, unmarkOutputPriority),
@@ -68,9 +85,13 @@ func oldMarkChains(table *nftables.Table) []*nftables.Chain {
 	}
 }
 
-// markChainNames are the chains of remakeMarkChains.
+// markChainNames are the chains of remakeMarkChains, in an order in which they
+// can be deleted.
 func markChainNames() []string {
-	return []string{"mark_input", "mark_local", "unmark_input", "unmark_output"}
+	return []string{
+		"mark_input", "mark_local", "keep_mark",
+		"restore_sent", "unmark_sent", "unmark_input", "unmark_output",
+	}
 }
 
 // resetChainNames are the chains that addReset makes.
@@ -80,39 +101,65 @@ func resetChainNames() []string { return []string{"reset_input", "reset_output"}
 // the own host, and takes our part of the mark off what IPVS sends on or leaves:
 //
 //	mark    ip daddr . meta l4proto . th dport @served return
+//	        meta mark != 0 goto keep_mark
 //	        meta mark set ip daddr . meta l4proto map @marks
 //	unmark  meta mark and 0xff000000 == 0x6d000000 meta mark set meta mark and 0xc000
 //
 // IPVS looks for a mark before a port, so that what a service with ports serves gets
-// none (L12). The second sets the whole mark, since IPVS compares the whole of it.
+// none (L12). The last of each sets the whole mark, since IPVS compares the whole of it.
 func (h *Helpers) addMarkRules(c *nftables.Conn, i int) {
 	chains := h.remakeMarkChains(c, i)
-	setMark := &expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: firstReg}
-	for _, chain := range chains.mark {
-		c.AddRule(&nftables.Rule{Table: h.table[i], Chain: chain, Exprs: rules(families[i].loadKey(), []expr.Any{
-			inSet(h.served[i][0]), &expr.Verdict{Kind: expr.VerdictReturn},
-		})})
-		c.AddRule(&nftables.Rule{Table: h.table[i], Chain: chain, Exprs: rules(families[i].loadWide(), []expr.Any{
-			&expr.Lookup{
-				SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true,
-				SetName: h.mark[i].Name, SetID: h.mark[i].ID,
-			},
-			setMark,
-		})})
+	add := func(chain *nftables.Chain, parts ...[]expr.Any) {
+		c.AddRule(&nftables.Rule{Table: h.table[i], Chain: chain, Exprs: rules(parts...)})
 	}
+	h.addKeepRules(i, chains.keep, add)
+	some := &expr.Cmp{Op: expr.CmpOpNeq, Register: firstReg, Data: native32(0)}
+	for _, chain := range chains.mark {
+		add(chain, families[i].loadKey(), []expr.Any{inSet(h.served[i][0]), &expr.Verdict{Kind: expr.VerdictReturn}})
+		add(chain, loadMark(), []expr.Any{some, to(chains.keep.Name)})
+		add(chain, h.setMark(i, firstReg))
+	}
+	unmark := rules(ourMark(), loadMark(), []expr.Any{mask(markClear), setMark(firstReg)})
+	add(chains.restoreSent, ourMark(), h.restoreMark(i))
+	add(chains.unmarkSent, unmark)
 	for _, chain := range chains.unmark {
-		c.AddRule(&nftables.Rule{Table: h.table[i], Chain: chain, Exprs: rules(
-			loadMark(markTag), []expr.Any{&expr.Cmp{Op: expr.CmpOpEq, Register: firstReg, Data: native32(FirstMark)}},
-			loadMark(markClear), []expr.Any{setMark})})
+		add(chain, ourMark(), h.restoreMark(i))
+		add(chain, unmark)
 	}
 }
 
-// loadMark loads some bits of the packet's mark.
-func loadMark(bits uint32) []expr.Any {
+// setMark gives a packet the mark of its service; without one the rule ends. It
+// uses the register r and those behind it.
+func (h *Helpers) setMark(i int, r uint32) []expr.Any {
+	f := &families[i]
 	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyMARK, Register: firstReg},
-		&expr.Bitwise{SourceRegister: firstReg, DestRegister: firstReg, Len: 4, Mask: native32(bits), Xor: make([]byte, 4)},
+		f.loadDst(r), loadL4Proto(r + f.size/4),
+		&expr.Lookup{
+			SourceRegister: r, DestRegister: r, IsDestRegSet: true,
+			SetName: h.mark[i].Name, SetID: h.mark[i].ID,
+		},
+		setMark(r),
 	}
+}
+
+// setMark sets a packet's mark to what a register holds.
+func setMark(r uint32) expr.Any {
+	return &expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: r}
+}
+
+// loadMark loads a packet's mark.
+func loadMark() []expr.Any { return []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: firstReg}} }
+
+// ourMark matches packets that have a mark of ours.
+func ourMark() []expr.Any {
+	return rules(loadMark(), []expr.Any{
+		mask(markTag), &expr.Cmp{Op: expr.CmpOpEq, Register: firstReg, Data: native32(FirstMark)},
+	})
+}
+
+// mask leaves some bits of the first register.
+func mask(bits uint32) expr.Any {
+	return &expr.Bitwise{SourceRegister: firstReg, DestRegister: firstReg, Len: 4, Mask: native32(bits), Xor: native32(0)}
 }
 
 func native32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }

@@ -123,72 +123,111 @@ func (h *Helpers) takeOldMarks() (taken map[*nftables.Set][]nftables.SetElement,
 }
 
 // makeMarkMaps makes the maps of marks that are not there, and notes them. It says in what
-// order of bytes the marks are, which google/nftables does not, so that nft
+// order of bytes their numbers are, which google/nftables does not, so that nft
 // shows the numbers that they are, and loads those it has saved.
 func (h *Helpers) makeMarkMaps(there map[*nftables.Set]bool) error {
-	for i, set := range h.mark {
-		if set == nil || there[set] {
-			continue
+	var made []*nftables.Set
+	var batch []netlink.Message
+	for i := range families {
+		for _, set := range []*nftables.Set{h.mark[i], h.kept[i][0], h.kept[i][1]} {
+			if set == nil || there[set] {
+				continue
+			}
+			messages, err := newMap(&families[i], set)
+			if err != nil {
+				return fmt.Errorf("encode map %s: %w", set.Name, err)
+			}
+			made, batch = append(made, set), append(batch, messages...)
 		}
-		f := &families[i]
-		table, err := nftMessage(f, unix.NFT_MSG_NEWTABLE, netlink.Create, []netlink.Attribute{
-			{Type: unix.NFTA_TABLE_NAME, Data: []byte(helperTable + "\x00")},
-		})
-		if err != nil {
-			return err
-		}
-		attrs, err := mapAttributes(set)
-		if err != nil {
-			return fmt.Errorf("encode map %s: %w", set.Name, err)
-		}
-		made, err := nftMessage(f, unix.NFT_MSG_NEWSET, netlink.Create, attrs)
-		if err != nil {
-			return err
-		}
-		if err := h.sock.sendBatch(table, made); err != nil {
-			return explain("map of marks", err)
-		}
+	}
+	if len(made) == 0 {
+		return nil
+	}
+	if err := h.sock.sendBatch(batch...); err != nil {
+		return explain("maps of marks", err)
+	}
+	for _, set := range made {
 		there[set] = true
 	}
 	return nil
 }
 
-// mapAttributes encodes a map whose values are numbers of this host.
+// newMap returns the messages that make a map of numbers of this host, and its table.
+func newMap(f *family, set *nftables.Set) ([]netlink.Message, error) {
+	table, err := nftMessage(f, unix.NFT_MSG_NEWTABLE, netlink.Create, []netlink.Attribute{
+		{Type: unix.NFTA_TABLE_NAME, Data: []byte(set.Table.Name + "\x00")},
+	})
+	if err != nil {
+		return nil, err
+	}
+	attrs, err := mapAttributes(set)
+	if err != nil {
+		return nil, err
+	}
+	made, err := nftMessage(f, unix.NFT_MSG_NEWSET, netlink.Create, attrs)
+	return []netlink.Message{table, made}, err
+}
+
+// mapAttributes encodes a map whose values, and keys if they are no
+// concatenation, are numbers of this host.
 func mapAttributes(set *nftables.Set) ([]netlink.Attribute, error) {
-	const (
-		fieldLength = 1 // NFTA_SET_FIELD_LEN
-		native      = 1 // nft's word for the order of bytes of this host
-	)
+	const native = 1 // nft's word for the order of bytes of this host
 	number := func(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
-	var parts []netlink.Attribute
-	for _, part := range nftables.ConcatSetTypeElements(set.KeyType) {
-		size, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: fieldLength, Data: number(part.Bytes)}})
-		if err != nil {
-			return nil, err
-		}
-		parts = append(parts, netlink.Attribute{Type: unix.NLA_F_NESTED | unix.NFTA_LIST_ELEM, Data: size})
-	}
-	concat, err := netlink.MarshalAttributes(parts)
+	desc, err := mapDescription(set)
 	if err != nil {
 		return nil, err
 	}
-	desc, err := netlink.MarshalAttributes([]netlink.Attribute{{
-		Type: unix.NLA_F_NESTED | nftables.NFTA_SET_DESC_CONCAT,
-		Data: concat,
-	}})
-	if err != nil {
-		return nil, err
+	flags := uint32(unix.NFT_SET_MAP)
+	note := userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_DATABYTEORDER, native)
+	if set.Concatenation {
+		flags |= nftables.NFT_SET_CONCAT
+	} else {
+		note = userdata.AppendUint32(note, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, native)
 	}
-	return []netlink.Attribute{
+	attrs := []netlink.Attribute{
 		{Type: unix.NFTA_SET_TABLE, Data: []byte(set.Table.Name + "\x00")},
 		{Type: unix.NFTA_SET_NAME, Data: []byte(set.Name + "\x00")},
-		{Type: unix.NFTA_SET_FLAGS, Data: number(unix.NFT_SET_MAP | nftables.NFT_SET_CONCAT)},
 		{Type: unix.NFTA_SET_KEY_TYPE, Data: number(set.KeyType.GetNFTMagic())},
 		{Type: unix.NFTA_SET_KEY_LEN, Data: number(set.KeyType.Bytes)},
 		{Type: unix.NFTA_SET_DATA_TYPE, Data: number(set.DataType.GetNFTMagic())},
 		{Type: unix.NFTA_SET_DATA_LEN, Data: number(set.DataType.Bytes)},
 		{Type: unix.NFTA_SET_ID, Data: number(set.ID)},
 		{Type: unix.NLA_F_NESTED | unix.NFTA_SET_DESC, Data: desc},
-		{Type: unix.NFTA_SET_USERDATA, Data: userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_DATABYTEORDER, native)},
-	}, nil
+		{Type: unix.NFTA_SET_USERDATA, Data: note},
+	}
+	if set.Dynamic {
+		flags |= unix.NFT_SET_EVAL
+	}
+	if set.HasTimeout {
+		flags |= unix.NFT_SET_TIMEOUT
+		timeout := binary.BigEndian.AppendUint64(nil, uint64(set.Timeout.Milliseconds()))
+		attrs = append(attrs, netlink.Attribute{Type: unix.NFTA_SET_TIMEOUT, Data: timeout})
+	}
+	return append(attrs, netlink.Attribute{Type: unix.NFTA_SET_FLAGS, Data: number(flags)}), nil
+}
+
+// mapDescription encodes what bounds a map, and of what its keys are made.
+func mapDescription(set *nftables.Set) ([]byte, error) {
+	const fieldLength = 1 // NFTA_SET_FIELD_LEN
+	number := func(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
+	var desc []netlink.Attribute
+	if set.Size > 0 {
+		desc = append(desc, netlink.Attribute{Type: unix.NFTA_SET_DESC_SIZE, Data: number(set.Size)})
+	}
+	if set.Concatenation {
+		var parts []netlink.Attribute
+		for _, part := range nftables.ConcatSetTypeElements(set.KeyType) {
+			size, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: fieldLength, Data: number(part.Bytes)}})
+			if err != nil {
+				return nil, err
+			}
+			parts = append(parts, netlink.Attribute{Type: unix.NLA_F_NESTED | unix.NFTA_LIST_ELEM, Data: size})
+		}
+		concat, err := netlink.MarshalAttributes(parts)
+		if err != nil {
+			return nil, err
+		}
+		desc = append(desc, netlink.Attribute{Type: unix.NLA_F_NESTED | nftables.NFTA_SET_DESC_CONCAT, Data: concat})
+	}
+	return netlink.MarshalAttributes(desc)
 }

@@ -50,6 +50,12 @@ type world interface {
 	// marker has somebody else mark all packets; the result checks that these
 	// marks stay, and that there are no others.
 	marker(t *testing.T) (intact func() error)
+	// marksRequests has somebody else mark what clients send to VIPs, by protocol, give
+	// UDP a priority if asked to, and mark what backends answer; the result checks that
+	// packets are so on their way out.
+	marksRequests(t *testing.T, priority bool) (intact func() error)
+	// barsMark has somebody else route UDP of that mark to no backend, until end.
+	barsMark(t *testing.T) (end func())
 	// calm returns a check that since its own call no TCP segment was sent twice
 	// from that place, and that IPVS has not complained in the kernel's log.
 	calm(t *testing.T, from place) (check func() error)
