@@ -28,7 +28,7 @@ type client struct {
 	socks   [sockets]*socket     // each with perSocket queries in flight
 	polls   [sockets]unix.PollFd // of socks
 
-	sent, answered, lost, wrong int       // since the last reset
+	sent, answered, lost, wrong int       // since forget
 	times                       histogram // of what was answered
 }
 
