@@ -10,9 +10,9 @@ import (
 	"meshd/state"
 )
 
-// Zone holds what Answer needs besides the question. It has no state of its
+// zone holds what Answer needs besides the question. It has no state of its
 // own: its methods are safe for concurrent use while its fields stay unchanged.
-type Zone struct {
+type zone struct {
 	Source      state.Source // what to answer from
 	Domain      string       // lower case, fully qualified
 	TTL         uint32       // of positive answers, in seconds
@@ -27,22 +27,22 @@ type Zone struct {
 	ForwardBare    bool                                     // single labels may be forwarded
 }
 
-// Query is one question in the scope of its client.
-type Query struct {
+// zoneQuery is one question in the scope of its client.
+type zoneQuery struct {
 	Name  string // presentation form, fully qualified, in the case of the client
 	Type  uint16
-	Scope Scope
+	Scope clientScope
 	Seed  uint64     // of the shuffle
 	Limit int        // at most so many answers; 0: no limit
 	Local netip.Addr // the listener's address, for the name server's own name; may be zero
-	// Balanced takes the place of Zone.VIPsUsable where the client has a load
+	// Balanced takes the place of zone.VIPsUsable where the client has a load
 	// balancer of its own; nil: as the zone says.
 	Balanced func(network string) bool
-	Trace    bool // fill Result.Steps
+	Trace    bool // fill zoneResult.Steps
 }
 
-// Result is the answer to a Query. Its records are the caller's.
-type Result struct {
+// zoneResult is the answer to a zoneQuery. Its records are the caller's.
+type zoneResult struct {
 	// Forward: the name is not ours, and the other fields but Steps are empty.
 	Forward bool
 
@@ -51,20 +51,20 @@ type Result struct {
 	Ns     []dns.RR // the SOA of a negative answer (RFC 2308)
 	Extra  []dns.RR // addresses of what the answers name
 
-	More    bool         // Query.Limit left answers out
-	Drawn   bool         // the order of the answers, or of something in them, was drawn by Query.Seed
+	More    bool         // zoneQuery.Limit left answers out
+	Drawn   bool         // the order of the answers, or of something in them, was drawn by zoneQuery.Seed
 	Waiting []state.View // the views whose first sync may bring the denied name (R4)
-	Steps   []Step       // how the answer came about, if Query.Trace
+	Steps   []Step       // how the answer came about, if zoneQuery.Trace
 }
 
 // Negative reports whether r is NXDOMAIN or NODATA.
-func (r *Result) Negative() bool { return !r.Forward && len(r.Answer) == 0 }
+func (r *zoneResult) Negative() bool { return !r.Forward && len(r.Answer) == 0 }
 
-// answering is one call of Answer: it makes the records of a name that was found.
+// answering is one call of zone.answer: it makes the records of a name that was found.
 type answering struct {
-	*Zone
-	Query
-	Result
+	*zone
+	zoneQuery
+	zoneResult
 
 	name string     // the asked name, lower case, without its final dot
 	apex int        // where in name the owner of the SOA of a negative answer begins
@@ -72,12 +72,12 @@ type answering struct {
 	rng  *rand.Rand // of the query's choices; nil: there was none yet
 }
 
-// Answer answers q from the views of the moment. It does no I/O and takes no
+// answer answers q from the views of the moment. It does no I/O and takes no
 // lock of its own; equal views, queries and seeds give equal results.
-func (z *Zone) Answer(q Query) Result {
+func (z *zone) answer(q zoneQuery) zoneResult {
 	name := fold(q.Name)
 	v := z.find(q.Scope, name)
-	a := &answering{Zone: z, Query: q, name: name, apex: v.apex, ttl: z.TTL}
+	a := &answering{zone: z, zoneQuery: q, name: name, apex: v.apex, ttl: z.TTL}
 	a.describe(&v)
 	switch {
 	case v.form != formNone:
@@ -90,7 +90,7 @@ func (z *Zone) Answer(q Query) Result {
 		a.deny()
 	}
 	a.Drawn = a.rng != nil && !a.Negative()
-	return a.Result
+	return a.zoneResult
 }
 
 // deny makes the answer NXDOMAIN, and lists which of the views may yet know the
@@ -113,7 +113,7 @@ func (a *answering) exists(rrs []dns.RR) {
 	if len(rrs) == 0 && a.Type == dns.TypeANY { // RFC 8482 §4.2
 		rrs = []dns.RR{&dns.HINFO{Hdr: a.header(dns.TypeHINFO), Cpu: "RFC8482"}}
 	}
-	if a.Result.Answer = rrs; len(rrs) == 0 {
+	if a.zoneResult.Answer = rrs; len(rrs) == 0 {
 		a.step("nodata", "the name exists without %s records", dns.Type(a.Type))
 		a.Ns = []dns.RR{a.soa(a.owner())}
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // render writes a result in the syntax of testdata/names.txt.
-func render(r *Result) []string {
+func render(r *zoneResult) []string {
 	switch {
 	case r.Forward:
 		return []string{"FORWARD"}
@@ -65,7 +65,7 @@ func TestNames(t *testing.T) {
 	z := standard(t).zone()
 	for _, c := range nameCases(t) {
 		t.Run(c.scope+"/"+c.name+"/"+c.qtype, func(t *testing.T) {
-			r := z.Answer(Query{
+			r := z.answer(zoneQuery{
 				Name: c.name, Type: dns.StringToType[c.qtype], Scope: scopeOf(c.scope),
 				Local: netip.MustParseAddr("127.0.0.11"),
 			})
@@ -83,9 +83,9 @@ func TestScopeOf(t *testing.T) {
 		"172.16.1.1": "networks net1", "172.16.2.1": "networks net2", "fd99::2": "networks net1",
 		"::ffff:172.16.1.1": "networks net1",
 		"172.16.1.99":       "networks net1, net2",
-		"127.0.0.1":         Scope{Host: true}.String(), "10.1.0.5": Scope{Host: true}.String(),
+		"127.0.0.1":         clientScope{Host: true}.String(), "10.1.0.5": clientScope{Host: true}.String(),
 	} {
-		if got := z.ScopeOf(netip.MustParseAddr(client)).String(); got != want {
+		if got := z.scopeOf(netip.MustParseAddr(client)).String(); got != want {
 			t.Errorf("%s: %s, want %s", client, got, want)
 		}
 	}
@@ -96,7 +96,7 @@ func TestVIPsUnusable(t *testing.T) {
 	z := standard(t).zone()
 	z.VIPsUsable = func(string) bool { return false }
 	for name, want := range map[string]int{"web.": 2, "www.net1.": 2, "four.": 1, "idle.": 0} {
-		r := z.Answer(Query{Name: name, Type: dns.TypeA, Scope: scopeOf("net1")})
+		r := z.answer(zoneQuery{Name: name, Type: dns.TypeA, Scope: scopeOf("net1")})
 		if len(r.Answer) != want {
 			t.Errorf("%s: %v, want %d tasks", name, r.Answer, want)
 		}
@@ -109,7 +109,7 @@ func TestShuffle(t *testing.T) {
 	z := standard(t).zone()
 	firsts := map[string]int{}
 	for seed := range uint64(200) {
-		r := z.Answer(Query{Name: "db.", Type: dns.TypeA, Scope: scopeOf("net1"), Seed: seed})
+		r := z.answer(zoneQuery{Name: "db.", Type: dns.TypeA, Scope: scopeOf("net1"), Seed: seed})
 		firsts[r.Answer[0].(*dns.A).A.String()]++
 		if last := r.Answer[2].(*dns.A).A.String(); last != "172.16.1.23" {
 			t.Fatalf("seed %d: the suspected task is not last: %v", seed, r.Answer)
@@ -129,7 +129,7 @@ func TestWeights(t *testing.T) {
 	z, firsts, seconds := w.zone(), map[string]int{}, map[string]int{}
 	const n = 10_000
 	for seed := range uint64(n) {
-		r := z.Answer(Query{Name: "db.", Type: dns.TypeA, Scope: scopeOf("net1"), Seed: seed})
+		r := z.answer(zoneQuery{Name: "db.", Type: dns.TypeA, Scope: scopeOf("net1"), Seed: seed})
 		if len(r.Answer) != 3 {
 			t.Fatalf("%v", r.Answer)
 		}
@@ -158,7 +158,7 @@ func TestServiceTTL(t *testing.T) {
 		"web.": dns.TypeA, "www.": dns.TypeAAAA, "tasks.web.": dns.TypeA, "nearest.web.": dns.TypeA, "web-one.": dns.TypeA,
 		"_http._tcp.web.": dns.TypeSRV, "5.0.1.10.in-addr.arpa.": dns.TypePTR, "1.1.16.172.in-addr.arpa.": dns.TypePTR,
 	} {
-		r := z.Answer(Query{Name: name, Type: qtype, Scope: scopeOf("net1")})
+		r := z.answer(zoneQuery{Name: name, Type: qtype, Scope: scopeOf("net1")})
 		if len(r.Answer) == 0 {
 			t.Errorf("%s: no answer", name)
 		}
@@ -168,10 +168,10 @@ func TestServiceTTL(t *testing.T) {
 			}
 		}
 	}
-	if r := z.Answer(Query{Name: "db.", Type: dns.TypeA, Scope: scopeOf("net1")}); r.Answer[0].Header().Ttl != 5 {
+	if r := z.answer(zoneQuery{Name: "db.", Type: dns.TypeA, Scope: scopeOf("net1")}); r.Answer[0].Header().Ttl != 5 {
 		t.Errorf("another service: %v", r.Answer[0])
 	}
-	if r := z.Answer(Query{Name: "web.", Type: dns.TypeTXT, Scope: scopeOf("net1")}); r.Ns[0].Header().Ttl != 2 {
+	if r := z.answer(zoneQuery{Name: "web.", Type: dns.TypeTXT, Scope: scopeOf("net1")}); r.Ns[0].Header().Ttl != 2 {
 		t.Errorf("NODATA: %v", r.Ns)
 	}
 }
@@ -185,7 +185,7 @@ func TestReverseIsStable(t *testing.T) {
 		for _, id := range ids {
 			w.commit("a", "net1", task(t, id+" web 1 192.0.2.9 -"))
 		}
-		r := w.zone().Answer(Query{Name: "9.2.0.192.in-addr.arpa.", Type: dns.TypePTR, Scope: scopeOf("net1")})
+		r := w.zone().answer(zoneQuery{Name: "9.2.0.192.in-addr.arpa.", Type: dns.TypePTR, Scope: scopeOf("net1")})
 		if got := texts(r.Answer); len(got) != 1 || !strings.HasSuffix(got[0], " web.1.a1.net1.mesh.internal.") {
 			t.Errorf("%v: %v", ids, got)
 		}
@@ -198,11 +198,11 @@ func TestReverseIsStable(t *testing.T) {
 func TestNetworkOrder(t *testing.T) {
 	z := standard(t).zone()
 	for scope, want := range map[string]string{"net1,net2": "10.1.0.5", "net2,net1": "10.2.0.5"} {
-		r := z.Answer(Query{Name: "web.", Type: dns.TypeA, Scope: scopeOf(scope)})
+		r := z.answer(zoneQuery{Name: "web.", Type: dns.TypeA, Scope: scopeOf(scope)})
 		if len(r.Answer) != 1 || addrOf(r.Answer[0]) != want {
 			t.Errorf("%s: %v, want %s", scope, r.Answer, want)
 		}
-		r = z.Answer(Query{Name: "web.net1.", Type: dns.TypeA, Scope: scopeOf(scope)})
+		r = z.answer(zoneQuery{Name: "web.net1.", Type: dns.TypeA, Scope: scopeOf(scope)})
 		if len(r.Answer) != 1 || addrOf(r.Answer[0]) != "10.1.0.5" {
 			t.Errorf("%s: web.net1. is %v", scope, r.Answer)
 		}
@@ -216,7 +216,7 @@ func TestNearest(t *testing.T) {
 		return map[state.NodeID]time.Duration{"b": time.Millisecond, "d": 0}[n], n != "a"
 	}
 	for seed := range uint64(20) {
-		r := z.Answer(Query{Name: "nearest.db.", Type: dns.TypeA, Scope: scopeOf("net1"), Seed: seed})
+		r := z.answer(zoneQuery{Name: "nearest.db.", Type: dns.TypeA, Scope: scopeOf("net1"), Seed: seed})
 		var got []string
 		for _, rr := range r.Answer {
 			got = append(got, rr.(*dns.A).A.String())
@@ -230,11 +230,11 @@ func TestNearest(t *testing.T) {
 // The limit leaves answers out and says so; serving ones stay.
 func TestLimit(t *testing.T) {
 	z := standard(t).zone()
-	r := z.Answer(Query{Name: "db.", Type: dns.TypeA, Scope: scopeOf("net1"), Limit: 2})
+	r := z.answer(zoneQuery{Name: "db.", Type: dns.TypeA, Scope: scopeOf("net1"), Limit: 2})
 	if len(r.Answer) != 2 || !r.More {
 		t.Errorf("%d answers, more %v", len(r.Answer), r.More)
 	}
-	r = z.Answer(Query{Name: "db.", Type: dns.TypeA, Scope: scopeOf("net1"), Limit: 3})
+	r = z.answer(zoneQuery{Name: "db.", Type: dns.TypeA, Scope: scopeOf("net1"), Limit: 3})
 	if len(r.Answer) != 3 || r.More {
 		t.Errorf("%d answers, more %v", len(r.Answer), r.More)
 	}
@@ -248,7 +248,7 @@ func TestSharedSuffix(t *testing.T) {
 		"other.net1.": true, "web.net1.": false, "other.": true,
 		"other.net1.mesh.internal.": false,
 	} {
-		if r := z.Answer(Query{Name: name, Type: dns.TypeA, Scope: scopeOf("net1")}); r.Forward != want {
+		if r := z.answer(zoneQuery{Name: name, Type: dns.TypeA, Scope: scopeOf("net1")}); r.Forward != want {
 			t.Errorf("%s: forward %v, want %v", name, r.Forward, want)
 		}
 	}
@@ -263,7 +263,7 @@ func TestWaiting(t *testing.T) {
 		"web.": 1, "web.net1.mesh.internal.": 1, "web.net1.": 1, "example.com.": 0,
 		"net1.mesh.internal.": 0, "web.net2.mesh.internal.": 0,
 	} {
-		if r := z.Answer(Query{Name: name, Type: dns.TypeA, Scope: scopeOf("net1")}); len(r.Waiting) != want {
+		if r := z.answer(zoneQuery{Name: name, Type: dns.TypeA, Scope: scopeOf("net1")}); len(r.Waiting) != want {
 			t.Errorf("%s: waits for %d views, want %d", name, len(r.Waiting), want)
 		}
 	}
@@ -275,7 +275,7 @@ func TestWaitingForTasks(t *testing.T) {
 	w.self.Join("net1").SetDef(state.NetworkDef{Name: "net1", Subnet4: netip.MustParsePrefix("10.1.0.0/24")})
 	w.commit("a", "net1", dnsrr("db"), vip("web", "10.1.0.5", ""))
 	for name, want := range map[string]int{"db.": 1, "tasks.web.": 1, "web.": 0} {
-		if r := w.zone().Answer(Query{Name: name, Type: dns.TypeA, Scope: scopeOf("net1")}); len(r.Waiting) != want {
+		if r := w.zone().answer(zoneQuery{Name: name, Type: dns.TypeA, Scope: scopeOf("net1")}); len(r.Waiting) != want {
 			t.Errorf("%s: waits for %d views, want %d", name, len(r.Waiting), want)
 		}
 	}
@@ -326,7 +326,7 @@ func TestAnswersAreOfTheView(t *testing.T) {
 	}
 	for _, c := range nameCases(t) {
 		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeSRV} {
-			r := z.Answer(Query{Name: c.name, Type: qtype, Scope: scopeOf("net1"), Seed: 7})
+			r := z.answer(zoneQuery{Name: c.name, Type: qtype, Scope: scopeOf("net1"), Seed: 7})
 			for _, rr := range slices.Concat(r.Answer, r.Extra) {
 				if ip := addrOf(rr); ip != "" && !addrs[ip] && !strings.Contains(c.name, "localhost") {
 					t.Errorf("%s: %s is not in net1", c.name, rr)

@@ -289,7 +289,7 @@ func (a *answering) header(rrtype uint16) dns.RR_Header {
 }
 
 // soa makes the SOA of the zone (RFC 2308 §3: its TTL is the negative TTL).
-func (z *Zone) soa(apex string) *dns.SOA {
+func (z *zone) soa(apex string) *dns.SOA {
 	return &dns.SOA{
 		Hdr: dns.RR_Header{Name: apex, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: z.NegativeTTL},
 		Ns:  "ns." + z.Domain, Mbox: "hostmaster." + z.Domain,

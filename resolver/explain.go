@@ -32,7 +32,7 @@ type Explanation struct {
 // Explain answers a question as for a client of the network, "" for host
 // scope, and says why. It neither forwards nor holds. The error names a bad
 // type or a network that this node does not take part in.
-func (z *Zone) Explain(network, name, qtype string) (Explanation, error) {
+func (z *zone) Explain(network, name, qtype string) (Explanation, error) {
 	t, ok := dns.StringToType[strings.ToUpper(cmp.Or(qtype, "A"))]
 	if !ok {
 		return Explanation{}, fmt.Errorf("resolve %s: type %q: use one of %s", name, qtype,
@@ -42,14 +42,14 @@ func (z *Zone) Explain(network, name, qtype string) (Explanation, error) {
 		return Explanation{}, fmt.Errorf("resolve: name %q is not a domain name", name)
 	}
 	name = reverseOf(name, t)
-	scope := Scope{Host: network == ""}
+	scope := clientScope{Host: network == ""}
 	if network != "" {
 		if z.Source.View(network) == nil {
 			return Explanation{}, fmt.Errorf("resolve %s: network %q: this node does not take part in it", name, network)
 		}
 		scope.Networks = []string{network}
 	}
-	r := z.Answer(Query{Name: dns.Fqdn(name), Type: t, Scope: scope, Trace: true})
+	r := z.answer(zoneQuery{Name: dns.Fqdn(name), Type: t, Scope: scope, Trace: true})
 	return explanation(name, t, scope, &r), nil
 }
 
@@ -61,17 +61,17 @@ func reverseOf(name string, t uint16) string {
 	return name
 }
 
-func explanation(name string, t uint16, scope Scope, r *Result) Explanation {
+func explanation(name string, t uint16, scope clientScope, r *zoneResult) Explanation {
 	e := Explanation{
 		Name: name, Type: dns.TypeToString[t], Scope: scope.String(), Steps: r.Steps,
-		Outcome: OutcomeLocal.String(), Rcode: dns.RcodeToString[r.Rcode],
+		Outcome: outcomeLocal.String(), Rcode: dns.RcodeToString[r.Rcode],
 		Answer: texts(r.Answer), Extra: texts(r.Extra), Held: len(r.Waiting) > 0,
 	}
 	switch {
 	case r.Forward:
-		e.Outcome, e.Rcode = OutcomeForwarded.String(), ""
+		e.Outcome, e.Rcode = outcomeForwarded.String(), ""
 	case r.Negative():
-		e.Outcome = OutcomeNegative.String()
+		e.Outcome = outcomeNegative.String()
 	}
 	return e
 }

@@ -43,7 +43,7 @@ func TestFamiliesOfTasks(t *testing.T) {
 		w.commit("a", c.network, c.change)
 		for qtype, want := range map[uint16][]string{dns.TypeA: c.four, dns.TypeAAAA: c.six} {
 			for _, name := range []string{c.name, c.name + c.network + ".", c.name + c.network + ".mesh.internal."} {
-				r := z.Answer(Query{Name: name, Type: qtype, Scope: scopeOf(c.network)})
+				r := z.answer(zoneQuery{Name: name, Type: qtype, Scope: scopeOf(c.network)})
 				var got []string
 				for _, rr := range r.Answer {
 					got = append(got, addrOf(rr))

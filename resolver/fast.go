@@ -14,7 +14,7 @@ import (
 // fastPath answers questions in the receive buffer from answers packed before
 // (R6): every name that exists but nearest.<service>, of the common types, and
 // NXDOMAIN for unknown names in our zones. Whatever is unusual it leaves to the
-// ordinary path, which gives the same answers: both ask Zone.find what a name
+// ordinary path, which gives the same answers: both ask zone.find what a name
 // stands for, and a differential fuzz test compares them.
 //
 // A name is packed when it is first asked for, which costs less than the
@@ -144,7 +144,7 @@ func (f *fastPath) lookup(sc *fastScope, q *asked, buf []byte) (ref uint64, n in
 	if !ok {
 		return 0, 0
 	}
-	v := f.zone.find(sc.Scope, name)
+	v := f.zone.find(sc.clientScope, name)
 	switch {
 	case v.form.packable():
 		return f.pack(sc, q, name, &v.target), 0

@@ -152,6 +152,6 @@ func (f *fastScopes) unchanged(sc *fastScope, q *asked, p *provenance) bool {
 	if !ok {
 		return false
 	}
-	v := f.zone.find(sc.Scope, name)
+	v := f.zone.find(sc.clientScope, name)
 	return p.match(&v.target)
 }

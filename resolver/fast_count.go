@@ -28,8 +28,8 @@ func (c *fastCounts) flush(m *metrics) {
 	for ; c.used != 0; c.used &= c.used - 1 {
 		kind := bits.TrailingZeros32(c.used)
 		cells := &m.queries[0][min(kind, len(servedTypes))]
-		cells[OutcomeLocal].addUntimed(uint64(c.positive[kind]))
-		cells[OutcomeNegative].addUntimed(uint64(c.negative[kind]))
+		cells[outcomeLocal].addUntimed(uint64(c.positive[kind]))
+		cells[outcomeNegative].addUntimed(uint64(c.negative[kind]))
 		c.positive[kind], c.negative[kind] = 0, 0
 	}
 }

@@ -20,7 +20,7 @@ type soaTemplate struct {
 }
 
 // newSOATemplate takes the zone's SOA apart.
-func newSOATemplate(z *Zone) (t soaTemplate) {
+func newSOATemplate(z *zone) (t soaTemplate) {
 	soa := z.soa(z.Domain)
 	t.domain = wireName(z.Domain)
 	t.mname, t.rname = bytes.TrimSuffix(wireName(soa.Ns), t.domain), bytes.TrimSuffix(wireName(soa.Mbox), t.domain)

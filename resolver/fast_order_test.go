@@ -62,7 +62,7 @@ func TestFastPathOrders(t *testing.T) {
 				continue
 			}
 			want := orders(func(seed int) *dns.Msg {
-				r := s.zone.Answer(Query{
+				r := s.zone.answer(zoneQuery{
 					Name: c.name, Type: qtype, Scope: scope, Seed: uint64(seed), Limit: udpLimit, Balanced: b.vips,
 				})
 				return localReply(m, &r)
@@ -96,7 +96,7 @@ func TestDrawn(t *testing.T) {
 		for _, qtype := range packedTypes {
 			drawn := map[bool]int{}
 			found := orders(func(seed int) *dns.Msg {
-				r := z.Answer(Query{Name: c.name, Type: qtype, Scope: scopeOf(c.scope), Seed: uint64(seed)})
+				r := z.answer(zoneQuery{Name: c.name, Type: qtype, Scope: scopeOf(c.scope), Seed: uint64(seed)})
 				drawn[r.Drawn]++
 				return &dns.Msg{Answer: r.Answer}
 			})

@@ -48,7 +48,7 @@ func (f *fastPath) pack(sc *fastScope, q *asked, name string, t *target) uint64 
 	if !p.answer(t) {
 		return 0
 	}
-	if again := f.server.zone.find(sc.Scope, name); !t.same(&again.target) {
+	if again := f.server.zone.find(sc.clientScope, name); !t.same(&again.target) {
 		return 0 // changed meanwhile
 	}
 	f.makeRoom(sc, f.server.cfg.FastBytes/max(1, len(*f.server.own.Load())))
@@ -66,8 +66,8 @@ func (p *packing) vips(network string) bool {
 // not rotated. It returns false if the answer must not be kept.
 func (p *packing) answer(t *target) bool {
 	for i := range drawnOrders {
-		r := p.path.server.zone.Answer(Query{
-			Name: p.full, Type: p.q.qtype, Seed: uint64(i), Limit: udpLimit, Scope: p.sc.Scope, Balanced: p.vips,
+		r := p.path.server.zone.answer(zoneQuery{
+			Name: p.full, Type: p.q.qtype, Seed: uint64(i), Limit: udpLimit, Scope: p.sc.clientScope, Balanced: p.vips,
 		})
 		if r.Forward || len(r.Waiting) > 0 {
 			return false
@@ -80,7 +80,7 @@ func (p *packing) answer(t *target) bool {
 }
 
 // add packs one answer, and reports whether others are of use.
-func (p *packing) add(r *Result, t *target) bool {
+func (p *packing) add(r *zoneResult, t *target) bool {
 	msg := localReply(new(dns.Msg).SetQuestion(p.full, p.q.qtype), r)
 	msg.Compress = true
 	b, err := msg.Pack()
@@ -108,7 +108,7 @@ func (p *packing) add(r *Result, t *target) bool {
 
 // order finds how many answers come first, the serving tasks', and how often
 // each is to be the first of its kind.
-func (p *packing) order(r *Result, t *target) {
+func (p *packing) order(r *zoneResult, t *target) {
 	if t.form == formEndpoints || t.service == nil {
 		p.first = len(r.Answer)
 		return

@@ -17,7 +17,7 @@ import (
 type fastScopes struct {
 	// Where scopes come from. Set once.
 	source state.Source // of networks and views
-	zone   *Zone        // that says what names stand for
+	zone   *zone        // that says what names stand for
 	bound  *Bound       // the listener
 	domain []byte       // in wire form, for the keys of qualified names
 
@@ -45,7 +45,7 @@ type fastScopes struct {
 
 // fastScope is the packed answers for one scope, and what they were made from.
 type fastScope struct {
-	Scope
+	clientScope
 
 	// The packed answers. Invariant: entry.origin < len(origins).
 	table   packedTable  // by name and type
@@ -104,7 +104,7 @@ func (f *fastScopes) begin() {
 	case *networks == nil:
 		f.readVersion()
 	case f.fixed == nil:
-		f.fixed = f.scopeOf(Scope{Networks: *networks})
+		f.fixed = f.scopeOf(clientScope{Networks: *networks})
 	default:
 		f.refresh(f.fixed)
 	}
@@ -140,7 +140,7 @@ func (f *fastScopes) ofClient(client netip.Addr) *fastScope {
 	client = client.Unmap()
 	c := &f.clients[clientSlot(client)]
 	if c.addr != client || c.version != f.version || c.scope == nil {
-		*c = fastClient{client, f.version, f.scopeOf(f.zone.ScopeOf(client))}
+		*c = fastClient{client, f.version, f.scopeOf(f.zone.scopeOf(client))}
 	}
 	f.refresh(c.scope)
 	return c.scope
@@ -153,7 +153,7 @@ func clientSlot(a netip.Addr) int {
 }
 
 // scopeOf returns the packed answers of a scope, without any if it is new.
-func (f *fastScopes) scopeOf(s Scope) *fastScope {
+func (f *fastScopes) scopeOf(s clientScope) *fastScope {
 	key := strings.Join(s.Networks, " ")
 	if s.Host {
 		key = "*"
@@ -170,8 +170,8 @@ func (f *fastScopes) scopeOf(s Scope) *fastScope {
 	return sc
 }
 
-func (f *fastScopes) newScope(s Scope) *fastScope {
-	sc := &fastScope{Scope: s}
+func (f *fastScopes) newScope(s clientScope) *fastScope {
+	sc := &fastScope{clientScope: s}
 	names := s.Networks
 	if s.Host {
 		names = f.names

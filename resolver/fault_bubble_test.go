@@ -121,7 +121,7 @@ func TestTruncatedWithoutTCP(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := forwarding(t, nil, faults()["TC with a part, TCP closes"])
 		r, o := f.ask(me, "example.com.")
-		if o != OutcomeForwarded || !r.Truncated || len(r.Answer) != 29 {
+		if o != outcomeForwarded || !r.Truncated || len(r.Answer) != 29 {
 			t.Errorf("%s: TC %v, %d answers", o, r.Truncated, len(r.Answer))
 		}
 	})
@@ -149,7 +149,7 @@ func TestTruncatedToNothing(t *testing.T) {
 					msg: query("example.com.", dns.TypeA), client: netip.AddrPortFrom(netip.MustParseAddr(me), 1),
 					tcp: true,
 				}
-				if r, o := f.resolve(q); r.Rcode != dns.RcodeServerFailure || o != OutcomeFailed {
+				if r, o := f.resolve(q); r.Rcode != dns.RcodeServerFailure || o != outcomeFailed {
 					t.Errorf("over TCP: %s %v", o, r)
 				}
 				two := forwarding(t, nil, bad, address(10*time.Millisecond, "2.2.2.2"))
@@ -229,7 +229,7 @@ func TestLoopIsFound(t *testing.T) {
 				return false
 			}
 			r, o := f.resolve(question{msg: m.Copy(), client: server})
-			if o != OutcomeRefused || r.Rcode != dns.RcodeNameError {
+			if o != outcomeRefused || r.Rcode != dns.RcodeNameError {
 				t.Errorf("the probe that came back: %s %v", o, r)
 			}
 			return true

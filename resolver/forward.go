@@ -74,42 +74,42 @@ func newForwarder(ctx context.Context, cfg ForwardConfig, log *slog.Logger, met 
 }
 
 // resolve answers a question that is not ours; a nil message means no reply.
-func (f *forwarder) resolve(q question) (*dns.Msg, Outcome) {
+func (f *forwarder) resolve(q question) (*dns.Msg, queryOutcome) {
 	if f.loops.returned(q.msg) {
 		m := newReply(q.msg)
 		m.Rcode = dns.RcodeNameError
-		return m, OutcomeRefused
+		return m, outcomeRefused
 	}
 	key := keyOf(q.msg)
 	have := f.cache.get(key, time.Now())
 	switch {
 	case have.fresh && have.msg.Rcode == dns.RcodeServerFailure:
-		return upstreamReply(q.msg, have.msg, have.age, 0), OutcomeFailed
+		return upstreamReply(q.msg, have.msg, have.age, 0), outcomeFailed
 	case have.fresh:
-		return upstreamReply(q.msg, have.msg, have.age, 0), OutcomeCached
+		return upstreamReply(q.msg, have.msg, have.age, 0), outcomeCached
 	case have.recheckPending:
-		return upstreamReply(q.msg, have.msg, 0, staleTTL), OutcomeStale
+		return upstreamReply(q.msg, have.msg, 0, staleTTL), outcomeStale
 	}
 	client := clientKey(q.client.Addr())
 	if !f.admit(client, q.tcp) {
 		f.met.count(countUpstreamFull)
 		switch {
 		case have.msg != nil:
-			return upstreamReply(q.msg, have.msg, 0, staleTTL), OutcomeStale
+			return upstreamReply(q.msg, have.msg, 0, staleTTL), outcomeStale
 		case q.tcp:
-			return failure(q.msg), OutcomeDropped
+			return failure(q.msg), outcomeDropped
 		}
-		return nil, OutcomeDropped
+		return nil, outcomeDropped
 	}
 	defer f.leave(client)
 	c := f.join(key, q.msg)
 	if wait(c, have.msg != nil) && c.err == nil && !(q.tcp && onlyTruncated(c.reply)) {
-		return upstreamReply(q.msg, c.reply, 0, 0), OutcomeForwarded
+		return upstreamReply(q.msg, c.reply, 0, 0), outcomeForwarded
 	}
 	if have.msg != nil {
-		return upstreamReply(q.msg, have.msg, 0, staleTTL), OutcomeStale
+		return upstreamReply(q.msg, have.msg, 0, staleTTL), outcomeStale
 	}
-	return failure(q.msg), OutcomeFailed
+	return failure(q.msg), outcomeFailed
 }
 
 // wait waits for the call and reports whether it ended with a usable answer to

@@ -121,9 +121,11 @@ func forwarding(t *testing.T, change func(*ForwardConfig), servers ...replyFunc)
 	return f
 }
 
-func (f *fwd) ask(client, name string) (*dns.Msg, Outcome) { return f.askType(client, name, dns.TypeA) }
+func (f *fwd) ask(client, name string) (*dns.Msg, queryOutcome) {
+	return f.askType(client, name, dns.TypeA)
+}
 
-func (f *fwd) askType(client, name string, qtype uint16) (*dns.Msg, Outcome) {
+func (f *fwd) askType(client, name string, qtype uint16) (*dns.Msg, queryOutcome) {
 	return f.resolve(question{msg: query(name, qtype), client: netip.AddrPortFrom(netip.MustParseAddr(client), 1)})
 }
 
@@ -135,20 +137,20 @@ func TestFailover(t *testing.T) {
 	for name, c := range map[string]struct {
 		servers []replyFunc
 		rcode   int
-		outcome Outcome
+		outcome queryOutcome
 		atMost  time.Duration
 	}{
-		"first answers":        {[]replyFunc{address(10*ms, "1.1.1.1"), dead(0)}, 0, OutcomeForwarded, 10 * ms},
-		"first is slow":        {[]replyFunc{address(time.Minute, "1.1.1.1"), address(10*ms, "2.2.2.2")}, 0, OutcomeForwarded, 310 * ms},
-		"first refuses":        {[]replyFunc{dead(1 * ms), address(10*ms, "2.2.2.2")}, 0, OutcomeForwarded, 11 * ms},
-		"first is SERVFAIL":    {[]replyFunc{rcode(5*ms, dns.RcodeServerFailure), address(10*ms, "2.2.2.2")}, 0, OutcomeForwarded, 15 * ms},
-		"first is REFUSED":     {[]replyFunc{rcode(5*ms, dns.RcodeRefused), rcode(5*ms, dns.RcodeNameError)}, dns.RcodeNameError, OutcomeForwarded, 10 * ms},
-		"all SERVFAIL":         {[]replyFunc{rcode(5*ms, dns.RcodeServerFailure), rcode(5*ms, dns.RcodeServerFailure)}, dns.RcodeServerFailure, OutcomeForwarded, 20 * ms},
-		"all dead":             {[]replyFunc{dead(1 * ms), dead(1 * ms)}, dns.RcodeServerFailure, OutcomeFailed, 4 * ms},
-		"all silent":           {[]replyFunc{dead(time.Hour), dead(time.Hour)}, dns.RcodeServerFailure, OutcomeFailed, 2300 * ms},
-		"one, silent":          {[]replyFunc{dead(time.Hour)}, dns.RcodeServerFailure, OutcomeFailed, 2000 * ms},
-		"one, the second time": {[]replyFunc{everySecond(address(ms, "1.1.1.1"))}, 0, OutcomeForwarded, 301 * ms},
-		"none":                 {nil, dns.RcodeServerFailure, OutcomeFailed, 0},
+		"first answers":        {[]replyFunc{address(10*ms, "1.1.1.1"), dead(0)}, 0, outcomeForwarded, 10 * ms},
+		"first is slow":        {[]replyFunc{address(time.Minute, "1.1.1.1"), address(10*ms, "2.2.2.2")}, 0, outcomeForwarded, 310 * ms},
+		"first refuses":        {[]replyFunc{dead(1 * ms), address(10*ms, "2.2.2.2")}, 0, outcomeForwarded, 11 * ms},
+		"first is SERVFAIL":    {[]replyFunc{rcode(5*ms, dns.RcodeServerFailure), address(10*ms, "2.2.2.2")}, 0, outcomeForwarded, 15 * ms},
+		"first is REFUSED":     {[]replyFunc{rcode(5*ms, dns.RcodeRefused), rcode(5*ms, dns.RcodeNameError)}, dns.RcodeNameError, outcomeForwarded, 10 * ms},
+		"all SERVFAIL":         {[]replyFunc{rcode(5*ms, dns.RcodeServerFailure), rcode(5*ms, dns.RcodeServerFailure)}, dns.RcodeServerFailure, outcomeForwarded, 20 * ms},
+		"all dead":             {[]replyFunc{dead(1 * ms), dead(1 * ms)}, dns.RcodeServerFailure, outcomeFailed, 4 * ms},
+		"all silent":           {[]replyFunc{dead(time.Hour), dead(time.Hour)}, dns.RcodeServerFailure, outcomeFailed, 2300 * ms},
+		"one, silent":          {[]replyFunc{dead(time.Hour)}, dns.RcodeServerFailure, outcomeFailed, 2000 * ms},
+		"one, the second time": {[]replyFunc{everySecond(address(ms, "1.1.1.1"))}, 0, outcomeForwarded, 301 * ms},
+		"none":                 {nil, dns.RcodeServerFailure, outcomeFailed, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -200,7 +202,7 @@ func TestHealth(t *testing.T) {
 func TestCoalescingAndLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := forwarding(t, func(c *ForwardConfig) { c.MaxClient, c.Max = 3, 5 }, address(100*time.Millisecond, "1.1.1.1"))
-		outcomes := make(chan Outcome, 10)
+		outcomes := make(chan queryOutcome, 10)
 		start := func(client, name string) {
 			go func() {
 				_, o := f.ask(client, name)
@@ -217,11 +219,11 @@ func TestCoalescingAndLimits(t *testing.T) {
 		start(me, "four.example.com.")
 		start("127.0.0.2", "four.example.com.")
 		start("127.0.0.3", "five.example.com.")
-		count := map[Outcome]int{}
+		count := map[queryOutcome]int{}
 		for range 6 {
 			count[<-outcomes]++
 		}
-		if count[OutcomeForwarded] != 4 || count[OutcomeDropped] != 2 || f.met.get(countCoalesced) != 2 {
+		if count[outcomeForwarded] != 4 || count[outcomeDropped] != 2 || f.met.get(countCoalesced) != 2 {
 			t.Errorf("%v, %d coalesced", count, f.met.get(countCoalesced))
 		}
 		if f.waiting != 0 || len(f.clients) != 0 || len(f.calls) != 0 {
@@ -238,37 +240,37 @@ func TestCacheAndStale(t *testing.T) {
 		f.ask(me, "example.com.")
 		time.Sleep(7 * time.Second)
 		r, o := f.ask(me, "Example.COM.")
-		if o != OutcomeCached || r.Answer[0].Header().Ttl != 13 || r.Answer[0].Header().Name != "Example.COM." {
+		if o != outcomeCached || r.Answer[0].Header().Ttl != 13 || r.Answer[0].Header().Name != "Example.COM." {
 			t.Errorf("%s %v", o, r)
 		}
 		f.net.serve["192.0.2.1"] = dead(time.Hour)
 		time.Sleep(20 * time.Second)
 		start := time.Now()
 		r, o = f.ask(me, "example.com.")
-		if o != OutcomeStale || len(r.Answer) != 1 || r.Answer[0].Header().Ttl != staleTTL ||
+		if o != outcomeStale || len(r.Answer) != 1 || r.Answer[0].Header().Ttl != staleTTL ||
 			time.Since(start) != staleAfter {
 			t.Errorf("after %s: %s %v", time.Since(start), o, r)
 		}
 		f.net.serve["192.0.2.1"] = rcode(time.Millisecond, dns.RcodeServerFailure)
 		time.Sleep(20 * time.Second)
-		if r, o = f.ask(me, "example.com."); o != OutcomeStale {
+		if r, o = f.ask(me, "example.com."); o != outcomeStale {
 			t.Errorf("SERVFAIL: %s %v", o, r)
 		}
 		asked := f.net.count()
-		if _, o = f.ask(me, "example.com."); o != OutcomeStale || f.net.count() != asked {
+		if _, o = f.ask(me, "example.com."); o != outcomeStale || f.net.count() != asked {
 			t.Errorf("just after a failure: %s, %d questions", o, f.net.count()-asked)
 		}
 		time.Sleep(recheckTime)
 		f.net.serve["192.0.2.1"] = rcode(time.Millisecond, dns.RcodeNameError)
-		if r, o = f.ask(me, "example.com."); o != OutcomeForwarded || r.Rcode != dns.RcodeNameError {
+		if r, o = f.ask(me, "example.com."); o != outcomeForwarded || r.Rcode != dns.RcodeNameError {
 			t.Errorf("the name is gone: %s %v", o, r)
 		}
-		if r, o = f.ask(me, "example.com."); o != OutcomeCached || r.Rcode != dns.RcodeNameError {
+		if r, o = f.ask(me, "example.com."); o != outcomeCached || r.Rcode != dns.RcodeNameError {
 			t.Errorf("negative cache: %s %v", o, r)
 		}
 		time.Sleep(2 * time.Hour)
 		f.net.serve["192.0.2.1"] = dead(0)
-		if r, o = f.ask(me, "example.com."); o != OutcomeFailed {
+		if r, o = f.ask(me, "example.com."); o != outcomeFailed {
 			t.Errorf("two hours later: %s %v", o, r)
 		}
 	})
@@ -281,18 +283,18 @@ func TestFailureIsRemembered(t *testing.T) {
 		f := forwarding(t, nil, dead(time.Hour))
 		for range 2 {
 			start := time.Now()
-			if _, o := f.ask(me, "example.com."); o != OutcomeFailed || time.Since(start) != 2*time.Second {
+			if _, o := f.ask(me, "example.com."); o != outcomeFailed || time.Since(start) != 2*time.Second {
 				t.Errorf("%s after %s", o, time.Since(start))
 			}
 			asked, start := f.net.count(), time.Now()
-			if r, o := f.ask(me, "example.com."); o != OutcomeFailed || r.Rcode != dns.RcodeServerFailure ||
+			if r, o := f.ask(me, "example.com."); o != outcomeFailed || r.Rcode != dns.RcodeServerFailure ||
 				time.Since(start) != 0 || f.net.count() != asked {
 				t.Errorf("again: %s after %s, %v", o, time.Since(start), r)
 			}
 			time.Sleep(failureTime)
 		}
 		f.net.serve["192.0.2.1"] = address(time.Millisecond, "1.1.1.1")
-		if r, o := f.ask(me, "example.com."); o != OutcomeForwarded || len(r.Answer) != 1 {
+		if r, o := f.ask(me, "example.com."); o != outcomeForwarded || len(r.Answer) != 1 {
 			t.Errorf("the upstream is back: %s %v", o, r)
 		}
 	})

@@ -23,7 +23,7 @@ func FuzzPacket(f *testing.F) {
 			return
 		}
 		msg, outcome := s.answer(b, question{msg: &q, tcp: tcp})
-		if outcome == OutcomePanic || msg == nil {
+		if outcome == outcomePanic || msg == nil {
 			t.Fatalf("outcome %s for %v", outcome, &q)
 		}
 		var r dns.Msg

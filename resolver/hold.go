@@ -15,7 +15,7 @@ import (
 // have had their first sync, or HoldTime is over (R4). At most HoldMax
 // questions wait, and of one client at most its share; more get their answer at
 // once.
-func (s *Server) held(ctx context.Context, client netip.Addr, q Query, r Result) Result {
+func (s *Server) held(ctx context.Context, client netip.Addr, q zoneQuery, r zoneResult) zoneResult {
 	if s.cfg.HoldTime < 0 {
 		return r
 	}
@@ -34,7 +34,7 @@ func (s *Server) held(ctx context.Context, client netip.Addr, q Query, r Result)
 	wake := watch(ctx, r.Waiting)
 	for len(r.Waiting) > 0 {
 		// Answer again before waiting too: the change may precede the watch.
-		if r = s.zone.Answer(q); len(r.Waiting) == 0 {
+		if r = s.zone.answer(q); len(r.Waiting) == 0 {
 			break
 		}
 		select {

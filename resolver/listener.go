@@ -73,11 +73,11 @@ func (b *Bound) clientOf(from netip.AddrPort) netip.AddrPort {
 }
 
 // scope tells the scope of a client.
-func (b *Bound) scope(client netip.Addr) Scope {
+func (b *Bound) scope(client netip.Addr) clientScope {
 	if n := *b.networks.Load(); n != nil {
-		return Scope{Networks: n}
+		return clientScope{Networks: n}
 	}
-	return b.server.zone.ScopeOf(client)
+	return b.server.zone.scopeOf(client)
 }
 
 // Listen opens (or takes) the sockets of l and answers on them until Close of

@@ -61,7 +61,7 @@ func newReply(q *dns.Msg) *dns.Msg {
 }
 
 // localReply makes the reply to q from an answer of ours.
-func localReply(q *dns.Msg, r *Result) *dns.Msg {
+func localReply(q *dns.Msg, r *zoneResult) *dns.Msg {
 	m := newReply(q)
 	m.Authoritative, m.Rcode = true, r.Rcode
 	m.Answer, m.Ns, m.Extra = r.Answer, r.Ns, r.Extra

@@ -13,25 +13,25 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Outcome says how a query ended.
-type Outcome uint8
+// queryOutcome says how a query ended.
+type queryOutcome uint8
 
 // The outcomes, a label of the query counters.
 const (
-	OutcomeLocal     Outcome = iota // answered from a view
-	OutcomeNegative                 // NXDOMAIN or NODATA from a view
-	OutcomeForwarded                // answered by an upstream
-	OutcomeCached                   // answered from the cache of upstream answers
-	OutcomeStale                    // answered by an expired cache entry (RFC 8767)
-	OutcomeFailed                   // no upstream answered: SERVFAIL
-	OutcomeRefused                  // malformed, or nothing that we serve
-	OutcomeDropped                  // over a limit: no reply
-	OutcomePanic                    // a bug of ours, answered with SERVFAIL
+	outcomeLocal     queryOutcome = iota // answered from a view
+	outcomeNegative                      // NXDOMAIN or NODATA from a view
+	outcomeForwarded                     // answered by an upstream
+	outcomeCached                        // answered from the cache of upstream answers
+	outcomeStale                         // answered by an expired cache entry (RFC 8767)
+	outcomeFailed                        // no upstream answered: SERVFAIL
+	outcomeRefused                       // malformed, or nothing that we serve
+	outcomeDropped                       // over a limit: no reply
+	outcomePanic                         // a bug of ours, answered with SERVFAIL
 	outcomes
 )
 
 // String returns the label value.
-func (o Outcome) String() string {
+func (o queryOutcome) String() string {
 	return [...]string{"local", "negative", "forwarded", "cached", "stale", "failed", "refused", "dropped", "panic"}[o]
 }
 
@@ -147,7 +147,7 @@ func (m *metrics) countN(c counter, n uint64) { m.counts[c].Add(n) }
 func (m *metrics) get(c counter) uint64 { return m.counts[c].Load() }
 
 // query counts a question by how it was answered.
-func (m *metrics) query(tcp bool, qtype uint16, o Outcome, took time.Duration) {
+func (m *metrics) query(tcp bool, qtype uint16, o queryOutcome, took time.Duration) {
 	proto := 0
 	if tcp {
 		proto = 1
@@ -206,7 +206,7 @@ type Counter struct {
 type QueryCount struct {
 	Type    string        // one of state.RecordTypes, or other
 	Proto   string        // udp or tcp
-	Outcome string        // see Outcome
+	Outcome string        // see queryOutcome
 	Count   uint64        // queries
 	Latency time.Duration // sum over the queries
 	Buckets []uint64      // per bound of LatencyBuckets, not cumulative; the last is the rest

@@ -45,7 +45,7 @@ func (s *sampler) take() bool {
 }
 
 // logQuery writes the line of a question that was chosen.
-func (s *Server) logQuery(b *Bound, q *question, reply []byte, o Outcome, took time.Duration) {
+func (s *Server) logQuery(b *Bound, q *question, reply []byte, o queryOutcome, took time.Duration) {
 	chosen := false
 	if b.fast && !q.tcp {
 		chosen = s.sample.take()

@@ -1,11 +1,11 @@
 // Package resolver answers DNS questions from the views of package state, and
 // forwards the rest (rules R1–R8 of docs/DESIGN.md).
 //
-// A question goes through three layers. Zone.find is the rules of naming: a name
-// and a scope in, a verdict out. Zone.Answer makes the records of what was found.
+// A question goes through three layers. zone.find is the rules of naming: a name
+// and a scope in, a verdict out. zone.answer makes the records of what was found.
 // Server is the sockets around that: framing, EDNS, limits, holding, forwarding.
 // The fast path is a second way through the last two for what is asked often: it
-// has the same verdict and copies records that Zone.Answer made before (R6).
+// has the same verdict and copies records that zone.answer made before (R6).
 //
 // # Scope (R1)
 //

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Scope says which networks exist for a client (R1). The zero Scope sees none.
-type Scope struct {
+// clientScope says which networks exist for a client (R1). The zero value sees none.
+type clientScope struct {
 	// Networks are searched in order for names without a network.
 	Networks []string
 	// Host is the scope of an operator: every network of this node, by
@@ -16,12 +16,12 @@ type Scope struct {
 }
 
 // sees reports whether names of the network may be answered.
-func (s Scope) sees(network string) bool {
+func (s clientScope) sees(network string) bool {
 	return s.Host || slices.Contains(s.Networks, network)
 }
 
 // String names the scope for people.
-func (s Scope) String() string {
+func (s clientScope) String() string {
 	switch {
 	case s.Host:
 		return "host: every network of this node, by qualified names"
@@ -39,12 +39,12 @@ func (s Scope) String() string {
 	return text.String()
 }
 
-// ScopeOf tells the scope of a client on a shared listener by its address: the
+// scopeOf tells the scope of a client on a shared listener by its address: the
 // networks in which it is a task's, sorted by name, else host scope (R1). Safe for
 // concurrent use.
-func (z *Zone) ScopeOf(client netip.Addr) Scope {
+func (z *zone) scopeOf(client netip.Addr) clientScope {
 	client = client.Unmap().WithZone("")
-	var s Scope
+	var s clientScope
 	names, _ := z.Source.Networks()
 	for _, n := range names {
 		if v := z.Source.View(n); v != nil && v.ByIP(client).Endpoint != nil {

@@ -31,7 +31,7 @@ const tcpLimit = 4000
 type Server struct {
 	// What answers. Set once.
 	cfg     Config     // with its defaults
-	zone    *Zone      // names of ours
+	zone    *zone      // names of ours
 	forward *forwarder // names of others
 	holding holds      // questions that wait for the first sync
 
@@ -82,8 +82,8 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-func (c *Config) zone() *Zone {
-	return &Zone{
+func (c *Config) zone() *zone {
+	return &zone{
 		Source: c.Source, Domain: c.Domain,
 		TTL: uint32(c.TTL / time.Second), NegativeTTL: uint32(c.NegativeTTL / time.Second),
 		VIPsUsable: c.VIPsUsable, WhyNoVIPs: c.WhyNoVIPs, RTT: c.RTT, Notes: c.Notes,
@@ -91,7 +91,7 @@ func (c *Config) zone() *Zone {
 	}
 }
 
-// Explain answers as Zone.Explain, for `meshctl resolve`.
+// Explain answers as zone.Explain, for `meshctl resolve`.
 func (s *Server) Explain(network, name, qtype string) (Explanation, error) {
 	return s.zone.Explain(network, name, qtype)
 }
@@ -191,7 +191,7 @@ func (s *Server) handle(b *Bound, q question, write func([]byte) error) {
 	start := time.Now()
 	if s.running.Add(1) > int64(s.cfg.MaxInFlight) {
 		s.running.Add(-1)
-		s.met.query(q.tcp, q.qtype(), OutcomeDropped, 0)
+		s.met.query(q.tcp, q.qtype(), outcomeDropped, 0)
 		return
 	}
 	defer s.running.Add(-1)
@@ -209,7 +209,7 @@ func (s *Server) handle(b *Bound, q question, write func([]byte) error) {
 }
 
 // answer makes the packed reply; a panic becomes SERVFAIL. nil means no reply.
-func (s *Server) answer(b *Bound, q question) (msg []byte, outcome Outcome) {
+func (s *Server) answer(b *Bound, q question) (msg []byte, outcome queryOutcome) {
 	defer func() {
 		if r := recover(); r != nil {
 			if s.panicLog.due(time.Now()) { // all are counted
@@ -217,7 +217,7 @@ func (s *Server) answer(b *Bound, q question) (msg []byte, outcome Outcome) {
 					string(debug.Stack()))
 			}
 			msg, _ = failure(q.msg).Pack()
-			outcome = OutcomePanic
+			outcome = outcomePanic
 		}
 	}()
 	m, outcome := s.resolve(b, q)
@@ -230,7 +230,7 @@ func (s *Server) answer(b *Bound, q question) (msg []byte, outcome Outcome) {
 			s.log.Error("dns reply could not be packed", "question", q.msg.Question, "error", err)
 		}
 		msg, _ = failure(q.msg).Pack()
-		return msg, OutcomeFailed
+		return msg, outcomeFailed
 	}
 	if m.Truncated {
 		s.met.count(countTruncated)
@@ -239,19 +239,19 @@ func (s *Server) answer(b *Bound, q question) (msg []byte, outcome Outcome) {
 }
 
 // resolve makes the reply to q; nil means none.
-func (s *Server) resolve(b *Bound, q question) (*dns.Msg, Outcome) {
+func (s *Server) resolve(b *Bound, q question) (*dns.Msg, queryOutcome) {
 	if m := refusal(q.msg); m != nil {
-		return m, OutcomeRefused
+		return m, outcomeRefused
 	}
 	question := q.msg.Question[0]
-	query := Query{
+	query := zoneQuery{
 		Name: question.Name, Type: question.Qtype, Scope: b.scope(q.client.Addr()),
 		Seed: rand.Uint64(), Limit: udpLimit, Local: q.local, Balanced: b.vips,
 	}
 	if q.tcp {
 		query.Limit = tcpLimit
 	}
-	r := s.zone.Answer(query)
+	r := s.zone.answer(query)
 	if len(r.Waiting) > 0 {
 		r = s.held(s.holdCtx, clientKey(q.client.Addr()), query, r)
 	}
@@ -259,7 +259,7 @@ func (s *Server) resolve(b *Bound, q question) (*dns.Msg, Outcome) {
 		return s.forward.resolve(q)
 	}
 	if r.Negative() {
-		return localReply(q.msg, &r), OutcomeNegative
+		return localReply(q.msg, &r), outcomeNegative
 	}
-	return localReply(q.msg, &r), OutcomeLocal
+	return localReply(q.msg, &r), outcomeLocal
 }

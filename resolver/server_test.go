@@ -70,7 +70,8 @@ func TestNamesOverSockets(t *testing.T) {
 		}
 		for _, proto := range []string{"udp", "tcp"} {
 			r := ask(t, b, proto, query(c.name, dns.StringToType[c.qtype]))
-			got := Result{Rcode: r.Rcode, Answer: r.Answer, Ns: r.Ns, Extra: r.Extra, Forward: r.Rcode == dns.RcodeServerFailure}
+			forward := r.Rcode == dns.RcodeServerFailure
+			got := zoneResult{Rcode: r.Rcode, Answer: r.Answer, Ns: r.Ns, Extra: r.Extra, Forward: forward}
 			if strings.HasPrefix(c.name, "ns.mesh") {
 				continue // answered with the listener's address
 			}

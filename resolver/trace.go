@@ -20,7 +20,7 @@ func (s *Server) Trace(ctx context.Context, network, name, qtype string) (Explan
 		return e, err
 	}
 	q := new(dns.Msg).SetQuestion(dns.Fqdn(e.Name), dns.StringToType[e.Type])
-	if e.Outcome == OutcomeForwarded.String() {
+	if e.Outcome == outcomeForwarded.String() {
 		s.traceForward(ctx, q, &e)
 		return e, nil
 	}
@@ -82,7 +82,7 @@ func (s *Server) traceForward(ctx context.Context, q *dns.Msg, e *Explanation) {
 	}
 	if err != nil {
 		e.add("failed", "%v", err)
-		e.Rcode, e.Outcome = dns.RcodeToString[dns.RcodeServerFailure], OutcomeFailed.String()
+		e.Rcode, e.Outcome = dns.RcodeToString[dns.RcodeServerFailure], outcomeFailed.String()
 		return
 	}
 	r = upstreamReply(q, r, 0, 0)

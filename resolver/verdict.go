@@ -22,7 +22,7 @@ type verdict struct {
 	denied denial
 
 	// waiting: the name is denied, but a network that has not had its first sync
-	// may yet bring it (R4). Zone.candidates lists them.
+	// may yet bring it (R4). zone.candidates lists them.
 	waiting bool
 
 	// rel is the name within the network of target.view, which is the network
@@ -51,7 +51,7 @@ const (
 
 // find says what a lower-case name without its final dot stands for in a scope.
 // It does not allocate for names of services, unknown names and those of others.
-func (z *Zone) find(sc Scope, name string) verdict {
+func (z *zone) find(sc clientScope, name string) verdict {
 	if rest, ok := cutDomain(name, strings.TrimSuffix(z.Domain, ".")); ok {
 		return z.findQualified(sc, name, rest)
 	}
@@ -65,7 +65,7 @@ func (z *Zone) find(sc Scope, name string) verdict {
 }
 
 // findQualified finds names under the domain: rest is <name>.<network>.
-func (z *Zone) findQualified(sc Scope, name, rest string) (v verdict) {
+func (z *zone) findQualified(sc clientScope, name, rest string) (v verdict) {
 	v.domainAt = len(name) - (len(z.Domain) - 1)
 	v.apex = v.domainAt
 	if rest == "" {
@@ -92,7 +92,7 @@ func (z *Zone) findQualified(sc Scope, name, rest string) (v verdict) {
 
 // findReverse finds the task or service that has an address. A shorter reverse
 // name exists if it covers part of a pool.
-func (z *Zone) findReverse(sc Scope, name string, p netip.Prefix) verdict {
+func (z *zone) findReverse(sc clientScope, name string, p netip.Prefix) verdict {
 	v := verdict{domainAt: -1}
 	if p.Bits() < p.Addr().BitLen() {
 		if z.inPool(p) {
@@ -126,7 +126,7 @@ func (z *Zone) findReverse(sc Scope, name string, p netip.Prefix) verdict {
 
 // findRelative finds <name> in the networks of the scope, in order, then
 // <name>.<network>.
-func (z *Zone) findRelative(sc Scope, name string) verdict {
+func (z *zone) findRelative(sc clientScope, name string) verdict {
 	rel, last := cutLast(name)
 	v := verdict{apex: len(name) - len(last), domainAt: -1}
 	if name == "" {
@@ -158,7 +158,7 @@ func (z *Zone) findRelative(sc Scope, name string) verdict {
 
 // denyRelative says why an unknown name that is not under the domain must not
 // leave this node (R3).
-func (z *Zone) denyRelative(sc Scope, name, last string) denial {
+func (z *zone) denyRelative(sc clientScope, name, last string) denial {
 	first, rest, _ := strings.Cut(name, ".")
 	switch n := labels(name); {
 	case n == 1 && !z.ForwardBare:
@@ -186,7 +186,7 @@ func isSRVName(name string) bool {
 
 // isTaskName reports whether <service>.<slot>.<id> begins with a service in the
 // scope.
-func (z *Zone) isTaskName(sc Scope, service, rest string) bool {
+func (z *zone) isTaskName(sc clientScope, service, rest string) bool {
 	slot, _, _ := strings.Cut(rest, ".")
 	if !digits(slot) {
 		return false
@@ -200,7 +200,7 @@ func (z *Zone) isTaskName(sc Scope, service, rest string) bool {
 }
 
 // view returns the view of a network in the scope, or nil.
-func (z *Zone) view(sc Scope, network string) state.View {
+func (z *zone) view(sc clientScope, network string) state.View {
 	if !sc.sees(network) {
 		return nil
 	}
@@ -209,7 +209,7 @@ func (z *Zone) view(sc Scope, network string) state.View {
 
 // candidates returns the views that may bring a denied name: those among them
 // that have not had their first sync.
-func (z *Zone) candidates(sc Scope, v *verdict) (views []state.View) {
+func (z *zone) candidates(sc clientScope, v *verdict) (views []state.View) {
 	if v.domainAt >= 0 {
 		return []state.View{v.view}
 	}
@@ -223,7 +223,7 @@ func (z *Zone) candidates(sc Scope, v *verdict) (views []state.View) {
 
 // isOurs reports whether the address belongs to any network of this node,
 // whatever the scope: such names are never forwarded (R3).
-func (z *Zone) isOurs(ip netip.Addr) bool {
+func (z *zone) isOurs(ip netip.Addr) bool {
 	if z.inPool(netip.PrefixFrom(ip, ip.BitLen())) {
 		return true
 	}
@@ -237,7 +237,7 @@ func (z *Zone) isOurs(ip netip.Addr) bool {
 }
 
 // inPool reports whether a pool of any network of this node contains p.
-func (z *Zone) inPool(p netip.Prefix) bool {
+func (z *zone) inPool(p netip.Prefix) bool {
 	names, _ := z.Source.Networks()
 	for _, n := range names {
 		v := z.Source.View(n)

@@ -180,17 +180,17 @@ func standard(tb testing.TB) *world {
 	return w
 }
 
-func (w *world) zone() *Zone {
-	return &Zone{Source: w.self, Domain: DefaultDomain, TTL: 5, NegativeTTL: 2}
+func (w *world) zone() *zone {
+	return &zone{Source: w.self, Domain: DefaultDomain, TTL: 5, NegativeTTL: 2}
 }
 
 // scopeOf reads "host", "none" or networks joined by commas.
-func scopeOf(text string) Scope {
+func scopeOf(text string) clientScope {
 	switch text {
 	case "host":
-		return Scope{Host: true}
+		return clientScope{Host: true}
 	case "none":
-		return Scope{}
+		return clientScope{}
 	}
-	return Scope{Networks: slices.Collect(strings.SplitSeq(text, ","))}
+	return clientScope{Networks: slices.Collect(strings.SplitSeq(text, ","))}
 }
