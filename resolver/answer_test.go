@@ -37,18 +37,28 @@ type nameCase struct {
 	want               []string
 }
 
-func nameCases(tb testing.TB) []nameCase {
+// namesText returns the lines of testdata/names.txt that are no comments.
+func namesText(tb testing.TB) (lines []string) {
 	tb.Helper()
 	text, err := os.ReadFile("testdata/names.txt")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	var cases []nameCase
 	for line := range strings.Lines(string(text)) {
-		line = strings.TrimSpace(line)
-		switch {
-		case line == "" || line[0] == '#':
-		case line[0] == '>':
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+func nameCases(tb testing.TB) []nameCase {
+	tb.Helper()
+	var cases []nameCase
+	for _, line := range namesText(tb) {
+		switch line[0] {
+		case '@':
+		case '>':
 			f := strings.Fields(line)
 			cases = append(cases, nameCase{scope: f[1], name: f[2], qtype: f[3]})
 		default:

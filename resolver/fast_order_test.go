@@ -17,7 +17,7 @@ func unordered(m *dns.Msg) string {
 		var records []string
 		for _, rr := range section {
 			values := strings.FieldsFunc(strings.ToLower(rr.String()), // a compressed SOA owner has the case of the question
-				func(r rune) bool { return strings.ContainsRune(" \t,=", r) })
+				func(r rune) bool { return strings.ContainsRune(" \t,=\"", r) })
 			slices.Sort(values)
 			records = append(records, strings.Join(values, " "))
 		}

@@ -147,7 +147,8 @@ const (
 	idB1 = "bbbbbbbbbbbbbbbbbbbbbbbb1"
 )
 
-// standard is the world of testdata/names.txt.
+// standard is the world of testdata/names.txt: two networks, in which the nodes
+// a to d have what the lines there say that begin with "@".
 func standard(tb testing.TB) *world {
 	w := newWorld(tb, "net1", "net2")
 	w.self.Table("net1").SetDef(state.NetworkDef{
@@ -155,29 +156,34 @@ func standard(tb testing.TB) *world {
 		Subnet6: netip.MustParsePrefix("fd00:1::/64"),
 	})
 	w.self.Table("net2").SetDef(state.NetworkDef{Name: "net2", Subnet4: netip.MustParsePrefix("10.2.0.0/24")})
-	w.commit("a", "net1",
-		vip("web", "10.1.0.5", "fd00:1::5"), vip("idle", "10.1.0.6", ""), vip("four", "10.1.0.7", ""),
-		task(tb, idA1+" web 1 172.16.1.1 fd99::1 port=http:80/tcp port=dns:53/udp alias=www alias=front.lan name=web-one "+
-			"host=host-one"),
-		task(tb, "drain1 web 4 172.16.1.4 - draining port=http:80/tcp"),
-		task(tb, "start1 web 5 172.16.1.5 - starting port=http:80/tcp"),
-		task(tb, "four1 four 1 172.16.1.40 - port=9000/tcp"),
-		dnsrr("db"), dnsrr("empty"), dnsrr("six"),
-		task(tb, "db1 db 1 172.16.1.21 - port=5432/tcp weight=3"),
-		task(tb, "six1 six 0 - fd99::6"),
-		task(tb, "nov1 nov 1 172.16.1.31 -"))
-	w.commit("b", "net1",
-		task(tb, idB1+" web 2 172.16.1.2 fd99::2 port=http:80/tcp"),
-		task(tb, "db2 db 2 172.16.1.22 - port=5432/tcp"))
-	w.commit("c", "net1", task(tb, "dead1 web 3 172.16.1.3 - port=http:80/tcp"))
-	w.commit("d", "net1", task(tb, "db3 db 3 172.16.1.23 - port=5432/tcp"))
-	w.commit("a", "net2", vip("web", "10.2.0.5", ""), vip("cache", "10.2.0.6", ""),
-		task(tb, "w2 web 1 172.16.2.1 -"), task(tb, "c2 cache 1 172.16.2.2 -"),
-		task(tb, "both net1client 1 172.16.1.99 -"))
-	w.commit("a", "net1", task(tb, "both net2client 1 172.16.1.99 -"))
+	for _, line := range namesText(tb) {
+		if line[0] != '@' {
+			continue
+		}
+		f := strings.SplitN(line, " ", 5)
+		if len(f) < 5 {
+			tb.Fatalf("testdata/names.txt: %q: use \"@ NODE NETWORK KIND …\"", line)
+		}
+		w.commit(state.NodeID(f[1]), f[2], record(tb, f[3], f[4]))
+	}
 	w.liveness("c", state.Dead)
 	w.liveness("d", state.Suspected)
 	return w
+}
+
+// record reads one record of a world: "task" with what the function task reads,
+// "vip SERVICE IP4 IP6", or "dnsrr SERVICE".
+func record(tb testing.TB, kind, text string) state.Change {
+	switch f := strings.Fields(text); {
+	case kind == "task":
+		return task(tb, text)
+	case kind == "vip" && len(f) == 3:
+		return vip(f[0], strings.TrimPrefix(f[1], "-"), strings.TrimPrefix(f[2], "-"))
+	case kind == "dnsrr" && len(f) == 1:
+		return dnsrr(f[0])
+	}
+	tb.Fatalf("testdata/names.txt: %s %s: use task, vip SERVICE IP4 IP6 or dnsrr SERVICE", kind, text)
+	return state.Change{}
 }
 
 func (w *world) zone() *zone {
