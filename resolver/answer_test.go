@@ -3,6 +3,7 @@ package resolver
 import (
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -27,9 +28,24 @@ func render(r *zoneResult) []string {
 	for _, t := range texts(r.Extra) {
 		out = append(out, "+"+t)
 	}
+	for i := range out {
+		out[i] = sortLists(out[i])
+	}
 	slices.Sort(out)
 	return out
 }
+
+// sortLists sorts the values of each list with commas in the text of a record,
+// such as the addresses of an ipv4hint.
+func sortLists(record string) string {
+	return commaList.ReplaceAllStringFunc(record, func(list string) string {
+		values := strings.Split(list, ",")
+		slices.Sort(values)
+		return strings.Join(values, ",")
+	})
+}
+
+var commaList = regexp.MustCompile(`[^\s"=,]+(,[^\s"=,]+)+`)
 
 // nameCase is one case of testdata/names.txt.
 type nameCase struct {
@@ -63,7 +79,7 @@ func nameCases(tb testing.TB) []nameCase {
 			cases = append(cases, nameCase{scope: f[1], name: f[2], qtype: f[3]})
 		default:
 			c := &cases[len(cases)-1]
-			c.want = append(c.want, line)
+			c.want = append(c.want, sortLists(line))
 			slices.Sort(c.want)
 		}
 	}

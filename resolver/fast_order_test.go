@@ -16,10 +16,7 @@ func unordered(m *dns.Msg) string {
 	for _, section := range [][]dns.RR{m.Answer, m.Ns, m.Extra} {
 		var records []string
 		for _, rr := range section {
-			values := strings.FieldsFunc(strings.ToLower(rr.String()), // a compressed SOA owner has the case of the question
-				func(r rune) bool { return strings.ContainsRune(" \t,=\"", r) })
-			slices.Sort(values)
-			records = append(records, strings.Join(values, " "))
+			records = append(records, sortLists(strings.ToLower(rr.String()))) // a compressed SOA owner has the question's case
 		}
 		slices.Sort(records)
 		text = append(text, strings.Join(records, "\n"))
