@@ -1,5 +1,8 @@
 package resolver
 
+// This file owns the answer to a question as a whole: verdict, records, and what a
+// negative answer says.
+
 import (
 	"math/rand/v2"
 	"net/netip"

@@ -11,7 +11,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// clientList is whom listeners on addresses of the host serve. It is immutable.
+// clientList is the clients that listeners on addresses of the host serve. It is
+// immutable.
 type clientList struct {
 	prefixes []netip.Prefix
 	host     []netip.Addr // the host's own addresses beside loopback, sorted

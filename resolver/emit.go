@@ -1,5 +1,7 @@
 package resolver
 
+// This file owns the records of names that are found, by their form.
+
 import (
 	"cmp"
 	"math/rand/v2"

@@ -1,5 +1,8 @@
 package resolver
 
+// This file owns the text for people of how a name is answered. It changes no
+// answer.
+
 import (
 	"cmp"
 	"fmt"

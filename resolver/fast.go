@@ -21,9 +21,8 @@ import (
 // ordinary answer does. A packed answer is true as long as the views count no
 // change (one load per batch of packets). After a change it is used again if
 // its name still stands for the same, and packed anew otherwise; the names of
-// services that the change is not about need not even be looked at. So nothing
-// is done for names that nobody asks for, and an answer is never older than the
-// view.
+// services that the change is not about need not even be looked at. So names
+// that are not asked for cost nothing, and an answer is never older than the view.
 //
 // It belongs to the goroutine that reads the socket: no lock, and no
 // allocation but for packing.

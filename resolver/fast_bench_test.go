@@ -25,7 +25,7 @@ func many(tb testing.TB, n int) *world {
 }
 
 // BenchmarkFastPathNames asks for many names in random order, in batches as the
-// socket's reader does and one by one, and tells what a packed name costs.
+// socket's reader does and one by one, and reports what a packed name costs.
 func BenchmarkFastPathNames(b *testing.B) {
 	for _, n := range []int{10_000, 100_000} {
 		_, bound := serve(b, many(b, n).self, []string{"net1"}, func(c *Config) { c.FastBytes = 1 << 30 })

@@ -82,7 +82,7 @@ func follow(t *testing.T, b *Bound, q *dns.Msg, published *atomic.Uint32, done <
 	}
 }
 
-// R1, R6: over IPv6, on a shared listener, the client's address tells its
+// R1, R6: over IPv6, on a shared listener, the client's address determines its
 // networks; and every question is counted.
 func TestFastPathIPv6(t *testing.T) {
 	w := newWorld(t, "net1")
@@ -120,8 +120,8 @@ func TestFastPathIPv6(t *testing.T) {
 	})
 }
 
-// R6.5: a change of services doubts their answers alone, without allocation; very
-// many changes at once doubt all, and all are right.
+// R6.5: a change of services invalidates their answers alone, without allocation;
+// very many changes at once invalidate all, and all are right.
 func TestFastPathDoubtsWhatChanged(t *testing.T) {
 	w := many(t, 1000)
 	s, b := serve(t, w.self, []string{"net1"})
@@ -136,7 +136,7 @@ func TestFastPathDoubtsWhatChanged(t *testing.T) {
 	for i := range 1000 {
 		ask(i)
 	}
-	doubted := func() (n int) {
+	invalid := func() (n int) {
 		f.begin()
 		for i := range 1000 {
 			key := f.serviceKey(fmt.Sprintf("svc%06d", i), "net1", dns.TypeA, false, true)
@@ -146,18 +146,18 @@ func TestFastPathDoubtsWhatChanged(t *testing.T) {
 		}
 		return n
 	}
-	if n := doubted(); n != 0 {
-		t.Errorf("%d doubted before any change", n)
+	if n := invalid(); n != 0 {
+		t.Errorf("%d invalid before any change", n)
 	}
 	w.commit("a", "net1", task(t, "t7 svc000007 1 172.16.9.9 -"), task(t, "t8 svc000008 1 172.16.9.8 -"))
-	if n := doubted(); n != 2 {
-		t.Errorf("%d doubted after a change of 2", n)
+	if n := invalid(); n != 2 {
+		t.Errorf("%d invalid after a change of 2", n)
 	}
 	for i := range 10 {
 		ask(i)
 	}
-	if n := doubted(); n != 0 {
-		t.Errorf("%d still doubted", n)
+	if n := invalid(); n != 0 {
+		t.Errorf("%d invalid after they were asked for", n)
 	}
 	for k := range 10 {
 		var cs []state.Change
@@ -166,8 +166,8 @@ func TestFastPathDoubtsWhatChanged(t *testing.T) {
 		}
 		w.commit("a", "net1", cs...)
 	}
-	if n := doubted(); n != 1000 {
-		t.Errorf("%d doubted after hundreds of changes, want all", n)
+	if n := invalid(); n != 1000 {
+		t.Errorf("%d invalid after hundreds of changes, want all", n)
 	}
 	for i := range 1000 {
 		ask(i)

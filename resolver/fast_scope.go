@@ -30,7 +30,7 @@ type fastScopes struct {
 
 	// A listener with networks of its own has one scope.
 	networks *[]string  // the listener's, for which fixed was made
-	fixed    *fastScope // nil: the client's address tells the scope
+	fixed    *fastScope // nil: the listener is shared
 
 	// A shared listener has a scope for each combination of networks.
 	views   []state.View           // of all networks; nil: not read yet

@@ -1,5 +1,7 @@
 package resolver
 
+// This file owns the memory of packed answers.
+
 import (
 	"bytes"
 	"unsafe"

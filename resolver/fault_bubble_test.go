@@ -14,7 +14,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The upstreams of dns.md B.1: servers that misbehave in one way each.
+// Servers that misbehave in one way each, as real ones do.
 func faults() map[string]replyFunc {
 	const ms = time.Millisecond
 	aaaa := func(code int) replyFunc { // an answer to A, something else to AAAA

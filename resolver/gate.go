@@ -1,7 +1,7 @@
 package resolver
 
-// This file owns whom a listener serves and how often (R8), by the address of a
-// packet alone.
+// This file owns which clients a listener serves and how often (R8), by the
+// address of a packet alone.
 
 import (
 	"encoding/binary"
@@ -12,8 +12,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// gate decides, packet by packet, whom a listener on an address of the host
-// serves (R8): the server's clients and the host itself, each client as often as
+// gate decides, packet by packet, which clients a listener on an address of the
+// host serves (R8): the server's clients and the host itself, each client as often as
 // the limit allows. It belongs to the goroutine that reads the socket and takes
 // no lock. What it turns away costs no parsing, no goroutine, and at most a reply
 // of the question's size.

@@ -132,8 +132,8 @@ func TestGateStrangers(t *testing.T) {
 	}
 }
 
-// A reply to who is turned away is no larger than what came, and nothing but a
-// plain question gets one.
+// A client that is turned away gets a reply no larger than its packet, and only to
+// a plain question.
 func TestGateReply(t *testing.T) {
 	g := gateOf(t, nil)
 	q, _ := query("web.net1.mesh.internal.", dns.TypeA).Pack()
@@ -208,7 +208,7 @@ func TestGateSockets(t *testing.T) {
 	}
 }
 
-// R8: over its rate a client is told to come over TCP, where it is answered.
+// R8: over its rate a client gets TC, and is answered over TCP.
 func TestGateSlip(t *testing.T) {
 	own := ownAddr(t)
 	s, _ := serve(t, standard(t).self, nil, func(cfg *Config) { cfg.ClientRate = 1 })

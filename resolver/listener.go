@@ -14,11 +14,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Listener says where to answer, UDP and TCP on the same address, and for whom.
+// Listener says where to answer, UDP and TCP on the same address, and for which clients.
 type Listener struct {
 	Addr netip.AddrPort // port 0: any that is free for both; see Bound.Addr
 	// Networks binds the listener to a scope, in search order. nil: shared, the
-	// client's address tells its networks (R1). Empty but not nil: none.
+	// networks are those of the client's address (R1). Empty but not nil: none.
 	Networks []string
 	// VIPsUsable takes the place of Config.VIPsUsable for this listener's
 	// clients: those of a sandbox have a load balancer of their own (L4, R5).
@@ -39,7 +39,7 @@ type Listener struct {
 
 // Bound is a Listener in service. Its methods are safe for concurrent use.
 type Bound struct {
-	// Whom it serves, and with what.
+	// The clients, and what they are answered.
 	server   *Server
 	networks atomic.Pointer[[]string]  // to nil: shared
 	vips     func(network string) bool // nil: always usable
@@ -72,7 +72,7 @@ func (b *Bound) clientOf(from netip.AddrPort) netip.AddrPort {
 	return from
 }
 
-// scope tells the scope of a client.
+// scope returns the scope of a client.
 func (b *Bound) scope(client netip.Addr) clientScope {
 	if n := *b.networks.Load(); n != nil {
 		return clientScope{Networks: n}

@@ -96,7 +96,7 @@ const (
 )
 
 // counterTexts has the name and the description of each counter, which is
-// exported as meshd_dns_NAME_total. docs/OPERATIONS.md tells operators of it.
+// exported as meshd_dns_NAME_total. docs/OPERATIONS.md explains each to operators.
 var counterTexts = [counters]struct{ name, help string }{
 	countMalformed:    {"malformed", "Packets that are no DNS question."},
 	countTruncated:    {"truncated", "Answers with TC."},

@@ -9,7 +9,7 @@ import (
 )
 
 // wrapPacket puts the fast path before a listener's UDP socket (R6). A socket
-// on the unspecified address stays as it is: the library then sees to it that
+// on the unspecified address stays as it is: the library then makes sure that
 // a reply leaves from the address that was asked.
 func (s *Server) wrapPacket(b *Bound, p net.PacketConn, g *gate) net.PacketConn {
 	c, ok := p.(*net.UDPConn)

@@ -1,5 +1,7 @@
 package resolver
 
+// This file owns the UDP socket with the fast path before it, in batches.
+
 import (
 	"encoding/binary"
 	"net"
@@ -112,8 +114,8 @@ func (b *batchConn) receive() error {
 	return nil
 }
 
-// recvmmsg is one call; false means wait and call again. It does not block, and
-// thus does without telling Go's scheduler, which on one processor would give
+// recvmmsg is one call; false means wait and call again. It does not block, so
+// Go's scheduler need not know of it: on one processor the scheduler would give
 // this goroutine's place away and start another thread for it every time.
 func (b *batchConn) recvmmsg(fd uintptr) bool {
 	for {

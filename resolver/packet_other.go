@@ -2,6 +2,8 @@
 
 package resolver
 
+// This file stands in for packet_linux.go where there is no recvmmsg.
+
 import (
 	"errors"
 	"net"

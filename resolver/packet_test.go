@@ -37,8 +37,8 @@ func packet(tb testing.TB, text string) []byte {
 	return b
 }
 
-// probes are packets of dns.md B.2 and the rcode that they deserve: -1 is
-// silence. "A" below is <web.> type A class IN.
+// probes are packets that name servers are known to get wrong, and the rcode that
+// is right: -1 is silence. "A" below is <web.> type A class IN.
 var probes = []struct {
 	name, packet string
 	rcode        int
@@ -124,7 +124,7 @@ func probe(t *testing.T, b *Bound, pkt []byte, want int) {
 	if _, err := c.Write(pkt); err != nil {
 		t.Fatal(err)
 	}
-	if want == -1 { // the sentinel tells silence from slowness
+	if want == -1 { // the sentinel distinguishes silence from slowness
 		sentinel, _ := query("web.", dns.TypeA).Pack()
 		sentinel[0], sentinel[1] = 0xff, 0xff
 		c.Write(sentinel)

@@ -12,7 +12,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// moreProbes are probes beside those of dns.md B.2.
+// moreProbes are probes of what clients send now and then.
 var moreProbes = []struct {
 	name, packet string
 	rcode        int
@@ -114,7 +114,7 @@ func framed(m []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(nil, uint16(len(m))), m...)
 }
 
-// dns.md B.2, what a parsed message does not show: the question comes back byte
+// What a parsed message does not show: the question comes back byte
 // for byte, in its case, and the records' owner is a pointer to it, on both paths.
 func TestReplyBytes(t *testing.T) {
 	for _, slow := range []bool{false, true} {

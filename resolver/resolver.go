@@ -96,7 +96,8 @@ type Config struct {
 	// ClientRate is how many questions per second over UDP a client may ask, with
 	// a burst of twice that. A client is an IPv4 address or an IPv6 /64, which may
 	// be a subnet and has four times each limit per client. Over it, every second
-	// question is told to come over TCP and the others are dropped. The host
+	// question is answered with TC, so that it comes over TCP, and the others are
+	// dropped. The host
 	// itself has no limit. 0: 2000; negative: none.
 	ClientRate int
 

@@ -1,5 +1,7 @@
 package resolver
 
+// This file owns scopes: which networks exist for a client (R1).
+
 import (
 	"net/netip"
 	"slices"
@@ -39,7 +41,7 @@ func (s clientScope) String() string {
 	return text.String()
 }
 
-// scopeOf tells the scope of a client on a shared listener by its address: the
+// scopeOf returns the scope of a client on a shared listener by its address: the
 // networks in which it is a task's, sorted by name, else host scope (R1). Safe for
 // concurrent use.
 func (z *zone) scopeOf(client netip.Addr) clientScope {

@@ -1,5 +1,7 @@
 package resolver
 
+// This file owns the explanation of a question with its way through the server.
+
 import (
 	"context"
 	"fmt"
@@ -11,8 +13,8 @@ import (
 )
 
 // Trace answers a question as Explain does and adds what became of it on the
-// way: which path answers it, what the cache holds, whom a name of others is
-// sent to and how each try ends. It asks the upstreams even if the cache has
+// way: which path answers it, what the cache holds, which servers a name of others
+// is sent to, and how each try ends. It asks the upstreams even if the cache has
 // an answer, and changes nothing. It ends when ctx does.
 func (s *Server) Trace(ctx context.Context, network, name, qtype string) (Explanation, error) {
 	e, err := s.zone.Explain(network, name, qtype)
@@ -53,7 +55,7 @@ func (s *Server) path(network string, q *dns.Msg) string {
 	return "the ordinary path: the question or its answer is not of the fast path's kinds"
 }
 
-// traceForward sends q to its upstreams and tells what they say.
+// traceForward sends q to its upstreams and adds what they reply.
 func (s *Server) traceForward(ctx context.Context, q *dns.Msg, e *Explanation) {
 	f := s.forward
 	if f.cfg.Disabled {

@@ -12,8 +12,8 @@ import (
 	"meshd/state"
 )
 
-// servedTypes are the types of which names have records. Questions of these
-// types are counted by type, all others as "other".
+// servedTypes are the types that names have records of. Questions of these types
+// are counted by type, all others as "other".
 var servedTypes = typesOf(state.RecordTypes())
 
 // packedTypes are the types whose answers the fast path keeps: those that are

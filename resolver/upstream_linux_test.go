@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// What is no plain file of a sensible size is no resolv.conf, and nobody waits
+// What is no plain file of a sensible size is no resolv.conf, and meshd does not wait
 // for it.
 func TestReadServers(t *testing.T) {
 	dir := t.TempDir()

@@ -16,7 +16,7 @@ import (
 // that was asked for: whoever keeps a verdict longer than the name clears it.
 //
 // There are three kinds: a name that is found has a form; a name that does not
-// exist has a denial; a name that has neither is somebody else's and forwarded.
+// exist has a denial; a name that has neither belongs to others and is forwarded.
 type verdict struct {
 	target
 	denied denial

@@ -2,6 +2,7 @@ package test
 
 import (
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -92,6 +93,21 @@ func TestRulesExist(t *testing.T) {
 		for _, rule := range citation.FindAllString(text, -1) {
 			if !rules[rule] {
 				t.Errorf("%s cites %s, which %s does not have", path, rule, design)
+			}
+		}
+	}
+}
+
+// TestNamedDocumentsExist checks that a document that a comment names is there.
+func TestNamedDocumentsExist(t *testing.T) {
+	document := regexp.MustCompile(`(?m)//.*?\b(docs/[A-Z]+\.md|[a-z]+\.md)\b`)
+	for path, text := range texts(t) {
+		if filepath.Ext(path) != ".go" {
+			continue
+		}
+		for _, m := range document.FindAllStringSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join("..", m[1])); err != nil {
+				t.Errorf("%s names %s, which is not there", path, m[1])
 			}
 		}
 	}

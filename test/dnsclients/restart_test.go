@@ -19,7 +19,7 @@ import (
 
 // TestRestartDeniesNothing kills a daemon and starts it again while its clients
 // go on asking (R4): until it has heard from its peers again it may keep them
-// waiting, but not tell them that a name is not there.
+// waiting, but must not deny a name.
 func TestRestartDeniesNothing(t *testing.T) {
 	_, nodes := fleet.Up(t, 3)
 	n := nodes[0]
@@ -67,8 +67,8 @@ func TestRestartDeniesNothing(t *testing.T) {
 	}
 }
 
-// knowsPeers waits until the node has its peers on disk: it joins nobody, so it
-// has no other way to know after a restart that it is not alone.
+// knowsPeers waits until the node has its peers on disk: it has no seeds,
+// so after a restart it knows only from there that it is not alone.
 func knowsPeers(t *testing.T, n *fleet.Node, peers []*fleet.Node) {
 	t.Helper()
 	fleet.Within(t, 15*time.Second, func(context.Context) error {

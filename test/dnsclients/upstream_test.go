@@ -94,7 +94,7 @@ func misbehave(r, q *dns.Msg, fault string, tcp bool) {
 	}
 }
 
-// truncate makes the reply one of sixty addresses that does not fit into a datagram.
+// truncate makes the reply one of sixty addresses that is larger than a datagram.
 func truncate(r, q *dns.Msg, how string, tcp bool) {
 	switch {
 	case tcp && how == "partial-closes":

@@ -22,7 +22,7 @@ type benchCase struct {
 	expect expect
 	rate   int  // questions per second; 0: as many as possible
 	change int  // changes of the table per second, beside bursts without; only ours can
-	shared bool // meshd: the listener that tells the network by the client
+	shared bool // meshd: the listener on which the client's address determines the network
 }
 
 var cases = []benchCase{
@@ -131,7 +131,7 @@ func (b *bench) expect(c benchCase, s *server) expect {
 	return e
 }
 
-// warm asks every name once, and tells what memory ours then takes.
+// warm asks every name once, and reports what memory a server of ours then takes.
 func (b *bench) warm(k *contender, c benchCase, names int) error {
 	for deadline := time.Now().Add(time.Minute); k.client.answered < names && time.Now().Before(deadline); {
 		k.client.flood(50 * time.Millisecond)
@@ -140,28 +140,28 @@ func (b *bench) warm(k *contender, c benchCase, names int) error {
 	if k.name != "meshd" {
 		return nil
 	}
-	t, err := k.tell(0)
+	t, err := k.setChangeRate(0)
 	fmt.Printf("dns_heap server=meshd case=%s names=%d heap_mb=%.1f\n", c.name, names, float64(t.heap)/1e6)
 	return err
 }
 
 // burst measures one server for a moment.
 func (b *bench) burst(c benchCase, k *contender) error {
-	before, err := k.tell(k.change)
+	before, err := k.setChangeRate(k.change)
 	if err != nil {
 		return err
 	}
 	if err := pinned(clientCPU, func() error { return b.flood(c, k) }); err != nil {
 		return err
 	}
-	after, err := k.tell(0)
+	after, err := k.setChangeRate(0)
 	k.own.mallocs += after.mallocs - before.mallocs
 	k.own.changes += after.changes - before.changes
 	return err
 }
 
-// tell changes the rate of changes of a server of ours and reads its tally.
-func (k *contender) tell(change int) (tally, error) {
+// setChangeRate changes the rate of changes of a server of ours and reads its tally.
+func (k *contender) setChangeRate(change int) (tally, error) {
 	if !k.ours() {
 		return tally{}, nil
 	}

@@ -10,7 +10,7 @@
 //	cpu_us    processor time of the server per answer, of all bursts together
 //	cpu_ratio the echo's cpu_us as a share of it
 //	p50_us    time from the system call that sends to the one that receives
-//	allocs    heap allocations per answer, where the server can tell (Go)
+//	allocs    heap allocations per answer, where the server reports them (Go)
 //
 // ratio and qps need a quiet machine; cpu_us much less so. With -urgent the
 // bursts have real-time priority: for a machine that is not quiet.

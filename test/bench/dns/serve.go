@@ -21,7 +21,7 @@ import (
 	"meshd/state"
 )
 
-// serve is a server in a process of its own. It tells that it is ready on its
+// serve is a server in a process of its own. It says that it is ready on its
 // standard output and obeys commands on its standard input: "change N" changes
 // a service N times a second. It answers each with its tally.
 func serve(kind string, args []string) error {
@@ -57,7 +57,7 @@ func serve(kind string, args []string) error {
 	return nil
 }
 
-// tally is what a server of ours tells of itself: allocations and changes of
+// tally is what a server of ours reports of itself: allocations and changes of
 // the table so far, and the heap in use.
 type tally struct{ mallocs, changes, heap uint64 }
 

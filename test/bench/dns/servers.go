@@ -229,8 +229,8 @@ func pin(tid, cpu int) error {
 }
 
 // setRealtime gives the threads of a process real-time priority, or takes it from
-// them. The second thread of a Go program is the one that sees to it that all
-// goroutines get their turn: it goes before the others.
+// them. The second thread of a Go program is the system monitor, which makes sure
+// that all goroutines get their turn: it goes before the others.
 func setRealtime(pid int, on bool) error {
 	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid)) // sorted
 	if err != nil {
