@@ -123,7 +123,7 @@ func (a *auditor) markRepaired(ctx context.Context, r *Report) {
 	}.mark(r.Findings)
 }
 
-// file counts a report, keeps it for readers, and tells operators of it.
+// record counts a report, keeps it for readers, and tells operators of it.
 func (a *auditor) record(r *Report) {
 	a.count.verified(r)
 	a.reports.add(r)

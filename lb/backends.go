@@ -9,17 +9,18 @@ import (
 	"meshd/state"
 )
 
-// defaultDrain is how long connections of a removed backend may go on where
-// neither the service nor the daemon says.
+// defaultDrain is how long connections of a removed backend may go on if neither
+// the service nor the daemon has a setting.
 const defaultDrain = 30 * time.Second
 
 // maxWeight is the largest weight that every driver can express.
 const maxWeight = 65535
 
-// planAddr returns what the kernel should hold for one address of a service:
-// one entry per declared port, or one for all ports of each protocol (L3): TCP
-// drains, UDP does not. A service without backends is there, and refuses (L5).
-func (p *Planner) planAddr(s *state.Service, id ServiceID, vip netip.Addr) []*Service {
+// planAddr returns what the kernel should hold for one address of a service: one
+// entry per declared port, or one for all ports of each protocol (L3), since TCP
+// drains and UDP does not. A service without backends has entries too: they refuse
+// connections (L5).
+func (p *planner) planAddr(s *state.Service, id ServiceID, vip netip.Addr) []*Service {
 	drain := p.node.Drain
 	if s.Drain > 0 {
 		drain = s.Drain
@@ -43,13 +44,13 @@ func (p *Planner) planAddr(s *state.Service, id ServiceID, vip netip.Addr) []*Se
 // allPorts are what a service without declared ports serves.
 var allPorts = []state.Port{{Proto: state.TCP}, {Proto: state.UDP}}
 
-// schedulers are those of L6. The kernel loads a module by the name that it is
-// given, so that no other name may reach it.
+// schedulers are the names of L6. The kernel loads a module by the name that it is
+// given, so no other name may reach it.
 var schedulers = []string{"rr", "wrr", "lc", "wlc", "sh", "dh", "mh", "sed", "nq"}
 
-// schedulerOr returns the scheduler's name. The default is wrr: with equal
-// weights it is round robin, and IPVS' rr does not look at weights. A name that
-// is not known, as of a newer version, is answered with the default too.
+// schedulerOr returns the scheduler's name, or the default for a name that is not
+// known, as a newer version may use. The default is wrr: with equal weights it is
+// round robin, while IPVS' rr ignores weights.
 func schedulerOr(name string) string {
 	if !slices.Contains(schedulers, name) {
 		return "wrr"
@@ -57,17 +58,17 @@ func schedulerOr(name string) string {
 	return name
 }
 
-// placeMembers returns the backends of each port, of the VIP's family: the
-// members that declare it, and those that declare none (L12). New connections go
-// to the serving ones, or, at a port that none of them has, to the suspected ones;
-// draining ones have weight 0, and none for UDP, which would keep feeding them
-// (L5). Members that share an address (tasks in the host's namespace) share one
-// backend.
-func (p *Planner) placeMembers(s *state.Service, vip netip.Addr, ports []state.Port) [][]Backend {
+// placeMembers returns the backends of each port, of the VIP's family: the members
+// that declare the port, and those that declare none (L12). Serving members get new
+// connections; at a port that none of them has, suspected ones do. Draining members
+// have weight 0, and are left out for UDP, whose clients would go on sending to
+// them (L5). Members that share an address, as tasks in the host's namespace do,
+// share one backend.
+func (p *planner) placeMembers(s *state.Service, vip netip.Addr, ports []state.Port) [][]Backend {
 	pl := placement{planner: p, vip: vip, ports: ports, lists: make([][]Backend, len(ports))}
 	members, preferred := s.Serving()
 	if len(ports) <= len(allPorts) {
-		for i := range pl.lists { // most likely all are at all of them
+		for i := range pl.lists { // most members have all ports
 			pl.lists[i] = make([]Backend, 0, len(members))
 		}
 	}
@@ -92,15 +93,15 @@ func (p *Planner) placeMembers(s *state.Service, vip netip.Addr, ports []state.P
 	return pl.lists
 }
 
-// placement is one address of a service whose members are being placed.
+// placement collects the backends for one address of a service.
 type placement struct {
-	planner *Planner
+	planner *planner
 	vip     netip.Addr
 	ports   []state.Port // by protocol and number, each once
 	lists   [][]Backend  // of each port
 }
 
-// place adds a member to the ports at which it is and which want it.
+// place adds a member to the ports that it serves and for which wants is true.
 func (pl *placement) place(e *state.Entry, weight uint32, wants func(port int) bool) {
 	a := pl.planner.backendAddr(e, pl.vip)
 	if !a.IsValid() {
@@ -139,7 +140,8 @@ func addrFor(e *state.Entry, vip netip.Addr) netip.Addr {
 	return e.Addr6()
 }
 
-// mergeBackends sorts the list in place and adds up the weights of repeats.
+// mergeBackends sorts the list in place, and joins backends with one address into
+// one that has the sum of their weights.
 func mergeBackends(list []Backend) []Backend {
 	slices.SortFunc(list, func(a, b Backend) int { return a.Addr.Compare(b.Addr) })
 	out := list[:0]

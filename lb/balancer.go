@@ -32,7 +32,7 @@ type Balancer struct {
 
 	// From the views to the kernel.
 	feed       viewFeed
-	planner    *Planner
+	planner    *planner
 	kernel     kernel
 	reconciler reconciler
 	drains     drains
@@ -57,7 +57,7 @@ func New(cfg Config) (*Balancer, error) {
 	}
 	b := &Balancer{
 		cfg: cfg, requests: make(chan func(context.Context)), done: make(chan struct{}),
-		planner: NewPlanner(cfg.Node),
+		planner: newPlanner(cfg.Node),
 	}
 	b.feed = newViewFeed(cfg.Source, cfg.Only, b.planner)
 	b.kernel = kernel{shadow: NewTable(), pollRules: cfg.PollRules, count: &b.count}
@@ -209,9 +209,9 @@ func (b *Balancer) step(ctx context.Context, now time.Time) {
 // what comes of it.
 func (b *Balancer) reconcile(ctx context.Context, now time.Time) {
 	outcome := b.reconciler.step(ctx, now)
-	b.clock.byIfSet(alarmApply, outcome.applyAt)
-	b.clock.byIfSet(alarmDrain, outcome.drainAt)
-	b.clock.byIfSet(alarmRetry, outcome.retryAt)
+	b.clock.setNoLater(alarmApply, outcome.applyAt)
+	b.clock.setNoLater(alarmDrain, outcome.drainAt)
+	b.clock.setNoLater(alarmRetry, outcome.retryAt)
 	if outcome.drift {
 		b.auditor.pace.suspect(now)
 		b.clock.setNoLater(alarmVerify, outcome.retryAt)
@@ -226,16 +226,16 @@ func (b *Balancer) pollDrains(ctx context.Context, now time.Time) {
 		usage = func(keys []Key) (map[Key]Usage, error) { return b.kernel.driver.Usage(ctx, keys) }
 	}
 	over, next := b.drains.step(now, usage)
-	b.clock.byIfSet(alarmDrain, next)
+	b.clock.setNoLater(alarmDrain, next)
 	if len(over) > 0 {
 		b.reconciler.add(over)
 		b.clock.setNoLater(alarmApply, now)
 	}
 }
 
-// glance compares with the kernel at once if somebody else wrote to it, and not
-// again before the budget allows: whoever changes the kernel's rules all the time
-// is not followed at every step (L15).
+// compareIfTriggered compares with the kernel at once if somebody else wrote to it, and not
+// again before the budget allows, so that a program that changes the kernel's rules
+// all the time does not cost a comparison each time (L15).
 func (b *Balancer) compareIfTriggered(ctx context.Context, now time.Time) {
 	if b.kernel.numberPolled() {
 		b.clock.setNoLater(alarmPollRules, now.Add(b.cfg.PollInterval))
@@ -244,7 +244,7 @@ func (b *Balancer) compareIfTriggered(ctx context.Context, now time.Time) {
 		return // alarmProbe is set, and sets this one
 	}
 	compare, again := b.triggers.take(now, func() bool { return b.kernel.othersWrote(ctx) })
-	b.clock.byIfSet(alarmPollRules, again)
+	b.clock.setNoLater(alarmPollRules, again)
 	if !compare {
 		return
 	}
@@ -259,5 +259,5 @@ func (b *Balancer) retireOthers(ctx context.Context, now time.Time) {
 		b.clock.setNoLater(alarmRetire, now.Add(b.cfg.DrainPoll))
 		return
 	}
-	b.clock.byIfSet(alarmRetire, b.retirement.step(ctx, now, &b.kernel))
+	b.clock.setNoLater(alarmRetire, b.retirement.step(ctx, now, &b.kernel))
 }

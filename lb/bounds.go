@@ -9,23 +9,24 @@ import (
 	"meshd/state"
 )
 
-// What a plan may hold. Records are small and what follows from them need not
-// be: a thousand tasks that declare a thousand ports are a million entries in
-// every kernel of the mesh (L11).
+// Bounds of a plan. Records are small, but what follows from them may be large: a
+// thousand tasks that declare a thousand ports are a million entries in every
+// kernel of the mesh (L11).
 const (
-	// maxServiceBackends bounds the ports of a service times its backends: with
-	// more, fewer ports are planned.
+	// maxServiceBackends bounds the ports of a service times its backends. Beyond
+	// it, fewer ports are planned.
 	maxServiceBackends = 1 << 16
-	// maxBackends bounds the backends of all ports of all services, and the last
-	// quarter is for those with fewBackends. A service for which there is no room
-	// is not planned until there is.
-	maxBackends = 1 << 19
-	fewBackends = 1 << 10
+	// maxBackends bounds the backends of all ports of all services. The last quarter
+	// is kept for services with at most smallService of them. A service for which
+	// there is no room is not planned until there is.
+	maxBackends  = 1 << 19
+	smallService = 1 << 10
 )
 
 // plannedPorts returns the ports at which a service is planned, by protocol and
-// number, each once: all that its tasks declare, or of too many those that the
-// most nodes declare; and all ports, of each protocol, if a task declares none (L12).
+// number, each once. These are the ports that its tasks declare; if there are too
+// many, those that the most nodes declare. If a task declares none, all ports of
+// each protocol are added (L12).
 func plannedPorts(s *state.Service) []state.Port {
 	if len(s.Ports) == 0 {
 		return allPorts
@@ -38,7 +39,7 @@ func plannedPorts(s *state.Service) []state.Port {
 	return ports
 }
 
-// declaredPorts returns those that tasks declare, within bounds.
+// declaredPorts returns the ports that tasks declare, as far as there is room.
 func declaredPorts(s *state.Service) []state.Port {
 	samePort := func(a, b state.Port) bool { return comparePorts(a, b) == 0 }
 	ports := s.Ports
@@ -55,8 +56,9 @@ func declaredPorts(s *state.Service) []state.Port {
 	return mostDeclared(s, ports)
 }
 
-// mostDeclared returns as many of the ports as have room, those first that the
-// most nodes declare; at least one.
+// mostDeclared returns as many of the ports as have room, at least one, and prefers
+// those that the most nodes declare. Nodes are counted, not tasks, so that one node
+// cannot outvote the others by the number of its tasks.
 func mostDeclared(s *state.Service, ports []state.Port) []state.Port {
 	bare := func(p state.Port) state.Port { return state.Port{Number: p.Number, Proto: p.Proto} }
 	type count struct{ votes, tasks, last int } // last is the task that was counted last
@@ -93,8 +95,9 @@ func mostDeclared(s *state.Service, ports []state.Port) []state.Port {
 	return ports
 }
 
-// unplanned leaves out what is planned already, and all but the first of one key.
-func (p *Planner) withoutPlanned(all []*Service) []*Service {
+// withoutPlanned removes from the list what is planned already, and all but the
+// first of one key.
+func (p *planner) withoutPlanned(all []*Service) []*Service {
 	seen := make(map[Key]struct{}, len(all))
 	return slices.DeleteFunc(all, func(s *Service) bool {
 		_, twice := seen[s.Key]
@@ -103,15 +106,15 @@ func (p *Planner) withoutPlanned(all []*Service) []*Service {
 	})
 }
 
-// fits reports whether there is room for what a service would have besides all
-// others, and notes it if there is not.
-func (p *Planner) reserveBackends(id ServiceID, planned []*Service) bool {
+// reserveBackends takes room for the backends of a service, and reports whether
+// there is enough; if not, the service waits.
+func (p *planner) reserveBackends(id ServiceID, planned []*Service) bool {
 	n := 0
 	for _, s := range planned {
 		n += len(s.Backends)
 	}
 	most := maxBackends
-	if n > fewBackends {
+	if n > smallService {
 		most -= maxBackends / 4
 	}
 	if p.backends+n > most {
@@ -122,9 +125,10 @@ func (p *Planner) reserveBackends(id ServiceID, planned []*Service) bool {
 	return true
 }
 
-// retryWaiting plans what had no room, once much has become free: what comes and
-// goes at the bound must not have all that waits planned each time.
-func (p *Planner) retryWaiting() {
+// retryWaiting plans the services that wait, once half of the room is free. A
+// service that comes and goes at the bound must not have all that wait planned each
+// time.
+func (p *planner) retryWaiting() {
 	if len(p.waiting) == 0 || p.waitingTried && p.backends > maxBackends/2 {
 		return
 	}

@@ -218,7 +218,7 @@ func TestBackendsOfAllServices(t *testing.T) {
 		Ports: []state.Port{{Number: 80, Proto: state.TCP}},
 	}}
 	view := crowded(t, tasks)
-	p := NewPlanner(Node{})
+	p := newPlanner(Node{})
 	p.SetNetwork(view.Def())
 	for _, s := range view.Services() {
 		p.Set("net", s.Name, s)

@@ -8,27 +8,26 @@ import (
 
 // The bounds of a Budget.
 const (
-	budgetShare = 20                    // one part in so many of the time of one processor
-	budgetRest  = 50 * time.Millisecond // and no more than so often
-	budgetSaved = 4 * time.Second       // of rest that a calm while has saved up: a fifth of a second of work in a row
+	budgetShare = 20                    // work takes one part in so many of the time of one processor
+	budgetRest  = 50 * time.Millisecond // the shortest rest after work
+	budgetSaved = 4 * time.Second       // most rest that may be saved up: 0.2 s of work in a row
 )
 
-// Budget bounds the time that is spent because of others: what one of those who
-// share it spent is followed by a rest of all that they spent, so many times
-// over. Who has not spent anything for a while goes at once. It is safe for
-// concurrent use; the zero value is ready.
+// Budget bounds the time that is spent because of others (L15). Several goroutines
+// may share one: each rests for budgetShare times what all of them spent. After a
+// while without work, work begins at once. It is safe for concurrent use; the zero
+// value is ready.
 type Budget struct {
-	// Processor returns the processor time that the calling thread has used. Nil:
-	// what took a time cost as much of a processor, which is too much where the
-	// kernel is waited for.
+	// Processor returns the processor time that the calling thread has used. Nil: the
+	// time that passes is counted, which is too much for work that waits.
 	Processor func() time.Duration
 
 	mu        sync.Mutex
-	restUntil time.Time // until then, rests are given out
+	restUntil time.Time // the end of all rests that were given out
 }
 
-// Spend calls f and returns how long whoever asked for it is to rest afterwards.
-// Of the time that passes, at least half is rest.
+// Spend calls f and returns how long the caller has to rest afterwards, at least as
+// long as f took.
 func (b *Budget) Spend(f func()) (rest time.Duration) {
 	begin := time.Now()
 	cost := b.measureThread(f)
@@ -46,7 +45,8 @@ func (b *Budget) Spend(f func()) (rest time.Duration) {
 	return max(b.restUntil.Sub(now), took, budgetRest)
 }
 
-// measure calls f on one thread.
+// measureThread calls f on one thread, and returns the processor time that it used;
+// 0 without Processor.
 func (b *Budget) measureThread(f func()) time.Duration {
 	if b.Processor == nil {
 		f()

@@ -35,7 +35,7 @@ func (c *driverChoice) next(ctx context.Context) Driver {
 	if c.tried >= len(c.candidates) {
 		c.tried, c.refused = 0, nil
 	}
-	d, refused := Choose(ctx, c.candidates[c.tried:])
+	d, refused := chooseDriver(ctx, c.candidates[c.tried:])
 	c.tried += len(refused) + 1
 	c.refused = append(c.refused, refused...)
 	if d != nil {

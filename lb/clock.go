@@ -20,17 +20,10 @@ const (
 // alarmClock holds at most one time per alarm. The zero value has none set.
 type alarmClock struct{ due [alarms]time.Time }
 
-// by makes sure that the alarm goes off at t or earlier.
+// setNoLater makes the alarm go off at t or earlier. A zero t changes nothing.
 func (c *alarmClock) setNoLater(a alarm, t time.Time) {
-	if c.due[a].IsZero() || t.Before(c.due[a]) {
+	if !t.IsZero() && (c.due[a].IsZero() || t.Before(c.due[a])) {
 		c.due[a] = t
-	}
-}
-
-// byIfSet is by, unless t is zero.
-func (c *alarmClock) byIfSet(a alarm, t time.Time) {
-	if !t.IsZero() {
-		c.setNoLater(a, t)
 	}
 }
 
@@ -71,7 +64,7 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// earliest returns the earlier of two times, of which a zero one does not count.
+// earliest returns the earlier of two times. A zero time is later than any other.
 func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b

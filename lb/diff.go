@@ -33,7 +33,7 @@ func (k OpKind) String() string {
 type Op struct {
 	Kind    OpKind
 	Key     Key      // of service and backend operations
-	Service *Service // of SetService; its backends are to be ignored
+	Service *Service // of SetService; drivers ignore its backends
 	Backend Backend  // of SetBackend and DelBackend
 	Pool    Pool     // of SetPool and DelPool
 }
@@ -51,17 +51,17 @@ func (o Op) String() string {
 	return fmt.Sprintf("%s %s", o.Kind, o.Key)
 }
 
-// Policy are the two questions that Diff asks about removals. A nil function
-// answers false.
+// Policy are the questions that Diff asks about removals. A nil function answers
+// false.
 type Policy struct {
-	// Drained reports whether a backend that is no longer wanted and has weight
-	// 0 may go: it is idle, or its deadline has passed (L5).
+	// Drained reports whether a backend that is not in the plan any more and has
+	// weight 0 may go, since it is idle or its deadline has passed (L5).
 	Drained func(Key, netip.AddrPort) bool
-	// Keep reports whether nothing of this address may be removed yet, because
-	// the network's view is not complete (start of the daemon, L1).
+	// MustKeep reports whether nothing of this address may be removed yet, because
+	// the network's view is not complete after the start of the daemon (L1).
 	MustKeep func(netip.Addr) bool
-	// Now reports whether what is not wanted of this address must go at once,
-	// whatever Drained and Keep say: its pool touches the host itself (L9).
+	// MustRemove reports whether what is not in the plan of this address must go at
+	// once, whatever Drained and MustKeep say: its pool conflicts with the host (L9).
 	MustRemove func(netip.Addr) bool
 }
 
@@ -76,8 +76,8 @@ func (p Policy) mustRemove(a netip.Addr) bool { return p.MustRemove != nil && p.
 // Diff returns the operations that turn actual into desired, in an order that
 // is safe at every prefix (L1, L2): pools before services, services before
 // their backends, added or raised backends before lowered ones before
-// removals, pools last. A TCP backend is first set to weight 0 and removed
-// only when p.Drained says so; the service stays until then. A UDP backend is
+// removals, pools last. A TCP backend is first set to weight 0, and removed
+// only when p.Drained says so; its service stays until then. A UDP backend is
 // removed at once (L5).
 //
 // Diff is pure; neither table is changed.
@@ -85,9 +85,9 @@ func Diff(actual, desired *Table, p Policy) []Op {
 	return diffKeys(actual, desired, slices.SortedFunc(keysOf(actual.Services, desired.Services), Key.Compare), p)
 }
 
-// diffKeys is Diff for the services of some keys only. It goes through them
-// twice, to count and to collect: operations are large, and a cold start has a
-// hundred thousand.
+// diffKeys is Diff for the services of some keys only. It goes through them twice,
+// to count and to collect, because operations are large and a cold start has a
+// hundred thousand of them: so each is written once, in its place.
 func diffKeys(actual, desired *Table, keys []Key, p Policy) []Op {
 	d := differ{actual: actual, desired: desired, policy: p}
 	d.compareAll(keys)
@@ -100,11 +100,12 @@ func diffKeys(actual, desired *Table, keys []Key, p Policy) []Op {
 type differ struct {
 	actual, desired *Table
 	policy          Policy
-	counts          [phases]int // of the first walk
-	all             []Op        // room for all phases; nil during the first walk
-	phase           [phases][]Op
+	counts          [phases]int  // operations of each phase, by the first pass
+	all             []Op         // room for all phases; nil during the first pass
+	phase           [phases][]Op // parts of all
 }
 
+// compareAll makes one pass over the pools and the services of these keys.
 func (d *differ) compareAll(keys []Key) {
 	d.comparePools()
 	for _, k := range keys {
@@ -112,7 +113,7 @@ func (d *differ) compareAll(keys []Key) {
 	}
 }
 
-// makeRoom gives each phase its place in the list.
+// allocate gives each phase its place in the list.
 func (d *differ) allocate() {
 	total := 0
 	for _, n := range d.counts {
@@ -138,6 +139,7 @@ const (
 	phases
 )
 
+// addOp counts an operation in the first pass, and collects it in the second.
 func (d *differ) addOp(phase int, op Op) {
 	if d.all == nil {
 		d.counts[phase]++
@@ -146,8 +148,8 @@ func (d *differ) addOp(phase int, op Op) {
 	d.phase[phase] = append(d.phase[phase], op)
 }
 
-// ops returns the operations in order. The policy may have changed its mind
-// between the two walks; then a phase does not fit its place.
+// ops returns the operations in order. If the policy answered differently in the
+// second pass, a phase has outgrown its place, and the phases are put together anew.
 func (d *differ) ops() []Op {
 	for i, n := range d.counts {
 		if len(d.phase[i]) != n {
@@ -157,6 +159,8 @@ func (d *differ) ops() []Op {
 	return d.all
 }
 
+// comparePools sets the pools that are missing or have another source, and removes
+// those that no service uses any more.
 func (d *differ) comparePools() {
 	for _, prefix := range sortedPrefixes(d.desired.Pools) {
 		want := d.desired.Pools[prefix]
@@ -176,7 +180,7 @@ func (d *differ) comparePools() {
 	}
 }
 
-// poolInUse reports whether services of the pool are still there, draining.
+// poolInUse reports whether the kernel has services of the pool.
 func (d *differ) poolInUse(p netip.Prefix) bool {
 	for k := range d.actual.Services {
 		if p.Contains(k.VIP) {
@@ -212,7 +216,7 @@ func (d *differ) compareService(k Key) {
 	d.compareBackends(k, have.Backends, want.Backends)
 }
 
-// backends merges two sorted lists.
+// compareBackends merges two sorted lists.
 func (d *differ) compareBackends(k Key, have, want []Backend) {
 	for len(have) > 0 || len(want) > 0 {
 		order := 0
@@ -247,6 +251,7 @@ func (d *differ) changeWeight(k Key, have, want Backend) {
 	}
 }
 
+// removeBackend removes or drains a backend, and reports whether it is removed.
 func (d *differ) removeBackend(k Key, b Backend) (gone bool) {
 	switch {
 	case d.policy.mustKeep(k.VIP):
@@ -260,6 +265,7 @@ func (d *differ) removeBackend(k Key, b Backend) (gone bool) {
 	return false
 }
 
+// removeService removes a service once all of its backends are gone.
 func (d *differ) removeService(s *Service) {
 	if d.policy.mustKeep(s.VIP) {
 		return

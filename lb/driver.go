@@ -9,7 +9,7 @@ import (
 
 // Driver programs one network namespace of one kernel. It is used by one
 // goroutine at a time. Every operation is idempotent, and a driver touches
-// only what is its own: services whose address lies in its pools (L1).
+// only what it made: services whose address lies in its pools (L1).
 type Driver interface {
 	// Name returns the driver's name: "ipvs" or "nft".
 	Name() string
@@ -25,8 +25,8 @@ type Driver interface {
 	// error (or nil) per operation: a failing operation does not keep others
 	// from being applied, but for DelService after a failure of that service.
 	Apply(ctx context.Context, ops []Op) []error
-	// Snapshot reads back what the kernel holds of ours, whoever wrote it: all of
-	// a service but its labels, which are empty. The result is the caller's.
+	// Snapshot reads back what the kernel holds in our pools, whoever wrote it: all
+	// of a service but its labels, which are empty. The result is the caller's.
 	Snapshot(ctx context.Context) (*Table, error)
 	// Check compares what is beside the services (sysctls, tables, rules, sets,
 	// routes) with what the driver left there, and returns what differs. It
@@ -48,31 +48,31 @@ type Driver interface {
 	Close() error
 }
 
-// Watchful is implemented by drivers whose kernel tells cheaply whether anybody
-// changed its services.
+// Watchful is implemented by drivers that can tell cheaply whether anybody changed
+// the kernel's services.
 type Watchful interface {
-	// Untouched reports that since the driver last wrote or read them back,
-	// nobody else has changed what Snapshot would read. False may be unknown.
+	// Untouched reports whether nobody else has changed what Snapshot would read
+	// since the driver last wrote or read it. False also means that it is not known.
 	Untouched(ctx context.Context) bool
 }
 
 // Numbered is implemented by drivers whose kernel numbers the changes of what
 // Check looks at, or of a part of it.
 type Numbered interface {
-	// Number returns a number, not 0, that is another one after each such change,
-	// whoever makes it. It is one short question to the kernel.
+	// Number returns a number other than 0 that differs after each such change,
+	// whoever made it. It costs one short question to the kernel.
 	Number(ctx context.Context) (uint64, error)
 }
 
 // Imitator is implemented by drivers whose kernel does not have every scheduler.
 type Imitator interface {
-	// RunsAs returns the scheduler that picks the backends of s in effect.
+	// RunsAs returns the name of the scheduler that the kernel really uses for s.
 	RunsAs(s *Service) string
 }
 
-// Traffic is what a driver counts of a service or a backend, since the kernel's
-// entry was made. A figure below 0 is not counted; bytes are those of the
-// packets counted.
+// Traffic is what a driver counts of a service or a backend since the kernel's
+// entry was made. A figure below 0 is not counted; bytes are those of the packets
+// counted.
 type Traffic struct {
 	Connections          int64 // new connections
 	PacketsIn, BytesIn   int64 // from clients
@@ -100,9 +100,9 @@ type BackendUsage struct {
 // cannot do it at all.
 var ErrUnsupported = errors.New("not supported here")
 
-// ErrDrift is wrapped by errors of Check and Apply after which Setup and
-// Snapshot are needed: somebody else changed what is ours, or the kernel
-// stopped answering.
+// ErrDrift is wrapped by errors of Check and Apply after which Setup and Snapshot
+// are needed, since somebody else changed what is ours or the kernel stopped
+// answering.
 var ErrDrift = errors.New("kernel state is not as we left it")
 
 // Refusal says why a driver was not chosen.
@@ -111,10 +111,10 @@ type Refusal struct {
 	Reason string
 }
 
-// Choose returns the first driver whose Probe succeeds (L7), and why those
-// before it were refused. With none, the driver is nil: the daemon goes on
+// chooseDriver returns the first driver whose Probe succeeds (L7), and why those
+// before it were refused. If none succeeds, the driver is nil: the daemon goes on
 // without load balancing and answers vip services like dnsrr (R5).
-func Choose(ctx context.Context, drivers []Driver) (Driver, []Refusal) {
+func chooseDriver(ctx context.Context, drivers []Driver) (Driver, []Refusal) {
 	var refused []Refusal
 	for _, d := range drivers {
 		err := d.Probe(ctx)

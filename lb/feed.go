@@ -11,7 +11,7 @@ import (
 type viewFeed struct {
 	source   state.Source
 	balanced func(network string) bool // whether a network is to be balanced here
-	planner  *Planner
+	planner  *planner
 	ready    chan struct{} // capacity 1: collect has something to do
 	watches  map[string]*watch
 }
@@ -24,7 +24,7 @@ type watch struct {
 	stop chan struct{} // closed to end the goroutine
 }
 
-func newViewFeed(source state.Source, balanced func(string) bool, p *Planner) viewFeed {
+func newViewFeed(source state.Source, balanced func(string) bool, p *planner) viewFeed {
 	return viewFeed{
 		source: source, balanced: balanced, planner: p,
 		ready: make(chan struct{}, 1), watches: map[string]*watch{},
@@ -86,7 +86,7 @@ func (w *watch) end() {
 func (f *viewFeed) planNetwork(name string, view state.View) {
 	f.planDefinition(name, view)
 	gone := map[string]bool{}
-	for _, s := range f.planner.Services(name) {
+	for _, s := range f.planner.serviceNames(name) {
 		gone[s] = true
 	}
 	for _, s := range view.Services() {

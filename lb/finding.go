@@ -31,29 +31,34 @@ func Areas() []Area {
 	return []Area{AreaSysctl, AreaTable, AreaRule, AreaSet, AreaMark, AreaRoute, AreaService, AreaBackend}
 }
 
-// FindingKind says in what way the kernel is not as we left it.
+// FindingKind says in what way the kernel is not as it was left.
 type FindingKind string
 
-// The kinds.
+// The kinds of findings.
 const (
 	FindingMissing FindingKind = "missing" // ours, and gone
-	FindingExtra   FindingKind = "extra"   // not from us, in what is ours
+	FindingExtra   FindingKind = "extra"   // made by others, in what is ours
 	FindingChanged FindingKind = "changed" // ours, with another value
 )
 
-// Finding is one difference between what we left in the kernel and what is
-// there: somebody else changed it (L1). It is text for people.
+// Finding is one difference between what was left in the kernel and what is there,
+// which somebody else changed (L1). It is text for people.
 type Finding struct {
-	Area     Area
-	Kind     FindingKind
-	What     string // as "local route of pool 10.96.0.0/16"
-	Found    string // what is there; "" if nothing
-	Want     string // what should be; "" if nothing
-	Repaired bool   // it is as it should be again
-	Note     string // what became of it, where Repaired does not say all
+	// The difference, as Check and Compare find it.
 
-	key     Key            // of services and backends
-	backend netip.AddrPort // of backends
+	Area  Area        // the part of the kernel
+	Kind  FindingKind // missing, extra or changed
+	What  string      // as "local route of pool 10.96.0.0/16"
+	Found string      // what is there; "" if nothing
+	Want  string      // what should be there; "" if nothing
+
+	// What became of it, as the balancer finds after a repair.
+
+	Repaired bool   // it is as it should be again
+	Note     string // what Repaired does not say; may be empty
+
+	key     Key            // of the service, for services and backends
+	backend netip.AddrPort // for backends
 }
 
 // String formats the finding in one line.
@@ -69,8 +74,8 @@ func (f Finding) String() string {
 	return b.String()
 }
 
-// Compare returns how the kernel's table differs from what it should be, in
-// order of address. Both may be shadows or snapshots; labels are not looked at.
+// Compare returns how the kernel's table differs from what it should be, in order
+// of address. Both may be shadows or snapshots; labels are not compared.
 func Compare(have, want *Table) []Finding {
 	var all []Finding
 	for _, prefix := range slices.SortedFunc(keysOf(have.Pools, want.Pools), comparePrefixes) {
@@ -170,8 +175,8 @@ func compareBackends(k Key, have, want *Service) []Finding {
 
 func (b Backend) weightText() string { return fmt.Sprintf("weight %d", b.Weight) }
 
-// settings formats scheduler and affinity. Drivers append "?" to the scheduler
-// of a service whose entry is not whole, or has settings that are none of ours.
+// settingsText formats scheduler and affinity. Drivers append "?" to the scheduler
+// of a service whose entry is incomplete, or has settings that meshd never makes.
 func (s *Service) settingsText() string {
 	name, odd := strings.CutSuffix(s.Scheduler, "?")
 	if odd {
@@ -183,27 +188,28 @@ func (s *Service) settingsText() string {
 	return fmt.Sprintf("%s, affinity %s", name, s.Affinity)
 }
 
+// summary formats the settings and the number of backends.
 func (s *Service) summary() string {
 	return fmt.Sprintf("%s with %d backends", s.settingsText(), len(s.Backends))
 }
 
 // Report is the outcome of one comparison with the kernel.
 type Report struct {
-	At       time.Time // when it began
-	Took     time.Duration
-	Driver   string    // "" if there is none
-	Full     bool      // services were read back, not only what is beside them
+	// What was compared.
+
+	At       time.Time     // when the comparison began
+	Took     time.Duration // until its end, repairs included
+	Driver   string        // "" if there is none
+	Full     bool          // services were read back, not only what is beside them
+	Services int           // that were read back
+	Backends int           // that were read back
+
+	// What was found.
+
 	Findings []Finding // at most maxFindings
 	More     int       // findings beyond that
-	Services int       // compared
-	Backends int       // compared
 	Pending  int       // services with failed operations, which are tried again
 	Error    string    // why the comparison is not complete; "" if it is
-}
-
-// InSync reports whether the kernel was as we left it, and is as it should be.
-func (r *Report) InSync() bool {
-	return r.Error == "" && len(r.Findings) == 0 && r.More == 0 && r.Pending == 0
 }
 
 // Result sums the report up.
@@ -217,11 +223,11 @@ func (r *Report) Result() VerifyResult {
 	return VerifyOK
 }
 
-// maxFindings bounds a report: after "ipvsadm -C" every service is missing.
+// maxFindings bounds a report, since after "ipvsadm -C" every service is missing.
 const maxFindings = 1000
 
-// mergeFindings adds findings of another source; one that is known by area and name
-// is left out.
+// mergeFindings adds findings of another source, without those whose area and name
+// are in the list already.
 func mergeFindings(all, more []Finding) []Finding {
 	type name struct {
 		area Area

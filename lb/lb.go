@@ -1,14 +1,19 @@
 // Package lb turns the views of the networks into kernel load balancing.
 //
-// It works on levels, not on events: Plan says what the kernel should hold, a
+// It works on levels, not on events: a plan says what the kernel should hold, a
 // Driver says what it does hold, Diff is the ordered list of operations
 // between the two, and the Balancer applies it, retries what failed and audits
-// the result (rules L1–L8 of docs/DESIGN.md). Nothing is ever flushed, and
+// the result (rules L1–L15 of docs/DESIGN.md). Nothing is ever flushed, and
 // nothing is deleted to be added again.
 //
-//	views ─▶ Planner ─▶ desired ─▶ Diff ─▶ []Op ─▶ Driver ─▶ kernel
+//	views ─▶ planner ─▶ desired ─▶ Diff ─▶ []Op ─▶ Driver ─▶ kernel
 //	                                ▲                 │
 //	                                └──── shadow ◀────┘
+//
+// A Balancer is one goroutine, Run, that wires parts with their own state: the
+// feed from the views, the planner, the reconciler, drains, the choice and the
+// retirement of drivers, the auditor. Each part says when it wants to be called
+// next; the balancer keeps these times as alarms.
 //
 // The drivers are lb/ipvs and lb/nft; lb/lbtest has a fake one for tests.
 package lb
@@ -57,7 +62,7 @@ func (k Key) Compare(o Key) int {
 // ports: the client's port is kept.
 type Backend struct {
 	Addr   netip.AddrPort
-	Weight uint32 // relative share of new connections; 0 = none, existing ones go on (L5)
+	Weight uint32 // relative share of new connections; 0: none, open ones go on (L5)
 }
 
 // Service is one load-balanced service as it is or should be in the kernel.
@@ -68,7 +73,7 @@ type Service struct {
 	Name      string        // label, not in the kernel; "" in a snapshot
 	Drain     time.Duration // label: how long a removed backend keeps its TCP connections
 	Scheduler string        // IPVS name, never empty (L6)
-	Affinity  time.Duration // client stickiness; 0 = none
+	Affinity  time.Duration // how long a client keeps its backend; 0: no affinity
 	Backends  []Backend     // sorted by address, without repeats
 }
 
@@ -107,8 +112,8 @@ func (s *Service) Equal(o *Service) bool {
 	return s == o || s.Key == o.Key && s.sameSettings(o) && slices.Equal(s.Backends, o.Backends)
 }
 
-// Pool is a range of virtual addresses that this node serves: one local route,
-// the guard and the masquerade hang on it (L2).
+// Pool is a range of virtual addresses that this node serves. Its local route, its
+// guard and its masquerade are made and removed with it (L2).
 type Pool struct {
 	Prefix  netip.Prefix
 	Src     netip.Addr // source address of the own host's clients; the zero Addr: the kernel's choice
@@ -161,8 +166,8 @@ func (t *Table) Apply(ops []Op, skip []error) []error {
 type tableChange struct {
 	*Table
 
-	owned map[Key]*Service // copies that may be changed until the end
-	last  *Service         // of them: that of the operation before
+	owned map[Key]*Service // copies that may be changed until the end of the call
+	last  *Service         // the one of the operation before; nil: none
 }
 
 // apply carries out the first of ops.
@@ -208,8 +213,8 @@ func backendsAhead(ops []Op) int {
 	return n
 }
 
-// own returns a copy of the first operation's service, or nil if there is none
-// and the operation does not make one.
+// ownedCopy returns a copy of the first operation's service that may be changed, or
+// nil if there is none and the operation does not make one.
 func (c *tableChange) ownedCopy(ops []Op) *Service {
 	op := &ops[0]
 	if c.last != nil && c.last.Key == op.Key {
@@ -231,6 +236,7 @@ func (c *tableChange) ownedCopy(ops []Op) *Service {
 	return s
 }
 
+// applyBackend sets or removes one backend, in place.
 func (s *Service) applyBackend(kind OpKind, b Backend) {
 	i, found := slices.BinarySearchFunc(s.Backends, b.Addr,
 		func(b Backend, a netip.AddrPort) int { return b.Addr.Compare(a) })

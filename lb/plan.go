@@ -12,18 +12,18 @@ import (
 	"meshd/state"
 )
 
-// Node are the facts about this host that a plan needs.
+// Node is what a plan needs to know of this host.
 type Node struct {
-	// Src4 and Src6 are addresses of this host that backends can answer to.
-	// They become the source of the own host's connections to a VIP; the zero
-	// Addr leaves the choice to the kernel (then it may be the VIP itself).
+	// Src4 and Src6 are addresses of this host that backends can answer to. They
+	// become the source of the host's own connections to a VIP. The zero Addr leaves
+	// the choice to the kernel, which may take the VIP itself.
 	Src4, Src6 netip.Addr
 	// Drain is how long TCP connections of a removed backend may go on where
 	// the service does not say. 0 means 30 s.
 	Drain time.Duration
 	// Self is the node's name. Its own tasks may have addresses of the loopback
-	// device, as on hosts whose address is announced by a routing daemon; those
-	// of others that do would lead to this host's own services.
+	// device, as on hosts whose address a routing daemon announces. Tasks of other
+	// nodes at such an address would lead to this host's own services.
 	Self state.NodeID
 	// AllowLoopback takes tasks at loopback addresses as backends, for trials on
 	// one machine.
@@ -39,7 +39,7 @@ type ServiceID struct {
 func (id ServiceID) String() string { return id.Service + "." + id.Network }
 
 // Conflict says that a service does not get an address because another one
-// has it (V5: one address never maps to two services).
+// has it: one address never maps to two services (V5).
 type Conflict struct {
 	Loser, Winner ServiceID
 	VIP           netip.Addr
@@ -50,45 +50,43 @@ func (c Conflict) String() string {
 	return fmt.Sprintf("%s is not served at %s: the address belongs to %s", c.Loser, c.VIP, c.Winner)
 }
 
-// Plan returns the table that this node's kernel should hold for some views.
-// It is pure, and depends on nothing but their content.
-func Plan(node Node, views []state.View) *Table {
-	p := NewPlanner(node)
-	for _, v := range views {
-		p.SetNetwork(v.Def())
-		for _, s := range v.Services() {
-			p.Set(v.Def().Name, s.Name, s)
-		}
-	}
-	return p.Desired()
-}
+// planner keeps a plan up to date at a cost that depends on what changed, not
+// on what there is. After any sequence of calls, its table is that of a new planner
+// for the same views. It is not safe for concurrent use.
+type planner struct {
+	// What is planned for.
 
-// Planner keeps a plan up to date at a cost that depends on what changed, not
-// on what there is. After any sequence of calls, its table is the same as that
-// of Plan. It is not safe for concurrent use.
-type Planner struct {
-	node     Node
+	node     Node                         // this host; does not change
+	facts    *hostfacts.Facts             // what the host is and needs, by SetFacts
+	networks map[string]state.NetworkDef  // by name
+	services map[ServiceID]*state.Service // all of these networks
+
+	// Who gets which address. Invariant: no list is empty, and each is in the order
+	// of claim.compare: the first has the address.
+
+	claims    map[netip.Addr][]claim
+	conflicts int // claims that are not first in their list
+
+	// The plan. Invariant: keys holds each key of desired.Services exactly once.
+
 	desired  *Table
-	networks map[string]state.NetworkDef
-	services map[ServiceID]*state.Service
-	claims   map[netip.Addr][]claim
-	keys     map[ServiceID][]Key // what the service has in desired
-	dirty    map[Key]struct{}
-	facts    *hostfacts.Facts
-	refused  map[string][]hostfacts.Conflict // by network: what stands against its pools
-	stale    bool                            // pools and backends are to be judged again
+	keys     map[ServiceID][]Key             // what each service has in desired
+	refused  map[string][]hostfacts.Conflict // by network: what its pools conflict with
+	dirty    map[Key]struct{}                // what changed in desired since TakeDirty
+	stale    bool                            // the facts or a definition changed: everything is to be planned anew
+	backends int                             // in desired; at most maxBackends
 
-	conflicts    int                    // claims that lost
-	backends     int                    // in desired
+	// What there is no room for (L11).
+
 	waiting      map[ServiceID]struct{} // services without room for some of their addresses
-	waitingTried bool                   // what waits was tried since there was last much room
+	waitingTried bool                   // they were planned again since half of the room was free
 }
 
-// claim is a service's wish for an address.
+// claim is what a service states about an address that it has or had.
 type claim struct {
 	id        ServiceID
-	canonical bool // the service's VIP, not one of OtherVIPs
-	birth     uint64
+	canonical bool   // the service's VIP, not one of OtherVIPs
+	birth     uint64 // of the network, in Lamport time
 }
 
 // compare ranks claims: canonical first, then the older network, then by name.
@@ -103,12 +101,12 @@ func (c claim) compare(o claim) int {
 		cmp.Compare(c.id.Service, o.id.Service))
 }
 
-// NewPlanner returns a planner without networks.
-func NewPlanner(node Node) *Planner {
+// newPlanner returns a planner without networks.
+func newPlanner(node Node) *planner {
 	if node.Drain <= 0 {
 		node.Drain = defaultDrain
 	}
-	return &Planner{
+	return &planner{
 		node: node, desired: NewTable(),
 		networks: map[string]state.NetworkDef{}, services: map[ServiceID]*state.Service{},
 		claims: map[netip.Addr][]claim{}, keys: map[ServiceID][]Key{}, dirty: map[Key]struct{}{},
@@ -118,13 +116,13 @@ func NewPlanner(node Node) *Planner {
 
 // Desired returns the planned table. It belongs to the planner: do not change
 // it, and do not use it after the next call.
-func (p *Planner) Desired() *Table {
+func (p *planner) Desired() *Table {
 	p.refresh()
 	return p.desired
 }
 
 // TakeDirty returns the keys that changed since the last call, sorted.
-func (p *Planner) TakeDirty() []Key {
+func (p *planner) TakeDirty() []Key {
 	p.refresh()
 	p.retryWaiting()
 	keys := slices.SortedFunc(maps.Keys(p.dirty), Key.Compare)
@@ -133,7 +131,7 @@ func (p *Planner) TakeDirty() []Key {
 }
 
 // SetNetwork adds a network or changes its definition.
-func (p *Planner) SetNetwork(def state.NetworkDef) {
+func (p *planner) SetNetwork(def state.NetworkDef) {
 	old, ok := p.networks[def.Name]
 	if ok && old == def {
 		return
@@ -148,7 +146,7 @@ func (p *Planner) SetNetwork(def state.NetworkDef) {
 }
 
 // DropNetwork removes a network with its services.
-func (p *Planner) DropNetwork(network string) {
+func (p *planner) DropNetwork(network string) {
 	for _, s := range p.servicesOf(network) {
 		p.Set(network, s.Name, nil)
 	}
@@ -156,8 +154,8 @@ func (p *Planner) DropNetwork(network string) {
 	p.stale = true
 }
 
-// Services returns the names of the planner's services of a network, unsorted.
-func (p *Planner) Services(network string) []string {
+// serviceNames returns the names of the planner's services of a network, unsorted.
+func (p *planner) serviceNames(network string) []string {
 	var names []string
 	for _, s := range p.servicesOf(network) {
 		names = append(names, s.Name)
@@ -165,7 +163,8 @@ func (p *Planner) Services(network string) []string {
 	return names
 }
 
-func (p *Planner) servicesOf(network string) []*state.Service {
+// servicesOf returns the services of a network, unsorted.
+func (p *planner) servicesOf(network string) []*state.Service {
 	var all []*state.Service
 	for id, s := range p.services {
 		if id.Network == network {
@@ -176,7 +175,7 @@ func (p *Planner) servicesOf(network string) []*state.Service {
 }
 
 // Conflicts returns who does not get which address, sorted by address.
-func (p *Planner) Conflicts() []Conflict {
+func (p *planner) Conflicts() []Conflict {
 	var all []Conflict
 	for vip, claims := range p.claims {
 		for _, c := range claims[1:] {
@@ -190,7 +189,7 @@ func (p *Planner) Conflicts() []Conflict {
 }
 
 // Set plans a service anew; nil removes it. The network should be set first.
-func (p *Planner) Set(network, name string, s *state.Service) {
+func (p *planner) Set(network, name string, s *state.Service) {
 	id := ServiceID{Network: network, Service: name}
 	touched := map[ServiceID]struct{}{id: {}}
 	p.removeClaims(id, p.services[id], touched)
@@ -207,7 +206,7 @@ func (p *Planner) Set(network, name string, s *state.Service) {
 	}
 }
 
-// vips calls f with each address of the service.
+// eachVIP calls f with each address of the service.
 func eachVIP(s *state.Service, f func(a netip.Addr, canonical bool)) {
 	if s == nil || s.Mode != state.ModeVIP {
 		return
@@ -224,7 +223,9 @@ func eachVIP(s *state.Service, f func(a netip.Addr, canonical bool)) {
 	}
 }
 
-func (p *Planner) removeClaims(id ServiceID, s *state.Service, touched map[ServiceID]struct{}) {
+// removeClaims withdraws what a service claims, and adds to touched the services
+// that have those addresses now.
+func (p *planner) removeClaims(id ServiceID, s *state.Service, touched map[ServiceID]struct{}) {
 	eachVIP(s, func(a netip.Addr, _ bool) {
 		before := p.claims[a]
 		rest := slices.DeleteFunc(slices.Clone(before), func(c claim) bool { return c.id == id })
@@ -238,7 +239,9 @@ func (p *Planner) removeClaims(id ServiceID, s *state.Service, touched map[Servi
 	})
 }
 
-func (p *Planner) addClaims(id ServiceID, s *state.Service, touched map[ServiceID]struct{}) {
+// addClaims enters what a service claims, and adds to touched all services that
+// claim the same addresses.
+func (p *planner) addClaims(id ServiceID, s *state.Service, touched map[ServiceID]struct{}) {
 	eachVIP(s, func(a netip.Addr, canonical bool) {
 		c := claim{id: id, canonical: canonical, birth: p.networks[id.Network].Birth}
 		claims := p.claims[a]
@@ -254,8 +257,8 @@ func (p *Planner) addClaims(id ServiceID, s *state.Service, touched map[ServiceI
 	})
 }
 
-// withdraw takes what a service has out of the desired table.
-func (p *Planner) removePlanned(id ServiceID) {
+// removePlanned takes what a service has out of the desired table.
+func (p *planner) removePlanned(id ServiceID) {
 	for _, k := range p.keys[id] {
 		p.backends -= len(p.desired.Services[k].Backends)
 		delete(p.desired.Services, k)
@@ -265,8 +268,8 @@ func (p *Planner) removePlanned(id ServiceID) {
 	delete(p.waiting, id)
 }
 
-// publish puts a service into the desired table at the addresses it has won.
-func (p *Planner) planService(id ServiceID) {
+// planService puts a service into the desired table at the addresses it has won.
+func (p *planner) planService(id ServiceID) {
 	s := p.services[id]
 	var keys []Key
 	eachVIP(s, func(a netip.Addr, _ bool) {

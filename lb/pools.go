@@ -10,25 +10,25 @@ import (
 	"meshd/state"
 )
 
-// SetFacts says what the host is and needs: pools that touch it are not planned
-// (L9). The facts must not change afterwards.
-func (p *Planner) SetFacts(f *hostfacts.Facts) {
+// SetFacts plans for what the host is and needs: pools that conflict with it are
+// refused (L9). The facts must not change afterwards.
+func (p *planner) SetFacts(f *hostfacts.Facts) {
 	if p.facts.Equal(f) {
 		return
 	}
 	p.facts, p.stale = f, true
 }
 
-// Refused returns what stands against the pools of each network of which some
-// are not planned. It belongs to the planner, like the table of Desired.
-func (p *Planner) Refused() map[string][]hostfacts.Conflict {
+// Refused returns, by network, what its pools conflict with, for the networks some
+// of whose pools are refused. It belongs to the planner, like the table of Desired.
+func (p *planner) Refused() map[string][]hostfacts.Conflict {
 	p.refresh()
 	return p.refused
 }
 
-// refresh judges pools and backends again after something changed that they all
-// hang on: a definition, or the host.
-func (p *Planner) refresh() {
+// refresh plans pools and backends anew after a change of a definition or of the
+// host, on which all of them depend.
+func (p *planner) refresh() {
 	if !p.stale {
 		return
 	}
@@ -42,10 +42,11 @@ func (p *Planner) refresh() {
 	}
 }
 
-// pools plans the pools that nothing stands against: there are as few as
-// networks. Of two networks whose pools overlap the older has them (V9), on
-// every host that serves both: also where it can serve neither.
-func (p *Planner) planPools() {
+// planPools plans the pools without conflicts. There are no more of them than
+// networks, so all are planned each time. Of two networks whose pools overlap the
+// older has them (V9) on every host that serves both, even where its own pool is
+// refused: all hosts have to agree which of the two it is.
+func (p *planner) planPools() {
 	clear(p.desired.Pools)
 	clear(p.refused)
 	defs := slices.SortedFunc(maps.Values(p.networks), func(a, b state.NetworkDef) int { return state.ByAge(&a, &b) })
@@ -62,7 +63,7 @@ func (p *Planner) planPools() {
 }
 
 // poolsOf returns the pools of a definition.
-func (p *Planner) poolsOf(def *state.NetworkDef) []Pool {
+func (p *planner) poolsOf(def *state.NetworkDef) []Pool {
 	var all []Pool
 	if def.Subnet4.IsValid() {
 		all = append(all, Pool{Prefix: def.Subnet4, Src: p.node.Src4, Network: def.Name})
@@ -73,7 +74,7 @@ func (p *Planner) poolsOf(def *state.NetworkDef) []Pool {
 	return all
 }
 
-// olderPools returns what of older networks overlaps a pool.
+// olderPools returns the pools of older networks that overlap a pool.
 func olderPools(pool netip.Prefix, older []state.NetworkDef) []hostfacts.Conflict {
 	var found []hostfacts.Conflict
 	for _, def := range older {
@@ -88,8 +89,8 @@ func olderPools(pool netip.Prefix, older []state.NetworkDef) []hostfacts.Conflic
 	return found
 }
 
-// serves reports whether a network's address lies in a planned pool of its own.
-func (p *Planner) inPlannedPool(network string, a netip.Addr) bool {
+// inPlannedPool reports whether a network's address lies in a planned pool of its own.
+func (p *planner) inPlannedPool(network string, a netip.Addr) bool {
 	def := p.networks[network]
 	for _, prefix := range []netip.Prefix{def.Subnet4, def.Subnet6} {
 		if prefix.IsValid() && prefix.Contains(a) {
@@ -99,9 +100,9 @@ func (p *Planner) inPlannedPool(network string, a netip.Addr) bool {
 	return false
 }
 
-// Works reports whether all pools of a network are planned, and in the kernel's
-// table.
-func (p *Planner) Programmed(network string, kernel *Table) bool {
+// Programmed reports whether all pools of a network are planned, and are in the
+// kernel's table.
+func (p *planner) programmed(network string, kernel *Table) bool {
 	def, known := p.networks[network]
 	if !known || len(p.Refused()[network]) > 0 {
 		return false
@@ -115,9 +116,9 @@ func (p *Planner) Programmed(network string, kernel *Table) bool {
 	return len(pools) > 0
 }
 
-// Forbids reports whether a pool that is in the kernel must go at once: the
-// host itself, or an older network, has its addresses.
-func (p *Planner) Forbids(pool netip.Prefix) bool {
+// Forbids reports whether a pool that is in the kernel must go at once, because the
+// host itself or an older network has its addresses.
+func (p *planner) forbids(pool netip.Prefix) bool {
 	p.refresh()
 	if _, planned := p.desired.Pools[pool]; planned {
 		return false
@@ -130,10 +131,10 @@ func (p *Planner) Forbids(pool netip.Prefix) bool {
 	return len(hostfacts.Conflicts(pool, p.facts)) > 0
 }
 
-// backendAddr returns the member's address of the VIP's family, or the zero
-// Addr if it has none that may be a backend: connections to a VIP must not lead
-// to services of the host's own that listen on loopback, nor to another VIP.
-func (p *Planner) backendAddr(e *state.Entry, vip netip.Addr) netip.Addr {
+// backendAddr returns the member's address of the VIP's family, or the zero Addr if
+// it has none that may be a backend. Connections to a VIP must not lead to services
+// of the host itself that listen on loopback, nor to another VIP.
+func (p *planner) backendAddr(e *state.Entry, vip netip.Addr) netip.Addr {
 	a := addrFor(e, vip)
 	switch {
 	case !a.IsValid():

@@ -48,10 +48,10 @@ func newReaderCopies(onRefused func(string, []hostfacts.Conflict), log *slog.Log
 
 // setPools replaces what readers know of the pools, and tells operators which are
 // refused. kernel is the table that the kernel holds; nil: no driver works.
-func (c *readerCopies) setPools(p *Planner, kernel *Table) {
+func (c *readerCopies) setPools(p *planner, kernel *Table) {
 	working := map[string]bool{}
 	for name := range p.networks {
-		if kernel != nil && p.Programmed(name, kernel) {
+		if kernel != nil && p.programmed(name, kernel) {
 			working[name] = true
 		}
 	}

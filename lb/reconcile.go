@@ -15,7 +15,7 @@ import (
 // compared and of what failed; the other parts are the balancer's.
 type reconciler struct {
 	kernel   *kernel
-	planner  *Planner
+	planner  *planner
 	feed     *viewFeed
 	drains   *drains
 	failures *failures
@@ -134,7 +134,7 @@ func (r *reconciler) followUp(now time.Time, ops []Op, errs []error, next *recon
 func (r *reconciler) policy(now time.Time) Policy {
 	var forbidden []netip.Prefix
 	for prefix := range r.kernel.shadow.Pools {
-		if r.planner.Forbids(prefix) {
+		if r.planner.forbids(prefix) {
 			forbidden = append(forbidden, prefix)
 		}
 	}

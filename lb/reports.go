@@ -78,7 +78,7 @@ type reportLog struct {
 	pace    reportPace
 }
 
-// file keeps a report, of which it shortens the list of findings, and tells
+// add keeps a report, of which it shortens the list of findings, and tells
 // operators what was found.
 func (l *reportLog) add(r *Report) {
 	if n := len(r.Findings); n > maxFindings {
@@ -111,8 +111,8 @@ const (
 	reportEvery = 30 * time.Second // and then one
 )
 
-// reportPace bounds how often operators are told what others changed: whoever
-// removes our rules in a loop would fill the log.
+// reportPace bounds how often operators are told what others changed, since a
+// program that removes our rules in a loop would fill the log.
 type reportPace struct {
 	until      time.Time // by then all reports so far have been paid for
 	unreported int       // reports since the last one that was allowed

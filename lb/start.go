@@ -17,7 +17,7 @@ func (b *Balancer) start(ctx context.Context, now time.Time) {
 		b.count.Unsupported = true
 		b.clock.setNoLater(alarmProbe, now.Add(b.cfg.RetryMax))
 		if b.choice.balancingOff() {
-			b.clock.byIfSet(alarmRetire, b.retirement.begin(b.kernel.driver, now))
+			b.clock.setNoLater(alarmRetire, b.retirement.begin(b.kernel.driver, now))
 		}
 		return
 	}
@@ -35,7 +35,7 @@ func (b *Balancer) start(ctx context.Context, now time.Time) {
 	b.failures.wait = 0
 	b.kernel.ready, b.kernel.adopted = true, true
 	b.cfg.OnDriver(b.kernel.driverName())
-	b.clock.byIfSet(alarmRetire, b.retirement.begin(b.kernel.driver, now))
+	b.clock.setNoLater(alarmRetire, b.retirement.begin(b.kernel.driver, now))
 	b.clock.setNoLater(alarmVerify, now.Add(b.cfg.Verify))
 	b.clock.setNoLater(alarmPollRules, now.Add(b.cfg.PollInterval))
 	b.clock.setNoLater(alarmApply, now)

@@ -36,7 +36,7 @@ type PoolStatus struct {
 	Conflicts  []hostfacts.Conflict // what it conflicts with: then it is not served here (L9)
 }
 
-// EntryState says how what is in the kernel stands to what should be.
+// EntryState compares what is in the kernel with what should be there.
 type EntryState string
 
 // The states of services and backends.
@@ -45,35 +45,39 @@ const (
 	EntryMissing  EntryState = "missing"  // not there
 	EntryExtra    EntryState = "extra"    // there, and should not be
 	EntryDiffers  EntryState = "differs"  // there, with other settings
-	EntryDraining EntryState = "draining" // not wanted; it goes when its connections have ended (L5)
+	EntryDraining EntryState = "draining" // not in the plan; it goes when its connections have ended (L5)
 )
 
-// ServiceStatus is one service, as it should be beside what it is. Desired is
-// nil for one that is going, Actual for one that is not yet in the kernel.
+// ServiceStatus is one service, as it should be beside what it is.
 type ServiceStatus struct {
-	Key      Key
-	Network  string
-	Name     string
-	Desired  *Service
-	Actual   *Service
-	RunsAs   string // the scheduler that picks in effect, if it is another than asked for; else ""
-	State    EntryState
-	Synced   bool            // the kernel holds what it should, and nothing drains
+	// Which service.
+
+	Key     Key    // its address, port and protocol
+	Network string // "" if the pool of its address is not known
+	Name    string // "" for what a previous run left
+
+	// What should be there, and what is.
+
+	Desired  *Service        // nil: it is to go
+	Actual   *Service        // nil: it is not in the kernel yet
 	Backends []BackendStatus // of both, by address
-	Error    string          // of the latest attempt
+	State    EntryState      // of the service with its backends
+	Synced   bool            // the kernel holds what it should, and nothing drains
+	RunsAs   string          // the scheduler that the kernel uses, if it is not the one asked for; else ""
+	Error    string          // of the latest attempt; "" if it succeeded
 }
 
 // BackendStatus is one backend of a service.
 type BackendStatus struct {
 	Addr     netip.AddrPort
-	Desired  int // weight; -1: it should not be there
-	Actual   int // weight; -1: it is not there
+	Desired  int // weight in the plan; -1: it is not in the plan
+	Actual   int // weight in the kernel; -1: it is not there
 	State    EntryState
 	Deadline time.Time // of a drain: when it goes at the latest
 }
 
 // poolStatus returns the pools that are planned and those that are refused.
-func poolStatus(p *Planner, kernel *Table) []PoolStatus {
+func poolStatus(p *planner, kernel *Table) []PoolStatus {
 	var all []PoolStatus
 	for prefix, pool := range p.Desired().Pools {
 		have, there := kernel.Pools[prefix]

@@ -2,7 +2,7 @@ package lb
 
 import "time"
 
-// alerts say when the kernel is to be compared because somebody else may have
+// triggers say when the kernel is to be compared because somebody else may have
 // changed it: that is announced to the balancer, or noticed by the number of the
 // ruleset as long as nobody announces changes of the rules (L15).
 type triggers struct {
@@ -10,7 +10,7 @@ type triggers struct {
 	notBefore time.Time // no comparison because of others before
 }
 
-// raise keeps that somebody may have changed what is ours, and returns when to
+// raise records that somebody may have changed what is ours, and returns when to
 // compare.
 func (a *triggers) raise(now time.Time) (at time.Time) {
 	a.raised = true

@@ -39,7 +39,8 @@ func (u *Unsupported) Check(context.Context) ([]Finding, error) { return nil, u.
 // Usage implements Driver.
 func (u *Unsupported) Usage(context.Context, []Key) (map[Key]Usage, error) { return nil, u.Why }
 
-// Remnants implements Driver: what a system cannot have has left nothing.
+// Remnants implements Driver. It returns nothing, since a system cannot have kept
+// what it does not support.
 func (u *Unsupported) Remnants(context.Context) ([]Remnant, error) { return nil, nil }
 
 // Teardown implements Driver.
