@@ -17,7 +17,7 @@ import (
 // Each part holds its own state and can be tested alone. The balancer wires them:
 // it decides when something is due, and passes on what one part found to the next.
 type Balancer struct {
-	cfg Config
+	cfg Config // with defaults; does not change
 
 	// How other goroutines reach Run.
 	requests chan func(context.Context) // Run calls these between two steps
@@ -25,28 +25,30 @@ type Balancer struct {
 	readers  *readerCopies              // written by Run after each step
 
 	// When something is due.
-	clock     alarmClock
-	started   time.Time // of Run
-	restUntil time.Time // until then changes of the views gather (L11)
-	held      bool      // by Hold: the kernel is left as it is until Run ends
+	clock     alarmClock // at most one time for each thing to do
+	started   time.Time  // of Run
+	restUntil time.Time  // until then changes of the views gather (L11)
+	held      bool       // by Hold: the kernel is left as it is until Run ends
 
 	// From the views to the kernel.
-	feed       viewFeed
-	planner    *planner
-	kernel     kernel
-	reconciler reconciler
-	drains     drains
+	feed       viewFeed   // plans what the views announce
+	planner    *planner   // holds the plan
+	kernel     kernel     // the driver that works, and the table that it left
+	reconciler reconciler // makes the kernel equal to the plan
+	drains     drains     // backends that wait for their connections to end
 
 	// Which driver programs the kernel, and what others left there.
-	choice     driverChoice
-	retirement retirement
+	choice     driverChoice // finds the driver that works
+	retirement retirement   // ends what the others left
 
 	// Whether the kernel still holds what was written to it.
-	triggers triggers
-	auditor  auditor
+	triggers triggers // says when somebody else may have changed it
+	auditor  auditor  // compares and repairs
 
-	failures failures
-	count    Counters // the counters; the gauges are filled in by publish
+	// What operators see.
+
+	failures failures // the latest error, and how long to wait after it
+	count    Counters // running totals; publish fills in the gauges
 }
 
 // New returns a balancer that does nothing before Run. The error names the

@@ -79,8 +79,11 @@ func TestDrainsEnd(t *testing.T) {
 	}
 	now := start.Add(time.Second)
 	over, next := d.step(now, oneBusy)
-	if !slices.Equal(over, []Key{k}) || !d.over(k, first, now) || d.over(k, second, now) || !next.Equal(now.Add(2*time.Second)) {
-		t.Errorf("over are %v, first %v, second %v; next look at %v", over, d.over(k, first, now), d.over(k, second, now), next)
+	if !slices.Equal(over, []Key{k}) || !next.Equal(now.Add(2*time.Second)) {
+		t.Errorf("over are %v; next look at %v", over, next)
+	}
+	if !d.over(k, first, now) || d.over(k, second, now) {
+		t.Errorf("idle backend over: %v, busy one: %v", d.over(k, first, now), d.over(k, second, now))
 	}
 	d.update(k, tcpService(1, 0), want, now) // the first is gone from the kernel, or has a weight again
 	if d.backends != 1 || d.ended[DrainIdle] != 1 {
@@ -177,7 +180,8 @@ func TestKernelAppliesPoolsFirst(t *testing.T) {
 		{Kind: SetBackend, Key: s.Key, Backend: s.Backends[0]},
 	}
 	_, errs := k.applyOrdered(t.Context(), ops)
-	if len(d.applied) != 0 || errors.Is(errs[0], errNoPool) || !errors.Is(errs[1], errNoPool) || !errors.Is(errs[2], errNoPool) {
+	if len(d.applied) != 0 || errors.Is(errs[0], errNoPool) ||
+		!errors.Is(errs[1], errNoPool) || !errors.Is(errs[2], errNoPool) {
 		t.Errorf("applied %v, errors %v", d.applied, errs)
 	}
 	d.refuse = nil
@@ -190,7 +194,9 @@ func TestKernelAppliesPoolsFirst(t *testing.T) {
 func TestRetirementCuts(t *testing.T) {
 	t.Parallel()
 	old, chosen := &stubDriver{left: 2}, &stubDriver{}
-	cfg := Config{Former: []Driver{old}, Drivers: []Driver{chosen}, DrainPoll: time.Second, RetryMax: time.Minute, Log: quiet}
+	cfg := Config{
+		Former: []Driver{old}, Drivers: []Driver{chosen}, DrainPoll: time.Second, RetryMax: time.Minute, Log: quiet,
+	}
 	r := newRetirement(&cfg, 5*time.Second)
 	k := kernel{driver: chosen, shadow: NewTable(), pollRules: func() bool { return false }, count: &Counters{}}
 	if !r.begin(chosen, start).Equal(start) || !r.begin(chosen, start).IsZero() {
@@ -210,7 +216,8 @@ func TestRetirementCuts(t *testing.T) {
 	if want := []time.Duration{time.Second, 3 * time.Second, 5 * time.Second}; !slices.Equal(looks, want) {
 		t.Errorf("looks after %v, want %v", looks, want)
 	}
-	if n := len(old.leaves); n != 4 || old.leaves[n-2].Cut || !old.leaves[n-1].Cut || !old.closed || len(chosen.leaves) > 0 {
+	n := len(old.leaves)
+	if n != 4 || old.leaves[n-2].Cut || !old.leaves[n-1].Cut || !old.closed || len(chosen.leaves) > 0 {
 		t.Errorf("the former driver was asked %v, closed %v; the chosen one %v", old.leaves, old.closed, chosen.leaves)
 	}
 }
@@ -223,7 +230,8 @@ func TestDriverChoice(t *testing.T) {
 		candidates: []Driver{&Unsupported{Driver: "ipvs", Why: errors.New("no module")}, works},
 		log:        quiet,
 	}
-	if d := c.next(t.Context()); d != Driver(works) || c.reason() != "no load balancing driver works here: ipvs: no module" {
+	const none = "no load balancing driver works here: "
+	if d := c.next(t.Context()); d != Driver(works) || c.reason() != none+"ipvs: no module" {
 		t.Errorf("chosen is %v, %q", d, c.reason())
 	}
 	c.refuse(works, errors.New("too hopeful"))
@@ -231,7 +239,7 @@ func TestDriverChoice(t *testing.T) {
 		t.Errorf("in the second round %v, refused %v", d, c.refused)
 	}
 	c.refuseAll(errors.New("process 7 has it"))
-	if c.reason() != "no load balancing driver works here: ipvs and nft: process 7 has it" {
+	if c.reason() != none+"ipvs and nft: process 7 has it" {
 		t.Errorf("%q", c.reason())
 	}
 	if off := (&driverChoice{}); off.reason() != "load balancing is off" || off.next(t.Context()) != nil {
@@ -270,7 +278,8 @@ func TestFailuresBackOff(t *testing.T) {
 	f := failures{min: 100 * time.Millisecond, max: 300 * time.Millisecond, log: quiet}
 	f.report(start, "apply", errors.New("no buffer space"))
 	waits := []time.Duration{f.nextBackoff(), f.nextBackoff(), f.nextBackoff()}
-	if want := []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond}; !slices.Equal(waits, want) {
+	want := []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond}
+	if !slices.Equal(waits, want) {
 		t.Errorf("waits %v, want %v", waits, want)
 	}
 	if f.text != "apply: no buffer space" || !f.at.Equal(start) {

@@ -64,12 +64,12 @@ type planner struct {
 	// Who gets which address. Invariant: no list is empty, and each is in the order
 	// of claim.compare: the first has the address.
 
-	claims    map[netip.Addr][]claim
-	conflicts int // claims that are not first in their list
+	claims    map[netip.Addr][]claim // of all services
+	conflicts int                    // claims that are not first in their list
 
 	// The plan. Invariant: keys holds each key of desired.Services exactly once.
 
-	desired  *Table
+	desired  *Table                          // handed out by Desired
 	keys     map[ServiceID][]Key             // what each service has in desired
 	refused  map[string][]hostfacts.Conflict // by network: what its pools conflict with
 	dirty    map[Key]struct{}                // what changed in desired since TakeDirty

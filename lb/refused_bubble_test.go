@@ -138,7 +138,8 @@ func TestOverlappingPools(t *testing.T) {
 	if pools := p.Desired().Pools; len(pools) != 1 || pools[netip.MustParsePrefix("10.85.3.0/24")].Network != "red" {
 		t.Errorf("planned are %v", pools)
 	}
-	if text := lb.FormatConflicts(p.Refused()["blue"]); text != "pool 10.85.0.0/16: pool 10.85.3.0/24 of network red, which is older" {
+	text := lb.FormatConflicts(p.Refused()["blue"])
+	if text != "pool 10.85.0.0/16: pool 10.85.3.0/24 of network red, which is older" {
 		t.Errorf("against blue stands %q", text)
 	}
 	p.DropNetwork("red")

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Hook is a place where the kernel hands packets to filters.
+// Hook is a point on a packet's way through the kernel where filters are called.
 type Hook string
 
 // The hooks.
@@ -17,19 +17,19 @@ const (
 	Output     Hook = "output"
 )
 
-// Chain is a chain of nftables, of iptables on top of it, or of iptables' own
-// tables in the kernel, with what can be understood of its rules. Chains without a
-// hook are jumped to.
+// Chain is a chain of nftables, of iptables on top of it, or of iptables' own tables
+// in the kernel, with its rules as far as they are understood. Chains without a hook
+// are only jumped to.
 type Chain struct {
-	// Program writes the table, if that is one of iptables' own in the kernel, and
-	// is empty otherwise. Such a table and one of nftables may have the same name.
+	// Program is what writes the table if it is one of iptables' own in the kernel,
+	// and empty otherwise. Such a table and one of nftables may have the same name.
 	Program  string
 	Family   string // ip, ip6, inet
 	Table    string
 	Name     string
 	Hook     Hook // empty: none
 	Priority int32
-	Drops    bool // the policy
+	Drops    bool // the policy is drop
 	Rules    []Rule
 }
 
@@ -38,29 +38,29 @@ type Verdict int8
 
 // The verdicts.
 const (
-	Nothing Verdict = iota // it goes on to the next rule
-	Accept                 // by this chain of a hook; others may drop it yet
+	Nothing Verdict = iota // the packet goes on to the next rule
+	Accept                 // this chain accepts it; others at the hook may still drop it
 	Drop                   // or reject
 	Jump
 	Goto
 	Return
-	Undecided // nobody knows: it may be accepted
+	Undecided // not understood: the packet may be accepted
 )
 
-// Rule is one rule: what all conditions match gets the verdict.
+// Rule is one rule: a packet that meets all conditions gets the verdict.
 type Rule struct {
 	Conditions []Condition
 	Verdict    Verdict
-	To         string // of Jump and Goto
+	To         string // the chain that Jump and Goto lead to
 }
 
 // Field is what a condition looks at.
 type Field int8
 
-// The fields. OriginalDestination is where the connection was sent to before it
-// was translated, in both directions of it.
+// The fields. OriginalSource and OriginalDestination are those of the connection's
+// first packet before translation, for packets of both directions.
 const (
-	Incomprehensible Field = iota // something that is not understood
+	Incomprehensible Field = iota // not understood
 	Family                        // 4 or 6
 	Protocol
 	SourcePort
@@ -73,23 +73,24 @@ const (
 	Destination
 	OriginalSource
 	OriginalDestination
-	DestinationType // of an address: the host's own, somebody's, or many hosts'
+	DestinationType // of the destination: the host's own, one of another host, a broadcast …
 )
 
-// Condition compares a field with values of one kind; one of them is enough.
+// Condition compares a field with values of one kind. It is met if one of them
+// matches, or, with Not, if none does.
 type Condition struct {
 	Field   Field
 	Not     bool
 	Numbers []Numbers // Family, ports, Protocol
-	Mask    uint32    // State, Status, DestinationType: any of these bits
-	Names   []string  // devices; a * at the end stands for anything
+	Mask    uint32    // State, Status, DestinationType: one of these bits is enough
+	Names   []string  // devices; a * at the end matches any rest
 	Spans   []Span    // addresses
 }
 
-// Numbers are those from First to Last.
+// Numbers are the numbers from First to Last, both included.
 type Numbers struct{ First, Last uint32 }
 
-// Span are the addresses from First to Last.
+// Span are the addresses from First to Last, both included.
 type Span struct{ First, Last netip.Addr }
 
 // SpanOf returns the addresses of a prefix.
@@ -112,26 +113,32 @@ const (
 	StatusDNAT       uint32 = 32
 )
 
-// The bits of types of addresses: a bit per number of the kernel's (rtnetlink.h).
-// An address of a pool is not the host's own to rules: they do not follow the
-// routing rule that makes it so.
+// The bits of types of addresses, one for each of the kernel's numbers (rtnetlink.h).
+// To a filter, an address of a pool is not the host's own, since it does not follow
+// the routing rule that makes it so.
 const (
 	TypeUnicast uint32 = 1 << 1
 	TypeLocal   uint32 = 1 << 2
 )
 
-// packet is one for which chains are asked what becomes of it. What is not known
-// of it is empty.
+// packet is a packet as a filter sees it. What is not known of it is zero, and then
+// a condition on it is neither met nor missed for certain.
 type packet struct {
-	in, out                string
-	src, dst, osrc, odst   netip.Addr
-	state, status          uint32
-	proto                  uint32
-	sourcePort, targetPort uint32
-	targetType             uint32
+	in         string     // device by which it came
+	out        string     // device by which it leaves
+	src        netip.Addr // as in its header now
+	dst        netip.Addr // as in its header now
+	osrc       netip.Addr // source of the connection's first packet
+	odst       netip.Addr // destination of the connection's first packet, before translation
+	state      uint32     // conntrack's, one of the bits State…
+	status     uint32     // conntrack's, the bits Status…
+	proto      uint32     // protocol number
+	sourcePort uint32     // of TCP or UDP
+	targetPort uint32     // of TCP or UDP
+	targetType uint32     // of dst, one of the bits Type…
 }
 
-// reply returns the packet that answers a first one.
+// reply returns the packet that answers the first one of a connection.
 func (p packet) reply() packet {
 	p.in, p.out = p.out, p.in
 	p.src, p.dst = p.dst, p.src
@@ -158,7 +165,7 @@ func truthOf(b bool) truth {
 	return no
 }
 
-// matches says whether a packet meets a condition.
+// matches reports whether a packet meets the condition.
 func (c *Condition) matches(p *packet) truth {
 	got := c.matchField(p)
 	if c.Not {
@@ -185,7 +192,7 @@ func (c *Condition) matchField(p *packet) truth {
 		return truthOf(p.state&c.Mask != 0)
 	case Status:
 		if p.status&c.Mask == 0 && c.Mask&^StatusDNAT != 0 {
-			return maybe // of what else happened to the connection nothing is known
+			return maybe // it is not known what else happened to the connection
 		}
 		return truthOf(p.status&c.Mask != 0)
 	case InDevice:
@@ -237,7 +244,7 @@ func (c *Condition) matchAddress(a netip.Addr) truth {
 	}))
 }
 
-// matches says whether a packet meets all conditions.
+// matches reports whether a packet meets all conditions.
 func (r *Rule) matches(p *packet) truth {
 	least := yes
 	for i := range r.Conditions {
@@ -246,7 +253,7 @@ func (r *Rule) matches(p *packet) truth {
 	return least
 }
 
-// key names a chain in its table.
+// chainKey identifies a chain.
 type chainKey struct{ program, family, table, name string }
 
 func (c *Chain) key() chainKey { return c.keyOf(c.Name) }
@@ -260,7 +267,7 @@ func (c *Chain) String() string {
 	return s
 }
 
-// beside names a chain of the same table.
+// keyOf returns the key of the chain of that name in the same table.
 func (c *Chain) keyOf(name string) chainKey { return chainKey{c.Program, c.Family, c.Table, name} }
 
 // Values returns how many values the conditions of a rule compare with.
@@ -275,17 +282,17 @@ func (r *Rule) Values() (n int) {
 // ruleset are chains by name.
 type ruleset map[chainKey]*Chain
 
-// maxDepth is the kernel's bound on jumps, and maxSteps bounds the rules that are
-// looked at for one packet: chains that jump to each other many times are not
-// worth more. So many values of a rule are compared in the time of another rule.
+// maxDepth is the kernel's bound on jumps. maxSteps bounds the rules that are
+// followed for one packet in one base chain, since chains can jump to each other in
+// very many ways. Comparing valuesPerStep values takes as long as another rule.
 const (
 	maxDepth      = 16
 	maxSteps      = 20000
 	valuesPerStep = 32
 )
 
-// walk asks one base chain what becomes of a packet. Whatever is not understood
-// may accept it, and never drops it: what is told is true.
+// walk follows a packet through a base chain. What is not understood may accept it,
+// and never drops it, so that a finding is never false.
 type walk struct {
 	rules     ruleset
 	packet    *packet
@@ -295,8 +302,8 @@ type walk struct {
 	byPolicy  bool   // by the policy
 }
 
-// drops reports whether a base chain certainly drops a packet, and how many steps
-// it took to know.
+// evaluate returns the walk that ended in a drop if the base chain certainly drops
+// the packet, else nil, and how many steps that took.
 func (r ruleset) evaluate(base *Chain, p *packet) (dropped *walk, steps int) {
 	if base.Family == "ip" && p.is6() || base.Family == "ip6" && !p.is6() {
 		return nil, 1
@@ -312,8 +319,8 @@ func (r ruleset) evaluate(base *Chain, p *packet) (dropped *walk, steps int) {
 	return w, w.steps + 1
 }
 
-// chain returns Accept, Drop, or Nothing if the packet comes back. certain says
-// that it comes here for sure.
+// walkChain returns Accept, Drop, or Nothing if the packet leaves the chain at its
+// end. certain: the packet certainly enters the chain.
 func (w *walk) walkChain(c *Chain, depth int, certain bool) Verdict {
 	if depth > maxDepth {
 		w.mayAccept = true
@@ -337,7 +344,8 @@ func (w *walk) walkChain(c *Chain, depth int, certain bool) Verdict {
 	return Nothing
 }
 
-// rule returns what a rule that matches does, and whether the chain ends there.
+// applyRule returns what becomes of a packet that meets, or may meet, a rule, and
+// whether it goes no further in the chain.
 func (w *walk) applyRule(c *Chain, r *Rule, depth int, certain bool) (verdict Verdict, ends bool) {
 	switch r.Verdict {
 	case Accept:
@@ -351,7 +359,7 @@ func (w *walk) applyRule(c *Chain, r *Rule, depth int, certain bool) (verdict Ve
 		}
 		return Drop, certain
 	case Return:
-		// A packet that may go back may miss what follows.
+		// A packet that may return may miss the rules that follow.
 		if !certain {
 			w.mayAccept = w.mayAccept || !w.onlyAccepts(c)
 		}
@@ -370,8 +378,8 @@ func (w *walk) applyRule(c *Chain, r *Rule, depth int, certain bool) (verdict Ve
 	return Nothing, false
 }
 
-// onlyAccepts reports whether it makes a packet's end no better to miss rules of
-// a chain: none of them drops or leads elsewhere.
+// onlyAccepts reports whether no rule of a chain drops or leads elsewhere: then a
+// packet that misses some of them is not better off.
 func (w *walk) onlyAccepts(c *Chain) bool {
 	return !slices.ContainsFunc(c.Rules, func(r Rule) bool {
 		return r.Verdict == Drop || r.Verdict == Jump ||

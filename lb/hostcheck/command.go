@@ -8,35 +8,36 @@ import (
 	"strings"
 )
 
-// RuleComment is on rules in chains of others that meshd has added itself.
+// RuleComment marks the rules that meshd has added to chains of others.
 const RuleComment = "meshd"
 
-// Let is what is let through a chain of others: the rule that a finding asks for.
-// Its zero value is nothing.
+// AcceptRule is a rule that makes a chain of others accept what meshd needs: what the
+// command of a finding adds.
 type AcceptRule struct {
 	Family string `json:"family"` // of the table
 	Table  string `json:"table"`
 	Chain  string `json:"chain"`
-	// Program is nft, iptables, ip6tables or one of their names for their own tables
-	// in the kernel (iptables-legacy), and Match what the rule matches, as
-	// the words of a command line of it.
+	// Program is what writes the table: nft, iptables, ip6tables, or the name of one of
+	// the latter for its own tables in the kernel (iptables-legacy). Match is what the
+	// rule matches, as words of the program's command line.
 	Program string   `json:"program"`
 	Match   []string `json:"match"`
 
-	// VIPs says that it lets through nothing but connections to VIPs, and Pools of
-	// which pools.
+	// VIPs reports whether the rule accepts nothing but connections to VIPs, which are
+	// those of Pools.
 	VIPs  bool           `json:"-"`
 	Pools []netip.Prefix `json:"pools,omitempty"`
 }
 
-// Place names the chain that the rule is for, and the program that writes it.
+// ChainID identifies the chain that the rule is for and the program that writes it:
+// it is equal for rules of one chain.
 func (l AcceptRule) ChainID() string {
 	return strings.Join([]string{l.Program, l.Family, l.Table, l.Chain}, " ")
 }
 
-// Words returns the command line that adds the rule, with a comment unless it is
-// empty, or the one that deletes it. Rules of nft are deleted by number, and
-// have none.
+// Command returns the command line that adds the rule, with a comment unless it is
+// empty, or the one that deletes it. For nft there is none that deletes, since it
+// deletes rules by number.
 func (l AcceptRule) Command(comment string, remove bool) []string {
 	if l.Program == "nft" {
 		if remove {
@@ -64,8 +65,8 @@ func (l AcceptRule) Command(comment string, remove bool) []string {
 	return append(words, "-j", "ACCEPT")
 }
 
-// line formats a command for a shell. Names of chains and devices are whatever
-// somebody gave them.
+// shellCommand formats a command for a shell. Names of chains and devices may have
+// any characters.
 func shellCommand(words ...string) string {
 	quoted := make([]string, len(words))
 	for i, w := range words {
@@ -74,7 +75,7 @@ func shellCommand(words ...string) string {
 	return strings.Join(quoted, " ")
 }
 
-// quote writes a word so that a shell reads it as it is.
+// shellQuote writes a word so that a shell reads it as it is.
 func shellQuote(word string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:=,+@%", r)
@@ -85,7 +86,7 @@ func shellQuote(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// lets returns the rules that let through what is denied. Tables of iptables are
+// acceptRules returns the rules that accept what is denied. Tables of iptables are
 // written by iptables, since it cannot read what nft writes there.
 func (d *denied) acceptRules(rules ruleset) (all []AcceptRule) {
 	c := d.chain
@@ -135,6 +136,7 @@ func (d *denied) acceptRules(rules ruleset) (all []AcceptRule) {
 	return all
 }
 
+// acceptRulesOfNft completes l to the rules that nft writes.
 func (d *denied) acceptRulesOfNft(l AcceptRule) (all []AcceptRule) {
 	add := func(match ...string) {
 		l.Match = match
@@ -187,15 +189,17 @@ func (d *denied) acceptRulesOfNft(l AcceptRule) (all []AcceptRule) {
 	return all
 }
 
-// tracking is where in a hook conntrack begins to know connections.
+// conntrackPriority is where in a hook conntrack finds a packet's connection.
 const conntrackPriority = -200
 
-// untracked reports whether a chain comes before conntrack knows connections, or may.
+// beforeConntrack reports whether a chain comes, or may come, before conntrack has
+// found a packet's connection.
 func (c *Chain) beforeConntrack() bool {
 	return c.Hook == Prerouting || c.Hook == Output && c.Priority < conntrackPriority
 }
 
-// writer returns the program that writes a table: iptables where that keeps it.
+// programOf returns the program that writes a chain's table: iptables if the names
+// of both are its own, else nft.
 func programOf(c *Chain) string {
 	if c.Program != "" {
 		return c.Program
@@ -241,7 +245,7 @@ func portsOf(all []listener) string {
 	return nftSet(words)
 }
 
-// set formats values as nft wants them.
+// nftSet formats values as nft reads them.
 func nftSet(words []string) string {
 	if len(words) > 1 {
 		return "{ " + strings.Join(words, ", ") + " }"

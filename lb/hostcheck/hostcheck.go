@@ -1,7 +1,14 @@
-// Package hostcheck judges whether a host lets meshd do its work (rule L13 of
+// Package hostcheck checks whether meshd can work on a host (rule L13 of
 // docs/DESIGN.md). It is pure: Facts say what the host is, Needs what meshd does
-// there, and Findings says what of the host is against it, each with the one
-// command that mends it. Reading the facts is the work of lb/hostread.
+// there, and Findings returns what keeps meshd from doing it, each with the one
+// command that corrects it.
+//
+// For packet filters it does not look for suspicious rules. It lists the packets
+// that meshd depends on, and follows each through the chains of others: a finding
+// means that the packet is certainly dropped. A rule that is not understood counts
+// as one that may accept, so findings are never false.
+//
+// The facts are read by lb/hostread; lb/hostmend corrects what meshd may correct.
 package hostcheck
 
 import (
@@ -11,7 +18,7 @@ import (
 	"strings"
 )
 
-// Code names a kind of finding. Programs rely on it; one never changes.
+// Code names a kind of finding. Programs rely on it, so a code never changes.
 type Code string
 
 // The codes.
@@ -25,12 +32,12 @@ const (
 	IPv6Disabled    Code = "ipv6-disabled"   // a network has an IPv6 pool, and the host has no IPv6
 	ReversePath     Code = "rp-filter"       // strict source validation drops what arrives by another device
 	KubeProxy       Code = "kube-proxy"      // kube-proxy balances addresses of a pool
-	ForeignIPVS     Code = "ipvs-foreign"    // IPVS balances addresses of a pool for somebody else
+	ForeignIPVS     Code = "ipvs-foreign"    // another program has IPVS balance addresses of a pool
 	SchedulerModule Code = "ipvs-module"     // a scheduler's module is not on the host
 	ConntrackFull   Code = "conntrack"       // the table of connections is nearly full
 	NotOurAddress   Code = "address"         // an address of the configuration is not the host's
-	Unreadable      Code = "unreadable"      // a part of the host cannot be looked at
-	Alone           Code = "alone"           // the node has joined nobody
+	Unreadable      Code = "unreadable"      // a part of the host cannot be read
+	Alone           Code = "alone"           // the node has found no other node
 	NetNSDirectory  Code = "netns-directory" // meshd cannot write where resolv.conf of namespaces is
 	Configuration   Code = "configuration"   // meshd would not start
 )
@@ -53,12 +60,12 @@ const (
 	Warning Severity = "warning" // something may not work
 )
 
-// Finding is one thing that is against meshd on this host.
+// Finding is one thing on this host that keeps meshd from working.
 type Finding struct {
 	Code     Code
 	Severity Severity
-	What     string // for people: what is so, and what does not work for that reason
-	Command  string // the one command, for a shell of root, that mends it; empty: there is none
+	What     string // for people: the cause, and what does not work because of it
+	Command  string // the one command, for a shell of root, that corrects it; empty: there is none
 	Document string // the section of OPERATIONS that says more
 }
 
@@ -70,31 +77,41 @@ func (f Finding) String() string {
 	return f.What + "; mend it with: " + f.Command
 }
 
-// sections of OPERATIONS that findings lead to.
+// Sections of OPERATIONS that findings refer to.
 const (
 	sectionHost      = "OPERATIONS: When the host is against it"
 	sectionFirewalls = "OPERATIONS: Firewalls"
 )
 
-// Facts are what a host is. The zero value is a host of which nothing is known,
-// and nothing is found there.
+// Facts are what a host is. The zero value is a host of which nothing is known, and
+// nothing is found there.
 type Facts struct {
-	Devices []Device
-	Chains  []Chain // of all tables of others
-	// Neighbours are Ethernet addresses of IP addresses, and Ports the ports of
-	// bridges behind which Ethernet addresses are.
-	Neighbours   map[netip.Addr]string
-	Ports        map[string]string
-	RouteDevices []string // devices that lead to the backends and peers that were asked about
+	// Devices and neighbours.
 
-	BridgeFilter4, BridgeFilter6 bool // br_netfilter: bridges call iptables
-	Forward4, Forward6           Switch
-	Connections, MaxConnections  int // of conntrack; 0: not known
-	IPVS                         []netip.AddrPort
-	// of IPVS: whether the kernel has it, or its module is there; nil: not known
-	Schedulers    map[string]bool
-	NetNSReadOnly bool     // under a unit that protects /etc, where /etc/netns was made later
-	Unreadable    []string // parts that could not be looked at, and why
+	Devices      []Device              // all of the network namespace
+	Neighbours   map[netip.Addr]string // Ethernet addresses of tasks
+	Ports        map[string]string     // Ethernet address to the port of a bridge behind which it is
+	RouteDevices []string              // devices by which packets to backends and peers leave
+
+	// Packet filters.
+
+	Chains        []Chain // of all tables of others
+	BridgeFilter4 bool    // br_netfilter: bridges call iptables
+	BridgeFilter6 bool    // br_netfilter: bridges call ip6tables
+
+	// The kernel.
+
+	Forward4       Switch           // net.ipv4.ip_forward
+	Forward6       Switch           // net.ipv6.conf.all.forwarding
+	Connections    int              // in conntrack's table; 0: not known
+	MaxConnections int              // that conntrack's table holds; 0: not known
+	IPVS           []netip.AddrPort // virtual services, whoever made them
+	Schedulers     map[string]bool  // of IPVS: whether kernel or disk have them; nil: not known
+
+	// What could not be read, or written.
+
+	NetNSReadOnly bool     // the unit protects /etc, and /etc/netns was made after its start
+	Unreadable    []string // parts of the host that could not be read, and why
 }
 
 // Switch is a setting that may be unknown.
@@ -109,119 +126,139 @@ const (
 
 // Device is a network device of the host.
 type Device struct {
-	Name     string
-	Loopback bool
-	Bridge   bool
-	Master   string // the bridge that it is a port of
-	Hairpin  bool   // of ports
-	Pair     bool   // veth or tap: a container or a virtual machine of this host is at the other end
-	Prefixes []netip.Prefix
-	Forward4 Switch
-	Forward6 Switch
-	Force6   Switch // force_forwarding, of Linux 6.17 and later: it forwards though the host does not
+	// What it is.
+
+	Name     string         // as "eth0"
+	Loopback bool           // it is lo
+	Bridge   bool           // it has ports
+	Pair     bool           // veth or tap: a container or a virtual machine of this host is at the other end
+	Prefixes []netip.Prefix // its addresses, each with the length of its subnet
+
+	// As a port of a bridge.
+
+	Master  string // the bridge; empty: none
+	Hairpin bool   // the bridge sends packets back through the port that they came from
+
+	// Its settings. Unknown where the kernel has none.
+
+	Forward4 Switch // net.ipv4.conf.NAME.forwarding
+	Forward6 Switch // net.ipv6.conf.NAME.forwarding
+	Force6   Switch // force_forwarding, since Linux 6.17: it forwards although the host does not
 	NoIPv6   bool   // disable_ipv6
-	Strict   bool   // rp_filter is 1
+	Strict   bool   // rp_filter is 1, by its own setting or that of all devices
 }
 
-// Needs are what meshd does on the host, or is to do.
+// Needs are what meshd does on the host, or is about to do.
 type Needs struct {
-	ForwardsByDevice bool           // it makes those devices forward that it needs, not the host
-	Driver           string         // ipvs, nft; empty: it does not balance
-	FixesHost        bool           // it sets sysctls and ports by itself
-	Pools            []netip.Prefix // of the networks that this host takes part in
-	Tasks            []netip.Addr   // that are registered here, sandboxes included: MaxTasks at most
-	Networks         []Network      // of those, whose tasks have to reach each other
-	Ports            []uint16       // of its services, some of them
-	Backends         []netip.Addr   // of other hosts, some of them
-	Peers            []netip.Addr   // other nodes, some of them
-	Gossip           netip.AddrPort // where this node listens
-	Advertise        netip.Addr     // what others dial; invalid: the address of Gossip
-	DNS              []netip.AddrPort
-	Schedulers       []string // of its services
+	// What it may change.
+
+	Driver           string // ipvs or nft; empty: it does not balance
+	FixesHost        bool   // it sets sysctls and ports of bridges by itself
+	ForwardsByDevice bool   // it makes single devices forward, not the host as a whole
+
+	// What it serves.
+
+	Pools      []netip.Prefix // of the networks that this host takes part in
+	Networks   []Network      // of those, the ones whose tasks must reach each other
+	Tasks      []netip.Addr   // that are registered here, sandboxes included; at most MaxTasks
+	Ports      []uint16       // of its services, some of them
+	Schedulers []string       // of its services
+
+	// Whom it talks to.
+
+	Backends  []netip.Addr     // tasks of other hosts, some of them
+	Peers     []netip.Addr     // other nodes, some of them
+	Gossip    netip.AddrPort   // where this node listens
+	Advertise netip.Addr       // the address that others dial; invalid: that of Gossip
+	DNS       []netip.AddrPort // where names are answered
 }
 
-// MaxTasks bounds the tasks that are looked at.
+// MaxTasks bounds Needs.Tasks.
 const MaxTasks = 4096
 
-// conntrackShare of the table of connections, in percent, is told.
+// conntrackShare is how full the table of connections may be, in percent, before
+// that is a finding.
 const conntrackShare = 80
 
-// MaxFindings bounds what is found: a host may have hundreds of ports.
+// MaxFindings bounds the findings, since a host may have hundreds of ports.
 const MaxFindings = 64
 
-// Findings returns what of the host is against meshd, faults first. At most
-// MaxFindings are returned.
+// Findings returns what keeps meshd from working on the host, faults first, at most
+// MaxFindings.
 func Findings(f *Facts, n *Needs) []Finding {
 	found, _ := Check(f, n)
 	return found
 }
 
-// Judge is Findings, and returns the rules with which chains of others would let
-// through what they drop.
+// Check returns the same findings, and the rules that would make chains of others
+// accept what they drop.
 func Check(f *Facts, n *Needs) ([]Finding, []AcceptRule) {
-	j := newCheck(f, n)
+	h := newCheck(f, n)
 	if n.Driver != "" {
-		j.checkFirewall()
-		j.checkHairpin()
-		j.checkForwarding()
-		j.checkIPv6()
-		j.checkReversePath()
-		j.checkConntrack()
+		h.checkFirewall()
+		h.checkHairpin()
+		h.checkForwarding()
+		h.checkIPv6()
+		h.checkReversePath()
+		h.checkConntrack()
 	}
-	j.checkServices()
-	j.checkAddresses()
+	h.checkServices()
+	h.checkAddresses()
 	if f.NetNSReadOnly {
-		j.addFinding(Finding{
+		h.addFinding(Finding{
 			Code: NetNSDirectory, Severity: Warning, Command: "mkdir -p /etc/netns && systemctl restart meshd",
 			What: "meshd may not write below /etc/netns, since there was no such directory when its unit started: containers " +
 				"with --netns do not get a resolv.conf there",
 		})
 	}
 	for _, what := range f.Unreadable {
-		j.addFinding(Finding{Code: Unreadable, Severity: Warning, What: "not looked at: " + what})
+		h.addFinding(Finding{Code: Unreadable, Severity: Warning, What: "not looked at: " + what})
 	}
-	slices.SortStableFunc(j.found, func(a, b Finding) int { return cmp.Compare(a.Severity, b.Severity) })
-	return j.found, j.accepts
+	slices.SortStableFunc(h.found, func(a, b Finding) int { return cmp.Compare(a.Severity, b.Severity) })
+	return h.found, h.accepts
 }
 
-// judgement collects findings.
+// check collects findings about one host.
 type check struct {
-	facts            *Facts
-	needs            *Needs
-	addressed        []*Device // devices that have addresses
-	containerDevices []*Device // behind which containers are
-	found            []Finding
-	accepts          []AcceptRule
+	facts *Facts
+	needs *Needs
 
-	steps, maxSteps int // of walks through chains; most 0: without bound
+	addressed        []*Device // devices that have addresses
+	containerDevices []*Device // devices behind which containers are
+
+	found   []Finding    // at most MaxFindings
+	accepts []AcceptRule // rules that would make chains of others accept what they drop
+
+	steps, maxSteps int // rules that were followed so far, and the most; maxSteps 0: no bound
 }
 
-// judge begins to judge a host.
+// newCheck begins to check a host.
 func newCheck(f *Facts, n *Needs) *check {
-	j := &check{facts: f, needs: n}
+	h := &check{facts: f, needs: n}
 	for i := range f.Devices {
 		if len(f.Devices[i].Prefixes) > 0 {
-			j.addressed = append(j.addressed, &f.Devices[i])
+			h.addressed = append(h.addressed, &f.Devices[i])
 		}
 	}
-	j.containerDevices = j.findContainerDevices()
-	return j
+	h.containerDevices = h.findContainerDevices()
+	return h
 }
 
-func (j *check) addFinding(f Finding) {
-	if len(j.found) < MaxFindings && !slices.Contains(j.found, f) {
+// addFinding adds a finding, unless it is known or there are too many.
+func (h *check) addFinding(f Finding) {
+	if len(h.found) < MaxFindings && !slices.Contains(h.found, f) {
 		if f.Document == "" {
 			f.Document = sectionHost
 		}
-		j.found = append(j.found, f)
+		h.found = append(h.found, f)
 	}
 }
 
-// device returns the device behind which an address is a neighbour; nil: none.
-func (j *check) deviceToward(a netip.Addr) *Device {
+// deviceToward returns the device behind which an address is a neighbour; nil: none.
+func (h *check) deviceToward(a netip.Addr) *Device {
 	var best *Device
 	bits := -1
-	for _, d := range j.addressed {
+	for _, d := range h.addressed {
 		for _, p := range d.Prefixes {
 			if p.Bits() > bits && p.Bits() < a.BitLen() && p.Contains(a) {
 				best, bits = d, p.Bits()
@@ -232,16 +269,16 @@ func (j *check) deviceToward(a netip.Addr) *Device {
 }
 
 // uplink returns the device over which other hosts are reached; nil: not known.
-func (j *check) uplink() *Device {
-	for _, d := range j.addressed {
-		if slices.Contains(j.facts.RouteDevices, d.Name) && !slices.Contains(j.containerDevices, d) {
+func (h *check) uplink() *Device {
+	for _, d := range h.addressed {
+		if slices.Contains(h.facts.RouteDevices, d.Name) && !slices.Contains(h.containerDevices, d) {
 			return d
 		}
 	}
-	if d := j.deviceWith(j.needs.Gossip.Addr()); d != nil && !d.Loopback {
+	if d := h.deviceWith(h.needs.Gossip.Addr()); d != nil && !d.Loopback {
 		return d
 	}
-	for _, d := range j.addressed {
+	for _, d := range h.addressed {
 		if !d.Loopback && !d.Bridge && d.Master == "" {
 			return d
 		}
@@ -249,9 +286,9 @@ func (j *check) uplink() *Device {
 	return nil
 }
 
-// owner returns the device that has an address; nil: none.
-func (j *check) deviceWith(a netip.Addr) *Device {
-	for _, d := range j.addressed {
+// deviceWith returns the device that has an address; nil: none.
+func (h *check) deviceWith(a netip.Addr) *Device {
+	for _, d := range h.addressed {
 		if slices.ContainsFunc(d.Prefixes, func(p netip.Prefix) bool { return p.Addr() == a }) {
 			return d
 		}
@@ -259,18 +296,18 @@ func (j *check) deviceWith(a netip.Addr) *Device {
 	return nil
 }
 
-// findHosted returns the devices behind which containers are: of the tasks that
-// are registered, or, while none is, every bridge.
-func (j *check) findContainerDevices() (all []*Device) {
-	for _, a := range j.needs.Tasks {
-		if d := j.deviceToward(a); d != nil && !slices.Contains(all, d) {
+// findContainerDevices returns the devices behind which registered tasks are. While
+// no task is registered it returns every bridge, since containers will be there.
+func (h *check) findContainerDevices() (all []*Device) {
+	for _, a := range h.needs.Tasks {
+		if d := h.deviceToward(a); d != nil && !slices.Contains(all, d) {
 			all = append(all, d)
 		}
 	}
-	if len(j.needs.Tasks) > 0 {
+	if len(h.needs.Tasks) > 0 {
 		return all
 	}
-	for _, d := range j.addressed {
+	for _, d := range h.addressed {
 		if d.Bridge {
 			all = append(all, d)
 		}
@@ -278,12 +315,12 @@ func (j *check) findContainerDevices() (all []*Device) {
 	return all
 }
 
-// has6 reports whether IPv6 is needed.
-func (j *check) needsIPv6() bool {
-	return slices.ContainsFunc(j.needs.Pools, func(p netip.Prefix) bool { return p.Addr().Is6() })
+// needsIPv6 reports whether IPv6 is needed.
+func (h *check) needsIPv6() bool {
+	return slices.ContainsFunc(h.needs.Pools, func(p netip.Prefix) bool { return p.Addr().Is6() })
 }
 
-// list joins words for people.
+// joinWords joins words for people, as "a, b and c".
 func joinWords(words []string) string {
 	if n := len(words); n > 1 {
 		return strings.Join(words[:n-1], ", ") + " and " + words[n-1]

@@ -9,13 +9,13 @@ import (
 // Inside is what meshd does inside a container that has a load balancer and a name
 // server of its own, and what the container's processes need there.
 type Inside struct {
-	Name      string
-	Enter     []string // the words before a command that run it inside
-	Driver    string   // empty: it does not balance there
-	Pools     []netip.Prefix
-	Addresses []netip.Addr // of the container
-	DNS       netip.AddrPort
-	Serves    []Listen // where its task listens, some of it
+	Name      string         // of the sandbox
+	Enter     []string       // the words before a command that make it run inside
+	Driver    string         // empty: it does not balance there
+	Pools     []netip.Prefix // of the sandbox's networks
+	Addresses []netip.Addr   // of the container
+	DNS       netip.AddrPort // its name server; the zero value: none
+	Serves    []Listen       // where its task listens, some of the ports
 }
 
 // Listen is a port of a task; Number 0 stands for all.
@@ -24,48 +24,50 @@ type Listen struct {
 	UDP    bool
 }
 
-// maxStepsInside bounds the rules that are looked at for all packets and chains of
-// one container. Whoever owns it can make a thousand chains of a hook that lead to
-// the same few of others in thousands of ways.
+// maxStepsInside bounds the rules that are followed for all packets and chains of one
+// container. Its owner can make a thousand base chains that lead to the same chains
+// in thousands of ways.
 const maxStepsInside = 1 << 18
 
-// FindingsInside returns what of a container is against meshd: what its own filters
-// drop for certain, IPv6 that is switched off while it has addresses and a pool of
-// IPv6, and a table of connections that is nearly full. A filter that lets anything
-// of the kind pass is taken for what its owner wants.
+// FindingsInside returns what keeps meshd from working in a container: packets that
+// its own filters certainly drop, IPv6 that is switched off while it has addresses and
+// a pool of IPv6, and a table of connections that is nearly full. The other end and
+// the port of a packet are not known, so a filter that accepts some packets of a kind
+// is no finding: that is its owner's policy.
 func FindingsInside(f *Facts, n *Inside) []Finding {
-	j := newCheck(f, &Needs{Driver: n.Driver, Pools: n.Pools})
-	j.maxSteps = maxStepsInside
-	rules := j.ruleset()
+	h := newCheck(f, &Needs{Driver: n.Driver, Pools: n.Pools})
+	h.maxSteps = maxStepsInside
+	rules := h.ruleset()
 	for i := range f.Chains {
 		switch base := &f.Chains[i]; base.Hook {
 		case Input:
-			j.checkChain(rules, base, FirewallInput, n.packets(j, true))
+			h.checkChain(rules, base, FirewallInput, n.packets(h, true))
 		case Output:
-			j.checkChain(rules, base, FirewallOutput, n.packets(j, false))
+			h.checkChain(rules, base, FirewallOutput, n.packets(h, false))
 		}
 	}
 	if slices.ContainsFunc(n.Addresses, netip.Addr.Is6) {
-		j.checkIPv6()
+		h.checkIPv6()
 	}
-	for i := range j.found {
-		j.found[i] = j.found[i].runInside(n)
+	for i := range h.found {
+		h.found[i] = h.found[i].runInside(n)
 	}
-	j.checkConntrack() // its size is the host's to set
+	h.checkConntrack() // its size is the host's to set
 	unreadable := f.Unreadable
-	if j.steps > j.maxSteps {
+	if h.steps > h.maxSteps {
 		unreadable = append(slices.Clip(unreadable), "packet filters: it takes too long to know what becomes of a packet")
 	}
 	for _, what := range unreadable {
-		j.addFinding(Finding{Code: Unreadable, Severity: Warning, What: "not looked at: " + what})
+		h.addFinding(Finding{Code: Unreadable, Severity: Warning, What: "not looked at: " + what})
 	}
-	for i := range j.found {
-		j.found[i].What = "sandbox " + n.Name + ": " + j.found[i].What
+	for i := range h.found {
+		h.found[i].What = "sandbox " + n.Name + ": " + h.found[i].What
 	}
-	return j.found
+	return h.found
 }
 
-// inside makes a finding's command one that is typed on the host.
+// runInside changes a finding's command so that it is typed on the host and runs in
+// the container.
 func (f Finding) runInside(n *Inside) Finding {
 	switch {
 	case f.Command == "":
@@ -77,9 +79,9 @@ func (f Finding) runInside(n *Inside) Finding {
 	return f
 }
 
-// packets returns those that come into the container, or that leave its processes.
-// Of what is at the other end nothing is known.
-func (n *Inside) packets(j *check, in bool) (all []neededPacket) {
+// packets returns the packets that come into the container, or those that leave its
+// processes. Their other end is not known.
+func (n *Inside) packets(h *check, in bool) (all []neededPacket) {
 	at := func(p neededPacket, device string) {
 		if in {
 			p.in = device
@@ -90,7 +92,7 @@ func (n *Inside) packets(j *check, in bool) (all []neededPacket) {
 	}
 	for _, a := range n.Addresses {
 		device := ""
-		if d := j.deviceWith(a); d != nil {
+		if d := h.deviceWith(a); d != nil {
 			device = d.Name
 		}
 		own := netip.PrefixFrom(a, a.BitLen())
@@ -126,8 +128,8 @@ func (n *Inside) packets(j *check, in bool) (all []neededPacket) {
 	return all
 }
 
-// questions returns a question of a process to the name server and its answer: both
-// pass all hooks of the container.
+// dnsPackets returns a question of a process to the name server and its answer. Both
+// pass the hooks output and input of the container.
 func (n *Inside) dnsPackets() []neededPacket {
 	if !n.DNS.IsValid() {
 		return nil

@@ -252,7 +252,8 @@ func TestTablesThatMayNotBeRead(t *testing.T) {
 		t.Fatal(err)
 	case !there:
 		t.Skip("the user namespace of the test has no second user")
-	case !strings.Contains(text, "packet filters of iptables: open /proc/thread-self/net/ip_tables_names: permission denied"):
+	case !strings.Contains(text,
+		"packet filters of iptables: open /proc/thread-self/net/ip_tables_names: permission denied"):
 		t.Errorf("not looked at is %q", text)
 	}
 }

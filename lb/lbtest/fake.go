@@ -15,34 +15,39 @@ import (
 // ErrInjected is returned by operations that Fake fails on purpose.
 var ErrInjected = errors.New("injected failure")
 
-// Fake is an lb.Driver whose kernel is a table in memory. It checks what a
-// driver may rely on and fails at random if asked to. Set the exported fields
-// before first use. It is safe for concurrent use.
+// Fake is an lb.Driver whose kernel is a table in memory. It checks what a driver
+// may rely on, and fails at random if asked to. Set the exported fields before the
+// first use. It is safe for concurrent use.
 type Fake struct {
-	// Rand and FailProbability make each operation, and each call, fail with
-	// that probability. Nil or 0: never.
-	Rand            *rand.Rand
-	FailProbability float64
-	// Refuse is what Probe returns.
-	Refuse error
-	// RefuseSetup is what Setup returns.
-	RefuseSetup error
-	// DriverName is returned by Name; empty means "fake".
-	DriverName string
+	// How it behaves.
 
-	mu        sync.Mutex // guards what follows
-	kernel    *lb.Table
-	ready     bool
-	flushed   bool // not ready, and the balancer cannot know yet
-	active    map[lb.Key]map[netip.AddrPort]int
-	ops       []lb.Op
-	faults    []string
-	calls     int
-	snapshots int          // calls of Snapshot
-	injected  []lb.Finding // what Setup will repair
-	flows     map[*Flow]struct{}
-	sticky    map[clientOf]stickiness
-	turns     map[lb.Key]map[netip.AddrPort]int // flows that each backend got since they changed
+	DriverName      string     // returned by Name; empty means "fake"
+	Refuse          error      // returned by Probe
+	RefuseSetup     error      // returned by Setup
+	FailProbability float64    // of each operation and each call, in [0, 1]
+	Rand            *rand.Rand // decides what fails; nil: nothing does
+
+	mu sync.Mutex // guards what follows
+
+	// The kernel.
+
+	kernel   *lb.Table                         // nil: empty
+	ready    bool                              // Setup has succeeded, and nobody has flushed the kernel since
+	flushed  bool                              // by Flush: not ready, and the balancer cannot know yet
+	injected []lb.Finding                      // by InjectFindings: what the next Setup repairs
+	active   map[lb.Key]map[netip.AddrPort]int // by SetActive: connections of backends
+
+	// What was done, for the test.
+
+	ops       []lb.Op  // operations that succeeded since TakeOps
+	faults    []string // rules that were broken
+	snapshots int      // calls of Snapshot
+
+	// The traffic model.
+
+	flows  map[*Flow]struct{}                // that are open
+	sticky map[clientOf]stickiness           // which backends clients keep by affinity
+	turns  map[lb.Key]map[netip.AddrPort]int // flows that each backend got since the backends changed
 }
 
 // Name implements lb.Driver.
@@ -56,7 +61,7 @@ func (f *Fake) Name() string {
 // Probe implements lb.Driver.
 func (f *Fake) Probe(context.Context) error { return f.Refuse }
 
-// lucky reports whether the dice let an operation pass.
+// succeeds decides whether an operation, or a call, succeeds.
 func (f *Fake) succeeds() bool {
 	return f.Rand == nil || f.FailProbability == 0 || f.Rand.Float64() >= f.FailProbability
 }
@@ -86,7 +91,6 @@ func (f *Fake) Setup(context.Context) error {
 func (f *Fake) Apply(_ context.Context, ops []lb.Op) []error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.calls++
 	errs := make([]error, len(ops))
 	failed := false
 	broken := map[lb.Key]bool{}
@@ -112,7 +116,7 @@ func (f *Fake) Apply(_ context.Context, ops []lb.Op) []error {
 	return errs
 }
 
-// judge notes operations that break a rule.
+// checkRules records a fault if the operation breaks a rule.
 func (f *Fake) checkRules(op lb.Op) {
 	if !f.ready && !f.flushed {
 		f.addFault("%s before setup", op)
@@ -224,7 +228,7 @@ func (f *Fake) Teardown(context.Context) error {
 // Close implements lb.Driver.
 func (f *Fake) Close() error { return nil }
 
-// SetActive says how many connections a backend has.
+// SetActive sets how many connections a backend has.
 func (f *Fake) SetActive(k lb.Key, backend netip.AddrPort, n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -237,30 +241,30 @@ func (f *Fake) SetActive(k lb.Key, backend netip.AddrPort, n int) {
 	f.active[k][backend] = n
 }
 
-// Wreck empties the kernel behind the balancer's back, as another program
-// might ("nft flush ruleset").
+// Flush empties the kernel behind the balancer's back, as another program might
+// ("nft flush ruleset").
 func (f *Fake) Flush() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.kernel, f.ready, f.flushed = lb.NewTable(), false, true
 }
 
-// Meddle changes the kernel's table behind the balancer's back.
+// ChangeKernel changes the kernel's table behind the balancer's back.
 func (f *Fake) ChangeKernel(ops ...lb.Op) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.table().Apply(ops, nil)
 }
 
-// Break changes what is beside the services behind the balancer's back: Check
-// returns the findings until the next Setup.
+// InjectFindings changes what is beside the services behind the balancer's back:
+// Check returns the findings until the next Setup.
 func (f *Fake) InjectFindings(findings ...lb.Finding) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.injected = append(f.injected, findings...)
 }
 
-// Reads returns how often Snapshot was called.
+// Snapshots returns how often Snapshot was called.
 func (f *Fake) Snapshots() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

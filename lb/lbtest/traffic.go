@@ -10,8 +10,8 @@ import (
 	"meshd/state"
 )
 
-// The traffic model: what connections a kernel would make with the fake's
-// table. Every backend listens on every port, and answers.
+// This file is the traffic model: what becomes of connections in a kernel that
+// holds the fake's table. Every backend listens on every port, and answers.
 
 // Flow is one connection (TCP) or one client's socket (UDP) through a Fake. It
 // is safe for concurrent use.
@@ -106,7 +106,7 @@ func (f *Fake) ForgetFlows() {
 	clear(f.sticky)
 }
 
-// service returns the service that takes packets to an address, or nil.
+// serviceAt returns the service that takes packets to an address, or nil.
 func (f *Fake) serviceAt(proto state.Proto, to netip.AddrPort) *lb.Service {
 	t := f.table()
 	if s := t.Services[lb.Key{VIP: to.Addr(), Port: to.Port(), Proto: proto}]; s != nil {
@@ -115,7 +115,7 @@ func (f *Fake) serviceAt(proto state.Proto, to netip.AddrPort) *lb.Service {
 	return t.Services[lb.Key{VIP: to.Addr(), Proto: proto}]
 }
 
-// reached returns the address that a client of a backend gets to.
+// reachedAddr returns the address to which packets for to go at a backend.
 func reachedAddr(b lb.Backend, to netip.AddrPort) netip.AddrPort {
 	if b.Addr.Port() == 0 {
 		return netip.AddrPortFrom(b.Addr.Addr(), to.Port())
@@ -123,7 +123,7 @@ func reachedAddr(b lb.Backend, to netip.AddrPort) netip.AddrPort {
 	return b.Addr
 }
 
-// serves reports whether the backend still belongs to the service: at any
+// servesFlow reports whether the backend still belongs to the service: at any
 // weight, but for UDP, which does not drain (L5).
 func (f *Fake) servesFlow(proto state.Proto, to, backend netip.AddrPort) bool {
 	s := f.serviceAt(proto, to)
@@ -138,7 +138,7 @@ func (f *Fake) servesFlow(proto state.Proto, to, backend netip.AddrPort) bool {
 	return false
 }
 
-// source returns the address that the pool's masquerade gives to clients.
+// sourceFor returns the address that the pool's masquerade gives to clients.
 func (f *Fake) sourceFor(vip netip.Addr) netip.Addr {
 	for prefix, p := range f.table().Pools {
 		if prefix.Contains(vip) {
@@ -148,7 +148,7 @@ func (f *Fake) sourceFor(vip netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// pick chooses the backend of a new flow.
+// pickBackend chooses the backend of a new flow.
 func (f *Fake) pickBackend(proto state.Proto, from, to netip.AddrPort) (netip.AddrPort, bool) {
 	s := f.serviceAt(proto, to)
 	if s == nil {
@@ -169,7 +169,8 @@ func (f *Fake) pickBackend(proto state.Proto, from, to netip.AddrPort) (netip.Ad
 	return reachedAddr(f.nextBackend(s, from.Addr(), live), to), true
 }
 
-// stick returns the client's backend, if it is still live and not forgotten.
+// stickyBackend returns the backend that the client has by affinity. If it has none,
+// or it takes no new flows any more, the client gets another one.
 func (f *Fake) stickyBackend(s *lb.Service, client netip.Addr, live []lb.Backend) lb.Backend {
 	now, id := time.Now(), clientOf{s.Key, client}
 	if f.sticky == nil {
@@ -187,7 +188,7 @@ func (f *Fake) stickyBackend(s *lb.Service, client netip.Addr, live []lb.Backend
 	return b
 }
 
-// schedule implements the schedulers.
+// nextBackend returns the backend that the service's scheduler picks.
 func (f *Fake) nextBackend(s *lb.Service, client netip.Addr, live []lb.Backend) lb.Backend {
 	cost := func(b lb.Backend) float64 { // the cheapest is taken
 		return float64(f.flowsGiven(s.Key, b)) / float64(b.Weight)
@@ -216,10 +217,10 @@ func (f *Fake) nextBackend(s *lb.Service, client netip.Addr, live []lb.Backend) 
 	return best
 }
 
-// given returns how many flows a backend got so far.
+// flowsGiven returns how many flows a backend got so far.
 func (f *Fake) flowsGiven(k lb.Key, b lb.Backend) int { return f.turns[k][b.Addr] }
 
-// open returns how many flows a backend has now.
+// openFlows returns how many flows a backend has now.
 func (f *Fake) openFlows(s *lb.Service, b lb.Backend) int {
 	n := 0
 	for fl := range f.flows {

@@ -7,8 +7,8 @@ import (
 	"meshd/state"
 )
 
-// Views is a store whose one node says everything: the views are the real
-// ones, and complete from the start.
+// Views is a store with one node, which states everything. Its views are real ones,
+// and complete from the start. It is not safe for concurrent use.
 type Views struct {
 	*state.Store
 	now time.Duration
