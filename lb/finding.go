@@ -55,7 +55,7 @@ type Finding struct {
 	// What became of it, as the balancer finds after a repair.
 
 	Repaired bool   // it is as it should be again
-	Note     string // what Repaired does not say; may be empty
+	Outcome  string // what Repaired does not say; may be empty
 
 	key     Key            // of the service, for services and backends
 	backend netip.AddrPort // for backends

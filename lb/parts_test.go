@@ -337,7 +337,7 @@ func TestRepairCheck(t *testing.T) {
 	if wantRepaired := []bool{false, true, false, false, true, true}; !slices.Equal(repaired, wantRepaired) {
 		t.Errorf("repaired %v, want %v", repaired, wantRepaired)
 	}
-	if findings[3].Note != "refused" || findings[4].Note == "" || findings[2].Note == "" {
+	if findings[3].Outcome != "refused" || findings[4].Outcome == "" || findings[2].Outcome == "" {
 		t.Errorf("notes: %+v", findings)
 	}
 }

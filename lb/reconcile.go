@@ -14,11 +14,11 @@ import (
 // reconciler makes the kernel equal to the plan. It owns the list of what is to be
 // compared and of what failed; the other parts are the balancer's.
 type reconciler struct {
-	kernel   *kernel
-	planner  *planner
-	feed     *viewFeed
-	drains   *drains
-	failures *failures
+	kernel   *kernel   // is made equal to the plan
+	planner  *planner  // holds the plan
+	feed     *viewFeed // knows which networks have synced
+	drains   *drains   // decide when a removed backend may go
+	failures *failures // get the errors
 
 	// What to compare at the next step.
 	everything bool             // all of both tables, not only dirty

@@ -26,18 +26,18 @@ func (c repairCheck) mark(findings []Finding) {
 		f := &findings[i]
 		switch f.Area {
 		case AreaService, AreaBackend:
-			f.Repaired, f.Note = c.outcome(f)
+			f.Repaired, f.Outcome = c.outcome(f)
 		case AreaRoute:
 			f.Repaired = c.checkErr == nil && !remaining[f.What]
 			if f.Kind == FindingExtra && f.Repaired {
 				f.Repaired = false
-				f.Note = "adopted; it goes once the tables of all networks are complete and its services are gone"
+				f.Outcome = "adopted; it goes once the tables of all networks are complete and its services are gone"
 			}
 		default:
 			f.Repaired = c.checkErr == nil && !remaining[f.What]
 		}
-		if !f.Repaired && f.Note == "" && c.checkErr != nil {
-			f.Note = c.checkErr.Error()
+		if !f.Repaired && f.Outcome == "" && c.checkErr != nil {
+			f.Outcome = c.checkErr.Error()
 		}
 	}
 }

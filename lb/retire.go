@@ -28,14 +28,14 @@ type Leaving struct {
 // goroutine.
 type retirement struct {
 	// Settings, which do not change.
-	former     []Driver      // Config.Former
-	candidates []Driver      // Config.Drivers; all but the one that is chosen leave
-	alone      bool          // there are no candidates: nothing is balanced here
-	drain      time.Duration // between the first Leave and the one that cuts
-	firstWait  time.Duration // between two Leaves; grows up to drainPollGrowth times
-	retry      time.Duration // between two Leaves after the cut: only what failed is left
-	onDriver   func(name string)
-	log        *slog.Logger
+	former     []Driver          // Config.Former
+	candidates []Driver          // Config.Drivers; all but the one that is chosen leave
+	alone      bool              // there are no candidates: nothing is balanced here
+	drain      time.Duration     // between the first Leave and the one that cuts
+	firstWait  time.Duration     // between two Leaves; grows up to drainPollGrowth times
+	retry      time.Duration     // between two Leaves after the cut: only what failed is left
+	onDriver   func(name string) // Config.OnDriver
+	log        *slog.Logger      // for operators
 
 	// One retirement, for each driver that is chosen.
 	begun    bool

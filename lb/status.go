@@ -24,7 +24,7 @@ type Status struct {
 	Pools     []PoolStatus    // sorted by network and prefix
 	Services  []ServiceStatus // sorted by network, name and key
 	Conflicts []Conflict      // services that do not get an address
-	Counters  Counters
+	Counters  Counters        // as of Balancer.Counters
 }
 
 // PoolStatus is one VIP pool.

@@ -21,7 +21,7 @@ import (
 func text(r lb.Report) string {
 	var b strings.Builder
 	for _, f := range r.Findings {
-		fmt.Fprintf(&b, "%s | repaired %v %s\n", f, f.Repaired, f.Note)
+		fmt.Fprintf(&b, "%s | repaired %v %s\n", f, f.Repaired, f.Outcome)
 	}
 	return b.String()
 }

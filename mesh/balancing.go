@@ -304,7 +304,7 @@ func reportOf(sandbox string, r *lb.Report) control.LBReport {
 		}
 		out.Differences = append(out.Differences, control.LBDifference{
 			Area: string(f.Area), Kind: string(f.Kind), What: f.What, Found: f.Found, Want: f.Want, Repaired: f.Repaired,
-			Note: f.Note,
+			Note: f.Outcome,
 		})
 	}
 	return out

@@ -35,9 +35,13 @@ func Example() {
 		Tasks:  []netip.Addr{bridge.Addr().Next()},
 	}
 	for _, f := range hostcheck.Findings(&facts, &needs) {
-		fmt.Printf("%s (%s): %s\n", f.Code, f.Severity, f.What)
-		fmt.Println(f.Command)
+		cause, _, _ := strings.Cut(f.What, ":")
+		fmt.Printf("%s, %s: %s\n", f.Code, f.Severity, cause)
+		fmt.Println(strings.ReplaceAll(f.Command, " && ", "\n"))
 	}
 	// Output:
-	//
+	// firewall-forward, fault: the policy of chain FORWARD of table ip filter (hook forward) is drop
+	// iptables -w -I DOCKER-USER -m conntrack --ctorigdst 10.96.0.0/16 -j ACCEPT
+	// iptables -w -I DOCKER-USER -m conntrack --ctorigdst 172.17.0.0/16 -j ACCEPT
+	// iptables -w -I DOCKER-USER -m conntrack --ctorigsrc 172.17.0.0/16 -j ACCEPT
 }
