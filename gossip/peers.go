@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -95,31 +94,4 @@ func EncodePeers(ps []Peer) ([]byte, error) {
 	slices.SortFunc(ps, func(a, b Peer) int { return strings.Compare(string(a.Name), string(b.Name)) })
 	b, err := json.MarshalIndent(ps, "", " ")
 	return append(b, '\n'), err
-}
-
-// WriteFile replaces a file atomically: temporary file, fsync, rename, fsync
-// of the directory.
-func WriteFile(path string, b []byte, mode os.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

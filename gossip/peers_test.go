@@ -26,7 +26,7 @@ func TestPeersFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := WriteFile(path, text, 0o600); err != nil {
+	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	got, err := LoadPeers(path, seen.Add(time.Hour))
@@ -120,26 +120,5 @@ func TestPeersSurviveClocks(t *testing.T) {
 				t.Errorf("%s: %s was seen %v ago", name, p.Name, age)
 			}
 		}
-	}
-}
-
-func TestWriteFileKeepsTheOldOne(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "x")
-	if err := WriteFile(path, []byte("old"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := WriteFile(filepath.Join(dir, "none", "x"), []byte("new"), 0o600); err == nil {
-		t.Error("no error for a missing directory")
-	}
-	if err := os.Mkdir(filepath.Join(dir, "d"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := WriteFile(filepath.Join(dir, "d"), []byte("new"), 0o600); err == nil {
-		t.Error("no error for a directory in the way")
-	}
-	names, err := os.ReadDir(dir)
-	if err != nil || len(names) != 2 {
-		t.Errorf("left behind: %v, %v", names, err)
 	}
 }

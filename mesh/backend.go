@@ -10,6 +10,7 @@ type backend struct {
 	*registry.TaskAPI
 	*registry.NetworkAPI
 	*registry.ServiceAPI
+	control.KeyBackend // of package keys
 }
 
 var _ control.Backend = (*Node)(nil)

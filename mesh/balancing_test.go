@@ -11,13 +11,13 @@ import (
 	"strings"
 	"testing"
 
-	"meshd/mesh"
+	"meshd/mesh/config"
 	"meshd/mesh/control"
 )
 
 // docs/OPERATIONS.md lists the metrics of load balancing, and no others.
 func TestLBMetricsAreDocumented(t *testing.T) {
-	n := start(t, mesh.Config{Node: "a"})
+	n := start(t, config.Config{Node: "a"})
 	var out bytes.Buffer
 	n.must(n.Metrics(t.Context(), &out))
 	here := map[string]bool{"meshd_lb_drift_total": true} // absent until there is one
@@ -50,7 +50,7 @@ func TestLBMetricsAreDocumented(t *testing.T) {
 
 // A node whose balancer is off says so wherever one asks.
 func TestLBOff(t *testing.T) {
-	n := start(t, mesh.Config{Node: "a"})
+	n := start(t, config.Config{Node: "a"})
 	table, err := n.LB(t.Context(), control.LBRequest{})
 	n.must(err)
 	if table.Driver != "none" || table.InSync || !strings.Contains(table.Why, "lb: none") {
@@ -71,7 +71,7 @@ func TestLBOff(t *testing.T) {
 }
 
 func TestLBOfNobody(t *testing.T) {
-	n := start(t, mesh.Config{Node: "a"})
+	n := start(t, config.Config{Node: "a"})
 	if _, err := n.LB(t.Context(), control.LBRequest{Sandbox: "nobody"}); !errors.Is(err, control.ErrNotFound) {
 		t.Errorf("lb ls: %v", err)
 	}
@@ -83,10 +83,10 @@ func TestLBOfNobody(t *testing.T) {
 
 func TestLBVerifyPeriod(t *testing.T) {
 	for _, c := range []struct {
-		every mesh.Duration
+		every config.Duration
 		ok    bool
 	}{{0, true}, {1e9, true}, {3600e9, true}, {1e8, false}, {3601e9, false}} {
-		_, err := tryStart(t, mesh.Config{Node: "a", LBVerify: c.every})
+		_, err := tryStart(t, config.Config{Node: "a", LBVerify: c.every})
 		if (err == nil) != c.ok || err != nil && !strings.Contains(err.Error(), "lb-verify: ") {
 			t.Errorf("%d: %v", c.every, err)
 		}
@@ -95,7 +95,7 @@ func TestLBVerifyPeriod(t *testing.T) {
 
 // A balancer that has stopped is not a defect of the daemon.
 func TestLBOfAStoppedNode(t *testing.T) {
-	n := start(t, mesh.Config{Node: "a"})
+	n := start(t, config.Config{Node: "a"})
 	n.stop()
 	if _, err := n.VerifyLB(t.Context(), control.LBVerifyRequest{}); !errors.Is(err, control.ErrUnavailable) {
 		t.Errorf("lb verify: %v", err)

@@ -8,6 +8,7 @@ import (
 
 	"meshd/gossip"
 	"meshd/mesh/control"
+	"meshd/mesh/notice"
 	"meshd/state"
 )
 
@@ -78,17 +79,17 @@ func (k *chores) conditions(ctx context.Context) {
 
 // note shows a condition in the status, and reports whether to tell of it, since
 // it changed.
-func (k *chores) note(now time.Time, p *paced, key, text string) bool {
-	k.n.notices.set(key, text)
-	p.text = text
-	return p.due(now)
+func (k *chores) note(now time.Time, p *notice.Condition, key, text string) bool {
+	k.n.notices.Set(key, text)
+	p.Text = text
+	return p.Due(now)
 }
 
 // noteBarred tells when it changes which tasks are not served: their number in
 // the log, and an event for each that is new.
 func (k *chores) noteBarred(now time.Time, es []control.Event, more int) {
-	k.unserved.text = strings.Join(barredTexts(es, more), "; ")
-	due := k.unserved.due(now)
+	k.unserved.Text = strings.Join(barredTexts(es, more), "; ")
+	due := k.unserved.Due(now)
 	if len(es) == 0 {
 		k.barred = nil
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"meshd/gossip"
+	"meshd/mesh/notice"
 )
 
 // chores are what a node does from time to time: it saves its identity (S7) and
@@ -21,11 +22,11 @@ type chores struct {
 
 	// What was told last.
 
-	barred      map[string]bool // tasks not served
-	unserved    paced           // the same, as text
-	disbelief   paced           // claims about this node
-	disbelieved uint64          // number of them
-	full        paced           // tables
+	barred      map[string]bool  // tasks not served
+	unserved    notice.Condition // the same, as text
+	disbelief   notice.Condition // claims about this node
+	disbelieved uint64           // number of them
+	full        notice.Condition // tables
 }
 
 func newChores(n *Node, id identity) *chores { return &chores{n: n, id: id} }
@@ -77,7 +78,7 @@ func (k *chores) saveIdentity(ctx context.Context) {
 	if id == k.id && !k.again.Swap(false) || id.check() != nil {
 		return
 	}
-	if err := k.n.dir.save(fileNode, id); err == nil {
+	if err := k.n.dir.Save(fileNode, id); err == nil {
 		k.id = id
 	}
 }

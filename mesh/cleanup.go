@@ -6,15 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"syscall"
 	"time"
 
 	"meshd/lb"
 	"meshd/lb/holder"
 	"meshd/mesh/control"
 	"meshd/mesh/sandbox"
+	"meshd/mesh/store"
 )
 
 // CleanupConfig says what Cleanup works on. All fields but NetNS are required.
@@ -48,8 +46,8 @@ type Cleaned struct {
 // and again. It refuses while a daemon uses the data directory or the socket;
 // the error says how to go on. What fails in one namespace is in its result.
 func Cleanup(ctx context.Context, cfg CleanupConfig) ([]Cleaned, error) {
-	dir := newDataDir(cfg.DataDir)
-	switch err := dir.guarded(); {
+	dir := store.Unlocked(cfg.DataDir)
+	switch err := dir.CheckOwner(); {
 	case errors.Is(err, fs.ErrNotExist):
 		cfg.Log.Warn("the data directory is not there: the sandboxes and sysctls of a meshd that used it are not known, "+
 			"and stay as they are", "path", cfg.DataDir)
@@ -63,7 +61,7 @@ func Cleanup(ctx context.Context, cfg CleanupConfig) ([]Cleaned, error) {
 		}
 		defer release() // a daemon that is started meanwhile waits, or is refused
 	}
-	saved, err := dir.sandboxes()
+	saved, err := readSandboxes(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -131,16 +129,15 @@ func (c *Cleaned) also(what lb.Remnant, cfg CleanupConfig, remove func() error) 
 func nobodyRuns(ctx context.Context, cfg CleanupConfig) (release func(), err error) {
 	const how = "stop it first (systemctl stop meshd), or use --force"
 	release = func() {}
-	f, err := os.OpenFile(filepath.Join(cfg.DataDir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
+	unlock, err := store.Acquire(cfg.DataDir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // nor is the directory there
+	case errors.Is(err, store.ErrInUse):
+		return nil, fmt.Errorf("a meshd uses the data directory %s; %s", cfg.DataDir, how)
 	case err != nil:
 		return nil, fmt.Errorf("data-dir: %w; run as root", err)
 	default:
-		if err := lockFile(f); err != nil {
-			return nil, errors.Join(fmt.Errorf("a meshd uses the data directory %s; %s", cfg.DataDir, how), f.Close())
-		}
-		release = func() { _ = f.Close() }
+		release = unlock
 	}
 	client := control.Dial(cfg.Socket)
 	defer client.Close()

@@ -3,6 +3,8 @@ package mesh
 import (
 	"path/filepath"
 	"testing"
+
+	"meshd/mesh/store"
 )
 
 // Between the check that no daemon runs and the end of the cleanup, no daemon
@@ -17,19 +19,19 @@ func TestCleanupKeepsDaemonsOut(t *testing.T) {
 	if _, err := nobodyRuns(t.Context(), cfg); err == nil {
 		t.Error("a second cleanup runs beside the first")
 	}
-	if d, err := openDataDir(dir); err == nil {
-		_ = d.close()
+	if d, err := store.Open(dir); err == nil {
+		_ = d.Close()
 		t.Error("a daemon got the data directory of a cleanup under way")
 	}
 	release()
-	d, err := openDataDir(dir)
+	d, err := store.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := nobodyRuns(t.Context(), cfg); err == nil {
 		t.Error("a cleanup runs beside a daemon")
 	}
-	if err := d.close(); err != nil {
+	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
 }

@@ -10,12 +10,13 @@ import (
 	"testing"
 
 	"meshd/mesh"
+	"meshd/mesh/config"
 )
 
 // While a daemon runs, what is removed would come back: cleanup refuses, and
 // says which daemon.
 func TestCleanupRefusesBesideADaemon(t *testing.T) {
-	n := start(t, mesh.Config{Node: "busy"})
+	n := start(t, config.Config{Node: "busy"})
 	quiet := slog.New(slog.DiscardHandler)
 	for _, c := range []struct {
 		cfg  mesh.CleanupConfig

@@ -48,3 +48,14 @@ func conflicts(c *gossip.Core) []string {
 	joined, _ := c.Store().Networks()
 	return registry.Troubles(c.Store().Definitions(), joined)
 }
+
+// undefined says which of the networks that were asked for nobody has made.
+func undefined(networks []string, defs map[string]state.NetworkDef) (out []string) {
+	for _, name := range networks {
+		if _, ok := defs[name]; !ok {
+			out = append(out, fmt.Sprintf("networks: nobody has made a network %s; if that is no typing error, meshctl "+
+				"network create %s", name, name))
+		}
+	}
+	return out
+}

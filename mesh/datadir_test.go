@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"meshd/mesh"
+	"meshd/mesh/config"
 	"meshd/mesh/control"
 )
 
@@ -29,10 +29,10 @@ func files(t *testing.T, dir string) string {
 
 // A start that fails, however late, claims nothing of the data directory.
 func TestFailedStartClaimsNothing(t *testing.T) {
-	busy := start(t, mesh.Config{Node: "busy", DNS: []string{"127.0.0.1:0"}})
+	busy := start(t, config.Config{Node: "busy", DNS: []string{"127.0.0.1:0"}})
 	s, err := busy.Status(t.Context())
 	busy.must(err)
-	for name, cfg := range map[string]mesh.Config{
+	for name, cfg := range map[string]config.Config{
 		"no directory for the socket": {Node: "wrong", Socket: "/nonexistent/meshd.sock"},
 		"DNS address in use":          {Node: "wrong", DNS: s.DNS},
 		"gossip address in use":       {Node: "wrong", Bind: s.Bind},
@@ -44,7 +44,7 @@ func TestFailedStartClaimsNothing(t *testing.T) {
 		if got := files(t, cfg.DataDir); got != "lock" {
 			t.Errorf("%s: left %s", name, got)
 		}
-		right, err := tryStart(t, mesh.Config{Node: "right", DataDir: cfg.DataDir})
+		right, err := tryStart(t, config.Config{Node: "right", DataDir: cfg.DataDir})
 		if err != nil {
 			t.Errorf("%s: and then: %v", name, err)
 			continue
@@ -56,20 +56,20 @@ func TestFailedStartClaimsNothing(t *testing.T) {
 // A start that fails moves nothing aside either: the one that succeeds does, and
 // says so.
 func TestFailedStartMovesNothing(t *testing.T) {
-	busy := start(t, mesh.Config{Node: "busy", DNS: []string{"127.0.0.1:0"}})
+	busy := start(t, config.Config{Node: "busy", DNS: []string{"127.0.0.1:0"}})
 	s, err := busy.Status(t.Context())
 	busy.must(err)
 	dir := t.TempDir()
 	for _, file := range []string{"peers.json", "sysctls.json"} {
 		busy.must(os.WriteFile(filepath.Join(dir, file), []byte("[{"), 0o600))
 	}
-	if _, err := tryStart(t, mesh.Config{Node: "a", DataDir: dir, DNS: s.DNS}); err == nil {
+	if _, err := tryStart(t, config.Config{Node: "a", DataDir: dir, DNS: s.DNS}); err == nil {
 		t.Fatal("started")
 	}
 	if got := files(t, dir); got != "lock peers.json sysctls.json" {
 		t.Errorf("left %s", got)
 	}
-	a := start(t, mesh.Config{Node: "a", DataDir: dir})
+	a := start(t, config.Config{Node: "a", DataDir: dir})
 	if got := files(t, dir); !strings.Contains(got, "peers.json.corrupted") ||
 		!strings.Contains(got, "sysctls.json.corrupted") {
 		t.Errorf("after the start there is %s", got)
@@ -87,7 +87,7 @@ func TestHalfWrittenFilesAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	start(t, mesh.Config{Node: "a", DataDir: dir}).stop()
+	start(t, config.Config{Node: "a", DataDir: dir}).stop()
 	if got := files(t, dir); strings.Contains(got, ".123") || strings.Contains(got, ".node") ||
 		!strings.Contains(got, ".tasks.jsonx") || !strings.Contains(got, "mine") {
 		t.Errorf("there is %s", got)
@@ -101,7 +101,7 @@ func TestCorruptedPeersAreMovedAside(t *testing.T) {
 	if err := os.WriteFile(path, []byte("[{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a := start(t, mesh.Config{Node: "a", DataDir: dir})
+	a := start(t, config.Config{Node: "a", DataDir: dir})
 	s, err := a.Status(t.Context())
 	a.must(err)
 	if !strings.Contains(strings.Join(s.Degraded, "\n"), path+".corrupted") {
@@ -115,7 +115,7 @@ func TestCorruptedPeersAreMovedAside(t *testing.T) {
 // A data directory that is removed is made again, with everything in it.
 func TestRemovedDirectoryIsMadeAgain(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	a := start(t, mesh.Config{Node: "a", DataDir: dir})
+	a := start(t, config.Config{Node: "a", DataDir: dir})
 	a.network("net", "10.96.0.0/16")
 	a.task("net", "web", "t1", "10.1.0.1")
 	eventually(t, func() error { return os.RemoveAll(dir) }) // a write may come in between
@@ -127,7 +127,7 @@ func TestRemovedDirectoryIsMadeAgain(t *testing.T) {
 		return nil
 	})
 	a.stop()
-	a = start(t, mesh.Config{Node: "a", DataDir: dir})
+	a = start(t, config.Config{Node: "a", DataDir: dir})
 	wantTasks(t, a, "net", "web", "t1@a")
 }
 
@@ -136,7 +136,7 @@ func TestRemovedDirectoryIsMadeAgain(t *testing.T) {
 func TestBrokenDirectoryIsTold(t *testing.T) {
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "data")
-	a := start(t, mesh.Config{Node: "a", DataDir: dir})
+	a := start(t, config.Config{Node: "a", DataDir: dir})
 	a.network("net", "10.96.0.0/16")
 	eventually(t, func() error { return os.RemoveAll(dir) })
 	if err := os.WriteFile(dir, nil, 0o600); err != nil { // nothing can be made there
@@ -159,9 +159,9 @@ func TestBrokenDirectoryIsTold(t *testing.T) {
 
 // A removal is refused while anybody has tasks, and names a few of them.
 func TestNetworkInUseCountsHidden(t *testing.T) {
-	a := start(t, mesh.Config{Node: "a"})
+	a := start(t, config.Config{Node: "a"})
 	a.network("net", "10.96.0.0/16")
-	b := start(t, mesh.Config{Node: "b", Join: []string{a.addr()}})
+	b := start(t, config.Config{Node: "b", Join: []string{a.addr()}})
 	b.task2("net", "web", "t1", "10.1.0.1")
 	wantTasks(t, a, "net", "web", "t1@b")
 	b.stop() // as a crash: its tasks are hidden soon, and still there

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"meshd/mesh/control"
+	"meshd/mesh/notice"
 	"meshd/mesh/registry"
 	"meshd/state"
 )
@@ -13,18 +14,18 @@ import (
 // goroutine of the registry's upkeep.
 type disputes struct {
 	n *Node
-	paced
+	notice.Condition
 }
 
 // looked takes in what the registry has found; nil: nothing that is new. It says so
 // loudly when the text changes, but not with each change.
 func (d *disputes) looked(defs *state.Definitions, joined []string) {
 	if defs != nil {
-		d.text = strings.Join(registry.Troubles(defs, joined), "; ")
+		d.Text = strings.Join(registry.Troubles(defs, joined), "; ")
 	}
-	d.n.notices.set("networks", d.text)
-	if d.due(time.Now()) {
-		d.n.log.Error("network defined twice", "detail", d.text)
-		d.n.emit(control.Event{Type: control.EventNetworkConflict, Detail: d.text})
+	d.n.notices.Set("networks", d.Text)
+	if d.Due(time.Now()) {
+		d.n.log.Error("network defined twice", "detail", d.Text)
+		d.n.emit(control.Event{Type: control.EventNetworkConflict, Detail: d.Text})
 	}
 }

@@ -2,15 +2,12 @@ package mesh
 
 import (
 	"fmt"
-	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"meshd/gossip"
 	"meshd/resolver"
-	"meshd/state"
 )
 
 func (n *Node) openDNS() (err error) {
@@ -19,7 +16,7 @@ func (n *Node) openDNS() (err error) {
 		Source: n.host.Source(), Log: n.log, Domain: n.cfg.Domain, TTL: time.Duration(n.cfg.TTL), QueryLog: n.cfg.QueryLog,
 		VIPsUsable: n.balancer.Working, WhyNoVIPs: n.whyNoVIPs, RTT: n.host.RTT, Notes: n.Notes,
 		Clients: clients, HostAddrs: own, LocalTask: n.localTask,
-		Forward: resolver.ForwardConfig{Upstreams: n.cfg.upstream, Domains: n.cfg.upstreams},
+		Forward: resolver.ForwardConfig{Upstreams: n.cfg.Servers, Domains: n.cfg.DomainServers},
 	})
 	if err != nil {
 		return fmt.Errorf("dns: %w", err)
@@ -31,48 +28,13 @@ func (n *Node) openDNS() (err error) {
 // must be there by then: without them every client is a stranger, whose names
 // do not exist.
 func (n *Node) listenDNS() error {
-	for _, a := range n.cfg.dns {
+	for _, a := range n.cfg.DNSAddrs {
 		b, err := n.dns.Listen(resolver.Listener{Addr: a})
 		if err != nil {
 			return fmt.Errorf("dns: %w; %s", err, gossip.ListenHint(err,
 				"another name server, such as systemd-resolved, dnsmasq or a meshd,"))
 		}
 		n.dnsAddrs = append(n.dnsAddrs, b.Addr())
-	}
-	return nil
-}
-
-// readUpstreams reads IP[:PORT] and DOMAIN=IP[:PORT] (R7.1).
-func (s *settled) readUpstreams() error {
-	for _, text := range s.Upstream {
-		domain, server, own := strings.Cut(text, "=")
-		if !own {
-			server = text
-		}
-		p, err := addrPort(strings.TrimSpace(server), 53)
-		if err != nil {
-			return fmt.Errorf("upstream: %w", err)
-		}
-		if a := p.Addr(); a.IsUnspecified() || a.IsMulticast() || p.Port() == 0 {
-			return fmt.Errorf("upstream: %s is no server's address; write 10.0.0.53 or 10.0.0.53:5353", p)
-		}
-		if !own {
-			s.upstream = append(s.upstream, p)
-			continue
-		}
-		if domain = strings.ToLower(strings.Trim(domain, " .")); domain == "" {
-			return fmt.Errorf("upstream: %q has no domain; write corp.example=10.0.0.53, or 10.0.0.53 for all names", text)
-		}
-		if !state.IsHostName(domain) {
-			return fmt.Errorf("upstream: %q is not a domain name; write corp.example=10.0.0.53", domain)
-		}
-		if own := strings.ToLower(strings.Trim(s.Domain, ".")); domain == own || strings.HasSuffix(domain, "."+own) {
-			return fmt.Errorf("upstream: names of %s are answered by the mesh and never forwarded; leave %q out", own, text)
-		}
-		if s.upstreams == nil {
-			s.upstreams = map[string][]netip.AddrPort{}
-		}
-		s.upstreams[domain] = append(s.upstreams[domain], p)
 	}
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"meshd/mesh"
+	"meshd/mesh/config"
 	"meshd/mesh/control"
 )
 
@@ -51,7 +51,7 @@ func (n *node) metricsText() string {
 // R7 from configuration to metrics: upstreams by domain, a trace, what is counted.
 func TestForwarding(t *testing.T) {
 	up := upstream(t, nil)
-	a := start(t, mesh.Config{
+	a := start(t, config.Config{
 		Node: "a", DNS: []string{"127.0.0.1:0"},
 		Upstream: []string{"127.0.0.1:9", "corp.example=" + up}, QueryLog: 1,
 	})
@@ -95,7 +95,7 @@ func TestForwarding(t *testing.T) {
 func TestLoopIsTold(t *testing.T) {
 	addr := make(chan string, 1)
 	up := upstream(t, sync.OnceValue(func() string { return <-addr }))
-	a := start(t, mesh.Config{Node: "a", DNS: []string{"127.0.0.1:0"}, Upstream: []string{up}})
+	a := start(t, config.Config{Node: "a", DNS: []string{"127.0.0.1:0"}, Upstream: []string{up}})
 	s, err := a.Status(t.Context())
 	a.must(err)
 	addr <- s.DNS[0]
@@ -119,9 +119,9 @@ func TestLoopIsTold(t *testing.T) {
 // S8: the TTL that a task was registered with is that of its service's answers,
 // on every node, and stays when a later task says nothing of it.
 func TestServiceTTL(t *testing.T) {
-	a := start(t, mesh.Config{Node: "a"})
+	a := start(t, config.Config{Node: "a"})
 	a.network("net", "10.90.0.0/24")
-	b := start(t, mesh.Config{Node: "b", Join: []string{a.addr()}})
+	b := start(t, config.Config{Node: "b", Join: []string{a.addr()}})
 	eventually(t, func() error { _, err := b.Network(t.Context(), "net"); return err })
 	_, err := a.AddTask(t.Context(), control.AddTask{
 		Network: "net", Service: "web", ID: "w1", IPs: []string{"10.0.0.1"},

@@ -47,21 +47,21 @@ func (n *Node) dnsClients() (clients []netip.Prefix, own []netip.Addr) {
 	trouble := ""
 	if err != nil {
 		trouble = fmt.Sprintf("dns: the host's addresses cannot be read (%v): its own programs are answered at 127.0.0.1 only", err)
-		if n.current().dnsClients == nil {
+		if n.current().ClientRanges == nil {
 			trouble = fmt.Sprintf("dns: the host's subnets cannot be read (%v): only the host itself and its tasks are "+
 				"answered; name others with --dns-clients", err)
 		}
 	}
-	n.notices.set("dns-clients", trouble)
-	if n.current().dnsClients != nil {
-		clients = n.current().dnsClients
+	n.notices.Set("dns-clients", trouble)
+	if n.current().ClientRanges != nil {
+		clients = n.current().ClientRanges
 	}
 	return clients, own
 }
 
 // watchSubnets keeps the clients in step with the host's addresses.
 func (n *Node) watchSubnets(ctx context.Context) error {
-	if len(n.cfg.dns) == 0 {
+	if len(n.cfg.DNSAddrs) == 0 {
 		return nil
 	}
 	tick := time.NewTicker(subnetsEvery)

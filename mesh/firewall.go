@@ -34,7 +34,7 @@ func (n *Node) accept(ctx context.Context, lets []hostcheck.AcceptRule) (added b
 		if err != nil {
 			why = err.Error()
 		}
-		if n.told.set("firewall "+group[0].ChainID(), why) && err != nil {
+		if n.told.Set("firewall "+group[0].ChainID(), why) && err != nil {
 			n.log.Warn("a rule cannot be added to a firewall", "chain", group[0].ChainID(), "error", err)
 		}
 		if did {

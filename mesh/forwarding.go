@@ -13,6 +13,7 @@ import (
 	"meshd/lb/hostcheck"
 	"meshd/lb/hostmend"
 	"meshd/lb/nft"
+	"meshd/mesh/store"
 )
 
 // hosting says what a balancer may do to its host, and who is told of it.
@@ -189,11 +190,11 @@ func (s *sysctls) write() error {
 // moved aside: it must not keep a host from its services.
 func (n *Node) openSysctls() error {
 	var saved savedSysctls
-	if err := n.dir.load(fileSysctls, &saved); err != nil {
+	if err := n.dir.Load(fileSysctls, &saved); err != nil {
 		n.setAside(fileSysctls, err, "cleanup cannot put back the sysctls that meshd set before")
 		saved = savedSysctls{}
 	}
-	n.sysctls = newSysctls(saved, func(s savedSysctls) error { return n.dir.save(fileSysctls, s) })
+	n.sysctls = newSysctls(saved, func(s savedSysctls) error { return n.dir.Save(fileSysctls, s) })
 	return nil
 }
 
@@ -201,13 +202,13 @@ func (n *Node) openSysctls() error {
 // start, and tells what that means: once the node starts.
 func (n *Node) setAside(file string, why error, means string) {
 	n.late = append(n.late, func() {
-		path := n.dir.file(file)
+		path := n.dir.File(file)
 		text := fmt.Sprintf("%v; moved to %s.corrupted: %s", why, path, means)
 		if err := os.Rename(path, path+".corrupted"); err != nil {
 			text += fmt.Sprintf(" (not moved: %v)", err)
 		}
 		n.log.Warn("a file of the data directory cannot be read", "detail", text)
-		n.notices.set(strings.TrimSuffix(file, ".json"), text)
+		n.notices.Set(strings.TrimSuffix(file, ".json"), text)
 	})
 }
 
@@ -282,9 +283,9 @@ type sysctlsLeft struct {
 
 // leftSysctls returns what is left of the settings that the data directory
 // remembers.
-func leftSysctls(dir *dataDir) (left sysctlsLeft, err error) {
+func leftSysctls(dir *store.Dir) (left sysctlsLeft, err error) {
 	var saved savedSysctls
-	if err := dir.load(fileSysctls, &saved); err != nil || !saved.here() {
+	if err := dir.Load(fileSysctls, &saved); err != nil || !saved.here() {
 		return left, err
 	}
 	left.lets = saved.Lets
@@ -301,7 +302,7 @@ func leftSysctls(dir *dataDir) (left sysctlsLeft, err error) {
 // cleanSysctls puts the host's settings back as they were found, unless
 // somebody else has changed them since.
 func (c *Cleaned) cleanSysctls(ctx context.Context, cfg CleanupConfig) {
-	dir := newDataDir(cfg.DataDir)
+	dir := store.Unlocked(cfg.DataDir)
 	left, err := leftSysctls(dir)
 	if err != nil {
 		c.Err = errors.Join(c.Err, err)
@@ -336,7 +337,7 @@ func (c *Cleaned) cleanSysctls(ctx context.Context, cfg CleanupConfig) {
 		c.Err = errors.Join(c.Err, err)
 		return
 	}
-	if err := os.Remove(dir.file(fileSysctls)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(dir.File(fileSysctls)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		cfg.Log.Warn("the record of sysctls stays", slog.Any("error", err))
 	}
 }

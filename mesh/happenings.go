@@ -61,7 +61,7 @@ func (n *Node) handle(ctx context.Context, e happening) {
 		}
 		n.log.Warn("this node starts a higher incarnation: a peer held a newer stream of it, or it is back in a network")
 	case gossip.EventDuplicate:
-		n.notices.set("duplicate", e.Reason)
+		n.notices.Set("duplicate", e.Reason)
 		if e.Reason == "" {
 			n.log.Info("the other node with this node's name is gone")
 			return
@@ -69,15 +69,15 @@ func (n *Node) handle(ctx context.Context, e happening) {
 		n.log.Error("duplicate node name", "reason", e.Reason)
 		n.emit(control.Event{Type: control.EventNodeConflict, Node: n.cfg.Node, Detail: e.Reason})
 	case gossip.EventRefused:
-		n.refusals.tell(e.at, string(e.Node), func(before int) {
+		n.refusals.Do(e.at, string(e.Node), func(before int) {
 			n.log.Warn("refused what a peer sent", "peer", string(e.Node), "error", e.Reason, "not_told", before)
 		})
 	case gossip.EventPreserve:
-		if n.notices.set("preserve", e.Reason) {
+		if n.notices.Set("preserve", e.Reason) {
 			n.log.Warn("self-preservation", "reason", e.Reason)
 		}
 	case gossip.EventPanic:
-		n.notices.set("panic", e.Reason+"; the log has the details: please report it, and restart meshd when it is "+
+		n.notices.Set("panic", e.Reason+"; the log has the details: please report it, and restart meshd when it is "+
 			"convenient")
 	case gossip.EventExhausted:
 		n.onExhausted(e)
@@ -99,7 +99,7 @@ func (n *Node) nodeEvent(e happening) {
 	if !ok {
 		return
 	}
-	n.phases.tell(e.at, func(before int) {
+	n.phases.Do(e.at, func(before int) {
 		attrs := []any{"name", string(e.Node), "state", string(t)}
 		if before > 0 {
 			attrs = append(attrs, "not_told", before)
@@ -112,14 +112,14 @@ func (n *Node) nodeEvent(e happening) {
 // onExhausted tells that services of a network have no address, or have one
 // again. The event comes when their number changes.
 func (n *Node) onExhausted(e happening) {
-	if !n.told.set("pool "+e.Network, e.Reason) {
+	if !n.told.Set("pool "+e.Network, e.Reason) {
 		return
 	}
 	if e.Reason == "" {
-		n.recovered.tell(e.at, e.Network, func(int) { n.log.Info("every service has a VIP again", "network", e.Network) })
+		n.recovered.Do(e.at, e.Network, func(int) { n.log.Info("every service has a VIP again", "network", e.Network) })
 		return
 	}
-	n.exhausted.tell(e.at, e.Network, func(int) { n.log.Warn("no VIP", "reason", e.Reason) })
+	n.exhausted.Do(e.at, e.Network, func(int) { n.log.Warn("no VIP", "reason", e.Reason) })
 }
 
 func (n *Node) emit(es ...control.Event) {

@@ -11,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"meshd/mesh/config"
+	"meshd/mesh/keys"
 	"meshd/mesh/registry"
+	"meshd/mesh/store"
 	"meshd/state"
 )
 
@@ -24,16 +27,16 @@ func body(e state.Endpoint) string {
 // Tasks that a lowered limit does not allow are an error of the configuration, and
 // no damage of the file.
 func TestLoweredLimitIsAnErrorOfTheConfiguration(t *testing.T) {
-	d := newDataDir(t.TempDir())
+	d := store.Unlocked(t.TempDir())
 	text := fmt.Sprintf(`{"networks":{"net":{"tasks":{"t1":{"service":"web","body":%q}}}}}`,
 		body(state.Endpoint{ID: "t1", IP4: netip.MustParseAddr("10.1.0.7")}))
-	if err := os.WriteFile(d.file(fileTasks), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(d.File(fileTasks), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	lim := registry.DefaultBounds()
 	lim.Tasks = 0
 	_, _, err := readRegistry(d, lim, time.Now())
-	if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "max-tasks: 1 tasks are registered") ||
+	if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), "max-tasks: 1 tasks are registered") ||
 		strings.Contains(err.Error(), "corrupted") {
 		t.Error(err)
 	}
@@ -84,23 +87,23 @@ func TestHostileFiles(t *testing.T) {
 		{fileNode, "a Lamport time", `{"node":"a","lamport":4611686018427387904}`, "corrupted"},
 		{fileNode, "less than nothing", `{"node":"a","incarnation":-1}`, "corrupted"},
 		{fileNode, "another's", `{"node":"zoe"}`, "remove the directory if nothing in it is needed"},
-		{fileKeys, "good", `{"from":"","keys":[]}`, ""},
+		{keys.FileName, "good", `{"from":"","keys":[]}`, ""},
 		// no key file: not looked at
-		{fileKeys, "a short key", `{"from":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","keys":["AAAA"]}`, ""},
-		{fileKeys, "garbage", `{"keys":"x"}`, "corrupted"},
+		{keys.FileName, "a short key", `{"from":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","keys":["AAAA"]}`, ""},
+		{keys.FileName, "garbage", `{"keys":"x"}`, "corrupted"},
 	} {
-		d := newDataDir(t.TempDir())
-		if err := os.WriteFile(d.file(tt.file), []byte(tt.text), 0o600); err != nil {
+		d := store.Unlocked(t.TempDir())
+		if err := os.WriteFile(d.File(tt.file), []byte(tt.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		err := d.readAll()
-		after, _ := os.ReadFile(d.file(tt.file))
+		err := readAll(d)
+		after, _ := os.ReadFile(d.File(tt.file))
 		switch {
 		case string(after) != tt.text:
 			t.Errorf("%s %s: the file was changed", tt.file, tt.name)
 		case tt.want == "" && err != nil, tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
 			t.Errorf("%s %s: got %v, want %q", tt.file, tt.name, err, tt.want)
-		case tt.want == "corrupted" && (!strings.Contains(err.Error(), d.file(tt.file)) ||
+		case tt.want == "corrupted" && (!strings.Contains(err.Error(), d.File(tt.file)) ||
 			!strings.Contains(err.Error(), "move it away")):
 			t.Errorf("%s %s: neither the file nor what to do: %v", tt.file, tt.name, err)
 		}
@@ -108,7 +111,7 @@ func TestHostileFiles(t *testing.T) {
 }
 
 // readAll reads everything as a start does; what is left out is an error here.
-func (d *dataDir) readAll() error {
+func readAll(d *store.Dir) error {
 	_, leftOut, err := readRegistry(d, registry.DefaultBounds(), time.Now())
 	if err != nil {
 		return err
@@ -116,9 +119,9 @@ func (d *dataDir) readAll() error {
 	if len(leftOut) > 0 {
 		return fmt.Errorf("left out: %s", leftOut[0])
 	}
-	if _, err := d.next("a"); err != nil {
+	if _, err := nextIdentity(d, "a"); err != nil {
 		return err
 	}
-	_, err = openKeystore(d, nil)
+	_, err = keys.Open(d, nil)
 	return err
 }

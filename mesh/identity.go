@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"meshd/mesh/store"
 	"meshd/state"
 )
 
@@ -20,21 +21,21 @@ func (id *identity) check() error {
 	return errors.Join(state.CheckIncarnation(id.Incarnation), state.CheckLamport(id.Lamport))
 }
 
-// next returns the identity of the life that begins (S7). It is not on disk
+// nextIdentity returns the identity of the life that begins (S7). It is not on disk
 // yet: a start that fails must not claim the directory.
-func (d *dataDir) next(node string) (identity, error) {
+func nextIdentity(d *store.Dir, node string) (identity, error) {
 	id := identity{Node: node}
-	if err := d.load(fileNode, &id); err != nil {
+	if err := d.Load(fileNode, &id); err != nil {
 		return id, err
 	}
 	id.Incarnation++ // an overflow is refused as 0
 	if err := id.check(); err != nil {
-		return id, d.corrupted(fileNode, err,
+		return id, d.Corrupted(fileNode, err,
 			"move it away; the node then starts with the incarnation that its peers remember")
 	}
 	if id.Node != node {
 		return id, fmt.Errorf("node: the data directory %s belongs to node %q; start with --node %s, give this node "+
-			"another --data-dir, or remove the directory if nothing in it is needed", d.path, id.Node, id.Node)
+			"another --data-dir, or remove the directory if nothing in it is needed", d.Root(), id.Node, id.Node)
 	}
 	return id, nil
 }

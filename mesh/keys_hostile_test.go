@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"meshd/mesh"
+	"meshd/mesh/config"
 	"meshd/mesh/control"
 )
 
@@ -17,9 +17,9 @@ import (
 // changes nothing that matters, and what it does can be undone.
 func TestHostileKeyPeer(t *testing.T) {
 	key := written(t, aKey)
-	a := start(t, mesh.Config{Node: "a", KeyFile: key})
-	b := start(t, mesh.Config{Node: "b", KeyFile: key, Join: []string{a.addr()}})
-	evil := start(t, mesh.Config{Node: "evil", KeyFile: key, Join: []string{a.addr()}})
+	a := start(t, config.Config{Node: "a", KeyFile: key})
+	b := start(t, config.Config{Node: "b", KeyFile: key, Join: []string{a.addr()}})
+	evil := start(t, config.Config{Node: "evil", KeyFile: key, Join: []string{a.addr()}})
 	eventually(t, func() error {
 		for _, n := range []*node{a, b, evil} {
 			if k, err := n.Keys(t.Context()); err != nil || k.OK != 3 {

@@ -1,6 +1,10 @@
 package mesh
 
-import "testing"
+import (
+	"testing"
+
+	"meshd/mesh/config"
+)
 
 // Only a data directory whose node has programmed the host, since it booted,
 // has lb: none end what is there; that is remembered until it is gone.
@@ -8,7 +12,7 @@ func TestLeftBehind(t *testing.T) {
 	var saved savedSysctls
 	save := func(s savedSysctls) error { saved = s; return nil }
 	life := func(choice string) *Node {
-		return &Node{cfg: &settled{Config: Config{LB: choice}}, sysctls: newSysctls(saved, save)}
+		return &Node{cfg: &config.Settings{Config: config.Config{LB: choice}}, sysctls: newSysctls(saved, save)}
 	}
 	end := func(n *Node) {
 		t.Helper()

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"meshd/mesh"
+	"meshd/mesh/config"
 )
 
 // A start that finds an address in use says so, and not that it is elsewhere.
@@ -22,7 +23,7 @@ func TestAddressesInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dns.Close()
-	for says, c := range map[string]mesh.Config{
+	for says, c := range map[string]config.Config{
 		"such as a meshd that runs already, has it":            {Bind: gossip.Addr().String()},
 		"such as systemd-resolved, dnsmasq or a meshd, has it": {Bind: "127.0.0.1:0", DNS: []string{dns.LocalAddr().String()}},
 	} {

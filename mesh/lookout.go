@@ -14,6 +14,7 @@ import (
 	"meshd/lb/hostcheck"
 	"meshd/lb/hostmend"
 	"meshd/lb/hostread"
+	"meshd/mesh/config"
 	"meshd/mesh/control"
 	"meshd/mesh/registry"
 	"meshd/state"
@@ -178,7 +179,7 @@ func (n *Node) look(ctx context.Context, boxes int, limit time.Duration) ([]host
 
 // hostNeeds returns what this node does on its host.
 func (n *Node) hostNeeds(ctx context.Context) (*hostcheck.Needs, error) {
-	needs := n.cfg.hostNeeds()
+	needs := hostNeeds(n.cfg)
 	needs.Gossip = netip.AddrPortFrom(needs.Gossip.Addr(), n.host.Addr().Port())
 	needs.DNS = n.dnsAddrs
 	needs.Driver = ""
@@ -254,10 +255,10 @@ func near(a netip.Addr, all []netip.Addr) bool {
 }
 
 // hostNeeds returns what the configuration says of them.
-func (s *settled) hostNeeds() *hostcheck.Needs {
+func hostNeeds(s *config.Settings) *hostcheck.Needs {
 	needs := &hostcheck.Needs{
 		Driver: s.LB, FixesHost: s.Forwarding != "off", ForwardsByDevice: s.Forwarding == "devices",
-		Gossip: s.bind, Advertise: s.advertise, DNS: s.dns,
+		Gossip: s.BindAddr, Advertise: s.AdvertiseAddr, DNS: s.DNSAddrs,
 	}
 	switch s.LB {
 	case "none":
@@ -359,8 +360,8 @@ func doctorOf(found []hostcheck.Finding) control.Doctor {
 // Examine looks at a host on which no meshd runs yet, as one with that
 // configuration would find it. What keeps such a meshd from starting is a
 // finding, too.
-func Examine(cfg Config) control.Doctor {
-	s, err := cfg.settle()
+func Examine(cfg config.Config) control.Doctor {
+	s, err := cfg.Check()
 	if err != nil {
 		return doctorOf([]hostcheck.Finding{{
 			Code: hostcheck.Configuration, Severity: hostcheck.Fault, What: "meshd would not start: " + err.Error(),
@@ -369,7 +370,7 @@ func Examine(cfg Config) control.Doctor {
 	}
 	r := hostread.Open()
 	defer r.Close()
-	needs := s.hostNeeds()
+	needs := hostNeeds(s)
 	return doctorOf(hostcheck.Findings(r.Read(hostread.Want{}), needs))
 }
 
@@ -398,7 +399,7 @@ func (e emitter) lookout(l *lookout) {
 // listens on; an invalid one leaves the choice to the kernel.
 func (n *Node) sourceFor() netip.Addr {
 	facts, _ := n.watch.Facts()
-	for _, a := range []netip.Addr{n.host.Addr().Addr(), n.cfg.bind.Addr()} {
+	for _, a := range []netip.Addr{n.host.Addr().Addr(), n.cfg.BindAddr.Addr()} {
 		if facts.Unknown != "" || facts.HasAddress(a) {
 			return a
 		}

@@ -6,6 +6,7 @@ import (
 
 	"meshd/lb/hostcheck"
 	"meshd/mesh/control"
+	"meshd/mesh/notice"
 )
 
 // How often is told of one code that it is found, or not any more: whoever loads a
@@ -19,7 +20,7 @@ const (
 // looks at the host.
 type hostTeller struct {
 	found  map[hostcheck.Code]*toldCode
-	mended reminder
+	mended notice.SubjectLimiter
 }
 
 // toldCode is what was told of one code.
@@ -31,7 +32,7 @@ type toldCode struct {
 
 // may reports whether one more change may be told, and counts it.
 func (t *toldCode) may(now time.Time) bool {
-	if now.Sub(t.since) >= remindEvery {
+	if now.Sub(t.since) >= notice.Interval {
 		t.since, t.used = now, 0
 	}
 	t.used++
@@ -101,5 +102,5 @@ func (n *Node) tellMended(subject string, tell func(before int)) {
 	l.mu.Lock()
 	l.count.mended++
 	l.mu.Unlock()
-	l.told.mended.tell(time.Now(), subject, tell)
+	l.told.mended.Do(time.Now(), subject, tell)
 }

@@ -10,26 +10,26 @@ import (
 	"testing"
 	"time"
 
-	"meshd/mesh"
+	"meshd/mesh/config"
 	"meshd/mesh/control"
 )
 
 // Registrations, networks and VIPs survive a restart of the daemon (S7, V2).
 func TestRestartKeepsEverything(t *testing.T) {
-	a := start(t, mesh.Config{Node: "a"})
+	a := start(t, config.Config{Node: "a"})
 	a.network("net", "10.96.0.0/16")
 	vip := a.task("net", "web", "t1", "10.1.0.1").VIPs
 	if len(vip) != 1 {
 		t.Fatalf("VIPs %v", vip)
 	}
-	b := start(t, mesh.Config{Node: "b", Join: []string{a.addr()}})
+	b := start(t, config.Config{Node: "b", Join: []string{a.addr()}})
 	b.task2("net", "web", "t2", "10.1.0.2")
 	wantTasks(t, a, "net", "web", "t1@a t2@b")
 	wantTasks(t, b, "net", "web", "t1@a t2@b")
 	before, err := a.Status(t.Context())
 	a.must(err)
 	a.stop()
-	a = start(t, mesh.Config{Node: "a", DataDir: a.cfg.DataDir, Bind: before.Bind})
+	a = start(t, config.Config{Node: "a", DataDir: a.cfg.DataDir, Bind: before.Bind})
 	wantTasks(t, b, "net", "web", "t1@a t2@b")
 	wantTasks(t, a, "net", "web", "t1@a t2@b")
 	after, err := a.Status(t.Context())
@@ -52,7 +52,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	a := start(t, mesh.Config{Node: "a"})
+	a := start(t, config.Config{Node: "a"})
 	a.network("net", "10.96.0.0/16")
 	a.task("net", "web", "t1", "10.1.0.1")
 	add := func(r control.AddTask) error {
@@ -101,9 +101,9 @@ func TestRefusals(t *testing.T) {
 
 // A node without tasks in a network can remove it when nobody uses it (V6).
 func TestRemoveNetworkEverywhere(t *testing.T) {
-	a := start(t, mesh.Config{Node: "a", Reservation: mesh.Duration(time.Millisecond)})
+	a := start(t, config.Config{Node: "a", Reservation: config.Duration(time.Millisecond)})
 	a.network("net", "10.96.0.0/16")
-	b := start(t, mesh.Config{Node: "b", Join: []string{a.addr()}, Reservation: mesh.Duration(time.Millisecond)})
+	b := start(t, config.Config{Node: "b", Join: []string{a.addr()}, Reservation: config.Duration(time.Millisecond)})
 	b.task2("net", "web", "t1", "10.1.0.1")
 	wantTasks(t, a, "net", "web", "t1@b")
 	if err := a.RemoveNetwork(t.Context(), "net"); err == nil {
@@ -138,28 +138,28 @@ func TestStartRefusals(t *testing.T) {
 	if err := os.WriteFile(key, []byte("not a key\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	busy := start(t, mesh.Config{Node: "busy"})
+	busy := start(t, config.Config{Node: "busy"})
 	for _, tt := range []struct {
 		name string
-		cfg  mesh.Config
+		cfg  config.Config
 		want string
 	}{
-		{"corrupted", mesh.Config{Node: "a", DataDir: corrupted}, "is corrupted"},
-		{"another node's data", mesh.Config{Node: "a", DataDir: others}, `belongs to node "zoe"`},
-		{"data in use", mesh.Config{Node: "a", DataDir: busy.cfg.DataDir}, "another meshd uses it"},
-		{"socket in use", mesh.Config{Node: "a", Socket: busy.cfg.Socket}, "already answers"},
-		{"bad key", mesh.Config{Node: "a", KeyFile: key}, "line 1"},
-		{"no key file", mesh.Config{Node: "a", KeyFile: key + "x"}, "does not exist"},
-		{"bind", mesh.Config{Node: "a", Bind: "10.0.0"}, "not IP:PORT"},
-		{"bind not here", mesh.Config{Node: "a", Bind: "192.0.2.7:7946", Insecure: true}, "not on this host"},
-		{"dns", mesh.Config{Node: "a", DNS: []string{"nonsense"}}, "dns:"},
-		{"ttl", mesh.Config{Node: "a", TTL: mesh.Duration(2 * time.Hour)}, "ttl:"},
-		{"node", mesh.Config{Node: "a b"}, "node:"},
-		{"upstream", mesh.Config{Node: "a", Upstream: []string{"ns.example"}}, "upstream:"},
-		{"upstream of a domain", mesh.Config{Node: "a", Upstream: []string{"corp.example=ns"}}, "upstream:"},
-		{"upstream of nothing", mesh.Config{Node: "a", Upstream: []string{"=10.0.0.1"}}, "corp.example=10.0.0.53"},
-		{"upstream of no domain", mesh.Config{Node: "a", Upstream: []string{"a..b=10.0.0.1"}}, "not a domain name"},
-		{"query-log", mesh.Config{Node: "a", QueryLog: -1}, "query-log:"},
+		{"corrupted", config.Config{Node: "a", DataDir: corrupted}, "is corrupted"},
+		{"another node's data", config.Config{Node: "a", DataDir: others}, `belongs to node "zoe"`},
+		{"data in use", config.Config{Node: "a", DataDir: busy.cfg.DataDir}, "another meshd uses it"},
+		{"socket in use", config.Config{Node: "a", Socket: busy.cfg.Socket}, "already answers"},
+		{"bad key", config.Config{Node: "a", KeyFile: key}, "line 1"},
+		{"no key file", config.Config{Node: "a", KeyFile: key + "x"}, "does not exist"},
+		{"bind", config.Config{Node: "a", Bind: "10.0.0"}, "not IP:PORT"},
+		{"bind not here", config.Config{Node: "a", Bind: "192.0.2.7:7946", Insecure: true}, "not on this host"},
+		{"dns", config.Config{Node: "a", DNS: []string{"nonsense"}}, "dns:"},
+		{"ttl", config.Config{Node: "a", TTL: config.Duration(2 * time.Hour)}, "ttl:"},
+		{"node", config.Config{Node: "a b"}, "node:"},
+		{"upstream", config.Config{Node: "a", Upstream: []string{"ns.example"}}, "upstream:"},
+		{"upstream of a domain", config.Config{Node: "a", Upstream: []string{"corp.example=ns"}}, "upstream:"},
+		{"upstream of nothing", config.Config{Node: "a", Upstream: []string{"=10.0.0.1"}}, "corp.example=10.0.0.53"},
+		{"upstream of no domain", config.Config{Node: "a", Upstream: []string{"a..b=10.0.0.1"}}, "not a domain name"},
+		{"query-log", config.Config{Node: "a", QueryLog: -1}, "query-log:"},
 	} {
 		if _, err := tryStart(t, tt.cfg); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
@@ -181,8 +181,8 @@ func TestKeyRotation(t *testing.T) {
 		return p
 	}
 	const one, two = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA="
-	a := start(t, mesh.Config{Node: "a", KeyFile: write("a", one)})
-	b := start(t, mesh.Config{Node: "b", KeyFile: write("b", one), Join: []string{a.addr()}})
+	a := start(t, config.Config{Node: "a", KeyFile: write("a", one)})
+	b := start(t, config.Config{Node: "b", KeyFile: write("b", one), Join: []string{a.addr()}})
 	eventually(t, func() error {
 		if k, err := b.Keys(t.Context()); err != nil || k.Total != 2 || k.OK != 2 {
 			return errors.New("b does not reach a")
@@ -207,7 +207,7 @@ func TestKeyRotation(t *testing.T) {
 	}
 	bind := b.addr()
 	b.stop() // the keyring that the mesh changed outlives the process
-	b = start(t, mesh.Config{Node: "b", KeyFile: b.cfg.KeyFile, DataDir: b.cfg.DataDir, Bind: bind})
+	b = start(t, config.Config{Node: "b", KeyFile: b.cfg.KeyFile, DataDir: b.cfg.DataDir, Bind: bind})
 	eventually(t, func() error {
 		if k, err := b.Keys(t.Context()); err != nil || k.OK != 2 {
 			return errors.New("b does not reach a after its restart")
@@ -218,7 +218,7 @@ func TestKeyRotation(t *testing.T) {
 
 // Watch tells what happens, in order.
 func TestWatch(t *testing.T) {
-	a := start(t, mesh.Config{Node: "a"})
+	a := start(t, config.Config{Node: "a"})
 	a.network("net", "10.96.0.0/16")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -237,7 +237,7 @@ func TestWatch(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	a := start(t, mesh.Config{Node: "a"})
+	a := start(t, config.Config{Node: "a"})
 	var b strings.Builder
 	a.must(a.Metrics(t.Context(), &b))
 	for _, want := range []string{
@@ -253,9 +253,9 @@ func TestMetrics(t *testing.T) {
 // A network outlives the node that made it, also when all the others restart
 // while it has lost its disk (V6).
 func TestDefinitionSurvivesItsMaker(t *testing.T) {
-	a := start(t, mesh.Config{Node: "a"})
+	a := start(t, config.Config{Node: "a"})
 	a.network("net", "10.90.0.0/24")
-	b := start(t, mesh.Config{Node: "b", Join: []string{a.addr()}})
+	b := start(t, config.Config{Node: "b", Join: []string{a.addr()}})
 	eventually(t, func() error { _, err := b.Network(t.Context(), "net"); return err })
 	want := b.task("net", "web", "w1", "10.0.0.1").VIPs
 	if len(want) != 1 {
@@ -283,7 +283,7 @@ func TestDefinitionSurvivesItsMaker(t *testing.T) {
 // A network that nobody knows is no empty list, and whoever looks for it, or
 // removes it, is not told to make it.
 func TestUnknownNetworks(t *testing.T) {
-	a := start(t, mesh.Config{Node: "a"})
+	a := start(t, config.Config{Node: "a"})
 	_, lb := a.LB(t.Context(), control.LBRequest{Network: "nosuch"})
 	_, tasks := a.Tasks(t.Context(), control.TaskFilter{Network: "nosuch"})
 	_, services := a.Services(t.Context(), "nosuch")
@@ -306,7 +306,7 @@ func TestUnknownNetworks(t *testing.T) {
 
 // The control socket comes back when somebody removes it, and status says so.
 func TestSocketComesBack(t *testing.T) {
-	a := start(t, mesh.Config{Node: "a"})
+	a := start(t, config.Config{Node: "a"})
 	client := control.Dial(a.cfg.Socket)
 	defer client.Close()
 	_, err := client.Status(t.Context())
@@ -327,7 +327,7 @@ func TestSocketComesBack(t *testing.T) {
 // registered, at once, and a name whose VIP would lead nowhere is answered with the
 // tasks.
 func TestTasksOfAFamilyWithoutPool(t *testing.T) {
-	n := start(t, mesh.Config{Node: "a"})
+	n := start(t, config.Config{Node: "a"})
 	n.network("four", "10.96.0.0/24")
 	_, err := n.CreateNetwork(t.Context(), control.CreateNetwork{
 		Name: "both", Subnet: "10.97.0.0/24",

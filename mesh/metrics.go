@@ -49,9 +49,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	e.dns(m.node)
 	e.sandboxes(m.node)
 	e.lookout(m.node.lookout)
-	disk := m.node.dir.trouble() != ""
+	disk := m.node.dir.Trouble() != ""
 	e.gauge("meshd_degraded", "Standing conditions that meshctl status explains.",
-		float64(len(m.node.notices.list())+len(m.node.dnsTrouble()))+b2f(disk))
+		float64(len(m.node.notices.All())+len(m.node.dnsTrouble()))+b2f(disk))
 	e.gauge("meshd_data_dir_failing", "1 while the data directory does not take what is to be saved.", b2f(disk))
 	registered := m.node.reg.Stats()
 	e.counter("meshd_registry_writes_total", "Writes of tasks.json; each holds all changes that waited.",

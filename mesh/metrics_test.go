@@ -7,13 +7,13 @@ import (
 	"slices"
 	"testing"
 
-	"meshd/mesh"
+	"meshd/mesh/config"
 )
 
 // docs/OPERATIONS.md tells of every metric by its full name, and of none that
 // there is not.
 func TestMetricsAreDocumented(t *testing.T) {
-	n := start(t, mesh.Config{Node: "a", DNS: []string{"127.0.0.1:0"}, LogDropped: func() uint64 { return 0 }})
+	n := start(t, config.Config{Node: "a", DNS: []string{"127.0.0.1:0"}, LogDropped: func() uint64 { return 0 }})
 	n.network("net", "10.96.0.0/16")
 	var out bytes.Buffer
 	n.must(n.Metrics(t.Context(), &out))

@@ -20,8 +20,12 @@ import (
 	"meshd/lb/holder"
 	"meshd/lb/hostwatch"
 	"meshd/lb/rulewatch"
+	"meshd/mesh/config"
 	"meshd/mesh/control"
+	"meshd/mesh/keys"
+	"meshd/mesh/notice"
 	"meshd/mesh/registry"
+	"meshd/mesh/store"
 	"meshd/resolver"
 	"meshd/state"
 )
@@ -30,15 +34,14 @@ import (
 // implements control.Backend; those methods are safe for concurrent use.
 type Node struct {
 	backend
-	cfg     *settled                // as started
-	live    atomic.Pointer[settled] // the same, with what Reload changed
+	cfg     *config.Settings                // as started
+	live    atomic.Pointer[config.Settings] // the same, with what Reload changed
 	log     *slog.Logger
 	version string
 	started time.Time
 
-	dir      *dataDir
-	keys     *keystore
-	judged   judgements // of changes of keys that peers asked for
+	dir      *store.Dir
+	keys     *keys.Store
 	host     *gossip.Host
 	dns      *resolver.Server
 	dnsAddrs []netip.AddrPort
@@ -54,18 +57,18 @@ type Node struct {
 	door     *doorway
 	metrics  *metrics
 	stop     context.CancelFunc
-	notices  notices
+	notices  notice.Board
 
 	balancers balancers
 	reg       *registry.Registry
 	saved     *registry.Snapshot // what former lives registered, for openRegistry
 	chores    *chores
 	happened  *happenings
-	told      notices  // conditions that are told of but not shown as they are
-	refusals  reminder // of handle, as the next
-	exhausted reminder
-	recovered reminder
-	phases    allowance
+	told      notice.Board          // conditions that are told of but not shown as they are
+	refusals  notice.SubjectLimiter // of handle, as the next
+	exhausted notice.SubjectLimiter
+	recovered notice.SubjectLimiter
+	phases    notice.Limiter
 	claimed   atomic.Bool // the data directory is this life's
 	late      []func()    // what New is to do then
 
@@ -76,8 +79,8 @@ type Node struct {
 // socket, DNS sockets, control socket. The error says which and what to do.
 // Until nothing can fail any more, nothing is written: a start that fails leaves
 // the data directory as it was.
-func New(cfg Config, version string, log *slog.Logger) (*Node, error) {
-	s, err := cfg.settle()
+func New(cfg config.Config, version string, log *slog.Logger) (*Node, error) {
+	s, err := cfg.Check()
 	if err != nil {
 		return nil, err
 	}
@@ -120,25 +123,25 @@ func (n *Node) close() {
 		_ = n.door.socket.Close()
 	}
 	if n.dir != nil {
-		_ = n.dir.close()
+		_ = n.dir.Close()
 	}
 }
 
 func (n *Node) openData() (err error) {
-	if n.dir, err = openDataDir(n.cfg.DataDir); err != nil {
+	if n.dir, err = store.Open(n.cfg.DataDir, dataFiles()...); err != nil {
 		return err
 	}
 	var leftOut []string
-	if n.saved, leftOut, err = readRegistry(n.dir, n.current().bounds(), n.started); err != nil {
+	if n.saved, leftOut, err = readRegistry(n.dir, boundsOf(n.current()), n.started); err != nil {
 		return err
 	}
 	n.noteLeftOut(leftOut)
-	id, err := n.dir.next(n.cfg.Node)
+	id, err := nextIdentity(n.dir, n.cfg.Node)
 	if err != nil {
 		return err
 	}
 	n.chores = newChores(n, id)
-	n.keys, err = openKeystore(n.dir, n.cfg.keys)
+	n.keys, err = keys.Open(n.dir, n.cfg.GossipKeys)
 	return err
 }
 
@@ -148,8 +151,8 @@ func (n *Node) noteLeftOut(what []string) {
 		return
 	}
 	text := fmt.Sprintf("data-dir: %s holds %d statements of other nodes that cannot be right, and they are left out; "+
-		"first: %s", n.dir.file(fileTasks), len(what), what[0])
-	n.notices.set("left out", text)
+		"first: %s", n.dir.File(fileTasks), len(what), what[0])
+	n.notices.Set("left out", text)
 	n.log.Warn("statements in the data directory are left out", "detail", text)
 }
 
@@ -161,7 +164,7 @@ func (n *Node) claimData() error {
 			return err
 		}
 	}
-	if err := n.dir.save(fileNode, n.chores.id); err != nil {
+	if err := n.dir.Save(fileNode, n.chores.id); err != nil {
 		return err
 	}
 	n.claimed.Store(true)
@@ -172,7 +175,7 @@ func (n *Node) claimData() error {
 }
 
 func (n *Node) openSocket() error {
-	s, err := control.ListenFor(n.cfg.Socket, n.cfg.socketGroup)
+	s, err := control.ListenFor(n.cfg.Socket, n.cfg.SocketGID)
 	if err == nil {
 		n.door = &doorway{socket: s, log: n.log, told: &n.notices}
 	}
@@ -182,10 +185,10 @@ func (n *Node) openSocket() error {
 func (n *Node) openHost() (err error) {
 	peers := n.loadPeers()
 	n.host, err = gossip.NewHost(gossip.HostConfig{
-		Core: n.cfg.core(), Self: state.NodeID(n.cfg.Node), Bind: n.cfg.bind, Advertise: n.cfg.advertise,
+		Core: coreConfig(n.cfg), Self: state.NodeID(n.cfg.Node), Bind: n.cfg.BindAddr, Advertise: n.cfg.AdvertiseAddr,
 		Profile: n.cfg.Profile, Join: n.cfg.Join, Peers: peers, SavePeers: n.savePeers,
-		Keys: n.keys.all(), Incarnation: n.chores.id.Incarnation, Lamport: n.chores.id.Lamport,
-		Limits: n.cfg.limits(), OnEvent: n.happened.add, Log: n.log,
+		Keys: n.keys.All(), Incarnation: n.chores.id.Incarnation, Lamport: n.chores.id.Lamport,
+		Limits: n.cfg.Limits(), OnEvent: n.happened.add, Log: n.log,
 	})
 	if err != nil {
 		return err
@@ -199,9 +202,9 @@ func (n *Node) boot() string { return state.FormatBoot(n.host.Boot()) }
 // loadPeers reads the peers of former lives. They are a cache: a file that
 // cannot be read is moved aside, and the node joins through its seeds.
 func (n *Node) loadPeers() []gossip.Peer {
-	path := n.dir.file(filePeers)
+	path := n.dir.File(filePeers)
 	var peers []gossip.Peer
-	err := n.dir.plain(filePeers)
+	err := n.dir.CheckPlain(filePeers)
 	if err == nil {
 		peers, err = gossip.LoadPeers(path, n.started)
 	}
@@ -218,20 +221,20 @@ func (n *Node) savePeers(ps []gossip.Peer) {
 	}
 	b, err := gossip.EncodePeers(ps)
 	if err == nil {
-		err = n.dir.put(filePeers, b)
+		err = n.dir.Replace(filePeers, b)
 	}
 	if err == nil {
-		n.notices.set("peers", "")
+		n.notices.Set("peers", "")
 	}
 }
 
 // Run runs the node until ctx ends or Leave was asked for.
 func (n *Node) Run(ctx context.Context) error {
-	defer n.dir.close()
+	defer n.dir.Close()
 	defer func() { _ = n.holder.Release() }() // the process ends
 	ctx, n.stop = context.WithCancel(ctx)
 	defer n.stop()
-	n.watch.Require(n.cfg.pools, n.needsFirst())
+	n.watch.Require(n.cfg.PoolRanges, n.needsFirst())
 	incarnation := n.chores.id.Incarnation // the chores' own once they run
 	g, run := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.host.Run(run) })
@@ -261,10 +264,10 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	n.log.Info("meshd runs", "node", n.cfg.Node, "gossip", n.host.Addr().String(), "dns", fmt.Sprint(n.dnsAddrs), "socket",
 		n.cfg.Socket,
-		"incarnation", incarnation, "encrypted", len(n.keys.all()) > 0)
-	if len(n.keys.all()) == 0 {
+		"incarnation", incarnation, "encrypted", len(n.keys.All()) > 0)
+	if len(n.keys.All()) == 0 {
 		n.log.Warn("gossip is not encrypted: who reaches the address is a member of the mesh and can change what this "+
-			"host does", "address", n.cfg.bind, "insecure", n.cfg.Insecure)
+			"host does", "address", n.cfg.BindAddr, "insecure", n.cfg.Insecure)
 	}
 	err := g.Wait()
 	if errors.Is(err, gossip.ErrStopped) || errors.Is(err, context.Canceled) {
@@ -304,4 +307,12 @@ func (n *Node) info() state.NodeInfo {
 		}
 	}
 	return state.NodeInfo{Boot: n.host.Boot(), Addr: n.host.Addr(), Version: n.version, LB: driver}
+}
+
+// coreConfig returns the protocol's settings.
+func coreConfig(s *config.Settings) gossip.CoreConfig {
+	return gossip.CoreConfig{
+		StopOfferingAfter: time.Duration(s.D1), Preserve: s.Preserve, PushRate: s.PushRate,
+		Reservation: time.Duration(s.Reservation), BeaconEvery: 10 * time.Second,
+	}
 }

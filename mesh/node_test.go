@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"meshd/mesh"
+	"meshd/mesh/config"
 	"meshd/mesh/control"
 )
 
@@ -17,13 +18,13 @@ import (
 type node struct {
 	*mesh.Node
 	t    testing.TB
-	cfg  mesh.Config
+	cfg  config.Config
 	stop func()
 
 	wantErr string // of Run
 }
 
-func start(t testing.TB, cfg mesh.Config) *node {
+func start(t testing.TB, cfg config.Config) *node {
 	t.Helper()
 	n, err := tryStart(t, cfg)
 	if err != nil {
@@ -32,7 +33,7 @@ func start(t testing.TB, cfg mesh.Config) *node {
 	return n
 }
 
-func tryStart(t testing.TB, cfg mesh.Config) (*node, error) {
+func tryStart(t testing.TB, cfg config.Config) (*node, error) {
 	t.Helper()
 	cfg.LB, cfg.Profile = "none", "local"
 	if cfg.Bind == "" {

@@ -10,8 +10,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/common/expfmt"
@@ -19,6 +17,8 @@ import (
 	"meshd/gossip"
 	"meshd/lb"
 	"meshd/mesh/control"
+	"meshd/mesh/keys"
+	"meshd/mesh/peers"
 	"meshd/mesh/registry"
 	"meshd/state"
 )
@@ -81,7 +81,7 @@ func networksOf(c *gossip.Core, o state.NodeID) []string {
 func (n *Node) Status(ctx context.Context) (control.Status, error) {
 	s := control.Status{
 		Node: n.cfg.Node, BootID: n.boot(), Version: n.version, Started: n.started, Bind: n.host.Addr().String(),
-		DNS: []string{}, Domain: n.cfg.Domain, DataDir: n.cfg.DataDir, Encrypted: len(n.keys.all()) > 0,
+		DNS: []string{}, Domain: n.cfg.Domain, DataDir: n.cfg.DataDir, Encrypted: len(n.keys.All()) > 0,
 		Networks: []control.NetworkStatus{}, LBDriver: n.info().LB, LBWhy: n.lbWhy(), LB: n.lbHealth(ctx),
 		EventIndex: n.events.Index(),
 		Degraded:   []string{}, Conflicts: []string{}, Warnings: []string{},
@@ -111,7 +111,7 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 		s.Conflicts = append(s.Conflicts, conflicts(c)...)
 		s.Conflicts = append(s.Conflicts, barredTexts(barredTasks(c))...)
 		s.Warnings = append(s.Warnings, undefined(n.cfg.Networks, c.Store().Definitions().Effective)...)
-		if d := n.notices.get("duplicate"); d != "" {
+		if d := n.notices.Get("duplicate"); d != "" {
 			s.Conflicts = append(s.Conflicts, d)
 		}
 	})
@@ -145,8 +145,8 @@ func (n *Node) countTasks(s *control.Status, w *control.NetworkStatus) {
 func (n *Node) explainStatus(s *control.Status) {
 	n.explainLB(s)
 	n.explainHost(s)
-	s.Degraded = append(s.Degraded, n.notices.list()...)
-	if t := n.dir.trouble(); t != "" {
+	s.Degraded = append(s.Degraded, n.notices.All()...)
+	if t := n.dir.Trouble(); t != "" {
 		s.Degraded = append(s.Degraded, t)
 	}
 	s.Degraded = append(s.Degraded, n.dnsTrouble()...)
@@ -156,7 +156,7 @@ func (n *Node) explainStatus(s *control.Status) {
 	}
 	s.Warnings = append(s.Warnings, n.door.warnings(time.Now())...)
 	s.Warnings = append(s.Warnings, strangerWarning(n.dns)...)
-	s.Warnings = append(s.Warnings, n.keyWarnings()...)
+	s.Warnings = append(s.Warnings, n.keys.Warnings(n.cfg.Insecure, n.cfg.BindAddr.String(), n.current().KeyFile)...)
 	s.Warnings = append(s.Warnings, n.unheard()...)
 	for _, w := range s.Networks {
 		if !w.Synced {
@@ -263,7 +263,6 @@ type sum struct {
 
 const (
 	callSums   = "sums"
-	callKeys   = "keys"
 	callPools  = "pools"
 	callSpread = "spread"
 )
@@ -273,7 +272,13 @@ func (n *Node) handleCalls() {
 		b, _ := json.Marshal(n.sums())
 		return b
 	})
-	n.host.Handle(callKeys, n.onKeyCall)
+	var ring keys.Ring
+	if r := n.host.Keyring(); r != nil { // else ring would hold a nil pointer, which is not nil
+		ring = r
+	}
+	service := keys.NewService(n.keys, ring, caller{n}, n.cfg.Node, n.log)
+	n.KeyBackend = service
+	n.host.Handle(keys.CallName, service.Answer)
 	n.host.Handle(callPools, n.NetworkAPI.AnswerPools)
 	n.host.Handle(callSpread, n.onSpreadCall)
 }
@@ -312,7 +317,7 @@ func (n *Node) Diff(ctx context.Context, req control.DiffRequest) (control.Diff,
 }
 
 func (n *Node) diffOnce(ctx context.Context, req control.DiffRequest) (control.Diff, error) {
-	answers, silent, err := callAll(ctx, n, callSums, nil, parseSums)
+	answers, silent, err := peers.CallAll(ctx, caller{n}, callSums, nil, parseSums)
 	if err != nil {
 		return control.Diff{}, err
 	}
@@ -346,64 +351,4 @@ func parseSums(b []byte) (sums, error) {
 		return nil, errors.New("malformed answer")
 	}
 	return s, nil
-}
-
-// callAll asks every live node at once; who does not answer within two seconds,
-// or not with what can be parsed, is silent.
-func callAll[T any](ctx context.Context, n *Node, op string, body []byte, parse func([]byte) (T, error)) (map[string]T,
-	[]control.SilentNode, error,
-) {
-	nodes, err := n.Nodes(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	nodes = slices.DeleteFunc(nodes, func(x control.Node) bool {
-		return x.Self || x.State != control.NodeAlive && x.State != control.NodeSuspect || nameOnly(x)
-	})
-	out, silent := callNodes(ctx, n, nodes, op, body, parse)
-	return out, silent, nil
-}
-
-// nameOnly reports whether there is nothing of a node but its name in the
-// membership's list: whoever has the key can put thousands there, and none of them
-// answers (G17).
-func nameOnly(x control.Node) bool { return !x.Proven && x.Version == "" }
-
-// whySilent is for people, as a predicate of the node.
-func whySilent(err error) string {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return "does not answer"
-	}
-	return err.Error()
-}
-
-// callNodes calls some nodes at once. What they answer is parsed as what a
-// stranger may have written.
-func callNodes[T any](ctx context.Context, n *Node, nodes []control.Node, op string, body []byte,
-	parse func([]byte) (T, error),
-) (map[string]T, []control.SilentNode) {
-	var mu sync.Mutex // guards what follows
-	out, silent := map[string]T{}, []control.SilentNode{}
-	var wg sync.WaitGroup
-	for _, x := range nodes {
-		wg.Go(func() {
-			var v T
-			b, err := n.host.Call(ctx, state.NodeID(x.Name), op, body)
-			if err == nil {
-				v, err = parse(b)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				silent = append(silent, control.SilentNode{Node: x.Name, Error: whySilent(err)})
-				return
-			}
-			out[x.Name] = v
-		})
-	}
-	wg.Wait()
-	slices.SortFunc(silent, func(a, b control.SilentNode) int { return strings.Compare(a.Node, b.Node) })
-	return out, silent
 }

@@ -10,36 +10,9 @@ import (
 
 	"meshd/gossip"
 	"meshd/mesh/control"
+	"meshd/mesh/notice"
 	"meshd/state"
 )
-
-// A condition is told once a minute for each subject, however often it comes.
-func TestReminder(t *testing.T) {
-	var r reminder
-	now := time.Now()
-	told, before := 0, 0
-	for i := range 1000 {
-		r.tell(now.Add(time.Duration(i)*100*time.Millisecond), "peer", func(n int) { told++; before += n })
-	}
-	if told != 2 || before != 599 {
-		t.Errorf("told %d times, with %d before", told, before)
-	}
-	for i := range 10 * maxReminded {
-		r.tell(now, fmt.Sprint(i), func(int) {})
-	}
-	if len(r.last) > maxReminded {
-		t.Errorf("%d subjects are kept", len(r.last))
-	}
-	// Who makes up subjects gets no line for each.
-	told, before = 0, 0
-	for i := range 1000 {
-		r.tell(now.Add(2*time.Hour), fmt.Sprint("made up ", i), func(n int) { told++; before += n })
-	}
-	r.tell(now.Add(3*time.Hour), "peer", func(n int) { told++; before += n })
-	if told != maxTold+1 || before < 1000-maxTold {
-		t.Errorf("told %d times, with %d before", told, before)
-	}
-}
 
 // logged returns a node that only logs and emits, and what it logs.
 func logged() (*Node, *bytes.Buffer) {
@@ -100,11 +73,11 @@ func TestNodesInTheLogArePaced(t *testing.T) {
 	for i := range 1000 {
 		n.nodeEvent(happening{gossip.Event{Kind: gossip.EventAlive, Node: state.NodeID(fmt.Sprint("made-up-", i))}, now})
 	}
-	n.nodeEvent(happening{gossip.Event{Kind: gossip.EventDead, Node: "b"}, now.Add(2 * remindEvery)})
-	if got := strings.Count(log.String(), "\n"); got != maxTold+1 {
+	n.nodeEvent(happening{gossip.Event{Kind: gossip.EventDead, Node: "b"}, now.Add(2 * notice.Interval)})
+	if got := strings.Count(log.String(), "\n"); got != notice.LinesPerInterval+1 {
 		t.Errorf("%d lines", got)
 	}
-	if !strings.Contains(log.String(), fmt.Sprint("not_told=", 1000-maxTold)) {
+	if !strings.Contains(log.String(), fmt.Sprint("not_told=", 1000-notice.LinesPerInterval)) {
 		t.Error("the log does not say how many it left out")
 	}
 	if n.events.Index() != 1001 {
@@ -125,28 +98,5 @@ func TestFullPoolsArePaced(t *testing.T) {
 	}
 	if got := strings.Count(log.String(), "\n"); got != 2 {
 		t.Errorf("%d lines", got)
-	}
-}
-
-// A condition that others keep changing is told once a minute, as it is then;
-// one that changes for the first time, at once.
-func TestChangingConditionsArePaced(t *testing.T) {
-	var p paced
-	start, told := time.Unix(1000, 0), 0
-	for second := range 180 {
-		p.text = fmt.Sprint(second)
-		if second%3 == 2 {
-			p.text = "" // ends, and comes back
-		}
-		if p.due(start.Add(time.Duration(second) * time.Second)) {
-			told++
-		}
-	}
-	if told != 3 {
-		t.Errorf("told %d times in three minutes", told)
-	}
-	p.text = "last"
-	if now := start.Add(time.Hour); !p.due(now) || p.due(now.Add(time.Hour)) {
-		t.Error("what stays is told once")
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"meshd/mesh"
+	"meshd/mesh/config"
 	"meshd/mesh/control"
 )
 
@@ -15,7 +15,7 @@ import (
 // the same program twice. Several services may share an address, and tasks of one
 // that declare other ports.
 func TestOneTaskAtAPlace(t *testing.T) {
-	a := start(t, mesh.Config{Node: "a"})
+	a := start(t, config.Config{Node: "a"})
 	a.network("net", "10.96.0.0/16")
 	a.network("other", "10.97.0.0/16")
 	add := func(network, service, ip string, ports ...string) (string, error) {
@@ -71,7 +71,7 @@ func TestOneTaskAtAPlace(t *testing.T) {
 
 // Of many that ask for one place at the same moment, one gets it.
 func TestOneTaskAtAPlaceAtOnce(t *testing.T) {
-	a := start(t, mesh.Config{Node: "a"})
+	a := start(t, config.Config{Node: "a"})
 	a.network("net", "10.96.0.0/16")
 	var clients sync.WaitGroup
 	errs := make([]error, 32)

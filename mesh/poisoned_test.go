@@ -2,9 +2,10 @@ package mesh
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
+
+	"meshd/mesh/store"
 )
 
 // TestPoisonedIdentity: a data directory whose counters no node reaches is
@@ -15,12 +16,12 @@ func TestPoisonedIdentity(t *testing.T) {
 		`{"node":"a","incarnation":18446744073709551615,"lamport":1}`,
 		`{"node":"a","incarnation":3,"lamport":4611686018427387904}`,
 	} {
-		d := newDataDir(t.TempDir())
-		file := filepath.Join(d.path, "node.json")
+		d := store.Unlocked(t.TempDir())
+		file := d.File("node.json")
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := d.next("a")
+		_, err := nextIdentity(d, "a")
 		if err == nil || !strings.Contains(err.Error(), "node.json") {
 			t.Errorf("%s: %v", text, err)
 		}

@@ -15,37 +15,13 @@ import (
 	"meshd/lb/hostwatch"
 	"meshd/mesh/control"
 	"meshd/resolver"
-	"meshd/state"
 )
-
-// readPools reads what bounds the pools of this host (L9).
-func (s *settled) readPools() error {
-	s.pools = hostfacts.DefaultPools()
-	if len(s.Pools) > 0 {
-		s.pools = nil
-	}
-	for _, text := range s.Pools {
-		p, err := netip.ParsePrefix(text)
-		p = unmapped(p)
-		switch {
-		case err != nil:
-			return fmt.Errorf("pools: %q is no prefix; write 10.96.0.0/12", text)
-		case p != p.Masked():
-			return fmt.Errorf("pools: %s has host bits set; did you mean %s?", p, p.Masked())
-		}
-		if err := state.CheckPoolRange(p); err != nil {
-			return fmt.Errorf("pools: %w", err)
-		}
-		s.pools = append(s.pools, p)
-	}
-	return nil
-}
 
 // watchHost opens a watcher of a network namespace, or of the host's for "".
 // Where it cannot be asked, no pool is served there, and status says why.
 func (n *Node) watchHost(netns string, log *slog.Logger) *hostwatch.Watcher {
-	w := hostwatch.New(func() (hostwatch.Kernel, error) { return hostwatch.Open(netns, n.cfg.pools) }, log)
-	w.Require(n.cfg.pools, nil)
+	w := hostwatch.New(func() (hostwatch.Kernel, error) { return hostwatch.Open(netns, n.cfg.PoolRanges) }, log)
+	w.Require(n.cfg.PoolRanges, nil)
 	return w
 }
 
@@ -58,7 +34,7 @@ func (n *Node) watchNeeds(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		if points, err := n.needs(ctx); err == nil {
-			n.watch.Require(n.cfg.pools, points)
+			n.watch.Require(n.cfg.PoolRanges, points)
 		}
 		select {
 		case <-ctx.Done():

@@ -6,8 +6,11 @@ import (
 	"time"
 
 	"meshd/gossip"
+	"meshd/mesh/config"
 	"meshd/mesh/control"
+	"meshd/mesh/peers"
 	"meshd/mesh/registry"
+	"meshd/mesh/store"
 	"meshd/state"
 )
 
@@ -66,19 +69,19 @@ func (nameTakenError) Is(target error) bool { return target == registry.ErrNameT
 func (e nameTakenError) Unwrap() error      { return e.error }
 
 // tasksFile is tasks.json in the data directory.
-type tasksFile struct{ dir *dataDir }
+type tasksFile struct{ dir *store.Dir }
 
-func (f tasksFile) Load(v any) error    { return f.dir.load(fileTasks, v) }
-func (f tasksFile) Save(b []byte) error { return f.dir.put(fileTasks, b) }
+func (f tasksFile) Load(v any) error    { return f.dir.Load(fileTasks, v) }
+func (f tasksFile) Save(b []byte) error { return f.dir.Replace(fileTasks, b) }
 
-// peers are the other nodes as the registry asks them.
-type peers struct{ *Node }
+// registryPeers are the other nodes as the registry asks them.
+type registryPeers struct{ *Node }
 
 // AskPools implements registry.Peers.
-func (p peers) AskPools(ctx context.Context, body []byte) (map[string]registry.PoolsAnswer, []control.SilentNode,
+func (p registryPeers) AskPools(ctx context.Context, body []byte) (map[string]registry.PoolsAnswer, []control.SilentNode,
 	error,
 ) {
-	return callAll(ctx, p.Node, callPools, body, registry.ParsePoolsAnswer)
+	return peers.CallAll(ctx, caller{p.Node}, callPools, body, registry.ParsePoolsAnswer)
 }
 
 // openRegistry makes the registry of what openData has read.
@@ -86,29 +89,29 @@ func (n *Node) openRegistry() error {
 	disputes := &disputes{n: n}
 	n.reg = registry.New(registry.Config{
 		Self: state.NodeID(n.cfg.Node), KeepNetworks: n.cfg.Networks, AllowLoopbackTasks: n.cfg.AllowLoopbackTasks,
-		Domain: n.cfg.Domain, Bounds: func() registry.Bounds { return n.current().bounds() }, Info: n.info,
+		Domain: n.cfg.Domain, Bounds: func() registry.Bounds { return boundsOf(n.current()) }, Info: n.info,
 		Looked: disputes.looked,
-		Store:  tasksFile{n.dir}, Publisher: publisher{n.host}, Peers: peers{n}, Balancing: balancing{n}, Log: n.log,
+		Store:  tasksFile{n.dir}, Publisher: publisher{n.host}, Peers: registryPeers{n}, Balancing: balancing{n}, Log: n.log,
 	}, n.saved)
-	n.backend = backend{n.reg.Tasks(), n.reg.Networks(), n.reg.Services()}
+	n.TaskAPI, n.NetworkAPI, n.ServiceAPI = n.reg.Tasks(), n.reg.Networks(), n.reg.Services()
 	n.handleCalls()
 	return nil
 }
 
 // readRegistry reads what former lives registered, and what of it is left out.
-func readRegistry(dir *dataDir, b registry.Bounds, now time.Time) (*registry.Snapshot, []string, error) {
+func readRegistry(dir *store.Dir, b registry.Bounds, now time.Time) (*registry.Snapshot, []string, error) {
 	s, leftOut, err := registry.Read(tasksFile{dir}, b, now)
 	if corrupt, ok := errors.AsType[*registry.CorruptError](err); ok {
-		err = dir.corrupted(fileTasks, corrupt.Err, "restore it from a backup, or move it away to start without what it held")
+		err = dir.Corrupted(fileTasks, corrupt.Err, "restore it from a backup, or move it away to start without what it held")
 	}
 	if many, ok := errors.AsType[*registry.TooManyError](err); ok {
-		err = configError{many} // the file is well, and must not be moved away for it
+		err = config.Invalid(many) // the file is well, and must not be moved away for it
 	}
 	return s, leftOut, err
 }
 
-// bounds returns what limits this node's statements.
-func (s *settled) bounds() registry.Bounds {
+// boundsOf returns what limits this node's statements.
+func boundsOf(s *config.Settings) registry.Bounds {
 	b := registry.DefaultBounds()
 	if s.MaxTasks > 0 {
 		b.Tasks = s.MaxTasks

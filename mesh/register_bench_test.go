@@ -6,14 +6,14 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"meshd/mesh"
+	"meshd/mesh/config"
 	"meshd/mesh/control"
 )
 
 // BenchmarkRegister registers tasks by eight clients at once, ten of a service,
 // and removes them again: one operation is one task (docs/BENCHMARKS.md).
 func BenchmarkRegister(b *testing.B) {
-	a := start(b, mesh.Config{Node: "a"})
+	a := start(b, config.Config{Node: "a"})
 	a.network("net", "10.96.0.0/16")
 	all := func(f func(i int) error) {
 		var next atomic.Int64

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"meshd/mesh"
+	"meshd/mesh/config"
 	"meshd/mesh/control"
 )
 
@@ -27,7 +28,7 @@ const keyOne, keyTwo, keyThree = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
 	"ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=", "MDAwMDAwMDAwMDAwMDAwMGZlZGNiYTk4NzY1NDMyMTA="
 
 // reload gives a running node another configuration.
-func (n *node) reload(change func(c *mesh.Config)) (mesh.Reloaded, error) {
+func (n *node) reload(change func(c *config.Config)) (mesh.Reloaded, error) {
 	n.t.Helper()
 	change(&n.cfg)
 	return n.Reload(n.t.Context(), n.cfg)
@@ -38,8 +39,8 @@ func (n *node) reload(change func(c *mesh.Config)) (mesh.Reloaded, error) {
 func TestReloadKeys(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string, keys ...string) string { return writeKeys(t, filepath.Join(dir, name), keys...) }
-	a := start(t, mesh.Config{Node: "a", KeyFile: file("a", keyOne)})
-	b := start(t, mesh.Config{Node: "b", KeyFile: file("b", keyOne), Join: []string{a.addr()}})
+	a := start(t, config.Config{Node: "a", KeyFile: file("a", keyOne)})
+	b := start(t, config.Config{Node: "b", KeyFile: file("b", keyOne), Join: []string{a.addr()}})
 	members := func(n *node, want int) func() error {
 		return func() error {
 			s, err := n.Status(t.Context())
@@ -51,13 +52,13 @@ func TestReloadKeys(t *testing.T) {
 	}
 	eventually(t, members(a, 2))
 	file("b", keyTwo, keyOne)
-	r, err := b.reload(func(*mesh.Config) {})
+	r, err := b.reload(func(*config.Config) {})
 	if err != nil || !slices.Equal(r.Changed, []string{"key-file"}) || len(r.Notes) != 1 ||
 		!strings.Contains(r.Notes[0], "in use is key "+control.KeyID([]byte("0123456789abcdef0123456789abcdef"))) {
 		t.Errorf("a key more: %+v, %v", r, err)
 	}
 	file("a", keyOne, keyTwo)
-	if r, err = a.reload(func(*mesh.Config) {}); err != nil || len(r.Notes) != 0 {
+	if r, err = a.reload(func(*config.Config) {}); err != nil || len(r.Notes) != 0 {
 		t.Errorf("the same keys in the order of the mesh: %+v, %v", r, err)
 	}
 	if k, err := a.UseKey(t.Context(), control.KeyRequest{Key: keyTwo}); err != nil || k.OK != 2 {
@@ -69,40 +70,40 @@ func TestReloadKeys(t *testing.T) {
 	if k, err := a.RemoveKey(t.Context(), control.KeyRequest{Key: "111111111111"}); !errors.Is(err, control.ErrNotFound) {
 		t.Errorf("a key that nobody has was removed: %+v, %v", k, err)
 	}
-	if r, err = b.reload(func(c *mesh.Config) { c.LogLevel = "debug" }); err != nil ||
+	if r, err = b.reload(func(c *config.Config) { c.LogLevel = "debug" }); err != nil ||
 		!slices.Equal(r.Changed, []string{"log-level"}) {
 		t.Errorf("a reload with the file of before: %+v, %v", r, err)
 	}
 	if k, err := a.Keys(t.Context()); err != nil || len(k.Keys) != 1 {
 		t.Errorf("a reload brought back what the mesh has removed: %+v, %v", k, err)
 	}
-	c := start(t, mesh.Config{Node: "c", KeyFile: file("c", keyThree), Join: []string{a.addr()}})
-	if r, err := c.reload(func(*mesh.Config) {}); err != nil || len(r.Changed) > 0 {
+	c := start(t, config.Config{Node: "c", KeyFile: file("c", keyThree), Join: []string{a.addr()}})
+	if r, err := c.reload(func(*config.Config) {}); err != nil || len(r.Changed) > 0 {
 		t.Errorf("the same file: %+v, %v", r, err)
 	}
 	file("c", keyTwo)
 	eventually(t, func() error { // once it knows that it is alone
-		_, err := c.reload(func(*mesh.Config) {})
+		_, err := c.reload(func(*config.Config) {})
 		return errors.Join(err, members(c, 3)())
 	})
 	bind := c.addr()
 	c.stop()
-	c = start(t, mesh.Config{Node: "c", KeyFile: c.cfg.KeyFile, DataDir: c.cfg.DataDir, Bind: bind})
+	c = start(t, config.Config{Node: "c", KeyFile: c.cfg.KeyFile, DataDir: c.cfg.DataDir, Bind: bind})
 	eventually(t, members(c, 3))
 }
 
 // TestReloadLimits: what is registered stays allowed, what else can be changed is,
 // and all else waits and is named.
 func TestReloadLimits(t *testing.T) {
-	n := start(t, mesh.Config{Node: "a"})
+	n := start(t, config.Config{Node: "a"})
 	n.network("net", "10.96.0.0/24")
 	n.task("net", "web", "one", "10.1.0.1")
 	n.task("net", "web", "two", "10.1.0.2")
-	if _, err := n.reload(func(c *mesh.Config) { c.MaxTasks = 1 }); !errors.Is(err, mesh.ErrConfig) ||
+	if _, err := n.reload(func(c *config.Config) { c.MaxTasks = 1 }); !errors.Is(err, config.ErrInvalid) ||
 		!strings.Contains(err.Error(), "max-tasks") {
 		t.Errorf("fewer tasks than there are: %v", err)
 	}
-	r, err := n.reload(func(c *mesh.Config) { c.MaxTasks, c.LogLevel, c.Domain = 2, "debug", "other.internal" })
+	r, err := n.reload(func(c *config.Config) { c.MaxTasks, c.LogLevel, c.Domain = 2, "debug", "other.internal" })
 	if err != nil || fmt.Sprint(r.Changed, r.Waiting) != "[log-level max-tasks] [domain]" {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -110,13 +111,13 @@ func TestReloadLimits(t *testing.T) {
 	if _, err := n.AddTask(t.Context(), three); err == nil || !strings.Contains(err.Error(), "at most 2") {
 		t.Errorf("over the new limit: %v", err)
 	}
-	if _, err := n.reload(func(c *mesh.Config) { c.MaxTasks = 3 }); err != nil {
+	if _, err := n.reload(func(c *config.Config) { c.MaxTasks = 3 }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := n.AddTask(t.Context(), three); err != nil {
 		t.Errorf("within the next one: %v", err)
 	}
-	if _, err := n.reload(func(c *mesh.Config) { c.Upstream = []string{"nowhere"} }); !errors.Is(err, mesh.ErrConfig) ||
+	if _, err := n.reload(func(c *config.Config) { c.Upstream = []string{"nowhere"} }); !errors.Is(err, config.ErrInvalid) ||
 		!strings.Contains(err.Error(), "upstream") {
 		t.Errorf("a wrong upstream: %v", err)
 	}
@@ -124,9 +125,9 @@ func TestReloadLimits(t *testing.T) {
 
 // TestReloadJoin: a node that was given the wrong addresses joins by the right ones.
 func TestReloadJoin(t *testing.T) {
-	a := start(t, mesh.Config{Node: "a"})
-	b := start(t, mesh.Config{Node: "b", Join: []string{"127.0.0.1:1"}})
-	r, err := b.reload(func(c *mesh.Config) { c.Join = []string{a.addr()} })
+	a := start(t, config.Config{Node: "a"})
+	b := start(t, config.Config{Node: "b", Join: []string{"127.0.0.1:1"}})
+	r, err := b.reload(func(c *config.Config) { c.Join = []string{a.addr()} })
 	if err != nil || !slices.Equal(r.Changed, []string{"join"}) {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -142,14 +143,14 @@ func TestReloadJoin(t *testing.T) {
 // TestReloadAllOrNothing: what could not be taken over is not in effect in part, and
 // the next try takes it over whole.
 func TestReloadAllOrNothing(t *testing.T) {
-	n := start(t, mesh.Config{Node: "a"})
+	n := start(t, config.Config{Node: "a"})
 	late, cancel := context.WithCancel(t.Context())
 	cancel()
 	n.cfg.MaxTasks = 5
 	if _, err := n.Reload(late, n.cfg); err == nil {
 		t.Fatal("nobody waited for the core")
 	}
-	r, err := n.reload(func(*mesh.Config) {})
+	r, err := n.reload(func(*config.Config) {})
 	if err != nil || fmt.Sprint(r.Changed) != "[max-tasks]" {
 		t.Errorf("the next try: %+v, %v", r, err)
 	}

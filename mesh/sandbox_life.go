@@ -18,6 +18,7 @@ import (
 	"meshd/lb/hostcheck"
 	"meshd/lb/hostwatch"
 	"meshd/lb/rulewatch"
+	"meshd/mesh/notice"
 	"meshd/mesh/sandbox"
 	"meshd/resolver"
 	"meshd/state"
@@ -62,7 +63,7 @@ type box struct {
 	ready    chan struct{} // closed when names and VIPs work, or will not soon
 	ended    chan struct{} // closed when run has returned
 	settled  atomic.Bool   // the balancer works, or will not soon
-	notes    notices       // what does not work
+	notes    notice.Board  // what does not work
 	left     []string      // what could not be taken down; for readers after ended
 
 	mu         sync.Mutex // guards what follows
@@ -356,11 +357,11 @@ func (b *box) note(what string, err error) {
 	text := ""
 	if err != nil {
 		text = what + ": " + err.Error()
-		if text != b.notes.get(what) {
+		if text != b.notes.Get(what) {
 			b.log.Warn("sandbox", "what", what, "error", err)
 		}
 	}
-	b.notes.set(what, text)
+	b.notes.Set(what, text)
 }
 
 func (b *box) closeDNS() {

@@ -9,6 +9,7 @@ import (
 
 	"meshd/mesh/control"
 	"meshd/mesh/sandbox"
+	"meshd/mesh/store"
 	"meshd/state"
 )
 
@@ -36,14 +37,14 @@ type savedSandbox struct {
 
 func (s *savedSandbox) target() sandbox.Target { return sandbox.Target{Path: s.Netns, PID: s.PID} }
 
-// sandboxes reads sandboxes.json and checks every record in it.
-func (d *dataDir) sandboxes() ([]savedSandbox, error) {
+// readSandboxes reads sandboxes.json and checks every record in it.
+func readSandboxes(d *store.Dir) ([]savedSandbox, error) {
 	var f sandboxFile
-	if err := d.load(fileSandboxes, &f); err != nil {
+	if err := d.Load(fileSandboxes, &f); err != nil {
 		return nil, err
 	}
 	if name, err := f.check(); err != nil {
-		return nil, d.corrupted(fileSandboxes, fmt.Errorf("sandbox %q: %w", name, err),
+		return nil, d.Corrupted(fileSandboxes, fmt.Errorf("sandbox %q: %w", name, err),
 			"restore it from a backup, or move it away and attach again")
 	}
 	return f.Sandboxes, nil

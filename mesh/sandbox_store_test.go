@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"meshd/mesh/sandbox"
+	"meshd/mesh/store"
 )
 
 func savedBoxes() []savedSandbox {
@@ -32,14 +33,14 @@ func savedBoxes() []savedSandbox {
 }
 
 func TestSandboxesAreKept(t *testing.T) {
-	d := newDataDir(t.TempDir())
-	if got, err := d.sandboxes(); err != nil || len(got) != 0 {
+	d := store.Unlocked(t.TempDir())
+	if got, err := readSandboxes(d); err != nil || len(got) != 0 {
 		t.Fatalf("without a file: %v, %v", got, err)
 	}
-	if err := d.save("sandboxes.json", sandboxFile{Sandboxes: savedBoxes()}); err != nil {
+	if err := d.Save("sandboxes.json", sandboxFile{Sandboxes: savedBoxes()}); err != nil {
 		t.Fatal(err)
 	}
-	got, err := d.sandboxes()
+	got, err := readSandboxes(d)
 	same := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 	if diff := cmp.Diff(savedBoxes(), got, same); err != nil || diff != "" {
 		t.Errorf("%v, -want +got:\n%s", err, diff)
@@ -66,15 +67,15 @@ func TestCorruptedSandboxes(t *testing.T) {
 		"its root":        func(s []savedSandbox) { s[0].ResolvConf.Root = "proc/1/root" },
 		"reserved prefix": func(s []savedSandbox) { s[0].Name = "tasks.web" },
 	} {
-		d := newDataDir(t.TempDir())
+		d := store.Unlocked(t.TempDir())
 		boxes := savedBoxes()
 		change(boxes)
-		if err := d.save("sandboxes.json", sandboxFile{Sandboxes: boxes}); err != nil {
+		if err := d.Save("sandboxes.json", sandboxFile{Sandboxes: boxes}); err != nil {
 			t.Fatal(err)
 		}
-		before, _ := os.ReadFile(d.file("sandboxes.json"))
-		_, err := d.sandboxes()
-		after, _ := os.ReadFile(d.file("sandboxes.json"))
+		before, _ := os.ReadFile(d.File("sandboxes.json"))
+		_, err := readSandboxes(d)
+		after, _ := os.ReadFile(d.File("sandboxes.json"))
 		if err == nil || !strings.Contains(err.Error(), "sandboxes.json is corrupted") || string(before) != string(after) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -65,7 +65,7 @@ func closed(c <-chan struct{}) bool {
 
 // problems lists what does not work in the sandbox.
 func (b *box) problems() []string {
-	out := append([]string{}, b.notes.list()...)
+	out := append([]string{}, b.notes.All()...)
 	c := b.balancer.Counters()
 	if c.Driver == "" && c.Unsupported && b.m.node.cfg.LB != "none" {
 		out = append(out, "no load balancer in it: vip services are answered with their tasks; meshctl sandbox inspect "+
@@ -88,7 +88,7 @@ const toldBoxes = 10
 func (m *sandboxes) troubles() (out []string) {
 	more := 0
 	for _, b := range m.list() {
-		notes := b.notes.list()
+		notes := b.notes.All()
 		switch {
 		case len(notes) == 0:
 		case len(out) >= toldBoxes:

@@ -51,7 +51,7 @@ type sandboxes struct {
 func (n *Node) openSandboxes() error {
 	m := &sandboxes{node: n, log: n.log, keeper: newKeeper(), prompts: prompts(), all: map[string]*box{}}
 	n.boxes = m
-	saved, err := n.dir.sandboxes()
+	saved, err := readSandboxes(n.dir)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (n *Node) openSandboxes() error {
 		n.reg.RestoreHold(s.Networks)
 		if err != nil {
 			m.log.Error("sandbox cannot be entered", "sandbox", s.Name, "error", err)
-			n.notices.set("sandbox "+s.Name,
+			n.notices.Set("sandbox "+s.Name,
 				fmt.Sprintf("sandbox %s has no name server, and its load balancer is not kept: %v; restart meshd with "+
 					"CAP_SYS_ADMIN and CAP_SYS_PTRACE", s.Name, err))
 			m.closed = append(m.closed, s)
@@ -149,7 +149,7 @@ func (m *sandboxes) save() error {
 			f.Sandboxes = append(f.Sandboxes, s)
 		}
 	}
-	return m.node.dir.save(fileSandboxes, f)
+	return m.node.dir.Save(fileSandboxes, f)
 }
 
 // list returns the sandboxes, sorted by name.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"meshd/mesh/control"
+	"meshd/mesh/notice"
 )
 
 // socketLook is the time between looks at whether the control socket is there.
@@ -18,7 +19,7 @@ const socketLook = 2 * time.Second
 type doorway struct {
 	socket *control.Socket
 	log    *slog.Logger
-	told   *notices // status shows what does not work
+	told   *notice.Board // status shows what does not work
 
 	times atomic.Uint64 // that somebody removed it, and it was made again
 	last  atomic.Int64  // the latest of them, Unix nanoseconds
@@ -45,7 +46,7 @@ func (d *doorway) look() {
 	if err != nil {
 		text = err.Error() + "; meshctl does not reach this node over it"
 	}
-	if d.told.set("socket", text) && text != "" {
+	if d.told.Set("socket", text) && text != "" {
 		d.log.Error("the control socket is not there", "reason", err)
 	}
 	if remade {

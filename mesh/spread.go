@@ -10,6 +10,7 @@ import (
 
 	"meshd/gossip"
 	"meshd/mesh/control"
+	"meshd/mesh/peers"
 	"meshd/state"
 )
 
@@ -72,7 +73,7 @@ func (n *Node) Spread(ctx context.Context, req control.SpreadRequest) (control.S
 	if err != nil {
 		return control.Spread{}, err
 	}
-	answers, silent, err := callAll(ctx, n, callSpread, body, parseSpread)
+	answers, silent, err := peers.CallAll(ctx, caller{n}, callSpread, body, parseSpread)
 	if err != nil {
 		return control.Spread{}, err
 	}

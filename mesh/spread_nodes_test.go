@@ -4,15 +4,15 @@ import (
 	"fmt"
 	"testing"
 
-	"meshd/mesh"
+	"meshd/mesh/config"
 	"meshd/mesh/control"
 )
 
 // Once a change is said to be spread, the other nodes answer with it.
 func TestSpread(t *testing.T) {
-	a := start(t, mesh.Config{Node: "a"})
-	b := start(t, mesh.Config{Node: "b", Join: []string{a.addr()}})
-	c := start(t, mesh.Config{Node: "c", Join: []string{a.addr()}})
+	a := start(t, config.Config{Node: "a"})
+	b := start(t, config.Config{Node: "b", Join: []string{a.addr()}})
+	c := start(t, config.Config{Node: "c", Join: []string{a.addr()}})
 	spread := func(n *node, network string, total int) {
 		t.Helper()
 		eventually(t, func() error {

@@ -7,6 +7,7 @@ import (
 
 	"meshd/gossip"
 	"meshd/mesh/control"
+	"meshd/mesh/peers"
 	"meshd/state"
 )
 
@@ -69,7 +70,7 @@ func TestSilentNodes(t *testing.T) {
 	n, ctx := startNode(t)
 	for _, limit := range []time.Duration{0, 20 * time.Millisecond} {
 		short, cancel := context.WithTimeout(ctx, limit)
-		_, silent := callNodes(short, n, []control.Node{{Name: "b"}}, callSpread, nil, parseSpread)
+		_, silent := peers.Call(short, caller{n}, []control.Node{{Name: "b"}}, callSpread, nil, parseSpread)
 		cancel()
 		if len(silent) != 1 || silent[0] != (control.SilentNode{Node: "b", Error: "does not answer"}) {
 			t.Errorf("after %v: %v", limit, silent)

@@ -33,7 +33,7 @@ func (n *Node) watchViews(ctx context.Context) error {
 			if n.host.Source().View(name) != f.view {
 				f.stop()
 				delete(followed, name)
-				n.told.set("pool "+name, "")
+				n.told.Set("pool "+name, "")
 				n.emit(control.Event{Type: control.EventNetworkRemoved, Network: name})
 			}
 		}

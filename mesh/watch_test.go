@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"meshd/gossip"
+	"meshd/mesh/config"
 	"meshd/mesh/control"
 	"meshd/state"
 )
@@ -17,7 +18,7 @@ import (
 // startNode runs a node until the end of the test.
 func startNode(t *testing.T) (*Node, context.Context) {
 	t.Helper()
-	n, err := New(Config{
+	n, err := New(config.Config{
 		Node: "a", Bind: "127.0.0.1:0", LB: "none", Profile: "local", DataDir: t.TempDir(),
 		Socket: filepath.Join(t.TempDir(), "s"),
 	}, "test", slog.New(slog.DiscardHandler))

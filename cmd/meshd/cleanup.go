@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"meshd/mesh"
+	"meshd/mesh/config"
 )
 
 const cleanupUsage = `meshd cleanup: remove from the kernel what a stopped meshd left for its next start
@@ -63,10 +64,10 @@ func cleanup(args []string, stdout, stderr io.Writer) int {
 // configureCleanup returns what to clean, or an exit code.
 func configureCleanup(args []string, stdout, stderr io.Writer) (mesh.CleanupConfig, int) {
 	var cfg mesh.CleanupConfig
-	var base mesh.Config
+	var base config.Config
 	file, err := configFile(args)
 	if err == nil && file != "" {
-		base, err = mesh.ReadConfig(file)
+		base, err = config.Read(file)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "meshd cleanup:", err)
@@ -97,10 +98,10 @@ func configureCleanup(args []string, stdout, stderr io.Writer) (mesh.CleanupConf
 		fs.PrintDefaults()
 		return cfg, 0
 	case err != nil:
-		fmt.Fprintln(stderr, "meshd cleanup:", mesh.FlagError(fs, err))
+		fmt.Fprintln(stderr, "meshd cleanup:", config.FlagError(fs, err))
 		return cfg, 2
 	case fs.NArg() > 0:
-		fmt.Fprintln(stderr, "meshd cleanup:", mesh.UnexpectedArgument(fs, args))
+		fmt.Fprintln(stderr, "meshd cleanup:", config.UnexpectedArgument(fs, args))
 		return cfg, 2
 	}
 	return cfg, -1
@@ -112,7 +113,7 @@ func path(to *string) func(string) error {
 		if strings.TrimSpace(s) == "" {
 			return errors.New("it is empty; leave the flag out for the default")
 		}
-		if err := mesh.CheckPath(s); err != nil {
+		if err := config.CheckPath(s); err != nil {
 			return err
 		}
 		*to = s

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"meshd/mesh"
+	"meshd/mesh/config"
+	"meshd/mesh/logqueue"
 	"meshd/mesh/sandbox"
 )
 
@@ -61,7 +63,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if code >= 0 {
 		return code
 	}
-	lines := mesh.NewLogQueue(stderr) // a log that nobody reads must not stop the daemon
+	lines := logqueue.New(stderr) // a log that nobody reads must not stop the daemon
 	defer lines.Close()
 	stderr, cfg.LogDropped = lines, lines.Dropped
 	level := new(slog.LevelVar)
@@ -75,7 +77,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	signal.Notify(broken, syscall.SIGPIPE) // nobody reads the log; not Ignore, which children inherit
 	defer signal.Stop(broken)
 	node, err := mesh.New(cfg, buildVersion(), log)
-	if errors.Is(err, mesh.ErrConfig) {
+	if errors.Is(err, config.ErrInvalid) {
 		fmt.Fprintln(stderr, "meshd:", err)
 		return 2
 	}
@@ -167,11 +169,11 @@ func serve(ctx context.Context, reset func(), node *mesh.Node) error {
 
 // configure returns the configuration, or an exit code. What was asked for, the help
 // or the version, goes to stdout.
-func configure(args []string, stdout, stderr io.Writer) (mesh.Config, int) {
-	var cfg mesh.Config
+func configure(args []string, stdout, stderr io.Writer) (config.Config, int) {
+	var cfg config.Config
 	path, err := configFile(args)
 	if err == nil && path != "" {
-		cfg, err = mesh.ReadConfig(path)
+		cfg, err = config.Read(path)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "meshd:", err)
@@ -189,10 +191,10 @@ func configure(args []string, stdout, stderr io.Writer) (mesh.Config, int) {
 		fs.PrintDefaults()
 		return cfg, 0
 	case err != nil:
-		fmt.Fprintln(stderr, "meshd:", mesh.FlagError(fs, err))
+		fmt.Fprintln(stderr, "meshd:", config.FlagError(fs, err))
 		return cfg, 2
 	case fs.NArg() > 0:
-		fmt.Fprintln(stderr, "meshd:", mesh.UnexpectedArgument(fs, args))
+		fmt.Fprintln(stderr, "meshd:", config.UnexpectedArgument(fs, args))
 		return cfg, 2
 	case *show:
 		fmt.Fprintln(stdout, "meshd", buildVersion())
@@ -227,7 +229,7 @@ func configFile(args []string) (string, error) {
 }
 
 // logger logs from the configuration's level on, which may change.
-func logger(cfg mesh.Config, level *slog.LevelVar, w io.Writer) *slog.Logger {
+func logger(cfg config.Config, level *slog.LevelVar, w io.Writer) *slog.Logger {
 	level.Set(levelOf(cfg))
 	opts := &slog.HandlerOptions{Level: level}
 	if cfg.LogFormat == "json" {
@@ -236,7 +238,7 @@ func logger(cfg mesh.Config, level *slog.LevelVar, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
-func levelOf(cfg mesh.Config) (level slog.Level) {
+func levelOf(cfg config.Config) (level slog.Level) {
 	_ = level.UnmarshalText([]byte(cfg.LogLevel)) // checked by mesh.New and Reload; info otherwise
 	return level
 }

@@ -1,0 +1,27 @@
+package mesh
+
+import (
+	"meshd/mesh/keys"
+	"meshd/mesh/store"
+)
+
+// The files of the data directory, which hold what must survive the process.
+const (
+	fileNode      = "node.json"      // the name, the last incarnation and the Lamport time (S7, S8)
+	fileTasks     = "tasks.json"     // registrations, networks made here, claims carried (V2, V6)
+	fileSandboxes = "sandboxes.json" // attached containers (L4)
+	fileSysctls   = "sysctls.json"   // settings of the host that were changed, and how they were found (N8)
+	filePeers     = "peers.json"     // nodes once met (G2); a cache
+)
+
+// dataFiles describes them to the package that keeps them.
+func dataFiles() []store.File {
+	return []store.File{
+		{Name: fileNode},
+		{Name: fileTasks},
+		{Name: fileSandboxes},
+		{Name: fileSysctls},
+		{Name: keys.FileName},
+		{Name: filePeers, MaxSize: 16 << 20, Cache: true},
+	}
+}

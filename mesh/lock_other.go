@@ -1,8 +1,0 @@
-//go:build !unix
-
-package mesh
-
-import "os"
-
-// lockFile does nothing where there is no flock: meshd runs on Linux.
-func lockFile(*os.File) error { return nil }
