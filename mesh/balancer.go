@@ -2,9 +2,13 @@ package mesh
 
 import (
 	"fmt"
+	"net/netip"
 
 	"meshd/lb"
 	"meshd/lb/holder"
+	"meshd/lb/hostread"
+	"meshd/mesh/control"
+	"meshd/mesh/lookout"
 	"meshd/state"
 )
 
@@ -24,7 +28,10 @@ func (n *Node) openBalancer() (err error) {
 	}
 	node := lb.Node{Self: state.NodeID(n.cfg.Node), AllowLoopback: n.cfg.AllowLoopbackTasks}
 	cfg := n.balancerConfig("")
-	n.watch, n.lookout = n.watchHost("", n.log), newLookout()
+	n.watch = n.watchHost("", n.log)
+	n.lookout = lookout.New(lookout.Config{
+		Host: &hostView{n: n}, Reader: hostread.Open(), Emit: func(e control.Event) { n.emit(e) }, Log: n.log,
+	})
 	if a := n.sourceFor(); a.Is4() {
 		node.Src4 = a
 	} else {
@@ -72,3 +79,16 @@ func (n *Node) mayProgram() error {
 
 // vipsUsable reports whether this kernel serves VIPs (R5).
 func (n *Node) vipsUsable() bool { return n.balancer.Counters().Driver != "" }
+
+// sourceFor returns the address of the host that backends answer to: the one that
+// others dial, unless it is translated on its way here, or the one that this node
+// listens on; an invalid one leaves the choice to the kernel.
+func (n *Node) sourceFor() netip.Addr {
+	facts, _ := n.watch.Facts()
+	for _, a := range []netip.Addr{n.host.Addr().Addr(), n.cfg.BindAddr.Addr()} {
+		if facts.Unknown != "" || facts.HasAddress(a) {
+			return a
+		}
+	}
+	return netip.Addr{}
+}

@@ -18,12 +18,13 @@ const maxLets = 256
 // configuration allows it. What is remembered of a chain is added together,
 // so that a firewall that was loaded anew gets all of it back. It reports whether
 // it added any.
-func (n *Node) accept(ctx context.Context, lets []hostcheck.AcceptRule) (added bool) {
+func (h *hostView) accept(ctx context.Context, lets []hostcheck.AcceptRule) (added bool) {
+	n := h.n
 	if n.cfg.Firewall != "accept" {
 		return false
 	}
 	lets = slices.DeleteFunc(lets, func(l hostcheck.AcceptRule) bool { return !l.VIPs }) // what is not ours is not ours to open
-	removed := n.takeBack(ctx)
+	removed := h.takeBack(ctx)
 	n.sysctls.noteLets(lets)
 	for _, group := range hostmend.ByChain(n.sysctls.letList()) {
 		if !slices.ContainsFunc(lets, func(l hostcheck.AcceptRule) bool { return l.ChainID() == group[0].ChainID() }) {
@@ -39,7 +40,7 @@ func (n *Node) accept(ctx context.Context, lets []hostcheck.AcceptRule) (added b
 		}
 		if did {
 			added = true
-			n.tellMended("added "+group[0].ChainID(), func(before int) {
+			n.lookout.Fixed("added "+group[0].ChainID(), func(before int) {
 				n.log.Warn("rules are added to a firewall, since firewall: accept allows it; meshd cleanup removes them", "chain",
 					group[0].ChainID(), "rules", letTexts(group), "times_before", before)
 			})
@@ -51,7 +52,8 @@ func (n *Node) accept(ctx context.Context, lets []hostcheck.AcceptRule) (added b
 // takeBack removes the rules that let through pools which this host does not serve
 // any more: the addresses may be somebody else's tomorrow. It reports whether it
 // removed any. Until the balancer knows its pools, nothing is taken back.
-func (n *Node) takeBack(ctx context.Context) (removed bool) {
+func (h *hostView) takeBack(ctx context.Context) (removed bool) {
+	n := h.n
 	if n.balancer == nil || !n.balancer.Counters().Ready {
 		return false
 	}
@@ -69,7 +71,7 @@ func (n *Node) takeBack(ctx context.Context) (removed bool) {
 			continue
 		}
 		n.sysctls.forgetLets(old)
-		n.tellMended("taken back "+group[0].ChainID(), func(before int) {
+		n.lookout.Fixed("taken back "+group[0].ChainID(), func(before int) {
 			n.log.Info("rules for pools that are not served any more are taken back from a firewall", "chain", group[0].ChainID(),
 				"rules", letTexts(old), "times_before", before)
 		})

@@ -11,6 +11,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"meshd/gossip"
+	"meshd/lb/hostcheck"
+	"meshd/mesh/lookout"
 	"meshd/state"
 )
 
@@ -228,6 +230,26 @@ func (e emitter) host(s gossip.HostStats) {
 		s.Rejected)
 	e.counter("meshd_transport_refused_total", "Streams over the bound on their number.", s.Refused)
 	e.gauge("meshd_membership_health_score", "memberlist's own health, 0 is best.", float64(s.Health))
+}
+
+// lookout sends what was found of the host, and the looks at it.
+func (e emitter) lookout(l *lookout.Lookout) {
+	found := l.Findings()
+	count := map[hostcheck.Code]int{}
+	for _, f := range found {
+		count[f.Code]++
+	}
+	for _, code := range hostcheck.Codes() {
+		e.gauge("meshd_host_findings", "What of the host is against meshd, by kind; meshctl doctor says more.",
+			float64(count[code]), "code", string(code))
+	}
+	c := l.Counts()
+	e.counter("meshd_host_looks_total", "Looks at the host for what is against meshd.", c.Looks)
+	e.counter("meshd_host_looks_inside_total", "Looks into sandboxes for the same.", c.Inside)
+	e.send(prometheus.CounterValue, "meshd_host_looks_seconds_total", "Time that they took.", c.Spent.Seconds())
+	e.counter("meshd_host_mended_total",
+		"How often ports of bridges were put into hairpin mode, devices made to forward, and rules added to chains of "+
+			"firewalls or taken back from there.", c.Fixes)
 }
 
 func b2f(b bool) float64 {

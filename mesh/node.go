@@ -23,6 +23,7 @@ import (
 	"meshd/mesh/config"
 	"meshd/mesh/control"
 	"meshd/mesh/keys"
+	"meshd/mesh/lookout"
 	"meshd/mesh/notice"
 	"meshd/mesh/registry"
 	"meshd/mesh/store"
@@ -49,7 +50,7 @@ type Node struct {
 	sysctls  *sysctls
 	watch    *hostwatch.Watcher // of the host's addresses and routes
 	rules    *rulewatch.Watcher // of the host's nftables ruleset
-	lookout  *lookout           // of what else of the host is against it
+	lookout  *lookout.Lookout   // of what else of the host is against it
 	seeds    *seeds             // nodes to join that are given by name
 	holder   *holder.Holder     // of the host's load balancing
 	boxes    *sandboxes
@@ -241,7 +242,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.sysctls.run(run) })
 	g.Go(func() error { return n.watch.Run(run) })
 	g.Go(func() error { return n.rules.Run(run) })
-	g.Go(func() error { return n.lookOut(run) })
+	g.Go(func() error { return n.lookout.Run(run) })
 	g.Go(func() error { return n.seeds.run(run) })
 	g.Go(func() error { return n.watchNeeds(run) })
 	g.Go(func() error { return n.balancer.Run(run) })

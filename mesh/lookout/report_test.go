@@ -1,4 +1,4 @@
-package mesh
+package lookout
 
 import (
 	"testing"
@@ -10,7 +10,7 @@ import (
 // What of a host is found and mended each second is told a few times a minute, as it
 // is then, and at last as it stays.
 func TestHostTellerIsPaced(t *testing.T) {
-	teller := hostTeller{found: map[hostcheck.Code]*toldCode{}}
+	teller := reporter{byCode: map[hostcheck.Code]*codeReports{}}
 	found := []hostcheck.Finding{{Code: hostcheck.FirewallForward, What: "a policy", Command: "mend it"}}
 	now := time.Now()
 	told, gone := 0, 0
@@ -30,7 +30,7 @@ func TestHostTellerIsPaced(t *testing.T) {
 		look(nil)
 		look(found)
 	}
-	if all := told + gone; all < 2*toldChanges || all > 11*toldChanges {
+	if all := told + gone; all < 2*maxChanges || all > 11*maxChanges {
 		t.Errorf("told %d times in ten minutes", all)
 	}
 	for range 120 {
@@ -49,7 +49,7 @@ func TestHostTellerIsPaced(t *testing.T) {
 
 // Of several findings of one code each is told once, and again when it has been away.
 func TestHostTellerTellsWhatIsNew(t *testing.T) {
-	teller := hostTeller{found: map[hostcheck.Code]*toldCode{}}
+	teller := reporter{byCode: map[hostcheck.Code]*codeReports{}}
 	a, b := hostcheck.Finding{Code: hostcheck.Hairpin, Command: "a"},
 		hostcheck.Finding{Code: hostcheck.Hairpin, Command: "b"}
 	now := time.Now()
