@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"meshd/gossip"
 	"meshd/resolver"
 )
@@ -65,48 +63,4 @@ func (n *Node) dnsTrouble() (degraded []string) {
 			"or with --upstream")
 	}
 	return degraded
-}
-
-// dns sends the counters of the resolver. Answers of the fast path count as
-// taking no time: they are too many to be timed one by one.
-func (e emitter) dns(n *Node) {
-	s := n.dns.Stats()
-	for _, q := range s.Queries {
-		e.counter("meshd_dns_queries_total", "Questions by type, transport and outcome.", q.Count, "type", q.Type, "proto",
-			q.Proto, "outcome", q.Outcome)
-		e.durations("meshd_dns_query_duration_seconds", "From question to answer; the fast path counts as 0.", q.Count,
-			q.Latency, q.Buckets,
-			"type", q.Type, "proto", q.Proto, "outcome", q.Outcome)
-	}
-	for _, r := range s.Tries {
-		e.durations("meshd_dns_upstream_duration_seconds", "Tries of upstreams by how they ended.", r.Count, r.Latency,
-			r.Buckets, "result", r.Result)
-	}
-	for _, u := range n.dns.Upstreams() {
-		e.gauge("meshd_dns_upstream_up", "1 for an upstream that is asked in its turn; the label says what it is otherwise.",
-			b2f(u.State == resolver.UpstreamUp),
-			"upstream", u.Addr.String(), "domain", u.Domain, "state", string(u.State))
-	}
-	for _, c := range s.Counters {
-		e.counter("meshd_dns_"+c.Name+"_total", c.Help, c.Value)
-	}
-	e.gauge("meshd_dns_listeners", "Addresses that are answered on, those in sandboxes included.", float64(s.Listeners))
-	e.gauge("meshd_dns_in_flight", "Questions being answered by the ordinary path.", float64(s.InFlight))
-	e.gauge("meshd_dns_cache_entries", "Answers of upstreams in the cache.", float64(s.CacheEntries))
-	e.gauge("meshd_dns_cache_bytes", "Their size.", float64(s.CacheBytes))
-}
-
-// durations sends counts per bound of resolver.LatencyBuckets.
-func (e emitter) durations(name, help string, count uint64, sum time.Duration, counts []uint64, labels ...string) {
-	var keys, values []string
-	for i := 0; i+1 < len(labels); i += 2 {
-		keys, values = append(keys, labels[i]), append(values, labels[i+1])
-	}
-	buckets, below := map[float64]uint64{}, uint64(0)
-	for i, bound := range resolver.LatencyBuckets {
-		below += counts[i]
-		buckets[bound.Seconds()] = below
-	}
-	e.ch <- prometheus.MustNewConstHistogram(prometheus.NewDesc(name, help, keys, nil), count, sum.Seconds(), buckets,
-		values...)
 }

@@ -133,7 +133,7 @@ func (n *Node) emit(es ...control.Event) {
 // onBeacon measures propagation, or sends the node's own beacon.
 func (n *Node) onBeacon(ctx context.Context, e happening) {
 	if e.Node != state.NodeID(n.cfg.Node) {
-		n.metrics.propagation.Observe(max(time.Duration(e.at.UnixNano())-e.Stamp, 0).Seconds())
+		n.metrics.Propagation(time.Duration(e.at.UnixNano()) - e.Stamp)
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)

@@ -24,6 +24,7 @@ import (
 	"meshd/mesh/control"
 	"meshd/mesh/keys"
 	"meshd/mesh/lookout"
+	"meshd/mesh/metrics"
 	"meshd/mesh/notice"
 	"meshd/mesh/registry"
 	"meshd/mesh/store"
@@ -56,7 +57,7 @@ type Node struct {
 	boxes    *sandboxes
 	events   *control.EventLog
 	door     *doorway
-	metrics  *metrics
+	metrics  *metrics.Registry
 	stop     context.CancelFunc
 	notices  notice.Board
 
@@ -100,7 +101,7 @@ func New(cfg config.Config, version string, log *slog.Logger) (*Node, error) {
 			return nil, err
 		}
 	}
-	n.metrics = newMetrics(n)
+	n.metrics = metrics.New(n.collect)
 	return n, nil
 }
 

@@ -5,14 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"maps"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"time"
-
-	"github.com/prometheus/common/expfmt"
 
 	"meshd/gossip"
 	"meshd/lb"
@@ -232,20 +229,6 @@ func (n *Node) Goodbye(ctx context.Context) {
 	if err := n.host.Leave(ctx); err != nil {
 		n.log.Warn("leaving", "error", err)
 	}
-}
-
-// Metrics implements control.NodeBackend.
-func (n *Node) Metrics(ctx context.Context, w io.Writer) error {
-	families, err := n.metrics.gather(ctx)
-	if err != nil {
-		return err
-	}
-	for _, f := range families {
-		if _, err := expfmt.MetricFamilyToText(w, f); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Watch implements control.NodeBackend.

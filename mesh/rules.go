@@ -46,15 +46,3 @@ func (n *Node) unheard() (warnings []string) {
 	}
 	return warnings
 }
-
-// rules tells how what others do to the nftables rules of a namespace is heard.
-func (e emitter) rules(box string, w *rulewatch.Watcher) {
-	c := w.Counters()
-	e.gauge("meshd_rules_heard", "1 if the kernel tells of changes of the nftables rules; 0: it is asked each second.",
-		b2f(w.Err() == nil), "sandbox", box)
-	e.counter("meshd_rules_events_total", "Transactions of others that the kernel told of.", c.Heard, "sandbox", box)
-	e.counter("meshd_rules_events_missed_total", "Times that there were more than could wait; everything was compared.",
-		c.Missed, "sandbox", box)
-	e.counter("meshd_rules_losses_total",
-		"Subscriptions to changes of the nftables rules that could not be had, or ended.", c.Losses, "sandbox", box)
-}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"meshd/mesh/control"
+	"meshd/mesh/metrics"
 	"meshd/mesh/sandbox"
 )
 
@@ -128,27 +129,27 @@ func refuseTarget(p *control.ParsedSandbox, err error) error {
 	return control.Refuse(control.CodeRefused, missing, "%s: %v", field, err)
 }
 
-// sandboxes tells how many containers there are (L4); balancers tells of their
-// load balancers.
-func (e emitter) sandboxes(n *Node) {
+// collect sends how many containers there are (L4); those of their load balancers are
+// sent with the host's.
+func (m *sandboxes) collect(e metrics.Emitter) {
 	states := map[string]int{
 		control.SandboxStarting: 0, control.SandboxReady: 0, control.SandboxDegraded: 0,
 		control.SandboxEnding: 0,
 	}
-	for _, b := range n.boxes.list() {
+	for _, b := range m.list() {
 		states[b.describe().State]++
 	}
 	for state, count := range states {
-		e.gauge("meshd_sandboxes", "Sandboxes by state.", float64(count), "state", state)
+		e.Gauge("meshd_sandboxes", "Sandboxes by state.", float64(count), "state", state)
 	}
-	e.counter("meshd_sandbox_changes_total", "Sandboxes attached, detached and lost with their namespaces.",
-		n.boxes.attached.Load(), "change", "attached")
-	e.counter("meshd_sandbox_changes_total", "Sandboxes attached, detached and lost with their namespaces.",
-		n.boxes.detached.Load(), "change", "detached")
-	e.counter("meshd_sandbox_changes_total", "Sandboxes attached, detached and lost with their namespaces.",
-		n.boxes.lost.Load(), "change", "lost")
-	e.counter("meshd_sandbox_redirects_total", "Redirects of port 53 that somebody had removed, and that were made again.",
-		n.boxes.redirects.Load())
-	e.counter("meshd_sandbox_redirects_prompted_total", "Of them, those whose removal the kernel told.",
-		n.boxes.redirectsPrompted.Load())
+	e.Counter("meshd_sandbox_changes_total", "Sandboxes attached, detached and lost with their namespaces.",
+		m.attached.Load(), "change", "attached")
+	e.Counter("meshd_sandbox_changes_total", "Sandboxes attached, detached and lost with their namespaces.",
+		m.detached.Load(), "change", "detached")
+	e.Counter("meshd_sandbox_changes_total", "Sandboxes attached, detached and lost with their namespaces.",
+		m.lost.Load(), "change", "lost")
+	e.Counter("meshd_sandbox_redirects_total", "Redirects of port 53 that somebody had removed, and that were made again.",
+		m.redirects.Load())
+	e.Counter("meshd_sandbox_redirects_prompted_total", "Of them, those whose removal the kernel told.",
+		m.redirectsPrompted.Load())
 }

@@ -45,12 +45,15 @@ var mayImport = map[string][]string{
 	"mesh/keys":            {"state", "mesh/control", "mesh/peers", "mesh/store"},
 	"mesh/config":          {"state", "resolver", "lb/hostfacts", "mesh/control", "mesh/keys", "mesh/store"},
 	"mesh/lookout":         {"lb/hostcheck", "lb/hostread", "mesh/control", "mesh/notice"},
+	"mesh/metrics": {
+		"state", "gossip", "resolver", "lb", "lb/hostcheck", "lb/hostwatch", "lb/rulewatch", "mesh/lookout",
+	},
 
 	"mesh": {
 		"state", "gossip", "resolver",
 		"lb", "lb/hostfacts", "lb/hostwatch", "lb/rulewatch", "lb/hostcheck", "lb/hostread", "lb/hostmend",
 		"lb/holder", "lb/ipvs", "lb/nft",
-		"mesh/config", "mesh/control", "mesh/keys", "mesh/lookout", "mesh/notice", "mesh/peers", "mesh/registry",
+		"mesh/config", "mesh/control", "mesh/keys", "mesh/lookout", "mesh/metrics", "mesh/notice", "mesh/peers", "mesh/registry",
 		"mesh/sandbox", "mesh/store",
 	},
 	"cmd/meshd":   {"mesh", "mesh/config", "mesh/logqueue", "mesh/sandbox"},
