@@ -28,6 +28,7 @@ import (
 	"meshd/mesh/notice"
 	"meshd/mesh/registry"
 	"meshd/mesh/store"
+	"meshd/mesh/watch"
 	"meshd/resolver"
 	"meshd/state"
 )
@@ -253,7 +254,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.chores.run(run) })
 	g.Go(func() error { return n.keepData(run) })
 	g.Go(func() error { return n.happened.run(run, n.handle) })
-	g.Go(func() error { return n.watchViews(run) })
+	g.Go(func() error { return n.watcher().Run(run) })
 	g.Go(func() error { return n.watchSubnets(run) })
 	g.Go(func() error { return control.Serve(run, n.door.socket, n, n.log) })
 	g.Go(func() error { return n.door.run(run) })
@@ -283,6 +284,14 @@ func (n *Node) Run(ctx context.Context) error {
 	default:
 		return errors.Join(err, unsaved) // it failed; that something is lost besides does not make it an end in order
 	}
+}
+
+// watcher returns what turns changes of the views into events.
+func (n *Node) watcher() *watch.Watcher {
+	return watch.New(watch.Config{
+		Source: n.host.Source(), Owners: owners{n.host}, Emit: n.emit,
+		Left: func(network string) { n.told.Set("pool "+network, "") },
+	})
 }
 
 // ErrUnsaved is the end of a node that was asked to end, and did, but for what it

@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -78,53 +77,24 @@ func TestWatchFollowsViews(t *testing.T) {
 	until(control.EventEndpointAdded)
 }
 
-// Hidden tasks are remembered for as long as their owner is.
-func TestHiddenTasksAreForgotten(t *testing.T) {
-	h := hiddenTasks{}
-	for i := range 10 {
-		h[fmt.Sprint("t", i)] = state.NodeID(fmt.Sprint("n", i%2))
-	}
-	h.prune(func(o state.NodeID) bool { return o == "n0" })
-	if len(h) != 5 || h["t0"] != "n0" {
-		t.Errorf("left: %v", h)
-	}
-}
-
-// TestHiddenTasksAreBounded: N5. An owner that comes and goes with other tasks each
-// time fills no memory: neither while it is away nor when it is back.
-func TestHiddenTasksAreBounded(t *testing.T) {
-	h := hiddenTasks{}
-	for i := range 2 * maxHidden {
-		h.hide(fmt.Sprint("t", i), "n0")
-	}
-	if len(h) > maxHidden {
-		t.Errorf("%d hidden tasks are kept", len(h))
-	}
-	h.hide("t0", "n1") // known already: always room
-	if h["t0"] != "n1" {
-		t.Errorf("t0 is %q's", h["t0"])
-	}
-}
-
-// TestTasksOfOneThatIsBackAreForgotten: what an owner had when it vanished and did
-// not bring back is not waited for.
-func TestTasksOfOneThatIsBackAreForgotten(t *testing.T) {
+// An owner is dead as soon as the core says so, and lives as soon as it is back.
+func TestOwners(t *testing.T) {
 	n, ctx := startNode(t)
 	if _, err := n.CreateNetwork(ctx, control.CreateNetwork{Name: "net", Subnet: "10.96.0.0/16"}); err != nil {
 		t.Fatal(err)
 	}
-	h := hiddenTasks{}
+	o := owners{n.host}
 	for _, x := range []struct { // of a node that has a stream in the network: this one
 		is   state.Liveness
-		left int
-	}{{state.Dead, 1}, {state.Alive, 0}} {
-		h.hide("t1", "a")
+		dead bool
+	}{{state.Dead, true}, {state.Alive, false}} {
 		err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) { c.Store().SetLiveness("a", x.is) })
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n.pruneHidden(ctx, "net", h); len(h) != x.left {
-			t.Errorf("%v: left %v", x.is, h)
+		in, err := o.DeadIn(ctx, "net")
+		if err != nil || in["a"] != x.dead || o.Dead([]state.NodeID{"a"})["a"] != x.dead {
+			t.Errorf("%v: in the network %v, %v", x.is, in, err)
 		}
 	}
 }

@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"mesh/peers":           {"state", "mesh/control"},
 	"mesh/keys":            {"state", "mesh/control", "mesh/peers", "mesh/store"},
 	"mesh/config":          {"state", "resolver", "lb/hostfacts", "mesh/control", "mesh/keys", "mesh/store"},
+	"mesh/watch":           {"state", "mesh/control"},
 	"mesh/lookout":         {"lb/hostcheck", "lb/hostread", "mesh/control", "mesh/notice"},
 	"mesh/metrics": {
 		"state", "gossip", "resolver", "lb", "lb/hostcheck", "lb/hostwatch", "lb/rulewatch", "mesh/lookout",
@@ -54,7 +55,7 @@ var mayImport = map[string][]string{
 		"lb", "lb/hostfacts", "lb/hostwatch", "lb/rulewatch", "lb/hostcheck", "lb/hostread", "lb/hostmend",
 		"lb/holder", "lb/ipvs", "lb/nft",
 		"mesh/config", "mesh/control", "mesh/keys", "mesh/lookout", "mesh/metrics", "mesh/notice", "mesh/peers", "mesh/registry",
-		"mesh/sandbox", "mesh/store",
+		"mesh/sandbox", "mesh/store", "mesh/watch",
 	},
 	"cmd/meshd":   {"mesh", "mesh/config", "mesh/logqueue", "mesh/sandbox"},
 	"cmd/meshctl": {"mesh/control", "state"},

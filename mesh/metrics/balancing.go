@@ -16,7 +16,8 @@ func (e Emitter) Balancer(sandbox string, c *lb.Counters, latest *lb.Report) {
 }
 
 func (e Emitter) balancerState(sandbox string, c *lb.Counters) {
-	e.Gauge("meshd_lb_info", "1; the label says which driver balances.", 1, "sandbox", sandbox, "driver", cmp.Or(c.Driver, "none"))
+	e.Gauge("meshd_lb_info", "1; the label says which driver balances.", 1,
+		"sandbox", sandbox, "driver", cmp.Or(c.Driver, "none"))
 	e.Flag("meshd_lb_ready", "1 if a driver works and is set up.", c.Ready, "sandbox", sandbox)
 	e.Flag("meshd_lb_unsupported", "1 if no driver works here: vip services are answered with their tasks.",
 		c.Unsupported, "sandbox", sandbox)
@@ -33,7 +34,8 @@ func (e Emitter) balancerState(sandbox string, c *lb.Counters) {
 		"sandbox", sandbox)
 	e.Gauge("meshd_lb_draining", "Backends whose connections may still finish.", float64(c.Draining), "sandbox", sandbox)
 	for o := lb.DrainIdle; o <= lb.DrainGone; o++ {
-		e.Counter("meshd_lb_drains_total", "Drains that ended, by how.", c.Drains[o], "sandbox", sandbox, "outcome", o.String())
+		e.Counter("meshd_lb_drains_total", "Drains that ended, by how.", c.Drains[o],
+			"sandbox", sandbox, "outcome", o.String())
 	}
 }
 
@@ -76,7 +78,8 @@ func (e Emitter) verifications(sandbox string, c *lb.Counters, latest *lb.Report
 	}
 	e.Gauge("meshd_lb_verify_last_timestamp_seconds", "When the latest comparison began, Unix time.",
 		float64(latest.At.UnixMilli())/1000, "sandbox", sandbox)
-	e.Gauge("meshd_lb_verify_last_seconds", "How long the latest comparison took.", latest.Took.Seconds(), "sandbox", sandbox)
+	e.Gauge("meshd_lb_verify_last_seconds", "How long the latest comparison took.", latest.Took.Seconds(),
+		"sandbox", sandbox)
 	e.Flag("meshd_lb_verify_last_ok", "1 if the latest comparison found the kernel as it should be.",
 		latest.Result() == lb.VerifyOK, "sandbox", sandbox)
 	e.Gauge("meshd_lb_verify_last_differences", "Differences that the latest comparison found.",

@@ -72,7 +72,8 @@ func TestParts(t *testing.T) {
 		e.Host(gossip.HostStats{In: 7})
 		buckets := make([]uint64, len(resolver.LatencyBuckets))
 		buckets[0] = 1
-		e.DNS(&resolver.Stats{Tries: []resolver.UpstreamCount{{Result: "ok", Count: 3, Buckets: buckets}}, CacheEntries: 8}, nil)
+		tries := []resolver.UpstreamCount{{Result: "ok", Count: 3, Buckets: buckets}}
+		e.DNS(&resolver.Stats{Tries: tries, CacheEntries: 8}, nil)
 	})
 	wantLines(t, text,
 		`meshd_lb_info{driver="nft",sandbox=""} 1`, `meshd_lb_services{sandbox=""} 3`, `meshd_lb_apply_seconds_count{sandbox=""} 2`,
