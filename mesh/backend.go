@@ -1,6 +1,8 @@
 package mesh
 
 import (
+	"context"
+
 	"meshd/mesh/control"
 	"meshd/mesh/registry"
 )
@@ -11,6 +13,13 @@ type backend struct {
 	*registry.NetworkAPI
 	*registry.ServiceAPI
 	control.KeyBackend // of package keys
+	comparison
+}
+
+// comparison is the part of control.NodeBackend that package compare serves.
+type comparison interface {
+	Diff(ctx context.Context, req control.DiffRequest) (control.Diff, error)
+	Spread(ctx context.Context, req control.SpreadRequest) (control.Spread, error)
 }
 
 var _ control.Backend = (*Node)(nil)

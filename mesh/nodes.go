@@ -3,9 +3,7 @@ package mesh
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
-	"maps"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -14,9 +12,6 @@ import (
 	"meshd/gossip"
 	"meshd/lb"
 	"meshd/mesh/control"
-	"meshd/mesh/keys"
-	"meshd/mesh/peers"
-	"meshd/mesh/registry"
 	"meshd/state"
 )
 
@@ -234,104 +229,4 @@ func (n *Node) Goodbye(ctx context.Context) {
 // Watch implements control.NodeBackend.
 func (n *Node) Watch(ctx context.Context, req control.WatchRequest, emit func(control.Event) error) error {
 	return n.events.Watch(ctx, req, emit)
-}
-
-// sums is the answer to the call "sums": network → checksum and entries.
-type sums map[string]sum
-
-type sum struct {
-	Checksum string `json:"c"`
-	Entries  int    `json:"n"`
-}
-
-const (
-	callSums   = "sums"
-	callPools  = "pools"
-	callSpread = "spread"
-)
-
-func (n *Node) handleCalls() {
-	n.host.Handle(callSums, func(state.NodeID, []byte) []byte {
-		b, _ := json.Marshal(n.sums())
-		return b
-	})
-	var ring keys.Ring
-	if r := n.host.Keyring(); r != nil { // else ring would hold a nil pointer, which is not nil
-		ring = r
-	}
-	service := keys.NewService(n.keys, ring, caller{n}, n.cfg.Node, n.log)
-	n.KeyBackend = service
-	n.host.Handle(keys.CallName, service.Answer)
-	n.host.Handle(callPools, n.NetworkAPI.AnswerPools)
-	n.host.Handle(callSpread, n.onSpreadCall)
-}
-
-func (n *Node) sums() sums {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	out := sums{}
-	_ = n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
-		for _, t := range c.Store().Tables() {
-			out[t.Network()] = sum{control.ChecksumText(t.Checksum()), t.Len()}
-		}
-	})
-	return out
-}
-
-// diffTries is how often Diff asks before it reports a difference: a change
-// that is under way is none.
-const diffTries = 4
-
-// Diff implements control.NodeBackend.
-func (n *Node) Diff(ctx context.Context, req control.DiffRequest) (control.Diff, error) {
-	var d control.Diff
-	for i := range diffTries {
-		var err error
-		if d, err = n.diffOnce(ctx, req); err != nil || d.Equal || i == diffTries-1 {
-			return d, err
-		}
-		select {
-		case <-time.After(250 * time.Millisecond):
-		case <-ctx.Done():
-			return d, ctx.Err()
-		}
-	}
-	return d, nil
-}
-
-func (n *Node) diffOnce(ctx context.Context, req control.DiffRequest) (control.Diff, error) {
-	answers, silent, err := peers.CallAll(ctx, caller{n}, callSums, nil, parseSums)
-	if err != nil {
-		return control.Diff{}, err
-	}
-	answers[n.cfg.Node] = n.sums()
-	d := control.Diff{Networks: []control.NetworkDiff{}, Silent: silent}
-	byNet := map[string][]control.NodeChecksum{}
-	for _, node := range slices.Sorted(maps.Keys(answers)) {
-		for name, s := range answers[node] {
-			if req.Network == "" || req.Network == name {
-				byNet[name] = append(byNet[name], control.NodeChecksum{Node: node, Checksum: s.Checksum, Entries: s.Entries})
-			}
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(byNet)) {
-		d.Networks = append(d.Networks, control.NetworkDiff{Network: name, Nodes: byNet[name], Differ: []string{}})
-	}
-	if req.Network != "" && len(d.Networks) == 0 {
-		return d, registry.NoNetwork(req.Network)
-	}
-	d.Compare()
-	return d, nil
-}
-
-// maxSums is more than the checksums of 10,000 networks.
-const maxSums = 2 << 20
-
-// parseSums reads an answer, which comes from a peer.
-func parseSums(b []byte) (sums, error) {
-	var s sums
-	if len(b) > maxSums || json.Unmarshal(b, &s) != nil {
-		return nil, errors.New("malformed answer")
-	}
-	return s, nil
 }

@@ -94,7 +94,7 @@ func (n *Node) openRegistry() error {
 		Store:  tasksFile{n.dir}, Publisher: publisher{n.host}, Peers: registryPeers{n}, Balancing: balancing{n}, Log: n.log,
 	}, n.saved)
 	n.TaskAPI, n.NetworkAPI, n.ServiceAPI = n.reg.Tasks(), n.reg.Networks(), n.reg.Services()
-	n.handleCalls()
+	n.serveCalls()
 	return nil
 }
 

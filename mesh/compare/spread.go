@@ -1,4 +1,4 @@
-package mesh
+package compare
 
 import (
 	"context"
@@ -6,25 +6,23 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"time"
 
-	"meshd/gossip"
 	"meshd/mesh/control"
 	"meshd/mesh/peers"
 	"meshd/state"
 )
 
-// spreadAsk is the call "spread": whether the answering node has what the asking
-// one knows of a network. Nodes that do not know the call do not answer.
-type spreadAsk struct {
+// question is the call "spread": whether the answering node has what the asking node
+// knows of a network. Nodes that do not know the call do not answer.
+type question struct {
 	Network string `json:"n,omitempty"` // empty: the global scope
 	Defined bool   `json:"d,omitempty"` // the asking node knows the network
 	Inc     uint64 `json:"i,omitempty"` // head of its own stream there; 0: it has none
 	Version uint64 `json:"v,omitempty"`
 }
 
-// spreadAnswer says what the answering node lacks.
-type spreadAnswer struct {
+// answer says what the answering node lacks.
+type answer struct {
 	Lacks lack `json:"l,omitempty"`
 }
 
@@ -60,28 +58,28 @@ func (l lack) String() string {
 	return "is not done"
 }
 
-// maxSpread is more than any question or answer.
-const maxSpread = 1024
+// maxMessage is how many bytes a question or an answer may have; none needs as many.
+const maxMessage = 1024
 
 // Spread implements control.NodeBackend.
-func (n *Node) Spread(ctx context.Context, req control.SpreadRequest) (control.Spread, error) {
-	ask, synced, err := n.spreadAsk(ctx, req.Network)
+func (s *Service) Spread(ctx context.Context, req control.SpreadRequest) (control.Spread, error) {
+	q, synced, err := s.question(ctx, req.Network)
 	if err != nil {
 		return control.Spread{}, err
 	}
-	body, err := json.Marshal(ask)
+	body, err := json.Marshal(q)
 	if err != nil {
 		return control.Spread{}, err
 	}
-	answers, silent, err := peers.CallAll(ctx, caller{n}, callSpread, body, parseSpread)
+	answers, silent, err := peers.CallAll(ctx, s.cfg.Peers, CallSpread, body, parseAnswer)
 	if err != nil {
 		return control.Spread{}, err
 	}
-	own := n.lacks(ctx, state.NodeID(n.cfg.Node), ask)
+	own := s.lacks(ctx, s.cfg.Self, q)
 	if own == "" && !synced {
 		own = lacksPeers
 	}
-	answers[n.cfg.Node] = own
+	answers[string(s.cfg.Self)] = own
 	out := control.Spread{Network: req.Network, Results: []control.NodeResult{}, Total: len(answers) + len(silent)}
 	for node, l := range answers {
 		r := control.NodeResult{Node: node}
@@ -92,37 +90,37 @@ func (n *Node) Spread(ctx context.Context, req control.SpreadRequest) (control.S
 		}
 		out.Results = append(out.Results, r)
 	}
-	for _, s := range silent {
-		out.Results = append(out.Results, control.NodeResult(s))
+	for _, x := range silent {
+		out.Results = append(out.Results, control.NodeResult(x))
 	}
 	slices.SortFunc(out.Results, func(a, b control.NodeResult) int { return strings.Compare(a.Node, b.Node) })
 	return out, nil
 }
 
-// spreadAsk says how far this node is in a network, and whether its own table
-// there is complete.
-func (n *Node) spreadAsk(ctx context.Context, network string) (ask spreadAsk, synced bool, err error) {
-	ask = spreadAsk{Network: network}
-	err = n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
-		_, ask.Defined = c.Store().Defs()[network]
-		t := c.Store().Table(network)
+// question says how far this node is in a network, and whether its own table there is
+// complete.
+func (s *Service) question(ctx context.Context, network string) (q question, synced bool, err error) {
+	q = question{Network: network}
+	err = s.cfg.Tables.Do(ctx, func(store *state.Store) {
+		_, q.Defined = store.Defs()[network]
+		t := store.Table(network)
 		if synced = t == nil || t.View().Synced(); t == nil {
 			return
 		}
-		if h, ok := t.Head(state.NodeID(n.cfg.Node)); ok {
-			ask.Inc, ask.Version = h.Inc, h.Version
+		if h, ok := t.Head(s.cfg.Self); ok {
+			q.Inc, q.Version = h.Inc, h.Version
 		}
 	})
-	return ask, synced, err
+	return q, synced, err
 }
 
 // lacks says what of a node's changes is not in effect here.
-func (n *Node) lacks(ctx context.Context, of state.NodeID, ask spreadAsk) (l lack) {
+func (s *Service) lacks(ctx context.Context, of state.NodeID, q question) (l lack) {
 	takesPart := false
-	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
-		t := c.Store().Table(ask.Network)
+	err := s.cfg.Tables.Do(ctx, func(store *state.Store) {
+		t := store.Table(q.Network)
 		takesPart = t != nil
-		l = lackIn(c, t, of, ask)
+		l = lackIn(store, t, of, q)
 	})
 	if err != nil {
 		return lacksChanges
@@ -130,19 +128,19 @@ func (n *Node) lacks(ctx context.Context, of state.NodeID, ask spreadAsk) (l lac
 	if l != "" || !takesPart {
 		return l
 	}
-	if applied, err := n.balancer.Applied(ctx, ask.Network); err != nil || !applied {
+	if balanced, err := s.cfg.Tables.Balanced(ctx, q.Network); err != nil || !balanced {
 		return lacksBalancing
 	}
 	return ""
 }
 
 // lackIn looks at what the core holds; t is nil where this node takes no part.
-func lackIn(c *gossip.Core, t *state.Table, of state.NodeID, ask spreadAsk) lack {
-	if ask.Network != "" {
-		switch _, defined := c.Store().Defs()[ask.Network]; {
-		case ask.Defined && !defined:
+func lackIn(s *state.Store, t *state.Table, of state.NodeID, q question) lack {
+	if q.Network != "" {
+		switch _, defined := s.Defs()[q.Network]; {
+		case q.Defined && !defined:
 			return lacksDefinition
-		case !ask.Defined && defined:
+		case !q.Defined && defined:
 			return lacksRemoval
 		}
 	}
@@ -150,7 +148,7 @@ func lackIn(c *gossip.Core, t *state.Table, of state.NodeID, ask spreadAsk) lack
 		return ""
 	}
 	h, _ := t.Head(of)
-	if h.Inc < ask.Inc || h.Inc == ask.Inc && h.Version < ask.Version {
+	if h.Inc < q.Inc || h.Inc == q.Inc && h.Version < q.Version {
 		return lacksChanges
 	}
 	if t.Unpublished() {
@@ -159,22 +157,22 @@ func lackIn(c *gossip.Core, t *state.Table, of state.NodeID, ask spreadAsk) lack
 	return ""
 }
 
-// onSpreadCall answers another node's question.
-func (n *Node) onSpreadCall(from state.NodeID, body []byte) []byte {
-	var ask spreadAsk
-	if len(body) > maxSpread || json.Unmarshal(body, &ask) != nil {
+// AnswerSpread serves a peer's question; nil: it is none.
+func (s *Service) AnswerSpread(from state.NodeID, body []byte) []byte {
+	var q question
+	if len(body) > maxMessage || json.Unmarshal(body, &q) != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	defer cancel()
-	b, _ := json.Marshal(spreadAnswer{n.lacks(ctx, from, ask)})
+	b, _ := json.Marshal(answer{s.lacks(ctx, from, q)})
 	return b
 }
 
-// parseSpread reads an answer, which comes from a peer.
-func parseSpread(b []byte) (lack, error) {
-	var a spreadAnswer
-	if len(b) > maxSpread || json.Unmarshal(b, &a) != nil {
+// parseAnswer reads an answer, which comes from a peer.
+func parseAnswer(b []byte) (lack, error) {
+	var a answer
+	if len(b) > maxMessage || json.Unmarshal(b, &a) != nil {
 		return "", errors.New("malformed answer")
 	}
 	return a.Lacks, nil
