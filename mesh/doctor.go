@@ -10,18 +10,6 @@ import (
 	"meshd/mesh/lookout"
 )
 
-// explainHost adds to a status what of the host is against the node.
-func (n *Node) explainHost(s *control.Status) {
-	found := n.lookout.Findings()
-	for _, f := range found {
-		if f.Severity == hostcheck.Fault {
-			s.Degraded = append(s.Degraded, f.String())
-		} else {
-			s.Warnings = append(s.Warnings, f.String())
-		}
-	}
-}
-
 // Doctor implements control.NodeBackend.
 func (n *Node) Doctor(ctx context.Context) (control.Doctor, error) {
 	found, err := n.lookout.Look(ctx)

@@ -35,7 +35,7 @@ func (h *hostView) accept(ctx context.Context, lets []hostcheck.AcceptRule) (add
 		if err != nil {
 			why = err.Error()
 		}
-		if n.told.Set("firewall "+group[0].ChainID(), why) && err != nil {
+		if h.firewalls.Set("firewall "+group[0].ChainID(), why) && err != nil {
 			n.log.Warn("a rule cannot be added to a firewall", "chain", group[0].ChainID(), "error", err)
 		}
 		if did {

@@ -11,6 +11,7 @@ import (
 	"meshd/mesh/config"
 	"meshd/mesh/control"
 	"meshd/mesh/lookout"
+	"meshd/mesh/notice"
 	"meshd/mesh/registry"
 	"meshd/state"
 )
@@ -27,6 +28,7 @@ const (
 type hostView struct {
 	n          *Node
 	registered *registry.Snapshot // at the latest Changed
+	firewalls  notice.Board       // chains to which no rule can be added, and why
 }
 
 var _ lookout.Host = (*hostView)(nil)

@@ -12,11 +12,14 @@ import (
 // Metrics implements control.NodeBackend.
 func (n *Node) Metrics(_ context.Context, w io.Writer) error { return n.metrics.Write(w) }
 
-// collect sends the metrics of all parts.
-func (n *Node) collect(ctx context.Context, e metrics.Emitter) {
+// collection reads what the parts of a node count.
+type collection struct{ *Node }
+
+// all sends the metrics of all parts.
+func (n collection) all(ctx context.Context, e metrics.Emitter) {
 	_ = n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) { e.Core(c) })
 	e.Host(n.host.Stats())
-	n.collectBalancers(e)
+	n.balancing(e)
 	resolved := n.dns.Stats()
 	e.DNS(&resolved, n.dns.Upstreams())
 	n.boxes.collect(e)
@@ -36,9 +39,9 @@ func (n *Node) collect(ctx context.Context, e metrics.Emitter) {
 	e.Counter("meshd_registry_failures_total", "Writes of tasks.json that failed; what was asked for was refused.",
 		registered.Failures)
 	e.Gauge("meshd_queue_length", "Waiting items.", float64(registered.Waiting), "queue", "registrations")
-	e.Gauge("meshd_queue_length", "Waiting items.", float64(len(n.happened.queue)), "queue", "events")
+	e.Gauge("meshd_queue_length", "Waiting items.", float64(len(n.coreEvents.queue)), "queue", "events")
 	e.Counter("meshd_queue_dropped_total", "Items dropped because the queue was full; repair makes up for them.",
-		n.happened.dropped.Load(), "queue", "events")
+		n.coreEvents.dropped.Load(), "queue", "events")
 	if f := n.cfg.LogDropped; f != nil {
 		e.Counter("meshd_log_dropped_total", "Log lines dropped because nobody read the log.", f())
 	}
@@ -47,9 +50,9 @@ func (n *Node) collect(ctx context.Context, e metrics.Emitter) {
 	e.Gauge("meshd_events_index", "Index of the newest event of meshctl watch.", float64(n.events.Index()))
 }
 
-// collectBalancers sends the metrics of all load balancers, those of sandboxes too, and of
+// balancing sends the metrics of all load balancers, those of sandboxes too, and of
 // what they watch ("meshctl lb ls" shows services and backends).
-func (n *Node) collectBalancers(e metrics.Emitter) {
+func (n collection) balancing(e metrics.Emitter) {
 	for _, name := range n.balancers.names() {
 		b := n.balancers.get(name)
 		if b == nil {

@@ -1,13 +1,17 @@
-// Package mesh is one whole node: configuration, registrations and their
-// persistence, the protocol's host, the DNS server, the load balancer and the
-// control API. It is the only package that knows all the others.
+// Package mesh is one whole node: it makes the parts, connects them and runs them. It is
+// the only package that knows all the others.
+//
+// A part is a package of its own wherever it can be (config, store, keys, registry,
+// lookout, compare, watch, metrics, notice …), knows the rest as interfaces, and is tested
+// alone. What is here adapts one part to what another needs. New opens, Run runs one
+// goroutine per part until the node is to end, and control.Backend is composed of the
+// parts that serve it. What a part owns is changed by that part's goroutine only.
 package mesh
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
@@ -37,51 +41,61 @@ import (
 // implements control.Backend; those methods are safe for concurrent use.
 type Node struct {
 	backend
+
+	// The configuration and this life. cfg is never changed.
+
 	cfg     *config.Settings                // as started
-	live    atomic.Pointer[config.Settings] // the same, with what Reload changed
+	live    atomic.Pointer[config.Settings] // the same, with what Reload changed; its value is never changed
 	log     *slog.Logger
 	version string
 	started time.Time
+	stop    context.CancelFunc // ends Run
 
-	dir      *store.Dir
-	keys     *keys.Store
-	host     *gossip.Host
+	// What is on disk.
+
+	dir     *store.Dir
+	keys    *keys.Store
+	claimed atomic.Bool // the data directory is this life's
+	late    []func()    // what New does once nothing can fail any more
+	// reincarnated says that node.json is behind the core. Its capacity is 1.
+	reincarnated chan struct{}
+
+	// The mesh.
+
+	host  *gossip.Host
+	seeds *seeds // nodes to join that are given by name
+	reg   *registry.Registry
+
+	// Names.
+
 	dns      *resolver.Server
-	dnsAddrs []netip.AddrPort
-	balancer *lb.Balancer // the host's, which is in balancers too
-	sysctls  *sysctls
-	watch    *hostwatch.Watcher // of the host's addresses and routes
-	rules    *rulewatch.Watcher // of the host's nftables ruleset
-	lookout  *lookout.Lookout   // of what else of the host is against it
-	seeds    *seeds             // nodes to join that are given by name
-	holder   *holder.Holder     // of the host's load balancing
-	boxes    *sandboxes
-	events   *control.EventLog
-	door     *doorway
-	metrics  *metrics.Registry
-	stop     context.CancelFunc
-	notices  notice.Board
+	dnsAddrs []netip.AddrPort // where it answers
 
+	// Load balancing, and the host that it happens on.
+
+	balancer  *lb.Balancer // the host's, which is in balancers too
 	balancers balancers
-	reg       *registry.Registry
-	saved     *registry.Snapshot // what former lives registered, for openRegistry
-	chores    *chores
-	happened  *happenings
-	told      notice.Board          // conditions that are told of but not shown as they are
-	refusals  notice.SubjectLimiter // of handle, as the next
-	exhausted notice.SubjectLimiter
-	recovered notice.SubjectLimiter
-	phases    notice.Limiter
-	claimed   atomic.Bool // the data directory is this life's
-	late      []func()    // what New is to do then
+	boxes     *sandboxes
+	holder    *holder.Holder     // of the host's load balancing
+	sysctls   *sysctls           // settings of the host that were changed
+	watch     *hostwatch.Watcher // of the host's addresses and routes
+	rules     *rulewatch.Watcher // of the host's nftables ruleset
+	lookout   *lookout.Lookout   // of what else of the host is against the node
 
-	reincarnated chan struct{} // capacity 1: node.json is behind
+	// What is said of the node.
+
+	notices    notice.Board // standing conditions, for status
+	events     *control.EventLog
+	coreEvents *coreEvents
+	chores     *chores
+	metrics    *metrics.Registry
+	door       *doorway
 }
 
-// New opens everything that can fail: configuration, data directory, gossip
-// socket, DNS sockets, control socket. The error says which and what to do.
-// Until nothing can fail any more, nothing is written: a start that fails leaves
-// the data directory as it was.
+// New opens everything that can fail: configuration, data directory, sockets of gossip,
+// DNS and the API. The error says which and what to do; one of the configuration is
+// config.ErrInvalid. Nothing is written before nothing can fail any more: a start that
+// fails leaves the data directory as it was.
 func New(cfg config.Config, version string, log *slog.Logger) (*Node, error) {
 	s, err := cfg.Check()
 	if err != nil {
@@ -89,20 +103,21 @@ func New(cfg config.Config, version string, log *slog.Logger) (*Node, error) {
 	}
 	n := &Node{
 		cfg: s, log: log, version: version, started: time.Now(), stop: func() {},
-		happened: newHappenings(), seeds: newSeeds(s.Join),
-		reincarnated: make(chan struct{}, 1),
+		seeds: newSeeds(s.Join), reincarnated: make(chan struct{}, 1),
 	}
 	n.live.Store(s)
+	n.coreEvents = newCoreEvents(n)
+	o := &opening{Node: n}
 	for _, open := range []func() error{
-		n.openData, n.openSocket, n.openHost, n.openSysctls, n.openBalancer, n.openRegistry, n.openDNS,
-		n.openSandboxes, n.restore, n.listenDNS, n.claimData,
+		o.data, o.controlSocket, o.gossip, n.openSysctls, n.openBalancer, o.registry, n.openDNS,
+		n.openSandboxes, o.restore, n.listenDNS, o.claim,
 	} {
 		if err := open(); err != nil {
 			n.close()
 			return nil, err
 		}
 	}
-	n.metrics = metrics.New(n.collect)
+	n.metrics = metrics.New(collection{n}.all)
 	return n, nil
 }
 
@@ -130,106 +145,8 @@ func (n *Node) close() {
 	}
 }
 
-func (n *Node) openData() (err error) {
-	if n.dir, err = store.Open(n.cfg.DataDir, dataFiles()...); err != nil {
-		return err
-	}
-	var leftOut []string
-	if n.saved, leftOut, err = readRegistry(n.dir, boundsOf(n.current()), n.started); err != nil {
-		return err
-	}
-	n.noteLeftOut(leftOut)
-	id, err := nextIdentity(n.dir, n.cfg.Node)
-	if err != nil {
-		return err
-	}
-	n.chores = newChores(n, id)
-	n.keys, err = keys.Open(n.dir, n.cfg.GossipKeys)
-	return err
-}
-
-// noteLeftOut tells what of the files was not believed.
-func (n *Node) noteLeftOut(what []string) {
-	if len(what) == 0 {
-		return
-	}
-	text := fmt.Sprintf("data-dir: %s holds %d statements of other nodes that cannot be right, and they are left out; "+
-		"first: %s", n.dir.File(fileTasks), len(what), what[0])
-	n.notices.Set("left out", text)
-	n.log.Warn("statements in the data directory are left out", "detail", text)
-}
-
-// claimData writes what New changed, and, when nothing can fail any more, the new
-// life's identity: before anybody can hear of it (S7), and not if the start fails.
-func (n *Node) claimData() error {
-	if changed, err := n.reg.Claim(); changed {
-		if err = errors.Join(err, n.boxes.save()); err != nil {
-			return err
-		}
-	}
-	if err := n.dir.Save(fileNode, n.chores.id); err != nil {
-		return err
-	}
-	n.claimed.Store(true)
-	for _, f := range n.late {
-		f()
-	}
-	return nil
-}
-
-func (n *Node) openSocket() error {
-	s, err := control.ListenFor(n.cfg.Socket, n.cfg.SocketGID)
-	if err == nil {
-		n.door = &doorway{socket: s, log: n.log, told: &n.notices}
-	}
-	return err
-}
-
-func (n *Node) openHost() (err error) {
-	peers := n.loadPeers()
-	n.host, err = gossip.NewHost(gossip.HostConfig{
-		Core: coreConfig(n.cfg), Self: state.NodeID(n.cfg.Node), Bind: n.cfg.BindAddr, Advertise: n.cfg.AdvertiseAddr,
-		Profile: n.cfg.Profile, Join: n.cfg.Join, Peers: peers, SavePeers: n.savePeers,
-		Keys: n.keys.All(), Incarnation: n.chores.id.Incarnation, Lamport: n.chores.id.Lamport,
-		Limits: n.cfg.Limits(), OnEvent: n.happened.add, Log: n.log,
-	})
-	if err != nil {
-		return err
-	}
-	n.events = control.NewEventLog(n.boot(), 16384)
-	return nil
-}
-
+// boot returns the boot id of this life (S7).
 func (n *Node) boot() string { return state.FormatBoot(n.host.Boot()) }
-
-// loadPeers reads the peers of former lives. They are a cache: a file that
-// cannot be read is moved aside, and the node joins through its seeds.
-func (n *Node) loadPeers() []gossip.Peer {
-	path := n.dir.File(filePeers)
-	var peers []gossip.Peer
-	err := n.dir.CheckPlain(filePeers)
-	if err == nil {
-		peers, err = gossip.LoadPeers(path, n.started)
-	}
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		return peers
-	}
-	n.setAside(filePeers, err, "this node finds the mesh through --join only")
-	return nil
-}
-
-func (n *Node) savePeers(ps []gossip.Peer) {
-	if !n.claimed.Load() {
-		return
-	}
-	b, err := gossip.EncodePeers(ps)
-	if err == nil {
-		err = n.dir.Replace(filePeers, b)
-	}
-	if err == nil {
-		n.notices.Set("peers", "")
-	}
-}
 
 // Run runs the node until ctx ends or Leave was asked for.
 func (n *Node) Run(ctx context.Context) error {
@@ -252,9 +169,13 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.boxes.wait(run) })
 	g.Go(func() error { return n.reg.Run(run) })
 	g.Go(func() error { return n.chores.run(run) })
-	g.Go(func() error { return n.keepData(run) })
-	g.Go(func() error { return n.happened.run(run, n.handle) })
-	g.Go(func() error { return n.watcher().Run(run) })
+	g.Go(func() error { return disk{n}.keep(run) })
+	g.Go(func() error { return n.coreEvents.run(run) })
+	g.Go(func() error {
+		return watch.New(watch.Config{
+			Source: n.host.Source(), Owners: owners{n.host}, Emit: n.emit, Left: n.coreEvents.left,
+		}).Run(run)
+	})
 	g.Go(func() error { return n.watchSubnets(run) })
 	g.Go(func() error { return control.Serve(run, n.door.socket, n, n.log) })
 	g.Go(func() error { return n.door.run(run) })
@@ -276,7 +197,8 @@ func (n *Node) Run(ctx context.Context) error {
 	if errors.Is(err, gossip.ErrStopped) || errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	switch unsaved := n.saveLast(); {
+	unsaved := disk{n}.saveLast()
+	switch {
 	case unsaved == nil:
 		return err
 	case err == nil:
@@ -286,30 +208,18 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 }
 
-// watcher returns what turns changes of the views into events.
-func (n *Node) watcher() *watch.Watcher {
-	return watch.New(watch.Config{
-		Source: n.host.Source(), Owners: owners{n.host}, Emit: n.emit,
-		Left: func(network string) { n.told.Set("pool "+network, "") },
-	})
-}
-
 // ErrUnsaved is the end of a node that was asked to end, and did, but for what it
 // could not write to its data directory.
 var ErrUnsaved = errors.New("stopped, and not everything is saved")
 
-// restore states again what the node stated before (S4).
-func (n *Node) restore() error {
-	n.host.Prepare(func(c *gossip.Core, now time.Duration) { n.reg.Restore(coreStep{c, now}) })
-	return nil
-}
-
+// check logs that a statement could not be made.
 func (n *Node) check(err error) {
 	if err != nil {
 		n.log.Error("stating what is registered", "error", err)
 	}
 }
 
+// info returns what the node states about itself.
 func (n *Node) info() state.NodeInfo {
 	driver := "none"
 	if n.balancer != nil {
@@ -318,12 +228,4 @@ func (n *Node) info() state.NodeInfo {
 		}
 	}
 	return state.NodeInfo{Boot: n.host.Boot(), Addr: n.host.Addr(), Version: n.version, LB: driver}
-}
-
-// coreConfig returns the protocol's settings.
-func coreConfig(s *config.Settings) gossip.CoreConfig {
-	return gossip.CoreConfig{
-		StopOfferingAfter: time.Duration(s.D1), Preserve: s.Preserve, PushRate: s.PushRate,
-		Reservation: time.Duration(s.Reservation), BeaconEvery: 10 * time.Second,
-	}
 }

@@ -69,11 +69,12 @@ func TestTasksNotServedAreToldWhenTheyChange(t *testing.T) {
 // Nodes that somebody makes up have a bounded number of lines; watch has them all.
 func TestNodesInTheLogArePaced(t *testing.T) {
 	n, log := logged()
+	c := newCoreEvents(n)
 	now := time.Now()
 	for i := range 1000 {
-		n.nodeEvent(happening{gossip.Event{Kind: gossip.EventAlive, Node: state.NodeID(fmt.Sprint("made-up-", i))}, now})
+		c.onNode(coreEvent{gossip.Event{Kind: gossip.EventAlive, Node: state.NodeID(fmt.Sprint("made-up-", i))}, now})
 	}
-	n.nodeEvent(happening{gossip.Event{Kind: gossip.EventDead, Node: "b"}, now.Add(2 * notice.Interval)})
+	c.onNode(coreEvent{gossip.Event{Kind: gossip.EventDead, Node: "b"}, now.Add(2 * notice.Interval)})
 	if got := strings.Count(log.String(), "\n"); got != notice.LinesPerInterval+1 {
 		t.Errorf("%d lines", got)
 	}
@@ -88,13 +89,14 @@ func TestNodesInTheLogArePaced(t *testing.T) {
 // A pool that somebody fills and empties again and again is told once a minute.
 func TestFullPoolsArePaced(t *testing.T) {
 	n, log := logged()
+	c := newCoreEvents(n)
 	now := time.Now()
 	for i := range 1000 {
 		e := gossip.Event{Kind: gossip.EventExhausted, Network: "net"}
 		if i%2 == 0 {
 			e.Reason = "no VIP for a service"
 		}
-		n.onExhausted(happening{e, now})
+		c.onExhausted(coreEvent{e, now})
 	}
 	if got := strings.Count(log.String(), "\n"); got != 2 {
 		t.Errorf("%d lines", got)

@@ -84,20 +84,6 @@ func (p registryPeers) AskPools(ctx context.Context, body []byte) (map[string]re
 	return peers.CallAll(ctx, caller{p.Node}, callPools, body, registry.ParsePoolsAnswer)
 }
 
-// openRegistry makes the registry of what openData has read.
-func (n *Node) openRegistry() error {
-	disputes := &disputes{n: n}
-	n.reg = registry.New(registry.Config{
-		Self: state.NodeID(n.cfg.Node), KeepNetworks: n.cfg.Networks, AllowLoopbackTasks: n.cfg.AllowLoopbackTasks,
-		Domain: n.cfg.Domain, Bounds: func() registry.Bounds { return boundsOf(n.current()) }, Info: n.info,
-		Looked: disputes.looked,
-		Store:  tasksFile{n.dir}, Publisher: publisher{n.host}, Peers: registryPeers{n}, Balancing: balancing{n}, Log: n.log,
-	}, n.saved)
-	n.TaskAPI, n.NetworkAPI, n.ServiceAPI = n.reg.Tasks(), n.reg.Networks(), n.reg.Services()
-	n.serveCalls()
-	return nil
-}
-
 // readRegistry reads what former lives registered, and what of it is left out.
 func readRegistry(dir *store.Dir, b registry.Bounds, now time.Time) (*registry.Snapshot, []string, error) {
 	s, leftOut, err := registry.Read(tasksFile{dir}, b, now)

@@ -43,7 +43,7 @@ func (n *Node) Reload(ctx context.Context, cfg config.Config) (Reloaded, error) 
 		return Reloaded{}, errors.Join(err, n.dns.SetUpstreams(was.Servers, was.DomainServers))
 	}
 	r := Reloaded{Changed: changed, Waiting: waiting}
-	keysChanged := n.reloadKeys(s, next, &r)
+	keysChanged := reloadKeys(n, s, next, &r)
 	n.live.Store(next)
 	n.host.SetJoin(next.Join)
 	n.seeds.set(next.Join)
@@ -62,7 +62,7 @@ func (n *Node) Reload(ctx context.Context, cfg config.Config) (Reloaded, error) 
 func (n *Node) current() *config.Settings { return n.live.Load() }
 
 // reloadKeys takes over the key file and reports whether that changed anything.
-func (n *Node) reloadKeys(s, next *config.Settings, r *Reloaded) (changed bool) {
+func reloadKeys(n *Node, s, next *config.Settings, r *Reloaded) (changed bool) {
 	ring := n.host.Keyring()
 	if ring == nil || len(s.GossipKeys) == 0 {
 		if (ring == nil) != (len(s.GossipKeys) == 0) {

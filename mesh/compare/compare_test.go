@@ -68,7 +68,9 @@ func newService(t *testing.T, p fakePeers) (*Service, *fakeTables) {
 			t.Fatal(err)
 		}
 	}
-	commit(f.store.Global(), state.Change{Kind: state.KindNetwork, Key: "net", Body: string(state.AppendNetwork(nil, claim))})
+	commit(f.store.Global(), state.Change{
+		Kind: state.KindNetwork, Key: "net", Body: string(state.AppendNetwork(nil, claim)),
+	})
 	commit(f.store.Join("net"), state.Change{
 		Kind: state.KindEndpoint, Key: "t1", Group: "web", Body: string(state.AppendEndpoint(nil, &e)),
 	})

@@ -4,11 +4,15 @@ import (
 	"context"
 	"fmt"
 
+	"meshd/gossip"
 	"meshd/mesh/store"
 )
 
-// keepData watches over the data directory (N3), and over the key file.
-func (n *Node) keepData(ctx context.Context) error {
+// disk is the node on its data directory.
+type disk struct{ *Node }
+
+// keep watches over the data directory (N3), and over the key file.
+func (n disk) keep(ctx context.Context) error {
 	k := &store.Keeper{
 		Dir: n.dir, Rewrite: n.saveAll, Log: n.log,
 		Looked: func() { n.keys.Look(n.current().KeyFile) },
@@ -17,7 +21,7 @@ func (n *Node) keepData(ctx context.Context) error {
 }
 
 // saveAll writes every file again.
-func (n *Node) saveAll(ctx context.Context) {
+func (n disk) saveAll(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, choreLimit)
 	defer cancel()
 	_ = n.reg.Rewrite(ctx)
@@ -27,9 +31,8 @@ func (n *Node) saveAll(ctx context.Context) {
 	n.savePeers(n.host.Peers())
 }
 
-// saveLast writes what is not on disk when the node stops; the error says what
-// is lost.
-func (n *Node) saveLast() error {
+// saveLast writes what is not on disk when the node stops; the error says what is lost.
+func (n disk) saveLast() error {
 	if !n.dir.Present() {
 		if err := n.dir.Remake(); err != nil {
 			return fmt.Errorf("data-dir: %s was removed, and cannot be made again: %w; what was registered since the start "+
@@ -47,4 +50,18 @@ func (n *Node) saveLast() error {
 		_ = n.dir.Save(fileNode, id)
 	}
 	return n.dir.Unsaved()
+}
+
+// savePeers writes the peers, once the data directory is this life's.
+func (n disk) savePeers(ps []gossip.Peer) {
+	if !n.claimed.Load() {
+		return
+	}
+	b, err := gossip.EncodePeers(ps)
+	if err == nil {
+		err = n.dir.Replace(filePeers, b)
+	}
+	if err == nil {
+		n.notices.Set("peers", "")
+	}
 }

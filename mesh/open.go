@@ -1,0 +1,140 @@
+package mesh
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"meshd/gossip"
+	"meshd/mesh/config"
+	"meshd/mesh/control"
+	"meshd/mesh/keys"
+	"meshd/mesh/registry"
+	"meshd/mesh/store"
+	"meshd/state"
+)
+
+// opening is a node that New opens: what it needs only until it runs.
+type opening struct {
+	*Node
+	saved *registry.Snapshot // what former lives registered
+}
+
+// data opens the data directory and reads what former lives left there.
+func (n *opening) data() (err error) {
+	if n.dir, err = store.Open(n.cfg.DataDir, dataFiles()...); err != nil {
+		return err
+	}
+	var leftOut []string
+	if n.saved, leftOut, err = readRegistry(n.dir, boundsOf(n.current()), n.started); err != nil {
+		return err
+	}
+	n.reportLeftOut(leftOut)
+	id, err := nextIdentity(n.dir, n.cfg.Node)
+	if err != nil {
+		return err
+	}
+	n.chores = newChores(n.Node, id)
+	n.keys, err = keys.Open(n.dir, n.cfg.GossipKeys)
+	return err
+}
+
+// reportLeftOut says which statements of the files are not believed.
+func (n *opening) reportLeftOut(what []string) {
+	if len(what) == 0 {
+		return
+	}
+	text := fmt.Sprintf("data-dir: %s holds %d statements of other nodes that cannot be right, and they are left out; "+
+		"first: %s", n.dir.File(fileTasks), len(what), what[0])
+	n.notices.Set("left out", text)
+	n.log.Warn("statements in the data directory are left out", "detail", text)
+}
+
+// controlSocket opens the control socket.
+func (n *opening) controlSocket() error {
+	s, err := control.ListenFor(n.cfg.Socket, n.cfg.SocketGID)
+	if err == nil {
+		n.door = &doorway{socket: s, log: n.log, told: &n.notices}
+	}
+	return err
+}
+
+// gossip opens the protocol's sockets.
+func (n *opening) gossip() (err error) {
+	peers := n.loadPeers()
+	n.host, err = gossip.NewHost(gossip.HostConfig{
+		Core: coreConfig(n.cfg), Self: state.NodeID(n.cfg.Node), Bind: n.cfg.BindAddr, Advertise: n.cfg.AdvertiseAddr,
+		Profile: n.cfg.Profile, Join: n.cfg.Join, Peers: peers, SavePeers: disk{n.Node}.savePeers,
+		Keys: n.keys.All(), Incarnation: n.chores.id.Incarnation, Lamport: n.chores.id.Lamport,
+		Limits: n.cfg.Limits(), OnEvent: n.coreEvents.add, Log: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.events = control.NewEventLog(n.boot(), 16384)
+	return nil
+}
+
+// loadPeers reads the peers of former lives. They are a cache: a file that cannot be read
+// is moved away, and the node joins through its seeds.
+func (n *opening) loadPeers() []gossip.Peer {
+	path := n.dir.File(filePeers)
+	var peers []gossip.Peer
+	err := n.dir.CheckPlain(filePeers)
+	if err == nil {
+		peers, err = gossip.LoadPeers(path, n.started)
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return peers
+	}
+	n.setAside(filePeers, err, "this node finds the mesh through --join only")
+	return nil
+}
+
+// registry makes the registry of what data has read.
+func (n *opening) registry() error {
+	disputes := &disputes{n: n.Node}
+	n.reg = registry.New(registry.Config{
+		Self: state.NodeID(n.cfg.Node), KeepNetworks: n.cfg.Networks, AllowLoopbackTasks: n.cfg.AllowLoopbackTasks,
+		Domain: n.cfg.Domain, Bounds: func() registry.Bounds { return boundsOf(n.current()) }, Info: n.info,
+		Looked: disputes.looked,
+		Store:  tasksFile{n.dir}, Publisher: publisher{n.host}, Peers: registryPeers{n.Node}, Balancing: balancing{n.Node},
+		Log: n.log,
+	}, n.saved)
+	n.TaskAPI, n.NetworkAPI, n.ServiceAPI = n.reg.Tasks(), n.reg.Networks(), n.reg.Services()
+	n.serveCalls()
+	return nil
+}
+
+// restore states again what the node stated before (S4).
+func (n *opening) restore() error {
+	n.host.Prepare(func(c *gossip.Core, now time.Duration) { n.reg.Restore(coreStep{c, now}) })
+	return nil
+}
+
+// claim writes what New changed and, when nothing can fail any more, the new life's
+// identity: before another node can hear of it (S7), and not if the start fails.
+func (n *opening) claim() error {
+	if changed, err := n.reg.Claim(); changed {
+		if err = errors.Join(err, n.boxes.save()); err != nil {
+			return err
+		}
+	}
+	if err := n.dir.Save(fileNode, n.chores.id); err != nil {
+		return err
+	}
+	n.claimed.Store(true)
+	for _, f := range n.late {
+		f()
+	}
+	return nil
+}
+
+// coreConfig returns the protocol's settings.
+func coreConfig(s *config.Settings) gossip.CoreConfig {
+	return gossip.CoreConfig{
+		StopOfferingAfter: time.Duration(s.D1), Preserve: s.Preserve, PushRate: s.PushRate,
+		Reservation: time.Duration(s.Reservation), BeaconEvery: 10 * time.Second,
+	}
+}
