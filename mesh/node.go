@@ -31,6 +31,7 @@ import (
 	"meshd/mesh/metrics"
 	"meshd/mesh/notice"
 	"meshd/mesh/registry"
+	"meshd/mesh/seeds"
 	"meshd/mesh/store"
 	"meshd/mesh/watch"
 	"meshd/resolver"
@@ -63,7 +64,7 @@ type Node struct {
 	// The mesh.
 
 	host  *gossip.Host
-	seeds *seeds // nodes to join that are given by name
+	seeds *seeds.Seeds // nodes to join that are given by name
 	reg   *registry.Registry
 
 	// Names.
@@ -103,7 +104,7 @@ func New(cfg config.Config, version string, log *slog.Logger) (*Node, error) {
 	}
 	n := &Node{
 		cfg: s, log: log, version: version, started: time.Now(), stop: func() {},
-		seeds: newSeeds(s.Join), reincarnated: make(chan struct{}, 1),
+		seeds: seeds.New(s.Join), reincarnated: make(chan struct{}, 1),
 	}
 	n.live.Store(s)
 	n.coreEvents = newCoreEvents(n)
@@ -162,7 +163,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.watch.Run(run) })
 	g.Go(func() error { return n.rules.Run(run) })
 	g.Go(func() error { return n.lookout.Run(run) })
-	g.Go(func() error { return n.seeds.run(run) })
+	g.Go(func() error { return n.seeds.Run(run) })
 	g.Go(func() error { return n.watchNeeds(run) })
 	g.Go(func() error { return n.balancer.Run(run) })
 	n.boxes.start(run)

@@ -86,7 +86,7 @@ func (n *Node) standingNeeds() points {
 			p.add(at.Addr(), "node to join")
 		}
 	}
-	for name, all := range n.seeds.addrs() {
+	for name, all := range n.seeds.Addrs() {
 		for _, a := range all {
 			p.add(a, "node to join, "+name)
 		}

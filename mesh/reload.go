@@ -46,7 +46,7 @@ func (n *Node) Reload(ctx context.Context, cfg config.Config) (Reloaded, error) 
 	keysChanged := reloadKeys(n, s, next, &r)
 	n.live.Store(next)
 	n.host.SetJoin(next.Join)
-	n.seeds.set(next.Join)
+	n.seeds.Set(next.Join)
 	if len(n.cfg.DNSAddrs) > 0 {
 		n.dns.SetClients(n.dnsClients())
 	}

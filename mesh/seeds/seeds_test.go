@@ -1,4 +1,4 @@
-package mesh
+package seeds
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 // there, and while its name cannot be looked up.
 func TestSeeds(t *testing.T) {
 	t.Parallel()
-	s := newSeeds([]string{"10.0.0.1:7946", "a.example:7946", "[fd00::1]:7946", "a.example:7947", "b.example:7946"})
+	s := New([]string{"10.0.0.1:7946", "a.example:7946", "[fd00::1]:7946", "a.example:7947", "b.example:7946"})
 	answer, fail := netip.MustParseAddr("10.9.0.1"), error(nil)
 	asked := 0
 	s.lookup = func(_ context.Context, host string) ([]netip.Addr, error) {
@@ -24,7 +24,7 @@ func TestSeeds(t *testing.T) {
 	check := func(want string) {
 		t.Helper()
 		s.look(t.Context())
-		if got := fmt.Sprint(s.addrs()); got != want {
+		if got := fmt.Sprint(s.Addrs()); got != want {
 			t.Errorf("known are %s, want %s", got, want)
 		}
 	}
