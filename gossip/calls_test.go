@@ -64,7 +64,7 @@ func TestRepliesOfOthers(t *testing.T) {
 	h.calls.waiting[7] = waiter{"asked", ch}
 	h.calls.mu.Unlock()
 	reply := func(from state.NodeID, body string) {
-		h.calls.event(h, Event{Kind: EventReply, Node: from, Call: Call{ID: 7, Body: []byte(body)}})
+		h.calls.receive(Event{Kind: EventReply, Node: from, Call: Call{ID: 7, Body: []byte(body)}})
 	}
 	reply("liar", "a lie")
 	reply("asked", "the truth")
@@ -81,8 +81,8 @@ func TestHandlersAreBounded(t *testing.T) {
 	running, release := make(chan bool, 4*maxServing), make(chan struct{})
 	h.Handle("slow", func(state.NodeID, []byte) []byte { running <- true; <-release; return nil })
 	for i := range 4 * maxServing {
-		h.calls.event(h, Event{Kind: EventCall, Node: "b", Call: Call{ID: uint64(i), Op: "slow"}})
-		h.calls.event(h, Event{Kind: EventCall, Node: "b", Call: Call{ID: uint64(i), Op: "unknown"}})
+		h.calls.receive(Event{Kind: EventCall, Node: "b", Call: Call{ID: uint64(i), Op: "slow"}})
+		h.calls.receive(Event{Kind: EventCall, Node: "b", Call: Call{ID: uint64(i), Op: "unknown"}})
 	}
 	for range maxServing {
 		<-running

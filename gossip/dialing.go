@@ -1,24 +1,71 @@
 package gossip
 
 import (
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 
 	"meshd/state"
 )
 
-// What answers and waits to be dialled is bounded, in all and at one address:
-// what is over it is wanted again a second later.
+// This file owns when the joiner dials which address, and what it learns from the
+// result.
+
+// The pace of the reconnect loop: a missing peer is dialled every few seconds at first,
+// then more and more rarely, but at least twice a minute. One that answers the core's
+// pings is joined at once.
+const (
+	rejoinInterval = time.Second
+	rejoinMin      = 2 * time.Second
+	rejoinMax      = 30 * time.Second
+	rejoinWanted   = 200 * time.Millisecond // between joins of a wanted address, at least
+
+	// After a join that did not list the node: the membership is about to find out that
+	// the node's old address is dead.
+
+	unlistedRetry      = 300 * time.Millisecond
+	maxUnlistedRetries = 8
+
+	// How many addresses are dialled at once.
+
+	searchWidth = 4 // peers and seeds
+	wantedWidth = 8 // wanted addresses,
+	wantedShare = 2 // and of those at one host
+)
+
+// Bounds of the wanted addresses, in all and at one host. What is over them is wanted
+// again a second later.
 const (
 	maxWanted      = 1024
 	maxWantedOfOne = 64
 )
 
-// addWanted notes that an address is wanted, if there is room: one host that answers
-// on a thousand ports as a thousand names leaves room for others. The caller
-// holds mu.
+// attempt is what is remembered of dialling one address.
+type attempt struct {
+	last     time.Time // when the last dial began, or ended
+	next     time.Time // when the next one may begin
+	delay    time.Duration
+	running  bool
+	reported bool  // it was logged that it failed
+	err      error // of the last dial that ended
+	unlisted int   // dials in a row that succeeded, but did not list the node
+}
+
+// dialRequest is an address to be joined.
+type dialRequest struct {
+	id   state.NodeID // who should be listed there afterwards; "": some node
+	addr string
+	from netip.Addr // the host whose share it takes; invalid: it is a peer or a seed
+}
+
+// addWanted adds a wanted address, if there is room: one host that answers on a thousand
+// ports as a thousand names leaves room for others. The caller holds mu.
 func (j *joiner) addWanted(id state.NodeID, a netip.AddrPort) {
 	if _, known := j.wanted[a]; !known {
 		if len(j.wanted) >= maxWanted || j.wantedByAddr[a.Addr()] >= maxWantedOfOne {
@@ -29,26 +76,26 @@ func (j *joiner) addWanted(id state.NodeID, a netip.AddrPort) {
 	j.wanted[a] = id
 }
 
-// removeWanted forgets that an address is wanted. The caller holds mu.
+// removeWanted removes a wanted address. The caller holds mu.
 func (j *joiner) removeWanted(a netip.AddrPort) {
 	delete(j.wanted, a)
 	decrement(j.wantedByAddr, a.Addr())
 }
 
-// decrement counts one down, and forgets who has none left.
+// decrement lowers a count by one and removes it at zero.
 func decrement(counts map[netip.Addr]int, a netip.Addr) {
 	if counts[a]--; counts[a] == 0 {
 		delete(counts, a)
 	}
 }
 
-// dueDials returns what to dial now and notes that it is: those that answer but are
-// not listed, then, as far as their pace allows, missing peers and seeds, in
-// random order; and in how long one that answers may be dialled that had to wait.
+// dueDials returns what to dial now, and marks it as running: wanted addresses first,
+// then, as far as their pace allows, missing peers and seeds in random order. again is in
+// how long a wanted address may be dialled that had to wait.
 func (j *joiner) dueDials(now time.Time) (due []dialRequest, again time.Duration) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	listed := map[string]bool{j.h.Addr().String(): true}
+	listed := map[string]bool{j.addr.String(): true}
 	for _, a := range j.listed {
 		listed[a.String()] = true
 	}
@@ -56,7 +103,7 @@ func (j *joiner) dueDials(now time.Time) (due []dialRequest, again time.Duration
 	missing := j.missingAddrs(listed, now)
 	rand.Shuffle(len(missing), func(a, b int) { missing[a], missing[b] = missing[b], missing[a] })
 	for _, a := range missing {
-		if j.searchDials < rejoinWidth && j.startDial(a, now, func(t *attempt) bool { return !now.Before(t.next) }) {
+		if j.searchDials < searchWidth && j.startDial(a, now, func(t *attempt) bool { return !now.Before(t.next) }) {
 			j.searchDials++
 			due = append(due, dialRequest{addr: a})
 		}
@@ -65,30 +112,31 @@ func (j *joiner) dueDials(now time.Time) (due []dialRequest, again time.Duration
 	return due, again
 }
 
-// dueWanted is due for those that answer. The caller holds mu.
+// dueWanted is dueDials for wanted addresses. The caller holds mu.
 func (j *joiner) dueWanted(listed map[string]bool, now time.Time) (due []dialRequest, again time.Duration) {
 	again = rejoinInterval
 	for a, id := range j.wanted {
-		if id != "" && j.listed[id] == a || id == "" && listed[a.String()] || a == j.h.Addr() {
+		if id != "" && j.listed[id] == a || id == "" && listed[a.String()] || a == j.addr {
 			j.removeWanted(a)
 			continue
 		}
 		if j.wantedDials >= wantedWidth || j.dialsByAddr[a.Addr()] >= wantedShare {
-			continue // the end of a dial wakes us
+			continue // the end of a dial wakes the loop up
 		}
-		if j.startDial(a.String(), now, func(t *attempt) bool { return now.Sub(t.last) >= rejoinWant }) {
+		if j.startDial(a.String(), now, func(t *attempt) bool { return now.Sub(t.last) >= rejoinWanted }) {
 			j.removeWanted(a)
 			j.wantedDials++
 			j.dialsByAddr[a.Addr()]++
 			due = append(due, dialRequest{id, a.String(), a.Addr()})
 		} else if t := j.attempts[a.String()]; !t.running {
-			again = min(again, max(rejoinWant-now.Sub(t.last), time.Millisecond))
+			again = min(again, max(rejoinWanted-now.Sub(t.last), time.Millisecond))
 		}
 	}
 	return due, again
 }
 
-// startDial notes that an address is dialled, unless it is already or must wait.
+// startDial marks an address as being dialled, unless it is already or must wait. The
+// caller holds mu.
 func (j *joiner) startDial(a string, now time.Time, ready func(t *attempt) bool) bool {
 	t := j.attempts[a]
 	if t == nil {
@@ -102,7 +150,7 @@ func (j *joiner) startDial(a string, now time.Time, ready func(t *attempt) bool)
 	return true
 }
 
-// releaseSlot gives back what a dial that has ended took. The caller holds mu.
+// releaseSlot gives back what a dial took of the widths. The caller holds mu.
 func (j *joiner) releaseSlot(d dialRequest) {
 	if !d.from.IsValid() {
 		j.searchDials--
@@ -112,8 +160,8 @@ func (j *joiner) releaseSlot(d dialRequest) {
 	decrement(j.dialsByAddr, d.from)
 }
 
-// missingAddrs lists the peers and seeds that are not listed, and forgets peers that
-// were not seen for very long.
+// missingAddrs returns the addresses of peers and seeds that are not listed, and forgets
+// peers that were not seen for very long. The caller holds mu.
 func (j *joiner) missingAddrs(listed map[string]bool, now time.Time) []string {
 	var todo []string
 	for id, p := range j.peers {
@@ -126,7 +174,7 @@ func (j *joiner) missingAddrs(listed map[string]bool, now time.Time) []string {
 			todo = append(todo, p.Addr.String())
 		}
 	}
-	for _, s := range j.h.cfg.Join {
+	for _, s := range j.seeds {
 		if !listed[s] && !slices.Contains(todo, s) {
 			todo = append(todo, s)
 		}
@@ -134,12 +182,97 @@ func (j *joiner) missingAddrs(listed map[string]bool, now time.Time) []string {
 	return todo
 }
 
-// pruneAttempts keeps what is known of attempts bounded: by then it would not slow a
-// new one anyway.
+// pruneAttempts bounds the attempts that are remembered: it drops those that would not
+// slow a new one any more. The caller holds mu.
 func (j *joiner) pruneAttempts(now time.Time) {
 	for a, t := range j.attempts {
 		if !t.running && now.Sub(t.next) > 2*rejoinMax && now.Sub(t.last) > 2*rejoinMax {
 			delete(j.attempts, a)
 		}
 	}
+}
+
+// dial joins an address that dueDials returned. The loop does not wait for it: through a
+// cut, a dial takes as long as the transport allows.
+func (j *joiner) dial(d dialRequest) {
+	_, err := j.members.Join([]string{d.addr})
+	if a, bad := netip.ParseAddrPort(d.addr); err == nil && bad == nil {
+		j.events.addEvent(memberEvent{kind: memberAnswered, addr: a})
+	}
+	unlisted := err == nil && !j.listsAt(d)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.releaseSlot(d)
+	if len(j.wanted) > 0 {
+		defer j.wakeUp() // others may wait for its place
+	}
+	t := j.attempts[d.addr]
+	t.running, t.last, t.err = false, time.Now(), joinError(err)
+	switch {
+	case err != nil:
+		j.failed++
+		if !t.reported {
+			t.reported = true
+			j.log.Warn("cannot join", "addr", d.addr, "error", t.err)
+		}
+		t.delay = min(max(2*t.delay, rejoinMin), rejoinMax)
+	case unlisted:
+		j.failed++
+		if t.unlisted++; t.unlisted <= maxUnlistedRetries {
+			t.delay = unlistedRetry
+			j.requestAgain(d)
+		} else {
+			t.delay = min(2*t.delay, rejoinMax)
+		}
+	default:
+		j.joins++
+		t.unlisted, t.delay = 0, rejoinMax // the node is listed now, or a host name stands for one that is
+	}
+	t.next = t.last.Add(t.delay/2 + rand.N(t.delay))
+}
+
+// requestAgain keeps an address wanted whose node the membership refused, since it is
+// about to find out that the node's old address is dead. The caller holds mu.
+func (j *joiner) requestAgain(d dialRequest) {
+	a, err := netip.ParseAddrPort(d.addr)
+	if err != nil || d.id == "" {
+		return
+	}
+	if _, other := j.wanted[a]; !other {
+		j.addWanted(d.id, a)
+	}
+}
+
+// listsAt reports whether the membership lists a node at its address now. That tables
+// were exchanged does not show it: memberlist refuses a node inside them, without an
+// error, while it takes the name for alive at another address. A host name counts as
+// listed, since it is not known which node's address it was.
+func (j *joiner) listsAt(d dialRequest) bool {
+	a, err := netip.ParseAddrPort(d.addr)
+	if err != nil {
+		return true
+	}
+	return slices.ContainsFunc(j.members.Members(), func(n *memberlist.Node) bool {
+		return nodeAddr(n) == a && (d.id == "" || n.Name == string(d.id))
+	})
+}
+
+// joinError says what to look at after a failed join.
+func joinError(err error) error {
+	if err == nil {
+		return nil
+	}
+	s := strings.Join(strings.Fields(err.Error()), " ")
+	s = strings.TrimPrefix(s, "1 error occurred: * ")
+	err = errors.New(s)
+	switch {
+	case strings.Contains(strings.ToLower(s), "no installed keys"), strings.Contains(s, "EOF"),
+		strings.Contains(s, "encryption"):
+		return fmt.Errorf("%w (does it have the same --key-file?)", err)
+	case strings.Contains(s, "refused"):
+		return fmt.Errorf("%w (is meshd running there, on that port?)", err)
+	case strings.Contains(s, "timeout"), strings.Contains(s, "no route"):
+		return fmt.Errorf("%w%s", err, noReplyHint)
+	}
+	return err
 }

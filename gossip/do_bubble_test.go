@@ -9,23 +9,21 @@ import (
 	"time"
 )
 
-// workHost is as much of a Host as Do needs; serve stands in for its loop.
-func workHost() *Host {
-	return &Host{core: &Core{}, work: make(chan *work, 4), done: make(chan struct{}), start: time.Now()}
-}
+// runOne is one round of a host's loop.
+func runOne(q *workQueue) { (<-q.queue).run(&Core{}, 0) }
 
 // While the core's goroutine is busy, a call ends with its context, and what
 // was asked for never happens: the caller may use its variables, and undo.
 func TestDoEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := workHost()
+		q := newWorkQueue()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		var ran atomic.Bool
-		if err := h.Do(ctx, func(*Core, time.Duration) { ran.Store(true) }); !errors.Is(err, context.DeadlineExceeded) {
+		if err := q.do(ctx, func(*Core, time.Duration) { ran.Store(true) }); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("with a core that is busy: got %v", err)
 		}
-		(<-h.work).run(h.core, h.now())
+		runOne(&q)
 		if ran.Load() {
 			t.Error("ran after its caller had gone")
 		}
@@ -35,13 +33,13 @@ func TestDoEndsWithItsContext(t *testing.T) {
 // What has begun is waited for: an error would say that it did not happen.
 func TestDoWaitsForWhatRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := workHost()
+		q := newWorkQueue()
 		ctx, cancel := context.WithCancel(t.Context())
 		began, end := make(chan struct{}), make(chan struct{})
-		go func() { (<-h.work).run(h.core, h.now()) }()
+		go runOne(&q)
 		result, answer := 0, make(chan error, 1)
 		go func() {
-			answer <- h.Do(ctx, func(*Core, time.Duration) { close(began); <-end; result = 7 })
+			answer <- q.do(ctx, func(*Core, time.Duration) { close(began); <-end; result = 7 })
 		}()
 		<-began
 		cancel()
@@ -61,14 +59,14 @@ func TestDoWaitsForWhatRuns(t *testing.T) {
 // A host that stops before it came to the work says so, and never runs it.
 func TestDoOfAStoppedHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := workHost()
+		q := newWorkQueue()
 		answer := make(chan error, 1)
-		go func() { answer <- h.Do(t.Context(), func(*Core, time.Duration) { t.Error("ran") }) }()
+		go func() { answer <- q.do(t.Context(), func(*Core, time.Duration) { t.Error("ran") }) }()
 		synctest.Wait()
-		close(h.done)
+		q.end()
 		if err := <-answer; !errors.Is(err, ErrStopped) {
 			t.Errorf("got %v", err)
 		}
-		(<-h.work).run(h.core, h.now())
+		runOne(&q)
 	})
 }

@@ -3,340 +3,118 @@ package gossip
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
-	"github.com/hashicorp/serf/coordinate"
 	"github.com/hashicorp/serf/serf"
 
 	"meshd/state"
 )
 
-// HostConfig configures a Host. Self, Bind and Log are required.
+// This file owns the life of a host: one goroutine that owns the core, gives it what
+// arrives, and carries out what it asks for. How a host is put together is setup.go's.
+
+// HostConfig configures a Host. Self, Bind, Incarnation and Log are required.
 type HostConfig struct {
-	Core        CoreConfig     // Self, Boot and Addr are filled from what follows
-	Self        state.NodeID   // the node's unique, persistent name
-	Bind        netip.AddrPort // UDP and TCP; port 0: any
-	Advertise   netip.Addr     // what others dial; zero: Bind, or a private address of the host
-	Profile     string         // lan (default), wan, local
-	Join        []string       // seeds, HOST:PORT
-	Peers       []Peer         // remembered from former lives
-	SavePeers   func([]Peer)   // called from a goroutine of the host, at most once a second; or nil
-	Keys        [][]byte       // 16, 24 or 32 bytes each, the primary first; none: no encryption
-	Incarnation uint64         // of this life, at least 1 (S7)
-	Lamport     uint64         // where the clock starts
-	Limits      state.Limits
-	Transport   memberlist.NodeAwareTransport // nil: sockets on Bind
-	Seed        uint64                        // of the protocol's random choices; 0: random
-	OnEvent     func(Event)                   // called from the host's goroutine; must not block
-	Log         *slog.Logger
+	// The node.
+
+	Self        state.NodeID // its unique, persistent name
+	Incarnation uint64       // of this life, at least 1 (S7)
+	Lamport     uint64       // where its clock starts
+	Core        CoreConfig   // Self, Boot, Addr and ExpectPeers are filled in from the other fields
+	Limits      state.Limits // of its tables; the zero Limits: state.DefaultLimits
+	Seed        uint64       // of the protocol's random choices; 0: a random one
+
+	// The network.
+
+	Bind      netip.AddrPort                // UDP and TCP; port 0: any
+	Advertise netip.Addr                    // what others dial; the zero Addr: Bind, or a private address of the host
+	Profile   string                        // lan (default), wan or local
+	Keys      [][]byte                      // 16, 24 or 32 bytes each, the primary first; none: no encryption
+	Transport memberlist.NodeAwareTransport // nil: sockets on Bind
+
+	// Whom to join.
+
+	Join      []string     // seeds, HOST:PORT
+	Peers     []Peer       // remembered from former lives
+	SavePeers func([]Peer) // called from a goroutine of the host, at most once a second; or nil
+
+	// What it reports.
+
+	OnEvent func(Event)  // called from the host's goroutine; must not block; or nil
+	Log     *slog.Logger // never nil
 }
 
-// Host runs a Core over memberlist (G1). One goroutine owns the core; others
-// reach it through Do.
+// Host runs a Core over memberlist (G1). One goroutine, in Run, owns the core; others
+// reach it through Do. The methods are safe for concurrent use, but for Prepare.
 type Host struct {
-	cfg     HostConfig
-	log     *slog.Logger
-	core    *Core
-	clock   *lamport
-	ml      *memberlist.Memberlist
-	tr      *transport
-	keyring *memberlist.Keyring
-	coord   *coordinate.Client
-	start   time.Time
+	// Fixed by NewHost.
 
-	inbox            chan packet
-	work             chan *work
-	memberEventQueue memberQueue
-	// conflicts are the name conflicts that were told, and when; the loop's.
-	conflicts map[memberEvent]time.Duration
-	bulk      chan Send
-	calls     callTable
-	joiner    joiner
-	done      chan struct{}
-	leaving   atomic.Bool
-	wg        sync.WaitGroup // of everything that Run waits for
+	cfg       HostConfig // of Join, joiner has the current list
+	log       *slog.Logger
+	core      *Core // the loop's, once Run has begun
+	clock     *lamport
+	start     time.Time // when the core's time began
+	ml        *memberlist.Memberlist
+	transport *transport          // what memberlist sends and receives through
+	keyring   *memberlist.Keyring // nil without encryption
+	coords    *coordinates        // where nodes are in terms of round trip times
 
-	endMu sync.Mutex // guards ended: nothing is added to wg afterwards
-	ended bool
+	// What the loop takes in.
 
-	panics panics
+	inbox        packetQueue // packets of peers
+	work         workQueue   // functions of Do
+	memberEvents memberQueue // news of the membership
 
-	inboxBytes, bulkBytes atomic.Int64 // that wait
+	// What carries out what the core asks for.
 
-	dropped, bulkDropped, bulkFailed, sendFailed, panicked atomic.Uint64
+	streams    streamQueue   // packets that go over streams
+	calls      *callTable    // requests between hosts
+	joiner     *joiner       // joins
+	conflicts  conflictLog   // name conflicts that were logged; the loop's
+	sendFailed atomic.Uint64 // packets that could not be sent
+
+	// Its end.
+
+	leaving atomic.Bool // Leave was called
+	tasks   tasks       // goroutines that Run waits for
+	panics  panics      // steps that panicked
 }
 
 // lamport adapts serf's clock to state.Clock (S8).
 type lamport struct{ serf.LamportClock }
 
-func (l *lamport) Time() uint64     { return uint64(l.LamportClock.Time()) }
-func (l *lamport) Tick() uint64     { return uint64(l.Increment()) }
+// Time implements state.Clock.
+func (l *lamport) Time() uint64 { return uint64(l.LamportClock.Time()) }
+
+// Tick implements state.Clock.
+func (l *lamport) Tick() uint64 { return uint64(l.Increment()) }
+
+// Witness implements state.Clock.
 func (l *lamport) Witness(t uint64) { l.LamportClock.Witness(serf.LamportTime(t)) }
-
-// Queue bounds (G7): what does not fit is dropped, counted and left to repair.
-const (
-	inboxSize   = 8192
-	bulkSize    = 512
-	bulkWorkers = 8
-
-	maxInboxBytes = 32 << 20
-	maxBulkBytes  = 32 << 20
-)
-
-// NewHost opens the transport and the membership. Close the host with Run's
-// context, which must be started.
-func NewHost(cfg HostConfig) (*Host, error) {
-	if err := cfg.validate(); err != nil {
-		return nil, err
-	}
-	h := &Host{
-		cfg: cfg, log: cfg.Log, clock: &lamport{}, start: time.Now(), done: make(chan struct{}),
-		inbox: make(chan packet, inboxSize), work: make(chan *work, 64), bulk: make(chan Send, bulkSize),
-	}
-	h.clock.Witness(cfg.Lamport)
-	h.memberEventQueue.ready, h.conflicts = make(chan struct{}, 1), map[memberEvent]time.Duration{}
-	h.calls.init()
-	coord, err := coordinate.NewClient(coordinate.DefaultConfig())
-	if err != nil {
-		return nil, err
-	}
-	h.coord = coord
-	h.joiner.init(h)
-	if err := h.openMembership(); err != nil {
-		return nil, err
-	}
-	return h, nil
-}
-
-func (c *HostConfig) validate() error {
-	switch {
-	case c.Self == "":
-		return errors.New("node: a name is needed (--node NAME)")
-	case len(c.Self) > state.MaxLabel:
-		return fmt.Errorf("node: %q is longer than %d characters", c.Self, state.MaxLabel)
-	case c.Log == nil:
-		return errors.New("log: a logger is needed")
-	}
-	if err := state.CheckIncarnation(c.Incarnation); err != nil {
-		return fmt.Errorf("incarnation: %w", err)
-	}
-	if err := state.CheckLamport(c.Lamport); err != nil {
-		return fmt.Errorf("lamport: %w", err)
-	}
-	if c.Limits == (state.Limits{}) {
-		c.Limits = state.DefaultLimits()
-	}
-	return nil
-}
-
-// openMembership creates the core and memberlist.
-func (h *Host) openMembership() error {
-	mc, err := profile(h.cfg.Profile, &h.cfg.Core)
-	if err != nil {
-		return err
-	}
-	h.configure(mc)
-	if err := h.openKeyring(mc); err != nil {
-		return err
-	}
-	if err := h.openTransport(mc); err != nil {
-		return err
-	}
-	advertise, err := h.advertise(mc)
-	if err != nil {
-		return errors.Join(err, h.tr.Shutdown())
-	}
-	h.newCore(advertise)
-	if h.ml, err = memberlist.Create(mc); err != nil {
-		return errors.Join(fmt.Errorf("membership on %s: %w", h.cfg.Bind, err), h.tr.Shutdown())
-	}
-	return nil
-}
-
-func (h *Host) configure(mc *memberlist.Config) {
-	mc.Name = string(h.cfg.Self)
-	mc.BindAddr, mc.BindPort = h.cfg.Bind.Addr().String(), int(h.cfg.Bind.Port())
-	mc.AdvertisePort = mc.BindPort
-	mc.EnableCompression = false              // G1: 5.6 times the CPU for packets under 200 bytes
-	mc.DeadNodeReclaimTime = time.Millisecond // a name is settled by boot ids (S7), not by who has its address longest
-	mc.HandoffQueueDepth = 4096
-	mc.Delegate, mc.Events, mc.Conflict, mc.Ping, mc.Alive = h, h, h, h, h
-	mc.Logger = slog.NewLogLogger(levelHandler{h.log.Handler(), &logBudget{}}, slog.LevelDebug)
-	mc.LogOutput = nil
-}
-
-func (h *Host) openKeyring(mc *memberlist.Config) error {
-	if len(h.cfg.Keys) == 0 {
-		return nil
-	}
-	ring, err := memberlist.NewKeyring(h.cfg.Keys, h.cfg.Keys[0])
-	if err != nil {
-		return fmt.Errorf("key: %w; make one with meshctl keygen", err)
-	}
-	h.keyring, mc.Keyring = ring, ring
-	return nil
-}
-
-func (h *Host) openTransport(mc *memberlist.Config) error {
-	inner := h.cfg.Transport
-	if inner == nil {
-		own, err := openSockets(h.cfg.Bind)
-		if err != nil {
-			return fmt.Errorf("bind %s: %w; %s", h.cfg.Bind, err, ListenHint(err,
-				"another program, such as a meshd that runs already,"))
-		}
-		if mc.BindPort == 0 {
-			mc.BindPort = own.port()
-			mc.AdvertisePort = mc.BindPort
-		}
-		inner = own
-	}
-	var open *opener
-	if h.keyring != nil {
-		open = &opener{keys: h.keyring.GetKeys}
-	}
-	h.tr = newTransport(inner, transportConfig{
-		encrypted: h.keyring != nil, opener: open, dial: mc.TCPTimeout / 2, deadline: 2 * mc.TCPTimeout,
-		onStranger: h.joiner.onStranger, alone: &h.joiner.alone, onPacket: h.enqueue,
-	})
-	mc.Transport = h.tr
-	return nil
-}
-
-// advertise settles the address that others dial.
-func (h *Host) advertise(mc *memberlist.Config) (netip.AddrPort, error) {
-	if h.cfg.Advertise.IsValid() {
-		mc.AdvertiseAddr = h.cfg.Advertise.String()
-	}
-	ip, port, err := h.tr.FinalAdvertiseAddr(mc.AdvertiseAddr, mc.AdvertisePort)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("advertise: %w; bind to one address of the host, not to all", err)
-	}
-	mc.AdvertiseAddr, mc.AdvertisePort = ip.String(), port
-	a, _ := netip.AddrFromSlice(ip)
-	return netip.AddrPortFrom(a.Unmap(), uint16(port)), nil
-}
-
-func (h *Host) newCore(advertise netip.AddrPort) {
-	seed := h.cfg.Seed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	cc := h.cfg.Core
-	cc.Self, cc.Addr = h.cfg.Self, advertise
-	if cc.Boot == 0 {
-		cc.Boot = state.NewBoot(time.Duration(time.Now().UnixNano()), seed)
-	}
-	cc.ExpectPeers = cc.ExpectPeers || len(h.cfg.Join)+len(h.cfg.Peers) > 0
-	if len(h.cfg.Keys) > 0 && cc.Datagram == 0 {
-		cc.Datagram = 1150 - 29 // AES-GCM's nonce, tag and version (G5)
-	}
-	store := state.NewStore(h.cfg.Self, h.cfg.Incarnation, h.cfg.Limits, h.clock)
-	h.core = NewCore(cc, rand.New(rand.NewPCG(seed, 1)), store)
-}
-
-// Addr returns the address that others dial.
-func (h *Host) Addr() netip.AddrPort { return h.core.cfg.Addr }
-
-// Boot identifies this life of the process.
-func (h *Host) Boot() uint64 { return h.core.cfg.Boot }
-
-// Source returns the readers' side of the node's tables. Safe for concurrent use.
-func (h *Host) Source() state.Source { return h.core.store }
-
-// Lamport returns the clock's time, to be kept for the next life.
-func (h *Host) Lamport() uint64 { return h.clock.Time() }
-
-// Started is when the core's time began.
-func (h *Host) Started() time.Time { return h.start }
-
-func (h *Host) now() time.Duration { return time.Since(h.start) }
 
 // ErrStopped is returned by calls to a host that does not run any more.
 var ErrStopped = errors.New("the mesh node has stopped")
 
-// Do runs f in the goroutine that owns the core and waits for it. f must not
-// block or call Do. If Do returns an error, f has not run and never will: what
-// it would have written is the caller's alone, and nothing is half done. So Do
-// ends with ctx, but for the moments in which f is running. The one exception
-// is ErrPanicked.
-func (h *Host) Do(ctx context.Context, f func(c *Core, now time.Duration)) error {
-	w := &work{f: f, finished: make(chan struct{})}
-	select {
-	case h.work <- w:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-h.done:
-		return ErrStopped
-	}
-	var err error
-	select {
-	case <-w.finished:
-		return w.err
-	case <-ctx.Done():
-		err = ctx.Err()
-	case <-h.done:
-		err = ErrStopped
-	}
-	if w.claimed.CompareAndSwap(false, true) {
-		return err
-	}
-	<-w.finished
-	return w.err
-}
-
-// work is one call of Do. Who claims it first decides: the core's goroutine runs
-// it, or the caller has gone and it never runs.
-type work struct {
-	f        func(c *Core, now time.Duration)
-	claimed  atomic.Bool
-	finished chan struct{} // closed when f has returned
-	err      error         // to be read when finished is closed
-}
-
-func (w *work) run(c *Core, now time.Duration) {
-	if w.claimed.CompareAndSwap(false, true) {
-		defer close(w.finished)
-		w.err = ErrPanicked
-		w.f(c, now)
-		w.err = nil
-	}
-}
-
-// Run runs the host until ctx ends, then leaves the membership if Leave was
-// not called before. It returns when all its goroutines have ended.
+// Run runs the host until ctx ends, and then ends the membership; a host that is to
+// leave in order calls Leave before. Run returns when all goroutines of the host have
+// ended.
 func (h *Host) Run(ctx context.Context) error {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	for range bulkWorkers {
-		h.wg.Go(func() { h.sendBulk(inner) })
+	for range streamWorkers {
+		h.tasks.spawn(func() { h.streams.run(inner, h.ml, h.log) })
 	}
-	h.wg.Go(func() { h.joiner.run(inner) })
+	h.tasks.spawn(func() { h.joiner.run(inner) })
 	h.loop(ctx)
-	h.endMu.Lock()
-	h.ended = true
-	h.endMu.Unlock()
-	close(h.done)
+	h.tasks.end()
+	h.work.end()
 	cancel()
 	err := h.ml.Shutdown()
-	h.wg.Wait()
+	h.tasks.wait()
 	return err
-}
-
-// spawn runs f in a goroutine that Run waits for, unless Run has ended.
-func (h *Host) spawn(f func()) bool {
-	h.endMu.Lock()
-	defer h.endMu.Unlock()
-	if !h.ended {
-		h.wg.Go(f)
-	}
-	return !h.ended
 }
 
 // loop owns the core.
@@ -347,21 +125,33 @@ func (h *Host) loop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case p := <-h.inbox:
+		case p := <-h.inbox.packets:
 			h.receive(p)
 			h.receiveMore()
-		case w := <-h.work:
+		case w := <-h.work.queue:
 			h.step("call", noPeer, func() { w.run(h.core, h.now()) })
-		case <-h.memberEventQueue.ready:
+		case <-h.memberEvents.ready:
 			h.handleMemberEvents()
 		case <-timer.C:
 		}
 		if now := h.now(); h.core.Next() <= now {
 			h.step("tick", noPeer, func() { h.core.Tick(now) })
 		}
-		h.step("effects", noPeer, h.effects)
+		h.step("effects", noPeer, h.applyEffects)
 		timer.Reset(max(h.core.Next()-h.now(), 0))
 	}
+}
+
+// receive gives the core one packet.
+func (h *Host) receive(p packet) {
+	h.inbox.taken(p)
+	h.step("packet", func() state.NodeID {
+		head, _, err := decodeHead(p.data)
+		if err != nil {
+			return ""
+		}
+		return head.from
+	}, func() { h.core.ReceiveFrom(h.now(), p.from, p.data) })
 }
 
 // receiveMore takes what else has arrived, up to a bound, before effects leave: under
@@ -369,7 +159,7 @@ func (h *Host) loop(ctx context.Context) {
 func (h *Host) receiveMore() {
 	for range 64 {
 		select {
-		case p := <-h.inbox:
+		case p := <-h.inbox.packets:
 			h.receive(p)
 		default:
 			return
@@ -377,76 +167,66 @@ func (h *Host) receiveMore() {
 	}
 }
 
-// effects does what the core asked for.
-func (h *Host) effects() {
+// step runs one step of the loop, and survives its panic (G12).
+//
+// Going on is better than ending: a peer that found one packet that panics would end
+// every node of the mesh with it, again after each restart. The packet is dropped, as
+// if it had been lost. What the step had half done cannot spread: a stream changes in
+// one place, after all checks, and Repair finds the streams that do not have the
+// content that their heads say; those are asked for as a whole. What else the core
+// keeps is a cache of the streams, or a timer.
+func (h *Host) step(kind string, from func() state.NodeID, f func()) {
+	defer func() {
+		if r := recover(); r != nil {
+			wrong := h.core.Repair(h.now())
+			if e, due := h.panics.report(h.log, kind, from(), r, "streams_to_ask_for", wrong); due {
+				h.handleEvent(e)
+			}
+		}
+	}()
+	f()
+}
+
+// noPeer names the peer whose packet caused a step that no packet caused.
+func noPeer() state.NodeID { return "" }
+
+// applyEffects does what the core asked for.
+func (h *Host) applyEffects() {
 	sends, events := h.core.Drain()
 	for _, s := range sends {
 		h.send(s)
 	}
 	for _, e := range events {
-		h.event(e)
+		h.handleEvent(e)
 	}
 }
 
+// send puts one packet on its way.
 func (h *Host) send(s Send) {
-	node := h.node(s)
-	if node == nil {
+	if !s.Addr.IsValid() {
+		s.Addr = h.core.roster.addrOf(s.To)
+	}
+	if !s.Addr.IsValid() {
 		h.sendFailed.Add(1)
 		return
 	}
-	if !s.Reliable {
-		if err := h.ml.SendBestEffort(node, s.Data); err != nil {
-			h.sendFailed.Add(1)
-		}
+	if s.Reliable {
+		h.streams.add(s)
 		return
 	}
-	a, _ := netip.AddrFromSlice(node.Addr)
-	s.Addr = netip.AddrPortFrom(a.Unmap(), node.Port)
-	n := int64(len(s.Data))
-	if h.bulkBytes.Add(n) <= maxBulkBytes {
-		select {
-		case h.bulk <- s:
-			return
-		default:
-		}
-	}
-	h.bulkBytes.Add(-n)
-	h.bulkDropped.Add(1)
-}
-
-// node says where a packet goes.
-func (h *Host) node(s Send) *memberlist.Node {
-	a := s.Addr
-	if !a.IsValid() {
-		if m := h.core.roster.members[s.To]; m != nil {
-			a = m.addr
-		}
-	}
-	if !a.IsValid() {
-		return nil
-	}
-	return &memberlist.Node{Name: string(s.To), Addr: a.Addr().AsSlice(), Port: a.Port()}
-}
-
-// sendBulk sends over streams. Bounded by the number of workers and the
-// transport's deadline.
-func (h *Host) sendBulk(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case s := <-h.bulk:
-			h.bulkBytes.Add(-int64(len(s.Data)))
-			n := &memberlist.Node{Name: string(s.To), Addr: s.Addr.Addr().AsSlice(), Port: s.Addr.Port()}
-			if err := h.ml.SendReliable(n, s.Data); err != nil {
-				h.bulkFailed.Add(1)
-				h.log.Debug("bulk send failed", "node", string(s.To), "bytes", len(s.Data), "error", err)
-			}
-		}
+	if err := h.ml.SendBestEffort(destination(s), s.Data); err != nil {
+		h.sendFailed.Add(1)
 	}
 }
 
-func (h *Host) event(e Event) {
+// destination is where memberlist sends a packet, whose address must be valid.
+func destination(s Send) *memberlist.Node {
+	return &memberlist.Node{Name: string(s.To), Addr: s.Addr.Addr().AsSlice(), Port: s.Addr.Port()}
+}
+
+// handleEvent acts on an event of the core, and passes it to the layer above unless it
+// is the host's own.
+func (h *Host) handleEvent(e Event) {
 	switch e.Kind {
 	case EventMoved:
 		h.joiner.unlist(e.Node, e.Addr)
@@ -458,19 +238,36 @@ func (h *Host) event(e Event) {
 	case EventLeft:
 		h.joiner.forgetPeer(e.Node)
 	case EventCall, EventReply:
-		if h.calls.event(h, e) {
-			return
-		}
+		h.calls.receive(e)
+		return
 	}
 	if h.cfg.OnEvent != nil {
 		h.cfg.OnEvent(e)
 	}
 }
 
-// Prepare runs f on the core before Run, from the caller's goroutine: to state
-// what the node stated in its former life before any peer is heard.
+// Prepare runs f on the core before Run, from the caller's goroutine: to write what the
+// node stated in its former life before any peer is heard.
 func (h *Host) Prepare(f func(c *Core, now time.Duration)) { f(h.core, h.now()) }
+
+// Addr returns the address that others dial.
+func (h *Host) Addr() netip.AddrPort { return h.core.cfg.Addr }
+
+// Boot identifies this life of the process.
+func (h *Host) Boot() uint64 { return h.core.cfg.Boot }
+
+// Source returns the readers' side of the node's tables.
+func (h *Host) Source() state.Source { return h.core.store }
+
+// Lamport returns the clock's time, to be kept for the next life.
+func (h *Host) Lamport() uint64 { return h.clock.Time() }
+
+// Started is when the core's time began.
+func (h *Host) Started() time.Time { return h.start }
 
 // Keyring returns the gossip keyring, nil without encryption. It is safe for
 // concurrent use.
 func (h *Host) Keyring() *memberlist.Keyring { return h.keyring }
+
+// now is the core's time.
+func (h *Host) now() time.Duration { return time.Since(h.start) }

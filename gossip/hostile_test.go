@@ -249,17 +249,6 @@ func ownerDelta(id state.NodeID) (*state.Delta, error) {
 	return s.Global().Delta(state.Want{Owner: id}, 1<<20), nil
 }
 
-// goodbyeOf is a packet of evil with a last, empty snapshot of another.
-func goodbyeOf(c *Core, id state.NodeID) []byte {
-	h, _ := c.store.Global().Head(id)
-	e := newEncoder("evil", 9)
-	e.open(framePush)
-	e.byte(0)
-	e.delta(&state.Delta{Owner: id, Inc: h.Inc + 1, To: 5, Upto: 5, Floor: 5, Snapshot: true})
-	e.close()
-	return e.b
-}
-
 // pass lets two cores talk for a while, and looks after each step.
 func pass(a, b *Core, from, to time.Duration, look func(now time.Duration)) {
 	for now := from; now < to; now += 10 * time.Millisecond {
@@ -275,75 +264,6 @@ func pass(a, b *Core, from, to time.Duration, look func(now time.Duration)) {
 		}
 		look(now)
 	}
-}
-
-// TestHostileGoodbye: S9. A last, empty snapshot that somebody else made up hides
-// nobody who says that it stays, however often it is repeated.
-func TestHostileGoodbye(t *testing.T) {
-	a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
-	exchange(a, b)
-	now := 30 * time.Second
-	for range 5 {
-		a.Receive(now, goodbyeOf(a, "b"))
-		pass(a, b, now, now+2*time.Second, func(now time.Duration) {
-			if l := a.store.Liveness("b"); l != state.Alive {
-				t.Fatalf("%v: b is %v", now, l)
-			}
-		})
-		now += 2 * time.Second
-	}
-	if m := a.Members()[0]; m.State != "alive" || !m.Listed {
-		t.Fatalf("after a goodbye that was not its own: %+v", m)
-	}
-	if n := len(a.store.Table("net").View().Service("web").Balanced()); n != 2 {
-		t.Fatalf("%d tasks are served", n)
-	}
-	if n := a.Stats.FalseGoodbyes; n == 0 || n > 5 {
-		t.Errorf("%d false goodbyes are counted", n)
-	}
-}
-
-// TestGoodbyeOfOneThatIsSilent: S9. Nobody answers for a goodbye: it is believed
-// as soon as a report of the death would be, and a packet long after it tells
-// that it was not true.
-func TestGoodbyeOfOneThatIsSilent(t *testing.T) {
-	a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
-	exchange(a, b)
-	now := 30 * time.Second
-	a.Receive(now, goodbyeOf(a, "b"))
-	for end := now + a.cfg.VerifyFor; now <= end; now += 10 * time.Millisecond {
-		a.Tick(now)
-		a.Drain()
-	}
-	if l := a.store.Liveness("b"); l != state.Dead || a.roster.members["b"].phase != phaseLeft {
-		t.Fatalf("%v after its goodbye b is %v", a.cfg.VerifyFor, l)
-	}
-	a.Receive(now, newEncoder("b", 1).b)
-	if l := a.store.Liveness("b"); l != state.Dead {
-		t.Fatalf("S9: the tail of its goodbye makes b %v", l)
-	}
-	a.Receive(now+goodbyeTail, newEncoder("b", 1).b)
-	if l := a.store.Liveness("b"); l != state.Alive {
-		t.Fatalf("G11: b, which speaks, is %v", l)
-	}
-}
-
-// TestGoodbyeIsTakenAtOnce: S9. One that leaves says so when it is asked: its
-// goodbye takes effect in one exchange.
-func TestGoodbyeIsTakenAtOnce(t *testing.T) {
-	a, b := testCore(t, "a", "b"), testCore(t, "b", "a")
-	exchange(a, b)
-	now := 30 * time.Second
-	b.Leave(now)
-	pass(b, a, now, now+30*time.Millisecond, func(time.Duration) {})
-	if m := a.Members()[0]; m.State != "left" {
-		t.Fatalf("after its goodbye b is %s", m.State)
-	}
-	pass(b, a, now+30*time.Millisecond, now+3*time.Second, func(now time.Duration) {
-		if m := a.Members()[0]; m.State != "left" {
-			t.Fatalf("%v: after its goodbye b is %s", now, m.State)
-		}
-	})
 }
 
 // TestHostilePushes: a peer that pushes without end has this node drop some of

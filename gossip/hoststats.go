@@ -6,37 +6,44 @@ import (
 	"meshd/state"
 )
 
+// This file is what of a host is measured from outside. Nothing in it changes anything.
+
 // HostStats are counters and gauges of a host.
 type HostStats struct {
-	In, Out                                           uint64 // bytes, memberlist's own included
-	Inbox, Bulk                                       int    // waiting
-	InboxBytes, BulkBytes                             int64  // of them
-	InboxDropped, BulkDropped, BulkFailed, SendFailed uint64
-	Joins, JoinsFailed                                uint64
-	// packets and streams that would crash memberlist, or are too long
-	Rejected uint64
-	Refused  uint64 // streams over the bound on their number
-	Panics   uint64 // steps of the protocol that panicked and were dropped
-	Health   int    // memberlist's own score, 0 is best
+	// What came and went.
+
+	In, Out      uint64 // bytes, memberlist's own included
+	Rejected     uint64 // packets and streams that would crash memberlist, or are too long
+	Refused      uint64 // streams over the bound on their number
+	SendFailed   uint64 // datagrams that could not be sent
+	BulkFailed   uint64 // packets that could not be sent over a stream
+	Inbox, Bulk  int    // packets that wait for the core, and for a stream
+	InboxBytes   int64  // bytes of Inbox
+	BulkBytes    int64  // bytes of Bulk
+	InboxDropped uint64 // packets over the bounds of Inbox
+	BulkDropped  uint64 // packets over the bounds of Bulk
+
+	// The state of the host.
+
+	Joins, JoinsFailed uint64 // dials that listed their node, and those that did not
+	Panics             uint64 // steps of the protocol that panicked and were dropped
+	Health             int    // memberlist's own score, 0 is best
 }
 
-// Stats returns the counters of the moment. Safe for concurrent use.
+// Stats returns the counters of the moment.
 func (h *Host) Stats() HostStats {
-	h.joiner.mu.Lock()
-	joins, failed := h.joiner.joins, h.joiner.failed
-	h.joiner.mu.Unlock()
+	joins, failed := h.joiner.counts()
 	return HostStats{
-		In: h.tr.in.Load(), Out: h.tr.out.Load(), Inbox: len(h.inbox), Bulk: len(h.bulk),
-		InboxBytes: h.inboxBytes.Load(), BulkBytes: h.bulkBytes.Load(),
-		InboxDropped: h.dropped.Load(), BulkDropped: h.bulkDropped.Load(), BulkFailed: h.bulkFailed.Load(),
-		SendFailed: h.sendFailed.Load(),
-		Joins:      joins, JoinsFailed: failed, Rejected: h.tr.rejected.Load(), Refused: h.tr.refused.Load(),
-		Panics: h.panicked.Load(), Health: h.ml.GetHealthScore(),
+		In: h.transport.in.Load(), Out: h.transport.out.Load(), Rejected: h.transport.rejected.Load(),
+		Refused: h.transport.refused.Load(), SendFailed: h.sendFailed.Load(), BulkFailed: h.streams.failed.Load(),
+		Inbox: len(h.inbox.packets), Bulk: len(h.streams.sends), InboxBytes: h.inbox.bytes.Load(),
+		BulkBytes: h.streams.bytes.Load(), InboxDropped: h.inbox.dropped.Load(), BulkDropped: h.streams.dropped.Load(),
+		Joins: joins, JoinsFailed: failed, Panics: h.panics.count.Load(), Health: h.ml.GetHealthScore(),
 	}
 }
 
-// Membership returns the names that memberlist lists, this node's included,
-// for diagnosis.
+// Membership returns the names that memberlist lists, this node's included, for
+// diagnosis.
 func (h *Host) Membership() []string {
 	var names []string
 	for _, m := range h.ml.Members() {
@@ -45,8 +52,8 @@ func (h *Host) Membership() []string {
 	return names
 }
 
-// MembershipAddrs returns where memberlist lists each node, this one included,
-// for diagnosis.
+// MembershipAddrs returns where memberlist lists each node, this one included, for
+// diagnosis.
 func (h *Host) MembershipAddrs() map[state.NodeID]netip.AddrPort {
 	addrs := map[state.NodeID]netip.AddrPort{}
 	for _, m := range h.ml.Members() {

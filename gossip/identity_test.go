@@ -49,6 +49,7 @@ func (e *encoder) hintOf(owner string) {
 // no more than it may hold.
 func TestListed(t *testing.T) {
 	h, _ := loneHost(t)
+	d := &delegate{self: "lone", core: h.core, joiner: h.joiner}
 	ip := net.IPv4(10, 0, 0, 1).To4()
 	for _, x := range []struct {
 		node memberlist.Node
@@ -63,7 +64,7 @@ func TestListed(t *testing.T) {
 		{memberlist.Node{Name: "b\n", Addr: ip, Port: 7946}, false},
 		{memberlist.Node{Name: "", Addr: ip, Port: 7946}, false},
 	} {
-		if err := h.NotifyAlive(&x.node); (err == nil) != x.fine {
+		if err := d.NotifyAlive(&x.node); (err == nil) != x.fine {
 			t.Errorf("%q at %v: %v", x.node.Name, x.node.Addr, err)
 		}
 	}
@@ -71,16 +72,16 @@ func TestListed(t *testing.T) {
 
 // TestNewsIsBounded: what nobody takes is kept once per node, the last of it.
 func TestNewsIsBounded(t *testing.T) {
-	q := memberQueue{ready: make(chan struct{}, 1)}
+	q := newMemberQueue()
 	n := &memberlist.Node{Name: "b", Addr: net.IPv4(10, 0, 0, 1).To4(), Port: 1}
 	for range 10 * maxMemberEvents {
-		q.add('j', n)
-		q.add('r', n)
-		q.add('l', n)
+		q.add(memberJoined, n)
+		q.add(memberReached, n)
+		q.add(memberGone, n)
 	}
 	es := q.take()
-	if len(es) > maxMemberEvents+1 || es[len(es)-1].kind != 'l' || q.dropped == 0 {
-		t.Errorf("%d events wait, the last is %c, %d dropped", len(es), es[len(es)-1].kind, q.dropped)
+	if len(es) > maxMemberEvents+1 || es[len(es)-1].kind != memberGone || q.dropped == 0 {
+		t.Errorf("%d events wait, the last is of kind %d, %d dropped", len(es), es[len(es)-1].kind, q.dropped)
 	}
 }
 

@@ -6,22 +6,22 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/hashicorp/serf/coordinate"
 
 	"meshd/state"
 )
 
 func testJoiner(peers []Peer, seeds ...string) *joiner {
-	h := &Host{
-		cfg:  HostConfig{Self: "self", Peers: peers, Join: seeds},
-		core: &Core{env: &env{cfg: CoreConfig{Addr: netip.MustParseAddrPort("10.0.0.1:7946")}}},
+	coords, err := newCoordinates("self")
+	if err != nil {
+		panic(err)
 	}
-	h.coord, _ = coordinate.NewClient(coordinate.DefaultConfig())
-	h.joiner.init(h)
-	return &h.joiner
+	q := newMemberQueue()
+	j := newJoiner(&HostConfig{Self: "self", Peers: peers, Join: seeds}, coords, &q, new(atomic.Bool))
+	j.attach(netip.MustParseAddrPort("10.0.0.1:7946"), func([]byte) {})
+	return j
 }
 
 func addr(i int) netip.AddrPort {
@@ -56,7 +56,7 @@ func TestJoinerPace(t *testing.T) {
 	}
 	j := testJoiner(append(peers, Peer{Name: "self", Addr: addr(99), Seen: now}), "10.0.0.1:7946", "seed:7946")
 	first := dialled(j, now)
-	if len(first) != rejoinWidth {
+	if len(first) != searchWidth {
 		t.Fatalf("dials %v at once", first)
 	}
 	if more := dialled(j, now); len(more) != 0 {
@@ -121,10 +121,10 @@ func TestJoinerSwapped(t *testing.T) {
 	}
 	j.ended(addr(2).String(), now, 0)
 	j.requestAgain(due[0])
-	if due, again := j.dueDials(now.Add(rejoinWant / 4)); len(due) > 0 || again != rejoinWant*3/4 {
+	if due, again := j.dueDials(now.Add(rejoinWanted / 4)); len(due) > 0 || again != rejoinWanted*3/4 {
 		t.Errorf("dials %v at once, then after %v", due, again)
 	}
-	if got := dialled(j, now.Add(rejoinWant)); len(got) != 1 {
+	if got := dialled(j, now.Add(rejoinWanted)); len(got) != 1 {
 		t.Errorf("dials %v", got)
 	}
 	j.ended(addr(2).String(), now, 0)

@@ -5,36 +5,46 @@ import (
 	"time"
 )
 
-// Leave states the last, empty snapshot, gives it time to spread and leaves
-// the membership (S9). The host then only waits for its context to end.
+// This file is how a host leaves in order: first the core, then the membership.
+
+// The goodbye is sent several times: a lost one costs a false alarm.
+const (
+	goodbyeTimes    = 3
+	goodbyeInterval = 100 * time.Millisecond
+	leaveTimeout    = 2 * time.Second // until memberlist has said goodbye to a node
+)
+
+// Leave writes the last, empty snapshot of the node's streams, gives it time to spread
+// and leaves the membership (S9). The host then only waits for Run's context to end.
+// A second call does nothing.
 func (h *Host) Leave(ctx context.Context) error {
 	if h.leaving.Swap(true) {
 		return nil
 	}
-	for range 3 { // the goodbye is repeated: a lost one costs a false alarm
-		err := h.Do(ctx, func(c *Core, now time.Duration) { c.Leave(now); h.effects() })
+	for range goodbyeTimes {
+		err := h.Do(ctx, func(c *Core, now time.Duration) { c.Leave(now); h.applyEffects() })
 		if err != nil {
 			return err
 		}
 		select {
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(goodbyeInterval):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 	left := make(chan error, 1)
-	if !h.spawn(func() { left <- h.leaveMembership() }) {
+	if !h.tasks.spawn(func() { left <- h.leaveMembership() }) {
 		return ErrStopped
 	}
 	return <-left
 }
 
-// leaveMembership ends when memberlist has said goodbye to somebody, or soon.
+// leaveMembership returns when memberlist has said goodbye to a node, or soon.
 func (h *Host) leaveMembership() (err error) {
 	defer func() {
 		if recover() != nil { // memberlist panics if it was shut down meanwhile
 			err = ErrStopped
 		}
 	}()
-	return h.ml.Leave(2 * time.Second)
+	return h.ml.Leave(leaveTimeout)
 }

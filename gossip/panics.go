@@ -1,29 +1,48 @@
 package gossip
 
 import (
-	"errors"
+	"context"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"meshd/state"
 )
 
-// ErrPanicked is returned by Do for a function that panicked.
-var ErrPanicked = errors.New("internal error: the function panicked; see the log")
+// This file owns what a host remembers of steps that panicked, so that each kind is
+// logged once per panicInterval. How a step survives its panic is Host.step's.
 
-// panics is what a host keeps of what panicked.
+// panicInterval spaces the records of panics of one kind: a packet that makes a core
+// panic can come a thousand times a second.
+const panicInterval = time.Minute
+
+// panics counts panics and remembers which were logged. Safe for concurrent use.
 type panics struct {
+	count atomic.Uint64
+
 	mu     sync.Mutex           // guards logged
 	logged map[string]time.Time // by kind of step
 }
 
-// panicInterval spaces the records of panics of one kind: a packet that makes a
-// core panic comes a thousand times a second, if somebody means it.
-const panicInterval = time.Minute
+// report counts a panic and logs it if it is due. It returns the event about it, and
+// whether the event is due as well.
+func (p *panics) report(log *slog.Logger, kind string, peer state.NodeID, r any, attrs ...any) (e Event, due bool) {
+	p.count.Add(1)
+	if !p.due(kind, time.Now()) {
+		return Event{}, false
+	}
+	attrs = append(attrs, "step", kind, "peer", string(peer), "error", fmt.Sprint(r), "stack", string(debug.Stack()))
+	log.Error("internal error: a step of the protocol panicked and was dropped; please report it", attrs...)
+	return Event{
+		Kind: EventPanic, Node: peer,
+		Reason: fmt.Sprintf("a step of the protocol (%s) panicked and was dropped: %v", kind, r),
+	}, true
+}
 
-// due reports whether a panic of that kind is to be told.
+// due reports whether a panic of that kind is to be reported now.
 func (p *panics) due(kind string, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -37,51 +56,9 @@ func (p *panics) due(kind string, now time.Time) bool {
 	return true
 }
 
-// step runs one step of the core's loop, and outlives its panic (G12).
-//
-// To go on is right, and better than to end: who found one packet that panics
-// would end every node of the mesh with it, again after each restart. The
-// packet is dropped, like one that was lost. What the step had half done cannot
-// spread: a stream changes in one place, after all checks, and Repair looks
-// which streams do not have the content that their heads say; those are asked
-// for as a whole. What else the core keeps is a cache of it, or a timer.
-func (h *Host) step(kind string, from func() state.NodeID, f func()) {
-	defer func() {
-		if r := recover(); r != nil {
-			wrong := h.core.Repair(h.now())
-			if e, due := h.reportPanic(kind, from(), r, "streams_to_ask_for", wrong); due {
-				h.event(e)
-			}
-		}
-	}()
-	f()
-}
-
-// reportPanic counts and logs a panic, and says whether it is to be told further.
-func (h *Host) reportPanic(kind string, peer state.NodeID, r any, attrs ...any) (Event, bool) {
-	h.panicked.Add(1)
-	if !h.panics.due(kind, time.Now()) {
-		return Event{}, false
+// handlerPanicked reports the panic of a call's handler.
+func (h *Host) handlerPanicked(ctx context.Context, e Event, reason any) {
+	if panicked, due := h.panics.report(h.log, "handler "+e.Call.Op, e.Node, reason); due {
+		_ = h.Do(ctx, func(*Core, time.Duration) { h.handleEvent(panicked) })
 	}
-	attrs = append(attrs, "step", kind, "peer", string(peer), "error", fmt.Sprint(r), "stack", string(debug.Stack()))
-	h.log.Error("internal error: a step of the protocol panicked and was dropped; please report it", attrs...)
-	return Event{
-		Kind: EventPanic, Node: peer,
-		Reason: fmt.Sprintf("a step of the protocol (%s) panicked and was dropped: %v", kind, r),
-	}, true
 }
-
-// receive handles one packet.
-func (h *Host) receive(p packet) {
-	h.inboxBytes.Add(-int64(len(p.data)))
-	h.step("packet", func() state.NodeID {
-		head, _, err := decodeHead(p.data)
-		if err != nil {
-			return ""
-		}
-		return head.from
-	}, func() { h.core.ReceiveFrom(h.now(), p.from, p.data) })
-}
-
-// noPeer is whose fault a step is that no packet caused.
-func noPeer() state.NodeID { return "" }

@@ -44,25 +44,25 @@ func TestPeersFile(t *testing.T) {
 func TestPeersThatAnsweredAreKept(t *testing.T) {
 	var saved []Peer
 	j := testJoiner(nil)
-	j.h.cfg.SavePeers = func(ps []Peer) { saved = ps }
+	j.save = func(ps []Peer) { saved = ps }
 	j.setListed("c", addr(3))
 	j.peerAnswered("c", addr(4))
 	j.peerAnswered("d", addr(4))
-	if j.save(false); len(saved) != 0 {
+	if j.savePeers(false); len(saved) != 0 {
 		t.Errorf("of nodes that did not answer where they are listed, saved %v", saved)
 	}
 	j.peerAnswered("c", addr(3))
-	j.save(false)
+	j.savePeers(false)
 	if len(saved) != 1 || saved[0].Name != "c" || saved[0].Addr != addr(3) {
 		t.Errorf("saved %v", saved)
 	}
 	saved = nil
 	j.peerAnswered("c", addr(3))
-	if j.save(false); saved != nil {
+	if j.savePeers(false); saved != nil {
 		t.Error("nothing new was saved again")
 	}
 	j.forgetPeer("c")
-	if j.save(false); len(saved) != 0 {
+	if j.savePeers(false); len(saved) != 0 {
 		t.Errorf("after it left: %v", saved)
 	}
 }
@@ -81,8 +81,8 @@ func TestJoinerIsBounded(t *testing.T) {
 	for i := range maxPeers + 10 {
 		j.setListed(state.NodeID(fmt.Sprintf("n%d", i)), netip.AddrPort{})
 	}
-	if len(j.peers) > maxPeers || len(j.coords) > 0 || len(j.wanted) > maxWanted || len(j.listed) > 0 {
-		t.Errorf("keeps %d peers, %d coordinates, %d wanted, %d listed", len(j.peers), len(j.coords), len(j.wanted),
+	if len(j.peers) > maxPeers || len(j.coords.of) > 0 || len(j.wanted) > maxWanted || len(j.listed) > 0 {
+		t.Errorf("keeps %d peers, %d coordinates, %d wanted, %d listed", len(j.peers), len(j.coords.of), len(j.wanted),
 			len(j.listed))
 	}
 }

@@ -213,3 +213,11 @@ func (r *roster) usesStream(peer state.NodeID) bool {
 	m := r.members[peer]
 	return m != nil && r.now < m.streamUntil
 }
+
+// addrOf is where a member is, as far as this node knows; the zero AddrPort: nowhere.
+func (r *roster) addrOf(id state.NodeID) netip.AddrPort {
+	if m := r.members[id]; m != nil {
+		return m.addr
+	}
+	return netip.AddrPort{}
+}

@@ -8,32 +8,34 @@ import (
 	"meshd/state"
 )
 
-// The membership takes nobody at a new address while it holds the old one for
-// alive, and finds out that nobody is there when it happens to probe it, then
-// suspects for a while: up to five seconds among 25 nodes for one that heard of the
-// old address late. The core knows earlier: the node answered a nonce at the new
-// address, and not at the old one. So it tells the membership that the old one is
-// dead, as the membership would find out.
+// This file makes memberlist forget where it lists a node that has moved.
 //
-// A report counts from the incarnation on that memberlist has of the node, which it
-// tells nobody: so the numbers are tried from one on, until the node is not listed
-// there any more. None is much higher than needed, and the node, which hears of it,
-// takes a higher one.
+// memberlist refuses a node at a new address while it takes the old one for alive. That
+// nobody is there it finds out when it happens to probe the old address, and then it
+// suspects for a while: up to five seconds among 25 nodes for one that heard of the old
+// address late. The core knows earlier: the node answered a nonce at the new address, and
+// not at the old one. So the joiner gives memberlist a message that the node is dead, as
+// memberlist itself would find out.
+//
+// Such a message counts only from the incarnation on that memberlist has of the node, and
+// memberlist does not say which that is. So numbers are tried from one on, until the node
+// is not listed there any more. None is much higher than needed, and the node, which
+// hears of it, takes a higher one.
 
 // move is a node that the membership lists where it is not.
 type move struct {
 	from, to netip.AddrPort
-	inc      uint32
-	at       time.Time // when the next number is tried
+	inc      uint32    // the number to try next
+	at       time.Time // when it is tried
 }
 
 const (
 	unlistInterval       = 10 * time.Millisecond
-	maxUnlistIncarnation = 1 << 12 // above, the membership finds out by itself
-	maxMoves             = 256     // at a time; the same of those over it
+	maxUnlistIncarnation = 1 << 12 // above it, memberlist finds out by itself
+	maxMoves             = 256     // at a time; above it, likewise
 )
 
-// unlist makes the membership forget where it lists a node: it is at to.
+// unlist makes memberlist forget where it lists a node that is at to.
 func (j *joiner) unlist(id state.NodeID, to netip.AddrPort) {
 	j.mu.Lock()
 	if from := j.listed[id]; from.IsValid() && from != to && len(j.moves) < maxMoves {
@@ -43,7 +45,7 @@ func (j *joiner) unlist(id state.NodeID, to netip.AddrPort) {
 	j.wakeUp()
 }
 
-// unlistMoved tells the membership what is due, and says in how long there is more.
+// unlistMoved injects the messages that are due, and returns in how long there are more.
 func (j *joiner) unlistMoved(now time.Time) (again time.Duration) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -54,7 +56,7 @@ func (j *joiner) unlistMoved(now time.Time) (again time.Duration) {
 			delete(j.moves, id)
 			continue
 		case !now.Before(m.at):
-			j.h.tr.inject(deadMessage(id, j.h.cfg.Self, m.inc))
+			j.inject(deadMessage(id, j.self, m.inc))
 			m.inc += max(1, m.inc/4)
 			m.at = now.Add(unlistInterval)
 		}
@@ -63,7 +65,7 @@ func (j *joiner) unlistMoved(now time.Time) (again time.Duration) {
 	return again
 }
 
-// deadMessage is memberlist's message that a node is dead, says from.
+// deadMessage is memberlist's message in which from says that a node is dead.
 func deadMessage(id, from state.NodeID, inc uint32) []byte {
 	text := func(b []byte, s string) []byte { // msgpack's strings of up to 65,535 bytes
 		return append(binary.BigEndian.AppendUint16(append(b, 0xda), uint16(len(s))), s...)

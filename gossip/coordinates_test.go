@@ -9,39 +9,32 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
-	"github.com/hashicorp/serf/coordinate"
 )
 
-func coordHost(t *testing.T) *Host {
-	t.Helper()
-	c, err := coordinate.NewClient(coordinate.DefaultConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &Host{cfg: HostConfig{Self: "self"}, coord: c}
-	h.joiner.init(h)
-	return h
+func coordDelegate() *delegate {
+	j := testJoiner(nil)
+	return &delegate{self: j.self, joiner: j, coords: j.coords, events: j.events}
 }
 
 func TestRTTFromPings(t *testing.T) {
-	a, b := coordHost(t), coordHost(t)
+	a, b := coordDelegate(), coordDelegate()
 	a.joiner.setListed("b", addr(2))
 	b.joiner.setListed("a", addr(1))
 	for range 200 {
 		a.NotifyPingComplete(&memberlist.Node{Name: "b"}, 40*time.Millisecond, b.AckPayload())
 		b.NotifyPingComplete(&memberlist.Node{Name: "a"}, 40*time.Millisecond, a.AckPayload())
 	}
-	if d, ok := a.RTT("b"); !ok || d < 30*time.Millisecond || d > 50*time.Millisecond {
+	if d, ok := a.coords.rtt("b"); !ok || d < 30*time.Millisecond || d > 50*time.Millisecond {
 		t.Errorf("a link of 40 ms is taken for %v, %v", d, ok)
 	}
-	if d, ok := a.RTT("self"); !ok || d != 0 {
+	if d, ok := a.coords.rtt("self"); !ok || d != 0 {
 		t.Errorf("to itself: %v, %v", d, ok)
 	}
-	if _, ok := a.RTT("nobody"); ok {
+	if _, ok := a.coords.rtt("nobody"); ok {
 		t.Error("a round trip time of nobody")
 	}
 	a.joiner.forgetPeer("b")
-	if _, ok := a.RTT("b"); ok {
+	if _, ok := a.coords.rtt("b"); ok {
 		t.Error("one that left is not forgotten")
 	}
 }
@@ -49,28 +42,28 @@ func TestRTTFromPings(t *testing.T) {
 // TestRTTBehindTheEnd: an answer to a probe that comes when its node is listed no
 // more leaves nothing behind, or names that come and go fill the memory (G8).
 func TestRTTBehindTheEnd(t *testing.T) {
-	a, b := coordHost(t), coordHost(t)
+	a, b := coordDelegate(), coordDelegate()
 	a.joiner.setListed("b", addr(2))
 	a.joiner.setListed("b", netip.AddrPort{})
 	a.NotifyPingComplete(&memberlist.Node{Name: "b"}, 40*time.Millisecond, b.AckPayload())
-	if _, ok := a.RTT("b"); ok {
+	if _, ok := a.coords.rtt("b"); ok {
 		t.Error("the coordinate of one that is gone is kept")
 	}
 }
 
 // TestRTTHostile: coordinates come from peers (G8).
 func TestRTTHostile(t *testing.T) {
-	a := coordHost(t)
+	a := coordDelegate()
 	a.joiner.setListed("b", addr(2))
 	nan := bytes.Repeat([]byte{0xff}, len(a.AckPayload()))
 	for _, p := range [][]byte{nil, {1}, nan, nan[:len(nan)-1], append(nan, 0)} {
 		a.NotifyPingComplete(&memberlist.Node{Name: "b"}, time.Millisecond, p)
 		a.NotifyPingComplete(&memberlist.Node{Name: "b"}, -time.Hour, p)
 	}
-	if _, ok := a.RTT("b"); ok {
+	if _, ok := a.coords.rtt("b"); ok {
 		t.Error("nonsense was taken for a coordinate")
 	}
-	if !a.coord.GetCoordinate().IsValid() {
+	if !a.coords.client.GetCoordinate().IsValid() {
 		t.Error("and spoilt our own")
 	}
 }
