@@ -79,15 +79,15 @@ type peerBudget struct {
 type answerBudgets struct {
 	// By the name of the sender.
 
-	shared    bucket     // of all senders together
-	strangers peerBudget // of all senders without a budget of their own
-	peers     map[state.NodeID]*peerBudget
+	shared    bucket                       // of all senders together
+	strangers peerBudget                   // of all senders without a budget of their own
+	peers     map[state.NodeID]*peerBudget // of known senders, at most maxPeerBudgets
 
 	// By address, for packets that came from where their sender is known to be: a
 	// name is easily written, and others must not use up its budget.
 
-	byAddress      map[netip.Addr]*bucket
-	byAddressTotal bucket // of all addresses together
+	byAddress      map[netip.Addr]*bucket // at most maxPeerBudgets
+	byAddressTotal bucket                 // of all addresses together
 
 	// Of the packet that is being handled.
 

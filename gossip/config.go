@@ -7,12 +7,14 @@ import (
 	"meshd/state"
 )
 
+// This file owns the settings of a core and their defaults.
+
 // CoreConfig tunes the protocol. The zero value of a field means its default.
 // NewCore copies it; only SetReservation changes it afterwards.
 type CoreConfig struct {
 	// Who this node is. Self and Boot are required.
 
-	Self state.NodeID
+	Self state.NodeID   // its name
 	Boot uint64         // identifies the life of the process (G11); of two, the lower one started first
 	Addr netip.AddrPort // where other nodes reach this one
 

@@ -7,6 +7,8 @@ import (
 	"meshd/state"
 )
 
+// This file is what a core reports to the layer above.
+
 // Event is something that the layer above wants to know. Kind says which of the other
 // fields are set.
 type Event struct {

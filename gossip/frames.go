@@ -8,6 +8,8 @@ import (
 	"meshd/state"
 )
 
+// This file owns the form of the frames: heads, summaries, probes, wants, pings and calls.
+
 func (e *encoder) head(h state.OwnerHead) {
 	e.ref(string(h.Owner))
 	e.byte(boolByte(h.Buried) | boolByte(h.Kept)<<1)
@@ -28,7 +30,7 @@ func (d *decoder) head() state.OwnerHead {
 }
 
 // heads writes a frame of heads of one network. buckets says for which of n
-// buckets it is complete; nil: it is not (a hot list).
+// buckets it is complete; nil: for none, as in a list of recent news.
 func (e *encoder) heads(typ byte, network string, n int, buckets []int, reply bool, hs []state.OwnerHead) {
 	e.open(typ)
 	e.str(network)
@@ -54,6 +56,7 @@ func boolByte(b bool) byte {
 	return 0
 }
 
+// headsFrame is a list of heads.
 type headsFrame struct {
 	network string
 	n       int
@@ -102,6 +105,7 @@ func (d *decoder) headList() []state.OwnerHead {
 	return hs
 }
 
+// summaryFrame is the hashes of a table's buckets, and the recent news.
 type summaryFrame struct {
 	network string
 	hashes  []uint64
@@ -137,12 +141,14 @@ func decodeSummary(p []byte) (summaryFrame, error) {
 	return f, d.err
 }
 
+// probeFrame is the hashes of some tables.
 type probeFrame struct {
 	ack    bool // answer even if equal
 	stream bool // answer over a stream
 	tables []tableHash
 }
 
+// tableHash is the hash of one table.
 type tableHash struct {
 	network uint64 // a hash of the name
 	hash    uint64
@@ -155,10 +161,10 @@ const (
 	probedSize = 16
 )
 
-// globalHash is the global scope's, whatever the hashes of networks are.
+// globalHash stands for the global scope in probes.
 var globalHash = networkHash("")
 
-// hashWidth is how many bytes of a network's hash a probe has.
+// hashWidth is how many bytes of a network's hash a frame of that type has.
 func hashWidth(typ byte) int {
 	if typ == frameProbe32 || typ == frameEqual32 {
 		return 4
@@ -166,8 +172,9 @@ func hashWidth(typ byte) int {
 	return 8
 }
 
-// probe writes the hashes of tables. Where the global scope's is the first, a flag
-// says so in place of eight bytes: nearly every probe of a node at rest has it.
+// probe writes the hashes of tables. If the first one is the global scope's, a
+// flag says so in place of eight bytes: nearly every probe of a node at rest has
+// it.
 func (e *encoder) probe(typ byte, f probeFrame) {
 	e.open(typ)
 	ts := f.tables
@@ -244,11 +251,11 @@ func decodeWants(p []byte) (network string, ws []state.Want, err error) {
 	return network, ws, d.err
 }
 
-// pingFrame serves ping, ack, ask and heard.
+// pingFrame is the content of ping, ack, ask and heard.
 type pingFrame struct {
 	nonce  uint64
 	target state.NodeID
-	addr   netip.AddrPort // of the target, in an ask; of the sender, in a challenge and its answer (S7)
+	addr   netip.AddrPort // in an ask, of the target; in a challenge and its answer, of the sender (S7)
 	// In the answer to a challenge: how long the sender has been running, and
 	// whether it has yielded its name.
 	up      time.Duration
@@ -256,7 +263,8 @@ type pingFrame struct {
 	goodbye goodbye // whether the sender asks for the target's goodbye, or answers for its own
 }
 
-// goodbye is what a ping and its answer say of a last, empty snapshot.
+// goodbye is what a ping and its answer say about a goodbye, the last and empty
+// snapshot of a node.
 type goodbye byte
 
 const (
@@ -282,7 +290,7 @@ func (e *encoder) ping(typ byte, f pingFrame) {
 	e.close()
 }
 
-// maxUp bounds how long a node may say to have been running.
+// maxUp bounds how long a node may claim to have been running.
 const maxUp = 100 * 365 * 24 * time.Hour
 
 func decodePing(p []byte) (pingFrame, error) {
@@ -300,7 +308,7 @@ func decodePing(p []byte) (pingFrame, error) {
 	return f, d.err
 }
 
-// callFrame carries a request or an answer of the layer above.
+// callFrame is a request or an answer of the layer above.
 type callFrame struct {
 	id   uint64
 	op   string

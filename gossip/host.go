@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/serf/serf"
 
+	"meshd/gossip/transport"
 	"meshd/state"
 )
 
@@ -53,15 +54,15 @@ type HostConfig struct {
 type Host struct {
 	// Fixed by NewHost.
 
-	cfg       HostConfig // of Join, joiner has the current list
-	log       *slog.Logger
-	core      *Core // the loop's, once Run has begun
-	clock     *lamport
-	start     time.Time // when the core's time began
-	ml        *memberlist.Memberlist
-	transport *transport          // what memberlist sends and receives through
-	keyring   *memberlist.Keyring // nil without encryption
-	coords    *coordinates        // where nodes are in terms of round trip times
+	cfg       HostConfig             // of Join, joiner has the current list
+	log       *slog.Logger           // cfg.Log
+	core      *Core                  // the loop's, once Run has begun
+	clock     *lamport               // of the store (S8)
+	start     time.Time              // when the core's time began
+	ml        *memberlist.Memberlist // the membership (G1)
+	transport *transport.Transport   // what memberlist sends and receives through
+	keyring   *memberlist.Keyring    // nil without encryption
+	coords    *coordinates           // where nodes are in terms of round trip times
 
 	// What the loop takes in.
 

@@ -33,9 +33,10 @@ type HostStats struct {
 // Stats returns the counters of the moment.
 func (h *Host) Stats() HostStats {
 	joins, failed := h.joiner.counts()
+	t := h.transport.Counters()
 	return HostStats{
-		In: h.transport.in.Load(), Out: h.transport.out.Load(), Rejected: h.transport.rejected.Load(),
-		Refused: h.transport.refused.Load(), SendFailed: h.sendFailed.Load(), BulkFailed: h.streams.failed.Load(),
+		In: t.In, Out: t.Out, Rejected: t.Rejected, Refused: t.Refused,
+		SendFailed: h.sendFailed.Load(), BulkFailed: h.streams.failed.Load(),
 		Inbox: len(h.inbox.packets), Bulk: len(h.streams.sends), InboxBytes: h.inbox.bytes.Load(),
 		BulkBytes: h.streams.bytes.Load(), InboxDropped: h.inbox.dropped.Load(), BulkDropped: h.streams.dropped.Load(),
 		Joins: joins, JoinsFailed: failed, Panics: h.panics.count.Load(), Health: h.ml.GetHealthScore(),

@@ -11,9 +11,9 @@ type intake struct {
 	// What it stands on.
 
 	*env
-	roster *roster
-	outbox *outbox
-	nets   *nets
+	roster *roster // who is a member
+	outbox *outbox // where answers and events go
+	nets   *nets   // which tables there are
 
 	// Who hears what follows from a delta.
 

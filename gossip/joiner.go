@@ -26,7 +26,7 @@ import (
 type joiner struct {
 	// Fixed before run.
 
-	self    state.NodeID
+	self    state.NodeID         // this node
 	addr    netip.AddrPort       // of this node; attach sets it
 	members membershipList       // memberlist
 	events  *memberQueue         // takes the joins that were answered
@@ -34,7 +34,7 @@ type joiner struct {
 	inject  func(message []byte) // gives memberlist a message, see unlist.go; attach sets it
 	save    func([]Peer)         // keeps the peers for the next life; or nil
 	leaving *atomic.Bool         // nothing is dialled any more
-	log     *slog.Logger
+	log     *slog.Logger         // the host's
 
 	// Of the loop.
 

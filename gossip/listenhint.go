@@ -5,8 +5,10 @@ import (
 	"syscall"
 )
 
+// This file says what to do about an address that cannot be listened on.
+
 // ListenHint says what to do about an address that cannot be listened on, by the
-// kernel's error; others names the programs that often have it.
+// kernel's error. others names the programs that often have it.
 func ListenHint(err error, others string) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):

@@ -15,14 +15,14 @@ import (
 type member struct {
 	// Who and where it is.
 
-	id        state.NodeID
-	boot      uint64 // of its last packet; 0: none came. Another one is another life (G11)
-	place            // where it is, as far as this node knows
-	candidate place  // where else it may be, see considerAddr; the zero place: nowhere
+	id        state.NodeID // its name
+	boot      uint64       // of its last packet; 0: none came. Another one is another life (G11)
+	place                  // where it is, as far as this node knows
+	candidate place        // where else it may be, see considerAddr; the zero place: nowhere
 
 	// What is made of it. liveness writes this.
 
-	phase        phase
+	phase        phase         // what it is taken for
 	since        time.Duration // of the phase
 	checkUntil   time.Duration // in phaseVerify: when the check ends without an answer
 	checkedAt    time.Duration // when its last check began, or begins; 0: never

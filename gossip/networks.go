@@ -22,7 +22,7 @@ import (
 type network struct {
 	// What it is. nets sets it when the node joins.
 
-	name     string
+	name     string         // "" is the global scope
 	hash     uint64         // of the name, see networkHash
 	table    *state.Table   // the replicas of all streams in it
 	carrier  *state.Carrier // of the claims and settings of services hosted here; nil for the global scope
@@ -61,7 +61,7 @@ type network struct {
 	fetchUntil     time.Duration  // until then fetchPeer is waited for
 	moreComing     bool           // fetchPeer has not yet said that this was all
 	livingCount    int            // how many participants lived at livingCountAt, see countLiving
-	livingCountAt  time.Duration
+	livingCountAt  time.Duration  // when that was counted
 }
 
 // hotHead is a stream that has changed.

@@ -14,7 +14,10 @@ import (
 	"meshd/state"
 )
 
-// Peer is a node that was once met: the reconnect loop of G2 tries it for as
+// This file owns the form of a peers file: what it may hold, and when a peer is too old.
+// Who writes it when is the caller's choice, see HostConfig.SavePeers.
+
+// Peer is a node that once answered: the reconnect loop of G2 dials it for as
 // long as it is remembered.
 type Peer struct {
 	Name state.NodeID   `json:"name"`
@@ -22,15 +25,16 @@ type Peer struct {
 	Seen time.Time      `json:"seen"` // last time it was alive; local clock, for forgetting only
 }
 
-// peerMemory is how long a peer that was not seen is tried again.
+// peerMemory is how long a peer that was not seen is dialled.
 const peerMemory = 72 * time.Hour
 
 // maxPeers bounds the peers of a file: more than a mesh has nodes.
 const maxPeers = 16_384
 
-// LoadPeers reads a peers file. A missing file is an empty list; one that is
-// not readable, or holds what SavePeers does not write, is an error that names
-// it. A clock that is wrong, now or then, forgets nobody.
+// LoadPeers reads a peers file. A missing file is an empty list. A file that
+// cannot be read, or holds what EncodePeers does not write, is an error that
+// names it. A clock that is wrong, now or when the file was written, makes no
+// peer be forgotten.
 func LoadPeers(path string, now time.Time) ([]Peer, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -69,9 +73,9 @@ func checkPeers(ps []Peer) error {
 	return nil
 }
 
-// plausible moves the times of all peers to where the latest of them is not
-// ahead of now, nor so far behind that all would be forgotten: then one of the
-// clocks was wrong, and no time passed.
+// plausible moves the times of all peers if the latest of them is ahead of now,
+// or so far behind that all would be forgotten: then one of the clocks was wrong,
+// and no time passed.
 func plausible(ps []Peer, now time.Time) []Peer {
 	var latest time.Time
 	for _, p := range ps {

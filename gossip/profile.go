@@ -7,19 +7,21 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// profile returns memberlist's configuration for a kind of network, and sets
-// what goes with it in the core's.
+// This file owns the times of memberlist, and those of the core that go with them.
+
+// profile returns memberlist's configuration for a kind of network, and sets the
+// times of the core that go with it.
 //
-// A crash is noticed in three steps: somebody's probe fails (memberlist), the
+// A crash is noticed in three steps: a node's probe fails (memberlist), the
 // suspicion is not refuted in time (memberlist: SuspicionMult · log10(nodes) ·
 // ProbeInterval, whether others confirm it or not), and pings of the core,
 // direct and through others, are not answered either (Silence minus the
 // suspicion, at least VerifyFor). Faster means that a host which stands still,
 // starved of CPU, is hidden sooner: one that is back within Silence is never
 // hidden, and one that is not gets no new connections from then on until it
-// answers again, which takes milliseconds. A host that has just been spared is
-// given the whole of Silence after the next report, so that one which stands
-// still over and over is not hidden each time. Lost packets do not hide a node:
+// answers again, which takes milliseconds. After a false
+// alarm the next report of a host is checked for the whole of Silence, so that one
+// which stands still over and over is not hidden each time. Lost packets do not hide a node:
 // memberlist alone does that a few times per minute at 25 % loss, and the pings
 // of the core find out that it lives.
 //
@@ -59,7 +61,7 @@ func profile(name string, core *CoreConfig) (*memberlist.Config, error) {
 	return mc, nil
 }
 
-// fast is what lan and local share.
+// fast sets what lan and local share.
 func fast(mc *memberlist.Config, core *CoreConfig) {
 	mc.ProbeInterval, mc.ProbeTimeout = 200*time.Millisecond, 100*time.Millisecond
 	mc.SuspicionMult, mc.SuspicionMaxTimeoutMult = 3, 1

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"meshd/gossip/transport"
 	"meshd/state"
 )
 
@@ -84,7 +85,7 @@ func (h *Host) openMembership() error {
 		self: h.cfg.Self, core: h.core, joiner: h.joiner, coords: h.coords, events: &h.memberEvents, inbox: &h.inbox,
 	}
 	mc.Delegate, mc.Events, mc.Conflict, mc.Ping, mc.Alive = d, d, d, d, d
-	h.joiner.attach(addr, h.transport.inject)
+	h.joiner.attach(addr, h.transport.Inject)
 	if h.ml, err = memberlist.Create(mc); err != nil {
 		return errors.Join(fmt.Errorf("membership on %s: %w", h.cfg.Bind, err), h.transport.Shutdown())
 	}
@@ -121,24 +122,24 @@ func openKeyring(keys [][]byte) (*memberlist.Keyring, error) {
 func (h *Host) openTransport(mc *memberlist.Config) error {
 	inner := h.cfg.Transport
 	if inner == nil {
-		own, err := openSockets(h.cfg.Bind)
+		own, err := transport.Open(h.cfg.Bind)
 		if err != nil {
 			return fmt.Errorf("bind %s: %w; %s", h.cfg.Bind, err, ListenHint(err,
 				"another program, such as a meshd that runs already,"))
 		}
 		if mc.BindPort == 0 {
-			mc.BindPort = own.port()
+			mc.BindPort = own.Port()
 			mc.AdvertisePort = mc.BindPort
 		}
 		inner = own
 	}
-	var open *opener
+	var keys func() [][]byte
 	if h.keyring != nil {
-		open = &opener{keys: h.keyring.GetKeys}
+		keys = h.keyring.GetKeys
 	}
-	h.transport = newTransport(inner, transportConfig{
-		encrypted: h.keyring != nil, opener: open, dial: mc.TCPTimeout / 2, deadline: 2 * mc.TCPTimeout,
-		onStranger: h.joiner.onStranger, alone: &h.joiner.alone, onPacket: h.inbox.add,
+	h.transport = transport.New(inner, transport.Config{
+		Keys: keys, OnStranger: h.joiner.onStranger, Alone: &h.joiner.alone, OnPacket: h.inbox.add,
+		DialTimeout: mc.TCPTimeout / 2, StreamTimeout: 2 * mc.TCPTimeout,
 	})
 	mc.Transport = h.transport
 	return nil
@@ -158,8 +159,11 @@ func (h *Host) advertised(mc *memberlist.Config) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(a.Unmap(), uint16(port)), nil
 }
 
-// encryptionOverhead is what encryption adds to a datagram, in bytes: the nonce, tag
-// and version of AES-GCM (G5).
+// The transport lets through whatever the core reads.
+const _ = uint(transport.MaxMessage - maxPacket)
+
+// encryptionOverhead is what encryption adds to a datagram, in bytes: AES-GCM's
+// nonce, tag and version (G5).
 const encryptionOverhead = 29
 
 // newCoreFor returns the core of a host that others reach at addr.
@@ -179,4 +183,16 @@ func newCoreFor(cfg *HostConfig, addr netip.AddrPort, clock state.Clock) *Core {
 	}
 	store := state.NewStore(cfg.Self, cfg.Incarnation, cfg.Limits, clock)
 	return NewCore(cc, rand.New(rand.NewPCG(seed, 1)), store)
+}
+
+// OpenTransport returns what a host opens itself where HostConfig.Transport is nil, for
+// a caller that dials in another way, say out of a network namespace: UDP and TCP on one
+// address. A datagram for which there is no room is lost, and nothing waits. Whoever
+// opened it, or the host that it was given to, ends it with Shutdown.
+func OpenTransport(bind netip.AddrPort) (memberlist.NodeAwareTransport, error) {
+	s, err := transport.Open(bind)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }

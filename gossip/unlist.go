@@ -1,10 +1,10 @@
 package gossip
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"time"
 
+	"meshd/gossip/transport"
 	"meshd/state"
 )
 
@@ -56,22 +56,11 @@ func (j *joiner) unlistMoved(now time.Time) (again time.Duration) {
 			delete(j.moves, id)
 			continue
 		case !now.Before(m.at):
-			j.inject(deadMessage(id, j.self, m.inc))
+			j.inject(transport.DeadMessage(string(id), string(j.self), m.inc))
 			m.inc += max(1, m.inc/4)
 			m.at = now.Add(unlistInterval)
 		}
 		again = min(again, max(m.at.Sub(now), time.Millisecond))
 	}
 	return again
-}
-
-// deadMessage is memberlist's message in which from says that a node is dead.
-func deadMessage(id, from state.NodeID, inc uint32) []byte {
-	text := func(b []byte, s string) []byte { // msgpack's strings of up to 65,535 bytes
-		return append(binary.BigEndian.AppendUint16(append(b, 0xda), uint16(len(s))), s...)
-	}
-	b := text([]byte{msgDead, 0x83}, "Incarnation") // a map of three
-	b = binary.BigEndian.AppendUint32(append(b, 0xce), inc)
-	b = text(text(b, "Node"), string(id))
-	return text(text(b, "From"), string(from))
 }

@@ -3,11 +3,8 @@ package gossip
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
-
-	"meshd/state"
 )
 
 // TestUnlist: G18. The membership is told that a node is not where it lists it,
@@ -51,22 +48,6 @@ func TestUnlist(t *testing.T) {
 	}
 	if len(j.moves) > 0 || all > 64 {
 		t.Errorf("told %d times, %d go on", all, len(j.moves))
-	}
-}
-
-// TestDeadMessage: the transport lets it through, with the longest names, sealed
-// and opened.
-func TestDeadMessage(t *testing.T) {
-	long := state.NodeID(strings.Repeat("n", state.MaxLabel))
-	o := &opener{keys: func() [][]byte { return [][]byte{make([]byte, 32)} }}
-	for _, id := range []state.NodeID{"a", long} {
-		b := deadMessage(id, long, 7)
-		if !sanePlain(b) {
-			t.Errorf("%q is refused", b)
-		}
-		if got := o.open(o.seal(b), nil); string(got) != string(b) {
-			t.Errorf("%q is opened as %q", b, got)
-		}
 	}
 }
 

@@ -8,19 +8,23 @@ import (
 	"meshd/state"
 )
 
-// The wire format (S15). A packet is
+// This file owns the wire format of packets, frames and deltas (S15); frames.go has the
+// other frames. Nothing here has state, and nothing but the core uses it.
+//
+// A packet is
 //
 //	version byte ‖ sender ‖ boot (8 bytes) ‖ frame…
 //	frame: type byte ‖ length (uvarint) ‖ payload
 //
-// Strings are a length and bytes. Within a frame, strings that repeat are
-// written through a table that both sides grow alike: a reference r is a
-// uvarint; 0 announces a new string, which becomes the table's next entry,
-// r > 0 is entry r−1. Unknown frame types are skipped by their length (S11).
+// Strings are a length and bytes. Within a frame, strings that repeat are written through
+// a table that both sides grow alike: a reference r is a uvarint; 0 announces a new
+// string, which becomes the table's next entry, and r > 0 is entry r−1. Frames of unknown
+// types are skipped by their length (S11).
 
+// wireVersion is the version byte of every packet.
 const wireVersion = 1
 
-// Frame types. Never reuse a number.
+// Frame types. A number is never used again.
 const (
 	framePush    byte = 1  // deltas on their first way through the mesh (G3)
 	frameDelta   byte = 2  // deltas that were asked for
@@ -44,16 +48,18 @@ const (
 // frameKinds bounds the frame types that are counted one by one.
 const frameKinds = 32
 
-// errWire is wrapped by every decoding error; the packet or frame is dropped
-// and counted (G8).
+// errWire is wrapped by every decoding error. The packet or frame is dropped and
+// counted (G8).
 var errWire = errors.New("malformed packet")
 
+// encoder writes a packet.
 type encoder struct {
 	b     []byte
 	table map[string]uint64
 	frame int // start of the open frame's payload
 }
 
+// newEncoder starts a packet of self.
 func newEncoder(self state.NodeID, boot uint64) *encoder {
 	e := &encoder{b: []byte{wireVersion}}
 	e.str(string(self))
@@ -93,6 +99,7 @@ func (e *encoder) close() {
 	copy(e.b[e.frame:], l[:w])
 }
 
+// decoder reads a packet or a frame. After the first error it reads zeros.
 type decoder struct {
 	b     []byte
 	table []string
@@ -136,9 +143,9 @@ func (d *decoder) byte() byte {
 	return v
 }
 
-// count reads how many items follow, each of least bytes or more. A number of
-// items that the rest of the frame cannot hold is refused, by a division: the
-// product of a received number wraps around (G8, G12).
+// count reads how many items follow, each of least bytes or more. It refuses a
+// number that the rest of the frame cannot hold, and divides to find out: a
+// product with a received number wraps around (G8, G12).
 func (d *decoder) count(least int) int {
 	n := d.uint()
 	if n > uint64(len(d.b)/least) {
@@ -148,7 +155,7 @@ func (d *decoder) count(least int) int {
 	return int(n)
 }
 
-// above reads a number that is given as its distance from base.
+// above reads a number that is given as its distance up from base.
 func (d *decoder) above(base uint64) uint64 {
 	v := base + d.uint()
 	if v < base {
@@ -167,7 +174,8 @@ func (d *decoder) below(top uint64) uint64 {
 	return top - n
 }
 
-// str reads a string of at most limit bytes; it allocates only after the check (G8).
+// str reads a string of at most limit bytes. It allocates only after the check
+// (G8).
 func (d *decoder) str(limit int) string {
 	n := d.uint()
 	if n > uint64(limit) || n > uint64(len(d.b)) {
@@ -179,6 +187,7 @@ func (d *decoder) str(limit int) string {
 	return s
 }
 
+// ref reads a string through the frame's table.
 func (d *decoder) ref() string {
 	r := d.uint()
 	if r == 0 {
@@ -195,13 +204,32 @@ func (d *decoder) ref() string {
 	return d.table[r-1]
 }
 
+// node checks the name of a node. Every name is checked where it is read (G8): one that
+// no node and no network can have must not become the key of a map.
+func (d *decoder) node(s string) state.NodeID {
+	if d.err == nil && state.CheckName(s) != nil {
+		d.fail("node name")
+		return ""
+	}
+	return state.NodeID(s)
+}
+
+// network checks the name of a network; the empty one is the global scope.
+func (d *decoder) network(s string) string {
+	if d.err == nil && s != "" && state.CheckName(s) != nil {
+		d.fail("network name")
+		return ""
+	}
+	return s
+}
+
 // packetHead is the part of a packet before its frames.
 type packetHead struct {
 	from state.NodeID
 	boot uint64
 }
 
-// decodeHead reads the head of a packet and returns the rest.
+// decodeHead reads the head of a packet, and returns the rest.
 func decodeHead(p []byte) (packetHead, []byte, error) {
 	d := decoder{b: p}
 	if v := d.byte(); d.err == nil && v != wireVersion {
@@ -284,8 +312,8 @@ func (e *encoder) record(r *state.Record, prev uint64) {
 	e.str(r.Body)
 }
 
-// The least bytes of what a frame lists, and what one delta may hold: a peer
-// sends no more than a Chunk, of which a record takes 17 bytes or more.
+// The least bytes of what a frame lists, and how many records one delta may hold:
+// a peer sends at most a Chunk, and a record takes 17 bytes or more of it.
 const (
 	leastRecord = 3  // kind, version, key
 	leastHead   = 13 // owner, flags, incarnation, version, floor, sum

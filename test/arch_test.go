@@ -18,7 +18,7 @@ import (
 // new one must be given a place.
 var mayImport = map[string][]string{
 	"state":         {},
-	"gossip":        {"state"},
+	"gossip":        {"state", "gossip/transport"},
 	"resolver":      {"state"},
 	"lb":            {"state", "lb/hostfacts"},
 	"lb/hostfacts":  {}, // pure: what the host is, and what stands against a pool
@@ -64,6 +64,7 @@ var mayImport = map[string][]string{
 
 	"mesh/registry/registrytest": {"mesh/registry", "mesh/control", "state"},
 
+	"gossip/transport":  {}, // between memberlist and the network: knows nothing of the protocol
 	"gossip/gossiptest": {}, // knows the wire from its description, not from gossip
 
 	"examples/demo":  {"test/rig", "test/fleet", "test/hostkind", "mesh/control"},
@@ -112,6 +113,7 @@ var testMayImport = map[string][]string{
 
 	"gossip":            {"gossip/gossiptest"},
 	"gossip/gossiptest": {"state"},
+	"gossip/transport":  {"gossip/gossiptest", "state"},
 
 	"mesh/registry": {"mesh/registry/registrytest"},
 	"mesh/sandbox":  {"test/rig"},

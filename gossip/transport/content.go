@@ -1,15 +1,15 @@
-package gossip
+package transport
 
 import (
 	"encoding/binary"
 	"math"
 )
 
-// What memberlist's messages may look like. It decodes them with a library that
-// allocates what a length announces, up to 4 GiB for a datagram of 20 bytes, and
-// it decompresses, 40 MiB out of 31 KB, although we never compress. So the
-// transport walks through every message before memberlist sees it: with keys, in
-// a copy that it decrypts itself.
+// This file walks through memberlist's messages, and owns what they may look like.
+// memberlist decodes them with a library that allocates what a length announces, up to
+// 4 GiB for a datagram of 20 bytes, and it decompresses, 40 MiB out of 31 KB, although
+// meshd never compresses. So every message is looked at before memberlist sees it; with
+// encryption, in a copy that is decrypted here. Nothing here has state.
 
 // memberlist's message types, as far as they matter here.
 const (
@@ -25,7 +25,10 @@ const (
 	msgError      = 13
 )
 
-// Bounds of what is in a message (G14).
+// MaxMessage is how many bytes the longest message of the protocol above has.
+const MaxMessage = 1 << 20
+
+// Bounds of what a message holds (G14).
 const (
 	maxDepth     = 8
 	maxItems     = 1 << 10 // of a list or a map
@@ -41,7 +44,8 @@ func sanePlain(b []byte) bool {
 	return saneMessage(b, true)
 }
 
-// saneMessage walks through one message; those of a compound are none themselves.
+// saneMessage walks through one message. The messages inside a compound must not
+// be compounds.
 func saneMessage(b []byte, compound bool) bool {
 	if len(b) == 0 {
 		return false
@@ -86,7 +90,7 @@ type content struct {
 // sane reports whether memberlist may read a stream with that content.
 func (c *content) sane() bool {
 	if !c.has(1) {
-		return true // nobody has said anything
+		return true // the stream is empty
 	}
 	typ := c.b[c.off]
 	c.off++
@@ -95,7 +99,7 @@ func (c *content) sane() bool {
 		return false
 	case msgUser:
 		h, ok := c.header("UserMsgLen")
-		return ok && h["UserMsgLen"] <= maxPacket && c.hasRoomFor(h["UserMsgLen"], 1)
+		return ok && h["UserMsgLen"] <= MaxMessage && c.hasRoomFor(h["UserMsgLen"], 1)
 	case msgPushPull:
 		return c.sanePushPull()
 	case msgError:
@@ -292,4 +296,15 @@ func announced(b []byte, width int, as func(n int) (size, items int)) (head, siz
 	}
 	size, items = as(int(min(n, math.MaxInt32)))
 	return 1 + width, size, items, whole
+}
+
+// DeadMessage is memberlist's message in which from says that a node is dead.
+func DeadMessage(node, from string, inc uint32) []byte {
+	text := func(b []byte, s string) []byte { // msgpack's strings of up to 65,535 bytes
+		return append(binary.BigEndian.AppendUint16(append(b, 0xda), uint16(len(s))), s...)
+	}
+	b := text([]byte{msgDead, 0x83}, "Incarnation") // a map of three
+	b = binary.BigEndian.AppendUint32(append(b, 0xce), inc)
+	b = text(text(b, "Node"), node)
+	return text(text(b, "From"), from)
 }

@@ -1,4 +1,4 @@
-package gossip
+package transport
 
 import (
 	"bytes"
@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"meshd/gossip/gossiptest"
+	"meshd/state"
 )
 
 var testKey = bytes.Repeat([]byte{7}, 16)
@@ -33,10 +34,10 @@ func sealedFrame(content []byte) []byte {
 }
 
 // guarded is a transport that can look into what it gets.
-func guarded(t *testing.T, encrypted bool) (*transport, *pipes) {
+func guarded(t *testing.T, encrypted bool) (*Transport, *pipes) {
 	tr, p := testTransport(t, encrypted)
 	if encrypted {
-		tr.cfg.opener = &opener{keys: func() [][]byte { return [][]byte{bytes.Repeat([]byte{9}, 16), testKey} }}
+		tr.opener = &opener{keys: func() [][]byte { return [][]byte{bytes.Repeat([]byte{9}, 16), testKey} }}
 	}
 	return tr, p
 }
@@ -102,7 +103,8 @@ func TestGuardDatagrams(t *testing.T) {
 
 // TestGuardStreams: the same over streams, whole or byte by byte.
 func TestGuardStreams(t *testing.T) {
-	node := []byte("\x87\xa4Name\xa1b\xa4Addr\xc4\x040000\xa4Port\xcd\x1f\x0a\xa4Meta\xc0\xabIncarnation\x01\xa5State\x00\xa3Vsn\xc4\x06123456")
+	node := []byte("\x87\xa4Name\xa1b\xa4Addr\xc4\x040000\xa4Port\xcd\x1f\x0a\xa4Meta\xc0" +
+		"\xabIncarnation\x01\xa5State\x00\xa3Vsn\xc4\x06123456")
 	for _, x := range []struct {
 		name    string
 		content []byte
@@ -217,4 +219,20 @@ func FuzzSkip(f *testing.F) {
 		c.sane()
 		sanePlain(append([]byte{msgCompound}, b...))
 	})
+}
+
+// TestDeadMessage: the transport lets it through, with the longest names, sealed
+// and opened.
+func TestDeadMessage(t *testing.T) {
+	long := strings.Repeat("n", state.MaxLabel)
+	o := &opener{keys: func() [][]byte { return [][]byte{make([]byte, 32)} }}
+	for _, id := range []string{"a", long} {
+		b := DeadMessage(id, long, 7)
+		if !sanePlain(b) {
+			t.Errorf("%q is refused", b)
+		}
+		if got := o.open(o.seal(b), nil); string(got) != string(b) {
+			t.Errorf("%q is opened as %q", b, got)
+		}
+	}
 }

@@ -1,4 +1,4 @@
-package gossip
+package transport
 
 import (
 	"bytes"
@@ -49,10 +49,10 @@ func (p *pipes) DialAddressTimeout(a memberlist.Address, d time.Duration) (net.C
 	return p.DialTimeout(a.Addr, d)
 }
 
-func testTransport(t *testing.T, encrypted bool) (*transport, *pipes) {
+func testTransport(t *testing.T, encrypted bool) (*Transport, *pipes) {
 	t.Helper()
 	p := newPipes()
-	tr := newTransport(p, transportConfig{encrypted: encrypted, dial: time.Second, deadline: time.Minute})
+	tr := newTransport(p, Config{DialTimeout: time.Second, StreamTimeout: time.Minute}, encrypted, nil)
 	t.Cleanup(func() {
 		if err := tr.Shutdown(); err != nil {
 			t.Error(err)
@@ -156,7 +156,7 @@ func TestGuardPackets(t *testing.T) {
 }
 
 // comes is a stream on which a peer says something that is to be read.
-func comes(t *testing.T, tr *transport, p *pipes, said string) (ours, theirs net.Conn) {
+func comes(t *testing.T, tr *Transport, p *pipes, said string) (ours, theirs net.Conn) {
 	t.Helper()
 	a, b := net.Pipe()
 	p.streams <- a
@@ -242,7 +242,7 @@ func TestStreamLength(t *testing.T) {
 // TestShutdownEndsStreams: nothing that is open outlives the node.
 func TestShutdownEndsStreams(t *testing.T) {
 	p := newPipes()
-	tr := newTransport(p, transportConfig{dial: time.Second, deadline: time.Minute})
+	tr := New(p, Config{DialTimeout: time.Second, StreamTimeout: time.Minute})
 	out, err := tr.DialAddressTimeout(memberlist.Address{Addr: "127.0.0.1:1"}, time.Second)
 	if err != nil {
 		t.Fatal(err)
@@ -267,7 +267,7 @@ func FuzzGuard(f *testing.F) {
 	f.Add([]byte{10})
 	f.Add([]byte{244, 1, 'x', 10})
 	f.Fuzz(func(t *testing.T, sent []byte) {
-		tr := &transport{cfg: transportConfig{encrypted: true}, open: map[*stream]struct{}{}}
+		tr := &Transport{encrypted: true, open: map[*stream]struct{}{}}
 		a, b := net.Pipe()
 		go func() { _, _ = b.Write(sent); _ = b.Close() }()
 		s := tr.track(a, false)

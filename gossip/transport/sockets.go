@@ -1,4 +1,4 @@
-package gossip
+package transport
 
 import (
 	"errors"
@@ -14,27 +14,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sockets is a host's transport: one port for streams and datagrams. It is what
-// memberlist's own is, but for one thing: a datagram for which the socket has no
-// room is lost, as it may be on the wire, and nobody waits. The kernel keeps what
-// goes to a neighbour that does not answer ARP for three seconds, in the buffer of
-// the socket; some dozen hosts that were switched off, or names that somebody
-// made up at free addresses of the subnet, fill it, and would stop the core.
-type sockets struct {
-	tcp     *net.TCPListener
-	udp     *net.UDPConn
-	raw     syscall.RawConn // of udp
-	six     bool            // udp takes addresses of IPv6 only, those of IPv4 in their form
-	all4    bool            // bound to 0.0.0.0
-	packets chan *memberlist.Packet
-	streams chan net.Conn
-	closing chan struct{}
-	once    sync.Once // closes it
-	wg      sync.WaitGroup
+// This file owns the sockets. It knows nothing of what they carry.
+
+// Sockets is a memberlist transport on one port for streams and datagrams. It differs
+// from memberlist's own in one thing: a datagram for which the socket has no room is lost,
+// as it may be on the wire, and nothing waits for room. The kernel keeps what goes to a
+// neighbour that does not answer ARP for three seconds in the socket's buffer. Some dozen
+// hosts that were switched off, or invented names at free addresses of the subnet, fill
+// it, and would stop the core. It implements memberlist.NodeAwareTransport.
+type Sockets struct {
+	// Fixed by Open.
+
+	tcp  *net.TCPListener // for streams
+	udp  *net.UDPConn     // for datagrams, on the same port
+	raw  syscall.RawConn  // of udp
+	six  bool             // udp takes addresses of IPv6 only, and those of IPv4 in their IPv6 form
+	all4 bool             // bound to 0.0.0.0
+
+	// What arrives, until the end.
+
+	packets chan *memberlist.Packet // datagrams
+	streams chan net.Conn           // incoming streams
+	closing chan struct{}           // closed by Shutdown
+	once    sync.Once               // closes it
+	wg      sync.WaitGroup          // of receive and accept
 }
 
-// What the kernel is asked to hold for the socket: what memberlist asks for what
-// comes in, and room for the neighbours of some dozen dead hosts.
+// The buffers that the kernel is asked for: for what comes in as much as
+// memberlist asks for, and for what goes out room for the neighbours of some
+// dozen dead hosts.
 const (
 	receiveBuffer = 2 << 20
 	sendBuffer    = 8 << 20
@@ -44,21 +52,9 @@ const (
 
 var errNoRoom = errors.New("no room in the socket's buffer")
 
-// OpenTransport returns what a Host opens itself where HostConfig.Transport is nil,
-// for whoever dials in another way, say out of a network namespace: UDP and TCP
-// sockets on one address. A datagram for which there is no room is lost, and
-// nobody waits. Whoever opened it, or the host that it was given to, ends it with
-// Shutdown.
-func OpenTransport(bind netip.AddrPort) (memberlist.NodeAwareTransport, error) {
-	s, err := openSockets(bind)
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
-// openSockets binds both to an address; port 0 is one that is free.
-func openSockets(bind netip.AddrPort) (*sockets, error) {
+// Open listens on an address with UDP and TCP; port 0 means one that is free. Whoever
+// opened the sockets ends them with Shutdown.
+func Open(bind netip.AddrPort) (*Sockets, error) {
 	tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(bind))
 	if err != nil {
 		return nil, err
@@ -69,7 +65,7 @@ func openSockets(bind netip.AddrPort) (*sockets, error) {
 		_ = tcp.Close()
 		return nil, err
 	}
-	s := &sockets{
+	s := &Sockets{
 		tcp: tcp, udp: udp, all4: bind.Addr() == netip.IPv4Unspecified(), packets: make(chan *memberlist.Packet),
 		streams: make(chan net.Conn), closing: make(chan struct{}),
 	}
@@ -81,8 +77,9 @@ func openSockets(bind netip.AddrPort) (*sockets, error) {
 	return s, nil
 }
 
-// prepare sizes the buffers, as far as the kernel lets us, and learns the family.
-func (s *sockets) prepare() (err error) {
+// prepare sizes the buffers, as far as the kernel allows, and finds out the
+// family of udp.
+func (s *Sockets) prepare() (err error) {
 	_ = s.udp.SetReadBuffer(receiveBuffer)
 	_ = s.udp.SetWriteBuffer(sendBuffer)
 	if s.raw, err = s.udp.SyscallConn(); err != nil {
@@ -96,9 +93,10 @@ func (s *sockets) prepare() (err error) {
 	})
 }
 
-func (s *sockets) port() int { return s.tcp.Addr().(*net.TCPAddr).Port }
+// Port is the port of both sockets.
+func (s *Sockets) Port() int { return s.tcp.Addr().(*net.TCPAddr).Port }
 
-func (s *sockets) receive() {
+func (s *Sockets) receive() {
 	buf := make([]byte, maxDatagram)
 	for {
 		n, from, err := s.udp.ReadFromUDP(buf)
@@ -120,15 +118,16 @@ func (s *sockets) receive() {
 	}
 }
 
-// pause waits for a moment after an error, so that one that stays costs nothing.
-func (s *sockets) pause() {
+// pause waits for a moment after an error, so that one that does not go away
+// costs nothing.
+func (s *Sockets) pause() {
 	select {
 	case <-time.After(errorPause):
 	case <-s.closing:
 	}
 }
 
-func (s *sockets) accept() {
+func (s *Sockets) accept() {
 	for {
 		c, err := s.tcp.AcceptTCP()
 		switch {
@@ -147,8 +146,8 @@ func (s *sockets) accept() {
 	}
 }
 
-// send writes a datagram without waiting.
-func (s *sockets) send(b []byte, to netip.AddrPort) error {
+// send writes a datagram without waiting for room.
+func (s *Sockets) send(b []byte, to netip.AddrPort) error {
 	var sa unix.Sockaddr
 	switch a := to.Addr(); {
 	case s.six:
@@ -183,16 +182,16 @@ func zone(a netip.Addr) uint32 {
 }
 
 // FinalAdvertiseAddr implements memberlist.Transport.
-func (s *sockets) FinalAdvertiseAddr(ip string, port int) (net.IP, int, error) {
+func (s *Sockets) FinalAdvertiseAddr(ip string, port int) (net.IP, int, error) {
 	if ip == "" && s.all4 {
 		private, err := sockaddr.GetPrivateIP()
 		if err != nil || private == "" {
 			return nil, 0, errors.Join(err, errors.New("no private address found"))
 		}
-		ip, port = private, s.port()
+		ip, port = private, s.Port()
 	}
 	if ip == "" {
-		return s.tcp.Addr().(*net.TCPAddr).IP, s.port(), nil
+		return s.tcp.Addr().(*net.TCPAddr).IP, s.Port(), nil
 	}
 	a, err := netip.ParseAddr(ip)
 	if err != nil {
@@ -202,13 +201,13 @@ func (s *sockets) FinalAdvertiseAddr(ip string, port int) (net.IP, int, error) {
 }
 
 // WriteTo implements memberlist.Transport.
-func (s *sockets) WriteTo(b []byte, addr string) (time.Time, error) {
+func (s *Sockets) WriteTo(b []byte, addr string) (time.Time, error) {
 	return s.WriteToAddress(b, memberlist.Address{Addr: addr})
 }
 
-// WriteToAddress implements memberlist.NodeAwareTransport. It
-// fails where there is no room.
-func (s *sockets) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
+// WriteToAddress implements memberlist.NodeAwareTransport. It fails where the
+// socket has no room.
+func (s *Sockets) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
 	to, err := netip.ParseAddrPort(a.Addr)
 	if err == nil {
 		err = s.send(b, to)
@@ -217,23 +216,23 @@ func (s *sockets) WriteToAddress(b []byte, a memberlist.Address) (time.Time, err
 }
 
 // PacketCh implements memberlist.Transport.
-func (s *sockets) PacketCh() <-chan *memberlist.Packet { return s.packets }
+func (s *Sockets) PacketCh() <-chan *memberlist.Packet { return s.packets }
 
 // StreamCh implements memberlist.Transport.
-func (s *sockets) StreamCh() <-chan net.Conn { return s.streams }
+func (s *Sockets) StreamCh() <-chan net.Conn { return s.streams }
 
 // DialTimeout implements memberlist.Transport.
-func (s *sockets) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
+func (s *Sockets) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	return net.DialTimeout("tcp", addr, timeout)
 }
 
 // DialAddressTimeout implements memberlist.NodeAwareTransport.
-func (s *sockets) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
+func (s *Sockets) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
 	return s.DialTimeout(a.Addr, timeout)
 }
 
 // Shutdown implements memberlist.Transport.
-func (s *sockets) Shutdown() error {
+func (s *Sockets) Shutdown() error {
 	s.once.Do(func() { close(s.closing) })
 	err := errors.Join(s.tcp.Close(), s.udp.Close())
 	s.wg.Wait()

@@ -1,12 +1,15 @@
-package gossip
+package transport
 
 import (
 	"net"
 	"net/netip"
 )
 
-// track wraps a connection, or returns nil if there are too many.
-func (t *transport) track(c net.Conn, incoming bool) *stream {
+// This file owns how many streams there are, and which one ends for a newer one.
+
+// track wraps a connection and counts it. It returns nil if there are too many,
+// or none are taken any more.
+func (t *Transport) track(c net.Conn, incoming bool) *stream {
 	s := &stream{Conn: c, t: t, guard: true, left: maxStreamBytes}
 	t.mu.Lock()
 	ended, ok := t.admit(s, incoming)
@@ -20,9 +23,9 @@ func (t *transport) track(c net.Conn, incoming bool) *stream {
 	return s
 }
 
-// admit takes a stream in, and returns the one that has to end for it. The
-// caller holds mu.
-func (t *transport) admit(s *stream, incoming bool) (ended *stream, ok bool) {
+// admit takes a stream in, and returns the one that has to end for it. The caller
+// holds mu, and closes what is returned after it has released mu.
+func (t *Transport) admit(s *stream, incoming bool) (ended *stream, ok bool) {
 	if t.closed {
 		return nil, false
 	}
@@ -40,13 +43,12 @@ func (t *transport) admit(s *stream, incoming bool) (ended *stream, ok bool) {
 	return ended, true
 }
 
-// makeRoom sees to it that one more stream may come from an address. Whoever
-// holds no key can open connections and say nothing, and holds out the others for
-// as long as that is borne; an honest peer shows its key within moments. So of
-// those that have not, the one that has waited longest makes room: of the same
-// address where its share is used up, else of all. The caller holds mu, and
-// closes what is returned.
-func (t *transport) makeRoom(from netip.Addr) (ended *stream, ok bool) {
+// makeRoom makes room for one more stream from an address. A peer without a key
+// can open connections and say nothing; an honest peer shows its key within
+// moments. So of the streams that have not shown one, the one that has waited
+// longest ends: of the same address where its share is used up, else of all. The
+// caller holds mu, and closes what is returned.
+func (t *Transport) makeRoom(from netip.Addr) (ended *stream, ok bool) {
 	all, share := t.incoming < maxStreams, t.streamsFrom[from] < maxStreamsFrom
 	if all && share {
 		return nil, true
@@ -61,8 +63,8 @@ func (t *transport) makeRoom(from netip.Addr) (ended *stream, ok bool) {
 }
 
 // oldest returns the incoming stream that has waited longest to show a key, of
-// those for which of is true; nil if all have. The caller holds mu.
-func (t *transport) oldest(of func(*stream) bool) (found *stream) {
+// those for which of is true; nil if all have shown one. The caller holds mu.
+func (t *Transport) oldest(of func(*stream) bool) (found *stream) {
 	for s := range t.open {
 		if s.incoming && !s.proven.Load() && of(s) && (found == nil || s.number < found.number) {
 			found = s
@@ -71,9 +73,10 @@ func (t *transport) oldest(of func(*stream) bool) (found *stream) {
 	return found
 }
 
-// hold takes n bytes for what s reads ahead. If there are too many, streams that
-// have not shown a key end, those that have waited longest first.
-func (t *transport) hold(s *stream, n int) bool {
+// hold takes n bytes for what s reads ahead, and reports false if there is no
+// room. If too much is held, streams that have not shown a key end, those that
+// have waited longest first.
+func (t *Transport) hold(s *stream, n int) bool {
 	for t.held.Add(int64(n)) > maxHeldBytes {
 		t.held.Add(int64(-n))
 		t.refused.Add(1)
@@ -91,14 +94,15 @@ func (t *transport) hold(s *stream, n int) bool {
 	return true
 }
 
-func (t *transport) untrack(s *stream) {
+// untrack stops counting a stream that has ended.
+func (t *Transport) untrack(s *stream) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.drop(s)
 }
 
 // drop stops counting a stream. The caller holds mu.
-func (t *transport) drop(s *stream) {
+func (t *Transport) drop(s *stream) {
 	if _, ok := t.open[s]; !ok {
 		return
 	}

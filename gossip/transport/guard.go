@@ -1,4 +1,4 @@
-package gossip
+package transport
 
 import (
 	"encoding/binary"
@@ -10,10 +10,13 @@ import (
 	"sync/atomic"
 )
 
-// What a peer that holds the key can send to end a node with memberlist v0.7:
-// an encrypted stream frame without content (index out of range), and anything
-// in encryption version 0, whose padding is cut off unchecked (slice out of
-// range). We write version 1 only, so that the rest can be refused before it is
+// This file checks the first message of a stream, in either direction, before memberlist
+// reads it.
+
+// What a peer with the key can send to end a node with memberlist v0.7: an
+// encrypted stream frame without content (index out of range), and anything in
+// encryption version 0, whose padding memberlist cuts off unchecked (slice out of
+// range). meshd writes only version 1, so the rest is refused before it is
 // decrypted.
 const (
 	encryptedFrame   = 10 // memberlist's encryptMsg
@@ -34,8 +37,8 @@ func sanePacket(b []byte) bool {
 	return len(b) >= encryptedMin && b[0] == encryptedVersion
 }
 
-// saneFrame reports whether memberlist may read a stream that begins so. A
-// stream that is not encrypted is for memberlist to refuse.
+// saneFrame reports whether memberlist may read a stream that begins with head.
+// One that is not encrypted memberlist refuses itself.
 func saneFrame(head []byte) bool {
 	if head[0] != encryptedFrame {
 		return true
@@ -44,21 +47,27 @@ func saneFrame(head []byte) bool {
 	return (long || head[4] >= encryptedMin) && head[5] == encryptedVersion
 }
 
-// stream counts a connection's bytes, bounds those that come in and checks the
-// first frame that comes in, be it a request or an answer.
+// stream counts a connection's bytes, bounds those that come in, and checks the first
+// frame that comes in, be it a request or an answer.
 type stream struct {
-	net.Conn
-	t        *transport
-	incoming bool
-	remote   netip.Addr
-	number   uint64       // in the order in which streams came
-	proven   atomic.Bool  // its first message is one that a key opens, and fit to be read
-	guard    bool         // the first message is not yet checked
-	holds    atomic.Int64 // bytes of head that count in the transport's
-	head     []byte       // read ahead by the guard, not yet handed on
-	left     int          // bytes that may come in; only Read uses it
-	broken   error        // why the first frame was not to be had; every Read says so
-	closed   atomic.Bool
+	// Fixed when the stream begins.
+
+	net.Conn            // to the peer
+	t        *Transport // which counts it
+	incoming bool       // the peer dialled
+	remote   netip.Addr // of an incoming stream
+	number   uint64     // in the order in which streams began
+
+	// The guard of the first message.
+
+	proven atomic.Bool  // the first message was opened by a key, and memberlist may read it
+	guard  bool         // the first message is not yet checked; Read's own
+	head   []byte       // read ahead by the guard, not yet handed on; Read's own
+	holds  atomic.Int64 // bytes of head that count in Transport.held
+	broken error        // why the first message is refused; every Read returns it
+
+	left   int         // bytes that may still come in; Read's own
+	closed atomic.Bool // Close was called
 }
 
 // Read implements net.Conn.
@@ -88,11 +97,11 @@ func (s *stream) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// check looks at the first message, as far as it must to say whether memberlist
-// may see it; a message that it must not see ends the stream for good. What was
-// read ahead is handed on.
+// check looks at the first message, as far as it takes to decide whether
+// memberlist may see it. A message that it must not see ends the stream for good.
+// What was read ahead is handed on.
 func (s *stream) check() error {
-	if !s.t.cfg.encrypted {
+	if !s.t.encrypted {
 		return s.checkPlain()
 	}
 	head := make([]byte, frameHead)
@@ -112,7 +121,7 @@ func (s *stream) check() error {
 	if !saneFrame(head) {
 		return s.reject()
 	}
-	if head[0] != encryptedFrame || s.t.cfg.opener == nil {
+	if head[0] != encryptedFrame || s.t.opener == nil {
 		return nil
 	}
 	return s.checkEncrypted(int(binary.BigEndian.Uint32(head[1:5])))
@@ -128,7 +137,7 @@ func (s *stream) checkEncrypted(n int) error {
 			return err
 		}
 	}
-	plain := s.t.cfg.opener.open(s.head[5:], s.head[:5])
+	plain := s.t.opener.open(s.head[5:], s.head[:5])
 	if plain == nil {
 		return nil // memberlist cannot open it either, and tells the peer
 	}
@@ -139,7 +148,7 @@ func (s *stream) checkEncrypted(n int) error {
 	return nil
 }
 
-// checkPlain looks into what is not encrypted.
+// checkPlain looks into a first message that is not encrypted.
 func (s *stream) checkPlain() error {
 	var err error
 	c := &content{}
@@ -158,6 +167,7 @@ func (s *stream) checkPlain() error {
 	return s.reject()
 }
 
+// reject counts a stream that memberlist must not see.
 func (s *stream) reject() error {
 	s.t.rejected.Add(1)
 	return errFrame

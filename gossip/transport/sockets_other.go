@@ -1,6 +1,6 @@
 //go:build !linux
 
-package gossip
+package transport
 
 // forceSendBuffer does nothing elsewhere.
 func forceSendBuffer(_, _ int) {}

@@ -1,4 +1,4 @@
-package gossip
+package transport
 
 import (
 	"crypto/aes"
@@ -7,7 +7,10 @@ import (
 	"sync"
 )
 
-// opener decrypts what peers send, to look at it before memberlist does.
+// This file encrypts and decrypts as memberlist does.
+
+// opener decrypts what peers send, to look at it before memberlist does, and
+// encrypts what this node injects. Safe for concurrent use.
 type opener struct {
 	keys func() [][]byte // those of the keyring, the primary first
 
@@ -20,7 +23,8 @@ const maxAEADs = 16
 
 const nonceSize = 12 // of memberlist's encryption version 1
 
-// open returns the content of version ‖ nonce ‖ ciphertext, nil if no key opens it.
+// open returns the content of version ‖ nonce ‖ ciphertext, or nil if no key
+// opens it.
 func (o *opener) open(b, data []byte) []byte {
 	if len(b) < encryptedMin {
 		return nil
@@ -37,8 +41,8 @@ func (o *opener) open(b, data []byte) []byte {
 	return nil
 }
 
-// seal encrypts a message as open reads it, with the primary key; nil if there is
-// none.
+// seal encrypts a message with the primary key, in the form that open reads. It
+// returns nil if there is no key.
 func (o *opener) seal(message []byte) []byte {
 	keys := o.keys()
 	if len(keys) == 0 {
