@@ -303,9 +303,9 @@ func (c *Core) sweep() {
 	}
 }
 
-// Repair brings the core back to a sound state after a step that panicked half
+// recoverStep brings the core back to a sound state after a step that panicked half
 // way, and returns how many streams have to be asked for again.
-func (c *Core) Repair(now time.Duration) (streams int) {
+func (c *Core) recoverStep(now time.Duration) (streams int) {
 	c.advance(now)
 	clear(c.roster.targets)
 	clear(c.push.hints)

@@ -173,13 +173,13 @@ func (h *Host) receiveMore() {
 // Going on is better than ending: a peer that found one packet that panics would end
 // every node of the mesh with it, again after each restart. The packet is dropped, as
 // if it had been lost. What the step had half done cannot spread: a stream changes in
-// one place, after all checks, and Repair finds the streams that do not have the
+// one place, after all checks, and recoverStep finds the streams that do not have the
 // content that their heads say; those are asked for as a whole. What else the core
 // keeps is a cache of the streams, or a timer.
 func (h *Host) step(kind string, from func() state.NodeID, f func()) {
 	defer func() {
 		if r := recover(); r != nil {
-			wrong := h.core.Repair(h.now())
+			wrong := h.core.recoverStep(h.now())
 			if e, due := h.panics.report(h.log, kind, from(), r, "streams_to_ask_for", wrong); due {
 				h.handleEvent(e)
 			}

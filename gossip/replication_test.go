@@ -134,7 +134,7 @@ func (s *repairStub) isFresh(*network, state.NodeID) bool { return s.fresh }
 
 func (s *repairStub) hotHeads(*network, time.Duration, int) []state.OwnerHead { return nil }
 func (s *repairStub) dropAt(streamKey, state.NodeID)                          {}
-func (s *repairStub) defend(_ *network, h state.Head, _ bool) { s.defended = append(s.defended, h) }
+func (s *repairStub) defend(_ *network, h state.Head, _ bool)                 { s.defended = append(s.defended, h) }
 
 func (s *repairStub) undelivered(*member) bool { return false }
 

@@ -29,7 +29,7 @@ func Packets(seed uint64, w World) iter.Seq[[]byte] {
 // Packet makes one packet.
 func Packet(s *Source, w World) []byte {
 	g := &grammar{Source: s, w: w}
-	p := NewPacket(g.sender(), Of(s, 1, 2, s.Hostile()))
+	p := NewPacket(g.sender(), Of(s, 1, 2, s.hostile()))
 	if s.One(40) {
 		p.B[0] = byte(s.N(256))
 	}
@@ -46,10 +46,10 @@ func Packet(s *Source, w World) []byte {
 		payload := Payload(func(f *Writer) { g.frame(f, typ) })
 		n := uint64(len(payload))
 		if s.One(50) {
-			n = s.Hostile()
+			n = s.hostile()
 		}
 		p.Byte(typ)
-		p.LongStr(n, string(payload))
+		p.longStr(n, string(payload))
 		if len(p.B) > 64<<10 {
 			break
 		}
@@ -107,7 +107,7 @@ func (g *grammar) ref(w *Writer, s string) {
 // version is one of a stream: small, or at an edge.
 func (g *grammar) version() uint64 {
 	if g.One(3) {
-		return g.Hostile()
+		return g.hostile()
 	}
 	return uint64(g.N(12))
 }
@@ -126,7 +126,7 @@ func (g *grammar) frame(w *Writer, typ byte) {
 		n := Of(g.Source, 1, 2, 16, 256, 3, 0)
 		w.Uint(g.Number(uint64(n)))
 		for range n {
-			w.Fixed(g.Hostile())
+			w.Fixed(g.hostile())
 		}
 		g.heads(w)
 	case Heads, Hot, More:
@@ -138,12 +138,12 @@ func (g *grammar) frame(w *Writer, typ byte) {
 	case Wants:
 		g.wants(w)
 	case Ping, Ack, Ask, Heard:
-		w.Uint(g.Hostile())
+		w.Uint(g.hostile())
 		w.Str(g.owner())
 		w.Str(Of(g.Source, append(g.w.Addrs, "192.0.2.1:53", "invalid AddrPort", "[::1]:1", "255.255.255.255:9", "",
 			g.name(""))...))
 	case Call, Reply:
-		w.Uint(g.Hostile())
+		w.Uint(g.hostile())
 		w.Str(Of(g.Source, "keys", "sums", "", g.name("x")))
 		w.B = append(w.B, Of(g.Source, "", "{", "[[[[[[[[[[", `{"op":"remove","id":"x"}`, `{"op":"install","key":"AAAA"}`,
 			"null", strings.Repeat("[", 1+g.N(4000)))...)
@@ -156,7 +156,7 @@ func (g *grammar) probe(w *Writer, wide bool) {
 	flags := byte(g.N(256))
 	w.Byte(flags)
 	if wide && flags&4 != 0 {
-		w.Fixed(g.Hostile()) // the global scope's
+		w.Fixed(g.hostile()) // the global scope's
 	}
 	for range g.N(20) {
 		network := g.network()
@@ -166,14 +166,14 @@ func (g *grammar) probe(w *Writer, wide bool) {
 			hash = xxhash.Sum64String(network)
 		}
 		if g.One(4) {
-			hash = g.Hostile()
+			hash = g.hostile()
 		}
 		if wide {
 			w.Fixed(hash)
 		} else {
 			w.B = binary.LittleEndian.AppendUint32(w.B, uint32(hash))
 		}
-		w.Fixed(g.Hostile())
+		w.Fixed(g.hostile())
 	}
 }
 
@@ -201,7 +201,7 @@ func (g *grammar) heads(w *Writer) {
 		v := g.version()
 		w.Uint(v)
 		w.Uint(g.Number(Of(g.Source, v, 0)))
-		w.Fixed(g.Hostile())
+		w.Fixed(g.hostile())
 	}
 }
 
@@ -245,7 +245,7 @@ func (g *grammar) delta(w *Writer) {
 	sum := Sum(records)
 	flags := byte(1)
 	if !right {
-		sum, flags, to = Of(g.Source, sum, g.Hostile()), byte(g.N(8)), g.Number(to)
+		sum, flags, to = Of(g.Source, sum, g.hostile()), byte(g.N(8)), g.Number(to)
 	}
 	g.ref(w, g.network())
 	g.ref(w, owner)

@@ -55,9 +55,9 @@ func (s *Source) body(kind byte) string {
 		w.Byte(byte(1 + s.N(fields[kind]+1)))
 		n := uint64(len(v))
 		if s.One(24) {
-			n = s.Hostile()
+			n = s.hostile()
 		}
-		w.LongStr(n, v)
+		w.longStr(n, v)
 		if len(w.B) > 4300 { // a little more than a body may have
 			break
 		}
@@ -69,7 +69,7 @@ func (s *Source) body(kind byte) string {
 func (s *Source) value() string {
 	switch s.N(8) {
 	case 0, 1:
-		return string(binary.AppendUvarint(nil, s.Hostile()))
+		return string(binary.AppendUvarint(nil, s.hostile()))
 	case 2:
 		return string(binary.AppendUvarint(nil, uint64(s.N(300))))
 	case 3: // an address

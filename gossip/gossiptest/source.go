@@ -65,11 +65,11 @@ func (s *Source) Number(honest uint64) uint64 {
 	if s.One(3) {
 		return honest + uint64(s.N(5)) - 2
 	}
-	return s.Hostile()
+	return s.hostile()
 }
 
-// Hostile chooses a number that is at some edge.
-func (s *Source) Hostile() uint64 {
+// hostile chooses a number that is at some edge.
+func (s *Source) hostile() uint64 {
 	switch s.N(6) {
 	case 0:
 		return Of[uint64](s, 0, 1, 2, math.MaxUint64, math.MaxUint64-1, math.MaxInt64, math.MaxInt64+1, math.MaxUint32,

@@ -47,10 +47,10 @@ func (w *Writer) Uint(v uint64) { w.B = binary.AppendUvarint(w.B, v) }
 func (w *Writer) Fixed(v uint64) { w.B = binary.LittleEndian.AppendUint64(w.B, v) }
 
 // Str writes a string with its length.
-func (w *Writer) Str(s string) { w.LongStr(uint64(len(s)), s) }
+func (w *Writer) Str(s string) { w.longStr(uint64(len(s)), s) }
 
-// LongStr writes a string with a length that may be a lie.
-func (w *Writer) LongStr(n uint64, s string) {
+// longStr writes a string with a length that may be a lie.
+func (w *Writer) longStr(n uint64, s string) {
 	w.Uint(n)
 	w.B = append(w.B, s...)
 }
@@ -73,7 +73,7 @@ func (w *Writer) Ref(s string) {
 func (w *Writer) Frame(typ byte, f func(w *Writer)) {
 	p := Payload(f)
 	w.Byte(typ)
-	w.LongStr(uint64(len(p)), string(p))
+	w.longStr(uint64(len(p)), string(p))
 }
 
 // Payload returns what f writes, as the payload of a frame.

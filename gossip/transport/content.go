@@ -70,7 +70,7 @@ func saneCompound(b []byte) bool {
 	for ; len(lengths) > 0; lengths = lengths[2:] {
 		n := int(binary.BigEndian.Uint16(lengths))
 		if n > len(b) {
-			return true // memberlist drops the rest, and says so
+			return true // memberlist drops the rest and logs it
 		}
 		if !saneMessage(b[:n], false) {
 			return false
@@ -105,7 +105,7 @@ func (c *content) sane() bool {
 	case msgError:
 		return c.value()
 	}
-	return typ > msgDead || c.value() // what is no message is for memberlist to refuse
+	return typ > msgDead || c.value() // memberlist refuses what is no message itself
 }
 
 func (c *content) sanePushPull() bool {
@@ -121,12 +121,12 @@ func (c *content) sanePushPull() bool {
 	return c.hasRoomFor(h["UserStateLen"], 1)
 }
 
-// leastNode is less than memberlist writes for one node, the names of its
-// fields alone.
+// leastNode is less than what memberlist writes for one node: the names of its fields
+// alone take more.
 const leastNode = 40
 
-// hasRoomFor reports whether n items of so many bytes can still follow. Where more
-// may come nobody knows yet.
+// hasRoomFor reports whether n items of that size can still follow. Where more may be
+// read, that is not known, and it reports true.
 func (c *content) hasRoomFor(n uint64, least int) bool {
 	return c.more != nil || n <= uint64((len(c.b)-c.off)/least)
 }
@@ -183,7 +183,7 @@ func (c *content) header(names ...string) (map[string]uint64, bool) {
 		if !ok || name == "" {
 			return nil, false
 		}
-		out[name] = max(out[name], v) // of a name that comes twice, the worse
+		out[name] = max(out[name], v) // a name may come twice: the larger number counts
 	}
 	return out, true
 }
@@ -211,7 +211,7 @@ type status uint8
 
 const (
 	whole  status = iota
-	cut           // more bytes are needed to say
+	cut           // more bytes are needed to decide
 	broken        // no honest value
 )
 

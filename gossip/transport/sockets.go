@@ -47,7 +47,7 @@ const (
 	receiveBuffer = 2 << 20
 	sendBuffer    = 8 << 20
 	maxDatagram   = 64 << 10
-	errorPause    = 100 * time.Millisecond // say of too many files
+	errorPause    = 100 * time.Millisecond // after an error, such as too many open files
 )
 
 var errNoRoom = errors.New("no room in the socket's buffer")

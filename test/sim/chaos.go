@@ -14,18 +14,25 @@ import (
 // Chaos is one random run: a mesh, a workload and a schedule of faults, all
 // drawn from the seed.
 type Chaos struct {
-	Seed  uint64
-	World *World
-	Check *Checker
-	Log   []string // what was done, and when
-	Equal time.Duration
+	// The run.
+
+	Seed  uint64   // draws everything below
+	World *World   // which the run steps
+	Check *Checker // looks at the steps
 	// Sabotage, if set, spoils the end of the run: the checker must notice.
 	Sabotage func(w *World)
 
-	rng   *rand.Rand
-	lasts time.Duration
-	names []string
-	over  bool // the schedule has ended: what was to happen later does not
+	// What came of it.
+
+	Log   []string      // what was done, and when
+	Equal time.Duration // from the end of the faults until all tables were equal
+
+	// As what it was drawn.
+
+	rng   *rand.Rand    // seeded by Seed
+	lasts time.Duration // how long faults happen
+	names []string      // of the services
+	over  bool          // the schedule has ended: what was to happen later does not
 }
 
 // Bound is how long after the last fault all must be equal again.

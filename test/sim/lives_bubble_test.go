@@ -150,7 +150,7 @@ func TestOneNameTwice(t *testing.T) {
 		}
 		took := within(t, m, "both say it", 10*time.Second, func() bool { return told(first) && told(second) })
 		t.Logf("both know after %v", took)
-		m.settle()
+		m.waitIdle()
 		if first.Core.Yielded() || !second.Core.Yielded() {
 			t.Errorf("the first yields: %v, the second: %v", first.Core.Yielded(), second.Core.Yielded())
 		}

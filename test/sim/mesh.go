@@ -15,37 +15,45 @@ import (
 
 // MeshOptions describe a Mesh. The zero value of a field means its default.
 type MeshOptions struct {
-	Seed    uint64
-	Nodes   int
-	Link    Link // the zero Link means LAN
-	Profile string
-	Keys    [][]byte
-	Seeds   int // how many of the first nodes the others join through; default 3
-	Apart   time.Duration
-	Pool    netip.Prefix // of the network; default 10.96.0.0/16
-	Core    gossip.CoreConfig
-	Log     *slog.Logger
-	// Settle waits until every goroutine of the bubble is blocked: synctest.Wait.
-	Settle func()
+	// The mesh.
+
+	Seed    uint64            // of all random choices
+	Nodes   int               // how many machines there are
+	Seeds   int               // how many of the first nodes the others join through; default 3
+	Apart   time.Duration     // between the starts of two nodes, on average; default 7 ms
+	Link    Link              // between any two; the zero Link means LAN
+	Pool    netip.Prefix      // of the network; default 10.96.0.0/16
+	Profile string            // gossip.HostConfig.Profile
+	Keys    [][]byte          // gossip.HostConfig.Keys
+	Core    gossip.CoreConfig // of every node
+
+	// The test.
+
+	Log *slog.Logger // of all hosts
+	// WaitIdle waits until every goroutine of the bubble is blocked: synctest.Wait.
+	WaitIdle func()
 }
 
 // Mesh is a number of whole nodes, gossip.Host with memberlist inside, on a
 // Net, in a testing/synctest bubble. It belongs to the bubble's first
 // goroutine, which reads cores only while all others are blocked.
 type Mesh struct {
-	Net   *Net
-	Check *Checker
+	// What a test looks at.
 
-	opt   MeshOptions
-	w     *World // holds the nodes for the checker; it is never stepped
-	rng   *rand.Rand
-	all   []*Machine
-	start time.Time
-	stop  context.CancelFunc
-	wg    sync.WaitGroup
+	Net    *Net        // on which the machines are
+	Check  *Checker    // of their tables
+	mu     sync.Mutex  // guards Events
+	Events []MeshEvent // of all hosts, oldest first
 
-	mu     sync.Mutex // guards Events
-	Events []MeshEvent
+	// What it runs.
+
+	opt   MeshOptions        // with defaults filled in
+	w     *World             // holds the nodes for the checker; it is never stepped
+	rng   *rand.Rand         // seeded by opt.Seed
+	all   []*Machine         // in the order of their numbers
+	start time.Time          // on the bubble's clock
+	stop  context.CancelFunc // ends the network
+	wg    sync.WaitGroup     // of what stop ends
 }
 
 // MeshEvent is what a node's host reported.
@@ -59,19 +67,26 @@ type MeshEvent struct {
 
 // Machine is one host of a Mesh.
 type Machine struct {
-	*Node // its core, for the checker and to look at
-	Host  *gossip.Host
-	Port  *Port
-	Boot  uint64 // its boot id, which has the wall clock in it; 0: as the bubble's clock says
+	// What a test looks at.
 
-	mesh     *Mesh
-	slot     int
-	keys     [][]byte
-	life     int
-	peers    []gossip.Peer
-	lamport  uint64
-	cancel   context.CancelFunc
-	finished chan error
+	*Node              // its core, for the checker and to look at
+	Host  *gossip.Host // of its present life
+	Port  *Port        // its place on the network
+	Boot  uint64       // its boot id, which has the wall clock in it; 0: as the bubble's clock says
+
+	// What it is, over all its lives.
+
+	mesh    *Mesh         // to which it belongs
+	slot    int           // its number
+	keys    [][]byte      // of its keyring
+	life    int           // how often it started
+	peers   []gossip.Peer // as on disk
+	lamport uint64        // as on disk
+
+	// The end of its present life.
+
+	cancel   context.CancelFunc // ends Host.Run
+	finished chan error         // gets what Run returned
 }
 
 // NewMesh returns a mesh whose nodes are not started.
@@ -143,7 +158,7 @@ func (m *Mesh) Now() time.Duration { return time.Since(m.start) }
 // Run lets virtual time pass.
 func (m *Mesh) Run(d time.Duration) {
 	wait(d)
-	m.settle()
+	m.waitIdle()
 }
 
 // wait blocks for d of the bubble's time.
@@ -153,8 +168,8 @@ func wait(d time.Duration) {
 	<-t.C
 }
 
-func (m *Mesh) settle() {
-	m.opt.Settle()
+func (m *Mesh) waitIdle() {
+	m.opt.WaitIdle()
 	m.w.now = m.Now()
 }
 
@@ -163,7 +178,7 @@ func (m *Mesh) settle() {
 func (m *Mesh) Until(done func() bool, step, d time.Duration) (time.Duration, bool) {
 	start := m.Now()
 	for m.Now()-start <= d {
-		if m.settle(); done() {
+		if m.waitIdle(); done() {
 			return m.Now() - start, true
 		}
 		m.Run(step)
@@ -295,7 +310,7 @@ func (n *Node) remember(changes []state.Change) map[string]bool {
 func (c *Machine) end() error {
 	c.cancel()
 	err := <-c.finished
-	c.mesh.settle()
+	c.mesh.waitIdle()
 	c.lamport = c.Host.Lamport()
 	c.Node.saveClaims()
 	c.up, c.Node.Core = false, nil

@@ -18,7 +18,7 @@ func inMesh(t *testing.T, opt MeshOptions, f func(t *testing.T, m *Mesh)) {
 	t.Helper()
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // fastest per CPU: one bubble runs on one processor
 	synctest.Test(t, func(t *testing.T) {
-		opt.Settle = synctest.Wait
+		opt.WaitIdle = synctest.Wait
 		if testing.Verbose() && *hostLog {
 			opt.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 		}

@@ -18,20 +18,26 @@ import (
 // the order of virtual time; nobody blocks while holding a lock, so that the
 // bubble's clock can move.
 type Net struct {
-	start time.Time
-	wake  chan struct{}
+	start time.Time     // when its time began
+	wake  chan struct{} // holds a token when there is something new to deliver
 
-	mu    sync.Mutex // guards everything that follows, and all ports and conns
-	rng   *rand.Rand
-	opt   Link
-	links map[pair]*Link
-	cuts  map[pair]Cut
-	ports map[netip.AddrPort]*Port
-	hosts map[int32]*hostState
-	q     queue
-	seq   uint64
-	Sent  uint64 // datagrams
-	Lost  uint64 // by links, cuts and full buffers
+	mu sync.Mutex // guards everything that follows, and all ports and conns
+
+	// What it is like.
+
+	rng   *rand.Rand               // of delays and losses
+	opt   Link                     // where links has none
+	links map[pair]*Link           // by the numbers of two hosts
+	cuts  map[pair]Cut             // links that carry nothing at present
+	ports map[netip.AddrPort]*Port // who listens where
+	hosts map[int32]*hostState     // by their numbers
+
+	// What is under way.
+
+	q    queue  // what is delivered when
+	seq  uint64 // orders what is delivered at one moment
+	Sent uint64 // datagrams
+	Lost uint64 // by links, cuts and full buffers
 }
 
 // hostState is what a simulated host does to all its ports.

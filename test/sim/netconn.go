@@ -68,22 +68,32 @@ func (d *dial) reach(peer *Port) {
 // Conn is one end of a stream: latency, in-order delivery, retransmission
 // while the link is cut, a bounded window, deadlines.
 type Conn struct {
-	net           *Net
-	port          *Port
-	remote        *Port
-	peer          *Conn
-	readable      chan struct{} // signals
-	writable      chan struct{}
-	closed        chan struct{}
-	in            []byte // arrived
-	eof           bool
-	err           error // reset
-	shut          bool
-	out           []segmentOut
-	sending       bool
-	flight        int // written and not yet read by the peer
-	last          time.Duration
-	readBy, putBy time.Time
+	// The two ends.
+
+	net    *Net  // which carries it
+	port   *Port // of this end
+	remote *Port // of the other end
+	peer   *Conn // the other end
+
+	// What is there to read.
+
+	in       []byte        // arrived
+	eof      bool          // the peer writes no more
+	err      error         // the stream was reset
+	readable chan struct{} // signals that one of these changed
+	readBy   time.Time     // deadline of reads
+
+	// What was written.
+
+	out      []segmentOut  // waits to be sent
+	sending  bool          // a segment is under way
+	flight   int           // bytes written and not yet read by the peer
+	last     time.Duration // when the last segment arrives: none overtakes it
+	shut     bool          // nothing can be written any more
+	writable chan struct{} // signals that there is room
+	putBy    time.Time     // deadline of writes
+
+	closed chan struct{} // closed by Close
 }
 
 type segmentOut struct {

@@ -14,26 +14,36 @@ import (
 
 // Node is one simulated host: a core and what surrounds it.
 type Node struct {
-	ID   state.NodeID
-	Addr netip.AddrPort
-	Core *gossip.Core // nil while down
+	// What a test looks at.
+
+	ID   state.NodeID   // n0000, n0001, …
+	Addr netip.AddrPort // where others reach it
+	Core *gossip.Core   // nil while down
 	// Bytes counts what the node sent, with 34 bytes per packet for IP, UDP and framing.
 	Bytes uint64
 	// OnSend, if set, may change or (returning false) swallow what the node sends.
 	OnSend func(s *gossip.Send) bool
 
-	world    *World
-	index    int32
-	up       bool
-	paused   bool
-	life     uint32
-	skew     time.Duration // its monotonic clock against the world's
-	tickAt   time.Duration
-	wire     time.Duration // when its network card is free
-	held     []event       // arrived while paused
-	heldB    int
+	// What it is.
+
+	world *World        // to which it belongs
+	index int32         // its number
+	skew  time.Duration // its monotonic clock against the world's
+	disk  *disk         // survives a crash
+
+	// Its present life.
+
+	up     bool          // it runs
+	life   uint32        // how often it started or ended
+	tickAt time.Duration // when its core's Tick is scheduled, on the world's clock; -1: it is not
+	wire   time.Duration // when its network card is free
+
+	// A pause, as by SIGSTOP.
+
+	paused   bool                                // it is stopped
+	held     []event                             // arrived while paused
+	heldB    int                                 // bytes of them
 	heldNews []func(time.Duration, *gossip.Core) // of the membership
-	disk     *disk
 }
 
 // disk is what survives a crash.
@@ -110,7 +120,7 @@ func (n *Node) Start() {
 		n.boot()
 		w.oracle.started(n)
 	}
-	n.settle()
+	n.carryOut()
 }
 
 // boot says what a host says first.
@@ -149,7 +159,7 @@ func (n *Node) Take(network string, join bool) {
 		delete(n.disk.stated, network)
 		n.must(n.Core.LeaveNetwork(n.now(), network))
 	}
-	n.settle()
+	n.carryOut()
 }
 
 // hostSome tells the core how many tasks of some services, or of all, the node
@@ -206,7 +216,7 @@ func (n *Node) CommitIn(network string, changes ...state.Change) error {
 		n.hostSome(network, touched)
 	}
 	err := n.Core.Commit(n.now(), network, changes)
-	n.settle()
+	n.carryOut()
 	return err
 }
 
@@ -214,7 +224,7 @@ func (n *Node) CommitIn(network string, changes ...state.Change) error {
 func (n *Node) Do(f func(now time.Duration, c *gossip.Core)) {
 	if n.up {
 		f(n.now(), n.Core)
-		n.settle()
+		n.carryOut()
 	}
 }
 
@@ -301,7 +311,7 @@ func (n *Node) receive(e event) {
 		return
 	}
 	n.Core.Receive(n.now(), e.data)
-	n.settle()
+	n.carryOut()
 }
 
 func (n *Node) tick() {
@@ -310,11 +320,11 @@ func (n *Node) tick() {
 		return
 	}
 	n.Core.Tick(n.now())
-	n.settle()
+	n.carryOut()
 }
 
-// settle carries out what the core wants after a step.
-func (n *Node) settle() {
+// carryOut does what the core wants after a step.
+func (n *Node) carryOut() {
 	sends, events := n.Core.Drain()
 	for _, s := range sends {
 		n.world.route(n, s)

@@ -24,7 +24,7 @@ func populate(t *testing.T, m *Mesh) {
 // final fails the test for every rule that is broken at rest.
 func final(t *testing.T, m *Mesh) {
 	t.Helper()
-	m.settle()
+	m.waitIdle()
 	m.Check.Final()
 	for _, v := range m.Check.Violations {
 		t.Error(v)

@@ -4,15 +4,15 @@ import "time"
 
 // event is something that happens at a moment of virtual time.
 type event struct {
-	at   time.Duration
-	seq  uint64 // orders events of one moment
-	kind eventKind
-	node int32
-	from int32
-	life uint32 // of the node; events of a former life are dropped
-	sent uint32 // life of the sender: a stream ends with either end
-	data []byte
-	fn   func()
+	at   time.Duration // on the world's clock
+	seq  uint64        // orders events of one moment
+	kind eventKind     // what happens
+	node int32         // to which node
+	from int32         // who sent data
+	life uint32        // of the node; events of a former life are dropped
+	sent uint32        // life of the sender: a stream ends with either end
+	data []byte        // of a packet
+	fn   func()        // of what a test has planned
 }
 
 type eventKind uint8

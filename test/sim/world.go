@@ -15,41 +15,52 @@ import (
 
 // Options describe a World. The zero value of a field means its default.
 type Options struct {
-	Seed      uint64
-	Nodes     int
-	Link      Link         // the default link; the zero Link means LAN
-	Bandwidth float64      // of a node's network card, in bytes per second; 0: 1 Gbit/s
-	Static    bool         // all nodes are known to all and never change (CoreConfig.Peers)
-	StandIn   bool         // what is sent to a node that does not exist goes to node k mod Nodes, k from its name n0000
-	Network   string       // the network that all nodes join at their start; "" means "net"
-	Pool      netip.Prefix // VIP pool of the network; the zero Prefix: it is not defined
-	Core      gossip.CoreConfig
-	Limits    state.Limits
-	Oracle    Oracle
+	// The mesh.
 
-	// OnStep, if set, is called after every step of a node.
-	OnStep func(n *Node)
-	// OnEvent, if set, is called for every event that a core reports.
-	OnEvent func(n *Node, e gossip.Event)
+	Seed      uint64            // of all random choices
+	Nodes     int               // how many nodes there are
+	Link      Link              // the default link; the zero Link means LAN
+	Bandwidth float64           // of a node's network card, in bytes per second; 0: 1 Gbit/s
+	Network   string            // the network that all nodes join at their start; "" means "net"
+	Pool      netip.Prefix      // VIP pool of the network; the zero Prefix: it is not defined
+	Core      gossip.CoreConfig // of every node; Self, Addr, Boot and ExpectPeers are filled in
+	Limits    state.Limits      // of every node's tables; the zero Limits: state.DefaultLimits
+
+	// Their membership.
+
+	Oracle  Oracle // reports deaths, true ones and others
+	Static  bool   // all nodes are known to all and never change (CoreConfig.Peers)
+	StandIn bool   // what is sent to a node that does not exist goes to node k mod Nodes, k from its name n0000
+
+	// The test.
+
+	OnStep  func(n *Node)                 // called after every step of a node; or nil
+	OnEvent func(n *Node, e gossip.Event) // called for every event that a core reports; or nil
 }
 
 // World is a simulated mesh. It belongs to one goroutine.
 type World struct {
-	opt     Options
-	rng     *rand.Rand
-	perByte float64 // nanoseconds
-	now     time.Duration
-	q       queue
-	seq     uint64
-	nodes   []*Node
-	byAddr  map[netip.AddrPort]int32
-	byID    map[state.NodeID]int32
-	links   map[pair]*Link
-	cuts    map[pair]Cut
-	peers   []state.NodeID
-	oracle  oracle
-	trace   xxhash.Digest
-	events  uint64
+	opt Options // with defaults filled in
+
+	// Time.
+
+	now    time.Duration // virtual, from the start
+	q      queue         // what happens when
+	seq    uint64        // orders what happens at one moment
+	events uint64        // that have happened
+	trace  xxhash.Digest // of all of them
+
+	// The nodes and their network.
+
+	rng     *rand.Rand               // of delays and losses
+	perByte float64                  // nanoseconds that a byte takes on a network card
+	nodes   []*Node                  // in the order of their numbers
+	byAddr  map[netip.AddrPort]int32 // their numbers
+	byID    map[state.NodeID]int32   // likewise
+	links   map[pair]*Link           // by the numbers of two nodes; where there is none, opt.Link
+	cuts    map[pair]Cut             // links that carry nothing at present
+	peers   []state.NodeID           // all nodes, if opt.Static
+	oracle  oracle                   // the membership
 }
 
 // New returns a world whose nodes are not started.
