@@ -1,7 +1,7 @@
-// Package hostfacts judges what a host can be asked to do against what it
-// already is (rule L9 of docs/DESIGN.md). It is pure: Facts say what addresses,
-// routes and servers a network namespace has, and Conflicts says what of that
-// stands against a VIP pool. Reading the facts is the work of lb/hostwatch.
+// Package hostfacts decides whether a host can serve a VIP pool without losing
+// something that it already has or needs (rule L9 of docs/DESIGN.md). It is pure:
+// Facts say what addresses, routes and servers a network namespace has, and Conflicts
+// returns those that a pool would take away. The facts are read by lb/hostwatch.
 package hostfacts
 
 import (
@@ -11,53 +11,52 @@ import (
 	"slices"
 )
 
-// Facts are what a network namespace is and needs. The zero value knows of
-// nothing, so that nothing stands against a pool. Values are immutable once
-// they have been handed out.
+// Facts are what a network namespace is and needs. The zero value is a host with
+// nothing that a pool could conflict with. Values are immutable once they have been
+// handed out.
 type Facts struct {
-	// Unknown says why the host could not be asked; empty: it was. No pool is
-	// safe on a host of which nothing is known.
+	// Unknown says why the host could not be read; empty: it was. No pool is safe on a
+	// host that is not known.
 	Unknown string
-	// Allowed bounds what the host takes as pools; empty means DefaultPools.
+	// Allowed are the ranges in which pools may lie; empty means DefaultPools.
 	Allowed   []netip.Prefix
-	Addresses []Address
-	Routes    []Route
-	Points    []Point // single addresses that must stay reachable
+	Addresses []Address // of all devices
+	Routes    []Route   // that others made
+	Points    []Point   // single addresses that must stay reachable
 }
 
 // Address is an address of a device of this namespace.
 type Address struct {
 	Addr     netip.Addr
 	Device   string
-	Loopback bool // of the loopback device: nobody else's way leads there
+	Loopback bool // of the loopback device: packets of other hosts do not get there
 }
 
-// Route is a route that others made, in whatever table.
+// Route is a route that others made, in any routing table.
 type Route struct {
 	Prefix netip.Prefix
-	Device string // empty: none, as of a blackhole
-	// Connected says that the route's addresses are neighbours on the device,
-	// and so each of them may be a machine.
+	Device string // empty: none, as for a blackhole
+	// Connected reports whether the route's addresses are neighbours on the device, so
+	// that any of them may be a machine.
 	Connected bool
-	// Rule is the preference of a routing rule of others that leads to the route
-	// before any pool's, as "50"; empty: none does. Such a route takes a pool's
-	// packets even if it is the default one.
+	// Rule is the preference, as "50", of a routing rule of others that leads to the
+	// route and comes before the rules of pools; empty: there is none. Such a route
+	// takes a pool's packets even if it is a default route.
 	Rule string
 }
 
-// Point is one address that the host talks to, and what it is, as
-// "default gateway", "name server", "node x2".
+// Point is one address that the host talks to.
 type Point struct {
 	Addr netip.Addr
-	What string
+	What string // what it is, as "default gateway", "name server", "node x2"
 }
 
-// Kind says what stands against a pool.
+// Kind says what a pool conflicts with.
 type Kind string
 
 // The kinds of conflicts.
 const (
-	KindUnknown Kind = "unknown" // the host could not be asked
+	KindUnknown Kind = "unknown" // the host could not be read
 	KindBounds  Kind = "bounds"  // the pool is outside of what the host allows
 	KindAddress Kind = "address" // an address of the host is in it
 	KindRoute   Kind = "route"   // a route of the host is in it, or it is in a connected one
@@ -65,20 +64,20 @@ const (
 	KindPool    Kind = "pool"    // an older network's pool overlaps it
 )
 
-// Conflict is one thing that stands against a pool.
+// Conflict is one thing of the host that a pool conflicts with.
 type Conflict struct {
 	Pool   netip.Prefix
 	Kind   Kind
-	Device string // of addresses and routes; empty: none
+	Device string // of an address or a route; empty: none
 	What   string // for people, as "route 10.77.0.0/24 of device eth0"
 }
 
 // String formats the conflict for people.
 func (c Conflict) String() string { return fmt.Sprintf("pool %s: %s", c.Pool, c.What) }
 
-// DefaultPools returns what a host takes as pools where its configuration does
-// not say: ranges that nobody owns on the internet. Loopback, link-local,
-// multicast and public addresses are in none of them.
+// DefaultPools returns the ranges in which pools may lie if the configuration does not
+// say: those that have no owner on the internet. Loopback, link-local, multicast and
+// public addresses are in none of them.
 func DefaultPools() []netip.Prefix {
 	return []netip.Prefix{
 		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
@@ -86,8 +85,8 @@ func DefaultPools() []netip.Prefix {
 	}
 }
 
-// Conflicts returns what stands against a pool, the most telling first, and nil
-// if the host can serve it:
+// Conflicts returns what a pool conflicts with, the most informative first, and nil if
+// the host can serve it:
 //
 //   - the pool is not inside one of the allowed ranges;
 //   - an address of the host, or one that it talks to, is in the pool;
@@ -99,45 +98,46 @@ func DefaultPools() []netip.Prefix {
 // and neither is a default route: the pool is an exception to them, as any more
 // specific route is. At most MaxConflicts are returned.
 func Conflicts(pool netip.Prefix, f *Facts) []Conflict {
-	j := conflictList{pool: pool}
+	l := conflictList{pool: pool}
 	if f.Unknown != "" {
-		j.add(KindUnknown, "", "the addresses and routes of this host are not known: "+f.Unknown)
+		l.add(KindUnknown, "", "the addresses and routes of this host are not known: "+f.Unknown)
 	}
 	if !withinRanges(pool, f.Allowed) {
-		j.add(KindBounds, "", "it is not within the pools that this host allows; see --pools")
+		l.add(KindBounds, "", "it is not within the pools that this host allows; see --pools")
 	}
 	for _, r := range f.Routes {
 		if conflicts(r, pool) {
-			j.add(KindRoute, r.Device, r.String())
+			l.add(KindRoute, r.Device, r.String())
 		}
 	}
 	for _, a := range f.Addresses {
 		if pool.Contains(a.Addr) {
-			j.add(KindAddress, a.Device, fmt.Sprintf("address %s of device %s", a.Addr, a.Device))
+			l.add(KindAddress, a.Device, fmt.Sprintf("address %s of device %s", a.Addr, a.Device))
 		}
 	}
 	for _, p := range f.Points {
 		if pool.Contains(p.Addr) {
-			j.add(KindPoint, "", fmt.Sprintf("%s %s", p.What, p.Addr))
+			l.add(KindPoint, "", fmt.Sprintf("%s %s", p.What, p.Addr))
 		}
 	}
-	return j.found
+	return l.found
 }
 
-// MaxConflicts bounds how many conflicts of one pool are told: a host may have
-// a hundred thousand routes.
+// MaxConflicts bounds the conflicts of one pool, since a host may have a hundred
+// thousand routes.
 const MaxConflicts = 8
 
-// judgement collects conflicts without repeats.
+// conflictList collects the conflicts of one pool, each once.
 type conflictList struct {
 	pool  netip.Prefix
 	found []Conflict
 }
 
-func (j *conflictList) add(kind Kind, device, what string) {
-	c := Conflict{Pool: j.pool, Kind: kind, Device: device, What: what}
-	if len(j.found) < MaxConflicts && !slices.Contains(j.found, c) {
-		j.found = append(j.found, c)
+// add adds a conflict, unless it is known or there are too many.
+func (l *conflictList) add(kind Kind, device, what string) {
+	c := Conflict{Pool: l.pool, Kind: kind, Device: device, What: what}
+	if len(l.found) < MaxConflicts && !slices.Contains(l.found, c) {
+		l.found = append(l.found, c)
 	}
 }
 
@@ -153,7 +153,7 @@ func (r Route) String() string {
 	return text
 }
 
-// stands reports whether a route stands against a pool.
+// conflicts reports whether a pool conflicts with a route.
 func conflicts(r Route, pool netip.Prefix) bool {
 	switch {
 	case !r.Prefix.Overlaps(pool):
@@ -166,8 +166,7 @@ func conflicts(r Route, pool netip.Prefix) bool {
 	return r.Prefix.Bits() >= pool.Bits() || r.Connected
 }
 
-// allowed reports whether a pool lies in one of the ranges. Overlaps that are
-// no containment are outside.
+// withinRanges reports whether a pool lies in one of the ranges as a whole.
 func withinRanges(pool netip.Prefix, ranges []netip.Prefix) bool {
 	if len(ranges) == 0 {
 		ranges = DefaultPools()
@@ -177,19 +176,19 @@ func withinRanges(pool netip.Prefix, ranges []netip.Prefix) bool {
 	})
 }
 
-// Owns reports whether an address is one of the loopback device: what leads
-// there stays on the host.
+// OnLoopback reports whether an address is one of the loopback device: packets to it
+// stay on the host.
 func (f *Facts) OnLoopback(a netip.Addr) bool {
 	return slices.ContainsFunc(f.Addresses, func(o Address) bool { return o.Loopback && o.Addr == a })
 }
 
-// Has reports whether an address is the host's.
+// HasAddress reports whether an address is the host's.
 func (f *Facts) HasAddress(a netip.Addr) bool {
 	return slices.ContainsFunc(f.Addresses, func(o Address) bool { return o.Addr == a })
 }
 
-// Sort puts the facts in order, without repeats, so that equal hosts have equal
-// facts.
+// Sort puts the facts in order and removes repeats, so that equal hosts have equal
+// facts. It changes f.
 func (f *Facts) Sort() {
 	f.Addresses = sortedUnique(f.Addresses, func(a, b Address) int {
 		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Device, b.Device))
@@ -204,18 +203,20 @@ func (f *Facts) Sort() {
 	})
 }
 
+// sortedUnique sorts the list in place, and returns it without repeats.
 func sortedUnique[T comparable](list []T, by func(a, b T) int) []T {
 	slices.SortFunc(list, by)
 	return slices.Compact(list)
 }
 
-// Equal reports whether two hosts' facts, sorted, are the same.
+// Equal reports whether the facts of two hosts, both sorted, are the same.
 func (f *Facts) Equal(o *Facts) bool {
 	return f.Unknown == o.Unknown && slices.Equal(f.Allowed, o.Allowed) && slices.Equal(f.Addresses, o.Addresses) &&
 		slices.Equal(f.Routes, o.Routes) && slices.Equal(f.Points, o.Points)
 }
 
-// With returns the facts with more points, and bounded to these ranges.
+// With returns sorted facts with these allowed ranges and additional points. It does
+// not change f.
 func (f *Facts) With(allowed []netip.Prefix, points ...Point) Facts {
 	g := *f
 	g.Allowed = allowed

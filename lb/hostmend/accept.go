@@ -11,15 +11,14 @@ import (
 	"meshd/lb/hostcheck"
 )
 
-// commandLimit is how long a program may take, and maxOutput what is kept of
-// what it says.
+// commandLimit is how long a program may take, and maxOutput how many bytes of its
+// output are kept.
 const (
 	commandLimit = 5 * time.Second
 	maxOutput    = 1 << 20
 )
 
-// ByChain groups rules by the chains that they are for, as Accept and Revoke want
-// them.
+// ByChain groups rules by their chains, as Accept and Revoke need them.
 func ByChain(lets []hostcheck.AcceptRule) (groups [][]hostcheck.AcceptRule) {
 	at := map[string]int{}
 	for _, l := range lets {
@@ -33,8 +32,9 @@ func ByChain(lets []hostcheck.AcceptRule) (groups [][]hostcheck.AcceptRule) {
 	return groups
 }
 
-// Accept adds rules to one chain of others, all of which are for the same chain
-// and program, where they are not there. It reports whether it added any.
+// Accept adds those rules to a chain of others that it does not have yet. All must be
+// for the same chain and program. It reports whether it added any; the error is that
+// of the program.
 func Accept(ctx context.Context, lets []hostcheck.AcceptRule) (added bool, err error) {
 	if len(lets) == 0 {
 		return false, nil
@@ -54,7 +54,7 @@ func Accept(ctx context.Context, lets []hostcheck.AcceptRule) (added bool, err e
 	return added, nil
 }
 
-// there reports whether iptables has a rule of ours.
+// hasRule reports whether iptables has a rule of ours.
 func hasRule(ctx context.Context, l hostcheck.AcceptRule) bool {
 	words := l.Command(hostcheck.RuleComment, true)
 	for i, w := range words {
@@ -66,8 +66,8 @@ func hasRule(ctx context.Context, l hostcheck.AcceptRule) bool {
 	return err == nil
 }
 
-// acceptNft adds what is missing of our rules. nft cannot be asked for one rule: if
-// those of ours are not what they should be, all are made anew.
+// acceptNft makes our rules in a chain of nft equal to these. nft cannot be asked for
+// one rule, so if one is missing or wrong, all are made anew.
 func acceptNft(ctx context.Context, lets []hostcheck.AcceptRule) (bool, error) {
 	have, err := listRules(ctx, lets[0])
 	if err != nil || sameRules(have, lets) {
@@ -76,9 +76,9 @@ func acceptNft(ctx context.Context, lets []hostcheck.AcceptRule) (bool, error) {
 	return true, replaceRules(ctx, lets[0], lets, have)
 }
 
-// remake adds rules to a chain of nft and removes those that were there, in one
-// transaction: of what cannot be added as a whole nothing is left behind, and so it
-// does not become more with each attempt.
+// replaceRules adds rules to a chain of nft and removes those that were there, in one
+// transaction: an attempt that fails leaves nothing behind, so rules do not pile up
+// with each attempt.
 func replaceRules(ctx context.Context, chain hostcheck.AcceptRule, lets []hostcheck.AcceptRule, have []listed) error {
 	words := []string{"nft"}
 	statement := func(all ...string) {
@@ -100,9 +100,9 @@ func replaceRules(ctx context.Context, chain hostcheck.AcceptRule, lets []hostch
 	return err
 }
 
-// Reduce removes rules of ours from one chain of others, and leaves the rest of
-// ours there, which it is told as well: rules of nft are told apart by neither
-// name nor text. A chain that is gone is no error.
+// RevokeSome removes rules of ours from a chain of others, and leaves rest, the other
+// rules of ours in it. It needs both, since rules of nft can be told apart neither by
+// name nor by text. A chain that does not exist is no error.
 func RevokeSome(ctx context.Context, gone, rest []hostcheck.AcceptRule) error {
 	if len(gone) == 0 {
 		return nil
@@ -112,13 +112,13 @@ func RevokeSome(ctx context.Context, gone, rest []hostcheck.AcceptRule) error {
 	}
 	have, err := listRules(ctx, gone[0])
 	if err != nil || len(have) == 0 {
-		return nil // there is no such chain any more, or nothing of ours in it
+		return nil // the chain is gone, or has no rule of ours
 	}
 	return replaceRules(ctx, gone[0], rest, have)
 }
 
-// Revoke removes our rules from the chain that rules are for. A chain that is gone
-// is no error.
+// Revoke removes our rules from the chain that these rules are for. A chain that does
+// not exist is no error.
 func Revoke(ctx context.Context, lets []hostcheck.AcceptRule) error {
 	if len(lets) == 0 {
 		return nil
@@ -126,7 +126,7 @@ func Revoke(ctx context.Context, lets []hostcheck.AcceptRule) error {
 	if lets[0].Program == "nft" {
 		have, err := listRules(ctx, lets[0])
 		if err != nil {
-			return nil // there is no such chain any more
+			return nil // the chain is gone
 		}
 		return replaceRules(ctx, lets[0], nil, have)
 	}
@@ -141,7 +141,7 @@ func Revoke(ctx context.Context, lets []hostcheck.AcceptRule) error {
 	return nil
 }
 
-// Accepted reports whether any of the rules is there.
+// Accepted reports whether the chain has any of the rules.
 func Accepted(ctx context.Context, lets []hostcheck.AcceptRule) bool {
 	if len(lets) > 0 && lets[0].Program == "nft" {
 		have, err := listRules(ctx, lets[0])
@@ -161,7 +161,8 @@ type listed struct {
 	handle string
 }
 
-// list returns our rules in a chain of nft: what somebody made drop is not ours.
+// listRules returns our rules in a chain of nft. A rule with our comment that does not
+// accept is not ours.
 func listRules(ctx context.Context, l hostcheck.AcceptRule) (all []listed, err error) {
 	out, err := runProgram(ctx, []string{"nft", "-a", "list", "chain", l.Family, l.Table, l.Chain})
 	if err != nil {
@@ -177,20 +178,21 @@ func listRules(ctx context.Context, l hostcheck.AcceptRule) (all []listed, err e
 	return all, nil
 }
 
-// run runs a program and returns what it wrote.
+// runProgram runs a program and returns its output. The error has its messages.
 func runProgram(ctx context.Context, words []string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandLimit)
 	defer cancel()
-	var out, said limited
+	var out, messages limited
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
-	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &said, time.Second
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &messages, time.Second
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w: %s", strings.Join(words, " "), err, strings.Join(strings.Fields(said.String()), " "))
+		text := strings.Join(strings.Fields(messages.String()), " ")
+		return "", fmt.Errorf("%s: %w: %s", strings.Join(words, " "), err, text)
 	}
 	return out.String(), nil
 }
 
-// limited keeps the beginning of what is written to it.
+// limited keeps the first maxOutput bytes that are written to it.
 type limited struct{ bytes.Buffer }
 
 func (l *limited) Write(b []byte) (int, error) {

@@ -8,8 +8,8 @@ import (
 	"meshd/lb/hostcheck"
 )
 
-// same reports whether rules of nft, as it lists them, are those that should be
-// there: each once, whatever their order, and however nft writes their addresses.
+// sameRules reports whether the rules that nft lists are these, each once, in any
+// order and with any notation of addresses.
 func sameRules(listed []listed, lets []hostcheck.AcceptRule) bool {
 	var have, want []string
 	for _, l := range listed {
@@ -23,8 +23,8 @@ func sameRules(listed []listed, lets []hostcheck.AcceptRule) bool {
 	return slices.Equal(have, want)
 }
 
-// canonical writes what a rule matches in one way: nft makes one prefix of two that
-// are neighbours, and orders them.
+// canonicalMatch writes what a rule matches in one notation, since nft sorts addresses
+// and joins prefixes that are neighbours.
 func canonicalMatch(match string) string {
 	var words []string
 	var spans []hostcheck.Span
@@ -55,7 +55,8 @@ func spanOf(word string) (hostcheck.Span, bool) {
 	return hostcheck.Span{First: from, Last: to}, err == nil && bad == nil
 }
 
-// merge makes one of spans that overlap or are neighbours.
+// mergeSpans sorts the spans in place, and returns them with those joined that overlap
+// or are neighbours.
 func mergeSpans(spans []hostcheck.Span) (all []hostcheck.Span) {
 	slices.SortFunc(spans, func(a, b hostcheck.Span) int { return a.First.Compare(b.First) })
 	for _, s := range spans {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Hairpin switches a port's hairpin mode on: the bridge sends packets back
-// through the port that they came from.
+// Hairpin switches a port's hairpin mode on: the bridge sends packets back through the
+// port that they came from. It returns the port for HairpinOff.
 func Hairpin(name string) (Port, error) {
 	l, err := rtnl.LinkByName(name)
 	if err == nil {
@@ -22,7 +22,7 @@ func Hairpin(name string) (Port, error) {
 	return Port{Name: name, Index: l.Attrs().Index}, nil
 }
 
-// HairpinOn reports whether a port is still there, and in hairpin mode.
+// HairpinOn reports whether a port exists and is in hairpin mode.
 func HairpinOn(p Port) (bool, error) {
 	l, err := findPort(p)
 	if l == nil || err != nil {
@@ -47,7 +47,7 @@ func HairpinOff(p Port) error {
 	return nil
 }
 
-// port returns the device, or nil if it is no port of a bridge any more.
+// findPort returns the device, or nil if it is gone, or not a port of a bridge any more.
 func findPort(p Port) (rtnl.Link, error) {
 	l, err := rtnl.LinkByIndex(p.Index)
 	var gone rtnl.LinkNotFoundError
@@ -62,11 +62,12 @@ func findPort(p Port) (rtnl.Link, error) {
 	return l, nil
 }
 
-// Ask makes the kernel find out where a neighbour is, without waiting for it.
+// ResolveAddress makes the kernel ask for the Ethernet address of a neighbour, without
+// waiting for the answer.
 func ResolveAddress(a netip.Addr) error {
 	routes, err := rtnl.RouteGet(a.AsSlice())
 	if err != nil || len(routes) == 0 || routes[0].Gw != nil {
-		return err // no neighbour
+		return err // not a neighbour
 	}
 	family := unix.AF_INET
 	if a.Is6() {

@@ -18,5 +18,5 @@ func HairpinOn(Port) (bool, error) { return false, nil }
 // HairpinOff does nothing.
 func HairpinOff(Port) error { return nil }
 
-// Ask does nothing.
+// ResolveAddress does nothing.
 func ResolveAddress(netip.Addr) error { return nil }

@@ -13,26 +13,28 @@ import (
 	"meshd/lb/hostcheck"
 )
 
-// Bounds of what is read of the filters of a host.
+// Bounds of what is read of the filters of a host, or of a container.
 const (
 	maxChains = 1024
 	maxRules  = 1 << 15
 	maxValues = 4096    // of one set
-	maxAll    = 1 << 18 // values of all rules
+	maxAll    = 1 << 18 // values in all rules and sets
 
-	maxRulesInside = 1 << 12 // of a container, of which there may be a thousand
+	maxRulesInside = 1 << 12 // of a container: there may be a thousand of them
 	patienceInside = 500 * time.Millisecond
 )
 
 // filters reads the chains of packet filters.
 type filters struct {
-	conn, sets *conn             // sets are read while rules are
-	names      map[uint32]string // of devices, by index
-	until      time.Time         // it takes no longer
-	rules      int
-	values     int  // in the conditions of all rules, and in sets
-	inside     bool // of a container: chains at the hook output count, too, and fewer rules
-	known      map[setKey][]element
+	conn   *conn             // for chains and rules
+	sets   *conn             // for sets, which are read in the middle of a list of rules
+	names  map[uint32]string // of devices, by index
+	inside bool              // of a container: chains at the hook output count too, and bounds are lower
+
+	until  time.Time // when reading ends at the latest
+	rules  int       // that were read; at most maxRules()
+	values int       // in the conditions of all rules, and in sets; at most maxAll
+	known  map[setKey][]element
 }
 
 type setKey struct {
@@ -40,14 +42,14 @@ type setKey struct {
 	table, set string
 }
 
-// nft returns the number of a message of nftables.
+// nftMessage returns the type of a netlink message of nftables.
 func nftMessage(message uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | message }
 
-// header is that of nfnetlink.
+// header returns the header of nfnetlink.
 func header(family byte) []byte { return []byte{family, unix.NFNETLINK_V0, 0, 0} }
 
-// generation returns the number of the ruleset, which is another one after each
-// change; 0: not known.
+// generation returns the number of the ruleset, which differs after each change; 0:
+// not known.
 func (f *filters) generation() (gen uint32) {
 	m := f.conn.request(nftMessage(unix.NFT_MSG_GETGEN), header(unix.NFPROTO_UNSPEC), nil)
 	if len(m) < 4 {
@@ -61,18 +63,20 @@ func (f *filters) generation() (gen uint32) {
 	return gen
 }
 
-// chain is a chain with its number of family.
+// chain is a chain with what is needed to read its rules.
 type chain struct {
 	hostcheck.Chain
-	family byte
-	filter bool
+
+	family byte // NFPROTO_…
+	filter bool // its verdicts count: not a chain of nat
 }
 
-// begin starts what is bounded anew.
+// resetBounds allows to read as much as the bounds say from now on.
 func (f *filters) resetBounds() {
 	f.rules, f.values, f.known, f.until = 0, 0, map[setKey][]element{}, time.Now().Add(f.patience())
 }
 
+// patience returns how long reading may take.
 func (f *filters) patience() time.Duration {
 	if f.inside {
 		return patienceInside
@@ -80,6 +84,7 @@ func (f *filters) patience() time.Duration {
 	return patience
 }
 
+// maxRules returns how many rules may be read.
 func (f *filters) maxRules() int {
 	if f.inside {
 		return maxRulesInside
@@ -87,8 +92,8 @@ func (f *filters) maxRules() int {
 	return maxRules
 }
 
-// read returns the chains of filters at the hooks that count, those that they
-// lead to, and those that tell of kube-proxy.
+// read returns the chains at the hooks that count, those to which they lead, and
+// those that show addresses of kube-proxy.
 func (f *filters) read() ([]hostcheck.Chain, error) {
 	f.resetBounds()
 	known, queue, err := f.chains()
@@ -120,8 +125,8 @@ func (f *filters) read() ([]hostcheck.Chain, error) {
 	return append(all, f.kubeProxyChains(known)...), nil
 }
 
-// kubeProxy returns a chain that tells the addresses of services of kube-proxy's
-// mode nftables: they are in sets, as addresses or before protocol and port.
+// kubeProxyChains returns a chain with the addresses of kube-proxy's services in its
+// mode nftables. They are in sets, alone or followed by protocol and port.
 func (f *filters) kubeProxyChains(known map[string]*chain) (all []hostcheck.Chain) {
 	done := map[byte]bool{}
 	for _, c := range known {
@@ -149,11 +154,12 @@ func (f *filters) kubeProxyChains(known map[string]*chain) (all []hostcheck.Chai
 	return all
 }
 
+// chainKey identifies a chain among those of the kernel.
 func chainKey(family byte, table, name string) string {
 	return string(family) + table + "\x00" + name
 }
 
-// chains lists all chains, and those with which reading begins.
+// chains returns all chains by chainKey, and those with which reading begins.
 func (f *filters) chains() (known map[string]*chain, first []*chain, err error) {
 	known = map[string]*chain{}
 	err = f.conn.dump(nftMessage(unix.NFT_MSG_GETCHAIN), header(unix.NFPROTO_UNSPEC), nil, func(m []byte) error {
@@ -178,7 +184,8 @@ var hookNames = map[uint32]hostcheck.Hook{
 	unix.NF_INET_LOCAL_OUT: hostcheck.Output,
 }
 
-// chainOf reads a chain of others; nil: it is ours, or of no family that counts.
+// parseChain reads a message about a chain of others; nil: the chain is ours, or of
+// a family or hook that does not count.
 func parseChain(m []byte) *chain {
 	c := &chain{family: m[0]}
 	c.Family = familyNames[m[0]]
@@ -211,7 +218,7 @@ func parseChain(m []byte) *chain {
 	return c
 }
 
-// fill reads the rules of a chain.
+// readRules reads the rules of a chain.
 func (f *filters) readRules(c *chain) error {
 	where := attribute(attribute(nil, unix.NFTA_RULE_TABLE, []byte(c.Table+"\x00")), unix.NFTA_RULE_CHAIN,
 		[]byte(c.Name+"\x00"))
@@ -226,8 +233,8 @@ func (f *filters) readRules(c *chain) error {
 	})
 }
 
-// add adds to a chain what one rule has become. Rules that decide nothing count,
-// too: they were read.
+// addRules adds to a chain what one rule of the kernel was turned into. A rule that
+// decides nothing counts as one too, since it was read.
 func (f *filters) addRules(c *chain, all []hostcheck.Rule) error {
 	f.rules += max(len(all), 1)
 	for i := range all {
@@ -245,15 +252,16 @@ func (f *filters) addRules(c *chain, all []hostcheck.Rule) error {
 	return nil
 }
 
-// element is one of a set, or of a map of verdicts.
+// element is an element of a set or of a map of verdicts.
 type element struct {
 	value   []byte
-	ends    bool // the value behind an interval
-	verdict hostcheck.Verdict
-	to      string
+	ends    bool              // value is the first one after an interval
+	verdict hostcheck.Verdict // of a map
+	to      string            // of a map, for jumps: the chain
 }
 
-// elements returns those of a set; nil: they are too many, or cannot be read.
+// elements returns the elements of a set; nil: there are too many, or they cannot be
+// read.
 func (f *filters) elements(c *chain, set string) []element {
 	k := setKey{c.family, c.Table, set}
 	if all, ok := f.known[k]; ok {
@@ -283,6 +291,7 @@ func (f *filters) elements(c *chain, set string) []element {
 	return all
 }
 
+// parseElement reads the attributes of an element.
 func parseElement(b []byte) (e element) {
 	eachAttribute(b, func(kind uint16, data []byte) {
 		switch kind {
@@ -297,7 +306,7 @@ func parseElement(b []byte) (e element) {
 	return e
 }
 
-// verdictOf reads the data of a verdict.
+// parseVerdict reads the data of a verdict.
 func parseVerdict(b []byte) (v hostcheck.Verdict, to string) {
 	eachAttribute(b, func(kind uint16, data []byte) {
 		if kind != unix.NFTA_DATA_VERDICT {
@@ -315,6 +324,7 @@ func parseVerdict(b []byte) (v hostcheck.Verdict, to string) {
 	return v, to
 }
 
+// verdictNumber translates the kernel's number of a verdict.
 func verdictNumber(data []byte) hostcheck.Verdict {
 	if len(data) != 4 {
 		return hostcheck.Undecided

@@ -8,6 +8,7 @@ import (
 	"meshd/lb/hostcheck"
 )
 
+// bitwise understands a mask on what a register holds.
 func (r *rule) bitwise(data []byte) {
 	var from, to uint32
 	var mask, xor []byte
@@ -31,7 +32,7 @@ func (r *rule) bitwise(data []byte) {
 	r.registers[registerIndex(to)] = l
 }
 
-// value returns the data of a value.
+// value returns the bytes in an attribute with a value.
 func value(b []byte) (v []byte) {
 	eachAttribute(b, func(kind uint16, data []byte) {
 		if kind == unix.NFTA_DATA_VALUE {
@@ -41,6 +42,7 @@ func value(b []byte) (v []byte) {
 	return v
 }
 
+// compare understands a comparison with one value.
 func (r *rule) compare(data []byte) {
 	var from, op uint32
 	var v []byte
@@ -66,7 +68,7 @@ func (r *rule) compare(data []byte) {
 	r.all = append(r.all, c)
 }
 
-// comparePorts adds a condition for each of both ports.
+// comparePorts adds a condition for the source port and one for the destination port.
 func (r *rule) comparePorts(l loaded, op uint32, v []byte) {
 	if op != unix.NFT_CMP_EQ || l.mask != nil || len(v) != 4 {
 		r.addUnknown()
@@ -78,6 +80,7 @@ func (r *rule) comparePorts(l loaded, op uint32, v []byte) {
 	}
 }
 
+// rangeExpression understands a comparison with a range of values.
 func (r *rule) rangeExpression(data []byte) {
 	var from, op uint32
 	var first, last []byte
@@ -101,6 +104,7 @@ func (r *rule) rangeExpression(data []byte) {
 	r.all = append(r.all, c)
 }
 
+// lookup understands a comparison with a set, or a map of verdicts.
 func (r *rule) lookup(data []byte) {
 	var from, flags uint32
 	set, verdicts := "", false
@@ -135,6 +139,7 @@ func (r *rule) lookup(data []byte) {
 	r.all = append(r.all, c)
 }
 
+// immediate understands a verdict.
 func (r *rule) immediate(data []byte) {
 	eachAttribute(data, func(kind uint16, data []byte) {
 		if kind != unix.NFTA_IMMEDIATE_DATA {
@@ -146,6 +151,7 @@ func (r *rule) immediate(data []byte) {
 	})
 }
 
+// target reads a target of iptables.
 func (r *rule) target(data []byte) {
 	name := ""
 	eachAttribute(data, func(kind uint16, data []byte) {
@@ -156,6 +162,7 @@ func (r *rule) target(data []byte) {
 	r.xtTarget(name)
 }
 
+// xtTarget understands a target of iptables, by its name.
 func (r *rule) xtTarget(name string) {
 	switch name {
 	case "REJECT":

@@ -12,17 +12,17 @@ import (
 	"meshd/lb/hostcheck"
 )
 
-// maxNeighbours bounds what is kept of tables that others fill.
+// maxNeighbours bounds what is read of a table of neighbours, which others fill.
 const maxNeighbours = 1 << 15
 
-// links is what is read of devices, by index.
+// links are the devices that were read.
 type links struct {
 	all   []hostcheck.Device
-	at    map[uint32]int // in all
-	names map[uint32]string
+	at    map[uint32]int    // index of a device to its place in all
+	names map[uint32]string // index of a device to its name
 }
 
-// header sizes of rtnetlink(7): ifinfomsg, ifaddrmsg, ndmsg.
+// Sizes in bytes of the headers ifinfomsg, ifaddrmsg and ndmsg (rtnetlink(7)).
 const (
 	linkHeader      = 16
 	addressHeader   = 8
@@ -120,8 +120,8 @@ func (r *reader) addresses(l *links) error {
 	return nil
 }
 
-// neighbours reads the Ethernet addresses of tasks, and behind which ports of
-// bridges they are.
+// neighbours reads the Ethernet addresses of tasks, and the ports of bridges behind
+// which these are. They only matter while bridges call iptables.
 func (r *reader) neighbours(l *links, tasks []netip.Addr, f *hostcheck.Facts) error {
 	f.Neighbours, f.Ports = map[netip.Addr]string{}, map[string]string{}
 	if len(tasks) == 0 || !f.BridgeFilter4 && !f.BridgeFilter6 {
@@ -154,7 +154,7 @@ func (r *reader) neighbours(l *links, tasks []netip.Addr, f *hostcheck.Facts) er
 	return nil
 }
 
-// neighbourhood reads a table of neighbours.
+// eachNeighbour calls take for each entry of a table of neighbours.
 func (r *reader) eachNeighbour(family byte, take func(index uint32, to []byte, mac string)) error {
 	head := make([]byte, neighbourHeader)
 	head[0] = family
@@ -177,7 +177,7 @@ func (r *reader) eachNeighbour(family byte, take func(index uint32, to []byte, m
 	})
 }
 
-// ways asks the kernel by which devices packets to some addresses leave.
+// routeDevices asks the kernel by which devices packets to some addresses leave.
 func (r *reader) routeDevices(l *links, to []netip.Addr, f *hostcheck.Facts) {
 	for _, a := range to {
 		head := make([]byte, routeHeader)
@@ -187,7 +187,7 @@ func (r *reader) routeDevices(l *links, to []netip.Addr, f *hostcheck.Facts) {
 		}
 		m := r.route.request(unix.RTM_GETROUTE, head, attribute(nil, unix.RTA_DST, a.AsSlice()))
 		if len(m) < routeHeader {
-			continue // no route: nothing leads there
+			continue // there is no route
 		}
 		eachAttribute(m[routeHeader:], func(kind uint16, data []byte) {
 			if name := ""; kind == unix.RTA_OIF && len(data) == 4 {
@@ -199,5 +199,5 @@ func (r *reader) routeDevices(l *links, to []netip.Addr, f *hostcheck.Facts) {
 	}
 }
 
-// routeHeader is the size of rtmsg.
+// routeHeader is the size of rtmsg in bytes.
 const routeHeader = 12

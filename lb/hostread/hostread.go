@@ -1,6 +1,10 @@
-// Package hostread reads the facts that lb/hostcheck judges, in the network
-// namespace of the process: rules of packet filters, devices, ports of bridges,
-// sysctls. It changes nothing.
+// Package hostread reads the facts that lb/hostcheck checks (rule L13 of
+// docs/DESIGN.md), in the network namespace of the process: rules of packet filters,
+// devices, ports of bridges, sysctls. It changes nothing.
+//
+// Everything that is read is bounded in number and time, since others fill these
+// tables. Rules are turned into conditions on a few fields. What is not understood
+// becomes a condition that a packet may or may not meet.
 package hostread
 
 import (
@@ -9,20 +13,20 @@ import (
 	"meshd/lb/hostcheck"
 )
 
-// Want says what is to be read of what may be much.
+// Want limits what is read of large tables.
 type Want struct {
-	Tasks        []netip.Addr // of which neighbours and ports of bridges are looked up
-	Schedulers   []string     // of IPVS
-	Destinations []netip.Addr // whose devices are asked for
+	Tasks        []netip.Addr // whose neighbour entries and ports of bridges are read
+	Schedulers   []string     // of IPVS, that are looked for in the kernel and on disk
+	Destinations []netip.Addr // to which the devices are asked for
 }
 
-// Reader reads a host. Its methods are for one goroutine.
+// Reader reads a host. It is for one goroutine.
 type Reader interface {
-	// Read returns the facts. What cannot be read is named in them. Filters are
-	// only read again if somebody has written to them since.
+	// Read returns the facts. Parts that cannot be read are named in them. Filters are
+	// read again only if somebody has written to them since.
 	Read(want Want) *hostcheck.Facts
-	// Moved reports whether somebody has written to filters since they were read,
-	// or the kernel told of a change to devices or addresses. It is cheap.
+	// Changed reports whether somebody has written to the filters since they were
+	// read, or the kernel announced a change of devices or addresses. It is cheap.
 	Changed() bool
 	// Close releases the sockets.
 	Close() error

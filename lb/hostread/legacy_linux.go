@@ -1,7 +1,6 @@
 package hostread
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,28 +15,28 @@ import (
 	"meshd/lb/hostcheck"
 )
 
-// maxTable bounds a table of iptables' own, in bytes: the kernel hands it out as a
-// whole, and says before how large it is.
+// maxTable bounds a table of iptables' own, in bytes. The kernel hands it out as a
+// whole, but says first how large it is.
 const maxTable = 32 << 20
 
-// Options of sockets with which iptables reads its own tables in the kernel, and
-// what they are told and tell (ip_tables.h, the same for IPv6).
+// The socket options with which iptables reads its own tables in the kernel, and the
+// sizes in bytes of their values (ip_tables.h, the same for IPv6).
 const (
 	optInfo    = 64
 	optEntries = 65
 	tableName  = 32
-	infoSize   = tableName + 4 + 5*4 + 5*4 + 4 + 4
-	entriesAt  = 40 // behind the name and the size, aligned
+	infoSize   = tableName + 4 + 5*4 + 5*4 + 4 + 4 // name, hooks, entries, policies, rules, bytes
+	entriesAt  = 40                                // after name and size, aligned
 )
 
 // legacyFamily is iptables or ip6tables.
 type legacyFamily struct {
-	family   byte
-	domain   int
-	level    int
-	names    string // a file that lists the tables that are there
-	programs []string
-	layout   layout
+	family   byte     // NFPROTO_…
+	domain   int      // of the socket
+	level    int      // of the socket options
+	names    string   // the file below /proc/net that lists the tables that exist
+	programs []string // that write the tables; the first one that is installed
+	layout   layout   // of an entry
 }
 
 var legacyFamilies = []legacyFamily{
@@ -49,12 +48,12 @@ var legacyFamilies = []legacyFamily{
 	},
 }
 
-// legacyPriority says where in a hook tables that filter are, and nat, which only
-// tells of kube-proxy.
+// legacyPriority is the priority at a hook of the tables that are read. Of nat only
+// the chain that shows kube-proxy's addresses counts.
 var legacyPriority = map[string]int32{"raw": -300, "mangle": -150, "filter": 0, "security": 50, "nat": -100}
 
-// legacy reads the tables of iptables' own in the kernel, which nftables does not
-// know of. Tables that nobody has made are not asked for: that would make them.
+// legacyChains reads the tables of iptables' own in the kernel, which nftables does
+// not show. Only tables that exist are read, since asking for another one makes it.
 func (f *filters) legacyChains() (all []hostcheck.Chain, err error) {
 	for i := range legacyFamilies {
 		l := &legacyFamilies[i]
@@ -118,6 +117,7 @@ func (f *filters) legacyTable(l *legacyFamily, table, program string) ([]hostche
 	return nil, errInterrupted
 }
 
+// getsockopt fills value with the value of a socket option.
 func getsockopt(fd, level, option int, value []byte) error {
 	size := uint32(len(value))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),
@@ -128,16 +128,18 @@ func getsockopt(fd, level, option int, value []byte) error {
 	return nil
 }
 
-// legacyTable is one that is being read.
+// legacyTable is a table that is being read.
 type legacyTable struct {
 	filters *filters
 	family  *legacyFamily
 	name    string
-	program string
-	info    []byte
-	rules   []byte
-	heads   map[int]string // chains of users, by where their first rule is
+	program string         // that writes it
+	info    []byte         // the answer to optInfo
+	rules   []byte         // its entries
+	heads   map[int]string // user-defined chains, by the place of their first rule
 }
+
+// hookChains are the chains of hooks, by the number of the hook.
 
 var hookChains = []struct {
 	name string
@@ -150,8 +152,8 @@ var hookChains = []struct {
 	{"POSTROUTING", ""},
 }
 
-// hookAt returns which hook's chain begins, or ends with its policy, at a place; -1:
-// none.
+// hookAt returns the number of the hook whose chain begins at a place, or, with the
+// table of policies, ends there; -1: none.
 func (t *legacyTable) hookAt(place, table int) int {
 	valid := binary.NativeEndian.Uint32(t.info[tableName:])
 	for h := range hookChains {
@@ -162,13 +164,13 @@ func (t *legacyTable) hookAt(place, table int) int {
 	return -1
 }
 
-// Where a table's information has the first rules of hooks, and their policies.
+// Where the answer to optInfo has the places of the hooks' first rules and policies.
 const (
 	infoHooks    = tableName + 4
 	infoPolicies = infoHooks + 5*4
 )
 
-// chains makes chains of the table's rules.
+// chains returns the table's chains.
 func (t *legacyTable) chains() (all []hostcheck.Chain, err error) {
 	if err := t.findHeads(); err != nil {
 		return nil, err
@@ -198,16 +200,17 @@ func (t *legacyTable) chains() (all []hostcheck.Chain, err error) {
 		}
 		return nil
 	})
-	return all, err // the last one is the end of the table
+	return all, err // the last entry only marks the end of the table
 }
 
+// chain returns a chain of the table, without rules.
 func (t *legacyTable) chain(name string) *chain {
 	c := &chain{family: t.family.family, filter: t.name != "nat"}
 	c.Program, c.Family, c.Table, c.Name = t.program, familyNames[t.family.family], t.name, name
 	return c
 }
 
-// findHeads notes where chains of users begin.
+// findHeads finds where user-defined chains begin.
 func (t *legacyTable) findHeads() error {
 	t.heads = map[int]string{}
 	return t.each(func(at int, e entry) error {
@@ -218,7 +221,7 @@ func (t *legacyTable) findHeads() error {
 	})
 }
 
-// each hands all entries to take, with their places.
+// each calls take for each entry, with its place.
 func (t *legacyTable) each(take func(at int, e entry) error) error {
 	for at := 0; at < len(t.rules); {
 		e, ok := t.family.layout.entry(t.rules[at:])
@@ -233,7 +236,7 @@ func (t *legacyTable) each(take func(at int, e entry) error) error {
 	return nil
 }
 
-// legacyRule understands one rule.
+// legacyRule turns an entry into at most one rule.
 func (f *filters) legacyRule(t *legacyTable, c *chain, at int, e entry) []hostcheck.Rule {
 	r := rule{filters: f, chain: c, registers: map[uint32]loaded{}}
 	t.family.layout.conditions(&r, e.head)
@@ -249,13 +252,15 @@ func (f *filters) legacyRule(t *legacyTable, c *chain, at int, e entry) []hostch
 	return []hostcheck.Rule{{Conditions: slices.Clip(r.all), Verdict: r.verdict, To: r.to}}
 }
 
-// Verdicts of iptables' own: those of the kernel, less one and negative.
+// Verdicts in entries: the kernel's number n is written as -n-1.
 const (
 	legacyDrop   = -1
 	legacyAccept = -2
 	legacyReturn = -5
 )
 
+// verdict understands an entry without a target of its own: a verdict, or a jump to
+// the place in its code.
 func (t *legacyTable) verdict(r *rule, at int, e entry) {
 	switch code := e.code(); {
 	case code == legacyDrop:
@@ -271,140 +276,5 @@ func (t *legacyTable) verdict(r *rule, at int, e entry) {
 		r.decide(hostcheck.Jump, t.heads[code])
 	default:
 		r.decide(hostcheck.Goto, t.heads[code])
-	}
-}
-
-// entry is one rule of a table of iptables' own.
-type entry struct {
-	head   []byte // the conditions that all rules have
-	rest   []byte // matches
-	target string // empty: a verdict
-	data   []byte // of the target
-	size   int
-}
-
-// extension is the size of what is before the data of a match or target: its size,
-// name and revision.
-const (
-	extension     = 32
-	extensionName = 29
-)
-
-// code returns the verdict of an entry without a target.
-func (e *entry) code() int {
-	if e.target != "" || len(e.data) < 4 {
-		return legacyAccept
-	}
-	return int(int32(binary.NativeEndian.Uint32(e.data)))
-}
-
-// chain returns the name of the chain that an entry begins.
-func (e *entry) chain() string { return unix.ByteSliceToString(e.data) }
-
-// matches hands the entry's matches to take.
-func (e *entry) matches(take func(name string, revision uint32, info []byte)) {
-	for b := e.rest; len(b) >= extension; {
-		n := int(binary.NativeEndian.Uint16(b))
-		if n < extension || n > len(b) {
-			return
-		}
-		take(cString(b[2:2+extensionName]), uint32(b[2+extensionName]), b[extension:n])
-		b = b[n:]
-	}
-}
-
-// layout says where in an entry is what.
-type layout struct {
-	address    int // size
-	devices    int
-	protocol   int
-	flags      int
-	inverse    int
-	offsets    int // of the target and the next entry
-	matches    int
-	gotos      byte // in flags
-	protocolIf byte // in flags; 0: whenever there is one
-	fragments  byte // in flags
-}
-
-var (
-	layout4 = layout{
-		address: 4, devices: 16, protocol: 80, flags: 82, inverse: 83, offsets: 88, matches: 112, gotos: 2,
-		fragments: 1,
-	}
-	layout6 = layout{
-		address: 16, devices: 64, protocol: 128, flags: 131, inverse: 132, offsets: 140, matches: 168,
-		gotos: 4, protocolIf: 1, fragments: 2,
-	}
-)
-
-func (l *layout) jumps(head []byte) bool { return head[l.flags]&l.gotos == 0 }
-
-// entry reads the one that bytes begin with, if it is whole.
-func (l *layout) entry(b []byte) (e entry, ok bool) {
-	if len(b) < l.matches {
-		return e, false
-	}
-	target, next := int(binary.NativeEndian.Uint16(b[l.offsets:])), int(binary.NativeEndian.Uint16(b[l.offsets+2:]))
-	if target < l.matches || next < target+extension || next > len(b) {
-		return e, false
-	}
-	e = entry{head: b[:l.matches], rest: b[l.matches:target], size: next}
-	e.target, e.data = cString(b[target+2:target+2+extensionName]), b[target+extension:next]
-	return e, true
-}
-
-// Inversions of conditions.
-const (
-	notIn       = 1 << 0
-	notOut      = 1 << 1
-	notSource   = 1 << 3
-	notTarget   = 1 << 4
-	notProtocol = 1 << 6
-)
-
-// conditions adds those that all rules have.
-func (l *layout) conditions(r *rule, head []byte) {
-	not := head[l.inverse]
-	address := func(field hostcheck.Field, at int, not bool) {
-		mask := head[(at+2)*l.address:][:l.address]
-		if !bytes.ContainsFunc(mask, func(b rune) bool { return b != 0 }) {
-			return
-		}
-		p, ok := r.prefix(loaded{field: field, mask: mask}, head[at*l.address:][:l.address])
-		if !ok {
-			r.addUnknown()
-			return
-		}
-		r.all = append(r.all, hostcheck.Condition{Field: field, Not: not, Spans: []hostcheck.Span{hostcheck.SpanOf(p)}})
-	}
-	address(hostcheck.Source, 0, not&notSource != 0)
-	address(hostcheck.Destination, 1, not&notTarget != 0)
-	device := func(field hostcheck.Field, at int, not bool) {
-		name, mask := head[l.devices+at*unix.IFNAMSIZ:][:unix.IFNAMSIZ], head[l.devices+(at+2)*unix.IFNAMSIZ:][:unix.IFNAMSIZ]
-		if mask[0] == 0 {
-			return
-		}
-		compared := bytes.IndexByte(mask, 0)
-		if compared < 0 {
-			compared = len(mask)
-		}
-		n := cString(name[:compared])
-		if len(n) == compared { // what ends it is not compared
-			n += "*"
-		}
-		r.all = append(r.all, hostcheck.Condition{Field: field, Not: not, Names: []string{n}})
-	}
-	device(hostcheck.InDevice, 0, not&notIn != 0)
-	device(hostcheck.OutDevice, 1, not&notOut != 0)
-	if p := uint32(binary.NativeEndian.Uint16(head[l.protocol:])); p != 0 &&
-		(l.protocolIf == 0 || head[l.flags]&l.protocolIf != 0) {
-		r.all = append(r.all, hostcheck.Condition{
-			Field: hostcheck.Protocol, Not: not&notProtocol != 0,
-			Numbers: []hostcheck.Numbers{{First: p, Last: p}},
-		})
-	}
-	if head[l.flags]&l.fragments != 0 {
-		r.addUnknown()
 	}
 }

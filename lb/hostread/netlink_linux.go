@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience is how long a list of the kernel may take, and all that is read of
-// its filters.
+// patience is how long one list of the kernel may take, and how long all lists of its
+// filters together.
 const patience = 5 * time.Second
 
-// Bounds of one list. It is read as it comes, so that a longer one takes no more
-// memory and time than that.
+// Bounds of one list. Messages are handed on as they come, so that a longer list takes
+// no more memory and time than these bounds allow.
 const (
 	maxMessages = 1 << 16
-	maxStrange  = 1 << 10  // messages of others than the kernel, before one of its own
-	answerSize  = 64 << 10 // of one read: the kernel hands out at most half of that
+	maxForeign  = 1 << 10  // messages of other senders than the kernel before one of its own
+	answerSize  = 64 << 10 // bytes of one read; the kernel sends at most half of that
 )
 
 var (
@@ -27,15 +27,15 @@ var (
 	errInterrupted = errors.New("it changed while it was read")
 )
 
-// conn is a netlink socket that is asked for lists. It belongs to the network
-// namespace of the thread that opened it.
+// conn is a netlink socket for questions to the kernel. It belongs to the network
+// namespace of the thread that opened it. It is for one goroutine.
 type conn struct {
-	protocol int
-	fd       int
-	sequence uint32
-	patience time.Duration // of one list
-	answer   []byte        // where messages are while they are taken
-	lenient  bool          // what changes while it is read is no error
+	protocol int           // NETLINK_…
+	fd       int           // -1: closed; the next question opens it again
+	sequence uint32        // of the latest question
+	patience time.Duration // how long the answer may take
+	answer   []byte        // the buffer for messages
+	lenient  bool          // a list that changes while it is read is no error
 }
 
 // dial opens a socket; the caller closes it.
@@ -47,6 +47,7 @@ func dial(protocol int) (*conn, error) {
 	return c, nil
 }
 
+// open opens the socket, with a limit on the time that a read waits.
 func (c *conn) open() error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, c.protocol)
 	if err != nil {
@@ -60,6 +61,7 @@ func (c *conn) open() error {
 	return nil
 }
 
+// close closes the socket, if there is one and it is open.
 func (c *conn) close() error {
 	if c == nil || c.fd < 0 {
 		return nil
@@ -69,10 +71,10 @@ func (c *conn) close() error {
 	return os.NewSyscallError("close", unix.Close(fd))
 }
 
-// dump asks for a kind of list and hands each message, which begins with a header
-// of that size, to take, which must not keep it. The rest of a list of which no
-// more is wanted is never made: its socket is closed, and another one opened for
-// the next question.
+// dump asks for a list and calls take for each message, which begins with a header of
+// the same size and must not be kept. An error of take ends the list: the socket is
+// closed, so that the kernel does not make the rest, and opened again for the next
+// question.
 func (c *conn) dump(kind uint16, header, attributes []byte, take func([]byte) error) error {
 	err := c.send(kind, unix.NLM_F_DUMP, header, attributes)
 	if err == nil {
@@ -84,6 +86,7 @@ func (c *conn) dump(kind uint16, header, attributes []byte, take func([]byte) er
 	return err
 }
 
+// send sends a question.
 func (c *conn) send(kind, flags uint16, header, attributes []byte) error {
 	if c.fd < 0 {
 		if err := c.open(); err != nil {
@@ -100,7 +103,7 @@ func (c *conn) send(kind, flags uint16, header, attributes []byte) error {
 	return os.NewSyscallError("sendto", unix.Sendto(c.fd, m, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
 }
 
-// receive takes messages until the end of the list.
+// receive calls take for each message until the end of the list.
 func (c *conn) receive(header int, take func([]byte) error) error {
 	until, interrupted := time.Now().Add(c.patience), false
 	for messages := 0; ; {
@@ -134,10 +137,11 @@ func (c *conn) receive(header int, take func([]byte) error) error {
 	}
 }
 
-// read returns the size of what the kernel sends next. Others may send to the
-// socket, too: who has CAP_NET_ADMIN in the namespace of a container has it there.
+// read returns the size of the next message of the kernel. It drops those of other
+// senders: whoever has CAP_NET_ADMIN in a container's namespace may send to this
+// socket.
 func (c *conn) read(until time.Time) (int, error) {
-	for range maxStrange {
+	for range maxForeign {
 		n, from, err := unix.Recvfrom(c.fd, c.answer, 0)
 		sender, known := from.(*unix.SockaddrNetlink)
 		switch {
@@ -156,7 +160,7 @@ func (c *conn) read(until time.Time) (int, error) {
 	return 0, fmt.Errorf("%w: others write to the socket", errTooMuch)
 }
 
-// message returns the first message of an answer; nil: it is not whole.
+// message returns the first message of an answer; nil: it is not complete.
 func message(b []byte) []byte {
 	n := int(binary.NativeEndian.Uint32(b))
 	if n < unix.SizeofNlMsghdr || n > len(b) {
@@ -165,7 +169,7 @@ func message(b []byte) []byte {
 	return b[:n]
 }
 
-// ending returns what the last message of a list says.
+// endOfList returns the error that the last message of a list reports.
 func endOfList(m []byte, interrupted bool) error {
 	if len(m) >= unix.SizeofNlMsghdr+4 {
 		if errno := int32(binary.NativeEndian.Uint32(m[unix.SizeofNlMsghdr:])); errno < 0 {
@@ -178,7 +182,7 @@ func endOfList(m []byte, interrupted bool) error {
 	return nil
 }
 
-// one asks for a single answer and returns it without the header of a message; nil:
+// request asks for a single answer and returns it without the netlink header; nil:
 // there is none.
 func (c *conn) request(kind uint16, header, attributes []byte) []byte {
 	if c.send(kind, 0, header, attributes) != nil {
@@ -212,7 +216,7 @@ func attribute(to []byte, kind uint16, data []byte) []byte {
 	return to
 }
 
-// each hands the attributes of a message to take, by their type without flags.
+// eachAttribute calls take for each attribute, with its type without flags.
 func eachAttribute(b []byte, take func(kind uint16, data []byte)) {
 	for len(b) >= unix.SizeofNlAttr {
 		n, kind := int(binary.NativeEndian.Uint16(b)),
@@ -225,9 +229,10 @@ func eachAttribute(b []byte, take func(kind uint16, data []byte)) {
 	}
 }
 
-// text returns a string of the kernel without its end.
+// cString returns a string of the kernel without the zero at its end.
 func cString(b []byte) string { return unix.ByteSliceToString(b) }
 
+// uint32Of reads a number in network order; 0 if it does not have four bytes.
 func uint32Of(b []byte) uint32 {
 	if len(b) != 4 {
 		return 0

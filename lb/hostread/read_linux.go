@@ -12,23 +12,30 @@ import (
 	"meshd/lb/hostcheck"
 )
 
-// readAttempts bounds how often what changes is read again.
+// readAttempts bounds how often a list is read that changes meanwhile.
 const readAttempts = 3
 
-// reader reads the host of the process.
+// reader reads the network namespace in which it was opened.
 type reader struct {
-	route, filter, sets *conn         // nil: could not be opened
-	changes             *netlink.Conn // tells of devices and addresses; nil: likewise
-	failed              error
-	inside              bool // it reads a container
+	// Sockets; nil: it could not be opened.
 
-	generation uint32 // of the ruleset of which chains are; 0: not known
-	chains     []hostcheck.Chain
-	unreadable string // why chains are not there
+	route   *conn         // devices, addresses, neighbours
+	filter  *conn         // chains and rules
+	sets    *conn         // sets, in the middle of a list of rules
+	changes *netlink.Conn // announces changes of devices and addresses
+	failed  error         // why route is nil
+
+	inside bool // the namespace is that of a container
+
+	// The filters of nftables that were read last.
+
+	generation uint32            // the number of the ruleset; 0: not known
+	chains     []hostcheck.Chain // the result; not changed once it was handed out
+	unreadable string            // why there are none; "" if they could be read
 }
 
-// Open returns a reader of the network namespace of the process. What it cannot
-// open is named in the facts.
+// Open returns a reader of the network namespace of the process, which the caller
+// closes. What it cannot open is named in the facts.
 func Open() Reader {
 	r := open()
 	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR)
@@ -38,8 +45,8 @@ func Open() Reader {
 	return r
 }
 
-// Once reads the network namespace of the calling thread, as that of a container:
-// with what filters do to what its own processes send, and within smaller bounds.
+// ReadContainer reads the network namespace of the calling thread as that of a
+// container: with the filters of what its own processes send, and within lower bounds.
 func ReadContainer(want Want) *hostcheck.Facts {
 	r := open()
 	defer r.Close()
@@ -65,7 +72,7 @@ func open() *reader {
 
 // Moved implements Reader.
 func (r *reader) Changed() bool {
-	moved := false
+	changed := false
 	for range maxPending {
 		if r.changes == nil || r.changes.SetReadDeadline(time.Now().Add(time.Millisecond)) != nil {
 			break
@@ -73,12 +80,12 @@ func (r *reader) Changed() bool {
 		if _, err := r.changes.Receive(); errors.Is(err, os.ErrDeadlineExceeded) {
 			break
 		}
-		moved = true // also if more was told than fits: it is read, then
+		changed = true // also if there was more than the socket holds
 	}
-	return moved || r.filter != nil && (&filters{conn: r.filter}).generation() != r.generation
+	return changed || r.filter != nil && (&filters{conn: r.filter}).generation() != r.generation
 }
 
-// maxTold bounds how much of what the kernel told is taken at once.
+// maxPending bounds how many messages are taken from a socket at once.
 const maxPending = 64
 
 // Close implements Reader.
@@ -115,7 +122,7 @@ func (r *reader) Read(want Want) *hostcheck.Facts {
 	return f
 }
 
-// again reads what others may be writing to, a few times if they do.
+// retryInterrupted calls read again, a few times, if others wrote meanwhile.
 func retryInterrupted[T any](read func() (T, error)) (got T, err error) {
 	for range readAttempts {
 		if got, err = read(); !errors.Is(err, errInterrupted) {
@@ -125,11 +132,11 @@ func retryInterrupted[T any](read func() (T, error)) (got T, err error) {
 	return got, err
 }
 
-// readFilters reads the filters, those of nftables unless nobody has written to
-// them.
+// readFilters reads the filters. Those of nftables are kept from the last time unless
+// somebody has written to them.
 func (r *reader) readFilters(l *links, f *hostcheck.Facts) {
 	x := &filters{conn: r.filter, sets: r.sets, names: l.names, inside: r.inside}
-	if r.filter != nil { // a kernel without them drops nothing
+	if r.filter != nil { // a kernel without filters drops nothing
 		r.readNft(x)
 	}
 	f.Chains = r.chains
@@ -147,8 +154,8 @@ func (r *reader) readFilters(l *links, f *hostcheck.Facts) {
 	}
 }
 
-// readNft reads the filters of nftables. What was too much, or could not be read, is
-// not tried again before somebody has written to them.
+// readNft reads the filters of nftables if they have changed. Those that are too many,
+// or cannot be read, are not tried again before the next change either.
 func (r *reader) readNft(x *filters) {
 	now := x.generation()
 	if now != 0 && now == r.generation {

@@ -4,13 +4,13 @@ package hostread
 
 import "meshd/lb/hostcheck"
 
-// blank is a host of which nothing is known.
+// unknownHost is a host of which nothing is known, since it cannot be read here.
 type unknownHost struct{}
 
 // Open returns a reader of a host of which nothing is known.
 func Open() Reader { return unknownHost{} }
 
-// Once reads a host of which nothing is known.
+// ReadContainer reads a host of which nothing is known.
 func ReadContainer(Want) *hostcheck.Facts { return &hostcheck.Facts{} }
 
 func (unknownHost) Read(Want) *hostcheck.Facts { return &hostcheck.Facts{} }

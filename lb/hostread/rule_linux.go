@@ -9,7 +9,7 @@ import (
 	"meshd/lb/hostcheck"
 )
 
-// Keys of conntrack's addresses that know their family.
+// The keys of conntrack's addresses of one family (nf_tables.h).
 const (
 	ctSrcIP  = 19
 	ctDstIP  = 20
@@ -17,8 +17,8 @@ const (
 	ctDstIP6 = 22
 )
 
-// bothPorts are the port of the source and that of the destination behind it, as
-// iptables loads them if a rule asks for both. It is in no condition.
+// bothPorts stands for the source port with the destination port behind it: iptables
+// loads both at once if a rule compares both. It does not appear in conditions.
 const bothPorts hostcheck.Field = -1
 
 // loaded is what a register holds while a rule is read.
@@ -27,21 +27,23 @@ type loaded struct {
 	mask  []byte // of a bitwise operation; nil: none
 }
 
-// rule is one that is being read.
+// rule is a rule that is being read.
 type rule struct {
-	filters      *filters
-	chain        *chain
-	registers    map[uint32]loaded
-	all          []hostcheck.Condition
-	verdict      hostcheck.Verdict
-	to           string
-	verdictMap   []element // of a map of verdicts
-	verdictField hostcheck.Field
-	decided      bool
+	filters   *filters          // reads the sets that the rule refers to
+	chain     *chain            // that has the rule
+	registers map[uint32]loaded // by registerIndex
+
+	all     []hostcheck.Condition // in the order of the rule's expressions
+	verdict hostcheck.Verdict     // Nothing: none was met so far
+	to      string                // the chain of a jump
+	decided bool                  // the verdict is known: expressions that follow do not count
+
+	verdictMap   []element       // a map that gives the verdict; nil: none
+	verdictField hostcheck.Field // that the map is asked with
 }
 
-// rule reads a rule: several, if it has a map of verdicts, and none if it does
-// not decide anything.
+// parseRule turns a rule of the kernel into rules: one for each element of a map of
+// verdicts, and none if it decides nothing.
 func (f *filters) parseRule(c *chain, expressions []byte) []hostcheck.Rule {
 	r := rule{filters: f, chain: c, registers: map[uint32]loaded{}}
 	eachAttribute(expressions, func(_ uint16, data []byte) {
@@ -76,7 +78,8 @@ func (f *filters) parseRule(c *chain, expressions []byte) []hostcheck.Rule {
 	return all
 }
 
-// ofInterest returns a rule of kube-proxy for what it tells of addresses.
+// ofInterest returns a rule without a verdict if it is one of kube-proxy, since it
+// shows addresses.
 func (r *rule) ofInterest() []hostcheck.Rule {
 	if r.chain.filter || len(r.all) == 0 {
 		return nil
@@ -84,7 +87,7 @@ func (r *rule) ofInterest() []hostcheck.Rule {
 	return []hostcheck.Rule{{Conditions: r.all}}
 }
 
-// untilNext returns an element with the one that ends its interval, if it has one.
+// untilNext returns an element and, if it begins an interval, the one that ends it.
 func untilNext(all []element, i int) []element {
 	for _, e := range all {
 		if e.ends && bytes.Compare(e.value, all[i].value) > 0 {
@@ -94,7 +97,7 @@ func untilNext(all []element, i int) []element {
 	return all[i : i+1]
 }
 
-// nearest returns an element and the end that follows it.
+// withNearestEnd returns an element and the end of an interval that follows it.
 func withNearestEnd(all []element, i int) []element {
 	out := []element{all[i]}
 	for _, e := range all {
@@ -105,6 +108,8 @@ func withNearestEnd(all []element, i int) []element {
 	return out
 }
 
+// expression understands one expression of the rule. One that is not known becomes a
+// condition that may or may not be met.
 func (r *rule) expression(name string, data []byte) {
 	switch name {
 	case "counter", "log", "notrack", "objref", "quota", "last":
@@ -139,18 +144,19 @@ func (r *rule) expression(name string, data []byte) {
 	}
 }
 
+// decide sets the verdict.
 func (r *rule) decide(v hostcheck.Verdict, to string) { r.verdict, r.to, r.decided = v, to, true }
 
-// unclear adds a condition of which nobody knows whether a packet meets it.
+// addUnknown adds a condition that a packet may or may not meet.
 func (r *rule) addUnknown() { r.all = append(r.all, hostcheck.Condition{}) }
 
-// load notes what a register holds.
+// setRegister records what a register holds.
 func (r *rule) setRegister(register uint32, field hostcheck.Field) {
 	r.registers[registerIndex(register)] = loaded{field: field}
 }
 
-// slot makes one number of a register of 16 bytes and the first one of 4 bytes in
-// it.
+// registerIndex returns one number for a register of 16 bytes and for the first of 4
+// bytes in it, which are the same place.
 func registerIndex(register uint32) uint32 {
 	if register >= unix.NFT_REG32_00 {
 		if (register-unix.NFT_REG32_00)%4 == 0 {
@@ -161,6 +167,7 @@ func registerIndex(register uint32) uint32 {
 	return register
 }
 
+// meta understands what is loaded of a packet's devices and protocol.
 func (r *rule) meta(data []byte) {
 	var key, to uint32
 	eachAttribute(data, func(kind uint16, data []byte) {
@@ -173,8 +180,8 @@ func (r *rule) meta(data []byte) {
 	})
 	fields := map[uint32]hostcheck.Field{
 		unix.NFT_META_IIFNAME: hostcheck.InDevice, unix.NFT_META_OIFNAME: hostcheck.OutDevice,
-		unix.NFT_META_IIF: hostcheck.InDevice,
-		unix.NFT_META_OIF: hostcheck.OutDevice, unix.NFT_META_L4PROTO: hostcheck.Protocol,
+		unix.NFT_META_IIF: hostcheck.InDevice, unix.NFT_META_OIF: hostcheck.OutDevice,
+		unix.NFT_META_L4PROTO: hostcheck.Protocol,
 		unix.NFT_META_NFPROTO: hostcheck.Family,
 	}
 	if to != 0 {
@@ -182,6 +189,7 @@ func (r *rule) meta(data []byte) {
 	}
 }
 
+// payload understands what is loaded of a packet's headers.
 func (r *rule) payload(data []byte) {
 	var base, at, size, to uint32
 	eachAttribute(data, func(kind uint16, data []byte) {
@@ -201,8 +209,8 @@ func (r *rule) payload(data []byte) {
 	}
 }
 
-// header says what is in a header at a place. Of addresses the first bytes may
-// be loaded only.
+// header returns the field at a place of a header, at and size in bytes. Of an address
+// there may be only the first bytes.
 func (r *rule) header(base, at, size uint32) hostcheck.Field {
 	is6 := r.family6()
 	switch {
@@ -224,8 +232,8 @@ func (r *rule) header(base, at, size uint32) hostcheck.Field {
 	return hostcheck.Incomprehensible
 }
 
-// family6 reports whether the rule is for IPv6 only: by its table, or by what it
-// asked before.
+// family6 reports whether the rule is for IPv6 only, by its table or by a condition
+// before.
 func (r *rule) family6() bool {
 	if r.chain.family != unix.NFPROTO_INET {
 		return r.chain.family == unix.NFPROTO_IPV6
@@ -235,7 +243,7 @@ func (r *rule) family6() bool {
 	})
 }
 
-// What nft looks up of an address, and of which (nf_tables.h).
+// What the expression fib looks up, and of which address (nf_tables.h).
 const (
 	fibRegister    = 1
 	fibResult      = 2
@@ -244,8 +252,8 @@ const (
 	fibDestination = 1 << 1
 )
 
-// fib understands the type of a destination; not whether another device would be
-// used.
+// fib understands the type of the destination. Other questions to the routing table
+// are not understood.
 func (r *rule) fib(data []byte) {
 	var to, result, flags uint32
 	eachAttribute(data, func(kind uint16, data []byte) {
@@ -267,6 +275,8 @@ func (r *rule) fib(data []byte) {
 	}
 }
 
+// conntrack understands what is loaded of a packet's connection, in the direction of
+// its first packet.
 func (r *rule) conntrack(data []byte) {
 	var key, to, direction uint32
 	eachAttribute(data, func(kind uint16, data []byte) {

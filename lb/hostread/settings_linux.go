@@ -15,10 +15,11 @@ import (
 	"meshd/lb/hostcheck"
 )
 
-// maxFile bounds what is read of a file.
+// maxFile bounds in bytes what is read of a file.
 const maxFile = 1 << 20
 
-// slurp reads the beginning of a file; empty: it cannot be read.
+// readFile returns the beginning of a file without spaces around it; empty: it cannot
+// be read.
 func readFile(path string) string {
 	f, err := os.Open(path)
 	if err != nil {
@@ -29,8 +30,10 @@ func readFile(path string) string {
 	return strings.TrimSpace(string(b))
 }
 
+// sysctl returns the value of a setting below net.
 func sysctl(key string) string { return readFile(filepath.Join("/proc/sys/net", key)) }
 
+// switchOf reads the value of a setting that is on or off.
 func switchOf(value string) hostcheck.Switch {
 	switch value {
 	case "":
@@ -41,7 +44,7 @@ func switchOf(value string) hostcheck.Switch {
 	return hostcheck.On
 }
 
-// settings reads what the kernel's settings say.
+// settings reads the kernel's settings, of the host and of the devices in f.
 func settings(f *hostcheck.Facts) {
 	f.BridgeFilter4 = sysctl("bridge/bridge-nf-call-iptables") == "1"
 	f.BridgeFilter6 = sysctl("bridge/bridge-nf-call-ip6tables") == "1"
@@ -63,8 +66,8 @@ func settings(f *hostcheck.Facts) {
 	}
 }
 
-// netnsReadOnly reports whether the unit under which this process runs, if it runs
-// under one, keeps it from /etc/netns.
+// netnsReadOnly reports whether the systemd unit of this process, if it runs in one,
+// keeps it from writing to /etc/netns.
 func netnsReadOnly() bool {
 	if os.Getenv("INVOCATION_ID") == "" {
 		return false
@@ -79,7 +82,7 @@ func netnsReadOnly() bool {
 // maxServices bounds what is kept of IPVS's table.
 const maxServices = 1 << 16
 
-// ipvs reads the addresses that IPVS balances, of whoever.
+// ipvs returns the addresses that IPVS balances, whoever made the services.
 func ipvs() (all []netip.AddrPort) {
 	for line := range strings.Lines(readFile("/proc/thread-self/net/ip_vs")) {
 		words := strings.Fields(line)
@@ -112,9 +115,9 @@ func hexAddrPort(s string) (at netip.AddrPort, ok bool) {
 	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(port)), err == nil
 }
 
-// schedulers says of schedulers of IPVS whether the kernel has them, or their
-// modules are there, below a root directory. Where nothing is known of modules, nothing
-// is said.
+// schedulers returns for each scheduler of IPVS whether the kernel has it loaded or
+// its module is on disk, below a root directory. Without a list of modules the result
+// is nil: nothing is known.
 func schedulers(root string, names []string) map[string]bool {
 	if len(names) == 0 {
 		return nil

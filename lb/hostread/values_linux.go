@@ -11,8 +11,8 @@ import (
 	"meshd/lb/hostcheck"
 )
 
-// values gives a condition the values of a comparison or of a set, and reports
-// whether they can be understood.
+// values adds the values of a comparison or of a set to a condition, and reports
+// whether they are understood.
 func (r *rule) values(c *hostcheck.Condition, l loaded, all []element) bool {
 	if l.mask != nil && len(all) != 1 {
 		return false
@@ -42,7 +42,7 @@ func (r *rule) values(c *hostcheck.Condition, l loaded, all []element) bool {
 	return len(all) > 0
 }
 
-// value adds one value to a condition.
+// value adds one value to a condition, and reports whether it is understood.
 func (r *rule) value(c *hostcheck.Condition, l loaded, v []byte) bool {
 	switch c.Field {
 	case hostcheck.InDevice, hostcheck.OutDevice:
@@ -65,8 +65,7 @@ func (r *rule) value(c *hostcheck.Condition, l loaded, v []byte) bool {
 	return l.mask == nil && addInterval(c, v, v, false)
 }
 
-// device adds a device: its name, all names with a beginning, or the one with a
-// number.
+// device adds a device: by its number, by its name, or all with the same beginning.
 func (r *rule) device(c *hostcheck.Condition, v []byte) bool {
 	name := cString(v)
 	if len(v) == 4 {
@@ -76,13 +75,13 @@ func (r *rule) device(c *hostcheck.Condition, v []byte) bool {
 		}
 	}
 	if len(v) < unix.IFNAMSIZ && !bytes.ContainsRune(v, 0) {
-		name += "*" // compared as far as it goes
+		name += "*" // only the beginning is compared
 	}
 	c.Names = append(c.Names, name)
 	return name != "" && !strings.ContainsRune(name, 0)
 }
 
-// bits reads a comparison of flags. nft writes "ct state new" as
+// flagValues adds a comparison of flags. nft writes "ct state new" as
 // (state & new) != 0, and in sets as the flag itself.
 func flagValues(c *hostcheck.Condition, l loaded, v []byte) bool {
 	if len(v) != 4 {
@@ -108,7 +107,7 @@ func flagValues(c *hostcheck.Condition, l loaded, v []byte) bool {
 	return true
 }
 
-// prefix reads an address, of which the first bytes only may be compared.
+// prefix reads an address, of which a rule may compare only the first bytes.
 func (r *rule) prefix(l loaded, v []byte) (netip.Prefix, bool) {
 	size := 4
 	if r.family6() || len(v) == 16 && r.chain.family == unix.NFPROTO_INET && l.field >= hostcheck.OriginalSource {
@@ -132,8 +131,7 @@ func (r *rule) prefix(l loaded, v []byte) (netip.Prefix, bool) {
 	return p, err == nil
 }
 
-// prefixLength returns how many ones a mask begins with, and whether nothing but
-// zeros follows.
+// prefixLength returns how many ones a mask begins with; ok: only zeros follow.
 func prefixLength(mask []byte) (n int, ok bool) {
 	zeros := false
 	for _, b := range mask {
@@ -151,7 +149,8 @@ func prefixLength(mask []byte) (n int, ok bool) {
 	return n, true
 }
 
-// interval adds the values from first to last; open: without the last.
+// addInterval adds the values from first to last, without last if open, and reports
+// whether they are understood.
 func addInterval(c *hostcheck.Condition, first, last []byte, open bool) bool {
 	switch c.Field {
 	case hostcheck.Source, hostcheck.Destination, hostcheck.OriginalSource, hostcheck.OriginalDestination:
@@ -176,6 +175,7 @@ func addInterval(c *hostcheck.Condition, first, last []byte, open bool) bool {
 	return false
 }
 
+// familyNumber translates the kernel's number of a family to 4 or 6.
 func familyNumber(n uint32) uint32 {
 	switch n {
 	case unix.NFPROTO_IPV4:
@@ -183,9 +183,10 @@ func familyNumber(n uint32) uint32 {
 	case unix.NFPROTO_IPV6:
 		return 6
 	}
-	return n + 1000 // no packet's
+	return n + 1000 // no packet has it
 }
 
+// bigEndian reads a number in network order.
 func bigEndian(b []byte) (n uint32) {
 	for _, one := range b {
 		n = n<<8 | uint32(one)

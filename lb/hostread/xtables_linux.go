@@ -10,7 +10,8 @@ import (
 	"meshd/lb/hostcheck"
 )
 
-// match reads a match of iptables that nft has no words of its own for.
+// match reads a match of iptables, which its rules in nftables contain where nft has
+// no expression of its own.
 func (r *rule) match(data []byte) {
 	name, info, revision := "", []byte(nil), uint32(0)
 	eachAttribute(data, func(kind uint16, data []byte) {
@@ -26,6 +27,7 @@ func (r *rule) match(data []byte) {
 	r.xtMatch(name, revision, info)
 }
 
+// xtMatch understands a match of iptables.
 func (r *rule) xtMatch(name string, revision uint32, info []byte) {
 	switch {
 	case name == "comment":
@@ -42,10 +44,10 @@ func (r *rule) xtMatch(name string, revision uint32, info []byte) {
 	}
 }
 
-// Flags of iptables' match of types of addresses (xt_addrtype.h).
+// xtNotDestination is the flag of a negated type of destination (xt_addrtype.h).
 const xtNotDestination = 1 << 1
 
-// xtAddressType understands types of destinations, wherever they are.
+// xtAddressType understands types of the destination, without a bound to a device.
 func (r *rule) xtAddressType(info []byte) {
 	source, destination, flags := binary.NativeEndian.Uint16(info), binary.NativeEndian.Uint16(info[2:]),
 		binary.NativeEndian.Uint32(info[4:])
@@ -59,13 +61,14 @@ func (r *rule) xtAddressType(info []byte) {
 	})
 }
 
-// xtState makes nftables' bits of iptables' (invalid 1, established 2, related 4,
-// new 8: the same).
+// xtState returns the bits of conntrack's state in iptables' mask. They are those of
+// nftables: invalid 1, established 2, related 4, new 8.
 func xtState(mask uint32) uint32 {
 	return mask & (hostcheck.StateInvalid | hostcheck.StateEstablished | hostcheck.StateRelated | hostcheck.StateNew)
 }
 
-// What iptables' match of conntrack has where (xt_conntrack.h).
+// The flags of iptables' match of conntrack, and the places of its values in bytes
+// (xt_conntrack.h).
 const (
 	xtState4      = 1 << 0
 	xtOrigSrc     = 1 << 2
@@ -77,10 +80,11 @@ const (
 	xtFlagsAt     = 8*xtAddress + 4 + 4 + 2 + 8
 	xtInvertAt    = xtFlagsAt + 2
 	xtStateAt     = xtFlagsAt + 4
-	xtStateDNAT   = 1 << 7 // iptables has it among the states
+	xtStateDNAT   = 1 << 7 // iptables counts translation as a state
 	xtStateOthers = ^uint32(0xf | xtStateDNAT)
 )
 
+// xtConntrack understands states and original addresses.
 func (r *rule) xtConntrack(info []byte, revision uint32) {
 	if len(info) < xtStateAt+2 {
 		r.addUnknown()
@@ -101,8 +105,8 @@ func (r *rule) xtConntrack(info []byte, revision uint32) {
 	r.xtAddress(info, xtOrigDstAt, hostcheck.OriginalDestination, flags&xtOrigDst != 0, invert&xtOrigDst != 0)
 }
 
-// xtStates adds a condition about the state, or about whether the destination
-// was translated, which iptables calls a state, too.
+// xtStates adds a condition on the state, or on whether the destination was
+// translated, which iptables counts as a state.
 func (r *rule) xtStates(state uint32, not bool) {
 	switch {
 	case state == xtStateDNAT:
@@ -114,6 +118,7 @@ func (r *rule) xtStates(state uint32, not bool) {
 	}
 }
 
+// xtAddress adds a condition on an address with a mask behind it, if it is there.
 func (r *rule) xtAddress(info []byte, at int, field hostcheck.Field, there, not bool) {
 	if !there {
 		return
@@ -132,8 +137,8 @@ func (r *rule) xtAddress(info []byte, at int, field hostcheck.Field, there, not 
 	r.all = append(r.all, hostcheck.Condition{Field: field, Not: not, Spans: []hostcheck.Span{hostcheck.SpanOf(p)}})
 }
 
-// xtPorts reads the ports of "-p tcp --dport 80"; flags and options of TCP are
-// not understood.
+// xtPorts understands the ports of "-p tcp --dport 80", but not flags and options of
+// TCP.
 func (r *rule) xtPorts(name string, info []byte) {
 	ports := [4]uint32{}
 	for i := range ports {

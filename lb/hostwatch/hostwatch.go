@@ -1,6 +1,6 @@
-// Package hostwatch keeps the facts about a network namespace up to date (L9):
-// its addresses and routes from the kernel, and what else its owner says that
-// the host needs.
+// Package hostwatch keeps the facts about a network namespace up to date (rule L9 of
+// docs/DESIGN.md): its addresses and routes, which it reads from the kernel when that
+// announces a change, and what the node says that it needs besides.
 package hostwatch
 
 import (
@@ -13,58 +13,64 @@ import (
 	"meshd/lb/hostfacts"
 )
 
-// Kernel is what a Watcher asks. Read is called by one goroutine at a time,
-// Wait by another; Close ends a Wait.
+// Kernel is what a Watcher reads. Read is called by one goroutine at a time, Wait by
+// another; Close ends a Wait.
 type Kernel interface {
 	// Read returns addresses and routes as they are now. Points are the
 	// gateways of default routes.
 	Read() (hostfacts.Facts, error)
-	// Wait returns when something may have changed since it last returned; ours:
-	// something that balancing made there may be gone. An error means that it is
-	// not known: changes may have been missed.
+	// Wait returns when something may have changed since it last returned; ours reports
+	// whether routes or routing rules of ours may be gone. An error means that changes
+	// may have been missed.
 	Wait() (ours bool, err error)
-	// Close releases what the kernel gave.
+	// Close releases the sockets.
 	Close() error
 }
 
 // The times of a Watcher.
 const (
-	gatherTime = 20 * time.Millisecond // changes come in groups
-	resync     = 30 * time.Second      // the kernel is asked though it told nothing
-	retryMin   = time.Second           // after an error; opening the kernel twice as long each time, up to resync
-	trustedFor = time.Minute           // what was read is, while nothing can be read
-	restFactor = 10                    // where reading takes long, it takes one part in so many of the time
+	gatherTime = 20 * time.Millisecond // changes come in groups, and are read together
+	resync     = 30 * time.Second      // the kernel is read even if it announced nothing
+	retryMin   = time.Second           // after an error; doubled up to resync while the kernel cannot be opened
+	trustedFor = time.Minute           // how long the facts count while nothing can be read
+	restFactor = 10                    // reading that took t is followed by none for restFactor times t
 )
 
 // Watcher holds the facts of one namespace. Run keeps them up to date; the
 // other methods are safe for concurrent use.
 type Watcher struct {
-	open          func() (Kernel, error)
-	kernel        Kernel // nil: it could not be opened yet
-	log           *slog.Logger
-	routesChanged chan struct{} // capacity 1
+	open          func() (Kernel, error) // by New
+	log           *slog.Logger           // for operators
+	routesChanged chan struct{}          // capacity 1; for RoutesChanged
+	kernel        Kernel                 // nil: it could not be opened yet. Belongs to New, then to Run
 
-	mu       sync.Mutex // guards what follows
-	read     hostfacts.Facts
-	allowed  []netip.Prefix
-	points   []hostfacts.Point
-	facts    *hostfacts.Facts
-	changed  chan struct{} // closed when facts is replaced
-	lastRead time.Time     // the kernel answered last
-	count    Counters
+	mu sync.Mutex // guards what follows
+
+	// What is known.
+
+	read     hostfacts.Facts   // what the kernel answered last
+	lastRead time.Time         // when the kernel answered last; zero: never
+	allowed  []netip.Prefix    // by Require: the ranges in which pools may lie
+	points   []hostfacts.Point // by Require: what else must stay reachable
+
+	// What follows from it. Invariant: facts is read with allowed and points.
+
+	facts   *hostfacts.Facts // immutable
+	changed chan struct{}    // closed when facts is replaced
+	count   Counters         // handed out by Counters
 }
 
 // Counters are running totals of a watcher.
 type Counters struct {
 	Reads   uint64 // of addresses and routes
-	Errors  uint64 // readings that failed, and openings
-	Missed  uint64 // times that the kernel could not tell what changed
-	Changes uint64 // times that the facts were others than before
+	Errors  uint64 // failures to read or to open the kernel
+	Missed  uint64 // times that announcements were lost
+	Changes uint64 // times that the facts differed from before
 }
 
-// New returns a watcher that has asked the kernel once. Run closes what open
-// returns. What cannot be opened is tried again by Run; until then the facts
-// say that nothing is known.
+// New returns a watcher that has read the kernel once. Run closes what open returns.
+// If it cannot be opened, Run tries again, and until then the facts say that the host
+// is not known.
 func New(open func() (Kernel, error), log *slog.Logger) *Watcher {
 	w := &Watcher{
 		open: open, log: log, routesChanged: make(chan struct{}, 1), facts: &hostfacts.Facts{},
@@ -76,7 +82,7 @@ func New(open func() (Kernel, error), log *slog.Logger) *Watcher {
 	return w
 }
 
-// connect opens the kernel and asks it.
+// connect opens the kernel and reads it.
 func (w *Watcher) connect() error {
 	kernel, err := w.open()
 	if err != nil {
@@ -91,32 +97,33 @@ func (w *Watcher) connect() error {
 	return nil
 }
 
-// Facts returns the facts of the moment, which must not be changed, and a
-// channel that is closed when there are others.
+// Facts returns the current facts, which must not be changed, and a channel that is
+// closed when they are replaced.
 func (w *Watcher) Facts() (*hostfacts.Facts, <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.facts, w.changed
 }
 
-// Counters returns the totals of the moment.
+// Counters returns the current totals.
 func (w *Watcher) Counters() Counters {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.count
 }
 
-// Touched is sent to when something that balancing made in the namespace may be
-// gone: routes, routing rules. There is one receiver.
+// RoutesChanged returns a channel that is sent to when routes or routing rules of ours
+// may be gone, once for all changes since it was last received from. There is one
+// receiver.
 func (w *Watcher) RoutesChanged() <-chan struct{} { return w.routesChanged }
 
-// Require says what ranges may hold pools (none: the default) and what else
-// must stay reachable, in place of what it was told before.
+// Require sets the ranges in which pools may lie (none: the default) and what else
+// must stay reachable. It replaces what was set before.
 func (w *Watcher) Require(allowed []netip.Prefix, points []hostfacts.Point) {
 	w.update(func() { w.allowed, w.points = allowed, points })
 }
 
-// update changes what is known, and publishes the facts if they are others.
+// update changes what is known, and publishes the facts if they differ.
 func (w *Watcher) update(change func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -131,9 +138,8 @@ func (w *Watcher) update(change func()) {
 	w.changed = make(chan struct{})
 }
 
-// ask reads the kernel. What was read before stays true for a while if it fails
-// after a success, since the host has not vanished; but a host that nobody can
-// look at any more is not known.
+// readKernel reads the kernel. If that fails after a success, the facts count for
+// trustedFor, since the host has hardly changed; after that it is not known.
 func (w *Watcher) readKernel() {
 	facts, err := w.kernel.Read()
 	w.update(func() {
@@ -148,7 +154,7 @@ func (w *Watcher) readKernel() {
 		}
 	})
 	if err != nil {
-		w.log.Debug("addresses and routes could not be read", "error", err)
+		w.log.Debug("the host's addresses and routes could not be read", "error", err)
 	}
 }
 
@@ -163,10 +169,10 @@ func (w *Watcher) Run(ctx context.Context) error {
 			w.log.Info("the host's addresses and routes can be read")
 		}
 	}
-	told, ended := make(chan struct{}, 1), make(chan struct{})
+	announced, ended := make(chan struct{}, 1), make(chan struct{})
 	go func() {
 		defer close(ended)
-		w.listen(ctx, told)
+		w.listen(ctx, announced)
 	}()
 	defer func() { <-ended }()
 	defer w.kernel.Close()
@@ -177,7 +183,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 			return nil
 		}
 		w.readKernel()
-		if !waitFor(ctx, nil, restFactor*(time.Since(begin)-gatherTime)) || !waitFor(ctx, told, resync) {
+		if !waitFor(ctx, nil, restFactor*(time.Since(begin)-gatherTime)) || !waitFor(ctx, announced, resync) {
 			return nil
 		}
 	}
@@ -191,8 +197,8 @@ func (w *Watcher) Close() error {
 	return w.kernel.Close()
 }
 
-// listen passes on that the kernel told something.
-func (w *Watcher) listen(ctx context.Context, told chan<- struct{}) {
+// listen passes on what the kernel announces, until ctx ends.
+func (w *Watcher) listen(ctx context.Context, announced chan<- struct{}) {
 	for ctx.Err() == nil {
 		ours, err := w.kernel.Wait()
 		if err != nil {
@@ -203,14 +209,14 @@ func (w *Watcher) listen(ctx context.Context, told chan<- struct{}) {
 				return
 			}
 		}
-		notify(told)
+		notify(announced)
 		if ours || err != nil {
 			notify(w.routesChanged)
 		}
 	}
 }
 
-// signal tells whoever is to receive, once for all that it has not received.
+// notify sends, unless the receiver has not received what was sent before.
 func notify(to chan<- struct{}) {
 	select {
 	case to <- struct{}{}:
@@ -218,15 +224,14 @@ func notify(to chan<- struct{}) {
 	}
 }
 
-// pause waits for a time or until it is told something. It reports whether ctx
-// goes on.
-func waitFor(ctx context.Context, told <-chan struct{}, d time.Duration) bool {
+// waitFor waits for a time or until it receives. It reports whether ctx has not ended.
+func waitFor(ctx context.Context, announced <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return false
-	case <-told:
+	case <-announced:
 	case <-timer.C:
 	}
 	return ctx.Err() == nil

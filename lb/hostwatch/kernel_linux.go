@@ -16,40 +16,44 @@ import (
 	"meshd/lb/hostfacts"
 )
 
-// The numbers of routes that are ours (lb/nft): they do not stand against us.
+// The numbers of routes that are ours (lb/nft). Pools do not conflict with these.
 const (
 	ownTable    = 109
 	ownProtocol = 109
 )
 
-// What is kept of a router's tables, and of a host's addresses and the gateways
-// of its default routes, is bounded. Beyond it nothing is known of the host.
+// Bounds of what is kept, since a router may have millions of routes. A host with more
+// counts as not known.
 const (
 	maxRoutes    = 1 << 16
 	maxAddresses = 1 << 16
 	maxGateways  = 1 << 10
 )
 
-// readAttempts bounds how often a table that changes is read again.
+// readAttempts bounds how often a list is read that changes meanwhile.
 const readAttempts = 3
 
-// receiveBuffer of the socket that hears of changes. What does not fit is
-// missed, and read.
+// receiveBuffer is the size in bytes of the buffer for announcements. When it is full,
+// announcements are lost, and everything is read.
 const receiveBuffer = 1 << 20
 
 // kernel is rtnetlink in one network namespace.
 type kernel struct {
 	ns       netns.NsHandle // -1: the caller's own namespace
-	requests *rtnl.Handle
-	changes  *netlink.Conn
-	within   []netip.Prefix
+	requests *rtnl.Handle   // for Read
+	changes  *netlink.Conn  // for Wait
+	within   []netip.Prefix // ranges in which pools may lie: other routes are not kept
 }
 
-// Open asks the network namespace of that path, or the caller's own for "".
-// Only routes that overlap one of the ranges are kept: no pool is elsewhere.
+// Open opens the network namespace of that path, or the caller's own for "". The
+// caller closes it. Only routes that overlap one of the ranges are kept, since pools
+// lie nowhere else. The error says which socket could not be opened.
 func Open(path string, within []netip.Prefix) (Kernel, error) {
 	k := &kernel{ns: netns.None(), within: within}
-	cfg := &netlink.Config{Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE | ruleGroups}
+	cfg := &netlink.Config{
+		Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR |
+			unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE | ruleGroups,
+	}
 	var err error
 	if path != "" {
 		if k.ns, err = netns.GetFromPath(path); err != nil {
@@ -110,6 +114,7 @@ func (k *kernel) Read() (hostfacts.Facts, error) {
 	return f, err
 }
 
+// read reads everything once.
 func (k *kernel) read(f *hostfacts.Facts) error {
 	links, err := k.requests.LinkList()
 	if err != nil {
@@ -147,24 +152,24 @@ func (k *kernel) read(f *hostfacts.Facts) error {
 	return nil
 }
 
-// device is what counts of a link.
+// device is what is needed of a link.
 type device struct {
 	name     string
 	loopback bool
-	tunnel   bool // what is routed into it are no neighbours
+	tunnel   bool // addresses that are routed into it are not neighbours
 }
 
-// reading collects the facts of one pass.
+// reading collects the facts of one Read.
 type reading struct {
 	facts      *hostfacts.Facts
-	devices    map[int]device
-	within     []netip.Prefix
-	rulesAhead []rule // of the family that is being read
-	tooMuch    bool   // there is more than is kept
+	devices    map[int]device // by index
+	within     []netip.Prefix // ranges in which pools may lie
+	rulesAhead []rule         // before those of pools, of the family that is being read
+	tooMuch    bool           // there is more than is kept
 }
 
-// address notes an address, and the subnet that it makes: also while its device
-// is down, and so has no route.
+// addAddress keeps an address and the subnet that it implies. Its device may be down,
+// and then the kernel has no route for the subnet.
 func (r *reading) addAddress(a *rtnl.Addr) {
 	p, ok := prefixOf(a.IPNet)
 	if !ok {
@@ -176,7 +181,7 @@ func (r *reading) addAddress(a *rtnl.Addr) {
 	}
 	d := r.devices[a.LinkIndex]
 	r.facts.Addresses = append(r.facts.Addresses, hostfacts.Address{Addr: p.Addr(), Device: d.name, Loopback: d.loopback})
-	if peer, ok := prefixOf(a.Peer); ok { // of a point-to-point device
+	if peer, ok := prefixOf(a.Peer); ok { // point-to-point
 		p = peer
 	}
 	if a.Flags&unix.IFA_F_NOPREFIXROUTE == 0 && !p.IsSingleIP() {
@@ -184,8 +189,7 @@ func (r *reading) addAddress(a *rtnl.Addr) {
 	}
 }
 
-// route notes a route that is not ours. It asks for more until there are too
-// many.
+// addRoute keeps a route that is not ours, and returns true until there are too many.
 func (r *reading) addRoute(route rtnl.Route) bool {
 	r.addGateways(&route)
 	r.addDiverted(&route)
@@ -206,7 +210,7 @@ func (r *reading) addRoute(route rtnl.Route) bool {
 	return !r.tooMuch
 }
 
-// add notes a route where pools may be at all.
+// keepRoute keeps a route that overlaps a range in which pools may lie.
 func (r *reading) keepRoute(route hostfacts.Route) {
 	if !slices.ContainsFunc(r.within, route.Prefix.Overlaps) {
 		return
@@ -218,7 +222,7 @@ func (r *reading) keepRoute(route hostfacts.Route) {
 	r.facts.Routes = append(r.facts.Routes, route)
 }
 
-// gateways notes the gateways of a default route.
+// addGateways keeps the gateways of a default route.
 func (r *reading) addGateways(route *rtnl.Route) {
 	if p, ok := prefixOf(route.Dst); ok && p.Bits() > 0 {
 		return
@@ -231,7 +235,7 @@ func (r *reading) addGateways(route *rtnl.Route) {
 		a, ok := netip.AddrFromSlice(hop)
 		p := hostfacts.Point{Addr: a.Unmap(), What: "default gateway"}
 		switch {
-		case !ok || a.IsUnspecified() || slices.Contains(r.facts.Points, p): // or in another table, too
+		case !ok || a.IsUnspecified() || slices.Contains(r.facts.Points, p): // known already, from another table
 		case len(r.facts.Points) >= maxGateways:
 			r.tooMuch = true
 			return
@@ -241,19 +245,20 @@ func (r *reading) addGateways(route *rtnl.Route) {
 	}
 }
 
-// ours reports whether a route leads to a pool: of this version, or, in table
-// local, of an older one. The numbers of tables are nobody's property: what
-// others put into ours is theirs.
+// isOurs reports whether a route is one of a pool, made by this version, or by an older
+// one in table local. Routes of others in our table have another protocol, and count
+// as theirs.
 func isOurs(route *rtnl.Route) bool {
 	return route.Protocol == ownProtocol && (route.Table == ownTable || route.Table == unix.RT_TABLE_LOCAL)
 }
 
-// implied reports whether the kernel made a route of an address, which is known
-// itself.
+// impliedByAddress reports whether the kernel made the route for an address, which is
+// known itself.
 func impliedByAddress(route *rtnl.Route) bool {
 	return route.Protocol == unix.RTPROT_KERNEL && route.Table == unix.RT_TABLE_LOCAL || route.Type == unix.RTN_MULTICAST
 }
 
+// prefixOf converts an address with its mask; ok: there is one.
 func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
 	if n == nil {
 		return netip.Prefix{}, false

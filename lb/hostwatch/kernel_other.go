@@ -8,7 +8,7 @@ import (
 	"meshd/lb/hostfacts"
 )
 
-// still is a host whose kernel is not asked, as nothing is balanced there.
+// idleKernel is a host that is not read, since nothing is balanced there.
 type idleKernel struct{ closed chan struct{} }
 
 // Open returns a kernel of which nothing is known, and that never changes.

@@ -7,17 +7,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the headers of rtnetlink's messages have where (rtnetlink(7)), in bytes.
+// Sizes and places in the headers of rtnetlink's messages, in bytes (rtnetlink(7)).
 const (
 	headerSize    = 12 // of rtmsg and fib_rule_hdr
 	routeProtocol = 5
 	linkType      = 2
 )
 
-// endsOurs reports whether a message of the kernel may tell the end of a route
-// or a routing rule of ours: its removal, or what changes routes without a word,
-// the end of an address, which may be their source, and any change of a loopback
-// device, which may have gone down.
+// endsOurs reports whether a message of the kernel may announce the end of a route or a
+// routing rule of ours. That is its removal, or a change with which routes go without
+// a message of their own: the end of an address, which may be their source, or any
+// change of a loopback device, which may have gone down.
 func endsOurs(m netlink.Message) bool {
 	switch m.Header.Type {
 	case unix.RTM_DELROUTE:
@@ -32,7 +32,8 @@ func endsOurs(m netlink.Message) bool {
 	return false
 }
 
-// ruleProtocol returns who made a routing rule; 0: it does not say.
+// ruleProtocol returns the protocol of a routing rule, which says who made it; 0: not
+// known.
 func ruleProtocol(data []byte) uint8 {
 	if len(data) < headerSize {
 		return 0

@@ -11,29 +11,29 @@ import (
 	"meshd/lb/hostfacts"
 )
 
-// ruleGroups are the kernel's messages about routing rules (rtnetlink(7)).
+// ruleGroups are the groups of messages about routing rules (rtnetlink(7)).
 const ruleGroups = unix.RTMGRP_IPV4_RULE | 1<<(unix.RTNLGRP_IPV6_RULE-1)
 
-// ownPreference is that of the rule that leads to a pool (lb/nft).
+// ownPreference is the preference of the rule that leads to a pool (lb/nft).
 const ownPreference = 109
 
-// rule is a routing rule of others that comes before those of the pools, and
-// that is for every packet to some addresses.
+// rule is a routing rule of others that comes before those of the pools and applies to
+// every packet to some addresses.
 type rule struct {
 	preference int
 	table      int
 	to         netip.Prefix
-	suppressed int // routes of so many bits or fewer do not count; -1: all do
+	suppressed int // routes with at most so many bits are skipped; -1: none is
 }
 
-// rules notes which rules come before those of pools: their routes are taken
-// instead of a pool's. Rules that are for certain senders, marks, devices or
-// users are left out: whose packets they take is for their owner to know.
+// readRules reads the rules before those of pools, whose routes are used instead of a
+// pool's. Rules for certain senders, marks, devices or users are left out, since it
+// is not known which packets they apply to.
 func (r *reading) readRules(ask *rtnl.Handle, family int) error {
 	r.rulesAhead = r.rulesAhead[:0]
 	list, err := ask.RuleListFiltered(family, nil, 0)
 	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return nil // a kernel without that family, or without rules
+		return nil // the kernel lacks the family, or routing rules
 	}
 	if err != nil {
 		return err
@@ -52,20 +52,20 @@ func (r *reading) readRules(ask *rtnl.Handle, family int) error {
 			r.keepRoute(hostfacts.Route{Prefix: to, Rule: strconv.Itoa(o.Priority)})
 			continue
 		}
-		r.rulesAhead = append(r.rulesAhead, rule{preference: o.Priority, table: o.Table, to: to, suppressed: o.SuppressPrefixlen})
+		r.rulesAhead = append(r.rulesAhead, rule{
+			preference: o.Priority, table: o.Table, to: to, suppressed: o.SuppressPrefixlen,
+		})
 	}
 	return nil
 }
 
-// selective reports whether a rule is for some packets only, whatever their
-// destination.
+// selective reports whether a rule looks at more than the destination.
 func selective(o *rtnl.Rule) bool {
 	return o.Src != nil || o.Mark != 0 || o.Mask != nil || o.Tos != 0 || o.TunID != 0 || o.IifName != "" ||
-		o.OifName != "" ||
-		o.Invert || o.Dport != nil || o.Sport != nil || o.IPProto != 0 || o.UIDRange != nil
+		o.OifName != "" || o.Invert || o.Dport != nil || o.Sport != nil || o.IPProto != 0 || o.UIDRange != nil
 }
 
-// everything returns the prefix of all addresses of a family.
+// allAddresses returns the prefix of all addresses of a family.
 func allAddresses(family int) netip.Prefix {
 	if family == unix.AF_INET6 {
 		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
@@ -73,8 +73,8 @@ func allAddresses(family int) netip.Prefix {
 	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 }
 
-// taken notes a route to which a rule before the pools' leads, for the addresses
-// of both.
+// addDiverted keeps a route to which a rule before those of pools leads, for the
+// addresses that both have.
 func (r *reading) addDiverted(route *rtnl.Route) {
 	if len(r.rulesAhead) == 0 || isOurs(route) || route.Type == unix.RTN_THROW {
 		return

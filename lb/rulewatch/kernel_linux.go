@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// receiveBuffer of the socket in bytes, of which the kernel makes twice as many:
-// some hundred transactions. It holds them only while they are not read.
+// receiveBuffer is the size of the socket's buffer in bytes, which the kernel doubles:
+// room for some hundred transactions that have not been read yet.
 const receiveBuffer = 64 << 10
 
 // newGeneration is the type of the message that ends each transaction.
 const newGeneration = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN
 
-// What a netlink message has where (netlink(7)), in bytes.
+// Places in the header of a netlink message, in bytes (netlink(7)).
 const (
 	typeAt = 4
 	portAt = 12 // of the socket that the transaction came from; the kernel writes it
@@ -33,8 +33,9 @@ type kernel struct {
 	buf      [unix.NLMSG_HDRLEN]byte // the rest of a message is not read
 }
 
-// Open subscribes in the network namespace of that path, or the caller's own for
-// "". own reports whether a netlink port is the caller's.
+// Open subscribes in the network namespace of that path, or the caller's own for "".
+// own reports whether a netlink port is one of this process. The caller closes the
+// result.
 func Open(path string, own func(port uint32) bool) (Kernel, error) {
 	cfg := &netlink.Config{}
 	if path != "" {
@@ -59,8 +60,8 @@ func Open(path string, own func(port uint32) bool) (Kernel, error) {
 	return k, nil
 }
 
-// subscribe lets only the ends of transactions in: what a large one consists of
-// is never copied.
+// subscribe joins the group of nftables' messages with a filter that admits only the
+// ends of transactions, so that the content of a large one is never copied.
 func (k *kernel) subscribe() error {
 	filter, err := bpf.Assemble(endsOfTransactions())
 	if err == nil {
@@ -83,8 +84,8 @@ func (k *kernel) Listen(on bool) error {
 	return k.conn.LeaveGroup(unix.NFNLGRP_NFTABLES)
 }
 
-// endsOnly is the socket's filter. It reads bytes, since what filters read as
-// longer numbers is in network order, and netlink is not.
+// endsOfTransactions is the socket's filter. It compares bytes, since filters read
+// longer numbers in network order, which netlink does not use.
 func endsOfTransactions() []bpf.Instruction {
 	var kind [2]byte
 	binary.NativeEndian.PutUint16(kind[:], newGeneration)
@@ -103,15 +104,15 @@ func (k *kernel) Close() error { return k.conn.Close() }
 
 // Wait implements Kernel.
 func (k *kernel) Wait() (int, error) {
-	others, strange := 0, false
+	others, foreign := 0, false
 	var failed error
 	err := k.raw.Read(func(fd uintptr) bool {
-		for read := 0; read < batch || others == 0 && !strange; read++ { // many of our own are no reason to return
+		for read := 0; read < batch || others == 0 && !foreign; read++ { // transactions of our own alone do not end the wait
 			size, from, err := unix.Recvfrom(int(fd), k.buf[:], 0)
 			switch {
 			case errors.Is(err, unix.EINTR):
 			case errors.Is(err, unix.EAGAIN):
-				return others > 0 || strange
+				return others > 0 || foreign
 			case errors.Is(err, unix.ENOBUFS):
 				failed = ErrMissed
 				return true
@@ -119,7 +120,7 @@ func (k *kernel) Wait() (int, error) {
 				failed = fmt.Errorf("hear of nftables: %w", err)
 				return true
 			case !ofKernel(from):
-				strange = true
+				foreign = true
 			case size == len(k.buf) && !k.ownsPort(binary.NativeEndian.Uint32(k.buf[portAt:])):
 				others++
 			}
@@ -132,8 +133,8 @@ func (k *kernel) Wait() (int, error) {
 	return others, failed
 }
 
-// ofKernel reports whether the kernel sent a message: who has CAP_NET_ADMIN in the
-// namespace can send some to any socket in it.
+// ofKernel reports whether the kernel sent a message. Whoever has CAP_NET_ADMIN in the
+// namespace can send messages to any netlink socket in it.
 func ofKernel(from unix.Sockaddr) bool {
 	sender, known := from.(*unix.SockaddrNetlink)
 	return known && sender.Pid == 0

@@ -2,10 +2,10 @@
 
 package rulewatch
 
-// still is a namespace in which nothing is balanced, and so nothing is heard.
+// idleKernel is a namespace in which nothing is balanced, so nothing is announced.
 type idleKernel struct{ closed chan struct{} }
 
-// Open returns a subscription that never tells anything.
+// Open returns a subscription that never announces anything.
 func Open(string, func(port uint32) bool) (Kernel, error) {
 	return idleKernel{make(chan struct{})}, nil
 }

@@ -1,5 +1,7 @@
-// Package rulewatch hears of what others write to the nftables ruleset of a
-// network namespace (L15): the kernel tells of every transaction.
+// Package rulewatch announces what others write to the nftables ruleset of a network
+// namespace (rule L15 of docs/DESIGN.md). The kernel has a message for the end of every
+// transaction, with the netlink port of the socket that wrote it; transactions of this
+// process are told from others' by that.
 package rulewatch
 
 import (
@@ -14,61 +16,62 @@ import (
 // goroutine; Close ends a Wait.
 type Kernel interface {
 	// Wait returns when others have committed transactions since it last returned,
-	// with their number, at most batch; or with 0 if somebody other than the kernel
-	// writes to the socket. The error is ErrMissed, or the end of the subscription.
+	// with their number, at most batch; or with 0 if another sender than the kernel
+	// writes to the socket. The error is ErrMissed, or ends the subscription.
 	Wait() (others int, err error)
-	// Listen stops the kernel telling, or has it tell again. It is safe for
-	// concurrent use.
+	// Listen leaves the group of the kernel's messages, or joins it again. It is safe
+	// for concurrent use.
 	Listen(on bool) error
 	// Close ends the subscription.
 	Close() error
 }
 
 // ErrMissed is returned by Kernel.Wait if there were more transactions than the
-// socket can hold: something may have changed.
+// socket can hold, so that something may have changed.
 var ErrMissed = errors.New("transactions were missed")
 
 // The times of a Watcher.
 const (
-	gatherTime = 10 * time.Millisecond // transactions come in groups: the first is told at once, the others together
+	gatherTime = 10 * time.Millisecond // transactions come in groups: the first is announced at once, the others together
 	retryMin   = time.Second           // after a failure; twice as long each time, up to retryMax
 	retryMax   = 30 * time.Second
 	batch      = 64 // messages that are read in one go
 )
 
-// Watcher hears of one namespace's ruleset. Run keeps it subscribed; the other
+// Watcher is subscribed to one namespace's ruleset. Run keeps it subscribed; the other
 // methods are safe for concurrent use.
 type Watcher struct {
 	open func(own func(port uint32) bool) (Kernel, error)
 	log  *slog.Logger
 
-	mu        sync.Mutex // guards what follows
-	kernel    Kernel     // nil while there is no subscription
-	ports     map[uint32]struct{}
-	receivers []chan struct{} // capacity 1 each
-	err       error           // why there is no subscription; nil: there is one
-	count     Counters
+	mu        sync.Mutex          // guards what follows
+	kernel    Kernel              // nil while there is no subscription
+	err       error               // why there is no subscription; nil: there is one
+	ports     map[uint32]struct{} // netlink ports of this process, by SetOwnPort
+	receivers []chan struct{}     // by Subscribe; capacity 1 each
+	count     Counters            // handed out by Counters
 }
 
 // Counters are running totals of a watcher.
 type Counters struct {
 	Heard  uint64 // transactions of others
-	Missed uint64 // times that there were more than the socket holds
-	Losses uint64 // subscriptions that could not be had, or ended
+	Missed uint64 // times that there were more than the socket can hold
+	Losses uint64 // subscriptions that failed or ended
 }
 
-// New returns a watcher that is subscribed, if the kernel lets it be; if not,
-// Run tries again. open gets a function that reports whether a netlink port is
-// one of Own.
+// New returns a watcher that is subscribed if that is possible; if not, Run tries
+// again. open gets a function that reports whether a netlink port was set by
+// SetOwnPort.
 func New(open func(own func(port uint32) bool) (Kernel, error), log *slog.Logger) *Watcher {
 	w := &Watcher{open: open, log: log, ports: map[uint32]struct{}{}}
 	w.connect()
 	return w
 }
 
-// Own notes that the process writes to the ruleset from a netlink port, or, if
-// not open, does so no more: what comes from it is not of others. The kernel
-// gives a port to one socket at a time, and says which one wrote.
+// SetOwnPort says that this process writes to the ruleset from a netlink port, or, if
+// not open, that it does not any more. Transactions from such a port are not
+// announced. The kernel gives a port to one socket at a time, and writes it into the
+// message, so that no other process can use it.
 func (w *Watcher) SetOwnPort(port uint32, open bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -79,6 +82,7 @@ func (w *Watcher) SetOwnPort(port uint32, open bool) {
 	delete(w.ports, port)
 }
 
+// ownsPort reports whether a netlink port is one of this process.
 func (w *Watcher) ownsPort(port uint32) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -86,10 +90,10 @@ func (w *Watcher) ownsPort(port uint32) bool {
 	return ours
 }
 
-// Aside calls write, which commits one transaction at most, while the kernel
-// tells nothing: for whoever listens, it makes a message of every element. number
-// returns that of the ruleset: if others wrote meanwhile, receivers are told. The
-// error is that of write.
+// RunUnsubscribed calls write, which commits at most one transaction, without a
+// subscription, because for subscribers the kernel makes a message of every element.
+// number returns that of the ruleset, which shows whether others wrote meanwhile: then
+// receivers are notified. The error is that of write.
 func (w *Watcher) RunUnsubscribed(number func() (uint32, error), write func() error) error {
 	w.mu.Lock()
 	kernel := w.kernel
@@ -100,11 +104,11 @@ func (w *Watcher) RunUnsubscribed(number func() (uint32, error), write func() er
 	}
 	failed := write()
 	if kernel.Listen(true) != nil {
-		_ = kernel.Close() // and so Run subscribes anew
+		_ = kernel.Close() // then Run subscribes anew
 	}
 	after, err := number()
 	others := after - before
-	if others > 0 && failed == nil { // one is what was written
+	if others > 0 && failed == nil { // one of them is that of write
 		others--
 	}
 	if err != nil || others > 0 {
@@ -113,9 +117,9 @@ func (w *Watcher) RunUnsubscribed(number func() (uint32, error), write func() er
 	return failed
 }
 
-// Receive returns a channel that is sent to when others may have written to the
-// ruleset, once for all that was not received, and when Trouble changes. Each call
-// makes a channel of its own, for one receiver; it is called before Run.
+// Subscribe returns a channel that is sent to when others may have written to the
+// ruleset, once for all that was not received, and when Err changes. Each call makes a
+// channel of its own, for one receiver. It must be called before Run.
 func (w *Watcher) Subscribe() <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -124,14 +128,14 @@ func (w *Watcher) Subscribe() <-chan struct{} {
 	return c
 }
 
-// Trouble says why changes are not heard; nil: they are.
+// Err says why changes are not announced; nil: they are.
 func (w *Watcher) Err() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.err
 }
 
-// Counters returns the totals of the moment.
+// Counters returns the current totals.
 func (w *Watcher) Counters() Counters {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -150,8 +154,8 @@ func (w *Watcher) connect() {
 	}
 }
 
-// Run hears until ctx ends, and unsubscribes. It may be called once. It returns
-// nil; what fails is tried again, and Trouble says so.
+// Run announces changes until ctx ends, and unsubscribes. It may be called once. It
+// returns nil: what fails is tried again, and Err says so.
 func (w *Watcher) Run(ctx context.Context) error {
 	defer w.Close()
 	for wait := retryMin; ctx.Err() == nil; wait = min(2*wait, retryMax) {
@@ -163,7 +167,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 				continue
 			}
 			w.log.Info("changes of the nftables ruleset are heard again")
-			w.notify() // whatever came meanwhile
+			w.notify() // others may have written meanwhile
 		}
 		if w.receive(ctx) {
 			wait = retryMin / 2
@@ -172,8 +176,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 	return nil
 }
 
-// follow hears until the subscription or ctx ends. It reports whether it heard
-// anything.
+// receive announces changes until the subscription or ctx ends, and reports whether
+// there were any.
 func (w *Watcher) receive(ctx context.Context) (heard bool) {
 	w.mu.Lock()
 	kernel := w.kernel
@@ -209,7 +213,7 @@ func (w *Watcher) receive(ctx context.Context) (heard bool) {
 	}
 }
 
-// lost notes that the subscription does not work any more.
+// reportLoss ends a subscription that does not work any more.
 func (w *Watcher) reportLoss(err error) {
 	_ = w.Close()
 	w.mu.Lock()
@@ -220,7 +224,7 @@ func (w *Watcher) reportLoss(err error) {
 	w.notify()
 }
 
-// tell tells all receivers, once for all that they have not received.
+// notify sends to all receivers that have received what was sent before.
 func (w *Watcher) notify() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -232,7 +236,7 @@ func (w *Watcher) notify() {
 	}
 }
 
-// Close ends the subscription, of a watcher that is not run any more.
+// Close ends the subscription of a watcher that does not run.
 func (w *Watcher) Close() error {
 	w.mu.Lock()
 	kernel := w.kernel
@@ -244,7 +248,7 @@ func (w *Watcher) Close() error {
 	return kernel.Close()
 }
 
-// pause waits. It reports whether ctx goes on.
+// waitFor waits. It reports whether ctx has not ended.
 func waitFor(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
