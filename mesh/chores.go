@@ -6,12 +6,12 @@ import (
 	"time"
 
 	"meshd/gossip"
-	"meshd/mesh/notice"
+	"meshd/mesh/observe"
 )
 
-// chores are what a node does from time to time: it saves its identity (S7) and
-// tells of what peers state and this node does not take at its word. They belong to
-// one goroutine; rewrite is safe for concurrent use.
+// chores are what a node does from time to time: it saves its identity (S7), and says what
+// peers state and this node does not take at its word. They belong to one goroutine;
+// rewrite is safe for concurrent use.
 type chores struct {
 	n *Node
 
@@ -20,16 +20,12 @@ type chores struct {
 	id    identity    // as it is on disk
 	again atomic.Bool // node.json is to be written in any case
 
-	// What was told last.
-
-	barred      map[string]bool  // tasks not served
-	unserved    notice.Condition // the same, as text
-	disbelief   notice.Condition // claims about this node
-	disbelieved uint64           // number of them
-	full        notice.Condition // tables
+	reporter *observe.Reporter // of what peers state
 }
 
-func newChores(n *Node, id identity) *chores { return &chores{n: n, id: id} }
+func newChores(n *Node, id identity) *chores {
+	return &chores{n: n, id: id, reporter: observe.NewReporter(&n.notices, n.emit, n.log)}
+}
 
 // rewrite makes the chores write node.json again.
 func (k *chores) rewrite() {
@@ -42,13 +38,14 @@ func (k *chores) rewrite() {
 
 // The pace of chores.
 const (
-	conditionsEvery = 10 * time.Second
-	identityEvery   = 30 * time.Second
-	choreLimit      = 30 * time.Second // that one chore may wait for the core, or for the disk
+	reportInterval   = 10 * time.Second
+	identityInterval = 30 * time.Second
+	choreLimit       = 30 * time.Second // how long one chore may wait for the core, or for the disk
 )
 
+// run does the chores until ctx ends.
 func (k *chores) run(ctx context.Context) error {
-	look, save := time.NewTicker(conditionsEvery), time.NewTicker(identityEvery)
+	look, save := time.NewTicker(reportInterval), time.NewTicker(identityInterval)
 	defer look.Stop()
 	defer save.Stop()
 	for {
@@ -58,7 +55,7 @@ func (k *chores) run(ctx context.Context) error {
 		case <-k.n.reincarnated:
 			k.saveIdentity(ctx)
 		case <-look.C:
-			k.conditions(ctx)
+			k.report(ctx)
 		case <-save.C:
 			k.saveIdentity(ctx)
 		}
@@ -71,8 +68,7 @@ func (k *chores) saveIdentity(ctx context.Context) {
 	defer cancel()
 	id := k.id
 	_ = k.n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
-		id.Incarnation = max(id.Incarnation,
-			c.Store().Incarnation())
+		id.Incarnation = max(id.Incarnation, c.Store().Incarnation())
 	})
 	id.Lamport = k.n.host.Lamport()
 	if id == k.id && !k.again.Swap(false) || id.check() != nil {
@@ -80,5 +76,15 @@ func (k *chores) saveIdentity(ctx context.Context) {
 	}
 	if err := k.n.dir.Save(fileNode, id); err == nil {
 		k.id = id
+	}
+}
+
+// report says what peers state.
+func (k *chores) report(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, choreLimit)
+	defer cancel()
+	var seen observe.Statements
+	if k.n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) { seen = observe.Look(c.Store()) }) == nil {
+		k.reporter.Report(time.Now(), &seen)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"meshd/gossip"
 	"meshd/lb/hostcheck"
 	"meshd/mesh/control"
+	"meshd/mesh/observe"
+	"meshd/mesh/registry"
 	"meshd/state"
 )
 
@@ -41,9 +43,11 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 				})
 			}
 		}
-		s.Conflicts = append(s.Conflicts, conflicts(c)...)
-		s.Conflicts = append(s.Conflicts, barredTexts(barredTasks(c))...)
-		s.Warnings = append(s.Warnings, undefined(n.cfg.Networks, c.Store().Definitions().Effective)...)
+		joined, _ := c.Store().Networks()
+		s.Conflicts = append(s.Conflicts, registry.Troubles(c.Store().Definitions(), joined)...)
+		seen := observe.Look(c.Store())
+		s.Conflicts = append(s.Conflicts, seen.UnservedTexts()...)
+		s.Warnings = append(s.Warnings, observe.UndefinedNetworks(n.cfg.Networks, c.Store().Definitions().Effective)...)
 		if d := n.notices.Get("duplicate"); d != "" {
 			s.Conflicts = append(s.Conflicts, d)
 		}
@@ -63,7 +67,7 @@ func count(n *Node, s *control.Status, w *control.NetworkStatus) {
 		return
 	}
 	services := v.Services()
-	s.Conflicts = append(s.Conflicts, conflictsIn(w.Network, services)...)
+	s.Conflicts = append(s.Conflicts, observe.ServiceConflicts(w.Network, services)...)
 	for _, svc := range services {
 		w.Services++
 		w.Tasks += len(svc.Members)
