@@ -46,7 +46,7 @@ func (n collection) all(ctx context.Context, e metrics.Emitter) {
 		e.Counter("meshd_log_dropped_total", "Log lines dropped because nobody read the log.", f())
 	}
 	e.Counter("meshd_control_socket_remade_total", "Times that somebody removed the control socket and it was made again.",
-		n.door.times.Load())
+		n.socket.remade.Load())
 	e.Gauge("meshd_events_index", "Index of the newest event of meshctl watch.", float64(n.events.Index()))
 }
 

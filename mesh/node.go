@@ -90,7 +90,7 @@ type Node struct {
 	coreEvents *coreEvents
 	chores     *chores
 	metrics    *metrics.Registry
-	door       *doorway
+	socket     *socketKeeper
 }
 
 // New opens everything that can fail: configuration, data directory, sockets of gossip,
@@ -138,8 +138,8 @@ func (n *Node) close() {
 	if n.host != nil {
 		_ = n.host.Run(over) // returns at once, with everything closed
 	}
-	if n.door != nil {
-		_ = n.door.socket.Close()
+	if n.socket != nil {
+		_ = n.socket.socket.Close()
 	}
 	if n.dir != nil {
 		_ = n.dir.Close()
@@ -178,8 +178,8 @@ func (n *Node) Run(ctx context.Context) error {
 		}).Run(run)
 	})
 	g.Go(func() error { return n.watchSubnets(run) })
-	g.Go(func() error { return control.Serve(run, n.door.socket, n, n.log) })
-	g.Go(func() error { return n.door.run(run) })
+	g.Go(func() error { return control.Serve(run, n.socket.socket, n, n.log) })
+	g.Go(func() error { return n.socket.run(run) })
 	g.Go(func() error {
 		<-run.Done()
 		last, cancel := context.WithTimeout(context.WithoutCancel(run), 2*time.Second)

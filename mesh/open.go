@@ -55,7 +55,7 @@ func (n *opening) reportLeftOut(what []string) {
 func (n *opening) controlSocket() error {
 	s, err := control.ListenFor(n.cfg.Socket, n.cfg.SocketGID)
 	if err == nil {
-		n.door = &doorway{socket: s, log: n.log, told: &n.notices}
+		n.socket = &socketKeeper{socket: s, log: n.log, board: &n.notices}
 	}
 	return err
 }

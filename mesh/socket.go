@@ -11,54 +11,54 @@ import (
 	"meshd/mesh/notice"
 )
 
-// socketLook is the time between looks at whether the control socket is there.
-const socketLook = 2 * time.Second
+// socketInterval is the time between looks at whether the control socket is there.
+const socketInterval = 2 * time.Second
 
-// doorway keeps the node's control socket where it belongs. Its methods but for
-// run are safe for concurrent use.
-type doorway struct {
+// socketKeeper keeps the node's control socket in its place (N7). Its methods but for run
+// are safe for concurrent use.
+type socketKeeper struct {
 	socket *control.Socket
 	log    *slog.Logger
-	told   *notice.Board // status shows what does not work
+	board  *notice.Board // for status, while the socket cannot be made
 
-	times atomic.Uint64 // that somebody removed it, and it was made again
-	last  atomic.Int64  // the latest of them, Unix nanoseconds
+	remade atomic.Uint64 // how often it was removed and made again
+	last   atomic.Int64  // when that happened last, Unix nanoseconds; 0: never
 }
 
-// run makes the socket again when somebody removes it, until ctx ends.
-func (d *doorway) run(ctx context.Context) error {
-	tick := time.NewTicker(socketLook)
+// run makes the socket again when it was removed, until ctx ends.
+func (k *socketKeeper) run(ctx context.Context) error {
+	tick := time.NewTicker(socketInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			d.look()
+			k.look()
 		}
 	}
 }
 
-// look looks once, and tells what changed.
-func (d *doorway) look() {
-	remade, err := d.socket.Look()
+// look looks once, and logs what changed.
+func (k *socketKeeper) look() {
+	remade, err := k.socket.Look()
 	text := ""
 	if err != nil {
 		text = err.Error() + "; meshctl does not reach this node over it"
 	}
-	if d.told.Set("socket", text) && text != "" {
-		d.log.Error("the control socket is not there", "reason", err)
+	if k.board.Set("socket", text) && text != "" {
+		k.log.Error("the control socket is not there", "reason", err)
 	}
 	if remade {
-		d.times.Add(1)
-		d.last.Store(time.Now().UnixNano())
-		d.log.Warn("somebody removed the control socket; it is made again", "path", d.socket.Addr().String())
+		k.remade.Add(1)
+		k.last.Store(time.Now().UnixNano())
+		k.log.Warn("somebody removed the control socket; it is made again", "path", k.socket.Addr().String())
 	}
 }
 
-// warnings says that somebody removed the socket lately.
-func (d *doorway) warnings(now time.Time) []string {
-	last := d.last.Load()
+// warnings says that the socket was removed, for as long as status remembers drift.
+func (k *socketKeeper) warnings(now time.Time) []string {
+	last := k.last.Load()
 	if since := now.Sub(time.Unix(0, last)); last != 0 && since < driftMemory {
 		return []string{fmt.Sprintf("somebody removed the control socket %v ago; it is made again", since.Round(time.Second))}
 	}

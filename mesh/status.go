@@ -93,7 +93,7 @@ func explain(n *Node, s *control.Status) {
 	if len(n.dnsAddrs) == 0 {
 		s.Warnings = append(s.Warnings, "no DNS address: start meshd with --dns IP:PORT")
 	}
-	s.Warnings = append(s.Warnings, n.door.warnings(time.Now())...)
+	s.Warnings = append(s.Warnings, n.socket.warnings(time.Now())...)
 	s.Warnings = append(s.Warnings, strangerWarning(n.dns)...)
 	s.Warnings = append(s.Warnings, n.keys.Warnings(n.cfg.Insecure, n.cfg.BindAddr.String(), n.current().KeyFile)...)
 	s.Warnings = append(s.Warnings, n.unheard()...)
