@@ -78,7 +78,7 @@ func (l *liveness) retireStreams(m *member, age time.Duration) (expired bool) {
 	if age > l.cfg.DropAfter && m.retired < dropped {
 		m.retired = dropped
 		for _, t := range l.store.Tables() {
-			t.Bury(m.id)
+			t.Retire(m.id)
 		}
 	}
 	return age > l.cfg.DropAfter+l.cfg.Graves
@@ -87,7 +87,7 @@ func (l *liveness) retireStreams(m *member, age time.Duration) (expired bool) {
 // forget removes a member, and all that is kept of its streams.
 func (l *liveness) forget(m *member) {
 	for _, t := range l.store.Tables() {
-		t.Exhume(m.id)
+		t.Readmit(m.id)
 	}
 	l.roster.remove(m)
 	l.pings.schedule(m, 0)

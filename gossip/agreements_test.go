@@ -27,7 +27,7 @@ func quiet(a, b *Core, from, to time.Duration) (bytes uint64) {
 func TestThePutAwayIsNoDifference(t *testing.T) {
 	for name, away := range map[string]func(*state.Table){
 		"not offered": func(t *state.Table) { t.SetOffered("ghost", false) },
-		"buried":      func(t *state.Table) { t.Bury("ghost") },
+		"buried":      func(t *state.Table) { t.Retire("ghost") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := testCore(t, "a", "b"), testCore(t, "b", "a")

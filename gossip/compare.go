@@ -15,10 +15,10 @@ func (r *repair) compareHeads(from state.NodeID, n *network, theirs, ours []stat
 	for _, h := range theirs {
 		known[h.Owner] = h
 		if h.Owner == r.cfg.Self && !r.yielded {
-			r.own.defend(n, h.Head, h.Buried)
+			r.own.defend(n, h.Head, h.Retired)
 			continue
 		}
-		if h.Buried {
+		if h.Retired {
 			r.onRetiredHead(n, h)
 			continue
 		}
@@ -35,7 +35,7 @@ func (r *repair) compareHeads(from state.NodeID, n *network, theirs, ours []stat
 	for _, o := range ours {
 		h, ok := known[o.Owner]
 		switch {
-		case o.Buried, o.Kept, ok && (h.Buried || h.Kept || o.Head.Compare(h.Head) <= 0), r.news.isFresh(n, o.Owner):
+		case o.Retired, o.Kept, ok && (h.Retired || h.Kept || o.Head.Compare(h.Head) <= 0), r.news.isFresh(n, o.Owner):
 		case !ok:
 			offers = append(offers, state.Want{Owner: o.Owner})
 		default:
@@ -54,9 +54,9 @@ func (r *repair) onRetiredHead(n *network, h state.OwnerHead) {
 	m := r.roster.members[h.Owner]
 	own, ok := n.table.Head(h.Owner)
 	if m != nil && ok && own.Inc <= h.Head.Inc && livenessOf(m.phase) == state.Dead {
-		n.table.Bury(h.Owner)
+		n.table.Retire(h.Owner)
 	}
 	if ok && !r.reaper.waitsFor(h.Owner) {
-		r.store.Reap(h.Owner)
+		r.store.DropAbandoned(h.Owner)
 	}
 }

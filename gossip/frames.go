@@ -12,7 +12,7 @@ import (
 
 func (e *encoder) head(h state.OwnerHead) {
 	e.ref(string(h.Owner))
-	e.byte(boolByte(h.Buried) | boolByte(h.Kept)<<1)
+	e.byte(boolByte(h.Retired) | boolByte(h.Kept)<<1)
 	e.uint(h.Head.Inc)
 	e.uint(h.Head.Version)
 	e.uint(h.Head.Version - h.Head.Floor)
@@ -22,7 +22,7 @@ func (e *encoder) head(h state.OwnerHead) {
 func (d *decoder) head() state.OwnerHead {
 	h := state.OwnerHead{Owner: d.node(d.ref())}
 	flags := d.byte()
-	h.Buried, h.Kept = flags&1 != 0, flags&2 != 0
+	h.Retired, h.Kept = flags&1 != 0, flags&2 != 0
 	h.Head.Inc, h.Head.Version = d.uint(), d.uint()
 	h.Head.Floor = d.below(h.Head.Version)
 	h.Head.Sum = d.fixed()

@@ -38,7 +38,7 @@ const (
 
 // defend looks at what a peer holds of this node's own stream (S7).
 func (i *incarnation) defend(n *network, h state.Head, buried bool) {
-	if buried && n.table.SelfBuried(h) || n.table.SelfAhead(h) {
+	if buried && n.table.SelfRetired(h) || n.table.SelfAhead(h) {
 		i.needAbove(h.Inc)
 	}
 }

@@ -89,7 +89,7 @@ func (l *liveness) setPhase(m *member, p phase) {
 		m.offered = true
 		for _, t := range l.store.Tables() {
 			t.SetOffered(m.id, true)
-			t.Exhume(m.id)
+			t.Readmit(m.id)
 		}
 	}
 	kind := map[phase]EventKind{

@@ -110,7 +110,7 @@ func (c *Core) LeaveNetwork(now time.Duration, name string) error {
 	err := c.Commit(c.now, "", []state.Change{{Kind: state.KindMember, Key: name, Delete: true}})
 	c.nets.remove(name)
 	c.pull.dropNetwork(name)
-	c.store.Part(name)
+	c.store.Leave(name)
 	c.nets.parted[name] = true
 	return err
 }
@@ -136,7 +136,7 @@ func (c *Core) retireOwn(n *network) {
 	if h, ok := n.table.Head(c.cfg.Self); !ok || h.Version == 0 {
 		return
 	}
-	n.table.Retire()
+	n.table.Leave()
 	n.pushed = 0
 	c.push.pushOwn(n)
 }

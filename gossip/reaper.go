@@ -45,7 +45,7 @@ func (r *reaper) run() {
 	for owner, at := range r.due {
 		if r.now >= at {
 			delete(r.due, owner)
-			r.store.Reap(owner)
+			r.store.DropAbandoned(owner)
 		}
 	}
 }

@@ -266,7 +266,7 @@ func TestBalancerNetworkLeft(t *testing.T) {
 		b := run(t, w, lb.Config{Grace: time.Nanosecond}, kernel)
 		w.commit("net", append(w.tasks("web", 2, "80/tcp"), vip("web", "10.96.0.1"))...)
 		after(time.Second)
-		w.store.Part("net")
+		w.store.Leave("net")
 		after(time.Minute)
 		if got := dump(kernel.Kernel()); got != "" || b.Working("net") {
 			t.Errorf("left behind:\n%s", got)

@@ -154,7 +154,7 @@ func TestFastPathFollowsTheView(t *testing.T) {
 		ask()
 	}
 	m, _ := query("web.", dns.TypeA).Pack()
-	w.self.Part("net1")
+	w.self.Leave("net1")
 	if !sameAnswer(t, s, b, f, m, hostClient) || f.ask(m, hostAddr)[3]&15 != dns.RcodeNameError {
 		t.Error("a network that this node left still answers")
 	}

@@ -248,7 +248,7 @@ func TestYielded(t *testing.T) {
 		t.Fatalf("%v %q", err, keys(a, "a"))
 	}
 	h, _ := a.Head("a")
-	a.Retire()
+	a.Leave()
 	s.Reincarnate(7)
 	if now, _ := a.Head("a"); now != h {
 		t.Fatalf("S1: changed the other's stream: %+v", now)
@@ -269,12 +269,12 @@ func TestBuried(t *testing.T) {
 		b.Hash() != 0 {
 		t.Fatal("S9: still offered")
 	}
-	b.Bury("a")
+	b.Retire("a")
 	b.Publish(1)
 	if b.Len() != 0 || b.Checksum() != 0 || b.Hash() != 0 || b.View().Service("web") != nil {
 		t.Fatal("S9: buried but here")
 	}
-	if hs := b.Heads(func(NodeID) bool { return true }); len(hs) != 1 || !hs[0].Buried || hs[0].Head != h {
+	if hs := b.Heads(func(NodeID) bool { return true }); len(hs) != 1 || !hs[0].Retired || hs[0].Head != h {
 		t.Fatalf("S9: graveyard %+v", hs)
 	}
 	if _, need := b.Want("a", h); need {
@@ -285,17 +285,17 @@ func TestBuried(t *testing.T) {
 	}
 	a.Reincarnate(2)
 	pull(t, a, b, "a", 1<<20)
-	if hs := b.Heads(func(NodeID) bool { return true }); len(hs) != 1 || hs[0].Buried || b.Len() != 1 || b.Graves() != 0 {
+	if hs := b.Heads(func(NodeID) bool { return true }); len(hs) != 1 || hs[0].Retired || b.Len() != 1 || b.RetiredOwners() != 0 {
 		t.Fatalf("S9: a new life: %+v", hs)
 	}
-	b.Bury("a")
-	b.Exhume("a")
+	b.Retire("a")
+	b.Readmit("a")
 	pull(t, a, b, "a", 1<<20)
 	if b.Len() != 1 {
 		t.Fatal("S9: exhumed")
 	}
-	b.Bury("b")
-	if _, ok := b.Head("b"); ok && b.Graves() > 0 {
+	b.Retire("b")
+	if _, ok := b.Head("b"); ok && b.RetiredOwners() > 0 {
 		t.Fatal("S9: buried itself")
 	}
 }
@@ -305,7 +305,7 @@ func TestRetire(t *testing.T) {
 	a, b := pair(DefaultLimits())
 	commit(t, a, endpoint(t, "t1", "web", "10.0.0.1"), opaque("k", "v"))
 	pull(t, a, b, "a", 1<<20)
-	a.Retire()
+	a.Leave()
 	pull(t, a, b, "a", 1<<20)
 	b.Publish(1)
 	if a.Len() != 0 || b.Len() != 0 || b.View().Service("web") != nil || a.Hash() != b.Hash() {

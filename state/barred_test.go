@@ -81,7 +81,7 @@ func TestAnIDIsOneTasks(t *testing.T) {
 			t.Fatalf("S18: %s has it after all came back", got)
 		}
 		for _, o := range order {
-			table.Bury(o)
+			table.Retire(o)
 		}
 		s.Publish(4)
 		if table.View().Service("web") != nil || len(table.index.barred)+len(table.index.twins) != 0 {
@@ -145,7 +145,7 @@ func TestPoolsHideTasks(t *testing.T) {
 	if got := shown(table, "web"); got != "[own@a]" {
 		t.Fatalf("S18: after joining: %s", got)
 	}
-	s.Part("other")
+	s.Leave("other")
 	s.Publish(4)
 	if got := shown(table, "web"); got != "[own@a t1@b]" {
 		t.Fatalf("S18: after leaving: %s", got)

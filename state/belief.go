@@ -172,8 +172,8 @@ func (t *Table) OwnerSays(o NodeID, h Head) bool {
 		clear(t.words)
 	}
 	t.words[o] = h.Inc
-	t.Bury(o)
-	t.Exhume(o)
+	t.Retire(o)
+	t.Readmit(o)
 	return true
 }
 

@@ -32,7 +32,7 @@ func TestIncarnationsAreBelievedInSteps(t *testing.T) {
 	commit(t, a, opaque("k", "v"))
 	pull(t, a, b, "a", 1<<20)
 	for _, inc := range []uint64{1<<62 - 1, 1 << 62, 1 << 40, 2 + incarnationStep} {
-		if a.SelfAhead(Head{Inc: inc, Version: 9}) || a.SelfBuried(Head{Inc: inc, Version: 9}) {
+		if a.SelfAhead(Head{Inc: inc, Version: 9}) || a.SelfRetired(Head{Inc: inc, Version: 9}) {
 			t.Errorf("S16: incarnation %d is believed", inc)
 		}
 	}
@@ -185,7 +185,7 @@ func TestTimesOfPeersDoNotEndTheClock(t *testing.T) {
 		case got.Scheduler != "wlc":
 			t.Errorf("S16: a person cannot override %d: %+v", evil, got)
 		}
-		a.table.Bury(e.store.Self())
+		a.table.Retire(e.store.Self())
 		if got, ok := a.table.Settings("web"); ok && got.Mode == ModeDNSRR {
 			t.Errorf("S16: %d outlasts its author: %+v", evil, got)
 		}
@@ -252,7 +252,7 @@ func TestClaimsAreCarriedVerbatim(t *testing.T) {
 		if e := a.table.ownEntry(KindSettings, "web"); e == nil || e.Body() != settings {
 			t.Fatalf("V2: the settings are not carried as they came: %v", e)
 		}
-		a.table.Bury("new")
+		a.table.Retire("new")
 	}
 }
 

@@ -22,9 +22,9 @@ type Hosting struct {
 // it hosts in one network. It is deterministic; it belongs to the table's
 // goroutine.
 type Carrier struct {
-	Grace    time.Duration       // how long a service keeps its old address in a move (V5)
-	Services map[string]*Hosting // by service; the caller fills it
-	Quarant  time.Duration       // how long a freed address is not given to another service (V5)
+	Grace      time.Duration       // how long a service keeps its old address in a move (V5)
+	Services   map[string]*Hosting // by service; the caller fills it
+	Quarantine time.Duration       // how long a freed address is not given to another service (V5)
 	// Provisional is whether what is claimed now is, since nobody was asked yet;
 	// when it ends, what was claimed so is claimed anew (V11).
 	Provisional bool
@@ -50,7 +50,7 @@ type release struct {
 // NewCarrier returns a carrier without services.
 func NewCarrier(grace, quarantine time.Duration) *Carrier {
 	return &Carrier{
-		Grace: grace, Quarant: quarantine, Services: map[string]*Hosting{},
+		Grace: grace, Quarantine: quarantine, Services: map[string]*Hosting{},
 		moving: map[string]time.Duration{}, retreat: map[string]withdrawal{}, freed: map[netip.Addr]release{},
 	}
 }
@@ -84,7 +84,7 @@ func (c *Carrier) Carry(t *Table, now time.Duration) (changes []Change, again ti
 	}
 	c.Work = len(c.freed) / cheap
 	for a, f := range c.freed {
-		if f.at+c.Quarant <= now {
+		if f.at+c.Quarantine <= now {
 			delete(c.freed, a)
 		}
 	}

@@ -208,7 +208,7 @@ func TestOneStatementRedefinesNothing(t *testing.T) {
 	if d := m["late"].Definitions(); d.Effective["net"] != mine {
 		t.Fatalf("V6: who states nothing follows the most carried, not %+v", d.Effective["net"])
 	}
-	evil.Global().Retire()
+	evil.Global().Leave()
 	for _, n := range []NodeID{"a", "b", "late"} {
 		pull(t, evil.Global(), m[n].Global(), "evil", 1<<20)
 		m[n].Publish(0)

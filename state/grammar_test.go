@@ -227,8 +227,8 @@ func TestHostileRecords(t *testing.T) {
 		}
 		for _, s := range []*Store{a, b} {
 			for _, table := range s.Tables() {
-				table.Bury("evil")
-				table.Exhume("evil")
+				table.Retire("evil")
+				table.Readmit("evil")
 			}
 			now += time.Second
 			s.Publish(now)

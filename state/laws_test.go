@@ -219,7 +219,7 @@ func sumOf(hs []uint64) (sum uint64) {
 
 func naiveHash(t *Table) (sum uint64) {
 	for _, h := range t.Heads(func(NodeID) bool { return true }) {
-		if !h.Buried && !h.Kept {
+		if !h.Retired && !h.Kept {
 			sum += h.Head.hash(ownerHash(h.Owner))
 		}
 	}
@@ -360,7 +360,7 @@ func TestLawsOfReplication(t *testing.T) {
 			"retire": func(rt *rapid.T) {
 				n := node.Draw(rt, "node")
 				if rapid.IntRange(0, 3).Draw(rt, "dice") == 0 {
-					l.table(n).Retire()
+					l.table(n).Leave()
 					l.remember(n)
 				}
 			},

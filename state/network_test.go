@@ -40,7 +40,7 @@ func TestNetworkDefinitions(t *testing.T) {
 	if d := b.View("net").Def(); d != other.NetworkDef || len(b.Disputes()) != 0 {
 		t.Fatalf("V6: after the removal %+v", d)
 	}
-	a.Global().Retire()
+	a.Global().Leave()
 	pull(t, a.Global(), b.Global(), "a", 1<<20)
 	if _, ok := b.Node("a"); ok || len(b.Participants("net")) != 0 {
 		t.Fatal("S9: a has left")

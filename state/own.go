@@ -203,9 +203,9 @@ func (t *Table) SelfAhead(h Head) bool {
 	return c > 0 || c == 0 && h.Sum != s.head.Sum
 }
 
-// Retire makes this node's own stream its last, empty snapshot (S9: a graceful
+// Leave makes this node's own stream its last, empty snapshot (S9: a graceful
 // leave).
-func (t *Table) Retire() {
+func (t *Table) Leave() {
 	s := t.streams[t.self]
 	if s == nil || t.yielded {
 		return
@@ -252,10 +252,10 @@ func (t *Table) SetOffered(o NodeID, offered bool) {
 	s.offered = offered
 }
 
-// Bury drops an owner's stream after D2 and remembers its head, so that no
-// peer can bring it back (S9). Exhume forgets that, when the owner itself is
+// Retire drops an owner's stream after D2 and remembers its head, so that no
+// peer can bring it back (S9). Readmit forgets that, when the owner itself is
 // heard of again.
-func (t *Table) Bury(o NodeID) {
+func (t *Table) Retire(o NodeID) {
 	s := t.streams[o]
 	if s == nil || o == t.self {
 		return
@@ -275,18 +275,18 @@ func (t *Table) Bury(o NodeID) {
 	}
 }
 
-// SelfBuried reports whether a peer has buried this node's own stream at a head
+// SelfRetired reports whether a peer has buried this node's own stream at a head
 // above which it must go to be accepted there again (S9).
-func (t *Table) SelfBuried(h Head) bool {
+func (t *Table) SelfRetired(h Head) bool {
 	own, ok := t.Head(t.self)
 	return ok && own.Version > 0 && h.Inc >= own.Inc && !h.beyond() && t.believesOwn(h.Inc)
 }
 
-// Exhume forgets a buried head.
-func (t *Table) Exhume(o NodeID) { delete(t.grave, o) }
+// Readmit forgets a buried head.
+func (t *Table) Readmit(o NodeID) { delete(t.grave, o) }
 
-// Graves returns the number of buried heads.
-func (t *Table) Graves() int { return len(t.grave) }
+// RetiredOwners returns the number of owners whose stream was retired.
+func (t *Table) RetiredOwners() int { return len(t.grave) }
 
 // Publish makes all changes visible to readers and returns how long until what
 // was held back by the bounded rate of S14 is due; 0 if nothing was. now is

@@ -120,8 +120,8 @@ func (s *Store) Join(network string) *Table {
 	return t
 }
 
-// Part drops the table of a network that the node no longer takes part in.
-func (s *Store) Part(network string) {
+// Leave drops the table of a network that the node no longer takes part in.
+func (s *Store) Leave(network string) {
 	if t := s.tables[network]; t != nil {
 		s.total.add(t.use, -1)
 		delete(s.tables, network)
@@ -143,9 +143,9 @@ func (s *Store) Reincarnate(inc uint64) {
 // node took part in it before in this life.
 func (s *Store) Renew() { s.inc++ }
 
-// Reap drops the streams that an owner left behind in networks of which its
+// DropAbandoned drops the streams that an owner left behind in networks of which its
 // newer incarnation says nothing: it lost its disk, or left while we were away.
-func (s *Store) Reap(o NodeID) {
+func (s *Store) DropAbandoned(o NodeID) {
 	g, ok := s.global.Head(o)
 	if !ok || o == s.self {
 		return
@@ -155,7 +155,7 @@ func (s *Store) Reap(o NodeID) {
 			continue
 		}
 		if h, ok := t.Head(o); ok && h.Inc < g.Inc {
-			t.Bury(o)
+			t.Retire(o)
 		}
 	}
 }
@@ -239,10 +239,10 @@ func (s *Store) hold(changes []Change) {
 	}
 }
 
-// Held returns the names of the networks of which this node states something
+// Stated returns the names of the networks of which this node states something
 // itself, sorted: also when its stream does not say so, since it has said goodbye
 // or another node has its name.
-func (s *Store) Held() []string { return slices.Sorted(maps.Keys(s.definer.held)) }
+func (s *Store) Stated() []string { return slices.Sorted(maps.Keys(s.definer.held)) }
 
 // participates notes whether a node takes part in a network. The records of a
 // stream that is replaced come and go in any order.

@@ -193,7 +193,7 @@ func (t *Table) HashWith(n int, buckets []int, heads []OwnerHead) uint64 {
 		}
 	}
 	for _, o := range heads {
-		if key := ownerHash(o.Owner); in[key&uint64(n-1)] && !o.Buried && !o.Kept && o.Head.Inc > 0 {
+		if key := ownerHash(o.Owner); in[key&uint64(n-1)] && !o.Retired && !o.Kept && o.Head.Inc > 0 {
 			h += o.Head.hash(key)
 		}
 	}
@@ -205,10 +205,10 @@ func Bucket(o NodeID, n int) int { return int(ownerHash(o) & uint64(n-1)) }
 
 // OwnerHead is one line of a digest.
 type OwnerHead struct {
-	Owner  NodeID
-	Head   Head
-	Buried bool // dropped here after its owner was dead for long (S9)
-	Kept   bool // held, but no longer offered: its owner is dead for some time (S9)
+	Owner   NodeID
+	Head    Head
+	Retired bool // dropped here after its owner was dead for long (S9)
+	Kept    bool // held, but no longer offered: its owner is dead for some time (S9)
 }
 
 // Heads returns the heads of the owners for which in returns true, sorted by
@@ -222,7 +222,7 @@ func (t *Table) Heads(in func(NodeID) bool) []OwnerHead {
 	}
 	for o, h := range t.grave {
 		if in(o) {
-			hs = append(hs, OwnerHead{Owner: o, Head: h, Buried: true})
+			hs = append(hs, OwnerHead{Owner: o, Head: h, Retired: true})
 		}
 	}
 	slices.SortFunc(hs, func(a, b OwnerHead) int { return strings.Compare(string(a.Owner), string(b.Owner)) })

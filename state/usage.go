@@ -64,8 +64,8 @@ func (t *Table) evict(o NodeID) bool {
 	if victim == nil {
 		return false
 	}
-	t.Bury(victim.owner)
-	t.Exhume(victim.owner) // it may come back when there is room
+	t.Retire(victim.owner)
+	t.Readmit(victim.owner) // it may come back when there is room
 	t.evicted++
 	return true
 }

@@ -72,7 +72,7 @@ func TestJunkKeepsNobodyOut(t *testing.T) {
 		}
 		checkUsage(t, s)
 	}
-	if keys(table, "friend") == "" || keys(table, "honest-0") == "" || table.Graves() != 0 {
+	if keys(table, "friend") == "" || keys(table, "honest-0") == "" || table.RetiredOwners() != 0 {
 		t.Fatal("S19: an owner that lives was evicted")
 	}
 }
@@ -111,7 +111,7 @@ func TestTotals(t *testing.T) {
 		}
 	}
 	for _, o := range table.Owners() {
-		table.Bury(o)
+		table.Retire(o)
 	}
 	checkUsage(t, s)
 	if table.use != (usage{}) {

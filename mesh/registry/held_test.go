@@ -108,7 +108,7 @@ func TestNobodyElseChangesARunningNetwork(t *testing.T) {
 				a.store.Reincarnate(a.store.Incarnation() + 1)
 			case "goodbye":
 				a.left = true
-				a.store.Global().Retire()
+				a.store.Global().Leave()
 			case "restart":
 				a.start()
 			case "round":

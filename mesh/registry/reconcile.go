@@ -163,7 +163,7 @@ func (s *Snapshot) globals() []state.Change {
 // namedChanges returns the changes after which a node states these definitions and
 // removals, and no others.
 func namedChanges(s *state.Store, want []state.Change) []state.Change {
-	held := s.Held()
+	held := s.Stated()
 	for _, e := range s.Global().Own(state.KindNetwork) {
 		held = append(held, e.Key()) // of another node that had the name
 	}

@@ -149,7 +149,7 @@ func TestRunFollowsNetworks(t *testing.T) {
 	}
 	store.Join("net")
 	wait(control.EventNetworkAdded)
-	store.Part("net")
+	store.Leave("net")
 	wait(control.EventNetworkAdded, control.EventNetworkRemoved)
 	if got := <-left; got != "net" {
 		t.Errorf("left %q", got)

@@ -117,7 +117,7 @@ func (c core) JoinNetwork(name string) error {
 
 func (c core) LeaveNetwork(name string) error {
 	delete(c.m.carriers, name)
-	c.m.store.Part(name)
+	c.m.store.Leave(name)
 	return c.Commit("", []state.Change{{Kind: state.KindMember, Key: name, Delete: true}})
 }
 
