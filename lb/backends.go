@@ -53,7 +53,7 @@ var schedulers = []string{"rr", "wrr", "lc", "wlc", "sh", "dh", "mh", "sed", "nq
 // round robin, while IPVS' rr ignores weights.
 func schedulerOr(name string) string {
 	if !slices.Contains(schedulers, name) {
-		return "wrr"
+		return state.DefaultScheduler
 	}
 	return name
 }

@@ -285,7 +285,8 @@ func TestBuried(t *testing.T) {
 	}
 	a.Reincarnate(2)
 	pull(t, a, b, "a", 1<<20)
-	if hs := b.Heads(func(NodeID) bool { return true }); len(hs) != 1 || hs[0].Retired || b.Len() != 1 || b.RetiredOwners() != 0 {
+	hs := b.Heads(func(NodeID) bool { return true })
+	if len(hs) != 1 || hs[0].Retired || b.Len() != 1 || b.RetiredOwners() != 0 {
 		t.Fatalf("S9: a new life: %+v", hs)
 	}
 	b.Retire("a")

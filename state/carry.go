@@ -179,7 +179,7 @@ func (r *carrying) settings(name string, h *Hosting) (SettingsClaim, error) {
 			return have, fmt.Errorf("settings: %w", ErrTime)
 		}
 		have = SettingsClaim{Settings: *want, Lamport: lamport}
-		r.state(KindSettings, name, string(AppendSettings(nil, have)))
+		r.state(KindSettings, name, string(appendUnknown(AppendSettings(nil, have), body, lastSettingsTag)))
 	case !ok:
 		r.drop(KindSettings, name) // nobody asked for anything
 	case r.clock.believes(have.Lamport):
@@ -341,5 +341,17 @@ func (t *Table) claimBody(c VIPClaim) string {
 	if held := t.index.vips.claims[c]; held != nil {
 		return held.body
 	}
-	return string(AppendVIPClaim(nil, c))
+	return string(appendUnknown(AppendVIPClaim(nil, c), t.replacedClaim(c.Service), lastVIPTag))
+}
+
+// replacedClaim returns the body of the claim that a new one of this node takes
+// the place of: its own, or else the canonical one; empty: there is none.
+func (t *Table) replacedClaim(service string) string {
+	if e := t.ownEntry(KindVIP, service); e != nil {
+		return e.Body()
+	}
+	if held := t.index.vips.claims[t.Assignment(service).Canonical]; held != nil {
+		return held.body
+	}
+	return ""
 }

@@ -51,6 +51,8 @@ const (
 	tagPinned
 	tagBirth
 	tagProvisional
+
+	lastVIPTag = tagProvisional
 )
 
 // AppendVIPClaim appends the record body of c; Service is the key.
@@ -109,6 +111,8 @@ const (
 	tagDrain
 	tagLamport
 	tagTTL
+
+	lastSettingsTag = tagTTL
 )
 
 // AppendSettings appends the record body of c; the service is the key.

@@ -42,7 +42,7 @@ type Service struct {
 // Settings are what a service's hosts agree on by Lamport time (S8).
 type Settings struct {
 	Mode      Mode
-	Scheduler string        // IPVS name; "" = wrr (L6)
+	Scheduler string        // IPVS name; "" = DefaultScheduler
 	Affinity  time.Duration // client stickiness; 0 = none
 	Drain     time.Duration // how long connections may finish; 0 = the daemon's default
 	TTL       time.Duration // of the service's DNS answers, whole seconds; 0 = the daemon's default

@@ -207,6 +207,10 @@ const (
 	MaxAffinity = 24 * time.Hour // of a service
 )
 
+// DefaultScheduler is the scheduler of a service that names none: weighted round
+// robin, since IPVS's rr ignores weights (L6).
+const DefaultScheduler = "wrr"
+
 // Schedulers returns the names that a service's scheduler can have (L6): the
 // kernel is asked for no other.
 func Schedulers() []string { return slices.Clone(schedulers) }

@@ -122,7 +122,7 @@ func parseTTL(s string) (time.Duration, error) {
 // fill: whether a VIP is served is not the table's to know.
 func FromService(s *state.Service) Service {
 	out := Service{
-		Name: s.Name, Network: s.Network, Mode: s.Mode.String(), Scheduler: cmp.Or(s.Scheduler, "wrr"),
+		Name: s.Name, Network: s.Network, Mode: s.Mode.String(), Scheduler: cmp.Or(s.Scheduler, state.DefaultScheduler),
 		VIPs: addrs(s.VIP4, s.VIP6), OtherVIPs: slices.Clone(s.OtherVIPs), Ports: portStrings(s.Ports),
 		Affinity: s.Affinity.Milliseconds(), Drain: s.Drain.Milliseconds(), TTL: int64(s.TTL / time.Second),
 		Aliases: slices.Clone(s.Aliases), Conflict: s.Conflict,

@@ -146,3 +146,15 @@ func TestClocksOfEarlierFiles(t *testing.T) {
 		}
 	}
 }
+
+// A task that a newer version registered is drained by this one: what it does not
+// know of the record is still stated, and written down.
+func TestDrainingKeepsUnknownFields(t *testing.T) {
+	e := state.Endpoint{IP4: netip.MustParseAddr("10.1.0.7"), Weight: 1}
+	newer := "\xc8\x05newer" // tag 200, five bytes
+	task := savedTask{Service: "web", Body: append(state.AppendEndpoint(nil, &e), newer...)}
+	drained, got, err := task.draining("t1")
+	if err != nil || !got.Draining || !strings.Contains(drained.change("t1").Body, newer) {
+		t.Errorf("%q is stated: %+v %v", drained.Body, got, err)
+	}
+}

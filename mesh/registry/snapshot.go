@@ -102,6 +102,18 @@ func (t savedTask) endpoint(id string) (state.Endpoint, error) {
 	return e, e.Validate()
 }
 
+// draining returns the task as one that drains, and its endpoint. Fields of its
+// record that this version does not know stay.
+func (t savedTask) draining(id string) (savedTask, state.Endpoint, error) {
+	body, err := state.WithDraining(t.Body)
+	if err != nil {
+		return t, state.Endpoint{}, err
+	}
+	t.Body = body
+	e, err := t.endpoint(id)
+	return t, e, err
+}
+
 func (t savedTask) change(id string) state.Change {
 	return state.Change{Kind: state.KindEndpoint, Key: id, Group: t.Service, Body: string(t.Body)}
 }

@@ -168,11 +168,9 @@ func (api *TaskAPI) DrainTask(ctx context.Context, ref control.TaskRef) (control
 		if err != nil {
 			return err
 		}
-		if e, err = t.endpoint(ref.ID); err != nil {
+		if t, e, err = t.draining(ref.ID); err != nil {
 			return err
 		}
-		e.Draining = true
-		t.Body = state.AppendEndpoint(nil, &e)
 		d.setTask(network, ref.ID, t)
 		u.network, u.service, u.changes = network, t.Service, []state.Change{t.change(ref.ID)}
 		return nil
