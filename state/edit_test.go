@@ -62,7 +62,8 @@ func TestSettingsOfANewerVersionSurviveAChange(t *testing.T) {
 	f.hosts[0].carrier.Services["web"].Settings = &Settings{TTL: time.Hour}
 	f.carry(t, f.hosts[0])
 	own := f.hosts[0].table.ownEntry(KindSettings, "web")
-	if c, err := ParseSettings(own.Body()); err != nil || c.TTL != time.Hour || !strings.HasSuffix(own.Body(), string(newer)) {
+	c, err := ParseSettings(own.Body())
+	if err != nil || c.TTL != time.Hour || !strings.HasSuffix(own.Body(), string(newer)) {
 		t.Errorf("%q is stated: %+v %v", own.Body(), c, err)
 	}
 }
@@ -81,7 +82,8 @@ func TestClaimsOfANewerVersionSurviveAPin(t *testing.T) {
 	f.hosts[0].carrier.Services["web"].PinVIP = netip.MustParseAddr("10.9.0.9")
 	f.carry(t, f.hosts[0])
 	own := f.hosts[0].table.ownEntry(KindVIP, "web")
-	if c, err := ParseVIPClaim("web", own.Body()); err != nil || !c.Pinned || !strings.HasSuffix(own.Body(), string(newer)) {
+	c, err := ParseVIPClaim("web", own.Body())
+	if err != nil || !c.Pinned || !strings.HasSuffix(own.Body(), string(newer)) {
 		t.Errorf("%q is stated: %+v %v", own.Body(), c, err)
 	}
 }
