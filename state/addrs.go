@@ -40,33 +40,49 @@ func idHash(id string) uint64 { return xxhash.Sum64String(id[:min(len(id), short
 // batch is how many endpoints are changed before readers get their turn.
 const batch = 64
 
-// put adds endpoints; those that have a row already replace the one that is in
-// it. It returns those, new or not, that lose their id to another owner's task;
-// the new ones of these are left out, if nobody has seen them yet.
-func (x *addrIndex) put(es []*Entry) (losers []*Entry) {
-	for es := range slices.Chunk(es, batch) {
+// put makes the endpoints that changes bring known; one at the addresses of its
+// predecessor takes over its row. It returns the slots, of changes or not, that
+// lose their id to another owner's task; those of changes are left out again if they
+// lost at once.
+func (x *addrIndex) put(changes []change) (losers []*slot) {
+	for changes := range slices.Chunk(changes, batch) {
 		x.mu.Lock()
-		for _, e := range es {
-			crowded := x.look
-			if e.row == 0 {
-				crowded = x.insert(e)
-			}
-			x.rows[e.row] = e
-			if !crowded {
+		for i := range changes {
+			if c := &changes[i]; c.cur == nil {
 				continue
-			}
-			switch o := x.rival(e); {
-			case o == nil:
-			case e.winsID(o):
-				losers = append(losers, o)
-			default:
-				losers = append(losers, e)
-				x.delete(e)
+			} else if loser := x.putOne(c); loser != nil {
+				losers = append(losers, loser)
 			}
 		}
 		x.mu.Unlock()
 	}
 	return losers
+}
+
+// putOne is put for one endpoint.
+func (x *addrIndex) putOne(c *change) (loser *slot) {
+	e, contested := c.cur, x.look
+	switch {
+	case c.old == e: // only its class changed
+		c.row = 0
+		return nil
+	case c.old != nil && c.old.samePlace(e):
+		x.rows[c.row], c.row = e, 0
+	default:
+		c.slot.row, contested = x.insert(e)
+	}
+	if !contested {
+		return nil
+	}
+	switch o := x.rival(e); {
+	case o == nil:
+		return nil
+	case e.winsID(o):
+		return o.slot()
+	}
+	x.delete(c.slot.row)
+	c.slot.row = 0
+	return c.slot
 }
 
 // rival returns the endpoint of another owner that is shown under e's id: if
@@ -77,12 +93,13 @@ func (x *addrIndex) rival(e *Entry) (best *Entry) {
 		if o == nil || o == e || o.Key() != e.Key() || o.Owner() == e.Owner() {
 			return
 		}
-		if o.row != row {
-			x.look = true // its successor, which has the row by now, is still to come
-			return
-		}
-		if !o.shown || !o.listed || o.hidden {
+		sl := o.slot()
+		if sl == nil || sl.row != row || sl.hidden {
 			return // about to go
+		}
+		if sl.current != o {
+			x.look = true // its successor, which gets the row, is still to come
+			return
 		}
 		if best == nil || o.winsID(best) {
 			best = o
@@ -174,21 +191,22 @@ func enter[K, V comparable](lists map[K]*crowd[V], k K, v V) int {
 
 func fullHash(id string) uint32 { return uint32(xxhash.Sum64String(id)) }
 
-// insert gives e a row and reports whether another id begins like its own.
-func (x *addrIndex) insert(e *Entry) (crowded bool) {
+// insert puts e into a row and reports whether another id begins like its own.
+func (x *addrIndex) insert(e *Entry) (row uint32, contested bool) {
 	if n := len(x.free); n > 0 {
-		e.row, x.free = x.free[n-1], x.free[:n-1]
+		row, x.free = x.free[n-1], x.free[:n-1]
+		x.rows[row] = e
 	} else {
-		e.row = uint32(len(x.rows))
+		row = uint32(len(x.rows))
 		x.rows = append(x.rows, e)
 	}
 	if h := idHash(e.Key()); x.ids[h] == 0 {
-		x.ids[h] = e.row
+		x.ids[h] = row
 	} else {
-		crowded = true
+		contested = true
 		full := fullHash(e.Key())
-		if enter(x.twin, h, twin{full, e.row}) > longList {
-			x.full[full] = append(x.full[full], e.row)
+		if enter(x.twin, h, twin{full, row}) > longList {
+			x.full[full] = append(x.full[full], row)
 		}
 	}
 	for _, a := range e.addrs() {
@@ -196,57 +214,63 @@ func (x *addrIndex) insert(e *Entry) (crowded bool) {
 		switch {
 		case !a.IsValid():
 		case have == 0:
-			x.set(a, e.row)
+			x.set(a, row)
 		case compareID(e, x.rows[have]) < 0:
-			x.set(a, e.row)
+			x.set(a, row)
 			enter(x.more, a, have)
 		default:
-			enter(x.more, a, e.row)
+			enter(x.more, a, row)
 		}
 	}
-	return crowded
+	return row, contested
 }
 
 func (e *Entry) addrs() [2]netip.Addr { return [2]netip.Addr{e.Addr4(), e.Addr6()} }
 
-// remove takes endpoints away; those whose row another has taken over are left.
-func (x *addrIndex) remove(es []*Entry) {
-	for es := range slices.Chunk(es, batch) {
+// freedRow is a row whose endpoint readers are not to see any more.
+type freedRow struct {
+	row  uint32
+	id   string // of the endpoint
+	lost bool   // the endpoint lost its id to another one
+}
+
+// remove empties rows.
+func (x *addrIndex) remove(rows []freedRow) {
+	for rows := range slices.Chunk(rows, batch) {
 		x.mu.Lock()
-		for _, e := range es {
-			if e.row > 0 {
-				x.delete(e)
-			}
+		for _, r := range rows {
+			x.delete(r.row)
 		}
 		x.mu.Unlock()
 	}
 }
 
-func (x *addrIndex) delete(e *Entry) {
+// delete empties a row.
+func (x *addrIndex) delete(row uint32) {
+	e := x.rows[row]
 	h := idHash(e.Key())
-	others := x.untwin(h, twin{fullHash(e.Key()), e.row})
+	others := x.dropTwin(h, twin{fullHash(e.Key()), row})
 	switch {
-	case x.ids[h] != e.row:
+	case x.ids[h] != row:
 	case others.len() == 0:
 		delete(x.ids, h)
 	default:
 		first := others.list[0]
 		x.ids[h] = first.row
-		x.untwin(h, first)
+		x.dropTwin(h, first)
 	}
 	for _, a := range e.addrs() {
 		if a.IsValid() {
-			x.leave(a, e.row)
+			x.leave(a, row)
 		}
 	}
-	x.rows[e.row] = nil
-	x.free = append(x.free, e.row)
-	e.row = 0
+	x.rows[row] = nil
+	x.free = append(x.free, row)
 }
 
-// untwin drops an endpoint from the list of those whose id begins like its own
+// dropTwin drops an endpoint from the list of those whose id begins like its own
 // and returns what is left of it.
-func (x *addrIndex) untwin(h uint64, t twin) *crowd[twin] {
+func (x *addrIndex) dropTwin(h uint64, t twin) *crowd[twin] {
 	if rows, ok := x.full[t.hash]; ok {
 		if rows = slices.DeleteFunc(rows, func(r uint32) bool { return r == t.row }); len(rows) == 0 {
 			delete(x.full, t.hash)

@@ -59,7 +59,7 @@ func (t *Table) merge(s *stream, d *Delta) (Result, error) {
 	case d.Whole() && Applies(s.head, d.Inc, d.From, d.Snapshot):
 		return t.land(s, d, d.Records)
 	case s.stage != nil && s.stage.inc == d.Inc && d.To >= s.stage.to && d.After <= s.stage.upto:
-		if s.stage.fits(d.Head()) {
+		if s.stage.continuedBy(d.Head()) {
 			return t.extend(s, d)
 		}
 		s.stage = nil // its sender has forgotten tombstones that we need
@@ -189,7 +189,7 @@ func (s *stream) sumWith(es []*Entry, snapshot bool) uint64 {
 				continue
 			}
 			if old := s.live[e.mapKey()]; old != nil {
-				sum -= old.sum()
+				sum -= old.current.sum()
 			}
 		}
 		if !e.deleted {
@@ -256,33 +256,52 @@ func (t *Table) guard(s *stream, n, b int) error {
 
 // replace swaps the stream's content for a snapshot's records in one step.
 func (t *Table) replace(s *stream, es []*Entry) {
-	old := s.reset(len(es))
+	before := s.reset(len(es))
+	t.entries -= len(before)
 	for _, e := range es {
-		s.put(e)
-	}
-	t.entries += len(s.live) - len(old)
-	for _, o := range old {
-		t.index.change(o, s.live[o.mapKey()])
-	}
-	for _, e := range s.log {
-		if !e.gone && !e.deleted && !e.listed {
-			t.index.change(nil, e)
+		sl := before[e.mapKey()]
+		if sl == nil || e.deleted || sl.current.Group() != e.Group() {
+			t.put(s, e)
+			continue
 		}
+		was := sl.current
+		delete(before, e.mapKey())
+		s.set(sl, e)
+		t.entries++
+		t.index.update(sl, was)
+	}
+	t.drop(before)
+}
+
+// clear empties a stream and what readers see of it.
+func (t *Table) clear(s *stream) {
+	before := s.reset(0)
+	t.entries -= len(before)
+	t.drop(before)
+}
+
+// drop takes slots that are in no stream any more out of the index.
+func (t *Table) drop(slots map[string]*slot) {
+	for _, sl := range slots {
+		was := sl.current
+		sl.current = nil
+		t.index.update(sl, was)
 	}
 }
 
+// put makes an entry of a stream current.
 func (t *Table) put(s *stream, e *Entry) {
-	old := s.put(e)
-	if old != nil {
+	left, in, was := s.put(e)
+	if was != nil {
 		t.entries--
 	}
-	if e.deleted {
-		e = nil
-	} else {
-		t.entries++
+	if left != nil {
+		t.index.update(left, was)
+		was = nil
 	}
-	if old != nil || e != nil {
-		t.index.change(old, e)
+	if in != nil {
+		t.entries++
+		t.index.update(in, was)
 	}
 }
 
@@ -290,7 +309,6 @@ func (t *Table) put(s *stream, e *Entry) {
 func (t *Table) entry(s *stream, r Record) *Entry {
 	e, err := newEntry(s, r)
 	if err != nil {
-		e.poison = true
 		t.poison++
 	}
 	return e

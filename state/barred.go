@@ -2,10 +2,7 @@ package state
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
-	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 )
@@ -35,13 +32,73 @@ type Barred struct {
 	Reason   string // for people
 }
 
+// barIndex is what the table's goroutine knows of endpoints that are not to be
+// shown for a reason of their own.
+type barIndex struct {
+	self     NodeID
+	loopback bool               // loopback addresses of tasks are shown
+	pools    *poolSet           // the store's
+	barred   map[*slot]struct{} // slots with a bar
+	twins    map[string][]*slot // of these, by id, those that lost it to another owner
+}
+
+func newBarIndex() barIndex {
+	return barIndex{barred: map[*slot]struct{}{}, twins: map[string][]*slot{}}
+}
+
+// reason returns why an endpoint is not to be shown, by its ports and addresses.
+func (x *barIndex) reason(e *Entry) Bar {
+	if e.has&onlyStrange != 0 {
+		return BarPorts
+	}
+	for _, a := range e.addrs() {
+		switch {
+		case !a.IsValid():
+		case !x.loopback && a.IsLoopback():
+			return BarLoopback
+		case e.stream.owner == x.self:
+			// What this host has itself outranks a pool: the pool is not programmed here.
+		case x.pools.contains(a):
+			return BarPool
+		}
+	}
+	return BarNone
+}
+
+// set bars the current endpoint of a slot of a service. Nobody gets to it, so that
+// it gives its service no address of its family.
+func (x *barIndex) set(s *serviceState, sl *slot, b Bar) {
+	sl.bar = b
+	s.countFamilies(sl.current, -1)
+	x.barred[sl] = struct{}{}
+	if b == BarTwin {
+		id := sl.current.Key()
+		x.twins[id] = append(x.twins[id], sl)
+	}
+}
+
+// clear is the inverse of set, for the endpoint e that was barred.
+func (x *barIndex) clear(s *serviceState, sl *slot, e *Entry) {
+	if sl.bar == BarTwin {
+		id := e.Key()
+		if ts := slices.DeleteFunc(x.twins[id], func(o *slot) bool { return o == sl }); len(ts) > 0 {
+			x.twins[id] = ts
+		} else {
+			delete(x.twins, id)
+		}
+	}
+	delete(x.barred, sl)
+	sl.bar = BarNone
+	s.countFamilies(e, 1)
+}
+
 // Barred returns the endpoints that are carried and not shown although their
 // owner lives, by service, id and owner.
 func (t *Table) Barred() []Barred {
-	out := make([]Barred, 0, len(t.index.barred))
-	for e := range t.index.barred {
-		if e.stream.status != Dead {
-			out = append(out, Barred{Endpoint: e, Bar: e.bar, Reason: t.index.whyBarred(e)})
+	out := make([]Barred, 0, len(t.index.bars.barred))
+	for sl := range t.index.bars.barred {
+		if sl.current.stream.status != Dead {
+			out = append(out, Barred{Endpoint: sl.current, Bar: sl.bar, Reason: t.index.whyBarred(sl)})
 		}
 	}
 	slices.SortFunc(out, func(a, b Barred) int {
@@ -50,13 +107,15 @@ func (t *Table) Barred() []Barred {
 	return out
 }
 
-func (ix *index) whyBarred(e *Entry) string {
-	switch e.bar {
+// whyBarred says to people why the endpoint of a slot is not shown.
+func (ix *index) whyBarred(sl *slot) string {
+	e := sl.current
+	switch sl.bar {
 	case BarLoopback:
 		return "its address is a loopback address, which is every host's own; allow-loopback-tasks allows them for trials"
 	case BarPool:
 		for _, a := range e.addrs() {
-			if p, ok := ix.pools.find(a); ok {
+			if p, ok := ix.bars.pools.find(a); ok {
 				return fmt.Sprintf("its address %s is in a VIP pool, %s", a, p)
 			}
 		}
@@ -73,132 +132,103 @@ func (ix *index) whyBarred(e *Entry) string {
 	return ""
 }
 
-// barOf judges an endpoint by its ports and addresses.
-func (ix *index) barOf(e *Entry) Bar {
-	if ix.globals != nil || e.Kind() != KindEndpoint {
-		return BarNone
-	}
-	if e.has&onlyStrange != 0 {
-		return BarPorts
-	}
-	for _, a := range e.addrs() {
-		switch {
-		case !a.IsValid():
-		case !ix.loopback && a.IsLoopback():
-			return BarLoopback
-		case e.stream.owner == ix.self:
-			// What this host has itself outranks a pool: the pool is not programmed here.
-		case ix.pools.contains(a):
-			return BarPool
-		}
-	}
-	return BarNone
-}
-
-// bar records that a listed endpoint is barred; unbar forgets it. Nobody gets to
-// one, so that it gives its service no address of its family.
-func (ix *index) bar(e *Entry, b Bar) {
-	e.bar = b
-	e.svc.countFamilies(e, -1)
-	ix.barred[e] = struct{}{}
-	if b == BarTwin {
-		ix.twins[e.Key()] = append(ix.twins[e.Key()], e)
-	}
-}
-
-func (ix *index) unbar(e *Entry) {
-	if e.bar == BarTwin {
-		if ts := slices.DeleteFunc(ix.twins[e.Key()], func(o *Entry) bool { return o == e }); len(ts) > 0 {
-			ix.twins[e.Key()] = ts
-		} else {
-			delete(ix.twins, e.Key())
-		}
-	}
-	delete(ix.barred, e)
-	e.bar = BarNone
-	e.svc.countFamilies(e, 1)
-}
-
-// rejudge looks again at the addresses of an endpoint, after the pools changed.
-func (ix *index) rejudge(e *Entry) {
-	if !e.listed || e.svc == nil {
+// recheckBar looks again at the addresses of an endpoint, after the pools changed.
+func (ix *index) recheckBar(sl *slot) {
+	if !ix.isEndpoint(sl) {
 		return
 	}
-	b := ix.barOf(e)
-	if b == e.bar || b == BarNone && e.bar == BarTwin {
+	b := ix.bars.reason(sl.current)
+	if b == sl.bar || b == BarNone && sl.bar == BarTwin {
 		return
 	}
-	if e.bar != BarNone {
-		ix.unbar(e)
+	s := ix.service(sl.current.Group())
+	if sl.bar != BarNone {
+		ix.bars.clear(s, sl, sl.current)
 	}
 	if b != BarNone {
-		ix.bar(e, b)
+		ix.bars.set(s, sl, b)
 	}
-	ix.reclass(e)
+	ix.updateClass(sl)
 }
 
-// lose bars the endpoint that lost its id to another owner's, and hides it if
+// loseID bars the endpoint that lost its id to another owner's, and hides it if
 // it was shown.
-func (ix *index) lose(e *Entry) {
+func (ix *index) loseID(sl *slot) {
 	ix.regain = true
-	ix.bar(e, BarTwin)
-	ix.reclass(e)
+	ix.bars.set(ix.service(sl.current.Group()), sl, BarTwin)
+	ix.updateClass(sl)
 }
 
-// freeID lets the tasks that lost an id compete for it again: the one that had
+// freeID makes the tasks that lost an id compete for it again: the one that had
 // it is gone.
 func (ix *index) freeID(id string) {
-	for _, e := range slices.Clone(ix.twins[id]) {
-		if e.shown {
+	for _, sl := range slices.Clone(ix.bars.twins[id]) {
+		if sl.row > 0 {
 			continue // it has just lost it, and is about to go
 		}
 		ix.regain = true
-		ix.unbar(e)
-		ix.reclass(e)
+		ix.bars.clear(ix.service(sl.current.Group()), sl, sl.current)
+		ix.updateClass(sl)
 	}
 }
 
-// settleIDs makes the endpoints that a service has added known by address and
-// id, and leaves out what lost its id to another owner's task; the rest is what
-// the service gets and loses.
-func (ix *index) settleIDs(s *svc, added, taken []*Entry) (_, _ []*Entry) {
-	losers := ix.addrs.put(added)
-	if len(losers) == 0 {
-		return added, taken
-	}
-	fresh := make(map[*Entry]bool, len(added))
-	for _, e := range added {
-		fresh[e] = true
-	}
-	for _, e := range losers {
-		if !fresh[e] && e.svc != s {
-			ix.lose(e)
-			continue
-		}
-		ix.bar(e, BarTwin)
-		e.hidden, e.shown = true, false
-		s.hidden++
-		switch {
-		case !fresh[e]:
-			taken = append(taken, e)
-		case e.row > 0:
-			ix.removed = append(ix.removed, e)
-		}
-	}
-	return slices.DeleteFunc(added, func(e *Entry) bool { return !e.shown }), taken
-}
-
-// freeIDs lets tasks compete for the ids that this publication has freed.
+// freeIDs makes tasks compete for the ids that this publication has freed.
 func (ix *index) freeIDs() {
 	ix.addrs.look = ix.addrs.look && len(ix.dirty) > 0
-	if len(ix.twins) == 0 {
+	if len(ix.bars.twins) == 0 {
 		return
 	}
-	for _, e := range ix.removed {
-		if e.bar != BarTwin {
-			ix.freeID(e.Key())
+	for _, r := range ix.removed {
+		if !r.lost {
+			ix.freeID(r.id)
 		}
 	}
+}
+
+// assignIDs makes the endpoints that a service gets known by address and id, and
+// leaves out what loses its id to another owner's task. It returns the changes of
+// the service that remain.
+func (ix *index) assignIDs(s *serviceState, changes []change) []change {
+	losers := ix.addrs.put(changes)
+	for i := range changes {
+		c := &changes[i]
+		c.slot.shown = c.now
+		if c.cur == nil {
+			c.slot.row = 0
+		}
+		if c.row > 0 {
+			ix.removed = append(ix.removed, freedRow{row: c.row, id: c.old.Key()})
+		}
+	}
+	if len(losers) == 0 {
+		return changes
+	}
+	at := make(map[*slot]int, len(changes))
+	for i := range changes {
+		at[changes[i].slot] = i
+	}
+	for _, sl := range losers {
+		i, here := at[sl]
+		switch {
+		case sl.bar == BarTwin:
+			continue // it lost to another one before
+		case !here && sl.current.Group() != s.name:
+			ix.loseID(sl)
+			continue
+		case !here:
+			changes = append(changes, change{slot: sl, old: sl.current, was: sl.shown})
+			i = len(changes) - 1
+		}
+		changes[i].cur = nil
+		ix.bars.set(s, sl, BarTwin)
+		sl.hidden = true
+		s.hidden++
+		if sl.row > 0 {
+			ix.removed = append(ix.removed, freedRow{row: sl.row, id: sl.current.Key(), lost: true})
+			sl.row = 0
+		}
+	}
+	return slices.DeleteFunc(changes, func(c change) bool { return c.old == nil && c.cur == nil })
 }
 
 // winsID reports which of two owners' tasks with one id is served: the same on
@@ -206,120 +236,4 @@ func (ix *index) freeIDs() {
 func (e *Entry) winsID(o *Entry) bool {
 	rank := func(e *Entry) uint64 { return mix64(e.stream.hash ^ idHash(e.Key())) }
 	return cmp.Or(cmp.Compare(rank(e), rank(o)), strings.Compare(string(e.Owner()), string(o.Owner()))) < 0
-}
-
-// poolSet answers whether an address is in one of some pools. It is immutable;
-// a nil one has no pools.
-type poolSet struct {
-	pools []netip.Prefix
-	four  []span // sorted and disjoint
-	six   []span // of the upper halves of the addresses
-}
-
-// span is a range of addresses, both ends included.
-type span struct{ from, to uint64 }
-
-// newPoolSet returns the pools of definitions.
-func newPoolSet(defs []NetworkDef) *poolSet {
-	s := &poolSet{}
-	for _, d := range defs {
-		for _, p := range d.pools() {
-			if !p.IsValid() {
-				continue
-			}
-			s.pools = append(s.pools, p)
-			if from := upper(p.Addr()); p.Addr().Is4() {
-				s.four = append(s.four, span{from, from | (1<<(32-p.Bits()) - 1)})
-			} else {
-				s.six = append(s.six, span{from, from | (1<<(64-p.Bits()) - 1)})
-			}
-		}
-	}
-	slices.SortFunc(s.pools, func(a, b netip.Prefix) int {
-		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
-	})
-	s.pools = slices.Compact(s.pools)
-	s.four, s.six = join(s.four), join(s.six)
-	return s
-}
-
-// upper is an IPv4 address, or the upper half of an IPv6 one, as a number.
-func upper(a netip.Addr) uint64 {
-	if a.Is4() {
-		b := a.As4()
-		return uint64(binary.BigEndian.Uint32(b[:]))
-	}
-	b := a.As16()
-	return binary.BigEndian.Uint64(b[:8])
-}
-
-func join(spans []span) []span {
-	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.from, b.from) })
-	var out []span
-	for _, s := range spans {
-		if n := len(out); n > 0 && s.from <= out[n-1].to {
-			out[n-1].to = max(out[n-1].to, s.to)
-		} else {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
-func (s *poolSet) contains(a netip.Addr) bool {
-	if s == nil {
-		return false
-	}
-	spans := s.six
-	if a.Is4() {
-		spans = s.four
-	}
-	if len(spans) == 0 {
-		return false
-	}
-	v := upper(a)
-	i, exact := slices.BinarySearchFunc(spans, v, func(p span, v uint64) int { return cmp.Compare(p.from, v) })
-	return exact || i > 0 && v <= spans[i-1].to
-}
-
-// find returns the pool that holds an address.
-func (s *poolSet) find(a netip.Addr) (netip.Prefix, bool) {
-	if s != nil && a.IsValid() {
-		for _, p := range s.pools {
-			if p.Contains(a) {
-				return p, true
-			}
-		}
-	}
-	return netip.Prefix{}, false
-}
-
-func (s *poolSet) equal(o *poolSet) bool {
-	if s == nil || o == nil {
-		return s == o
-	}
-	return slices.Equal(s.pools, o.pools)
-}
-
-// repool tells the tables which pools there are: those of the networks that
-// this node takes part in. A network that it has no part in takes nothing from
-// it, whatever its definition says.
-func (s *Store) repool() {
-	var defs []NetworkDef
-	for _, name := range slices.Sorted(maps.Keys(s.tables)) {
-		defs = append(defs, s.tables[name].index.Def())
-	}
-	pools := newPoolSet(defs)
-	if pools.equal(s.pools) {
-		return
-	}
-	s.pools = pools
-	for _, t := range s.tables {
-		t.index.pools = pools
-		for _, st := range t.streams {
-			for _, e := range st.live {
-				t.index.rejudge(e)
-			}
-		}
-	}
 }

@@ -84,7 +84,7 @@ func TestAnIDIsOneTasks(t *testing.T) {
 			table.Retire(o)
 		}
 		s.Publish(4)
-		if table.View().Service("web") != nil || len(table.index.barred)+len(table.index.twins) != 0 {
+		if table.View().Service("web") != nil || len(table.index.bars.barred)+len(table.index.bars.twins) != 0 {
 			t.Fatal("S18: something is left")
 		}
 	}

@@ -321,7 +321,7 @@ func (t *Table) ownEntry(k Kind, key string) *Entry {
 	if s == nil {
 		return nil
 	}
-	e := s.live[string([]byte{byte(k)})+key]
+	e := s.current(k, key)
 	if e == nil || e.poison {
 		return nil
 	}

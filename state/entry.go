@@ -22,33 +22,26 @@ const (
 	KindBeacon  Kind = 19 // in the global scope: key = ""; a time stamp to measure propagation by
 )
 
-// Entry is one stored record. It is immutable but for the fields that only
-// the table's goroutine touches, and shared by the table and the views.
+// Entry is one stored record. It is immutable, and shared by the table and the
+// views; what changes about a record is in its slot.
 //
 // Its text is one string, kind ‖ key ‖ group ‖ body, so that a record costs
 // two objects and the map key aliases it (S14).
 type Entry struct {
-	data     string
-	version  uint64
-	stream   *stream
-	svc      *svc    // of a listed endpoint; the table's goroutine only
-	ip4      [4]byte // of endpoints; zero: none
-	row      uint32  // in addrIndex; 0: none; the table's goroutine only
-	keyLen   uint16
-	groupLen uint16
-	weight   uint16
-	has      fields
-	class    Class // what the owner states: Serving, Draining or Unready
-	deleted  bool  // a tombstone
-	poison   bool  // carried, but not readable: not shown (G8)
-	bar      Bar   // carried, but not shown here (S18); the table's goroutine only
+	// Of every record.
+	data     string  // kind ‖ key ‖ group ‖ body
+	version  uint64  // at which the owner wrote it
+	stream   *stream // of its owner; the status of the stream belongs to the table's goroutine
+	keyLen   uint16  // bytes of data that are the key
+	groupLen uint16  // bytes of data that are the group
+	deleted  bool    // a tombstone
+	poison   bool    // carried, but not readable: not shown (G8)
 
-	// What follows belongs to the table's goroutine.
-	gone   bool  // superseded
-	listed bool  // current and readable: known to the index
-	hidden bool  // listed, but the owner is dead: not to be shown
-	shown  bool  // a member of the published view of its service
-	as     Class // under which class it is shown
+	// Of endpoints: what readers need of the body without decoding it.
+	ip4    [4]byte // zero: none
+	weight uint16  // as stated; 0 counts as 1
+	has    fields  // optional fields of the body
+	class  Class   // what the owner states: Serving, Draining or Unready
 }
 
 // fields says which fields an endpoint has that the index must look at.
@@ -134,28 +127,31 @@ func (e *Entry) Endpoint() Endpoint {
 // mapKey identifies the record within its stream.
 func (e *Entry) mapKey() string { return e.data[:1+e.keyLen] }
 
-// newEntry builds the entry of a live record. The error says why the record
-// is poison (G8): a known kind whose body does not parse.
+// newEntry builds the entry of a record. The error says why the record is poison
+// (G8): a known kind whose body does not parse.
 func newEntry(s *stream, r Record) (*Entry, error) {
 	e := &Entry{
 		data:    string([]byte{byte(r.Kind)}) + r.Key + r.Group + r.Body,
 		version: r.Version, stream: s, deleted: r.Deleted,
 		keyLen: uint16(len(r.Key)), groupLen: uint16(len(r.Group)),
 	}
-	if r.Deleted {
-		return e, nil
-	}
+	var err error
 	switch r.Kind {
 	case KindEndpoint:
-		return e, e.index()
+		if !r.Deleted {
+			err = e.readEndpoint()
+		}
 	case KindVIP, KindSettings, KindNode, KindMember, KindNetwork, KindBeacon:
-		return e, checkBody(r)
+		if !r.Deleted {
+			err = checkBody(r)
+		}
 	}
-	return e, nil
+	e.poison = err != nil
+	return e, err
 }
 
-// index fills the hot fields of an endpoint.
-func (e *Entry) index() error {
+// readEndpoint fills the fields of an endpoint from its body.
+func (e *Entry) readEndpoint() error {
 	var ports [4]Port // so that the usual endpoint costs no allocation
 	var aliases [4]string
 	ep := Endpoint{Weight: 1, Ports: ports[:0], Aliases: aliases[:0]}
@@ -196,23 +192,6 @@ func (e *Entry) index() error {
 	return nil
 }
 
-// effective is the class of an endpoint under its owner's liveness.
-func (e *Entry) effective() Class {
-	if e.bar != BarNone {
-		return Hidden
-	}
-	switch e.stream.status {
-	case Alive:
-		return e.class
-	case Suspected, Kept:
-		if e.class == Serving {
-			return Suspect
-		}
-		return e.class
-	}
-	return Hidden
-}
-
 // samePlace reports whether two endpoints have the same addresses.
 func (e *Entry) samePlace(o *Entry) bool {
 	return e.ip4 == o.ip4 && (e.has|o.has)&hasIP6 == e.has&o.has&hasIP6 && e.Addr6() == o.Addr6()
@@ -221,12 +200,4 @@ func (e *Entry) samePlace(o *Entry) bool {
 // compareID orders endpoints by id, then by owner.
 func compareID(a, b *Entry) int {
 	return cmp.Or(strings.Compare(a.Key(), b.Key()), strings.Compare(string(a.Owner()), string(b.Owner())))
-}
-
-// compareMember orders the members of a service: by class, then by id.
-func compareMember(a, b *Entry) int {
-	if n := cmp.Compare(a.as, b.as); n != 0 {
-		return n
-	}
-	return compareID(a, b)
 }

@@ -234,8 +234,8 @@ func TestHostileRecords(t *testing.T) {
 			s.Publish(now)
 			checkUsage(t, s)
 			for _, table := range s.Tables() {
-				if len(table.index.barred)+len(table.index.twins) > 0 {
-					rt.Fatalf("S18: %v", slices.Collect(maps.Keys(table.index.barred)))
+				if len(table.index.bars.barred)+len(table.index.bars.twins) > 0 {
+					rt.Fatalf("S18: %v", slices.Collect(maps.Keys(table.index.bars.barred)))
 				}
 			}
 		}

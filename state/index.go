@@ -9,67 +9,67 @@ import (
 	"github.com/puzpuzpuz/xsync/v4"
 )
 
-// index is the readers' side of one table: what View promises. Everything
-// reached through services, names and lookups is immutable and replaced; the
-// rest belongs to the table's goroutine.
+// This file owns what the index of one table knows of each record as it comes and
+// goes. What readers see of it changes in publish.go only, step by step.
+
+// index is the readers' side of one table: what View promises. What is reached
+// through services, names and lookups is immutable and replaced.
 type index struct {
+	// What readers see.
 	network  string
-	services *xsync.Map[string, *svc] // readers look at svc.view only
-	names    *xsync.Map[string, *nameSet]
-	addrs    addrIndex
-	def      atomic.Pointer[NetworkDef]
-	synced   atomic.Bool
-	changes  atomic.Uint64
-	recent   [recentChanges]atomic.Pointer[recentChange]
-	subs     *xsync.Map[*Subscription, struct{}]
+	services *xsync.Map[string, *serviceState] // readers look at serviceState.view only
+	names    *xsync.Map[string, *nameSet]      // by alias, host name or container name
+	addrs    addrIndex                         // by address and by id
+	def      atomic.Pointer[NetworkDef]        // never nil
+	synced   atomic.Bool                       // see View.Synced
+	changeFeed
 
-	// The table's goroutine only.
-	clock      *belief
-	dirty      []*svc
-	vips       *vipTable
-	globals    func(*Entry) // of the global scope: told about its records; nil elsewhere
-	unbelieved uint64       // times in claims that were not believed, ever (S16)
-	claims     bool         // a claim, a setting or the definition changed since takeClaims
+	// What the table's goroutine keeps.
+	claimIndex
+	bars    barIndex
+	globals func(e *Entry, listed bool) // of the global scope: called for its records; nil elsewhere
 
-	self     NodeID
-	loopback bool                // loopback addresses of tasks are shown
-	pools    *poolSet            // the store's
-	barred   map[*Entry]struct{} // listed, and not shown for a reason of their own (S18)
-	regain   bool                // an id changed hands in this publication
-	twins    map[string][]*Entry // of these, by id, those that lost it to another owner
+	// What is to be published.
+	dirty   []*serviceState // services that may differ from their view
+	nameOps []nameOp        // changes of names
+	regain  bool            // an id changed hands in this publication
 
-	// Scratch of publish.
-	nameOps []nameOp
-	removed []*Entry
-	changed []string
+	// Scratch of one publication.
+	changes []change   // of one service; empty in between
+	removed []freedRow // rows that nothing has taken over
+	changed []string   // names of services
 }
 
-// svc is the writer's side of one service. What it has added and taken away
-// since the last publication is told to readers by the next, and only then:
-// members, names and addresses change together (S4).
-type svc struct {
-	view     atomic.Pointer[Service] // published; nil: none. All else is the table's goroutine's
-	name     string
-	added    []*Entry // to be shown
-	taken    []*Entry // shown, and not to be any more
+// serviceState is the writer's side of one service. What happens to its endpoints
+// is shown to readers by the next publication, and only then: members, names and
+// addresses change together (S4).
+type serviceState struct {
+	view atomic.Pointer[Service] // published; nil: none. All else belongs to the table's goroutine
+	name string                  // set once
+
+	// What the records say.
 	settings []*Entry // KindSettings of every carrier
-	ports    []tally[Port]
-	aliases  []tally[string]
-	hidden   int32         // endpoints whose owner is dead
-	claims   int32         // KindVIP records
-	in4, in6 int32         // endpoints with an address of the family, those of dead owners included, barred ones not
-	last     time.Duration // of the last publication
-	dirty    bool
-	crowded  bool // too many ports or aliases to be counted: see survey
-	resort   bool // an owner's liveness changed: the order of members may differ
-	urgent   bool // an address changed: do not hold back (V5)
+	claims   int32    // KindVIP records
+	hidden   int32    // endpoints that are not to be shown: their owner is dead, or they are barred
+	in4, in6 int32    // endpoints with an address of the family, those of dead owners included, barred ones not
+
+	// What the published members declare.
+	ports   []tally[Port]   // by value; not counted if crowded
+	aliases []tally[string] // by value; not counted if crowded
+	crowded bool            // too many ports or aliases to be counted: see survey
+
+	// When it is published.
+	queue  []*slot       // endpoints that may differ from what is published
+	dirty  bool          // in index.dirty
+	urgent bool          // an address changed: not to be held back (V5)
+	last   time.Duration // of the last publication; monotonic
 }
 
 func newIndex(network string, clock *belief) *index {
 	ix := &index{
-		network: network, clock: clock, vips: newVIPTable(NetworkDef{Name: network}),
-		services: xsync.NewMap[string, *svc](), names: xsync.NewMap[string, *nameSet](),
-		subs: xsync.NewMap[*Subscription, struct{}](), barred: map[*Entry]struct{}{}, twins: map[string][]*Entry{},
+		network:  network,
+		services: xsync.NewMap[string, *serviceState](), names: xsync.NewMap[string, *nameSet](),
+		changeFeed: newChangeFeed(), claimIndex: newClaimIndex(network, clock), bars: newBarIndex(),
 	}
 	ix.addrs.init()
 	ix.def.Store(&NetworkDef{Name: network})
@@ -84,39 +84,6 @@ func (ix *index) Def() NetworkDef { return *ix.def.Load() }
 
 // Synced implements View.
 func (ix *index) Synced() bool { return ix.synced.Load() }
-
-// recentChanges is how many changes ChangedSince knows, recentNames of how many
-// services at most each.
-const (
-	recentChanges = 256
-	recentNames   = 64
-)
-
-// recentChange is what changed as the count of changes came to number.
-type recentChange struct {
-	number uint64
-	names  []string
-}
-
-// Changes implements View.
-func (ix *index) Changes() uint64 { return ix.changes.Load() }
-
-// ChangedSince implements View.
-func (ix *index) ChangedSince(since, until uint64, f func(service string)) bool {
-	if until-since > recentChanges {
-		return false
-	}
-	for n := since + 1; n <= until; n++ {
-		c := ix.recent[n%recentChanges].Load()
-		if c == nil || c.number != n {
-			return false
-		}
-		for _, name := range c.names {
-			f(name)
-		}
-	}
-	return true
-}
 
 // Service implements View.
 func (ix *index) Service(name string) *Service {
@@ -138,43 +105,22 @@ func (ix *index) Services() []*Service {
 	return ss
 }
 
-// Subscribe implements View.
-func (ix *index) Subscribe() *Subscription {
-	var s *Subscription
-	s = newSubscription(func() { ix.subs.Delete(s) })
-	ix.subs.Store(s, struct{}{})
-	return s
-}
-
-// notify tells the subscribers which services changed, and everybody that
-// something did. What changed can be seen by then.
-func (ix *index) notify(names ...string) {
-	n := ix.changes.Load() + 1
-	if len(names) <= recentNames {
-		ix.recent[n%recentChanges].Store(&recentChange{n, slices.Clone(names)})
-	}
-	ix.changes.Store(n)
-	for s := range ix.subs.All() {
-		s.mark(names)
-	}
-}
-
 // setSynced records the first full exchange and tells subscribers.
 func (ix *index) setSynced() {
 	if !ix.synced.Swap(true) {
-		ix.claims = true // claims may be made now
+		ix.claimsChanged = true // claims may be made now
 		ix.notify("")
 	}
 }
 
-// setDef installs the effective definition; every VIP is judged anew.
+// setDef installs the effective definition; every VIP is assigned anew.
 func (ix *index) setDef(d NetworkDef) {
 	if *ix.def.Load() == d {
 		return
 	}
 	ix.def.Store(&d)
 	ix.vips.setDef(d)
-	ix.claims = true
+	ix.claimsChanged = true
 	for _, s := range ix.services.All() {
 		s.urgent = true
 		ix.mark(s)
@@ -182,10 +128,11 @@ func (ix *index) setDef(d NetworkDef) {
 	ix.notify("")
 }
 
-func (ix *index) svc(name string) *svc {
+// service returns the writer's side of a service, made if there is none.
+func (ix *index) service(name string) *serviceState {
 	s, _ := ix.services.Load(name)
 	if s == nil {
-		s = &svc{name: strings.Clone(name)}
+		s = &serviceState{name: strings.Clone(name)}
 		ix.services.Store(s.name, s)
 	}
 	return s
@@ -199,7 +146,8 @@ func (ix *index) carriers(name string) int {
 	return 0
 }
 
-func (ix *index) mark(s *svc) {
+// mark makes the next publication look at a service.
+func (ix *index) mark(s *serviceState) {
 	if !s.dirty {
 		s.dirty = true
 		ix.dirty = append(ix.dirty, s)
@@ -209,148 +157,151 @@ func (ix *index) mark(s *svc) {
 // markVIP marks a service whose addresses may differ now. They are published at
 // once, so that no address is seen at two services (V5).
 func (ix *index) markVIP(name string) {
-	s := ix.svc(name)
+	s := ix.service(name)
 	s.urgent = true
 	ix.mark(s)
 }
 
-// change replaces old by cur in the views; either may be nil, not both.
-func (ix *index) change(old, cur *Entry) {
-	if old != nil && !old.listed {
-		old = nil
-	}
-	if cur != nil && cur.poison {
-		cur = nil
-	}
-	if cur != nil {
-		cur.bar = ix.barOf(cur)
-	}
-	if old != nil && cur != nil && old.svc != nil && old.Group() == cur.Group() {
-		cur.svc = old.svc
-		if old.row > 0 && old.samePlace(cur) && cur.effective() != Hidden {
-			cur.row, old.row = old.row, 0 // takes the place over when it is published
-		}
-	}
-	if old != nil {
-		ix.unlist(old)
-	}
-	if cur != nil {
-		ix.list(cur)
+// enqueue makes the next publication of a service look at one of its endpoints.
+func (ix *index) enqueue(s *serviceState, sl *slot) {
+	ix.mark(s)
+	if !sl.queued {
+		sl.queued = true
+		s.queue = append(s.queue, sl)
 	}
 }
 
-func (ix *index) list(e *Entry) {
-	e.listed = true
-	if ix.globals != nil {
-		ix.globals(e)
+// update takes in that the current entry of a slot has changed, from was; either
+// may be nil, not both.
+func (ix *index) update(sl *slot, was *Entry) {
+	if was != nil && was.poison {
+		was = nil
+	}
+	e := sl.readable()
+	switch {
+	case was == nil && e == nil:
+	case ix.globals != nil:
+		ix.updateGlobal(e, was)
+	case kindOf(e, was) == KindEndpoint:
+		ix.updateEndpoint(sl, e, was)
+	default:
+		if was != nil {
+			ix.unlist(was)
+		}
+		if e != nil {
+			ix.list(e)
+		}
+	}
+}
+
+func kindOf(e, was *Entry) Kind {
+	if e == nil {
+		return was.Kind()
+	}
+	return e.Kind()
+}
+
+func (ix *index) updateGlobal(e, was *Entry) {
+	if was != nil {
+		ix.globals(was, false)
+	}
+	if e != nil {
+		ix.globals(e, true)
+	}
+}
+
+// updateEndpoint is update for endpoints. Both are of one service.
+func (ix *index) updateEndpoint(sl *slot, e, was *Entry) {
+	any := e
+	if any == nil {
+		any = was
+	}
+	s := ix.service(any.Group())
+	ix.enqueue(s, sl)
+	if was != nil {
+		s.countFamilies(was, -1)
+		if sl.bar != BarNone {
+			ix.bars.clear(s, sl, was)
+		}
+		if sl.hidden {
+			s.hidden--
+		}
+	}
+	sl.hidden = false
+	if e == nil {
 		return
 	}
+	s.countFamilies(e, 1)
+	if b := ix.bars.reason(e); b != BarNone {
+		ix.bars.set(s, sl, b)
+	}
+	if sl.class() == Hidden {
+		sl.hidden = true
+		s.hidden++
+	}
+}
+
+// list takes in a claim or a service's settings; unlist is its inverse.
+func (ix *index) list(e *Entry) {
 	switch e.Kind() {
-	case KindEndpoint:
-		if e.svc == nil {
-			e.svc = ix.svc(e.Group())
-		}
-		ix.mark(e.svc)
-		e.svc.countFamilies(e, 1)
-		if e.bar != BarNone {
-			ix.bar(e, e.bar)
-		}
-		if e.hidden = e.effective() == Hidden; e.hidden {
-			e.svc.hidden++
-		} else {
-			e.svc.added = append(e.svc.added, e)
-		}
 	case KindVIP:
 		c, _ := ParseVIPClaim(e.Key(), e.Body())
-		ix.svc(c.Service).claims++
-		ix.claims = true
+		ix.service(c.Service).claims++
+		ix.claimsChanged = true
 		ix.witness(c.Birth)
 		ix.vips.add(c, e.Body(), ix.markVIP)
 	case KindSettings:
-		s := ix.svc(e.Key())
+		s := ix.service(e.Key())
 		s.settings = append(s.settings, e)
 		c, _ := ParseSettings(e.Body())
 		ix.witness(c.Lamport)
-		ix.claims = true
+		ix.claimsChanged = true
 		ix.mark(s)
 	}
-}
-
-// witness moves the clock past a time in a statement, if it can be true.
-func (ix *index) witness(t uint64) {
-	if !ix.clock.believes(t) {
-		ix.unbelieved++
-		return
-	}
-	ix.clock.Witness(t)
 }
 
 func (ix *index) unlist(e *Entry) {
-	e.listed = false
-	if ix.globals != nil {
-		ix.globals(e)
-		return
-	}
 	switch e.Kind() {
-	case KindEndpoint:
-		ix.mark(e.svc)
-		e.svc.countFamilies(e, -1)
-		if e.bar != BarNone {
-			ix.unbar(e)
-		}
-		if e.hidden {
-			e.svc.hidden--
-		} else {
-			ix.take(e)
-		}
 	case KindVIP:
 		c, _ := ParseVIPClaim(e.Key(), e.Body())
-		ix.svc(c.Service).claims--
-		ix.claims = true
+		ix.service(c.Service).claims--
+		ix.claimsChanged = true
 		ix.vips.remove(c, ix.markVIP)
 	case KindSettings:
-		s := ix.svc(e.Key())
+		s := ix.service(e.Key())
 		s.settings = slices.DeleteFunc(s.settings, func(o *Entry) bool { return o == e })
-		ix.claims = true
+		ix.claimsChanged = true
 		ix.mark(s)
 	}
 }
 
-// take notes that e is not to be shown any more.
-func (ix *index) take(e *Entry) {
-	switch {
-	case e.shown:
-		e.svc.taken = append(e.svc.taken, e)
-	case e.row > 0: // back to the one that e was to replace
-		ix.addrs.rows[e.row].row, e.row = e.row, 0
-	}
-}
-
-// reclass looks again at an endpoint whose owner's liveness changed (S9).
-func (ix *index) reclass(e *Entry) {
-	if !e.listed || e.svc == nil {
+// updateClass looks again at an endpoint whose owner's liveness or whose bar has
+// changed (S9).
+func (ix *index) updateClass(sl *slot) {
+	if !ix.isEndpoint(sl) {
 		return
 	}
-	s := e.svc
-	s.resort = true
-	ix.mark(s)
-	hide := e.effective() == Hidden
+	s := ix.service(sl.current.Group())
+	ix.enqueue(s, sl)
+	hide := sl.class() == Hidden
 	switch {
-	case hide && !e.hidden:
+	case hide && !sl.hidden:
 		s.hidden++
-		ix.take(e)
-	case !hide && e.hidden:
+	case !hide && sl.hidden:
 		s.hidden--
-		if !e.shown {
-			s.added = append(s.added, e)
-		}
 	}
-	e.hidden = hide
+	sl.hidden = hide
+}
+
+// isEndpoint reports whether a slot has an endpoint that the index knows.
+func (ix *index) isEndpoint(sl *slot) bool {
+	e := sl.readable()
+	return e != nil && ix.globals == nil && e.Kind() == KindEndpoint
 }
 
 // effective returns the settings with the highest Lamport time, then the
 // larger body: the same on every node with the same claims (S8).
-func (s *svc) effective() (c SettingsClaim, body string) {
+func (s *serviceState) effective() (c SettingsClaim, body string) {
 	var best *Entry
 	var bestClaim SettingsClaim
 	for _, e := range s.settings {

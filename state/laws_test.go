@@ -3,7 +3,6 @@ package state
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,24 +80,6 @@ func drawChange(rt *rapid.T) Change {
 	default: // S11: a kind of the future
 		return Change{Kind: 200, Key: oneOf(rt, lawIDs, "id"), Group: "x", Body: rapid.StringN(0, 5, 20).Draw(rt, "body")}
 	}
-}
-
-// content is the canonical text of what a replica holds of a stream: the live
-// records, and the tombstones above the floor.
-func content(s *stream) string {
-	var b strings.Builder
-	var es []*Entry
-	for _, e := range s.live {
-		es = append(es, e)
-	}
-	for _, e := range s.dead {
-		es = append(es, e)
-	}
-	slices.SortFunc(es, func(a, b *Entry) int { return int(a.version) - int(b.version) })
-	for _, e := range es {
-		fmt.Fprintf(&b, "%d %v %q %d %d\n", e.version, e.deleted, e.data, e.keyLen, e.groupLen)
-	}
-	return b.String()
 }
 
 func liveContent(s *stream) string {
@@ -224,33 +205,6 @@ func naiveHash(t *Table) (sum uint64) {
 		}
 	}
 	return sum
-}
-
-// checkStream checks the bookkeeping of one stream.
-func checkStream(t rapid.TB, s *stream) {
-	bytes, sum := 0, uint64(0)
-	for _, e := range s.live {
-		bytes, sum = bytes+e.size(), sum+e.sum()
-	}
-	for _, e := range s.dead {
-		bytes += e.size()
-		if e.version <= s.head.Floor {
-			t.Fatalf("S6: tombstone %d at floor %d", e.version, s.head.Floor)
-		}
-	}
-	gone := 0
-	for i, e := range s.log {
-		if e.gone {
-			gone++
-		}
-		if i > 0 && s.log[i-1].version >= e.version {
-			t.Fatalf("log out of order at %d", i)
-		}
-	}
-	if gone != s.gone || len(s.log)-gone != len(s.live)+len(s.dead) || bytes != s.bytes || sum != s.head.Sum {
-		t.Fatalf("bookkeeping: gone %d/%d, log %d, live %d, dead %d, bytes %d/%d, sum %x/%x",
-			s.gone, gone, len(s.log), len(s.live), len(s.dead), s.bytes, bytes, s.head.Sum, sum)
-	}
 }
 
 // repair exchanges deltas until nobody wants anything, and returns the rounds.

@@ -13,23 +13,23 @@ type nameSet struct {
 	last      time.Duration // when it was made
 }
 
-// nameOp is one change of a nameSet: of a service that has the alias, or has it
-// no more, or of an endpoint that is shown by it, or no more.
+// nameOp is one change of a nameSet: a service gets the alias or loses it, or an
+// endpoint is shown by the name, or no longer.
 type nameOp struct {
 	name    string
-	service string
+	service string // of an alias
+	entry   *Entry // of a host or container name; nil: it is an alias
 	add     bool
-	entry   *Entry
 }
 
-// nameTask notes that the container name and the host name of e changed hands.
-func (ix *index) nameTask(e *Entry) {
+// nameTask queues that the container name and the host name of e are added or go.
+func (ix *index) nameTask(e *Entry, add bool) {
 	if e.has&hasNames == 0 {
 		return
 	}
 	_ = eachField(e.Body(), func(tag byte, v string) error {
 		if (tag == tagName || tag == tagHostname) && CheckTaskName(v) == nil {
-			ix.nameOps = append(ix.nameOps, nameOp{name: v, entry: e})
+			ix.nameOps = append(ix.nameOps, nameOp{name: v, entry: e, add: add})
 		}
 		return nil
 	})
@@ -95,19 +95,18 @@ func (n *nameSet) with(ops []nameOp, now time.Duration) *nameSet {
 	if n == nil {
 		n = &nameSet{}
 	}
-	has := map[string]bool{} // which services have the name in the end
-	var came []*Entry
+	has := map[string]bool{}   // which services have the name in the end
+	shown := map[*Entry]bool{} // which endpoints are shown by it in the end
 	for _, op := range ops {
-		switch {
-		case op.entry == nil:
+		if op.entry == nil {
 			has[op.service] = op.add
-		case op.entry.shown:
-			came = append(came, op.entry)
+		} else {
+			shown[op.entry] = op.add
 		}
 	}
 	next := &nameSet{
 		services:  make([]string, 0, len(n.services)+len(has)),
-		endpoints: make([]*Entry, 0, len(n.endpoints)+len(came)), last: max(now, 1),
+		endpoints: make([]*Entry, 0, len(n.endpoints)+len(shown)), last: max(now, 1),
 	}
 	for _, s := range n.services {
 		if _, changed := has[s]; !changed {
@@ -120,16 +119,19 @@ func (n *nameSet) with(ops []nameOp, now time.Duration) *nameSet {
 		}
 	}
 	for _, e := range n.endpoints {
-		if e.shown {
+		if _, changed := shown[e]; !changed {
 			next.endpoints = append(next.endpoints, e)
 		}
 	}
-	next.endpoints = append(next.endpoints, came...)
+	for e, yes := range shown {
+		if yes {
+			next.endpoints = append(next.endpoints, e)
+		}
+	}
 	if len(next.services)+len(next.endpoints) == 0 {
 		return nil
 	}
 	slices.Sort(next.services)
 	slices.SortFunc(next.endpoints, compareID)
-	next.endpoints = slices.Compact(next.endpoints)
 	return next
 }

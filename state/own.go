@@ -69,7 +69,7 @@ func (t *Table) admit(s *stream, changes []Change) (todo []Change, err error) {
 	grows := false
 	for _, c := range changes {
 		r := Record{Kind: c.Kind, Key: c.Key, Group: c.Group, Body: c.Body}
-		old := s.live[string([]byte{byte(c.Kind)})+c.Key]
+		old := s.current(c.Kind, c.Key)
 		switch {
 		case c.Delete && old == nil, !c.Delete && old != nil && old.Group() == c.Group && old.Body() == c.Body:
 			continue
@@ -113,8 +113,8 @@ func (s *stream) admitNetworks(changes []Change) error {
 		return nil
 	}
 	names := make(map[string]struct{}, more)
-	for _, e := range s.live {
-		if e.Kind() == KindNetwork {
+	for _, sl := range s.live {
+		if e := sl.current; e.Kind() == KindNetwork {
 			names[e.Key()] = struct{}{}
 		}
 	}
@@ -211,11 +211,7 @@ func (t *Table) Leave() {
 		return
 	}
 	t.touch(s, func() {
-		old := s.reset(0)
-		t.entries -= len(old)
-		for _, o := range old {
-			t.index.change(o, nil)
-		}
+		t.clear(s)
 		s.head.Version++
 		s.head.Floor = s.head.Version
 	})
@@ -229,8 +225,8 @@ func (t *Table) SetLiveness(o NodeID, l Liveness) {
 		return
 	}
 	s.status = l
-	for _, e := range s.live {
-		t.index.reclass(e)
+	for _, sl := range s.live {
+		t.index.updateClass(sl)
 	}
 }
 
@@ -262,11 +258,7 @@ func (t *Table) Retire(o NodeID) {
 	}
 	t.SetOffered(o, false)
 	head := s.head
-	old := s.reset(0)
-	t.entries -= len(old)
-	for _, e := range old {
-		t.index.change(e, nil)
-	}
+	t.clear(s)
 	s.stage = nil
 	t.account(s)
 	delete(t.streams, o)
@@ -306,9 +298,7 @@ func (t *Table) SetDef(d NetworkDef) { t.index.setDef(d) }
 // TakeClaims reports whether claims, settings or the definition changed since
 // the last call: whoever carries claims should look at them again (V2).
 func (t *Table) TakeClaims() bool {
-	c := t.index.claims
-	t.index.claims = false
-	return c
+	return t.index.takeClaimsChanged()
 }
 
 // Assignment returns what the claims give a service (V3).
@@ -361,8 +351,8 @@ func (t *Table) OwnerEntries(o NodeID, k Kind) []*Entry {
 		return nil
 	}
 	var es []*Entry // few of many, as a rule: only those are sorted
-	for _, e := range s.live {
-		if e.Kind() == k && !e.poison {
+	for _, sl := range s.live {
+		if e := sl.readable(); e != nil && e.Kind() == k {
 			es = append(es, e)
 		}
 	}

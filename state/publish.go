@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -44,19 +45,15 @@ func (ix *index) publishOnce(now time.Duration) (again time.Duration) {
 		ix.changed = append(ix.changed, "") // names that were held back: of services that do not change now
 	}
 	for _, s := range todo {
-		if wait := ix.held(s, now); wait > 0 {
+		if wait := ix.heldBack(s, now); wait > 0 {
 			ix.dirty = append(ix.dirty, s)
-			if again == 0 || wait < again {
-				again = wait
-			}
+			again = sooner(again, wait)
 			continue
 		}
 		s.dirty, s.urgent, s.last = false, false, max(now, 1)
 		ix.build(s)
 	}
-	if wait := ix.rename(now); wait > 0 && (again == 0 || wait < again) {
-		again = wait
-	}
+	again = sooner(again, ix.rename(now))
 	ix.addrs.remove(ix.removed)
 	ix.freeIDs()
 	ix.notify(ix.changed...)
@@ -65,38 +62,90 @@ func (ix *index) publishOnce(now time.Duration) (again time.Duration) {
 	return again
 }
 
-// held returns how long the service is to be held back: also with an urgent
+// sooner returns the shorter of two times to wait; 0 is no time at all.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b > 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// heldBack returns how long the service is to be held back: also with an urgent
 // change where there are a thousand different claims for it, for each publication
 // compares them all, and they are no honest node's.
-func (ix *index) held(s *svc, now time.Duration) time.Duration {
+func (ix *index) heldBack(s *serviceState, now time.Duration) time.Duration {
 	if claims := len(ix.vips.bySvc[s.name]); claims >= bigService {
 		return max(s.last+bigPeriod*time.Duration(claims/bigService)-now, 0)
 	}
-	if old := s.view.Load(); s.urgent || old == nil || max(len(old.Members)+len(s.added), len(s.settings)) < bigService {
+	if old := s.view.Load(); s.urgent || old == nil || !s.big(old) {
 		return 0
 	}
 	return max(s.last+bigPeriod-now, 0)
 }
 
+// big reports whether a service has so many members, those that come included, or
+// so many carriers of settings, that it is published at a bounded rate.
+func (s *serviceState) big(old *Service) bool {
+	if len(old.Members) >= bigService || len(s.settings) >= bigService {
+		return true
+	}
+	coming := 0
+	if len(old.Members)+len(s.queue) >= bigService {
+		for _, sl := range s.queue {
+			if sl.readable() != nil && !sl.hidden {
+				coming++
+			}
+		}
+	}
+	return len(old.Members)+coming >= bigService
+}
+
+// change is what a publication does to one endpoint of a service.
+type change struct {
+	slot     *slot
+	old, cur *Entry // the published endpoint before and after; nil: none
+	was, now Class  // their classes
+	row      uint32 // of old; 0 once something has taken it over
+}
+
+// smallQueue is up to which size a service keeps the memory of its queue, and many
+// times as much an index that of its scratch.
+const smallQueue = 8
+
+// takeQueue returns what the publication of a service changes, and forgets what was
+// queued.
+func (ix *index) takeQueue(s *serviceState) []change {
+	changes := ix.changes[:0]
+	for _, sl := range s.queue {
+		sl.queued = false
+		c := change{slot: sl, old: ix.addrs.rows[sl.row], was: sl.shown, row: sl.row}
+		if e := sl.readable(); e != nil && !sl.hidden {
+			c.cur, c.now = e, sl.class()
+		}
+		if c.old != c.cur || c.old != nil && c.was != c.now {
+			changes = append(changes, c)
+		}
+	}
+	clear(s.queue)
+	if s.queue = s.queue[:0]; cap(s.queue) > smallQueue {
+		s.queue = nil
+	}
+	return changes
+}
+
 // build replaces the published view of one service.
-func (ix *index) build(s *svc) {
+func (ix *index) build(s *serviceState) {
 	old := s.view.Load()
 	if old == nil {
 		old = &Service{Name: s.name}
 	}
-	added, taken := s.take()
-	added, taken = ix.settleIDs(s, added, taken)
+	changes := ix.assignIDs(s, ix.takeQueue(s))
 	n := &Service{Network: ix.network, Name: s.name}
-	s.merge(n, old, added, taken)
-	for _, e := range added {
-		s.tally(e, 1)
-		ix.nameTask(e)
+	mergeMembers(n, old, changes)
+	for i := range changes {
+		ix.countDeclared(s, &changes[i])
 	}
-	for _, e := range taken {
-		s.tally(e, -1)
-		ix.nameTask(e)
-	}
-	ix.removed = append(ix.removed, taken...)
+	ix.keepScratch(changes)
 	s.declare(n, old)
 	ix.nameService(s.name, old.Aliases, n.Aliases)
 	ix.changed = append(ix.changed, s.name)
@@ -112,82 +161,103 @@ func (ix *index) build(s *svc) {
 	s.view.Store(n)
 }
 
-// take returns what is to be shown and what not any more, and forgets it.
-func (s *svc) take() (added, taken []*Entry) {
-	added = slices.DeleteFunc(s.added, func(e *Entry) bool {
-		if !e.listed || e.hidden || e.shown {
-			return true
-		}
-		e.shown, e.as = true, e.effective()
-		return false
-	})
-	taken = slices.DeleteFunc(s.taken, func(e *Entry) bool {
-		if e.listed && !e.hidden || !e.shown {
-			return true
-		}
-		e.shown = false
-		return false
-	})
-	s.added, s.taken = nil, nil
-	return added, taken
+// keepScratch keeps the memory of changes for the next service.
+func (ix *index) keepScratch(changes []change) {
+	if cap(changes) > 256*smallQueue {
+		changes = nil
+	}
+	clear(changes)
+	ix.changes = changes[:0]
 }
 
-// merge fills n with old's members, with added and without taken.
-func (s *svc) merge(n, old *Service, added, taken []*Entry) {
-	was := old.Members
-	n.Count = old.Count
-	n.Members = make([]*Entry, 0, len(was)+len(added)-len(taken))
-	if s.resort {
-		s.resort, n.Count = false, [Hidden]int{}
-		for _, es := range [][]*Entry{was, added} {
-			for _, e := range es {
-				if e.shown {
-					e.as = e.effective()
-					n.Count[e.as]++
-					n.Members = append(n.Members, e)
-				}
-			}
+// countDeclared counts what the endpoints of a change declare in and out.
+func (ix *index) countDeclared(s *serviceState, c *change) {
+	if c.old == c.cur {
+		return // only its class changed
+	}
+	if c.cur != nil {
+		s.tally(c.cur, 1)
+		ix.nameTask(c.cur, true)
+	}
+	if c.old != nil {
+		s.tally(c.old, -1)
+		ix.nameTask(c.old, false)
+	}
+}
+
+// member is an endpoint with the class under which it is in Service.Members.
+type member struct {
+	class Class
+	entry *Entry
+}
+
+// compareMember orders the members of a service: by class, then by id.
+func compareMember(a, b member) int {
+	return cmp.Or(cmp.Compare(a.class, b.class), compareID(a.entry, b.entry))
+}
+
+// mergeMembers fills n with the members of old after the changes.
+func mergeMembers(n, old *Service, changes []change) {
+	var few [2][8]member // so that the usual publication costs no allocation
+	added, gone := few[0][:0], few[1][:0]
+	for _, c := range changes {
+		if c.cur != nil {
+			added = append(added, member{c.now, c.cur})
 		}
-		slices.SortFunc(n.Members, compareMember)
-		return
+		if c.old != nil {
+			gone = append(gone, member{c.was, c.old})
+		}
 	}
 	slices.SortFunc(added, compareMember)
-	slices.SortFunc(taken, compareMember)
-	for len(added)+len(taken) > 0 {
+	slices.SortFunc(gone, compareMember)
+	n.Count = old.Count
+	n.Members = make([]*Entry, 0, len(old.Members)+len(added)-len(gone))
+	next := 0 // the first of old's members that n has not got yet
+	for len(added)+len(gone) > 0 {
 		order := 0 // an update: one goes, one comes, at the same place
 		switch {
 		case len(added) == 0:
 			order = 1
-		case len(taken) == 0:
+		case len(gone) == 0:
 			order = -1
 		default:
-			order = compareMember(added[0], taken[0])
+			order = compareMember(added[0], gone[0])
 		}
-		var e *Entry
+		var m member
 		if order <= 0 {
-			e, added = added[0], added[1:]
-			n.Count[e.as]++
+			m, added = added[0], added[1:]
+			n.Count[m.class]++
 		}
-		at := e
+		at := m
 		if order >= 0 {
-			at, taken = taken[0], taken[1:]
-			n.Count[at.as]--
+			at, gone = gone[0], gone[1:]
+			n.Count[at.class]--
 		}
-		i, _ := slices.BinarySearchFunc(was, at, compareMember)
-		n.Members = append(n.Members, was[:i]...)
-		if e != nil {
-			n.Members = append(n.Members, e)
+		i := old.search(at)
+		n.Members = append(n.Members, old.Members[next:i]...)
+		if m.entry != nil {
+			n.Members = append(n.Members, m.entry)
 		}
-		if was = was[i:]; order >= 0 {
-			was = was[1:]
+		if next = i; order >= 0 {
+			next++
 		}
 	}
-	n.Members = append(n.Members, was...)
+	n.Members = append(n.Members, old.Members[next:]...)
+}
+
+// search returns the place of a member, or the place where it would be.
+func (s *Service) search(m member) int {
+	from := 0
+	for c := range m.class {
+		from += s.Count[c]
+	}
+	i, _ := slices.BinarySearchFunc(s.Members[from:from+s.Count[m.class]], m.entry, compareID)
+	return from + i
 }
 
 // address fills the VIPs of a service from the claims (V3, V5, V7), but for those
 // of a family in which it has no task (V12).
-func (ix *index) address(n *Service, s *svc) {
+func (ix *index) address(n *Service, s *serviceState) {
 	if n.Mode != ModeVIP {
 		return
 	}
@@ -222,13 +292,13 @@ func (ix *index) address(n *Service, s *svc) {
 // included: a host that is away for a moment must not change what kind of
 // addresses a name has, which clients remember for long. Without any task both are
 // true: nobody says, and the service keeps what it has (R4).
-func (s *svc) families() (has4, has6 bool) {
+func (s *serviceState) families() (has4, has6 bool) {
 	none := s.in4 == 0 && s.in6 == 0
 	return none || s.in4 > 0, none || s.in6 > 0
 }
 
 // countFamilies counts the addresses of an endpoint in, or out with by = -1.
-func (s *svc) countFamilies(e *Entry, by int32) {
+func (s *serviceState) countFamilies(e *Entry, by int32) {
 	if e.ip4 != [4]byte{} {
 		s.in4 += by
 	}

@@ -115,7 +115,7 @@ func (s *Store) Join(network string) *Table {
 	}
 	s.tables[network] = t
 	s.reorder()
-	s.repool()
+	s.updatePools()
 	s.publishNames()
 	return t
 }
@@ -126,7 +126,7 @@ func (s *Store) Leave(network string) {
 		s.total.add(t.use, -1)
 		delete(s.tables, network)
 		s.reorder()
-		s.repool()
+		s.updatePools()
 		s.publishNames()
 	}
 }
@@ -201,13 +201,13 @@ func (s *Store) Apply(d *Delta) (Result, error) {
 }
 
 // globalChanged keeps the digest of the global scope: who takes part where.
-func (s *Store) globalChanged(e *Entry) {
+func (s *Store) globalChanged(e *Entry, listed bool) {
 	switch e.Kind() {
 	case KindMember:
 		s.definer.member(e.Key())
-		s.participates(e.Key(), e.Owner(), e.listed)
+		s.participates(e.Key(), e.Owner(), listed)
 	case KindNetwork:
-		if !e.listed {
+		if !listed {
 			s.definer.set(e.Key(), e.Owner(), nil)
 			return
 		}
@@ -216,7 +216,7 @@ func (s *Store) globalChanged(e *Entry) {
 		s.global.index.witness(c.Lamport)
 		s.definer.set(e.Key(), e.Owner(), &c)
 	case KindNode:
-		if !e.listed {
+		if !listed {
 			delete(s.nodes, e.Owner())
 			return
 		}
@@ -302,7 +302,7 @@ func (s *Store) define(now time.Duration) (again time.Duration) {
 		}
 	}
 	if mine { // what others define is nothing to the readers here
-		s.repool()
+		s.updatePools()
 		s.publishNames()
 	}
 	return again

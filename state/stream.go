@@ -7,23 +7,31 @@ import (
 	"time"
 )
 
-// stream is everything one owner says in one network, in version order (S2,
-// S3). It belongs to the table's goroutine.
+// This file owns what one owner says in one network. A stream knows its records
+// and its head; who may change it, and what readers see of it, is the table's.
+
+// stream is everything one owner says in one network (S2, S3). It belongs to the
+// table's goroutine.
+//
+// Invariants: head.Sum is the sum of Entry.sum over live; each entry of live and
+// dead is in log, not superseded, and the log has no others that are not.
 type stream struct {
-	owner   NodeID
-	hash    uint64 // of the owner's name
-	head    Head
-	live    map[string]*Entry // by Entry.mapKey
-	dead    map[string]*Entry // tombstones in (Floor, Version]
-	log     []*Entry          // live and dead by version; superseded ones are marked gone
-	gone    int               // how many of log are gone
-	wasted  int               // sum of size over these
-	bytes   int               // sum of size over live and dead
-	stage   *stage            // an incomplete delta, or nil
-	status  Liveness
-	counted usage // as the table and the store count it
-	offered bool  // in digests: not past D1 (S9)
-	resync  bool  // content is known to differ: take the next snapshot even at an equal head
+	owner NodeID // set once; readers may read it
+	hash  uint64 // of the owner's name
+
+	// The content.
+	head  Head              // how far the owner has got
+	live  map[string]*slot  // by Entry.mapKey; current is never nil
+	dead  map[string]*Entry // tombstones in (head.Floor, head.Version]
+	log   versionLog        // live and dead by version
+	bytes int               // sum of Entry.size over live and dead
+
+	// How this node deals with the stream.
+	stage   *stage   // an incomplete delta, or nil
+	resync  bool     // content is known to differ: take the next snapshot even at an equal head
+	status  Liveness // what this node thinks of the owner
+	offered bool     // in digests: not past D1 (S9)
+	counted usage    // as the table and the store count it
 }
 
 // stage holds a chunked delta until it is complete (S4). Its chunks may come
@@ -32,18 +40,18 @@ type stage struct {
 	inc      uint64
 	from     uint64
 	snapshot bool
-	began    uint64 // version of the first chunk's sender
-	to       uint64 // version of the last chunk's sender
-	upto     uint64 // records up to it are here
-	records  []Record
-	bytes    int
-	at       time.Duration // of the last chunk
+	began    uint64        // version of the first chunk's sender
+	to       uint64        // version of the last chunk's sender
+	upto     uint64        // records up to it are here
+	records  []Record      // in the order of their versions
+	bytes    int           // sum of Record.size over records
+	at       time.Duration // when the last chunk came; monotonic
 }
 
-// fits reports whether a sender at head h can continue the stage: none of the
-// tombstones that matter is forgotten there. A record that the stage holds was
+// continuedBy reports whether a sender at head h can continue the stage: none of
+// the tombstones that matter is forgotten there. A record that the stage holds was
 // live at version began, so only later tombstones concern a snapshot.
-func (st *stage) fits(h Head) bool {
+func (st *stage) continuedBy(h Head) bool {
 	known := st.upto
 	if st.snapshot {
 		known = max(known, st.began)
@@ -53,79 +61,80 @@ func (st *stage) fits(h Head) bool {
 
 func newStream(owner NodeID) *stream {
 	return &stream{
-		owner: owner, hash: ownerHash(owner), live: map[string]*Entry{}, dead: map[string]*Entry{},
+		owner: owner, hash: ownerHash(owner), live: map[string]*slot{}, dead: map[string]*Entry{},
 		offered: true,
 	}
 }
 
-// put makes e current and returns the live entry that it replaces, or nil.
-func (s *stream) put(e *Entry) (old *Entry) {
-	k := e.mapKey()
-	if old = s.live[k]; old != nil {
-		s.drop(s.live, old)
-		s.head.Sum -= old.sum()
-	} else if t := s.dead[k]; t != nil {
-		s.drop(s.dead, t)
+// put makes e current. in is the slot in which it is, nil for a tombstone, and
+// was what it replaces there, nil if the slot is new. left is a slot that has
+// nothing current any more, of which was is the last entry, or nil.
+func (s *stream) put(e *Entry) (left, in *slot, was *Entry) {
+	key := e.mapKey()
+	if in = s.live[key]; in != nil {
+		was = in.current
+		s.supersede(was)
+		s.head.Sum -= was.sum()
+		if e.deleted || was.Group() != e.Group() {
+			delete(s.live, key)
+			in.current = nil
+			left, in = in, nil
+		}
+	} else if t := s.dead[key]; t != nil {
+		delete(s.dead, key)
+		s.supersede(t)
 	}
-	if e.deleted {
-		s.dead[k] = e
-	} else {
-		s.live[k] = e
-		s.head.Sum += e.sum()
+	if !e.deleted {
+		if in == nil {
+			in = &slot{}
+		}
+		s.set(in, e)
+		return left, in, was
 	}
-	s.bytes += e.size()
-	s.append(e)
-	return old
+	s.dead[key] = e
+	s.add(e)
+	return left, nil, was
 }
 
-func (s *stream) drop(m map[string]*Entry, e *Entry) {
-	delete(m, e.mapKey())
-	e.gone = true
-	s.gone++
-	s.wasted += e.size()
+// set makes e the current entry of a slot. What was there before is superseded
+// already.
+func (s *stream) set(sl *slot, e *Entry) {
+	sl.current = e
+	s.live[e.mapKey()] = sl // with the key of e, so that the text of the former entry goes
+	s.head.Sum += e.sum()
+	s.add(e)
+}
+
+// add counts e and appends it to the log; entries come in version order.
+func (s *stream) add(e *Entry) {
+	s.bytes += e.size()
+	s.shrink()
+	s.log.append(e)
+}
+
+// supersede counts an entry out that is live or dead no longer.
+func (s *stream) supersede(e *Entry) {
+	s.log.supersede(e)
 	s.bytes -= e.size()
 }
 
-// append adds e to the log; entries come in version order.
-func (s *stream) append(e *Entry) {
-	s.shrink()
-	s.log = append(s.log, e)
-}
-
-// shrink gives back what records took that are gone, once that is much: nobody
-// accounts for it.
+// shrink gives back the memory of superseded records once that is much.
 func (s *stream) shrink() {
-	if (s.gone <= len(s.log)/2 || s.gone <= 16) && s.wasted <= max(s.bytes, MaxBody) {
+	if !s.log.wasteful(s.bytes) {
 		return
 	}
-	log := make([]*Entry, 0, len(s.live)+len(s.dead)+1)
-	for _, e := range s.log {
-		if !e.gone {
-			log = append(log, e)
-		}
-	}
-	if len(log) < len(s.log)/4 { // maps never become smaller by themselves
+	before := len(s.log.entries)
+	s.log.compact()
+	if len(s.log.entries) < before/4 { // maps never become smaller by themselves
 		s.live, s.dead = shrunk(s.live), shrunk(s.dead)
 	}
-	s.log, s.gone, s.wasted = log, 0, 0
 }
 
 // shrunk returns a copy of m in no more room than that needs.
-func shrunk(m map[string]*Entry) map[string]*Entry {
-	out := make(map[string]*Entry, len(m))
+func shrunk[V any](m map[string]V) map[string]V {
+	out := make(map[string]V, len(m))
 	maps.Copy(out, m)
 	return out
-}
-
-// search returns the index of the first log entry with a version above v.
-func (s *stream) search(v uint64) int {
-	i, _ := slices.BinarySearchFunc(s.log, v, func(e *Entry, v uint64) int {
-		if e.version <= v {
-			return -1
-		}
-		return 1
-	})
-	return i
 }
 
 // raiseFloor forgets the tombstones up to floor (S6).
@@ -134,9 +143,10 @@ func (s *stream) raiseFloor(floor uint64) {
 		return
 	}
 	s.head.Floor = floor
-	for _, e := range s.dead {
+	for key, e := range s.dead {
 		if e.version <= floor {
-			s.drop(s.dead, e)
+			delete(s.dead, key)
+			s.supersede(e)
 		}
 	}
 	s.shrink()
@@ -182,7 +192,7 @@ func (s *stream) wantNew() Want {
 // delta builds the next chunk for a replica that wants w, of at most budget
 // bytes of records but at least one record: from w.After on if the tombstones
 // since are still known (S5), else a snapshot from the start (S4). Whether a
-// snapshot can be continued is the receiver's to judge: see stage.fits.
+// snapshot can be continued is for the receiver to decide: see stage.continuedBy.
 func (s *stream) delta(network string, w Want, budget int) *Delta {
 	d := &Delta{
 		Network: network, Owner: s.owner, Inc: s.head.Inc, From: w.From, To: s.head.Version,
@@ -192,10 +202,11 @@ func (s *stream) delta(network string, w Want, budget int) *Delta {
 	if !resumed && (w.Snapshot || !Servable(s.head, w.Inc, w.After) || w.From > w.After) {
 		d.Snapshot, d.From, d.After = true, 0, 0
 	}
-	for _, e := range s.log[s.search(d.After):] {
-		if e.gone {
+	for i := s.log.after(d.After); i < len(s.log.entries); i++ {
+		if s.log.isSuperseded(i) {
 			continue
 		}
+		e := s.log.entries[i]
 		if budget -= e.size(); budget < 0 && len(d.Records) > 0 {
 			d.Upto = d.Records[len(d.Records)-1].Version
 			break
@@ -205,41 +216,44 @@ func (s *stream) delta(network string, w Want, budget int) *Delta {
 	return d
 }
 
-// find returns the stream's entry of a kind and key, a tombstone too, or nil.
-func (s *stream) find(k Kind, key string) *Entry {
-	mk := string([]byte{byte(k)}) + key
-	if e := s.live[mk]; e != nil {
-		return e
+// current returns the stream's live entry of a kind and key, or nil.
+func (s *stream) current(k Kind, key string) *Entry {
+	if sl := s.live[string([]byte{byte(k)})+key]; sl != nil {
+		return sl.current
 	}
-	return s.dead[mk]
+	return nil
 }
 
-// smallStream is how many records fit what an empty stream holds already.
+// find is current that returns a tombstone too.
+func (s *stream) find(k Kind, key string) *Entry {
+	if e := s.current(k, key); e != nil {
+		return e
+	}
+	return s.dead[string([]byte{byte(k)})+key]
+}
+
+// smallStream is how many records an empty stream has room for already.
 const smallStream = 8
 
-// reset empties the stream, which n records will fill, and returns what was
-// live, for the view to forget.
-func (s *stream) reset(n int) []*Entry {
-	if len(s.log) == 0 && n <= smallStream { // the usual first snapshot
-		s.log = make([]*Entry, 0, n)
+// reset empties the stream, which n records will fill, and returns the slots that
+// were live, as they were.
+func (s *stream) reset(n int) (before map[string]*slot) {
+	if len(s.log.entries) == 0 && n <= smallStream { // the usual first snapshot
+		s.log = newVersionLog(n)
 		return nil
 	}
-	old := make([]*Entry, 0, len(s.live))
-	for _, e := range s.live {
-		e.gone = true
-		old = append(old, e)
-	}
-	s.live, s.dead, s.gone, s.wasted, s.bytes = make(map[string]*Entry, n), map[string]*Entry{}, 0, 0, 0
-	s.log = make([]*Entry, 0, n)
+	before = s.live
+	s.live, s.dead, s.bytes = make(map[string]*slot, n), map[string]*Entry{}, 0
+	s.log = newVersionLog(n)
 	s.head.Sum = 0
-	return old
+	return before
 }
 
 // sorted returns the live entries by kind and key.
 func (s *stream) sorted() []*Entry {
 	es := make([]*Entry, 0, len(s.live))
-	for _, e := range s.live {
-		es = append(es, e)
+	for _, sl := range s.live {
+		es = append(es, sl.current)
 	}
 	slices.SortFunc(es, func(a, b *Entry) int { return strings.Compare(a.mapKey(), b.mapKey()) })
 	return es

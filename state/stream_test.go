@@ -37,7 +37,7 @@ func TestWhatIsGoneTakesNoMemory(t *testing.T) {
 			s.raiseFloor(version)
 		}
 		held := 0
-		for _, e := range s.log {
+		for _, e := range s.log.entries {
 			held += e.size()
 		}
 		if held > 2*s.bytes+2*MaxBody {

@@ -108,7 +108,7 @@ func newTable(network string, s *Store) *Table {
 		streams: map[NodeID]*stream{}, grave: map[NodeID]Head{}, words: map[NodeID]uint64{},
 		index: newIndex(network, s.clock), disbelief: &s.disbelief, total: &s.total,
 	}
-	t.index.self, t.index.loopback, t.index.pools = s.self, s.limits.AllowLoopback, s.pools
+	t.index.bars.self, t.index.bars.loopback, t.index.bars.pools = s.self, s.limits.AllowLoopback, s.pools
 	return t
 }
 

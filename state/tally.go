@@ -14,7 +14,7 @@ type tally[T any] struct {
 }
 
 // tally counts the ports and aliases of a member in, or out with by = -1.
-func (s *svc) tally(e *Entry, by int) {
+func (s *serviceState) tally(e *Entry, by int) {
 	if e.has&(hasPorts|hasAliases) == 0 || s.crowded {
 		return
 	}
@@ -73,7 +73,7 @@ const (
 
 // declare fills in the ports and aliases of n, old's own slices if they are the
 // same. The members of n are known and tallied.
-func (s *svc) declare(n, old *Service) {
+func (s *serviceState) declare(n, old *Service) {
 	if s.crowded && !s.survey(n, old) {
 		return
 	}
@@ -84,7 +84,7 @@ func (s *svc) declare(n, old *Service) {
 // survey counts anew, and returns true if that can be done by now. Else it does
 // without counts: of the members in their order, so many values of each owner
 // and so many in all, where each owner has its share before any has more.
-func (s *svc) survey(n, old *Service) (counted bool) {
+func (s *serviceState) survey(n, old *Service) (counted bool) {
 	s.crowded = false
 	for _, e := range n.Members {
 		if s.tally(e, 1); s.crowded {

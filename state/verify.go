@@ -8,8 +8,8 @@ func (t *Table) Verify() (differ int) {
 	t.fine = [fineBuckets]uint64{}
 	for o, s := range t.streams {
 		var sum uint64
-		for _, e := range s.live {
-			sum += e.sum()
+		for _, sl := range s.live {
+			sum += sl.current.sum()
 		}
 		if sum != s.head.Sum && o != t.self {
 			s.resync, s.stage = true, nil
