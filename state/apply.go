@@ -19,48 +19,48 @@ const (
 
 // Apply merges a delta from a peer into the stream of another owner. It never
 // changes this node's own stream (S1): SelfAhead tells about that.
-func (t *Table) Apply(d *Delta) (Result, error) {
+func (rs *replicas) Apply(d *Delta) (Result, error) {
 	if err := d.check(); err != nil {
 		return Refused, err
 	}
-	if d.Owner == t.self && !t.yielded {
+	if d.Owner == rs.self && !rs.yielded {
 		return Ignored, nil
 	}
-	if g, buried := t.grave[d.Owner]; buried {
+	if g, retired := rs.retired[d.Owner]; retired {
 		if d.Inc <= g.Inc {
 			return Ignored, nil // S9: it does not come back from the dead
 		}
 	}
-	if !t.acceptable(d.Owner, d.Inc) {
-		return Refused, fmt.Errorf("network %q owner %q: %w: incarnation %d is too far above what is known", t.network,
+	if !rs.acceptable(d.Owner, d.Inc) {
+		return Refused, fmt.Errorf("network %q owner %q: %w: incarnation %d is too far above what is known", rs.network,
 			d.Owner, errChunk, d.Inc)
 	}
-	s := t.streams[d.Owner]
+	s := rs.streams[d.Owner]
 	if s == nil {
 		if !Applies(Head{}, d.Inc, d.From, d.Snapshot) || d.After != d.From {
 			return Gap, nil
 		}
-		if err := t.admitOwner(d.Owner); err != nil {
+		if err := rs.admitOwner(d.Owner); err != nil {
 			return Refused, err
 		}
 		s = newStream(d.Owner)
-		s.status = t.live[d.Owner]
+		s.status = rs.live[d.Owner]
 	}
-	defer t.tidy(s)
-	return t.merge(s, d)
+	defer rs.recount(s)
+	return rs.merge(s, d)
 }
 
 // merge moves a stream by a delta.
-func (t *Table) merge(s *stream, d *Delta) (Result, error) {
+func (rs *replicas) merge(s *stream, d *Delta) (Result, error) {
 	c := d.Head().Compare(s.head)
 	switch {
 	case c < 0, c == 0 && !(s.resync && d.Snapshot):
 		return Ignored, nil // S2
 	case d.Whole() && Applies(s.head, d.Inc, d.From, d.Snapshot):
-		return t.land(s, d, d.Records)
+		return rs.applyWhole(s, d, d.Records)
 	case s.stage != nil && s.stage.inc == d.Inc && d.To >= s.stage.to && d.After <= s.stage.upto:
 		if s.stage.continuedBy(d.Head()) {
-			return t.extend(s, d)
+			return rs.extend(s, d)
 		}
 		s.stage = nil // its sender has forgotten tombstones that we need
 	}
@@ -68,11 +68,11 @@ func (t *Table) merge(s *stream, d *Delta) (Result, error) {
 		return Gap, nil
 	}
 	s.stage = &stage{inc: d.Inc, from: d.From, snapshot: d.Snapshot, began: d.To, to: d.To, upto: d.After}
-	return t.extend(s, d)
+	return rs.extend(s, d)
 }
 
 // extend adds a chunk to the stage and lands it when it is complete.
-func (t *Table) extend(s *stream, d *Delta) (Result, error) {
+func (rs *replicas) extend(s *stream, d *Delta) (Result, error) {
 	st := s.stage
 	if d.Upto <= st.upto && d.Upto < d.To {
 		return Ignored, nil
@@ -83,12 +83,12 @@ func (t *Table) extend(s *stream, d *Delta) (Result, error) {
 			st.bytes += r.size()
 		}
 	}
-	st.at = t.index.clock.now
-	if !t.stageRoom(s, st.bytes-s.counted.staged) {
+	st.at = rs.index.clock.now
+	if !rs.stageRoom(s, st.bytes-s.counted.staged) {
 		s.stage = nil
-		return Refused, fmt.Errorf("network %q owner %q: %w: too many incomplete deltas", t.network, s.owner, ErrQuota)
+		return Refused, fmt.Errorf("network %q owner %q: %w: too many incomplete deltas", rs.network, s.owner, ErrQuota)
 	}
-	if err := t.guard(s, len(st.records), st.bytes); err != nil {
+	if err := rs.checkOwner(s, len(st.records), st.bytes); err != nil {
 		s.stage = nil
 		return Refused, err
 	}
@@ -102,7 +102,7 @@ func (t *Table) extend(s *stream, d *Delta) (Result, error) {
 	}
 	whole := *d
 	whole.From, whole.After, whole.Snapshot = st.from, st.from, st.snapshot
-	return t.land(s, &whole, newest(st.records))
+	return rs.applyWhole(s, &whole, newest(st.records))
 }
 
 // newest drops the records that a later one of the same key supersedes: the
@@ -144,25 +144,25 @@ func (d *Delta) check() error {
 }
 
 // land applies a complete delta: the only place where a replica changes.
-func (t *Table) land(s *stream, d *Delta, records []Record) (Result, error) {
-	if err := t.quota(s, d, records); err != nil {
+func (rs *replicas) applyWhole(s *stream, d *Delta, records []Record) (Result, error) {
+	if err := rs.checkQuota(s, d, records); err != nil {
 		return Refused, err
 	}
 	es := make([]*Entry, len(records))
 	for i, r := range records {
-		es[i] = t.entry(s, r)
+		es[i] = rs.entry(s, r)
 	}
 	if s.sumWith(es, d.Snapshot) != d.Sum {
-		return t.mismatch(s, d)
+		return rs.mismatch(s, d)
 	}
-	t.touch(s, func() {
+	rs.touch(s, func() {
 		if d.Snapshot {
-			t.replace(s, es)
+			rs.replace(s, es)
 			s.head.Floor = 0
 		} else {
 			for _, e := range es {
 				if e.version > s.head.Version {
-					t.put(s, e)
+					rs.put(s, e)
 				}
 			}
 		}
@@ -170,7 +170,7 @@ func (t *Table) land(s *stream, d *Delta, records []Record) (Result, error) {
 		s.raiseFloor(d.Floor)
 	})
 	s.resync = false
-	delete(t.grave, s.owner)
+	delete(rs.retired, s.owner)
 	if st := s.stage; st != nil && (st.inc < d.Inc || st.inc == d.Inc && st.to <= d.To) {
 		s.stage = nil
 	}
@@ -202,9 +202,9 @@ func (s *stream) sumWith(es []*Entry, snapshot bool) uint64 {
 // mismatch refuses a delta whose records do not give the content that its
 // owner had: nobody may see a mixture of two lives (S4, S7). After a delta it
 // may be what is held here that is wrong, so the whole is asked for.
-func (t *Table) mismatch(s *stream, d *Delta) (Result, error) {
+func (rs *replicas) mismatch(s *stream, d *Delta) (Result, error) {
 	s.stage = nil
-	err := fmt.Errorf("network %q owner %q: content differs at version %d of incarnation %d", t.network, s.owner, d.To,
+	err := fmt.Errorf("network %q owner %q: content differs at version %d of incarnation %d", rs.network, s.owner, d.To,
 		d.Inc)
 	if d.Snapshot {
 		return Refused, err
@@ -217,16 +217,16 @@ func (t *Table) mismatch(s *stream, d *Delta) (Result, error) {
 func (r *Record) size() int { return 1 + len(r.Key) + len(r.Group) + len(r.Body) + 16 }
 
 // quota guards against an owner that states too much (S13).
-func (t *Table) quota(s *stream, d *Delta, records []Record) error {
+func (rs *replicas) checkQuota(s *stream, d *Delta, records []Record) error {
 	n, b := len(records), 0
 	for i := range records {
 		b += records[i].size()
 	}
 	if d.Snapshot {
-		return t.guardAll(s, n, b)
+		return rs.checkRoom(s, n, b)
 	}
 	n, b = n+len(s.live)+len(s.dead), b+s.bytes
-	if t.guardAll(s, n, b) == nil {
+	if rs.checkRoom(s, n, b) == nil {
 		return nil
 	}
 	for i := range records { // those that replace another were counted twice
@@ -234,82 +234,22 @@ func (t *Table) quota(s *stream, d *Delta, records []Record) error {
 			n, b = n-1, b-old.size()
 		}
 	}
-	return t.guardAll(s, n, b)
+	return rs.checkRoom(s, n, b)
 }
 
 // guardAll is guard, and the bounds on all owners together.
-func (t *Table) guardAll(s *stream, n, b int) error {
-	if err := t.guard(s, n, b); err != nil {
+func (rs *replicas) checkRoom(s *stream, n, b int) error {
+	if err := rs.checkOwner(s, n, b); err != nil {
 		return err
 	}
-	return t.room(s, n, b)
+	return rs.makeRoom(s, n, b)
 }
 
 // guard allows twice what the owner may state: it enforces, we only guard.
-func (t *Table) guard(s *stream, n, b int) error {
-	if n > t.limits.Entries*2+t.limits.Tombstones || b > t.limits.Bytes*2 {
-		return fmt.Errorf("network %q owner %q: %w: at most %d records and %d bytes", t.network, s.owner, ErrQuota,
-			t.limits.Entries, t.limits.Bytes)
+func (rs *replicas) checkOwner(s *stream, n, b int) error {
+	if n > rs.limits.Entries*2+rs.limits.Tombstones || b > rs.limits.Bytes*2 {
+		return fmt.Errorf("network %q owner %q: %w: at most %d records and %d bytes", rs.network, s.owner, ErrQuota,
+			rs.limits.Entries, rs.limits.Bytes)
 	}
 	return nil
-}
-
-// replace swaps the stream's content for a snapshot's records in one step.
-func (t *Table) replace(s *stream, es []*Entry) {
-	before := s.reset(len(es))
-	t.entries -= len(before)
-	for _, e := range es {
-		sl := before[e.mapKey()]
-		if sl == nil || e.deleted || sl.current.Group() != e.Group() {
-			t.put(s, e)
-			continue
-		}
-		was := sl.current
-		delete(before, e.mapKey())
-		s.set(sl, e)
-		t.entries++
-		t.index.update(sl, was)
-	}
-	t.drop(before)
-}
-
-// clear empties a stream and what readers see of it.
-func (t *Table) clear(s *stream) {
-	before := s.reset(0)
-	t.entries -= len(before)
-	t.drop(before)
-}
-
-// drop takes slots that are in no stream any more out of the index.
-func (t *Table) drop(slots map[string]*slot) {
-	for _, sl := range slots {
-		was := sl.current
-		sl.current = nil
-		t.index.update(sl, was)
-	}
-}
-
-// put makes an entry of a stream current.
-func (t *Table) put(s *stream, e *Entry) {
-	left, in, was := s.put(e)
-	if was != nil {
-		t.entries--
-	}
-	if left != nil {
-		t.index.update(left, was)
-		was = nil
-	}
-	if in != nil {
-		t.entries++
-		t.index.update(in, was)
-	}
-}
-
-// entry makes the entry of a record; poison is kept opaquely (G8).
-func (t *Table) entry(s *stream, r Record) *Entry {
-	e, err := newEntry(s, r)
-	if err != nil {
-		t.poison++
-	}
-	return e
 }

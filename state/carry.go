@@ -315,19 +315,6 @@ func ownClaim(t *Table, service string) *VIPClaim {
 	return &c
 }
 
-// ownEntry returns this node's own live, readable record, or nil.
-func (t *Table) ownEntry(k Kind, key string) *Entry {
-	s := t.streams[t.self]
-	if s == nil {
-		return nil
-	}
-	e := s.current(k, key)
-	if e == nil || e.poison {
-		return nil
-	}
-	return e
-}
-
 // claimBody returns the body to carry c with: as this node carries it, or else
 // as somebody states it, so that fields of newer versions survive (V2, S11).
 func (t *Table) claimBody(c VIPClaim) string {

@@ -16,12 +16,12 @@ import (
 // through services, names and lookups is immutable and replaced.
 type index struct {
 	// What readers see.
-	network  string
-	services *xsync.Map[string, *serviceState] // readers look at serviceState.view only
-	names    *xsync.Map[string, *nameSet]      // by alias, host name or container name
-	addrs    addrIndex                         // by address and by id
-	def      atomic.Pointer[NetworkDef]        // never nil
-	synced   atomic.Bool                       // see View.Synced
+	network   string
+	services  *xsync.Map[string, *serviceState] // readers look at serviceState.view only
+	nameIndex                                   // by alias, host name or container name
+	addrs     addrIndex                         // by address and by id
+	def       atomic.Pointer[NetworkDef]        // never nil
+	synced    atomic.Bool                       // see View.Synced
 	changeFeed
 
 	// What the table's goroutine keeps.
@@ -30,9 +30,8 @@ type index struct {
 	globals func(e *Entry, listed bool) // of the global scope: called for its records; nil elsewhere
 
 	// What is to be published.
-	dirty   []*serviceState // services that may differ from their view
-	nameOps []nameOp        // changes of names
-	regain  bool            // an id changed hands in this publication
+	dirty  []*serviceState // services that may differ from their view
+	regain bool            // an id changed hands in this publication
 
 	// Scratch of one publication.
 	changes []change   // of one service; empty in between
@@ -68,7 +67,7 @@ type serviceState struct {
 func newIndex(network string, clock *belief) *index {
 	ix := &index{
 		network:  network,
-		services: xsync.NewMap[string, *serviceState](), names: xsync.NewMap[string, *nameSet](),
+		services: xsync.NewMap[string, *serviceState](), nameIndex: nameIndex{names: xsync.NewMap[string, *nameSet]()},
 		changeFeed: newChangeFeed(), claimIndex: newClaimIndex(network, clock), bars: newBarIndex(),
 	}
 	ix.addrs.init()

@@ -4,7 +4,18 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/puzpuzpuz/xsync/v4"
 )
+
+// This file owns what aliases, host names and container names stand for.
+
+// nameIndex finds services and endpoints by further names. Readers look at names
+// only, whose values are immutable; ops belongs to the table's goroutine.
+type nameIndex struct {
+	names *xsync.Map[string, *nameSet]
+	ops   []nameOp // changes that are not published
+}
 
 // nameSet is what one alias, host name or container name stands for.
 type nameSet struct {
@@ -22,21 +33,21 @@ type nameOp struct {
 	add     bool
 }
 
-// nameTask queues that the container name and the host name of e are added or go.
-func (ix *index) nameTask(e *Entry, add bool) {
+// addTask queues that the container name and the host name of e are added or go.
+func (x *nameIndex) addTask(e *Entry, add bool) {
 	if e.has&hasNames == 0 {
 		return
 	}
 	_ = eachField(e.Body(), func(tag byte, v string) error {
 		if (tag == tagName || tag == tagHostname) && CheckTaskName(v) == nil {
-			ix.nameOps = append(ix.nameOps, nameOp{name: v, entry: e, add: add})
+			x.ops = append(x.ops, nameOp{name: v, entry: e, add: add})
 		}
 		return nil
 	})
 }
 
-// nameService notes the aliases that a service lost and got.
-func (ix *index) nameService(service string, old, cur []string) {
+// addService queues the aliases that a service lost and got.
+func (x *nameIndex) addService(service string, old, cur []string) {
 	if len(old) == len(cur) && (len(old) == 0 || &old[0] == &cur[0]) {
 		return
 	}
@@ -46,17 +57,17 @@ func (ix *index) nameService(service string, old, cur []string) {
 	}{{old, cur, false}, {cur, old, true}} {
 		for _, a := range list.these {
 			if _, both := slices.BinarySearch(list.others, a); !both {
-				ix.nameOps = append(ix.nameOps, nameOp{name: a, service: service, add: list.add})
+				x.ops = append(x.ops, nameOp{name: a, service: service, add: list.add})
 			}
 		}
 	}
 }
 
-// rename applies the changes of names, each name in one step, and returns how
+// publishNames applies the changes of names, each name in one step, and returns how
 // long until those are due that were held back: a name that very many have is
 // changed at a bounded rate, like a large service (S14).
-func (ix *index) rename(now time.Duration) (again time.Duration) {
-	ops := ix.nameOps
+func (x *nameIndex) publishNames(now time.Duration) (again time.Duration) {
+	ops := x.ops
 	slices.SortStableFunc(ops, func(a, b nameOp) int { return strings.Compare(a.name, b.name) })
 	var held []nameOp
 	for len(ops) > 0 {
@@ -64,21 +75,21 @@ func (ix *index) rename(now time.Duration) (again time.Duration) {
 		for n < len(ops) && ops[n].name == ops[0].name {
 			n++
 		}
-		old, _ := ix.names.Load(ops[0].name)
+		old, _ := x.names.Load(ops[0].name)
 		if wait := old.held(now); wait > 0 {
 			held = append(held, ops[:n]...)
 			if again == 0 || wait < again {
 				again = wait
 			}
 		} else if set := old.with(ops[:n], now); set == nil {
-			ix.names.Delete(ops[0].name)
+			x.names.Delete(ops[0].name)
 		} else {
-			ix.names.Store(strings.Clone(ops[0].name), set)
+			x.names.Store(strings.Clone(ops[0].name), set)
 		}
 		ops = ops[n:]
 	}
-	clear(ix.nameOps)
-	ix.nameOps = append(ix.nameOps[:0], held...)
+	clear(x.ops)
+	x.ops = append(x.ops[:0], held...)
 	return again
 }
 

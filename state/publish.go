@@ -27,7 +27,7 @@ const maxOtherVIPs = 8
 // in between.
 func (ix *index) publish(now time.Duration) (again time.Duration) {
 	for range 8 { // a second time only where an id changed hands
-		if len(ix.dirty) == 0 && len(ix.nameOps) == 0 {
+		if len(ix.dirty) == 0 && len(ix.ops) == 0 {
 			return again
 		}
 		ix.regain = false
@@ -41,7 +41,7 @@ func (ix *index) publish(now time.Duration) (again time.Duration) {
 func (ix *index) publishOnce(now time.Duration) (again time.Duration) {
 	todo := ix.dirty
 	ix.dirty = nil
-	if len(ix.nameOps) > 0 {
+	if len(ix.ops) > 0 {
 		ix.changed = append(ix.changed, "") // names that were held back: of services that do not change now
 	}
 	for _, s := range todo {
@@ -53,7 +53,7 @@ func (ix *index) publishOnce(now time.Duration) (again time.Duration) {
 		s.dirty, s.urgent, s.last = false, false, max(now, 1)
 		ix.build(s)
 	}
-	again = sooner(again, ix.rename(now))
+	again = sooner(again, ix.publishNames(now))
 	ix.addrs.remove(ix.removed)
 	ix.freeIDs()
 	ix.notify(ix.changed...)
@@ -147,7 +147,7 @@ func (ix *index) build(s *serviceState) {
 	}
 	ix.keepScratch(changes)
 	s.declare(n, old)
-	ix.nameService(s.name, old.Aliases, n.Aliases)
+	ix.addService(s.name, old.Aliases, n.Aliases)
 	ix.changed = append(ix.changed, s.name)
 	if len(n.Members) == 0 && s.hidden == 0 && s.claims == 0 && len(s.settings) == 0 {
 		ix.addrs.putVIP(n, old)
@@ -177,11 +177,11 @@ func (ix *index) countDeclared(s *serviceState, c *change) {
 	}
 	if c.cur != nil {
 		s.tally(c.cur, 1)
-		ix.nameTask(c.cur, true)
+		ix.addTask(c.cur, true)
 	}
 	if c.old != nil {
 		s.tally(c.old, -1)
-		ix.nameTask(c.old, false)
+		ix.addTask(c.old, false)
 	}
 }
 
