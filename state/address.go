@@ -2,6 +2,8 @@ package state
 
 import "net/netip"
 
+// This file owns which addresses a task or a service may have.
+
 // CheckTaskAddr reports what stands against a as the address of a task or of a
 // service, as a *ValueError: it must be a unicast address that one host can
 // have and another can reach. It is the one rule for what a person asks for, a

@@ -11,26 +11,36 @@ import (
 // shortID is the length of a short task id, as Docker's.
 const shortID = 12
 
+// This file owns where endpoints are found by address and by id.
+
 // addrIndex finds endpoints by address and by id. Its large maps hold no
 // pointers, so that the garbage collector does not scan them (S14): values are
 // rows of one slice. Writes come from the table's goroutine, reads from anywhere.
+//
+// Invariant: each endpoint in rows is found by its id and by each of its addresses.
 type addrIndex struct {
-	mu   sync.RWMutex // guards everything that follows against readers
-	rows []*Entry
-	free []uint32
-	ip4  map[[4]byte]uint32 // the first endpoint by id that has the address
-	ip6  map[[16]byte]uint32
-	more map[netip.Addr]*crowd[uint32] // the others
-	ids  map[uint64]uint32             // hash of the first 12 characters of the id → one endpoint
-	twin map[uint64]*crowd[twin]       // the others
-	full map[uint32][]uint32           // rows late in a long list of twin, by the hash of the whole id
-	look bool                          // an id was taken over while another owner's task came: see rival
-	vips map[netip.Addr]string         // VIP → service
+	mu sync.RWMutex // guards everything that follows against readers
+
+	// The endpoints.
+	rows []*Entry // by row; nil: the row is free. Row 0 stands for none
+	free []uint32 // free rows
+
+	// By address.
+	ip4  map[[4]byte]uint32          // the first endpoint by id that has the IPv4 address
+	ip6  map[[16]byte]uint32         // the same for IPv6
+	more map[netip.Addr]*bag[uint32] // the others
+	vips map[netip.Addr]string       // the service that a VIP leads to
+
+	// By id.
+	ids  map[uint64]uint32     // hash of the first 12 characters of the id → one endpoint
+	twin map[uint64]*bag[twin] // the others
+	full map[uint32][]uint32   // rows late in a long list of twin, by the hash of the whole id
+	look bool                  // an id was taken over while another owner's task came: see rival
 }
 
 func (x *addrIndex) init() {
 	x.ip4, x.ip6, x.ids = map[[4]byte]uint32{}, map[[16]byte]uint32{}, map[uint64]uint32{}
-	x.more, x.twin, x.vips = map[netip.Addr]*crowd[uint32]{}, map[uint64]*crowd[twin]{}, map[netip.Addr]string{}
+	x.more, x.twin, x.vips = map[netip.Addr]*bag[uint32]{}, map[uint64]*bag[twin]{}, map[netip.Addr]string{}
 	x.full = map[uint32][]uint32{}
 	x.rows = append(x.rows, nil) // row 0: none
 }
@@ -121,74 +131,6 @@ func (x *addrIndex) rival(e *Entry) (best *Entry) {
 // twin is an endpoint whose id begins like another's.
 type twin struct{ hash, row uint32 } // of the whole id
 
-// longList is how far a list of endpoints that have something in common is
-// searched: of more, only some are looked at, whoever makes them up. Twins that
-// are added behind that are found by x.full as well.
-const longList = 512
-
-// crowd is a list without order. A long one knows where each value is, so that
-// to take one away costs the same however many there are.
-type crowd[T comparable] struct {
-	list []T
-	at   map[T]int // nil in a short one
-}
-
-// some returns the values, of a long list some.
-func (c *crowd[T]) some() []T {
-	if c == nil {
-		return nil
-	}
-	return c.list[:min(len(c.list), longList)]
-}
-
-func (c *crowd[T]) len() int {
-	if c == nil {
-		return 0
-	}
-	return len(c.list)
-}
-
-func (c *crowd[T]) add(v T) {
-	if c.at != nil {
-		c.at[v] = len(c.list)
-	}
-	if c.list = append(c.list, v); len(c.list) > longList && c.at == nil {
-		c.at = make(map[T]int, len(c.list))
-		for i, o := range c.list {
-			c.at[o] = i
-		}
-	}
-}
-
-func (c *crowd[T]) remove(v T) {
-	i, ok := c.at[v]
-	if c.at == nil {
-		i = slices.Index(c.list, v)
-		ok = i >= 0
-	}
-	if !ok {
-		return
-	}
-	last := len(c.list) - 1
-	c.list[i] = c.list[last]
-	if c.at != nil {
-		c.at[c.list[i]] = i
-		delete(c.at, v)
-	}
-	c.list = c.list[:last]
-}
-
-// enter adds a value to one of the lists and returns how many it has then.
-func enter[K, V comparable](lists map[K]*crowd[V], k K, v V) int {
-	c := lists[k]
-	if c == nil {
-		c = &crowd[V]{}
-		lists[k] = c
-	}
-	c.add(v)
-	return len(c.list)
-}
-
 func fullHash(id string) uint32 { return uint32(xxhash.Sum64String(id)) }
 
 // insert puts e into a row and reports whether another id begins like its own.
@@ -205,7 +147,7 @@ func (x *addrIndex) insert(e *Entry) (row uint32, contested bool) {
 	} else {
 		contested = true
 		full := fullHash(e.Key())
-		if enter(x.twin, h, twin{full, row}) > longList {
+		if addTo(x.twin, h, twin{full, row}) > longList {
 			x.full[full] = append(x.full[full], row)
 		}
 	}
@@ -217,9 +159,9 @@ func (x *addrIndex) insert(e *Entry) (row uint32, contested bool) {
 			x.set(a, row)
 		case compareID(e, x.rows[have]) < 0:
 			x.set(a, row)
-			enter(x.more, a, have)
+			addTo(x.more, a, have)
 		default:
-			enter(x.more, a, row)
+			addTo(x.more, a, row)
 		}
 	}
 	return row, contested
@@ -227,7 +169,7 @@ func (x *addrIndex) insert(e *Entry) (row uint32, contested bool) {
 
 func (e *Entry) addrs() [2]netip.Addr { return [2]netip.Addr{e.Addr4(), e.Addr6()} }
 
-// freedRow is a row whose endpoint readers are not to see any more.
+// freedRow is a row whose endpoint is no longer shown.
 type freedRow struct {
 	row  uint32
 	id   string // of the endpoint
@@ -270,7 +212,7 @@ func (x *addrIndex) delete(row uint32) {
 
 // dropTwin drops an endpoint from the list of those whose id begins like its own
 // and returns what is left of it.
-func (x *addrIndex) dropTwin(h uint64, t twin) *crowd[twin] {
+func (x *addrIndex) dropTwin(h uint64, t twin) *bag[twin] {
 	if rows, ok := x.full[t.hash]; ok {
 		if rows = slices.DeleteFunc(rows, func(r uint32) bool { return r == t.row }); len(rows) == 0 {
 			delete(x.full, t.hash)
@@ -278,13 +220,13 @@ func (x *addrIndex) dropTwin(h uint64, t twin) *crowd[twin] {
 			x.full[t.hash] = rows
 		}
 	}
-	return without(x.twin, h, t)
+	return dropFrom(x.twin, h, t)
 }
 
 // leave takes a row off an address; the next by id takes its place, or, of very
 // many, one of them.
 func (x *addrIndex) leave(a netip.Addr, row uint32) {
-	others := without(x.more, a, row)
+	others := dropFrom(x.more, a, row)
 	switch {
 	case x.row(a) != row:
 	case others.len() == 0:
@@ -292,21 +234,8 @@ func (x *addrIndex) leave(a netip.Addr, row uint32) {
 	default:
 		next := slices.MinFunc(others.some(), func(a, b uint32) int { return compareID(x.rows[a], x.rows[b]) })
 		x.set(a, next)
-		without(x.more, a, next)
+		dropFrom(x.more, a, next)
 	}
-}
-
-// without drops a value from one of the lists and returns what is left of it.
-func without[K, V comparable](lists map[K]*crowd[V], k K, v V) *crowd[V] {
-	c := lists[k]
-	if c == nil {
-		return nil
-	}
-	if c.remove(v); len(c.list) == 0 {
-		delete(lists, k)
-		return nil
-	}
-	return c
 }
 
 func (x *addrIndex) row(a netip.Addr) uint32 {

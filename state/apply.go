@@ -5,6 +5,8 @@ import (
 	"slices"
 )
 
+// This file owns how a delta from a peer becomes the content of a replica (S3–S5).
+
 // Result says what a delta did to the table.
 type Result uint8
 
@@ -18,7 +20,7 @@ const (
 )
 
 // Apply merges a delta from a peer into the stream of another owner. It never
-// changes this node's own stream (S1): SelfAhead tells about that.
+// changes this node's own stream (S1); see SelfAhead for what peers hold of it.
 func (rs *replicas) Apply(d *Delta) (Result, error) {
 	if err := d.check(); err != nil {
 		return Refused, err
@@ -71,7 +73,7 @@ func (rs *replicas) merge(s *stream, d *Delta) (Result, error) {
 	return rs.extend(s, d)
 }
 
-// extend adds a chunk to the stage and lands it when it is complete.
+// extend adds a chunk to the stage and applies the delta when it is complete.
 func (rs *replicas) extend(s *stream, d *Delta) (Result, error) {
 	st := s.stage
 	if d.Upto <= st.upto && d.Upto < d.To {
@@ -143,7 +145,7 @@ func (d *Delta) check() error {
 	return nil
 }
 
-// land applies a complete delta: the only place where a replica changes.
+// applyWhole applies a complete delta. A replica changes here and nowhere else.
 func (rs *replicas) applyWhole(s *stream, d *Delta, records []Record) (Result, error) {
 	if err := rs.checkQuota(s, d, records); err != nil {
 		return Refused, err
@@ -199,9 +201,9 @@ func (s *stream) sumWith(es []*Entry, snapshot bool) uint64 {
 	return sum
 }
 
-// mismatch refuses a delta whose records do not give the content that its
-// owner had: nobody may see a mixture of two lives (S4, S7). After a delta it
-// may be what is held here that is wrong, so the whole is asked for.
+// mismatch refuses a delta whose records do not give the content that its owner had:
+// readers must never see a mixture of two lives (S4, S7). If d is no snapshot, the
+// content held here may be the wrong one, so the whole stream is asked for.
 func (rs *replicas) mismatch(s *stream, d *Delta) (Result, error) {
 	s.stage = nil
 	err := fmt.Errorf("network %q owner %q: content differs at version %d of incarnation %d", rs.network, s.owner, d.To,
@@ -216,7 +218,7 @@ func (rs *replicas) mismatch(s *stream, d *Delta) (Result, error) {
 // size is the share of r in quotas, as Entry.size.
 func (r *Record) size() int { return 1 + len(r.Key) + len(r.Group) + len(r.Body) + 16 }
 
-// quota guards against an owner that states too much (S13).
+// checkQuota guards against an owner that states too much (S13).
 func (rs *replicas) checkQuota(s *stream, d *Delta, records []Record) error {
 	n, b := len(records), 0
 	for i := range records {
@@ -237,7 +239,7 @@ func (rs *replicas) checkQuota(s *stream, d *Delta, records []Record) error {
 	return rs.checkRoom(s, n, b)
 }
 
-// guardAll is guard, and the bounds on all owners together.
+// checkRoom is checkOwner, and the bounds on all owners together.
 func (rs *replicas) checkRoom(s *stream, n, b int) error {
 	if err := rs.checkOwner(s, n, b); err != nil {
 		return err
@@ -245,7 +247,8 @@ func (rs *replicas) checkRoom(s *stream, n, b int) error {
 	return rs.makeRoom(s, n, b)
 }
 
-// guard allows twice what the owner may state: it enforces, we only guard.
+// checkOwner allows twice what an owner may state: the owner enforces the limit, a
+// replica only guards against one that does not.
 func (rs *replicas) checkOwner(s *stream, n, b int) error {
 	if n > rs.limits.Entries*2+rs.limits.Tombstones || b > rs.limits.Bytes*2 {
 		return fmt.Errorf("network %q owner %q: %w: at most %d records and %d bytes", rs.network, s.owner, ErrQuota,

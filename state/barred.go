@@ -7,6 +7,9 @@ import (
 	"strings"
 )
 
+// This file owns which endpoints are carried and not shown (S18), and which of two tasks
+// with one id is shown.
+
 // Bar says why an endpoint that its owner states is carried, but not shown on
 // this node (S18). The zero Bar: it is shown, if its owner lives.
 type Bar uint8
@@ -65,8 +68,8 @@ func (x *barIndex) reason(e *Entry) Bar {
 	return BarNone
 }
 
-// set bars the current endpoint of a slot of a service. Nobody gets to it, so that
-// it gives its service no address of its family.
+// set bars the current endpoint of a slot of a service. No client gets to it, so it
+// gives its service no address of its family.
 func (x *barIndex) set(s *serviceState, sl *slot, b Bar) {
 	sl.bar = b
 	s.countFamilies(sl.current, -1)

@@ -5,6 +5,8 @@ import (
 	"time"
 )
 
+// This file owns how far the times and incarnations that peers claim are believed (S16).
+
 // What a peer claims is believed in bounded steps only (S16): a number that
 // moves this node's own counters must leave room above it, or one packet would
 // end them for good.
@@ -98,13 +100,13 @@ func (b *belief) after(t uint64) (uint64, bool) {
 	return next, next <= maxTime
 }
 
-// Disbelief tells what peers claimed of this node that it does not believe.
+// Disbelief is what peers claimed about this node's incarnation and it does not believe.
 type Disbelief struct {
 	Count uint64 // claims, since the start
 	Inc   uint64 // the last one's incarnation; 0: none
 }
 
-// String says it to people; empty: nothing to say.
+// String describes d for people. It is empty if there is nothing to describe.
 func (d Disbelief) String() string {
 	if d.Count == 0 {
 		return ""

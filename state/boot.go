@@ -6,6 +6,8 @@ import (
 	"time"
 )
 
+// This file owns the ids of lives of processes.
+
 // NewBoot returns the id of a life of a process that started at that wall time,
 // since 1970: of two, the lower one started earlier, as far as clocks tell (S8).
 // random tells those apart that started in the same millisecond.

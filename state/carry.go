@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// This file owns which claims and settings this node states for the services that it
+// hosts (V2–V5). It reads a table and returns changes; it writes nothing.
+
 // Hosting is what this node does for one service: the reason to carry its
 // claims (V2).
 type Hosting struct {
@@ -22,14 +25,16 @@ type Hosting struct {
 // it hosts in one network. It is deterministic; it belongs to the table's
 // goroutine.
 type Carrier struct {
+	// The caller sets these.
 	Grace      time.Duration       // how long a service keeps its old address in a move (V5)
-	Services   map[string]*Hosting // by service; the caller fills it
 	Quarantine time.Duration       // how long a freed address is not given to another service (V5)
-	// Provisional is whether what is claimed now is, since nobody was asked yet;
-	// when it ends, what was claimed so is claimed anew (V11).
+	Services   map[string]*Hosting // what this node does, by service
+	// Provisional says that the node has not compared its table with anybody yet: what
+	// it claims is provisional, and claimed anew when Provisional ends (V11).
 	Provisional bool
-	// Work is what the last Carry looked at, in claims or as much: it says how
-	// often that can be done.
+
+	// Work is the cost of the last Carry in claims that it looked at. It tells the caller
+	// how often it can afford one.
 	Work int
 
 	moving  map[string]time.Duration // service → when its own claim stopped being canonical
@@ -61,15 +66,18 @@ type Exhausted map[string]error
 // carrying is one run of Carry.
 type carrying struct {
 	*Carrier
-	t     *Table
-	clock *belief
-	now   time.Duration
-	again time.Duration
+	t     *Table        // whose claims are carried
+	clock *belief       // the store's
+	now   time.Duration // of this run; monotonic
+
+	// What comes out.
 	out   []Change
-	taken map[netip.Addr]bool // addresses claimed in this run
-	// How many of the pool's addresses, in their order, are known not to be free,
-	// and not to be free or to rest.
-	used, usedOrResting uint64
+	again time.Duration // how long until the next run is due; 0: not by time
+
+	// Which addresses are free.
+	taken         map[netip.Addr]bool // addresses claimed in this run
+	used          uint64              // so many of the pool's first addresses are known to be claimed
+	usedOrResting uint64              // so many are known to be claimed or to rest
 }
 
 // Carry returns the changes that bring this node's own claims and settings in
@@ -101,9 +109,9 @@ func (c *Carrier) Carry(t *Table, now time.Duration) (changes []Change, again ti
 // cheap is how many looks at an address cost as much as one at a claim.
 const cheap = 16
 
-// settled returns a claim that is no longer provisional if this node knows the
+// confirmed returns a claim that is no longer provisional if this node knows the
 // claims of others: with a time of now, so that it is younger than theirs (V11).
-func (r *carrying) settled(c VIPClaim) *VIPClaim {
+func (r *carrying) confirmed(c VIPClaim) *VIPClaim {
 	if c.Provisional && !r.Provisional {
 		c.Provisional, c.Birth = false, r.clock.Tick()
 	}
@@ -166,7 +174,7 @@ var ErrTime = errors.New("what a node claims bears the highest time that there i
 
 // settings states the effective settings as they came, or newer ones if
 // something else was asked for here (S8), and returns what is stated. A person
-// may override a time that is not believed; nobody carries one for its author
+// may override a time that is not believed; no node carries one for its author
 // (S16).
 func (r *carrying) settings(name string, h *Hosting) (SettingsClaim, error) {
 	have, body, ok := r.t.settings(name)
@@ -181,7 +189,7 @@ func (r *carrying) settings(name string, h *Hosting) (SettingsClaim, error) {
 		have = SettingsClaim{Settings: *want, Lamport: lamport}
 		r.state(KindSettings, name, string(appendUnknown(AppendSettings(nil, have), body, lastSettingsTag)))
 	case !ok:
-		r.drop(KindSettings, name) // nobody asked for anything
+		r.drop(KindSettings, name) // no one has asked for any settings
 	case r.clock.believes(have.Lamport):
 		r.state(KindSettings, name, body)
 	}
@@ -212,7 +220,7 @@ func (r *carrying) claim(name string, h *Hosting) (*VIPClaim, error) {
 	}
 	if own == nil || *own == a.Canonical || !slices.Contains(a.Others, *own) || sameAddrs(*own, a.Canonical) {
 		delete(r.moving, name)
-		return r.settled(a.Canonical), nil
+		return r.confirmed(a.Canonical), nil
 	}
 	since, ok := r.moving[name]
 	if !ok {
@@ -224,7 +232,7 @@ func (r *carrying) claim(name string, h *Hosting) (*VIPClaim, error) {
 		return own, nil
 	}
 	delete(r.moving, name)
-	return r.settled(a.Canonical), nil
+	return r.confirmed(a.Canonical), nil
 }
 
 // pinned returns the claim on an address that a person chose. The address of
@@ -275,7 +283,7 @@ func (r *carrying) probe(name string, half VIPClaim) (*VIPClaim, error) {
 			if half.Service == "" {
 				claim.Birth, claim.Provisional = r.clock.Tick(), r.Provisional
 			}
-			return r.settled(claim), err
+			return r.confirmed(claim), err
 		}
 		claim.VIP4, claim.Birth, claim.Provisional = a, r.clock.Tick(), r.Provisional
 	}
@@ -285,7 +293,7 @@ func (r *carrying) probe(name string, half VIPClaim) (*VIPClaim, error) {
 	if claim.Birth == 0 {
 		claim.Birth, claim.Provisional = r.clock.Tick(), r.Provisional
 	}
-	return r.settled(claim), nil
+	return r.confirmed(claim), nil
 }
 
 // allocate finds a free address that no other service used lately; if there is
@@ -316,7 +324,7 @@ func ownClaim(t *Table, service string) *VIPClaim {
 }
 
 // claimBody returns the body to carry c with: as this node carries it, or else
-// as somebody states it, so that fields of newer versions survive (V2, S11).
+// as another node states it, so that fields of newer versions survive (V2, S11).
 func (t *Table) claimBody(c VIPClaim) string {
 	for _, key := range []string{c.Service, c.Service + retreat} {
 		if e := t.ownEntry(KindVIP, key); e != nil {

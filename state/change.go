@@ -1,5 +1,7 @@
 package state
 
+// This file owns edits of a node's own stream.
+
 // Change is one edit of this node's own stream.
 type Change struct {
 	Kind   Kind

@@ -7,6 +7,8 @@ import (
 	"time"
 )
 
+// This file owns what the bodies of all kinds of records but endpoints hold.
+
 // VIPClaim is the claim of a service on its virtual addresses. Every node that
 // hosts a task of the service carries it verbatim (V2). It is comparable: equal
 // values are one claim.
@@ -16,8 +18,8 @@ type VIPClaim struct {
 	VIP6    netip.Addr
 	Pinned  bool   // chosen by a person
 	Birth   uint64 // Lamport time of the first claim
-	// Provisional says that whoever claimed it had not yet compared tables with
-	// anybody: its Birth tells nothing of who was first (V11).
+	// Provisional says that the node that claimed the addresses had not compared
+	// tables with another one: Birth does not show who was first (V11).
 	Provisional bool
 }
 
@@ -28,7 +30,7 @@ type SettingsClaim struct {
 	Lamport uint64
 }
 
-// NetworkClaim is a carried network definition or the note that one was removed.
+// NetworkClaim is a carried network definition, or the statement that one was removed.
 type NetworkClaim struct {
 	NetworkDef
 	Removed bool   // the definition of that birth is withdrawn

@@ -6,6 +6,8 @@ import (
 	"slices"
 )
 
+// This file owns which of several claims wins an address (V3).
+
 // heldClaim is a claim that at least one carrier states.
 type heldClaim struct {
 	VIPClaim
@@ -70,9 +72,9 @@ func (x *contest) claimedOnlyBy(service string) bool {
 	return x.only == nil || x.only.Service == service
 }
 
-// tell calls changed for the services that won or lost the address since was
-// was its winner: nothing changes for the others.
-func (x *contest) tell(was string, changed func(service string)) {
+// reportWinner calls changed for the services that won or lost the address since
+// was was its winner. Nothing changes for the others.
+func (x *contest) reportWinner(was string, changed func(service string)) {
 	now := x.winner()
 	if now == was {
 		return
@@ -85,8 +87,8 @@ func (x *contest) tell(was string, changed func(service string)) {
 }
 
 // rivals is several claims on one address, the best first. Nothing in it costs
-// more than the logarithm of their number: whoever states a hundred thousand
-// claims on one address must not have us compare each with all others.
+// more than the logarithm of their number: a peer that states a hundred thousand
+// claims on one address must not make this node compare each with all others.
 type rivals struct {
 	network  string
 	live     map[*heldClaim]struct{}
@@ -128,7 +130,7 @@ func (x *rivals) remove(c *heldClaim) {
 	if x.services[c.Service]--; x.services[c.Service] == 0 {
 		delete(x.services, c.Service)
 	}
-	if len(x.heap) > 2*len(x.live)+16 { // mostly withdrawn ones, which nobody accounts for
+	if len(x.heap) > 2*len(x.live)+16 { // mostly withdrawn claims, which no quota counts
 		x.heap = slices.AppendSeq(make([]*heldClaim, 0, len(x.live)+1), maps.Keys(x.live))
 		heap.Init(x)
 	}

@@ -8,13 +8,15 @@ import (
 	"time"
 )
 
+// This file owns what the statements about networks come to on this node.
+
 // Definitions is what the statements about networks come to on this node (V6,
 // V8, V9). It is immutable; a store gives the same one while nothing changed.
 // The maps are shared: do not change them.
 type Definitions struct {
 	Version   uint64                  // grows with every change
 	Effective map[string]NetworkDef   // by name: the definition that this node goes by
-	Disputes  map[string][]NetworkDef // by name: definitions with other pools that somebody states, most carried first
+	Disputes  map[string][]NetworkDef // by name: definitions with other pools that nodes state, most carried first
 	// Overlaps names, for a network, the oldest of those whose pools touch its
 	// own and that are older: whoever sees both should be told. Every node with
 	// the same statements has the same. What is not programmed because of it is
@@ -26,7 +28,7 @@ type Definitions struct {
 // Definition is what is stated about one network. Immutable.
 type Definition struct {
 	Def     NetworkDef   // in effect here; without pools if there is none
-	Defined bool         // Def is stated by somebody and not withdrawn
+	Defined bool         // a node states Def, and it is not withdrawn
 	Own     NetworkClaim // what this node states; the zero value: nothing
 	Stated  []Stated     // all that is stated, the one in effect first, then by rank
 	Removed uint64       // highest Lamport time of a removal; 0: none
@@ -39,10 +41,10 @@ type Stated struct {
 	Carriers  int  // nodes that state it
 	Answering int  // of these: this one, by its own hand, and those that answered it and live
 	Pinned    int  // of these: because a person said so there
-	Withdrawn bool // somebody removed it
+	Withdrawn bool // a node states its removal
 }
 
-// Withdrawn reports whether somebody removed that definition. A node that has
+// Withdrawn reports whether a node states the removal of that definition. A node that has
 // tasks in the network keeps stating it nevertheless: then the removal is
 // disputed, and without effect (V8).
 func (d *Definition) Withdrawn(def NetworkDef) bool {
@@ -52,7 +54,7 @@ func (d *Definition) Withdrawn(def NetworkDef) bool {
 	return slices.ContainsFunc(d.gone, func(r NetworkClaim) bool { return r.withdraws(def) })
 }
 
-// Withdrawn reports whether somebody removed that definition of def.Name.
+// Withdrawn reports whether a node states the removal of that definition of def.Name.
 func (d *Definitions) Withdrawn(def NetworkDef) bool { return d.Names[def.Name].Withdrawn(def) }
 
 // Removal returns the latest removal of that definition, to be stated on, and
@@ -78,23 +80,27 @@ func (c *NetworkClaim) withdraws(d NetworkDef) bool {
 // definer keeps the definitions of networks in line with the statements, name
 // by name: it costs what changed, not what there is.
 type definer struct {
-	self   NodeID
-	held   map[string]NetworkClaim            // what this node itself stated last, whatever is in its stream (V6)
-	of     map[NodeID]map[string]NetworkClaim // all that each owner states
-	answer map[NodeID]struct{}                // owners that answered this node, and live
-	loud   map[NodeID]struct{}                // owners of too many statements, to which nobody listens
-	turned map[NodeID]struct{}                // owners that are to be, or not any more
-	said   map[string]*statements
-	dirty  map[string]struct{}
-	cur    *Definitions
-	last   time.Duration // of the last publication
+	self NodeID // this node
+
+	// What is stated.
+	stated  map[string]NetworkClaim            // what this node itself stated last, whatever is in its stream (V6)
+	of      map[NodeID]map[string]NetworkClaim // all that each owner states
+	answers map[NodeID]struct{}                // owners that answered this node, and live
+	ignored map[NodeID]struct{}                // owners of too many statements: they count for nothing
+	recheck map[NodeID]struct{}                // owners that got over that limit, or below it again
+
+	// What counts of it, and what it comes to.
+	counted map[string]*statements // by network
+	dirty   map[string]struct{}    // networks that may differ from cur
+	cur     *Definitions           // published; never nil
+	last    time.Duration          // when; monotonic
 }
 
 func newDefiner(self NodeID) *definer {
 	return &definer{
-		self: self, held: map[string]NetworkClaim{}, of: map[NodeID]map[string]NetworkClaim{},
-		answer: map[NodeID]struct{}{}, loud: map[NodeID]struct{}{}, turned: map[NodeID]struct{}{},
-		said: map[string]*statements{}, dirty: map[string]struct{}{}, cur: &Definitions{
+		self: self, stated: map[string]NetworkClaim{}, of: map[NodeID]map[string]NetworkClaim{},
+		answers: map[NodeID]struct{}{}, ignored: map[NodeID]struct{}{}, recheck: map[NodeID]struct{}{},
+		counted: map[string]*statements{}, dirty: map[string]struct{}{}, cur: &Definitions{
 			Effective: map[string]NetworkDef{}, Disputes: map[string][]NetworkDef{}, Overlaps: map[string]string{},
 			Names: map[string]*Definition{},
 		},
@@ -103,10 +109,10 @@ func newDefiner(self NodeID) *definer {
 
 // maxNetworks is how many networks one owner can state. One that states more
 // states none, on every node alike: what the definitions come to costs what is
-// stated, and nobody takes part in so many.
+// stated, and no node takes part in so many.
 const maxNetworks = 4096
 
-// set replaces what an owner states about a network; nil: nothing any more.
+// set replaces what an owner states about a network; nil: it states nothing.
 func (f *definer) set(name string, o NodeID, c *NetworkClaim) {
 	own := f.of[o]
 	if own == nil {
@@ -118,86 +124,87 @@ func (f *definer) set(name string, o NodeID, c *NetworkClaim) {
 	} else if delete(own, name); len(own) == 0 {
 		delete(f.of, o)
 	}
-	_, loud := f.loud[o]
-	if !loud {
-		f.take(name, o, c)
+	_, over := f.ignored[o]
+	if !over {
+		f.count(name, o, c)
 	}
-	if loud != (len(own) > maxNetworks) {
-		f.turned[o] = struct{}{}
+	if over != (len(own) > maxNetworks) {
+		f.recheck[o] = struct{}{}
 	}
 }
 
-// hold notes what this node itself states about a network; nil: nothing any
-// more. It counts however its stream is: empty after a goodbye, or the replica of
+// setOwn records what this node itself states about a network; nil: it
+// states nothing. It counts however its stream is: empty after a goodbye, or the replica of
 // a namesake's, who is not to say what is in effect here (V6, S7).
-func (f *definer) hold(name string, c *NetworkClaim) {
+func (f *definer) setOwn(name string, c *NetworkClaim) {
 	if c == nil {
-		delete(f.held, name)
+		delete(f.stated, name)
 	} else {
-		f.held[name] = *c
+		f.stated[name] = *c
 	}
 	var streamed *NetworkClaim
 	if x, ok := f.of[f.self][name]; ok {
-		if _, loud := f.loud[f.self]; !loud {
+		if _, over := f.ignored[f.self]; !over {
 			streamed = &x
 		}
 	}
-	f.take(name, f.self, streamed)
+	f.count(name, f.self, streamed)
 }
 
-// turn stops listening to owners that state too many networks by now, and listens
-// again to those that do not any more.
-func (f *definer) turn() {
-	for o := range f.turned {
+// recheckLimits makes the statements of owners that got over the limit count for
+// nothing, and those of owners that are below it again count.
+func (f *definer) recheckLimits() {
+	for o := range f.recheck {
 		own := f.of[o]
-		_, was := f.loud[o]
-		switch loud := len(own) > maxNetworks; {
-		case loud == was:
-		case loud:
-			f.loud[o] = struct{}{}
+		_, was := f.ignored[o]
+		switch over := len(own) > maxNetworks; {
+		case over == was:
+		case over:
+			f.ignored[o] = struct{}{}
 			for name := range own {
-				f.take(name, o, nil)
+				f.count(name, o, nil)
 			}
 		default:
-			delete(f.loud, o)
+			delete(f.ignored, o)
 			for name, c := range own {
-				f.take(name, o, &c)
+				f.count(name, o, &c)
 			}
 		}
 	}
-	clear(f.turned)
+	clear(f.recheck)
 }
 
-// answers notes whether an owner has answered this node, and lives.
-func (f *definer) answers(o NodeID, yes bool) {
-	if _, was := f.answer[o]; was == yes || o == f.self {
+// setAnswers records whether an owner has answered this node, and lives.
+func (f *definer) setAnswers(o NodeID, yes bool) {
+	if _, was := f.answers[o]; was == yes || o == f.self {
 		return
 	}
 	if yes {
-		f.answer[o] = struct{}{}
+		f.answers[o] = struct{}{}
 	} else {
-		delete(f.answer, o)
+		delete(f.answers, o)
 	}
-	if _, loud := f.loud[o]; loud {
+	if _, over := f.ignored[o]; over {
 		return
 	}
 	for name, c := range f.of[o] {
-		f.take(name, o, &c)
+		f.count(name, o, &c)
 	}
 }
 
-// take makes a statement count, or no more. What is in this node's stream and not
-// by its own hand is a namesake's, or of an earlier life: it counts as that of an
-// owner that does not answer, so that this node takes nothing over from it (V6).
-func (f *definer) take(name string, o NodeID, c *NetworkClaim) {
-	_, answers := f.answer[o]
-	if h, ok := f.held[name]; ok && o == f.self {
+// count makes a statement of an owner count; nil: the owner states nothing. What
+// this node's stream says and the node did not state itself comes from a namesake or
+// an earlier life: it counts like that of an owner that does not answer, so that this
+// node takes nothing over from it (V6).
+func (f *definer) count(name string, o NodeID, c *NetworkClaim) {
+	_, answers := f.answers[o]
+	if h, ok := f.stated[name]; ok && o == f.self {
 		c, answers = &h, true
 	}
-	s := f.said[name]
+	s := f.counted[name]
 	if s == nil {
 		s = &statements{by: map[NodeID]statement{}, count: map[NetworkDef]*Stated{}, gone: map[NetworkClaim]int{}}
-		f.said[name] = s
+		f.counted[name] = s
 	}
 	f.dirty[name] = struct{}{}
 	if old, ok := s.by[o]; ok {
@@ -210,14 +217,14 @@ func (f *definer) take(name string, o NodeID, c *NetworkClaim) {
 		s.add(x, 1)
 	}
 	if len(s.by) == 0 {
-		delete(f.said, name)
+		delete(f.counted, name)
 	}
 }
 
-// member notes that the participants of a network changed: it matters where a
+// participantsChanged records that the participants of a network changed: it matters where a
 // removal is disputed.
-func (f *definer) member(name string) {
-	if s := f.said[name]; s != nil && len(s.gone) > 0 {
+func (f *definer) participantsChanged(name string) {
+	if s := f.counted[name]; s != nil && len(s.gone) > 0 {
 		f.dirty[name] = struct{}{}
 	}
 }
@@ -226,11 +233,11 @@ func (f *definer) member(name string) {
 // that states a definition goes by it; one that does not goes by what most
 // nodes state that answer it, then most nodes at all, then by the older.
 func (f *definer) resolve(name string, takesPart func(NodeID) bool) *Definition {
-	s := f.said[name]
+	s := f.counted[name]
 	if s == nil {
 		return nil
 	}
-	d := &Definition{Def: NetworkDef{Name: name}, Own: f.held[name]}
+	d := &Definition{Def: NetworkDef{Name: name}, Own: f.stated[name]}
 	for r := range s.gone {
 		d.gone, d.Removed = append(d.gone, r), max(d.Removed, r.Lamport)
 	}
@@ -250,7 +257,7 @@ func (f *definer) resolve(name string, takesPart func(NodeID) bool) *Definition 
 		d.Stated = append(d.Stated, e)
 	}
 	rank(d.Stated)
-	at := slices.IndexFunc(d.Stated, func(e Stated) bool { return f.stands(d, s, e, takesPart) })
+	at := slices.IndexFunc(d.Stated, func(e Stated) bool { return f.eligible(d, s, e, takesPart) })
 	if at < 0 {
 		return d
 	}
@@ -260,8 +267,8 @@ func (f *definer) resolve(name string, takesPart func(NodeID) bool) *Definition 
 	return d
 }
 
-// stands reports whether a definition may be in effect here.
-func (f *definer) stands(d *Definition, s *statements, e Stated, takesPart func(NodeID) bool) bool {
+// eligible reports whether a definition may be in effect here.
+func (f *definer) eligible(d *Definition, s *statements, e Stated, takesPart func(NodeID) bool) bool {
 	switch {
 	case d.Own.Name != "" && !d.Own.Removed:
 		return e.Def == d.Own.NetworkDef
@@ -270,7 +277,7 @@ func (f *definer) stands(d *Definition, s *statements, e Stated, takesPart func(
 	case d.Own.Removed && d.Own.withdraws(e.Def):
 		return false
 	}
-	for o, c := range s.by { // somebody uses it in spite of the removal
+	for o, c := range s.by { // a node uses it in spite of the removal
 		if c.NetworkDef == e.Def && !c.Removed && takesPart(o) {
 			return true
 		}
@@ -324,7 +331,7 @@ const (
 // effective definition changed, or how long until it may be made. With now 0 it
 // may be made at once.
 func (f *definer) publish(now time.Duration, s *Store) (changed []string, again time.Duration) {
-	if len(f.dirty)+len(f.turned) == 0 {
+	if len(f.dirty)+len(f.recheck) == 0 {
 		return nil, 0
 	}
 	if wait := f.last + manyPeriod*time.Duration(len(f.cur.Names)/manyNetworks) - now; now > 0 &&
@@ -332,7 +339,7 @@ func (f *definer) publish(now time.Duration, s *Store) (changed []string, again 
 		return nil, wait
 	}
 	f.last = max(f.last, now)
-	f.turn()
+	f.recheckLimits()
 	n := &Definitions{
 		Version: f.cur.Version + 1, Effective: f.cur.Effective, Disputes: f.cur.Disputes,
 		Overlaps: f.cur.Overlaps, Names: maps.Clone(f.cur.Names),

@@ -77,13 +77,13 @@ func TestDefinitionsFollowStatements(t *testing.T) {
 			silent, byHand := rapid.IntRange(0, 3).Draw(rt, "silent") == 0, o == "a" && rapid.Bool().Draw(rt, "by hand")
 			switch {
 			case silent && byHand:
-				f.hold(c.Name, nil)
+				f.setOwn(c.Name, nil)
 				delete(held, c.Name)
 			case silent:
 				f.set(c.Name, o, nil)
 				delete(now, said{o, c.Name})
 			case byHand:
-				f.hold(c.Name, &c)
+				f.setOwn(c.Name, &c)
 				held[c.Name] = c
 			default:
 				f.set(c.Name, o, &c)
@@ -106,7 +106,7 @@ func TestDefinitionsFollowStatements(t *testing.T) {
 			fresh.definer.set(k.name, k.owner, &c)
 		}
 		for name, c := range held {
-			fresh.definer.hold(name, &c)
+			fresh.definer.setOwn(name, &c)
 		}
 		for o, yes := range answers {
 			fresh.SetAnswers(o, yes)

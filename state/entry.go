@@ -6,6 +6,8 @@ import (
 	"strings"
 )
 
+// This file owns records as they are stored.
+
 // Kind is the kind of a record. Kinds that this version does not know are
 // carried and relayed like any other (S11).
 type Kind uint8

@@ -7,7 +7,9 @@ import (
 	"strings"
 )
 
-// DefaultPort is the port of gossip where nobody says another one.
+// This file owns where a node can be joined: how it is written.
+
+// DefaultPort is the port of gossip where none is given.
 const DefaultPort = 7946
 
 // ParseHostPort reads where a node can be joined: IP, IP:PORT, [IPV6], [IPV6]:PORT,
@@ -43,7 +45,7 @@ func ParseHostPort(text string) (string, error) {
 }
 
 // eitherPortOrNot refuses an IPv6 address without brackets whose last part looks
-// like the port of gossip: whoever writes fd00::1:7946 means a port.
+// like the port of gossip: a person who writes fd00::1:7946 means a port.
 func eitherPortOrNot(text string) error {
 	host, found := strings.CutSuffix(text, ":"+strconv.Itoa(DefaultPort))
 	_, either := netip.ParseAddr(text)

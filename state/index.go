@@ -26,7 +26,7 @@ type index struct {
 
 	// What the table's goroutine keeps.
 	claimIndex
-	bars    barIndex
+	bars    barIndex                    // what is not to be shown (S18)
 	globals func(e *Entry, listed bool) // of the global scope: called for its records; nil elsewhere
 
 	// What is to be published.

@@ -1,5 +1,7 @@
 package state
 
+// This file owns what a node thinks of others.
+
 // Liveness is what this node thinks of an owner: a local overlay, never
 // replicated (S9).
 type Liveness uint8

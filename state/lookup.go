@@ -6,6 +6,8 @@ import (
 	"strings"
 )
 
+// This file owns how readers find what a name, an id or an address stands for.
+
 func (x *addrIndex) byAddr(a netip.Addr) (*Entry, string) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -74,7 +76,7 @@ func (ix *index) Lookup(name string) Match {
 }
 
 // alias picks the service that an alias stands for: the first by name that
-// has somebody to serve, else the first. The others are named in Shadowed.
+// has tasks to serve, else the first. The others are named in Shadowed.
 func (ix *index) alias(services []string) Match {
 	var m Match
 	for _, name := range services[:min(len(services), longList)] {

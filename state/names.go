@@ -7,6 +7,8 @@ import (
 	"strings"
 )
 
+// This file owns which names nodes, networks, services and tasks may have (S17).
+
 // checkLabel checks one DNS label in lower case.
 func checkLabel(s string) error {
 	if s == "" {

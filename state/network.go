@@ -6,6 +6,8 @@ import (
 	"net/netip"
 )
 
+// This file owns the definition of a network as a value.
+
 // NetworkDef is the definition of a network: its VIP pools and its birth. It
 // is carried verbatim by every participant (V6).
 type NetworkDef struct {

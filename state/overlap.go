@@ -7,6 +7,8 @@ import (
 	"strings"
 )
 
+// This file owns which pools of networks touch (V9).
+
 // ByAge orders networks by age, for slices.SortFunc: by birth, then by name, so
 // that every node has the same order (V9).
 func ByAge(a, b *NetworkDef) int {

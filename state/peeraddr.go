@@ -2,6 +2,8 @@ package state
 
 import "net/netip"
 
+// This file owns which addresses a node may have.
+
 // CheckPeerAddr reports what stands against a as the address of a node, as a
 // *ValueError. It is the one rule for what the membership, a node's own record,
 // a peer's question and the file of peers say.

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 )
 
+// This file owns which prefixes may be a VIP pool (S17).
+
 // Family is a version of the Internet Protocol.
 type Family uint8
 
@@ -42,8 +44,8 @@ func wrong(hint, format string, args ...any) error {
 	return &ValueError{Problem: fmt.Sprintf(format, args...), Hint: hint}
 }
 
-// notPools are the ranges whose addresses are nobody's, everybody's or every
-// host's own: no pool may touch them, whoever states it.
+// notPools are the ranges whose addresses belong to no host, to many or to every
+// one. No pool may touch them.
 var notPools = []struct {
 	prefix netip.Prefix
 	what   string

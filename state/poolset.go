@@ -8,6 +8,8 @@ import (
 	"slices"
 )
 
+// This file owns whether an address is in a pool of one of many networks.
+
 // poolSet answers whether an address is in one of some pools. It is immutable;
 // a nil one has no pools.
 type poolSet struct {

@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// This file owns how the changes of a table become visible to readers, in steps that are
+// each true (S4, S14).
+
 // bigService is from how many members on a service is published at a bounded
 // rate, and bigPeriod that rate's period (S14): each publication copies the
 // member list.
@@ -70,9 +73,9 @@ func sooner(a, b time.Duration) time.Duration {
 	return a
 }
 
-// heldBack returns how long the service is to be held back: also with an urgent
-// change where there are a thousand different claims for it, for each publication
-// compares them all, and they are no honest node's.
+// heldBack returns how long the publication of a service waits; 0: it does not.
+// With a thousand different claims, which no honest nodes state, an urgent change
+// waits too, since each publication compares all claims.
 func (ix *index) heldBack(s *serviceState, now time.Duration) time.Duration {
 	if claims := len(ix.vips.bySvc[s.name]); claims >= bigService {
 		return max(s.last+bigPeriod*time.Duration(claims/bigService)-now, 0)
@@ -281,17 +284,17 @@ func (ix *index) address(n *Service, s *serviceState) {
 	}
 	slices.SortFunc(n.OtherVIPs, netip.Addr.Compare)
 	switch {
-	case a.Canonical.Service == "" && len(a.Losing) > 0 && len(n.Members) > 0: // else nobody is there who would claim
+	case a.Canonical.Service == "" && len(a.Losing) > 0 && len(n.Members) > 0: // without a task no node would claim
 		n.Conflict = "its address belongs to an older or pinned service; a new one is being claimed"
 	case has4 && !a.Canonical.VIP4.IsValid() && ix.vips.full():
 		n.Conflict = "no IPv4 VIP: the pool " + ix.vips.def.Subnet4.String() + " is exhausted; answered like dnsrr"
 	}
 }
 
-// families reports of which families the service has tasks, those of dead owners
-// included: a host that is away for a moment must not change what kind of
-// addresses a name has, which clients remember for long. Without any task both are
-// true: nobody says, and the service keeps what it has (R4).
+// families reports the families in which the service has tasks. Tasks of dead owners
+// count: a host that is away for a moment must not change what kind of addresses a
+// name has, since clients remember that for long. Without any task both are true, and
+// the service keeps what it has (R4).
 func (s *serviceState) families() (has4, has6 bool) {
 	none := s.in4 == 0 && s.in6 == 0
 	return none || s.in4 > 0, none || s.in6 > 0

@@ -6,6 +6,8 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
+// This file owns records and deltas as they travel, and the checksums over them.
+
 // Record is one record as it travels: the unit of a Delta.
 type Record struct {
 	Kind    Kind
@@ -41,17 +43,26 @@ func (h Head) beyond() bool {
 // To and only there, so a replica applies it when its last chunk is in.
 //
 // A snapshot has From 0 and replaces all that the replica holds (S4).
+//
+// Invariants: From <= After <= Upto <= To; Floor <= To; a whole delta has
+// After = From and Upto = To.
 type Delta struct {
-	Network  string // "" is the global scope
-	Owner    NodeID
-	Inc      uint64
-	From, To uint64
-	Floor    uint64
-	Sum      uint64 // of the live content at To
-	Snapshot bool
-	After    uint64 // the chunk's bounds; a whole delta has After = From, Upto = To
-	Upto     uint64
-	Records  []Record // by version
+	// The stream.
+	Network string // "" is the global scope
+	Owner   NodeID // who wrote it, and nobody else
+
+	// The step: from one version of the stream to another.
+	From, To uint64 // versions
+	Snapshot bool   // replaces all; From is 0
+
+	// The head at To.
+	Inc   uint64 // incarnation (S7)
+	Floor uint64 // tombstones up to it are forgotten (S6)
+	Sum   uint64 // checksum of the live content
+
+	// What of it this chunk holds.
+	After, Upto uint64   // versions
+	Records     []Record // by version
 }
 
 // Head returns the head that a replica has once the delta is applied.

@@ -48,7 +48,7 @@ func (rs *replicas) Delta(w Want, budget int) *Delta {
 	if s == nil || !s.offered || s.head.Inc == 0 || s.head.Inc < w.Inc {
 		return nil
 	}
-	if s.resync && s.status.Answers() { // of the dead, nobody else may have it
+	if s.resync && s.status.Answers() { // of a dead owner, no other node may have the content
 		return nil
 	}
 	if s.head.Inc == w.Inc && w.After > s.head.Version {
@@ -115,9 +115,8 @@ func (rs *replicas) RetiredOwners() int { return len(rs.retired) }
 // reached can be true, by what is held of the owner here (S16). It leaves twice
 // the room that the owner itself believes, so that one who must go above a
 // claim that it believed is always accepted. For an owner that does not live
-// there is no such measure, and nobody to settle a difference: there all
-// replicas must come to hold the same, the highest; its word counts when it is
-// back.
+// there is no such measure, and no one to decide a difference: all replicas must
+// come to hold the same, the highest. The owner's word counts when it is back.
 func (rs *replicas) acceptable(o NodeID, inc uint64) bool {
 	if inc > maxCounter {
 		return false

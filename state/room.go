@@ -11,9 +11,9 @@ import (
 // This file owns who gives way when the bounds on all owners together are
 // reached (S19).
 
-// admitOwner reports whether the table has room for one more owner's stream.
-// What nobody answers for makes room for an owner that lives, and for nobody
-// else: made-up owners keep no honest one out.
+// admitOwner returns nil if the table has room for one more owner's stream. The
+// stream of an owner that does not live gives way to one that does, and to no other,
+// so that made-up owners keep no honest one out.
 func (rs *replicas) admitOwner(o NodeID) error {
 	if len(rs.streams) < rs.limits.Owners || rs.live[o] != Dead && rs.evict(o) {
 		return nil
@@ -21,8 +21,8 @@ func (rs *replicas) admitOwner(o NodeID) error {
 	return fmt.Errorf("network %q: %w: %d owners", rs.network, ErrQuota, rs.limits.Owners)
 }
 
-// evict drops the stream of an owner that does not live, not o's, and reports
-// whether there was one; those of whom nothing is known go first.
+// evict drops the stream of an owner other than o that does not live, and reports
+// whether there was one. Owners of which this node knows nothing go first.
 func (rs *replicas) evict(o NodeID) bool {
 	var victim *stream
 	for name, s := range rs.streams {
@@ -43,27 +43,27 @@ func (rs *replicas) evict(o NodeID) bool {
 	return true
 }
 
-// room reports whether a stream may grow to n records and b bytes, by what the
+// makeRoom returns nil if a stream may grow to n records and b bytes by what the
 // table and the store may hold in all (S19). Streams of owners that do not live
-// give way if that makes room enough, and stay where it would not.
+// give way if that makes enough room, and stay if it would not.
 func (rs *replicas) makeRoom(s *stream, n, b int) error {
-	for looked := false; ; looked = true {
+	for searched := false; ; searched = true {
 		grow := usage{records: n - s.counted.records, bytes: b - s.counted.bytes}
 		if grow.records <= 0 && grow.bytes <= 0 || rs.hasRoomFor(grow) {
 			return nil
 		}
-		if s.status != Dead && !looked {
-			spared := grow
-			spared.add(rs.givesWay(s.owner), -1)
-			looked = rs.hasRoomFor(spared)
+		if s.status != Dead && !searched {
+			after := grow
+			after.add(rs.givesWay(s.owner), -1)
+			searched = rs.hasRoomFor(after)
 		}
-		if s.status == Dead || !looked || !rs.evict(s.owner) {
+		if s.status == Dead || !searched || !rs.evict(s.owner) {
 			return fmt.Errorf("network %q owner %q: %w: the tables are full", rs.network, s.owner, ErrQuota)
 		}
 	}
 }
 
-// fits reports whether the table and the store have room for so much more.
+// hasRoomFor reports whether the table and the store have room for so much more.
 func (rs *replicas) hasRoomFor(more usage) bool {
 	l := &rs.limits
 	return rs.use.records+more.records <= l.TableRecords && rs.use.bytes+more.bytes <= l.TableBytes &&
@@ -84,10 +84,10 @@ func (rs *replicas) givesWay(o NodeID) (u usage) {
 // others need it.
 const staleStage = 30 * time.Second
 
-// stageRoom makes room for n more bytes of s's incomplete delta: the others'
-// that nobody answers for go first, then those that stand still, then the
-// largest. It reports whether there is room. Of those that nobody misses an
-// eighth of all goes at a time, so that not each chunk has to look for some.
+// stageRoom makes room for n more bytes of s's incomplete delta and reports whether
+// there is room. Deltas of owners that do not live go first, then those that make no
+// progress, then the largest. Of the first two sorts an eighth of all memory is freed
+// at a time, so that not every chunk has to search.
 func (rs *replicas) stageRoom(s *stream, n int) bool {
 	if rs.total.staged+n <= rs.limits.StageBytes {
 		return true
@@ -123,7 +123,7 @@ func (rs *replicas) dropStages(of []*stream, most int) {
 	}
 }
 
-// idleness says how little an incomplete delta is missed.
+// idleRank ranks incomplete deltas by how little they are missed.
 func (rs *replicas) idleRank(s *stream) int {
 	switch {
 	case s.status == Dead:

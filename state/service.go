@@ -5,6 +5,8 @@ import (
 	"time"
 )
 
+// This file owns what readers see: services, matches, and the interfaces to read them by.
+
 // Class says how an endpoint is served, from the owner's statements and the
 // local liveness of the owner (S9). Lower is better.
 type Class uint8
@@ -25,18 +27,23 @@ func (c Class) String() string {
 
 // Service is an immutable view of one service. A changed service is a new
 // Service, so a pointer that is still current is a valid cache key.
+//
+// Invariant: Count adds up to len(Members), and Members is in the order of classes.
 type Service struct {
-	Network string
-	Name    string
+	Network string // never empty
+	Name    string // unique in the network, lower case
 	Settings
-	// the canonical VIP, or the zero Addr: none (dnsrr, exhausted pool, in re-probe, no task of the family)
-	VIP4, VIP6 netip.Addr
+
+	// Its addresses.
+	VIP4, VIP6 netip.Addr   // canonical; zero: none (dnsrr, exhausted pool, in re-probe, no task of the family)
 	OtherVIPs  []netip.Addr // further addresses of this service during a move (V5); program, do not answer
-	Ports      []Port       // declared by its live members, sorted by protocol and number, without repeats
-	Members    []*Entry     // sorted by class, then by id; hidden ones left out
-	Count      [Hidden]int  // members per class
-	Aliases    []string     // sorted
 	Conflict   string       // non-empty: what is wrong, for people (V6, V7)
+
+	// Its tasks.
+	Members []*Entry    // sorted by class, then by id; hidden ones left out
+	Count   [Hidden]int // members per class
+	Ports   []Port      // declared by its members, sorted by protocol and number, without repeats
+	Aliases []string    // declared by its members, sorted
 }
 
 // Settings are what a service's hosts agree on by Lamport time (S8).

@@ -68,7 +68,8 @@ func TestSlotChangesAtPublicationOnly(t *testing.T) {
 			w.set(sl, first)
 			w.index.publish(1)
 			after.change(w, sl)
-			if s := w.index.Service("web"); len(s.Members) != 1 || s.Members[0] != first || w.index.ByIP(here).Endpoint != first ||
+			s := w.index.Service("web")
+			if len(s.Members) != 1 || s.Members[0] != first || w.index.ByIP(here).Endpoint != first ||
 				w.index.Task("t1") != first || w.index.Lookup("box.internal").Endpoints[0] != first {
 				t.Fatal("readers see a change that is not published")
 			}
@@ -79,7 +80,7 @@ func TestSlotChangesAtPublicationOnly(t *testing.T) {
 				}
 			}
 			found := w.index.Lookup("box.internal").Kind == MatchEndpoint
-			if s := w.index.Service("web"); found != after.at.IsValid() || (w.index.Task("t1") != nil) != found ||
+			if s = w.index.Service("web"); found != after.at.IsValid() || (w.index.Task("t1") != nil) != found ||
 				(s != nil && len(s.Members) == 1) != found {
 				t.Errorf("in the end it is found: %v; service %+v", found, s)
 			}

@@ -1,10 +1,30 @@
-// Package state is the replicated per-network table of meshd and the views
-// derived from it. It is pure: no I/O, no clock, no log, no goroutine. Time,
-// where a rule needs it, is passed in by the caller.
+// Package state is the replicated table of meshd, one per network, and the views
+// derived from it. It is pure: no I/O, no clock, no log, no goroutine. Where a rule
+// needs the time, the caller passes it.
 //
-// The writing side (Table, Store) belongs to one goroutine. The reading side
-// (View, Service, Entry) is safe for concurrent use and lock-free for the
-// lookups that DNS needs. Rules S1–S15 and V1–V7 of docs/DESIGN.md.
+// # Writing
+//
+// A [Store] holds the tables of one node, and belongs to one goroutine. A [Table] is
+// composed of parts: a set of streams, one for each owner ([Head] says how far each
+// is known); the writer of this node's own stream ([Table.Commit]); the replicas of
+// the others, which deltas from peers move ([Table.Apply], [Table.Delta],
+// [Table.Want]); and the index, which [Table.Publish] makes visible. Entries never
+// change. What changes about a record is in its slot, which the index owns.
+//
+// # Reading
+//
+// A [Source] gives the [View] of each network. Views, services and entries are safe
+// for concurrent use, and immutable where they are values; a lookup of a service takes
+// no lock. A reader that has to follow changes compares [View.Changes] or subscribes.
+//
+// # Deciding
+//
+// A [Carrier] decides which addresses and settings this node claims for its services.
+// It reads a table and returns changes. [Definitions] are what the statements about
+// networks come to. Both are pure functions of what is stated, so that all nodes with
+// the same tables decide alike.
+//
+// The rules are S1–S20 and V1–V12 of docs/DESIGN.md.
 package state
 
 import (
@@ -170,18 +190,23 @@ func (h Health) String() string {
 // Endpoint is one task as its owner states it: the decoded form, for writers
 // and for people. Readers on a hot path use Entry.
 type Endpoint struct {
-	ID       string // unique in the network; chosen by the owner or the user
-	Service  string
-	Slot     uint32 // 0 = none
-	Name     string // container name; empty = "<service>.<slot>.<id>"
-	Hostname string
-	Aliases  []string // extra names of the service
-	IP4, IP6 netip.Addr
-	Ports    []Port
+	// Who it is.
+	ID      string // unique in the network; chosen by the owner or the user
+	Service string // the service that it is a task of
+	Slot    uint32 // its number in the service; 0: none
+	Owner   NodeID // filled on reading; not part of the record
+
+	// How it is found.
+	Name     string     // container name; empty: "<service>.<slot>.<id>"
+	Hostname string     // host name; empty: none
+	Aliases  []string   // extra names of the service
+	IP4, IP6 netip.Addr // one at least; zero: none of the family
+	Ports    []Port     // where it listens; none: at all ports of its service
+
+	// How it is served.
 	Weight   uint16 // relative share of new connections, 1..65535; 0 is read as 1
-	Health   Health
+	Health   Health // as its owner found it
 	Draining bool   // no new connections; existing ones may finish
-	Owner    NodeID // filled on reading; not part of the record
 
 	strange bool // has ports of protocols that this version does not know, which are left out
 }

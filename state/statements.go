@@ -1,5 +1,7 @@
 package state
 
+// This file owns the counts of what is stated about one network.
+
 // statements is what is said about one network, by owner.
 type statements struct {
 	by    map[NodeID]statement

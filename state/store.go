@@ -7,6 +7,8 @@ import (
 	"time"
 )
 
+// This file owns the tables of one node and what it knows of other nodes.
+
 // Clock is Lamport time: it orders claims and settings (S8). A store calls it
 // from the goroutine that owns the store.
 type Clock interface {
@@ -20,28 +22,32 @@ type Clock interface {
 
 // Store holds the tables of one node: the global scope and the networks that
 // the node takes part in (G6). It belongs to one goroutine, but for the
-// methods of Source.
+// methods of Source and Definitions.
 type Store struct {
-	self   NodeID
-	inc    uint64
-	limits Limits
-	clock  *belief
-	global *Table
-	tables map[string]*Table
-	live   map[NodeID]Liveness // shared with the tables
+	// This node.
+	self    NodeID
+	inc     uint64  // its highest incarnation in this life (S7)
+	limits  Limits  // of each owner, each table and all together (S13, S19)
+	clock   *belief // Lamport time (S8, S16)
+	yielded bool    // another live node has its name and came first (S7)
 
-	yielded bool
-	members map[string][]NodeID // network → participants, sorted (G6)
-	order   []*Table            // Tables
-	nodes   map[NodeID]NodeInfo
-	definer *definer
+	// The tables.
+	global *Table            // of the global scope
+	tables map[string]*Table // by network
+	order  []*Table          // see Tables; replaced, never changed
+	total  usage             // of all tables (S19)
+	pools  *poolSet          // of the networks in tables
 
-	disbelief Disbelief
-	total     usage
-	pools     *poolSet // of the networks that the node takes part in
+	// What the mesh says of nodes and networks.
+	live      map[NodeID]Liveness // shared with the tables; missing: Dead
+	nodes     map[NodeID]NodeInfo // what each says about itself
+	members   map[string][]NodeID // network → participants, sorted (G6)
+	definer   *definer            // definitions of networks
+	disbelief Disbelief           // claims about this node's incarnation that are not believed (S16)
 
-	readers     atomic.Pointer[readers]
-	definitions atomic.Pointer[Definitions]
+	// For readers.
+	readers     atomic.Pointer[readers]     // see Source; never nil
+	definitions atomic.Pointer[Definitions] // as of the last step; never nil
 }
 
 // readers is what Source shows of a store.
@@ -60,7 +66,7 @@ func NewStore(self NodeID, inc uint64, limits Limits, clock Clock) *Store {
 		nodes:   map[NodeID]NodeInfo{}, definer: newDefiner(self),
 	}
 	s.global = newTable("", s)
-	s.global.index.globals, s.global.committed = s.globalChanged, s.hold
+	s.global.index.globals, s.global.committed = s.globalChanged, s.recordOwn
 	s.reorder()
 	s.readers.Store(&readers{stale: make(chan struct{})})
 	s.definitions.Store(s.definer.cur)
@@ -77,7 +83,8 @@ func (s *Store) Incarnation() uint64 { return s.inc }
 // they can be believed (S16).
 func (s *Store) Clock() Clock { return s.clock }
 
-// Disbelieved tells what peers claimed of this node that it does not believe.
+// Disbelieved returns what peers claimed about this node's incarnation and it does
+// not believe.
 func (s *Store) Disbelieved() Disbelief { return s.disbelief }
 
 // Global returns the table of the global scope.
@@ -98,7 +105,7 @@ func (s *Store) Tables() []*Table { return s.order }
 
 // reorder makes Tables anew.
 func (s *Store) reorder() {
-	s.order = []*Table{s.global} // a new one: somebody may be walking over the old
+	s.order = []*Table{s.global} // a new slice: a caller may be iterating over the old one
 	for _, n := range slices.Sorted(maps.Keys(s.tables)) {
 		s.order = append(s.order, s.tables[n])
 	}
@@ -160,8 +167,8 @@ func (s *Store) DropAbandoned(o NodeID) {
 	}
 }
 
-// SetYielded says whether another live node with our name came first: then our
-// own streams are replicas of its (S7).
+// SetYielded records whether another live node with this node's name came first. While
+// it has the name, this node's own streams are replicas of that node's (S7).
 func (s *Store) SetYielded(y bool) {
 	s.yielded = y
 	for _, t := range s.Tables() {
@@ -177,17 +184,17 @@ func (s *Store) SetLiveness(o NodeID, l Liveness) {
 	}
 }
 
-// SetAnswers records whether an owner has answered this node and lives: what such
-// nodes state of networks goes before what others are said to state (V6).
-func (s *Store) SetAnswers(o NodeID, yes bool) { s.definer.answers(o, yes) }
+// SetAnswers records whether an owner has answered this node and lives. What such
+// owners state about networks comes before what others are said to state (V6).
+func (s *Store) SetAnswers(o NodeID, yes bool) { s.definer.setAnswers(o, yes) }
 
-// Liveness returns what this node thinks of an owner; Dead for unknown ones.
+// Liveness returns what this node thinks of an owner; Dead if it knows nothing.
 func (s *Store) Liveness(o NodeID) Liveness { return s.live[o] }
 
 // Forget drops what is known of an owner's liveness.
 func (s *Store) Forget(o NodeID) {
 	delete(s.live, o)
-	s.definer.answers(o, false)
+	s.definer.setAnswers(o, false)
 }
 
 // Apply merges a delta into the table of its network. A network that the node
@@ -204,8 +211,8 @@ func (s *Store) Apply(d *Delta) (Result, error) {
 func (s *Store) globalChanged(e *Entry, listed bool) {
 	switch e.Kind() {
 	case KindMember:
-		s.definer.member(e.Key())
-		s.participates(e.Key(), e.Owner(), listed)
+		s.definer.participantsChanged(e.Key())
+		s.setParticipates(e.Key(), e.Owner(), listed)
 	case KindNetwork:
 		if !listed {
 			s.definer.set(e.Key(), e.Owner(), nil)
@@ -225,16 +232,16 @@ func (s *Store) globalChanged(e *Entry, listed bool) {
 	}
 }
 
-// hold keeps what this node states of networks by its own hand.
-func (s *Store) hold(changes []Change) {
+// recordOwn keeps what this node states of networks by its own hand.
+func (s *Store) recordOwn(changes []Change) {
 	for _, ch := range changes {
 		if ch.Kind != KindNetwork {
 			continue
 		}
 		if c, err := readNetwork(ch.Key, ch.Body); !ch.Delete && err == nil {
-			s.definer.hold(ch.Key, &c)
+			s.definer.setOwn(ch.Key, &c)
 		} else {
-			s.definer.hold(ch.Key, nil)
+			s.definer.setOwn(ch.Key, nil)
 		}
 	}
 }
@@ -242,11 +249,11 @@ func (s *Store) hold(changes []Change) {
 // Stated returns the names of the networks of which this node states something
 // itself, sorted: also when its stream does not say so, since it has said goodbye
 // or another node has its name.
-func (s *Store) Stated() []string { return slices.Sorted(maps.Keys(s.definer.held)) }
+func (s *Store) Stated() []string { return slices.Sorted(maps.Keys(s.definer.stated)) }
 
-// participates notes whether a node takes part in a network. The records of a
+// setParticipates records whether a node takes part in a network. The records of a
 // stream that is replaced come and go in any order.
-func (s *Store) participates(network string, o NodeID, yes bool) {
+func (s *Store) setParticipates(network string, o NodeID, yes bool) {
 	ps := s.members[network]
 	i, have := slices.BinarySearch(ps, o)
 	switch {
@@ -301,7 +308,7 @@ func (s *Store) define(now time.Duration) (again time.Duration) {
 			mine = true
 		}
 	}
-	if mine { // what others define is nothing to the readers here
+	if mine { // readers see the definitions of joined networks only
 		s.updatePools()
 		s.publishNames()
 	}

@@ -37,15 +37,18 @@ type stream struct {
 // stage holds a chunked delta until it is complete (S4). Its chunks may come
 // from several senders, none behind the one before.
 type stage struct {
-	inc      uint64
-	from     uint64
-	snapshot bool
-	began    uint64        // version of the first chunk's sender
-	to       uint64        // version of the last chunk's sender
-	upto     uint64        // records up to it are here
-	records  []Record      // in the order of their versions
-	bytes    int           // sum of Record.size over records
-	at       time.Duration // when the last chunk came; monotonic
+	// What it will be once it is complete.
+	inc      uint64 // incarnation
+	from     uint64 // version that it starts at
+	snapshot bool   // replaces all
+
+	// What is here.
+	began   uint64        // version of the first chunk's sender
+	to      uint64        // version of the last chunk's sender
+	upto    uint64        // records up to it are here
+	records []Record      // in the order of their versions
+	bytes   int           // sum of Record.size over records
+	at      time.Duration // when the last chunk came; monotonic
 }
 
 // continuedBy reports whether a sender at head h can continue the stage: none of

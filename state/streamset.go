@@ -197,7 +197,7 @@ func (set *streamSet) replace(s *stream, es []*Entry) {
 	set.drop(before)
 }
 
-// clear empties a stream and what readers see of it.
+// empty clears a stream and what readers see of it.
 func (set *streamSet) empty(s *stream) {
 	before := s.reset(0)
 	set.entries -= len(before)
@@ -238,8 +238,8 @@ func (set *streamSet) account(s *stream) {
 	s.counted = now
 }
 
-// tidy counts a stream anew and forgets it if there is nothing of it: only what
-// has landed, or is about to, makes an owner (S19).
+// recount counts a stream anew and forgets it if there is nothing in it: only an
+// applied delta, or an incomplete one, makes an owner (S19).
 func (set *streamSet) recount(s *stream) {
 	set.account(s)
 	if s.head.Inc > 0 || s.stage != nil {

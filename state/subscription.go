@@ -2,6 +2,8 @@ package state
 
 import "sync"
 
+// This file owns how a reader waits for changes.
+
 // Subscription collects the names of changed services until they are drained.
 // A slow reader costs memory for the distinct names only, never an event: the
 // reader re-reads the view, so it can miss intermediate states, never the last.

@@ -7,6 +7,8 @@ import (
 	"strings"
 )
 
+// This file owns which ports and aliases the members of a service declare (S20).
+
 // tally counts how many members state a value.
 type tally[T any] struct {
 	value T
@@ -81,9 +83,10 @@ func (s *serviceState) declare(n, old *Service) {
 	n.Aliases, s.aliases = tallied(old.Aliases, s.aliases)
 }
 
-// survey counts anew, and returns true if that can be done by now. Else it does
-// without counts: of the members in their order, so many values of each owner
-// and so many in all, where each owner has its share before any has more.
+// survey counts the ports and aliases of the members anew. It returns true if there
+// are few enough to be counted. Otherwise it selects: in the order of the members, up
+// to a number of values for each owner and in all, and each owner gets its share
+// before any gets more.
 func (s *serviceState) survey(n, old *Service) (counted bool) {
 	s.crowded = false
 	for _, e := range n.Members {
@@ -134,7 +137,7 @@ func newSelection[T comparable](compare func(a, b T) int, clone func(T) T) *sele
 	return &selection[T]{map[T]struct{}{}, map[NodeID]int{}, maxOfOwner, compare, clone}
 }
 
-// done reports whether nothing of an owner is taken any more.
+// done reports whether the selection takes no more values of an owner.
 func (s *selection[T]) done(o NodeID) bool {
 	return len(s.values) >= maxDeclared || s.of[o] >= s.most
 }
@@ -146,7 +149,7 @@ func (s *selection[T]) add(o NodeID, v T) {
 	}
 }
 
-// sorted returns the values: old itself if it is these.
+// sorted returns the values; old itself if they are the same.
 func (s *selection[T]) sorted(old []T) []T {
 	vs := slices.SortedFunc(maps.Keys(s.values), s.compare)
 	if slices.Equal(vs, old) {
@@ -155,7 +158,7 @@ func (s *selection[T]) sorted(old []T) []T {
 	return vs
 }
 
-// tallied returns the values that somebody states: old itself if it is these.
+// tallied returns the values that a member states; old itself if they are the same.
 func tallied[T comparable](old []T, ts []tally[T]) ([]T, []tally[T]) {
 	ts = slices.DeleteFunc(ts, func(t tally[T]) bool { return t.n <= 0 })
 	if slices.EqualFunc(old, ts, func(v T, t tally[T]) bool { return v == t.value }) {

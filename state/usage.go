@@ -7,6 +7,8 @@ import (
 	"strings"
 )
 
+// This file owns the counts of what is held, and what of it people see.
+
 // usage counts what is held: of a stream, a table or a store.
 type usage struct {
 	records int // live ones and tombstones
@@ -39,7 +41,7 @@ func (s *Store) Full() string {
 		check(name+": records", t.use.records, l.TableRecords)
 		check(name+": bytes", t.use.bytes, l.TableBytes)
 	}
-	for _, o := range slices.Sorted(maps.Keys(s.definer.loud)) {
+	for _, o := range slices.Sorted(maps.Keys(s.definer.ignored)) {
 		out = append(out, fmt.Sprintf("node %q states %d networks, more than %d: what it says of networks is not listened to",
 			o, len(s.definer.of[o]), maxNetworks))
 		if len(out) > 8 {

@@ -2,6 +2,8 @@ package state
 
 import "slices"
 
+// This file owns the order of versions in one stream.
+
 // versionLog is the entries of one stream in the order of their versions. Entries
 // that a later one supersedes stay until they are half of it.
 //

@@ -10,6 +10,8 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
+// This file owns which service has which virtual address (V1, V3).
+
 // ErrExhausted is returned by Allocate when every address of the pool is
 // claimed: the service is answered like dnsrr (V7).
 var ErrExhausted = errors.New("VIP pool exhausted")
@@ -167,7 +169,7 @@ func (v *vipTable) add(c VIPClaim, body string, changed func(service string)) {
 		was := x.winner()
 		x.add(held, v.def.Name)
 		v.byAddr[a] = x
-		x.tell(was, changed)
+		x.reportWinner(was, changed)
 		delete(v.freed, a)
 	}
 }
@@ -181,7 +183,7 @@ func (v *vipTable) remove(c VIPClaim, changed func(service string)) {
 		return
 	}
 	delete(v.claims, c)
-	v.takeOut(held)
+	v.dropClaim(held)
 	changed(c.Service)
 	for _, a := range c.addrs() {
 		x, claimed := v.byAddr[a]
@@ -190,7 +192,7 @@ func (v *vipTable) remove(c VIPClaim, changed func(service string)) {
 		}
 		was := x.winner()
 		x.remove(held)
-		x.tell(was, changed)
+		x.reportWinner(was, changed)
 		if !x.empty() {
 			v.byAddr[a] = x
 			continue
@@ -203,8 +205,8 @@ func (v *vipTable) remove(c VIPClaim, changed func(service string)) {
 	}
 }
 
-// takeOut drops a claim from those of its service.
-func (v *vipTable) takeOut(held *heldClaim) {
+// dropClaim drops a claim from those of its service.
+func (v *vipTable) dropClaim(held *heldClaim) {
 	of := v.bySvc[held.Service]
 	last := of[len(of)-1]
 	of[held.at], last.at = last, held.at
@@ -224,7 +226,7 @@ func (v *vipTable) takeFreed() map[netip.Addr]string {
 	return f
 }
 
-// holds reports whether a service wins an address, or nobody claims it.
+// holds reports whether a service wins an address, or no service claims it.
 func (v *vipTable) holds(service string, a netip.Addr) bool {
 	x, claimed := v.byAddr[a]
 	return !claimed || x.winner() == service

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 )
 
+// This file owns how the body of a record is encoded.
+
 // Record bodies are a list of fields: tag (one byte), length (uvarint), bytes.
 // Unknown tags are skipped on reading and the body is kept as it came, so a
 // newer node's fields survive relaying (S11).
