@@ -44,7 +44,8 @@ func (e Emitter) table(c *gossip.Core, t *state.Table) {
 	e.Gauge("meshd_table_checksum", "Low 48 bits of the table checksum: equal on all nodes in agreement.",
 		float64(t.Checksum()&(1<<48-1)), "network", net)
 	e.Flag("meshd_table_synced", "1 after the first full exchange with a peer.", t.View().Synced(), "network", net)
-	e.Gauge("meshd_table_graves", "Heads of dropped owners that are remembered.", float64(t.RetiredOwners()), "network", net)
+	e.Gauge("meshd_table_graves", "Heads of dropped owners that are remembered.", float64(t.RetiredOwners()),
+		"network", net)
 	e.Counter("meshd_table_quarantined_total", "Records kept but not shown because they are unreadable.", t.Poison(),
 		"network", net)
 	records, bytes, staged, evicted := t.Usage()
