@@ -31,6 +31,8 @@
 // network's service.
 package resolver
 
+// This file owns the configuration of a server: fields, defaults and checks.
+
 import (
 	"cmp"
 	"errors"

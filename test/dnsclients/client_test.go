@@ -2,6 +2,8 @@
 
 package dnsclients
 
+// This file owns the resolvers: how each is built, run, and read.
+
 import (
 	"context"
 	"errors"

@@ -2,6 +2,8 @@
 
 package dnsclients
 
+// This file owns the table: the cases, and what each client makes of them.
+
 import (
 	"context"
 	"fmt"

@@ -2,6 +2,8 @@
 
 package dnsclients
 
+// This file owns the entry: it enters namespaces, or is the client of Go's resolver.
+
 import (
 	"os"
 	"testing"

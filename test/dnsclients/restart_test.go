@@ -2,6 +2,8 @@
 
 package dnsclients
 
+// This file owns the restart of a daemon under questions.
+
 import (
 	"context"
 	"fmt"

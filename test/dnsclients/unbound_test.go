@@ -2,6 +2,8 @@
 
 package dnsclients
 
+// This file owns a recursive server between clients and meshd.
+
 import (
 	"context"
 	"fmt"

@@ -2,6 +2,8 @@
 
 package dnsclients
 
+// This file owns the upstream that misbehaves.
+
 import (
 	"context"
 	"net"

@@ -2,6 +2,9 @@
 
 package main
 
+// This file owns what is measured: the cases, the order in which servers take turns,
+// and the line that is printed for each.
+
 import (
 	"context"
 	"fmt"

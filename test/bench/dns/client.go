@@ -2,6 +2,9 @@
 
 package main
 
+// This file owns the client: queries in flight over a few sockets, and the time of
+// each answer. It knows nothing of servers.
+
 import (
 	"encoding/binary"
 	"fmt"

@@ -2,6 +2,9 @@
 
 package main
 
+// This file owns the server that returns each query as it came, which is the least
+// that a server on this machine can do.
+
 import (
 	"net"
 	"net/netip"

@@ -2,6 +2,8 @@
 
 package main
 
+// This file owns the second opinion, by dnsperf.
+
 import (
 	"bufio"
 	"bytes"

@@ -2,6 +2,8 @@
 
 package main
 
+// This file owns servers of ours, each in a process of its own.
+
 import (
 	"bufio"
 	"context"

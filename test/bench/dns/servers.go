@@ -2,6 +2,8 @@
 
 package main
 
+// This file owns the processes of all servers: configuration, start, processor, end.
+
 import (
 	"bufio"
 	"bytes"

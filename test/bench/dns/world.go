@@ -2,6 +2,9 @@
 
 package main
 
+// This file owns what all servers know: names, addresses, and the files or tables
+// that say so.
+
 import (
 	"fmt"
 	"net/netip"
