@@ -61,10 +61,7 @@ func TestFastPathAgrees(t *testing.T) {
 			if b.SetNetworks(append([]string{}, scopeOf(c.scope).Networks...)); c.scope == "host" {
 				b.SetNetworks(nil)
 			}
-			for _, qtype := range []uint16{
-				dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypePTR, dns.TypeANY, dns.TypeTXT,
-				dns.TypeSOA,
-			} {
+			for _, qtype := range packedTypes {
 				m := query(c.name, qtype)
 				plain, _ := m.Pack()
 				edns, _ := m.SetEdns0(1232, true).Pack()
@@ -213,6 +210,10 @@ func TestFastPathAllocs(t *testing.T) {
 		{"nope.net1.mesh.internal.", dns.TypeAAAA, false},
 		{"tasks.nope.net1.mesh.internal.", dns.TypeA, false},
 		{"web.net9.mesh.internal.", dns.TypeA, false},
+		{"tasks.nope.", dns.TypeA, false},
+		{"_x._tcp.nope.", dns.TypeSRV, false},
+		{"web.7.nope.", dns.TypeA, false},
+		{"99.0.1.10.in-addr.arpa.", dns.TypePTR, false},
 		{"web.net1.mesh.internal.", dns.TypeA, true},
 		{"tasks.db.", dns.TypeA, true},
 		{"www.", dns.TypeA, true},
