@@ -20,17 +20,20 @@ type Balancer struct {
 	cfg Config // with defaults; does not change
 
 	// How other goroutines reach Run.
+
 	requests chan func(context.Context) // Run calls these between two steps
 	done     chan struct{}              // closed when Run has returned
 	readers  *readerCopies              // written by Run after each step
 
 	// When something is due.
+
 	clock     alarmClock // at most one time for each thing to do
 	started   time.Time  // of Run
 	restUntil time.Time  // until then changes of the views gather (L11)
 	held      bool       // by Hold: the kernel is left as it is until Run ends
 
 	// From the views to the kernel.
+
 	feed       viewFeed   // plans what the views announce
 	planner    *planner   // holds the plan
 	kernel     kernel     // the driver that works, and the table that it left
@@ -38,10 +41,12 @@ type Balancer struct {
 	drains     drains     // backends that wait for their connections to end
 
 	// Which driver programs the kernel, and what others left there.
+
 	choice     driverChoice // finds the driver that works
 	retirement retirement   // ends what the others left
 
 	// Whether the kernel still holds what was written to it.
+
 	triggers triggers // says when somebody else may have changed it
 	auditor  auditor  // compares and repairs
 

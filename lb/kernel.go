@@ -150,7 +150,7 @@ func (k *kernel) applyOrdered(ctx context.Context, ops []Op) ([]Op, []error) {
 	copy(errs, k.apply(ctx, ops[:n]))
 	var withoutPool, rest []Op
 	for _, op := range ops[n:] {
-		if k.lacksPool(op) {
+		if k.lacksPool(&op) {
 			withoutPool = append(withoutPool, op)
 		} else {
 			rest = append(rest, op)
@@ -171,7 +171,7 @@ var errNoPool = errors.New("its pool could not be made")
 
 // lacksPool reports whether the operation sets a service, or a backend of a new
 // one, whose pool is not in the kernel.
-func (k *kernel) lacksPool(op Op) bool {
+func (k *kernel) lacksPool(op *Op) bool {
 	adds := op.Kind == SetService || op.Kind == SetBackend && k.shadow.Services[op.Key] == nil
 	return adds && !inPools(k.shadow.Pools, op.Key.VIP)
 }
