@@ -16,7 +16,7 @@ import (
 func (n *Node) openBalancer() (err error) {
 	n.rules = n.watchRules("", n.log)
 	ds, err := drivers(n.cfg.LB, "", hosting{
-		forward: n.cfg.Forwarding == "auto", onSysctl: n.sysctls.note,
+		forward: n.cfg.Forwarding == "auto", onSysctl: n.sysctls.Sysctl,
 		rules: n.rules,
 	}, n.log)
 	if err != nil {
@@ -52,7 +52,7 @@ func (n *Node) openBalancer() (err error) {
 // may have used: with none, only those of this data directory's own, since
 // another meshd may have the host.
 func (n *Node) leftBehind() string {
-	if n.cfg.LB == "none" && n.sysctls.programmedBy() == "" {
+	if n.cfg.LB == "none" && n.sysctls.Driver() == "" {
 		return "auto"
 	}
 	return n.cfg.LB
@@ -61,7 +61,7 @@ func (n *Node) leftBehind() string {
 // programmed notes what programs the host's load balancing, and lets go of it
 // when nothing does.
 func (n *Node) programmed(driver string) {
-	n.sysctls.noteDriver(driver)
+	n.sysctls.SetDriver(driver)
 	if driver == "" {
 		if err := n.holder.Release(); err != nil {
 			n.log.Warn("the network namespace stays taken", "err", err)

@@ -55,7 +55,7 @@ func Cleanup(ctx context.Context, cfg CleanupConfig) ([]Cleaned, error) {
 		return nil, err
 	}
 	if !cfg.Force && !cfg.DryRun {
-		release, err := nobodyRuns(ctx, cfg)
+		release, err := checkNotRunning(ctx, cfg)
 		if err != nil {
 			return nil, err
 		}
@@ -67,7 +67,7 @@ func Cleanup(ctx context.Context, cfg CleanupConfig) ([]Cleaned, error) {
 	}
 	all := []Cleaned{cleanPlace(ctx, "host", "", cfg)}
 	if all[0].Err == nil {
-		all[0].cleanSysctls(ctx, cfg)
+		all[0].undoHostChanges(ctx, cfg)
 	}
 	for i := range saved {
 		all = append(all, cleanSandbox(ctx, &saved[i], cfg))
@@ -124,9 +124,9 @@ func (c *Cleaned) also(what lb.Remnant, cfg CleanupConfig, remove func() error) 
 	}
 }
 
-// nobodyRuns refuses while a daemon would make again what is removed, and keeps
-// one from starting with the data directory until release is called.
-func nobodyRuns(ctx context.Context, cfg CleanupConfig) (release func(), err error) {
+// checkNotRunning refuses while a daemon would make again what is removed, and keeps one
+// from starting with the data directory until release is called.
+func checkNotRunning(ctx context.Context, cfg CleanupConfig) (release func(), err error) {
 	const how = "stop it first (systemctl stop meshd), or use --force"
 	release = func() {}
 	unlock, err := store.Acquire(cfg.DataDir)

@@ -12,11 +12,11 @@ import (
 func TestCleanupKeepsDaemonsOut(t *testing.T) {
 	dir := t.TempDir()
 	cfg := CleanupConfig{DataDir: dir, Socket: filepath.Join(dir, "s")}
-	release, err := nobodyRuns(t.Context(), cfg)
+	release, err := checkNotRunning(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := nobodyRuns(t.Context(), cfg); err == nil {
+	if _, err := checkNotRunning(t.Context(), cfg); err == nil {
 		t.Error("a second cleanup runs beside the first")
 	}
 	if d, err := store.Open(dir); err == nil {
@@ -28,7 +28,7 @@ func TestCleanupKeepsDaemonsOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := nobodyRuns(t.Context(), cfg); err == nil {
+	if _, err := checkNotRunning(t.Context(), cfg); err == nil {
 		t.Error("a cleanup runs beside a daemon")
 	}
 	if err := d.Close(); err != nil {

@@ -27,7 +27,7 @@ func (n disk) saveAll(ctx context.Context) {
 	_ = n.reg.Rewrite(ctx)
 	n.chores.rewrite()
 	_ = n.boxes.save()
-	_, _ = n.keys.Save(), n.sysctls.write()
+	_, _ = n.keys.Save(), n.sysctls.Write()
 	n.savePeers(n.host.Peers())
 }
 
@@ -39,11 +39,11 @@ func (n disk) saveLast() error {
 				"is lost", n.dir.Root(), err)
 		}
 		_ = n.reg.RewriteLast()
-		_, _, _ = n.boxes.save(), n.keys.Save(), n.sysctls.write()
+		_, _, _ = n.boxes.save(), n.keys.Save(), n.sysctls.Write()
 	} else if n.dir.Failing(fileTasks) {
 		_ = n.reg.RewriteLast()
 	}
-	_ = n.sysctls.write()
+	_ = n.sysctls.Write()
 	id := n.chores.id
 	id.Lamport = n.host.Lamport()
 	if id.check() == nil {

@@ -11,9 +11,6 @@ import (
 	"meshd/lb/hostmend"
 )
 
-// maxLets bounds the rules that are remembered of chains of others.
-const maxLets = 256
-
 // accept adds rules to chains of others that drop connections to VIPs, where the
 // configuration allows it. What is remembered of a chain is added together,
 // so that a firewall that was loaded anew gets all of it back. It reports whether
@@ -25,8 +22,8 @@ func (h *hostView) accept(ctx context.Context, lets []hostcheck.AcceptRule) (add
 	}
 	lets = slices.DeleteFunc(lets, func(l hostcheck.AcceptRule) bool { return !l.VIPs }) // what is not ours is not ours to open
 	removed := h.takeBack(ctx)
-	n.sysctls.noteLets(lets)
-	for _, group := range hostmend.ByChain(n.sysctls.letList()) {
+	n.sysctls.AddRules(lets)
+	for _, group := range hostmend.ByChain(n.sysctls.Rules()) {
 		if !slices.ContainsFunc(lets, func(l hostcheck.AcceptRule) bool { return l.ChainID() == group[0].ChainID() }) {
 			continue
 		}
@@ -42,7 +39,7 @@ func (h *hostView) accept(ctx context.Context, lets []hostcheck.AcceptRule) (add
 			added = true
 			n.lookout.Fixed("added "+group[0].ChainID(), func(before int) {
 				n.log.Warn("rules are added to a firewall, since firewall: accept allows it; meshd cleanup removes them", "chain",
-					group[0].ChainID(), "rules", letTexts(group), "times_before", before)
+					group[0].ChainID(), "rules", ruleTexts(group), "times_before", before)
 			})
 		}
 	}
@@ -61,7 +58,7 @@ func (h *hostView) takeBack(ctx context.Context) (removed bool) {
 	gone := func(l hostcheck.AcceptRule) bool {
 		return slices.ContainsFunc(l.Pools, func(p netip.Prefix) bool { _, ok := served[p]; return !ok })
 	}
-	for _, group := range hostmend.ByChain(n.sysctls.letList()) {
+	for _, group := range hostmend.ByChain(n.sysctls.Rules()) {
 		old := slices.DeleteFunc(slices.Clone(group), func(l hostcheck.AcceptRule) bool { return !gone(l) })
 		if len(old) == 0 {
 			continue
@@ -70,57 +67,25 @@ func (h *hostView) takeBack(ctx context.Context) (removed bool) {
 			n.log.Debug("a rule cannot be taken back from a firewall", "chain", group[0].ChainID(), "error", err)
 			continue
 		}
-		n.sysctls.forgetLets(old)
+		n.sysctls.RemoveRules(old)
 		n.lookout.Fixed("taken back "+group[0].ChainID(), func(before int) {
 			n.log.Info("rules for pools that are not served any more are taken back from a firewall", "chain", group[0].ChainID(),
-				"rules", letTexts(old), "times_before", before)
+				"rules", ruleTexts(old), "times_before", before)
 		})
 		removed = true
 	}
 	return removed
 }
 
-func letTexts(lets []hostcheck.AcceptRule) (all []string) {
+func ruleTexts(lets []hostcheck.AcceptRule) (all []string) {
 	for _, l := range lets {
 		all = append(all, strings.Join(l.Match, " "))
 	}
 	return all
 }
 
-// noteLets remembers rules that are about to be added to chains of others.
-func (s *sysctls) noteLets(lets []hostcheck.AcceptRule) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range lets {
-		if !slices.ContainsFunc(s.lets, sameLet(l)) && len(s.lets) < maxLets {
-			s.lets = append(slices.Clone(s.lets), l)
-			s.changed()
-		}
-	}
-}
-
-// forgetLets forgets rules that were taken back.
-func (s *sysctls) forgetLets(lets []hostcheck.AcceptRule) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.lets = slices.DeleteFunc(slices.Clone(s.lets),
-		func(o hostcheck.AcceptRule) bool { return slices.ContainsFunc(lets, sameLet(o)) })
-	s.changed()
-}
-
-func sameLet(l hostcheck.AcceptRule) func(o hostcheck.AcceptRule) bool {
-	return func(o hostcheck.AcceptRule) bool { return o.ChainID() == l.ChainID() && slices.Equal(o.Match, l.Match) }
-}
-
-// letList returns the rules, which must not be changed.
-func (s *sysctls) letList() []hostcheck.AcceptRule {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.lets
-}
-
-// cleanLets removes our rules from chains of others.
-func (c *Cleaned) cleanLets(ctx context.Context, lets []hostcheck.AcceptRule, dry bool) (err error) {
+// removeRules removes our rules from chains of others.
+func (c *Cleaned) removeRules(ctx context.Context, lets []hostcheck.AcceptRule, dry bool) (err error) {
 	for _, group := range hostmend.ByChain(lets) {
 		if !hostmend.Accepted(ctx, group) {
 			continue

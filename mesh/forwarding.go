@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
-	"sync"
 
 	"meshd/lb/hostcheck"
 	"meshd/lb/hostmend"
 	"meshd/lb/nft"
+	"meshd/mesh/hostchanges"
 	"meshd/mesh/store"
 )
 
@@ -23,184 +22,21 @@ type hosting struct {
 	rules    nft.Listener           // hears of changes of the ruleset; may be nil
 }
 
-// sysctls are the settings of the host that meshd changed since it booted, and
-// how they were found: cleanup puts them back (N8). It is safe for concurrent
-// use.
-type sysctls struct {
-	save  func(savedSysctls) error // may be nil
-	fresh chan struct{}            // capacity 1: there is something to save
-
-	mu     sync.Mutex // guards what follows
-	all    []nft.SysctlChange
-	ports  []hostmend.Port        // of bridges, put into hairpin mode
-	lets   []hostcheck.AcceptRule // rules in chains of others
-	driver string                 // what has programmed load balancing here; "": nothing that is left
-	filed  bool                   // the data directory has a record
-}
-
-// savedSysctls is what the data directory remembers of them. Another boot, and
-// another network namespace, have settings of their own.
-type savedSysctls struct {
-	Boot    string                 `json:"boot"`
-	NetNS   string                 `json:"netns"`
-	Changes []nft.SysctlChange     `json:"changes"`
-	Ports   []hostmend.Port        `json:"ports,omitempty"`
-	Lets    []hostcheck.AcceptRule `json:"lets,omitempty"`
-	Driver  string                 `json:"driver,omitempty"` // that has programmed load balancing
-}
-
-// newSysctls goes on where another life of this boot ended.
-func newSysctls(saved savedSysctls, save func(savedSysctls) error) *sysctls {
-	s := &sysctls{save: save, fresh: make(chan struct{}, 1)}
-	if saved.here() {
-		s.all, s.ports, s.lets, s.driver, s.filed = saved.Changes, saved.Ports, saved.Lets, saved.Driver, true
-	}
-	return s
-}
-
-// sysctlsHere returns an empty record of this boot and namespace.
-func sysctlsHere() savedSysctls {
-	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // nowhere: not Linux
-	ns, _ := os.Readlink("/proc/self/ns/net")
-	return savedSysctls{Boot: strings.TrimSpace(string(boot)), NetNS: ns}
-}
-
-// here reports whether a record is of this boot and namespace.
-func (s *savedSysctls) here() bool {
-	now := sysctlsHere()
-	return now.Boot != "" && s.Boot == now.Boot && s.NetNS == now.NetNS
-}
-
-// note remembers a change. Who changes the same setting again after somebody
-// else did found what that one wanted; what the node itself had set before, which
-// may be another value now, nobody wanted.
-func (s *sysctls) note(c nft.SysctlChange) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	at := slices.IndexFunc(s.all, func(o nft.SysctlChange) bool { return o.Key == c.Key })
-	if at >= 0 && s.all[at].Set == c.Found {
-		c.Found, c.Along = s.all[at].Found, s.all[at].Along
-	}
-	s.all = slices.DeleteFunc(slices.Clone(s.all), func(o nft.SysctlChange) bool { return o.Key == c.Key })
-	if c.Found != c.Set && len(s.all) < maxSysctls {
-		s.all = append(s.all, c)
-	}
-	s.changed()
-}
-
-// notePort remembers a port that was put into hairpin mode.
-func (s *sysctls) notePort(p hostmend.Port) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !slices.Contains(s.ports, p) {
-		s.ports = append(slices.Clone(s.ports), p)
-		if more := len(s.ports) - maxSysctls; more > 0 {
-			s.ports = s.ports[more:] // of containers that are gone, most likely
-		}
-	}
-	s.changed()
-}
-
-// keepPorts forgets ports that are none of the devices any more: they went with
-// their containers. Where no device could be read it forgets none.
-func (s *sysctls) keepPorts(devices []hostcheck.Device) {
-	if len(devices) == 0 {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	kept := slices.DeleteFunc(slices.Clone(s.ports), func(p hostmend.Port) bool {
-		return !slices.ContainsFunc(devices, func(d hostcheck.Device) bool { return d.Name == p.Name })
-	})
-	if len(kept) < len(s.ports) {
-		s.ports = kept
-		s.changed()
-	}
-}
-
-// noteDriver remembers what has programmed load balancing here.
-func (s *sysctls) noteDriver(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.driver != name {
-		s.driver = name
-		s.changed()
-	}
-}
-
-// programmedBy returns what has, in this life or another one of this boot; "" if
-// nothing has.
-func (s *sysctls) programmedBy() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.driver
-}
-
-// portList returns the ports, which must not be changed.
-func (s *sysctls) portList() []hostmend.Port {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ports
-}
-
-// changed asks for a write.
-func (s *sysctls) changed() {
-	select {
-	case s.fresh <- struct{}{}:
-	default:
-	}
-}
-
-// maxSysctls bounds the list: a host may have many interfaces.
-const maxSysctls = 4096
-
-func (s *sysctls) list() []nft.SysctlChange {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.all
-}
-
-// run saves what is noted until ctx ends. Nobody waits for the disk.
-func (s *sysctls) run(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-s.fresh:
-			_ = s.write() // the data directory notes what fails, and tries again
-		}
-	}
-}
-
-// write saves all of them; none are no file.
-func (s *sysctls) write() error {
-	saved := sysctlsHere()
-	s.mu.Lock()
-	saved.Changes, saved.Ports, saved.Lets, saved.Driver = s.all, s.ports, s.lets, s.driver
-	empty := len(saved.Changes)+len(saved.Ports)+len(saved.Lets) == 0 && saved.Driver == "" && !s.filed
-	s.filed = !empty
-	s.mu.Unlock()
-	if empty || s.save == nil {
-		return nil
-	}
-	return s.save(saved)
-}
-
-// openSysctls reads what former lives changed. A file that cannot be read is
-// moved aside: it must not keep a host from its services.
+// openSysctls reads what former lives changed. A file that cannot be read is moved away:
+// it must not keep a host from its services.
 func (n *Node) openSysctls() error {
-	var saved savedSysctls
+	var saved hostchanges.Saved
 	if err := n.dir.Load(fileSysctls, &saved); err != nil {
-		n.setAside(fileSysctls, err, "cleanup cannot put back the sysctls that meshd set before")
-		saved = savedSysctls{}
+		n.moveAway(fileSysctls, err, "cleanup cannot put back the sysctls that meshd set before")
+		saved = hostchanges.Saved{}
 	}
-	n.sysctls = newSysctls(saved, func(s savedSysctls) error { return n.dir.Save(fileSysctls, s) })
+	n.sysctls = hostchanges.New(saved, func(s hostchanges.Saved) error { return n.dir.Save(fileSysctls, s) })
 	return nil
 }
 
-// setAside moves a file away that cannot be read, and without which a node can
-// start, and tells what that means: once the node starts.
-func (n *Node) setAside(file string, why error, means string) {
+// moveAway moves a file away that cannot be read and without which a node can start, and
+// says what that means, once nothing can fail any more.
+func (n *Node) moveAway(file string, why error, means string) {
 	n.late = append(n.late, func() {
 		path := n.dir.File(file)
 		text := fmt.Sprintf("%v; moved to %s.corrupted: %s", why, path, means)
@@ -219,26 +55,26 @@ func (n *Node) forwarding() []string {
 		return nil
 	}
 	var changed []string
-	for _, c := range n.sysctls.list() {
+	for _, c := range n.sysctls.Sysctls() {
 		if strings.HasSuffix(c.Key, "forward") || strings.HasSuffix(c.Key, "/forwarding") ||
 			strings.HasSuffix(c.Key, "/force_forwarding") || strings.HasSuffix(c.Key, "/accept_ra") {
 			changed = append(changed, c.String())
 		}
 	}
 	setting := "--forwarding off leaves that to you"
-	for _, group := range hostmend.ByChain(n.sysctls.letList()) {
+	for _, group := range hostmend.ByChain(n.sysctls.Rules()) {
 		changed = append(changed, "rules in chain "+group[0].ChainID())
 		setting = "--forwarding off, and for the rules --firewall tell, leave that to you"
 	}
-	for _, p := range n.sysctls.portList() {
+	for _, p := range n.sysctls.Ports() {
 		changed = append(changed, "hairpin mode of port "+p.Name)
 	}
 	if n.cfg.Forwarding != "off" {
 		if len(changed) == 0 {
 			return nil
 		}
-		if len(changed) > toldSysctls {
-			changed = append(changed[:toldSysctls:toldSysctls], "and more")
+		if len(changed) > maxShownChanges {
+			changed = append(changed[:maxShownChanges:maxShownChanges], "and more")
 		}
 		return []string{fmt.Sprintf("meshd changed this host so that its containers reach VIPs: %s; %s, and meshd cleanup "+
 			"puts it back", strings.Join(changed, ", "), setting)}
@@ -259,8 +95,8 @@ func (n *Node) forwarding() []string {
 		"only as sandboxes", strings.Join(not, " and "))}
 }
 
-// toldSysctls bounds a line of status.
-const toldSysctls = 8
+// maxShownChanges bounds a line of status.
+const maxShownChanges = 8
 
 // hasPool6 reports whether a network here has an IPv6 pool.
 func (n *Node) hasPool6() bool {
@@ -273,22 +109,21 @@ func (n *Node) hasPool6() bool {
 	return false
 }
 
-// sysctlsLeft is what cleanup finds of the host's settings.
-type sysctlsLeft struct {
+// hostChangesLeft is what cleanup finds of the changes of the host.
+type hostChangesLeft struct {
 	ours   []nft.SysctlChange     // still as meshd set them
 	others []string               // what somebody else made of the rest
 	ports  []hostmend.Port        // of bridges, still in hairpin mode
-	lets   []hostcheck.AcceptRule // rules in chains of others
+	rules  []hostcheck.AcceptRule // rules in chains of others
 }
 
-// leftSysctls returns what is left of the settings that the data directory
-// remembers.
-func leftSysctls(dir *store.Dir) (left sysctlsLeft, err error) {
-	var saved savedSysctls
-	if err := dir.Load(fileSysctls, &saved); err != nil || !saved.here() {
+// readHostChanges returns what is left of the changes that the data directory remembers.
+func readHostChanges(dir *store.Dir) (left hostChangesLeft, err error) {
+	var saved hostchanges.Saved
+	if err := dir.Load(fileSysctls, &saved); err != nil || !saved.Here() {
 		return left, err
 	}
-	left.lets = saved.Lets
+	left.rules = saved.Rules
 	left.ours, left.others, err = changedSysctls(saved.Changes)
 	for _, p := range saved.Ports {
 		on, portErr := hostmend.HairpinOn(p)
@@ -299,19 +134,19 @@ func leftSysctls(dir *store.Dir) (left sysctlsLeft, err error) {
 	return left, err
 }
 
-// cleanSysctls puts the host's settings back as they were found, unless
-// somebody else has changed them since.
-func (c *Cleaned) cleanSysctls(ctx context.Context, cfg CleanupConfig) {
+// undoHostChanges puts the host's settings back as they were found, but for those that
+// another program has changed since.
+func (c *Cleaned) undoHostChanges(ctx context.Context, cfg CleanupConfig) {
 	dir := store.Unlocked(cfg.DataDir)
-	left, err := leftSysctls(dir)
+	left, err := readHostChanges(dir)
 	if err != nil {
 		c.Err = errors.Join(c.Err, err)
 		return
 	}
 	c.Kept = left.others
-	fromLets := c.cleanLets(ctx, left.lets, cfg.DryRun)
+	fromRules := c.removeRules(ctx, left.rules, cfg.DryRun)
 	if cfg.KeepSysctls {
-		c.Err = errors.Join(c.Err, fromLets)
+		c.Err = errors.Join(c.Err, fromRules)
 		for _, s := range left.ours {
 			c.Kept = append(c.Kept, "sysctl "+s.String())
 		}
@@ -329,7 +164,7 @@ func (c *Cleaned) cleanSysctls(ctx context.Context, cfg CleanupConfig) {
 	if cfg.DryRun {
 		return
 	}
-	err = errors.Join(fromLets, putBackSysctls(left.ours))
+	err = errors.Join(fromRules, putBackSysctls(left.ours))
 	for _, p := range left.ports {
 		err = errors.Join(err, hostmend.HairpinOff(p))
 	}

@@ -11,7 +11,7 @@ import (
 func (h *hostView) Fix(ctx context.Context, f *hostcheck.Facts, needs *hostcheck.Needs,
 	accept []hostcheck.AcceptRule,
 ) (changed bool) {
-	h.n.sysctls.keepPorts(f.Devices)
+	h.n.sysctls.KeepPorts(f.Devices)
 	if needs.Driver != "" {
 		unplaced := hostcheck.UnknownPorts(f, needs)
 		for _, a := range unplaced[:min(len(unplaced), samples)] {
@@ -31,7 +31,7 @@ func (h *hostView) mend(f *hostcheck.Facts, needs *hostcheck.Needs) (changed boo
 	}
 	if needs.ForwardsByDevice {
 		settings := hostcheck.MissingForwarding(f, needs)
-		if err := switchOn(settings, h.n.sysctls.note); err != nil {
+		if err := switchOn(settings, h.n.sysctls.Sysctl); err != nil {
 			h.n.log.Debug("devices cannot be made to forward", "error", err)
 		} else if len(settings) > 0 {
 			changed = true
@@ -48,7 +48,7 @@ func (h *hostView) mend(f *hostcheck.Facts, needs *hostcheck.Needs) (changed boo
 			continue
 		}
 		changed = true
-		h.n.sysctls.notePort(port)
+		h.n.sysctls.Port(port)
 		h.n.lookout.Fixed("hairpin "+name, func(before int) {
 			h.n.log.Warn("hairpin mode is on for a port of a bridge, so that its container reaches itself through a VIP; "+
 				"forwarding: off leaves that to you, and meshd cleanup puts it back", "port", name, "times_before", before)

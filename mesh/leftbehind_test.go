@@ -4,19 +4,20 @@ import (
 	"testing"
 
 	"meshd/mesh/config"
+	"meshd/mesh/hostchanges"
 )
 
 // Only a data directory whose node has programmed the host, since it booted,
 // has lb: none end what is there; that is remembered until it is gone.
 func TestLeftBehind(t *testing.T) {
-	var saved savedSysctls
-	save := func(s savedSysctls) error { saved = s; return nil }
+	var saved hostchanges.Saved
+	save := func(s hostchanges.Saved) error { saved = s; return nil }
 	life := func(choice string) *Node {
-		return &Node{cfg: &config.Settings{Config: config.Config{LB: choice}}, sysctls: newSysctls(saved, save)}
+		return &Node{cfg: &config.Settings{Config: config.Config{LB: choice}}, sysctls: hostchanges.New(saved, save)}
 	}
 	end := func(n *Node) {
 		t.Helper()
-		if err := n.sysctls.write(); err != nil {
+		if err := n.sysctls.Write(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -29,12 +30,12 @@ func TestLeftBehind(t *testing.T) {
 		t.Errorf("nothing is worth a record, and %+v was written", saved)
 	}
 	n = life("ipvs")
-	n.sysctls.noteDriver("ipvs")
+	n.sysctls.SetDriver("ipvs")
 	end(n)
 	if n = life("none"); n.leftBehind() != "none" {
 		t.Error("what ipvs left is not looked for")
 	}
-	n.sysctls.noteDriver("")
+	n.sysctls.SetDriver("")
 	end(n)
 	if got := life("none").leftBehind(); got != "auto" {
 		t.Errorf("after the end: %s", got)

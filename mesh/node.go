@@ -26,6 +26,7 @@ import (
 	"meshd/lb/rulewatch"
 	"meshd/mesh/config"
 	"meshd/mesh/control"
+	"meshd/mesh/hostchanges"
 	"meshd/mesh/keys"
 	"meshd/mesh/lookout"
 	"meshd/mesh/metrics"
@@ -77,11 +78,11 @@ type Node struct {
 	balancer  *lb.Balancer // the host's, which is in balancers too
 	balancers balancers
 	boxes     *sandboxes
-	holder    *holder.Holder     // of the host's load balancing
-	sysctls   *sysctls           // settings of the host that were changed
-	watch     *hostwatch.Watcher // of the host's addresses and routes
-	rules     *rulewatch.Watcher // of the host's nftables ruleset
-	lookout   *lookout.Lookout   // of what else of the host is against the node
+	holder    *holder.Holder      // of the host's load balancing
+	sysctls   *hostchanges.Record // settings of the host that were changed
+	watch     *hostwatch.Watcher  // of the host's addresses and routes
+	rules     *rulewatch.Watcher  // of the host's nftables ruleset
+	lookout   *lookout.Lookout    // of what else of the host is against the node
 
 	// What is said of the node.
 
@@ -159,7 +160,7 @@ func (n *Node) Run(ctx context.Context) error {
 	incarnation := n.chores.id.Incarnation // the chores' own once they run
 	g, run := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.host.Run(run) })
-	g.Go(func() error { return n.sysctls.run(run) })
+	g.Go(func() error { return n.sysctls.Run(run) })
 	g.Go(func() error { return n.watch.Run(run) })
 	g.Go(func() error { return n.rules.Run(run) })
 	g.Go(func() error { return n.lookout.Run(run) })

@@ -88,7 +88,7 @@ func (n *opening) loadPeers() []gossip.Peer {
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return peers
 	}
-	n.setAside(filePeers, err, "this node finds the mesh through --join only")
+	n.moveAway(filePeers, err, "this node finds the mesh through --join only")
 	return nil
 }
 

@@ -45,6 +45,7 @@ var mayImport = map[string][]string{
 	"mesh/compare":         {"state", "mesh/control", "mesh/peers"},
 	"mesh/seeds":           {},
 	"mesh/observe":         {"state", "mesh/control", "mesh/notice"},
+	"mesh/hostchanges":     {"lb/hostcheck", "lb/hostmend", "lb/nft"},
 	"mesh/keys":            {"state", "mesh/control", "mesh/peers", "mesh/store"},
 	"mesh/config":          {"state", "resolver", "lb/hostfacts", "mesh/control", "mesh/keys", "mesh/store"},
 	"mesh/watch":           {"state", "mesh/control"},
@@ -57,7 +58,7 @@ var mayImport = map[string][]string{
 		"state", "gossip", "resolver",
 		"lb", "lb/hostfacts", "lb/hostwatch", "lb/rulewatch", "lb/hostcheck", "lb/hostread", "lb/hostmend",
 		"lb/holder", "lb/ipvs", "lb/nft",
-		"mesh/compare", "mesh/config", "mesh/control", "mesh/keys", "mesh/lookout", "mesh/metrics", "mesh/notice", "mesh/observe", "mesh/peers", "mesh/registry",
+		"mesh/compare", "mesh/config", "mesh/control", "mesh/hostchanges", "mesh/keys", "mesh/lookout", "mesh/metrics", "mesh/notice", "mesh/observe", "mesh/peers", "mesh/registry",
 		"mesh/sandbox", "mesh/seeds", "mesh/store", "mesh/watch",
 	},
 	"cmd/meshd":   {"mesh", "mesh/config", "mesh/logqueue", "mesh/sandbox"},
@@ -116,9 +117,10 @@ var testMayImport = map[string][]string{
 	"gossip/gossiptest": {"state"},
 	"gossip/transport":  {"gossip/gossiptest", "state"},
 
-	"mesh/registry": {"mesh/registry/registrytest"},
-	"mesh/sandbox":  {"test/rig"},
-	"mesh/keys":     {"mesh/store/storetest"},
+	"mesh/registry":    {"mesh/registry/registrytest"},
+	"mesh/sandbox":     {"test/rig"},
+	"mesh/keys":        {"mesh/store/storetest"},
+	"mesh/hostchanges": {"mesh/store/storetest"},
 }
 
 // banned lists imports that no package may use, and what to do instead.

@@ -34,8 +34,6 @@ var unfinished = map[string][]string{
 		"gossip/hostile_test.go",
 		"gossip/joiner.go",
 		"mesh/balancing.go",
-		"mesh/lookout.go",
-		"mesh/nodes.go",
 		"mesh/sandboxes.go",
 		"test/dataplane/reported_linux_test.go",
 		"test/netns/doctor_test.go",
