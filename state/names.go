@@ -25,10 +25,15 @@ func checkLabel(s string) error {
 	return nil
 }
 
+// wrongName returns the *FieldError of a name.
+func wrongName(format string, args ...any) error {
+	return &FieldError{Field: "name", Reason: fmt.Errorf(format, args...)}
+}
+
 // CheckNode reports whether s may name a node: one DNS label in lower case.
 func CheckNode(s string) error {
 	if err := checkLabel(s); err != nil {
-		return invalid("name: %w", err)
+		return fieldError("name", err)
 	}
 	return nil
 }
@@ -37,7 +42,7 @@ func CheckNode(s string) error {
 // in lower case that is not reserved.
 func CheckName(s string) error {
 	if err := checkLabel(s); err != nil {
-		return invalid("name: %w", err)
+		return fieldError("name", err)
 	}
 	return checkReserved(s)
 }
@@ -47,9 +52,9 @@ func CheckName(s string) error {
 func checkReserved(s string) error {
 	switch s {
 	case "tasks", "nearest":
-		return invalid("name: %q is reserved (tasks.<service>, nearest.<service>)", s)
+		return wrongName("%q is reserved (tasks.<service>, nearest.<service>)", s)
 	case "localhost":
-		return invalid("name: %q is the host itself, everywhere", s)
+		return wrongName("%q is the host itself, everywhere", s)
 	}
 	return nil
 }
@@ -58,17 +63,17 @@ func checkReserved(s string) error {
 // labels in lower case.
 func CheckDotted(s string) error {
 	if len(s) > MaxName {
-		return invalid("name: %d characters, at most %d", len(s), MaxName)
+		return wrongName("%d characters, at most %d", len(s), MaxName)
 	}
 	for rest, more := s, true; more; {
 		var label string
 		label, rest, more = strings.Cut(rest, ".")
 		if err := checkLabel(label); err != nil {
-			return invalid("name: %w", err)
+			return fieldError("name", err)
 		}
 	}
 	if strings.HasPrefix(s, "tasks.") || strings.HasPrefix(s, "nearest.") {
-		return invalid("name: %q starts with a reserved label (tasks, nearest)", s)
+		return wrongName("%q starts with a reserved label (tasks, nearest)", s)
 	}
 	return nil
 }
@@ -89,7 +94,7 @@ func CheckTaskName(s string) error {
 	}
 	if last := s[i+1:]; last == "localhost" || publicLooking(last) && !madeID(s, last) &&
 		!slices.Contains(privateDomains, last) && !strings.HasSuffix(s, ".home.arpa") {
-		return invalid("name: %q could be a domain of the internet; use a name without dots, or one that ends in .internal",
+		return wrongName("%q could be a domain of the internet; use a name without dots, or one that ends in .internal",
 			s)
 	}
 	return nil

@@ -17,13 +17,13 @@ type NetworkDef struct {
 	Birth   uint64       // Lamport time of the creation
 }
 
-// Validate reports the first thing that is wrong with d, naming the field.
+// Validate reports the first thing that is wrong with d, as a *FieldError.
 func (d *NetworkDef) Validate() error {
 	if err := CheckName(d.Name); err != nil {
 		return err
 	}
 	if !d.Subnet4.IsValid() && !d.Subnet6.IsValid() {
-		return invalid("subnet: network %q needs a VIP pool; give --subnet CIDR or --subnet6 CIDR", d.Name)
+		return fieldError("subnet", fmt.Errorf("network %q needs a VIP pool; give --subnet CIDR or --subnet6 CIDR", d.Name))
 	}
 	for _, pool := range []struct {
 		field  string
@@ -34,7 +34,7 @@ func (d *NetworkDef) Validate() error {
 			continue
 		}
 		if err := CheckPool(pool.prefix, pool.family); err != nil {
-			return fmt.Errorf("%s: %w", pool.field, err)
+			return fieldError(pool.field, err)
 		}
 	}
 	return nil

@@ -261,54 +261,65 @@ func (e *Endpoint) Normalize() {
 	}
 }
 
-// Validate reports the first thing that is wrong with e, naming the field.
+// Validate reports the first thing that is wrong with e, as a *FieldError.
 func (e *Endpoint) Validate() error {
 	if err := checkLabel(e.ID); err != nil {
-		return invalid("id: %w", err)
+		return fieldError("id", err)
 	}
 	if err := CheckName(e.Service); err != nil {
-		return fmt.Errorf("service: %w", err)
+		return fieldError("service", err)
 	}
-	for _, f := range []struct{ field, value string }{{"name", e.Name}, {"hostname", e.Hostname}} {
+	if err := e.ValidateNames(); err != nil {
+		return err
+	}
+	if len(e.Ports) > MaxPorts {
+		return fieldError("ports", fmt.Errorf("%d ports, at most %d", len(e.Ports), MaxPorts))
+	}
+	return e.validateAddrs()
+}
+
+// ValidateNames reports the first thing that is wrong with the names by which e is
+// found besides its service, as a *FieldError.
+func (e *Endpoint) ValidateNames() error {
+	for _, f := range []struct{ field, value string }{{"hostname", e.Hostname}, {"name", e.Name}} {
 		if f.value == "" {
 			continue
 		}
 		if err := CheckTaskName(f.value); err != nil {
-			return fmt.Errorf("%s: %w", f.field, err)
+			return fieldError(f.field, err)
 		}
 	}
 	if len(e.Aliases) > MaxAliases {
-		return invalid("aliases: %d, at most %d", len(e.Aliases), MaxAliases)
+		return fieldError("aliases", &ValueError{
+			Problem: fmt.Sprintf("%d aliases, at most %d", len(e.Aliases), MaxAliases), Hint: "register fewer",
+		})
 	}
 	for _, a := range e.Aliases {
 		if err := CheckTaskName(a); err != nil {
-			return fmt.Errorf("alias: %w", err)
+			return fieldError("aliases", err)
 		}
 	}
-	if len(e.Ports) > MaxPorts {
-		return invalid("ports: %d, at most %d", len(e.Ports), MaxPorts)
-	}
-	return e.validateAddrs()
+	return nil
 }
 
 func (e *Endpoint) validateAddrs() error {
 	for _, p := range e.Ports {
 		if p.Number == 0 || !p.Proto.known() {
-			return invalid("port %s: use a number from 1 to 65535 with tcp or udp", p)
+			return fieldError("ports", fmt.Errorf("port %s: use a number from 1 to 65535 with tcp or udp", p))
 		}
 	}
 	if !e.IP4.IsValid() && !e.IP6.IsValid() {
-		return invalid("ip: an endpoint needs an IPv4 or IPv6 address")
+		return fieldError("ips", errors.New("an endpoint needs an IPv4 or IPv6 address"))
 	}
 	if e.IP4.IsValid() && !e.IP4.Is4() || e.IP6.IsValid() && !e.IP6.Is6() {
-		return invalid("ip: %s and %s are not of the families that they are given for", e.IP4, e.IP6)
+		return fieldError("ips", fmt.Errorf("%s and %s are not of the families that they are given for", e.IP4, e.IP6))
 	}
 	for _, a := range []netip.Addr{e.IP4, e.IP6} {
 		if !a.IsValid() {
 			continue
 		}
 		if err := CheckTaskAddr(a); err != nil {
-			return fmt.Errorf("ip: %w", err)
+			return fieldError("ips", err)
 		}
 	}
 	return nil

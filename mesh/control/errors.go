@@ -90,6 +90,19 @@ func invalidValue(field string, err error) *Error {
 	return invalid(field, v.Hint, "%s", v.Problem)
 }
 
+// invalidField returns an *Error of CodeInvalid for the field that a *state.FieldError
+// names, whose name is the same in the request. hint is for a reason that has none.
+func invalidField(err error, hint string) *Error {
+	var f *state.FieldError
+	if !errors.As(err, &f) {
+		return invalid("", hint, "%v", err)
+	}
+	if e := invalidValue(f.Field, f.Reason); e.Hint != "" {
+		return e
+	}
+	return invalid(f.Field, hint, "%s", reason(f.Reason))
+}
+
 // asError turns what a Backend returned into what goes over the wire.
 // internal reports that the error is a fault to be logged.
 func asError(err error) (e *Error, internal bool) {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -21,9 +22,15 @@ func checkAsked(field, name string) error {
 		"%q is taken for an address by programs, which never ask for it", name)
 }
 
-// reason is what package state says of a name, without the words that the
-// field's name makes superfluous.
-func reason(err error) string { return strings.TrimPrefix(err.Error(), "invalid: name: ") }
+// reason is what package state finds wrong with a value. The field of the request
+// names it already.
+func reason(err error) string {
+	var f *state.FieldError
+	if errors.As(err, &f) {
+		err = f.Reason
+	}
+	return err.Error()
+}
 
 const nameHint = "use letters, digits, '-' and '_', with dots between labels"
 

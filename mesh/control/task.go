@@ -173,24 +173,13 @@ func checkNames(e state.Endpoint) error {
 			return invalid("id", "use letters, digits, '-' and '_', or leave it out to have one made", "%s", reason(err))
 		}
 	}
-	for _, f := range []struct{ field, value string }{{"hostname", e.Hostname}, {"name", e.Name}} {
-		if f.value == "" {
-			continue
-		}
-		if err := state.CheckTaskName(f.value); err != nil {
-			return invalid(f.field, nameHint, "%s", reason(err))
-		}
+	if err := e.ValidateNames(); err != nil {
+		return invalidField(err, nameHint)
 	}
 	if err := checkAsked("hostname", e.Hostname); err != nil {
 		return err
 	}
-	if len(e.Aliases) > state.MaxAliases {
-		return invalid("aliases", "register fewer", "%d aliases, at most %d", len(e.Aliases), state.MaxAliases)
-	}
 	for _, a := range e.Aliases {
-		if err := state.CheckTaskName(a); err != nil {
-			return invalid("aliases", nameHint, "%s", reason(err))
-		}
 		if err := checkAsked("aliases", a); err != nil {
 			return err
 		}
