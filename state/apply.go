@@ -39,7 +39,7 @@ func (rs *replicas) Apply(d *Delta) (Result, error) {
 	}
 	s := rs.streams[d.Owner]
 	if s == nil {
-		if !Applies(Head{}, d.Inc, d.From, d.Snapshot) || d.After != d.From {
+		if !applies(Head{}, d.Inc, d.From, d.Snapshot) || d.After != d.From {
 			return Gap, nil
 		}
 		if err := rs.admitOwner(d.Owner); err != nil {
@@ -58,7 +58,7 @@ func (rs *replicas) merge(s *stream, d *Delta) (Result, error) {
 	switch {
 	case c < 0, c == 0 && !(s.resync && d.Snapshot):
 		return Ignored, nil // S2
-	case d.Whole() && Applies(s.head, d.Inc, d.From, d.Snapshot):
+	case d.Whole() && applies(s.head, d.Inc, d.From, d.Snapshot):
 		return rs.applyWhole(s, d, d.Records)
 	case s.stage != nil && s.stage.inc == d.Inc && d.To >= s.stage.to && d.After <= s.stage.upto:
 		if s.stage.continuedBy(d.Head()) {
@@ -66,7 +66,7 @@ func (rs *replicas) merge(s *stream, d *Delta) (Result, error) {
 		}
 		s.stage = nil // its sender has forgotten tombstones that we need
 	}
-	if d.After != d.From || !Applies(s.head, d.Inc, d.From, d.Snapshot) {
+	if d.After != d.From || !applies(s.head, d.Inc, d.From, d.Snapshot) {
 		return Gap, nil
 	}
 	s.stage = &stage{inc: d.Inc, from: d.From, snapshot: d.Snapshot, began: d.To, to: d.To, upto: d.After}
@@ -99,7 +99,7 @@ func (rs *replicas) extend(s *stream, d *Delta) (Result, error) {
 		return Staged, nil
 	}
 	s.stage = nil
-	if !Applies(s.head, st.inc, st.from, st.snapshot) {
+	if !applies(s.head, st.inc, st.from, st.snapshot) {
 		return Gap, nil // the replica has moved to another incarnation meanwhile
 	}
 	whole := *d

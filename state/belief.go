@@ -24,19 +24,19 @@ const (
 	birthSlack      = 1 << 40 // what a clock can be ahead of another's belief
 )
 
-// MaxIncarnation is the highest incarnation that a life may start with: the
+// maxIncarnation is the highest incarnation that a life may start with: the
 // rest is room for peers that must be answered with a higher one.
-const MaxIncarnation = maxCounter - 1<<40
+const maxIncarnation = maxCounter - 1<<40
 
 // MaxLamport is the highest Lamport time that a life may start with.
 const MaxLamport = maxTime - 1<<40
 
 // CheckIncarnation refuses an incarnation from which a life cannot start.
 func CheckIncarnation(inc uint64) error {
-	if inc == 0 || inc > MaxIncarnation {
+	if inc == 0 || inc > maxIncarnation {
 		return wrong("no node restarts that often: give the node a fresh name and an empty data directory, or correct the "+
 			"number in node.json",
-			"incarnation %d is not between 1 and %d", inc, uint64(MaxIncarnation))
+			"incarnation %d is not between 1 and %d", inc, uint64(maxIncarnation))
 	}
 	return nil
 }

@@ -179,7 +179,7 @@ func TestTimesOfPeersDoNotEndTheClock(t *testing.T) {
 		got, _ := a.table.Settings("web")
 		switch {
 		case evil == maxTime:
-			if !errors.Is(failed["web"], ErrTime) {
+			if !errors.Is(failed["web"], errTime) {
 				t.Errorf("S16: nothing can be later, and that is not told: %v", failed)
 			}
 		case got.Scheduler != "wlc":

@@ -168,8 +168,8 @@ func (r *carrying) service(name string, h *Hosting) error {
 	return errors.Join(problem, err)
 }
 
-// ErrTime says that a claim cannot be overridden: it bears the highest time.
-var ErrTime = errors.New("what a node claims bears the highest time that there is: nothing can be later until that " +
+// errTime says that a claim cannot be overridden: it bears the highest time.
+var errTime = errors.New("what a node claims bears the highest time that there is: nothing can be later until that " +
 	"node is gone")
 
 // settings states the effective settings as they came, or newer ones if
@@ -184,7 +184,7 @@ func (r *carrying) settings(name string, h *Hosting) (SettingsClaim, error) {
 	case want != nil && (!ok || have.Settings != *want):
 		lamport, later := r.clock.after(have.Lamport)
 		if !later {
-			return have, fmt.Errorf("settings: %w", ErrTime)
+			return have, fmt.Errorf("settings: %w", errTime)
 		}
 		have = SettingsClaim{Settings: *want, Lamport: lamport}
 		r.state(KindSettings, name, string(appendUnknown(AppendSettings(nil, have), body, lastSettingsTag)))
@@ -246,7 +246,7 @@ func (r *carrying) pinned(name string, pin netip.Addr, a Assignment) (*VIPClaim,
 	}
 	birth, later := r.clock.after(newest)
 	if !later {
-		return ownClaim(r.t, name), fmt.Errorf("vips: %w", ErrTime)
+		return ownClaim(r.t, name), fmt.Errorf("vips: %w", errTime)
 	}
 	was := a.Canonical
 	p := VIPClaim{Service: name, VIP4: was.VIP4, VIP6: was.VIP6, Pinned: true, Birth: birth}

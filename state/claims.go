@@ -247,8 +247,8 @@ func AppendNode(b []byte, n NodeInfo) []byte {
 	return putString(b, tagLB, n.LB)
 }
 
-// ParseNode decodes the body of a node's record.
-func ParseNode(body string) (NodeInfo, error) {
+// parseNode decodes the body of a node's record.
+func parseNode(body string) (NodeInfo, error) {
 	var n NodeInfo
 	err := eachField(body, func(tag byte, v string) (err error) {
 		switch tag {
@@ -312,7 +312,7 @@ func checkBody(r Record) (err error) {
 			_, err = ParseSettings(r.Body)
 		}
 	case KindNode:
-		_, err = ParseNode(r.Body)
+		_, err = parseNode(r.Body)
 	case KindNetwork:
 		if err = CheckName(r.Key); err == nil {
 			_, err = ParseNetwork(r.Key, r.Body)

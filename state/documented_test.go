@@ -25,10 +25,10 @@ func TestPoolsAsDocumented(t *testing.T) {
 			t.Errorf("%s does not say %q (%v)", path, says, err)
 		}
 	}
-	if err := CheckPool(netip.PrefixFrom(netip.MustParseAddr("10.96.0.0"), MaxPool4), IPv4); err != nil {
+	if err := checkPool(netip.PrefixFrom(netip.MustParseAddr("10.96.0.0"), MaxPool4), IPv4); err != nil {
 		t.Error(err)
 	}
-	err := CheckPool(netip.PrefixFrom(netip.MustParseAddr("10.96.0.0"), MaxPool4+1), IPv4)
+	err := checkPool(netip.PrefixFrom(netip.MustParseAddr("10.96.0.0"), MaxPool4+1), IPv4)
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("/%d", MaxPool4)) {
 		t.Errorf("too small a pool: %v", err)
 	}

@@ -93,7 +93,7 @@ func FuzzParseNetwork(f *testing.F) {
 			t.Fatalf("%+v became %+v: %v", c, again, err)
 		}
 		if c.Subnet4.IsValid() {
-			if a, err := Allocate(&c.NetworkDef, "web", func(netip.Addr) bool { return true }); err != nil || !c.Contains(a) {
+			if a, err := allocate(&c.NetworkDef, "web", func(netip.Addr) bool { return true }); err != nil || !c.Contains(a) {
 				t.Fatalf("%s from %s: %v", a, c.Subnet4, err)
 			}
 		}
@@ -107,11 +107,11 @@ func FuzzParseNode(f *testing.F) {
 	})))
 	f.Add(string(AppendNode(nil, NodeInfo{Addr: netip.MustParseAddrPort("10.0.0.1:7946")})))
 	f.Fuzz(func(t *testing.T, body string) {
-		n, err := ParseNode(body)
+		n, err := parseNode(body)
 		if err != nil {
 			return
 		}
-		if again, err := ParseNode(string(AppendNode(nil, n))); err != nil || again != n {
+		if again, err := parseNode(string(AppendNode(nil, n))); err != nil || again != n {
 			t.Fatalf("%+v became %+v: %v", n, again, err)
 		}
 		if stamp, err := ParseBeacon(string(AppendBeacon(nil, time.Duration(n.Boot>>1)))); err != nil ||

@@ -33,7 +33,7 @@ func (d *NetworkDef) Validate() error {
 		if !pool.prefix.IsValid() {
 			continue
 		}
-		if err := CheckPool(pool.prefix, pool.family); err != nil {
+		if err := checkPool(pool.prefix, pool.family); err != nil {
 			return fieldError(pool.field, err)
 		}
 	}

@@ -68,7 +68,7 @@ func ParsePool(s string, f Family) (netip.Prefix, error) {
 	if err != nil {
 		return netip.Prefix{}, wrong("write ADDRESS/LENGTH, for example "+f.examplePool(), "%q is not a CIDR", s)
 	}
-	return p, CheckPool(p, f)
+	return p, checkPool(p, f)
 }
 
 func (f Family) examplePool() string {
@@ -78,10 +78,10 @@ func (f Family) examplePool() string {
 	return "fd00:9::/64"
 }
 
-// CheckPool reports what stands against p as the VIP pool of a network in
+// checkPool reports what stands against p as the VIP pool of a network in
 // family f, as a *ValueError: the one rule for what a person asks for, a peer
 // states and a disk holds. Whether a host takes it is the host's to decide.
-func CheckPool(p netip.Prefix, f Family) error {
+func checkPool(p netip.Prefix, f Family) error {
 	example := f.examplePool()
 	switch {
 	case !p.IsValid():

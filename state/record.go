@@ -71,19 +71,19 @@ func (d *Delta) Head() Head { return Head{Inc: d.Inc, Version: d.To, Floor: d.Fl
 // Whole reports whether d is not a chunk of a larger delta.
 func (d *Delta) Whole() bool { return d.After == d.From && d.Upto == d.To }
 
-// Applies is the one predicate of S5, evaluated by senders and receivers
+// applies is the one predicate of S5, evaluated by senders and receivers
 // alike: a delta from version `from` of incarnation inc fits a replica at h.
 // It is inclusive on both sides.
-func Applies(h Head, inc, from uint64, snapshot bool) bool {
+func applies(h Head, inc, from uint64, snapshot bool) bool {
 	if snapshot {
 		return inc >= h.Inc
 	}
 	return inc == h.Inc && from <= h.Version
 }
 
-// Servable is S3's condition for sending a delta rather than a snapshot: the
+// servable is S3's condition for sending a delta rather than a snapshot: the
 // sender at head h still has every tombstone above `from` of incarnation inc.
-func Servable(h Head, inc, from uint64) bool {
+func servable(h Head, inc, from uint64) bool {
 	return inc == h.Inc && from >= h.Floor && from <= h.Version
 }
 

@@ -227,7 +227,7 @@ func (s *Store) globalChanged(e *Entry, listed bool) {
 			delete(s.nodes, e.Owner())
 			return
 		}
-		n, _ := ParseNode(e.Body())
+		n, _ := parseNode(e.Body())
 		s.nodes[e.Owner()] = n
 	}
 }

@@ -202,7 +202,7 @@ func (s *stream) delta(network string, w Want, budget int) *Delta {
 		Floor: s.head.Floor, Sum: s.head.Sum, Snapshot: w.Snapshot, After: w.After, Upto: s.head.Version,
 	}
 	resumed := w.Snapshot && w.From == 0 && w.Inc == s.head.Inc && w.After <= s.head.Version
-	if !resumed && (w.Snapshot || !Servable(s.head, w.Inc, w.After) || w.From > w.After) {
+	if !resumed && (w.Snapshot || !servable(s.head, w.Inc, w.After) || w.From > w.After) {
 		d.Snapshot, d.From, d.After = true, 0, 0
 	}
 	for i := s.log.after(d.After); i < len(s.log.entries); i++ {

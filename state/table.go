@@ -73,12 +73,6 @@ func (t *Table) Holder(a netip.Addr) string {
 // not.
 func (t *Table) ClaimedVIPs() uint64 { return t.index.vips.used }
 
-// AddressFree reports whether no other service claims the address, hidden
-// owners' claims included (V1).
-func (t *Table) AddressFree(service string) func(netip.Addr) bool {
-	return func(a netip.Addr) bool { return t.index.vips.free(a, service) }
-}
-
 // Settings returns the effective settings of a service and whether any node
 // states some (S8).
 func (t *Table) Settings(service string) (SettingsClaim, bool) {

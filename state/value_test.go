@@ -30,7 +30,7 @@ func TestPools(t *testing.T) {
 		"x":              "not a CIDR",
 		"":               "not a CIDR",
 	} {
-		checkPool(t, s, IPv4, want)
+		wantPool(t, s, IPv4, want)
 	}
 	for s, want := range map[string]string{
 		"fd00:9::/64": "", "fd00::/16": "", "2001:db8::/48": "",
@@ -47,14 +47,14 @@ func TestPools(t *testing.T) {
 		"ff00::/16":          "multicast",
 		"10.9.0.0/16":        "is not IPv6",
 	} {
-		checkPool(t, s, IPv6, want)
+		wantPool(t, s, IPv6, want)
 	}
-	if CheckPool(netip.Prefix{}, IPv4) == nil {
+	if checkPool(netip.Prefix{}, IPv4) == nil {
 		t.Error("the zero prefix is a pool")
 	}
 }
 
-func checkPool(t *testing.T, s string, f Family, want string) {
+func wantPool(t *testing.T, s string, f Family, want string) {
 	t.Helper()
 	_, err := ParsePool(s, f)
 	if want == "" {
@@ -118,7 +118,7 @@ func TestHostilePoolsAreNotShown(t *testing.T) {
 func TestNodeWordsAreShort(t *testing.T) {
 	for length, kept := range map[int]bool{0: true, maxNodeWord: true, maxNodeWord + 1: false, 1 << 13: false} {
 		word := strings.Repeat("x", length)
-		n, err := ParseNode(string(AppendNode(nil, NodeInfo{Boot: 7, Version: word, LB: word})))
+		n, err := parseNode(string(AppendNode(nil, NodeInfo{Boot: 7, Version: word, LB: word})))
 		if err != nil || n.Boot != 7 || (n.Version == word) != kept || (n.LB == word) != kept {
 			t.Errorf("%d bytes: %v, version of %d, LB of %d", length, err, len(n.Version), len(n.LB))
 		}

@@ -12,7 +12,7 @@ import (
 
 // This file owns which service has which virtual address (V1, V3).
 
-// ErrExhausted is returned by Allocate when every address of the pool is
+// ErrExhausted is returned by allocate when every address of the pool is
 // claimed: the service is answered like dnsrr (V7).
 var ErrExhausted = errors.New("VIP pool exhausted")
 
@@ -57,14 +57,14 @@ func probe4(d *NetworkDef, service string, i uint64) netip.Addr {
 // probes is how many hashed candidates are tried before every address is.
 const probes = 64
 
-// Allocate returns the first candidate of V1 for which free is true. The error
+// allocate returns the first candidate of V1 for which free is true. The error
 // is ErrExhausted if no address of the pool is free.
-func Allocate(d *NetworkDef, service string, free func(netip.Addr) bool) (netip.Addr, error) {
+func allocate(d *NetworkDef, service string, free func(netip.Addr) bool) (netip.Addr, error) {
 	var from uint64
 	return allocateFrom(d, service, &from, free)
 }
 
-// allocateFrom is Allocate for many services in a row: how many of the pool's
+// allocateFrom is allocate for many services in a row: how many of the pool's
 // addresses, in their order, are known not to be free is kept in passed, so that
 // a pool that is used up is looked through once and not for each of them.
 func allocateFrom(d *NetworkDef, service string, passed *uint64, free func(netip.Addr) bool) (netip.Addr, error) {

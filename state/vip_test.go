@@ -95,13 +95,13 @@ func TestAllocate(t *testing.T) {
 		size := uint64(1) << (32 - d.Subnet4.Bits())
 		taken := map[netip.Addr]bool{}
 		for i := range size - lowBand(size) - 1 {
-			a, err := Allocate(&d, fmt.Sprint("s", i), func(a netip.Addr) bool { return !taken[a] })
+			a, err := allocate(&d, fmt.Sprint("s", i), func(a netip.Addr) bool { return !taken[a] })
 			if err != nil || taken[a] || !d.Subnet4.Contains(a) || !d.Subnet4.Contains(a.Next()) || a == d.Subnet4.Addr() {
 				t.Fatalf("%s: address %d is %s: %v", pool, i, a, err)
 			}
 			taken[a] = true
 		}
-		if _, err := Allocate(&d, "late", func(a netip.Addr) bool { return !taken[a] }); !errors.Is(err, ErrExhausted) {
+		if _, err := allocate(&d, "late", func(a netip.Addr) bool { return !taken[a] }); !errors.Is(err, ErrExhausted) {
 			t.Fatalf("V7: %s: %v", pool, err)
 		}
 	}
