@@ -27,11 +27,17 @@ var mayImport = map[string][]string{
 	"lb/hostcheck":  {}, // pure: what of a host is against meshd
 	"lb/hostread":   {"lb/hostcheck"},
 	"lb/hostmend":   {"lb/hostcheck"},
-	"lb/holder":     {"lb/nft"},
+	"lb/namespace":  {"lb"}, // enters network namespaces
+	"lb/sysctl":     {"lb", "lb/namespace"},
+	"lb/holder":     {"lb/namespace"},
 	"lb/lbtest":     {"lb", "state"},
-	"lb/ipvs":       {"lb", "lb/ipvs/genl", "lb/nft", "state"}, // its helper rules are nftables (L2)
+	"lb/ipvs":       {"lb", "lb/ipvs/genl", "lb/conntrack", "lb/namespace", "lb/nftconn", "lb/pool", "lb/sysctl", "state"},
 	"lb/ipvs/genl":  {},
-	"lb/nft":        {"lb", "state"},
+	"lb/nft":        {"lb", "lb/conntrack", "lb/nftconn", "lb/pool", "lb/sysctl", "state"},
+	"lb/pool":       {"lb", "lb/conntrack", "lb/namespace", "lb/nftconn", "lb/sysctl", "state"}, // what both stand on
+	"lb/conntrack":  {"lb", "lb/nftconn", "state"},
+	"lb/nftconn":    {"lb", "state"},
+	"lb/linktest":   {"lb/namespace"},
 	"mesh/control":  {"state"},
 	"mesh/sandbox":  {},
 	"mesh/registry": {"state", "mesh/control"},
@@ -107,7 +113,10 @@ var testMayImport = map[string][]string{
 	"lb/holder":      {"test/rig"},
 	"lb/hostread":    {"test/rig"},
 	"lb/hostmend":    {"test/rig"},
-	"lb/nft":         {"lb/lbtest", "test/rig"},
+	"lb/nft":         {"lb/lbtest", "lb/linktest", "lb/namespace", "test/rig"},
+	"lb/pool":        {"lb/linktest"},
+	"lb/conntrack":   {"lb/linktest"},
+	"lb/sysctl":      {"test/rig"},
 	"mesh":           {"lb/lbtest", "test/rig"},
 	"cmd/meshd":      {"lb"},
 	"test/dataplane": {"state", "lb", "lb/lbtest", "lb/nft", "lb/ipvs", "lb/hostcheck", "lb/hostread", "lb/hostmend", "test/rig", "test/hostkind"},

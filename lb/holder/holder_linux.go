@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"meshd/lb/nft"
+	"meshd/lb/namespace"
 )
 
 // name is that of an abstract unix socket: the kernel keeps such names for each
@@ -27,7 +27,7 @@ const (
 // program the kernel, so that nobody could, is no hold.
 func take(path string) (closer, error) {
 	var held *hold
-	err := nft.Inside(path, func() (err error) {
+	err := namespace.Inside(path, func() (err error) {
 		for range attempts {
 			if held, err = bind(); err == nil || !errors.Is(err, unix.EADDRINUSE) {
 				return nil // what keeps us from asking keeps nobody from balancing

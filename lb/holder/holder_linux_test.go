@@ -32,6 +32,10 @@ func TestMain(m *testing.M) {
 func TestOneHolds(t *testing.T) {
 	t.Parallel()
 	hosts := rig.NewTest(t, 2).Hosts()
+	// A child that another test starts has this process' sockets until its program
+	// begins, so that a name which is let go would be taken for that long.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	first, second, other := holder.New(hosts[0].Path()), holder.New(hosts[0].Path()), holder.New(hosts[1].Path())
 	for range 2 {
 		for _, h := range []*holder.Holder{first, other} {

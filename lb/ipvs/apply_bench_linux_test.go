@@ -17,7 +17,7 @@ func BenchmarkApply(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		b.StopTimer()
-		d := newFake(b, newFakeKernel(), newFakeHelpers())
+		d := newFake(b, newFakeKernel(), newFakePools())
 		d.kernel.kernel = quietKernel{newFakeKernel()}
 		b.StartTimer()
 		if errs := d.Apply(b.Context(), ops); errs != nil {

@@ -9,8 +9,8 @@ import (
 	"slices"
 
 	"meshd/lb"
+	"meshd/lb/conntrack"
 	"meshd/lb/ipvs/genl"
-	"meshd/lb/nft"
 )
 
 // maxBatch is how many operations travel to the kernel together.
@@ -25,15 +25,20 @@ const carefulBatch = 32
 
 // application is one call of Apply.
 type application struct {
-	d      *Driver
-	ctx    context.Context
-	ops    []lb.Op
-	errs   []error
-	failed bool
+	// What is applied. The operations are the caller's.
+	d   *Driver
+	ctx context.Context // of the caller
+	ops []lb.Op         // all of the call, in order
+
+	// What came of it.
+	errs   []error          // by operation; the caller's in the end
+	failed bool             // one of errs is set
 	broken map[lb.Key]error // services with a failed operation
 	alien  []int            // operations that made a service which was there
 	gone   int              // backends that somebody else had removed
-	last   subject
+
+	// What the last operation was about; the zero value: not known.
+	last subject
 }
 
 // subject is what an operation is about. Operations on the backends of one
@@ -63,7 +68,7 @@ type pending struct {
 // or a backend is to be made or changed is a guess that the kernel corrects.
 func (d *Driver) Apply(ctx context.Context, ops []lb.Op) []error {
 	a := application{d: d, ctx: ctx, ops: ops, errs: make([]error, len(ops)), broken: map[lb.Key]error{}}
-	if d.help == nil || d.kernel == nil {
+	if d.pools == nil || d.kernel == nil {
 		for i := range ops {
 			a.fail(i, errors.New("ipvs: Apply before Setup"))
 		}
@@ -78,7 +83,7 @@ func (d *Driver) Apply(ctx context.Context, ops []lb.Op) []error {
 		a.last = subject{}
 		from = to
 	}
-	d.removeStrays()
+	d.removeMissing()
 	a.followClosing()
 	a.serve()
 	a.cut()
@@ -95,17 +100,17 @@ func (d *Driver) Apply(ctx context.Context, ops []lb.Op) []error {
 // one packet of each that conntrack knows, before it balances the next anew;
 // what conntrack does not know is balanced at once (L5).
 func (a *application) cut() {
-	var gone []nft.Connections
+	var gone []conntrack.Connections
 	for i, op := range a.ops {
 		if op.Kind == lb.DelBackend && a.errs[i] == nil {
-			gone = append(gone, nft.Connections{Service: op.Key, Backend: op.Backend.Addr})
+			gone = append(gone, conntrack.Connections{Service: op.Key, Backend: op.Backend.Addr})
 		}
 	}
 	if len(gone) == 0 {
 		return
 	}
-	if err := a.d.help.Cut(gone, a.d.holds); err != nil {
-		a.d.cfg.Log.Warn("connections of removed backends lose a packet", slog.Any("err", err))
+	if err := a.d.pools.Cut(gone, a.d.holds); err != nil {
+		a.d.cfg.Log.Warn("connections of removed backends lose a packet", slog.Any("error", err))
 	}
 }
 
@@ -156,10 +161,10 @@ func (a *application) run(from, to int) {
 	}
 	switch op := &a.ops[from]; op.Kind {
 	case lb.SetPool:
-		a.pool(from, a.d.help.SetPool(op.Pool))
+		a.pool(from, a.d.pools.SetPool(op.Pool))
 		return
 	case lb.DelPool:
-		a.pool(from, a.d.help.DelPool(op.Pool.Prefix))
+		a.pool(from, a.d.pools.DelPool(op.Pool.Prefix))
 		return
 	}
 	todo := a.d.todo[:0]
@@ -171,8 +176,8 @@ func (a *application) run(from, to int) {
 		}
 	}
 	a.send(todo, to)
-	a.disown()
-	a.settleMarks(from, to)
+	a.reportAlien()
+	a.updateMarks(from, to)
 	a.d.todo = todo[:0]
 }
 
@@ -280,10 +285,10 @@ func (a *application) requests(batch []pending) []genl.Request {
 	return reqs
 }
 
-// settleMarks makes the mark map follow the services for all ports: a service
+// updateMarks makes the mark map follow the services for all ports: a service
 // is there before packets are marked for it, and its mark is free only when it
 // is gone (L3).
-func (a *application) settleMarks(from, to int) {
+func (a *application) updateMarks(from, to int) {
 	set := map[lb.Key]uint32{}
 	for i := from; i < to; i++ {
 		op := &a.ops[i]
@@ -296,7 +301,7 @@ func (a *application) settleMarks(from, to int) {
 				set[op.Key] = id.Mark
 			}
 		case lb.DelService:
-			if err := errors.Join(a.d.help.DelMark(op.Key), a.d.help.DelMark(parking(op.Key))); err != nil {
+			if err := errors.Join(a.d.pools.DelMark(op.Key), a.d.pools.DelMark(parking(op.Key))); err != nil {
 				a.fail(i, err)
 				continue
 			}
@@ -306,7 +311,7 @@ func (a *application) settleMarks(from, to int) {
 	if len(set) == 0 {
 		return
 	}
-	if err := a.d.help.SetMarks(set); err != nil {
+	if err := a.d.pools.SetMarks(set); err != nil {
 		for i := from; i < to; i++ {
 			if op := &a.ops[i]; op.Kind == lb.SetService && a.errs[i] == nil && op.Key.AllPorts() {
 				a.fail(i, err)

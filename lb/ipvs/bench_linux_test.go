@@ -32,7 +32,7 @@ func benchTable() *lb.Table {
 	return t
 }
 
-func benchDriver(b *testing.B) (*Driver, *namespace) {
+func benchDriver(b *testing.B) (*Driver, *testNamespace) {
 	b.Helper()
 	n := onKernel(b)
 	d, err := New(Config{NetNS: n.path, Log: slog.New(slog.DiscardHandler)})

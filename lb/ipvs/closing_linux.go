@@ -33,7 +33,7 @@ func served(k lb.Key) lb.Key {
 
 // adoptMarks takes over what the mark map holds.
 func (d *Driver) adoptMarks() {
-	kernel := d.help.Marks()
+	kernel := d.pools.Marks()
 	all := make(map[lb.Key]uint32, len(kernel))
 	for k, mark := range kernel {
 		if _, both := kernel[served(k)]; both && k != served(k) {
@@ -61,7 +61,7 @@ func (a *application) followClosing() {
 		}
 		seen[op.Key] = true
 		if err := a.d.followOne(op.Key); err != nil {
-			a.d.cfg.Log.Warn("mark of a service for all ports", slog.String("service", op.Key.String()), slog.Any("err", err))
+			a.d.cfg.Log.Warn("mark of a service for all ports", slog.String("service", op.Key.String()), slog.Any("error", err))
 		}
 	}
 }
@@ -74,7 +74,7 @@ func (d *Driver) followOne(k lb.Key) error {
 	case !closing(s) && d.parked[k]:
 		return d.unpark(k)
 	case closing(s) && !d.parked[k] && d.replaced(k):
-		err := d.help.MoveMark(k, parking(k))
+		err := d.pools.MoveMark(k, parking(k))
 		d.parked[k] = err == nil
 		return err
 	}
@@ -84,11 +84,11 @@ func (d *Driver) followOne(k lb.Key) error {
 // unpark makes packets get the mark of a service again. Should somebody have
 // taken the parked one away, it is as before all the same.
 func (d *Driver) unpark(k lb.Key) error {
-	if err := d.help.SetMarks(map[lb.Key]uint32{k: d.marks.byKey[k]}); err != nil {
+	if err := d.pools.SetMarks(map[lb.Key]uint32{k: d.marks.byKey[k]}); err != nil {
 		return err
 	}
 	delete(d.parked, k)
-	return d.help.DelMark(parking(k))
+	return d.pools.DelMark(parking(k))
 }
 
 // closing reports whether a service has backends, and none of them takes new

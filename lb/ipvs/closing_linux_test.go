@@ -14,7 +14,7 @@ type moving struct {
 	*testing.T
 
 	k             *fakeKernel
-	h             *fakeHelpers
+	h             *fakePools
 	d             *Driver
 	tcp, udp      lb.Key
 	before, after *lb.Table

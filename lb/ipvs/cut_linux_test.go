@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"meshd/lb"
-	"meshd/lb/nft"
+	"meshd/lb/conntrack"
 	"meshd/state"
 )
 
@@ -17,7 +17,7 @@ func TestRemovalCutsConnections(t *testing.T) {
 	k := lb.Key{VIP: netip.MustParseAddr("10.96.0.1"), Port: 53, Proto: state.UDP}
 	gone := lb.Backend{Addr: netip.MustParseAddrPort("10.0.0.1:53")}
 	apply(t, d, []lb.Op{{Kind: lb.DelBackend, Key: k, Backend: gone}})
-	if want := (nft.Connections{Service: k, Backend: gone.Addr}); len(h.cut) != 1 || h.cut[0] != want {
+	if want := (conntrack.Connections{Service: k, Backend: gone.Addr}); len(h.cut) != 1 || h.cut[0] != want {
 		t.Errorf("cut %v, want %v", h.cut, want)
 	}
 }

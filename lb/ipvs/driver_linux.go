@@ -11,40 +11,46 @@ import (
 
 	"meshd/lb"
 	"meshd/lb/ipvs/genl"
-	"meshd/lb/nft"
+	"meshd/lb/pool"
+	"meshd/lb/sysctl"
 )
 
 // Driver implements lb.Driver with IPVS. It is used by one goroutine at a
 // time.
 type Driver struct {
-	cfg    Config
-	kernel *limited // nil until Setup
-	help   helpers  // nil until Setup
-	known  *lb.Table
-	marks  *marks
-	read   bool // known is what the kernel held, and what was applied since
-	skips  bool // this kernel's /proc/net/ip_vs leaves services out
-	told   bool // of the kernel's timeouts
+	cfg Config // as New checked it
+
+	// What it works with; nil until Setup.
+	kernel *limited // IPVS of the namespace
+	pools  pools    // pools and marks beside it
+
+	// What it knows of the kernel.
+	known          *lb.Table // what was applied, or read
+	marks          *marks    // of services for all ports
+	read           bool      // known is what the kernel held, and what was applied since
+	skips          bool      // this kernel's /proc/net/ip_vs leaves services out
+	timeoutsLogged bool      // the log has the kernel's timeouts
 
 	// Left over by a previous run, as of the last Snapshot; the next Apply
 	// removes them.
 	orphans []genl.ID // services of marks that belong to no address
-	strays  []lb.Key  // services with a mark that are not there
+	missing []lb.Key  // services with a mark that are not there
 
+	// What Apply has to remember of its own doing.
 	parked map[lb.Key]bool // services for all ports whose mark no packet gets
 
 	// Reused by Apply.
-	reqs []genl.Request
-	todo []pending
+	reqs []genl.Request // of a batch
+	todo []pending      // in it, by request
 
 	// The fences, replaced in tests.
-	openKernel  func() (kernel, error)
-	openHelpers func() (helpers, error)
-	present     func() (bool, error) // is IPVS loaded in the namespace
-	probe       func() error
-	logTimeouts func()
-	setSysctls  func() ([]string, error)
-	sysctlDrift func() ([]lb.Finding, error)
+	openKernel  func() (kernel, error)       // opens IPVS of the namespace
+	openPools   func() (pools, error)        // opens what is beside it
+	present     func() (bool, error)         // is IPVS loaded in the namespace
+	probe       func() error                 // as Probe, without a limit of time
+	logTimeouts func()                       // says when IPVS forgets idle connections
+	setSysctls  func() ([]string, error)     // makes the settings; returns those that it changed
+	sysctlDrift func() ([]lb.Finding, error) // what of the settings differs
 }
 
 // New returns the driver. It opens nothing before Probe or Setup. The error
@@ -53,15 +59,15 @@ func New(cfg Config) (*Driver, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	helperCfg := nft.Config{
+	poolConfig := pool.Config{
 		NetNS: cfg.NetNS, Local: cfg.Local, OnSysctl: cfg.OnSysctl, Listener: cfg.Listener,
 		Log: cfg.Log,
 	}
 	return &Driver{
 		cfg: cfg, known: lb.NewTable(), marks: newMarks(cfg.MarkCount), parked: map[lb.Key]bool{},
-		openKernel:  func() (kernel, error) { return openKernel(cfg.NetNS, cfg.CallLimit) },
-		openHelpers: func() (helpers, error) { return nft.NewHelpers(helperCfg, true) },
-		present:     func() (bool, error) { return tablePresent(cfg.NetNS) },
+		openKernel: func() (kernel, error) { return openKernel(cfg.NetNS, cfg.CallLimit) },
+		openPools:  func() (pools, error) { return pool.NewMarked(poolConfig) },
+		present:    func() (bool, error) { return tablePresent(cfg.NetNS) },
 		probe: func() error {
 			if err := probeIPVS(cfg.NetNS, cfg.CallLimit); err != nil {
 				return err
@@ -69,11 +75,11 @@ func New(cfg Config) (*Driver, error) {
 			if err := probeSysctls(cfg.NetNS); err != nil {
 				return err
 			}
-			return nft.ProbeHelpers(helperCfg)
+			return pool.Probe(poolConfig)
 		},
 		logTimeouts: func() { logTimeouts(cfg.NetNS, cfg.Log) },
-		setSysctls:  func() ([]string, error) { return nft.SetSysctls(cfg.NetNS, sysctls(cfg.NetNS), cfg.OnSysctl) },
-		sysctlDrift: func() ([]lb.Finding, error) { return nft.CheckSysctls(cfg.NetNS, sysctls(cfg.NetNS)) },
+		setSysctls:  func() ([]string, error) { return sysctl.Set(cfg.NetNS, sysctls(cfg.NetNS), cfg.OnSysctl) },
+		sysctlDrift: func() ([]lb.Finding, error) { return sysctl.Check(cfg.NetNS, sysctls(cfg.NetNS)) },
 	}, nil
 }
 
@@ -82,7 +88,7 @@ func (d *Driver) Name() string { return "ipvs" }
 
 // Probe implements lb.Driver: it asks the namespace's own IPVS for its
 // version, because moby/ipvs does not notice that there is none, and tries what
-// the helper rules need. It may load the module ip_vs; nothing else is left.
+// lb/pool needs. It may load the module ip_vs; nothing else is left.
 func (d *Driver) Probe(context.Context) error {
 	return (&limited{limit: d.cfg.CallLimit}).call(func(kernel) error { return d.probe() })
 }
@@ -100,28 +106,28 @@ func (d *Driver) Setup(context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.help.Setup(); err != nil {
+	if err := d.pools.Setup(); err != nil {
 		return err
 	}
 	d.adoptMarks()
-	if !d.told {
+	if !d.timeoutsLogged {
 		once := &limited{limit: d.cfg.CallLimit} // moby/ipvs waits for ever
 		if err := once.call(func(kernel) error { d.logTimeouts(); return nil }); err != nil {
-			d.cfg.Log.Warn("IPVS' timeouts are unknown", slog.Any("err", err))
+			d.cfg.Log.Warn("IPVS' timeouts are unknown", slog.Any("error", err))
 		}
-		d.told = true
+		d.timeoutsLogged = true
 	}
 	return nil
 }
 
 // open opens what is not open, and what does not answer any more.
 func (d *Driver) open() error {
-	if d.help == nil {
-		help, err := d.openHelpers()
+	if d.pools == nil {
+		opened, err := d.openPools()
 		if err != nil {
 			return err
 		}
-		d.help = help
+		d.pools = opened
 	}
 	if d.kernel != nil && !d.kernel.stuck && d.alive() == nil {
 		return nil
@@ -152,13 +158,13 @@ func (d *Driver) closeKernel() {
 	d.kernel, d.reqs, d.read, d.skips = nil, nil, false, false
 }
 
-// Check implements lb.Driver: helper rules, sysctls of IPVS, and whether IPVS
+// Check implements lb.Driver: the rules of lb/pool, sysctls of IPVS, and whether IPVS
 // is still there. Services are Snapshot's.
 func (d *Driver) Check(context.Context) ([]lb.Finding, error) {
-	if d.help == nil || d.kernel == nil {
+	if d.pools == nil || d.kernel == nil {
 		return nil, fmt.Errorf("%w: not set up", lb.ErrDrift)
 	}
-	found, err := d.help.Check()
+	found, err := d.pools.Check()
 	more, sysctlErr := d.sysctlDrift()
 	return append(found, more...), errors.Join(err, sysctlErr, d.alive())
 }
@@ -166,10 +172,10 @@ func (d *Driver) Check(context.Context) ([]lb.Finding, error) {
 // Number implements lb.Numbered: of the rules beside the services, since IPVS
 // numbers nothing.
 func (d *Driver) Number(context.Context) (uint64, error) {
-	if d.help == nil {
+	if d.pools == nil {
 		return 0, fmt.Errorf("%w: not set up", lb.ErrDrift)
 	}
-	return d.help.Number()
+	return d.pools.Number()
 }
 
 // Teardown implements lb.Driver: our services, then marks, guard, masquerade
@@ -193,19 +199,19 @@ func (d *Driver) Teardown(context.Context) error {
 		}
 	}
 	d.known, d.marks = lb.NewTable(), newMarks(d.cfg.MarkCount)
-	d.orphans, d.strays, d.read = nil, nil, false
+	d.orphans, d.missing, d.read = nil, nil, false
 	clear(d.parked)
-	return errors.Join(append(errs, d.help.Teardown())...)
+	return errors.Join(append(errs, d.pools.Teardown())...)
 }
 
 // Remnants implements lb.Driver. Sysctls are not among them: who knows how they
-// were found puts them back (nft.PutBackSysctls).
+// were found puts them back (sysctl.PutBack).
 func (d *Driver) Remnants(context.Context) ([]lb.Remnant, error) {
 	ours, err := d.find()
 	if err != nil {
 		return nil, err
 	}
-	all, err := d.help.Remnants()
+	all, err := d.pools.Remnants()
 	for _, s := range ours {
 		all = append(all, lb.Remnant{
 			Area: lb.AreaService, What: "virtual service " + s.name(),
@@ -232,14 +238,14 @@ func (r *remnant) name() string {
 
 // find lists our services without Setup and without changing anything.
 func (d *Driver) find() ([]remnant, error) {
-	if d.help == nil {
-		help, err := d.openHelpers()
+	if d.pools == nil {
+		opened, err := d.openPools()
 		if err != nil {
 			return nil, err
 		}
-		d.help = help
+		d.pools = opened
 	}
-	if err := d.help.Discover(); err != nil {
+	if err := d.pools.Discover(); err != nil {
 		return nil, err
 	}
 	present, err := d.present()
@@ -270,11 +276,11 @@ func (d *Driver) find() ([]remnant, error) {
 // Close implements lb.Driver.
 func (d *Driver) Close() error {
 	d.closeKernel()
-	if d.help == nil {
+	if d.pools == nil {
 		return nil
 	}
-	err := d.help.Close()
-	d.help = nil
+	err := d.pools.Close()
+	d.pools = nil
 	return err
 }
 

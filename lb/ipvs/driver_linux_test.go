@@ -9,7 +9,7 @@ import (
 
 	"meshd/lb"
 	"meshd/lb/ipvs/genl"
-	"meshd/lb/nft"
+	"meshd/lb/pool"
 	"meshd/state"
 )
 
@@ -18,8 +18,8 @@ var (
 	pool6 = netip.MustParsePrefix("fd96::/64")
 )
 
-func setup(t *testing.T) (*fakeKernel, *fakeHelpers, *Driver) {
-	k, h := newFakeKernel(), newFakeHelpers()
+func setup(t *testing.T) (*fakeKernel, *fakePools, *Driver) {
+	k, h := newFakeKernel(), newFakePools()
 	return k, h, newFake(t, k, h)
 }
 
@@ -82,7 +82,7 @@ func TestMarks(t *testing.T) {
 	apply(t, d, lb.Diff(lb.NewTable(), sample(), lb.Policy{}))
 	for _, a := range []netip.Addr{netip.MustParseAddr("10.96.0.2"), netip.MustParseAddr("fd96::2")} {
 		for i, proto := range []state.Proto{state.TCP, state.UDP} {
-			if h.marks[lb.Key{VIP: a, Proto: proto}] != nft.FirstMark+uint32(i) {
+			if h.marks[lb.Key{VIP: a, Proto: proto}] != pool.FirstMark+uint32(i) {
 				t.Errorf("marks %v", h.marks)
 			}
 		}
@@ -296,7 +296,7 @@ func TestTableLeavesServicesOut(t *testing.T) {
 	k, h, d := setup(t)
 	want := sample()
 	apply(t, d, lb.Diff(lb.NewTable(), want, lb.Policy{}))
-	k.hidden = map[genl.ID]bool{idOf(web): true, genl.ByMark(genl.IPv6, nft.FirstMark): true}
+	k.hidden = map[genl.ID]bool{idOf(web): true, genl.ByMark(genl.IPv6, pool.FirstMark): true}
 	for _, who := range []*Driver{d, newFake(t, k, h)} {
 		for range 2 {
 			got, err := who.Snapshot(t.Context())
@@ -327,7 +327,7 @@ func TestLeftovers(t *testing.T) {
 	k, h, d := setup(t)
 	apply(t, d, lb.Diff(lb.NewTable(), sample(), lb.Policy{}))
 	clear(h.marks) // as if somebody had flushed nftables while meshd was down
-	h.marks[lb.Key{VIP: netip.MustParseAddr("10.96.0.77"), Proto: state.UDP}] = nft.FirstMark + 5
+	h.marks[lb.Key{VIP: netip.MustParseAddr("10.96.0.77"), Proto: state.UDP}] = pool.FirstMark + 5
 	again := newFake(t, k, h)
 	got, err := again.Snapshot(t.Context())
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
+	"meshd/lb/conntrack"
 	"meshd/lb/ipvs/genl"
-	"meshd/lb/nft"
 )
 
 // fakeKernel is a little IPVS: its errnos are those measured on a real one.
@@ -187,44 +187,44 @@ func (f *fakeKernel) Destinations(id genl.ID, all []genl.DestinationState) ([]ge
 
 func (f *fakeKernel) Close() error { f.closed++; return nil }
 
-// fakeHelpers keeps pools and marks in memory.
-type fakeHelpers struct {
+// fakePools keeps pools and marks in memory.
+type fakePools struct {
 	pools  map[netip.Prefix]lb.Pool
 	marks  map[lb.Key]uint32
 	serves map[lb.Key]bool
 	writes int // transactions that set marks
-	cut    []nft.Connections
+	cut    []conntrack.Connections
 
 	unmarked bool // by RemoveMarking
 }
 
-func newFakeHelpers() *fakeHelpers {
-	return &fakeHelpers{pools: map[netip.Prefix]lb.Pool{}, marks: map[lb.Key]uint32{}, serves: map[lb.Key]bool{}}
+func newFakePools() *fakePools {
+	return &fakePools{pools: map[netip.Prefix]lb.Pool{}, marks: map[lb.Key]uint32{}, serves: map[lb.Key]bool{}}
 }
 
-func (h *fakeHelpers) Setup() error                    { return nil }
-func (h *fakeHelpers) Discover() error                 { return nil }
-func (h *fakeHelpers) Remnants() ([]lb.Remnant, error) { return nil, nil }
-func (h *fakeHelpers) Check() ([]lb.Finding, error)    { return nil, nil }
-func (h *fakeHelpers) Number() (uint64, error)         { return 1, nil }
-func (h *fakeHelpers) Teardown() error                 { clear(h.pools); clear(h.marks); return nil }
-func (h *fakeHelpers) SetPool(p lb.Pool) error         { h.pools[p.Prefix] = p; return nil }
-func (h *fakeHelpers) DelPool(p netip.Prefix) error    { delete(h.pools, p); return nil }
-func (h *fakeHelpers) Pools() map[netip.Prefix]lb.Pool { return maps.Clone(h.pools) }
-func (h *fakeHelpers) Marks() map[lb.Key]uint32        { return maps.Clone(h.marks) }
-func (h *fakeHelpers) DelMark(k lb.Key) error          { delete(h.marks, k); return nil }
-func (h *fakeHelpers) Cut(g []nft.Connections, _ func(lb.Key, netip.AddrPort) bool) error {
+func (h *fakePools) Setup() error                    { return nil }
+func (h *fakePools) Discover() error                 { return nil }
+func (h *fakePools) Remnants() ([]lb.Remnant, error) { return nil, nil }
+func (h *fakePools) Check() ([]lb.Finding, error)    { return nil, nil }
+func (h *fakePools) Number() (uint64, error)         { return 1, nil }
+func (h *fakePools) Teardown() error                 { clear(h.pools); clear(h.marks); return nil }
+func (h *fakePools) SetPool(p lb.Pool) error         { h.pools[p.Prefix] = p; return nil }
+func (h *fakePools) DelPool(p netip.Prefix) error    { delete(h.pools, p); return nil }
+func (h *fakePools) Pools() map[netip.Prefix]lb.Pool { return maps.Clone(h.pools) }
+func (h *fakePools) Marks() map[lb.Key]uint32        { return maps.Clone(h.marks) }
+func (h *fakePools) DelMark(k lb.Key) error          { delete(h.marks, k); return nil }
+func (h *fakePools) Cut(g []conntrack.Connections, _ func(lb.Key, netip.AddrPort) bool) error {
 	h.cut = append(h.cut, g...)
 	return nil
 }
-func (h *fakeHelpers) RemoveMarking() error { h.unmarked = true; return nil }
-func (h *fakeHelpers) RemoveMarks() error   { clear(h.marks); clear(h.serves); return nil }
-func (h *fakeHelpers) RefuseAll() error     { clear(h.serves); return nil }
-func (h *fakeHelpers) Close() error         { return nil }
+func (h *fakePools) RemoveMarking() error { h.unmarked = true; return nil }
+func (h *fakePools) RemoveMarks() error   { clear(h.marks); clear(h.serves); return nil }
+func (h *fakePools) RefuseAll() error     { clear(h.serves); return nil }
+func (h *fakePools) Close() error         { return nil }
 
-func (h *fakeHelpers) Served() []lb.Key { return slices.Collect(maps.Keys(h.serves)) }
+func (h *fakePools) Served() []lb.Key { return slices.Collect(maps.Keys(h.serves)) }
 
-func (h *fakeHelpers) Serve(more, less []lb.Key) error {
+func (h *fakePools) Serve(more, less []lb.Key) error {
 	for _, k := range less {
 		delete(h.serves, k)
 	}
@@ -234,13 +234,13 @@ func (h *fakeHelpers) Serve(more, less []lb.Key) error {
 	return nil
 }
 
-func (h *fakeHelpers) SetMarks(m map[lb.Key]uint32) error {
+func (h *fakePools) SetMarks(m map[lb.Key]uint32) error {
 	h.writes++
 	maps.Copy(h.marks, m)
 	return nil
 }
 
-func (h *fakeHelpers) MoveMark(from, to lb.Key) error {
+func (h *fakePools) MoveMark(from, to lb.Key) error {
 	if mark, ok := h.marks[from]; ok {
 		delete(h.marks, from)
 		h.marks[to] = mark
@@ -248,15 +248,15 @@ func (h *fakeHelpers) MoveMark(from, to lb.Key) error {
 	return nil
 }
 
-// newFake returns a driver over a kernel and helpers that outlive it.
-func newFake(t testing.TB, k *fakeKernel, h *fakeHelpers) *Driver {
+// newFake returns a driver over a kernel and pools that outlive it.
+func newFake(t testing.TB, k *fakeKernel, h *fakePools) *Driver {
 	t.Helper()
 	d, err := New(Config{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.openKernel = func() (kernel, error) { return k, nil }
-	d.openHelpers = func() (helpers, error) { return h, nil }
+	d.openPools = func() (pools, error) { return h, nil }
 	d.present = func() (bool, error) { return true, nil }
 	d.probe = func() error { return nil }
 	d.logTimeouts = func() {}

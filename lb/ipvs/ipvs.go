@@ -5,7 +5,7 @@
 // protocol is a firewall-mark service, fed by one nftables map from VIP and
 // protocol to mark (L3). TCP and UDP have marks of their own because they leave
 // a backend in different ways: TCP drains, UDP goes at once (L5). Routes,
-// guard, masquerade and marks are nft.Helpers; nothing here needs iptables,
+// guard, masquerade and marks are pool.Marked; nothing here needs iptables,
 // ipset or a dummy interface (L2).
 //
 // # Ownership
@@ -60,7 +60,8 @@ import (
 	"log/slog"
 	"time"
 
-	"meshd/lb/nft"
+	"meshd/lb/nftconn"
+	"meshd/lb/sysctl"
 )
 
 // Config are the settings of a driver.
@@ -71,14 +72,14 @@ type Config struct {
 	// Local says that only the namespace's own processes are clients, as in a
 	// container (L4): forwarding stays as it is.
 	Local bool
-	// OnSysctl is as of nft.Config.
-	OnSysctl func(nft.SysctlChange)
-	// Listener is as of nft.Config.
-	Listener nft.Listener
+	// OnSysctl is as of pool.Config.
+	OnSysctl func(sysctl.Change)
+	// Listener is as of pool.Config.
+	Listener nftconn.Listener
 	// Log receives what is repaired and what is odd. Required.
 	Log *slog.Logger
 	// MarkCount is how many firewall marks there are for services for all ports,
-	// in each address family: nft.FirstMark with numbers in nft.MarkBits. Services
+	// in each address family: pool.FirstMark with numbers in pool.MarkBits. Services
 	// of these marks are taken for ours. A service for all ports takes two of them
 	// for each of its addresses, one for TCP and one for UDP. Default 65536.
 	MarkCount uint32

@@ -15,8 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
+	"meshd/lb/conntrack"
 	"meshd/lb/ipvs/genl"
-	"meshd/lb/nft"
+	"meshd/lb/namespace"
 )
 
 // kernel is the seam to the IPVS of one network namespace. Errors of requests
@@ -35,8 +36,8 @@ type kernel interface {
 	Close() error
 }
 
-// helpers is the seam to nft.Helpers.
-type helpers interface {
+// pools is the seam to pool.Marked.
+type pools interface {
 	Setup() error
 	Discover() error
 	Remnants() ([]lb.Remnant, error)
@@ -52,7 +53,7 @@ type helpers interface {
 	MoveMark(from, to lb.Key) error
 	Served() []lb.Key
 	Serve(more, less []lb.Key) error
-	Cut([]nft.Connections, func(lb.Key, netip.AddrPort) bool) error
+	Cut([]conntrack.Connections, func(lb.Key, netip.AddrPort) bool) error
 	RemoveMarking() error
 	RemoveMarks() error
 	RefuseAll() error
@@ -101,7 +102,7 @@ type realKernel struct {
 
 // openKernel opens IPVS in the namespace of that path.
 func openKernel(path string, limit time.Duration) (*realKernel, error) {
-	inside := func(f func() error) error { return nft.Inside(path, f) }
+	inside := func(f func() error) error { return namespace.Inside(path, f) }
 	conn, err := genl.Dial(inside, limit)
 	if err != nil {
 		return nil, explain("open IPVS", err)
@@ -149,7 +150,7 @@ func readTable(inside func(func() error) error, buf []byte, each func(procServic
 // tablePresent reports whether IPVS is loaded in the namespace of that path,
 // without loading it.
 func tablePresent(path string) (present bool, err error) {
-	err = nft.Inside(path, func() error {
+	err = namespace.Inside(path, func() error {
 		_, err := os.Stat("/proc/thread-self/net/ip_vs")
 		present = err == nil
 		if errors.Is(err, fs.ErrNotExist) {
@@ -163,7 +164,7 @@ func tablePresent(path string) (present bool, err error) {
 // probeIPVS asks the kernel of the namespace for its IPVS, which makes it load
 // the module if it can.
 func probeIPVS(path string, limit time.Duration) error {
-	conn, err := genl.Dial(func(f func() error) error { return nft.Inside(path, f) }, limit)
+	conn, err := genl.Dial(func(f func() error) error { return namespace.Inside(path, f) }, limit)
 	if err != nil {
 		return explain("look for IPVS", err)
 	}

@@ -19,17 +19,17 @@ import (
 
 	"meshd/lb"
 	"meshd/lb/ipvs/genl"
-	"meshd/lb/nft"
+	"meshd/lb/namespace"
 )
 
 // namespace is a network namespace that lives as long as the test.
-type namespace struct{ path string }
+type testNamespace struct{ path string }
 
-func (n *namespace) inside(f func() error) error { return nft.Inside(n.path, f) }
+func (n *testNamespace) inside(f func() error) error { return namespace.Inside(n.path, f) }
 
 // onKernel returns an empty namespace of this machine's own kernel with IPVS,
 // or skips the test.
-func onKernel(t testing.TB) *namespace {
+func onKernel(t testing.TB) *testNamespace {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root; run with sudo, or in the machine of test/vm")
@@ -51,7 +51,7 @@ func onKernel(t testing.TB) *namespace {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = handle.Close() })
-	n := &namespace{path: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(handle))}
+	n := &testNamespace{path: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(handle))}
 	err := n.inside(func() error {
 		lo, err := rtnl.LinkByName("lo")
 		if err != nil {
@@ -65,7 +65,7 @@ func onKernel(t testing.TB) *namespace {
 	return n
 }
 
-func newOn(t *testing.T, h *namespace) *Driver {
+func newOn(t *testing.T, h *testNamespace) *Driver {
 	t.Helper()
 	d, err := New(Config{NetNS: h.path, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
@@ -82,7 +82,7 @@ func newOn(t *testing.T, h *namespace) *Driver {
 }
 
 // listing reads the table with moby/ipvs: another hand than the one that wrote.
-func listing(t *testing.T, h *namespace) []string {
+func listing(t *testing.T, h *testNamespace) []string {
 	t.Helper()
 	m, err := mobyipvs.New(h.path)
 	if err != nil {

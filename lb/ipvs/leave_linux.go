@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
+	"meshd/lb/conntrack"
 	"meshd/lb/ipvs/genl"
-	"meshd/lb/nft"
 	"meshd/state"
 )
 
@@ -25,9 +25,9 @@ func (d *Driver) Leave(_ context.Context, how lb.Leaving) (left int, err error) 
 		return 0, err
 	}
 	if how.Alone {
-		err = d.help.RefuseAll()
+		err = d.pools.RefuseAll()
 	} else {
-		err = d.help.RemoveMarking()
+		err = d.pools.RemoveMarking()
 	}
 	if err != nil {
 		return len(ours), err
@@ -36,15 +36,15 @@ func (d *Driver) Leave(_ context.Context, how lb.Leaving) (left int, err error) 
 	if err != nil || left > 0 || how.Alone {
 		return left, err
 	}
-	d.known, d.marks, d.orphans, d.strays, d.read = lb.NewTable(), newMarks(d.cfg.MarkCount), nil, nil, false
-	return 0, d.help.RemoveMarks()
+	d.known, d.marks, d.orphans, d.missing, d.read = lb.NewTable(), newMarks(d.cfg.MarkCount), nil, nil, false
+	return 0, d.pools.RemoveMarks()
 }
 
 // retire gives all backends weight 0, deletes the services that nobody uses, and
 // returns how many stay.
 func (d *Driver) retire(ours []remnant, cut bool) (left int, err error) {
 	var reqs []genl.Request
-	var gone []nft.Connections
+	var gone []conntrack.Connections
 	for i := range ours {
 		s := &ours[i]
 		dests, err := d.destinations(s.id, nil)
@@ -55,7 +55,7 @@ func (d *Driver) retire(ours []remnant, cut bool) (left int, err error) {
 		if cut || s.key.Proto == state.UDP || !live && !inUse(dests) {
 			reqs = append(reqs, genl.Request{Command: genl.DelService, Service: genl.Service{ID: s.id}})
 			for j := range dests {
-				gone = append(gone, nft.Connections{Service: s.key, Backend: dests[j].Addr})
+				gone = append(gone, conntrack.Connections{Service: s.key, Backend: dests[j].Addr})
 			}
 			continue
 		}
@@ -83,13 +83,13 @@ func (d *Driver) retire(ours []remnant, cut bool) (left int, err error) {
 // cutRetired makes conntrack forget the connections of services that went:
 // else those of UDP clients that keep their port would never reach a service of
 // the other driver.
-func (d *Driver) cutRetired(gone []nft.Connections) {
+func (d *Driver) cutRetired(gone []conntrack.Connections) {
 	// of a mark whose address is not known
-	gone = slices.DeleteFunc(gone, func(c nft.Connections) bool { return !c.Service.VIP.IsValid() })
+	gone = slices.DeleteFunc(gone, func(c conntrack.Connections) bool { return !c.Service.VIP.IsValid() })
 	if len(gone) == 0 {
 		return
 	}
-	if err := d.help.Cut(gone, nil); err != nil {
-		d.cfg.Log.Warn("connections of services that went stay until they time out", slog.Any("err", err))
+	if err := d.pools.Cut(gone, nil); err != nil {
+		d.cfg.Log.Warn("connections of services that went stay until they time out", slog.Any("error", err))
 	}
 }

@@ -3,7 +3,7 @@ package ipvs
 import (
 	"meshd/lb"
 	"meshd/lb/ipvs/genl"
-	"meshd/lb/nft"
+	"meshd/lb/pool"
 )
 
 // marks hands out firewall marks to services for all ports. The same number may
@@ -15,7 +15,7 @@ type marks struct {
 	next   map[genl.Family]uint32 // where to look for a free one
 }
 
-// A number's lowest bits are those of a mark below the two that nft.MarkBits
+// A number's lowest bits are those of a mark below the two that pool.MarkBits
 // leaves out, the others come behind them.
 const (
 	lowBits  = 14
@@ -24,14 +24,16 @@ const (
 )
 
 // markOf returns the mark of a number below maxMarks.
-func markOf(n uint32) uint32 { return nft.FirstMark | n&(1<<lowBits-1) | n>>lowBits<<(lowBits+skipped) }
+func markOf(n uint32) uint32 {
+	return pool.FirstMark | n&(1<<lowBits-1) | n>>lowBits<<(lowBits+skipped)
+}
 
 // numberOf is the inverse of markOf; ok is false for marks that it never gives.
 func numberOf(mark uint32) (n uint32, ok bool) {
-	if mark&^nft.MarkBits != nft.FirstMark {
+	if mark&^pool.MarkBits != pool.FirstMark {
 		return 0, false
 	}
-	bits := mark & nft.MarkBits
+	bits := mark & pool.MarkBits
 	return bits>>(lowBits+skipped)<<lowBits | bits&(1<<lowBits-1), true
 }
 

@@ -12,20 +12,25 @@ import (
 // reading is one pass over the kernel's table. Services that are as we know
 // them are not made anew: a reading without differences allocates little.
 type reading struct {
-	d        *Driver
-	pools    map[netip.Prefix]lb.Pool
-	services map[lb.Key]*lb.Service
-	double   bool      // a service was told twice
-	familiar int       // services that we know
-	unsure   []genl.ID // whose line does not tell all settings
-	empty    []uint32  // marks of ours whose line does not tell the family
-	orphans  []genl.ID // services of our marks, without an address
-	foreign  int       // services of others
-	scratch  []lb.Backend
+	// What is read for, and what counts as ours.
+	d     *Driver
+	pools map[netip.Prefix]lb.Pool // a service is ours if its address lies in one
+
+	// What was read.
+	services map[lb.Key]*lb.Service // of ours
+	double   bool                   // the kernel gave a service twice
+	familiar int                    // services that we know
+	unsure   []genl.ID              // whose line does not tell all settings
+	empty    []uint32               // marks of ours whose line does not tell the family
+	orphans  []genl.ID              // services of our marks, without an address
+	foreign  int                    // services of others
+
+	// Reused from line to line.
+	scratch []lb.Backend // of one service
 }
 
 func (d *Driver) newReading() *reading {
-	return &reading{d: d, pools: d.help.Pools(), services: make(map[lb.Key]*lb.Service, len(d.known.Services))}
+	return &reading{d: d, pools: d.pools.Pools(), services: make(map[lb.Key]*lb.Service, len(d.known.Services))}
 }
 
 // table reads /proc/net/ip_vs.

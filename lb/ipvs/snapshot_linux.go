@@ -14,23 +14,23 @@ import (
 
 // Snapshot implements lb.Driver.
 func (d *Driver) Snapshot(context.Context) (*lb.Table, error) {
-	if d.help == nil || d.kernel == nil {
+	if d.pools == nil || d.kernel == nil {
 		return nil, errors.New("ipvs: Snapshot before Setup")
 	}
 	t := lb.NewTable()
-	t.Pools = d.help.Pools()
+	t.Pools = d.pools.Pools()
 	r, err := d.readTable()
 	if err != nil {
 		return nil, err
 	}
 	t.Services = r.services
-	d.orphans, d.strays = r.orphans, nil
+	d.orphans, d.missing = r.orphans, nil
 	for _, id := range r.orphans {
 		d.marks.block(id)
 	}
-	for k := range d.help.Marks() {
+	for k := range d.pools.Marks() {
 		if t.Services[served(k)] == nil {
-			d.strays = append(d.strays, k)
+			d.missing = append(d.missing, k)
 		}
 	}
 	d.known, d.read = t.Clone(), true // the services in it are shared, and immutable

@@ -8,13 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
-	"meshd/lb/nft"
+	"meshd/lb/namespace"
+	"meshd/lb/sysctl"
 )
 
 // probeSysctls reports whether the namespace has the settings that the rules
 // rely on.
 func probeSysctls(netns string) error {
-	differ, err := nft.CheckSysctls(netns, sysctls(netns))
+	differ, err := sysctl.Check(netns, sysctls(netns))
 	if err != nil {
 		return err
 	}
@@ -30,26 +31,26 @@ func probeSysctls(netns string) error {
 
 // sysctls are the settings that the rules rely on, of the namespace of that path.
 // Estimates of rates (run_estimation) stay as they are: the counters need them.
-func sysctls(netns string) []nft.Sysctl {
-	all := []nft.Sysctl{
-		{Key: "net/ipv4/vs/conntrack", Value: "1"},                            // masquerade by original destination (L2)
-		{Key: "net/ipv4/vs/expire_nodest_conn", Value: "1"},                   // UDP leaves a removed backend (L5)
-		{Key: "net/ipv4/vs/expire_quiescent_template", Value: "1"},            // affinity leaves a drained one
-		{Key: "net/ipv4/vs/sloppy_tcp", Value: midway(netns), Optional: true}, // idle connections come back (mh)
+func sysctls(netns string) []sysctl.Setting {
+	all := []sysctl.Setting{
+		{Key: "net/ipv4/vs/conntrack", Value: "1"},                               // masquerade by original destination (L2)
+		{Key: "net/ipv4/vs/expire_nodest_conn", Value: "1"},                      // UDP leaves a removed backend (L5)
+		{Key: "net/ipv4/vs/expire_quiescent_template", Value: "1"},               // affinity leaves a drained one
+		{Key: "net/ipv4/vs/sloppy_tcp", Value: sloppyTCP(netns), Optional: true}, // idle connections come back (mh)
 	}
 	if reuseStalls(kernelVersion()) {
-		all = append(all, nft.Sysctl{Key: "net/ipv4/vs/conn_reuse_mode", Value: "0", Optional: true})
+		all = append(all, sysctl.Setting{Key: "net/ipv4/vs/conn_reuse_mode", Value: "0", Optional: true})
 	}
 	return all
 }
 
-// midway returns whether IPVS is to take up TCP connections that it does not know
+// sloppyTCP returns whether IPVS is to take up TCP connections that it does not know
 // in the middle, 1 or 0: as conntrack does. What only IPVS took up would go to the
 // backend unmasqueraded, and the client would wait for an answer that never
 // comes back through the VIP; refused, it gets a reset.
-func midway(netns string) string {
+func sloppyTCP(netns string) string {
 	loose := "1" // as by default, and where conntrack is not loaded yet
-	_ = nft.Inside(netns, func() error {
+	_ = namespace.Inside(netns, func() error {
 		text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_tcp_loose")
 		if err == nil && strings.TrimSpace(string(text)) == "0" {
 			loose = "0"

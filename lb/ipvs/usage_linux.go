@@ -21,7 +21,7 @@ const countedServices = 256
 // later, since the kernel does not tell them from those that are half closed
 // and still in use.
 func (d *Driver) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, error) {
-	if d.help == nil || d.kernel == nil {
+	if d.pools == nil || d.kernel == nil {
 		return nil, errors.New("ipvs: Usage before Setup")
 	}
 	wanted := make(map[genl.ID]lb.Key, len(keys))

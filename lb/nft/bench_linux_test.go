@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"strconv"
-	"strings"
 	"testing"
 
 	"meshd/lb"
@@ -32,11 +29,11 @@ func bigTable(n int) *lb.Table {
 
 // load applies a table to an empty kernel.
 func (r *rig) load(d *Driver, t *lb.Table) {
-	r.t.Helper()
+	r.T.Helper()
 	ops := lb.Diff(lb.NewTable(), t, lb.Policy{})
-	for i, err := range d.Apply(r.t.Context(), ops) {
+	for i, err := range d.Apply(r.T.Context(), ops) {
 		if err != nil {
-			r.t.Fatalf("%s: %v", ops[i], err)
+			r.T.Fatalf("%s: %v", ops[i], err)
 		}
 	}
 }
@@ -55,11 +52,11 @@ func TestLoadOfThousands(t *testing.T) {
 	if ops := lb.Diff(got, want, lb.Policy{}); len(ops) > 0 || len(got.Services) != 300 {
 		t.Errorf("%d services and %d differences, first %v", len(got.Services), len(ops), ops[:min(len(ops), 3)])
 	}
-	r.nftList()
+	r.NftList()
 	if err := fresh.Teardown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if left := r.nftList(); left != "" {
+	if left := r.NftList(); left != "" {
 		t.Errorf("after teardown: %s", left)
 	}
 }
@@ -140,7 +137,7 @@ func BenchmarkUsage(b *testing.B) {
 	s := service(vip4, 0, 0, "10.1.0.2:0")
 	r.program(d, table(s))
 	const flows = 20000
-	r.node.do(b, func() error {
+	r.Node.Do(b, func() error {
 		p, err := net.ListenPacket("udp4", ":0")
 		if err != nil {
 			return err
@@ -162,63 +159,4 @@ func BenchmarkUsage(b *testing.B) {
 			b.Fatalf("%d connections", n)
 		}
 	}
-}
-
-// BenchmarkConntrack counts and cuts the connections of services beside 250,000
-// of others, with and without the kernel's filter: sudo go test ./lb/nft -run
-// xxx -bench Conntrack -benchtime 5x.
-func BenchmarkConntrack(b *testing.B) {
-	r := newRig(b)
-	d := r.driver()
-	r.program(d, table(service(vip4, 0, 0, "10.1.0.2:0")))
-	r.crowd(250_000)
-	for _, vips := range []int{1, filteredPasses} {
-		for _, filter := range []bool{true, false} {
-			usage := map[lb.Key]lb.Usage{}
-			for i, a := 0, vip4; i < vips; i, a = i+1, a.Next() {
-				usage[lb.Key{VIP: a}] = lb.Usage{Backends: map[netip.AddrPort]lb.BackendUsage{}}
-			}
-			b.Run(fmt.Sprintf("vips=%d/filter=%v", vips, filter), func(b *testing.B) {
-				q := d.help.sock.queries
-				q.unfiltered = !filter
-				for b.Loop() {
-					if err := countFlows(q, usage, none, none); err != nil {
-						b.Fatal(err)
-					}
-				}
-				if q.unfiltered == filter {
-					b.Fatal("the kernel does not filter")
-				}
-			})
-		}
-	}
-}
-
-// crowd makes conntrack of the node remember n connections that are nobody's.
-func (r *rig) crowd(n int) {
-	r.t.Helper()
-	const ports = 50_000 // of one address
-	r.node.do(r.t, func() error {
-		if err := os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_udp_timeout", []byte("3600"), 0o644); err != nil {
-			return err
-		}
-		for made := 0; made < n; made += ports {
-			p, err := net.ListenPacket("udp4", fmt.Sprintf("127.0.0.1:%d", 20+made/ports))
-			if err != nil {
-				return err
-			}
-			for i := range min(ports, n-made) {
-				_, _ = p.WriteTo([]byte("x"), &net.UDPAddr{IP: net.IPv4(127, 0, 1, byte(made/ports)), Port: 1000 + i})
-			}
-			p.Close()
-		}
-		count, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
-		if err != nil {
-			return err
-		}
-		if got, _ := strconv.Atoi(strings.TrimSpace(string(count))); got < n {
-			r.t.Skipf("conntrack remembers %d of %d connections; raise net.netfilter.nf_conntrack_max", got, n)
-		}
-		return nil
-	})
 }

@@ -15,45 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
+	"meshd/lb/pool"
 	"meshd/state"
 )
-
-// vandal is somebody else with the right to change the namespace.
-type vandal struct {
-	*rig
-	*sockets
-}
-
-func (r *rig) vandal() *vandal {
-	r.t.Helper()
-	s, err := openSockets(&Config{NetNS: r.node.path})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(func() { _ = s.close() })
-	return &vandal{r, s}
-}
-
-func (v *vandal) must(err error) {
-	v.t.Helper()
-	if err == nil {
-		err = v.sockets.nft.Flush()
-	}
-	if err != nil {
-		v.t.Fatal(err)
-	}
-}
-
-// delRule deletes the last rule of a chain.
-func (v *vandal) delRule(t *nftables.Table, chain string) {
-	v.t.Helper()
-	list, err := v.handles(byte(t.Family), t.Name)
-	if err != nil || len(list[chain]) == 0 {
-		v.t.Fatalf("rules of %s: %v, %v", chain, list, err)
-	}
-	handle := list[chain][len(list[chain])-1]
-	v.must(v.sockets.nft.DelRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Table: t, Name: chain}, Handle: handle}))
-}
 
 // Rule L1: whatever somebody changes beside the services is found, told of in
 // words, and made good by Setup; what a check finds it does not change.
@@ -68,12 +32,12 @@ func TestCheckFindsEveryChange(t *testing.T) {
 	}
 	v := r.vandal()
 	helper := func(family nftables.TableFamily) *nftables.Table {
-		return &nftables.Table{Name: helperTable, Family: family}
+		return &nftables.Table{Name: "meshd", Family: family}
 	}
 	ours := &nftables.Table{Name: serviceTable, Family: nftables.TableFamilyINet}
 	sysctl := func(key, value string) func() {
 		return func() {
-			r.node.do(t, func() error { return os.WriteFile("/proc/sys/"+key, []byte(value), 0) })
+			r.Node.Do(t, func() error { return os.WriteFile("/proc/sys/"+key, []byte(value), 0) })
 		}
 	}
 	for _, c := range []struct {
@@ -92,7 +56,7 @@ func TestCheckFindsEveryChange(t *testing.T) {
 		},
 		{"a rule in the guard", "rule in chain guard of nftables table ip meshd: extra, found at place 1", func() {
 			t4 := helper(nftables.TableFamilyIPv4)
-			v.sockets.nft.InsertRule(&nftables.Rule{
+			v.Nftables.InsertRule(&nftables.Rule{
 				Table: t4, Chain: &nftables.Chain{Table: t4, Name: "guard"},
 				Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}},
 			})
@@ -100,57 +64,59 @@ func TestCheckFindsEveryChange(t *testing.T) {
 		}},
 		{"chain deleted", "chain guard of nftables table ip6 meshd: missing", func() {
 			t6 := helper(nftables.TableFamilyIPv6)
-			v.sockets.nft.FlushChain(&nftables.Chain{Table: t6, Name: "guard"})
-			v.sockets.nft.DelChain(&nftables.Chain{Table: t6, Name: "guard"})
+			v.Nftables.FlushChain(&nftables.Chain{Table: t6, Name: "guard"})
+			v.Nftables.DelChain(&nftables.Chain{Table: t6, Name: "guard"})
 			v.must(nil)
 		}},
 		{"table deleted", "chain masq of nftables table ip meshd: missing", func() {
-			v.sockets.nft.DelTable(helper(nftables.TableFamilyIPv4))
+			v.Nftables.DelTable(helper(nftables.TableFamilyIPv4))
 			v.must(nil)
 		}},
 		{"pool out of the set", "set pool of nftables table ip meshd: missing, want 10.96.0.0/16", func() {
-			set, err := v.sockets.nft.GetSetByName(helper(nftables.TableFamilyIPv4), "pool")
+			set, err := v.Nftables.GetSetByName(helper(nftables.TableFamilyIPv4), "pool")
 			if err == nil {
-				v.sockets.nft.FlushSet(set)
+				v.Nftables.FlushSet(set)
 			}
 			v.must(err)
 		}},
 		{"a range in the set", "set pool of nftables table ip meshd (more): extra, found an interval with a boundary at " +
 			"192.0.2.0, end 192.0.2.255", func() {
-			set, err := v.sockets.nft.GetSetByName(helper(nftables.TableFamilyIPv4), "pool")
+			set, err := v.Nftables.GetSetByName(helper(nftables.TableFamilyIPv4), "pool")
 			if err == nil {
-				err = v.sockets.nft.SetAddElements(set, []nftables.SetElement{
+				err = v.Nftables.SetAddElements(set, []nftables.SetElement{
 					{Key: []byte{192, 0, 2, 0}}, {Key: []byte{192, 0, 2, 255}, IntervalEnd: true},
 				})
 			}
 			v.must(err)
 		}},
 		{"route deleted", "local route of pool 10.96.0.0/16: missing, want source address 10.1.0.1", func() {
-			v.must(v.route.RouteDel(&rtnl.Route{
-				Dst: ipNet(pool4), Table: poolTable, Type: unix.RTN_LOCAL,
+			v.must(v.Routes.RouteDel(&rtnl.Route{
+				Dst: ipNet(pool4), Table: 109, Type: unix.RTN_LOCAL,
 				Scope: rtnl.SCOPE_HOST,
 			}))
 		}},
-		{"rule for the host deleted", "routing rule 108 of pool 10.96.0.0/16: missing", func() { v.must(v.route.RuleDel(routingRules(pool4)[0])) }},
-		{"rule for the pool deleted", "routing rule 109 of pool fd96::/64: missing", func() { v.must(v.route.RuleDel(routingRules(pool6)[1])) }},
+		{"rule for the host deleted", "routing rule 108 of pool 10.96.0.0/16: missing", func() { v.delRoutingRule(pool4, 108) }},
+		{"rule for the pool deleted", "routing rule 109 of pool fd96::/64: missing", func() { v.delRoutingRule(pool6, 109) }},
 		{"route of an older version", "route of pool 10.96.0.0/16 in table local: extra", func() {
-			v.must(v.route.RouteAdd(&rtnl.Route{
+			v.must(v.Routes.RouteAdd(&rtnl.Route{
 				Dst: ipNet(pool4), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: rtnl.SCOPE_HOST,
-				Protocol: routeProtocol, LinkIndex: 1,
+				Protocol: 109, LinkIndex: 1,
 			}))
 		}},
 		{"refusal deleted", "rule 2 of chain refuse_output of nftables table ip6 meshd: missing", func() { v.delRule(helper(nftables.TableFamilyIPv6), "refuse_output") }},
 		{
 			"source changed", "local route of pool 10.96.0.0/16: changed, found no source address, want source address 10.1.0.1",
 			func() {
-				v.must((&Helpers{sock: v.sockets}).setRoute(lb.Pool{Prefix: pool4}))
+				v.must(v.Routes.RouteReplace(&rtnl.Route{
+					Dst: ipNet(pool4), Table: 109, Type: unix.RTN_LOCAL, Scope: rtnl.SCOPE_HOST, Protocol: 109, LinkIndex: 1,
+				}))
 			},
 		},
 		{"service rule deleted", "rule 2 of chain services4 of nftables table inet meshd_nat: missing", func() { v.delRule(ours, "services4") }},
 		{"hook deleted", "rule 2 of chain prerouting of nftables table inet meshd_nat: missing", func() { v.delRule(ours, "prerouting") }},
 		{"class rule deleted", "rule 1 of chain rr4_2_0 of nftables table inet meshd_nat: missing", func() { v.delRule(ours, "rr4_2_0") }},
 		{"service table deleted", "chain rr4_2_0 of nftables table inet meshd_nat: missing", func() {
-			v.sockets.nft.DelTable(ours)
+			v.Nftables.DelTable(ours)
 			v.must(nil)
 		}},
 	} {
@@ -176,42 +142,8 @@ func TestCheckFindsEveryChange(t *testing.T) {
 		if errs := d.Apply(t.Context(), ops); errs != nil {
 			t.Fatalf("%s: %v", c.name, errs)
 		}
-		equalCounts(t, c.name, r.spread(r.peer, "tcp", "10.96.3.7:80", 2), map[string]int{"10.1.0.2:80": 1, "10.1.0.3:80": 1})
+		equalCounts(t, c.name, r.Spread(r.Peer, "tcp", "10.96.3.7:80", 2), map[string]int{"10.1.0.2:80": 1, "10.1.0.3:80": 1})
 		r.refused("tcp", "10.96.3.7:81")
-	}
-}
-
-// Rule L3: marks that somebody changes are found, and made good.
-func TestCheckFindsChangedMarks(t *testing.T) {
-	r := newRig(t)
-	h := r.helpers()
-	if err := h.SetPool(lb.Pool{Prefix: pool4, Src: node4}); err != nil {
-		t.Fatal(err)
-	}
-	other := netip.MustParseAddr("10.96.0.9")
-	if err := h.SetMark(allTCP(vip4), 0x6d000001); err != nil {
-		t.Fatal(err)
-	}
-	v := r.vandal()
-	set, err := v.sockets.nft.GetSetByName(h.table[0], "marks")
-	if err == nil {
-		v.sockets.nft.FlushSet(set)
-		err = v.sockets.nft.SetAddElements(set, []nftables.SetElement{markElement(allUDP(other), 7)})
-	}
-	v.must(err)
-	found, err := h.Check()
-	want := "[mark of 10.96.3.7:all/tcp: missing, want 0x6d000001 mark of 10.96.0.9:all/udp: extra, found 0x7]"
-	if got := fmt.Sprint(found); err != nil || got != want {
-		t.Errorf("found %s, %v; want %s", got, err, want)
-	}
-	if err := h.Setup(); err != nil {
-		t.Fatal(err)
-	}
-	if found, err := h.Check(); err != nil || len(found) > 0 {
-		t.Errorf("after the repair: %v, %v", found, err)
-	}
-	if have, err := h.readMarks(0, h.mark[0]); err != nil || len(have) != 1 || have[allTCP(vip4)] != 0x6d000001 {
-		t.Errorf("marks %v, %v", have, err)
 	}
 }
 
@@ -240,7 +172,7 @@ func TestUntouched(t *testing.T) {
 	}
 	v := r.vandal()
 	foreign := &nftables.Table{Name: "foreign", Family: nftables.TableFamilyINet}
-	v.sockets.nft.AddTable(foreign)
+	v.Nftables.AddTable(foreign)
 	v.must(nil)
 	r.program(d, table(service(vip4, 80, state.TCP, "10.1.0.2:80")))
 	if d.Untouched(t.Context()) {
@@ -248,10 +180,9 @@ func TestUntouched(t *testing.T) {
 	}
 	read()
 	if !d.Untouched(t.Context()) {
-		now, err := d.help.sock.generation()
-		t.Errorf("still touched after it was read back: read %d, now %d, %v", d.help.sock.seen, now, err)
+		t.Error("still touched after it was read back")
 	}
-	v.sockets.nft.DelTable(foreign)
+	v.Nftables.DelTable(foreign)
 	v.must(nil)
 	if d.Untouched(t.Context()) {
 		t.Error("a change after ours is not noticed")
@@ -264,19 +195,19 @@ func TestRemnants(t *testing.T) {
 	d := r.driver()
 	r.program(d, table(service(vip4, 80, state.TCP, "10.1.0.2:80"), service(vip6, 53, state.UDP, "[fd01::2]:53")))
 	v := r.vandal()
-	v.sockets.nft.AddTable(&nftables.Table{Name: "foreign", Family: nftables.TableFamilyINet})
+	v.Nftables.AddTable(&nftables.Table{Name: "foreign", Family: nftables.TableFamilyINet})
 	foreign := &rtnl.Route{
 		Dst: ipNet(netip.MustParsePrefix("10.77.0.0/16")), Table: unix.RT_TABLE_LOCAL,
 		Type: unix.RTN_LOCAL, Scope: rtnl.SCOPE_HOST, LinkIndex: 1,
 	}
-	v.must(v.route.RouteAdd(foreign))
+	v.must(v.Routes.RouteAdd(foreign))
 
-	fresh, err := New(Config{NetNS: r.node.path, Log: slog.New(slog.DiscardHandler)})
+	fresh, err := New(Config{NetNS: r.Node.Path, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer fresh.Close()
-	marking, err := NewHelpers(fresh.cfg, true) // as IPVS has them, which was never used here
+	marking, err := pool.NewMarked(fresh.cfg) // as IPVS has them, which was never used here
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +215,7 @@ func TestRemnants(t *testing.T) {
 	if err := marking.Discover(); err != nil || !marking.Owns(vip4) || len(marking.Marks()) > 0 {
 		t.Errorf("without marks: %v, %v, %v", marking.Pools(), marking.Marks(), err)
 	}
-	before := r.nftList()
+	before := r.NftList()
 	left, err := fresh.Remnants(t.Context())
 	want := `[nftables table inet meshd_nat (2 services) nftables table ip meshd (guard, masquerade, marks) ` +
 		`nftables table ip6 meshd (guard, masquerade, marks) local route of pool 10.96.0.0/16 (source address 10.1.0.1) ` +
@@ -292,7 +223,7 @@ func TestRemnants(t *testing.T) {
 	if got := fmt.Sprint(left); err != nil || got != want {
 		t.Errorf("left %s, %v\nwant %s", got, err, want)
 	}
-	if r.nftList() != before {
+	if r.NftList() != before {
 		t.Error("looking changed the rules")
 	}
 	for range 2 { // idempotent
@@ -303,47 +234,19 @@ func TestRemnants(t *testing.T) {
 			t.Errorf("left %v, %v", left, err)
 		}
 	}
-	if list := r.nftList(); list != "" && (!strings.Contains(list, "foreign") || strings.Contains(list, "meshd")) {
+	if list := r.NftList(); list != "" && (!strings.Contains(list, "foreign") || strings.Contains(list, "meshd")) {
 		t.Errorf("the ruleset is now %s", list)
 	}
-	routes, err := v.route.RouteListFiltered(unix.AF_INET, &rtnl.Route{Table: unix.RT_TABLE_LOCAL, Dst: foreign.Dst},
+	routes, err := v.Routes.RouteListFiltered(unix.AF_INET, &rtnl.Route{Table: unix.RT_TABLE_LOCAL, Dst: foreign.Dst},
 		rtnl.RT_FILTER_TABLE|rtnl.RT_FILTER_DST)
 	if err != nil || len(routes) != 1 {
 		t.Errorf("the foreign route: %v, %v", routes, err)
 	}
-	r.node.do(t, func() error {
+	r.Node.Do(t, func() error {
 		have, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
 		if strings.TrimSpace(string(have)) != "1" {
 			t.Error("a sysctl was changed back; others may need it")
 		}
 		return err
 	})
-}
-
-// What is left of pools when the routes are gone is in the sets.
-func TestDiscover(t *testing.T) {
-	r := newRig(t)
-	h := r.helpers()
-	for _, p := range []lb.Pool{{Prefix: pool4, Src: node4}, {Prefix: pool6, Src: node6}} {
-		if err := h.SetPool(p); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := h.SetMark(allTCP(vip4), 0x6d000001); err != nil {
-		t.Fatal(err)
-	}
-	if err := h.delWay(pool4); err != nil {
-		t.Fatal(err)
-	}
-	fresh, err := NewHelpers(h.cfg, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer fresh.Close()
-	if err := fresh.Discover(); err != nil {
-		t.Fatal(err)
-	}
-	if !fresh.Owns(vip4) || !fresh.Owns(vip6) || len(fresh.Pools()) != 2 || fresh.Marks()[allTCP(vip4)] != 0x6d000001 {
-		t.Errorf("pools %v, marks %v", fresh.Pools(), fresh.Marks())
-	}
 }

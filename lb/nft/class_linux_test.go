@@ -38,7 +38,7 @@ func TestClassNumbers(t *testing.T) {
 // each, and a later process finds no chain that nobody uses.
 func TestUnusedClassesGo(t *testing.T) {
 	r := newRig(t)
-	r.serve(r.peer, "10.1.0.2:80")
+	r.Serve(r.Peer, "10.1.0.2:80")
 	d := r.driver()
 	s := service(vip4, 80, state.TCP, "10.1.0.2:80")
 	r.program(d, table(s))
@@ -64,15 +64,15 @@ func TestUnusedClassesGo(t *testing.T) {
 		t.Errorf("%d class chains in a later process, want the one in use", n)
 	}
 	r.program(again, table(s))
-	equalCounts(t, "one backend again", r.spread(r.node, "tcp", "10.96.3.7:80", 2), map[string]int{"10.1.0.2:80": 2})
+	equalCounts(t, "one backend again", r.Spread(r.Node, "tcp", "10.96.3.7:80", 2), map[string]int{"10.1.0.2:80": 2})
 }
 
 // classChains counts the class chains in the kernel.
 func (r *rig) classChains(d *Driver) (n int) {
-	r.t.Helper()
-	chains, err := d.help.sock.nft.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	r.T.Helper()
+	chains, err := d.conn.Nftables.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
-		r.t.Fatal(err)
+		r.T.Fatal(err)
 	}
 	for _, c := range chains {
 		var slots, shard int
@@ -87,20 +87,20 @@ func (r *rig) classChains(d *Driver) (n int) {
 // next audit.
 func TestClassComesBack(t *testing.T) {
 	r := newRig(t)
-	r.serve(r.peer, "10.1.0.2:80")
+	r.Serve(r.Peer, "10.1.0.2:80")
 	d := r.driver()
 	s := service(vip4, 80, state.TCP, "10.1.0.2:80")
 	r.program(d, table(s))
 	other := r.driver() // of a process that knows no better
-	if err := other.layout.delClass(other.help.sock.nft, d.entries[s.Key].class); err != nil {
+	if err := other.layout.delClass(other.conn.Nftables, d.entries[s.Key].class); err != nil {
 		t.Fatal(err)
 	}
-	if err := other.help.sock.nft.Flush(); err != nil {
+	if err := other.conn.Nftables.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	r.refused("tcp", "10.96.3.7:80")
 	if _, err := d.Snapshot(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	equalCounts(t, "after the audit", r.spread(r.node, "tcp", "10.96.3.7:80", 2), map[string]int{"10.1.0.2:80": 2})
+	equalCounts(t, "after the audit", r.Spread(r.Node, "tcp", "10.96.3.7:80", 2), map[string]int{"10.1.0.2:80": 2})
 }

@@ -13,28 +13,37 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
+	"meshd/lb/conntrack"
+	"meshd/lb/nftconn"
+	"meshd/lb/pool"
 )
 
 // Driver implements lb.Driver with nftables. It is used by one goroutine at a
 // time.
 type Driver struct {
-	cfg     Config
-	help    *Helpers // nil until Setup
+	cfg Config
+
+	// What it works with, of the namespace; nil until it is opened.
+	base  *pool.Base
+	conn  *nftconn.Conn
+	flows *conntrack.Kernel
+
+	// What it has written.
 	layout  *layout
 	entries map[lb.Key]*entry
-	classes map[class]int // class chains in the kernel and how many services use each
-	doomed  *flows        // connections to delete after the next successful Apply
+	classes map[class]int  // class chains in the kernel and how many services use each
+	cut     *conntrack.Set // connections to delete after the next successful Apply
 }
 
 // entry is what the driver has written for one service.
 type entry struct {
-	svc   *lb.Service
-	there bool  // the service has its element
-	class class // zero: nothing to pick from
-	slots []netip.AddrPort
-	memo  memo
-	idle  []netip.AddrPort             // backends without slots that had no connections when those were last counted
-	quiet map[netip.AddrPort]time.Time // backends with weight 0, and since when they are not picked
+	svc      *lb.Service
+	there    bool  // the service has its element
+	class    class // zero: nothing to pick from
+	slots    []netip.AddrPort
+	settings storedSettings
+	idle     []netip.AddrPort             // backends without slots that had no connections when those were last counted
+	quiet    map[netip.AddrPort]time.Time // backends with weight 0, and since when they are not picked
 }
 
 // New returns the driver. It opens nothing before Probe or Setup.
@@ -60,32 +69,32 @@ func (d *Driver) Name() string { return "nft" }
 // Probe implements lb.Driver: it builds the whole layout under other names in
 // one transaction together with its removal, so that nothing is left behind.
 func (d *Driver) Probe(context.Context) error {
-	sock, err := openSockets(&d.cfg)
+	conn, err := nftconn.Open(nftconn.Config{NetNS: d.cfg.NetNS, Listener: d.cfg.Listener})
 	if err != nil {
 		return err
 	}
-	defer sock.close()
+	defer conn.Close()
 	trial := newLayout()
 	trial.table.Name = "meshd_probe"
-	if err := trial.add(sock.nft); err != nil {
+	if err := trial.add(conn.Nftables); err != nil {
 		return err
 	}
-	for i := range families {
+	for i := range nftconn.Families {
 		err := errors.Join(
-			trial.addClass(sock.nft, class{family: i, slots: 2}),
-			trial.addClass(sock.nft, class{family: i, slots: 2, hash: true, all: true}))
+			trial.addClass(conn.Nftables, class{family: i, slots: 2}),
+			trial.addClass(conn.Nftables, class{family: i, slots: 2, hash: true, all: true}))
 		if err != nil {
 			return fmt.Errorf("encode probe: %w", err)
 		}
 	}
-	sock.nft.DelTable(trial.table)
-	err = sock.nft.Flush()
+	conn.Nftables.DelTable(trial.table)
+	err = conn.Nftables.Flush()
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
 		return fmt.Errorf("%w: kernel has no nf_tables nat with numgen, jhash and fib (%w); load nft_chain_nat, nft_nat, "+
 			"nft_numgen, nft_hash, nft_fib_inet",
 			lb.ErrUnsupported, err)
 	}
-	return explain("probe nftables", err)
+	return nftconn.Explain("probe nftables", err)
 }
 
 // Setup implements lb.Driver. The maps of a previous run stay as they are; the
@@ -95,23 +104,23 @@ func (d *Driver) Setup(context.Context) error {
 	if err := d.open(); err != nil {
 		return err
 	}
-	if err := d.help.Setup(); err != nil {
+	if err := d.base.Setup(); err != nil {
 		return err
 	}
 	err := d.addLayout(false)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY) {
 		d.cfg.Log.Warn("nftables table has another layout; replacing it", slog.String("table", serviceTable),
-			slog.Any("err", err))
+			slog.Any("error", err))
 		err = d.addLayout(true)
 	}
 	if err != nil {
-		return explain("make table "+serviceTable, err)
+		return nftconn.Explain("make table "+serviceTable, err)
 	}
-	return d.layout.book.read(d.help.sock, baseChains()...)
+	return d.layout.book.Read(d.conn, baseChains()...)
 }
 
 func (d *Driver) addLayout(replace bool) error {
-	c := d.help.sock.nft
+	c := d.conn.Nftables
 	if replace {
 		c.AddTable(d.layout.table)
 		c.DelTable(d.layout.table)
@@ -126,23 +135,23 @@ func (d *Driver) addLayout(replace bool) error {
 			}
 		}
 	}
-	return d.help.sock.commit()
+	return d.conn.Commit()
 }
 
 // Apply implements lb.Driver. Each service changes in one transaction; many
 // services share one, and if it fails, halves of it are tried.
 func (d *Driver) Apply(ctx context.Context, ops []lb.Op) []error {
-	if d.help == nil {
+	if d.base == nil {
 		return fail(ops, nil, errors.New("nft: Apply before Setup"), func(lb.Op) bool { return true })
 	}
-	errs := d.pools(ops, lb.SetPool, d.help.setPoolOp, nil)
+	errs := d.pools(ops, lb.SetPool, func(op lb.Op) error { return d.base.SetPool(op.Pool) }, nil)
 	next, keys := d.next(ops)
 	for i, err := range next.Apply(ops, nil) {
 		if err != nil {
 			errs = fail(ops[i:i+1], errs, err, func(lb.Op) bool { return true })
 		}
 	}
-	d.doomed = &flows{}
+	d.cut = &conntrack.Set{}
 	for batch := range slices.Chunk(keys, servicesPerBatch) {
 		for k, err := range d.commit(ctx, batch, next) {
 			errs = fail(ops, errs, err, func(op lb.Op) bool {
@@ -151,14 +160,11 @@ func (d *Driver) Apply(ctx context.Context, ops []lb.Op) []error {
 			})
 		}
 	}
-	if err := d.doomed.delete(d.help.sock.queries, d.holds); err != nil {
-		d.cfg.Log.Warn("connections of removed backends stay until they time out", slog.Any("err", err))
+	if err := d.cut.Delete(d.flows, d.holds); err != nil {
+		d.cfg.Log.Warn("connections of removed backends stay until they time out", slog.Any("error", err))
 	}
-	return d.pools(ops, lb.DelPool, d.help.delPoolOp, errs)
+	return d.pools(ops, lb.DelPool, func(op lb.Op) error { return d.base.DelPool(op.Pool.Prefix) }, errs)
 }
-
-func (h *Helpers) setPoolOp(op lb.Op) error { return h.SetPool(op.Pool) }
-func (h *Helpers) delPoolOp(op lb.Op) error { return h.DelPool(op.Pool.Prefix) }
 
 // pools carries out the pool operations of one kind.
 func (d *Driver) pools(ops []lb.Op, kind lb.OpKind, do func(lb.Op) error, errs []error) []error {
@@ -227,7 +233,7 @@ func (d *Driver) commit(ctx context.Context, keys []lb.Key, next *lb.Table) map[
 		tx.keep()
 		return nil
 	case len(keys) == 1 || errors.Is(err, unix.EPERM):
-		return allFailed(keys, explain("write services", err))
+		return allFailed(keys, nftconn.Explain("write services", err))
 	}
 	failed := map[lb.Key]error{}
 	for half := range slices.Chunk(keys, (len(keys)+1)/2) {
@@ -246,10 +252,10 @@ func allFailed(keys []lb.Key, err error) map[lb.Key]error {
 
 // Close implements lb.Driver.
 func (d *Driver) Close() error {
-	if d.help == nil {
+	if d.base == nil {
 		return nil
 	}
-	err := d.help.Close()
-	d.help = nil
+	err := d.base.Close()
+	d.base, d.conn, d.flows = nil, nil, nil
 	return err
 }

@@ -11,13 +11,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"meshd/lb"
+	"meshd/lb/linktest"
 	"meshd/state"
 )
 
 // four serves port 80 on all addresses of the peer.
 func (r *rig) four() {
 	for _, a := range []string{"10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.5"} {
-		r.serve(r.peer, a+":80")
+		r.Serve(r.Peer, a+":80")
 	}
 }
 
@@ -39,7 +40,7 @@ func TestRoundRobinInLockstep(t *testing.T) {
 	got := map[string]int{}
 	for range 6 {
 		for _, vip := range []string{"10.96.3.7", "10.96.0.9"} {
-			backend, _, err := r.ask(r.node, "tcp", vip+":80", "")
+			backend, _, err := r.Ask(r.Node, "tcp", vip+":80", "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -53,12 +54,12 @@ func TestRoundRobinInLockstep(t *testing.T) {
 
 // refused checks that both the own host and the peer are refused at once.
 func (r *rig) refused(network, addr string) {
-	r.t.Helper()
-	for _, n := range []*namespace{r.node, r.peer} {
+	r.T.Helper()
+	for _, n := range []*linktest.Namespace{r.Node, r.Peer} {
 		start := time.Now()
-		_, _, err := r.ask(n, network, addr, "")
+		_, _, err := r.Ask(n, network, addr, "")
 		if !errors.Is(err, syscall.ECONNREFUSED) || time.Since(start) > time.Second {
-			r.t.Errorf("%s %s: %v after %v, want connection refused at once", network, addr, err, time.Since(start))
+			r.T.Errorf("%s %s: %v after %v, want connection refused at once", network, addr, err, time.Since(start))
 		}
 	}
 }
@@ -66,7 +67,7 @@ func (r *rig) refused(network, addr string) {
 // What the driver writes, the nft tool lists; it is easily made to abort.
 func TestListable(t *testing.T) {
 	r := newRig(t)
-	r.nftList() // test/dataplane shows what connections meet
+	r.NftList() // test/dataplane shows what connections meet
 	d := r.driver()
 	sticky, hash := *service(vip4, 443, state.TCP, "10.1.0.2:80", "10.1.0.3:80*2"),
 		*service(vip6, 443, state.UDP, "[fd01::2]:443")
@@ -76,7 +77,7 @@ func TestListable(t *testing.T) {
 		service(vip4, 80, state.UDP, "10.1.0.4:80*30", "10.1.0.5:80*10"),
 		service(vip6, 80, state.TCP, "[fd01::2]:80", "[fd01::3]:80"), service(vip6, 81, state.TCP), &sticky, &hash,
 		service(vip4.Next(), 0, 0, "10.1.0.2:0"), service(vip6.Next(), 0, 0, "[fd01::4]:0")))
-	if list := r.nftList(); list != "" && !strings.Contains(list, `comment "wrr affinity 1h0m0s"`) {
+	if list := r.NftList(); list != "" && !strings.Contains(list, `comment "wrr affinity 1h0m0s"`) {
 		t.Errorf("no note of affinity in %s", list)
 	}
 }
@@ -86,7 +87,7 @@ func TestUsage(t *testing.T) {
 	r.four()
 	d := r.driver()
 	r.program(d, table(service(vip4, 80, state.TCP, "10.1.0.2:80")))
-	c, err := r.dial(r.peer, "tcp", "10.96.3.7:80", "10.1.0.5:0")
+	c, err := r.Dial(r.Peer, "tcp", "10.96.3.7:80", "10.1.0.5:0")
 	if err != nil {
 		t.Fatal(err)
 	}

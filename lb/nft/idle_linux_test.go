@@ -36,7 +36,7 @@ func TestRemovalOfIdleBackend(t *testing.T) {
 			}
 			r.program(d, table(s))
 			if test.open {
-				c, err := r.dial(r.peer, "tcp", "10.96.3.7:80", "")
+				c, err := r.Dial(r.Peer, "tcp", "10.96.3.7:80", "")
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -52,7 +52,7 @@ func TestRemovalOfIdleBackend(t *testing.T) {
 			if errs := d.Apply(t.Context(), []lb.Op{{Kind: lb.DelBackend, Key: s.Key, Backend: s.Backends[0]}}); errs != nil {
 				t.Fatal(errs)
 			}
-			if search := len(d.doomed.keys) > 0; search != test.search {
+			if search := d.cut.Len() > 0; search != test.search {
 				t.Errorf("searched conntrack: %v, want %v", search, test.search)
 			}
 		})

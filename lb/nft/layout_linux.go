@@ -8,13 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
+	"meshd/lb/nftconn"
 )
+
+// serviceTable is the name of this driver's table.
+const serviceTable = "meshd_nat"
 
 // layout is the constant part of table meshd_nat: its maps and base chains.
 type layout struct {
 	table *nftables.Table
 	maps  [2]familyMaps
-	book  ruleBook
+	book  nftconn.RuleBook
 }
 
 // familyMaps are the maps of one address family. Their shapes are in the
@@ -28,13 +32,13 @@ type familyMaps struct {
 func newLayout() *layout {
 	l := &layout{
 		table: &nftables.Table{Name: serviceTable, Family: nftables.TableFamilyINet},
-		book:  ruleBook{family: unix.NFPROTO_INET, table: serviceTable, name: "inet " + serviceTable},
+		book:  nftconn.RuleBook{Family: unix.NFPROTO_INET, Table: serviceTable, Name: "inet " + serviceTable},
 	}
-	for i := range families {
-		f := &families[i]
+	for i := range nftconn.Families {
+		f := &nftconn.Families[i]
 		m := func(n int, name string, key, data nftables.SetDatatype, concat bool) *nftables.Set {
 			return &nftables.Set{
-				Table: l.table, ID: uint32(5*i + n), Name: name + f.digit, IsMap: true,
+				Table: l.table, ID: uint32(5*i + n), Name: name + f.Digit, IsMap: true,
 				KeyType: key, DataType: data, Concatenation: concat,
 			}
 		}
@@ -43,11 +47,11 @@ func newLayout() *layout {
 		// travel. nft 1.0.6 aborts on listing a concatenation with a plain integer.
 		number := nftables.TypeClassID
 		l.maps[i] = familyMaps{
-			svc: m(1, "svc", nftables.MustConcatSetType(f.addr, proto, port), number, true),
-			eps: m(2, "eps", nftables.MustConcatSetType(f.addr, proto, port, number),
-				nftables.MustConcatSetType(f.addr, port), true),
-			all:       m(3, "all", nftables.MustConcatSetType(f.addr, proto), number, true),
-			allepsSet: m(4, "alleps", nftables.MustConcatSetType(f.addr, proto, number), f.addr, true),
+			svc: m(1, "svc", nftables.MustConcatSetType(f.Addr, proto, port), number, true),
+			eps: m(2, "eps", nftables.MustConcatSetType(f.Addr, proto, port, number),
+				nftables.MustConcatSetType(f.Addr, port), true),
+			all:       m(3, "all", nftables.MustConcatSetType(f.Addr, proto), number, true),
+			allepsSet: m(4, "alleps", nftables.MustConcatSetType(f.Addr, proto, number), f.Addr, true),
 			class:     m(5, "class", number, nftables.TypeVerdict, false),
 		}
 		l.maps[i].svc.Counter, l.maps[i].all.Counter = true, true
@@ -72,22 +76,22 @@ func (l *layout) add(c *nftables.Conn) error {
 		l.addBackends(c, i, false)
 		l.addBackends(c, i, true)
 	}
-	l.addBase(c, "prerouting", nftables.ChainHookPrerouting, routedToPool())
-	l.addBase(c, "output", nftables.ChainHookOutput, sentToPool())
+	l.addBase(c, "prerouting", nftables.ChainHookPrerouting, nftconn.RoutedToHost())
+	l.addBase(c, "output", nftables.ChainHookOutput, nftconn.SentToHost())
 	return nil
 }
 
 // addBase makes the chain of a hook. The host's routing decides first: what it
 // sends to a neighbour or elsewhere is no service's, whatever its address.
 func (l *layout) addBase(c *nftables.Conn, name string, hook *nftables.ChainHook, routed []expr.Any) {
-	base := remakeChain(c, &nftables.Chain{
+	base := nftconn.RemakeChain(c, &nftables.Chain{
 		Table: l.table, Name: name, Hooknum: hook,
 		Priority: nftables.ChainPriorityNATDest, Type: nftables.ChainTypeNAT,
 	})
-	for i := range families {
-		f := &families[i]
-		c.AddRule(&nftables.Rule{Table: l.table, Chain: base, Exprs: rules(f.match(), routed,
-			[]expr.Any{to("services" + f.digit)})})
+	for i := range nftconn.Families {
+		f := &nftconn.Families[i]
+		c.AddRule(&nftables.Rule{Table: l.table, Chain: base, Exprs: nftconn.Concat(f.Match(), routed,
+			[]expr.Any{nftconn.Goto("services" + f.Digit)})})
 	}
 }
 
@@ -103,30 +107,25 @@ func (l *layout) addBase(c *nftables.Conn, name string, hook *nftables.ChainHook
 // lookup found. addBackends sets it to 0; only the first packet of a connection
 // comes here.
 func (l *layout) addServices(c *nftables.Conn, i int) {
-	f, m := &families[i], &l.maps[i]
-	chain := remakeChain(c, &nftables.Chain{Table: l.table, Name: "services" + f.digit})
+	f, m := &nftconn.Families[i], &l.maps[i]
+	chain := nftconn.RemakeChain(c, &nftables.Chain{Table: l.table, Name: "services" + f.Digit})
 	find := func(set *nftables.Set) []expr.Any {
 		return []expr.Any{
-			&expr.Lookup{SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true, SetName: set.Name, SetID: set.ID},
-			&expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: firstReg},
-			&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: firstReg},
+			nftconn.Lookup(nftconn.FirstRegister, set),
+			nftconn.SetMeta(expr.MetaKeyPRIORITY),
+			nftconn.LoadMeta(expr.MetaKeyPRIORITY),
 			&expr.Lookup{
-				SourceRegister: firstReg, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true,
+				SourceRegister: nftconn.FirstRegister, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true,
 				SetName: m.class.Name, SetID: m.class.ID,
 			},
 		}
 	}
-	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: rules(f.match(), f.loadKey(), find(m.svc))})
-	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: rules(f.match(), f.loadWide(), find(m.all))})
+	add := func(load, then []expr.Any) {
+		c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: nftconn.Concat(f.Match(), load, then)})
+	}
+	add(f.LoadService(), find(m.svc))
+	add(f.LoadServiceAddress(), find(m.all))
 }
-
-// loadWide loads VIP . protocol.
-func (f *family) loadWide() []expr.Any {
-	return []expr.Any{f.loadDst(reg(0)), loadL4Proto(reg(f.size))}
-}
-
-// loadKey loads VIP . protocol . port.
-func (f *family) loadKey() []expr.Any { return append(f.loadWide(), loadPort(reg(f.size+4))) }
 
 // maxShards bounds the chains of one size. Round robin counters belong to
 // chains; services of a chain share them.
@@ -150,7 +149,7 @@ func (c class) name() string {
 	if c.all {
 		ports = "all"
 	}
-	return fmt.Sprintf("%s%s%s_%d_%d", pick, families[c.family].digit, ports, c.slots, c.shard)
+	return fmt.Sprintf("%s%s%s_%d_%d", pick, nftconn.Families[c.family].Digit, ports, c.slots, c.shard)
 }
 
 // number returns what stands for the class in the service maps.
@@ -176,7 +175,7 @@ func classAt(n uint32, family int) (class, error) {
 
 // classOf returns the class of a service with that many slots, in shard 0.
 func classOf(s *lb.Service, slots int) class {
-	return class{family: familyIndex(s.VIP), all: s.AllPorts(), hash: hashed(s), slots: uint32(slots)}
+	return class{family: nftconn.FamilyIndex(s.VIP), all: s.AllPorts(), hash: hashed(s), slots: uint32(slots)}
 }
 
 // hashSeed makes every node, and every run, hash clients alike.
@@ -185,8 +184,8 @@ const hashSeed = 0x6d657368
 // baseChains returns the names of the chains that are there without services.
 func baseChains() []string {
 	names := []string{"prerouting", "output"}
-	for i := range families {
-		names = append(names, "services"+families[i].digit, backendsChain(i, false), backendsChain(i, true))
+	for i := range nftconn.Families {
+		names = append(names, "services"+nftconn.Families[i].Digit, backendsChain(i, false), backendsChain(i, true))
 	}
 	return names
 }
@@ -194,9 +193,9 @@ func baseChains() []string {
 // backendsChain returns the name of the chain that translates.
 func backendsChain(family int, all bool) string {
 	if all {
-		return "backends" + families[family].digit + "all"
+		return "backends" + nftconn.Families[family].Digit + "all"
 	}
-	return "backends" + families[family].digit
+	return "backends" + nftconn.Families[family].Digit
 }
 
 // addBackends makes the chain that translates to the backend in the slot that
@@ -208,20 +207,20 @@ func backendsChain(family int, all bool) string {
 // when a rule of another chain begins to use it. (The priority is read before
 // it is set; nft lists it the other way round.)
 func (l *layout) addBackends(c *nftables.Conn, i int, all bool) {
-	f, m := &families[i], &l.maps[i]
-	chain := remakeChain(c, &nftables.Chain{Table: l.table, Name: backendsChain(i, all)})
-	key, set, slot := f.loadKey(), m.eps, reg(f.size+8)
-	nat := &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.nfproto), RegAddrMin: firstReg}
+	f, m := &nftconn.Families[i], &l.maps[i]
+	chain := nftconn.RemakeChain(c, &nftables.Chain{Table: l.table, Name: backendsChain(i, all)})
+	key, set, slot := f.LoadService(), m.eps, nftconn.RegisterAt(f.Size+8)
+	nat := &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.Proto), RegAddrMin: nftconn.FirstRegister}
 	if all {
-		key, set, slot = f.loadWide(), m.allepsSet, reg(f.size+4)
+		key, set, slot = f.LoadServiceAddress(), m.allepsSet, nftconn.RegisterAt(f.Size+4)
 	} else {
-		nat.RegProtoMin = reg(f.size)
+		nat.RegProtoMin = nftconn.RegisterAt(f.Size)
 	}
-	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: rules(f.match(), key, []expr.Any{
+	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: nftconn.Concat(f.Match(), key, []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: slot},
 		&expr.Immediate{Register: slot + 1, Data: make([]byte, 4)},
 		&expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: slot + 1},
-		&expr.Lookup{SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true, SetName: set.Name, SetID: set.ID},
+		nftconn.Lookup(nftconn.FirstRegister, set),
 		nat,
 	})})
 }
@@ -230,28 +229,28 @@ func (l *layout) addBackends(c *nftables.Conn, i int, all bool) {
 //
 //	meta priority set numgen inc mod 10 goto backends4
 func (l *layout) addClass(c *nftables.Conn, cl class) error {
-	f, m := &families[cl.family], &l.maps[cl.family]
-	chain := remakeChain(c, &nftables.Chain{Table: l.table, Name: cl.name()})
-	l.book.forget(cl.name())
-	pick := []expr.Any{&expr.Numgen{Register: firstReg, Modulus: cl.slots, Type: unix.NFT_NG_INCREMENTAL}}
+	f, m := &nftconn.Families[cl.family], &l.maps[cl.family]
+	chain := nftconn.RemakeChain(c, &nftables.Chain{Table: l.table, Name: cl.name()})
+	l.book.Forget(cl.name())
+	pick := []expr.Any{&expr.Numgen{Register: nftconn.FirstRegister, Modulus: cl.slots, Type: unix.NFT_NG_INCREMENTAL}}
 	if cl.hash {
-		pick = rules(f.match(), []expr.Any{f.loadSrc(firstReg), &expr.Hash{
-			SourceRegister: firstReg, DestRegister: firstReg,
-			Length: f.size, Modulus: cl.slots, Seed: hashSeed, Type: expr.HashTypeJenkins,
+		pick = nftconn.Concat(f.Match(), []expr.Any{f.LoadSource(nftconn.FirstRegister), &expr.Hash{
+			SourceRegister: nftconn.FirstRegister, DestRegister: nftconn.FirstRegister,
+			Length: f.Size, Modulus: cl.slots, Seed: hashSeed, Type: expr.HashTypeJenkins,
 		}})
 	}
-	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: rules(pick, []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: firstReg},
-		to(backendsChain(cl.family, cl.all)),
+	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: nftconn.Concat(pick, []expr.Any{
+		nftconn.SetMeta(expr.MetaKeyPRIORITY),
+		nftconn.Goto(backendsChain(cl.family, cl.all)),
 	})})
 	return c.SetAddElements(m.class, []nftables.SetElement{classElement(cl)})
 }
 
 // delClass queues the removal of what addClass makes.
 func (l *layout) delClass(c *nftables.Conn, cl class) error {
-	l.book.forget(cl.name())
+	l.book.Forget(cl.name())
 	err := c.SetDeleteElements(l.maps[cl.family].class, []nftables.SetElement{classElement(cl)})
 	c.DelChain(&nftables.Chain{Table: l.table, Name: cl.name()})
-	l.book.forget(cl.name())
+	l.book.Forget(cl.name())
 	return err
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/google/nftables"
 
 	"meshd/lb"
+	"meshd/lb/conntrack"
+	"meshd/lb/nftconn"
 )
 
 // Snapshot implements lb.Driver. It reads the maps back, and from then on
@@ -21,26 +23,20 @@ import (
 // A service whose elements are not as this driver writes them comes back with
 // a scheduler that nobody wants, so that it is written again.
 func (d *Driver) Snapshot(context.Context) (*lb.Table, error) {
-	if d.help == nil {
+	if d.base == nil {
 		return nil, errors.New("nft: Snapshot before Setup")
 	}
-	ways, err := d.help.ways()
+	routes, err := d.base.AdoptRoutes()
 	if err != nil {
 		return nil, err
 	}
-	routes := routed(ways)
-	for prefix, p := range routes {
-		if _, known := d.help.pools[prefix]; !known {
-			d.help.pools[prefix] = p
-		}
-	}
 	r := reader{d: d}
-	if err := d.help.sock.readWhole(r.read); err != nil {
-		return nil, explain("read maps back", err)
+	if err := d.conn.ReadWhole(r.read); err != nil {
+		return nil, nftconn.Explain("read maps back", err)
 	}
-	r.settle()
+	r.replaceEntries()
 	if err := errors.Join(r.clean(), d.adoptClasses(r.classes)); err != nil {
-		return nil, explain("adopt what is there", err)
+		return nil, nftconn.Explain("adopt what is there", err)
 	}
 	t := lb.NewTable()
 	t.Pools = routes
@@ -55,14 +51,14 @@ type reader struct {
 	d       *Driver
 	entries map[lb.Key]*entry
 	classes map[class]bool // chains that can be reached
-	stray   map[*nftables.Set][]nftables.SetElement
+	unknown map[*nftables.Set][]nftables.SetElement
 }
 
 // each gives the elements to f. Those with which f can do nothing are stray.
-func (r *reader) each(set *nftables.Set, f func(*element) error) error {
-	err := r.d.help.sock.queries.elements(set, func(e *element) error {
+func (r *reader) each(set *nftables.Set, f func(*nftconn.Element) error) error {
+	err := r.d.conn.EachElement(set, func(e *nftconn.Element) error {
 		if f(e) != nil {
-			r.stray[set] = append(r.stray[set], nftables.SetElement{Key: slices.Clone(e.key)})
+			r.unknown[set] = append(r.unknown[set], nftables.SetElement{Key: slices.Clone(e.Key)})
 		}
 		return nil
 	})
@@ -81,12 +77,12 @@ func (r *reader) entry(k lb.Key) *entry {
 	return e
 }
 
-func (r *reader) service(elem *element, family int, all bool) error {
-	k, _, err := parseKey(elem.key, family, all)
+func (r *reader) service(elem *nftconn.Element, family int, all bool) error {
+	k, _, err := nftconn.ParseKey(elem.Key, family, all)
 	if err != nil {
 		return err
 	}
-	c, err := parseClass(elem.value, family)
+	c, err := parseClass(elem.Value, family)
 	if err == nil && c != (class{}) && c.all != all {
 		err = fmt.Errorf("class %s is not of this map", c.name())
 	}
@@ -94,16 +90,16 @@ func (r *reader) service(elem *element, family int, all bool) error {
 		return err
 	}
 	e := r.entry(k)
-	e.there, e.class, e.memo.note = true, c, string(elem.comment)
+	e.there, e.class, e.settings.comment = true, c, string(elem.Comment)
 	return nil
 }
 
-func (r *reader) slot(elem *element, family int, all bool) error {
-	k, rest, err := parseKey(elem.key, family, all)
+func (r *reader) slot(elem *nftconn.Element, family int, all bool) error {
+	k, rest, err := nftconn.ParseKey(elem.Key, family, all)
 	if err != nil {
 		return err
 	}
-	backend, err := parseBackend(elem.value, family, all)
+	backend, err := parseBackend(elem.Value, family, all)
 	if err != nil {
 		return err
 	}
@@ -112,7 +108,7 @@ func (r *reader) slot(elem *element, family int, all bool) error {
 	}
 	slot := nativeUint32(rest)
 	if slot >= firstParked {
-		return r.park(k, slot-firstParked, backend, string(elem.comment))
+		return r.park(k, slot-firstParked, backend, string(elem.Comment))
 	}
 	if slot >= highestSlot {
 		return fmt.Errorf("slot %d is out of range", slot)
@@ -128,11 +124,11 @@ func (r *reader) slot(elem *element, family int, all bool) error {
 	return nil
 }
 
-// class notes a class chain that can be reached.
-func (r *reader) class(elem *element, family int) error {
-	c, err := parseClass(elem.key, family)
-	if err == nil && (c == class{} || c.name() != string(elem.chain)) {
-		err = fmt.Errorf("class %s goes to chain %q", c.name(), elem.chain)
+// class records a class chain that can be reached.
+func (r *reader) class(elem *nftconn.Element, family int) error {
+	c, err := parseClass(elem.Key, family)
+	if err == nil && (c == class{} || c.name() != string(elem.Chain)) {
+		err = fmt.Errorf("class %s goes to chain %q", c.name(), elem.Chain)
 	}
 	if err == nil {
 		r.classes[c] = true
@@ -140,22 +136,22 @@ func (r *reader) class(elem *element, family int) error {
 	return err
 }
 
-// clean deletes stray elements.
+// clean deletes unknown elements.
 func (r *reader) clean() error {
-	if len(r.stray) == 0 {
+	if len(r.unknown) == 0 {
 		return nil
 	}
-	for set, elems := range r.stray {
+	for set, elems := range r.unknown {
 		r.d.cfg.Log.Warn("deleting elements that make no sense", slog.String("map", set.Name),
 			slog.Int("elements", len(elems)))
 	}
-	if err := eachChunk(r.stray, r.d.help.sock.nft.SetDeleteElements); err != nil {
+	if err := nftconn.EachChunk(r.unknown, r.d.conn.Nftables.SetDeleteElements); err != nil {
 		return err
 	}
-	return r.d.help.sock.commit()
+	return r.d.conn.Commit()
 }
 
-// park notes a parked backend.
+// park records a parked backend.
 func (r *reader) park(k lb.Key, i uint32, backend netip.AddrPort, comment string) error {
 	if i >= maxParked {
 		return fmt.Errorf("parked backend %d is out of range", i)
@@ -165,15 +161,15 @@ func (r *reader) park(k lb.Key, i uint32, backend netip.AddrPort, comment string
 		weight = maxWeight + 1 // no backend that is wanted has it: it is written again
 	}
 	e := r.entry(k)
-	for len(e.memo.parked) <= int(i) {
-		e.memo.parked = append(e.memo.parked, lb.Backend{})
+	for len(e.settings.parked) <= int(i) {
+		e.settings.parked = append(e.settings.parked, lb.Backend{})
 	}
-	e.memo.parked[i] = lb.Backend{Addr: backend, Weight: weight}
+	e.settings.parked[i] = lb.Backend{Addr: backend, Weight: weight}
 	return nil
 }
 
-// settle replaces the driver's entries.
-func (r *reader) settle() {
+// replaceEntries replaces the driver's entries.
+func (r *reader) replaceEntries() {
 	for k, e := range r.entries {
 		if known := r.d.entries[k]; known != nil && known.sameElements(e) {
 			r.entries[k] = known
@@ -185,7 +181,7 @@ func (r *reader) settle() {
 }
 
 func (e *entry) sameElements(o *entry) bool {
-	return e.there == o.there && e.class == o.class && slices.Equal(e.slots, o.slots) && e.memo.equal(o.memo)
+	return e.there == o.there && e.class == o.class && slices.Equal(e.slots, o.slots) && e.settings.equal(o.settings)
 }
 
 // adoptClasses counts the uses of the class chains, gives those of a previous
@@ -199,7 +195,7 @@ func (d *Driver) adoptClasses(there map[class]bool) error {
 		}
 	}
 	var errs []error
-	c := d.help.sock.nft
+	c := d.conn.Nftables
 	for cl := range d.classes {
 		if known[cl] == 0 || !there[cl] {
 			errs = append(errs, d.layout.addClass(c, cl))
@@ -210,7 +206,7 @@ func (d *Driver) adoptClasses(there map[class]bool) error {
 			errs = append(errs, d.layout.delClass(c, cl))
 		}
 	}
-	return errors.Join(append(errs, d.help.sock.commit())...)
+	return errors.Join(append(errs, d.conn.Commit())...)
 }
 
 // Usage implements lb.Driver. Connections counts the new connections since the
@@ -220,7 +216,7 @@ func (d *Driver) adoptClasses(there map[class]bool) error {
 // has not answered that has had weight 0 for longer than answerTime is forgotten
 // meanwhile: the client's next attempt meets another backend.
 func (d *Driver) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, error) {
-	if d.help == nil {
+	if d.base == nil {
 		return nil, errors.New("nft: Usage before Setup")
 	}
 	usage := make(map[lb.Key]lb.Usage, len(keys))
@@ -230,7 +226,7 @@ func (d *Driver) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, e
 	for i := range d.layout.maps {
 		m := &d.layout.maps[i]
 		if err := errors.Join(d.count(m.svc, i, false, usage), d.count(m.all, i, true, usage)); err != nil {
-			return nil, explain("read counters", err)
+			return nil, nftconn.Explain("read counters", err)
 		}
 	}
 	now := time.Now()
@@ -239,27 +235,27 @@ func (d *Driver) Usage(_ context.Context, keys []lb.Key) (map[lb.Key]lb.Usage, e
 			e.quiet = quietSince(e.quiet, e.svc, now) // what was read back has none yet
 		}
 	}
-	if err := countFlows(d.help.sock.queries, usage, d.unanswered(now), d.holds); err != nil {
+	if err := conntrack.Count(d.flows, usage, d.unanswered(now), d.holds); err != nil {
 		return usage, err
 	}
 	for k, u := range usage {
 		if e := d.entries[k]; e != nil {
-			e.noteIdle(u)
+			e.recordIdle(u)
 		}
 	}
 	return usage, nil
 }
 
 // holds reports whether a service with ports has a backend, for connections to it.
-func (d *Driver) holds(k flowKey) bool {
-	e := d.entries[k.service()]
+func (d *Driver) holds(k conntrack.Key) bool {
+	e := d.entries[k.Service()]
 	return e != nil && e.svc != nil && slices.ContainsFunc(e.svc.Backends,
-		func(b lb.Backend) bool { return b.Addr == k.backend })
+		func(b lb.Backend) bool { return b.Addr == k.Backend })
 }
 
-// noteIdle notes the backends without slots that have no connections: they
+// recordIdle records the backends without slots that have no connections: they
 // cannot get any.
-func (e *entry) noteIdle(u lb.Usage) {
+func (e *entry) recordIdle(u lb.Usage) {
 	e.idle = nil
 	for _, b := range e.svc.Backends {
 		if b.Weight == 0 && u.Backends[b.Addr].Active == 0 {
@@ -269,18 +265,18 @@ func (e *entry) noteIdle(u lb.Usage) {
 }
 
 func (d *Driver) count(set *nftables.Set, family int, all bool, usage map[lb.Key]lb.Usage) error {
-	err := d.help.sock.queries.elements(set, func(e *element) error {
-		k, _, err := parseKey(e.key, family, all)
+	err := d.conn.EachElement(set, func(e *nftconn.Element) error {
+		k, _, err := nftconn.ParseKey(e.Key, family, all)
 		if err != nil {
 			return err
 		}
 		if u, ok := usage[k]; ok {
-			u.Connections = int64(e.packets)
+			u.Connections = int64(e.Packets)
 			usage[k] = u
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errInterrupted) { // the next pass counts what this one missed
+	if err != nil && !errors.Is(err, nftconn.ErrInterrupted) { // the next pass counts what this one missed
 		return fmt.Errorf("map %s: %w", set.Name, err)
 	}
 	return nil

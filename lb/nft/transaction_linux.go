@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
+	"meshd/lb/conntrack"
+	"meshd/lb/nftconn"
+	"meshd/lb/pool"
 	"meshd/state"
 )
 
@@ -21,8 +24,8 @@ type transaction struct {
 	next     map[lb.Key]*entry // nil: the service goes
 	uses     map[class]int     // by how much the use of a class changes
 	del, add map[*nftables.Set][]nftables.SetElement
-	doomed   flows
-	retired  []class // chains that go
+	cut      conntrack.Set // connections to delete
+	retired  []class       // chains that go
 }
 
 // maxUnused bounds the class chains that wait for services of their size to
@@ -44,20 +47,20 @@ func (tx *transaction) plan(k lb.Key, svc *lb.Service) {
 	}
 	next := &entry{svc: svc, there: svc != nil}
 	if svc != nil {
-		next.idle, next.quiet = stillIdle(old.idle, svc), quietSince(old.quiet, svc, time.Now())
+		next.idle, next.quiet = idleIn(old.idle, svc), quietSince(old.quiet, svc, time.Now())
 		next.slots = assignSlots(svc, old.slots)
-		next.memo = memoOf(svc, next.slots)
+		next.settings = settingsOf(svc, next.slots)
 	}
 	if len(next.slots) > 0 {
 		next.class = tx.place(classOf(svc, len(next.slots)), old.class)
 	}
 	tx.diffSlots(k, old.slots, next.slots)
-	tx.diffParked(k, old.memo.parked, next.memo.parked)
+	tx.diffParked(k, old.settings.parked, next.settings.parked)
 	tx.diffService(k, old, next)
-	tx.doom(k, old, svc)
+	tx.cutConnections(k, old, svc)
 	if len(old.slots) == 0 && len(next.slots) > 0 && k.Proto == state.UDP {
 		// What the own host sent to no avail: conntrack would go on not to translate it.
-		tx.doomed.add(k, refusedFlow(k))
+		tx.cut.Add(k, pool.RefusedFlow(k))
 	}
 	if svc == nil {
 		next = nil
@@ -88,7 +91,7 @@ func (tx *transaction) place(want, old class) class {
 }
 
 func (tx *transaction) maps(k lb.Key) (svc, eps *nftables.Set) {
-	m := &tx.d.layout.maps[familyIndex(k.VIP)]
+	m := &tx.d.layout.maps[nftconn.FamilyIndex(k.VIP)]
 	if k.AllPorts() {
 		return m.all, m.allepsSet
 	}
@@ -118,7 +121,7 @@ func (tx *transaction) diffParked(k lb.Key, old, next []lb.Backend) {
 }
 
 // diffElements queues what differs between two lists of a service's backends;
-// element is for a place in the list, and false for an empty one. An element's
+// Element is for a place in the list, and false for an empty one. An element's
 // value cannot be changed: it is deleted and added in the same transaction.
 func diffElements[T comparable](tx *transaction, k lb.Key, old, next []T,
 	element func(int, T) (nftables.SetElement, bool),
@@ -147,7 +150,7 @@ func diffElements[T comparable](tx *transaction, k lb.Key, old, next []T,
 
 // diffService queues the service's own element, if it differs.
 func (tx *transaction) diffService(k lb.Key, old, next *entry) {
-	if old.there == next.there && old.class == next.class && old.memo.note == next.memo.note {
+	if old.there == next.there && old.class == next.class && old.settings.comment == next.settings.comment {
 		return
 	}
 	svc, _ := tx.maps(k)
@@ -158,19 +161,19 @@ func (tx *transaction) diffService(k lb.Key, old, next *entry) {
 		}
 	}
 	if next.there {
-		tx.add[svc] = append(tx.add[svc], serviceElement(k, next.class, next.memo.note))
+		tx.add[svc] = append(tx.add[svc], serviceElement(k, next.class, next.settings.comment))
 		if next.class.slots > 0 {
 			tx.uses[next.class]++
 		}
 	}
 }
 
-// doom notes the connections that must not outlive the change: those of
+// cutConnections records the connections that must not outlive the change: those of
 // removed backends, and UDP to backends that now drain, which would otherwise
 // be fed for ever by a client that keeps its port (L5). A backend that had none
 // when it had no slots any more got none since: looking for them would cost a
 // pass over conntrack's table.
-func (tx *transaction) doom(k lb.Key, old *entry, next *lb.Service) {
+func (tx *transaction) cutConnections(k lb.Key, old *entry, next *lb.Service) {
 	if old.svc == nil {
 		return
 	}
@@ -182,30 +185,26 @@ func (tx *transaction) doom(k lb.Key, old *entry, next *lb.Service) {
 		}
 		switch {
 		case !kept && !slices.Contains(old.idle, b.Addr):
-			tx.doomed.add(k, b.Addr)
+			tx.cut.Add(k, b.Addr)
 		case b.Weight > 0 && now.Weight == 0 && k.Proto == state.UDP:
-			tx.doomed.add(k, b.Addr)
+			tx.cut.Add(k, b.Addr)
 		}
 	}
 }
 
-// stillIdle returns those of the idle backends that have no slots in svc either.
-func stillIdle(idle []netip.AddrPort, svc *lb.Service) []netip.AddrPort {
+// idleIn returns those of the idle backends that have no slots in svc either.
+func idleIn(idle []netip.AddrPort, svc *lb.Service) []netip.AddrPort {
 	return slices.DeleteFunc(slices.Clone(idle), func(a netip.AddrPort) bool {
 		b, there := svc.Backend(a)
 		return !there || b.Weight > 0
 	})
 }
 
-// elementsPerMessage keeps a message's attributes below 64 KiB, where their
-// 16-bit length wraps silently.
-const elementsPerMessage = 500
-
 // run sends the transaction. Deletions come first, so that a changed element
 // is free before it is added; class chains come before what goes to them and
 // go after it.
 func (tx *transaction) run() error {
-	c := tx.d.help.sock.nft
+	c := tx.d.conn.Nftables
 	for cl, n := range tx.uses {
 		if _, there := tx.d.classes[cl]; !there && n > 0 {
 			if err := tx.d.layout.addClass(c, cl); err != nil {
@@ -216,14 +215,15 @@ func (tx *transaction) run() error {
 	if err := tx.retire(); err != nil {
 		return fmt.Errorf("encode classes: %w", err)
 	}
-	if err := errors.Join(eachChunk(tx.del, c.SetDeleteElements), eachChunk(tx.add, c.SetAddElements)); err != nil {
+	err := errors.Join(nftconn.EachChunk(tx.del, c.SetDeleteElements), nftconn.EachChunk(tx.add, c.SetAddElements))
+	if err != nil {
 		return fmt.Errorf("encode elements: %w", err)
 	}
-	commit := tx.d.help.sock.commit
+	commit := tx.d.conn.Commit
 	if tx.large() {
-		commit = tx.d.help.sock.commitLarge
+		commit = tx.d.conn.CommitLarge
 	}
-	err := commit()
+	err = commit()
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("%w: %w", lb.ErrDrift, err) // not what we wrote
 	}
@@ -237,7 +237,7 @@ func (tx *transaction) large() bool {
 	for _, all := range tx.add {
 		elements += len(all)
 	}
-	return elements > elementsPerMessage
+	return elements > nftconn.ElementsPerMessage
 }
 
 // retire queues the removal of the unused class chains, if there are many.
@@ -254,24 +254,9 @@ func (tx *transaction) retire() error {
 	tx.retired = unused
 	var errs []error
 	for _, cl := range unused {
-		errs = append(errs, tx.d.layout.delClass(tx.d.help.sock.nft, cl))
+		errs = append(errs, tx.d.layout.delClass(tx.d.conn.Nftables, cl))
 	}
 	return errors.Join(errs...)
-}
-
-func eachChunk(changes map[*nftables.Set][]nftables.SetElement,
-	do func(*nftables.Set, []nftables.SetElement) error,
-) error {
-	for set, elems := range changes {
-		for len(elems) > 0 {
-			n := min(len(elems), elementsPerMessage)
-			if err := do(set, elems[:n]); err != nil {
-				return err
-			}
-			elems = elems[n:]
-		}
-	}
-	return nil
 }
 
 // keep makes the driver believe what run has written.
@@ -289,5 +274,5 @@ func (tx *transaction) keep() {
 	for _, cl := range tx.retired {
 		delete(tx.d.classes, cl)
 	}
-	tx.d.doomed.join(&tx.doomed)
+	tx.d.cut.Join(&tx.cut)
 }

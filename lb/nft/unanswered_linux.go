@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"meshd/lb"
+	"meshd/lb/conntrack"
 )
 
 // A client that is not answered sends its first segment again, and conntrack
@@ -16,9 +17,6 @@ import (
 // it has not answered are given up: a living one would have answered. The first
 // look at a drain comes after a second.
 const answerTime = time.Second / 2
-
-// synSent is conntrack's state of a TCP connection that was not answered yet.
-const synSent = 1
 
 // quietSince returns since when the backends of a service that have weight 0
 // have not been picked; old is what was known before.
@@ -41,13 +39,13 @@ func quietSince(old map[netip.AddrPort]time.Time, svc *lb.Service, now time.Time
 
 // unanswered returns which connections are given up at a time: it is asked for
 // the keys of those in state synSent.
-func (d *Driver) unanswered(now time.Time) func(flowKey) bool {
-	return func(k flowKey) bool {
-		e := d.entries[k.service()]
+func (d *Driver) unanswered(now time.Time) func(conntrack.Key) bool {
+	return func(k conntrack.Key) bool {
+		e := d.entries[k.Service()]
 		if e == nil {
 			return false
 		}
-		since, quiet := e.quiet[k.backend]
+		since, quiet := e.quiet[k.Backend]
 		return quiet && now.Sub(since) >= answerTime
 	}
 }

@@ -10,6 +10,8 @@ import (
 	rtnl "github.com/vishvananda/netlink"
 
 	"meshd/lb"
+	"meshd/lb/conntrack"
+	"meshd/lb/namespace"
 	"meshd/state"
 )
 
@@ -17,8 +19,8 @@ import (
 // goes to another one, long before the drain ends.
 func TestUnansweredMovesOn(t *testing.T) {
 	r := newRig(t)
-	r.serve(r.peer, "10.1.0.2:80")
-	r.serve(r.peer, "[fd01::2]:80")
+	r.Serve(r.Peer, "10.1.0.2:80")
+	r.Serve(r.Peer, "[fd01::2]:80")
 	d := r.driver()
 	for _, test := range []struct {
 		service *lb.Service
@@ -56,18 +58,18 @@ func TestUnansweredWaits(t *testing.T) {
 	now := time.Now()
 	before := quietSince(map[netip.AddrPort]time.Time{s.Backends[1].Addr: now}, s, now)
 	d.entries[s.Key] = &entry{svc: s, quiet: quietSince(before, s, now.Add(time.Hour))}
-	key := func(i int) flowKey {
-		return flowKey{vip: netip.AddrPortFrom(vip4, 80), proto: state.TCP, backend: s.Backends[i].Addr}
+	key := func(i int) conntrack.Key {
+		return conntrack.Key{VIP: netip.AddrPortFrom(vip4, 80), Proto: state.TCP, Backend: s.Backends[i].Addr}
 	}
 	for _, test := range []struct {
-		key   flowKey
+		key   conntrack.Key
 		after time.Duration
 		want  bool
 	}{
 		{key(0), answerTime - 1, false},
 		{key(0), answerTime, true},
 		{key(1), 2 * time.Hour, false},
-		{flowKey{}, 2 * time.Hour, false},
+		{conntrack.Key{}, 2 * time.Hour, false},
 	} {
 		if got := d.unanswered(now.Add(test.after))(test.key); got != test.want {
 			t.Errorf("%+v is given up after %v: %v", test.key, test.after, got)
@@ -77,8 +79,8 @@ func TestUnansweredWaits(t *testing.T) {
 
 // deafen has the node send what is for an address to nobody.
 func (r *rig) deafen(a netip.Addr) {
-	r.t.Helper()
-	r.node.do(r.t, func() error {
+	r.T.Helper()
+	r.Node.Do(r.T, func() error {
 		link, err := rtnl.LinkByName("link0")
 		if err != nil {
 			return err
@@ -94,7 +96,7 @@ func (r *rig) deafen(a netip.Addr) {
 func (r *rig) dialLong(ctx context.Context, to netip.AddrPort) <-chan error {
 	got := make(chan error, 1)
 	go func() {
-		got <- Inside(r.node.path, func() error {
+		got <- namespace.Inside(r.Node.Path, func() error {
 			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", to.String())
 			if err == nil {
 				c.Close()
