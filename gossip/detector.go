@@ -79,7 +79,7 @@ const (
 // the membership lists and that only others reach. That this node hears it does
 // not show that this node can reach it. Only silence hides a member, and only one
 // that the membership does not list, or that the list is all there is of; the
-// list does not bring that one back either.
+// list does not bring that last one back either.
 func transition(p phase, listed bool, s sign) (phase, act) {
 	switch s {
 	case signListed:

@@ -36,7 +36,7 @@ type member struct {
 	// What it showed.
 
 	listed     bool          // the membership lists it. roster.setListed writes it
-	seen       bool          // it was heard or listed in this life of ours
+	seen       bool          // it was heard or listed since this node started
 	proven     bool          // it showed that it exists: it answered, or spoke and states where it is (G17)
 	heardAt    time.Duration // its last packet
 	reachedAt  time.Duration // when it last answered this node itself

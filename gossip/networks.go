@@ -30,9 +30,12 @@ type network struct {
 
 	// What has changed. Owned by push.
 
-	pushed       uint64        // version of the own stream up to which peers got it; 0: nothing
-	hot          []hotHead     // streams that changed lately, newest last, at most maxHot
-	versionTimes []versionTime // when the own stream had which version, oldest first, for S6; see forgetTombstones
+	pushed uint64    // version of the own stream up to which peers got it; 0: nothing
+	hot    []hotHead // streams that changed, newest last, at most maxHot
+
+	// versionTimes is when the own stream had which version, oldest first. Owned by
+	// Core.forgetTombstones (S6).
+	versionTimes []versionTime
 
 	// When the claims are looked at. Owned by claims.
 

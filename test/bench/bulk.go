@@ -8,8 +8,8 @@ import (
 	"meshd/test/sim"
 )
 
-// settled starts a world of nodes that all know each other.
-func settled(o options, nodes int, opt sim.Options) *sim.World {
+// knownWorld starts a world of nodes that all know each other.
+func knownWorld(o options, nodes int, opt sim.Options) *sim.World {
 	opt.Seed, opt.Nodes = o.seed, nodes
 	w := sim.New(opt)
 	w.Start(time.Millisecond)
@@ -57,7 +57,7 @@ func burst(o options) {
 // burstOne states all entries at one moment: one by one (batch=1), and in
 // batches as a source that starts does.
 func burstOne(o options, nodes, entries, batch int) {
-	w := settled(o, nodes, sim.Options{})
+	w := knownWorld(o, nodes, sim.Options{})
 	before := measure(w)
 	spread(w, entries, batch)
 	d, ok := w.Until(w.Equal, 5*time.Millisecond, 2*time.Minute)
@@ -71,7 +71,7 @@ func cold(o options) {
 		if !o.wants("nodes=%d", c.nodes) {
 			continue
 		}
-		w := settled(o, c.nodes, sim.Options{})
+		w := knownWorld(o, c.nodes, sim.Options{})
 		spread(w, c.nodes*c.each, 100)
 		w.Until(w.Equal, 10*time.Millisecond, time.Minute)
 		for _, n := range w.Nodes() {
@@ -95,7 +95,7 @@ func heal(o options) {
 		if !o.wants("split_s=%.0f", split.Seconds()) {
 			continue
 		}
-		w := settled(o, nodes, sim.Options{})
+		w := knownWorld(o, nodes, sim.Options{})
 		spread(w, nodes*20, 20)
 		w.Run(10 * time.Second)
 		w.Partition(func(i int) int { return i % 2 })
@@ -121,7 +121,7 @@ func join(o options) {
 			continue
 		}
 		const nodes = 10
-		w := settled(o, nodes, sim.Options{})
+		w := knownWorld(o, nodes, sim.Options{})
 		w.Node(0).Crash(false)
 		w.Run(time.Minute)
 		for i, n := range w.Nodes()[1:] {

@@ -27,7 +27,7 @@ func churnOne(o options, nodes, rate int) {
 		lasts = 5 * time.Second
 	}
 	var c *churning
-	w := settled(o, nodes, sim.Options{OnStep: func(n *sim.Node) {
+	w := knownWorld(o, nodes, sim.Options{OnStep: func(n *sim.Node) {
 		if c != nil {
 			c.step(n)
 		}

@@ -41,17 +41,17 @@ type wideMesh struct {
 
 type wideCore struct {
 	*gossip.Core
-	name  state.NodeID
+	name  state.NodeID  // its own
 	began time.Duration // in the mesh's time: its own clock starts at 0
-	tick  time.Duration
+	tick  time.Duration // when its Tick is on its way, in the mesh's time
 	used  time.Duration // processor time, of the joiner only
 	free  time.Duration // when the joiner's processor is free
 	inbox [][]byte      // what waits for it
 	woken bool          // an event at free is on its way
 
-	bytesOut, bytesIn uint64
-	peak              int // most bytes sent in one step
-	packets           int // most packets sent in one step
+	bytesOut, bytesIn uint64 // of packets
+	peak              int    // most bytes sent in one step
+	packets           int    // most packets sent in one step
 }
 
 type wideEvent struct {
@@ -88,7 +88,7 @@ func newWideMesh(o options, nodes, networks int) *wideMesh {
 		}
 	}
 	for _, c := range m.cores {
-		m.settle(c)
+		m.carryOut(c)
 	}
 	return m
 }
@@ -180,8 +180,8 @@ func must(err error) {
 	}
 }
 
-// settle puts what a core wants on the wire.
-func (m *wideMesh) settle(c *wideCore) {
+// carryOut puts what a core wants on the wire.
+func (m *wideMesh) carryOut(c *wideCore) {
 	sends, _ := c.Drain()
 	bytes := 0
 	for _, s := range sends {
@@ -241,7 +241,7 @@ func (m *wideMesh) step(e wideEvent) {
 			c.tick = -1
 			c.Tick(m.now - c.began)
 		}
-		m.settle(c)
+		m.carryOut(c)
 		return
 	}
 	if e.data != nil {
@@ -274,7 +274,7 @@ func (m *wideMesh) work(c *wideCore) {
 	d := cpuTime() - begin
 	c.used += d
 	c.free = m.now + max(d, time.Microsecond)
-	m.settle(c)
+	m.carryOut(c)
 }
 
 func (m *wideMesh) measure() {
@@ -335,9 +335,9 @@ func (m *wideMesh) join() *wideCore {
 	j.used = cpuTime() - begin
 	for _, c := range m.cores {
 		c.MemberAlive(m.now-c.began, name, m.addr(name))
-		m.settle(c)
+		m.carryOut(c)
 	}
-	m.settle(j)
+	m.carryOut(j)
 	return j
 }
 
