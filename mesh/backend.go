@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 
+	"meshd/mesh/box"
 	"meshd/mesh/control"
 	"meshd/mesh/registry"
 )
@@ -14,6 +15,7 @@ type backend struct {
 	*registry.ServiceAPI
 	control.KeyBackend // of package keys
 	comparison
+	*box.API
 }
 
 // comparison is the part of control.NodeBackend that package compare serves.

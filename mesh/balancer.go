@@ -43,7 +43,7 @@ func (n *Node) openBalancer() (err error) {
 	hear(&cfg, n.rules)
 	cfg.TriggerBudget = prompts()
 	if n.balancer, err = lb.New(cfg); err == nil {
-		n.balancers.add("", n.balancer)
+		n.balancers.add("", balanced{n.balancer, n.watch, n.rules})
 	}
 	return err
 }

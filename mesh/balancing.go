@@ -13,6 +13,8 @@ import (
 
 	"meshd/lb"
 	"meshd/lb/hostfacts"
+	"meshd/lb/hostwatch"
+	"meshd/lb/rulewatch"
 	"meshd/mesh/control"
 	"meshd/state"
 )
@@ -21,15 +23,30 @@ import (
 // the host's has none. It is safe for concurrent use; the zero value is empty.
 type balancers struct {
 	mu  sync.Mutex // guards all
-	all map[string]*lb.Balancer
+	all map[string]balanced
+}
+
+// balanced is a load balancer with what watches its namespace for it.
+type balanced struct {
+	*lb.Balancer
+	facts *hostwatch.Watcher // of addresses and routes
+	rules *rulewatch.Watcher // of the nftables ruleset
+}
+
+// watched returns the balancer of that name with its watchers.
+func (b *balancers) watched(sandbox string) (one balanced, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	one, ok = b.all[sandbox]
+	return one, ok
 }
 
 // add makes a balancer known, in place of the one of that name.
-func (b *balancers) add(sandbox string, one *lb.Balancer) {
+func (b *balancers) add(sandbox string, one balanced) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.all == nil {
-		b.all = map[string]*lb.Balancer{}
+		b.all = map[string]balanced{}
 	}
 	b.all[sandbox] = one
 }
@@ -45,7 +62,7 @@ func (b *balancers) drop(sandbox string) {
 func (b *balancers) get(sandbox string) *lb.Balancer {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.all[sandbox]
+	return b.all[sandbox].Balancer
 }
 
 // names returns all names, the host's first.

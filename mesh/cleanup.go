@@ -10,6 +10,7 @@ import (
 
 	"meshd/lb"
 	"meshd/lb/holder"
+	"meshd/mesh/box"
 	"meshd/mesh/control"
 	"meshd/mesh/sandbox"
 	"meshd/mesh/store"
@@ -80,9 +81,9 @@ func Cleanup(ctx context.Context, cfg CleanupConfig) ([]Cleaned, error) {
 
 // cleanSandbox cleans a container that is still there: its load balancer, its
 // name server's rules, and its resolv.conf.
-func cleanSandbox(ctx context.Context, s *savedSandbox, cfg CleanupConfig) Cleaned {
+func cleanSandbox(ctx context.Context, s *box.Saved, cfg CleanupConfig) Cleaned {
 	where := "sandbox " + s.Name
-	ns, err := reopen(s)
+	ns, err := box.Reopen(s)
 	if errors.Is(err, sandbox.ErrGone) || errors.Is(err, fs.ErrNotExist) {
 		return Cleaned{Where: where} // and everything in it
 	}
@@ -101,7 +102,7 @@ func cleanSandbox(ctx context.Context, s *savedSandbox, cfg CleanupConfig) Clean
 			ns.RemoveRedirect)
 	}
 	if s.ResolvConf != nil {
-		keeper := newKeeper()
+		keeper := box.NewKeeper()
 		written, err := keeper.Applied(ctx, s.ResolvConf)
 		c.Err = errors.Join(c.Err, err)
 		if written {

@@ -26,7 +26,7 @@ func (n disk) saveAll(ctx context.Context) {
 	defer cancel()
 	_ = n.reg.Rewrite(ctx)
 	n.chores.rewrite()
-	_ = n.boxes.save()
+	_ = n.boxes.Save()
 	_, _ = n.keys.Save(), n.sysctls.Write()
 	n.savePeers(n.host.Peers())
 }
@@ -39,7 +39,7 @@ func (n disk) saveLast() error {
 				"is lost", n.dir.Root(), err)
 		}
 		_ = n.reg.RewriteLast()
-		_, _, _ = n.boxes.save(), n.keys.Save(), n.sysctls.Write()
+		_, _, _ = n.boxes.Save(), n.keys.Save(), n.sysctls.Write()
 	} else if n.dir.Failing(fileTasks) {
 		_ = n.reg.RewriteLast()
 	}

@@ -87,6 +87,9 @@ func TestHostileFiles(t *testing.T) {
 		{fileNode, "a Lamport time", `{"node":"a","lamport":4611686018427387904}`, "corrupted"},
 		{fileNode, "less than nothing", `{"node":"a","incarnation":-1}`, "corrupted"},
 		{fileNode, "another's", `{"node":"zoe"}`, "remove the directory if nothing in it is needed"},
+		{fileSandboxes, "good", `{"sandboxes":[]}`, ""},
+		{fileSandboxes, "no network", `{"sandboxes":[{"id":"a","name":"a","netns":"/run/netns/a","addresses":["10.1.0.7"]}]}`, "corrupted"},
+		{fileSandboxes, "no address", `{"sandboxes":[{"id":"a","name":"a","netns":"/run/netns/a","networks":["net"]}]}`, "corrupted"},
 		{keys.FileName, "good", `{"from":"","keys":[]}`, ""},
 		// no key file: not looked at
 		{keys.FileName, "a short key", `{"from":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","keys":["AAAA"]}`, ""},
@@ -118,6 +121,9 @@ func readAll(d *store.Dir) error {
 	}
 	if len(leftOut) > 0 {
 		return fmt.Errorf("left out: %s", leftOut[0])
+	}
+	if _, err := readSandboxes(d); err != nil {
+		return err
 	}
 	if _, err := nextIdentity(d, "a"); err != nil {
 		return err

@@ -22,7 +22,7 @@ func (n collection) all(ctx context.Context, e metrics.Emitter) {
 	n.balancing(e)
 	resolved := n.dns.Stats()
 	e.DNS(&resolved, n.dns.Upstreams())
-	n.boxes.collect(e)
+	n.collectSandboxes(e)
 	e.Lookout(n.lookout.Findings(), n.lookout.Counts())
 	failing := 0.0
 	if n.dir.Trouble() != "" {
@@ -54,18 +54,30 @@ func (n collection) all(ctx context.Context, e metrics.Emitter) {
 // what they watch ("meshctl lb ls" shows services and backends).
 func (n collection) balancing(e metrics.Emitter) {
 	for _, name := range n.balancers.names() {
-		b := n.balancers.get(name)
-		if b == nil {
-			continue // detached meanwhile
+		b, ok := n.balancers.watched(name)
+		if !ok {
+			continue // detached since
 		}
 		c := b.Counters()
 		latest, _ := b.LastReport()
 		e.Balancer(name, &c, latest)
+		e.Namespace(name, b.facts.Counters())
+		e.Rules(name, b.rules.Counters(), b.rules.Err())
 	}
-	e.Namespace("", n.watch.Counters())
-	e.Rules("", n.rules.Counters(), n.rules.Err())
-	for _, b := range n.boxes.list() {
-		e.Namespace(b.name, b.facts.Counters())
-		e.Rules(b.name, b.rules.Counters(), b.rules.Err())
+}
+
+// collectSandboxes sends how many sandboxes there are, and what became of others.
+func (n *Node) collectSandboxes(e metrics.Emitter) {
+	s := n.boxes.Stats()
+	for state, count := range s.States {
+		e.Gauge("meshd_sandboxes", "Sandboxes by state.", float64(count), "state", state)
 	}
+	const help = "Sandboxes attached, detached and lost with their namespaces."
+	e.Counter("meshd_sandbox_changes_total", help, s.Attached, "change", "attached")
+	e.Counter("meshd_sandbox_changes_total", help, s.Detached, "change", "detached")
+	e.Counter("meshd_sandbox_changes_total", help, s.Lost, "change", "lost")
+	e.Counter("meshd_sandbox_redirects_total", "Redirects of port 53 that somebody had removed, and that were made again.",
+		s.Redirects)
+	e.Counter("meshd_sandbox_redirects_prompted_total", "Of them, those whose removal the kernel told.",
+		s.RedirectsHeard)
 }

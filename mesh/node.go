@@ -24,6 +24,7 @@ import (
 	"meshd/lb/holder"
 	"meshd/lb/hostwatch"
 	"meshd/lb/rulewatch"
+	"meshd/mesh/box"
 	"meshd/mesh/config"
 	"meshd/mesh/control"
 	"meshd/mesh/hostchanges"
@@ -77,7 +78,7 @@ type Node struct {
 
 	balancer  *lb.Balancer // the host's, which is in balancers too
 	balancers balancers
-	boxes     *sandboxes
+	boxes     *box.Manager
 	holder    *holder.Holder      // of the host's load balancing
 	sysctls   *hostchanges.Record // settings of the host that were changed
 	watch     *hostwatch.Watcher  // of the host's addresses and routes
@@ -128,7 +129,7 @@ func (n *Node) close() {
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
 	if n.boxes != nil {
-		n.boxes.closeAll()
+		n.boxes.Close()
 	}
 	if n.dns != nil {
 		_ = n.dns.Close(over)
@@ -167,8 +168,8 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.seeds.Run(run) })
 	g.Go(func() error { return n.watchNeeds(run) })
 	g.Go(func() error { return n.balancer.Run(run) })
-	n.boxes.start(run)
-	g.Go(func() error { return n.boxes.wait(run) })
+	n.boxes.Start(run)
+	g.Go(func() error { return n.boxes.Wait(run) })
 	g.Go(func() error { return n.reg.Run(run) })
 	g.Go(func() error { return n.chores.run(run) })
 	g.Go(func() error { return disk{n}.keep(run) })

@@ -117,7 +117,7 @@ func (n *opening) restore() error {
 // identity: before another node can hear of it (S7), and not if the start fails.
 func (n *opening) claim() error {
 	if changed, err := n.reg.Claim(); changed {
-		if err = errors.Join(err, n.boxes.save()); err != nil {
+		if err = errors.Join(err, n.boxes.Save()); err != nil {
 			return err
 		}
 	}

@@ -98,9 +98,9 @@ func (n *Node) standingNeeds() points {
 	for _, s := range servers {
 		p.add(s.Addr(), "name server")
 	}
-	for _, b := range n.boxes.list() {
-		for _, a := range b.addresses() {
-			p.add(a, "sandbox "+b.name)
+	for _, b := range n.boxes.List() {
+		for _, a := range b.Addresses() {
+			p.add(a, "sandbox "+b.Name())
 		}
 	}
 	return p
@@ -121,12 +121,6 @@ func (n *Node) needsFirst() points {
 	p := n.standingNeeds()
 	n.addPeers(&p)
 	return p
-}
-
-// addresses returns those of the container.
-func (b *box) addresses() []netip.Addr {
-	s, _ := b.record()
-	return s.Addresses
 }
 
 // whyNoVIPs says what keeps the host's balancer from serving a network, or "".

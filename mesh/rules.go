@@ -6,6 +6,7 @@ import (
 
 	"meshd/lb"
 	"meshd/lb/rulewatch"
+	"meshd/mesh/box"
 )
 
 // watchRules opens a watcher of the nftables ruleset of a network namespace, or
@@ -32,14 +33,18 @@ func (n *Node) unheard() (warnings []string) {
 					"they break are back later: %v", where, err))
 		}
 	}
-	add("", n.balancer, n.rules)
 	more := 0
-	for _, b := range n.boxes.list() {
-		if len(warnings) > toldBoxes {
+	for _, name := range n.balancers.names() {
+		b, ok := n.balancers.watched(name)
+		switch {
+		case !ok: // detached since
+		case name == "":
+			add("", b.Balancer, b.rules)
+		case len(warnings) > box.MaxNamed:
 			more++
-			continue
+		default:
+			add(" of sandbox "+name, b.Balancer, b.rules)
 		}
-		add(" of sandbox "+b.name, b.balancer, b.rules)
 	}
 	if more > 0 {
 		warnings = append(warnings, fmt.Sprintf("the nftables rules of %d more sandboxes may not be heard either", more))

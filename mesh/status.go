@@ -52,7 +52,7 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 			s.Conflicts = append(s.Conflicts, d)
 		}
 	})
-	s.Sandboxes = len(n.boxes.list())
+	s.Sandboxes = len(n.boxes.List())
 	for i := range s.Networks {
 		count(n, &s, &s.Networks[i])
 	}
@@ -89,7 +89,7 @@ func explain(n *Node, s *control.Status) {
 		s.Degraded = append(s.Degraded, t)
 	}
 	s.Degraded = append(s.Degraded, n.dnsTrouble()...)
-	s.Degraded = append(s.Degraded, n.boxes.troubles()...)
+	s.Degraded = append(s.Degraded, n.boxes.Troubles()...)
 	if len(n.dnsAddrs) == 0 {
 		s.Warnings = append(s.Warnings, "no DNS address: start meshd with --dns IP:PORT")
 	}

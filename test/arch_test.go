@@ -64,12 +64,15 @@ var mayImport = map[string][]string{
 		"state", "gossip", "resolver",
 		"lb", "lb/hostfacts", "lb/hostwatch", "lb/rulewatch", "lb/hostcheck", "lb/hostread", "lb/hostmend",
 		"lb/holder", "lb/ipvs", "lb/nft",
-		"mesh/compare", "mesh/config", "mesh/control", "mesh/hostchanges", "mesh/keys", "mesh/lookout", "mesh/metrics", "mesh/notice", "mesh/observe", "mesh/peers", "mesh/registry",
+		"mesh/box", "mesh/compare", "mesh/config", "mesh/control", "mesh/hostchanges", "mesh/keys", "mesh/lookout",
+		"mesh/metrics", "mesh/notice", "mesh/observe", "mesh/peers", "mesh/registry",
 		"mesh/sandbox", "mesh/seeds", "mesh/store", "mesh/watch",
 	},
 	"cmd/meshd":   {"mesh", "mesh/config", "mesh/logqueue", "mesh/sandbox"},
 	"cmd/meshctl": {"mesh/control", "state"},
 
+	"mesh/box":                   {"mesh/control", "mesh/notice", "mesh/sandbox", "lb/hostcheck", "lb/hostread", "state"},
+	"mesh/box/boxtest":           {"mesh/box", "mesh/control", "mesh/sandbox"},
 	"mesh/registry/registrytest": {"mesh/registry", "mesh/control", "state"},
 
 	"gossip/transport":  {}, // between memberlist and the network: knows nothing of the protocol
@@ -126,6 +129,7 @@ var testMayImport = map[string][]string{
 	"gossip/gossiptest": {"state"},
 	"gossip/transport":  {"gossip/gossiptest", "state"},
 
+	"mesh/box":         {"mesh/box/boxtest"},
 	"mesh/registry":    {"mesh/registry/registrytest"},
 	"mesh/sandbox":     {"test/rig"},
 	"mesh/keys":        {"mesh/store/storetest"},

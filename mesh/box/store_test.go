@@ -1,10 +1,9 @@
-package mesh
+package box
 
 import (
 	"encoding/json"
+	"errors"
 	"net/netip"
-	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -12,11 +11,10 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"meshd/mesh/sandbox"
-	"meshd/mesh/store"
 )
 
-func savedBoxes() []savedSandbox {
-	return []savedSandbox{
+func savedSandboxes() []Saved {
+	return []Saved{
 		{
 			ID: "a1", Name: "web.1", Networks: []string{"front", "back"}, Netns: "/run/netns/web", Port: 40001, Service: "web",
 			Task:      "t1",
@@ -32,51 +30,64 @@ func savedBoxes() []savedSandbox {
 	}
 }
 
+// memory is a Store of one file.
+type memory struct{ text []byte }
+
+func (m *memory) Load(v any) error {
+	if m.text == nil {
+		return nil
+	}
+	return json.Unmarshal(m.text, v)
+}
+
+func (m *memory) Save(v any) (err error) {
+	m.text, err = json.Marshal(v)
+	return err
+}
+
 func TestSandboxesAreKept(t *testing.T) {
-	d := store.Unlocked(t.TempDir())
-	if got, err := readSandboxes(d); err != nil || len(got) != 0 {
+	m := &memory{}
+	if got, err := Read(m); err != nil || len(got) != 0 {
 		t.Fatalf("without a file: %v, %v", got, err)
 	}
-	if err := d.Save("sandboxes.json", sandboxFile{Sandboxes: savedBoxes()}); err != nil {
+	if err := m.Save(file{Sandboxes: savedSandboxes()}); err != nil {
 		t.Fatal(err)
 	}
-	got, err := readSandboxes(d)
+	got, err := Read(m)
 	same := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
-	if diff := cmp.Diff(savedBoxes(), got, same); err != nil || diff != "" {
+	if diff := cmp.Diff(savedSandboxes(), got, same); err != nil || diff != "" {
 		t.Errorf("%v, -want +got:\n%s", err, diff)
 	}
 }
 
 // What meshd cannot have written is refused and left as it is.
 func TestCorruptedSandboxes(t *testing.T) {
-	for name, change := range map[string]func(s []savedSandbox){
-		"no network":      func(s []savedSandbox) { s[0].Networks = nil },
-		"no target":       func(s []savedSandbox) { s[0].Netns = "" },
-		"two targets":     func(s []savedSandbox) { s[0].PID = 7 },
-		"relative path":   func(s []savedSandbox) { s[0].Netns = "web" },
-		"unclean path":    func(s []savedSandbox) { s[0].Netns = "/run/../web" },
-		"no id":           func(s []savedSandbox) { s[0].ID = "" },
-		"no name":         func(s []savedSandbox) { s[0].Name = "" },
-		"same name":       func(s []savedSandbox) { s[1].Name = "web.1" },
-		"name is an id":   func(s []savedSandbox) { s[1].Name = "a1" },
-		"half a task":     func(s []savedSandbox) { s[0].Service = "" },
-		"bad task":        func(s []savedSandbox) { s[0].Task = "a/b" },
-		"no addresses":    func(s []savedSandbox) { s[0].Addresses = nil },
-		"no address":      func(s []savedSandbox) { s[0].Addresses[0] = netip.Addr{} },
-		"resolv.conf":     func(s []savedSandbox) { s[0].ResolvConf.Path = "etc/passwd" },
-		"its root":        func(s []savedSandbox) { s[0].ResolvConf.Root = "proc/1/root" },
-		"reserved prefix": func(s []savedSandbox) { s[0].Name = "tasks.web" },
+	for name, change := range map[string]func(s []Saved){
+		"no network":      func(s []Saved) { s[0].Networks = nil },
+		"no target":       func(s []Saved) { s[0].Netns = "" },
+		"two targets":     func(s []Saved) { s[0].PID = 7 },
+		"relative path":   func(s []Saved) { s[0].Netns = "web" },
+		"unclean path":    func(s []Saved) { s[0].Netns = "/run/../web" },
+		"no id":           func(s []Saved) { s[0].ID = "" },
+		"no name":         func(s []Saved) { s[0].Name = "" },
+		"same name":       func(s []Saved) { s[1].Name = "web.1" },
+		"name is an id":   func(s []Saved) { s[1].Name = "a1" },
+		"half a task":     func(s []Saved) { s[0].Service = "" },
+		"bad task":        func(s []Saved) { s[0].Task = "a/b" },
+		"no addresses":    func(s []Saved) { s[0].Addresses = nil },
+		"no address":      func(s []Saved) { s[0].Addresses[0] = netip.Addr{} },
+		"resolv.conf":     func(s []Saved) { s[0].ResolvConf.Path = "etc/passwd" },
+		"its root":        func(s []Saved) { s[0].ResolvConf.Root = "proc/1/root" },
+		"reserved prefix": func(s []Saved) { s[0].Name = "tasks.web" },
 	} {
-		d := store.Unlocked(t.TempDir())
-		boxes := savedBoxes()
-		change(boxes)
-		if err := d.Save("sandboxes.json", sandboxFile{Sandboxes: boxes}); err != nil {
+		m := &memory{}
+		list := savedSandboxes()
+		change(list)
+		if err := m.Save(file{Sandboxes: list}); err != nil {
 			t.Fatal(err)
 		}
-		before, _ := os.ReadFile(d.File("sandboxes.json"))
-		_, err := readSandboxes(d)
-		after, _ := os.ReadFile(d.File("sandboxes.json"))
-		if err == nil || !strings.Contains(err.Error(), "sandboxes.json is corrupted") || string(before) != string(after) {
+		_, err := Read(m)
+		if _, ok := errors.AsType[*CorruptError](err); !ok {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -84,7 +95,7 @@ func TestCorruptedSandboxes(t *testing.T) {
 
 // No content of the file is taken in that is not as meshd writes it.
 func FuzzSandboxFile(f *testing.F) {
-	seed, err := json.Marshal(sandboxFile{Sandboxes: savedBoxes()})
+	seed, err := json.Marshal(file{Sandboxes: savedSandboxes()})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -92,7 +103,7 @@ func FuzzSandboxFile(f *testing.F) {
 	f.Add([]byte(`{"sandboxes":[{"id":"a","name":"a","networks":["n"],"pid":1,"addresses":["10.0.0.1"],"resolv_conf":{"path":"/x"}}]}`))
 	f.Add([]byte(`{"sandboxes":null}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		var got, again sandboxFile
+		var got, again file
 		if json.Unmarshal(text, &got) != nil {
 			return
 		}
