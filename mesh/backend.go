@@ -16,6 +16,13 @@ type backend struct {
 	control.KeyBackend // of package keys
 	comparison
 	*box.API
+	lbAPI
+}
+
+// lbAPI is what the control API offers about load balancing.
+type lbAPI interface {
+	LB(ctx context.Context, req control.LBRequest) (control.LBTable, error)
+	VerifyLB(ctx context.Context, req control.LBVerifyRequest) (control.LBVerifyReply, error)
 }
 
 // comparison is the part of control.NodeBackend that package compare serves.

@@ -44,5 +44,5 @@ func (t tables) Do(ctx context.Context, f func(s *state.Store)) error {
 
 // Balanced implements compare.Tables.
 func (t tables) Balanced(ctx context.Context, network string) (bool, error) {
-	return t.n.balancer.Applied(ctx, network)
+	return t.n.balancing.Applied(ctx, network)
 }

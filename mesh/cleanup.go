@@ -10,6 +10,7 @@ import (
 
 	"meshd/lb"
 	"meshd/lb/holder"
+	"meshd/mesh/balancing"
 	"meshd/mesh/box"
 	"meshd/mesh/control"
 	"meshd/mesh/sandbox"
@@ -155,7 +156,7 @@ func checkNotRunning(ctx context.Context, cfg CleanupConfig) (release func(), er
 // ours is told by routes and marks.
 func cleanPlace(ctx context.Context, where, path string, cfg CleanupConfig) (c Cleaned) {
 	c.Where = where
-	ds, err := drivers("auto", path, hosting{}, cfg.Log)
+	ds, err := balancing.Drivers("auto", path, balancing.Hosting{}, cfg.Log)
 	if err != nil {
 		c.Err = err
 		return c

@@ -12,7 +12,7 @@ func (n *Node) openDNS() (err error) {
 	clients, own := n.dnsClients()
 	n.dns, err = resolver.New(resolver.Config{
 		Source: n.host.Source(), Log: n.log, Domain: n.cfg.Domain, TTL: time.Duration(n.cfg.TTL), QueryLog: n.cfg.QueryLog,
-		VIPsUsable: n.balancer.Working, WhyNoVIPs: n.whyNoVIPs, RTT: n.host.RTT, Notes: n.Notes,
+		VIPsUsable: n.balancing.Working, WhyNoVIPs: n.balancing.WhyNoVIPs, RTT: n.host.RTT, Notes: n.Notes,
 		Clients: clients, HostAddrs: own, LocalTask: n.localTask,
 		Forward: resolver.ForwardConfig{Upstreams: n.cfg.Servers, Domains: n.cfg.DomainServers},
 	})

@@ -51,10 +51,10 @@ func (h *hostView) accept(ctx context.Context, lets []hostcheck.AcceptRule) (add
 // removed any. Until the balancer knows its pools, nothing is taken back.
 func (h *hostView) takeBack(ctx context.Context) (removed bool) {
 	n := h.n
-	if n.balancer == nil || !n.balancer.Counters().Ready {
+	if !n.balancing.Ready() {
 		return false
 	}
-	served := n.balancer.Pools()
+	served := n.balancing.Pools()
 	gone := func(l hostcheck.AcceptRule) bool {
 		return slices.ContainsFunc(l.Pools, func(p netip.Prefix) bool { _, ok := served[p]; return !ok })
 	}

@@ -5,6 +5,7 @@ import (
 
 	"meshd/lb/hostcheck"
 	"meshd/lb/hostmend"
+	"meshd/mesh/balancing"
 )
 
 // Fix implements lookout.Host.
@@ -31,7 +32,7 @@ func (h *hostView) mend(f *hostcheck.Facts, needs *hostcheck.Needs) (changed boo
 	}
 	if needs.ForwardsByDevice {
 		settings := hostcheck.MissingForwarding(f, needs)
-		if err := switchOn(settings, h.n.sysctls.Sysctl); err != nil {
+		if err := balancing.SwitchOn(settings, h.n.sysctls.Sysctl); err != nil {
 			h.n.log.Debug("devices cannot be made to forward", "error", err)
 		} else if len(settings) > 0 {
 			changed = true

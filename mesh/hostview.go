@@ -46,10 +46,7 @@ func (h *hostView) Needs(ctx context.Context) (*hostcheck.Needs, error) {
 	needs := hostNeeds(n.cfg)
 	needs.Gossip = netip.AddrPortFrom(needs.Gossip.Addr(), n.host.Addr().Port())
 	needs.DNS = n.dnsAddrs
-	needs.Driver = ""
-	if n.balancer != nil {
-		needs.Driver = n.balancer.Counters().Driver
-	}
+	needs.Driver = n.balancing.Driver()
 	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
 		for _, m := range c.Members() {
 			if m.State == control.NodeAlive && len(needs.Peers) < samples {
@@ -63,10 +60,8 @@ func (h *hostView) Needs(ctx context.Context) (*hostcheck.Needs, error) {
 			h.needsOf(v, needs)
 		}
 	}
-	if n.balancer != nil { // what is refused, as one that has the host's addresses, is not to be let through
-		served := n.balancer.Pools()
-		needs.Pools = slices.DeleteFunc(needs.Pools, func(p netip.Prefix) bool { _, ok := served[p]; return !ok })
-	}
+	served := n.balancing.Pools() // what is refused, as one that has the host's addresses, is not to be let through
+	needs.Pools = slices.DeleteFunc(needs.Pools, func(p netip.Prefix) bool { _, ok := served[p]; return !ok })
 	return needs, err
 }
 

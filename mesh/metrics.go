@@ -53,16 +53,16 @@ func (n collection) all(ctx context.Context, e metrics.Emitter) {
 // balancing sends the metrics of all load balancers, those of sandboxes too, and of
 // what they watch ("meshctl lb ls" shows services and backends).
 func (n collection) balancing(e metrics.Emitter) {
-	for _, name := range n.balancers.names() {
-		b, ok := n.balancers.watched(name)
+	for _, name := range n.Node.balancing.Names() {
+		b, ok := n.Node.balancing.Balancer(name)
 		if !ok {
 			continue // detached since
 		}
 		c := b.Counters()
 		latest, _ := b.LastReport()
 		e.Balancer(name, &c, latest)
-		e.Namespace(name, b.facts.Counters())
-		e.Rules(name, b.rules.Counters(), b.rules.Err())
+		e.Namespace(name, b.Facts.Counters())
+		e.Rules(name, b.Rules.Counters(), b.Rules.Err())
 	}
 }
 

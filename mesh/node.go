@@ -20,10 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"meshd/gossip"
-	"meshd/lb"
-	"meshd/lb/holder"
-	"meshd/lb/hostwatch"
-	"meshd/lb/rulewatch"
+	"meshd/mesh/balancing"
 	"meshd/mesh/box"
 	"meshd/mesh/config"
 	"meshd/mesh/control"
@@ -76,13 +73,9 @@ type Node struct {
 
 	// Load balancing, and the host that it happens on.
 
-	balancer  *lb.Balancer // the host's, which is in balancers too
-	balancers balancers
+	balancing *balancing.Host
 	boxes     *box.Manager
-	holder    *holder.Holder      // of the host's load balancing
 	sysctls   *hostchanges.Record // settings of the host that were changed
-	watch     *hostwatch.Watcher  // of the host's addresses and routes
-	rules     *rulewatch.Watcher  // of the host's nftables ruleset
 	lookout   *lookout.Lookout    // of what else of the host is against the node
 
 	// What is said of the node.
@@ -112,7 +105,7 @@ func New(cfg config.Config, version string, log *slog.Logger) (*Node, error) {
 	n.coreEvents = newCoreEvents(n)
 	o := &opening{Node: n}
 	for _, open := range []func() error{
-		o.data, o.controlSocket, o.gossip, n.openSysctls, n.openBalancer, o.registry, n.openDNS,
+		o.data, o.controlSocket, o.gossip, n.openSysctls, n.openBalancing, o.registry, n.openDNS,
 		n.openSandboxes, o.restore, n.listenDNS, o.claim,
 	} {
 		if err := open(); err != nil {
@@ -134,8 +127,8 @@ func (n *Node) close() {
 	if n.dns != nil {
 		_ = n.dns.Close(over)
 	}
-	if n.rules != nil {
-		_ = n.rules.Close()
+	if n.balancing != nil {
+		_ = n.balancing.Close()
 	}
 	if n.host != nil {
 		_ = n.host.Run(over) // returns at once, with everything closed
@@ -154,20 +147,19 @@ func (n *Node) boot() string { return state.FormatBoot(n.host.Boot()) }
 // Run runs the node until ctx ends or Leave was asked for.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.dir.Close()
-	defer func() { _ = n.holder.Release() }() // the process ends
+	defer func() { _ = n.balancing.Release() }() // the process ends
 	ctx, n.stop = context.WithCancel(ctx)
 	defer n.stop()
-	n.watch.Require(n.cfg.PoolRanges, n.needsFirst())
+	reachable := &reachable{n}
+	n.balancing.Require(reachable.first())
 	incarnation := n.chores.id.Incarnation // the chores' own once they run
 	g, run := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.host.Run(run) })
 	g.Go(func() error { return n.sysctls.Run(run) })
-	g.Go(func() error { return n.watch.Run(run) })
-	g.Go(func() error { return n.rules.Run(run) })
 	g.Go(func() error { return n.lookout.Run(run) })
 	g.Go(func() error { return n.seeds.Run(run) })
-	g.Go(func() error { return n.watchNeeds(run) })
-	g.Go(func() error { return n.balancer.Run(run) })
+	g.Go(func() error { return reachable.watch(run) })
+	g.Go(func() error { return n.balancing.Run(run) })
 	n.boxes.Start(run)
 	g.Go(func() error { return n.boxes.Wait(run) })
 	g.Go(func() error { return n.reg.Run(run) })
@@ -225,10 +217,8 @@ func (n *Node) check(err error) {
 // info returns what the node states about itself.
 func (n *Node) info() state.NodeInfo {
 	driver := "none"
-	if n.balancer != nil {
-		if d := n.balancer.Counters().Driver; d != "" {
-			driver = d
-		}
+	if d := n.balancing.Driver(); d != "" {
+		driver = d
 	}
 	return state.NodeInfo{Boot: n.host.Boot(), Addr: n.host.Addr(), Version: n.version, LB: driver}
 }

@@ -3,14 +3,12 @@ package mesh
 import (
 	"cmp"
 	"context"
-	"errors"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"time"
 
 	"meshd/gossip"
-	"meshd/lb"
 	"meshd/mesh/control"
 	"meshd/state"
 )
@@ -126,13 +124,7 @@ func (n *Node) Leave(ctx context.Context) (control.LeaveReply, error) {
 // (S9). Registrations stay on disk: the next start states them again, and the
 // kernels stay as they are until then, without this node's tasks or not.
 func (n *Node) Goodbye(ctx context.Context) {
-	for _, name := range n.balancers.names() {
-		if b := n.balancers.get(name); b != nil {
-			if err := b.Hold(ctx); err != nil && !errors.Is(err, lb.ErrStopped) {
-				n.log.Warn("leaving: the load balancer changes on", "sandbox", name, "error", err)
-			}
-		}
-	}
+	n.balancing.Hold(ctx)
 	if err := n.host.Leave(ctx); err != nil {
 		n.log.Warn("leaving", "error", err)
 	}

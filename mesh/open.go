@@ -99,7 +99,7 @@ func (n *opening) registry() error {
 		Self: state.NodeID(n.cfg.Node), KeepNetworks: n.cfg.Networks, AllowLoopbackTasks: n.cfg.AllowLoopbackTasks,
 		Domain: n.cfg.Domain, Bounds: func() registry.Bounds { return boundsOf(n.current()) }, Info: n.info,
 		Looked: disputes.looked,
-		Store:  tasksFile{n.dir}, Publisher: publisher{n.host}, Peers: registryPeers{n.Node}, Balancing: balancing{n.Node},
+		Store:  tasksFile{n.dir}, Publisher: publisher{n.host}, Peers: registryPeers{n.Node}, Balancing: n.balancing,
 		Log: n.log,
 	}, n.saved)
 	n.TaskAPI, n.NetworkAPI, n.ServiceAPI = n.reg.Tasks(), n.reg.Networks(), n.reg.Services()

@@ -56,10 +56,13 @@ func (k *socketKeeper) look() {
 	}
 }
 
+// remadeShown is how long status shows that the socket was removed.
+const remadeShown = 10 * time.Minute
+
 // warnings says that the socket was removed, for as long as status remembers drift.
 func (k *socketKeeper) warnings(now time.Time) []string {
 	last := k.last.Load()
-	if since := now.Sub(time.Unix(0, last)); last != 0 && since < driftMemory {
+	if since := now.Sub(time.Unix(0, last)); last != 0 && since < remadeShown {
 		return []string{fmt.Sprintf("somebody removed the control socket %v ago; it is made again", since.Round(time.Second))}
 	}
 	return nil

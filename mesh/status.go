@@ -17,7 +17,7 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 	s := control.Status{
 		Node: n.cfg.Node, BootID: n.boot(), Version: n.version, Started: n.started, Bind: n.host.Addr().String(),
 		DNS: []string{}, Domain: n.cfg.Domain, DataDir: n.cfg.DataDir, Encrypted: len(n.keys.All()) > 0,
-		Networks: []control.NetworkStatus{}, LBDriver: n.info().LB, LBWhy: n.lbWhy(), LB: n.lbHealth(ctx),
+		Networks: []control.NetworkStatus{}, LBDriver: n.info().LB, LBWhy: n.balancing.Why(), LB: n.balancing.Health(ctx),
 		EventIndex: n.events.Index(),
 		Degraded:   []string{}, Conflicts: []string{}, Warnings: []string{},
 	}
@@ -82,7 +82,7 @@ func count(n *Node, s *control.Status, w *control.NetworkStatus) {
 // explain adds what is wrong: Degraded while something does not work, Warnings while
 // something could be better.
 func explain(n *Node, s *control.Status) {
-	n.explainLB(s)
+	n.balancing.Explain(s)
 	explainHost(n.lookout.Findings(), s)
 	s.Degraded = append(s.Degraded, n.notices.All()...)
 	if t := n.dir.Trouble(); t != "" {
@@ -96,7 +96,7 @@ func explain(n *Node, s *control.Status) {
 	s.Warnings = append(s.Warnings, n.socket.warnings(time.Now())...)
 	s.Warnings = append(s.Warnings, strangerWarning(n.dns)...)
 	s.Warnings = append(s.Warnings, n.keys.Warnings(n.cfg.Insecure, n.cfg.BindAddr.String(), n.current().KeyFile)...)
-	s.Warnings = append(s.Warnings, n.unheard()...)
+	s.Warnings = append(s.Warnings, n.balancing.Unheard()...)
 	for _, w := range s.Networks {
 		if !w.Synced {
 			s.Warnings = append(s.Warnings, "network "+w.Network+" has not yet been compared with a peer")

@@ -64,13 +64,17 @@ var mayImport = map[string][]string{
 		"state", "gossip", "resolver",
 		"lb", "lb/hostfacts", "lb/hostwatch", "lb/rulewatch", "lb/hostcheck", "lb/hostread", "lb/hostmend",
 		"lb/holder", "lb/ipvs", "lb/nft",
-		"mesh/box", "mesh/compare", "mesh/config", "mesh/control", "mesh/hostchanges", "mesh/keys", "mesh/lookout",
+		"mesh/balancing", "mesh/box", "mesh/compare", "mesh/config", "mesh/control", "mesh/hostchanges", "mesh/keys", "mesh/lookout",
 		"mesh/metrics", "mesh/notice", "mesh/observe", "mesh/peers", "mesh/registry",
 		"mesh/sandbox", "mesh/seeds", "mesh/store", "mesh/watch",
 	},
 	"cmd/meshd":   {"mesh", "mesh/config", "mesh/logqueue", "mesh/sandbox"},
 	"cmd/meshctl": {"mesh/control", "state"},
 
+	"mesh/balancing": {
+		"state", "mesh/control", "lb", "lb/hostfacts", "lb/hostwatch", "lb/rulewatch", "lb/hostmend", "lb/holder",
+		"lb/ipvs", "lb/nft", "mesh/hostchanges",
+	},
 	"mesh/box":                   {"mesh/control", "mesh/notice", "mesh/sandbox", "lb/hostcheck", "lb/hostread", "state"},
 	"mesh/box/boxtest":           {"mesh/box", "mesh/control", "mesh/sandbox"},
 	"mesh/registry/registrytest": {"mesh/registry", "mesh/control", "state"},
@@ -129,6 +133,7 @@ var testMayImport = map[string][]string{
 	"gossip/gossiptest": {"state"},
 	"gossip/transport":  {"gossip/gossiptest", "state"},
 
+	"mesh/balancing":   {"lb/lbtest"},
 	"mesh/box":         {"mesh/box/boxtest"},
 	"mesh/registry":    {"mesh/registry/registrytest"},
 	"mesh/sandbox":     {"test/rig"},

@@ -26,15 +26,12 @@ var unfinished = map[string][]string{
 	},
 	"lines": {
 		"cmd/meshctl/meshctl_test.go",
-		"mesh/balancing.go",
-		"mesh/sandboxes.go",
 		"test/dataplane/reported_linux_test.go",
 		"test/netns/doctor_test.go",
 	},
 	"methods": {
 		"examples/demo.demo",
 		"lb/nft.Helpers",
-		"mesh.Node",
 	},
 	"words": {
 		"cmd/meshctl",

@@ -1,4 +1,4 @@
-package mesh
+package balancing
 
 import (
 	"fmt"
@@ -6,12 +6,11 @@ import (
 
 	"meshd/lb"
 	"meshd/lb/rulewatch"
-	"meshd/mesh/box"
 )
 
 // watchRules opens a watcher of the nftables ruleset of a network namespace, or
 // of the host's for "".
-func (n *Node) watchRules(netns string, log *slog.Logger) *rulewatch.Watcher {
+func watchRules(netns string, log *slog.Logger) *rulewatch.Watcher {
 	return rulewatch.New(func(own func(port uint32) bool) (rulewatch.Kernel, error) { return rulewatch.Open(netns, own) },
 		log)
 }
@@ -21,11 +20,11 @@ func hear(cfg *lb.Config, rules *rulewatch.Watcher) {
 	cfg.RulesChanged, cfg.PollRules = rules.Subscribe(), func() bool { return rules.Err() != nil }
 }
 
-// prompts returns a budget for what others do to rules.
-func prompts() *lb.Budget { return &lb.Budget{Processor: threadTime} }
+// newBudget returns a budget for what others do to rules.
+func newBudget() *lb.Budget { return &lb.Budget{Processor: threadTime} }
 
-// unheard says where others' changes of the rules are noticed late.
-func (n *Node) unheard() (warnings []string) {
+// Unheard says where others' changes of the rules are noticed late.
+func (h *Host) Unheard() (warnings []string) {
 	add := func(where string, b *lb.Balancer, rules *rulewatch.Watcher) {
 		if err := rules.Err(); err != nil && b.Counters().Driver != "" {
 			warnings = append(warnings, fmt.Sprintf(
@@ -34,16 +33,16 @@ func (n *Node) unheard() (warnings []string) {
 		}
 	}
 	more := 0
-	for _, name := range n.balancers.names() {
-		b, ok := n.balancers.watched(name)
+	for _, name := range h.balancers.names() {
+		b, ok := h.balancers.watched(name)
 		switch {
 		case !ok: // detached since
 		case name == "":
-			add("", b.Balancer, b.rules)
-		case len(warnings) > box.MaxNamed:
+			add("", b.Balancer, b.Rules)
+		case len(warnings) > maxNamed:
 			more++
 		default:
-			add(" of sandbox "+name, b.Balancer, b.rules)
+			add(" of sandbox "+name, b.Balancer, b.Rules)
 		}
 	}
 	if more > 0 {

@@ -11,16 +11,10 @@ import (
 	"meshd/lb/hostcheck"
 	"meshd/lb/hostmend"
 	"meshd/lb/nft"
+	"meshd/mesh/balancing"
 	"meshd/mesh/hostchanges"
 	"meshd/mesh/store"
 )
-
-// hosting says what a balancer may do to its host, and who is told of it.
-type hosting struct {
-	forward  bool                   // make it forward packets
-	onSysctl func(nft.SysctlChange) // told of each setting that was changed; may be nil
-	rules    nft.Listener           // hears of changes of the ruleset; may be nil
-}
 
 // openSysctls reads what former lives changed. A file that cannot be read is moved away:
 // it must not keep a host from its services.
@@ -48,67 +42,6 @@ func (n *Node) moveAway(file string, why error, means string) {
 	})
 }
 
-// forwarding says what was done to the host so that it forwards, or what does
-// not work since it does not.
-func (n *Node) forwarding() []string {
-	if n.cfg.LB == "none" {
-		return nil
-	}
-	var changed []string
-	for _, c := range n.sysctls.Sysctls() {
-		if strings.HasSuffix(c.Key, "forward") || strings.HasSuffix(c.Key, "/forwarding") ||
-			strings.HasSuffix(c.Key, "/force_forwarding") || strings.HasSuffix(c.Key, "/accept_ra") {
-			changed = append(changed, c.String())
-		}
-	}
-	setting := "--forwarding off leaves that to you"
-	for _, group := range hostmend.ByChain(n.sysctls.Rules()) {
-		changed = append(changed, "rules in chain "+group[0].ChainID())
-		setting = "--forwarding off, and for the rules --firewall tell, leave that to you"
-	}
-	for _, p := range n.sysctls.Ports() {
-		changed = append(changed, "hairpin mode of port "+p.Name)
-	}
-	if n.cfg.Forwarding != "off" {
-		if len(changed) == 0 {
-			return nil
-		}
-		if len(changed) > maxShownChanges {
-			changed = append(changed[:maxShownChanges:maxShownChanges], "and more")
-		}
-		return []string{fmt.Sprintf("meshd changed this host so that its containers reach VIPs: %s; %s, and meshd cleanup "+
-			"puts it back", strings.Join(changed, ", "), setting)}
-	}
-	var not []string
-	for _, f := range []struct {
-		family, file string
-		used         bool
-	}{{"IPv4", "/proc/sys/net/ipv4/ip_forward", true}, {"IPv6", "/proc/sys/net/ipv6/conf/all/forwarding", n.hasPool6()}} {
-		if now, err := os.ReadFile(f.file); f.used && err == nil && strings.TrimSpace(string(now)) == "0" {
-			not = append(not, f.family)
-		}
-	}
-	if len(not) == 0 {
-		return nil
-	}
-	return []string{fmt.Sprintf("this host does not forward %s packets (forwarding: off): its containers reach VIPs "+
-		"only as sandboxes", strings.Join(not, " and "))}
-}
-
-// maxShownChanges bounds a line of status.
-const maxShownChanges = 8
-
-// hasPool6 reports whether a network here has an IPv6 pool.
-func (n *Node) hasPool6() bool {
-	names, _ := n.host.Source().Networks()
-	for _, name := range names {
-		if v := n.host.Source().View(name); v != nil && v.Def().Subnet6.IsValid() {
-			return true
-		}
-	}
-	return false
-}
-
 // hostChangesLeft is what cleanup finds of the changes of the host.
 type hostChangesLeft struct {
 	ours   []nft.SysctlChange     // still as meshd set them
@@ -124,7 +57,7 @@ func readHostChanges(dir *store.Dir) (left hostChangesLeft, err error) {
 		return left, err
 	}
 	left.rules = saved.Rules
-	left.ours, left.others, err = changedSysctls(saved.Changes)
+	left.ours, left.others, err = balancing.ChangedSysctls(saved.Changes)
 	for _, p := range saved.Ports {
 		on, portErr := hostmend.HairpinOn(p)
 		if err = errors.Join(err, portErr); on {
@@ -164,7 +97,7 @@ func (c *Cleaned) undoHostChanges(ctx context.Context, cfg CleanupConfig) {
 	if cfg.DryRun {
 		return
 	}
-	err = errors.Join(fromRules, putBackSysctls(left.ours))
+	err = errors.Join(fromRules, balancing.PutBackSysctls(left.ours))
 	for _, p := range left.ports {
 		err = errors.Join(err, hostmend.HairpinOff(p))
 	}

@@ -1,9 +1,8 @@
-package mesh
+package balancing
 
 import (
 	"testing"
 
-	"meshd/mesh/config"
 	"meshd/mesh/hostchanges"
 )
 
@@ -12,12 +11,12 @@ import (
 func TestLeftBehind(t *testing.T) {
 	var saved hostchanges.Saved
 	save := func(s hostchanges.Saved) error { saved = s; return nil }
-	life := func(choice string) *Node {
-		return &Node{cfg: &config.Settings{Config: config.Config{LB: choice}}, sysctls: hostchanges.New(saved, save)}
+	life := func(choice string) *Host {
+		return &Host{cfg: Config{Choice: choice}, changes: hostchanges.New(saved, save)}
 	}
-	end := func(n *Node) {
+	end := func(n *Host) {
 		t.Helper()
-		if err := n.sysctls.Write(); err != nil {
+		if err := n.changes.Write(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -30,12 +29,12 @@ func TestLeftBehind(t *testing.T) {
 		t.Errorf("nothing is worth a record, and %+v was written", saved)
 	}
 	n = life("ipvs")
-	n.sysctls.SetDriver("ipvs")
+	n.changes.SetDriver("ipvs")
 	end(n)
 	if n = life("none"); n.leftBehind() != "none" {
 		t.Error("what ipvs left is not looked for")
 	}
-	n.sysctls.SetDriver("")
+	n.changes.SetDriver("")
 	end(n)
 	if got := life("none").leftBehind(); got != "auto" {
 		t.Errorf("after the end: %s", got)
