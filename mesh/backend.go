@@ -17,6 +17,7 @@ type backend struct {
 	comparison
 	*box.API
 	lbAPI
+	resolution
 }
 
 // lbAPI is what the control API offers about load balancing.
@@ -29,6 +30,11 @@ type lbAPI interface {
 type comparison interface {
 	Diff(ctx context.Context, req control.DiffRequest) (control.Diff, error)
 	Spread(ctx context.Context, req control.SpreadRequest) (control.Spread, error)
+}
+
+// resolution is what it offers about names.
+type resolution interface {
+	Resolve(ctx context.Context, req control.ResolveRequest) (control.Resolution, error)
 }
 
 var _ control.Backend = (*Node)(nil)

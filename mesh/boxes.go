@@ -7,6 +7,7 @@ import (
 	"meshd/lb/holder"
 	"meshd/mesh/balancing"
 	"meshd/mesh/box"
+	"meshd/mesh/names"
 	"meshd/mesh/registry"
 	"meshd/mesh/store"
 	"meshd/resolver"
@@ -68,7 +69,7 @@ func (r boxRegistry) Listens(network, service, task string) (ports []box.Port, o
 }
 
 // boxNames is the name server as sandboxes see it.
-type boxNames struct{ dns *resolver.Server }
+type boxNames struct{ dns *names.Server }
 
 // Listen implements box.Names.
 func (d boxNames) Listen(l box.Listener) (box.Server, error) {

@@ -45,7 +45,7 @@ func (h *hostView) Needs(ctx context.Context) (*hostcheck.Needs, error) {
 	n := h.n
 	needs := hostNeeds(n.cfg)
 	needs.Gossip = netip.AddrPortFrom(needs.Gossip.Addr(), n.host.Addr().Port())
-	needs.DNS = n.dnsAddrs
+	needs.DNS = n.dns.Addrs()
 	needs.Driver = n.balancing.Driver()
 	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
 		for _, m := range c.Members() {

@@ -29,7 +29,7 @@ func (n collection) all(ctx context.Context, e metrics.Emitter) {
 		failing = 1
 	}
 	e.Gauge("meshd_degraded", "Standing conditions that meshctl status explains.",
-		float64(len(n.notices.All())+len(n.dnsTrouble()))+failing)
+		float64(len(n.notices.All())+len(n.dns.Troubles()))+failing)
 	e.Gauge("meshd_data_dir_failing", "1 while the data directory does not take what is to be saved.", failing)
 	registered := n.reg.Stats()
 	e.Counter("meshd_registry_writes_total", "Writes of tasks.json; each holds all changes that waited.",

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -28,12 +27,12 @@ import (
 	"meshd/mesh/keys"
 	"meshd/mesh/lookout"
 	"meshd/mesh/metrics"
+	"meshd/mesh/names"
 	"meshd/mesh/notice"
 	"meshd/mesh/registry"
 	"meshd/mesh/seeds"
 	"meshd/mesh/store"
 	"meshd/mesh/watch"
-	"meshd/resolver"
 	"meshd/state"
 )
 
@@ -68,8 +67,7 @@ type Node struct {
 
 	// Names.
 
-	dns      *resolver.Server
-	dnsAddrs []netip.AddrPort // where it answers
+	dns *names.Server
 
 	// Load balancing, and the host that it happens on.
 
@@ -171,7 +169,7 @@ func (n *Node) Run(ctx context.Context) error {
 			Source: n.host.Source(), Owners: owners{n.host}, Emit: n.emit, Left: n.coreEvents.left,
 		}).Run(run)
 	})
-	g.Go(func() error { return n.watchSubnets(run) })
+	g.Go(func() error { return n.dns.WatchClients(run) })
 	g.Go(func() error { return control.Serve(run, n.socket.socket, n, n.log) })
 	g.Go(func() error { return n.socket.run(run) })
 	g.Go(func() error {
@@ -181,7 +179,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.events.Close()
 		return n.dns.Close(last)
 	})
-	n.log.Info("meshd runs", "node", n.cfg.Node, "gossip", n.host.Addr().String(), "dns", fmt.Sprint(n.dnsAddrs), "socket",
+	n.log.Info("meshd runs", "node", n.cfg.Node, "gossip", n.host.Addr().String(), "dns", fmt.Sprint(n.dns.Addrs()), "socket",
 		n.cfg.Socket,
 		"incarnation", incarnation, "encrypted", len(n.keys.All()) > 0)
 	if len(n.keys.All()) == 0 {

@@ -47,9 +47,7 @@ func (n *Node) Reload(ctx context.Context, cfg config.Config) (Reloaded, error) 
 	n.live.Store(next)
 	n.host.SetJoin(next.Join)
 	n.seeds.Set(next.Join)
-	if len(n.cfg.DNSAddrs) > 0 {
-		n.dns.SetClients(n.dnsClients())
-	}
+	n.dns.RefreshClients()
 	if keysChanged {
 		r.Changed = append(r.Changed, "key-file")
 	}

@@ -21,7 +21,7 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 		EventIndex: n.events.Index(),
 		Degraded:   []string{}, Conflicts: []string{}, Warnings: []string{},
 	}
-	for _, a := range n.dnsAddrs {
+	for _, a := range n.dns.Addrs() {
 		s.DNS = append(s.DNS, a.String())
 	}
 	err := n.host.Do(ctx, func(c *gossip.Core, _ time.Duration) {
@@ -88,13 +88,13 @@ func explain(n *Node, s *control.Status) {
 	if t := n.dir.Trouble(); t != "" {
 		s.Degraded = append(s.Degraded, t)
 	}
-	s.Degraded = append(s.Degraded, n.dnsTrouble()...)
+	s.Degraded = append(s.Degraded, n.dns.Troubles()...)
 	s.Degraded = append(s.Degraded, n.boxes.Troubles()...)
-	if len(n.dnsAddrs) == 0 {
+	if len(n.dns.Addrs()) == 0 {
 		s.Warnings = append(s.Warnings, "no DNS address: start meshd with --dns IP:PORT")
 	}
 	s.Warnings = append(s.Warnings, n.socket.warnings(time.Now())...)
-	s.Warnings = append(s.Warnings, strangerWarning(n.dns)...)
+	s.Warnings = append(s.Warnings, n.dns.Warnings()...)
 	s.Warnings = append(s.Warnings, n.keys.Warnings(n.cfg.Insecure, n.cfg.BindAddr.String(), n.current().KeyFile)...)
 	s.Warnings = append(s.Warnings, n.balancing.Unheard()...)
 	for _, w := range s.Networks {

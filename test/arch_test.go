@@ -65,12 +65,13 @@ var mayImport = map[string][]string{
 		"lb", "lb/hostfacts", "lb/hostwatch", "lb/rulewatch", "lb/hostcheck", "lb/hostread", "lb/hostmend",
 		"lb/holder", "lb/ipvs", "lb/nft",
 		"mesh/balancing", "mesh/box", "mesh/compare", "mesh/config", "mesh/control", "mesh/hostchanges", "mesh/keys", "mesh/lookout",
-		"mesh/metrics", "mesh/notice", "mesh/observe", "mesh/peers", "mesh/registry",
+		"mesh/metrics", "mesh/names", "mesh/notice", "mesh/observe", "mesh/peers", "mesh/registry",
 		"mesh/sandbox", "mesh/seeds", "mesh/store", "mesh/watch",
 	},
 	"cmd/meshd":   {"mesh", "mesh/config", "mesh/logqueue", "mesh/sandbox"},
 	"cmd/meshctl": {"mesh/control", "state"},
 
+	"mesh/names": {"resolver", "state", "mesh/control"},
 	"mesh/balancing": {
 		"state", "mesh/control", "lb", "lb/hostfacts", "lb/hostwatch", "lb/rulewatch", "lb/hostmend", "lb/holder",
 		"lb/ipvs", "lb/nft", "mesh/hostchanges",

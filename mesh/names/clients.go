@@ -1,4 +1,4 @@
-package mesh
+package names
 
 import (
 	"context"
@@ -7,9 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"time"
-
-	"meshd/resolver"
-	"meshd/state"
 )
 
 const (
@@ -20,9 +17,9 @@ const (
 	strangerNotice = 10 * time.Minute
 )
 
-// hostAddresses are the host's addresses, and their subnets: who is in one of
-// them is asked by no router. A subnet that is most of all addresses is no
-// neighbourhood, and left out.
+// hostAddresses returns the host's addresses and their subnets: no router is between the
+// host and a client in one of them. A subnet that is most of all addresses says nothing
+// about its clients and is left out.
 func hostAddresses() (subnets []netip.Prefix, own []netip.Addr, err error) {
 	addrs, err := net.InterfaceAddrs()
 	subnets = []netip.Prefix{}
@@ -40,28 +37,36 @@ func hostAddresses() (subnets []netip.Prefix, own []netip.Addr, err error) {
 	return slices.Compact(subnets), own, err
 }
 
-// dnsClients is whom DNS serves besides the host's tasks (R8): those that a
+// clients returns whom DNS serves besides the host's tasks (R8): those that a
 // person named, else the connected subnets; and the host itself.
-func (n *Node) dnsClients() (clients []netip.Prefix, own []netip.Addr) {
+func (s *Server) clients() (clients []netip.Prefix, own []netip.Addr) {
 	clients, own, err := hostAddresses()
-	trouble := ""
+	named, trouble := s.cfg.Clients(), ""
 	if err != nil {
-		trouble = fmt.Sprintf("dns: the host's addresses cannot be read (%v): its own programs are answered at 127.0.0.1 only", err)
-		if n.current().ClientRanges == nil {
+		trouble = fmt.Sprintf("dns: the host's addresses cannot be read (%v): its own programs are answered at 127.0.0.1 "+
+			"only", err)
+		if named == nil {
 			trouble = fmt.Sprintf("dns: the host's subnets cannot be read (%v): only the host itself and its tasks are "+
 				"answered; name others with --dns-clients", err)
 		}
 	}
-	n.notices.Set("dns-clients", trouble)
-	if n.current().ClientRanges != nil {
-		clients = n.current().ClientRanges
+	s.cfg.Condition("dns-clients", trouble)
+	if named != nil {
+		clients = named
 	}
 	return clients, own
 }
 
-// watchSubnets keeps the clients in step with the host's addresses.
-func (n *Node) watchSubnets(ctx context.Context) error {
-	if len(n.cfg.DNSAddrs) == 0 {
+// RefreshClients makes the server serve the clients of the moment.
+func (s *Server) RefreshClients() {
+	if len(s.cfg.Addrs) > 0 {
+		s.SetClients(s.clients())
+	}
+}
+
+// WatchClients keeps the clients in step with the host's addresses until ctx ends.
+func (s *Server) WatchClients(ctx context.Context) error {
+	if len(s.cfg.Addrs) == 0 {
 		return nil
 	}
 	tick := time.NewTicker(subnetsEvery)
@@ -71,18 +76,18 @@ func (n *Node) watchSubnets(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			n.dns.SetClients(n.dnsClients())
+			s.SetClients(s.clients())
 		}
 	}
 }
 
 // localTask reports whether a task that is registered here has the address.
-func (n *Node) localTask(a netip.Addr) bool {
-	source := n.host.Source()
+func (s *Server) localTask(a netip.Addr) bool {
+	source := s.cfg.Source
 	names, _ := source.Networks()
 	for _, name := range names {
 		if v := source.View(name); v != nil {
-			if e := v.ByIP(a).Endpoint; e != nil && e.Owner() == state.NodeID(n.cfg.Node) {
+			if e := v.ByIP(a).Endpoint; e != nil && e.Owner() == s.cfg.Self {
 				return true
 			}
 		}
@@ -90,8 +95,8 @@ func (n *Node) localTask(a netip.Addr) bool {
 	return false
 }
 
-// strangerWarning tells of a client that was refused lately.
-func strangerWarning(s *resolver.Server) []string {
+// Warnings says which client was refused in the last minutes.
+func (s *Server) Warnings() []string {
 	last, ok := s.LastStranger()
 	if !ok || time.Since(last.At) > strangerNotice {
 		return nil

@@ -1,4 +1,4 @@
-package mesh
+package names
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 )
 
 // Resolve implements control.ServiceBackend.
-func (n *Node) Resolve(ctx context.Context, req control.ResolveRequest) (control.Resolution, error) {
-	if _, err := n.reg.View(ctx, req.Network); err != nil {
+func (s *Server) Resolve(ctx context.Context, req control.ResolveRequest) (control.Resolution, error) {
+	if _, err := s.cfg.View(ctx, req.Network); err != nil {
 		return control.Resolution{}, err
 	}
 	types := []string{req.Type}
@@ -27,7 +27,7 @@ func (n *Node) Resolve(ctx context.Context, req control.ResolveRequest) (control
 		Steps: []control.Step{},
 	}
 	for _, t := range types {
-		e, err := n.explain(ctx, req, t)
+		e, err := s.explain(ctx, req, t)
 		if err != nil {
 			return out, control.Refuse(control.CodeInvalid, "", "%v", err)
 		}
@@ -38,8 +38,8 @@ func (n *Node) Resolve(ctx context.Context, req control.ResolveRequest) (control
 			out.RCode = e.Outcome
 		}
 		out.Answers = append(out.Answers, e.Answer...)
-		for i, s := range e.Steps {
-			step := control.Step{Scope: e.Scope, Rule: s.Rule, Answer: []string{}, Why: s.Text}
+		for i, from := range e.Steps {
+			step := control.Step{Scope: e.Scope, Rule: from.Rule, Answer: []string{}, Why: from.Text}
 			if i == len(e.Steps)-1 {
 				step.Answer = e.Answer
 			}
@@ -53,11 +53,11 @@ func (n *Node) Resolve(ctx context.Context, req control.ResolveRequest) (control
 }
 
 // explain says how one question is answered; a trace asks the upstreams too.
-func (n *Node) explain(ctx context.Context, req control.ResolveRequest, qtype string) (resolver.Explanation, error) {
+func (s *Server) explain(ctx context.Context, req control.ResolveRequest, qtype string) (resolver.Explanation, error) {
 	if req.Trace {
-		return n.dns.Trace(ctx, req.Network, req.Name, qtype)
+		return s.Trace(ctx, req.Network, req.Name, qtype)
 	}
-	return n.dns.Explain(req.Network, req.Name, qtype)
+	return s.Explain(req.Network, req.Name, qtype)
 }
 
 // ttlOf reads the TTL of the first record in zone-file syntax.
