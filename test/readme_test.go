@@ -17,7 +17,7 @@ func documents(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	docs := map[string]string{}
-	for _, p := range append(paths, "../README.md") {
+	for _, p := range append(paths, "../README.md", "../CONTRIBUTING.md", "../CHANGELOG.md") {
 		docs[strings.TrimPrefix(p, "../")] = read(t, p)
 	}
 	return docs
