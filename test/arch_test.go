@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -246,14 +247,22 @@ func TestPackageDocs(t *testing.T) {
 	}
 }
 
-// sources parses every Go file of the repository.
+// sources are the Go files of the repository, parsed. They are for reading.
 func sources(t *testing.T) []source {
 	t.Helper()
-	root, err := filepath.Abs("..")
+	all, err := parseAll()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all []source
+	return all
+}
+
+// parseAll parses once what all tests of this package look at.
+var parseAll = sync.OnceValues(func() (all []source, err error) {
+	root, err := filepath.Abs("..")
+	if err != nil {
+		return nil, err
+	}
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -267,11 +276,8 @@ func sources(t *testing.T) []source {
 		all = append(all, s)
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
+	return all, err
+})
 
 func parse(root, path string) (source, error) {
 	text, err := os.ReadFile(path)
