@@ -112,7 +112,7 @@ func (n *Node) Leave(ctx context.Context) (control.LeaveReply, error) {
 	r := control.LeaveReply{Stopping: true}
 	for _, x := range nodes {
 		if !x.Self && x.State == control.NodeAlive {
-			r.Told++
+			r.Informed++
 		}
 	}
 	n.Goodbye(ctx)

@@ -41,7 +41,7 @@ func (k *socketKeeper) run(ctx context.Context) error {
 
 // look looks once, and logs what changed.
 func (k *socketKeeper) look() {
-	remade, err := k.socket.Look()
+	remade, err := k.socket.Restore()
 	text := ""
 	if err != nil {
 		text = err.Error() + "; meshctl does not reach this node over it"

@@ -18,14 +18,21 @@ type action func(ctx context.Context, s *session, args []string) error
 
 // command is one verb.
 type command struct {
-	path     string // "task add"
+	// What the user writes.
+
+	path     string // the words, such as "task add"
 	args     string // the positional arguments, for people
-	min, max int    // how many; max -1: any number
-	short    string // one line, lower case, no period
-	long     string // more lines; may be empty
-	example  string
-	complete string                // what the positional arguments are, for completion
-	setup    func(f *flags) action // binds the flags and returns the work
+	min, max int    // how many arguments it takes; max -1 is any number
+	complete string // the kind of the arguments, for completion: see completer.kind
+
+	// What the help says.
+
+	short   string // one line, lower case, no period
+	long    string // more lines; may be empty
+	example string // command lines that work, one per line
+
+	// setup binds the flags and returns the work.
+	setup func(f *flags) action
 }
 
 // commands returns all verbs in the order of the help.
@@ -42,7 +49,7 @@ type globals struct {
 
 // commandLine is a parsed command line.
 type commandLine struct {
-	path    string // as far as it was understood
+	path    string // the words of the command so far
 	cmd     *command
 	flags   *flags
 	globals *globals
@@ -53,8 +60,8 @@ type commandLine struct {
 
 func (c *commandLine) name() string { return strings.TrimSpace("meshctl " + c.path) }
 
-// parse understands a command line. Flags may stand anywhere. The result is
-// valid with an error, too, to name what the error is about.
+// parse reads a command line, in which flags may stand anywhere. The result is
+// valid with an error, too: it says which command the error is about.
 func parse(args []string, getenv func(string) string) (*commandLine, error) {
 	g := &globals{socket: cmp.Or(getenv("MESHCTL_SOCKET"), control.DefaultSocket)}
 	cl := &commandLine{globals: g, flags: newFlags(g)}
@@ -102,8 +109,8 @@ func (c *commandLine) step(all []command, word string) error {
 		}
 	}
 	hint := c.knownWords(all)
-	if meant := meantWord(word, nextWords(all, c.path)); meant != "" {
-		hint = fmt.Sprintf("did you mean %q? %s", c.name()+" "+meant, hint)
+	if likely := suggestWord(word, nextWords(all, c.path)); likely != "" {
+		hint = fmt.Sprintf("did you mean %q? %s", c.name()+" "+likely, hint)
 	}
 	return &usageError{fmt.Sprintf("unknown command %q", word), hint}
 }
@@ -179,8 +186,8 @@ func (c *command) synopsis() string { return strings.TrimSpace(c.path + " " + c.
 // flags is a flag set whose errors name the flag and the fix.
 type flags struct {
 	set         *flag.FlagSet
-	bad         error // what the last parse function said
-	noArguments bool  // the command takes none
+	bad         error // what the last function of value returned
+	noArguments bool  // the command takes no positional arguments
 }
 
 func newFlags(g *globals) *flags {
@@ -226,7 +233,7 @@ func (f *flags) parse(args []string) (rest []string, only bool, err error) {
 	msg := err.Error()
 	if name, ok := strings.CutPrefix(msg, "flag provided but not defined: -"); ok {
 		name = strings.TrimLeft(name, "-")
-		return nil, false, &usageError{"unknown flag " + dashed(name), cmp.Or(meantFlag(name), f.known())}
+		return nil, false, &usageError{"unknown flag " + dashed(name), cmp.Or(suggestFlag(name), f.known())}
 	}
 	if err := notBool(msg); err != nil {
 		return nil, false, err
@@ -267,7 +274,8 @@ func (f *flags) value(name, usage string, parse func(string) error) {
 	})
 }
 
-// text binds a flag that may not be empty, nor be there twice with other values.
+// text binds a flag that may not be empty, and not be given twice with different
+// values.
 func (f *flags) text(name, usage string, to *string) {
 	given := ""
 	f.value(name, usage, func(s string) error {

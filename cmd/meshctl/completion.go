@@ -54,7 +54,7 @@ type completer struct {
 	all     []command
 	line    *commandLine
 	last    string
-	network string // as the line has it so far
+	network string // the value of --network so far
 }
 
 // candidates reads the words before the last one and returns what may follow.
@@ -91,7 +91,7 @@ func (c *completer) candidates(ctx context.Context, before []string) []string {
 	return c.kind(ctx, c.line.cmd.complete)
 }
 
-// flag takes in a flag and returns its name if its value is the next word.
+// flag reads a flag and returns its name if its value is the next word.
 func (c *completer) flag(word string) string {
 	name, value, has := strings.Cut(strings.TrimLeft(word, "-"), "=")
 	f := c.line.flags.set.Lookup(name)
@@ -136,7 +136,8 @@ func (c *completer) flagValues(ctx context.Context, name string) []string {
 	return c.kind(ctx, name)
 }
 
-// kind asks meshd for names; without one there are no candidates.
+// kind returns the names of a kind, for which it asks meshd. There are none if no
+// meshd answers.
 func (c *completer) kind(ctx context.Context, kind string) (names []string) {
 	if kind == "shell" {
 		return []string{"bash", "zsh", "fish"}

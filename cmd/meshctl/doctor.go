@@ -36,7 +36,7 @@ func doctor(f *flags) action {
 			s.warn([]string{fmt.Sprintf("%s was not read: this is of the meshd that runs; meshd doctor --config %s looks as "+
 				"one with that file would", config, config)})
 		}
-		if starting(err) { // one that runs and cannot be asked is no reason to guess
+		if starting(err) { // not if a meshd runs and cannot be asked: it knows what a guess does not
 			d, err = withoutDaemon(ctx, config, err)
 		}
 		if err != nil {
@@ -52,8 +52,8 @@ func doctor(f *flags) action {
 	}
 }
 
-// withoutDaemon has the host looked at by meshd, which is not running: the
-// program beside this one, or of the PATH.
+// withoutDaemon examines the host while no daemon runs. It starts "meshd doctor":
+// the program beside this one, or that of the PATH.
 func withoutDaemon(ctx context.Context, config string, unreachable error) (d control.Doctor, err error) {
 	meshd, err := findMeshd()
 	if err != nil {

@@ -47,8 +47,8 @@ is 1 if one did not.`
 
 type keyCall func(context.Context, control.KeyRequest) (control.KeyReply, error)
 
-// keyVerb is a command that changes the keyrings. although is what --force is for;
-// empty: there is no such flag.
+// keyVerb is a command that changes the keyrings. although says, in the help of
+// --force, what the flag overrides; if it is empty, there is no such flag.
 func keyVerb(verb, although string, call func(*session) keyCall) func(*flags) action {
 	return func(f *flags) action {
 		force := false

@@ -88,7 +88,8 @@ func (s *session) lbTable(w io.Writer, t control.LBTable) {
 	section(w, "Errors", failed)
 }
 
-// scheduler is what picks the service's backends, beside what was asked for.
+// scheduler returns the scheduler as asked for, with the one that runs if it is
+// another.
 func scheduler(v *control.LBService) string {
 	if v.RunsAs == "" {
 		return v.Scheduler
@@ -103,7 +104,7 @@ func firstNonEmpty(a, b string) string {
 	return b
 }
 
-// lbSummary says in one line how the table stands.
+// lbSummary says in one line how far the kernel agrees with the table.
 func (s *session) lbSummary(t control.LBTable) string {
 	var b strings.Builder
 	if t.Sandbox != "" {
@@ -190,7 +191,7 @@ func lbReports(w io.Writer, reply control.LBVerifyReply) {
 		}
 		var rows [][]string
 		for _, d := range r.Differences {
-			rows = append(rows, []string{d.What, d.Kind, d.Found, d.Want, yesNo(d.Repaired), d.Note})
+			rows = append(rows, []string{d.What, d.Kind, d.Found, d.Want, yesNo(d.Repaired), d.Outcome})
 		}
 		fmt.Fprintln(w)
 		table(w, "WHAT DIFFERENCE FOUND WANT REPAIRED NOTE", rows)

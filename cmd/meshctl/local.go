@@ -71,8 +71,8 @@ func keygen(f *flags) action {
 	}
 }
 
-// writeKey makes the file, which must not be there: a key that is overwritten
-// may be the only one that opens a mesh.
+// writeKey creates the file. It overwrites none, because the key in it may be the
+// only one that opens a mesh.
 func writeKey(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {

@@ -1,5 +1,5 @@
 // Meshctl is the command line of meshd: it calls the control API on the
-// daemon's unix socket and shows what it says to people (tables) or programs
+// daemon's unix socket and shows the replies to people (tables) or programs
 // (-o json).
 //
 // Rules of its output: results go to stdout, everything else to stderr; tables
@@ -33,21 +33,21 @@ const (
 	exitRefused     = 1
 	exitUsage       = 2
 	exitUnreachable = 3
-	exitInterrupted = 130 // as of a shell, of what SIGINT ended
+	exitInterrupted = 130 // what a shell reports of a command that SIGINT ended
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, func() {
-		stop() // another signal ends it as it would any program
+		stop() // a second signal ends meshctl at once
 		time.AfterFunc(interruptLimit, func() { os.Exit(exitInterrupted) })
 	})
 	p := program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now}
 	os.Exit(p.run(ctx, os.Args[1:]))
 }
 
-// interruptLimit is how long a command may go on after a signal: one that reads
-// a terminal, or writes to who does not read, hears of no context.
+// interruptLimit is how long a command may go on after a signal. A command that
+// blocks in a read or a write does not see the end of its context.
 const interruptLimit = time.Second
 
 // program is what one run of meshctl needs of the world.
@@ -66,7 +66,7 @@ type session struct {
 	json   bool
 }
 
-// errNo ends a command with exit code 1 after it has printed all there is to say.
+// errNo ends a command with exit code 1 when its output says why.
 var errNo = errors.New("no")
 
 // usageError is a command line that cannot be understood.
@@ -145,7 +145,8 @@ func reachHint(socket string, err error) string {
 	return fmt.Sprintf("check that %s is the socket of a running meshd", socket)
 }
 
-// printable keeps what other nodes said from steering the terminal.
+// printable replaces what could control the terminal: other nodes choose their
+// names and messages.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsGraphic(r) { // control characters, and those that turn the text around

@@ -57,7 +57,7 @@ func networkCreate(f *flags) action {
 			return err
 		})
 		if err != nil {
-			return refused(err, map[string]string{"subnet": "--subnet", "subnet6": "--subnet6"})
+			return renameField(err, map[string]string{"subnet": "--subnet", "subnet6": "--subnet6"})
 		}
 		if n.Conflict != "" {
 			s.warn([]string{n.Conflict})
@@ -146,7 +146,7 @@ func networkRm(f *flags) action {
 			return map[string]string{"removed": name}, err
 		})
 		if err := s.spread(ctx, wait, p, removed...); err != nil {
-			return s.note(failed, err)
+			return s.printEarlier(failed, err)
 		}
 		return failed
 	}

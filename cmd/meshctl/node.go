@@ -156,7 +156,7 @@ func (s *session) join(ctx context.Context, args []string, p *patience) error {
 	return s.spread(ctx, wait, p, "")
 }
 
-// joinOthers joins, and takes an answer of this node to itself for none.
+// joinOthers joins, and refuses if only this node itself answered.
 func (s *session) joinOthers(ctx context.Context, req control.JoinRequest) (control.JoinReply, error) {
 	reply, err := s.client.Join(ctx, req)
 	if err == nil && reply.Members == 1 {
@@ -178,7 +178,7 @@ func leave(ctx context.Context, s *session, _ []string) error {
 		return err
 	}
 	return s.show(reply, func(w io.Writer) {
-		fmt.Fprintf(w, "left the mesh; told %s\n", nodes(reply.Told))
+		fmt.Fprintf(w, "left the mesh; told %s\n", nodes(reply.Informed))
 		if reply.Stopping {
 			fmt.Fprintln(w, "meshd stops")
 		}
@@ -213,17 +213,17 @@ func status(f *flags) action {
 	}
 }
 
-// healthy reports whether what works without others does.
+// healthy reports whether all that does not depend on other nodes works.
 func healthy(st control.Status) bool {
 	return len(st.Degraded)+len(st.Conflicts) == 0 && !st.Preserving
 }
 
-// well reports whether a node is healthy and has what the others know.
+// well reports whether a node is healthy and has synced with its peers.
 func well(st control.Status) bool {
 	return healthy(st) && !slices.ContainsFunc(st.Networks, func(n control.NetworkStatus) bool { return !n.Synced })
 }
 
-// tableLine says how much of what they may hold the tables hold.
+// tableLine says how full the tables are.
 func tableLine(u control.TableUsage) string {
 	return fmt.Sprintf("%d of %d records, %.1f of %d MiB of text", u.Records, u.MaxRecords, float64(u.Bytes)/(1<<20),
 		u.MaxBytes>>20)

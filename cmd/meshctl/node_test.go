@@ -105,7 +105,7 @@ func (n *node) Join(_ context.Context, req control.JoinRequest) (control.JoinRep
 }
 
 func (n *node) Leave(context.Context) (control.LeaveReply, error) {
-	return control.LeaveReply{Told: 2, Stopping: true}, n.call()
+	return control.LeaveReply{Informed: 2, Stopping: true}, n.call()
 }
 
 func (n *node) Metrics(_ context.Context, w io.Writer) error {
@@ -279,7 +279,7 @@ func (n *node) VerifyLB(_ context.Context, req control.LBVerifyRequest) (control
 		Repaired: 1,
 		Differences: []control.LBDifference{
 			{Area: "rule", Kind: "missing", What: "rule 2 of chain guard of nftables table ip meshd", Repaired: !req.ReportOnly},
-			{Area: "backend", Kind: "changed", What: "backend 10.1.0.7:80 of service 10.9.0.2:80/tcp", Found: "weight 7", Want: "weight 1", Note: "busy"},
+			{Area: "backend", Kind: "changed", What: "backend 10.1.0.7:80 of service 10.9.0.2:80/tcp", Found: "weight 7", Want: "weight 1", Outcome: "busy"},
 		},
 	}
 	box := control.LBReport{

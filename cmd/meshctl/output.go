@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// show prints v as JSON, or calls table, as the user asked.
+// show prints v as JSON or, without -o json, what table writes.
 func (s *session) show(v any, table func(w io.Writer)) error {
 	if !s.json {
 		var b bytes.Buffer

@@ -84,7 +84,7 @@ func (s *session) attachSandbox(ctx context.Context, req control.AttachSandbox, 
 		return err
 	})
 	if err != nil {
-		return refused(err, names)
+		return renameField(err, names)
 	}
 	if !s.json {
 		s.warn(reply.Warnings)
@@ -106,7 +106,7 @@ func sandboxDetach(*flags) action {
 		for _, a := range args {
 			reply, err := s.client.DetachSandbox(ctx, a)
 			if err != nil {
-				failed = s.note(failed, err)
+				failed = s.printEarlier(failed, err)
 				continue
 			}
 			if done = append(done, reply); !s.json {

@@ -81,7 +81,8 @@ func (f *flags) settings(req *control.SetService) {
 		&req.TTL)
 }
 
-// taskFlags are the flags that fields of a task come from, where the names differ.
+// taskFlags maps the fields of a task to the flags that set them, where the names
+// differ.
 func taskFlags() map[string]string {
 	return map[string]string{
 		"ips": "--ip", "ports": "--port", "aliases": "--alias", "vips": "--vip", "ttl": "--ttl",
@@ -101,7 +102,7 @@ func (s *session) addTask(ctx context.Context, req control.AddTask, p *patience)
 		return err
 	})
 	if err != nil {
-		return refused(err, taskFlags())
+		return renameField(err, taskFlags())
 	}
 	if !s.json {
 		s.warn(reply.Warnings)
@@ -134,7 +135,7 @@ func taskDrain(f *flags) action {
 
 type taskCall func(context.Context, control.TaskRef) (control.Task, error)
 
-// taskVerb is a command that does something to tasks of this node.
+// taskVerb is a command that changes or removes tasks of this node.
 func taskVerb(f *flags, call func(*session) taskCall) action {
 	var network string
 	f.network(&network)
@@ -151,7 +152,7 @@ func taskVerb(f *flags, call func(*session) taskCall) action {
 			return t, err
 		})
 		if err := s.spread(ctx, wait, p, networks...); err != nil {
-			return s.note(failed, err)
+			return s.printEarlier(failed, err)
 		}
 		return failed
 	}
@@ -189,8 +190,9 @@ func taskTable(w io.Writer, tasks []control.Task) {
 	table(w, "ID NETWORK SERVICE SLOT IP PORTS WEIGHT HEALTH STATE NODE", rows)
 }
 
-// each does f for every argument, prints the name of each that is done and
-// goes on after a refusal. With -o json, it prints one list of the results.
+// each calls f for every argument, prints the name of each that succeeded, and
+// goes on after a refusal. With -o json it prints one list of the results. It
+// returns the last error, and has printed those before.
 func (s *session) each(args []string, arg string, f func(name string) (any, error)) error {
 	names := make([]string, len(args))
 	for i, a := range args {
@@ -203,7 +205,7 @@ func (s *session) each(args []string, arg string, f func(name string) (any, erro
 	for _, name := range names {
 		v, err := f(name)
 		if err != nil {
-			failed = s.note(failed, err)
+			failed = s.printEarlier(failed, err)
 			continue
 		}
 		if done = append(done, v); !s.json {
@@ -218,8 +220,9 @@ func (s *session) each(args []string, arg string, f func(name string) (any, erro
 	return failed
 }
 
-// note prints the error before the newest one, so that the caller prints the last.
-func (s *session) note(before, err error) error {
+// printEarlier prints an earlier error, if there is one, and returns the newest,
+// which the caller prints.
+func (s *session) printEarlier(before, err error) error {
 	if before != nil {
 		s.fail("meshctl", s.socket, before)
 	}

@@ -15,14 +15,15 @@ import (
 // defaultWait is how long --wait without a duration waits.
 const defaultWait = 30 * time.Second
 
-// waitPause is how long a command with --wait rests before it asks again.
+// waitPause is how long a command with --wait pauses before it asks again.
 const waitPause = 50 * time.Millisecond
 
-// inEffect is what --wait of a command waits for that changes something.
+// inEffect is what --wait waits for, as its help says, in a command that makes a
+// change.
 const inEffect = "every live node has the change"
 
-// patience is the flag --wait[=DURATION] of a command, and what is left of it.
-// The value may also be the next word. Its time runs from the command's start.
+// patience is the flag --wait[=DURATION] of a command. The value may also be the
+// next word. The time runs from the start of the command.
 type patience struct {
 	limit time.Duration // 0: the flag is not there
 }
@@ -35,7 +36,7 @@ func (f *flags) waiting(until string) *patience {
 	return p
 }
 
-// String and Set make patience a flag whose value may be left out.
+// waitValue makes patience a flag.Value that may be left out.
 type waitValue struct {
 	p *patience
 	f *flags
@@ -58,8 +59,8 @@ func (v *waitValue) Set(text string) error {
 	return nil
 }
 
-// joinWait makes "--wait" and the duration behind it one word. A word that is no
-// duration belongs to --wait only where the command takes no arguments.
+// joinWait joins "--wait" and the duration that follows it into one word. A word
+// that is no duration belongs to --wait only if the command takes no arguments.
 func joinWait(args []string, noArguments bool) []string {
 	for i, a := range args {
 		if a == "--" {
@@ -80,8 +81,8 @@ func joinWait(args []string, noArguments bool) []string {
 	return args
 }
 
-// start begins the time that is waited at most. ctx is that of what is waited for,
-// not of what changes something: that goes on.
+// start begins the time limit. The context that it returns is for waiting alone:
+// the change that is waited for goes on when the limit is over.
 func (p *patience) start(ctx context.Context) (context.Context, context.CancelFunc) {
 	if p.limit == 0 {
 		return context.WithCancel(ctx)
@@ -89,8 +90,8 @@ func (p *patience) start(ctx context.Context) (context.Context, context.CancelFu
 	return context.WithTimeout(ctx, p.limit)
 }
 
-// again rests before another try. It reports false when there is none: without
-// --wait, or when its time is over.
+// again pauses before another attempt. It reports false if there is none: without
+// --wait, or when the time is over.
 func (p *patience) again(wait context.Context) bool {
 	if p.limit == 0 {
 		return false
@@ -103,8 +104,8 @@ func (p *patience) again(wait context.Context) bool {
 	}
 }
 
-// reach calls f, again and again with --wait while meshd is not there yet: what f
-// asks for has not begun then.
+// reach calls f and, with --wait, repeats it while meshd is not up yet. No meshd
+// has seen the request then, so that repeating it is safe.
 func (p *patience) reach(wait context.Context, f func() error) error {
 	for {
 		err := f()
@@ -114,16 +115,16 @@ func (p *patience) reach(wait context.Context, f func() error) error {
 	}
 }
 
-// starting reports whether the daemon may be about to start: nobody heard what was
-// asked.
+// starting reports whether the daemon may be about to start. If so, no daemon has
+// seen the request.
 func starting(err error) bool {
 	return errors.Is(err, control.ErrUnreachable) && (errors.Is(err, fs.ErrNotExist) ||
 		errors.Is(err, syscall.ECONNREFUSED))
 }
 
 // spread waits until the changes of this node in the networks are in effect on all
-// live nodes; without --wait it does nothing. A node that was done once is: every
-// question is asked after the change.
+// live nodes; without --wait it does nothing. A node that has reported done once
+// counts as done, because every question is asked after the change.
 func (s *session) spread(ctx, wait context.Context, p *patience, networks ...string) error {
 	if p.limit == 0 {
 		return nil
@@ -152,7 +153,7 @@ func (s *session) spread(ctx, wait context.Context, p *patience, networks ...str
 	return nil
 }
 
-// notDone notes who is done and says what the others lack.
+// notDone adds the nodes that are done to done, and says what the others lack.
 func notDone(r control.Spread, done map[string]bool) (left []string) {
 	for _, n := range r.Results {
 		if n.Error == "" {

@@ -39,7 +39,7 @@ func watch(f *flags) action {
 		return nil
 	})
 	return func(ctx context.Context, s *session, _ []string) error {
-		if req.Network != "" { // it may be made later; but nothing else tells of a typing error
+		if req.Network != "" { // it may be created later, but nothing else would reveal a typing error
 			if _, err := s.client.Network(ctx, req.Network); errors.Is(err, control.ErrNotFound) {
 				s.warn([]string{fmt.Sprintf("network %q is not known here yet; meshctl network ls lists those that are",
 					req.Network)})
@@ -53,17 +53,17 @@ func watch(f *flags) action {
 	}
 }
 
-// watcher follows the events over reconnections.
+// watcher follows the events across reconnections.
 type watcher struct {
 	*session
-	req     control.WatchRequest
-	started bool // a stream has begun at least once
-	lost    bool // and has ended since
-	head    bool // the head of the table is printed
-	pause   time.Duration
+	req     control.WatchRequest // resumes after the last event that was printed
+	started bool                 // a stream has begun at least once
+	lost    bool                 // the stream has ended, and no other has begun
+	head    bool                 // the head of the table is printed
+	pause   time.Duration        // before the next attempt to reconnect
 }
 
-// errOutput ends a watch whose reader is gone.
+// errOutput ends a watch whose standard output fails.
 type errOutput struct{ error }
 
 func (w *watcher) run(ctx context.Context) error {
@@ -92,7 +92,7 @@ func passing(err error) bool {
 	return errors.Is(err, control.ErrUnreachable) || errors.Is(err, control.ErrUnavailable)
 }
 
-// event prints one event and notes where to resume.
+// event prints one event and remembers where to resume.
 func (w *watcher) event(e control.Event) error {
 	resumed := w.lost && e.Type == control.EventStart
 	if w.lost {
@@ -138,7 +138,7 @@ func (w *watcher) print(e control.Event) error {
 	return err
 }
 
-// detail is the last column: what has no column of its own.
+// detail returns the last column: all that has no column of its own.
 func detail(e control.Event) string {
 	if e.Sandbox == "" {
 		return e.Detail

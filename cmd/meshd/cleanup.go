@@ -61,7 +61,7 @@ func cleanup(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// configureCleanup returns what to clean, or an exit code.
+// configureCleanup returns what to clean and -1, or an exit code.
 func configureCleanup(args []string, stdout, stderr io.Writer) (mesh.CleanupConfig, int) {
 	var cfg mesh.CleanupConfig
 	var base config.Config
@@ -75,7 +75,7 @@ func configureCleanup(args []string, stdout, stderr io.Writer) (mesh.CleanupConf
 	}
 	base = base.WithDefaults()
 	fs := flag.NewFlagSet("meshd cleanup", flag.ContinueOnError)
-	fs.SetOutput(io.Discard) // errors are told once, below
+	fs.SetOutput(io.Discard) // errors are printed once, below
 	fs.String("config", "", "the daemon's YAML `FILE`, for data-dir and socket")
 	cfg.DataDir, cfg.Socket = base.DataDir, base.Socket
 	fs.Func("data-dir", "the daemon's `DIR` (default "+base.DataDir+")", path(&cfg.DataDir))
@@ -107,7 +107,7 @@ func configureCleanup(args []string, stdout, stderr io.Writer) (mesh.CleanupConf
 	return cfg, -1
 }
 
-// path sets a path, which must say something.
+// path returns the function of a flag that sets a path, which may not be empty.
 func path(to *string) func(string) error {
 	return func(s string) error {
 		if strings.TrimSpace(s) == "" {
@@ -121,7 +121,7 @@ func path(to *string) func(string) error {
 	}
 }
 
-// describe prints what became of one place.
+// describe prints what was removed in one place, or would be.
 func describe(w io.Writer, p mesh.Cleaned, dry bool) {
 	defer describeSysctls(w, p, dry)
 	if len(p.Found) == 0 {
@@ -146,7 +146,7 @@ func describe(w io.Writer, p mesh.Cleaned, dry bool) {
 	}
 }
 
-// describeSysctls prints what became of the host's settings.
+// describeSysctls prints which settings of the host were put back, or would be.
 func describeSysctls(w io.Writer, p mesh.Cleaned, dry bool) {
 	did := "put back"
 	switch {

@@ -50,7 +50,7 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "doctor" {
 		os.Exit(doctor(os.Args[2:], os.Stdout, os.Stderr))
 	}
-	if len(os.Args) > 1 && os.Args[1] == sandbox.KeeperCommand { // a child of meshd; nobody else's business
+	if len(os.Args) > 1 && os.Args[1] == sandbox.KeeperCommand { // only meshd starts this
 		os.Exit(sandbox.ServeKeeper(os.Stdin, os.Stdout))
 	}
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
@@ -63,7 +63,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if code >= 0 {
 		return code
 	}
-	lines := logqueue.New(stderr) // a log that nobody reads must not stop the daemon
+	lines := logqueue.New(stderr) // a log without a reader must not stop the daemon
 	defer lines.Close()
 	stderr, cfg.LogDropped = lines, lines.Dropped
 	level := new(slog.LevelVar)
@@ -74,7 +74,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	broken := make(chan os.Signal, 1)
-	signal.Notify(broken, syscall.SIGPIPE) // nobody reads the log; not Ignore, which children inherit
+	signal.Notify(broken, syscall.SIGPIPE) // the log has no reader; not Ignore, which children inherit
 	defer signal.Stop(broken)
 	node, err := mesh.New(cfg, buildVersion(), log)
 	if errors.Is(err, config.ErrInvalid) {
@@ -94,13 +94,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, mesh.ErrUnsaved): // it has left, and is to stay so
+	case errors.Is(err, mesh.ErrUnsaved): // it has left; the unit must not start it again
 		return 3
 	}
 	return 1
 }
 
-// reloader reads the configuration again when it is told to.
+// reloader reads the configuration again upon SIGHUP.
 type reloader struct {
 	args  []string
 	node  *mesh.Node
@@ -108,8 +108,8 @@ type reloader struct {
 	level *slog.LevelVar
 }
 
-// run reloads upon each signal until ctx ends. The closing of a terminal is one,
-// too, and changes nothing.
+// run reloads upon each signal until ctx ends. A terminal that closes sends one,
+// too; the configuration is then the same, and nothing changes.
 func (r *reloader) run(ctx context.Context, signals <-chan os.Signal) {
 	for {
 		select {
@@ -124,8 +124,8 @@ func (r *reloader) run(ctx context.Context, signals <-chan os.Signal) {
 // reloadLimit bounds one reload.
 const reloadLimit = 10 * time.Second
 
-// reload takes over what can be changed of a running daemon, and logs what that
-// was, what waits for the next start, or why the configuration is refused.
+// reload applies what can change while the daemon runs. It logs what changed and
+// what waits for the next start, or why the configuration is refused.
 func (r *reloader) reload(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
 	defer cancel()
@@ -167,8 +167,8 @@ func serve(ctx context.Context, reset func(), node *mesh.Node) error {
 	return <-finished
 }
 
-// configure returns the configuration, or an exit code. What was asked for, the help
-// or the version, goes to stdout.
+// configure returns the configuration and -1, or an exit code. The help and the
+// version, if asked for, go to stdout.
 func configure(args []string, stdout, stderr io.Writer) (config.Config, int) {
 	var cfg config.Config
 	path, err := configFile(args)
@@ -180,7 +180,7 @@ func configure(args []string, stdout, stderr io.Writer) (config.Config, int) {
 		return cfg, 2
 	}
 	fs := flag.NewFlagSet("meshd", flag.ContinueOnError)
-	fs.SetOutput(io.Discard) // errors are told once, below
+	fs.SetOutput(io.Discard) // errors are printed once, below
 	fs.String("config", "", "YAML `FILE` with the names of the flags")
 	show := fs.Bool("version", false, "print the version and exit")
 	cfg.RegisterFlags(fs)
@@ -228,7 +228,7 @@ func configFile(args []string) (string, error) {
 	return path, nil
 }
 
-// logger logs from the configuration's level on, which may change.
+// logger returns a logger that follows level, which starts as configured.
 func logger(cfg config.Config, level *slog.LevelVar, w io.Writer) *slog.Logger {
 	level.Set(levelOf(cfg))
 	opts := &slog.HandlerOptions{Level: level}

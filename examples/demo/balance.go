@@ -33,12 +33,12 @@ func (d *demo) balance() error {
 		return err
 	}
 	d.show(fmt.Sprintf("%s: 12 × a datagram to %s", where(from), d.vip), counts(count, d.apps), time.Since(begin))
-	return even(count, 12, d.apps)
+	return checkShares(count, 12, d.apps)
 }
 
-// balancersKnow checks that the load balancers of every running host, and
-// those in the sandboxes of the application's tasks, have exactly the given
-// tasks of the application, and say so of the kernel.
+// balancersKnow checks that the load balancers of every running host, and those in
+// the sandboxes of the application's tasks, hold exactly the given tasks in the
+// kernel.
 func (d *demo) balancersKnow(tasks []*fleet.Task) error {
 	for _, from := range d.apps {
 		if err := d.balances(from, tasks); err != nil {

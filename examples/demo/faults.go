@@ -11,7 +11,7 @@ import (
 	"meshd/test/fleet"
 )
 
-// kill ends everything on host3 at once and pulls its cable.
+// kill ends every process on host3 at once and pulls its cable.
 func (d *demo) kill() error {
 	lost := d.nodes[2]
 	begin := time.Now()
@@ -23,7 +23,7 @@ func (d *demo) kill() error {
 	d.other.Server.Kill()
 	d.show("host3: everything on it is killed, its cable pulled", "silence", time.Since(begin))
 
-	if _, err := d.until(func() error { return d.survivors(d.sees) }); err != nil {
+	if _, err := d.until(func() error { return d.survivors(d.resolvesApp) }); err != nil {
 		return err
 	}
 	d.show("host1, host2: tasks."+app+" A?", addresses(d.apps[:2]), time.Since(begin))
@@ -39,12 +39,13 @@ func (d *demo) survivors(check func(at *fleet.Task, tasks []*fleet.Task) error) 
 	return errors.Join(check(d.apps[0], d.apps[:2]), check(d.apps[1], d.apps[:2]))
 }
 
-// sees checks DNS inside a task.
-func (d *demo) sees(at *fleet.Task, tasks []*fleet.Task) error {
-	return d.seen(at, "tasks."+app, tasks)
+// resolvesApp checks that the application's tasks are the given ones, by DNS
+// inside a task.
+func (d *demo) resolvesApp(at *fleet.Task, tasks []*fleet.Task) error {
+	return d.resolvesTo(at, "tasks."+app, tasks)
 }
 
-// comeBack starts host3 again, with the data it had.
+// comeBack starts host3 again, with the data that it had.
 func (d *demo) comeBack() error {
 	back := d.nodes[2]
 	if err := back.Host.LinkUp("eth0"); err != nil {
@@ -58,7 +59,7 @@ func (d *demo) comeBack() error {
 		return err
 	}
 	d.show("host3: the servers and meshd start again", "up, and goes on with its sandboxes", time.Since(begin))
-	if err := d.agreed("three tasks", d.apps); err != nil {
+	if err := d.untilAgreed("three tasks", d.apps); err != nil {
 		return err
 	}
 	if err := d.resolve(d.apps[2], app, dns.TypeA, d.vip.String()); err != nil {
@@ -75,7 +76,7 @@ func (d *demo) partition() error {
 	}
 	d.show("host3 | host1, host2: every packet is dropped", "cut", time.Since(begin))
 	alone := d.apps[2:3]
-	_, err := d.until(func() error { return errors.Join(d.survivors(d.sees), d.sees(d.apps[2], alone)) })
+	_, err := d.until(func() error { return errors.Join(d.survivors(d.resolvesApp), d.resolvesApp(d.apps[2], alone)) })
 	if err != nil {
 		return err
 	}
@@ -108,7 +109,7 @@ func (d *demo) heal() error {
 	if err := d.fleet.Rig.HealAll(); err != nil {
 		return err
 	}
-	if err := d.agreed("five tasks", d.apps); err != nil {
+	if err := d.untilAgreed("five tasks", d.apps); err != nil {
 		return err
 	}
 	n := d.nodes[0]
@@ -117,7 +118,7 @@ func (d *demo) heal() error {
 		return err
 	}
 	d.show("host1: meshctl diff", "equal", took)
-	if err := d.printed(n, "diff"); err != nil {
+	if err := d.printCtl(n, "diff"); err != nil {
 		return err
 	}
 	if err := d.resolve(d.apps[2], app, dns.TypeA, d.vip.String()); err != nil {

@@ -24,9 +24,9 @@ type servers map[netip.AddrPort]int
 type reals struct {
 	named map[string]servers // by protocol and address of the virtual service, as ipvsadm prints them
 
-	// Services for all ports of a VIP, as one without tasks, are held by a
-	// firewall mark that only the rules of nftables translate: they are counted,
-	// and their real servers' weights added up.
+	// A service for all ports of a VIP is known to IPVS by a firewall mark, which
+	// only the rules of nftables relate to the VIP. Such services are counted, and
+	// the weights of their real servers added up.
 	marks  int
 	marked servers
 }
@@ -41,26 +41,32 @@ func (r reals) size() (services, reals int) {
 	return len(r.named) + r.marks, reals + len(r.marked)
 }
 
-// kernelAgrees checks, where the driver is IPVS, that what ipvsadm reads out of
-// the kernel of every host that runs, and of every sandbox there, is what meshd
-// says it should hold. The first time, it shows what ipvsadm prints.
-func (d *demo) kernelAgrees() error {
-	if d.driver != "ipvs" {
+// ipvsCheck compares the kernel with what meshd says it should hold, where the
+// driver is IPVS. It reads the kernel with ipvsadm, not with code of meshd.
+type ipvsCheck struct {
+	*stage
+	listed bool // what ipvsadm prints on the first host was shown
+}
+
+// compareHosts compares the kernel of every host that runs and of every sandbox
+// there. The first time, it shows what ipvsadm prints.
+func (c *ipvsCheck) compareHosts() error {
+	if c.driver != "ipvs" {
 		return nil
 	}
 	if _, err := exec.LookPath("ipvsadm"); err != nil {
-		d.show("every host and sandbox: ipvsadm -Ln", "not compared: ipvsadm is not installed", 0)
-		d.driver += ", not compared with ipvsadm"
+		c.show("every host and sandbox: ipvsadm -Ln", "not compared: ipvsadm is not installed", 0)
+		c.driver += ", not compared with ipvsadm"
 		return nil
 	}
 	var services, all int
-	took, err := d.until(func() error {
+	took, err := c.until(func() error {
 		services, all = 0, 0
-		return d.everyNode(func(n *fleet.Node) error {
+		return c.everyNode(func(n *fleet.Node) error {
 			if !running(n) {
 				return nil
 			}
-			v, r, err := d.compareAll(n)
+			v, r, err := c.compareNode(n)
 			services, all = services+v, all+r
 			return err
 		})
@@ -68,12 +74,12 @@ func (d *demo) kernelAgrees() error {
 	if err != nil || services == 0 {
 		return err
 	}
-	d.show("every host and sandbox: ipvsadm -Ln", fmt.Sprintf("%d virtual services, %d real servers, as in the table",
+	c.show("every host and sandbox: ipvsadm -Ln", fmt.Sprintf("%d virtual services, %d real servers, as in the table",
 		services, all), took)
-	return d.showIPVS(d.nodes[0].Host.Namespace)
+	return c.printOnce(c.nodes[0].Host.Namespace)
 }
 
-// running tells whether a node's daemon has not been killed.
+// running reports whether a node's daemon has not been killed.
 func running(n *fleet.Node) bool {
 	select {
 	case <-n.Proc.Done():
@@ -83,34 +89,34 @@ func running(n *fleet.Node) bool {
 	}
 }
 
-// showIPVS prints what ipvsadm prints, once.
-func (d *demo) showIPVS(ns *rig.Namespace) error {
-	if d.shown {
+// printOnce prints what ipvsadm prints, the first time.
+func (c *ipvsCheck) printOnce(ns *rig.Namespace) error {
+	if c.listed {
 		return nil
 	}
-	d.shown = true
+	c.listed = true
 	text, err := ns.Output("ipvsadm", "-Ln")
 	for line := range strings.Lines(string(text)) {
-		fmt.Fprint(d.out, "        ", line)
+		fmt.Fprint(c.out, "        ", line)
 	}
 	return err
 }
 
-// compareAll compares the host of a node and its sandboxes.
-func (d *demo) compareAll(n *fleet.Node) (services, servers int, err error) {
+// compareNode compares the host of a node and its sandboxes.
+func (c *ipvsCheck) compareNode(n *fleet.Node) (services, servers int, err error) {
 	where := map[string]*rig.Namespace{"": n.Host.Namespace}
-	boxes, err := n.API.Sandboxes(d.ctx)
+	boxes, err := n.API.Sandboxes(c.ctx)
 	if err != nil {
 		return 0, 0, err
 	}
 	for _, b := range boxes {
-		if t := d.boxes[b.Name]; t != nil {
+		if t := c.boxes[b.Name]; t != nil {
 			where[b.Name] = t.Namespace
 		}
 	}
 	var errs []error
 	for box, ns := range where {
-		held, err := d.compare(n, box, ns)
+		held, err := c.compare(n, box, ns)
 		v, r := held.size()
 		services, servers = services+v, servers+r
 		errs = append(errs, err)
@@ -120,7 +126,7 @@ func (d *demo) compareAll(n *fleet.Node) (services, servers int, err error) {
 
 // compare compares the kernel in a namespace with the table of the sandbox
 // there, or of the host.
-func (d *demo) compare(n *fleet.Node, box string, ns *rig.Namespace) (reals, error) {
+func (c *ipvsCheck) compare(n *fleet.Node, box string, ns *rig.Namespace) (reals, error) {
 	text, err := ns.Output("ipvsadm", "-Ln")
 	if err != nil {
 		return reals{}, err
@@ -129,7 +135,7 @@ func (d *demo) compare(n *fleet.Node, box string, ns *rig.Namespace) (reals, err
 	if err != nil {
 		return reals{}, err
 	}
-	table, err := n.API.LB(d.ctx, control.LBRequest{Sandbox: box})
+	table, err := n.API.LB(c.ctx, control.LBRequest{Sandbox: box})
 	if err != nil {
 		return reals{}, err
 	}
@@ -139,7 +145,7 @@ func (d *demo) compare(n *fleet.Node, box string, ns *rig.Namespace) (reals, err
 	return held, nil
 }
 
-// wanted is what the table asks IPVS to hold.
+// wanted returns what IPVS should hold by the table.
 func wanted(services []control.LBService) reals {
 	want := newReals()
 	for _, s := range services {
@@ -159,14 +165,14 @@ func wanted(services []control.LBService) reals {
 	return want
 }
 
-// service starts a virtual service without real servers.
+// service adds a virtual service without real servers, and returns those to come.
 func (r reals) service(proto, addr string) servers {
 	s := servers{}
 	r.named[proto+" "+addr] = s
 	return s
 }
 
-// differ tells how what is held differs from what is wanted.
+// differ returns an error for each difference between what is held and wanted.
 func differ(want, held reals) error {
 	errs := []error{differServers("by mark", want.marked, held.marked)}
 	if want.marks != held.marks {
@@ -187,8 +193,8 @@ func differ(want, held reals) error {
 	return errors.Join(errs...)
 }
 
-// differServers compares those of one virtual service. One of weight 0 may stay
-// while its connections end.
+// differServers compares the real servers of one virtual service. One of weight 0
+// may be left until its connections have ended.
 func differServers(service string, want, held servers) error {
 	var errs []error
 	for at, weight := range want {

@@ -34,8 +34,8 @@ func (d *demo) printInTask(w rig.World, t *fleet.Task) {
 	fmt.Fprintf(d.out, "  %s curl http://%s/\n", in, d.vip)
 }
 
-// enter is the command prefix that enters the network namespace of a process
-// of the rig, whose process ids only the rig's own /proc knows.
+// enter returns a command prefix that enters the network namespace of a process
+// of the rig. Its process id is valid only in the rig's own /proc.
 func enter(w rig.World, p *rig.Proc) string {
 	user := ""
 	if !ownsMachine() {
@@ -44,8 +44,8 @@ func enter(w rig.World, p *rig.Proc) string {
 	return fmt.Sprintf("nsenter%s --net=/proc/%s/root/proc/%d/ns/net", user, w.OuterPID, p.PID)
 }
 
-// ownsMachine tells whether the rig runs as the machine's root, not in a user
-// namespace: only there all user ids are mapped.
+// ownsMachine reports whether the rig runs as root of the machine, not in a user
+// namespace: only in the former are all user ids mapped.
 func ownsMachine() bool {
 	text, err := os.ReadFile("/proc/self/uid_map")
 	var inner, outer, count uint32

@@ -15,8 +15,8 @@ import (
 	"meshd/test/rig"
 )
 
-// printKinds prints the kinds of hosts whose programs are there, and why the others
-// are left out.
+// printKinds prints the kinds of hosts whose programs are installed, and says why
+// the others are left out.
 func printKinds() {
 	for _, k := range hostkind.All() {
 		if err := k.Missing(); err != nil {
@@ -28,37 +28,37 @@ func printKinds() {
 }
 
 // addHost makes a host: a prepared one, or one of the kind that was asked for.
-func (d *demo) addHost(name string) (*rig.Host, error) {
-	if d.kind == "" {
-		return d.fleet.Rig.AddHost(name)
+func (s *stage) addHost(name string) (*rig.Host, error) {
+	if s.kind == "" {
+		return s.fleet.Rig.AddHost(name)
 	}
-	kind, err := hostkind.Named(d.kind)
+	kind, err := hostkind.Named(s.kind)
 	if err != nil {
 		return nil, err
 	}
-	return kind.AddHost(d.fleet.Rig, name)
+	return kind.AddHost(s.fleet.Rig, name)
 }
 
-// heed has the doctor look at each host, and types what it says, until it finds
-// nothing. Hosts that are prepared need none.
-func (d *demo) heed() error {
-	if d.kind == "" {
+// followDoctor runs the doctor on each host and types the commands that it gives,
+// until it finds nothing. Prepared hosts need no doctor.
+func (s *stage) followDoctor() error {
+	if s.kind == "" {
 		return nil
 	}
-	_, err := d.until(func() error {
+	_, err := s.until(func() error {
 		var errs []error
-		for _, n := range d.nodes {
-			errs = append(errs, d.heedOn(n))
+		for _, n := range s.nodes {
+			errs = append(errs, s.followDoctorOn(n))
 		}
 		return errors.Join(errs...)
 	})
 	return err
 }
 
-// heedOn is heed for one look at one host. A node that has joined nobody goes on
-// trying by itself.
-func (d *demo) heedOn(n *fleet.Node) error {
-	diagnosis, err := n.API.Doctor(d.ctx)
+// followDoctorOn runs the doctor on one host once. It leaves out the command to
+// join: a node that has joined no other goes on trying by itself.
+func (s *stage) followDoctorOn(n *fleet.Node) error {
+	diagnosis, err := n.API.Doctor(s.ctx)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (d *demo) heedOn(n *fleet.Node) error {
 		if f.Command == "" || strings.HasPrefix(f.Command, "meshctl join") {
 			continue
 		}
-		if err := d.typed(n, f); err != nil {
+		if err := s.typeCommand(n, f); err != nil {
 			return err
 		}
 	}
@@ -78,12 +78,12 @@ func (d *demo) heedOn(n *fleet.Node) error {
 	return nil
 }
 
-// typed types what the doctor says against one finding.
-func (d *demo) typed(n *fleet.Node, f control.HostFinding) error {
+// typeCommand types the command that mends a finding.
+func (s *stage) typeCommand(n *fleet.Node, f control.HostFinding) error {
 	begin := time.Now()
 	if out, err := n.Host.Output("sh", "-ec", f.Command); err != nil {
 		return fmt.Errorf("%s: %s: %w: %s", n.Host.Name, f.Command, err, out)
 	}
-	d.show(n.Host.Name+": meshctl doctor", f.Code+": typed "+f.Command, time.Since(begin))
+	s.show(n.Host.Name+": meshctl doctor", f.Code+": typed "+f.Command, time.Since(begin))
 	return nil
 }

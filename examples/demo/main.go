@@ -87,5 +87,6 @@ func newDemo(ctx context.Context, w rig.World, lb, kind string) (*demo, error) {
 		return nil, err
 	}
 	f.LB = lb
-	return &demo{kind: kind, ctx: ctx, out: os.Stdout, fleet: f, dir: w.Dir}, nil
+	s := &stage{ctx: ctx, out: os.Stdout, fleet: f, kind: kind, boxes: map[string]*fleet.Task{}}
+	return &demo{stage: s, kernel: ipvsCheck{stage: s}}, nil
 }

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/miekg/dns"
@@ -39,7 +38,7 @@ func (d *demo) hosts() error {
 		}
 		d.show(fmt.Sprintf("%s: meshd --node %s --bind %s …", h.Name, h.Name, h.Addr), "up", time.Since(begin))
 	}
-	if err := d.heed(); err != nil {
+	if err := d.followDoctor(); err != nil {
 		return err
 	}
 	took, err := d.until(func() error { return d.everyNode(func(n *fleet.Node) error { return n.Members(d.ctx, 3) }) })
@@ -52,15 +51,6 @@ func (d *demo) hosts() error {
 	}
 	d.driver = s.LBDriver
 	d.show("every host: members?", fmt.Sprintf("3 alive; load balancer: %s", s.LBDriver), took)
-	return nil
-}
-
-func (d *demo) everyNode(check func(*fleet.Node) error) error {
-	for _, n := range d.nodes {
-		if err := check(n); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -104,7 +94,7 @@ func (d *demo) services() error {
 		}
 		d.apps = append(d.apps, t)
 	}
-	if err := d.heed(); err != nil {
+	if err := d.followDoctor(); err != nil {
 		return err
 	}
 	took, err := d.until(func() error { return d.everyApp(d.apps) })
@@ -136,22 +126,13 @@ func (d *demo) sandboxes() error {
 	if len(used) != 1 || used[d.driver] != len(d.boxes) {
 		return fmt.Errorf("%d sandboxes use %v, the hosts %s", len(d.boxes), used, d.driver)
 	}
-	return d.printed(d.nodes[0], "sandbox", "ls")
-}
-
-// printed prints what meshctl prints.
-func (d *demo) printed(n *fleet.Node, args ...string) error {
-	out, err := n.Ctl(args...)
-	for line := range strings.Lines(out) {
-		fmt.Fprint(d.out, "        ", line)
-	}
-	return err
+	return d.printCtl(d.nodes[0], "sandbox", "ls")
 }
 
 // everyApp checks that each task of the application sees exactly those tasks.
 func (d *demo) everyApp(tasks []*fleet.Task) error {
 	for _, from := range d.apps {
-		if err := d.seen(from, "tasks."+app, tasks); err != nil {
+		if err := d.resolvesTo(from, "tasks."+app, tasks); err != nil {
 			return err
 		}
 	}
@@ -211,14 +192,13 @@ func (d *demo) scope() (err error) {
 	if d.other, err = d.startSpec(d.nodes[2], s); err != nil {
 		return err
 	}
-	if err := d.heed(); err != nil {
+	if err := d.followDoctor(); err != nil {
 		return err
 	}
 	var a fleet.Answer
 	if _, err := d.until(func() error {
 		a, err = d.other.Resolve(d.ctx, "billing", dns.TypeA)
-		return have(a,
-			err)
+		return hasData(a, err)
 	}); err != nil {
 		return err
 	}
@@ -239,8 +219,8 @@ func (d *demo) scope() (err error) {
 	return nil
 }
 
-// have wants an answer with data.
-func have(a fleet.Answer, err error) error {
+// hasData returns an error for an answer without data.
+func hasData(a fleet.Answer, err error) error {
 	if err == nil && len(a.Data) == 0 {
 		err = fmt.Errorf("no answer but %s", a)
 	}
@@ -257,7 +237,7 @@ func (d *demo) scale() error {
 		}
 		more = append(more, t)
 	}
-	if err := d.agreed("five tasks", more); err != nil {
+	if err := d.untilAgreed("five tasks", more); err != nil {
 		return err
 	}
 	if err := d.spread(d.apps[2], 15, more); err != nil {
@@ -271,14 +251,14 @@ func (d *demo) scale() error {
 		d.show(fmt.Sprintf("%s: meshctl sandbox detach %s", t.Node.Host.Name, t.Box), "removed with its task",
 			time.Since(begin))
 	}
-	if err := d.agreed("three tasks", d.apps); err != nil {
+	if err := d.untilAgreed("three tasks", d.apps); err != nil {
 		return err
 	}
 	return d.spread(d.apps[2], 12, d.apps)
 }
 
 // agreed waits until every host resolves and balances to exactly these tasks.
-func (d *demo) agreed(what string, tasks []*fleet.Task) error {
+func (d *demo) untilAgreed(what string, tasks []*fleet.Task) error {
 	inDNS, err := d.until(func() error { return d.everyApp(tasks) })
 	if err != nil {
 		return err
@@ -301,7 +281,7 @@ func (d *demo) dnsrr() error {
 		}
 		caches = append(caches, t)
 	}
-	if _, err := d.until(func() error { return d.seen(d.apps[0], "cache", caches) }); err != nil {
+	if _, err := d.until(func() error { return d.resolvesTo(d.apps[0], "cache", caches) }); err != nil {
 		return err
 	}
 	err := d.resolve(d.apps[0], "cache", dns.TypeA, addresses(caches))
@@ -313,13 +293,13 @@ func (d *demo) dnsrr() error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.until(func() error { return d.gone("cache") }); err != nil {
+	if _, err := d.until(func() error { return d.resolvesToNothing("cache") }); err != nil {
 		return err
 	}
 	return d.resolve(d.apps[0], "cache", dns.TypeA, "NXDOMAIN")
 }
 
-func (d *demo) gone(name string) error {
+func (d *demo) resolvesToNothing(name string) error {
 	a, err := d.apps[0].Resolve(d.ctx, name, dns.TypeA)
 	if err == nil && a.RCode != "NXDOMAIN" {
 		err = fmt.Errorf("%s is still %s", name, a)
@@ -339,7 +319,7 @@ func (d *demo) replace() error {
 		}
 		d.apps[i] = t
 	}
-	if err := d.agreed("the three new tasks", d.apps); err != nil {
+	if err := d.untilAgreed("the three new tasks", d.apps); err != nil {
 		return err
 	}
 	if err := d.resolve(d.dbs[0], app, dns.TypeA, d.vip.String()); err != nil {

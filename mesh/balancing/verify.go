@@ -54,7 +54,7 @@ func reportOf(sandbox string, r *lb.Report) control.LBReport {
 		}
 		out.Differences = append(out.Differences, control.LBDifference{
 			Area: string(f.Area), Kind: string(f.Kind), What: f.What, Found: f.Found, Want: f.Want, Repaired: f.Repaired,
-			Note: f.Outcome,
+			Outcome: f.Outcome,
 		})
 	}
 	return out

@@ -120,9 +120,9 @@ func call[T any](ctx context.Context, c *Client, method, path string, query url.
 	return reply, nil
 }
 
-// named refuses a reply that names no node: other servers answer anything with an
-// object, too, and an empty one must not look like a node without troubles.
-func (c *Client) named(node string, err error) error {
+// checkNode refuses a reply that names no node. Other servers may answer any
+// request with a JSON object, and an empty one must not pass for a healthy node.
+func (c *Client) checkNode(node string, err error) error {
 	if err == nil && node == "" {
 		return fmt.Errorf("%w: what answers on %s is not meshd", ErrUnreachable, c.path)
 	}
@@ -137,13 +137,13 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 // Doctor implements Backend.
 func (c *Client) Doctor(ctx context.Context) (Doctor, error) {
 	d, err := call[Doctor](ctx, c, http.MethodGet, "/v1/doctor", nil, nil)
-	return d, c.named(d.Node, err)
+	return d, c.checkNode(d.Node, err)
 }
 
 // Status implements Backend.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	s, err := call[Status](ctx, c, http.MethodGet, "/v1/status", nil, nil)
-	return s, c.named(s.Node, err)
+	return s, c.checkNode(s.Node, err)
 }
 
 // Nodes implements Backend.

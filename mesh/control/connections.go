@@ -31,40 +31,41 @@ func defaultLimits() limits {
 	return l
 }
 
-// maxOver is how many connections above the bound may be held until their
-// request is read: a client that is told before it has written all of it may
-// see a broken pipe instead of the reply.
+// maxOver is how many connections above the bound are held until their request
+// has been read. A client that gets its reply before it has written the whole
+// request may see a broken pipe instead.
 const maxOver = 16
 
 // connections is a listener that holds a bounded number of connections. When
-// all are taken, a new one takes the place of the one that has waited longest
-// for its client: to ask, to finish asking, or to ask again. So clients that
-// hang stand against nobody. Only where every connection is being answered does
-// a new one get a place among those over the bound, by the same rule; its
-// request is answered with CodeBusy, whatever it is.
+// all places are taken, a new connection takes the place of the one that has
+// waited longest for its client: for a request, for the rest of one, or for the
+// next. So clients that hang keep no other client out. Only when every connection
+// is being answered does a new one go over the bound, where the same rule holds;
+// its request is answered with CodeBusy, whatever it is.
 type connections struct {
 	net.Listener
 
 	mu        sync.Mutex // guards the places
 	all, over places
 
-	turns            atomic.Int64 // how many times one began to wait
-	evicted, refused atomic.Uint64
+	turns   atomic.Int64  // counts the beginnings of waits, and orders them
+	evicted atomic.Uint64 // connections that lost their place to a new one
+	refused atomic.Uint64 // connections that came while all were being answered
 }
 
-// connection is one of a client.
+// connection is the connection of one client.
 type connection struct {
 	net.Conn
 	in    *connections
 	place *places
-	since atomic.Int64 // when it last began to wait for its client, in turns: clocks go back
-	busy  atomic.Bool  // a request of it is being answered
+	since atomic.Int64 // the turn in which it last began to wait: a clock might go back
+	busy  atomic.Bool  // its request is being answered
 }
 
-// places are those of a bounded number of connections. Giving a place back twice
-// is giving it back once.
+// places holds a bounded number of connections. A place may be given back more
+// than once.
 type places struct {
-	most int
+	most int // the bound
 	held map[*connection]struct{}
 }
 
@@ -86,14 +87,14 @@ func (l *connections) Accept() (net.Conn, error) {
 		if out := l.admit(c); out != nil {
 			return out, nil
 		}
-		_ = c.Close() // as many are being told to come back already
+		_ = c.Close() // the places for refusals are taken, too
 	}
 }
 
 // admit gives a connection a place, or returns nil.
 func (l *connections) admit(c net.Conn) net.Conn {
 	out := &connection{Conn: c, in: l}
-	out.waits()
+	out.beginWait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.take(&l.all, out) {
@@ -106,11 +107,12 @@ func (l *connections) admit(c net.Conn) net.Conn {
 	return nil
 }
 
-// take gives a connection one of the places, that of the one which waits longest
-// for its client if there is no other. The caller holds mu.
+// take gives a connection one of the places. If none is free, it closes the
+// connection that has waited longest for its client. It reports whether the
+// connection has a place. The caller holds mu.
 func (l *connections) take(p *places, c *connection) bool {
 	if len(p.held) >= p.most {
-		oldest := p.idlest()
+		oldest := p.longestWaiting()
 		if oldest == nil {
 			return false
 		}
@@ -123,9 +125,9 @@ func (l *connections) take(p *places, c *connection) bool {
 	return true
 }
 
-// idlest returns the connection that waits longest for its client, or nil if
-// all are being answered. The caller holds mu.
-func (p *places) idlest() *connection {
+// longestWaiting returns the connection that has waited longest for its client,
+// or nil if all are being answered. The caller holds mu.
+func (p *places) longestWaiting() *connection {
 	var oldest *connection
 	for c := range p.held {
 		if !c.busy.Load() && (oldest == nil || c.since.Load() < oldest.since.Load()) {
@@ -135,14 +137,15 @@ func (p *places) idlest() *connection {
 	return oldest
 }
 
-func (c *connection) waits() { c.since.Store(c.in.turns.Add(1)) }
+// beginWait marks the moment from which the connection waits for its client.
+func (c *connection) beginWait() { c.since.Store(c.in.turns.Add(1)) }
 
-// answers says that a request is complete and being answered; the caller calls
-// the function it returns when it is.
-func (c *connection) answers() (done func()) {
+// beginAnswer marks the connection as busy: its request is complete. The caller
+// calls done when the request has been answered.
+func (c *connection) beginAnswer() (done func()) {
 	c.busy.Store(true)
 	return func() {
-		c.waits()
+		c.beginWait()
 		c.busy.Store(false)
 	}
 }
@@ -157,21 +160,21 @@ func (c *connection) Close() error {
 
 type connectionKey struct{}
 
-// withConnection lets a request find its connection.
+// withConnection puts the connection into the context of its requests.
 func withConnection(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connectionKey{}, c)
 }
 
-// answering notes that a request's connection is busy until done is called.
-func answering(ctx context.Context) (done func()) {
+// beginAnswer marks the connection of a request as busy until done is called.
+func beginAnswer(ctx context.Context) (done func()) {
 	if c, ok := ctx.Value(connectionKey{}).(*connection); ok {
-		return c.answers()
+		return c.beginAnswer()
 	}
 	return func() {}
 }
 
-// overBound reports whether a request came on a connection for which there was
-// no room.
+// overBound reports whether a request came on a connection that is over the
+// bound, and is to be refused.
 func overBound(ctx context.Context) bool {
 	c, ok := ctx.Value(connectionKey{}).(*connection)
 	return ok && c.place == &c.in.over

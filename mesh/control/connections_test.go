@@ -49,7 +49,7 @@ func dialRaw(t *testing.T, path, text string) net.Conn {
 	return c
 }
 
-// Requests that never become complete stand against nobody, whatever their
+// Requests that never become complete keep no other client out, whatever their
 // route, and their connections end soon.
 func TestHangingRequests(t *testing.T) {
 	path := serveTest(t, newFake(), limits{body: 200 * time.Millisecond, connections: 64, watchers: 16})
@@ -77,7 +77,8 @@ func TestHangingRequests(t *testing.T) {
 	}
 }
 
-// Watchers never take what commands need, and one too many is told so.
+// Watchers never take the connections that commands need, and one too many is
+// refused.
 func TestWatchersAreBounded(t *testing.T) {
 	f := newFake()
 	path := serveTest(t, f, limits{body: bodyLimit, connections: 16, watchers: 4})
@@ -110,7 +111,7 @@ func TestWatchersAreBounded(t *testing.T) {
 	}
 }
 
-// Where every connection is being answered, one more is told so at once.
+// Where every connection is being answered, one more is refused at once.
 func TestAllConnectionsBusy(t *testing.T) {
 	f := newFake()
 	f.delay = 10 * time.Second
@@ -132,7 +133,7 @@ func TestAllConnectionsBusy(t *testing.T) {
 	<-ended
 }
 
-// Who is too many is told so, with a body or without, one after the other and
+// A client too many is refused, with a body or without, one after the other and
 // many at once.
 func TestTooManyAreTold(t *testing.T) {
 	f := newFake()
@@ -179,7 +180,7 @@ func TestWhoGivesWay(t *testing.T) {
 	for range 3 {
 		add()
 	}
-	done := all[0].answers()
+	done := all[0].beginAnswer()
 	if add() == nil {
 		t.Fatal("refused, though two wait")
 	}
@@ -190,10 +191,10 @@ func TestWhoGivesWay(t *testing.T) {
 		t.Error("the oldest that waits is still there")
 	}
 	for _, c := range all[2:] {
-		defer c.answers()()
+		defer c.beginAnswer()()
 	}
-	// Over the bound are those that are told so, and of them as well the oldest
-	// that waits goes.
+	// Over the bound are those that are refused. Of them, too, the one that has
+	// waited longest is closed.
 	bounded := len(all)
 	for range maxOver + 1 {
 		if add() == nil {
@@ -208,7 +209,7 @@ func TestWhoGivesWay(t *testing.T) {
 		t.Error("the oldest over the bound is still there")
 	}
 	for _, c := range over[1:] {
-		defer c.answers()()
+		defer c.beginAnswer()()
 	}
 	if add() != nil {
 		t.Error("a place more than there are")
@@ -246,8 +247,8 @@ func TestLongBodiesAreRefusedAtOnce(t *testing.T) {
 	}
 }
 
-// A client that sends far more than is read is told so: it has the time to read
-// that before its connection is closed.
+// A client that sends far more than is read gets the refusal: it has the time to
+// read it before its connection is closed.
 func TestTooLongIsTold(t *testing.T) {
 	path := serveTest(t, newFake(), limits{body: bodyLimit, connections: 4, watchers: 1})
 	c := &http.Client{Transport: &http.Transport{

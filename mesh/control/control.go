@@ -11,15 +11,15 @@ import (
 	"io"
 )
 
-// Backend is what a node does for its control API; package mesh implements it
-// and Client calls it from afar. All methods are safe for concurrent use and
-// return soon after ctx ends.
+// Backend is what a node does for its control API. Package mesh implements it,
+// and Client calls one over the socket. All methods are safe for concurrent use
+// and return soon after ctx ends. The caller owns what they return.
 //
-// The handler validates what can be judged without knowing the node (the
-// Parse methods of the request types) before it calls a Backend. A Backend
-// refuses with an *Error (Refuse, NotFound, Conflict, ...), whose hint says
-// what to do next. Errors that wrap state.ErrInvalid become CodeInvalid, the
-// end of ctx CodeTimeout; anything else is logged and becomes CodeInternal.
+// The handler checks what needs no knowledge of the node, with the Parse and
+// Check methods of the request types, before it calls a Backend. A Backend
+// refuses with the *Error that Refuse returns, whose hint says what to do next.
+// An error that wraps state.ErrInvalid becomes CodeInvalid, and the end of ctx
+// CodeTimeout; any other error is logged and becomes CodeInternal.
 type Backend interface {
 	NodeBackend
 	NetworkBackend
@@ -35,8 +35,7 @@ type NodeBackend interface {
 	Version(ctx context.Context) (Version, error)
 	// Status describes this node.
 	Status(ctx context.Context) (Status, error)
-	// Doctor looks at the host and returns what of it is against meshd, faults
-	// first.
+	// Doctor examines the host and returns its findings, faults first.
 	Doctor(ctx context.Context) (Doctor, error)
 	// Nodes lists the known members, this node included, sorted by name. Dead
 	// and left members stay listed as long as they are remembered.
@@ -73,7 +72,7 @@ type NetworkBackend interface {
 	Networks(ctx context.Context) ([]Network, error)
 	// Network describes one network. It returns CodeNotFound if there is none.
 	Network(ctx context.Context, name string) (NetworkDetail, error)
-	// RemoveNetwork forgets a network. It refuses while tasks use it.
+	// RemoveNetwork deletes a network. It refuses while tasks use it.
 	RemoveNetwork(ctx context.Context, name string) error
 }
 
@@ -84,11 +83,11 @@ type TaskBackend interface {
 	// warnings say what works less well than asked (V7).
 	AddTask(ctx context.Context, req AddTask) (TaskAdded, error)
 	// RemoveTask deregisters a task of this node. It refuses a task of another
-	// node, with the node's name in the hint, and an id that is ambiguous
-	// without a network.
+	// node, and says whose it is. Without a network, it returns CodeConflict for
+	// an id that is in several.
 	RemoveTask(ctx context.Context, ref TaskRef) (Task, error)
-	// DrainTask stops new connections to a task of this node; what is open may
-	// finish. It refuses as RemoveTask does.
+	// DrainTask stops new connections to a task of this node; those that are open
+	// may finish. It refuses as RemoveTask does.
 	DrainTask(ctx context.Context, ref TaskRef) (Task, error)
 	// Tasks lists tasks, sorted as SortTasks does.
 	Tasks(ctx context.Context, f TaskFilter) ([]Task, error)
@@ -113,7 +112,7 @@ type ServiceBackend interface {
 	// LB returns the desired load balancer table beside the actual one.
 	LB(ctx context.Context, req LBRequest) (LBTable, error)
 	// VerifyLB reads back what the kernel holds, compares it with what should be
-	// there and repairs it. What differs is in the reply, it is no error.
+	// there, and repairs it. A difference is part of the reply, not an error.
 	VerifyLB(ctx context.Context, req LBVerifyRequest) (LBVerifyReply, error)
 }
 

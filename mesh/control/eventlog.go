@@ -10,9 +10,10 @@ import (
 // ErrClosed is returned by EventLog.Watch after Close.
 var ErrClosed = errors.New("event log closed")
 
-// EventLog keeps the last events in memory and implements Backend.Watch over
-// them. A slow reader costs nothing: it reads from the ring at its own pace,
-// and gets an EventReset once it has fallen out of it. Safe for concurrent use.
+// EventLog keeps the latest events in memory and implements Backend.Watch over
+// them. A slow reader delays no other: each reads the ring at its own pace, and
+// gets an EventReset when what it would read next has been overwritten. It is
+// safe for concurrent use.
 type EventLog struct {
 	boot string
 

@@ -30,18 +30,14 @@ type handler struct {
 	log     *slog.Logger
 	stop    <-chan struct{} // closed when watches must end; nil: never
 	limits  limits
-	watches atomic.Int64 // at the moment
+	watches atomic.Int64 // how many are connected now
 	mux     *http.ServeMux
 	known   []string // the patterns of the routes
 }
 
-// Handler serves the API over b. The handler is safe for concurrent use, and
-// bounds the size and the duration of every request but the duration of a
-// watch.
-func Handler(b Backend, log *slog.Logger) http.Handler {
-	return newHandler(b, log, nil, defaultLimits())
-}
-
+// newHandler returns a handler that serves the API over b. It is safe for
+// concurrent use, and bounds the size and the duration of every request but the
+// duration of a watch, which ends when stop is closed.
 func newHandler(b Backend, log *slog.Logger, stop <-chan struct{}, lim limits) *handler {
 	h := &handler{backend: b, log: log, stop: stop, limits: lim, mux: http.NewServeMux()}
 	h.routes()
@@ -62,15 +58,15 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.log.Error("control request panicked", "method", r.Method, "path", r.URL.Path, "panic", v)
 		h.fail(w, r, fmt.Errorf("defect in meshd: %v", v))
 	}()
-	// Whatever the route: a body that is not read here would be waited for after
-	// the reply, by the server, without an end.
+	// The body is read whatever the route: otherwise the server would wait for it
+	// after the reply, without a limit.
 	rc := http.NewResponseController(w)
 	_ = rc.SetWriteDeadline(time.Now().Add(h.limits.body + sendLimit)) // a ResponseWriter without deadlines is a test's
 	if err := h.readBody(w, r, rc); err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	defer answering(r.Context())()
+	defer beginAnswer(r.Context())()
 	if overBound(r.Context()) {
 		w.Header().Set("Connection", "close")
 		h.fail(w, r, Refuse(CodeBusy, "try again in a moment; meshctl waits for nothing by itself",
@@ -86,7 +82,7 @@ func (h *handler) route(pattern string, f http.HandlerFunc) {
 }
 
 // handle registers a route that answers with JSON within the limit. params are
-// the query parameters that it knows; another one is refused.
+// the query parameters of the route; any other is refused.
 func (h *handler) handle(pattern string, limit time.Duration, params []string, f func(r *http.Request) (any, error)) {
 	h.route(pattern, func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), limit)
@@ -106,21 +102,21 @@ func (h *handler) handle(pattern string, limit time.Duration, params []string, f
 	})
 }
 
-// readBody replaces the body of r by its content in memory. The deadline is
-// for the body alone: later it would end the request, because the server reads
-// on to notice a client that goes away.
+// readBody replaces the body of r by its content in memory. Its deadline is
+// lifted once the body is read. The server goes on reading to notice a client
+// that disconnects, and the deadline would then end the request.
 func (h *handler) readBody(w http.ResponseWriter, r *http.Request, rc *http.ResponseController) error {
 	_ = rc.SetReadDeadline(time.Now().Add(h.limits.body))
 	body := r.Body
 	if r.ContentLength > maxBody {
-		// Its length says already that it is too long: nothing of it is waited for.
-		// But only after a MaxBytesReader that was exceeded does the server leave the
-		// client the time to read the reply, so one gets something too long.
+		// The header says that the body is too long, so none of it is read. But the
+		// server gives a client the time to read the reply only after a
+		// MaxBytesReader was exceeded; blanks exceed it.
 		body = io.NopCloser(strings.NewReader(strings.Repeat(" ", maxBody+1)))
 	}
 	b, err := io.ReadAll(http.MaxBytesReader(w, body, maxBody))
 	if err != nil {
-		w.Header().Set("Connection", "close") // and the deadline stays: the rest is not waited for
+		w.Header().Set("Connection", "close") // the deadline stays, so that nothing waits for the rest
 		_ = rc.SetReadDeadline(time.Now())
 	}
 	if isTimeout(err) {
@@ -149,7 +145,7 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, status int, reply
 	if _, err := w.Write(b.Bytes()); err != nil {
 		h.log.Debug("control reply not sent", "path", r.URL.Path, "error", err)
 	}
-	// Before the request counts as answered, and its connection as one that waits.
+	// Flush before the request counts as answered and its connection as waiting.
 	_ = http.NewResponseController(w).Flush()
 }
 
@@ -184,8 +180,8 @@ func (h *handler) noRoute(w http.ResponseWriter, r *http.Request) {
 	h.fail(w, r, Refuse(CodeMethod, "use "+methods, "%s has no method %s", r.URL.Path, r.Method))
 }
 
-// emptyForNil returns v with empty slices in place of nil ones, so that a
-// reader of the JSON finds [] where it expects a list, never null.
+// emptyForNil returns v with empty slices in place of nil ones, so that a list
+// in the JSON is [], never null.
 func emptyForNil(v any) any {
 	if v == nil {
 		return struct{}{}

@@ -16,31 +16,60 @@ type CreateNetwork struct {
 
 // Network is one network as this node sees it.
 type Network struct {
-	Name     string       `json:"name"`
-	Subnet   netip.Prefix `json:"subnet,omitzero"`
-	Subnet6  netip.Prefix `json:"subnet6,omitzero"`
-	Joined   bool         `json:"joined"` // this node takes part and holds the table; else the counts are unknown
-	Nodes    []string     `json:"nodes"`  // that take part, sorted
-	Services int          `json:"services"`
-	Tasks    int          `json:"tasks"`
-	Conflict string       `json:"conflict,omitempty"` // what is wrong with the definition (V6)
-	// of a creation of what was there: what stands against its pools, on which node
+	// The definition (V6).
+
+	// Name is the network's name, in lower case.
+	Name string `json:"name"`
+	// Subnet is the IPv4 pool of VIPs; absent if there is none.
+	Subnet netip.Prefix `json:"subnet,omitzero"`
+	// Subnet6 is the IPv6 pool of VIPs; absent if there is none.
+	Subnet6 netip.Prefix `json:"subnet6,omitzero"`
+
+	// Who participates, and what is in the table. Without Joined, the counts
+	// are unknown, and 0.
+
+	// Joined says that this node participates and carries the table.
+	Joined bool `json:"joined"`
+	// Nodes are the participants, sorted.
+	Nodes []string `json:"nodes"`
+	// Services is how many services the network has.
+	Services int `json:"services"`
+	// Tasks is how many tasks the network has.
+	Tasks int `json:"tasks"`
+
+	// What is wrong, for people.
+
+	// Conflict is what is wrong with the definition, or keeps the pool from being
+	// served on this node.
+	Conflict string `json:"conflict,omitempty"`
+	// Against answers the creation of a network that exists already: what stands
+	// against its pools, and on which node.
 	Against []string `json:"against,omitempty"`
-	// of a creation: live nodes that did not say whether the pools are free there
+	// Silent answers a creation: the live nodes that did not say whether the pools
+	// are free there.
 	Silent []string `json:"silent,omitempty"`
 }
 
 // NetworkDetail is Network with what only inspection shows.
 type NetworkDetail struct {
 	Network
-	Birth       uint64    `json:"birth"` // Lamport time of the creation
-	Synced      bool      `json:"synced"`
-	Checksum    string    `json:"checksum,omitempty"`
-	VIPsUsed    int       `json:"vips_used"`
-	VIPsFree    uint64    `json:"vips_free"` // of the IPv4 pool
-	Streams     []Stream  `json:"streams"`   // sorted by owner
+
+	// Birth is the Lamport time of the network's creation (S8).
+	Birth uint64 `json:"birth"`
+	// Synced says that the first full exchange with a peer is done.
+	Synced bool `json:"synced"`
+	// Checksum is that of the table, 16 hex digits; empty without a table.
+	Checksum string `json:"checksum,omitempty"`
+	// VIPsUsed is how many addresses of the IPv4 pool are claimed, served or not.
+	VIPsUsed int `json:"vips_used"`
+	// VIPsFree is how many addresses of the IPv4 pool are left.
+	VIPsFree uint64 `json:"vips_free"`
+	// Streams is what this node holds per owner, sorted by owner.
+	Streams []Stream `json:"streams"`
+	// ServiceList are the services of the network.
 	ServiceList []Service `json:"service_list"`
-	Warnings    []string  `json:"warnings"`
+	// Warnings are what works less well than it could, for people.
+	Warnings []string `json:"warnings"`
 }
 
 // Stream is what this node holds of one owner in one network (S2).
@@ -54,7 +83,7 @@ type Stream struct {
 }
 
 // Parse checks the request and converts it. The error is an *Error of
-// CodeInvalid that names the field and the fix. Birth is the caller's to fill.
+// CodeInvalid that names the field and the fix. The caller fills Birth.
 func (r CreateNetwork) Parse() (state.NetworkDef, error) {
 	def := state.NetworkDef{Name: strings.ToLower(r.Name)}
 	if err := CheckName("name", def.Name); err != nil {

@@ -12,9 +12,9 @@ import (
 	"meshd/state"
 )
 
-// checkAsked refuses a name that programs take for an address, as 10.1.1.1 and, by
-// inet_aton(3), 80 and 10.1: they would never ask for it.
-func checkAsked(field, name string) error {
+// checkNotNumeric refuses a name that programs take for an address, such as
+// 10.1.1.1 or, by inet_aton(3), 80 and 10.1: no program would look it up.
+func checkNotNumeric(field, name string) error {
 	if name == "" || strings.Trim(name, "0123456789.") != "" {
 		return nil
 	}

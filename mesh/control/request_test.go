@@ -12,7 +12,8 @@ import (
 // do sends one raw request to a handler over f.
 func do(f *fake, method, target, body string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
-	Handler(f, slog.New(slog.DiscardHandler)).ServeHTTP(w, httptest.NewRequest(method, target, strings.NewReader(body)))
+	h := newHandler(f, slog.New(slog.DiscardHandler), nil, defaultLimits())
+	h.ServeHTTP(w, httptest.NewRequest(method, target, strings.NewReader(body)))
 	return w
 }
 
@@ -171,7 +172,7 @@ func FuzzRequest(f *testing.F) {
 		}
 		r.Method, r.URL = method, u
 		fake, w := newFake(), httptest.NewRecorder()
-		Handler(fake, slog.New(slog.DiscardHandler)).ServeHTTP(w, r)
+		newHandler(fake, slog.New(slog.DiscardHandler), nil, defaultLimits()).ServeHTTP(w, r)
 		if w.Code >= 500 {
 			t.Fatalf("%s %s %q: %d %s", method, target, body, w.Code, w.Body)
 		}

@@ -196,8 +196,8 @@ func TestServeReportsListener(t *testing.T) {
 	}
 }
 
-// A socket whose file, or directory, somebody removes is made again; what
-// somebody puts in its place is left alone, also at the end.
+// A socket whose file or directory was removed is made again. What was put in its
+// place is left alone, also at the end.
 func TestSocketIsMadeAgain(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	path := filepath.Join(dir, "s")
@@ -233,7 +233,7 @@ func TestSocketIsMadeAgain(t *testing.T) {
 	}
 	look := func(want bool) error {
 		t.Helper()
-		remade, err := l.Look()
+		remade, err := l.Restore()
 		if remade != want {
 			t.Errorf("made again: %v, %v", remade, err)
 		}

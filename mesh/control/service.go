@@ -30,20 +30,46 @@ type ServiceRef struct {
 
 // Service is one service as this node sees it.
 type Service struct {
-	Name      string       `json:"name"`
-	Network   string       `json:"network"`
-	Mode      string       `json:"mode"` // as asked for: vip or dnsrr
-	VIPs      []netip.Addr `json:"vips"`
-	OtherVIPs []netip.Addr `json:"other_vips,omitempty"` // still served during a move (V5)
-	Ports     []string     `json:"ports"`
-	Scheduler string       `json:"scheduler"`
-	Affinity  int64        `json:"affinity_ms,omitempty"`
-	Drain     int64        `json:"drain_ms,omitempty"` // 0: the node's default
-	TTL       int64        `json:"ttl_s,omitempty"`    // of DNS answers; 0: each node's default
-	Aliases   []string     `json:"aliases,omitempty"`
-	Tasks     TaskCount    `json:"tasks"`
-	Degraded  string       `json:"degraded,omitempty"` // why a vip service is answered like dnsrr (R5, V7)
-	Conflict  string       `json:"conflict,omitempty"` // what is wrong, for people
+	// Which service it is, and at which addresses it is reached.
+
+	// Name is the service's name, in lower case.
+	Name string `json:"name"`
+	// Network is the network in which it resolves.
+	Network string `json:"network"`
+	// Mode is vip or dnsrr, as asked for. Degraded says if it is answered otherwise.
+	Mode string `json:"mode"`
+	// VIPs are its addresses, of the families of its tasks; none in dnsrr mode.
+	VIPs []netip.Addr `json:"vips"`
+	// OtherVIPs are addresses that are served beside VIPs during a move (V5).
+	OtherVIPs []netip.Addr `json:"other_vips,omitempty"`
+	// Ports are those that its tasks declare, as [NAME:]PORT/PROTO.
+	Ports []string `json:"ports"`
+
+	// Settings, the same on every node.
+
+	// Scheduler is how backends are picked (L6), as asked for; the driver may run another.
+	Scheduler string `json:"scheduler"`
+	// Affinity is how long a client stays with its backend, in milliseconds; 0 is not at all.
+	Affinity int64 `json:"affinity_ms,omitempty"`
+	// Drain is how long a removed backend may finish its connections, in
+	// milliseconds; 0 is the node's default.
+	Drain int64 `json:"drain_ms,omitempty"`
+	// TTL is that of DNS answers, in seconds; 0 is each node's default.
+	TTL int64 `json:"ttl_s,omitempty"`
+
+	// What it consists of.
+
+	// Aliases are its further names, sorted.
+	Aliases []string `json:"aliases,omitempty"`
+	// Tasks counts its tasks per state.
+	Tasks TaskCount `json:"tasks"`
+
+	// What is wrong, for people.
+
+	// Degraded says why a vip service is answered like dnsrr (R5, V7).
+	Degraded string `json:"degraded,omitempty"`
+	// Conflict says what of its settings or addresses is claimed twice.
+	Conflict string `json:"conflict,omitempty"`
 }
 
 // TaskCount counts tasks per state.
@@ -118,8 +144,8 @@ func parseTTL(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// FromService describes a service of the table. Degraded is the caller's to
-// fill: whether a VIP is served is not the table's to know.
+// FromService describes a service of the table. The caller fills Degraded: the
+// table does not know whether a VIP is served.
 func FromService(s *state.Service) Service {
 	out := Service{
 		Name: s.Name, Network: s.Network, Mode: s.Mode.String(), Scheduler: cmp.Or(s.Scheduler, state.DefaultScheduler),

@@ -11,33 +11,33 @@ import (
 	"time"
 )
 
-// DefaultSocket is where meshd listens unless told otherwise.
+// DefaultSocket is where meshd listens unless --socket names another path.
 const DefaultSocket = "/run/meshd/meshd.sock"
 
 // socketMode lets the owner and the group in: the group is the access control.
 const socketMode = 0o660
 
-// Socket is the unix socket of the control API, a net.Listener that survives the
-// removal of its file: Look makes it again. It is safe for concurrent use.
+// Socket is the unix socket of the control API: a net.Listener that survives the
+// removal of its file, which Restore makes again. It is safe for concurrent use.
 type Socket struct {
 	path  string
-	group int
+	group int // that may connect; -1: the group of the process
 
 	mu     sync.Mutex // guards what follows
 	now    *net.UnixListener
-	file   fs.FileInfo // of its socket
+	file   fs.FileInfo // the socket file of now
 	closed bool
 }
 
 // Listen is ListenFor with the group of the process.
 func Listen(path string) (*Socket, error) { return ListenFor(path, -1) }
 
-// ListenFor opens the unix socket at path with mode 0660 for a group; -1: that
-// of the process. It replaces the socket that a dead process left and nothing
-// else: it returns an error that wraps ErrInUse if a process answers there, and
-// one that wraps fs.ErrExist if the path is not a socket. A directory in which
-// anybody could put a socket of their own in its place is refused. Closing the
-// socket removes its file.
+// ListenFor opens the unix socket at path with mode 0660 for a group; -1 is the
+// group of the process. It replaces the socket that a dead process left, and
+// nothing else: it returns an error that wraps ErrInUse if a process answers
+// there, and one that wraps fs.ErrExist if the path is not a socket. It refuses a
+// directory in which every user could replace the socket. Closing the socket
+// removes its file.
 func ListenFor(path string, group int) (*Socket, error) {
 	if len(path) > 104 {
 		return nil, fmt.Errorf("socket %s: the path has %d characters, at most 104 work everywhere; choose a shorter one",
@@ -52,7 +52,7 @@ func ListenFor(path string, group int) (*Socket, error) {
 	return s, nil
 }
 
-// open makes the socket, whose file outlives the listener.
+// open makes the socket. Its file outlives the listener; Close removes it.
 func (s *Socket) open() (*net.UnixListener, fs.FileInfo, error) {
 	path := s.path
 	if dir, err := os.Stat(filepath.Dir(path)); err == nil && dir.Mode().Perm()&0o002 != 0 &&
@@ -71,16 +71,16 @@ func (s *Socket) open() (*net.UnixListener, fs.FileInfo, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("socket %s: %w", path, err)
 	}
-	file, err := s.admit()
+	file, err := s.setAccess()
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("socket %s: %w", path, err), l.Close())
 	}
-	l.SetUnlinkOnClose(false) // what is there then may be another one
+	l.SetUnlinkOnClose(false) // the file at the path may be another one by then
 	return l, file, nil
 }
 
-// admit lets the owner and the group in.
-func (s *Socket) admit() (fs.FileInfo, error) {
+// setAccess lets the owner and the group connect, and returns the socket file.
+func (s *Socket) setAccess() (fs.FileInfo, error) {
 	if s.group >= 0 {
 		err := os.Lchown(s.path, -1, s.group)
 		if errors.Is(err, fs.ErrPermission) {
@@ -97,11 +97,11 @@ func (s *Socket) admit() (fs.FileInfo, error) {
 	return os.Lstat(s.path)
 }
 
-// Look makes the socket again if somebody removed it, its directory included,
-// and reports whether it did. Connections that there are go on. The error says
-// that it is not there and could not be made, or that something else is in its
-// place, which is left alone.
-func (s *Socket) Look() (remade bool, err error) {
+// Restore makes the socket again if its file or its directory was removed, and
+// reports whether it did. Existing connections continue. It returns an error if
+// the socket could not be made, or if another file is in its place, which it
+// leaves alone.
+func (s *Socket) Restore() (remade bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -111,7 +111,8 @@ func (s *Socket) Look() (remade bool, err error) {
 	case err == nil && os.SameFile(file, s.file):
 		return false, nil
 	case err == nil:
-		return false, fmt.Errorf("socket %s: somebody put something else in its place; remove it, and meshd makes its own again", s.path)
+		return false, fmt.Errorf("socket %s: somebody put something else in its place; "+
+			"remove it, and meshd makes its own again", s.path)
 	case !errors.Is(err, fs.ErrNotExist):
 		return false, fmt.Errorf("socket %s: %w", s.path, err)
 	}
@@ -127,7 +128,7 @@ func (s *Socket) Look() (remade bool, err error) {
 	return true, old.Close() // Accept goes on with the new one
 }
 
-// current returns the listener of the moment, and whether it was closed for good.
+// current returns the present listener, and whether the socket was closed.
 func (s *Socket) current() (l *net.UnixListener, closed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,8 +149,8 @@ func (s *Socket) Accept() (net.Conn, error) {
 	}
 }
 
-// Close implements net.Listener. It removes the file, unless it is another one
-// by now.
+// Close implements net.Listener. It removes the file, unless another one has
+// taken its place.
 func (s *Socket) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -169,7 +170,7 @@ func (s *Socket) Addr() net.Addr {
 	return l.Addr()
 }
 
-// clearStale removes the socket at path if nobody answers there.
+// clearStale removes the socket at path if no process answers there.
 func clearStale(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -16,19 +16,40 @@ import (
 // AddTask registers a task. The names are those of the flags of
 // "meshctl task add".
 type AddTask struct {
-	Network  string   `json:"network"`
-	Service  string   `json:"service"`
-	ID       string   `json:"id,omitempty"` // empty: the node generates one
-	Slot     uint32   `json:"slot,omitempty"`
-	IPs      []string `json:"ips"`             // one, or one IPv4 and one IPv6
-	Ports    []string `json:"ports,omitempty"` // [NAME:]PORT[/tcp|udp]; none: all ports
-	Aliases  []string `json:"aliases,omitempty"`
-	Hostname string   `json:"hostname,omitempty"`
-	Name     string   `json:"name,omitempty"`   // container name
-	Weight   uint16   `json:"weight,omitempty"` // 0: 1
-	VIPs     []string `json:"vips,omitempty"`   // pins the service's VIP: one, or one IPv4 and one IPv6
+	// Which task it is.
 
-	SetService // what is set of the service; empty fields: as it is, or the defaults if it is new
+	// Network is where the task is found; required.
+	Network string `json:"network"`
+	// Service is the name under which it is found; required.
+	Service string `json:"service"`
+	// ID is unique in the network. If it is empty, the node generates one.
+	ID string `json:"id,omitempty"`
+	// Slot is the task's number in the service, from 1; 0 is none.
+	Slot uint32 `json:"slot,omitempty"`
+
+	// Where it is reached, and by what further names.
+
+	// IPs are one address, or one IPv4 and one IPv6; required.
+	IPs []string `json:"ips"`
+	// Ports are those at which it listens, as [NAME:]PORT[/tcp|udp]; none means all.
+	Ports []string `json:"ports,omitempty"`
+	// Aliases are further names of the service.
+	Aliases []string `json:"aliases,omitempty"`
+	// Hostname is a further name of this task alone.
+	Hostname string `json:"hostname,omitempty"`
+	// Name is the name of the task's container.
+	Name string `json:"name,omitempty"`
+
+	// How it is balanced.
+
+	// Weight is its share of new connections, 1 to 65535; 0 stands for 1.
+	Weight uint16 `json:"weight,omitempty"`
+	// VIPs pins the service's VIP: one address, or one IPv4 and one IPv6.
+	VIPs []string `json:"vips,omitempty"`
+
+	// SetService is what the task sets of its service. Empty fields leave the
+	// service as it is, or take the defaults if it is new.
+	SetService
 }
 
 // TaskAdded is the reply to AddTask.
@@ -54,21 +75,47 @@ type TaskFilter struct {
 
 // Task is one task as this node sees it.
 type Task struct {
-	ID       string       `json:"id"`
-	Network  string       `json:"network"`
-	Service  string       `json:"service"`
-	Slot     uint32       `json:"slot,omitempty"`
-	TaskName string       `json:"task_name"`      // <service>.<slot>.<id>, which resolves
-	Name     string       `json:"name,omitempty"` // container name
-	Hostname string       `json:"hostname,omitempty"`
-	Aliases  []string     `json:"aliases,omitempty"`
-	IPs      []netip.Addr `json:"ips"`
-	Ports    []string     `json:"ports,omitempty"`
-	Weight   uint16       `json:"weight"`
-	Health   string       `json:"health"` // passing, starting, failing
-	State    string       `json:"state"`  // serving, suspect, draining, unready, hidden
-	Node     string       `json:"node"`
-	Reason   string       `json:"reason,omitempty"` // of a hidden one whose node lives: why it is not served
+	// Which task it is.
+
+	// ID is unique in the network.
+	ID string `json:"id"`
+	// Network is where it is found.
+	Network string `json:"network"`
+	// Service is the service that it belongs to.
+	Service string `json:"service"`
+	// Slot is its number in the service, from 1; 0 is none.
+	Slot uint32 `json:"slot,omitempty"`
+
+	// Its names beside the service's.
+
+	// TaskName is <service>.<slot>.<id>, which resolves to this task alone.
+	TaskName string `json:"task_name"`
+	// Name is that of its container.
+	Name string `json:"name,omitempty"`
+	// Hostname is the one that it was registered with.
+	Hostname string `json:"hostname,omitempty"`
+	// Aliases are the names that it gives to its service.
+	Aliases []string `json:"aliases,omitempty"`
+
+	// Where it is reached.
+
+	// IPs are its addresses, the IPv4 one first.
+	IPs []netip.Addr `json:"ips"`
+	// Ports are those that it declares, as [NAME:]PORT/PROTO; none means all.
+	Ports []string `json:"ports,omitempty"`
+	// Weight is its share of new connections, from 1.
+	Weight uint16 `json:"weight"`
+
+	// How it is doing.
+
+	// Health is passing, starting or failing, as its node states it.
+	Health string `json:"health"`
+	// State is how this node serves it: serving, suspect, draining, unready or hidden.
+	State string `json:"state"`
+	// Node is the one that runs it, and alone may change it (S1).
+	Node string `json:"node"`
+	// Reason says why a hidden task of a living node is not served, for people.
+	Reason string `json:"reason,omitempty"`
 }
 
 // ParsedTask is what AddTask asks for, checked and in the types of the table.
@@ -102,7 +149,7 @@ func (r AddTask) Parse() (ParsedTask, error) {
 	for _, check := range []func() error{
 		func() error { return CheckName("network", p.Network) },
 		func() error { return CheckName("service", p.Endpoint.Service) },
-		func() error { return checkAsked("service", p.Endpoint.Service) },
+		func() error { return checkNotNumeric("service", p.Endpoint.Service) },
 		func() error { return r.parseIPs(&p.Endpoint) },
 		func() error { return r.parsePorts(&p.Endpoint) },
 		func() error { return r.parseService(&p) },
@@ -176,11 +223,11 @@ func checkNames(e state.Endpoint) error {
 	if err := e.ValidateNames(); err != nil {
 		return invalidField(err, nameHint)
 	}
-	if err := checkAsked("hostname", e.Hostname); err != nil {
+	if err := checkNotNumeric("hostname", e.Hostname); err != nil {
 		return err
 	}
 	for _, a := range e.Aliases {
-		if err := checkAsked("aliases", a); err != nil {
+		if err := checkNotNumeric("aliases", a); err != nil {
 			return err
 		}
 	}

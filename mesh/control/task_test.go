@@ -11,7 +11,7 @@ import (
 )
 
 // elsewhere are the fields of an endpoint that the API has under another name, or
-// that nobody asks for.
+// that no request sets.
 var elsewhere = map[string]string{
 	"IP4": "IPs", "IP6": "IPs", "Owner": "Node", "Draining": "State",
 }

@@ -28,49 +28,109 @@ const (
 
 // Node is one member as this node sees it.
 type Node struct {
-	Name    string    `json:"name"`
-	Address string    `json:"address"` // gossip, IP:PORT
-	State   string    `json:"state"`   // NodeAlive, ...
-	Since   time.Time `json:"since"`   // of the state; local clock
-	Self    bool      `json:"self,omitempty"`
-	Listed  bool      `json:"listed"` // by the membership; a node that is alive and is not is being joined
-	// it answered this node, or spoke and states where it is; else it is only said to exist
-	Proven      bool     `json:"proven"`
-	BootID      string   `json:"boot_id,omitempty"`
-	Incarnation uint64   `json:"incarnation,omitempty"`
-	LBDriver    string   `json:"lb_driver,omitempty"` // ipvs, nft, none
-	Networks    []string `json:"networks"`            // sorted
-	Version     string   `json:"version,omitempty"`
-	RTTMillis   float64  `json:"rtt_ms,omitempty"` // estimated; 0 = unknown
+	// Where the member is, and whether it lives.
+
+	// Name is the node's unique name.
+	Name string `json:"name"`
+	// Address is the node's gossip address, IP:PORT.
+	Address string `json:"address"`
+	// State is NodeAlive, NodeSuspect, NodeDead or NodeLeft.
+	State string `json:"state"`
+	// Since is when this node saw the state begin, by its own clock.
+	Since time.Time `json:"since"`
+	// Self marks the node that answers.
+	Self bool `json:"self,omitempty"`
+	// Listed says that the membership lists the node. An alive node that is not
+	// listed is being joined.
+	Listed bool `json:"listed"`
+	// Proven says that the node answered this one, or spoke and states where it
+	// is. Of any other node it is only said that it exists.
+	Proven bool `json:"proven"`
+
+	// What the node states of itself; empty until its record has arrived.
+
+	// BootID is the id of the node's run: 16 hex digits, new at each start.
+	BootID string `json:"boot_id,omitempty"`
+	// Incarnation is that of the node's stream in the global scope (S7).
+	Incarnation uint64 `json:"incarnation,omitempty"`
+	// LBDriver is the node's driver: ipvs, nft or none.
+	LBDriver string `json:"lb_driver,omitempty"`
+	// Networks are those in which the node participates, sorted.
+	Networks []string `json:"networks"`
+	// Version is that of the node's build.
+	Version string `json:"version,omitempty"`
+
+	// RTTMillis is the estimated round trip to the node, in milliseconds; 0 is
+	// unknown.
+	RTTMillis float64 `json:"rtt_ms,omitempty"`
 }
 
 // Status describes the daemon that answers.
 type Status struct {
-	Node        string    `json:"node"`
-	BootID      string    `json:"boot_id"`
-	Incarnation uint64    `json:"incarnation"`
-	Version     string    `json:"version"`
-	Started     time.Time `json:"started"`
-	Bind        string    `json:"bind"` // gossip, IP:PORT
-	DNS         []string  `json:"dns"`  // the addresses that answer
-	Domain      string    `json:"domain"`
-	DataDir     string    `json:"data_dir"`
-	Encrypted   bool      `json:"encrypted"`
+	// Who answers.
 
-	Members     MemberCount     `json:"members"`
-	Networks    []NetworkStatus `json:"networks"`
-	Tables      TableUsage      `json:"tables"`
-	LocalTasks  int             `json:"local_tasks"`
-	Sandboxes   int             `json:"sandboxes"` // attached to this node (L4)
-	LBDriver    string          `json:"lb_driver"` // ipvs, nft, none
-	LBWhy       string          `json:"lb_why"`    // why this driver
-	LB          []LBHealth      `json:"lb"`        // the host's first, then those of sandboxes
-	EventIndex  uint64          `json:"event_index"`
-	Degraded    []string        `json:"degraded"`  // what does not work fully, for people; empty = all well
-	Conflicts   []string        `json:"conflicts"` // names, addresses and pools claimed twice
-	Warnings    []string        `json:"warnings"`
-	Preserving  bool            `json:"preserving,omitempty"`  // self-preservation is on (S12)
-	Quarantined int             `json:"quarantined,omitempty"` // records refused as poison (G8)
+	// Node is the node's name.
+	Node string `json:"node"`
+	// BootID is the id of this run of the daemon: 16 hex digits, new at each start.
+	BootID string `json:"boot_id"`
+	// Incarnation is that of the node's stream in the global scope (S7).
+	Incarnation uint64 `json:"incarnation"`
+	// Version is that of the build.
+	Version string `json:"version"`
+	// Started is when the daemon started.
+	Started time.Time `json:"started"`
+
+	// How it is configured.
+
+	// Bind is the gossip address, IP:PORT.
+	Bind string `json:"bind"`
+	// DNS are the addresses at which the node answers DNS, IP:PORT.
+	DNS []string `json:"dns"`
+	// Domain is the DNS suffix of full names, mesh.internal unless configured.
+	Domain string `json:"domain"`
+	// DataDir is the directory with what survives a restart.
+	DataDir string `json:"data_dir"`
+	// Encrypted says that gossip is encrypted.
+	Encrypted bool `json:"encrypted"`
+
+	// What it knows of the mesh.
+
+	// Members counts the members per state, this node included.
+	Members MemberCount `json:"members"`
+	// Networks has one entry per network in which the node participates.
+	Networks []NetworkStatus `json:"networks"`
+	// Tables is how full the tables of all networks are.
+	Tables TableUsage `json:"tables"`
+
+	// What runs here.
+
+	// LocalTasks is how many tasks are registered on this node.
+	LocalTasks int `json:"local_tasks"`
+	// Sandboxes is how many sandboxes are attached to this node (L4).
+	Sandboxes int `json:"sandboxes"`
+	// LBDriver is the host's driver: ipvs, nft or none.
+	LBDriver string `json:"lb_driver"`
+	// LBWhy says why this driver was chosen, for people.
+	LBWhy string `json:"lb_why"`
+	// LB sums up each load balancer: the host's first, then those of sandboxes by name.
+	LB []LBHealth `json:"lb"`
+	// EventIndex is the index of the newest event.
+	EventIndex uint64 `json:"event_index"`
+
+	// What is wrong. The lists are sentences for people, and empty if all is well.
+
+	// Degraded is what does not work fully.
+	Degraded []string `json:"degraded"`
+	// Conflicts are the names, addresses and pools that are claimed twice.
+	Conflicts []string `json:"conflicts"`
+	// Warnings are what may become a trouble.
+	Warnings []string `json:"warnings"`
+	// Preserving says that too many members vanished at once, so that their last
+	// known tasks are kept (S12).
+	Preserving bool `json:"preserving,omitempty"`
+	// Quarantined is how many records are carried for others and not shown,
+	// because they are malformed or ahead of any believable time (G8, S16).
+	Quarantined int `json:"quarantined,omitempty"`
 }
 
 // MemberCount counts members per state.
@@ -99,11 +159,11 @@ type NetworkStatus struct {
 	Tasks    int    `json:"tasks"`
 }
 
-// Doctor is what was found of the host.
+// Doctor is what the examination of the host found.
 type Doctor struct {
-	Node     string        `json:"node"` // empty: no meshd answered, and the host was looked at without one
+	Node     string        `json:"node"` // empty if no meshd answered, and the host was examined without one
 	At       time.Time     `json:"at"`
-	Findings []HostFinding `json:"findings"` // faults first; none: nothing is against meshd
+	Findings []HostFinding `json:"findings"` // faults first; empty if all is well
 }
 
 // The severities of findings.
@@ -112,13 +172,13 @@ const (
 	SeverityWarning = "warning" // something may not work
 )
 
-// HostFinding is one thing of the host that is against meshd.
+// HostFinding is one thing about the host that keeps meshd from working, or may.
 type HostFinding struct {
-	Code     string `json:"code"`              // what kind, for programs
-	Severity string `json:"severity"`          // SeverityFault, ...
+	Code     string `json:"code"`              // the kind of finding, for programs; never changes
+	Severity string `json:"severity"`          // SeverityFault or SeverityWarning
 	What     string `json:"what"`              // for people
-	Command  string `json:"command,omitempty"` // for a shell of root: it mends it
-	Document string `json:"document"`          // where more is said
+	Command  string `json:"command,omitempty"` // mends it in a shell of root
+	Document string `json:"document"`          // names the document that says more
 }
 
 // JoinRequest asks to contact nodes.
@@ -140,7 +200,7 @@ type JoinResult struct {
 
 // LeaveReply says what leaving did.
 type LeaveReply struct {
-	Told     int  `json:"told"`     // live members that acknowledged or were sent the goodbye
+	Informed int  `json:"told"`     // live members that acknowledged or were sent the goodbye
 	Stopping bool `json:"stopping"` // the daemon ends now
 }
 
@@ -149,7 +209,7 @@ type ResolveRequest struct {
 	Name    string
 	Network string
 	Type    string // one of ResolveTypes; empty: A and AAAA
-	Trace   bool   // also send a name of others to its upstreams, and say which path answers
+	Trace   bool   // also send a foreign name to its upstreams, and say which path answers
 }
 
 // Resolution is the reply to ResolveRequest.

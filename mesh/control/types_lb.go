@@ -21,17 +21,32 @@ type LBRequest struct {
 
 // LBTable is the desired load balancer table beside the actual one.
 type LBTable struct {
-	Sandbox string `json:"sandbox,omitempty"` // empty: the host
-	Driver  string `json:"driver"`            // ipvs, nft, none
-	Why     string `json:"why"`               // why this driver
-	// every service is ok or drains; of the whole table, whatever was asked for
-	InSync     bool        `json:"in_sync"`
-	LastApply  time.Time   `json:"last_apply,omitzero"`
-	LastError  string      `json:"last_error,omitempty"`
-	Pending    int         `json:"pending"`              // services with failed operations, which are tried again
-	Draining   int         `json:"draining"`             // backends that wait for their connections to end
-	LastVerify LBReport    `json:"last_verify,omitzero"` // without its differences
-	Services   []LBService `json:"services"`
+	// Which load balancer it is.
+
+	// Sandbox is the name of the sandbox; empty is the host.
+	Sandbox string `json:"sandbox,omitempty"`
+	// Driver is ipvs, nft or none.
+	Driver string `json:"driver"`
+	// Why says why this driver was chosen, for people.
+	Why string `json:"why"`
+
+	// How the whole table is, whatever part of it was asked for.
+
+	// InSync says that every service is ok or drains, and nothing failed.
+	InSync bool `json:"in_sync"`
+	// LastApply is when the kernel was last changed; absent: never.
+	LastApply time.Time `json:"last_apply,omitzero"`
+	// LastError is what the latest attempt failed with; empty: it did not.
+	LastError string `json:"last_error,omitempty"`
+	// Pending is how many services have failed operations, which are tried again.
+	Pending int `json:"pending"`
+	// Draining is how many backends wait for their connections to end.
+	Draining int `json:"draining"`
+	// LastVerify is the latest comparison with the kernel, without its differences.
+	LastVerify LBReport `json:"last_verify,omitzero"`
+
+	// Services are those that were asked for.
+	Services []LBService `json:"services"`
 }
 
 // The states of LBService and LBBackend.
@@ -43,31 +58,63 @@ const (
 	LBDraining = "draining" // no new connections, then removed; of a service: nothing else differs
 )
 
-// LBService is one virtual service.
+// LBService is one virtual service: a VIP at one port.
 type LBService struct {
-	Network   string      `json:"network"`
-	Service   string      `json:"service"`
-	VIP       netip.Addr  `json:"vip"`
-	Port      string      `json:"port"`              // PORT/PROTO; "all/PROTO" for a service without declared ports
-	Scheduler string      `json:"scheduler"`         // as asked for
-	RunsAs    string      `json:"runs_as,omitempty"` // the one that picks in effect, where the driver has no other
-	State     string      `json:"state"`             // LBOK, ...
-	Error     string      `json:"error,omitempty"`   // of the latest attempt to program it
-	Counters  Counters    `json:"counters"`
-	Backends  []LBBackend `json:"backends"`
+	// What it serves, and where.
+
+	// Network is the network of the service.
+	Network string `json:"network"`
+	// Service is the name of the service.
+	Service string `json:"service"`
+	// VIP is the address that clients connect to.
+	VIP netip.Addr `json:"vip"`
+	// Port is PORT/PROTO, or all/PROTO for a service without declared ports.
+	Port string `json:"port"`
+
+	// How it balances.
+
+	// Scheduler is the one that was asked for (L6).
+	Scheduler string `json:"scheduler"`
+	// RunsAs is what picks in effect, where the driver has no such scheduler.
+	RunsAs string `json:"runs_as,omitempty"`
+
+	// How it is.
+
+	// State is LBOK, LBMissing, LBExtra, LBDiffers or LBDraining.
+	State string `json:"state"`
+	// Error is what the latest attempt to program it failed with; empty: it did not.
+	Error string `json:"error,omitempty"`
+	// Counters are the service's totals.
+	Counters Counters `json:"counters"`
+	// Backends are its tasks.
+	Backends []LBBackend `json:"backends"`
 }
 
 // LBBackend is one task behind a virtual service.
 type LBBackend struct {
-	Task     string         `json:"task"`                // its id; empty if it is not a task that we know
-	TaskName string         `json:"task_name,omitempty"` // SERVICE.SLOT.ID, or its own
-	Node     string         `json:"node"`
-	Address  netip.AddrPort `json:"address"`        // port 0: the same as the client's
-	Desired  int            `json:"desired"`        // weight; -1: not desired
-	Actual   int            `json:"actual"`         // weight; -1: not there
-	State    string         `json:"state"`          // LBOK, ...
-	Until    time.Time      `json:"until,omitzero"` // of a drain: when it ends at the latest
-	Counters Counters       `json:"counters"`
+	// Which task it is.
+
+	// Task is the task's id; empty if it is no task that this node knows.
+	Task string `json:"task"`
+	// TaskName is that of the task, as Task.TaskName; empty without Task.
+	TaskName string `json:"task_name,omitempty"`
+	// Node is the one that runs the task.
+	Node string `json:"node"`
+	// Address is where packets go; port 0 is the port that the client asked for.
+	Address netip.AddrPort `json:"address"`
+
+	// How it is balanced.
+
+	// Desired is its weight as planned; -1: it should not be there.
+	Desired int `json:"desired"`
+	// Actual is its weight in the kernel; -1: it is not there.
+	Actual int `json:"actual"`
+	// State is LBOK, LBMissing, LBExtra, LBDiffers or LBDraining.
+	State string `json:"state"`
+	// Until is when a drain ends at the latest; absent without one.
+	Until time.Time `json:"until,omitzero"`
+	// Counters are the backend's own.
+	Counters Counters `json:"counters"`
 }
 
 // Counters are what a driver counts. Absent figures are -1, so that "not
@@ -132,26 +179,45 @@ type LBVerifyReply struct {
 // The results of LBReport.
 const (
 	LBInSync = "in-sync" // nothing differed, nothing is pending
-	LBDrift  = "drift"   // somebody else changed what is listed
+	LBDrift  = "drift"   // another program changed what is listed
 	LBBehind = "pending" // nothing differed, but operations have failed and are tried again
 	LBFailed = "error"   // it could not be compared
 )
 
 // LBReport is one comparison of a load balancer with its kernel.
 type LBReport struct {
-	Sandbox     string         `json:"sandbox,omitempty"` // empty: the host
-	Driver      string         `json:"driver"`
-	At          time.Time      `json:"at"`
-	TookMillis  float64        `json:"took_ms"`
-	Result      string         `json:"result"`   // LBInSync, ...
-	Full        bool           `json:"full"`     // services were read back, not only what is beside them
-	Services    int            `json:"services"` // read back
-	Backends    int            `json:"backends"` // read back
-	Pending     int            `json:"pending"`  // services with failed operations
-	Found       int            `json:"found"`    // differences; more than are listed if they are very many
-	Repaired    int            `json:"repaired"` // of those that are listed
+	// What was compared.
+
+	// Sandbox is the name of the sandbox; empty is the host.
+	Sandbox string `json:"sandbox,omitempty"`
+	// Driver is ipvs, nft or none.
+	Driver string `json:"driver"`
+	// At is when the comparison began.
+	At time.Time `json:"at"`
+	// TookMillis is how long it took, in milliseconds.
+	TookMillis float64 `json:"took_ms"`
+
+	// What came of it.
+
+	// Result is LBInSync, LBDrift, LBBehind or LBFailed.
+	Result string `json:"result"`
+	// Full says that services were read back, not only what is beside them.
+	Full bool `json:"full"`
+	// Services is how many services were read back.
+	Services int `json:"services"`
+	// Backends is how many backends were read back.
+	Backends int `json:"backends"`
+	// Pending is how many services have failed operations.
+	Pending int `json:"pending"`
+	// Found is how many differences there were. It is more than len(Differences)
+	// where they are very many.
+	Found int `json:"found"`
+	// Repaired is how many of Differences were repaired.
+	Repaired int `json:"repaired"`
+	// Differences are at most 1000.
 	Differences []LBDifference `json:"differences"`
-	Error       string         `json:"error,omitempty"`
+	// Error says why it could not be compared; empty unless Result is LBFailed.
+	Error string `json:"error,omitempty"`
 }
 
 // IsZero reports that there was no comparison yet.
@@ -162,25 +228,44 @@ func (r LBReport) IsZero() bool { return r.At.IsZero() }
 type LBDifference struct {
 	Area     string `json:"area"` // sysctl, table, rule, set, mark, route, service, backend
 	Kind     string `json:"kind"` // missing, extra, changed
-	What     string `json:"what"` // for people
+	What     string `json:"what"` // which object, for people
 	Found    string `json:"found,omitempty"`
 	Want     string `json:"want,omitempty"`
 	Repaired bool   `json:"repaired"`
-	Note     string `json:"note,omitempty"` // what became of it
+	Outcome  string `json:"note,omitempty"` // what was done about it, for people
 }
 
 // LBHealth sums a load balancer up.
 type LBHealth struct {
-	Sandbox string `json:"sandbox,omitempty"` // empty: the host
-	Driver  string `json:"driver"`
-	Why     string `json:"why"` // why this driver
-	// nothing is pending, and the latest comparison found nothing that is not repaired
-	InSync     bool      `json:"in_sync"`
-	Services   int       `json:"services"` // in the kernel
-	Desired    int       `json:"desired"`  // that should be
-	Pending    int       `json:"pending"`
-	Draining   int       `json:"draining"` // backends
-	LastError  string    `json:"last_error,omitempty"`
+	// Which load balancer it is.
+
+	// Sandbox is the name of the sandbox; empty is the host.
+	Sandbox string `json:"sandbox,omitempty"`
+	// Driver is ipvs, nft or none.
+	Driver string `json:"driver"`
+	// Why says why this driver was chosen, for people.
+	Why string `json:"why"`
+
+	// How far the kernel is what it should be.
+
+	// InSync says that nothing is pending, and that the latest comparison left
+	// nothing unrepaired.
+	InSync bool `json:"in_sync"`
+	// Services is how many services are in the kernel.
+	Services int `json:"services"`
+	// Desired is how many services should be there.
+	Desired int `json:"desired"`
+	// Pending is how many services have failed operations, which are tried again.
+	Pending int `json:"pending"`
+	// Draining is how many backends wait for their connections to end.
+	Draining int `json:"draining"`
+	// LastError is what the latest attempt failed with; empty: it did not.
+	LastError string `json:"last_error,omitempty"`
+
+	// The latest comparison with the kernel; absent before the first.
+
+	// LastVerify is when it was.
 	LastVerify time.Time `json:"last_verify,omitzero"`
-	LastResult string    `json:"last_result,omitempty"` // LBInSync, ...
+	// LastResult is LBInSync, LBDrift, LBBehind or LBFailed.
+	LastResult string `json:"last_result,omitempty"`
 }

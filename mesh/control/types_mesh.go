@@ -12,7 +12,7 @@ type DiffRequest struct {
 
 // Diff is the comparison of the tables of all nodes.
 type Diff struct {
-	Equal    bool          `json:"equal"` // every network is equal and nobody is silent
+	Equal    bool          `json:"equal"` // every network is equal, and every live node answered
 	Networks []NetworkDiff `json:"networks"`
 	Silent   []SilentNode  `json:"silent"` // live nodes that did not answer
 }
@@ -59,8 +59,8 @@ type Spread struct {
 // id that KeyID gives.
 type KeyRequest struct {
 	Key string `json:"key"`
-	// Force, of use and remove: although some nodes do not have the key, do not
-	// answer, or are away. They are locked out until somebody gives them another.
+	// Force makes UseKey and RemoveKey act although some nodes lack the key, do not
+	// answer, or are away. Those are locked out until they get another key.
 	Force bool `json:"force,omitempty"`
 }
 
@@ -129,13 +129,13 @@ const (
 	EventNetworkRemoved  EventType = "network-removed"
 	EventNetworkConflict EventType = "network-conflict"
 
-	EventLBDrift EventType = "lb-drift" // somebody else changed the kernel's load balancing
+	EventLBDrift EventType = "lb-drift" // another program changed the kernel's load balancing
 
-	EventHostFound  EventType = "host-found"  // something of the host is against meshd
-	EventHostMended EventType = "host-mended" // and is not any more
+	EventHostFound  EventType = "host-found"  // the doctor has a new finding about the host
+	EventHostMended EventType = "host-mended" // a finding is gone
 
-	EventPoolRefused EventType = "pool-refused" // a network's pool touches this host: it is not served here
-	EventPoolServed  EventType = "pool-served"  // and nothing stands against it any more
+	EventPoolRefused EventType = "pool-refused" // a network's pool is not served here: it overlaps with something
+	EventPoolServed  EventType = "pool-served"  // the overlap is gone: the pool is served again
 
 	EventSandboxAttached EventType = "sandbox-attached"
 	EventSandboxDetached EventType = "sandbox-detached"
@@ -144,15 +144,32 @@ const (
 
 // Event is one change, as this node saw it.
 type Event struct {
-	Index     uint64       `json:"index"` // grows by one per event; Boot says in what run of the daemon
-	Time      time.Time    `json:"time"`  // local clock
-	Type      EventType    `json:"type"`
-	Network   string       `json:"network,omitempty"`
-	Service   string       `json:"service,omitempty"`
-	Task      string       `json:"task,omitempty"`
+	// Where in the stream it is, and what it says.
+
+	// Index grows by one per event during one run of the daemon.
+	Index uint64 `json:"index"`
+	// Time is when this node saw the change, by its own clock.
+	Time time.Time `json:"time"`
+	// Type is what happened.
+	Type EventType `json:"type"`
+
+	// What it is about; empty where it does not apply.
+
+	// Network is the network of what changed.
+	Network string `json:"network,omitempty"`
+	// Service is the name of the service.
+	Service string `json:"service,omitempty"`
+	// Task is the id of the task.
+	Task string `json:"task,omitempty"`
+	// Addresses are the task's, or the VIPs.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
-	Sandbox   string       `json:"sandbox,omitempty"`
-	Node      string       `json:"node,omitempty"`   // the owner, or the node in question
-	Boot      string       `json:"boot,omitempty"`   // of start and reset: the daemon's boot id
-	Detail    string       `json:"detail,omitempty"` // for people
+	// Sandbox is the name of the sandbox.
+	Sandbox string `json:"sandbox,omitempty"`
+	// Node is the owner of what changed, or the node in question.
+	Node string `json:"node,omitempty"`
+
+	// Boot is the daemon's boot id, in EventStart and EventReset.
+	Boot string `json:"boot,omitempty"`
+	// Detail says more, for people.
+	Detail string `json:"detail,omitempty"`
 }

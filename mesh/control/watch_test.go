@@ -39,7 +39,7 @@ func indexes(events []Event) (all []uint64) {
 
 func TestEventLogResume(t *testing.T) {
 	l := NewEventLog("00000000000000b1", 4)
-	for range 6 { // 1..6, of which 3..6 are kept
+	for range 6 { // 1..6; the log keeps 3..6
 		l.Append(Event{Type: EventEndpointAdded})
 	}
 	for _, tt := range []struct {

@@ -142,7 +142,7 @@ func (api *TaskAPI) find(s *Snapshot, ref control.TaskRef) (network string, t sa
 	case 0:
 		return "", t, api.notHere(ref)
 	}
-	return "", t, control.Refuse(control.CodeRefused, "say which with --network", "task %q is in the networks %s", ref.ID,
+	return "", t, control.Refuse(control.CodeConflict, "say which with --network", "task %q is in the networks %s", ref.ID,
 		strings.Join(in, ", "))
 }
 

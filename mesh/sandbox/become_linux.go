@@ -10,12 +10,12 @@ import (
 
 // become makes this process that user, with no capability and no way back, so
 // that the kernel's own checks are those for that user. It has to be called on a
-// locked thread, on which everything else happens: whoever stays the user it was
-// loses the capabilities of that thread only.
+// locked thread, which does all the rest: if the user does not change, only that
+// thread loses its capabilities.
 func become(u identity) error {
 	if u.uid != os.Geteuid() || u.gid != os.Getegid() {
-		// package syscall changes all threads. The order: groups need the privilege that
-		// the last step gives up.
+		// Package syscall changes all threads. The groups come first: they need the
+		// privilege that the last step gives up.
 		if err := syscall.Setgroups([]int{}); err != nil {
 			return cannotBecome(u, err)
 		}
@@ -34,7 +34,7 @@ func become(u identity) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("give up privileges: %w", err)
 	}
-	// Nobody else of that user may look into this process.
+	// Other processes of that user may not look into this one.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("shut others out: %w", err)
 	}

@@ -47,7 +47,8 @@ func (f *file) plan(name string) error {
 	return nil
 }
 
-// mayCreate refuses to make the machine's own file, and a file in no directory.
+// mayCreate refuses to create the machine's own file, and a file whose directory
+// does not exist.
 func (f *file) mayCreate() error {
 	dir, err := f.at(path.Dir(f.Path), unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
@@ -68,7 +69,7 @@ func (f *file) mayCreate() error {
 var (
 	// errHosts says that the container has no resolv.conf of its own.
 	errHosts = errors.New("this is the host's own file: nobody but the sandbox is answered on 127.0.0.11")
-	// errName bounds what a slip of the keyboard can do.
+	// errName bounds the harm of a typing error.
 	errName = errors.New("a file of the host must be called resolv.conf")
 	// errNotPlain says that the file cannot be a resolv.conf.
 	errNotPlain = errors.New("not a plain file of at most 64 KiB")
@@ -80,8 +81,8 @@ var (
 //
 // An existing file keeps its inode: container runtimes bind-mount it into the
 // container, which would not see another one under the same name. It is
-// written in one piece, with blank lines where the old text was longer, and
-// then cut: whoever reads meanwhile sees the old text or the new one.
+// written in one piece, with blank lines where the old text was longer, and then
+// cut. A program that reads it meanwhile sees the old text or the new one.
 func (f *file) apply() error {
 	h, now, err := f.readBack()
 	if errors.Is(err, fs.ErrNotExist) && f.Created {
@@ -108,7 +109,7 @@ func (f *file) apply() error {
 func (f *file) restore() error {
 	h, now, err := f.readBack()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // somebody has removed it
+		return nil // it was removed
 	}
 	if err != nil {
 		return err
@@ -153,7 +154,7 @@ func (f *file) overwrite(h *os.File, text []byte, old int) error {
 func (f *file) create() error {
 	return f.inDir(func(dir int, base string) error {
 		temp := fmt.Sprintf(".%s.meshd-%d", base, os.Getpid())
-		_ = unix.Unlinkat(dir, temp, 0) // of an earlier life with this process id
+		_ = unix.Unlinkat(dir, temp, 0) // left by an earlier process with this id
 		fd, err := unix.Openat(dir, temp, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
 		if err != nil {
 			return err
@@ -180,7 +181,7 @@ func (f *file) inDir(do func(dir int, base string) error) error {
 	return do(int(d.Fd()), path.Base(f.Path))
 }
 
-// read reads the file for the first time, and notes which one it is.
+// read reads the file for the first time, and remembers its identity.
 func (f *file) read() ([]byte, error) {
 	h, text, err := f.open()
 	if err != nil {
@@ -212,7 +213,7 @@ func (f *file) remember(h *os.File) error {
 	if err := unix.Fstat(int(h.Fd()), &st); err != nil {
 		return err
 	}
-	f.File = FileID{Boot: f.boot, Dev: st.Dev, Ino: st.Ino}
+	f.File = fileID{Boot: f.boot, Dev: st.Dev, Ino: st.Ino}
 	return nil
 }
 
@@ -229,7 +230,7 @@ func (f *file) open() (*os.File, []byte, error) {
 	var text []byte
 	var st unix.Stat_t
 	if err = unix.Fstat(int(h.Fd()), &st); err == nil {
-		err = f.touchable(&st)
+		err = f.checkOwn(&st)
 	}
 	if err == nil {
 		text, err = io.ReadAll(io.LimitReader(h, maxWritten+1))
@@ -244,8 +245,8 @@ func (f *file) open() (*os.File, []byte, error) {
 	return h, text, nil
 }
 
-// touchable refuses what cannot be this file system's own resolv.conf.
-func (f *file) touchable(st *unix.Stat_t) error {
+// checkOwn refuses what cannot be this file system's own resolv.conf.
+func (f *file) checkOwn(st *unix.Stat_t) error {
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxWritten:
 		return errNotPlain

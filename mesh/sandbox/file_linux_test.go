@@ -106,8 +106,8 @@ func TestResolvConfCreated(t *testing.T) {
 	}
 }
 
-// What somebody else wrote is nobody's to change, and what was there before is
-// told when nobody else knows it any more.
+// A file that another program wrote is not changed. The error then holds the
+// former text, which only meshd knows.
 func TestResolvConfChanged(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "resolv.conf")
 	put(t, path, old)
@@ -257,7 +257,7 @@ func TestResolvConfRefusals(t *testing.T) {
 	}
 }
 
-// A child that never ends, or never stops talking, holds nobody up for long.
+// A child that never ends, or never stops writing, delays its caller only briefly.
 func TestKeeperBounds(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()

@@ -149,8 +149,8 @@ func TestContainerSwapsTheMount(t *testing.T) {
 	}
 }
 
-// A process that ended takes its file with it: whoever has its number now is
-// somebody else.
+// A process that ended takes its file with it: a process that has its number now is
+// another one.
 func TestProcessIDUsedAgain(t *testing.T) {
 	s := newStranger(t)
 	start, err := startTime(s.pid)

@@ -12,18 +12,18 @@ import (
 	"time"
 )
 
-// Keeper reads and writes resolv.conf files for sandboxes. What is at a path
-// inside a container is up to whoever owns the container: any file of the host may
-// be mounted there, and reading may take for ever. So meshd itself opens nothing: a
-// child process does, which has become the container's root and nobody else, ends
-// in time, and whose answer is data of bounded length. Its methods are safe for
+// Keeper reads and writes resolv.conf files for sandboxes. The owner of a container
+// decides what is at a path inside it: any file of the host may be mounted there,
+// and reading may take for ever. So meshd itself opens nothing. It starts a child
+// process that becomes the container's root and nothing more, that is ended in
+// time, and whose answer is data of bounded length. The methods are safe for
 // concurrent use.
 type Keeper struct {
 	command []string
-	slots   chan struct{} // children at once, those that the kernel does not let end included
+	slots   chan struct{} // bounds the children at once, those included that the kernel does not let end
 }
 
-// KeeperCommand is the first argument with which meshd is such a child; see
+// KeeperCommand is the first argument that makes meshd such a child; see
 // ServeKeeper.
 const KeeperCommand = "sandbox-file"
 
@@ -36,8 +36,8 @@ const (
 	keeperMessage  = 2 << 10 // bytes of an error
 )
 
-// NewKeeper returns a Keeper whose children run the command, which must end up
-// in ServeKeeper.
+// NewKeeper returns a Keeper whose children run the command, which must call
+// ServeKeeper.
 func NewKeeper(command ...string) *Keeper {
 	return &Keeper{command: command, slots: make(chan struct{}, keeperChildren)}
 }
@@ -56,7 +56,7 @@ const (
 	doLook    = "look"
 )
 
-// keeperReply is what it did.
+// keeperReply is what a child has done.
 type keeperReply struct {
 	Conf    ResolvConf `json:"conf"`
 	Applied bool       `json:"applied,omitempty"` // of doLook
@@ -75,9 +75,9 @@ func (k *Keeper) Plan(ctx context.Context, root string, start uint64, file, name
 	return &r.Conf, err
 }
 
-// Apply writes the file, and returns conf with what is to be kept about that. It
-// does nothing if that is done already, and returns ErrChanged if the file is not
-// what Plan read.
+// Apply writes the file, and returns conf with what Restore needs to know of it. It
+// does nothing if the file is written already, and returns ErrChanged if the file
+// is not what Plan read.
 func (k *Keeper) Apply(ctx context.Context, conf *ResolvConf) (*ResolvConf, error) {
 	r, err := k.run(ctx, keeperTask{Do: doApply, Conf: *conf})
 	if err != nil {
@@ -87,8 +87,8 @@ func (k *Keeper) Apply(ctx context.Context, conf *ResolvConf) (*ResolvConf, erro
 }
 
 // Restore puts back what was there, or removes what was not. It returns
-// ErrChanged, and leaves the file, if it is not what Apply wrote; the error then
-// holds what was there, since nobody else knows it any more.
+// ErrChanged, and leaves the file, if it is not what Apply wrote. The error then
+// holds the former text, which is known nowhere else.
 func (k *Keeper) Restore(ctx context.Context, conf *ResolvConf) error {
 	_, err := k.run(ctx, keeperTask{Do: doRestore, Conf: *conf})
 	if errors.Is(err, ErrChanged) && !conf.Created {
@@ -103,7 +103,7 @@ func (k *Keeper) Applied(ctx context.Context, conf *ResolvConf) (bool, error) {
 	return r.Applied, err
 }
 
-// run has one child do the task.
+// run starts one child for the task and returns its reply.
 func (k *Keeper) run(ctx context.Context, task keeperTask) (keeperReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, keeperTime)
 	defer cancel()
@@ -142,7 +142,7 @@ func (k *Keeper) child(ctx context.Context, in []byte) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, k.command[0], k.command[1:]...)
 	out, said := &limited{rest: keeperOutput}, &limited{rest: keeperMessage}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), out, said
-	cmd.Dir, cmd.Env = "/", []string{} // nothing of ours is its business
+	cmd.Dir, cmd.Env = "/", []string{} // it gets nothing of ours
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, said.text)

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ServeKeeper is a whole process: it does the one task of a Keeper that is on in,
-// writes the reply to out, and returns the exit code. It gives up every privilege
-// of the process on the way.
+// ServeKeeper is the main function of a child of a Keeper: it reads one task from
+// in, does it, writes the reply to out, and returns the exit code. It gives up
+// every privilege of the process.
 func ServeKeeper(in io.Reader, out io.Writer) int {
 	runtime.LockOSThread() // capabilities belong to threads
 	time.AfterFunc(2*keeperTime, func() { os.Exit(1) })
@@ -59,13 +59,13 @@ func (task *keeperTask) run() keeperReply {
 	return reply
 }
 
-// file is a resolv.conf to a process that has become the one who may touch it.
+// file is a resolv.conf, as a process works on it that has become its owner.
 type file struct {
 	ResolvConf
 	root  int        // an O_PATH descriptor of the directory at which Path begins
-	owner int        // the only user whose files are touched, who also is this process
+	owner int        // the user of this process: no other user's files are touched
 	host  []hostFile // the machine's own files
-	boot  string
+	boot  string     // the kernel's boot id
 }
 
 type hostFile struct{ dev, ino uint64 }
@@ -74,9 +74,9 @@ func (f *file) close() { _ = unix.Close(f.root) }
 
 // enter opens the root of the file system, and becomes its root user.
 //
-// The order matters: the root is opened before it is asked whose it is, since
-// a process can go only deeper into user namespaces; and all that needs to be
-// seen as the machine's root is seen before that is given up.
+// The order matters. The root is opened before its owner is determined, since a
+// process can only go deeper into user namespaces. And all that only the machine's
+// root may see is read before that privilege is given up.
 func enter(conf ResolvConf) (*file, error) {
 	f := &file{ResolvConf: conf, host: hostFiles()}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
@@ -189,8 +189,8 @@ func mountOwner(path string) (dev, ino uint64, err error) {
 	return st.Dev, st.Ino, err
 }
 
-// mappedRoot reads whom a user namespace calls 0. The numbers are as whoever
-// opens the file sees them, which is what this process needs.
+// mappedRoot reads which user or group a user namespace calls 0. The kernel gives
+// the numbers as this process sees them, which is what it needs.
 func mappedRoot(path string) (int, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -11,11 +11,12 @@ import (
 )
 
 // Listen opens the name server's sockets on 127.0.0.11 inside the namespace, UDP
-// and TCP on one port, and leads port 53 there. That port is the wanted one if it
-// is free, such as the one of an earlier life, else any; 0 wants none. Where the
-// kernel has no nftables to redirect with, it is port 53 itself.
+// and TCP on one port, and redirects port 53 there. The port is the wanted one if
+// that is free, such as the one of an earlier run; otherwise, and for 0, any. Where
+// the kernel has no nftables to redirect with, it is port 53 itself.
 //
-// It takes the loopback device up if it is down, as nothing answers on it before.
+// It takes the loopback device up if it is down, because nothing answers on a
+// device that is down.
 func (n *Namespace) Listen(want uint16) (*Sockets, error) {
 	if err := n.loopbackUp(); err != nil {
 		return nil, err
@@ -32,7 +33,7 @@ func (n *Namespace) Listen(want uint16) (*Sockets, error) {
 		s.Redirected = true
 		return s, nil
 	}
-	if err = errors.Join(err, s.Close()); !errors.Is(err, ErrNoRedirect) {
+	if err = errors.Join(err, s.Close()); !errors.Is(err, errNoRedirect) {
 		return nil, err
 	}
 	s, direct := n.listen(ServerAddr.Port())

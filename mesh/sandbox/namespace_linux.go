@@ -65,8 +65,8 @@ func (n *Namespace) open(path string) (err error) {
 	return n.identify()
 }
 
-// openProcess notes the process before its namespace is looked up, and gets
-// notice of its end.
+// openProcess identifies the process before its namespace is looked up, and watches
+// for its end.
 func (n *Namespace) openProcess() (err error) {
 	if n.id.Start, err = startTime(n.target.PID); err != nil {
 		return err
@@ -98,8 +98,8 @@ func (n *Namespace) openProcess() (err error) {
 	return nil
 }
 
-// openNS opens a namespace file and nothing else: an O_PATH handle comes first,
-// because to open a device or a pipe has effects.
+// openNS opens a namespace file and nothing else. An O_PATH handle comes first,
+// because opening a device or a pipe may have effects.
 func openNS(path string) (*os.File, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -150,7 +150,7 @@ func (n *Namespace) identify() error {
 	})
 }
 
-// inode returns what distinguishes living namespaces.
+// inode returns the numbers that distinguish living namespaces.
 func inode(path string) (dev, ino uint64, err error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
@@ -159,8 +159,8 @@ func inode(path string) (dev, ino uint64, err error) {
 	return st.Dev, st.Ino, nil
 }
 
-// startTime reads when a process started: field 22 of its stat, of which the
-// second, the name in parentheses, may hold anything.
+// startTime reads when a process started: field 22 of its stat. Field 2, the name
+// in parentheses, may hold anything.
 func startTime(pid int) (uint64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -190,9 +190,9 @@ func (n *Namespace) Path() string { return "/proc/self/fd/" + strconv.Itoa(int(n
 // it never fires, if there is none; ask Gone from time to time as well.
 func (n *Namespace) Died() <-chan struct{} { return n.died }
 
-// Gone returns an error that wraps ErrGone if the target is not this namespace
-// any more: the path was removed or is another's, the process has ended, is
-// another one, or has left. It is cheap.
+// Gone returns an error that wraps ErrGone if the target is no longer this
+// namespace: the path was removed or belongs to another namespace, or the process
+// has ended, is another one, or has left the namespace. It is cheap.
 func (n *Namespace) Gone() error {
 	path := n.target.Path
 	if pid := n.target.PID; pid > 0 {
@@ -207,15 +207,15 @@ func (n *Namespace) Gone() error {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
 		return fmt.Errorf("%w: %s does not exist any more", ErrGone, path)
 	case err != nil:
-		return nil // no news
+		return nil // it could not be determined
 	case dev != n.id.Dev || ino != n.id.Ino:
 		return fmt.Errorf("%w: %s is another one now", ErrGone, path)
 	}
 	return nil
 }
 
-// threadNS is the namespace of the calling thread. That of the process is the
-// one of its first thread, which is a thread like others.
+// threadNS is the namespace of the calling thread. /proc/self would be that of the
+// first thread, which may be in another one.
 const threadNS = "/proc/thread-self/ns/net"
 
 // Do runs f on a thread inside the namespace. Sockets that f itself opens
@@ -253,7 +253,7 @@ func (n *Namespace) routes() (*netlink.Handle, error) {
 	return netlink.NewHandleAt(netns.NsHandle(n.file.Fd()), unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER)
 }
 
-// Close lets go of the namespace.
+// Close releases the namespace.
 func (n *Namespace) Close() error {
 	var errs []error
 	for _, f := range []*os.File{n.pidfd, n.file} {

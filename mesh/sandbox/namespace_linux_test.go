@@ -178,7 +178,7 @@ func TestListen(t *testing.T) {
 func TestListenWithoutRedirect(t *testing.T) {
 	task := container(t)
 	n := open(t, Target{Path: task.Path()})
-	n.redirect = func(uint16) error { return fmt.Errorf("%w (test)", ErrNoRedirect) }
+	n.redirect = func(uint16) error { return fmt.Errorf("%w (test)", errNoRedirect) }
 	s, err := n.Listen(0)
 	if err != nil || s.Redirected || s.Port != 53 {
 		t.Fatalf("sockets %+v, %v", s, err)
@@ -193,7 +193,7 @@ func TestListenWithoutRedirect(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer own.Close()
-	if s, err := n.Listen(0); !errors.Is(err, ErrNoRedirect) || !errors.Is(err, syscall.EADDRINUSE) {
+	if s, err := n.Listen(0); !errors.Is(err, errNoRedirect) || !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("beside the container's own server: %+v, %v", s, err)
 	}
 }

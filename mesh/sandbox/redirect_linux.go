@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// redirectTable is ours, and all that is in it.
+// redirectTable, with all that is in it, belongs to meshd.
 var redirectTable = &nftables.Table{Name: "meshd_dns", Family: nftables.TableFamilyIPv4}
 
-// redirectPriority comes before the -100 of Docker's rules for its own name
-// server at the same address: the first translation of a connection stays.
+// redirectPriority comes before the -100 of Docker's rules for its own name server
+// at the same address: the first translation of a connection is the one that holds.
 const redirectPriority = -110
 
 func redirectChain() *nftables.Chain {
@@ -33,9 +33,8 @@ func (n *Namespace) nft() (*nftables.Conn, error) {
 }
 
 // Redirect makes port 53 of 127.0.0.11 lead to another port there, in one
-// transaction, and to that one only. Questions that are under way are asked
-// again by their clients. Without nftables in the kernel, the error wraps
-// ErrNoRedirect.
+// transaction, in place of any former one. Clients repeat the questions that are
+// under way. Without nftables in the kernel, the error wraps errNoRedirect.
 func (n *Namespace) Redirect(port uint16) error {
 	c, err := n.nft()
 	if err != nil {
@@ -51,7 +50,7 @@ func (n *Namespace) Redirect(port uint16) error {
 	err = c.Flush()
 	for _, missing := range []error{unix.ENOENT, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT} {
 		if errors.Is(err, missing) {
-			return fmt.Errorf("%w (%w)", ErrNoRedirect, err)
+			return fmt.Errorf("%w (%w)", errNoRedirect, err)
 		}
 	}
 	if err != nil {
@@ -76,7 +75,7 @@ func redirectRule(proto byte, port uint16) []expr.Any {
 	}
 }
 
-// forgetFlows drops what conntrack remembers of questions to the old place: a
+// forgetFlows drops the conntrack entries of questions to the old port. Otherwise a
 // client that asks from one port again and again would go on asking there.
 func (n *Namespace) forgetFlows() error {
 	h, err := n.routes()

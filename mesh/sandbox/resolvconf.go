@@ -22,29 +22,29 @@ type ResolvConf struct {
 	// Path is absolute, from Root.
 	Path     string `json:"path"`
 	Created  bool   `json:"created,omitempty"`  // there was no such file
-	Previous []byte `json:"previous,omitempty"` // what comes back
+	Previous []byte `json:"previous,omitempty"` // what the end of the sandbox puts back
 	Found    []byte `json:"found,omitempty"`    // what an earlier meshd left there; nil if that is Previous
-	Written  []byte `json:"written"`
-	File     FileID `json:"file,omitzero"` // of the file that was read or made; zero if unknown
+	Written  []byte `json:"written"`            // what the file holds for the sandbox
+	File     fileID `json:"file,omitzero"`      // of the file that was read or made; zero if unknown
 }
 
-// FileID tells a file from every other one of the same boot.
-type FileID struct {
+// fileID tells a file from every other one of the same boot.
+type fileID struct {
 	Boot string `json:"boot"` // the kernel's boot id: devices are numbered anew by each
 	Dev  uint64 `json:"dev"`
 	Ino  uint64 `json:"ino"`
 }
 
 // maxResolvConf bounds a resolv.conf, in bytes: glibc needs no more than a few
-// lines. What meshd writes holds the former text as well, of which each line
-// grows by two bytes.
+// lines. What meshd writes holds the former text, too, with two bytes more in each
+// line.
 const (
 	maxResolvConf = 64 << 10
 	maxWritten    = 4 * maxResolvConf
 )
 
 // ErrChanged says that a resolv.conf is neither what meshd found nor what it
-// wrote: somebody else's is left alone.
+// wrote. Such a file is left alone.
 var ErrChanged = errors.New("changed by somebody else since")
 
 // ProcessRoot names the root directory of a process, for ResolvConf.Root.
@@ -130,7 +130,7 @@ func recovered(text []byte) (previous []byte, created, ours bool) {
 		return nil, true, true
 	}
 	_, was, ok := bytes.Cut(text, []byte("\n"+headWas))
-	if !ok { // it is not told: what was kept of it is the best there is
+	if !ok { // the former text is lost: what was kept of it is the best there is
 		return withoutOurs(text), false, true
 	}
 	previous = []byte{}

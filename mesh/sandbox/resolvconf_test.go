@@ -38,7 +38,7 @@ func TestRecoverWithoutText(t *testing.T) {
 	}
 }
 
-// A resolv.conf is told from what is none, and nothing of that is told.
+// Only a resolv.conf is accepted, and an error shows nothing of another file.
 func TestCheckText(t *testing.T) {
 	for _, fine := range []string{
 		"", "\n\n", "nameserver 1.1.1.1\r\n", "  search a\n", "# root:x:0\n; \xff\n", "options ndots:1", "family inet6",

@@ -4,8 +4,8 @@
 //
 // A Namespace is held by an open file, so that neither a reused process id nor
 // a reused path can put another namespace in its place. The price is that the
-// kernel keeps a namespace for as long as it is held: its end is noticed by
-// Gone, and whoever holds it must let go.
+// kernel keeps a namespace for as long as it is held: the holder has to ask Gone
+// for its end, and then to close it.
 //
 // The name server listens on 127.0.0.11 on a port that the kernel chooses, and
 // one nftables table, "ip meshd_dns", sends port 53 of that address there. So a
@@ -30,13 +30,13 @@ var (
 	ErrNotNamespace = errors.New("not a network namespace")
 	// ErrOwn: it is the namespace in which meshd itself runs.
 	ErrOwn = errors.New("the network namespace of meshd itself")
-	// ErrGone: the namespace is not, or no more, where it was.
+	// ErrGone: the namespace is no longer where it was, or has ended.
 	ErrGone = errors.New("the network namespace is gone")
-	// ErrNoRedirect: the namespace's kernel has no nftables to redirect with.
-	ErrNoRedirect = errors.New("no nftables nat in the kernel")
+	// errNoRedirect: the namespace's kernel has no nftables to redirect with.
+	errNoRedirect = errors.New("no nftables nat in the kernel")
 )
 
-// Target says which namespace: exactly one field is set.
+// Target names a namespace. Exactly one field is set.
 type Target struct {
 	Path string // absolute, as /run/netns/web or /proc/1234/ns/net
 	PID  int    // a process in it, whose end is the end of the sandbox
@@ -62,10 +62,10 @@ type Identity struct {
 
 // Sockets are the name server's, inside the namespace.
 type Sockets struct {
-	Packet     net.PacketConn
-	Stream     net.Listener
-	Port       uint16 // of both
-	Redirected bool   // port 53 leads to Port; else Port is 53
+	Packet     net.PacketConn // UDP
+	Stream     net.Listener   // TCP
+	Port       uint16         // of both
+	Redirected bool           // port 53 leads to Port; else Port is 53
 }
 
 // Close closes both.

@@ -52,7 +52,7 @@ func (b *book) add(e *entry) {
 	b.entries = append(b.entries, e)
 }
 
-// set notes that a task was asked to change, before the owner is told, and the
+// set records that a task is about to change, before the owner is asked, and the
 // outcome afterwards.
 func (b *book) set(e *entry, to status, tell func() error) error {
 	b.mu.Lock()
@@ -81,7 +81,7 @@ func (b *book) all(pick func(*entry) bool) []*entry {
 	return out
 }
 
-// forget notes that a host's daemon lost its disk.
+// forget records that a host's daemon lost its disk.
 func (b *book) forget(host int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -125,9 +125,9 @@ func addTask(t *fleet.Task) control.AddTask {
 	}
 }
 
-// settle asks the owners about the tasks of which the book is unsure: either
+// resolveUnsure asks the owners about the tasks of which the book is unsure: either
 // outcome is right.
-func (b *book) settle(ctx context.Context, members []*member) error {
+func (b *book) resolveUnsure(ctx context.Context, members []*member) error {
 	for _, m := range members {
 		ts, err := m.API.Tasks(ctx, control.TaskFilter{Network: network})
 		if err != nil {

@@ -44,7 +44,7 @@ func (t *tally) count() {
 	t.attempts++
 }
 
-// failed notes a failed attempt; why is what explains it, or "".
+// failed records a failed attempt; why explains it, or is "".
 func (t *tally) failed(a attempt, why string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -104,7 +104,7 @@ func (p *prober) viaVIP(ctx context.Context, service string) {
 	}
 }
 
-// notVIP notes that a service was answered with something else than its VIP:
+// notVIP records that a service was answered with something else than its VIP:
 // with its tasks, by a daemon that has just started, which is allowed (R5).
 func (p *prober) notVIP(service string, as []netip.Addr) {
 	now := time.Now()
@@ -238,7 +238,7 @@ func (p *prober) whyTask(a attempt, e *entry) string {
 // whyVIP explains why a VIP did not lead to a task, by one of the tasks that
 // the client's host may have chosen.
 func (p *prober) whyVIP(a attempt, service string) string {
-	// Where no daemon runs, the kernel goes on with what it was told last.
+	// Where no daemon runs, the kernel goes on with its last table.
 	if p.line.outageOf(a.host, a.begin, a.end) == "" && p.allAway(a, service) {
 		return "every task of the service is on a host that is away"
 	}

@@ -176,7 +176,7 @@ func poll(ctx context.Context, patience time.Duration, check func() error) error
 	}
 }
 
-// dump logs what every node knows, for whoever looks for the cause.
+// dump logs what every node knows, so that the cause can be found.
 func (c *cluster) dump(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()

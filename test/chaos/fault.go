@@ -37,8 +37,8 @@ func (f fault) String() string {
 
 func hostName(i int) string { return fmt.Sprintf("host%d", i+1) }
 
-// kinds are the faults that a round draws from; those of the network are
-// told apart because two of them at once hide each other.
+// kinds are the faults that a round draws from. Those of the network have a list
+// of their own, because two of them at once hide each other.
 var (
 	networkKinds = []string{"isolate", "split", "one-way-out", "one-way-in", "one-way-pair", "loss", "cut-udp", "cut-tcp"}
 	processKinds = []string{"pause", "kill", "kill-disk", "kill-all"}

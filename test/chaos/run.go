@@ -98,17 +98,17 @@ func (c *cluster) round(ctx context.Context, w *worker, left time.Duration) erro
 	if err := <-worked; err != nil {
 		return fmt.Errorf("tasks: %w", err)
 	}
-	return c.settle(ctx, lasts, healed)
+	return c.untilRight(ctx, lasts, healed)
 }
 
 // slow is how long after a heal it is worth telling what is still wrong.
 const slow = 3 * time.Second
 
-// settle waits until all is right.
-func (c *cluster) settle(ctx context.Context, lasted time.Duration, healed time.Time) error {
+// untilRight waits until all that is checked holds.
+func (c *cluster) untilRight(ctx context.Context, lasted time.Duration, healed time.Time) error {
 	var wrong error // until just before the end
 	err := poll(ctx, c.Bound, func() error {
-		err := c.book.settle(ctx, c.members)
+		err := c.book.resolveUnsure(ctx, c.members)
 		if err == nil {
 			err = c.check(ctx)
 		}

@@ -60,7 +60,7 @@ func (w *worker) run(ctx context.Context) error {
 	}
 }
 
-// step does one thing. It is not interrupted: whoever stops the worker waits.
+// step makes one change. It is not interrupted: stopping the worker waits for it.
 func (w *worker) step(ctx context.Context) error {
 	m := w.members[w.rng.IntN(len(w.members))]
 	choice := w.rng.IntN(10)

@@ -266,7 +266,7 @@ func (s *stage) addresses() map[netip.Addr]bool {
 	return all
 }
 
-// Rule L2: the first one too, before anybody has told the client how much its
+// Rule L2: the first one too, before any message has told the client how much its
 // network carries.
 func carriesLargeDatagrams(s *stage) {
 	s.eachOf(state.UDP, func(s *stage, v variant) {

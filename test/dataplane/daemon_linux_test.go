@@ -106,8 +106,8 @@ func (d *daemon) settledAt(at netip.AddrPort, proto state.Proto, weights ...int)
 	})
 }
 
-// deserted waits until no backend of an address gets new connections. Without
-// tasks nobody says what the ports are.
+// deserted waits until no backend of an address gets new connections. It names no
+// ports, because they are those of tasks.
 func (d *daemon) deserted(vip netip.Addr) {
 	d.Helper()
 	within(d.T, func() error {
@@ -231,7 +231,8 @@ func (d *daemon) held(to netip.AddrPort) (conn, int) {
 	return c, d.asks(c)
 }
 
-// weights returns those of backends 0 and 1, of which one is special.
+// weights returns the weights of backends 0 and 1: that of one is given, and that
+// of the other 1.
 func (d *daemon) weights(backend, weight int) []int {
 	weights := []int{1, 1}
 	weights[backend] = weight
@@ -328,7 +329,7 @@ func daemonMoves(s *stage) {
 	}
 }
 
-// Rule L1: somebody changes what is ours. Verify is the only period that is
+// Rule L1: another program changes what is ours. Verify is the only period that is
 // short, so it must be Driver.Check that notices.
 func repairs(s *stage) {
 	for _, v := range s.w.vandals() {

@@ -56,7 +56,7 @@ func onKinds() []behaviour {
 		func(b behaviour) bool { return !slices.Contains(ofHost, b.name) })...)
 }
 
-// TestKinds has the behaviours on hosts that nobody prepared for the tests.
+// TestKinds runs the behaviours on hosts that are not prepared for the tests.
 func TestKinds(t *testing.T) {
 	tested := onKinds()
 	if *everyKind {
@@ -82,8 +82,8 @@ func worldOf(driver string, k *kernel) world {
 	return &nftWorld{k}
 }
 
-// newKernelOf makes hosts of which the first, which balances, is of a kind. The
-// others have backends and clients, and are nobody's to judge here.
+// newKernelOf makes hosts. The first, which balances, is of the kind; the others
+// have backends and clients, and are prepared.
 func newKernelOf(t *testing.T, kind hostkind.Kind, driver string) *kernel {
 	t.Helper()
 	r := rig.NewTest(t, 0)

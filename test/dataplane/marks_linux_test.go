@@ -33,7 +33,7 @@ func leavesMarks(s *stage) {
 	}
 }
 
-// theirMark is a bit that somebody else sets on all packets: kube-proxy's for
+// theirMark is a bit that another program sets on all packets: kube-proxy's for
 // what is to be masqueraded.
 const theirMark = 0x4000
 
@@ -49,8 +49,9 @@ func (k *kernel) marker(t *testing.T) (intact func() error) {
 	bits := func(mask, xor uint32) *expr.Bitwise {
 		return &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: native(mask), Xor: native(xor)}
 	}
-	// The mark is set whole: some packets that the kernel makes itself, reports of
-	// multicast listeners and replies of no socket, come with bits that nobody set.
+	// The whole mark is set, not a bit of it: some packets that the kernel makes
+	// itself, reports of multicast listeners and replies of no socket, come with
+	// bits that no program set.
 	marks := []expr.Any{
 		&expr.Immediate{Register: 1, Data: native(theirMark)},
 		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},

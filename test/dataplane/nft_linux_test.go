@@ -198,7 +198,7 @@ func (k *kernel) deleteElements(t *testing.T, s *lb.Service, maps string) {
 	})
 }
 
-// plantTable makes a table of somebody else, with a set and a chain.
+// plantTable makes a table of another program, with a set and a chain.
 func (k *kernel) plantTable(t *testing.T) (intact func() error) {
 	t.Helper()
 	table := &nftables.Table{Name: "somebody", Family: nftables.TableFamilyINet}
@@ -225,7 +225,7 @@ func (k *kernel) plantTable(t *testing.T) (intact func() error) {
 	}
 }
 
-// plantRoute makes a local route of somebody else.
+// plantRoute makes a local route of another program.
 func (k *kernel) plantRoute(t *testing.T) (intact func() error) {
 	t.Helper()
 	h, err := k.handle(unix.NETLINK_ROUTE)

@@ -11,9 +11,9 @@ import (
 	"meshd/state"
 )
 
-// refused checks that a client is refused, which is at once: the error comes
-// from an answer, not from a lack of one. UDP is refused by ICMP, of which the
-// kernel sends a client one a second: who gets none asks again.
+// refused checks that a client is refused at once: the error comes from an answer,
+// not from the lack of one. UDP is refused by ICMP. The kernel sends a client one
+// such message a second, so a client that gets none asks again.
 func (s *stage) refused(from client, proto state.Proto, to netip.AddrPort) {
 	s.Helper()
 	var err error
@@ -98,7 +98,7 @@ func guards(s *stage) {
 		s.program(svc)
 		for _, from := range s.w.places() {
 			s.refused(client{place: from}, v.proto, netip.AddrPortFrom(svc.VIP, 22))
-			s.refused(client{place: from}, v.proto, netip.AddrPortFrom(s.vip(v.six), 22)) // assigned to nobody
+			s.refused(client{place: from}, v.proto, netip.AddrPortFrom(s.vip(v.six), 22)) // of no service
 		}
 	})
 }
@@ -169,8 +169,8 @@ func changesPort(s *stage) {
 	})
 }
 
-// unserved checks that an address is not ours any more: whoever has it then,
-// the backends do not answer.
+// unserved checks that an address is no longer ours: whatever has it then, the
+// backends do not answer.
 func (s *stage) unserved(proto state.Proto, to netip.AddrPort) {
 	s.Helper()
 	c, err := s.w.dial(client{place: ownHost}, proto, to)

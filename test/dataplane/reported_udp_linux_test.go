@@ -21,7 +21,7 @@ func tellsThatNobodyListens(s *stage) {
 	})
 }
 
-// countDatagrams receives at a backend, answers nobody, and says how many came.
+// countDatagrams receives at a backend, answers nothing, and counts what came.
 func (s *stage) countDatagrams(backend int, six bool, port uint16) *atomic.Int64 {
 	s.Helper()
 	k := s.real()
@@ -40,7 +40,7 @@ func (s *stage) countDatagrams(backend int, six bool, port uint16) *atomic.Int64
 	return &n
 }
 
-// Conntrack keeps what was never answered for as long as somebody sends.
+// Conntrack keeps a flow without answers for as long as its client sends.
 func movesOneWayUDP(s *stage) {
 	s.eachOf(state.UDP, func(s *stage, v variant) {
 		const port = 8125
@@ -59,7 +59,7 @@ func movesOneWayUDP(s *stage) {
 					s.Helper()
 					before := at.Load()
 					within(s.T, func() error {
-						_, _ = io.WriteString(c, "x") // what is refused is told with a later one
+						_, _ = io.WriteString(c, "x") // a later call returns the refusal
 						if at.Load() == before {
 							return fmt.Errorf("%s sends, with affinity for %v: nothing has arrived", from, affinity)
 						}

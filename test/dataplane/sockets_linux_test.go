@@ -82,9 +82,9 @@ func (s *socket) askWith(text string, d time.Duration) (answer, error) {
 	return answer{backend: a, seen: c.Addr().Unmap()}, err
 }
 
-// told returns what the kernel says of a datagram that it did not send. What
-// IPVS drops on its way out of the own host fails with EPERM; that it was
-// refused, as the message says that came back, is the socket's pending error.
+// told returns the kernel's error about a datagram that it did not send. What IPVS
+// drops on its way out of the own host fails with EPERM. The refusal that came
+// back as a message of ICMP is the pending error of the socket.
 func (s *socket) told(err error) error {
 	raw, ok := s.Conn.(syscall.Conn)
 	if !ok || !errors.Is(err, syscall.EPERM) {

@@ -18,8 +18,8 @@ import (
 	"meshd/test/rig"
 )
 
-// stage is one behaviour's test in one world: a driver that is set up, and what
-// it was told so far.
+// stage is one behaviour's test in one world: a driver that is set up, and the
+// table that it has so far.
 type stage struct {
 	*testing.T
 	*scene
@@ -188,8 +188,8 @@ func (s *stage) reach(want *lb.Table) {
 	}
 }
 
-// compare does what a daemon does that is told of a change by somebody else: it
-// looks at everything, and mends it.
+// compare does what a daemon does upon a change by another program: it compares
+// everything, and mends it.
 func (s *stage) compare() {
 	s.Helper()
 	if _, err := s.d.Check(s.Context()); err != nil && !errors.Is(err, lb.ErrDrift) {
@@ -283,9 +283,9 @@ func (s *stage) spread(from place, proto state.Proto, to netip.AddrPort, n int) 
 	return got
 }
 
-// spreadTries is how often connections are spread until it is as it should be. On
-// a busy machine a turn between two connections was taken by nobody knows what, once
-// in some thousands of times, with either driver; a scheduler that is wrong is so
+// spreadTries is how often connections are spread until the spread is right. On a
+// busy machine, once in some thousands of times and with either driver, something
+// unknown takes a turn between two connections. A scheduler that is wrong is wrong
 // each time.
 const spreadTries = 3
 

@@ -41,9 +41,9 @@ func survivesStrays(s *stage) {
 // strayRequest asks a server for a segment beyond the window.
 const strayRequest = "stray"
 
-// stray sends a segment to the client of a connection that is numbered far
-// beyond its window. It acknowledges all that has come, so that the server
-// believes whoever resets the connection for it.
+// stray sends a segment to the client of a connection, numbered far beyond its
+// window. It acknowledges all that has come, so that the server believes a reset
+// that answers it.
 func stray(n *rig.Namespace, c net.Conn) error {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {

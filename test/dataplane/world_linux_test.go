@@ -47,8 +47,8 @@ type world interface {
 	// foreigners plants what belongs to others; the result checks that it is
 	// still there.
 	foreigners(t *testing.T) (intact func() error)
-	// marker has somebody else mark all packets; the result checks that these
-	// marks stay, and that there are no others.
+	// marker makes rules that mark all packets, as of another program. The result
+	// checks that these marks stay, and that there are no others.
 	marker(t *testing.T) (intact func() error)
 	// marksRequests has somebody else mark what clients send to VIPs, by protocol, give
 	// UDP a priority if asked to, and mark what backends answer; the result checks that
@@ -108,7 +108,7 @@ type answer struct {
 	seen    netip.Addr
 }
 
-// vandal is somebody who changes what is ours by hand.
+// vandal is a person who changes by hand what is ours.
 type vandal struct {
 	name string
 	// do breaks something that the service needs.

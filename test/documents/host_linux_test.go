@@ -18,9 +18,9 @@ import (
 	"meshd/test/rig"
 )
 
-// needed are the programs that the documents ask for, or of which an empty host
-// is made. A machine without one of them cannot run the documents: that is a
-// failure where all is installed on purpose, in CI.
+// needed are the programs that the documents ask for, or that make an empty host.
+// A machine without one of them cannot run the documents. That is a failure only
+// in CI, where all are installed on purpose.
 var needed = []string{
 	"bash", "make", "go", "ip", "dig", "curl", "mount", "unshare", "nsenter", "setpriv", "prlimit",
 	"timeout", "hostname", "jq",
@@ -75,7 +75,7 @@ echo furnished >&9
 exec sleep 86400
 `
 
-// stage is a directory that every machine has and nobody needs.
+// stage is a directory that every machine has and none uses.
 const stage = "/mnt"
 
 // newHost makes an empty host in a namespace.

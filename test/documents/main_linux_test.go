@@ -38,8 +38,8 @@ func prepare(dir string) error {
 	return fleet.Build(dir)
 }
 
-// scp stands in for the one of ssh between the hosts of a test, of which each is a
-// file in the directory machines, named by its address, with its process in it.
+// scp stands in for that of ssh between the hosts of a test. Each host is a file in
+// the directory machines, named by its address, with its process in it.
 const scp = `#!/bin/sh
 # scp -p FILE root@ADDRESS:FILE
 set -eu

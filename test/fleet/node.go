@@ -17,17 +17,21 @@ import (
 
 // Node is a meshd on a host.
 type Node struct {
-	Host    *rig.Host
-	Socket  string
-	DataDir string
-	API     *control.Client
-	DNS     netip.AddrPort // where it answers its tasks
-	Proc    *rig.Proc      // the running daemon; replaced by Start
+	// How to reach it.
 
-	fleet *Fleet
+	Host    *rig.Host       // on which it runs
+	Socket  string          // the path of its control socket
+	DataDir string          // what survives a restart
+	API     *control.Client // on Socket
+	DNS     netip.AddrPort  // where it answers its tasks
+	Proc    *rig.Proc       // the running daemon; Start replaces it
+
+	// Its command line.
+
+	fleet *Fleet         // whose programs and key it uses
 	bind  netip.AddrPort // --bind, if not the host's address
-	join  []string
-	extra []string
+	join  []string       // --join
+	extra []string       // arguments after all others
 }
 
 // AddNode describes a meshd for the host, named like it, that joins the given

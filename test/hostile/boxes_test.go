@@ -36,8 +36,8 @@ func boxCases() []attack {
 	}
 }
 
-// attachedAgain: whoever starts containers retries what is done already, and by
-// names that are taken. Nothing of what is refused stays open.
+// attachedAgain: an orchestrator repeats an attachment that is done already, and
+// uses names that are taken. What is refused leaves nothing open.
 func attachedAgain(m *mesh) error {
 	n, path := m.nodes[0], m.tasks[0].Path()
 	attach := func(more ...string) error {
@@ -112,8 +112,8 @@ func killedAttaching(m *mesh) error {
 // columns are what stands between two columns; how wide they are depends on the others.
 var columns = regexp.MustCompile(" +")
 
-// confChanged changes the resolv.conf of a container behind meshd's back: status
-// says so, and what was there before the sandbox is taken for nobody's wish.
+// confChanged changes the resolv.conf of a container behind meshd's back. The
+// status says so, and the end of the sandbox does not put back the former text.
 func confChanged(m *mesh) error {
 	n, task := m.nodes[0], m.tasks[0]
 	dir, err := m.sub("conf")

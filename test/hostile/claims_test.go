@@ -234,7 +234,7 @@ func junk() (out []state.Record) {
 	return out
 }
 
-// kinds are those that nobody knows yet.
+// kinds are records of kinds that no version knows yet.
 func kinds() (out []state.Record) {
 	for k := 20; k < 127; k++ {
 		out = append(out, state.Record{

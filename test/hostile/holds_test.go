@@ -115,8 +115,8 @@ func (m *mesh) serves() error {
 	return nil
 }
 
-// equal: the tables are the same on all hosts that have them. It asks each host
-// and nobody else, where meshctl diff waits for whoever seems to be a member.
+// equal: the tables are the same on all hosts that have them. It asks the hosts
+// alone, while meshctl diff would wait for all that seem to be members.
 func (m *mesh) equal() error {
 	first := map[string]string{} // checksums of the first host
 	for _, n := range m.nodes {

@@ -87,7 +87,7 @@ func inHost(do func(m *mesh) error) func(m *mesh) error {
 	}
 }
 
-// mountsSecret: whoever owns a container mounts a file of the host's root over its
+// mountsSecret: the owner of a container mounts a file of the host's root over its
 // resolv.conf.
 func mountsSecret(m *mesh) error {
 	dir, err := os.MkdirTemp("", "meshd-hostile-")
@@ -106,8 +106,8 @@ func mountsSecret(m *mesh) error {
 	return mounted(m, secret, text)
 }
 
-// mounted attaches a process of nobody's own namespaces in which the file of the
-// host is the resolv.conf: that must be refused, and the file stay.
+// mounted attaches a process in namespaces of the user nobody, in which the file of
+// the host is the resolv.conf. That must be refused, and the file must not change.
 func mounted(m *mesh, file, text string) error {
 	const nobody = 65534
 	cmd := exec.CommandContext(m.ctx, "unshare", "-Urm", "sh", "-c",

@@ -79,7 +79,7 @@ func newMesh(t *testing.T) *mesh {
 	return m
 }
 
-// learn notes how it is at rest.
+// learn records how the mesh is at rest.
 func (m *mesh) learn() error {
 	a, err := m.tasks[0].Resolve(m.ctx, "web", dns.TypeA)
 	if err != nil || len(a.Data) != 1 || !strings.HasPrefix(a.Data[0], "10.96.") {

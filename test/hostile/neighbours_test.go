@@ -16,9 +16,9 @@ func neighbourCases() []attack {
 	return []attack{{name: "members-at-free-addresses", do: freeAddresses}}
 }
 
-// freeAddresses makes members at addresses of the subnet that nobody has: the
-// kernel keeps what goes there until ARP gives up, in the room that all that a
-// daemon sends shares. Meanwhile each daemon's core answers.
+// freeAddresses makes members at free addresses of the subnet. The kernel keeps
+// what goes there until ARP gives up, in the buffer of all that a daemon sends.
+// Meanwhile each daemon's core answers.
 func freeAddresses(m *mesh) error {
 	until := time.Now().Add(20 * time.Second)
 	slowest := time.Duration(0)

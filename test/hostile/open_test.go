@@ -12,7 +12,7 @@ import (
 	"meshd/test/fleet"
 )
 
-// openCases speak to a daemon without a key, which takes packets from anybody.
+// openCases attack a daemon without a key, which takes packets from any sender.
 func openCases() []attack {
 	var counts [][]byte
 	for _, f := range counted() {

@@ -49,7 +49,7 @@ func counted() map[string]struct {
 	}
 }
 
-// packetCases are packets of somebody who has the key.
+// packetCases are packets of an attacker who has the key.
 func packetCases() []attack {
 	var out []attack
 	for _, name := range []string{"hot", "more", "heads", "buckets", "summary", "recent", "wants", "push", "delta"} {
@@ -163,7 +163,7 @@ func manyWants(count int) []byte {
 	return p.B
 }
 
-// headsOfNobody tell of streams that nobody has.
+// headsOfNobody are heads of streams that no node has.
 func headsOfNobody(count int) (out [][]byte) {
 	for i := range count {
 		p := gossiptest.NewPacket(fmt.Sprintf("heads-%d", i), 1)

@@ -22,7 +22,7 @@ func unixDialer(path string) func(context.Context, string, string) (net.Conn, er
 	}
 }
 
-// refused runs meshctl with each of the lines, of which none may succeed.
+// refused runs meshctl with each of the lines. None may succeed.
 func refused(lines ...string) func(m *mesh) error {
 	return func(m *mesh) error {
 		for _, line := range lines {
@@ -38,7 +38,7 @@ func refused(lines ...string) func(m *mesh) error {
 	}
 }
 
-// personCases are mistakes of whoever runs the mesh.
+// personCases are mistakes of the people who run the mesh.
 func personCases() []attack {
 	return []attack{
 		{name: "network-over-the-hosts", do: refused(

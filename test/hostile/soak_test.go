@@ -24,9 +24,9 @@ var (
 )
 
 // TestSoak sends what a holder of the key can send, in random order and without a
-// pause, while somebody uses the service; changes the key of the mesh in the
-// middle of it; and then ends it. Afterwards all must be as before, and nobody who
-// has only the former key is heard.
+// pause, while a client uses the service. It changes the key of the mesh midway,
+// and then stops. Afterwards all must be as before, and a peer that has only the
+// former key is not heard.
 func TestSoak(t *testing.T) {
 	if *soak == 0 {
 		t.Skip("it takes minutes: make hostile-soak")
@@ -68,8 +68,8 @@ func TestSoak(t *testing.T) {
 	}
 	was := m.vip
 	err := m.soon(2*time.Minute, func() (err error) {
-		// An older claim of somebody who stays for more than a move takes moves the
-		// service, once; where it is then, it stays.
+		// An older claim whose owner stays for longer than a move takes moves the
+		// service, once; it stays where it is then.
 		if m.vip, err = m.address(); err != nil {
 			return err
 		}

@@ -34,9 +34,9 @@ func trialCases() []attack {
 	}
 }
 
-// trial starts a daemon of somebody who wants to try meshd on a host that has one
-// in service, with all the defaults. It says why it balances nothing, and the
-// other one goes on, also when it restarts.
+// trial starts a second daemon with all the defaults on a host that has one in
+// service, as a person who tries meshd would. It says why it balances nothing, and
+// the other one goes on, also when it restarts.
 func trial(m *mesh) error {
 	dir, err := m.sub("trial")
 	if err != nil {

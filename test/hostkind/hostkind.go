@@ -85,10 +85,10 @@ func (k Kind) Missing() error {
 	return nil
 }
 
-// AddHost puts a host of the kind on the rig's switch. What nobody set up there is
-// as the kernel has it: nothing is forwarded, ports of bridges are not in hairpin
-// mode, messages of ICMP are limited. The error wraps ErrMissing if a program is
-// not there.
+// AddHost puts a host of the kind on the rig's switch. What the kind does not set
+// up is as the kernel has it: nothing is forwarded, ports of bridges are not in
+// hairpin mode, messages of ICMP are limited. The error wraps ErrMissing if a
+// program is not installed.
 func (k Kind) AddHost(r *rig.Rig, name string) (*rig.Host, error) {
 	if err := k.Missing(); err != nil {
 		return nil, err

@@ -228,7 +228,7 @@ func verifiesSandbox(t *testing.T, n *fleet.Node, task *fleet.Task) {
 	}
 }
 
-// cleansUp removes what the daemon leaves, beside things of somebody else.
+// cleansUp removes what the daemon leaves, beside objects of other programs.
 func cleansUp(t *testing.T, f *fleet.Fleet, n *fleet.Node, host *rig.Host, box *fleet.Task) {
 	t.Helper()
 	inside(t, host, "nft add table inet foreign")

@@ -157,7 +157,7 @@ func TestOneWayCut(t *testing.T) {
 	fleet.Within(t, 30*time.Second, func(ctx context.Context) error { return allResolve(ctx, "tasks.web", tasks) })
 }
 
-// TestStrangerWithAnotherKey joins with a key of its own: nobody lets it in.
+// TestStrangerWithAnotherKey joins with a key of its own: no node lets it in.
 func TestStrangerWithAnotherKey(t *testing.T) {
 	t.Parallel()
 	f, nodes := fleet.Up(t, 2)
@@ -179,8 +179,8 @@ func TestStrangerWithAnotherKey(t *testing.T) {
 	degradedWithin(t, stranger, 30*time.Second, "same --key-file")
 }
 
-// TestTwoNodesOneName starts a second host1: somebody says so loudly, and what
-// the first host1 serves does not flap.
+// TestTwoNodesOneName starts a second host1: the mesh reports it, and what the
+// first host1 serves does not flap.
 func TestTwoNodesOneName(t *testing.T) {
 	t.Parallel()
 	f, nodes := fleet.Up(t, 2)

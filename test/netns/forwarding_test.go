@@ -14,8 +14,8 @@ import (
 )
 
 // TestForwardingIsPutBack starts meshd on a host that does not forward, and one
-// that is told to leave it so. What meshd changes is told, remembered over a
-// kill, and put back by cleanup where nobody else changed it.
+// that is configured to leave it so. What meshd changes is logged, remembered over
+// a kill, and put back by cleanup unless another program changed it since.
 func TestForwardingIsPutBack(t *testing.T) {
 	t.Parallel()
 	const v4, v6, device, router = "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv4.conf.tasks.forwarding",

@@ -20,8 +20,8 @@ import (
 	"meshd/test/fleet"
 )
 
-// carries makes a node that has not started yet know a network, as it does
-// after somebody created it where nothing stood against its pool.
+// carries makes a node that has not started yet know a network, as if the network
+// had been created on a host where nothing stood against its pool.
 func carries(t *testing.T, n *fleet.Node, name, subnet string) {
 	t.Helper()
 	must(t, os.MkdirAll(n.DataDir, 0o700))
@@ -97,8 +97,8 @@ func answersAt(t *testing.T, from *fleet.Task, name, pool string) netip.Addr {
 }
 
 // TestPoolOverTheHosts makes every host take part in a network whose pool holds
-// the subnet that they live in: they stay reachable, say which route of which
-// device stands against it, and answer with tasks.
+// the subnet that they live in. They stay reachable, name the route and the device
+// that stand against it, and answer with tasks.
 func TestPoolOverTheHosts(t *testing.T) {
 	t.Parallel()
 	f := fleet.NewTest(t, 3)
@@ -205,8 +205,8 @@ func TestAddressAppearsInPool(t *testing.T) {
 	}
 }
 
-// TestNetworkCreateAsksTheHosts refuses pools that touch this host or another,
-// and says which route of which device of which host; nothing is left of it.
+// TestNetworkCreateAsksTheHosts refuses pools that touch this host or another. The
+// message names the route, the device and the host; nothing is left of the network.
 func TestNetworkCreateAsksTheHosts(t *testing.T) {
 	t.Parallel()
 	_, nodes := fleet.Up(t, 3)

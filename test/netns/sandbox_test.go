@@ -155,7 +155,7 @@ func TestSandbox(t *testing.T) {
 	}
 }
 
-// usesBoth asks a VIP until every task has answered, and nobody else has.
+// usesBoth asks a VIP until every task has answered, and no other has.
 func usesBoth(ctx context.Context, from *fleet.Task, ask func(context.Context, netip.Addr) (string, error),
 	vip netip.Addr, tasks []*fleet.Task,
 ) error {
@@ -218,7 +218,7 @@ func TestSandboxKeepsContainersOwnServer(t *testing.T) {
 	}
 }
 
-// TestSandboxRefusals asks for what cannot be, and wants to be told why.
+// TestSandboxRefusals asks for what is impossible, and wants the reason.
 func TestSandboxRefusals(t *testing.T) {
 	t.Parallel()
 	_, nodes := fleet.Up(t, 1)

@@ -14,9 +14,9 @@ import (
 
 // TestPoolOverASeed starts a node that carries a network whose pool holds its
 // only seed, which it reaches over a gateway: no address or route of the host
-// stands against the pool, and once it is programmed nobody could tell of the
-// seed any more. So what is to be joined counts from the start, and so do the
-// peers of former lives.
+// stands against the pool, and once the pool is programmed the seed is out of
+// reach. So the addresses to join count from the start, and so do the peers of
+// former lives.
 func TestPoolOverASeed(t *testing.T) {
 	t.Parallel()
 	f := fleet.NewTest(t, 2)

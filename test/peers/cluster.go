@@ -98,7 +98,7 @@ func (c *cluster) rest() {
 	time.Sleep(2 * time.Minute)
 }
 
-// watch notes what becomes visible at a node, by its public event stream.
+// watch records what becomes visible at a node, by its public event stream.
 func (c *cluster) watch(i int) {
 	ch, cancel := c.dbs[i].Watch(table, network)
 	c.t.Cleanup(cancel)

@@ -10,18 +10,23 @@ import (
 
 // stream is one end of a connection in memory.
 type stream struct {
-	wire     *wire
-	from, to *transport
-	peer     *stream
-	ready    chan struct{} // there may be something new to read; holds one token
+	wire  *wire         // on which it is
+	from  *transport    // this end's
+	to    *transport    // the other end's
+	peer  *stream       // the other end
+	ready chan struct{} // holds a token if there may be something new to read
 
-	mu       sync.Mutex // guards everything that follows
-	arriving [][]byte   // on the way, in order; nil is the end
-	lastAt   time.Time  // when the last of them arrives
-	buf      []byte
-	ended    bool // the peer closed
-	closed   bool
-	deadline time.Time
+	mu sync.Mutex // guards everything that follows
+
+	// What it receives.
+
+	arriving [][]byte  // on the way, in order; nil is the end
+	lastAt   time.Time // when the last of them arrives
+	buf      []byte    // arrived and not yet read
+	ended    bool      // the peer closed, and all has arrived
+
+	closed   bool      // this end closed
+	deadline time.Time // of Read; zero: none
 }
 
 func (w *wire) pipe(a, b *transport) (near, far *stream) {

@@ -87,22 +87,26 @@ func (r *Rig) Procs() []*Proc {
 // Host is a machine on the switch. It routes between the switch and its tasks.
 type Host struct {
 	*Namespace
-	Index    int        // from 1
-	Addr     netip.Addr // on the switch
-	Addr6    netip.Addr
-	Gateway  netip.Addr // its address towards its tasks: their default route
-	Gateway6 netip.Addr
-	Subnet   netip.Prefix // of its tasks
-	Subnet6  netip.Prefix
+	Index int // from 1
 
-	Bridge string // its device towards its tasks
-	NoIPv6 bool   // others' tasks are not reached over IPv6: set it once the host has none
+	// Its addresses. The gateway is the default route of its tasks.
 
-	mac    net.HardwareAddr
-	bare   bool              // nobody prepared it
-	faults map[*Host][]Fault // packets that come from the key; guarded by rig.mu
-	tasks  []*Task           // guarded by rig.mu
-	made   int               // tasks ever made; guarded by rig.mu
+	Addr, Addr6       netip.Addr   // on the switch
+	Gateway, Gateway6 netip.Addr   // towards its tasks
+	Subnet, Subnet6   netip.Prefix // of its tasks
+
+	// How it is set up.
+
+	Bridge string           // its device towards its tasks
+	NoIPv6 bool             // others do not reach its tasks over IPv6: set it once the host has no IPv6
+	bare   bool             // it is as the kernel made it
+	mac    net.HardwareAddr // of its device on the switch
+
+	// Guarded by rig.mu.
+
+	faults map[*Host][]Fault // of packets that come from the key
+	tasks  []*Task           // on the host now
+	made   int               // tasks ever made
 }
 
 // AddHost puts another host on the switch. It forwards, and its bridge sends a packet

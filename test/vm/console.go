@@ -100,7 +100,7 @@ func (b *boot) failure(ctx context.Context, err error, at int) error {
 
 // await waits for something that takes a moment only.
 func (b *boot) await(done <-chan struct{}) {
-	limit := time.NewTimer(settle)
+	limit := time.NewTimer(finalOutputLimit)
 	defer limit.Stop()
 	select {
 	case <-done:
@@ -108,8 +108,8 @@ func (b *boot) await(done <-chan struct{}) {
 	}
 }
 
-// settle is how long the last messages of a machine that failed may take.
-const settle = 10 * time.Second
+// finalOutputLimit is how long a machine that failed may take for its last messages.
+const finalOutputLimit = 10 * time.Second
 
 // reason finds the line that tells most in the kernel's or QEMU's messages.
 func reason(console, qemu string) string {
@@ -129,7 +129,7 @@ func reason(console, qemu string) string {
 // sysrq asks a kernel that may no longer run programs for its blocked tasks,
 // all tasks and memory: a break on the console, then a letter.
 func (b *boot) sysrq() {
-	_ = b.monitor.SetDeadline(time.Now().Add(5 * settle))
+	_ = b.monitor.SetDeadline(time.Now().Add(5 * finalOutputLimit))
 	answers := json.NewDecoder(b.monitor)
 	var answer json.RawMessage
 	if answers.Decode(&answer) != nil { // its greeting
@@ -163,7 +163,7 @@ func (b *boot) sysrq() {
 // comes before the letter that belongs to the last one would undo that.
 func (b *boot) listen() {
 	begin := time.Now()
-	limit := time.NewTimer(settle)
+	limit := time.NewTimer(finalOutputLimit)
 	defer limit.Stop()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

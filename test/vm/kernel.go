@@ -42,7 +42,7 @@ func OpenKernel(dir string) (Kernel, error) {
 
 // FindKernel returns the newest kernel in the cache directory, and downloads
 // and unpacks one if there is none. Nothing is installed on the machine; the
-// cache may be deleted at any time. tell is told of slow steps.
+// cache may be deleted at any time. tell receives a line for each slow step.
 func FindKernel(ctx context.Context, cache string, tell func(string)) (Kernel, error) {
 	dirs, _ := filepath.Glob(filepath.Join(cache, "linux-image-*"))
 	slices.Sort(dirs)

@@ -36,7 +36,7 @@ type Machine struct {
 	Slack     time.Duration // how much longer than a program's own limit it may take to end it and tell; default 1 minute
 }
 
-// Watcher is told of what happens in the machine, from one goroutine. Index is
+// Watcher receives what happens in the machine, from one goroutine. The index is
 // that of the program in the job.
 type Watcher interface {
 	Booted(release string, after time.Duration)

@@ -43,7 +43,8 @@ func inside(w rig.World, dir string) int {
 	return 0
 }
 
-// saved saves one kind. One whose programs are not installed is left out, and told.
+// saved saves one kind. One whose programs are not installed is left out, with a
+// message.
 func saved(kind hostkind.Kind, logs, dir string) error {
 	r, err := rig.New(logs)
 	if err != nil {

@@ -66,23 +66,31 @@ func command(ctx context.Context, args []string) (int, error) {
 	return 2, fmt.Errorf("unknown command %q; %s", args[0], usage)
 }
 
-// options is what the flags say.
+// options are the flags of all commands.
 type options struct {
-	machine vm.Machine
-	console bool
-	kernel  string
-	cache   string
-	timeout time.Duration
-	modules string
-	tools   string
-	files   pairs
-	env     list
-	pattern string
-	skip    string
+	// The machine.
+
+	machine vm.Machine    // memory, processors, QEMU
+	console bool          // show the kernel's messages
+	kernel  string        // the directory of an unpacked kernel package; empty: one from the cache
+	cache   string        // the directory of kernels that were downloaded
+	timeout time.Duration // of each program
+	modules string        // the kernel's modules to load, by commas
+
+	// What is in it.
+
+	tools string // the host's own tools, by commas
+	files pairs  // further files
+	env   list   // of its programs
+
+	// Which tests run.
+
+	pattern string // as of go test -run
+	skip    string // as of go test -skip
 }
 
-// defaultTools are the host's own tools that tests and people look with; vm
-// test takes them all, vm run none unless told.
+// defaultTools are the host's own tools with which tests and people inspect the
+// machine. By default, vm test takes them all and vm run none.
 const defaultTools = "ip,nft,ipvsadm,ping,conntrack,sh,sleep,echo"
 
 func parse(name string, args []string) (*options, []string, error) {

@@ -95,7 +95,7 @@ func printConsole(text string) {
 	}
 }
 
-// collected lists the files that a test binary was told to write.
+// collected lists the files that the flags make a test binary write.
 func collected(dir string, args []string) []string {
 	flags := []string{"coverprofile", "cpuprofile", "memprofile", "blockprofile", "mutexprofile", "trace", "testlogfile"}
 	out := dir

@@ -112,17 +112,17 @@ func goTool(ctx context.Context, args ...string) (string, error) {
 	return out.String(), nil
 }
 
-// report prints what tests print, line by line, and counts their verdicts.
+// report follows the output of a run of tests, and sums it up.
 type report struct {
-	suites []suite
-	out    *os.File
-	begin  time.Time
+	suites []suite   // those that run
+	out    *os.File  // where the output goes on to
+	begin  time.Time // of the run
+	boot   string    // which kernel runs, and how fast it was up
+	rest   []byte    // of a line that is not complete yet
 
-	boot                    string
-	rest                    []byte // of a line that is not yet whole
-	passed, failed, skipped int
+	passed, failed, skipped int // tests
 	ended, broken           int // packages
-	code                    int // 1 if a package failed
+	code                    int // the exit code: 1 if a package failed
 }
 
 func (r *report) Booted(release string, after time.Duration) {

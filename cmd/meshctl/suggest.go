@@ -9,7 +9,8 @@ import (
 	"meshd/mesh/control"
 )
 
-// otherWords are what people of docker, consul and kubectl write for our words.
+// otherWords returns the words of meshctl for what users of docker, consul and
+// kubectl write.
 func otherWords(word string) []string {
 	switch word {
 	case "list", "ps", "get", "show":
@@ -40,8 +41,8 @@ func otherWords(word string) []string {
 	return nil
 }
 
-// meantWord returns the word that may follow and that somebody probably meant, or "".
-func meantWord(word string, known []string) string {
+// suggestWord returns the known word that the user probably wanted, or "".
+func suggestWord(word string, known []string) string {
 	word = strings.ToLower(word)
 	tried := append([]string{word, strings.TrimSuffix(word, "s")}, otherWords(word)...)
 	for _, t := range tried {
@@ -52,8 +53,8 @@ func meantWord(word string, known []string) string {
 	return ""
 }
 
-// meantFlag says what somebody probably meant by a flag that is not known, or "".
-func meantFlag(name string) string {
+// suggestFlag says what to write instead of an unknown flag, or "".
+func suggestFlag(name string) string {
 	switch name {
 	case "ojson", "otable", "json":
 		return "write -o json, or -o table"
@@ -63,9 +64,9 @@ func meantFlag(name string) string {
 	return ""
 }
 
-// refused puts a refusal of meshd into the words of the flag that it is about:
-// flagOf maps fields of the request to flags.
-func refused(err error, flagOf map[string]string) error {
+// renameField gives a refusal of meshd the name of the flag that it is about, in
+// place of the field of the request. flagOf maps fields to flags.
+func renameField(err error, flagOf map[string]string) error {
 	e, ok := errors.AsType[*control.Error](err)
 	if !ok {
 		return err
@@ -80,8 +81,8 @@ func refused(err error, flagOf map[string]string) error {
 	return &said
 }
 
-// notBool puts the flag package's words about a value that is neither true nor
-// false into ours; nil: they are about something else.
+// notBool returns our error for the flag package's message about a value that is
+// neither true nor false, or nil for any other message.
 func notBool(message string) error {
 	rest, ok := strings.CutPrefix(message, "invalid boolean value ")
 	if !ok {
