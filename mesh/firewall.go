@@ -20,7 +20,8 @@ func (h *hostView) accept(ctx context.Context, lets []hostcheck.AcceptRule) (add
 	if n.cfg.Firewall != "accept" {
 		return false
 	}
-	lets = slices.DeleteFunc(lets, func(l hostcheck.AcceptRule) bool { return !l.VIPs }) // what is not ours is not ours to open
+	// What is not ours is not ours to open.
+	lets = slices.DeleteFunc(lets, func(l hostcheck.AcceptRule) bool { return !l.VIPs })
 	removed := h.takeBack(ctx)
 	n.sysctls.AddRules(lets)
 	for _, group := range hostmend.ByChain(n.sysctls.Rules()) {
@@ -69,8 +70,8 @@ func (h *hostView) takeBack(ctx context.Context) (removed bool) {
 		}
 		n.sysctls.RemoveRules(old)
 		n.lookout.Fixed("taken back "+group[0].ChainID(), func(before int) {
-			n.log.Info("rules for pools that are not served any more are taken back from a firewall", "chain", group[0].ChainID(),
-				"rules", ruleTexts(old), "times_before", before)
+			n.log.Info("rules for pools that are not served any more are taken back from a firewall",
+				"chain", group[0].ChainID(), "rules", ruleTexts(old), "times_before", before)
 		})
 		removed = true
 	}

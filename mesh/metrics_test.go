@@ -32,7 +32,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 		}
 	}
 	// a table of nftables; what is there once there is something to tell
-	late := regexp.MustCompile("^meshd_(nat|lb_drift_total|lb_verify_last_.*|dns_upstream_.*|dns_query_duration_seconds|dns_queries_total)$")
+	late := regexp.MustCompile("^meshd_(nat|lb_drift_total|lb_verify_last_.*|dns_upstream_.*|" +
+		"dns_query_duration_seconds|dns_queries_total)$")
 	for _, name := range there {
 		if !slices.Contains(here, name) && !late.MatchString(name) {
 			t.Errorf("docs/OPERATIONS.md tells of %s, which is not there", name)

@@ -45,15 +45,15 @@ type Node struct {
 
 	cfg     *config.Settings                // as started
 	live    atomic.Pointer[config.Settings] // the same, with what Reload changed; its value is never changed
-	log     *slog.Logger
-	version string
-	started time.Time
-	stop    context.CancelFunc // ends Run
+	log     *slog.Logger                    // as given to New
+	version string                          // of the program, for people
+	started time.Time                       // when New was called
+	stop    context.CancelFunc              // ends Run
 
 	// What is on disk.
 
-	dir     *store.Dir
-	keys    *keys.Store
+	dir     *store.Dir  // the data directory, locked until Run ends
+	keys    *keys.Store // the gossip keys, as the keyring has them
 	claimed atomic.Bool // the data directory is this life's
 	late    []func()    // what New does once nothing can fail any more
 	// reincarnated says that node.json is behind the core. Its capacity is 1.
@@ -61,29 +61,29 @@ type Node struct {
 
 	// The mesh.
 
-	host  *gossip.Host
-	seeds *seeds.Seeds // nodes to join that are given by name
-	reg   *registry.Registry
+	host  *gossip.Host       // the protocol core and its membership
+	seeds *seeds.Seeds       // nodes to join that are given by name
+	reg   *registry.Registry // what this node states
 
 	// Names.
 
-	dns *names.Server
+	dns *names.Server // on the addresses of the host; sandboxes have servers of their own
 
 	// Load balancing, and the host that it happens on.
 
-	balancing *balancing.Host
-	boxes     *box.Manager
+	balancing *balancing.Host     // the host's balancer, and what sandboxes have theirs from
+	boxes     *box.Manager        // the sandboxes
 	sysctls   *hostchanges.Record // settings of the host that were changed
 	lookout   *lookout.Lookout    // of what else of the host is against the node
 
 	// What is said of the node.
 
-	notices    notice.Board // standing conditions, for status
-	events     *control.EventLog
-	coreEvents *coreEvents
-	chores     *chores
-	metrics    *metrics.Registry
-	socket     *socketKeeper
+	notices    notice.Board      // standing conditions, for status
+	events     *control.EventLog // what meshctl watch shows
+	coreEvents *coreEvents       // what the core reports, in a goroutine of its own
+	chores     *chores           // what is looked at from time to time
+	metrics    *metrics.Registry // made of the parts' counters when asked for
+	socket     *socketKeeper     // the control socket, made again when it is removed
 }
 
 // New opens everything that can fail: configuration, data directory, sockets of gossip,
@@ -148,9 +148,29 @@ func (n *Node) Run(ctx context.Context) error {
 	defer func() { _ = n.balancing.Release() }() // the process ends
 	ctx, n.stop = context.WithCancel(ctx)
 	defer n.stop()
+	incarnation := n.chores.id.Incarnation // the chores' own once they run
+	g := n.startParts(ctx)
+	n.logStart(incarnation)
+	err := g.Wait()
+	if errors.Is(err, gossip.ErrStopped) || errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	unsaved := disk{n}.saveLast()
+	switch {
+	case unsaved == nil:
+		return err
+	case err == nil:
+		return fmt.Errorf("%w: %w", ErrUnsaved, unsaved)
+	default:
+		return errors.Join(err, unsaved) // it failed; that something is lost besides does not make it an end in order
+	}
+}
+
+// startParts runs one goroutine per part. All end when ctx does, or when one of
+// them fails.
+func (n *Node) startParts(ctx context.Context) *errgroup.Group {
 	reachable := &reachable{n}
 	n.balancing.Require(reachable.first())
-	incarnation := n.chores.id.Incarnation // the chores' own once they run
 	g, run := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.host.Run(run) })
 	g.Go(func() error { return n.sysctls.Run(run) })
@@ -179,25 +199,16 @@ func (n *Node) Run(ctx context.Context) error {
 		n.events.Close()
 		return n.dns.Close(last)
 	})
-	n.log.Info("meshd runs", "node", n.cfg.Node, "gossip", n.host.Addr().String(), "dns", fmt.Sprint(n.dns.Addrs()), "socket",
-		n.cfg.Socket,
-		"incarnation", incarnation, "encrypted", len(n.keys.All()) > 0)
+	return g
+}
+
+// logStart says where the node can be reached, and what is dangerous about it.
+func (n *Node) logStart(incarnation uint64) {
+	n.log.Info("meshd runs", "node", n.cfg.Node, "gossip", n.host.Addr().String(), "dns", fmt.Sprint(n.dns.Addrs()),
+		"socket", n.cfg.Socket, "incarnation", incarnation, "encrypted", len(n.keys.All()) > 0)
 	if len(n.keys.All()) == 0 {
 		n.log.Warn("gossip is not encrypted: who reaches the address is a member of the mesh and can change what this "+
 			"host does", "address", n.cfg.BindAddr, "insecure", n.cfg.Insecure)
-	}
-	err := g.Wait()
-	if errors.Is(err, gossip.ErrStopped) || errors.Is(err, context.Canceled) {
-		err = nil
-	}
-	unsaved := disk{n}.saveLast()
-	switch {
-	case unsaved == nil:
-		return err
-	case err == nil:
-		return fmt.Errorf("%w: %w", ErrUnsaved, unsaved)
-	default:
-		return errors.Join(err, unsaved) // it failed; that something is lost besides does not make it an end in order
 	}
 }
 

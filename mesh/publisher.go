@@ -78,8 +78,8 @@ func (f tasksFile) Save(b []byte) error { return f.dir.Replace(fileTasks, b) }
 type registryPeers struct{ *Node }
 
 // AskPools implements registry.Peers.
-func (p registryPeers) AskPools(ctx context.Context, body []byte) (map[string]registry.PoolsAnswer, []control.SilentNode,
-	error,
+func (p registryPeers) AskPools(ctx context.Context, body []byte) (
+	map[string]registry.PoolsAnswer, []control.SilentNode, error,
 ) {
 	return peers.CallAll(ctx, caller{p.Node}, callPools, body, registry.ParsePoolsAnswer)
 }

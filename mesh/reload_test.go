@@ -117,8 +117,8 @@ func TestReloadLimits(t *testing.T) {
 	if _, err := n.AddTask(t.Context(), three); err != nil {
 		t.Errorf("within the next one: %v", err)
 	}
-	if _, err := n.reload(func(c *config.Config) { c.Upstream = []string{"nowhere"} }); !errors.Is(err, config.ErrInvalid) ||
-		!strings.Contains(err.Error(), "upstream") {
+	_, err = n.reload(func(c *config.Config) { c.Upstream = []string{"nowhere"} })
+	if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), "upstream") {
 		t.Errorf("a wrong upstream: %v", err)
 	}
 }

@@ -25,36 +25,12 @@ const (
 // A violation is one place that does not keep a rule.
 type violation struct{ where, what string }
 
-// report fails the test for each violation that unfinished does not have, and
-// names each entry of unfinished that nothing needs any more.
-func report(t *testing.T, rule string, found []violation) {
+// report fails the test for each violation.
+func report(t *testing.T, found []violation) {
 	t.Helper()
-	needed := map[string]bool{}
 	for _, v := range found {
-		key, ok := excused(rule, v.where)
-		if needed[key] = ok; !ok {
-			t.Errorf("%s: %s", v.where, v.what)
-		}
+		t.Errorf("%s: %s", v.where, v.what)
 	}
-	for _, key := range unfinished[rule] {
-		if !needed[key] {
-			t.Logf("%s keeps the rule %q: take it off the list of what is unfinished", key, rule)
-		}
-	}
-}
-
-// excused finds the entry of unfinished that covers where, which begins with
-// the path of a file or the name of a package.
-func excused(rule, where string) (key string, ok bool) {
-	for _, key := range unfinished[rule] {
-		if rest, ok := strings.CutPrefix(where, key); ok && (rest == "" || strings.ContainsAny(rest[:1], ":. ")) {
-			return key, true
-		}
-		if filepath.ToSlash(filepath.Dir(where)) == key {
-			return key, true
-		}
-	}
-	return "", false
 }
 
 func TestFilesAreShort(t *testing.T) {
@@ -64,7 +40,7 @@ func TestFilesAreShort(t *testing.T) {
 			found = append(found, violation{s.path, fmt.Sprintf("%d lines; %d are the limit", s.lines, maxLines)})
 		}
 	}
-	report(t, "lines", found)
+	report(t, found)
 }
 
 // Lines of texts between backquotes and rows of a test's table may be longer.
@@ -88,7 +64,7 @@ func TestLinesAreShort(t *testing.T) {
 			}
 		}
 	}
-	report(t, "columns", found)
+	report(t, found)
 }
 
 // rawLines are the lines of s on which a text between backquotes stands.
@@ -127,7 +103,7 @@ func TestTypesAreSmall(t *testing.T) {
 			found = append(found, violation{name, fmt.Sprintf("%d methods; %d are the limit", n, maxMethods)})
 		}
 	}
-	report(t, "methods", found)
+	report(t, found)
 }
 
 func receiver(e ast.Expr) string {
@@ -167,7 +143,7 @@ func TestFieldsAreExplained(t *testing.T) {
 			return true
 		})
 	}
-	report(t, "fields", found)
+	report(t, found)
 }
 
 // An error in the log has one key.
@@ -192,5 +168,5 @@ func TestLogKeys(t *testing.T) {
 			return true
 		})
 	}
-	report(t, "keys", found)
+	report(t, found)
 }

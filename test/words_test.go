@@ -30,7 +30,7 @@ func TestNoPrivateWords(t *testing.T) {
 			}
 		}
 	}
-	report(t, "words", found)
+	report(t, found)
 }
 
 // The glossary of docs/DESIGN.md has one word for each thing. Its third column lists
@@ -66,7 +66,7 @@ func TestGlossary(t *testing.T) {
 			}
 		}
 	}
-	report(t, "glossary", found)
+	report(t, found)
 }
 
 // declared are the names of functions, methods, types, fields, constants and

@@ -123,8 +123,8 @@ func (b *bench) print() {
 	b.report = report{}
 }
 
-// settle waits until the machine has nothing to do, for a machine of our own.
-func (b *bench) settle() error {
+// waitIdle waits until the machine has nothing to do, for a machine of our own.
+func (b *bench) waitIdle() error {
 	const quiet, patience = time.Second, 300
 	before, err := busyTicks()
 	for range patience {

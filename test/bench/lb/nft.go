@@ -37,7 +37,7 @@ const rounds = 3
 // one before: it takes namespaces apart in the background.
 func (b *bench) fresh(f func(n *namespace) error) error {
 	if b.instructions {
-		if err := b.settle(); err != nil {
+		if err := b.waitIdle(); err != nil {
 			return err
 		}
 	}
