@@ -125,7 +125,7 @@ func (c *readerCopies) reportRefusals(before, after map[string][]hostfacts.Confl
 // maxFormattedConflicts bounds a line of a log or a status.
 const maxFormattedConflicts = 3
 
-// Against formats conflicts for people, as "pool 10.77.0.0/16: route
+// FormatConflicts formats conflicts for people, as "pool 10.77.0.0/16: route
 // 10.77.0.0/24 of device eth0; address 10.77.0.1 of device eth0".
 func FormatConflicts(conflicts []hostfacts.Conflict) string {
 	var text []string

@@ -146,7 +146,7 @@ func (t *flowsFound) add(f *Flow, name func() Name, usage map[lb.Key]lb.Usage, g
 	}
 }
 
-// service returns the service of the connections: for all ports if theirs is 0.
+// Service returns the service of the connections: for all ports if theirs is 0.
 func (k Key) Service() lb.Key {
 	return lb.Key{VIP: k.VIP.Addr(), Port: k.VIP.Port(), Proto: k.Proto}
 }

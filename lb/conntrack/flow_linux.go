@@ -62,7 +62,7 @@ func toAddr(ip []byte) netip.Addr {
 	return a.Unmap()
 }
 
-// flows calls each with every connection of an address family, or only with
+// Flows calls each with every connection of an address family, or only with
 // those to one IPv4 address; name is for forget. It reads a tenth of what
 // vishvananda/netlink reads of each, and keeps nothing: there may be a million.
 // A kernel that cannot tell them apart gives errUnfiltered, and each may have
@@ -145,7 +145,7 @@ func nameOf(msg []byte) (name Name) {
 	return name
 }
 
-// forget makes conntrack forget a connection. One that has ended meanwhile is
+// Forget makes conntrack forget a connection. One that has ended meanwhile is
 // no error.
 func (k *Kernel) Forget(family byte, name Name) error {
 	const question = nftconn.SubsystemConntrack | nl.IPCTNL_MSG_CT_DELETE

@@ -38,7 +38,7 @@ var (
 	Node6 = netip.MustParseAddr("fd01::1")
 )
 
-// namespace is a network namespace that lives as long as the test.
+// Namespace is a network namespace that lives as long as the test.
 type Namespace struct {
 	Path   string
 	Handle netns.NsHandle
@@ -69,7 +69,7 @@ func newNamespace(t testing.TB) *Namespace {
 	return n
 }
 
-// do runs f on a thread inside the namespace.
+// Do runs f on a thread inside the namespace.
 func (n *Namespace) Do(t testing.TB, f func() error) {
 	t.Helper()
 	if err := namespace.Inside(n.Path, f); err != nil {
@@ -137,7 +137,7 @@ func up(link string, addrs ...string) error {
 	return nil
 }
 
-// serve answers on TCP and UDP with "address client" until the test ends.
+// Serve answers on TCP and UDP with "address client" until the test ends.
 func (p *Pair) Serve(n *Namespace, addr string) {
 	p.T.Helper()
 	n.Do(p.T, func() error {
@@ -184,7 +184,7 @@ func serveUDP(p net.PacketConn, name string) {
 	}
 }
 
-// dial connects from a namespace.
+// Dial connects from a namespace.
 func (p *Pair) Dial(n *Namespace, network, addr, from string) (c net.Conn, err error) {
 	_ = namespace.Inside(n.Path, func() error {
 		d := net.Dialer{Timeout: 3 * time.Second}
@@ -202,7 +202,7 @@ func (p *Pair) Dial(n *Namespace, network, addr, from string) (c net.Conn, err e
 	return c, err
 }
 
-// ask makes one connection and returns who answered and whom it saw.
+// Ask makes one connection and returns who answered and whom it saw.
 func (p *Pair) Ask(n *Namespace, network, addr, from string) (backend, client string, err error) {
 	c, err := p.Dial(n, network, addr, from)
 	if err != nil {
@@ -215,7 +215,7 @@ func (p *Pair) Ask(n *Namespace, network, addr, from string) (backend, client st
 	return Say(c)
 }
 
-// say sends one line over a connection.
+// Say sends one line over a connection.
 func Say(c net.Conn) (backend, client string, err error) {
 	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
 	if _, err := io.WriteString(c, "x\n"); err != nil {
@@ -230,7 +230,7 @@ func Say(c net.Conn) (backend, client string, err error) {
 	return backend, client, nil
 }
 
-// spread asks several times and counts the answers by backend.
+// Spread asks several times and counts the answers by backend.
 func (p *Pair) Spread(n *Namespace, network, addr string, times int) map[string]int {
 	p.T.Helper()
 	got := map[string]int{}
@@ -244,7 +244,7 @@ func (p *Pair) Spread(n *Namespace, network, addr string, times int) map[string]
 	return got
 }
 
-// nftList returns what the nft tool makes of our tables.
+// NftList returns what the nft tool makes of our tables.
 func (p *Pair) NftList() string {
 	p.T.Helper()
 	if _, err := exec.LookPath("nft"); err != nil {

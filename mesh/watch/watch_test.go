@@ -21,12 +21,6 @@ type fakeOwners struct {
 	down error
 }
 
-func (o *fakeOwners) set(node state.NodeID, dead bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.dead[node] = dead
-}
-
 func (o *fakeOwners) Dead(nodes []state.NodeID) map[state.NodeID]bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
