@@ -32,7 +32,7 @@ const (
 	EventLeft                         // it left in order
 	EventRejoin                       // a node that the membership lost answers at Addr: it should be joined
 	EventMoved                        // a node answers at Addr, and not where the membership lists it
-	// another live node has this node's name, and Reason says which yields; without Reason it is gone
+	// Another live node has this node's name, and Reason says which yields; without Reason it is gone.
 	EventDuplicate
 	EventBeacon      // Stamp arrived from Node
 	EventCall        // a request of a peer's host

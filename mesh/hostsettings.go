@@ -10,7 +10,7 @@ import (
 
 	"meshd/lb/hostcheck"
 	"meshd/lb/hostmend"
-	"meshd/lb/nft"
+	"meshd/lb/sysctl"
 	"meshd/mesh/balancing"
 	"meshd/mesh/hostchanges"
 	"meshd/mesh/store"
@@ -44,7 +44,7 @@ func (n *Node) moveAway(file string, why error, means string) {
 
 // hostChangesLeft is what cleanup finds of the changes of the host.
 type hostChangesLeft struct {
-	ours   []nft.SysctlChange     // still as meshd set them
+	ours   []sysctl.Change        // still as meshd set them
 	others []string               // what somebody else made of the rest
 	ports  []hostmend.Port        // of bridges, still in hairpin mode
 	rules  []hostcheck.AcceptRule // rules in chains of others

@@ -23,8 +23,7 @@ func (e *FieldError) Unwrap() []error { return []error{ErrInvalid, e.Reason} }
 // fieldError says that a field is wrong; nil if reason is nil. The name of the
 // field replaces the one that reason has, if it is a *FieldError itself.
 func fieldError(field string, reason error) error {
-	var inner *FieldError
-	if errors.As(reason, &inner) {
+	if inner, ok := errors.AsType[*FieldError](reason); ok {
 		reason = inner.Reason
 	}
 	if reason == nil {

@@ -52,7 +52,7 @@ var mayImport = map[string][]string{
 	"mesh/compare":         {"state", "mesh/control", "mesh/peers"},
 	"mesh/seeds":           {},
 	"mesh/observe":         {"state", "mesh/control", "mesh/notice"},
-	"mesh/hostchanges":     {"lb/hostcheck", "lb/hostmend", "lb/nft"},
+	"mesh/hostchanges":     {"lb/hostcheck", "lb/hostmend", "lb/sysctl"},
 	"mesh/keys":            {"state", "mesh/control", "mesh/peers", "mesh/store"},
 	"mesh/config":          {"state", "resolver", "lb/hostfacts", "mesh/control", "mesh/keys", "mesh/store"},
 	"mesh/watch":           {"state", "mesh/control"},
@@ -64,7 +64,7 @@ var mayImport = map[string][]string{
 	"mesh": {
 		"state", "gossip", "resolver",
 		"lb", "lb/hostfacts", "lb/hostwatch", "lb/rulewatch", "lb/hostcheck", "lb/hostread", "lb/hostmend",
-		"lb/holder", "lb/ipvs", "lb/nft",
+		"lb/holder", "lb/ipvs", "lb/nft", "lb/sysctl",
 		"mesh/balancing", "mesh/box", "mesh/compare", "mesh/config", "mesh/control", "mesh/hostchanges", "mesh/keys", "mesh/lookout",
 		"mesh/metrics", "mesh/names", "mesh/notice", "mesh/observe", "mesh/peers", "mesh/registry",
 		"mesh/sandbox", "mesh/seeds", "mesh/store", "mesh/watch",
@@ -75,7 +75,7 @@ var mayImport = map[string][]string{
 	"mesh/names": {"resolver", "state", "mesh/control"},
 	"mesh/balancing": {
 		"state", "mesh/control", "lb", "lb/hostfacts", "lb/hostwatch", "lb/rulewatch", "lb/hostmend", "lb/holder",
-		"lb/ipvs", "lb/nft", "mesh/hostchanges",
+		"lb/ipvs", "lb/nft", "lb/nftconn", "lb/sysctl", "mesh/hostchanges",
 	},
 	"mesh/box":                   {"mesh/control", "mesh/notice", "mesh/sandbox", "lb/hostcheck", "lb/hostread", "state"},
 	"mesh/box/boxtest":           {"mesh/box", "mesh/control", "mesh/sandbox"},

@@ -23,7 +23,7 @@ type Code string
 
 // The codes.
 const (
-	// packets of containers, or to them, are dropped on their way through the host
+	// Packets of containers, or to them, are dropped on their way through the host.
 	FirewallForward Code = "firewall-forward"
 	FirewallInput   Code = "firewall-input"  // packets to the host, or a sandbox, that meshd needs are dropped
 	FirewallOutput  Code = "firewall-output" // packets of a sandbox's own processes are dropped

@@ -29,6 +29,7 @@ type Pair struct {
 	Node, Peer *Namespace
 }
 
+// The pools, a VIP of each, and the addresses of the node.
 var (
 	Pool4 = netip.MustParsePrefix("10.96.0.0/16")
 	Pool6 = netip.MustParsePrefix("fd96::/64")
@@ -77,6 +78,7 @@ func (n *Namespace) Do(t testing.TB, f func() error) {
 	}
 }
 
+// New makes a pair, which is gone when the test ends.
 func New(t testing.TB) *Pair {
 	p := &Pair{T: t, Node: newNamespace(t), Peer: newNamespace(t)}
 	p.Node.Do(t, func() error {

@@ -40,18 +40,7 @@
 // never picked.
 package nft
 
-import (
-	"meshd/lb/nftconn"
-	"meshd/lb/pool"
-	"meshd/lb/sysctl"
-)
+import "meshd/lb/pool"
 
 // Config are the settings of a driver.
 type Config = pool.Config
-
-// The names that package mesh knows of what lb/sysctl and lb/nftconn have.
-type (
-	Listener     = nftconn.Listener
-	Sysctl       = sysctl.Setting
-	SysctlChange = sysctl.Change
-)

@@ -85,7 +85,7 @@ func (g *guard) addRules(c *nftables.Conn, i int) {
 		// a VIP answers ping
 		nftconn.Concat(refused, nftconn.IsProtocol(f.ICMP), echoRequest(f), setPriority(0), []expr.Any{nftconn.Return()}),
 		nftconn.Concat(refused, unreachable(f)),
-		nftconn.Concat(pool, nftconn.IsProtocol(unix.IPPROTO_TCP), reset(f)),
+		nftconn.Concat(pool, nftconn.IsProtocol(unix.IPPROTO_TCP), reset()),
 		nftconn.Concat(pool, unreachable(f)),
 	} {
 		c.AddRule(&nftables.Rule{Table: g.table[i], Chain: guard, Exprs: exprs})
@@ -151,7 +151,7 @@ func (g *guard) addReset(c *nftables.Conn, i int, name string, hook *nftables.Ch
 	if served {
 		g.served.addRules(c, i, chain)
 	}
-	add(nftconn.IsProtocol(unix.IPPROTO_TCP), f.DestinationIn(g.pool[i]), routed, reset(f))
+	add(nftconn.IsProtocol(unix.IPPROTO_TCP), f.DestinationIn(g.pool[i]), routed, reset())
 }
 
 // opposite turns a match around, whose last expression compares.
@@ -213,7 +213,7 @@ func echoRequest(f *nftconn.Family) []expr.Any {
 	}
 }
 
-func reset(f *nftconn.Family) []expr.Any {
+func reset() []expr.Any {
 	return []expr.Any{&expr.Counter{}, &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
 }
 

@@ -25,9 +25,9 @@ type Change struct {
 	Key   string // as "net/ipv4/ip_forward"
 	Found string
 	Set   string
-	// Along are the settings, of single devices and for redirects, that the kernel
-	// changes along when the one for all is put back, and that were otherwise.
-	Along []Setting `json:",omitempty"`
+	// Dependents are the settings, of single devices and for redirects, that the kernel
+	// changes too when the one for all is put back, and that were otherwise.
+	Dependents []Setting `json:"Along,omitempty"`
 }
 
 // String formats the change for people, as "net.ipv4.ip_forward=1 (was 0)".

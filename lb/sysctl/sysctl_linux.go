@@ -41,7 +41,7 @@ func (s Setting) set(tell func(Change)) (changed bool, err error) {
 		return false, nil
 	}
 	if err == nil {
-		change := Change{Key: s.Key, Found: have, Set: s.Value, Along: dependents(s.Key, have)}
+		change := Change{Key: s.Key, Found: have, Set: s.Value, Dependents: dependents(s.Key, have)}
 		if err = Write(s.Key, s.Value); err == nil {
 			tell(change)
 		}
@@ -124,7 +124,7 @@ func PutBack(changes []Change) error {
 			errs = append(errs, fmt.Errorf("sysctl %s=%s: %w; set it with sysctl -w", Dotted(c.Key), c.Found, err))
 			continue
 		}
-		for _, device := range c.Along {
+		for _, device := range c.Dependents {
 			if err := Write(device.Key, device.Value); err != nil && !errors.Is(err, os.ErrNotExist) {
 				errs = append(errs, fmt.Errorf("sysctl %s=%s: %w; set it with sysctl -w", Dotted(device.Key), device.Value, err))
 			}

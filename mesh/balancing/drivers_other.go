@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"meshd/lb"
-	"meshd/lb/nft"
+	"meshd/lb/sysctl"
 )
 
 // Drivers returns none: kernels other than Linux are not balanced (R5).
@@ -17,12 +17,14 @@ func Drivers(string, string, Hosting, *slog.Logger) ([]lb.Driver, error) { retur
 func former(string, string, Hosting, *slog.Logger) ([]lb.Driver, error) { return nil, nil }
 
 // ChangedSysctls finds none: nothing was changed.
-func ChangedSysctls([]nft.SysctlChange) (ours []nft.SysctlChange, others []string, err error) {
+func ChangedSysctls([]sysctl.Change) (ours []sysctl.Change, others []string, err error) {
 	return nil, nil, nil
 }
 
-func SwitchOn([]string, func(nft.SysctlChange)) error { return nil }
+// SwitchOn changes nothing.
+func SwitchOn([]string, func(sysctl.Change)) error { return nil }
 
-func PutBackSysctls([]nft.SysctlChange) error { return nil }
+// PutBackSysctls has nothing to put back.
+func PutBackSysctls([]sysctl.Change) error { return nil }
 
 func threadTime() time.Duration { return 0 }

@@ -20,8 +20,9 @@ import (
 	"meshd/lb/holder"
 	"meshd/lb/hostfacts"
 	"meshd/lb/hostwatch"
-	"meshd/lb/nft"
+	"meshd/lb/nftconn"
 	"meshd/lb/rulewatch"
+	"meshd/lb/sysctl"
 	"meshd/mesh/control"
 	"meshd/mesh/hostchanges"
 	"meshd/state"
@@ -71,9 +72,9 @@ type Host struct {
 
 // Hosting says what a driver may do to its host, and what it reports to.
 type Hosting struct {
-	Forward  bool                   // make the host forward packets
-	OnSysctl func(nft.SysctlChange) // called with each setting that was changed; may be nil
-	Rules    nft.Listener           // of changes of the ruleset; may be nil
+	Forward  bool                // make the host forward packets
+	OnSysctl func(sysctl.Change) // called with each setting that was changed; may be nil
+	Rules    nftconn.Listener    // of changes of the ruleset; may be nil
 }
 
 // Open opens the host's load balancer, and what watches the host for it. It changes

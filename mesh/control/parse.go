@@ -25,8 +25,7 @@ func checkNotNumeric(field, name string) error {
 // reason is what package state finds wrong with a value. The field of the request
 // names it already.
 func reason(err error) string {
-	var f *state.FieldError
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*state.FieldError](err); ok {
 		err = f.Reason
 	}
 	return err.Error()

@@ -15,7 +15,7 @@ import (
 
 	"meshd/lb/hostcheck"
 	"meshd/lb/hostmend"
-	"meshd/lb/nft"
+	"meshd/lb/sysctl"
 )
 
 // Record is what meshd changed of the host since it booted, and how that was found, for
@@ -25,7 +25,7 @@ type Record struct {
 	fresh chan struct{}     // says that there is something to save; its capacity is 1
 
 	mu      sync.Mutex             // guards the fields below, whose slices are replaced, never changed
-	sysctls []nft.SysctlChange     // at most maxChanges
+	sysctls []sysctl.Change        // at most maxChanges
 	ports   []hostmend.Port        // of bridges, put into hairpin mode; at most maxChanges
 	rules   []hostcheck.AcceptRule // added to chains of others; at most maxRules
 	driver  string                 // what has programmed load balancing; "": nothing that is left
@@ -43,7 +43,7 @@ const (
 type Saved struct {
 	Boot    string                 `json:"boot"`
 	NetNS   string                 `json:"netns"`
-	Changes []nft.SysctlChange     `json:"changes"`
+	Changes []sysctl.Change        `json:"changes"`
 	Ports   []hostmend.Port        `json:"ports,omitempty"`
 	Rules   []hostcheck.AcceptRule `json:"lets,omitempty"`
 	Driver  string                 `json:"driver,omitempty"`
@@ -75,14 +75,14 @@ func (s *Saved) Here() bool {
 // Sysctl remembers a change of a setting. If the node had set the value that it found, what
 // it found at first stays what is put back; if another program had changed the setting
 // since, that program's value is.
-func (r *Record) Sysctl(c nft.SysctlChange) {
+func (r *Record) Sysctl(c sysctl.Change) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	at := slices.IndexFunc(r.sysctls, func(o nft.SysctlChange) bool { return o.Key == c.Key })
+	at := slices.IndexFunc(r.sysctls, func(o sysctl.Change) bool { return o.Key == c.Key })
 	if at >= 0 && r.sysctls[at].Set == c.Found {
-		c.Found, c.Along = r.sysctls[at].Found, r.sysctls[at].Along
+		c.Found, c.Dependents = r.sysctls[at].Found, r.sysctls[at].Dependents
 	}
-	r.sysctls = slices.DeleteFunc(slices.Clone(r.sysctls), func(o nft.SysctlChange) bool { return o.Key == c.Key })
+	r.sysctls = slices.DeleteFunc(slices.Clone(r.sysctls), func(o sysctl.Change) bool { return o.Key == c.Key })
 	if c.Found != c.Set && len(r.sysctls) < maxChanges {
 		r.sysctls = append(r.sysctls, c)
 	}
@@ -153,7 +153,7 @@ func (r *Record) changed() {
 }
 
 // Sysctls returns the changes of settings, which must not be changed.
-func (r *Record) Sysctls() []nft.SysctlChange {
+func (r *Record) Sysctls() []sysctl.Change {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.sysctls

@@ -8,7 +8,7 @@ import (
 
 	"meshd/lb/hostcheck"
 	"meshd/lb/hostmend"
-	"meshd/lb/nft"
+	"meshd/lb/sysctl"
 	"meshd/mesh/store/storetest"
 )
 
@@ -16,11 +16,11 @@ import (
 // where the node has changed its mind since (sloppy_tcp, which follows conntrack).
 func TestSettingsAsFoundFirst(t *testing.T) {
 	const key = "net/ipv4/vs/sloppy_tcp"
-	for name, c := range map[string]struct{ changes, want []nft.SysctlChange }{
-		"once":                     {[]nft.SysctlChange{{Key: key, Found: "0", Set: "1"}}, []nft.SysctlChange{{Key: key, Found: "0", Set: "1"}}},
-		"after somebody else":      {[]nft.SysctlChange{{Key: key, Found: "0", Set: "2"}, {Key: key, Found: "1", Set: "2"}}, []nft.SysctlChange{{Key: key, Found: "1", Set: "2"}}},
-		"after itself":             {[]nft.SysctlChange{{Key: key, Found: "0", Set: "1"}, {Key: key, Found: "1", Set: "2"}}, []nft.SysctlChange{{Key: key, Found: "0", Set: "2"}}},
-		"after itself, back again": {[]nft.SysctlChange{{Key: key, Found: "0", Set: "1"}, {Key: key, Found: "1", Set: "0"}}, nil},
+	for name, c := range map[string]struct{ changes, want []sysctl.Change }{
+		"once":                     {[]sysctl.Change{{Key: key, Found: "0", Set: "1"}}, []sysctl.Change{{Key: key, Found: "0", Set: "1"}}},
+		"after somebody else":      {[]sysctl.Change{{Key: key, Found: "0", Set: "2"}, {Key: key, Found: "1", Set: "2"}}, []sysctl.Change{{Key: key, Found: "1", Set: "2"}}},
+		"after itself":             {[]sysctl.Change{{Key: key, Found: "0", Set: "1"}, {Key: key, Found: "1", Set: "2"}}, []sysctl.Change{{Key: key, Found: "0", Set: "2"}}},
+		"after itself, back again": {[]sysctl.Change{{Key: key, Found: "0", Set: "1"}, {Key: key, Found: "1", Set: "0"}}, nil},
 	} {
 		s := New(Saved{}, func(Saved) error { return nil })
 		for _, change := range c.changes {
@@ -45,7 +45,7 @@ func TestRecordIsSaved(t *testing.T) {
 		t.Errorf("an empty record: %v, %d writes", err, disk.Writes())
 	}
 	rule := hostcheck.AcceptRule{Match: []string{"ip", "daddr", "10.96.0.0/16"}}
-	r.Sysctl(nft.SysctlChange{Key: "net/ipv4/ip_forward", Found: "0", Set: "1"})
+	r.Sysctl(sysctl.Change{Key: "net/ipv4/ip_forward", Found: "0", Set: "1"})
 	r.Port(hostmend.Port{Name: "veth1"})
 	r.AddRules([]hostcheck.AcceptRule{rule, rule})
 	r.SetDriver("nft")
