@@ -90,7 +90,7 @@ kinds-vm-some: vm-build kinds-saved ## of these what make vm has: two kinds, and
 	@$(BIN)/vm test $(KIND_VM) -append ipv6.disable=1 -run 'TestKinds/no-ipv6/ipvs' $(VMFLAGS) ./test/dataplane
 
 # What needs a kernel that the machine at hand may not have; without -race.
-VM_PKGS    := ./lb/nft/... ./lb/ipvs/... ./lb/pool ./lb/conntrack ./lb/sysctl $(addprefix ./,$(wildcard test/dataplane)) ./test/rig/...
+VM_PKGS    := ./lb/nft/... ./lb/ipvs/... ./lb/internal/pool ./lb/internal/conntrack ./lb/sysctl $(addprefix ./,$(wildcard test/dataplane)) ./test/rig/...
 .PHONY: vm vm-tests netns-vm verify-vm demo-vm vm-rig vm-build
 vm: vm-rig vm-tests kinds-vm-some netns-vm demo-vm ## what needs IPVS, on a Debian kernel in an emulated machine (no root, no KVM): tests, then the demo
 

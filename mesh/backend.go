@@ -3,9 +3,9 @@ package mesh
 import (
 	"context"
 
-	"meshd/mesh/box"
 	"meshd/mesh/control"
-	"meshd/mesh/registry"
+	"meshd/mesh/internal/box"
+	"meshd/mesh/internal/registry"
 )
 
 // backend is control.Backend, composed of the parts that serve it.

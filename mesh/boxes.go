@@ -5,11 +5,11 @@ import (
 	"errors"
 
 	"meshd/lb/holder"
-	"meshd/mesh/balancing"
-	"meshd/mesh/box"
-	"meshd/mesh/names"
-	"meshd/mesh/registry"
-	"meshd/mesh/store"
+	"meshd/mesh/internal/balancing"
+	"meshd/mesh/internal/box"
+	"meshd/mesh/internal/names"
+	"meshd/mesh/internal/registry"
+	"meshd/mesh/internal/store"
 	"meshd/resolver"
 	"meshd/state"
 )

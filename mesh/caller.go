@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"meshd/mesh/control"
-	"meshd/mesh/peers"
+	"meshd/mesh/internal/peers"
 	"meshd/state"
 )
 

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"meshd/mesh/control"
-	"meshd/mesh/peers"
+	"meshd/mesh/internal/peers"
 )
 
 // Who does not answer in time is said to do so, wherever the time ended.

@@ -5,9 +5,9 @@ import (
 	"time"
 
 	"meshd/gossip"
-	"meshd/mesh/compare"
-	"meshd/mesh/keys"
-	"meshd/mesh/registry"
+	"meshd/mesh/internal/compare"
+	"meshd/mesh/internal/keys"
+	"meshd/mesh/internal/registry"
 	"meshd/state"
 )
 

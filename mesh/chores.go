@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"meshd/gossip"
-	"meshd/mesh/observe"
+	"meshd/mesh/internal/observe"
 )
 
 // chores are what a node does from time to time: it saves its identity (S7), and says what

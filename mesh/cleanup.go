@@ -10,11 +10,11 @@ import (
 
 	"meshd/lb"
 	"meshd/lb/holder"
-	"meshd/mesh/balancing"
-	"meshd/mesh/box"
 	"meshd/mesh/control"
+	"meshd/mesh/internal/balancing"
+	"meshd/mesh/internal/box"
+	"meshd/mesh/internal/store"
 	"meshd/mesh/sandbox"
-	"meshd/mesh/store"
 )
 
 // CleanupConfig says what Cleanup works on. All fields but NetNS are required.

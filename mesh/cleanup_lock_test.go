@@ -4,7 +4,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"meshd/mesh/store"
+	"meshd/mesh/internal/store"
 )
 
 // Between the check that no daemon runs and the end of the cleanup, no daemon

@@ -7,7 +7,7 @@ import (
 
 	"meshd/gossip"
 	"meshd/mesh/control"
-	"meshd/mesh/notice"
+	"meshd/mesh/internal/notice"
 	"meshd/state"
 )
 

@@ -1,8 +1,8 @@
 package mesh
 
 import (
-	"meshd/mesh/keys"
-	"meshd/mesh/store"
+	"meshd/mesh/internal/keys"
+	"meshd/mesh/internal/store"
 )
 
 // The files of the data directory, which hold what must survive the process.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"meshd/gossip"
-	"meshd/mesh/store"
+	"meshd/mesh/internal/store"
 )
 
 // disk is the node on its data directory.

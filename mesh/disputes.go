@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"meshd/mesh/control"
-	"meshd/mesh/notice"
-	"meshd/mesh/registry"
+	"meshd/mesh/internal/notice"
+	"meshd/mesh/internal/registry"
 	"meshd/state"
 )
 

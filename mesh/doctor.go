@@ -7,7 +7,7 @@ import (
 	"meshd/lb/hostread"
 	"meshd/mesh/config"
 	"meshd/mesh/control"
-	"meshd/mesh/lookout"
+	"meshd/mesh/internal/lookout"
 )
 
 // Doctor implements control.NodeBackend.

@@ -3,7 +3,7 @@ package mesh
 import (
 	"context"
 
-	"meshd/mesh/keys"
+	"meshd/mesh/internal/keys"
 
 	"meshd/state"
 )

@@ -5,7 +5,7 @@ import (
 
 	"meshd/lb/hostcheck"
 	"meshd/lb/hostmend"
-	"meshd/mesh/balancing"
+	"meshd/mesh/internal/balancing"
 )
 
 // Fix implements lookout.Host.

@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"meshd/mesh/config"
-	"meshd/mesh/keys"
-	"meshd/mesh/registry"
-	"meshd/mesh/store"
+	"meshd/mesh/internal/keys"
+	"meshd/mesh/internal/registry"
+	"meshd/mesh/internal/store"
 	"meshd/state"
 )
 

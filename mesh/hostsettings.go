@@ -11,9 +11,9 @@ import (
 	"meshd/lb/hostcheck"
 	"meshd/lb/hostmend"
 	"meshd/lb/sysctl"
-	"meshd/mesh/balancing"
-	"meshd/mesh/hostchanges"
-	"meshd/mesh/store"
+	"meshd/mesh/internal/balancing"
+	"meshd/mesh/internal/hostchanges"
+	"meshd/mesh/internal/store"
 )
 
 // openSysctls reads what former lives changed. A file that cannot be read is moved away:

@@ -10,9 +10,9 @@ import (
 	"meshd/lb/hostcheck"
 	"meshd/mesh/config"
 	"meshd/mesh/control"
-	"meshd/mesh/lookout"
-	"meshd/mesh/notice"
-	"meshd/mesh/registry"
+	"meshd/mesh/internal/lookout"
+	"meshd/mesh/internal/notice"
+	"meshd/mesh/internal/registry"
 	"meshd/state"
 )
 

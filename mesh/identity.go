@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"meshd/mesh/store"
+	"meshd/mesh/internal/store"
 	"meshd/state"
 )
 

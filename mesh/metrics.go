@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"meshd/gossip"
-	"meshd/mesh/metrics"
+	"meshd/mesh/internal/metrics"
 )
 
 // Metrics implements control.NodeBackend.

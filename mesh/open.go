@@ -9,9 +9,9 @@ import (
 	"meshd/gossip"
 	"meshd/mesh/config"
 	"meshd/mesh/control"
-	"meshd/mesh/keys"
-	"meshd/mesh/registry"
-	"meshd/mesh/store"
+	"meshd/mesh/internal/keys"
+	"meshd/mesh/internal/registry"
+	"meshd/mesh/internal/store"
 	"meshd/state"
 )
 

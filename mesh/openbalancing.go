@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"meshd/lb/hostread"
-	"meshd/mesh/balancing"
 	"meshd/mesh/control"
-	"meshd/mesh/lookout"
+	"meshd/mesh/internal/balancing"
+	"meshd/mesh/internal/lookout"
 	"meshd/state"
 )
 

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"meshd/gossip"
-	"meshd/mesh/names"
+	"meshd/mesh/internal/names"
 	"meshd/resolver"
 	"meshd/state"
 )

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"meshd/gossip"
-	"meshd/mesh/watch"
+	"meshd/mesh/internal/watch"
 	"meshd/state"
 )
 

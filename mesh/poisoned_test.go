@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"meshd/mesh/store"
+	"meshd/mesh/internal/store"
 )
 
 // TestPoisonedIdentity: a data directory whose counters no node reaches is

@@ -8,9 +8,9 @@ import (
 	"meshd/gossip"
 	"meshd/mesh/config"
 	"meshd/mesh/control"
-	"meshd/mesh/peers"
-	"meshd/mesh/registry"
-	"meshd/mesh/store"
+	"meshd/mesh/internal/peers"
+	"meshd/mesh/internal/registry"
+	"meshd/mesh/internal/store"
 	"meshd/state"
 )
 

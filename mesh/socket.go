@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"meshd/mesh/control"
-	"meshd/mesh/notice"
+	"meshd/mesh/internal/notice"
 )
 
 // socketInterval is the time between looks at whether the control socket is there.

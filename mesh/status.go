@@ -7,8 +7,8 @@ import (
 	"meshd/gossip"
 	"meshd/lb/hostcheck"
 	"meshd/mesh/control"
-	"meshd/mesh/observe"
-	"meshd/mesh/registry"
+	"meshd/mesh/internal/observe"
+	"meshd/mesh/internal/registry"
 	"meshd/state"
 )
 

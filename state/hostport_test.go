@@ -11,7 +11,8 @@ func TestParseHostPort(t *testing.T) {
 	for text, want := range map[string]string{
 		"10.0.0.1": "10.0.0.1:7946", "10.0.0.1:80": "10.0.0.1:80", "fd00::1": "[fd00::1]:7946", "[fd00::1]": "[fd00::1]:7946",
 		"[fd00::1]:80": "[fd00::1]:80",
-		"host":         "host:7946", "Host.example.:80": "Host.example.:80", "a_b.c": "a_b.c:7946", "127.0.0.1": "127.0.0.1:7946",
+		"host":         "host:7946", "Host.example.:80": "Host.example.:80", "a_b.c": "a_b.c:7946",
+			"127.0.0.1": "127.0.0.1:7946",
 		"": "!neither", ":80": "!neither", "300.1.1.1": "!neither", "300.1.1.1:80": "!neither", "a..b": "!neither",
 		"-a": "!neither", "a b": "!neither",
 		"host:0": "!no port", "host:99999": "!no port", "host:": "!no port", "host:x": "!no port",

@@ -17,7 +17,8 @@ func TestTaskNames(t *testing.T) {
 		"cache.2.lfbkkcrmbecp": true, "web.1.abcdefghijklmnopqrstuvwxy": true, "web.n1.abcdefghijklmnopqrstuvwxy": true,
 		"lfbkkcrmbecp": true, "www.lfbkkcrmbecp": false, "a.b.lfbkkcrmbecp": false, "www.1.com": false,
 		"www.1.xn--abcdefghijklmnopqrstuv": false,
-		"github.com":                       false, "www.google.com": false, "api.backend": false, "x.xn--p1ai": false, "in-addr.arpa": false,
+		"github.com":                       false, "www.google.com": false, "api.backend": false, "x.xn--p1ai": false,
+			"in-addr.arpa": false,
 		"localhost": false, "x.localhost": false, "tasks": false, "nearest": false, "tasks.web": false, "": false, "A": false,
 		"a..b": false,
 	} {

@@ -18,68 +18,71 @@ import (
 // packages it may import. A package that is not listed fails the test, so a
 // new one must be given a place.
 var mayImport = map[string][]string{
-	"state":         {},
-	"gossip":        {"state", "gossip/transport"},
-	"resolver":      {"state"},
-	"lb":            {"state", "lb/hostfacts"},
-	"lb/hostfacts":  {}, // pure: what the host is, and what stands against a pool
-	"lb/hostwatch":  {"lb/hostfacts"},
-	"lb/rulewatch":  {},
-	"lb/hostcheck":  {}, // pure: what of a host is against meshd
-	"lb/hostread":   {"lb/hostcheck"},
-	"lb/hostmend":   {"lb/hostcheck"},
-	"lb/namespace":  {"lb"}, // enters network namespaces
-	"lb/sysctl":     {"lb", "lb/namespace"},
-	"lb/holder":     {"lb/namespace"},
-	"lb/lbtest":     {"lb", "state"},
-	"lb/ipvs":       {"lb", "lb/ipvs/genl", "lb/conntrack", "lb/namespace", "lb/nftconn", "lb/pool", "lb/sysctl", "state"},
-	"lb/ipvs/genl":  {},
-	"lb/nft":        {"lb", "lb/conntrack", "lb/nftconn", "lb/pool", "lb/sysctl", "state"},
-	"lb/pool":       {"lb", "lb/conntrack", "lb/namespace", "lb/nftconn", "lb/sysctl", "state"}, // what both stand on
-	"lb/conntrack":  {"lb", "lb/nftconn", "state"},
-	"lb/nftconn":    {"lb", "state"},
-	"lb/linktest":   {"lb/namespace"},
-	"mesh/control":  {"state"},
-	"mesh/sandbox":  {},
-	"mesh/registry": {"state", "mesh/control"},
+	"state":                 {},
+	"gossip":                {"state", "gossip/transport"},
+	"resolver":              {"state"},
+	"lb":                    {"state", "lb/hostfacts"},
+	"lb/hostfacts":          {}, // pure: what the host is, and what stands against a pool
+	"lb/hostwatch":          {"lb/hostfacts"},
+	"lb/rulewatch":          {},
+	"lb/hostcheck":          {}, // pure: what of a host is against meshd
+	"lb/hostread":           {"lb/hostcheck"},
+	"lb/hostmend":           {"lb/hostcheck"},
+	"lb/internal/namespace": {"lb"}, // enters network namespaces
+	"lb/sysctl":             {"lb", "lb/internal/namespace"},
+	"lb/holder":             {"lb/internal/namespace"},
+	"lb/lbtest":             {"lb", "state"},
+	"lb/ipvs":               {"lb", "lb/ipvs/genl", "lb/internal/conntrack", "lb/internal/namespace", "lb/nftconn", "lb/internal/pool", "lb/sysctl", "state"},
+	"lb/ipvs/genl":          {},
+	"lb/nft":                {"lb", "lb/internal/conntrack", "lb/nftconn", "lb/internal/pool", "lb/sysctl", "state"},
+	// what both stand on
+	"lb/internal/pool":       {"lb", "lb/internal/conntrack", "lb/internal/namespace", "lb/nftconn", "lb/sysctl", "state"},
+	"lb/internal/conntrack":  {"lb", "lb/nftconn", "state"},
+	"lb/nftconn":             {"lb", "state"},
+	"lb/internal/linktest":   {"lb/internal/namespace"},
+	"mesh/control":           {"state"},
+	"mesh/sandbox":           {},
+	"mesh/internal/registry": {"state", "mesh/control"},
 
 	// The parts of a node, each tested alone.
-	"mesh/store":           {}, // knows no content
-	"mesh/store/storetest": {},
-	"mesh/logqueue":        {},
-	"mesh/notice":          {},
-	"mesh/peers":           {"state", "mesh/control"},
-	"mesh/compare":         {"state", "mesh/control", "mesh/peers"},
-	"mesh/seeds":           {},
-	"mesh/observe":         {"state", "mesh/control", "mesh/notice"},
-	"mesh/hostchanges":     {"lb/hostcheck", "lb/hostmend", "lb/sysctl"},
-	"mesh/keys":            {"state", "mesh/control", "mesh/peers", "mesh/store"},
-	"mesh/config":          {"state", "resolver", "lb/hostfacts", "mesh/control", "mesh/keys", "mesh/store"},
-	"mesh/watch":           {"state", "mesh/control"},
-	"mesh/lookout":         {"lb/hostcheck", "lb/hostread", "mesh/control", "mesh/notice"},
-	"mesh/metrics": {
-		"state", "gossip", "resolver", "lb", "lb/hostcheck", "lb/hostwatch", "lb/rulewatch", "mesh/lookout",
+	"mesh/internal/store":           {}, // knows no content
+	"mesh/internal/store/storetest": {},
+	"mesh/logqueue":                 {},
+	"mesh/internal/notice":          {},
+	"mesh/internal/peers":           {"state", "mesh/control"},
+	"mesh/internal/compare":         {"state", "mesh/control", "mesh/internal/peers"},
+	"mesh/internal/seeds":           {},
+	"mesh/internal/observe":         {"state", "mesh/control", "mesh/internal/notice"},
+	"mesh/internal/hostchanges":     {"lb/hostcheck", "lb/hostmend", "lb/sysctl"},
+	"mesh/internal/keys":            {"state", "mesh/control", "mesh/internal/peers", "mesh/internal/store"},
+	"mesh/config":                   {"state", "resolver", "lb/hostfacts", "mesh/control", "mesh/internal/keys", "mesh/internal/store"},
+	"mesh/internal/watch":           {"state", "mesh/control"},
+	"mesh/internal/lookout":         {"lb/hostcheck", "lb/hostread", "mesh/control", "mesh/internal/notice"},
+	"mesh/internal/metrics": {
+		"state", "gossip", "resolver", "lb", "lb/hostcheck", "lb/hostwatch", "lb/rulewatch", "mesh/internal/lookout",
 	},
 
 	"mesh": {
 		"state", "gossip", "resolver",
 		"lb", "lb/hostfacts", "lb/hostwatch", "lb/rulewatch", "lb/hostcheck", "lb/hostread", "lb/hostmend",
 		"lb/holder", "lb/ipvs", "lb/nft", "lb/sysctl",
-		"mesh/balancing", "mesh/box", "mesh/compare", "mesh/config", "mesh/control", "mesh/hostchanges", "mesh/keys", "mesh/lookout",
-		"mesh/metrics", "mesh/names", "mesh/notice", "mesh/observe", "mesh/peers", "mesh/registry",
-		"mesh/sandbox", "mesh/seeds", "mesh/store", "mesh/watch",
+		"mesh/internal/balancing", "mesh/internal/box", "mesh/internal/compare", "mesh/config", "mesh/control",
+		"mesh/internal/hostchanges", "mesh/internal/keys", "mesh/internal/lookout",
+		"mesh/internal/metrics", "mesh/internal/names", "mesh/internal/notice", "mesh/internal/observe",
+		"mesh/internal/peers", "mesh/internal/registry",
+		"mesh/sandbox", "mesh/internal/seeds", "mesh/internal/store", "mesh/internal/watch",
 	},
 	"cmd/meshd":   {"mesh", "mesh/config", "mesh/logqueue", "mesh/sandbox"},
 	"cmd/meshctl": {"mesh/control", "state"},
 
-	"mesh/names": {"resolver", "state", "mesh/control"},
-	"mesh/balancing": {
+	"mesh/internal/names": {"resolver", "state", "mesh/control"},
+	"mesh/internal/balancing": {
 		"state", "mesh/control", "lb", "lb/hostfacts", "lb/hostwatch", "lb/rulewatch", "lb/hostmend", "lb/holder",
-		"lb/ipvs", "lb/nft", "lb/nftconn", "lb/sysctl", "mesh/hostchanges",
+		"lb/ipvs", "lb/nft", "lb/nftconn", "lb/sysctl", "mesh/internal/hostchanges",
 	},
-	"mesh/box":                   {"mesh/control", "mesh/notice", "mesh/sandbox", "lb/hostcheck", "lb/hostread", "state"},
-	"mesh/box/boxtest":           {"mesh/box", "mesh/control", "mesh/sandbox"},
-	"mesh/registry/registrytest": {"mesh/registry", "mesh/control", "state"},
+	"mesh/internal/box":                   {"mesh/control", "mesh/internal/notice", "mesh/sandbox", "lb/hostcheck", "lb/hostread", "state"},
+	"mesh/internal/box/boxtest":           {"mesh/internal/box", "mesh/control", "mesh/sandbox"},
+	"mesh/internal/registry/registrytest": {"mesh/internal/registry", "mesh/control", "state"},
 
 	"gossip/transport":  {}, // between memberlist and the network: knows nothing of the protocol
 	"gossip/gossiptest": {}, // knows the wire from its description, not from gossip
@@ -114,33 +117,33 @@ var mayImport = map[string][]string{
 
 // testMayImport adds what a package's _test.go files may import on top.
 var testMayImport = map[string][]string{
-	"test/hostile":   {"gossip"}, // a node that keeps to the protocol, and states what it likes
-	"lb":             {"lb/lbtest"},
-	"lb/ipvs":        {"lb/lbtest", "test/rig"},
-	"lb/hostwatch":   {"test/rig"},
-	"lb/rulewatch":   {"test/rig"},
-	"lb/holder":      {"test/rig"},
-	"lb/hostread":    {"test/rig"},
-	"lb/hostmend":    {"test/rig"},
-	"lb/nft":         {"lb/lbtest", "lb/linktest", "lb/namespace", "test/rig"},
-	"lb/pool":        {"lb/linktest"},
-	"lb/conntrack":   {"lb/linktest"},
-	"lb/sysctl":      {"test/rig"},
-	"mesh":           {"lb/lbtest", "test/rig"},
-	"cmd/meshd":      {"lb"},
-	"test/dataplane": {"state", "lb", "lb/lbtest", "lb/nft", "lb/ipvs", "lb/hostcheck", "lb/hostread", "lb/hostmend", "test/rig", "test/hostkind"},
-	"test/vm":        {"test/vm/guest"},
+	"test/hostile":          {"gossip"}, // a node that keeps to the protocol, and states what it likes
+	"lb":                    {"lb/lbtest"},
+	"lb/ipvs":               {"lb/lbtest", "test/rig"},
+	"lb/hostwatch":          {"test/rig"},
+	"lb/rulewatch":          {"test/rig"},
+	"lb/holder":             {"test/rig"},
+	"lb/hostread":           {"test/rig"},
+	"lb/hostmend":           {"test/rig"},
+	"lb/nft":                {"lb/lbtest", "lb/internal/linktest", "lb/internal/namespace", "test/rig"},
+	"lb/internal/pool":      {"lb/internal/linktest"},
+	"lb/internal/conntrack": {"lb/internal/linktest"},
+	"lb/sysctl":             {"test/rig"},
+	"mesh":                  {"lb/lbtest", "test/rig"},
+	"cmd/meshd":             {"lb"},
+	"test/dataplane":        {"state", "lb", "lb/lbtest", "lb/nft", "lb/ipvs", "lb/hostcheck", "lb/hostread", "lb/hostmend", "test/rig", "test/hostkind"},
+	"test/vm":               {"test/vm/guest"},
 
 	"gossip":            {"gossip/gossiptest"},
 	"gossip/gossiptest": {"state"},
 	"gossip/transport":  {"gossip/gossiptest", "state"},
 
-	"mesh/balancing":   {"lb/lbtest"},
-	"mesh/box":         {"mesh/box/boxtest"},
-	"mesh/registry":    {"mesh/registry/registrytest"},
-	"mesh/sandbox":     {"test/rig"},
-	"mesh/keys":        {"mesh/store/storetest"},
-	"mesh/hostchanges": {"mesh/store/storetest"},
+	"mesh/internal/balancing":   {"lb/lbtest"},
+	"mesh/internal/box":         {"mesh/internal/box/boxtest"},
+	"mesh/internal/registry":    {"mesh/internal/registry/registrytest"},
+	"mesh/sandbox":              {"test/rig"},
+	"mesh/internal/keys":        {"mesh/internal/store/storetest"},
+	"mesh/internal/hostchanges": {"mesh/internal/store/storetest"},
 }
 
 // banned lists imports that no package may use, and what to do instead.

@@ -10,7 +10,7 @@ import (
 )
 
 // What the documents name of the code is there: files (`gossip/detector.go`) and
-// what packages declare (`state.Store`, `mesh/box.New`, `gossip.Core.Receive`;
+// what packages declare (`state.Store`, `mesh/internal/box.New`, `gossip.Core.Receive`;
 // unexported names, too).
 func TestNamedInDocuments(t *testing.T) {
 	declaredIn := map[string]map[string]bool{}

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"meshd/lb/namespace"
+	"meshd/lb/internal/namespace"
 )
 
 // name is that of an abstract unix socket: the kernel keeps such names for each

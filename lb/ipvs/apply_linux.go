@@ -9,7 +9,7 @@ import (
 	"slices"
 
 	"meshd/lb"
-	"meshd/lb/conntrack"
+	"meshd/lb/internal/conntrack"
 	"meshd/lb/ipvs/genl"
 )
 

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"meshd/lb"
-	"meshd/lb/conntrack"
+	"meshd/lb/internal/conntrack"
 	"meshd/state"
 )
 

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
+	"meshd/lb/internal/pool"
 	"meshd/lb/ipvs/genl"
-	"meshd/lb/pool"
 	"meshd/lb/sysctl"
 )
 
@@ -88,7 +88,7 @@ func (d *Driver) Name() string { return "ipvs" }
 
 // Probe implements lb.Driver: it asks the namespace's own IPVS for its
 // version, because moby/ipvs does not notice that there is none, and tries what
-// lb/pool needs. It may load the module ip_vs; nothing else is left.
+// lb/internal/pool needs. It may load the module ip_vs; nothing else is left.
 func (d *Driver) Probe(context.Context) error {
 	return (&limited{limit: d.cfg.CallLimit}).call(func(kernel) error { return d.probe() })
 }
@@ -158,7 +158,7 @@ func (d *Driver) closeKernel() {
 	d.kernel, d.reqs, d.read, d.skips = nil, nil, false, false
 }
 
-// Check implements lb.Driver: the rules of lb/pool, sysctls of IPVS, and whether IPVS
+// Check implements lb.Driver: the rules of lb/internal/pool, sysctls of IPVS, and whether IPVS
 // is still there. Services are Snapshot's.
 func (d *Driver) Check(context.Context) ([]lb.Finding, error) {
 	if d.pools == nil || d.kernel == nil {

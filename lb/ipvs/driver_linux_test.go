@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"meshd/lb"
+	"meshd/lb/internal/pool"
 	"meshd/lb/ipvs/genl"
-	"meshd/lb/pool"
 	"meshd/state"
 )
 

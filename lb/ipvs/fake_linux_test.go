@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
-	"meshd/lb/conntrack"
+	"meshd/lb/internal/conntrack"
 	"meshd/lb/ipvs/genl"
 )
 

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
-	"meshd/lb/conntrack"
+	"meshd/lb/internal/conntrack"
+	"meshd/lb/internal/namespace"
 	"meshd/lb/ipvs/genl"
-	"meshd/lb/namespace"
 )
 
 // kernel is the seam to the IPVS of one network namespace. Errors of requests

@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
+	"meshd/lb/internal/namespace"
 	"meshd/lb/ipvs/genl"
-	"meshd/lb/namespace"
 )
 
 // namespace is a network namespace that lives as long as the test.

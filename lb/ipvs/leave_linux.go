@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
-	"meshd/lb/conntrack"
+	"meshd/lb/internal/conntrack"
 	"meshd/lb/ipvs/genl"
 	"meshd/state"
 )

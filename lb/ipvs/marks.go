@@ -2,8 +2,8 @@ package ipvs
 
 import (
 	"meshd/lb"
+	"meshd/lb/internal/pool"
 	"meshd/lb/ipvs/genl"
-	"meshd/lb/pool"
 )
 
 // marks hands out firewall marks to services for all ports. The same number may

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
-	"meshd/lb/namespace"
+	"meshd/lb/internal/namespace"
 	"meshd/lb/sysctl"
 )
 

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
-	"meshd/lb/pool"
+	"meshd/lb/internal/pool"
 	"meshd/state"
 )
 

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
-	"meshd/lb/conntrack"
+	"meshd/lb/internal/conntrack"
+	"meshd/lb/internal/pool"
 	"meshd/lb/nftconn"
-	"meshd/lb/pool"
 )
 
 // Driver implements lb.Driver with nftables. It is used by one goroutine at a

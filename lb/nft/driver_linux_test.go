@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"meshd/lb"
-	"meshd/lb/linktest"
+	"meshd/lb/internal/linktest"
 	"meshd/state"
 )
 

@@ -7,7 +7,7 @@ import (
 	"net/netip"
 
 	"meshd/lb"
-	"meshd/lb/conntrack"
+	"meshd/lb/internal/conntrack"
 	"meshd/lb/nftconn"
 	"meshd/state"
 )

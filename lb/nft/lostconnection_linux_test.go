@@ -8,7 +8,7 @@ import (
 
 	rtnl "github.com/vishvananda/netlink"
 
-	"meshd/lb/linktest"
+	"meshd/lb/internal/linktest"
 	"meshd/state"
 )
 

@@ -1,5 +1,5 @@
 // Package nft balances connections with nftables alone, for kernels without
-// IPVS (L7). It stands on lb/pool, which has the rules that both drivers need (L2).
+// IPVS (L7). It stands on lb/internal/pool, which has the rules that both drivers need (L2).
 //
 // Its table is inet meshd_nat, which has a constant number of maps (L8). With address
 // family F in 4 and 6:
@@ -40,7 +40,7 @@
 // never picked.
 package nft
 
-import "meshd/lb/pool"
+import "meshd/lb/internal/pool"
 
 // Config are the settings of a driver.
 type Config = pool.Config

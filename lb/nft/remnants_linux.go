@@ -8,8 +8,8 @@ import (
 	"github.com/google/nftables"
 
 	"meshd/lb"
+	"meshd/lb/internal/pool"
 	"meshd/lb/nftconn"
-	"meshd/lb/pool"
 )
 
 // open opens the sockets if they are not open.

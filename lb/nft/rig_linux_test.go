@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"meshd/lb"
-	"meshd/lb/linktest"
+	"meshd/lb/internal/linktest"
 	"meshd/state"
 )
 

@@ -12,7 +12,7 @@ import (
 	"github.com/google/nftables"
 
 	"meshd/lb"
-	"meshd/lb/conntrack"
+	"meshd/lb/internal/conntrack"
 	"meshd/lb/nftconn"
 )
 

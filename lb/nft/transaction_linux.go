@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meshd/lb"
-	"meshd/lb/conntrack"
+	"meshd/lb/internal/conntrack"
+	"meshd/lb/internal/pool"
 	"meshd/lb/nftconn"
-	"meshd/lb/pool"
 	"meshd/state"
 )
 

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"meshd/lb"
-	"meshd/lb/conntrack"
+	"meshd/lb/internal/conntrack"
 )
 
 // A client that is not answered sends its first segment again, and conntrack

@@ -10,8 +10,8 @@ import (
 	rtnl "github.com/vishvananda/netlink"
 
 	"meshd/lb"
-	"meshd/lb/conntrack"
-	"meshd/lb/namespace"
+	"meshd/lb/internal/conntrack"
+	"meshd/lb/internal/namespace"
 	"meshd/state"
 )
 

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"meshd/lb"
-	"meshd/lb/namespace"
+	"meshd/lb/internal/namespace"
 )
 
 // Set makes the settings true, where they are not, in the namespace of

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"meshd/lb/namespace"
+	"meshd/lb/internal/namespace"
 	"meshd/test/rig"
 )
 

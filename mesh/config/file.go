@@ -10,7 +10,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"meshd/mesh/store"
+	"meshd/mesh/internal/store"
 )
 
 // maxConfigSize is how many bytes a file may have; none needs as many.

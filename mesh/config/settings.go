@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"meshd/mesh/keys"
+	"meshd/mesh/internal/keys"
 	"meshd/state"
 )
 
