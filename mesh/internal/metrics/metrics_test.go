@@ -53,7 +53,7 @@ func TestEmitter(t *testing.T) {
 	})
 	wantLines(t, text,
 		`meshd_a{of="x"} 1.5`, `meshd_b 1`, `# TYPE meshd_c_total counter`,
-			`meshd_c_total{one="1",two="2"} 1.099511627776e+12`,
+		`meshd_c_total{one="1",two="2"} 1.099511627776e+12`,
 		`meshd_d_seconds_total 1.5`,
 		`meshd_e_seconds_bucket{l="v",le="0.1"} 4`, `meshd_e_seconds_bucket{l="v",le="1"} 6`,
 		`meshd_e_seconds_bucket{l="v",le="+Inf"} 7`, `meshd_e_seconds_sum{l="v"} 7`,
@@ -78,7 +78,7 @@ func TestParts(t *testing.T) {
 	})
 	wantLines(t, text,
 		`meshd_lb_info{driver="nft",sandbox=""} 1`, `meshd_lb_services{sandbox=""} 3`,
-			`meshd_lb_apply_seconds_count{sandbox=""} 2`,
+		`meshd_lb_apply_seconds_count{sandbox=""} 2`,
 		`meshd_lb_verify_last_timestamp_seconds{sandbox=""} 100`, `meshd_lb_info{driver="none",sandbox="box"} 1`,
 		`meshd_host_reads_total{sandbox=""} 4`, `meshd_rules_heard{sandbox=""} 1`, `meshd_rules_events_total{sandbox=""} 5`,
 		`meshd_host_looks_total 6`, `meshd_host_findings{code="`+string(hostcheck.Hairpin)+`"} 1`,
