@@ -80,8 +80,10 @@ func TestGlancesAtTheBusy(t *testing.T) {
 	for _, told := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			kernel, heard := slowly{newNumbered(), 20 * time.Millisecond}, make(chan struct{}, 1)
-			b := run(t, newWorld(t, "net"), lb.Config{Verify: time.Hour, RulesChanged: heard,
-				PollRules: func() bool { return !told }},
+			b := run(t, newWorld(t, "net"), lb.Config{
+				Verify: time.Hour, RulesChanged: heard,
+				PollRules: func() bool { return !told },
+			},
 				kernel)
 			change := func() {
 				kernel.number.Add(1)

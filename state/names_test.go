@@ -18,8 +18,8 @@ func TestTaskNames(t *testing.T) {
 		"lfbkkcrmbecp": true, "www.lfbkkcrmbecp": false, "a.b.lfbkkcrmbecp": false, "www.1.com": false,
 		"www.1.xn--abcdefghijklmnopqrstuv": false,
 		"github.com":                       false, "www.google.com": false, "api.backend": false, "x.xn--p1ai": false,
-			"in-addr.arpa": false,
-		"localhost": false, "x.localhost": false, "tasks": false, "nearest": false, "tasks.web": false, "": false, "A": false,
+		"in-addr.arpa": false,
+		"localhost":    false, "x.localhost": false, "tasks": false, "nearest": false, "tasks.web": false, "": false, "A": false,
 		"a..b": false,
 	} {
 		if err := CheckTaskName(s); (err == nil) != ok {
