@@ -80,6 +80,7 @@ func TestOperations(t *testing.T) {
 		"make bench-detect":                  {left: tier},
 		"nft flush ruleset":                  {after: "meshctl lb verify || meshctl lb verify"},
 		"ipvsadm -C":                         {left: vm},
+		"nft list chain ip meshd keep_mark":  {left: vm},
 		"ipvsadm -D …":                       {left: vm},
 		"ipvsadm -Ln":                        {left: vm},
 		"ipvsadm -l --timeout":               {left: vm},
