@@ -83,15 +83,18 @@ func (c *coreEvents) handle(ctx context.Context, e coreEvent) {
 			n.log.Info("the other node with this node's name is gone")
 			return
 		}
-		n.log.Error("duplicate node name", "reason", e.Reason)
+		n.log.Error("another node uses this name", "reason", e.Reason)
 		n.emit(control.Event{Type: control.EventNodeConflict, Node: n.cfg.Node, Detail: e.Reason})
 	case gossip.EventRefused:
 		c.refusals.Do(e.at, string(e.Node), func(before int) {
-			n.log.Warn("refused what a peer sent", "peer", string(e.Node), "error", e.Reason, "not_told", before)
+			n.log.Warn("what a peer sent was refused", "peer", string(e.Node), "error", e.Reason, "not_told", before)
 		})
 	case gossip.EventPreserve:
-		if n.notices.Set("preserve", e.Reason) {
-			n.log.Warn("self-preservation", "reason", e.Reason)
+		switch changed := n.notices.Set("preserve", e.Reason); {
+		case changed && e.Reason == "":
+			n.log.Info("self-preservation is over")
+		case changed:
+			n.log.Warn("self-preservation keeps vanished members served", "reason", e.Reason)
 		}
 	case gossip.EventPanic:
 		n.notices.Set("panic", e.Reason+"; the log has the details: please report it, and restart meshd when it is "+
@@ -121,7 +124,7 @@ func (c *coreEvents) onNode(e coreEvent) {
 		if before > 0 {
 			attrs = append(attrs, "not_told", before)
 		}
-		c.n.log.Info("node", attrs...)
+		c.n.log.Info("a node changed its state", attrs...)
 	})
 	c.n.emit(control.Event{Type: t, Node: string(e.Node)})
 }
@@ -136,7 +139,7 @@ func (c *coreEvents) onExhausted(e coreEvent) {
 		c.recovered.Do(e.at, e.Network, func(int) { c.n.log.Info("every service has a VIP again", "network", e.Network) })
 		return
 	}
-	c.exhausted.Do(e.at, e.Network, func(int) { c.n.log.Warn("no VIP", "reason", e.Reason) })
+	c.exhausted.Do(e.at, e.Network, func(int) { c.n.log.Warn("services have no VIP", "reason", e.Reason) })
 }
 
 // emit adds events of now to the log that "watch" reads.

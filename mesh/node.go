@@ -219,7 +219,7 @@ var ErrUnsaved = errors.New("stopped, and not everything is saved")
 // check logs that a statement could not be made.
 func (n *Node) check(err error) {
 	if err != nil {
-		n.log.Error("stating what is registered", "error", err)
+		n.log.Error("what is registered could not be stated", "error", err)
 	}
 }
 

@@ -126,7 +126,7 @@ func (n *Node) Leave(ctx context.Context) (control.LeaveReply, error) {
 func (n *Node) Goodbye(ctx context.Context) {
 	n.balancing.Hold(ctx)
 	if err := n.host.Leave(ctx); err != nil {
-		n.log.Warn("leaving", "error", err)
+		n.log.Warn("the node did not leave in order", "error", err)
 	}
 }
 

@@ -61,7 +61,8 @@ func (a *application) followClosing() {
 		}
 		seen[op.Key] = true
 		if err := a.d.followOne(op.Key); err != nil {
-			a.d.cfg.Log.Warn("mark of a service for all ports", slog.String("service", op.Key.String()), slog.Any("error", err))
+			a.d.cfg.Log.Warn("the mark of a service for all ports is not as it should be",
+				slog.String("service", op.Key.String()), slog.Any("error", err))
 		}
 	}
 }

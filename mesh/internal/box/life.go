@@ -232,7 +232,7 @@ func (b *Sandbox) report(what string, err error) {
 	if err != nil {
 		text = what + ": " + err.Error()
 		if text != b.notes.Get(what) {
-			b.log.Warn("sandbox", "what", what, "error", err)
+			b.log.Warn("something of a sandbox does not work", "what", what, "error", err)
 		}
 	}
 	b.notes.Set(what, text)

@@ -147,7 +147,7 @@ func (m *Manager) drop(s *Saved) {
 
 func (m *Manager) logError(name, what string, err error) {
 	if err != nil {
-		m.log.Warn("sandbox", "name", name, "what", what, "error", err)
+		m.log.Warn("something of a sandbox does not work", "name", name, "what", what, "error", err)
 	}
 }
 

@@ -76,7 +76,8 @@ func (l *Lookout) report(now time.Time, found []hostcheck.Finding) {
 		of := slices.DeleteFunc(slices.Clone(found), func(f hostcheck.Finding) bool { return f.Code != code })
 		fresh, gone := l.reports.change(now, code, of)
 		for _, f := range fresh[:min(len(fresh), maxReported)] {
-			l.cfg.Log.Warn("the host is against it", "code", string(f.Code), "what", f.What, "command", f.Command)
+			l.cfg.Log.Warn("something of the host is against meshd",
+				"code", string(f.Code), "what", f.What, "command", f.Command)
 			l.cfg.Emit(control.Event{Type: control.EventHostFound, Detail: string(f.Code) + ": " + f.String()})
 		}
 		if gone {

@@ -64,7 +64,7 @@ func (r *Reporter) reportUnserved(now time.Time, s *Statements) {
 		return
 	}
 	first := s.Unserved[0]
-	r.log.Warn("tasks not served", "count", len(s.Unserved)+s.More,
+	r.log.Warn("tasks are not served", "count", len(s.Unserved)+s.More,
 		"network", first.Network, "service", first.Service, "task", first.Task, "node", first.Node, "detail", first.Detail)
 	before := r.tasks
 	r.tasks = make(map[string]bool, len(s.Unserved))

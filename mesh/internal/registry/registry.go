@@ -205,7 +205,7 @@ func (r *Registry) Stats() Stats {
 // check logs what the core refused of what is registered.
 func (r *Registry) check(err error) {
 	if err != nil {
-		r.log.Error("stating what is registered", "error", err)
+		r.log.Error("what is registered could not be stated", "error", err)
 	}
 }
 
