@@ -39,7 +39,7 @@ var mayImport = map[string][]string{
 	"lb/internal/pool":       {"lb", "lb/internal/conntrack", "lb/internal/namespace", "lb/nftconn", "lb/sysctl", "state"},
 	"lb/internal/conntrack":  {"lb", "lb/nftconn", "state"},
 	"lb/nftconn":             {"lb", "state"},
-	"lb/internal/linktest":   {"lb/internal/namespace"},
+	"lb/internal/linktest":   {"lb/internal/namespace", "lb/nftconn"},
 	"mesh/control":           {"state"},
 	"mesh/sandbox":           {},
 	"mesh/internal/registry": {"state", "mesh/control"},

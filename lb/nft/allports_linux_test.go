@@ -41,12 +41,12 @@ func TestAllPortsByProtocol(t *testing.T) {
 func TestServicesOfAnotherShape(t *testing.T) {
 	r := newRig(t)
 	r.Serve(r.Peer, "10.1.0.2:80")
-	v := r.vandal()
+	v := vandal{r.Vandal()}
 	l := newLayout()
 	old := *l.maps[0].all
 	old.KeyType, old.Concatenation = nftconn.Families[0].Addr, false
 	v.Nftables.AddTable(l.table)
-	v.must(v.Nftables.AddSet(&old, []nftables.SetElement{{Key: vip4.AsSlice(), Val: []byte{0, 0, 0, 0}}}))
+	v.Must(v.Nftables.AddSet(&old, []nftables.SetElement{{Key: vip4.AsSlice(), Val: []byte{0, 0, 0, 0}}}))
 	d := r.driver()
 	s := service(vip4, 0, state.TCP, "10.1.0.2:0")
 	r.program(d, table(s))

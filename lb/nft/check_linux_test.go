@@ -30,7 +30,7 @@ func TestCheckFindsEveryChange(t *testing.T) {
 	if _, err := d.Snapshot(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	v := r.vandal()
+	v := vandal{r.Vandal()}
 	helper := func(family nftables.TableFamily) *nftables.Table {
 		return &nftables.Table{Name: "meshd", Family: family}
 	}
@@ -60,24 +60,24 @@ func TestCheckFindsEveryChange(t *testing.T) {
 				Table: t4, Chain: &nftables.Chain{Table: t4, Name: "guard"},
 				Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}},
 			})
-			v.must(nil)
+			v.Must(nil)
 		}},
 		{"chain deleted", "chain guard of nftables table ip6 meshd: missing", func() {
 			t6 := helper(nftables.TableFamilyIPv6)
 			v.Nftables.FlushChain(&nftables.Chain{Table: t6, Name: "guard"})
 			v.Nftables.DelChain(&nftables.Chain{Table: t6, Name: "guard"})
-			v.must(nil)
+			v.Must(nil)
 		}},
 		{"table deleted", "chain masq of nftables table ip meshd: missing", func() {
 			v.Nftables.DelTable(helper(nftables.TableFamilyIPv4))
-			v.must(nil)
+			v.Must(nil)
 		}},
 		{"pool out of the set", "set pool of nftables table ip meshd: missing, want 10.96.0.0/16", func() {
 			set, err := v.Nftables.GetSetByName(helper(nftables.TableFamilyIPv4), "pool")
 			if err == nil {
 				v.Nftables.FlushSet(set)
 			}
-			v.must(err)
+			v.Must(err)
 		}},
 		{"a range in the set", "set pool of nftables table ip meshd (more): extra, found an interval with a boundary at " +
 			"192.0.2.0, end 192.0.2.255", func() {
@@ -87,10 +87,10 @@ func TestCheckFindsEveryChange(t *testing.T) {
 					{Key: []byte{192, 0, 2, 0}}, {Key: []byte{192, 0, 2, 255}, IntervalEnd: true},
 				})
 			}
-			v.must(err)
+			v.Must(err)
 		}},
 		{"route deleted", "local route of pool 10.96.0.0/16: missing, want source address 10.1.0.1", func() {
-			v.must(v.Routes.RouteDel(&rtnl.Route{
+			v.Must(v.Routes.RouteDel(&rtnl.Route{
 				Dst: ipNet(pool4), Table: 109, Type: unix.RTN_LOCAL,
 				Scope: rtnl.SCOPE_HOST,
 			}))
@@ -98,7 +98,7 @@ func TestCheckFindsEveryChange(t *testing.T) {
 		{"rule for the host deleted", "routing rule 108 of pool 10.96.0.0/16: missing", func() { v.delRoutingRule(pool4, 108) }},
 		{"rule for the pool deleted", "routing rule 109 of pool fd96::/64: missing", func() { v.delRoutingRule(pool6, 109) }},
 		{"route of an older version", "route of pool 10.96.0.0/16 in table local: extra", func() {
-			v.must(v.Routes.RouteAdd(&rtnl.Route{
+			v.Must(v.Routes.RouteAdd(&rtnl.Route{
 				Dst: ipNet(pool4), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: rtnl.SCOPE_HOST,
 				Protocol: 109, LinkIndex: 1,
 			}))
@@ -107,7 +107,7 @@ func TestCheckFindsEveryChange(t *testing.T) {
 		{
 			"source changed", "local route of pool 10.96.0.0/16: changed, found no source address, want source address 10.1.0.1",
 			func() {
-				v.must(v.Routes.RouteReplace(&rtnl.Route{
+				v.Must(v.Routes.RouteReplace(&rtnl.Route{
 					Dst: ipNet(pool4), Table: 109, Type: unix.RTN_LOCAL, Scope: rtnl.SCOPE_HOST, Protocol: 109, LinkIndex: 1,
 				}))
 			},
@@ -117,7 +117,7 @@ func TestCheckFindsEveryChange(t *testing.T) {
 		{"class rule deleted", "rule 1 of chain rr4_2_0 of nftables table inet meshd_nat: missing", func() { v.delRule(ours, "rr4_2_0") }},
 		{"service table deleted", "chain rr4_2_0 of nftables table inet meshd_nat: missing", func() {
 			v.Nftables.DelTable(ours)
-			v.must(nil)
+			v.Must(nil)
 		}},
 	} {
 		if found, err := d.Check(t.Context()); err != nil || len(found) > 0 {
@@ -170,10 +170,10 @@ func TestUntouched(t *testing.T) {
 	if !d.Untouched(t.Context()) {
 		t.Error("our own changes are taken for somebody else's")
 	}
-	v := r.vandal()
+	v := vandal{r.Vandal()}
 	foreign := &nftables.Table{Name: "foreign", Family: nftables.TableFamilyINet}
 	v.Nftables.AddTable(foreign)
-	v.must(nil)
+	v.Must(nil)
 	r.program(d, table(service(vip4, 80, state.TCP, "10.1.0.2:80")))
 	if d.Untouched(t.Context()) {
 		t.Error("a change before one of ours is not noticed")
@@ -183,7 +183,7 @@ func TestUntouched(t *testing.T) {
 		t.Error("still touched after it was read back")
 	}
 	v.Nftables.DelTable(foreign)
-	v.must(nil)
+	v.Must(nil)
 	if d.Untouched(t.Context()) {
 		t.Error("a change after ours is not noticed")
 	}
@@ -194,13 +194,13 @@ func TestRemnants(t *testing.T) {
 	r := newRig(t)
 	d := r.driver()
 	r.program(d, table(service(vip4, 80, state.TCP, "10.1.0.2:80"), service(vip6, 53, state.UDP, "[fd01::2]:53")))
-	v := r.vandal()
+	v := vandal{r.Vandal()}
 	v.Nftables.AddTable(&nftables.Table{Name: "foreign", Family: nftables.TableFamilyINet})
 	foreign := &rtnl.Route{
 		Dst: ipNet(netip.MustParsePrefix("10.77.0.0/16")), Table: unix.RT_TABLE_LOCAL,
 		Type: unix.RTN_LOCAL, Scope: rtnl.SCOPE_HOST, LinkIndex: 1,
 	}
-	v.must(v.Routes.RouteAdd(foreign))
+	v.Must(v.Routes.RouteAdd(foreign))
 
 	fresh, err := New(Config{NetNS: r.Node.Path, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {

@@ -7,34 +7,11 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
-	"meshd/lb/nftconn"
+	"meshd/lb/internal/linktest"
 )
 
-// vandal is somebody else with the right to change the namespace.
-type vandal struct {
-	*rig
-	*nftconn.Conn
-}
-
-func (r *rig) vandal() *vandal {
-	r.T.Helper()
-	s, err := nftconn.Open(nftconn.Config{NetNS: r.Node.Path})
-	if err != nil {
-		r.T.Fatal(err)
-	}
-	r.T.Cleanup(func() { _ = s.Close() })
-	return &vandal{r, s}
-}
-
-func (v *vandal) must(err error) {
-	v.T.Helper()
-	if err == nil {
-		err = v.Nftables.Flush()
-	}
-	if err != nil {
-		v.T.Fatal(err)
-	}
-}
+// vandal is another program that changes rules of ours.
+type vandal struct{ *linktest.Vandal }
 
 // delRule deletes the last rule of a chain.
 func (v *vandal) delRule(t *nftables.Table, chain string) {
@@ -44,7 +21,7 @@ func (v *vandal) delRule(t *nftables.Table, chain string) {
 		v.T.Fatalf("rules of %s: %v, %v", chain, list, err)
 	}
 	handle := list[chain][len(list[chain])-1]
-	v.must(v.Nftables.DelRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Table: t, Name: chain}, Handle: handle}))
+	v.Must(v.Nftables.DelRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Table: t, Name: chain}, Handle: handle}))
 }
 
 // delRoutingRule deletes the rule of a pool that has a preference.
@@ -55,10 +32,10 @@ func (v *vandal) delRoutingRule(pool netip.Prefix, preference int) {
 		family = unix.AF_INET6
 	}
 	rules, err := v.Routes.RuleList(family)
-	v.must(err)
+	v.Must(err)
 	for i := range rules {
 		if r := &rules[i]; r.Priority == preference && r.Dst != nil && r.Dst.String() == pool.String() {
-			v.must(v.Routes.RuleDel(r))
+			v.Must(v.Routes.RuleDel(r))
 			return
 		}
 	}

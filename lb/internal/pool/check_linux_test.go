@@ -21,13 +21,13 @@ func TestCheckFindsChangedMarks(t *testing.T) {
 	if err := h.SetMark(allTCP(vip4), 0x6d000001); err != nil {
 		t.Fatal(err)
 	}
-	v := r.vandal()
+	v := r.Vandal()
 	set, err := v.Nftables.GetSetByName(h.Base.table[0], "marks")
 	if err == nil {
 		v.Nftables.FlushSet(set)
 		err = v.Nftables.SetAddElements(set, []nftables.SetElement{markElement(allUDP(other), 7)})
 	}
-	v.must(err)
+	v.Must(err)
 	found, err := h.Check()
 	want := "[mark of 10.96.3.7:all/tcp: missing, want 0x6d000001 mark of 10.96.0.9:all/udp: extra, found 0x7]"
 	if got := fmt.Sprint(found); err != nil || got != want {

@@ -64,7 +64,7 @@ func TestKeptMarks(t *testing.T) {
 // watchMarks returns what tells mark and priority of the last packet to an address
 // when it was about to leave the host.
 func (r *rig) watchMarks(to netip.Addr) func() [2]uint32 {
-	v := r.vandal()
+	v := r.Vandal()
 	c := v.Nftables
 	table := &nftables.Table{Name: "watch", Family: nftables.TableFamilyINet}
 	set := &nftables.Set{
@@ -76,7 +76,7 @@ func (r *rig) watchMarks(to netip.Addr) func() [2]uint32 {
 		Table: table, Name: "behind", Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityFilter,
 		Type: nftables.ChainTypeFilter,
 	})
-	v.must(c.AddSet(set, nil))
+	v.Must(c.AddSet(set, nil))
 	f := &nftconn.Families[nftconn.FamilyIndex(to)]
 	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: nftconn.Concat(f.Match(), []expr.Any{
 		f.LoadDestination(nftconn.FirstRegister), nftconn.Equal(to.AsSlice()),
@@ -86,16 +86,16 @@ func (r *rig) watchMarks(to netip.Addr) func() [2]uint32 {
 			SrcRegKey: nftconn.FirstRegister, SetName: set.Name, SetID: set.ID, Operation: unix.NFT_DYNSET_OP_ADD,
 		},
 	})})
-	v.must(c.Flush())
+	v.Must(c.Flush())
 	return func() [2]uint32 {
 		r.T.Helper()
 		elems, err := c.GetSetElements(set)
-		v.must(err)
+		v.Must(err)
 		if len(elems) != 1 {
 			r.T.Fatalf("saw %d packets, want one", len(elems))
 		}
 		c.FlushSet(set)
-		v.must(c.Flush())
+		v.Must(c.Flush())
 		key := elems[0].Key
 		return [2]uint32{binary.NativeEndian.Uint32(key), binary.NativeEndian.Uint32(key[4:])}
 	}
