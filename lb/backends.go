@@ -44,15 +44,12 @@ func (p *planner) planAddr(s *state.Service, id ServiceID, vip netip.Addr) []*Se
 // allPorts are what a service without declared ports serves.
 var allPorts = []state.Port{{Proto: state.TCP}, {Proto: state.UDP}}
 
-// schedulers are the names of L6. The kernel loads a module by the name that it is
-// given, so no other name may reach it.
-var schedulers = []string{"rr", "wrr", "lc", "wlc", "sh", "dh", "mh", "sed", "nq"}
-
 // schedulerOr returns the scheduler's name, or the default for a name that is not
-// known, as a newer version may use. The default is wrr: with equal weights it is
+// known, as a newer version may use: the kernel loads a module by the name that it is
+// given, so no other name may reach it (L6). The default is wrr: with equal weights it is
 // round robin, while IPVS' rr ignores weights.
 func schedulerOr(name string) string {
-	if !slices.Contains(schedulers, name) {
+	if !state.IsScheduler(name) {
 		return state.DefaultScheduler
 	}
 	return name

@@ -2,7 +2,6 @@ package state
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 )
@@ -137,7 +136,7 @@ func ParseSettings(body string) (SettingsClaim, error) {
 			n, err = fieldUint(v)
 			c.Mode = Mode(min(n, uint64(ModeDNSRR)))
 		case tagScheduler:
-			if slices.Contains(schedulers, v) { // else of a newer version: as if none were given
+			if IsScheduler(v) { // else of a newer version: as if none were given
 				c.Scheduler = v
 			}
 		case tagAffinity:

@@ -240,6 +240,9 @@ const DefaultScheduler = "wrr"
 // kernel is asked for no other.
 func Schedulers() []string { return slices.Clone(schedulers) }
 
+// IsScheduler reports whether Schedulers has the name.
+func IsScheduler(name string) bool { return slices.Contains(schedulers, name) }
+
 var schedulers = []string{"rr", "wrr", "lc", "wlc", "sh", "mh", "sed", "nq"}
 
 // ErrInvalid is wrapped by every error about bad input to this package.
