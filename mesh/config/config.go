@@ -85,7 +85,8 @@ const (
 func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.Var(text{&c.Node}, "node", "unique, persistent `NAME` of this node (default: the host's name)")
 	f.Var(text{&c.Bind}, "bind", "gossip on `IP[:PORT]`, UDP and TCP (default 0.0.0.0:7946)")
-	f.Var(text{&c.Advertise}, "advertise", "`IP` that other nodes dial (default: the bind address)")
+	f.Var(text{&c.Advertise}, "advertise",
+		"`IP` that other nodes dial (default: bind, or a private address of the host where that is 0.0.0.0 or ::)")
 	f.Var(newList(&c.Join), "join", "nodes to join, `IP[:PORT][,…]`; some of any age are enough")
 	f.Var(text{&c.DataDir}, "data-dir", "`DIR` for registrations, peers and the incarnation (default "+defaultDataDir+")")
 	f.Var(text{&c.Socket}, "socket", "`PATH` of the control socket (default "+control.DefaultSocket+")")
@@ -128,7 +129,7 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 			"(default 30m)")
 	f.Var(share{&c.Preserve}, "preserve", "`SHARE` of members whose vanishing at once keeps them served (default 0.6)")
 	f.Var(number{&c.PushRate, minPushRate, 1 << 30}, "push-rate", "`BYTES` per second of pushed changes (default 4194304)")
-	f.Var(number{&c.MaxTasks, 1, maxTasks}, "max-tasks", "`TASKS` of this node per network (default 200000)")
+	f.Var(number{&c.MaxTasks, 1, maxTasks}, "max-tasks", "`TASKS` of this node, over all networks (default 200000)")
 	f.Var(size{&c.TableMemory, state.MinTableMemory, maxTableMemory}, "table-memory",
 		"`SIZE` of memory for what all nodes of the mesh state; what is over it is refused (default: a quarter of what "+
 			"the host, its control group or GOMEMLIMIT gives, at most 4GiB)")
