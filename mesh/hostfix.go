@@ -5,7 +5,7 @@ import (
 
 	"meshd/lb/hostcheck"
 	"meshd/lb/hostmend"
-	"meshd/mesh/internal/balancing"
+	"meshd/lb/sysctl"
 )
 
 // Fix implements lookout.Host.
@@ -23,6 +23,16 @@ func (h *hostView) Fix(ctx context.Context, f *hostcheck.Facts, needs *hostcheck
 	return h.accept(ctx, accept) || mended
 }
 
+// switchOn makes settings of the host 1, and calls changed for each that was not.
+func switchOn(keys []string, changed func(sysctl.Change)) error {
+	var settings []sysctl.Setting
+	for _, key := range keys {
+		settings = append(settings, sysctl.Setting{Key: key, Value: "1", Optional: true})
+	}
+	_, err := sysctl.Set("", settings, changed)
+	return err
+}
+
 // mend switches hairpin mode on for ports of this host's tasks, and forwarding for
 // devices where the configuration says so, unless the host's administrator sees to that.
 // It reports whether it changed anything.
@@ -32,7 +42,7 @@ func (h *hostView) mend(f *hostcheck.Facts, needs *hostcheck.Needs) (changed boo
 	}
 	if needs.ForwardsByDevice {
 		settings := hostcheck.MissingForwarding(f, needs)
-		if err := balancing.SwitchOn(settings, h.n.sysctls.Sysctl); err != nil {
+		if err := switchOn(settings, h.n.sysctls.Sysctl); err != nil {
 			h.n.log.Debug("devices cannot be made to forward", "error", err)
 		} else if len(settings) > 0 {
 			changed = true

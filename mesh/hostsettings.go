@@ -11,7 +11,6 @@ import (
 	"meshd/lb/hostcheck"
 	"meshd/lb/hostmend"
 	"meshd/lb/sysctl"
-	"meshd/mesh/internal/balancing"
 	"meshd/mesh/internal/hostchanges"
 	"meshd/mesh/internal/store"
 )
@@ -57,7 +56,7 @@ func readHostChanges(dir *store.Dir) (left hostChangesLeft, err error) {
 		return left, err
 	}
 	left.rules = saved.Rules
-	left.ours, left.others, err = balancing.ChangedSysctls(saved.Changes)
+	left.ours, left.others, err = sysctl.Changed(saved.Changes)
 	for _, p := range saved.Ports {
 		on, portErr := hostmend.HairpinOn(p)
 		if err = errors.Join(err, portErr); on {
@@ -97,7 +96,7 @@ func (c *Cleaned) undoHostChanges(ctx context.Context, cfg CleanupConfig) {
 	if cfg.DryRun {
 		return
 	}
-	err = errors.Join(fromRules, balancing.PutBackSysctls(left.ours))
+	err = errors.Join(fromRules, sysctl.PutBack(left.ours))
 	for _, p := range left.ports {
 		err = errors.Join(err, hostmend.HairpinOff(p))
 	}

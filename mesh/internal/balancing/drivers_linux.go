@@ -9,7 +9,6 @@ import (
 	"meshd/lb"
 	"meshd/lb/ipvs"
 	"meshd/lb/nft"
-	"meshd/lb/sysctl"
 )
 
 // Drivers returns the load balancer's drivers in order of preference (L7), for
@@ -49,25 +48,6 @@ func former(choice, netns string, h Hosting, log *slog.Logger) ([]lb.Driver, err
 	}
 	return nil, nil
 }
-
-// ChangedSysctls is sysctl.Changed: which settings are still as meshd set them.
-func ChangedSysctls(all []sysctl.Change) (ours []sysctl.Change, others []string, err error) {
-	return sysctl.Changed(all)
-}
-
-// SwitchOn makes settings of the host 1, and calls changed for each that was not.
-func SwitchOn(keys []string, changed func(sysctl.Change)) error {
-	var settings []sysctl.Setting
-	for _, key := range keys {
-		settings = append(settings, sysctl.Setting{Key: key, Value: "1", Optional: true})
-	}
-	_, err := sysctl.Set("", settings, changed)
-	return err
-}
-
-// PutBackSysctls is sysctl.PutBack: it gives settings of the host back the values
-// that they were found with.
-func PutBackSysctls(all []sysctl.Change) error { return sysctl.PutBack(all) }
 
 // threadTime returns the processor time that the calling thread has used, its
 // calls of the kernel included.
