@@ -38,9 +38,14 @@ func TestForwardingIsPutBack(t *testing.T) {
 	settings(t, auto.Host, v4, "1", v6, "1", router, "2", other, "2")
 	settings(t, off.Host, v4, "0", v6, "0", router, "1", other, "1")
 
-	saved := func(context.Context) error {
-		_, err := auto.Host.Output("test", "-s", auto.DataDir+"/sysctls.json")
-		return err
+	saved := func(context.Context) error { // all of them: the record is written beside the changes, not before each
+		for _, key := range []string{"ipv4/ip_forward", "tasks/accept_ra", "ipv6/conf/all/forwarding"} {
+			out, err := auto.Host.Output("cat", auto.DataDir+"/sysctls.json")
+			if err != nil || !strings.Contains(string(out), key) {
+				return fmt.Errorf("%s is not recorded yet: %s %v", key, out, err)
+			}
+		}
+		return nil
 	}
 	fleet.Within(t, 5*time.Second, saved)
 	auto.Proc.Kill()
