@@ -2,7 +2,7 @@
 // "name key=value …" lines. Every figure is in virtual time, so that it does
 // not depend on the machine or its load, and is the same for the same seed.
 //
-//	bench converge|burst|churn|heal|idle|join|wide|scale [-quick] [-seed N] [key=value…]
+//	bench converge|burst|churn|heal|idle|join|wide|members|scale [-quick] [-seed N] [key=value…]
 package main
 
 import (
@@ -50,6 +50,7 @@ func main() {
 		{"join", "a node joins a large mesh", join},
 		{"cold", "all nodes start at once with their endpoints", cold},
 		{"wide", "many networks: at rest, and a node that joins", wide},
+		{"members", "what others cost one node as they come, go and are there", members},
 		{"scale", "up to 10,000 nodes, with fitted exponents", scale},
 	}
 	if len(os.Args) < 2 {
