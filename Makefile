@@ -149,7 +149,7 @@ bench: ## Go benchmarks of every package, in benchstat's format
 bench-table: ## the replicated table: heap per endpoint, deltas applied, one change, hot lookups
 	$(GO) run ./test/bench/table
 
-.PHONY: bench-converge bench-burst bench-cold bench-churn bench-heal bench-idle bench-join bench-scale bench-wide
+.PHONY: bench-converge bench-burst bench-cold bench-churn bench-heal bench-idle bench-join bench-scale bench-wide bench-members
 bench-converge: ## simulated: one change until visible on all nodes (BENCHFLAGS='-quick nodes=25' for less)
 	$(GO) run ./test/bench converge $(BENCHFLAGS)
 
@@ -173,6 +173,9 @@ bench-join: ## simulated: a node joins a mesh with many endpoints
 
 bench-wide: ## simulated: up to 1,000 nodes in 100 networks: processor time at rest, and of a node that joins
 	$(GO) run ./test/bench wide $(BENCHFLAGS)
+
+bench-members: ## what others cost one core as they are listed, come, go and are there, up to 100,000, and in many networks
+	$(GO) run ./test/bench members $(BENCHFLAGS)
 
 bench-scale: ## simulated: up to 10,000 nodes, and how each figure grows
 	$(GO) run ./test/bench scale $(BENCHFLAGS)

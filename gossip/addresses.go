@@ -20,6 +20,7 @@ func (l *liveness) setAddr(m *member, a netip.AddrPort) {
 	if m.candidate.addr == a {
 		m.candidate = place{}
 	}
+	l.roster.update(m)
 }
 
 // learnAddr takes a node's address from its own record. Where the membership has
@@ -52,7 +53,7 @@ func (l *liveness) considerAddr(m *member, addr netip.AddrPort) {
 	if m.phase != phaseVerify {
 		m.pingCount = 0
 	}
-	l.pings.schedule(m, max(l.now, 1))
+	l.pings.schedule(m, max(l.now, 1)) // roster is told there
 }
 
 // resolveAddr decides between two addresses of a member: it is where it answers,
@@ -75,4 +76,5 @@ func (l *liveness) resolveAddr(m *member) {
 	case asked > 4*l.cfg.VerifyFor:
 		m.candidate = place{}
 	}
+	l.roster.update(m)
 }

@@ -23,9 +23,8 @@ type checks struct {
 
 // run sends the pings that are due, and ends the checks whose time is up.
 func (k *checks) run() {
-	for _, id := range k.pings.ids() {
-		m := k.roster.members[id]
-		if k.now < m.pingAt {
+	for _, m := range k.pings.due() {
+		if m.pingAt == 0 || k.now < m.pingAt { // another one's check changed it
 			continue
 		}
 		k.liveness.extendCheck(m)

@@ -18,6 +18,27 @@ type claims struct {
 	outbox *outbox
 	nets   *nets
 	push   publisher
+
+	due          agenda[*network]      // those that are to be looked at by time
+	provisionals map[*network]struct{} // those in which claims were provisional when they were last looked at
+}
+
+// schedule sets when the claims of a network are looked at; 0: not by time.
+func (k *claims) schedule(n *network, at time.Duration) {
+	if n.carryAt = at; at > 0 {
+		k.due.put(n)
+	} else {
+		k.due.remove(n)
+	}
+}
+
+// run looks at the claims that are due.
+func (k *claims) run() {
+	ns := k.due.due(k.now)
+	slices.SortFunc(ns, func(a, b *network) int { return strings.Compare(a.name, b.name) })
+	for _, n := range ns {
+		k.carry(n)
+	}
 }
 
 // publisher pushes what this node has written to its own stream of a network.
@@ -51,7 +72,7 @@ func (k *claims) carrySoon(n *network) {
 	}
 	k.Stats.CarriesLater++
 	if n.carryAt == 0 || n.carryAt > n.carryNotBefore {
-		n.carryAt = n.carryNotBefore
+		k.schedule(n, n.carryNotBefore)
 	}
 }
 
@@ -59,19 +80,21 @@ func (k *claims) carrySoon(n *network) {
 // a network that is not yet synced it waits: the claims there are older than this
 // node's would seem to be (V3).
 func (k *claims) carry(n *network) {
-	n.carryAt = 0
+	k.schedule(n, 0)
 	if k.yielded {
 		return
 	}
 	if !k.mayClaim(n) {
-		n.carryAt = k.now + claimPatience/4
+		k.schedule(n, k.now+claimPatience/4)
 		return
 	}
 	k.Stats.Carries++
-	n.carrier.Provisional = k.provisional(n)
+	if n.carrier.Provisional = k.provisional(n); n.carrier.Provisional {
+		k.provisionals[n] = struct{}{}
+	}
 	changes, again, failed := n.carrier.Carry(n.table, k.now)
 	if again > 0 {
-		n.carryAt = k.now + again
+		k.schedule(n, k.now+again)
 	}
 	if work := n.carrier.Work; work > carryWithoutRest {
 		n.carryNotBefore = k.now + time.Duration(work)*carryRest
@@ -111,10 +134,10 @@ func (k *claims) mayClaim(n *network) bool {
 	switch {
 	case n.table.View().Synced(), k.roster.alone():
 		return true
-	case k.now < n.joinedAt+claimPatience, len(k.roster.living(n.name)) > 0:
+	case k.now < n.joinedAt+claimPatience, k.roster.living(n.name).Len() > 0:
 		return false
 	}
-	return k.store.Global().View().Synced() || len(k.roster.living("")) == 0
+	return k.store.Global().View().Synced() || k.roster.living("").Len() == 0
 }
 
 // provisional reports whether what this node claims in a network is provisional,
@@ -138,9 +161,12 @@ func (k *claims) provisional(n *network) bool {
 // reviseProvisional looks at the claims again in networks where they are no
 // longer provisional.
 func (k *claims) reviseProvisional() {
-	for _, n := range k.nets.byName {
-		if n.carrier != nil && n.carrier.Provisional && !k.provisional(n) {
-			n.carryAt = max(k.now, 1)
+	for n := range k.provisionals {
+		switch {
+		case k.nets.byName[n.name] != n || !n.carrier.Provisional:
+			delete(k.provisionals, n)
+		case !k.provisional(n):
+			k.schedule(n, max(k.now, 1))
 		}
 	}
 }

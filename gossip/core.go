@@ -63,6 +63,7 @@ type Core struct {
 
 	reaper    reaper        // leftovers of an owner's former life
 	sweepAt   time.Duration // when the chores of each second are due
+	sweptNet  int           // which of nets.order the next sweep begins with
 	publishAt time.Duration // when views that were held back are published; 0: none is
 }
 
@@ -87,14 +88,14 @@ func NewCore(cfg CoreConfig, rng *rand.Rand, store *state.Store) *Core {
 // those below it; what it needs of one above it, it states as an interface.
 func (c *Core) wire() {
 	e, r, o, n := c.env, &c.roster, &c.outbox, &c.nets
-	c.roster = roster{env: e, members: map[state.NodeID]*member{}, targets: map[string][]state.NodeID{}}
+	c.roster = newRoster(e)
 	c.outbox = outbox{env: e, roster: r, budgets: newAnswerBudgets()}
 	c.nets = nets{
 		env: e, byName: map[string]*network{}, byHash: map[uint64]*network{}, parted: map[string]bool{}, hashOf: networkHash,
 	}
 	c.wireLiveness()
 	c.pace = pace{env: e}
-	c.push = push{env: e, roster: r, outbox: o, nets: n, pace: &c.pace, hints: map[string][]hint{}}
+	c.push = newPush(e, r, o, n, &c.pace)
 	c.pull = newPull(e, o, n)
 	c.incarnation = incarnation{env: e, outbox: o, nets: n, push: &c.push}
 	c.reaper = reaper{env: e, due: map[state.NodeID]time.Duration{}}
@@ -104,7 +105,7 @@ func (c *Core) wire() {
 		env: e, roster: r, outbox: o, nets: n, pace: &c.pace, probes: &c.probes, fetch: &c.fetch, reaper: &c.reaper,
 		news: &c.push, pull: &c.pull, own: &c.incarnation,
 	}
-	c.claims = claims{env: e, roster: r, outbox: o, nets: n, push: &c.push}
+	c.claims = claims{env: e, roster: r, outbox: o, nets: n, push: &c.push, provisionals: map[*network]struct{}{}}
 	c.duplicates = duplicates{env: e, outbox: o, nets: n, incarnation: &c.incarnation, own: c}
 	c.beacons = beacons{env: e, roster: r, outbox: o}
 	c.intake = intake{
@@ -116,7 +117,7 @@ func (c *Core) wire() {
 // wireLiveness makes the parts that watch the other nodes.
 func (c *Core) wireLiveness() {
 	e, r, o := c.env, &c.roster, &c.outbox
-	c.pings = pings{env: e, roster: r, outbox: o, pinging: map[state.NodeID]*member{}}
+	c.pings = pings{env: e, roster: r, outbox: o}
 	c.goodbyes = goodbyes{
 		env: e, roster: r, outbox: o, pings: &c.pings, members: &c.liveness, checks: map[state.NodeID]*goodbyeCheck{},
 	}
@@ -231,11 +232,7 @@ func (c *Core) Tick(now time.Duration) {
 	if c.now >= c.sweepAt {
 		c.sweep()
 	}
-	for _, name := range c.nets.order {
-		if n := c.nets.byName[name]; n.carryAt > 0 && c.now >= n.carryAt {
-			c.claims.carry(n)
-		}
-	}
+	c.claims.run()
 	c.beacons.write()
 	c.finishStep()
 }
@@ -258,16 +255,9 @@ func (c *Core) Next() time.Duration {
 	if c.beacons.at > 0 {
 		next = min(next, c.beacons.at)
 	}
-	for _, n := range c.nets.byName {
-		if n.carryAt > 0 {
-			next = min(next, n.carryAt)
-		}
-	}
+	next = min(next, c.claims.due.next(), c.goodbyes.due.next())
 	if len(c.pull.pulls) > 0 {
 		next = min(next, c.pull.due)
-	}
-	for _, p := range c.goodbyes.checks {
-		next = min(next, p.next)
 	}
 	return min(next, c.pings.next())
 }
@@ -275,8 +265,8 @@ func (c *Core) Next() time.Duration {
 // finishStep ends every step: claims follow the tables, views follow both, and
 // what was queued for the end of the step leaves.
 func (c *Core) finishStep() {
-	for _, name := range c.nets.order {
-		if n := c.nets.byName[name]; n.table.TakeClaims() && n.carrier != nil {
+	for _, t := range c.store.TakeClaims() {
+		if n := c.nets.byName[t.Network()]; n != nil && n.carrier != nil {
 			c.claims.carrySoon(n)
 		}
 	}
@@ -298,16 +288,14 @@ func (c *Core) sweep() {
 	c.reaper.run()
 	c.duplicates.watchDuplicate()
 	c.claims.reviseProvisional()
-	for _, name := range c.nets.order {
-		c.forgetTombstones(c.nets.byName[name])
-	}
+	c.sweepTombstones()
 }
 
 // recoverStep brings the core back to a sound state after a step that panicked half
 // way, and returns how many streams have to be asked for again.
 func (c *Core) recoverStep(now time.Duration) (streams int) {
 	c.advance(now)
-	clear(c.roster.targets)
+	c.roster.log.forget()
 	clear(c.push.hints)
 	c.outbox.endPacket()
 	c.pace.roundAt = c.now

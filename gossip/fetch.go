@@ -56,12 +56,34 @@ const maxFetches = 8
 
 // compareWithMember compares all networks with a member that appeared.
 func (f *fetch) compareWithMember(id state.NodeID) {
-	for _, name := range f.nets.order {
-		if f.roster.takesPart(id, name) {
-			f.compareWith(f.nets.byName[name], id)
-		}
+	for _, n := range f.sharedWith(id) {
+		f.compareWith(n, id)
 	}
 }
+
+// sharedWith returns the networks in which a member takes part as well, sorted: those
+// that it names, if this node takes part in many.
+func (f *fetch) sharedWith(id state.NodeID) (ns []*network) {
+	if len(f.nets.order) <= fewNetworks {
+		for _, name := range f.nets.order {
+			if f.roster.takesPart(id, name) {
+				ns = append(ns, f.nets.byName[name])
+			}
+		}
+		return ns
+	}
+	ns = append(ns, f.nets.byName[""])
+	for _, e := range f.store.Global().OwnerEntries(id, state.KindMember) {
+		if n := f.nets.byName[e.Key()]; n != nil {
+			ns = append(ns, n)
+		}
+	}
+	return ns
+}
+
+// fewNetworks is in how many networks it costs nothing to look whether a member takes
+// part.
+const fewNetworks = 16
 
 // compareWith compares a network with a participant that appeared, if this node
 // is one of the few that should: otherwise every node would answer a join. A
@@ -108,8 +130,8 @@ func (f *fetch) request(n *network) {
 // has shown that it exists: the members that were listed before may all be made
 // up.
 func (f *fetch) memberProven(id state.NodeID) {
-	for _, name := range f.nets.order {
-		if n := f.nets.byName[name]; !n.table.View().Synced() && f.roster.takesPart(id, name) {
+	for _, n := range slices.Clone(f.nets.unsynced()) {
+		if f.roster.takesPart(id, n.name) {
 			if !n.provenAppeared {
 				n.provenAppeared, n.askedCount = true, 0
 			}
@@ -183,8 +205,8 @@ func (f *fetch) askRound(todo []*network) {
 // so that invented names take none of the few questions.
 func (f *fetch) choose(n *network) (state.NodeID, bool) {
 	from := f.roster.living(n.name)
-	proven := f.roster.provenOf(from)
-	few := len(proven) == 0 || len(from) <= smallTable
+	proven := f.roster.livingProven(n.name)
+	few := proven.Len() == 0 || from.Len() <= smallTable
 	for len(n.appeared) > 0 {
 		id := n.appeared[0]
 		n.appeared = n.appeared[1:]
@@ -210,14 +232,14 @@ func (f *fetch) mayAskAnother(n *network) bool {
 	if n.askedCount >= peersPerAsk && !f.roster.smallNetwork(n) {
 		return false
 	}
-	return n.askedCount < len(f.roster.living(n.name))
+	return n.askedCount < f.roster.living(n.name).Len()
 }
 
 // free is how many more networks may be asked for.
 func (f *fetch) free() int {
 	slots := maxFetches
-	for _, n := range f.nets.byName {
-		if (f.now < n.fetchUntil || f.now < n.answerDue) && !n.table.View().Synced() {
+	for _, n := range f.nets.unsynced() {
+		if f.now < n.fetchUntil || f.now < n.answerDue {
 			slots--
 		}
 	}

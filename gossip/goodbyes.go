@@ -1,8 +1,8 @@
 package gossip
 
 import (
-	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"meshd/state"
@@ -21,6 +21,7 @@ type goodbyes struct {
 	members memberObserver
 
 	checks map[state.NodeID]*goodbyeCheck // at most maxGoodbyeChecks
+	due    agenda[*goodbyeCheck]          // all of checks, by when the question is repeated
 }
 
 // memberObserver is who hears what goodbyes finds out about members.
@@ -35,10 +36,16 @@ type memberObserver interface {
 // and goes on to be served. If it does neither, the goodbye is believed as soon as a
 // report of its death would be (S9).
 type goodbyeCheck struct {
+	id    state.NodeID  // who is asked
+	place int           // in goodbyes.due
 	nonce uint64        // of the question
 	next  time.Duration // when the question is repeated
 	until time.Duration // when the member counts as gone without an answer
 }
+
+// dueAt and slot make a check one of the appointments of goodbyes.
+func (p *goodbyeCheck) dueAt() time.Duration { return p.next }
+func (p *goodbyeCheck) slot() *int           { return &p.place }
 
 // maxGoodbyeChecks bounds the members that are asked about their goodbye at once;
 // maxNamedChecks bounds those of them that never showed that they exist. For the
@@ -68,8 +75,9 @@ func (g *goodbyes) ask(m *member) {
 		at = max(at, m.goodbyeAsked+checkInterval)
 	}
 	m.goodbyeAsked = at
-	p := &goodbyeCheck{nonce: g.newNonce(), next: at, until: at + g.cfg.VerifyFor}
+	p := &goodbyeCheck{id: m.id, nonce: g.newNonce(), next: at, until: at + g.cfg.VerifyFor}
 	g.checks[m.id] = p
+	g.due.put(p)
 	if g.now >= p.next {
 		g.sendQuestion(m, p)
 	}
@@ -78,15 +86,14 @@ func (g *goodbyes) ask(m *member) {
 // run repeats the questions that are due, and accepts the goodbyes that were not
 // answered in time.
 func (g *goodbyes) run() {
-	if len(g.checks) == 0 {
-		return
-	}
-	for _, id := range slices.Sorted(maps.Keys(g.checks)) {
-		m, p := g.roster.members[id], g.checks[id]
+	ps := g.due.due(g.now)
+	slices.SortFunc(ps, func(a, b *goodbyeCheck) int { return strings.Compare(string(a.id), string(b.id)) })
+	for _, p := range ps {
+		m := g.roster.members[p.id]
 		switch {
+		case g.checks[p.id] != p: // the end of another one ended it
 		case m == nil:
-			delete(g.checks, id)
-		case g.now < p.next:
+			g.forget(p.id)
 		case g.now >= p.until:
 			g.accept(m)
 		default:
@@ -98,6 +105,7 @@ func (g *goodbyes) run() {
 // sendQuestion asks one member.
 func (g *goodbyes) sendQuestion(m *member, p *goodbyeCheck) {
 	p.next = min(g.now+g.cfg.VerifyFor/7, p.until)
+	g.due.put(p)
 	e := g.newPacket()
 	e.ping(framePing, pingFrame{nonce: p.nonce, target: m.id, goodbye: goodbyeAsked})
 	g.outbox.sendUnmetered(m.id, e)
@@ -112,8 +120,8 @@ func (g *goodbyes) ownerWrote(owner state.NodeID, was state.Head) {
 	if h, _ := g.store.Global().Head(owner); m == nil || h.Sum == 0 {
 		return
 	}
-	delete(g.checks, owner)
-	if m.phase == phaseLeft && was.Inc > 0 && was.Sum == 0 && len(g.pings.pinging) < maxNamedChecks {
+	g.forget(owner)
+	if m.phase == phaseLeft && was.Inc > 0 && was.Sum == 0 && g.pings.pinging.len() < maxNamedChecks {
 		g.members.observe(m, signNamed)
 	}
 }
@@ -121,7 +129,7 @@ func (g *goodbyes) ownerWrote(owner state.NodeID, was state.Head) {
 // accept makes a goodbye take effect. The question ends with it: asked again, it
 // might reach the member's next life, whose silence would count as an answer.
 func (g *goodbyes) accept(m *member) {
-	delete(g.checks, m.id)
+	g.forget(m.id)
 	g.roster.setListed(m, false)
 	g.members.observe(m, signGoodbyeConfirmed)
 }
@@ -145,7 +153,7 @@ func (g *goodbyes) onAnswer(m *member, f pingFrame) bool {
 	case goodbyeConfirmed:
 		g.accept(m)
 	case goodbyeDenied:
-		delete(g.checks, m.id)
+		g.forget(m.id)
 		g.Stats.FalseGoodbyes++
 		g.members.markReached(m)
 	}
@@ -153,4 +161,9 @@ func (g *goodbyes) onAnswer(m *member, f pingFrame) bool {
 }
 
 // forget stops asking a member.
-func (g *goodbyes) forget(id state.NodeID) { delete(g.checks, id) }
+func (g *goodbyes) forget(id state.NodeID) {
+	if p := g.checks[id]; p != nil {
+		g.due.remove(p)
+		delete(g.checks, id)
+	}
+}

@@ -3,6 +3,7 @@ package gossip
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"meshd/state"
@@ -96,6 +97,7 @@ func (p *push) recordNews(n *network, owner state.NodeID) {
 		n.hot = append(n.hot[:0], n.hot[maxHot/2:]...)
 	}
 	n.hot = append(n.hot, hotHead{owner, p.now})
+	p.hot[n] = struct{}{}
 	if len(p.hotTimes) == 0 {
 		j := p.jitter(p.cfg.HotAfter)
 		p.hotTimes = append(p.hotTimes, p.now+j, p.now+5*j/2, p.now+6*j)
@@ -120,19 +122,33 @@ func (p *push) sendHot() {
 		return
 	}
 	p.hotTimes = p.hotTimes[1:]
-	for _, name := range p.nets.order {
-		n := p.nets.byName[name]
+	for _, n := range p.hotNetworks() {
 		hs := p.hotHeads(n, p.now-8*p.cfg.HotAfter, p.cfg.Datagram-128)
 		if len(hs) == 0 {
+			delete(p.hot, n)
 			continue
 		}
-		for _, to := range p.roster.pick(p.roster.living(name), 1) {
+		for _, to := range p.roster.pick(p.roster.living(n.name), 1) {
 			e := p.newPacket()
-			e.heads(frameHot, name, 0, nil, false, hs)
+			e.heads(frameHot, n.name, 0, nil, false, hs)
 			p.Stats.HotSent++
 			p.outbox.send(to, e)
 		}
 	}
+}
+
+// hotNetworks returns the networks with recent news, sorted.
+func (p *push) hotNetworks() []*network {
+	ns := make([]*network, 0, len(p.hot))
+	for n := range p.hot {
+		if p.nets.byName[n.name] == n {
+			ns = append(ns, n)
+		} else {
+			delete(p.hot, n)
+		}
+	}
+	slices.SortFunc(ns, func(a, b *network) int { return strings.Compare(a.name, b.name) })
+	return ns
 }
 
 // hotHeads returns the heads of the streams that changed since then, newest

@@ -321,7 +321,7 @@ func TestHostileOwners(t *testing.T) {
 	if n := len(a.store.Global().Owners()); n < 4000 {
 		t.Fatalf("%d owners", n)
 	}
-	if n := len(a.pings.pinging); n > maxNamedChecks {
+	if n := a.pings.pinging.len(); n > maxNamedChecks {
 		t.Fatalf("%d members are checked", n)
 	}
 	a.MemberAlive(now, "made-up3999", netip.MustParseAddrPort("10.9.0.9:7946"))

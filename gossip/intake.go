@@ -138,7 +138,6 @@ func (t *intake) afterGlobalDelta(x *state.Delta) {
 		r := &x.Records[i]
 		switch r.Kind {
 		case state.KindMember:
-			delete(t.roster.targets, r.Key)
 			if n := t.nets.byName[r.Key]; n != nil && !r.Deleted {
 				t.fetch.compareWith(n, x.Owner)
 			}
@@ -149,9 +148,6 @@ func (t *intake) afterGlobalDelta(x *state.Delta) {
 		case state.KindNode:
 			t.liveness.learnAddr(x.Owner)
 		}
-	}
-	if x.Snapshot || !x.Whole() { // a chunk brings only the last records
-		clear(t.roster.targets)
 	}
 	if x.Snapshot {
 		t.reaper.later(x.Owner)

@@ -21,6 +21,14 @@ type liveness struct {
 	tables   provenObserver
 
 	preserve preservation
+	swept    sweptMembers
+}
+
+// sweptMembers is how far the sweeps have come, and what the last one found.
+type sweptMembers struct {
+	next   state.NodeID // the name from which on the next one looks in turn
+	kept   int          // proven members that are kept
+	recent int          // members that vanished a moment ago
 }
 
 // provenObserver hears of members that show for the first time that they exist.
@@ -79,12 +87,13 @@ func (l *liveness) setPhase(m *member, p phase) {
 	}
 	was := m.phase
 	m.phase, m.since, m.retired = p, l.now, inService
+	l.preserve.hidden = l.preserve.hidden || p == phaseDead
 	live := livenessOf(p)
 	l.store.SetLiveness(m.id, live)
 	if !live.Answers() {
 		l.store.SetAnswers(m.id, false)
 	}
-	clear(l.roster.targets)
+	l.roster.update(m)
 	if !m.offered {
 		m.offered = true
 		for _, t := range l.store.Tables() {
@@ -128,7 +137,7 @@ func (l *liveness) learnOwner(id state.NodeID) {
 	if len(l.roster.members) >= maxMembers {
 		return
 	}
-	if m := l.ensureMember(id); len(l.pings.pinging) < maxNamedChecks {
+	if m := l.ensureMember(id); l.pings.pinging.len() < maxNamedChecks {
 		l.observe(m, signNamed)
 	}
 }
@@ -199,6 +208,7 @@ func (l *liveness) markProven(m *member) {
 		return
 	}
 	m.proven = true
+	l.roster.update(m)
 	l.tables.memberProven(m.id)
 }
 

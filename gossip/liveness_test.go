@@ -15,7 +15,7 @@ func (p *provenStub) memberProven(id state.NodeID) { p.ids = append(p.ids, id) }
 
 func newLiveness(g *ground) (*liveness, *provenStub) {
 	proven := &provenStub{}
-	pg := &pings{env: g.env, roster: g.roster, outbox: g.outbox, pinging: map[state.NodeID]*member{}}
+	pg := &pings{env: g.env, roster: g.roster, outbox: g.outbox}
 	l := &liveness{env: g.env, roster: g.roster, outbox: g.outbox, pings: pg, tables: proven}
 	l.goodbyes = &goodbyes{
 		env: g.env, roster: g.roster, outbox: g.outbox, pings: pg, members: l, checks: map[state.NodeID]*goodbyeCheck{},

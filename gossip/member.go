@@ -47,6 +47,13 @@ type member struct {
 	pingAt     time.Duration // when the next one is due; 0: it is not pinged
 	pingCount  int           // pings in a row without an answer
 	relayNonce uint64        // of the pings that others were asked to send; 0: none
+	pingSlot   int           // its place in pings.pinging
+
+	// How it stands in the roster's lists. roster writes this.
+
+	lists listing      // in which of them it is
+	host  hostStanding // where it counts
+	gone  bool         // it is no member any more
 }
 
 // retirement is how far the streams of a member that is gone have been put away, so
@@ -86,9 +93,26 @@ func (m *member) retryable() bool {
 	return (m.phase == phaseDead || m.phase == phaseKept || m.phase == phaseAbsent) && m.pingAt == 0 && m.known()
 }
 
-// host stands for the machine at which a member is: its address without the port.
+// dueAt and slot make a member one of the appointments of pings.
+func (m *member) dueAt() time.Duration { return m.pingAt }
+func (m *member) slot() *int           { return &m.pingSlot }
+
+// needsLook reports whether something may become of a member by itself within seconds:
+// it is not listed and lives, or vanished a moment ago; it is kept; it has yet to show
+// that it exists; or it is not clear where it is.
+func (m *member) needsLook(now time.Duration) bool {
+	switch {
+	case m.candidate.known(), m.phase == phaseKept:
+		return true
+	case m.listed:
+		return m.phase == phaseAlive && !m.proven
+	}
+	return m.phase == phaseAlive || m.phase == phaseRelayed || now-m.since <= deadMemory
+}
+
+// hostAddr stands for the machine at which a member is: its address without the port.
 // On loopback, where trials run many nodes on one machine, the port counts.
-func (m *member) host() netip.AddrPort {
+func (m *member) hostAddr() netip.AddrPort {
 	if a := m.addr.Addr().Unmap(); !a.IsLoopback() {
 		return netip.AddrPortFrom(a, 0)
 	}

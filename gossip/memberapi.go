@@ -99,7 +99,7 @@ type MemberInfo struct {
 func (c *Core) Members() []MemberInfo {
 	names := [...]string{"alive", "suspect", "suspect", "dead", "suspect", "left", "dead"}
 	var out []MemberInfo
-	for _, m := range c.roster.ordered {
+	for _, m := range c.roster.ordered.all() {
 		n, _ := c.store.Node(m.id)
 		out = append(out, MemberInfo{
 			ID: m.id, Addr: m.addr, State: names[m.phase], Listed: m.listed, Proven: m.proven,

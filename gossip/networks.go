@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -40,6 +41,7 @@ type network struct {
 	// When the claims are looked at. Owned by claims.
 
 	carryAt         time.Duration // when they are due by time; 0: they are not
+	carrySlot       int           // its place in claims.due
 	carryNotBefore  time.Duration // claims of others make this node look at its own again only then
 	reportedFailure string        // which services have no address, as the last event said; "": all have one
 
@@ -66,6 +68,10 @@ type network struct {
 	livingCount    int            // how many participants lived at livingCountAt, see countLiving
 	livingCountAt  time.Duration  // when that was counted
 }
+
+// dueAt and slot make a network one of the appointments of claims.
+func (n *network) dueAt() time.Duration { return n.carryAt }
+func (n *network) slot() *int           { return &n.carrySlot }
 
 // hotHead is a stream that has changed.
 type hotHead struct {
@@ -95,6 +101,7 @@ type nets struct {
 	byName map[string]*network // "" is the global scope
 	order  []string
 	byHash map[uint64]*network
+	behind []*network               // those that were not yet synced when unsynced last looked, by name
 	parted map[string]bool          // networks that were left in this life: a return needs a new incarnation
 	hashOf func(name string) uint64 // networkHash, but in tests
 }
@@ -152,7 +159,20 @@ func (s *nets) add(name string, t *state.Table) *network {
 	s.byHash[n.hash] = n
 	i, _ := slices.BinarySearch(s.order, name)
 	s.order = slices.Insert(s.order, i, name)
+	i, _ = slices.BinarySearchFunc(s.behind, name, func(n *network, name string) int {
+		return strings.Compare(n.name, name)
+	})
+	s.behind = slices.Insert(s.behind, i, n)
 	return n
+}
+
+// unsynced returns the networks of which the node does not have the whole yet, by name.
+// The slice is valid until the next call.
+func (s *nets) unsynced() []*network {
+	s.behind = slices.DeleteFunc(s.behind, func(n *network) bool {
+		return n.table.View().Synced() || s.byName[n.name] != n
+	})
+	return s.behind
 }
 
 // remove ends the node's part in a network.

@@ -31,22 +31,10 @@ func (c *Core) Commit(now time.Duration, name string, changes []state.Change) er
 	}
 	if n.carrier != nil {
 		c.claims.carry(n)
-	} else {
-		c.forgetTargets(changes)
 	}
 	c.push.pushOwn(n)
 	c.finishStep()
 	return nil
-}
-
-// forgetTargets makes roster look again who takes part in the networks that
-// changes are about.
-func (c *Core) forgetTargets(changes []state.Change) {
-	for _, ch := range changes {
-		if ch.Kind == state.KindMember {
-			delete(c.roster.targets, ch.Key)
-		}
-	}
 }
 
 // Host states what this node does for a service, which decides whether the node
@@ -88,7 +76,7 @@ func (c *Core) JoinNetwork(now time.Duration, name string) error {
 	for _, m := range c.roster.members {
 		m.retired = inService // their streams in this network are put away again
 	}
-	if len(c.roster.living(name)) == 0 && (c.roster.alone() || c.store.Global().View().Synced()) {
+	if c.roster.living(name).Len() == 0 && (c.roster.alone() || c.store.Global().View().Synced()) {
 		n.table.SetSynced() // no other node takes part: there is nothing to ask for
 	}
 	err := c.Commit(c.now, "", []state.Change{{Kind: state.KindMember, Key: name}})
@@ -108,9 +96,11 @@ func (c *Core) LeaveNetwork(now time.Duration, name string) error {
 	c.retireOwn(n)
 	c.push.flushNow()
 	err := c.Commit(c.now, "", []state.Change{{Kind: state.KindMember, Key: name, Delete: true}})
+	c.claims.schedule(n, 0)
 	c.nets.remove(name)
 	c.pull.dropNetwork(name)
 	c.store.Leave(name)
+	c.roster.forgetNetwork(name)
 	c.nets.parted[name] = true
 	return err
 }
@@ -139,6 +129,20 @@ func (c *Core) retireOwn(n *network) {
 	n.table.Leave()
 	n.pushed = 0
 	c.push.pushOwn(n)
+}
+
+// sweptNetworks is in how many networks a sweep looks for old tombstones; in more, it
+// looks in turn.
+const sweptNetworks = 256
+
+// sweepTombstones forgets old tombstones in some networks.
+func (c *Core) sweepTombstones() {
+	order := c.nets.order
+	for range min(len(order), sweptNetworks) {
+		c.sweptNet %= len(order)
+		c.forgetTombstones(c.nets.byName[order[c.sweptNet]])
+		c.sweptNet++
+	}
 }
 
 // forgetTombstones raises the floor of the own stream in a network by age (S6).

@@ -27,7 +27,8 @@ func newGround() *ground {
 	store := state.NewStore("self", 1, state.DefaultLimits(), new(counter))
 	e := &env{cfg: cfg, rng: rand.New(rand.NewPCG(1, 1)), store: store, now: time.Second}
 	g := &ground{env: e}
-	g.roster = &roster{env: e, members: map[state.NodeID]*member{}, targets: map[string][]state.NodeID{}}
+	r := newRoster(e)
+	g.roster = &r
 	g.outbox = &outbox{env: e, roster: g.roster, budgets: newAnswerBudgets()}
 	g.nets = &nets{
 		env: e, byName: map[string]*network{}, byHash: map[uint64]*network{}, parted: map[string]bool{}, hashOf: networkHash,
@@ -51,7 +52,6 @@ func (g *ground) addMember(id state.NodeID) *member {
 	g.roster.add(m)
 	g.roster.setListed(m, true)
 	g.store.SetLiveness(id, state.Alive)
-	clear(g.roster.targets)
 	return m
 }
 

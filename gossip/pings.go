@@ -2,9 +2,8 @@ package gossip
 
 import (
 	"slices"
+	"strings"
 	"time"
-
-	"meshd/state"
 )
 
 // This file owns the schedule of pings: which member is pinged when, and in what
@@ -13,13 +12,13 @@ import (
 
 // pings is the schedule of pings.
 //
-// Invariant: pinging holds the members with a pingAt.
+// Invariant: pinging holds the members with a pingAt, by it.
 type pings struct {
 	*env
 	roster *roster
 	outbox *outbox
 
-	pinging       map[state.NodeID]*member
+	pinging       agenda[*member]
 	newcomers     int           // how many newcomers are being pinged, see needsProof
 	pingDeadAt    time.Duration // when one of the dead is pinged again
 	noBurstBefore time.Duration // pingVanishedAround rests until then
@@ -29,10 +28,11 @@ type pings struct {
 // schedule sets when a member is pinged next; 0: not at all.
 func (p *pings) schedule(m *member, at time.Duration) {
 	if m.pingAt = at; at > 0 {
-		p.pinging[m.id] = m
+		p.pinging.put(m)
 	} else {
-		delete(p.pinging, m.id)
+		p.pinging.remove(m)
 	}
+	p.roster.update(m)
 }
 
 // start pings a member that is not being pinged, until it answers or
@@ -59,29 +59,20 @@ func (p *pings) pingHidden(m *member) {
 // maxPings ends the pings to a member that does not answer; pingOneDead goes on.
 const maxPings = 32
 
-// ids returns the members that are being pinged, sorted.
-func (p *pings) ids() []state.NodeID {
-	if len(p.pinging) == 0 {
-		return nil
-	}
-	ids := make([]state.NodeID, 0, len(p.pinging))
-	for id := range p.pinging {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids
+// due returns the members whose pings are due, sorted.
+func (p *pings) due() []*member {
+	ms := p.pinging.due(p.now)
+	slices.SortFunc(ms, func(a, b *member) int { return strings.Compare(string(a.id), string(b.id)) })
+	return ms
 }
 
 // next returns when the next ping is due.
 func (p *pings) next() time.Duration {
 	next := p.pingDeadAt
 	if len(p.roster.members) == 0 {
-		next = time.Duration(1<<63 - 1)
+		next = never
 	}
-	for _, m := range p.pinging {
-		next = min(next, m.pingAt)
-	}
-	return next
+	return min(next, p.pinging.next())
 }
 
 // interval is the time between two pings of a member: short while it is checked,
@@ -155,7 +146,7 @@ func (p *pings) needsProof(m *member) bool {
 // those that were found absent, which are pinged on.
 func (p *pings) countNewcomers() {
 	p.newcomers = 0
-	for _, m := range p.pinging {
+	for _, m := range p.pinging.heap {
 		if m.newcomer() && m.phase != phaseAbsent {
 			p.newcomers++
 		}
@@ -169,9 +160,8 @@ func (p *pings) pingVanishedAround(since time.Duration) {
 		return
 	}
 	p.noBurstBefore = p.now + 5*time.Second
-	for _, m := range p.roster.ordered {
-		if (m.phase == phaseDead || m.phase == phaseKept) && m.pingAt == 0 && (m.since-since).Abs() < time.Minute &&
-			m.addr.IsValid() {
+	for _, m := range p.roster.retryable.all() {
+		if (m.phase == phaseDead || m.phase == phaseKept) && (m.since-since).Abs() < time.Minute {
 			m.pingCount = maxPings - 4
 			p.schedule(m, p.now+1+time.Duration(p.rng.Int64N(int64(300*time.Millisecond))))
 		}
@@ -185,33 +175,15 @@ func (p *pings) pingOneDead() {
 	if p.now < p.pingDeadAt {
 		return
 	}
-	dead := 0
-	for _, m := range p.roster.ordered {
-		if m.retryable() {
-			dead++
-		}
-	}
+	dead := p.roster.retryable.Len()
 	every := time.Second
 	if dead > 0 {
 		if p.pingDeadAt > 0 {
-			p.send(p.nthDead(p.rng.IntN(dead)))
+			p.send(p.roster.retryable.nth(p.rng.IntN(dead)))
 		}
 		every = max(every, time.Duration(p.roster.membershipSize()+dead)*time.Second/time.Duration(5*dead))
 	}
 	p.pingDeadAt = p.now + p.jitter(min(every, time.Minute))
-}
-
-// nthDead returns the nth of the members that pingOneDead may ping, by name.
-// There must be that many.
-func (p *pings) nthDead(n int) *member {
-	for _, m := range p.roster.ordered {
-		if m.retryable() {
-			if n--; n < 0 {
-				return m
-			}
-		}
-	}
-	return nil
 }
 
 // deafPings is how many members pingWhenDeaf pings per second.
@@ -224,7 +196,7 @@ func (p *pings) pingWhenDeaf() {
 	if p.cfg.Probing == 0 || p.now-p.roster.lastHeard < deafAfter/2 {
 		return
 	}
-	for _, id := range p.roster.pick(p.roster.provenOf(p.roster.living("")), deafPings) {
+	for _, id := range p.roster.pick(p.roster.livingProven(""), deafPings) {
 		m := p.roster.members[id]
 		e := p.newPacket()
 		e.ping(framePing, pingFrame{nonce: m.nonce, target: id})

@@ -12,12 +12,10 @@ import (
 //
 // Invariant: from[host] is how many of gone were at that host.
 type preservation struct {
-	gone []vanished // within CoreConfig.PreserveWindow, oldest first
-	from map[netip.AddrPort]int
-	on   bool
-
-	hostCount int           // the result of countHosts
-	countedAt time.Duration // at that time
+	gone   []vanished // within CoreConfig.PreserveWindow, oldest first
+	from   map[netip.AddrPort]int
+	on     bool
+	hidden bool // a member was hidden since keepVanished
 }
 
 // vanished is a member that was found dead.
@@ -51,23 +49,8 @@ func (p *preservation) forget(before time.Duration) {
 func (p *preservation) hosts() int { return len(p.from) }
 
 // countHosts is at how many hosts there are members that count when most vanish
-// at once (S12). It counts hosts, since names cost nothing, and many at one
-// address that go together say nothing about this node's links. It counts once
-// per step: within a step members only vanish, and those count on for a while.
-func (l *liveness) countHosts() int {
-	g := &l.preserve
-	if g.countedAt == l.now && l.now > 0 {
-		return g.hostCount
-	}
-	at := map[netip.AddrPort]struct{}{}
-	for _, o := range l.roster.ordered {
-		if o.proven && o.phase != phaseLeft && (o.phase != phaseDead || l.now-o.since <= l.cfg.PreserveWindow) {
-			at[o.host()] = struct{}{}
-		}
-	}
-	g.countedAt, g.hostCount = l.now, len(at)
-	return g.hostCount
-}
+// at once (S12).
+func (l *liveness) countHosts() int { return l.roster.hosts.len(l.now) }
 
 // setPreserve turns self-preservation on or off.
 func (l *liveness) setPreserve(on bool, reason string) {

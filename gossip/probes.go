@@ -26,7 +26,10 @@ type deliveryObserver interface {
 // peer takes part in, and the rest.
 func (p *probes) shared(to state.NodeID, from []*network, room int) (ns, rest []*network) {
 	for i, n := range from {
-		if len(ns) < room && (i == 0 || p.cfg.Peers != nil || p.roster.takesPart(to, n.name)) {
+		if len(ns) >= room {
+			return ns, append(rest, from[i:]...)
+		}
+		if i == 0 || p.cfg.Peers != nil || p.roster.takesPart(to, n.name) {
 			ns = append(ns, n)
 		} else {
 			rest = append(rest, n)

@@ -96,14 +96,14 @@ func talk(c *Core, real int, from, to time.Duration) {
 func TestNamesTakeNoPackets(t *testing.T) {
 	c := crowd(2, 60)
 	talk(c, 2, time.Second, 6*time.Second)
-	if got := c.roster.living(""); len(got) != 2 {
+	if got := names(c.roster.living("")); len(got) != 2 {
 		t.Errorf("packets go to %v", got)
 	}
 	for i := range 60 {
 		c.MemberAlive(6*time.Second, memberName(2+i, 2), c.roster.members[memberName(2+i, 2)].addr)
 	}
 	sends, _ := c.Drain()
-	if got := c.roster.living(""); len(got) != 2 || len(sends) > 0 {
+	if got := names(c.roster.living("")); len(got) != 2 || len(sends) > 0 {
 		t.Errorf("listed again, packets go to %v, %d at once", got, len(sends))
 	}
 	for _, m := range c.Members() {
@@ -112,7 +112,7 @@ func TestNamesTakeNoPackets(t *testing.T) {
 		}
 	}
 	c.MemberReached(time.Minute, "ghost1", c.roster.members["ghost1"].addr)
-	if got := c.roster.living(""); len(got) != 3 {
+	if got := names(c.roster.living("")); len(got) != 3 {
 		t.Errorf("one that answers after all is not among %v", got)
 	}
 }
@@ -125,7 +125,7 @@ func TestOneThatHearsNobodyKeepsAll(t *testing.T) {
 		c.Tick(now)
 		c.Drain()
 	}
-	if got := c.roster.living(""); len(got) != 8 {
+	if got := names(c.roster.living("")); len(got) != 8 {
 		t.Errorf("packets go to %v only", got)
 	}
 }
@@ -165,8 +165,8 @@ func TestNewcomersAreCheckedBesideOthers(t *testing.T) {
 	}
 	addr := netip.MustParseAddrPort("10.9.1.1:7946")
 	c.MemberAlive(2*time.Second, "ghost0", addr)
-	if len(c.pings.pinging) <= maxNewcomerChecks {
-		t.Fatalf("only %d are checked: this test shows nothing", len(c.pings.pinging))
+	if c.pings.pinging.len() <= maxNewcomerChecks {
+		t.Fatalf("only %d are checked: this test shows nothing", c.pings.pinging.len())
 	}
 	talk(c, 2, 2*time.Second, 8*time.Second)
 	for _, m := range c.Members() {
@@ -181,7 +181,7 @@ func TestNewcomersAreCheckedBesideOthers(t *testing.T) {
 func TestManyNamesAreSoonGone(t *testing.T) {
 	c := crowd(2, 4*maxNewcomerChecks)
 	talk(c, 2, time.Second, 15*time.Second)
-	if got := c.roster.living(""); len(got) != 2 {
+	if got := names(c.roster.living("")); len(got) != 2 {
 		t.Errorf("after 14 s packets go to %d nodes, two of which exist", len(got))
 	}
 }
@@ -281,7 +281,7 @@ func TestWhoAnswersAJoinIsAMember(t *testing.T) {
 		c.ReceiveFrom(2*time.Second+x.after, x.at, answer)
 		c.ReceiveFrom(2*time.Second+x.after, x.at, answer)
 		sends, _ = c.Drain()
-		if got := slices.Contains(c.roster.living(""), "zed"); got != x.want {
+		if got := slices.Contains(names(c.roster.living("")), "zed"); got != x.want {
 			t.Errorf("%s: among the members: %v", name, got)
 		}
 		if asked := slices.ContainsFunc(sends, func(s Send) bool { return s.To == "zed" }); asked != x.want {

@@ -13,14 +13,22 @@ import (
 // push spreads what this node wrote, and relays what others push.
 type push struct {
 	*env
-	roster *roster
-	outbox *outbox
-	nets   *nets
-	pace   *pace
+	roster *roster // to whom
+	outbox *outbox // where packets go
+	nets   *nets   // of which tables
+	pace   *pace   // news makes repair busy
 
-	queue    pushQueue
-	hints    map[string][]hint // by network: what the packet at hand brought and is to be announced
-	hotTimes []time.Duration   // when recent news is mentioned again, in order
+	queue    pushQueue             // what waits to be pushed
+	hints    map[string][]hint     // by network: what the packet at hand brought and is to be announced
+	hot      map[*network]struct{} // those with recent news
+	hotTimes []time.Duration       // when recent news is mentioned again, in order
+}
+
+// newPush returns a push with nothing to spread.
+func newPush(e *env, r *roster, o *outbox, n *nets, p *pace) push {
+	return push{
+		env: e, roster: r, outbox: o, nets: n, pace: p, hints: map[string][]hint{}, hot: map[*network]struct{}{},
+	}
 }
 
 // pushQueue holds the deltas that wait to be pushed (G3).
@@ -171,7 +179,7 @@ func (p *push) fanout(name string, items []pushItem) int {
 	for _, it := range items {
 		hops = min(hops, it.hops)
 	}
-	n := len(p.roster.living(name))
+	n := p.roster.living(name).Len()
 	depth := (bits.Len(uint(n)) + 1) * 10 / 26 // log_6 n, rounded up
 	if hops > depth {
 		return max(p.cfg.Fanout-1, 1)

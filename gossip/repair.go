@@ -66,19 +66,7 @@ const smallTable = 32
 // compared equally often, however many there are.
 func (r *repair) round() {
 	r.pace.nextRound()
-	var todo []*network
-	slots := r.fetch.free()
-	for i := range r.nets.order {
-		n := r.nets.byName[r.nets.order[(r.firstCompared+i)%len(r.nets.order)]]
-		switch {
-		case n.table.View().Synced():
-		case n.fetching(r.now) || slots <= 0:
-			continue
-		default:
-			slots--
-		}
-		todo = append(todo, n)
-	}
+	todo, looked := r.dueNetworks()
 	for sent := 0; len(todo) > 0 && sent < roundPackets; {
 		to := r.partner(todo[0])
 		if len(to) == 0 {
@@ -93,10 +81,34 @@ func (r *repair) round() {
 		r.probes.send(to[0], ns)
 		sent++
 	}
-	r.firstCompared = (r.firstCompared + 1) % len(r.nets.order)
+	if looked == len(r.nets.order) {
+		looked = 1 // all of them: the next round begins with another one
+	}
+	r.firstCompared = (r.firstCompared + looked) % len(r.nets.order)
 	if len(todo) > 0 {
 		r.firstCompared, _ = slices.BinarySearch(r.nets.order, todo[0].name)
 	}
+}
+
+// dueNetworks returns as many of the networks as one round can compare, from
+// firstCompared on, and how many of them it looked at.
+func (r *repair) dueNetworks() (todo []*network, looked int) {
+	slots, room := r.fetch.free(), roundPackets*r.probes.perDatagram()
+	for i := range r.nets.order {
+		if len(todo) >= room {
+			return todo, i
+		}
+		n := r.nets.byName[r.nets.order[(r.firstCompared+i)%len(r.nets.order)]]
+		switch {
+		case n.table.View().Synced():
+		case n.fetching(r.now) || slots <= 0:
+			continue
+		default:
+			slots--
+		}
+		todo = append(todo, n)
+	}
+	return todo, len(r.nets.order)
 }
 
 // partner returns a random participant to compare a network with, or none. Every
@@ -104,8 +116,8 @@ func (r *repair) round() {
 // names may be listed by the thousand.
 func (r *repair) partner(n *network) []state.NodeID {
 	from := r.roster.living(n.name)
-	if r.preferProven = !r.preferProven; r.preferProven && len(from) > smallTable {
-		if proven := r.roster.provenOf(from); len(proven) > 0 {
+	if r.preferProven = !r.preferProven; r.preferProven && from.Len() > smallTable {
+		if proven := r.roster.livingProven(n.name); proven.Len() > 0 {
 			from = proven
 		}
 	}

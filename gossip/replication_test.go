@@ -9,10 +9,9 @@ import (
 	"meshd/state"
 )
 
-func newPush(g *ground) *push {
-	return &push{
-		env: g.env, roster: g.roster, outbox: g.outbox, nets: g.nets, pace: &pace{env: g.env}, hints: map[string][]hint{},
-	}
+func pushOn(g *ground) *push {
+	p := newPush(g.env, g.roster, g.outbox, g.nets, &pace{env: g.env})
+	return &p
 }
 
 // What a node writes leaves at once to Fanout members, and again as recent news.
@@ -21,7 +20,7 @@ func TestPushOfOwn(t *testing.T) {
 	for i := range 20 {
 		g.addMember(state.NodeID("n" + string(rune('a'+i))))
 	}
-	p, n := newPush(g), g.nets.byName[""]
+	p, n := pushOn(g), g.nets.byName[""]
 	g.write(t, "net")
 	p.pushOwn(n)
 	p.flush()
@@ -48,7 +47,7 @@ func TestPushOfOwn(t *testing.T) {
 func TestPushAnnouncesWhatIsLarge(t *testing.T) {
 	g := newGround()
 	g.addMember("a")
-	p := newPush(g)
+	p := pushOn(g)
 	for i := range 40 {
 		g.write(t, strings.Repeat("n", 40)+string(rune('a'+i%26))+string(rune('a'+i/26)))
 	}
@@ -63,7 +62,7 @@ func TestPushAnnouncesWhatIsLarge(t *testing.T) {
 func TestPushKeepsRoomForOwn(t *testing.T) {
 	g := newGround()
 	g.addMember("a")
-	p := newPush(g)
+	p := pushOn(g)
 	p.queue.tokens = float64(g.cfg.PushBurst) / 8
 	e := g.newPacket()
 	p.sendPush("a", e, false)
@@ -224,7 +223,10 @@ func TestFetchAsksFew(t *testing.T) {
 func TestClaimsWait(t *testing.T) {
 	g, pushed := newGround(), &publishedStub{}
 	g.cfg.ExpectPeers = true
-	k := &claims{env: g.env, roster: g.roster, outbox: g.outbox, nets: g.nets, push: pushed}
+	k := &claims{
+		env: g.env, roster: g.roster, outbox: g.outbox, nets: g.nets, push: pushed,
+		provisionals: map[*network]struct{}{},
+	}
 	n := g.nets.byName["net"]
 	n.carrier.Services["web"] = &state.Hosting{Tasks: 1}
 	if k.carry(n); n.carryAt == 0 || g.Stats.Carries != 0 {

@@ -3,36 +3,50 @@ package gossip
 import (
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"meshd/state"
 )
 
-// This file owns the list of the other nodes and answers who takes part where,
-// who lives and how many count. Members are looked at once a second, in the order
-// of their names, and there may be 65,536 of them that a hostile node made up: so
-// the order is kept and numbers are counted as they change.
+// This file owns the list of the other nodes and answers how many count, and who of
+// them has to be looked at. Who takes part where and lives is living.go's.
 
 // roster is the list of the other nodes. The other parts read members here; only
 // liveness changes what becomes of them.
 //
-// Invariant: ordered holds the values of members, sorted by name, and listed is how
-// many of them are listed.
+// There may be 200,000 members and many events a second, so nothing here is made anew
+// when a member changes: whoever changes one calls update, which brings all lists in line.
+//
+// Invariant: as of each member's last update, the lists and counts are those of members.
 type roster struct {
 	*env
 
 	// The members.
 
 	members map[state.NodeID]*member // at most maxMembers that are known from packets alone
-	ordered []*member
-	listed  int // by the membership
-	recent  int // how many the membership may still count, at the last sweep; see membershipSize
+	ordered memberSet                // all of them, by name
+	listed  int                      // by the membership
+	recent  int                      // how many the membership may still count, at the last sweep; see membershipSize
 
 	// What follows from them.
 
-	targets   map[string][]state.NodeID // cache of living, by network; cleared when a member's phase or part changes
-	lastHeard time.Duration             // when the last packet came that can have been a datagram; see deaf
+	proven    int                    // how many have shown that they exist
+	retryable memberSet              // the dead that are pinged now and then
+	watched   memberSet              // who is looked at each second, see member.needsLook
+	places    map[netip.AddrPort]int // how many proven, living members are at each address
+	hosts     hostCount              // at how many hosts members are that count (S12)
+	networks  map[string]*living     // who lives, by network
+	log       memberLog              // what networks have not taken over yet
+	lastHeard time.Duration          // when the last packet came that can have been a datagram; see deaf
+}
+
+// newRoster returns the roster of a node that knows nobody.
+func newRoster(e *env) roster {
+	return roster{
+		env: e, members: map[state.NodeID]*member{}, ordered: newMemberSet(), retryable: newMemberSet(),
+		watched: newMemberSet(), places: map[netip.AddrPort]int{}, hosts: newHostCount(e.cfg.PreserveWindow),
+		networks: map[string]*living{}, log: memberLog{first: 1},
+	}
 }
 
 // deadMemory is about how long memberlist goes on to count a node that it takes
@@ -44,21 +58,79 @@ const maxMembers = 1 << 16
 
 // add adds a member.
 func (r *roster) add(m *member) {
-	i, _ := slices.BinarySearchFunc(r.ordered, m.id, byName)
-	r.ordered = slices.Insert(r.ordered, i, m)
+	r.ordered.set(m, true)
 	r.members[m.id] = m
+	r.update(m)
 }
 
 // remove removes a member.
 func (r *roster) remove(m *member) {
 	r.setListed(m, false)
-	if i, ok := slices.BinarySearchFunc(r.ordered, m.id, byName); ok {
-		r.ordered = slices.Delete(r.ordered, i, i+1)
-	}
+	m.gone = true
+	r.update(m)
+	r.ordered.set(m, false)
 	delete(r.members, m.id)
 }
 
-func byName(m *member, id state.NodeID) int { return strings.Compare(string(m.id), string(id)) }
+// listing is how a member stands in the roster's lists.
+type listing struct {
+	living    bool           // it is in the lists of the networks in which it takes part
+	proven    bool           // likewise, and in roster.proven
+	retryable bool           // it is in roster.retryable
+	watched   bool           // it is in roster.watched
+	place     netip.AddrPort // where it is in roster.places; invalid: nowhere
+}
+
+// update brings all lists in line with a member of which something has changed.
+func (r *roster) update(m *member) {
+	was := m.lists
+	now := listing{
+		living: !m.gone && m.reachable(), proven: !m.gone && m.proven, retryable: !m.gone && m.retryable(),
+		watched: !m.gone && (was.watched || m.needsLook(r.now)),
+	}
+	if now.proven && m.phase == phaseAlive {
+		now.place = m.addr
+	}
+	r.hosts.update(m, r.now)
+	if now == was {
+		return
+	}
+	m.lists = now
+	if now.living != was.living || now.proven != was.proven {
+		r.log.add(m.id)
+	}
+	if now.proven != was.proven {
+		r.proven += map[bool]int{true: 1, false: -1}[now.proven]
+	}
+	if now.retryable != was.retryable {
+		r.retryable.set(m, now.retryable)
+	}
+	if now.watched != was.watched {
+		r.watched.set(m, now.watched)
+	}
+	if now.place != was.place {
+		countAt(r.places, was.place, -1)
+		countAt(r.places, now.place, 1)
+	}
+}
+
+// unwatch ends the look at a member each second, if nothing calls for it any more.
+func (r *roster) unwatch(m *member) {
+	if m.lists.watched && !m.needsLook(r.now) {
+		m.lists.watched = false
+		r.watched.set(m, false)
+	}
+}
+
+// countAt adds n to the count of an address, if it is one.
+func countAt(counts map[netip.AddrPort]int, at netip.AddrPort, n int) {
+	if !at.IsValid() {
+		return
+	}
+	if counts[at] += n; counts[at] == 0 {
+		delete(counts, at)
+	}
+}
 
 // setListed sets whether the membership lists a member.
 func (r *roster) setListed(m *member, listed bool) {
@@ -69,6 +141,7 @@ func (r *roster) setListed(m *member, listed bool) {
 		r.listed--
 	}
 	m.listed = listed
+	r.update(m)
 }
 
 // membershipSize is the number of other nodes by which the membership sets its
@@ -76,64 +149,6 @@ func (r *roster) setListed(m *member, listed bool) {
 // still counts them. A node that is gone for longer, or is only named in streams,
 // makes nothing slower.
 func (r *roster) membershipSize() int { return max(r.listed, r.recent) }
-
-// living returns the participants of a network that are taken for alive.
-func (r *roster) living(name string) []state.NodeID {
-	if r.cfg.Peers != nil {
-		return r.cfg.Peers
-	}
-	if ts, ok := r.targets[name]; ok {
-		return ts
-	}
-	var ts []state.NodeID
-	if name == "" {
-		for _, m := range r.ordered {
-			if m.reachable() {
-				ts = append(ts, m.id)
-			}
-		}
-	} else {
-		for _, id := range r.store.Participants(name) {
-			if m := r.members[id]; m != nil && m.reachable() {
-				ts = append(ts, id)
-			}
-		}
-	}
-	r.targets[name] = ts
-	return ts
-}
-
-// countLiving returns how many participants of a network are taken for alive. It
-// counts once per step: a join brings its members one by one, and each of them
-// changes the number.
-func (r *roster) countLiving(n *network) int {
-	if n.livingCount == 0 || n.livingCountAt != r.now {
-		n.livingCount, n.livingCountAt = len(r.living(n.name)), r.now
-	}
-	return n.livingCount
-}
-
-// pick returns up to k random members of from that are not in not, in random
-// order.
-func (r *roster) pick(from []state.NodeID, k int, not ...state.NodeID) []state.NodeID {
-	out := make([]state.NodeID, 0, k)
-	n := len(from)
-	if n <= 2*k+len(not) {
-		for _, i := range r.rng.Perm(n) {
-			if p := from[i]; len(out) < k && p != r.cfg.Self && !slices.Contains(not, p) {
-				out = append(out, p)
-			}
-		}
-		return out
-	}
-	for tries := 0; len(out) < k && tries < 8*k; tries++ {
-		p := from[r.rng.IntN(n)]
-		if p != r.cfg.Self && !slices.Contains(not, p) && !slices.Contains(out, p) {
-			out = append(out, p)
-		}
-	}
-	return out
-}
 
 // takesPart reports whether a member takes part in a network. Every member takes
 // part in the global scope.
@@ -161,35 +176,12 @@ func (r *roster) smallNetwork(n *network) bool {
 	return known <= smallTable
 }
 
-// provenOf returns those of some nodes that have shown that they exist.
-func (r *roster) provenOf(ids []state.NodeID) []state.NodeID {
-	var out []state.NodeID
-	for _, id := range ids {
-		if m := r.members[id]; m != nil && m.proven {
-			out = append(out, id)
-		}
-	}
-	return out
-}
-
 // provenCount is how many members have shown that they exist, at least one. What
 // depends on the size of the mesh depends on that number: names are cheap.
-func (r *roster) provenCount() int {
-	n := 0
-	for _, m := range r.ordered {
-		if m.proven {
-			n++
-		}
-	}
-	return max(n, 1)
-}
+func (r *roster) provenCount() int { return max(r.proven, 1) }
 
 // provenAt reports whether a living member has shown that it is at an address.
-func (r *roster) provenAt(addr netip.AddrPort) bool {
-	return slices.ContainsFunc(r.ordered, func(m *member) bool {
-		return m.addr == addr && m.proven && m.phase == phaseAlive
-	})
-}
+func (r *roster) provenAt(addr netip.AddrPort) bool { return r.places[addr] > 0 }
 
 // Where datagrams are lost and streams are not, as behind a firewall that forgot
 // UDP, the membership falls back to streams and takes every node for alive.

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -46,10 +47,9 @@ func TestRoster(t *testing.T) {
 				listed++
 			}
 		}
-		if c.roster.listed != listed || len(c.roster.ordered) != len(c.roster.members) ||
-			!slices.IsSortedFunc(c.roster.ordered, func(a, b *member) int { return byName(a, b.id) }) {
-			t.Fatalf("step %d: %d of %d are listed, %d and %d are counted", step, listed, len(c.roster.members), c.roster.listed,
-				len(c.roster.ordered))
+		if c.roster.listed != listed || c.roster.ordered.Len() != len(c.roster.members) || wrongLists(c) != "" {
+			t.Fatalf("step %d: %d of %d are listed, %d and %d are counted; %s", step, listed, len(c.roster.members),
+				c.roster.listed, c.roster.ordered.Len(), wrongLists(c))
 		}
 	}
 }
@@ -94,4 +94,55 @@ func TestReapsAreBounded(t *testing.T) {
 	if len(c.reaper.due) > maxReaps || c.Stats.ReapsDropped == 0 {
 		t.Errorf("%d wait, %d were dropped", len(c.reaper.due), c.Stats.ReapsDropped)
 	}
+}
+
+// names returns the names in a list.
+func names(of nodeList) (out []state.NodeID) {
+	for i := range of.Len() {
+		out = append(out, of.At(i))
+	}
+	return out
+}
+
+// wrongLists says which of a roster's lists is not what the members make it; "": none.
+func wrongLists(c *Core) string {
+	r := &c.roster
+	var living, proven, retryable, unlooked []state.NodeID
+	hosts, places := map[netip.AddrPort]int{}, map[netip.AddrPort]int{}
+	r.hosts.forgetOld(c.now)
+	for _, m := range r.ordered.all() {
+		if m.reachable() {
+			living = append(living, m.id)
+			if m.proven {
+				proven = append(proven, m.id)
+			}
+		}
+		if m.retryable() {
+			retryable = append(retryable, m.id)
+		}
+		if m.needsLook(c.now) && !m.lists.watched {
+			unlooked = append(unlooked, m.id)
+		}
+		if m.proven && m.phase == phaseAlive {
+			countAt(places, m.addr, 1)
+		}
+		if m.proven && m.phase != phaseLeft && (m.phase != phaseDead || c.now-m.since <= c.cfg.PreserveWindow) {
+			countAt(hosts, m.hostAddr(), 1)
+		}
+	}
+	switch {
+	case !slices.Equal(names(r.living("")), living):
+		return fmt.Sprintf("living: %v, not %v", names(r.living("")), living)
+	case !slices.Equal(names(r.livingProven("")), proven):
+		return fmt.Sprintf("proven: %v, not %v", names(r.livingProven("")), proven)
+	case !slices.Equal(names(r.retryable), retryable):
+		return fmt.Sprintf("retryable: %v, not %v", names(r.retryable), retryable)
+	case len(unlooked) > 0:
+		return fmt.Sprintf("not watched: %v", unlooked)
+	case !maps.Equal(places, r.places):
+		return fmt.Sprintf("places: %v, not %v", r.places, places)
+	case !maps.Equal(hosts, r.hosts.at):
+		return fmt.Sprintf("hosts: %v, not %v", r.hosts.at, hosts)
+	}
+	return ""
 }

@@ -73,20 +73,30 @@ func (l *liveness) endCheck(m *member) {
 	}
 	g := &l.preserve
 	if m.proven { // one that never existed says nothing about this node's links
-		g.record(vanished{m.host(), l.now})
+		g.record(vanished{m.hostAddr(), l.now})
 	}
 	g.forget(l.now - l.cfg.PreserveWindow)
 	gone, others := g.hosts(), l.countHosts()
 	if m.seen && others >= l.cfg.MinMesh && float64(gone) > l.cfg.Preserve*float64(others) {
 		l.setPreserve(true, fmt.Sprintf("%d of %d members vanished within %v: serving their last known endpoints", gone,
 			others, l.cfg.PreserveWindow))
-		for _, o := range l.roster.ordered {
-			if o.seen && o.phase == phaseDead && l.now-o.since <= l.cfg.PreserveWindow {
-				l.observe(o, signCutOff)
-			}
-		}
+		l.keepVanished()
 		l.observe(m, signCutOff)
 		return
 	}
 	l.observe(m, signSilent)
+}
+
+// keepVanished has the members served again that were hidden before so many had
+// vanished that it is rather this node that is cut off.
+func (l *liveness) keepVanished() {
+	if !l.preserve.hidden {
+		return
+	}
+	l.preserve.hidden = false
+	for _, o := range l.roster.watched.all() {
+		if o.seen && o.phase == phaseDead && l.now-o.since <= l.cfg.PreserveWindow {
+			l.observe(o, signCutOff)
+		}
+	}
 }

@@ -29,14 +29,21 @@ type index struct {
 	bars    barIndex                    // what is not to be shown (S18)
 	globals func(e *Entry, listed bool) // of the global scope: called for its records; nil elsewhere
 
-	// What is to be published.
-	dirty  []*serviceState // services that may differ from their view
-	regain bool            // an id changed hands in this publication
+	// What is to be published, and who hears that there is something.
+	observer tableObserver
+	dirty    []*serviceState // services that may differ from their view
+	regain   bool            // an id changed hands in this publication
 
 	// Scratch of one publication.
 	changes []change   // of one service; empty in between
 	removed []freedRow // rows that nothing has taken over
 	changed []string   // names of services
+}
+
+// tableObserver hears that a table has something to do for its store.
+type tableObserver struct {
+	unpublished func() // there is something to publish
+	claims      func() // claims, settings or the definition changed
 }
 
 // serviceState is the writer's side of one service. What happens to its endpoints
@@ -66,9 +73,10 @@ type serviceState struct {
 
 func newIndex(network string, clock *belief) *index {
 	ix := &index{
-		network:  network,
-		services: xsync.NewMap[string, *serviceState](), nameIndex: nameIndex{names: xsync.NewMap[string, *nameSet]()},
+		network: network, services: xsync.NewMap[string, *serviceState](),
+		nameIndex:  nameIndex{names: xsync.NewMap[string, *nameSet]()},
 		changeFeed: newChangeFeed(), claimIndex: newClaimIndex(network, clock), bars: newBarIndex(),
+		observer: tableObserver{func() {}, func() {}},
 	}
 	ix.addrs.init()
 	ix.def.Store(&NetworkDef{Name: network})
@@ -107,7 +115,7 @@ func (ix *index) Services() []*Service {
 // setSynced records the first full exchange and tells subscribers.
 func (ix *index) setSynced() {
 	if !ix.synced.Swap(true) {
-		ix.claimsChanged = true // claims may be made now
+		ix.markClaims() // claims may be made now
 		ix.notify("")
 	}
 }
@@ -119,7 +127,7 @@ func (ix *index) setDef(d NetworkDef) {
 	}
 	ix.def.Store(&d)
 	ix.vips.setDef(d)
-	ix.claimsChanged = true
+	ix.markClaims()
 	for _, s := range ix.services.All() {
 		s.urgent = true
 		ix.mark(s)
@@ -145,12 +153,19 @@ func (ix *index) carriers(name string) int {
 	return 0
 }
 
-// mark makes the next publication look at a service.
+// mark makes the next publication look at a service: also at one that was held back.
 func (ix *index) mark(s *serviceState) {
 	if !s.dirty {
 		s.dirty = true
 		ix.dirty = append(ix.dirty, s)
 	}
+	ix.observer.unpublished()
+}
+
+// markClaims makes whoever carries claims look at them again.
+func (ix *index) markClaims() {
+	ix.claimsChanged = true
+	ix.observer.claims()
 }
 
 // markVIP marks a service whose addresses may differ now. They are published at
@@ -246,7 +261,7 @@ func (ix *index) list(e *Entry) {
 	case KindVIP:
 		c, _ := ParseVIPClaim(e.Key(), e.Body())
 		ix.service(c.Service).claims++
-		ix.claimsChanged = true
+		ix.markClaims()
 		ix.witness(c.Birth)
 		ix.vips.add(c, e.Body(), ix.markVIP)
 	case KindSettings:
@@ -254,7 +269,7 @@ func (ix *index) list(e *Entry) {
 		s.settings = append(s.settings, e)
 		c, _ := ParseSettings(e.Body())
 		ix.witness(c.Lamport)
-		ix.claimsChanged = true
+		ix.markClaims()
 		ix.mark(s)
 	}
 }
@@ -264,12 +279,12 @@ func (ix *index) unlist(e *Entry) {
 	case KindVIP:
 		c, _ := ParseVIPClaim(e.Key(), e.Body())
 		ix.service(c.Service).claims--
-		ix.claimsChanged = true
+		ix.markClaims()
 		ix.vips.remove(c, ix.markVIP)
 	case KindSettings:
 		s := ix.service(e.Key())
 		s.settings = slices.DeleteFunc(s.settings, func(o *Entry) bool { return o == e })
-		ix.claimsChanged = true
+		ix.markClaims()
 		ix.mark(s)
 	}
 }

@@ -99,7 +99,7 @@ func (rs *replicas) Retire(o NodeID) {
 	rs.empty(s)
 	s.stage = nil
 	rs.account(s)
-	delete(rs.streams, o)
+	rs.discard(s)
 	if head.Inc > 0 {
 		rs.retired[o] = head
 	}

@@ -32,18 +32,20 @@ type Store struct {
 	yielded bool    // another live node has its name and came first (S7)
 
 	// The tables.
-	global *Table            // of the global scope
-	tables map[string]*Table // by network
-	order  []*Table          // see Tables; replaced, never changed
-	total  usage             // of all tables (S19)
-	pools  *poolSet          // of the networks in tables
+	global      *Table            // of the global scope
+	tables      map[string]*Table // by network
+	order       []*Table          // see Tables; replaced, never changed
+	ownerTables                   // by owner with a stream
+	work        worklist          // of the tables
+	total       usage             // of all tables (S19)
+	pools       *poolSet          // of the networks in tables
 
 	// What the mesh says of nodes and networks.
-	live      map[NodeID]Liveness // shared with the tables; missing: Dead
-	nodes     map[NodeID]NodeInfo // what each says about itself
-	members   map[string][]NodeID // network → participants, sorted (G6)
-	definer   *definer            // definitions of networks
-	disbelief Disbelief           // claims about this node's incarnation that are not believed (S16)
+	live          map[NodeID]Liveness // shared with the tables; missing: Dead
+	nodes         map[NodeID]NodeInfo // what each says about itself
+	participation                     // who takes part where (G6)
+	definer       *definer            // definitions of networks
+	disbelief     Disbelief           // claims about this node's incarnation that are not believed (S16)
 
 	// For readers.
 	readers     atomic.Pointer[readers]     // see Source; never nil
@@ -61,9 +63,9 @@ type readers struct {
 func NewStore(self NodeID, inc uint64, limits Limits, clock Clock) *Store {
 	s := &Store{
 		self: self, inc: inc, limits: limits.withTotals(), clock: newBelief(clock),
-		tables: map[string]*Table{}, live: map[NodeID]Liveness{self: Alive},
-		members: map[string][]NodeID{},
-		nodes:   map[NodeID]NodeInfo{}, definer: newDefiner(self),
+		tables: map[string]*Table{}, ownerTables: ownerTables{}, live: map[NodeID]Liveness{self: Alive},
+		participation: participation{members: map[string][]NodeID{}},
+		nodes:         map[NodeID]NodeInfo{}, definer: newDefiner(self),
 	}
 	s.global = newTable("", s)
 	s.global.index.globals, s.global.committed = s.globalChanged, s.recordOwn
@@ -131,6 +133,9 @@ func (s *Store) Join(network string) *Table {
 func (s *Store) Leave(network string) {
 	if t := s.tables[network]; t != nil {
 		s.total.add(t.use, -1)
+		for o := range t.streams {
+			s.setStream(o, t, false)
+		}
 		delete(s.tables, network)
 		s.reorder()
 		s.updatePools()
@@ -157,8 +162,8 @@ func (s *Store) DropAbandoned(o NodeID) {
 	if !ok || o == s.self {
 		return
 	}
-	for n, t := range s.tables {
-		if s.takesPart(n, o) {
+	for _, t := range s.TablesOf(o) {
+		if t == s.global || s.takesPart(t.network, o) {
 			continue
 		}
 		if h, ok := t.Head(o); ok && h.Inc < g.Inc {
@@ -176,10 +181,11 @@ func (s *Store) SetYielded(y bool) {
 	}
 }
 
-// SetLiveness records what this node thinks of an owner, in every table (S9).
+// SetLiveness records what this node thinks of an owner, in every table in which it
+// has a stream (S9).
 func (s *Store) SetLiveness(o NodeID, l Liveness) {
 	s.live[o] = l
-	for _, t := range s.Tables() {
+	for _, t := range s.ownerTables[o] {
 		t.SetLiveness(o, l)
 	}
 }
@@ -251,34 +257,6 @@ func (s *Store) recordOwn(changes []Change) {
 // or another node has its name.
 func (s *Store) Stated() []string { return slices.Sorted(maps.Keys(s.definer.stated)) }
 
-// setParticipates records whether a node takes part in a network. The records of a
-// stream that is replaced come and go in any order.
-func (s *Store) setParticipates(network string, o NodeID, yes bool) {
-	ps := s.members[network]
-	i, have := slices.BinarySearch(ps, o)
-	switch {
-	case yes == have:
-		return
-	case yes:
-		ps = slices.Insert(ps, i, o)
-	default:
-		ps = slices.Delete(ps, i, i+1)
-	}
-	if s.members[network] = ps; len(ps) == 0 {
-		delete(s.members, network)
-	}
-}
-
-func (s *Store) takesPart(network string, o NodeID) bool {
-	_, yes := slices.BinarySearch(s.members[network], o)
-	return yes
-}
-
-// Participants returns the nodes that said they take part in a network, sorted,
-// whatever their liveness. The slice is the store's, and valid until the next
-// change; do not change it.
-func (s *Store) Participants(network string) []NodeID { return s.members[network] }
-
 // Node returns what a node says about itself.
 func (s *Store) Node(o NodeID) (NodeInfo, bool) {
 	n, ok := s.nodes[o]
@@ -319,13 +297,7 @@ func (s *Store) define(now time.Duration) (again time.Duration) {
 // the bounded rate of S14 held back is due, 0 if nothing was.
 func (s *Store) Publish(now time.Duration) (again time.Duration) {
 	s.clock.now = now
-	again = s.define(now)
-	for _, t := range s.tables {
-		if w := t.Publish(now); w > 0 && (again == 0 || w < again) {
-			again = w
-		}
-	}
-	return again
+	return sooner(s.define(now), s.work.publish(now))
 }
 
 func (s *Store) publishNames() {

@@ -27,6 +27,7 @@ type streamSet struct {
 
 	// What the store knows and counts.
 	live    map[NodeID]Liveness // the store's; read only
+	held    func(NodeID, bool)  // told when an owner comes to have a stream, or has none any more; or nil
 	yielded bool                // another live node has our name and came first: our stream is a replica (S7)
 	use     usage               // of streams
 	total   *usage              // of all tables; the store's
@@ -149,9 +150,31 @@ func (set *streamSet) stream(o NodeID) *stream {
 	if s == nil {
 		s = newStream(o)
 		s.status = set.live[o]
-		set.streams[o] = s
+		set.keep(s)
 	}
 	return s
+}
+
+// keep makes a stream one of the table's.
+func (set *streamSet) keep(s *stream) {
+	if set.streams[s.owner] == s {
+		return
+	}
+	set.streams[s.owner] = s
+	if set.held != nil {
+		set.held(s.owner, true)
+	}
+}
+
+// discard makes a stream one of the table's no longer.
+func (set *streamSet) discard(s *stream) {
+	if set.streams[s.owner] != s {
+		return
+	}
+	delete(set.streams, s.owner)
+	if set.held != nil {
+		set.held(s.owner, false)
+	}
 }
 
 // touch runs f, which may change s, and keeps the table's hash true.
@@ -243,9 +266,9 @@ func (set *streamSet) account(s *stream) {
 func (set *streamSet) recount(s *stream) {
 	set.account(s)
 	if s.head.Inc > 0 || s.stage != nil {
-		set.streams[s.owner] = s
-	} else if set.streams[s.owner] == s {
-		delete(set.streams, s.owner)
+		set.keep(s)
+	} else {
+		set.discard(s)
 	}
 }
 

@@ -15,6 +15,7 @@ type Table struct {
 	streamSet
 	ownWriter
 	replicas
+	work tableWork // belongs to the store's worklist
 }
 
 // newTable returns an empty table of s.
@@ -25,6 +26,8 @@ func newTable(network string, s *Store) *Table {
 	}}
 	t.ownWriter = ownWriter{streamSet: &t.streamSet, inc: s.inc, disbelief: &s.disbelief}
 	t.replicas = replicas{streamSet: &t.streamSet, retired: map[NodeID]Head{}, ownIncs: map[NodeID]uint64{}}
+	t.held = func(o NodeID, yes bool) { s.setStream(o, t, yes) }
+	t.index.observer = tableObserver{func() { s.work.publishSoon(t) }, func() { s.work.claimsChanged(t) }}
 	t.index.bars.self, t.index.bars.loopback, t.index.bars.pools = s.self, s.limits.AllowLoopback, s.pools
 	return t
 }
