@@ -45,6 +45,9 @@ var mayImport = map[string][]string{
 	"mesh/internal/registry": {"state", "mesh/control", "mesh/source"},
 	"mesh/source":            {"state", "mesh/control"}, // what finds tasks and what checks them import it, too
 	"mesh/source/sourcetest": {"state", "mesh/source"},
+	"mesh/health":            {}, // pure: what a check is, and what follows from its answers
+	"mesh/internal/probe":    {"mesh/health"},
+	"mesh/internal/checker":  {"state", "mesh/health", "mesh/internal/probe", "mesh/source"},
 
 	// The parts of a node, each tested alone.
 	"mesh/internal/store":           {}, // knows no content
@@ -145,6 +148,7 @@ var testMayImport = map[string][]string{
 	"mesh/internal/registry":    {"mesh/internal/registry/registrytest"},
 	"mesh/sandbox":              {"test/rig"},
 	"mesh/internal/keys":        {"mesh/internal/store/storetest"},
+	"mesh/internal/checker":     {"mesh/source/sourcetest"},
 	"mesh/internal/hostchanges": {"mesh/internal/store/storetest"},
 }
 

@@ -74,7 +74,7 @@ func TestRulesExist(t *testing.T) {
 	const design = "docs/DESIGN.md"
 	all := texts(t)
 	rules := map[string]bool{}
-	rule := regexp.MustCompile(`(?m)^ *- ([SVGRLN][0-9]{1,2}(?:\.[0-9]{1,2})?) `)
+	rule := regexp.MustCompile(`(?m)^ *- ([SVGRLNC][0-9]{1,2}(?:\.[0-9]{1,2})?) `)
 	for _, m := range rule.FindAllStringSubmatch(all[design], -1) {
 		if rules[m[1]] {
 			t.Errorf("%s has two rules %s", design, m[1])
@@ -85,7 +85,7 @@ func TestRulesExist(t *testing.T) {
 		t.Fatalf("%s: only %d rules are found", design, len(rules))
 	}
 	comment := regexp.MustCompile(`(?m)(?:^|\s)//.*$`)
-	citation := regexp.MustCompile(`\b[SVGRLN][1-9][0-9]?(?:\.[1-9][0-9]?)?\b`)
+	citation := regexp.MustCompile(`\b[SVGRLNC][1-9][0-9]?(?:\.[1-9][0-9]?)?\b`)
 	for path, text := range all {
 		if filepath.Ext(path) == ".go" {
 			text = strings.Join(comment.FindAllString(text, -1), "\n")

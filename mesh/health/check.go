@@ -50,7 +50,7 @@ type Codes struct{ From, To int }
 func (c *Check) Reported() bool { return c.Interval == 0 }
 
 // HoldFor is how long the verdict of a former life of the node counts without an answer
-// in this one (H4).
+// in this one (C4).
 func (c *Check) HoldFor() time.Duration {
 	return max(2*c.Interval, 30*time.Second, c.TTL)
 }
@@ -121,8 +121,8 @@ func (c *Check) parseFields() error {
 				strings.Join(fieldsOf[field], ", "))
 		}
 	}
-	for field, flag := range map[string]bool{"server-name": c.Definition.ServerName != "", "skip-verify": c.Definition.SkipVerify} {
-		if flag && c.Definition.Type != HTTPS && !c.Definition.TLS {
+	for _, field := range []string{"server-name", "skip-verify"} {
+		if given[field] && c.Definition.Type != HTTPS && !c.Definition.TLS {
 			return wrong(field, "ask over TLS as well: tls", "it is for checks over TLS")
 		}
 	}

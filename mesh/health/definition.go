@@ -23,7 +23,7 @@ const (
 	FromSandbox = "sandbox" // from inside the network namespace of the task's sandbox
 )
 
-// Bounds of definitions (H1).
+// Bounds of definitions (C1).
 const (
 	MaxChecks   = 8       // checks of one task
 	MaxText     = 1024    // bytes of one text: a path, what is sent, what is expected

@@ -28,7 +28,8 @@ func TestDefaults(t *testing.T) {
 	if d := cmp.Diff(want, c, equal); d != "" {
 		t.Error(d)
 	}
-	if c := parse(t, "tcp://,interval=500ms"); c.Timeout != c.Interval || c.StartInterval != c.Interval || c.FailingInterval != c.Interval {
+	c = parse(t, "tcp://,interval=500ms")
+	if c.Timeout != c.Interval || c.StartInterval != c.Interval || c.FailingInterval != c.Interval {
 		t.Errorf("what is longer than the interval by default: %+v", c)
 	}
 }
@@ -69,7 +70,9 @@ func TestEachFieldHasAKey(t *testing.T) {
 		if json, _, _ := strings.Cut(s.Field(i).Tag.Get("json"), ","); strings.ReplaceAll(json, "_", "-") != key {
 			t.Errorf("%s is %q in files and %q in JSON", s.Field(i).Name, key, json)
 		}
-		value := map[string]string{"headers": "A: b", "port": "80", "fall": "1", "rise": "1", "tls": "true", "skip-verify": "true"}[key]
+		value := map[string]string{
+			"headers": "A: b", "port": "80", "fall": "1", "rise": "1", "tls": "true", "skip-verify": "true",
+		}[key]
 		if key == "headers" {
 			key = "header"
 		}
@@ -93,7 +96,7 @@ func cmpOr(a, b string) string {
 	return a
 }
 
-// H1: whoever writes a definition, hostile or tired, is told which field is wrong and
+// C1: whoever writes a definition, hostile or tired, is told which field is wrong and
 // what to write.
 func TestHostileDefinitions(t *testing.T) {
 	long := strings.Repeat("x", MaxText+1)
@@ -190,7 +193,8 @@ func TestHostileLines(t *testing.T) {
 			t.Errorf("%.60q is taken, or refused without a fix: %v", s, err)
 		}
 	}
-	if _, err := ParseFlag("tcp://,start_period=1s"); err == nil || !strings.Contains(err.(*FieldError).Fix, "start-period") {
+	_, err := ParseFlag("tcp://,start_period=1s")
+	if e, ok := errors.AsType[*FieldError](err); !ok || !strings.Contains(e.Fix, "start-period") {
 		t.Errorf("the field that is meant is not named: %v", err)
 	}
 }
@@ -277,7 +281,8 @@ func TestOutputIsBoundedAndClean(t *testing.T) {
 	}
 	o.Write([]byte("the end"))
 	s := o.String()
-	if len(s) > MaxOutput || !utf8.ValidString(s) || !strings.HasPrefix(s, "begin[31m\n") || !strings.HasSuffix(s, "the end") {
+	if len(s) > MaxOutput || !utf8.ValidString(s) ||
+		!strings.HasPrefix(s, "begin[31m\n") || !strings.HasSuffix(s, "the end") {
 		t.Errorf("%d bytes: %.40q", len(s), s)
 	}
 	if cap(o.head)+cap(o.tail) > 8*MaxOutput {

@@ -29,7 +29,8 @@ func ParseAll(all []Definition) ([]*Check, error) {
 			}
 		}
 		if seen[c.Definition.Name] {
-			return nil, wrong(place+".name", "give each check of a task a name of its own", "%q is given twice", c.Definition.Name)
+			return nil, wrong(place+".name", "give each check of a task a name of its own", "%q is given twice",
+				c.Definition.Name)
 		}
 		seen[c.Definition.Name] = true
 		checks[i] = c

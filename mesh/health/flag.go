@@ -26,7 +26,8 @@ func ParseFlag(s string) (Definition, error) {
 	r.LazyQuotes = false
 	fields, err := r.Read()
 	if err != nil || len(s) > MaxEncoded || strings.ContainsAny(s, "\n\r") {
-		return Definition{}, wrong("check", `write it as http://:8080/healthz,interval=2s; quote a field with a comma: "status=200,401"`,
+		return Definition{}, wrong("check",
+			`write it as http://:8080/healthz,interval=2s; quote a field with a comma: "status=200,401"`,
 			"%.80q is no list of fields", s)
 	}
 	var d Definition

@@ -37,7 +37,9 @@ func command(ctx context.Context, c *health.Check, t Target) health.Result {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	var out health.Output
 	cmd.Stdout, cmd.Stderr, cmd.Dir = &out, &out, "/"
-	cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}, t.Env...)
+	cmd.Env = append([]string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8",
+	}, t.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = killDelay
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

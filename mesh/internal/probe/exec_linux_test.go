@@ -45,7 +45,7 @@ func gone(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, word := range strings.Fields(string(b)) {
+	for word := range strings.FieldsSeq(string(b)) {
 		pid, err := strconv.Atoi(word)
 		if err != nil {
 			t.Fatal(err)

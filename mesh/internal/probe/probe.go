@@ -3,8 +3,8 @@
 //
 // Whatever is asked may answer anything, for ever, slowly, or not at all: a run ends with
 // its context, holds at most a few KiB of what it was told, and goes nowhere but to the
-// address that it was given (H6). What keeps the run itself from being made is
-// health.Unknown, and not a failure of the task (H5).
+// address that it was given (C6). What keeps the run itself from being made is
+// health.Unknown, and not a failure of the task (C5).
 package probe
 
 import (
@@ -84,7 +84,8 @@ func failure(ctx context.Context, c *health.Check, err error) health.Result {
 // ours reports whether an error says that this node has run out of something.
 func ours(err error) bool {
 	for _, e := range []error{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.EADDRNOTAVAIL, syscall.EAGAIN, ErrNoNamespace,
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.EADDRNOTAVAIL, syscall.EAGAIN,
+		ErrNoNamespace,
 	} {
 		if errors.Is(err, e) {
 			return true

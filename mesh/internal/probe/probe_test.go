@@ -123,8 +123,10 @@ func TestTCP(t *testing.T) {
 	silent := serve(t, func(c net.Conn) { io.Copy(io.Discard, c) })
 	wants(t, "tcp://,expect=x,timeout=100ms", silent, health.Failed, "no answer within 100ms")
 	wants(t, "tcp://,tls=1,timeout=100ms", silent, health.Failed, "no answer within 100ms")
-	wants(t, "tcp://,expect=x", serve(t, func(c net.Conn) { endless(c, strings.Repeat("y", 1000)) }), health.Failed, "the first 4096 bytes")
-	wants(t, "tcp://,expect=x,timeout=200ms", serve(t, func(c net.Conn) { trickle(c, strings.Repeat("y", 4000)) }), health.Failed, "no answer")
+	long := strings.Repeat("y", 4000)
+	wants(t, "tcp://,expect=x", serve(t, func(c net.Conn) { endless(c, long) }), health.Failed, "the first 4096 bytes")
+	slow := serve(t, func(c net.Conn) { trickle(c, long) })
+	wants(t, "tcp://,expect=x,timeout=200ms", slow, health.Failed, "no answer")
 }
 
 func TestTLS(t *testing.T) {
@@ -134,7 +136,8 @@ func TestTLS(t *testing.T) {
 	t.Cleanup(s.Close)
 	to := at(t, s.Listener.Addr().String())
 	wants(t, "https://", to, health.Failed, "certificate")
-	wants(t, "https://web.example/,skip-verify=1", to, health.Passed, fmt.Sprintf("host web.example:%d, name \"web.example\"", to.Addr.Port()))
+	wants(t, "https://web.example/,skip-verify=1", to, health.Passed,
+		fmt.Sprintf("host web.example:%d, name \"web.example\"", to.Addr.Port()))
 	wants(t, "https://web.example/,skip-verify=1,server-name=other.example", to, health.Passed, `name "other.example"`)
 	wants(t, "tcp://,tls=1", to, health.Failed, "certificate")
 	wants(t, "tcp://,tls=1,skip-verify=1", to, health.Passed, "connected")
@@ -254,7 +257,7 @@ func TestGRPC(t *testing.T) {
 	wants(t, "grpc://,timeout=300ms", serve(t, func(c net.Conn) { endless(c, "x") }), health.Failed, "")
 }
 
-// H5: what this node lacks is not the task's fault.
+// C5: what this node lacks is not the task's fault.
 func TestUnknownIsNoFailure(t *testing.T) {
 	to := closedPort(t)
 	for _, err := range []error{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, ErrNoNamespace} {

@@ -23,10 +23,10 @@ func parse(t testing.TB, s string) *Check {
 	return c
 }
 
-// steps runs a machine through letters, a second apart: p passed, w warned, f failed,
+// steps runs a tracker through letters, a second apart: p passed, w warned, f failed,
 // u unknown, e only the time. It returns the verdict after each, S, H or F, in lower case
 // where people see failing and everybody else starting.
-func steps(m *Machine, from time.Duration, letters string) string {
+func steps(m *Tracker, from time.Duration, letters string) string {
 	var out strings.Builder
 	now := from
 	for _, l := range letters {
@@ -52,7 +52,7 @@ func steps(m *Machine, from time.Duration, letters string) string {
 	return out.String()
 }
 
-// H2, H3: what follows from which answers.
+// C2, C3: what follows from which answers.
 func TestVerdictsFollowFromAnswers(t *testing.T) {
 	for _, x := range []struct{ what, check, answers, want string }{
 		{"the first success is enough", "tcp://", "p", "H"},
@@ -76,14 +76,14 @@ func TestVerdictsFollowFromAnswers(t *testing.T) {
 		{"and holds until there is a better one", "ttl:3s", "pfeeeep", "HFFFFFH"},
 		{"a container engine has counted already", "docker", "pfp", "HFH"},
 	} {
-		m := NewMachine(parse(t, x.check), 0)
+		m := NewTracker(parse(t, x.check), 0)
 		if got := steps(m, 0, x.answers); got != x.want {
 			t.Errorf("%s: %s after %s, want %s", x.what, got, x.answers, x.want)
 		}
 	}
 }
 
-// H4: a former life's verdict holds until there is another one, and not for ever.
+// C4: a former life's verdict holds until there is another one, and not for ever.
 func TestVerdictsOfAFormerLife(t *testing.T) {
 	quiet := strings.Repeat("u", 29)
 	for _, x := range []struct {
@@ -101,7 +101,7 @@ func TestVerdictsOfAFormerLife(t *testing.T) {
 		{"a heartbeat has one time of grace", "ttl:40s", Healthy, strings.Repeat("e", 41), strings.Repeat("H", 39) + "FF"},
 		{"a short one as well", "ttl:3s", Healthy, "eeee", "HHFF"},
 	} {
-		m := ResumeMachine(parse(t, x.check), x.was, 0)
+		m := ResumeTracker(parse(t, x.check), x.was, 0)
 		if got := steps(m, 0, x.answers); got != x.want {
 			t.Errorf("%s: %s after %s, want %s", x.what, got, x.answers, x.want)
 		}
@@ -124,7 +124,7 @@ func TestWhenTheNextRunIs(t *testing.T) {
 		{"tcp://,interval=300ms", "", 300 * time.Millisecond},
 		{"tcp://,interval=300ms", "pf", 300 * time.Millisecond},
 	} {
-		m := NewMachine(parse(t, x.check), 0)
+		m := NewTracker(parse(t, x.check), 0)
 		steps(m, 0, x.answers)
 		if got := m.Wait(); got != x.want {
 			t.Errorf("%s after %q: in %s, want %s", x.check, x.answers, got, x.want)
@@ -132,9 +132,9 @@ func TestWhenTheNextRunIs(t *testing.T) {
 	}
 }
 
-// H5: unknown is a condition after three intervals, and never a verdict.
+// C5: unknown is a condition after three intervals, and never a verdict.
 func TestBlindness(t *testing.T) {
-	m := NewMachine(parse(t, "tcp://,interval=1s,timeout=1s"), 0)
+	m := NewTracker(parse(t, "tcp://,interval=1s,timeout=1s"), 0)
 	steps(m, 0, "puu")
 	if m.Blind(3 * time.Second) {
 		t.Error("two seconds without an answer are a condition already")
@@ -156,7 +156,7 @@ func TestVerdictsWhateverComes(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		c := rapid.SampledFrom(checks).Draw(t, "check")
-		m, now := NewMachine(c, 0), time.Duration(0)
+		m, now := NewTracker(c, 0), time.Duration(0)
 		fails, passes, ever, last := 0, 0, false, time.Duration(0)
 		for i := range rapid.IntRange(1, 60).Draw(t, "n") {
 			now += time.Duration(rapid.Int64Range(0, int64(40*time.Second)).Draw(t, fmt.Sprint("wait", i)))

@@ -39,14 +39,14 @@ type Result struct {
 	Output  string // what was answered, or why there was no answer; Clean has been at it
 }
 
-// Machine is the verdict of one check as it follows from its answers (H2). It has no
+// Tracker is the verdict of one check as it follows from its answers (C2). It has no
 // clock: now is monotonic, of any origin, and never less than before. It is not safe for
 // concurrent use.
 //
 // A check that never passed in the life of its task is failing for people, and starting
-// for everybody else: such a task is not served even if no other one is left (H3).
-type Machine struct {
-	check *Check
+// for everybody else: such a task is not served even if no other one is left (C3).
+type Tracker struct {
+	check *Check // fixed
 
 	// What it follows from.
 
@@ -60,22 +60,22 @@ type Machine struct {
 
 	// What follows.
 
-	state  State
-	passed bool // it has been healthy in the life of the task
+	state  State // for people
+	passed bool  // it has been healthy in the life of the task
 }
 
-// NewMachine returns the machine of a check of a new task.
-func NewMachine(c *Check, now time.Duration) *Machine {
-	m := &Machine{check: c, began: now, known: now, state: Starting}
+// NewTracker returns the tracker of a check of a new task.
+func NewTracker(c *Check, now time.Duration) *Tracker {
+	m := &Tracker{check: c, began: now, known: now, state: Starting}
 	m.await(now)
 	return m
 }
 
-// ResumeMachine returns the machine of a check whose task had a verdict in a former life
+// ResumeTracker returns the tracker of a check whose task had a verdict in a former life
 // of the node, or before the check was changed. It stays until there is another one, for
-// at most HoldFor without any answer (H4).
-func ResumeMachine(c *Check, verdict State, now time.Duration) *Machine {
-	m := NewMachine(c, now)
+// at most HoldFor without any answer (C4).
+func ResumeTracker(c *Check, verdict State, now time.Duration) *Tracker {
+	m := NewTracker(c, now)
 	if verdict == Starting {
 		return m
 	}
@@ -84,17 +84,17 @@ func ResumeMachine(c *Check, verdict State, now time.Duration) *Machine {
 }
 
 // await waits for the next heartbeat.
-func (m *Machine) await(now time.Duration) {
+func (m *Tracker) await(now time.Duration) {
 	if m.check.TTL > 0 {
 		m.expires = now + m.check.TTL
 	}
 }
 
 // State returns the verdict as people see it.
-func (m *Machine) State() State { return m.state }
+func (m *Tracker) State() State { return m.state }
 
 // Effective returns the verdict as it is stated: a task that never passed is starting.
-func (m *Machine) Effective() State {
+func (m *Tracker) Effective() State {
 	if m.state == Failing && !m.passed {
 		return Starting
 	}
@@ -102,10 +102,10 @@ func (m *Machine) Effective() State {
 }
 
 // Streak returns how many answers in a row said the same, and whether they were good.
-func (m *Machine) Streak() (n int, passes bool) { return max(m.passes, m.fails), m.passes > 0 }
+func (m *Tracker) Streak() (n int, passes bool) { return max(m.passes, m.fails), m.passes > 0 }
 
 // Step takes an answer and reports whether the verdict changed, either of the two.
-func (m *Machine) Step(now time.Duration, o Outcome) bool {
+func (m *Tracker) Step(now time.Duration, o Outcome) bool {
 	before, effective := m.state, m.Effective()
 	m.Expire(now)
 	switch o {
@@ -117,7 +117,7 @@ func (m *Machine) Step(now time.Duration, o Outcome) bool {
 	return m.state != before || m.Effective() != effective
 }
 
-func (m *Machine) pass(now time.Duration) {
+func (m *Tracker) pass(now time.Duration) {
 	m.answer(now)
 	m.await(now)
 	m.passes, m.fails = m.passes+1, 0
@@ -126,7 +126,7 @@ func (m *Machine) pass(now time.Duration) {
 	}
 }
 
-func (m *Machine) fail(now time.Duration) {
+func (m *Tracker) fail(now time.Duration) {
 	m.answer(now)
 	m.expires = 0
 	if m.state == Starting && now-m.began < m.check.StartPeriod {
@@ -139,13 +139,13 @@ func (m *Machine) fail(now time.Duration) {
 }
 
 // answer notes that something is known now.
-func (m *Machine) answer(now time.Duration) {
+func (m *Tracker) answer(now time.Duration) {
 	m.answered, m.known, m.held = true, now, 0
 }
 
 // Expire takes note of the time, and reports whether the verdict changed: a heartbeat that
 // did not come, a verdict of a former life that nothing confirmed.
-func (m *Machine) Expire(now time.Duration) bool {
+func (m *Tracker) Expire(now time.Duration) bool {
 	before := m.state
 	if m.expires > 0 && now >= m.expires {
 		m.expires, m.held = 0, 0
@@ -158,7 +158,7 @@ func (m *Machine) Expire(now time.Duration) bool {
 }
 
 // Deadline returns when Expire is to be called, if there is such a time.
-func (m *Machine) Deadline() (at time.Duration, ok bool) {
+func (m *Tracker) Deadline() (at time.Duration, ok bool) {
 	switch {
 	case m.expires > 0 && (m.held == 0 || m.expires < m.held):
 		return m.expires, true
@@ -169,7 +169,7 @@ func (m *Machine) Deadline() (at time.Duration, ok bool) {
 }
 
 // Wait returns how long after the beginning of a run the next one begins.
-func (m *Machine) Wait() time.Duration {
+func (m *Tracker) Wait() time.Duration {
 	switch {
 	case m.state == Starting || !m.passed && m.fails < 2*m.check.Fall:
 		return m.check.StartInterval
@@ -181,7 +181,7 @@ func (m *Machine) Wait() time.Duration {
 
 // Blind reports whether nothing has been known for three intervals: a condition of the
 // node, since its checks cannot be run.
-func (m *Machine) Blind(now time.Duration) bool {
+func (m *Tracker) Blind(now time.Duration) bool {
 	return m.check.Interval > 0 && now-m.known >= 3*m.check.Interval
 }
 
