@@ -111,7 +111,7 @@ func (w *world) register(id string, h state.Health, lines ...string) {
 }
 
 // verdict waits for some time and then compares what was stated last.
-func (w *world) verdict(after time.Duration, id string, want string) {
+func (w *world) verdict(after time.Duration, id, want string) {
 	w.t.Helper()
 	time.Sleep(after)
 	synctest.Wait()
