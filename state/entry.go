@@ -34,8 +34,8 @@ type Entry struct {
 	data     string  // kind ‖ key ‖ group ‖ body
 	version  uint64  // at which the owner wrote it
 	stream   *stream // of its owner; the status of the stream belongs to the table's goroutine
-	keyLen   uint16  // bytes of data that are the key
-	groupLen uint16  // bytes of data that are the group
+	keyLen   uint8   // bytes of data that are the key, at most MaxName
+	groupLen uint8   // bytes of data that are the group, at most MaxName
 	deleted  bool    // a tombstone
 	poison   bool    // carried, but not readable: not shown (G8)
 
@@ -44,6 +44,7 @@ type Entry struct {
 	weight uint16  // as stated; 0 counts as 1
 	has    fields  // optional fields of the body
 	class  Class   // what the owner states: Serving, Draining or Unready
+	place  place   // where it is in Service.Members; belongs to the table's goroutine
 }
 
 // fields says which fields an endpoint has that the index must look at.
@@ -61,13 +62,13 @@ const (
 func (e *Entry) Kind() Kind { return Kind(e.data[0]) }
 
 // Key returns the record's key: a task id, a service, a network.
-func (e *Entry) Key() string { return e.data[1 : 1+e.keyLen] }
+func (e *Entry) Key() string { return e.data[1 : 1+int(e.keyLen)] }
 
 // Group returns the record's group: for an endpoint its service.
-func (e *Entry) Group() string { return e.data[1+e.keyLen : 1+e.keyLen+e.groupLen] }
+func (e *Entry) Group() string { return e.data[1+int(e.keyLen) : 1+int(e.keyLen)+int(e.groupLen)] }
 
 // Body returns the record's body.
-func (e *Entry) Body() string { return e.data[1+e.keyLen+e.groupLen:] }
+func (e *Entry) Body() string { return e.data[1+int(e.keyLen)+int(e.groupLen):] }
 
 // Version returns the version at which the owner wrote the record.
 func (e *Entry) Version() uint64 { return e.version }
@@ -126,8 +127,11 @@ func (e *Entry) Endpoint() Endpoint {
 	return ep
 }
 
+// The lengths of a key and of a group fit their fields.
+const _ = uint8(MaxName)
+
 // mapKey identifies the record within its stream.
-func (e *Entry) mapKey() string { return e.data[:1+e.keyLen] }
+func (e *Entry) mapKey() string { return e.data[:1+int(e.keyLen)] }
 
 // newEntry builds the entry of a record. The error says why the record is poison
 // (G8): a known kind whose body does not parse.
@@ -135,7 +139,7 @@ func newEntry(s *stream, r Record) (*Entry, error) {
 	e := &Entry{
 		data:    string([]byte{byte(r.Kind)}) + r.Key + r.Group + r.Body,
 		version: r.Version, stream: s, deleted: r.Deleted,
-		keyLen: uint16(len(r.Key)), groupLen: uint16(len(r.Group)),
+		keyLen: uint8(len(r.Key)), groupLen: uint8(len(r.Group)),
 	}
 	var err error
 	switch r.Kind {

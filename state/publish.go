@@ -1,7 +1,6 @@
 package state
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -144,7 +143,7 @@ func (ix *index) build(s *serviceState) {
 	}
 	changes := ix.assignIDs(s, ix.takeQueue(s))
 	n := &Service{Network: ix.network, Name: s.name}
-	mergeMembers(n, old, changes)
+	n.takeMembers(old, changes)
 	for i := range changes {
 		ix.countDeclared(s, &changes[i])
 	}
@@ -186,76 +185,6 @@ func (ix *index) countDeclared(s *serviceState, c *change) {
 		s.tally(c.old, -1)
 		ix.addTask(c.old, false)
 	}
-}
-
-// member is an endpoint with the class under which it is in Service.Members.
-type member struct {
-	class Class
-	entry *Entry
-}
-
-// compareMember orders the members of a service: by class, then by id.
-func compareMember(a, b member) int {
-	return cmp.Or(cmp.Compare(a.class, b.class), compareID(a.entry, b.entry))
-}
-
-// mergeMembers fills n with the members of old after the changes.
-func mergeMembers(n, old *Service, changes []change) {
-	var few [2][8]member // so that the usual publication costs no allocation
-	added, gone := few[0][:0], few[1][:0]
-	for _, c := range changes {
-		if c.cur != nil {
-			added = append(added, member{c.now, c.cur})
-		}
-		if c.old != nil {
-			gone = append(gone, member{c.was, c.old})
-		}
-	}
-	slices.SortFunc(added, compareMember)
-	slices.SortFunc(gone, compareMember)
-	n.Count = old.Count
-	n.Members = make([]*Entry, 0, len(old.Members)+len(added)-len(gone))
-	next := 0 // the first of old's members that n has not got yet
-	for len(added)+len(gone) > 0 {
-		order := 0 // an update: one goes, one comes, at the same place
-		switch {
-		case len(added) == 0:
-			order = 1
-		case len(gone) == 0:
-			order = -1
-		default:
-			order = compareMember(added[0], gone[0])
-		}
-		var m member
-		if order <= 0 {
-			m, added = added[0], added[1:]
-			n.Count[m.class]++
-		}
-		at := m
-		if order >= 0 {
-			at, gone = gone[0], gone[1:]
-			n.Count[at.class]--
-		}
-		i := old.search(at)
-		n.Members = append(n.Members, old.Members[next:i]...)
-		if m.entry != nil {
-			n.Members = append(n.Members, m.entry)
-		}
-		if next = i; order >= 0 {
-			next++
-		}
-	}
-	n.Members = append(n.Members, old.Members[next:]...)
-}
-
-// search returns the place of a member, or the place where it would be.
-func (s *Service) search(m member) int {
-	from := 0
-	for c := range m.class {
-		from += s.Count[c]
-	}
-	i, _ := slices.BinarySearchFunc(s.Members[from:from+s.Count[m.class]], m.entry, compareID)
-	return from + i
 }
 
 // address fills the VIPs of a service from the claims (V3, V5, V7), but for those

@@ -1,0 +1,116 @@
+package state
+
+import (
+	"cmp"
+	"slices"
+)
+
+// This file owns how the members of a published service follow from those of the
+// one before it and what has changed.
+
+// member is an endpoint with the class under which it is in Service.Members.
+type member struct {
+	class Class
+	entry *Entry
+}
+
+// compareMember orders the members of a service: by class, then by id.
+func compareMember(a, b member) int {
+	return cmp.Or(cmp.Compare(a.class, b.class), compareID(a.entry, b.entry))
+}
+
+// updates reports whether a change leaves an endpoint where it is among the members:
+// it says something else under the same id and class.
+func (c *change) updates() bool { return c.old != nil && c.cur != nil && c.was == c.now }
+
+// takeMembers fills n with the members of old after the changes.
+func (n *Service) takeMembers(old *Service, changes []change) {
+	var few [2][8]member // so that the usual publication costs no allocation
+	added, gone := few[0][:0], few[1][:0]
+	for i := range changes {
+		c := &changes[i]
+		if c.updates() {
+			continue
+		}
+		if c.cur != nil {
+			added = append(added, member{c.now, c.cur})
+		}
+		if c.old != nil {
+			gone = append(gone, member{c.was, c.old})
+		}
+	}
+	n.mergeMembers(old, added, gone)
+	for i := range changes {
+		if c := &changes[i]; c.updates() {
+			at := n.find(member{c.was, c.old})
+			n.Members[at] = c.cur
+			c.cur.place = placeOf(at, len(n.Members))
+		}
+	}
+}
+
+// mergeMembers fills n with the members of old without those that are gone and with
+// those that are added, which it sorts.
+func (n *Service) mergeMembers(old *Service, added, gone []member) {
+	slices.SortFunc(added, compareMember)
+	slices.SortFunc(gone, compareMember)
+	n.Count = old.Count
+	size := len(old.Members) + len(added) - len(gone)
+	n.Members = make([]*Entry, 0, size)
+	next := 0 // the first of old's members that n has not got yet
+	for len(added)+len(gone) > 0 {
+		if len(added) == 0 || len(gone) > 0 && compareMember(gone[0], added[0]) <= 0 {
+			i := old.find(gone[0])
+			n.Count[gone[0].class]--
+			n.Members = append(n.Members, old.Members[next:i]...)
+			next, gone = i+1, gone[1:]
+			continue
+		}
+		m := added[0]
+		i := max(old.search(m), next) // next where it takes the place of one with its id
+		n.Count[m.class]++
+		n.Members = append(n.Members, old.Members[next:i]...)
+		m.entry.place = placeOf(len(n.Members), size)
+		n.Members = append(n.Members, m.entry)
+		next, added = i, added[1:]
+	}
+	n.Members = append(n.Members, old.Members[next:]...)
+}
+
+// search returns the place of a member, or the place where it would be.
+func (n *Service) search(m member) int {
+	from := 0
+	for c := range m.class {
+		from += n.Count[c]
+	}
+	i, _ := slices.BinarySearchFunc(n.Members[from:from+n.Count[m.class]], m.entry, compareID)
+	return from + i
+}
+
+// place is where an endpoint was among the members of its service when it was put
+// there, as a share of them in units of 2^-32. Others come and go, so it is a hint:
+// exact where endpoints are only updated, and near where they come and go all over.
+type place uint32
+
+// placeOf returns the place of the i-th of n members: the middle of its share.
+func placeOf(i, n int) place { return place((2*uint64(i) + 1) << 31 / uint64(n)) }
+
+// in returns which of n members is at the place.
+func (p place) in(n int) int { return int(uint64(p) * uint64(n) >> 32) }
+
+// nearby is how far from its place an endpoint is looked for before it is searched
+// by its id, which means to look at other endpoints' ids in cold memory.
+const nearby = 16
+
+// find returns where a member is. It must be one.
+func (n *Service) find(m member) int {
+	at := m.entry.place.in(len(n.Members))
+	if n.Members[at] == m.entry {
+		return at
+	}
+	from := max(at-nearby, 0)
+	if i := slices.Index(n.Members[from:min(at+nearby, len(n.Members))], m.entry); i >= 0 {
+		return from + i
+	}
+	return n.search(m)
+}
