@@ -24,7 +24,7 @@ type CoreConfig struct {
 	Coalesce  time.Duration // pushes closer together than this travel together
 	PushRate  int           // bytes per second of pushes; what is above it is left to pulls
 	PushBurst int           // bytes that may be pushed at once
-	HotAfter  time.Duration // from news until random peers get an "I have", in case the push was lost
+	HotAfter  time.Duration // from news until a peer gets the first "I have", in case the push missed it
 
 	// How differences are found and mended (G4, G5).
 
@@ -78,7 +78,7 @@ func (c *CoreConfig) setDefaults() {
 	setDefault(&c.Coalesce, 3*time.Millisecond)
 	setDefault(&c.PushRate, 4<<20)
 	setDefault(&c.PushBurst, 1<<20)
-	setDefault(&c.HotAfter, 5*time.Millisecond)
+	setDefault(&c.HotAfter, 3*time.Millisecond)
 	setDefault(&c.RepairBusy, 100*time.Millisecond)
 	setDefault(&c.RepairIdle, time.Second)
 	setDefault(&c.BusyFor, 2*time.Second)

@@ -54,9 +54,10 @@
 // lacks something waits a moment for the missing push, then asks for it (pull). A delta
 // that is too large for a datagram is not pushed: push.advertise sends random participants
 // the head of the stream, and they pull. A few milliseconds after a change push.sendHot
-// sends the heads of recent news to random participants, so that a lost push is noticed
-// soon. What all of that missed, repair finds: random pairs compare a hash per table, then
-// hashes of buckets, then heads, and pull what differs (G3, G4).
+// sends the heads of recent news to one participant after the other, chosen so that each is
+// told by somebody (roster.ringPeer): who missed the push pulls. What all of that missed,
+// repair finds: random pairs compare a hash per table, then hashes of buckets, then heads,
+// and pull what differs (G3, G4).
 //
 // # The life of a death
 //

@@ -9,9 +9,9 @@ import (
 	"meshd/state"
 )
 
-// What is too large to be pushed is announced, and what was pushed is mentioned
-// again to random peers ("I have"): whoever misses it pulls. This file owns the
-// lists of both; it is a part of push.
+// What is too large to be pushed is announced to random peers, and what was pushed
+// is mentioned again to one peer each at a time ("I have"): whoever misses it pulls.
+// This file owns the lists of both; it is a part of push.
 
 // hint is a stream that is to be announced.
 type hint struct {
@@ -98,16 +98,26 @@ func (p *push) recordNews(n *network, owner state.NodeID) {
 	}
 	n.hot = append(n.hot, hotHead{owner, p.now})
 	p.hot[n] = struct{}{}
+	p.lastNews = p.now
 	if len(p.hotTimes) == 0 {
-		j := p.jitter(p.cfg.HotAfter)
-		p.hotTimes = append(p.hotTimes, p.now+j, p.now+5*j/2, p.now+6*j)
+		p.planHints()
 	}
+}
+
+// hintTurns is how often news is mentioned again.
+const hintTurns = 3
+
+// planHints sets when recent news is mentioned again: when its wave is over, soon
+// after that for those who did not get the first hint, and once more.
+func (p *push) planHints() {
+	j := p.jitter(p.cfg.HotAfter)
+	p.hotTimes = append(p.hotTimes[:0], p.now+j, p.now+7*j/4, p.now+9*p.cfg.HotAfter+j/2)
 }
 
 // isFresh reports whether a stream changed so recently that its push is still
 // under way.
 func (p *push) isFresh(n *network, o state.NodeID) bool {
-	for i := len(n.hot) - 1; i >= 0 && p.now-n.hot[i].at < p.cfg.HotAfter/2; i-- {
+	for i := len(n.hot) - 1; i >= 0 && p.now-n.hot[i].at < p.waveTime(); i-- {
 		if n.hot[i].owner == o {
 			return true
 		}
@@ -115,25 +125,35 @@ func (p *push) isFresh(n *network, o state.NodeID) bool {
 	return false
 }
 
-// sendHot sends one random participant per network the heads of the streams that
-// changed recently: a node that missed the push pulls without waiting for repair.
+// waveTime is how long the push of a change takes to reach nearly all; no hint
+// about it is sent before.
+func (p *push) waveTime() time.Duration { return p.cfg.HotAfter * 3 / 4 }
+
+// sendHot sends one participant per network the heads of the streams that changed
+// recently: a node that missed the push pulls without waiting for repair. Whom each
+// node tells is not left to chance, as the push is: every participant is told by one
+// other in each turn, see ringPeer.
 func (p *push) sendHot() {
 	if len(p.hotTimes) == 0 || p.now < p.hotTimes[0] {
 		return
 	}
+	turn := hintTurns - len(p.hotTimes)
 	p.hotTimes = p.hotTimes[1:]
 	for _, n := range p.hotNetworks() {
-		hs := p.hotHeads(n, p.now-8*p.cfg.HotAfter, p.cfg.Datagram-128)
+		hs := p.hotHeads(n, p.now-11*p.cfg.HotAfter, p.cfg.Datagram-128)
 		if len(hs) == 0 {
 			delete(p.hot, n)
 			continue
 		}
-		for _, to := range p.roster.pick(p.roster.living(n.name), 1) {
+		if to, ok := p.roster.ringPeer(p.roster.living(n.name), turn); ok {
 			e := p.newPacket()
 			e.heads(frameHot, n.name, 0, nil, false, hs)
 			p.Stats.HotSent++
 			p.outbox.send(to, e)
 		}
+	}
+	if len(p.hotTimes) == 0 && p.now-p.lastNews < p.waveTime() {
+		p.planHints() // the last turn came too early for it
 	}
 }
 

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"slices"
+	"sort"
 
 	"meshd/state"
 )
@@ -144,4 +145,29 @@ func (r *roster) pick(from nodeList, k int, not ...state.NodeID) []state.NodeID 
 		}
 	}
 	return out
+}
+
+// ringPeer returns the participant that this node tells of recent news in one of
+// its turns. All participants are a ring by name, and each tells its successor, then
+// the one half way round, then the one a third of the way: nodes that know the same
+// participants leave none out. ok is false if there is no other.
+func (r *roster) ringPeer(from nodeList, turn int) (id state.NodeID, ok bool) {
+	others := from.Len()
+	at := sort.Search(others, func(i int) bool { return from.At(i) >= r.cfg.Self })
+	self := at < others && from.At(at) == r.cfg.Self
+	if self {
+		others--
+	}
+	if others == 0 {
+		return "", false
+	}
+	step := 0
+	if turn > 0 {
+		step = others / (turn + 1)
+	}
+	i := (at + step) % others
+	if self && i >= at {
+		i++
+	}
+	return from.At(i), true
 }

@@ -24,6 +24,8 @@ type pull struct {
 	perPeer map[state.NodeID]int
 	due     time.Duration // no deadline of a pull is before; of no meaning without pulls
 	rtt     time.Duration // how long small pulls take, smoothed
+
+	measured bool // rtt is not the guess of the beginning
 }
 
 // newPull returns a pull with nothing under way.
@@ -140,7 +142,11 @@ func (u *pull) answered(key streamKey, from state.NodeID) {
 		return
 	}
 	if p.sent && p.small && p.tries == 1 && p.peer == from {
-		u.rtt += (u.now - p.sentAt - u.rtt) / 8
+		if took := u.now - p.sentAt; u.measured {
+			u.rtt += (took - u.rtt) / 8
+		} else {
+			u.rtt, u.measured = took, true
+		}
 	}
 	u.drop(key)
 }
@@ -151,7 +157,8 @@ func (u *pull) request(from state.NodeID, n *network, ws []lack) {
 	var todo []state.Want
 	for _, w := range ws {
 		key := streamKey{n.name, w.Owner}
-		if p := u.pulls[key]; p != nil && u.now < p.deadline {
+		p := u.pulls[key]
+		if p != nil && u.now < p.deadline && !u.seemsLost(p, from) {
 			if p.peer != from && len(p.others) < 3 && !slices.Contains(p.others, from) {
 				p.others = append(p.others, from)
 			}
@@ -160,10 +167,29 @@ func (u *pull) request(from state.NodeID, n *network, ws []lack) {
 		if !u.hasRoom(from) {
 			break // G7: repair finds the rest again
 		}
-		u.markSent(key, &pending{peer: from, small: w.small})
+		next := &pending{peer: from, small: w.small}
+		if p != nil && u.now < p.deadline {
+			next.tries = p.tries
+		}
+		u.markSent(key, next)
 		todo = append(todo, w.Want)
 	}
 	u.sendWants(from, n, todo)
+}
+
+// fewPulls is up to how many pulls may be under way for a second peer to be asked
+// soon, and soonLost how soon: then it is rather a packet that was lost than many
+// answers that are on their way.
+const (
+	fewPulls = 16
+	soonLost = 2 * time.Millisecond
+)
+
+// seemsLost reports whether the answer to a pull has probably been lost, so that
+// another peer that has the stream is asked without waiting for the deadline: once,
+// and only for a small answer, which costs little if it comes twice.
+func (u *pull) seemsLost(p *pending, from state.NodeID) bool {
+	return p.sent && p.small && p.tries == 1 && p.peer != from && len(u.pulls) <= fewPulls && u.now-p.sentAt >= soonLost
 }
 
 // requestOne asks a peer for what this node lacks of one stream, whose head is h.

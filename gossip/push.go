@@ -21,7 +21,8 @@ type push struct {
 	queue    pushQueue             // what waits to be pushed
 	hints    map[string][]hint     // by network: what the packet at hand brought and is to be announced
 	hot      map[*network]struct{} // those with recent news
-	hotTimes []time.Duration       // when recent news is mentioned again, in order
+	hotTimes []time.Duration       // when recent news is mentioned again, in order, at most hintTurns
+	lastNews time.Duration         // when the last news came
 }
 
 // newPush returns a push with nothing to spread.

@@ -22,7 +22,7 @@ type Stats struct {
 	Gaps, Wants         uint64 // deltas whose predecessor is missing, and streams asked for
 	PullTimeouts        uint64 // wants without an answer in time
 	Probes, Mismatches  uint64 // packets of table hashes sent, and peers' hashes that differed
-	HotSent             uint64 // packets of recent news sent to random peers
+	HotSent             uint64 // packets of recent news sent to peers
 
 	// What peers sent and was not used.
 
