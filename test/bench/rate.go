@@ -36,6 +36,7 @@ func churnOne(o options, nodes, rate int) {
 	for i := range nodes {
 		c.seen[i], c.last[i] = make([]int, nodes), -1
 	}
+	before := measure(w)
 	gap := time.Second / time.Duration(rate)
 	for k := range int(lasts / gap) {
 		w.After(time.Duration(k)*gap, func() { c.replace(w.Rand().IntN(nodes), k) })
@@ -43,11 +44,12 @@ func churnOne(o options, nodes, rate int) {
 	w.Run(lasts)
 	backlog := c.backlog()
 	_, ok := w.Until(func() bool { return c.backlog() == 0 }, 10*time.Millisecond, time.Minute)
+	bytes := float64(measure(w).bytes-before.bytes) / float64(nodes) / (lasts.Seconds() * float64(rate))
 	slices.Sort(c.times)
 	fmt.Printf("churn impl=meshd nodes=%d per_s=%d p50_ms=%s p90_ms=%s p99_ms=%s max_ms=%s backlog=%d drained=%v "+
-		"link=%s\n",
+		"bytes_per_change=%.0f link=%s\n",
 		nodes, rate, ms(quantile(c.times, .5)), ms(quantile(c.times, .9)), ms(quantile(c.times, .99)),
-		ms(quantile(c.times, 1)), backlog, ok, link)
+		ms(quantile(c.times, 1)), backlog, ok, bytes, link)
 }
 
 // churning remembers every change and how many of each owner's every node has.
