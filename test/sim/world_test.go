@@ -37,14 +37,14 @@ func TestOneChangeReachesAll(t *testing.T) {
 func TestNobodyWaitsForRepair(t *testing.T) {
 	const bound = 30 * time.Millisecond
 	var last time.Duration
-	for seed := range uint64(8) {
+	for seed := range uint64(6) {
 		w := New(Options{Seed: seed, Nodes: 100, Static: true})
 		w.Start(0)
 		w.Run(5 * time.Second)
 		if !w.Equal() {
 			t.Fatalf("seed %d: not equal after the start", seed)
 		}
-		for change := range 25 {
+		for change := range 15 {
 			if err := w.Node(w.Rand().IntN(100)).Commit(Endpoint("a", "web", change+1)); err != nil {
 				t.Fatal(err)
 			}
@@ -55,5 +55,5 @@ func TestNobodyWaitsForRepair(t *testing.T) {
 			w.Run(time.Duration(w.Rand().IntN(200)) * time.Millisecond)
 		}
 	}
-	t.Logf("the slowest of 200 changes: %v", last)
+	t.Logf("the slowest of 90 changes: %v", last)
 }
