@@ -107,7 +107,7 @@ func (p *push) recordNews(n *network, owner state.NodeID) {
 // hintTurns is how often news is mentioned again.
 const hintTurns = 3
 
-// planHints sets when recent news is mentioned again: when its wave is over, soon
+// planHints sets when recent news is mentioned again: when its push is over, soon
 // after that for those who did not get the first hint, and once more.
 func (p *push) planHints() {
 	j := p.jitter(p.cfg.HotAfter)
@@ -117,7 +117,7 @@ func (p *push) planHints() {
 // isFresh reports whether a stream changed so recently that its push is still
 // under way.
 func (p *push) isFresh(n *network, o state.NodeID) bool {
-	for i := len(n.hot) - 1; i >= 0 && p.now-n.hot[i].at < p.waveTime(); i-- {
+	for i := len(n.hot) - 1; i >= 0 && p.now-n.hot[i].at < p.spreadTime(); i-- {
 		if n.hot[i].owner == o {
 			return true
 		}
@@ -125,9 +125,9 @@ func (p *push) isFresh(n *network, o state.NodeID) bool {
 	return false
 }
 
-// waveTime is how long the push of a change takes to reach nearly all; no hint
+// spreadTime is how long the push of a change takes to reach nearly all; no hint
 // about it is sent before.
-func (p *push) waveTime() time.Duration { return p.cfg.HotAfter * 3 / 4 }
+func (p *push) spreadTime() time.Duration { return p.cfg.HotAfter * 3 / 4 }
 
 // sendHot sends one participant per network the heads of the streams that changed
 // recently: a node that missed the push pulls without waiting for repair. Whom each
@@ -152,7 +152,7 @@ func (p *push) sendHot() {
 			p.outbox.send(to, e)
 		}
 	}
-	if len(p.hotTimes) == 0 && p.now-p.lastNews < p.waveTime() {
+	if len(p.hotTimes) == 0 && p.now-p.lastNews < p.spreadTime() {
 		p.planHints() // the last turn came too early for it
 	}
 }

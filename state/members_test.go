@@ -43,7 +43,8 @@ func TestMembersFollowChanges(t *testing.T) {
 			}
 			for i, m := range want {
 				if n.Members[i] != m.entry || n.Class(i) != m.class || n.find(m) != i || n.search(m) != i {
-					rt.Fatalf("member %d is %v, class %v, found at %d and %d", i, n.Members[i].Key(), n.Class(i), n.find(m), n.search(m))
+					rt.Fatalf("member %d is %v, class %v, found at %d and %d", i, n.Members[i].Key(), n.Class(i), n.find(m),
+						n.search(m))
 				}
 			}
 			view = n
