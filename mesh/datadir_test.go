@@ -82,13 +82,13 @@ func TestFailedStartMovesNothing(t *testing.T) {
 // What a kill left half written is removed; what is not ours stays.
 func TestHalfWrittenFilesAreRemoved(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{".tasks.json.123", ".node.json.4", ".tasks.jsonx", "mine"} {
+	for _, name := range []string{".tasks.json.123", ".node.json.4", ".meshd.db.5", ".tasks.jsonx", "mine"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	start(t, config.Config{Node: "a", DataDir: dir}).stop()
-	if got := files(t, dir); strings.Contains(got, ".123") || strings.Contains(got, ".node") ||
+	if got := files(t, dir); strings.Contains(got, ".123") || strings.Contains(got, ".node") || strings.Contains(got, ".meshd") ||
 		!strings.Contains(got, ".tasks.jsonx") || !strings.Contains(got, "mine") {
 		t.Errorf("there is %s", got)
 	}
@@ -120,7 +120,7 @@ func TestRemovedDirectoryIsMadeAgain(t *testing.T) {
 	a.task("net", "web", "t1", "10.1.0.1")
 	eventually(t, func() error { return os.RemoveAll(dir) }) // a write may come in between
 	eventually(t, func() error {
-		if got := files(t, dir); !strings.Contains(got, "node.json") || !strings.Contains(got, "tasks.json") ||
+		if got := files(t, dir); !strings.Contains(got, "node.json") || !strings.Contains(got, "meshd.db") ||
 			!strings.Contains(got, "lock") {
 			return errors.New("there is " + got)
 		}

@@ -8,7 +8,8 @@ import (
 // The files of the data directory, which hold what must survive the process.
 const (
 	fileNode      = "node.json"      // the name, the last incarnation and the Lamport time (S7, S8)
-	fileTasks     = "tasks.json"     // registrations, networks made here, claims carried (V2, V6)
+	fileRegistry  = "meshd.db"       // registrations, networks made here, claims carried (V2, V6), records by key (N11)
+	fileTasks     = "tasks.json"     // the same, of versions before; read once, and kept under another name
 	fileSandboxes = "sandboxes.json" // attached containers (L4)
 	fileSysctls   = "sysctls.json"   // settings of the host that were changed, and how they were found (N8)
 	filePeers     = "peers.json"     // nodes once met (G2); a cache
@@ -18,6 +19,7 @@ const (
 func dataFiles() []store.File {
 	return []store.File{
 		{Name: fileNode},
+		{Name: fileRegistry},
 		{Name: fileTasks},
 		{Name: fileSandboxes},
 		{Name: fileSysctls},

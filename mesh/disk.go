@@ -40,7 +40,7 @@ func (n disk) saveLast() error {
 		}
 		_ = n.reg.RewriteLast()
 		_, _, _ = n.boxes.Save(), n.keys.Save(), n.sysctls.Write()
-	} else if n.dir.Failing(fileTasks) {
+	} else if n.dir.Failing(fileRegistry) {
 		_ = n.reg.RewriteLast()
 	}
 	_ = n.sysctls.Write()

@@ -35,7 +35,7 @@ func TestLoweredLimitIsAnErrorOfTheConfiguration(t *testing.T) {
 	}
 	lim := registry.DefaultBounds()
 	lim.Tasks = 0
-	_, _, err := readRegistry(d, lim, time.Now())
+	_, err := readRegistry(d, lim, time.Now())
 	if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), "max-tasks: 1 tasks are registered") ||
 		strings.Contains(err.Error(), "corrupted") {
 		t.Error(err)
@@ -115,12 +115,12 @@ func TestHostileFiles(t *testing.T) {
 
 // readAll reads everything as a start does; what is left out is an error here.
 func readAll(d *store.Dir) error {
-	_, leftOut, err := readRegistry(d, registry.DefaultBounds(), time.Now())
+	saved, err := readRegistry(d, registry.DefaultBounds(), time.Now())
 	if err != nil {
 		return err
 	}
-	if len(leftOut) > 0 {
-		return fmt.Errorf("left out: %s", leftOut[0])
+	if len(saved.leftOut) > 0 {
+		return fmt.Errorf("left out: %s", saved.leftOut[0])
 	}
 	if _, err := readSandboxes(d); err != nil {
 		return err

@@ -262,7 +262,7 @@ func TestDefinitionSurvivesItsMaker(t *testing.T) {
 		t.Fatalf("web has the VIPs %v", want)
 	}
 	eventually(t, func() error {
-		text, err := os.ReadFile(filepath.Join(b.cfg.DataDir, "tasks.json"))
+		text, err := os.ReadFile(filepath.Join(b.cfg.DataDir, "meshd.db"))
 		if err == nil && !strings.Contains(string(text), `"vip"`) {
 			err = errors.New("the claim is not on disk yet")
 		}

@@ -32,12 +32,17 @@ func (n collection) all(ctx context.Context, e metrics.Emitter) {
 		float64(len(n.notices.All())+len(n.dns.Troubles()))+failing)
 	e.Gauge("meshd_data_dir_failing", "1 while the data directory does not take what is to be saved.", failing)
 	registered := n.reg.Stats()
-	e.Counter("meshd_registry_writes_total", "Writes of tasks.json; each holds all changes that waited.",
+	e.Counter("meshd_registry_writes_total", "Transactions of the store; each holds all changes that waited.",
 		registered.Writes)
 	e.Counter("meshd_registry_changes_total", "Changes of what is registered, carried or claimed here.",
 		registered.Changes)
-	e.Counter("meshd_registry_failures_total", "Writes of tasks.json that failed; what was asked for was refused.",
+	e.Counter("meshd_registry_failures_total", "Transactions that failed; what was asked for was refused.",
 		registered.Failures)
+	stored := n.db.Stats()
+	e.Gauge("meshd_store_records", "Records in meshd.db.", float64(stored.Records))
+	e.Gauge("meshd_store_bytes", "Size of meshd.db.", float64(stored.Size))
+	e.Gauge("meshd_store_last_write_seconds", "What the last transaction on meshd.db took.", stored.Last.Seconds())
+	e.Counter("meshd_store_made_total", "Times that meshd.db was made anew, the start included.", stored.Made)
 	e.Gauge("meshd_queue_length", "Waiting items.", float64(registered.Waiting), "queue", "registrations")
 	e.Gauge("meshd_queue_length", "Waiting items.", float64(len(n.coreEvents.queue)), "queue", "events")
 	e.Counter("meshd_queue_dropped_total", "Items dropped because the queue was full; repair makes up for them.",

@@ -52,10 +52,11 @@ type Node struct {
 
 	// What is on disk.
 
-	dir     *store.Dir  // the data directory, locked until Run ends
-	keys    *keys.Store // the gossip keys, as the keyring has them
-	claimed atomic.Bool // the data directory is this life's
-	late    []func()    // what New does once nothing can fail any more
+	dir     *store.Dir      // the data directory, locked until Run ends
+	db      *store.Database // of what is registered, in it
+	keys    *keys.Store     // the gossip keys, as the keyring has them
+	claimed atomic.Bool     // the data directory is this life's
+	late    []func()        // what New does once nothing can fail any more
 	// reincarnated says that node.json is behind the core. Its capacity is 1.
 	reincarnated chan struct{}
 
@@ -134,6 +135,9 @@ func (n *Node) close() {
 	if n.socket != nil {
 		_ = n.socket.socket.Close()
 	}
+	if n.db != nil {
+		_ = n.db.Close()
+	}
 	if n.dir != nil {
 		_ = n.dir.Close()
 	}
@@ -145,6 +149,7 @@ func (n *Node) boot() string { return state.FormatBoot(n.host.Boot()) }
 // Run runs the node until ctx ends or Leave was asked for.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.dir.Close()
+	defer n.db.Close()
 	defer func() { _ = n.balancing.Release() }() // the process ends
 	ctx, n.stop = context.WithCancel(ctx)
 	defer n.stop()

@@ -18,7 +18,7 @@ import (
 // opening is a node that New opens: what it needs only until it runs.
 type opening struct {
 	*Node
-	saved *registry.Snapshot // what former lives registered
+	saved registered // what former lives left
 }
 
 // data opens the data directory and reads what former lives left there.
@@ -26,11 +26,11 @@ func (n *opening) data() (err error) {
 	if n.dir, err = store.Open(n.cfg.DataDir, dataFiles()...); err != nil {
 		return err
 	}
-	var leftOut []string
-	if n.saved, leftOut, err = readRegistry(n.dir, boundsOf(n.current()), n.started); err != nil {
+	if n.saved, err = readRegistry(n.dir, boundsOf(n.current()), n.started); err != nil {
 		return err
 	}
-	n.reportLeftOut(leftOut)
+	n.reportLeftOut(n.saved.leftOut)
+	n.db = store.NewDatabase(n.dir, fileRegistry)
 	id, err := nextIdentity(n.dir, n.cfg.Node)
 	if err != nil {
 		return err
@@ -46,7 +46,7 @@ func (n *opening) reportLeftOut(what []string) {
 		return
 	}
 	text := fmt.Sprintf("data-dir: %s holds %d statements of other nodes that cannot be right, and they are left out; "+
-		"first: %s", n.dir.File(fileTasks), len(what), what[0])
+		"first: %s", n.dir.Root(), len(what), what[0])
 	n.notices.Set("left out", text)
 	n.log.Warn("statements in the data directory are left out", "detail", text)
 }
@@ -99,9 +99,9 @@ func (n *opening) registry() error {
 		Self: state.NodeID(n.cfg.Node), KeepNetworks: n.cfg.Networks, AllowLoopbackTasks: n.cfg.AllowLoopbackTasks,
 		Domain: n.cfg.Domain, Bounds: func() registry.Bounds { return boundsOf(n.current()) }, Info: n.info,
 		Looked: disputes.looked,
-		Store:  tasksFile{n.dir}, Publisher: publisher{n.host}, Peers: registryPeers{n.Node}, Balancing: n.balancing,
+		Store:  n.db, Publisher: publisher{n.host}, Peers: registryPeers{n.Node}, Balancing: n.balancing,
 		Log: n.log,
-	}, n.saved)
+	}, n.saved.snapshot)
 	n.TaskAPI, n.NetworkAPI, n.ServiceAPI = n.reg.Tasks(), n.reg.Networks(), n.reg.Services()
 	n.serveCalls()
 	return nil
@@ -116,10 +116,8 @@ func (n *opening) restore() error {
 // claim writes what New changed and, when nothing can fail any more, the new life's
 // identity: before another node can hear of it (S7), and not if the start fails.
 func (n *opening) claim() error {
-	if changed, err := n.reg.Claim(); changed {
-		if err = errors.Join(err, n.boxes.Save()); err != nil {
-			return err
-		}
+	if err := n.takeOver(); err != nil {
+		return err
 	}
 	if err := n.dir.Save(fileNode, n.chores.id); err != nil {
 		return err

@@ -10,7 +10,6 @@ import (
 	"meshd/mesh/control"
 	"meshd/mesh/internal/peers"
 	"meshd/mesh/internal/registry"
-	"meshd/mesh/internal/store"
 	"meshd/state"
 )
 
@@ -68,12 +67,6 @@ type nameTakenError struct{ error }
 func (nameTakenError) Is(target error) bool { return target == registry.ErrNameTaken }
 func (e nameTakenError) Unwrap() error      { return e.error }
 
-// tasksFile is tasks.json in the data directory.
-type tasksFile struct{ dir *store.Dir }
-
-func (f tasksFile) Load(v any) error    { return f.dir.Load(fileTasks, v) }
-func (f tasksFile) Save(b []byte) error { return f.dir.Replace(fileTasks, b) }
-
 // registryPeers are the other nodes as the registry asks them.
 type registryPeers struct{ *Node }
 
@@ -82,18 +75,6 @@ func (p registryPeers) AskPools(ctx context.Context, body []byte) (
 	map[string]registry.PoolsAnswer, []control.SilentNode, error,
 ) {
 	return peers.CallAll(ctx, caller{p.Node}, callPools, body, registry.ParsePoolsAnswer)
-}
-
-// readRegistry reads what former lives registered, and what of it is left out.
-func readRegistry(dir *store.Dir, b registry.Bounds, now time.Time) (*registry.Snapshot, []string, error) {
-	s, leftOut, err := registry.Read(tasksFile{dir}, b, now)
-	if corrupt, ok := errors.AsType[*registry.CorruptError](err); ok {
-		err = dir.Corrupted(fileTasks, corrupt.Err, "restore it from a backup, or move it away to start without what it held")
-	}
-	if many, ok := errors.AsType[*registry.TooManyError](err); ok {
-		err = config.Invalid(many) // the file is well, and must not be moved away for it
-	}
-	return s, leftOut, err
 }
 
 // boundsOf returns what limits this node's statements.

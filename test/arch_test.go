@@ -42,7 +42,7 @@ var mayImport = map[string][]string{
 	"lb/internal/linktest":   {"lb/internal/namespace", "lb/nftconn"},
 	"mesh/control":           {"state"},
 	"mesh/sandbox":           {},
-	"mesh/internal/registry": {"state", "mesh/control", "mesh/source"},
+	"mesh/internal/registry": {"state", "mesh/control", "mesh/internal/store", "mesh/source"},
 	"mesh/source":            {"state", "mesh/control"}, // what finds tasks and what checks them import it, too
 	"mesh/source/sourcetest": {"state", "mesh/source"},
 	"mesh/health":            {}, // pure: what a check is, and what follows from its answers
@@ -87,7 +87,7 @@ var mayImport = map[string][]string{
 	},
 	"mesh/internal/box":                   {"mesh/control", "mesh/internal/notice", "mesh/sandbox", "lb/hostcheck", "lb/hostread", "state"},
 	"mesh/internal/box/boxtest":           {"mesh/internal/box", "mesh/control", "mesh/sandbox"},
-	"mesh/internal/registry/registrytest": {"mesh/internal/registry", "mesh/control", "state"},
+	"mesh/internal/registry/registrytest": {"mesh/internal/registry", "mesh/internal/store", "mesh/control", "state"},
 
 	"gossip/transport":  {}, // between memberlist and the network: knows nothing of the protocol
 	"gossip/gossiptest": {}, // knows the wire from its description, not from gossip

@@ -129,16 +129,16 @@ func (api *TaskAPI) admitAgainstView(p *control.ParsedTask) error {
 }
 
 // find returns the network and the record of a task of this node.
-func (api *TaskAPI) find(s *Snapshot, ref control.TaskRef) (network string, t savedTask, err error) {
+func (api *TaskAPI) find(s *Snapshot, ref control.TaskRef) (network string, t *savedTask, err error) {
 	var in []string
 	for _, name := range slices.Sorted(maps.Keys(s.networks)) {
-		if _, ok := s.networks[name].tasks[ref.ID]; ok && (ref.Network == "" || ref.Network == name) {
+		if s.networks[name].tasks.has(ref.ID) && (ref.Network == "" || ref.Network == name) {
 			in = append(in, name)
 		}
 	}
 	switch len(in) {
 	case 1:
-		return in[0], s.networks[in[0]].tasks[ref.ID], nil
+		return in[0], s.networks[in[0]].tasks.at(ref.ID), nil
 	case 0:
 		return "", t, api.notHere(ref)
 	}

@@ -106,7 +106,7 @@ func TestLivesShareTheirRegistrations(t *testing.T) {
 	if err != nil || len(added.VIPs) != 1 {
 		t.Fatalf("%+v, %v", added, err)
 	}
-	if !strings.Contains(disk.Text(), `"t1"`) {
+	if !strings.Contains(disk.Text(), `x00t1"`) {
 		t.Error("acknowledged, and not on disk")
 	}
 	eventually(t, func() string {

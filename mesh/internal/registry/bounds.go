@@ -35,7 +35,7 @@ func (e *TooManyError) Error() string {
 func (b Bounds) Check(s *Snapshot) error {
 	tasks := 0
 	for _, l := range s.networks {
-		tasks += len(l.tasks)
+		tasks += l.tasks.len()
 	}
 	if tasks > b.Tasks {
 		return &TooManyError{tasks, b.Tasks}
@@ -53,8 +53,8 @@ func (b Bounds) Check(s *Snapshot) error {
 func (b Bounds) room(s *Snapshot, networks, services, tasks int) error {
 	networks += len(s.networks)
 	for _, l := range s.networks {
-		services += max(len(l.counts), len(l.services))
-		tasks += len(l.tasks)
+		services += max(l.counts.len(), l.services.len())
+		tasks += l.tasks.len()
 	}
 	refuse := func(what string, n, most int, hint string) error {
 		return control.Refuse(control.CodeTooLarge, hint, "%s: this node would have %d, and at most %d are allowed", what, n,

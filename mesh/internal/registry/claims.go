@@ -11,34 +11,38 @@ import (
 const retreating = "~"
 
 // claimsOf copies the claims and settings that this node states in a network.
-func claimsOf(t *state.Table) map[string]savedClaim {
-	have := map[string]savedClaim{}
+func claimsOf(t *state.Table) map[string]*savedClaim {
+	have := map[string]*savedClaim{}
 	for _, kind := range []state.Kind{state.KindVIP, state.KindSettings} {
 		for _, e := range t.Own(kind) {
 			if strings.HasSuffix(e.Key(), retreating) {
 				continue
 			}
 			s := have[e.Key()]
+			if s == nil {
+				s = &savedClaim{}
+				have[e.Key()] = s
+			}
 			if kind == state.KindVIP {
 				s.vip = []byte(e.Body())
 			} else {
 				s.settings = []byte(e.Body())
 			}
-			have[e.Key()] = s
 		}
 	}
 	return have
 }
 
 // keepClaims replaces the claims of a network's services by what the node states.
-func (d *draft) keepClaims(network string, have map[string]savedClaim) {
+func (d *draft) keepClaims(network string, have map[string]*savedClaim) {
 	l := d.networks[network]
 	if l == nil {
 		return
 	}
 	for s, c := range have {
-		c.until = l.services[s].until
-		have[s] = c
+		if old := l.services.at(s); old != nil {
+			c.until = old.until
+		}
 	}
 	d.setServices(network, have)
 }

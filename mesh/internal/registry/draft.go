@@ -11,15 +11,17 @@ import (
 // what is not changed.
 type draft struct {
 	Snapshot
-	ours  map[string]bool // networks that are copies, and may be changed
-	dirty bool            // it differs from the original in what is on disk
+	ours    map[string]bool     // networks that are copies, and may be changed
+	touched map[record]struct{} // what may differ from the original on disk
+	// everything is to be written, though there may be nothing.
+	everything bool
 }
 
 // draft returns a draft of s. s does not change.
 func (s *Snapshot) draft() *draft {
 	return &draft{
 		Snapshot: Snapshot{networks: maps.Clone(s.networks), removed: slices.Clip(s.removed)},
-		ours:     map[string]bool{},
+		ours:     map[string]bool{}, touched: map[record]struct{}{},
 	}
 }
 
@@ -34,44 +36,53 @@ func (d *draft) copied(name string) *localNetwork {
 		old = newLocalNetwork()
 		d.networks[name] = old
 	default:
-		c := *old
-		c.tasks, c.services = maps.Clone(old.tasks), maps.Clone(old.services)
-		c.counts, c.places = maps.Clone(old.counts), maps.Clone(old.places)
-		d.networks[name] = &c
+		d.networks[name] = old.copied()
 	}
 	d.ours[name] = true
 	return d.networks[name]
 }
 
-func (d *draft) setTask(network, id string, t savedTask) {
+// touch notes that something is to be written.
+func (d *draft) touch(bucket, network, name string) {
+	d.touched[record{bucket, network, name}] = struct{}{}
+}
+
+func (d *draft) setTask(network, id string, t *savedTask) {
 	l := d.copied(network)
-	if old, ok := l.tasks[id]; ok {
+	if old, ok := l.tasks.get(id); ok {
 		l.count(id, old, -1)
 	}
-	l.tasks[id] = t
+	l.tasks.set(id, t)
 	l.count(id, t, 1)
-	d.dirty = true
+	d.touch(bucketTasks, network, id)
 }
 
 // removeTask removes a task. The last task of a service leaves a reservation that ends
 // at until (V2).
 func (d *draft) removeTask(network, id string, until time.Time) {
-	service := d.networks[network].tasks[id].Service
+	t, ok := d.networks[network].tasks.get(id)
+	if !ok {
+		return
+	}
 	d.forgetTask(network, id)
-	if l := d.networks[network]; l.counts[service] == 0 {
-		c := l.services[service]
+	if l := d.networks[network]; l.counts.at(t.Service) == 0 {
+		c := savedClaim{}
+		if have := l.services.at(t.Service); have != nil {
+			c = *have
+		}
 		c.until = until
-		l.services[service] = c
+		l.services.set(t.Service, &c)
+		d.touch(bucketClaims, network, t.Service)
 	}
 }
 
 // forgetTask removes a task as if it had never been there.
 func (d *draft) forgetTask(network, id string) {
 	l := d.copied(network)
-	if t, ok := l.tasks[id]; ok {
-		delete(l.tasks, id)
+	if t, ok := l.tasks.get(id); ok {
+		l.tasks.remove(id)
 		l.count(id, t, -1)
-		d.dirty = true
+		d.touch(bucketTasks, network, id)
 	}
 }
 
@@ -80,7 +91,7 @@ func (d *draft) setDef(network string, def *networkDef) {
 		return
 	}
 	d.copied(network).def = def
-	d.dirty = true
+	d.touch(bucketNetworks, network, "")
 }
 
 func (d *draft) setCarried(network string, def *networkDef) {
@@ -88,26 +99,49 @@ func (d *draft) setCarried(network string, def *networkDef) {
 		return
 	}
 	d.copied(network).carried = def
-	d.dirty = true
+	d.touch(bucketNetworks, network, "")
 }
 
 func same(a, b *networkDef) bool { return a == b || a != nil && b != nil && *a == *b }
 
-func (d *draft) setServices(network string, services map[string]savedClaim) {
+// setServices makes the claims of a network's services the given ones.
+func (d *draft) setServices(network string, services map[string]*savedClaim) {
 	l := d.networks[network]
-	if l == nil || maps.EqualFunc(services, l.services, savedClaim.equal) {
+	if l == nil {
 		return
 	}
-	d.copied(network).services = services
-	d.dirty = true
+	var gone []string
+	for s := range l.services.all() {
+		if services[s] == nil {
+			gone = append(gone, s)
+		}
+	}
+	for _, s := range gone {
+		d.copied(network).services.remove(s)
+		d.touch(bucketClaims, network, s)
+	}
+	for s, c := range services {
+		if have := l.services.at(s); have == nil || !have.equal(c) {
+			d.copied(network).services.set(s, c)
+			d.touch(bucketClaims, network, s)
+		}
+	}
 }
 
 func (d *draft) dropNetwork(name string) {
-	if d.networks[name] != nil {
-		delete(d.networks, name)
-		delete(d.ours, name)
-		d.dirty = true
+	l := d.networks[name]
+	if l == nil {
+		return
 	}
+	delete(d.networks, name)
+	delete(d.ours, name)
+	for id := range l.tasks.all() {
+		d.touch(bucketTasks, name, id)
+	}
+	for s := range l.services.all() {
+		d.touch(bucketClaims, name, s)
+	}
+	d.touch(bucketNetworks, name, "")
 }
 
 // hold counts sandboxes in or out of a network. They are on disk in sandboxes.json.
@@ -122,12 +156,16 @@ func (d *draft) remember(r removedNetwork, most int) {
 		return cmp.Compare(a.until.UnixNano(),
 			b.until.UnixNano())
 	})
-	d.removed = out[max(len(out)-most, 0):]
-	d.dirty = true
+	forgotten := max(len(out)-most, 0)
+	for i := range out[:forgotten] {
+		d.touch(bucketRemoved, out[i].name, "")
+	}
+	d.touch(bucketRemoved, r.name, "")
+	d.removed = out[forgotten:]
 }
 
 // changed reports whether the draft may differ from the original at all.
-func (d *draft) changed() bool { return d.dirty || len(d.ours) > 0 }
+func (d *draft) changed() bool { return len(d.touched) > 0 || len(d.ours) > 0 || d.everything }
 
 // done returns the draft as a Snapshot. The draft must not be used after it.
 func (d *draft) done() *Snapshot { return &Snapshot{networks: d.networks, removed: d.removed} }

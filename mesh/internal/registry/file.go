@@ -1,9 +1,6 @@
 package registry
 
 import (
-	"bytes"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,8 +11,9 @@ import (
 	"meshd/state"
 )
 
-// file is tasks.json. It holds the durations that are left and the time of the save, and
-// no points in time: a host whose clock was or is wrong frees no address by it (N3).
+// file is what is on disk: tasks.json of versions before the store, or the records of the
+// store put together. It holds the durations that are left and the time of saving, and no
+// points in time: a host whose clock was or is wrong frees no address by it (N3).
 type file struct {
 	Saved    time.Time               `json:"saved,omitzero"`
 	Networks map[string]*networkFile `json:"networks"`
@@ -31,45 +29,24 @@ type networkFile struct {
 	Services map[string]claimFile `json:"services,omitempty"`
 }
 
-// tasksFile are tasks by id. Most of a file consists of them, so they are encoded
-// without reflection.
-type tasksFile map[string]savedTask
-
-// MarshalJSON implements json.Marshaler. Ids and services are labels: nothing in them
-// needs to be escaped.
-func (ts tasksFile) MarshalJSON() ([]byte, error) {
-	b := make([]byte, 0, 2+128*len(ts))
-	for i, id := range slices.Sorted(maps.Keys(ts)) {
-		if i == 0 {
-			b = append(b, '{')
-		} else {
-			b = append(b, ',')
-		}
-		t := ts[id]
-		b = append(append(b, '"'), id...)
-		b = append(append(b, `":{"service":"`...), t.Service...)
-		b = base64.StdEncoding.AppendEncode(append(b, `","body":"`...), t.Body)
-		b = append(b, `"}`...)
-	}
-	if len(ts) == 0 {
-		b = append(b, '{')
-	}
-	return append(b, '}'), nil
-}
+// tasksFile are tasks by id.
+type tasksFile map[string]*savedTask
 
 type claimFile struct {
 	VIP      []byte    `json:"vip,omitempty"`
 	Settings []byte    `json:"settings,omitempty"`
-	Until    time.Time `json:"until,omitzero"` // for versions that do not know left
+	Until    time.Time `json:"until,omitzero"` // of versions that did not know left
 	Left     int64     `json:"left,omitempty"` // seconds of the reservation, at least 1 if there is one
+	Saved    time.Time `json:"saved,omitzero"` // when that was so many; zero: when the file was saved
 }
 
 type removedFile struct {
 	Name    string    `json:"name"`
 	Birth   uint64    `json:"birth"`
 	Lamport uint64    `json:"lamport"`
-	At      time.Time `json:"at,omitzero"` // for versions that do not know left
+	At      time.Time `json:"at,omitzero"` // of versions that did not know left
 	Left    int64     `json:"left,omitempty"`
+	Saved   time.Time `json:"saved,omitzero"` // when that was so many; zero: when the file was saved
 	Def     networkDef
 }
 
@@ -89,7 +66,10 @@ func passed(saved, now time.Time) time.Duration {
 
 // remaining turns a duration of the file into a time of this process. Files of
 // earlier versions have a point in time instead.
-func (f *file) remaining(left int64, until time.Time, most time.Duration, now time.Time) time.Time {
+func (f *file) remaining(left int64, saved, until time.Time, most time.Duration, now time.Time) time.Time {
+	if saved.IsZero() {
+		saved = f.Saved
+	}
 	rest := time.Duration(min(max(left, 0), int64(most/time.Second))) * time.Second
 	if left == 0 && !until.IsZero() {
 		rest = until.Sub(now.Round(0))
@@ -98,34 +78,7 @@ func (f *file) remaining(left int64, until time.Time, most time.Duration, now ti
 		}
 		return now.Add(rest)
 	}
-	return now.Add(max(rest-passed(f.Saved, now), 0))
-}
-
-// encode writes the snapshot as tasks.json.
-func (s *Snapshot) encode(now time.Time) ([]byte, error) {
-	f := file{Saved: now.Round(0), Networks: make(map[string]*networkFile, len(s.networks))}
-	for name, l := range s.networks {
-		n := &networkFile{Def: l.def, Carried: l.carried, Tasks: l.tasks}
-		if len(l.services) > 0 {
-			n.Services = make(map[string]claimFile, len(l.services))
-		}
-		for s, c := range l.services {
-			n.Services[s] = claimFile{VIP: c.vip, Settings: c.settings, Until: c.until.Round(0), Left: secondsLeft(c.until, now)}
-		}
-		f.Networks[name] = n
-	}
-	for i := range s.removed {
-		x := &s.removed[i]
-		f.Removed = append(f.Removed, removedFile{
-			Name: x.name, Birth: x.birth, Lamport: x.lamport, Def: x.def,
-			At: x.until.Add(-removalMemory).Round(0), Left: secondsLeft(x.until, now),
-		})
-	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(&f)
-	return b.Bytes(), err
+	return now.Add(max(rest-passed(saved, now), 0))
 }
 
 // secondsLeft returns the seconds until a time, at least 1: 0 says that it has no end.
@@ -143,25 +96,6 @@ func (e *CorruptError) Error() string { return e.Err.Error() }
 
 // Unwrap returns what is wrong.
 func (e *CorruptError) Unwrap() error { return e.Err }
-
-// Read reads what a former life registered, and checks every record of it (N3).
-// Statements of other nodes that an earlier version saved, though they cannot be right,
-// are left out and described in leftOut. If the file holds more than b allows, the error
-// is a *TooManyError: the file is intact and must not be moved away. If meshd cannot
-// have written the file, it is a *CorruptError.
-func Read(store Store, b Bounds, now time.Time) (s *Snapshot, leftOut []string, err error) {
-	f := file{}
-	if err := store.Load(&f); err != nil {
-		return nil, nil, err
-	}
-	if s, err = f.snapshot(b, now); err == nil {
-		return s, f.leftOut, nil
-	}
-	if _, ok := errors.AsType[*TooManyError](err); !ok {
-		err = &CorruptError{err}
-	}
-	return nil, nil, err
-}
 
 // snapshot checks the file with the checks for requests and for what peers state.
 func (f *file) snapshot(lim Bounds, now time.Time) (*Snapshot, error) {
@@ -183,7 +117,7 @@ func (f *file) snapshot(lim Bounds, now time.Time) (*Snapshot, error) {
 			f.leaveOut("the removal of network %q: %v", x.Name, err)
 			continue
 		}
-		until := f.remaining(x.Left, x.At.Add(removalMemory), removalMemory, now)
+		until := f.remaining(x.Left, x.Saved, x.At.Add(removalMemory), removalMemory, now)
 		r.removed = append(r.removed, removedNetwork{
 			name: x.Name, birth: x.Birth, lamport: x.Lamport, def: x.Def,
 			until: until,
@@ -202,10 +136,13 @@ func (f *file) network(name string, lim Bounds, now time.Time) (*localNetwork, e
 	}
 	l := newLocalNetwork()
 	for id, t := range n.Tasks {
+		if t == nil {
+			return nil, fmt.Errorf("task %q: empty", id)
+		}
 		if _, err := t.endpoint(id); err != nil {
 			return nil, fmt.Errorf("task %q: %w", id, err)
 		}
-		l.tasks[id] = t
+		l.tasks.set(id, t)
 		l.count(id, t, 1)
 	}
 	for s, c := range n.Services {
@@ -218,9 +155,9 @@ func (f *file) network(name string, lim Bounds, now time.Time) (*localNetwork, e
 		}
 		out := savedClaim{vip: c.VIP, settings: c.Settings}
 		if c.Left > 0 || !c.Until.IsZero() {
-			out.until = f.remaining(c.Left, c.Until, lim.Reservation, now)
+			out.until = f.remaining(c.Left, c.Saved, c.Until, lim.Reservation, now)
 		}
-		l.services[s] = out
+		l.services.set(s, &out)
 	}
 	if l.def = n.Def; l.def != nil {
 		if _, err := l.def.parse(name); err != nil {

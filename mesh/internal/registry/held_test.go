@@ -83,7 +83,8 @@ func TestNobodyElseChangesARunningNetwork(t *testing.T) {
 	})
 	rapid.Check(t, func(rt *rapid.T) {
 		l := newLocalNetwork()
-		l.tasks["t"], l.counts["web"] = savedTask{Service: "web"}, 1
+		l.tasks.set("t", &savedTask{Service: "web"})
+		l.counts.set("web", 1)
 		if l.carried = newNetworkDef(mine.NetworkDef); rapid.Bool().Draw(rt, "made here") {
 			l.def = l.carried
 		}

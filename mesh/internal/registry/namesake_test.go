@@ -28,7 +28,8 @@ func TestNamesakeVouchesForNoDefinition(t *testing.T) {
 	s.Reincarnate(6)
 	s.Publish(0)
 	l := newLocalNetwork()
-	l.tasks["t"], l.counts["web"] = savedTask{Service: "web"}, 1
+	l.tasks.set("t", &savedTask{Service: "web"})
+	l.counts.set("web", 1)
 	d := (&Snapshot{networks: map[string]*localNetwork{"net": l}}).draft()
 	at := &situation{defs: s.Definitions(), joined: []string{"net"}, synced: true}
 	reconcile(d, at, testBounds(), time.Now())

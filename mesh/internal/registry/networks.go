@@ -155,9 +155,9 @@ func (api *NetworkAPI) RemoveNetwork(ctx context.Context, name string) error {
 				return control.Refuse(control.CodeRefused, "detach them first; meshctl sandbox ls lists them",
 					"network %q is used by %d sandboxes", name, l.sandboxes)
 			}
-			if l != nil && len(l.tasks) > 0 { // registered since the check above
+			if l != nil && l.tasks.len() > 0 { // registered since the check above
 				return control.Refuse(control.CodeRefused, "remove its tasks first; meshctl task ls --network "+name+" lists them",
-					"network %q is used: this node has %d tasks in it", name, len(l.tasks))
+					"network %q is used: this node has %d tasks in it", name, l.tasks.len())
 			}
 			d.dropNetwork(name)
 			d.remember(r, api.r.cfg.Bounds().Removed)

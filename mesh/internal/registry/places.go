@@ -4,41 +4,43 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/cespare/xxhash/v2"
-
 	"meshd/mesh/control"
 	"meshd/state"
 )
 
 // count counts a task in or out of its service and its addresses; by is 1 or -1.
-func (n *localNetwork) count(id string, t savedTask, by int) {
-	add(n.counts, t.Service, by)
+func (n *localNetwork) count(id string, t *savedTask, by int) {
+	if tasks := n.counts.at(t.Service) + by; tasks > 0 {
+		n.counts.set(t.Service, tasks)
+	} else {
+		n.counts.remove(t.Service)
+	}
 	e, err := t.endpoint(id)
 	if err != nil {
 		return
 	}
 	for _, a := range []netip.Addr{e.IP4, e.IP6} {
-		if a.IsValid() {
-			add(n.places, placeOf(t.Service, a), by)
+		if !a.IsValid() {
+			continue
+		}
+		if key := placeKey(t.Service, a) + id; by > 0 {
+			n.places.set(key, struct{}{})
+		} else {
+			n.places.remove(key)
 		}
 	}
 }
 
-func add[K comparable](counts map[K]int, k K, by int) {
-	if counts[k] += by; counts[k] <= 0 {
-		delete(counts, k)
-	}
-}
-
-// placeOf hashes a service and an address. Others seldom have the same hash.
-func placeOf(service string, a netip.Addr) uint64 {
+// placeKey is what the keys of the tasks of a service at an address begin with; the id
+// follows.
+func placeKey(service string, a netip.Addr) string {
 	b := a.As16()
-	return xxhash.Sum64(append(b[:], service...))
+	return service + "\x00" + string(b[:])
 }
 
 // admitID refuses an id that a task of this node already has.
 func (n *localNetwork) admitID(network, id string) error {
-	if _, mine := n.tasks[id]; mine {
+	if n.tasks.has(id) {
 		return control.Refuse(control.CodeConflict, "choose another --id, or remove that task first: meshctl task rm "+id,
 			"id: %q is already a task of this node in network %q", id, network)
 	}
@@ -50,32 +52,34 @@ func (n *localNetwork) admitID(network, id string) error {
 // would go on getting connections when one of them is removed. Tasks that drain are
 // about to go, and the tasks in replaces, by id, may be replaced: neither counts.
 func (n *localNetwork) admitPlace(e *state.Endpoint, replaces map[string]bool) error {
-	at := func(a netip.Addr) bool { return a.IsValid() && n.places[placeOf(e.Service, a)] > 0 }
-	if !at(e.IP4) && !at(e.IP6) {
-		return nil
-	}
-	first, where := "", netip.Addr{}
-	for id, t := range n.tasks {
-		if t.Service != e.Service || replaces[id] || first != "" && id > first {
-			continue
-		}
-		o, err := t.endpoint(id)
-		if err != nil || o.Draining || !samePorts(o.Ports, e.Ports) {
-			continue
-		}
-		switch {
-		case e.IP4.IsValid() && e.IP4 == o.IP4:
-			first, where = id, e.IP4
-		case e.IP6.IsValid() && e.IP6 == o.IP6:
-			first, where = id, e.IP6
-		}
-	}
+	first, where := n.holder(e, replaces)
 	if first == "" {
 		return nil
 	}
 	return control.Refuse(control.CodeConflict,
 		"remove that one first: meshctl task rm "+first+"; or give this one ports of its own",
 		"ips: %s, with the same ports, is already task %q of service %q on this node", where, first, e.Service)
+}
+
+// holder returns the task, the first by id, that has the place of e, and its address.
+func (n *localNetwork) holder(e *state.Endpoint, replaces map[string]bool) (first string, where netip.Addr) {
+	for _, a := range []netip.Addr{e.IP4, e.IP6} {
+		if !a.IsValid() {
+			continue
+		}
+		prefix := placeKey(e.Service, a)
+		for key := range n.places.beginning(prefix) {
+			id := key[len(prefix):]
+			if id == e.ID || replaces[id] || first != "" && id > first {
+				continue
+			}
+			o, err := n.tasks.at(id).endpoint(id)
+			if err == nil && !o.Draining && samePorts(o.Ports, e.Ports) {
+				first, where = id, a
+			}
+		}
+	}
+	return first, where
 }
 
 // samePorts reports whether two tasks would get the connections of one port. A task

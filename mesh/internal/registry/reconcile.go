@@ -132,8 +132,12 @@ func believable(d state.NetworkDef) bool {
 func (d *draft) forgetRemovals(now time.Time) {
 	over := func(r removedNetwork) bool { return !now.Before(r.until) }
 	if slices.ContainsFunc(d.removed, over) {
+		for i := range d.removed {
+			if over(d.removed[i]) {
+				d.touch(bucketRemoved, d.removed[i].name, "")
+			}
+		}
 		d.removed = slices.DeleteFunc(slices.Clone(d.removed), over)
-		d.dirty = true
 	}
 }
 

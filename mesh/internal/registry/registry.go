@@ -22,15 +22,22 @@ import (
 	"time"
 
 	"meshd/mesh/control"
+	"meshd/mesh/internal/store"
 	"meshd/state"
 )
 
-// Store keeps tasks.json.
+// Store keeps records, by bucket and key, that the registry alone gives a meaning. A
+// store.Database is one.
 type Store interface {
-	// Load decodes the file into v. If there is no file, v stays as it is.
-	Load(v any) error
-	// Save replaces the file atomically. It returns when the disk has it.
-	Save(b []byte) error
+	// Read calls f for every record, in the order of buckets and keys, and checks that
+	// they are all of them. It is called before the first Write. f must not keep value.
+	Read(f func(bucket, key string, value []byte) error) error
+	// Write makes changes in one transaction, and returns when the disk has them. all
+	// returns everything that is to be on disk, the changes included: it is called if
+	// the Store has to write everything anew. After an error the disk has what it had
+	// before, or the changes besides, and the next Write writes everything anew. Writes
+	// are made one after the other.
+	Write(changes []store.Change, all func() []store.Change) error
 }
 
 // Publisher is the mesh as the registry needs it: one protocol core, and the views
@@ -112,7 +119,7 @@ type Config struct {
 
 	// What the registry talks to.
 
-	Store     Store        // tasks.json
+	Store     Store        // of what is registered
 	Publisher Publisher    // the mesh
 	Peers     Peers        // the other nodes
 	Balancing Balancing    // of this host
@@ -138,7 +145,7 @@ type Registry struct {
 
 	// Counters since the start, for metrics.
 
-	writes   atomic.Uint64 // of the file
+	writes   atomic.Uint64 // transactions
 	changes  atomic.Uint64 // registered with them
 	failures atomic.Uint64 // of writes
 
@@ -182,15 +189,19 @@ func (r *Registry) Wake() { r.upkeep.wake() }
 
 // Rewrite writes everything that is registered to the Store again.
 func (r *Registry) Rewrite(ctx context.Context) error {
-	return r.change(ctx, &update{edit: func(d *draft) error { d.dirty = true; return nil }})
+	return r.change(ctx, &update{edit: func(d *draft) error { d.touchAll(); return nil }})
 }
 
 // RewriteLast is Rewrite for a registry whose Run has returned.
-func (r *Registry) RewriteLast() error { return r.save(r.Snapshot()) }
+func (r *Registry) RewriteLast() error {
+	d := r.Snapshot().draft()
+	d.touchAll()
+	return r.save(d, r.Snapshot())
+}
 
 // Stats counts what the registry has done since the start.
 type Stats struct {
-	Writes, Changes, Failures uint64 // of the file; registered with them; that failed
+	Writes, Changes, Failures uint64 // transactions; what was registered with them; those that failed
 	Waiting                   int    // changes that wait for the writer
 }
 

@@ -6,10 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
+	"meshd/mesh/internal/store"
 	"meshd/state"
 )
 
@@ -20,9 +24,9 @@ func testBounds() Bounds { return DefaultBounds() }
 func fullRegistry(now time.Time) *Snapshot {
 	d := (&Snapshot{networks: map[string]*localNetwork{}}).draft()
 	e := state.Endpoint{ID: "t1", Service: "web", IP4: netip.MustParseAddr("10.1.0.7"), Weight: 1}
-	d.setTask("net", "t1", savedTask{Service: "web", Body: state.AppendEndpoint(nil, &e)})
+	d.setTask("net", "t1", &savedTask{Service: "web", Body: state.AppendEndpoint(nil, &e)})
 	claim := state.VIPClaim{Service: "old", VIP4: netip.MustParseAddr("10.96.1.2"), Birth: 7}
-	d.setServices("net", map[string]savedClaim{"old": {
+	d.setServices("net", map[string]*savedClaim{"old": {
 		vip:   state.AppendVIPClaim(nil, claim),
 		until: now.Add(20 * time.Hour),
 	}})
@@ -35,25 +39,94 @@ func fullRegistry(now time.Time) *Snapshot {
 	return d.done()
 }
 
-// memory is a Store of one file.
-type memory struct{ text []byte }
+// memory is a Store that holds what it was given last as everything.
+type memory struct{ all []store.Change }
 
-func (m *memory) Save(b []byte) error { m.text = b; return nil }
-func (m *memory) Load(v any) error    { return json.Unmarshal(m.text, v) }
+func (m *memory) Write(_ []store.Change, all func() []store.Change) error { m.all = all(); return nil }
+
+func (m *memory) Read(f func(bucket, key string, value []byte) error) error {
+	for _, c := range m.all {
+		if err := f(c.Bucket, c.Key, c.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func TestRegistryIsKept(t *testing.T) {
 	now := time.Now()
-	b, err := fullRegistry(now).encode(now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, leftOut, err := Read(&memory{b}, testBounds(), now)
+	all := fullRegistry(now).encodeAll(now)
+	r, leftOut, err := Read(&memory{all}, testBounds(), now)
 	if err != nil || len(leftOut) > 0 {
 		t.Fatal(err, leftOut)
 	}
-	again, err := r.encode(now)
-	if err != nil || string(again) != string(b) {
-		t.Errorf("%v\n%s\nread and written again:\n%s", err, b, again)
+	if again := r.encodeAll(now); len(all) != 5 || !reflect.DeepEqual(again, all) || !r.Same(fullRegistry(now)) {
+		t.Errorf("%s\nread and written again:\n%s", all, again)
+	}
+}
+
+// What a draft touches is what differs on disk: the records of a store to which only
+// those are written are the records of the whole.
+func TestWhatIsTouchedIsWritten(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		now := time.Now()
+		s, disk := fullRegistry(now), map[[2]string]string{}
+		for _, c := range s.encodeAll(now) {
+			disk[[2]string{c.Bucket, c.Key}] = string(c.Value)
+		}
+		for range rapid.IntRange(1, 20).Draw(rt, "drafts") {
+			d := s.draft()
+			for range rapid.IntRange(1, 4).Draw(rt, "edits") {
+				randomEdit(rt, d, now)
+			}
+			s = d.done()
+			for what := range d.touched {
+				c := s.encode(what, now)
+				if disk[[2]string{c.Bucket, c.Key}] = string(c.Value); c.Value == nil {
+					delete(disk, [2]string{c.Bucket, c.Key})
+				}
+			}
+		}
+		want := map[[2]string]string{}
+		for _, c := range s.encodeAll(now) {
+			want[[2]string{c.Bucket, c.Key}] = string(c.Value)
+		}
+		for k, v := range want {
+			if disk[k] != v {
+				rt.Errorf("%q is %s on disk, want %s", k, disk[k], v)
+			}
+		}
+		for k := range disk {
+			if _, ok := want[k]; !ok {
+				rt.Errorf("%q is still on disk", k)
+			}
+		}
+	})
+}
+
+// randomEdit changes a draft as the registry does.
+func randomEdit(rt *rapid.T, d *draft, now time.Time) {
+	network := rapid.SampledFrom([]string{"net", "other", "third"}).Draw(rt, "network")
+	id := rapid.SampledFrom([]string{"t1", "t2", "t3"}).Draw(rt, "id")
+	def := &networkDef{Subnet4: "10.99.0.0/16", Birth: rapid.Uint64Range(1, 3).Draw(rt, "birth")}
+	switch rapid.IntRange(0, 7).Draw(rt, "edit") {
+	case 0, 1:
+		e := state.Endpoint{ID: id, Service: "web", IP4: netip.MustParseAddr("10.1.0.8"), Weight: 1}
+		d.setTask(network, id, &savedTask{Service: "web", Body: state.AppendEndpoint(nil, &e)})
+	case 2:
+		if d.networks[network] != nil {
+			d.removeTask(network, id, now.Add(time.Hour))
+		}
+	case 3:
+		d.setDef(network, def)
+	case 4:
+		d.setCarried(network, def)
+	case 5:
+		d.dropNetwork(network)
+	case 6:
+		d.remember(removedNetwork{name: network, birth: 1, def: *def, until: now.Add(time.Hour)}, 2)
+	case 7:
+		d.setServices(network, map[string]*savedClaim{id: {vip: []byte(id)}})
 	}
 }
 
@@ -61,13 +134,9 @@ func TestRegistryIsKept(t *testing.T) {
 // would be moved away with all that is registered.
 func TestTooManyTasksAreNoDamage(t *testing.T) {
 	now := time.Now()
-	b, err := fullRegistry(now).encode(now)
-	if err != nil {
-		t.Fatal(err)
-	}
 	lim := testBounds()
 	lim.Tasks = 0
-	_, _, err = Read(&memory{b}, lim, now)
+	_, _, err := Read(&memory{fullRegistry(now).encodeAll(now)}, lim, now)
 	_, ok := errors.AsType[*TooManyError](err)
 	if !ok || !strings.Contains(err.Error(), "max-tasks: 1 tasks are registered") {
 		t.Error(err)
@@ -91,19 +160,11 @@ func TestClocks(t *testing.T) {
 		{"an hour back", right, right.Add(-time.Hour), 0},
 		{"away for longer than the reservation", right, right.Add(50 * time.Hour), 50 * time.Hour},
 	} {
-		b, err := fullRegistry(tt.saved).encode(tt.saved)
+		r, _, err := Read(&memory{fullRegistry(tt.saved).encodeAll(tt.saved)}, testBounds(), tt.now)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var f file
-		if err := json.Unmarshal(b, &f); err != nil {
-			t.Fatal(err)
-		}
-		r, err := f.snapshot(testBounds(), tt.now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		reserved := r.networks["net"].services["old"].until.Sub(tt.now)
+		reserved := r.networks["net"].services.at("old").until.Sub(tt.now)
 		if want := max(20*time.Hour-tt.passed, 0); reserved != want {
 			t.Errorf("%s: the reservation lasts %v, want %v", tt.name, reserved, want)
 		}
@@ -138,7 +199,7 @@ func TestClocksOfEarlierFiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := r.networks["net"].services["old"].until.Sub(tt.now); got != tt.reserved {
+		if got := r.networks["net"].services.at("old").until.Sub(tt.now); got != tt.reserved {
 			t.Errorf("%s: the reservation lasts %v, want %v", tt.name, got, tt.reserved)
 		}
 		if got := r.removed[0].until.Sub(tt.now); got != tt.stated {

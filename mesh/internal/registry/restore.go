@@ -20,7 +20,7 @@ func (r *Registry) RestoreHold(networks []string) {
 // as if it were removed now. It comes before Restore.
 func (r *Registry) RestoreWithout(networks []string, service, task string) {
 	for _, name := range networks {
-		if l := r.restored.networks[name]; l != nil && task != "" && l.tasks[task].Service == service {
+		if l := r.restored.networks[name]; l != nil && l.tasks.has(task) && l.tasks.at(task).Service == service {
 			r.restored.removeTask(name, task, time.Now().Add(r.cfg.Bounds().Reservation))
 		}
 	}
@@ -48,23 +48,23 @@ func (r *Registry) Restore(c Core) {
 	}
 }
 
-// Claim writes what the start changed, once it cannot fail any more. It reports
-// whether there was anything to write.
+// Claim writes everything anew, once the start cannot fail any more. It reports whether
+// the start changed anything of it.
 func (r *Registry) Claim() (changed bool, err error) {
-	if changed = r.restored.dirty; changed {
-		err = r.install(r.restored)
-	}
+	changed = len(r.restored.touched) > 0
+	r.restored.touchAll()
+	err = r.install(r.restored)
 	r.restored = nil
 	return changed, err
 }
 
 // hostAll tells the core what this node does for each service of a network.
 func hostAll(c Core, network string, l *localNetwork) {
-	for s := range l.counts {
+	for s := range l.counts.all() {
 		hostService(c, network, s, l)
 	}
-	for s := range l.services {
-		if l.counts[s] == 0 {
+	for s := range l.services.all() {
+		if l.counts.at(s) == 0 {
 			hostService(c, network, s, l)
 		}
 	}
@@ -73,8 +73,8 @@ func hostAll(c Core, network string, l *localNetwork) {
 // hostService tells the core what this node does for one service.
 func hostService(c Core, network, service string, l *localNetwork) {
 	h := state.Hosting{Tasks: l.tasksOf(service)}
-	if until := l.services[service].until; h.Tasks == 0 && !until.IsZero() {
-		h.Until = max(time.Until(until)+c.Now(), time.Second)
+	if claim := l.services.at(service); h.Tasks == 0 && claim != nil && !claim.until.IsZero() {
+		h.Until = max(time.Until(claim.until)+c.Now(), time.Second)
 	}
 	c.Host(network, service, h)
 }

@@ -3,15 +3,14 @@ package registry
 import (
 	"bytes"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"meshd/state"
 )
 
 // Snapshot is what is registered on this node at one moment. It is immutable: a change
-// makes a draft of it, writes the draft to tasks.json and puts it in its place.
+// makes a draft of it, which shares with it what is not changed, writes what is to the
+// Store and puts the draft in its place.
 type Snapshot struct {
 	networks map[string]*localNetwork
 	removed  []removedNetwork // the newest last
@@ -19,14 +18,14 @@ type Snapshot struct {
 
 // localNetwork is what this node has in one network.
 type localNetwork struct {
-	def      *networkDef           // made on this node by a person; nil: it was not
-	carried  *networkDef           // made elsewhere, and stated by this node too (V6)
-	tasks    map[string]savedTask  // by id
-	services map[string]savedClaim // by name; with tasks here, or reserved
+	def      *networkDef          // made on this node by a person; nil: it was not
+	carried  *networkDef          // made elsewhere, and stated by this node too (V6)
+	tasks    ordered[*savedTask]  // by id; the tasks do not change
+	services ordered[*savedClaim] // by name; with tasks here, or reserved; they do not change
 
-	counts    map[string]int // tasks by service
-	places    map[uint64]int // tasks by the hash of service and address; seldom more than one
-	sandboxes int            // attached on this node; sandboxes.json has them
+	counts    ordered[int]      // tasks by service
+	places    ordered[struct{}] // the keys of placeKey: which tasks a service has at an address
+	sandboxes int               // attached on this node; sandboxes.json has them
 }
 
 // networkDef is a definition as the file has it. It is immutable.
@@ -59,16 +58,18 @@ type savedClaim struct {
 	until    time.Time // without tasks: when the reservation ends, by the clock of this process
 }
 
-func (a savedClaim) equal(b savedClaim) bool {
+func (a *savedClaim) equal(b *savedClaim) bool {
 	return bytes.Equal(a.vip, b.vip) && bytes.Equal(a.settings, b.settings) && a.until.Equal(b.until)
 }
 
-func newLocalNetwork() *localNetwork {
-	return &localNetwork{
-		tasks: map[string]savedTask{}, services: map[string]savedClaim{}, counts: map[string]int{},
-		places: map[uint64]int{},
-	}
+// copied returns a copy that may be changed.
+func (n *localNetwork) copied() *localNetwork {
+	c := *n
+	c.tasks, c.services, c.counts, c.places = n.tasks.copied(), n.services.copied(), n.counts.copied(), n.places.copied()
+	return &c
 }
+
+func newLocalNetwork() *localNetwork { return (&localNetwork{}).copied() }
 
 func newNetworkDef(d state.NetworkDef) *networkDef {
 	n := &networkDef{Birth: d.Birth}
@@ -93,7 +94,7 @@ func (d *networkDef) parse(name string) (state.NetworkDef, error) {
 	return def, err
 }
 
-func (t savedTask) endpoint(id string) (state.Endpoint, error) {
+func (t *savedTask) endpoint(id string) (state.Endpoint, error) {
 	e, err := state.ParseEndpoint(string(t.Body))
 	if err != nil {
 		return e, err
@@ -104,28 +105,28 @@ func (t savedTask) endpoint(id string) (state.Endpoint, error) {
 
 // draining returns the task as one that drains, and its endpoint. Fields of its
 // record that this version does not know stay.
-func (t savedTask) draining(id string) (savedTask, state.Endpoint, error) {
+func (t *savedTask) draining(id string) (*savedTask, state.Endpoint, error) {
 	body, err := state.WithDraining(t.Body)
 	if err != nil {
-		return t, state.Endpoint{}, err
+		return nil, state.Endpoint{}, err
 	}
-	t.Body = body
-	e, err := t.endpoint(id)
-	return t, e, err
+	drained := *t
+	drained.Body = body
+	e, err := drained.endpoint(id)
+	return &drained, e, err
 }
 
-func (t savedTask) change(id string) state.Change {
+func (t *savedTask) change(id string) state.Change {
 	return state.Change{Kind: state.KindEndpoint, Key: id, Group: t.Service, Body: string(t.Body)}
 }
 
 // changes returns all that the node states in the network, in a fixed order.
 func (n *localNetwork) changes() []state.Change {
 	var cs []state.Change
-	for _, id := range slices.Sorted(maps.Keys(n.tasks)) {
-		cs = append(cs, n.tasks[id].change(id))
+	for id, t := range n.tasks.all() {
+		cs = append(cs, t.change(id))
 	}
-	for _, s := range slices.Sorted(maps.Keys(n.services)) {
-		c := n.services[s]
+	for s, c := range n.services.all() {
 		if len(c.vip) > 0 {
 			cs = append(cs, state.Change{Kind: state.KindVIP, Key: s, Body: string(c.vip)})
 		}
@@ -138,18 +139,18 @@ func (n *localNetwork) changes() []state.Change {
 
 // used reports whether the node has a reason to take part in the network.
 func (n *localNetwork) used() bool {
-	return n != nil && (n.def != nil || len(n.tasks) > 0 || len(n.services) > 0 || n.sandboxes > 0)
+	return n != nil && (n.def != nil || n.tasks.len() > 0 || n.services.len() > 0 || n.sandboxes > 0)
 }
 
 // inUse reports whether a task or a sandbox of this node would lose its network.
-func (n *localNetwork) inUse() bool { return n != nil && (len(n.tasks) > 0 || n.sandboxes > 0) }
+func (n *localNetwork) inUse() bool { return n != nil && (n.tasks.len() > 0 || n.sandboxes > 0) }
 
 // tasksOf counts the node's tasks of a service.
 func (n *localNetwork) tasksOf(service string) int {
 	if n == nil {
 		return 0
 	}
-	return n.counts[service]
+	return n.counts.at(service)
 }
 
 // Task returns a task that is registered in a network.
@@ -158,7 +159,7 @@ func (s *Snapshot) Task(network, id string) (e state.Endpoint, ok bool) {
 	if l == nil {
 		return e, false
 	}
-	t, ok := l.tasks[id]
+	t, ok := l.tasks.get(id)
 	if !ok {
 		return e, false
 	}

@@ -53,7 +53,7 @@ func (api *TaskAPI) addTask(ctx context.Context, p *control.ParsedTask, replaces
 		return err
 	}
 	id, service := p.Endpoint.ID, p.Endpoint.Service
-	task := savedTask{Service: service, Body: state.AppendEndpoint(nil, &p.Endpoint)}
+	task := &savedTask{Service: service, Body: state.AppendEndpoint(nil, &p.Endpoint)}
 	return quota(api.r.change(ctx, &update{
 		network: p.Network, service: service, changes: []state.Change{task.change(id)},
 		edit: func(d *draft) error {

@@ -162,7 +162,7 @@ func (r *Registry) stateGlobals(c Core, s consequences) error {
 func (k *upkeep) claims(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, roundLimit)
 	defer cancel()
-	have, at := map[string]map[string]savedClaim{}, map[string]ownStream{}
+	have, at := map[string]map[string]*savedClaim{}, map[string]ownStream{}
 	err := k.r.do(ctx, func(c Core) {
 		if c.Yielded() {
 			return
@@ -235,13 +235,13 @@ func (r *Registry) restateNetwork(c Core, name string, l *localNetwork) {
 	}
 	var cs []state.Change
 	for _, e := range c.Store().Table(name).Own(state.KindEndpoint) {
-		if _, registered := l.tasks[e.Key()]; !registered {
+		if !l.tasks.has(e.Key()) {
 			cs = append(cs, state.Change{Kind: state.KindEndpoint, Key: e.Key(), Delete: true})
 		}
 	}
 	hostAll(c, name, l)
-	for _, id := range slices.Sorted(maps.Keys(l.tasks)) {
-		cs = append(cs, l.tasks[id].change(id))
+	for id, t := range l.tasks.all() {
+		cs = append(cs, t.change(id))
 	}
 	r.check(c.Commit(name, cs))
 }

@@ -1,12 +1,14 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"meshd/mesh/control"
+	"meshd/mesh/internal/store"
 	"meshd/state"
 )
 
@@ -138,10 +140,10 @@ func (r *Registry) install(d *draft) error {
 	if !d.changed() {
 		return nil
 	}
-	dirty, s := d.dirty, d.done()
-	if dirty {
+	s := d.done()
+	if len(d.touched) > 0 || d.everything {
 		r.writes.Add(1)
-		if err := r.save(s); err != nil {
+		if err := r.save(d, s); err != nil {
 			return err
 		}
 	}
@@ -149,13 +151,21 @@ func (r *Registry) install(d *draft) error {
 	return nil
 }
 
-// save writes a snapshot to the store.
-func (r *Registry) save(s *Snapshot) error {
-	b, err := s.encode(time.Now())
-	if err != nil {
-		return err
+// save writes what a draft touched, as s has it, to the store.
+func (r *Registry) save(d *draft, s *Snapshot) error {
+	now := time.Now()
+	changes := make([]store.Change, 0, len(d.touched))
+	for what := range d.touched {
+		changes = append(changes, s.encode(what, now))
 	}
-	return r.cfg.Store.Save(b)
+	sortChanges(changes)
+	return r.cfg.Store.Write(changes, func() []store.Change { return s.encodeAll(now) })
+}
+
+func sortChanges(all []store.Change) {
+	slices.SortFunc(all, func(a, b store.Change) int {
+		return cmp.Or(cmp.Compare(a.Bucket, b.Bucket), cmp.Compare(a.Key, b.Key))
+	})
 }
 
 // state states what is on disk now, in one step of the core.

@@ -257,6 +257,25 @@ func (d *Dir) Load(name string, v any) error {
 	return nil
 }
 
+// maxKept bounds how many former files of one name are kept.
+const maxKept = 100
+
+// KeepAs gives a file another name, "<name>.<suffix>", that no file has yet, and returns
+// its new path.
+func (d *Dir) KeepAs(name, suffix string) (string, error) {
+	for i := range maxKept {
+		to := d.File(name + "." + suffix)
+		if i > 0 {
+			to = fmt.Sprintf("%s.%d", to, i+1)
+		}
+		if _, err := os.Lstat(to); err == nil {
+			continue
+		}
+		return to, replaceFile(d.File(name), to)
+	}
+	return "", fmt.Errorf("%s.%s and %d more are there; remove those that are not needed", d.File(name), suffix, maxKept-1)
+}
+
 // Corrupted is the error of a file that meshd cannot have written; fix says what to do.
 func (d *Dir) Corrupted(name string, err error, fix string) error {
 	return fmt.Errorf("data-dir: %s is corrupted (%w) and was left as it is: %s", d.File(name), err, fix)

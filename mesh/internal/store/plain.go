@@ -62,6 +62,11 @@ func WriteFile(path string, b []byte, mode os.FileMode) (err error) {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
+	return syncDirectory(path)
+}
+
+// syncDirectory returns when the disk has the name of a file.
+func syncDirectory(path string) error {
 	d, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err

@@ -5,13 +5,17 @@ package registrytest
 
 import (
 	"context"
-	"encoding/json"
+	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"meshd/mesh/control"
 	"meshd/mesh/internal/registry"
+	"meshd/mesh/internal/store"
 	"meshd/state"
 )
 
@@ -141,43 +145,61 @@ func (c *Clock) Witness(n uint64) { c.time = max(c.time, n) }
 
 // Disk is a registry.Store in memory. It is safe for concurrent use.
 type Disk struct {
-	mu   sync.Mutex // guards what follows
-	text []byte
-	err  error
+	mu      sync.Mutex                   // guards what follows
+	records map[string]map[string][]byte // by bucket and key; nil: nothing was written
+	err     error
 }
 
-// Load implements registry.Store.
-func (d *Disk) Load(v any) error {
+// Read implements registry.Store.
+func (d *Disk) Read(f func(bucket, key string, value []byte) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.text == nil {
-		return nil
+	for _, bucket := range slices.Sorted(maps.Keys(d.records)) {
+		for _, key := range slices.Sorted(maps.Keys(d.records[bucket])) {
+			if err := f(bucket, key, d.records[bucket][key]); err != nil {
+				return err
+			}
+		}
 	}
-	return json.Unmarshal(d.text, v)
+	return nil
 }
 
-// Save implements registry.Store.
-func (d *Disk) Save(b []byte) error {
+// Write implements registry.Store.
+func (d *Disk) Write(changes []store.Change, _ func() []store.Change) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.err == nil {
-		d.text = append([]byte{}, b...)
+	if d.err != nil {
+		return d.err
 	}
-	return d.err
+	if d.records == nil {
+		d.records = map[string]map[string][]byte{}
+	}
+	for _, c := range changes {
+		if d.records[c.Bucket] == nil {
+			d.records[c.Bucket] = map[string][]byte{}
+		}
+		if d.records[c.Bucket][c.Key] = c.Value; c.Value == nil {
+			delete(d.records[c.Bucket], c.Key)
+		}
+	}
+	return nil
 }
 
-// Fail makes every Save fail with err, or work again if it is nil.
+// Fail makes every Write fail with err, or work again if it is nil.
 func (d *Disk) Fail(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.err = err
 }
 
-// Text returns the file.
+// Text returns all records, a line each.
 func (d *Disk) Text() string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return string(d.text)
+	var b strings.Builder
+	_ = d.Read(func(bucket, key string, value []byte) error {
+		_, err := fmt.Fprintf(&b, "%s %q %s\n", bucket, key, value)
+		return err
+	})
+	return b.String()
 }
 
 // Peers are other nodes that answer as Answers says.
