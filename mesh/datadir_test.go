@@ -88,7 +88,8 @@ func TestHalfWrittenFilesAreRemoved(t *testing.T) {
 		}
 	}
 	start(t, config.Config{Node: "a", DataDir: dir}).stop()
-	if got := files(t, dir); strings.Contains(got, ".123") || strings.Contains(got, ".node") || strings.Contains(got, ".meshd") ||
+	if got := files(t, dir); strings.Contains(got, ".123") || strings.Contains(got, ".node") ||
+		strings.Contains(got, ".meshd") ||
 		!strings.Contains(got, ".tasks.jsonx") || !strings.Contains(got, "mine") {
 		t.Errorf("there is %s", got)
 	}

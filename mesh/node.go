@@ -52,11 +52,11 @@ type Node struct {
 
 	// What is on disk.
 
-	dir     *store.Dir      // the data directory, locked until Run ends
-	db      *store.Database // of what is registered, in it
-	keys    *keys.Store     // the gossip keys, as the keyring has them
-	claimed atomic.Bool     // the data directory is this life's
-	late    []func()        // what New does once nothing can fail any more
+	dir     *store.Dir  // the data directory, locked until Run ends
+	db      *store.DB   // of what is registered, in it
+	keys    *keys.Store // the gossip keys, as the keyring has them
+	claimed atomic.Bool // the data directory is this life's
+	late    []func()    // what New does once nothing can fail any more
 	// reincarnated says that node.json is behind the core. Its capacity is 1.
 	reincarnated chan struct{}
 

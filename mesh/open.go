@@ -30,7 +30,7 @@ func (n *opening) data() (err error) {
 		return err
 	}
 	n.reportLeftOut(n.saved.leftOut)
-	n.db = store.NewDatabase(n.dir, fileRegistry)
+	n.db = store.NewDB(n.dir, fileRegistry)
 	id, err := nextIdentity(n.dir, n.cfg.Node)
 	if err != nil {
 		return err

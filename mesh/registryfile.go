@@ -23,7 +23,7 @@ type registered struct {
 
 // readRegistry reads what former lives registered.
 func readRegistry(dir *store.Dir, b registry.Bounds, now time.Time) (r registered, err error) {
-	db := store.NewDatabase(dir, fileRegistry)
+	db := store.NewDB(dir, fileRegistry)
 	if _, err := os.Lstat(dir.File(fileTasks)); errors.Is(err, fs.ErrNotExist) {
 		r.snapshot, r.leftOut, err = registry.Read(db, b, now)
 		return r, registryError(dir, fileRegistry, err)

@@ -27,7 +27,7 @@ import (
 )
 
 // Store keeps records, by bucket and key, that the registry alone gives a meaning. A
-// store.Database is one.
+// store.DB is one.
 type Store interface {
 	// Read calls f for every record, in the order of buckets and keys, and checks that
 	// they are all of them. It is called before the first Write. f must not keep value.

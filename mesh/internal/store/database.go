@@ -13,13 +13,13 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// Change is one change of a Database. Keys are not empty.
+// Change is one change of a DB. Keys are not empty.
 type Change struct {
 	Bucket, Key string
 	Value       []byte // nil removes the key
 }
 
-// Database keeps records, by bucket and key, in one file of a Dir. Changes are written
+// DB keeps records, by bucket and key, in one file of a Dir. Changes are written
 // in transactions: after a crash at whatever moment the file holds all changes of each
 // one that Write has returned for, and all or nothing of the last (N11).
 //
@@ -30,7 +30,7 @@ type Change struct {
 // is never written to, and pages that nothing uses any more are given back.
 //
 // Write belongs to one goroutine at a time; the other methods are safe for concurrent use.
-type Database struct {
+type DB struct {
 	dir  *Dir
 	name string
 
@@ -39,18 +39,18 @@ type Database struct {
 	file  fs.FileInfo // of the file that db has open
 	total digest      // of what the file holds
 
-	stats databaseCounters
+	stats counters
 }
 
-// databaseCounters are those of DatabaseStats.
-type databaseCounters struct {
+// counters are those of DBStats.
+type counters struct {
 	transactions, changes, failures, made atomic.Uint64
 	records, size                         atomic.Int64
 	last                                  atomic.Int64
 }
 
-// DatabaseStats counts what a Database has done since it was made.
-type DatabaseStats struct {
+// DBStats counts what a DB has done since it was made.
+type DBStats struct {
 	Transactions uint64        // that are on disk
 	Changes      uint64        // in them
 	Failures     uint64        // of writes
@@ -60,13 +60,13 @@ type DatabaseStats struct {
 	Last         time.Duration // that the last transaction took
 }
 
-// NewDatabase returns the database in a file of the directory. Nothing is read or
+// NewDB returns the database in a file of the directory. Nothing is read or
 // written before Read and Write.
-func NewDatabase(dir *Dir, name string) *Database { return &Database{dir: dir, name: name} }
+func NewDB(dir *Dir, name string) *DB { return &DB{dir: dir, name: name} }
 
 // Stats returns the counters.
-func (d *Database) Stats() DatabaseStats {
-	return DatabaseStats{
+func (d *DB) Stats() DBStats {
+	return DBStats{
 		Transactions: d.stats.transactions.Load(), Changes: d.stats.changes.Load(), Failures: d.stats.failures.Load(),
 		Made: d.stats.made.Load(), Records: d.stats.records.Load(), Size: d.stats.size.Load(),
 		Last: time.Duration(d.stats.last.Load()),
@@ -74,7 +74,7 @@ func (d *Database) Stats() DatabaseStats {
 }
 
 // Present reports whether there is a file.
-func (d *Database) Present() bool {
+func (d *DB) Present() bool {
 	_, err := os.Lstat(d.dir.File(d.name))
 	return err == nil
 }
@@ -84,7 +84,7 @@ func (d *Database) Present() bool {
 // called if the file is made anew. On an error the file that the next Read finds holds
 // what it did before, or the changes besides, and the next Write makes it anew. See
 // Dir.Trouble.
-func (d *Database) Write(changes []Change, all func() []Change) error {
+func (d *DB) Write(changes []Change, all func() []Change) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.dir.begin(d.name)
@@ -103,7 +103,7 @@ func (d *Database) Write(changes []Change, all func() []Change) error {
 	return err
 }
 
-func (d *Database) write(changes []Change, all func() []Change) error {
+func (d *DB) write(changes []Change, all func() []Change) error {
 	if d.db != nil && !d.same() {
 		d.abandon()
 	}
@@ -124,7 +124,7 @@ func (d *Database) write(changes []Change, all func() []Change) error {
 
 // same reports whether the file that is open is still the one in the directory, and
 // not shorter than it was: its pages are mapped into memory.
-func (d *Database) same() bool {
+func (d *DB) same() bool {
 	now, err := os.Lstat(d.dir.File(d.name))
 	if err != nil || !os.SameFile(now, d.file) || now.Size() < d.file.Size() {
 		return false
@@ -135,14 +135,14 @@ func (d *Database) same() bool {
 }
 
 // abandon closes the file; the next write makes it anew.
-func (d *Database) abandon() {
+func (d *DB) abandon() {
 	db := d.db
 	d.db, d.file = nil, nil
 	_ = guarded(db.Close) // nothing of it is needed any more
 }
 
 // makeAnew writes everything to a file of its own and puts it in the place of the former.
-func (d *Database) makeAnew(all []Change) error {
+func (d *DB) makeAnew(all []Change) error {
 	f, err := os.CreateTemp(d.dir.path, "."+d.name+".*")
 	if err != nil {
 		return err
@@ -188,14 +188,14 @@ func (d *Database) makeAnew(all []Change) error {
 // lockPatience is how long the file's own lock is waited for.
 const lockPatience = 2 * time.Second
 
-func (d *Database) options(readOnly bool) *bbolt.Options {
+func (d *DB) options(readOnly bool) *bbolt.Options {
 	o := *bbolt.DefaultOptions
 	o.Timeout, o.ReadOnly, o.FreelistType = lockPatience, readOnly, bbolt.FreelistMapType
 	return &o
 }
 
 // Close closes the file. What hangs in a write is left behind: the process ends.
-func (d *Database) Close() error {
+func (d *DB) Close() error {
 	if !d.mu.TryLock() {
 		return nil
 	}

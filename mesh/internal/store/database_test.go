@@ -34,7 +34,7 @@ func (c contents) all() (out []Change) {
 // readBack reads the file as the next life does.
 func readBack(d *Dir) (contents, error) {
 	c := contents{}
-	err := NewDatabase(d, "test.db").Read(func(bucket, key string, value []byte) error {
+	err := NewDB(d, "test.db").Read(func(bucket, key string, value []byte) error {
 		c[[2]string{bucket, key}] = string(value)
 		return nil
 	})
@@ -52,11 +52,11 @@ func openDir(t testing.TB) *Dir {
 }
 
 // Whatever is written, in however many lives, is what the next life reads.
-func TestDatabaseHoldsWhatIsWritten(t *testing.T) {
+func TestDBHoldsWhatIsWritten(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		d, want := openDir(t), contents{}
 		for range rapid.IntRange(1, 4).Draw(rt, "lives") {
-			db := NewDatabase(d, "test.db")
+			db := NewDB(d, "test.db")
 			for range rapid.IntRange(0, 4).Draw(rt, "transactions") {
 				changes := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) Change {
 					c := Change{Bucket: rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "bucket")}
@@ -80,9 +80,9 @@ func TestDatabaseHoldsWhatIsWritten(t *testing.T) {
 }
 
 // fill returns a database of so many records.
-func fill(t testing.TB, d *Dir, records int) (*Database, contents) {
+func fill(t testing.TB, d *Dir, records int) (*DB, contents) {
 	t.Helper()
-	db, c := NewDatabase(d, "test.db"), contents{}
+	db, c := NewDB(d, "test.db"), contents{}
 	for i := range records {
 		c[[2]string{"tasks", fmt.Sprintf("net\x00t%05d", i)}] = strings.Repeat(fmt.Sprint(i, " "), 20)
 	}
@@ -113,7 +113,8 @@ func TestDamagedFilesAreRefused(t *testing.T) {
 		switch {
 		case string(after) != string(text):
 			t.Errorf("%s: the file was changed", what)
-		case err != nil && (!strings.Contains(err.Error(), d.File("test.db")) || !strings.Contains(err.Error(), "move it away")):
+		case err != nil && (!strings.Contains(err.Error(), d.File("test.db")) ||
+			!strings.Contains(err.Error(), "move it away")):
 			t.Errorf("%s: neither the file nor what to do: %v", what, err)
 		case err == nil && !maps.Equal(got, want):
 			t.Errorf("%s: it is read with %d records of %d", what, len(got), len(want))
@@ -176,7 +177,7 @@ func TestFailedWriteMakesTheFileAnew(t *testing.T) {
 }
 
 // readBack2 reads the file after its writer has closed it.
-func readBack2(db *Database, d *Dir) (contents, error) {
+func readBack2(db *DB, d *Dir) (contents, error) {
 	_ = db.Close()
 	return readBack(d)
 }
@@ -242,7 +243,7 @@ func TestReadersRefusal(t *testing.T) {
 	db, _ := fill(t, d, 3)
 	_ = db.Close()
 	no := errors.New("no")
-	if err := NewDatabase(d, "test.db").Read(func(string, string, []byte) error { return no }); !errors.Is(err, no) ||
+	if err := NewDB(d, "test.db").Read(func(string, string, []byte) error { return no }); !errors.Is(err, no) ||
 		strings.Contains(err.Error(), "corrupted") {
 		t.Error(err)
 	}

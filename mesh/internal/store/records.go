@@ -112,7 +112,7 @@ var ErrNewer = errors.New("a newer meshd wrote it")
 // was written, no more and no less; else the error says that it is corrupted, and f may
 // have been called for some records. A missing file has no records and is no error. f
 // must not keep value. Read is not called after Write.
-func (d *Database) Read(f func(bucket, key string, value []byte) error) error {
+func (d *DB) Read(f func(bucket, key string, value []byte) error) error {
 	switch err := d.dir.CheckPlain(d.name); {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
