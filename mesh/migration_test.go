@@ -39,7 +39,7 @@ func TestFormerFilesAreTakenOver(t *testing.T) {
 		t.Errorf("there is %s", got)
 	}
 	a = start(t, cfg)
-	wantTasks(t, a, "net", "web", "t1@a", "t2@a")
+	wantTasks(t, a, "net", "web", "t1@a t2@a")
 	a.stop()
 	writeTasks(t, dir, "t3", "10.1.0.3")
 	a = start(t, cfg)
