@@ -25,6 +25,7 @@ type options struct {
 	seed  uint64
 	quick bool
 	only  []string // "nodes=25": only lines that have it
+	steps bool     // members counts statements
 }
 
 // wants reports whether a line is asked for.
@@ -51,6 +52,7 @@ func main() {
 		{"cold", "all nodes start at once with their endpoints", cold},
 		{"wide", "many networks: at rest, and a node that joins", wide},
 		{"members", "what others cost one node as they come, go and are there", members},
+		{"steps", "the statements that members executes, at two sizes; for steps_test.go", steps},
 		{"scale", "up to 10,000 nodes, with fitted exponents", scale},
 	}
 	if len(os.Args) < 2 {
@@ -66,6 +68,7 @@ func main() {
 	fs.BoolVar(&o.quick, "quick", false, "fewer and smaller runs")
 	_ = fs.Parse(os.Args[2:])
 	o.only = fs.Args()
+	o.steps = benches[i].name == "steps"
 	benches[i].run(o)
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"time"
 
 	"meshd/gossip"
@@ -203,6 +204,15 @@ func measureOps(o options, nodes, networks int, ops []memberOp, newPopulated fun
 		}
 		if c == nil {
 			c = newPopulated()
+		}
+		if o.steps {
+			n, err := countSteps(func() { op.measure(c) })
+			if err != nil {
+				fmt.Fprintln(os.Stderr, "steps:", err)
+				os.Exit(1)
+			}
+			fmt.Printf("steps op=%s nodes=%d networks=%d steps=%d\n", op.name, nodes, networks, n)
+			continue
 		}
 		cpu, bytes, times := op.measure(c)
 		fmt.Printf("members op=%s nodes=%d networks=%d cpu_us=%.3f bytes=%d\n", op.name, nodes, networks,
