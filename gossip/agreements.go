@@ -43,13 +43,8 @@ func (r *repair) rememberAgreement(from state.NodeID, n *network, f headsFrame, 
 	}
 	n.agreements[n.nextAgreement] = a
 	n.nextAgreement = (n.nextAgreement + 1) % maxAgreements
-	in := make(map[int]bool, len(f.buckets))
-	for _, b := range f.buckets {
-		in[b] = true
-	}
 	e := r.newPacket()
-	e.heads(frameHeads, n.name, f.n, f.buckets, true,
-		n.table.Heads(func(o state.NodeID) bool { return in[state.Bucket(o, f.n)] }))
+	e.heads(frameHeads, n.name, f.n, f.buckets, true, n.table.HeadsIn(f.n, f.buckets))
 	r.outbox.send(from, e)
 }
 

@@ -34,9 +34,11 @@ const (
 
 	// How many addresses are dialled at once.
 
-	searchWidth = 4 // peers and seeds
-	wantedWidth = 8 // wanted addresses,
-	wantedShare = 2 // and of those at one host
+	searchWidth = 4                      // peers and seeds,
+	searchPace  = 500 * time.Millisecond // and that often, once half of them are listed
+	largeBook   = 64                     // of so many peers or more
+	wantedWidth = 8                      // wanted addresses,
+	wantedShare = 2                      // and of those at one host
 )
 
 // Bounds of the wanted addresses, in all and at one host. What is over them is wanted
@@ -95,16 +97,14 @@ func decrement(counts map[netip.Addr]int, a netip.Addr) {
 func (j *joiner) dueDials(now time.Time) (due []dialRequest, again time.Duration) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	listed := map[string]bool{j.addr.String(): true}
-	for _, a := range j.listed {
-		listed[a.String()] = true
-	}
-	due, again = j.dueWanted(listed, now)
-	missing := j.missingAddrs(listed, now)
+	due, again = j.dueWanted(now)
+	missing := j.missingAddrs(now)
 	rand.Shuffle(len(missing), func(a, b int) { missing[a], missing[b] = missing[b], missing[a] })
 	for _, a := range missing {
-		if j.searchDials < searchWidth && j.startDial(a, now, func(t *attempt) bool { return !now.Before(t.next) }) {
+		if j.searchDials < searchWidth && j.maySearch(now) &&
+			j.startDial(a, now, func(t *attempt) bool { return !now.Before(t.next) }) {
 			j.searchDials++
+			j.searchAt = latest(now, j.searchAt).Add(searchPace)
 			due = append(due, dialRequest{addr: a})
 		}
 	}
@@ -112,11 +112,29 @@ func (j *joiner) dueDials(now time.Time) (due []dialRequest, again time.Duration
 	return due, again
 }
 
+// maySearch reports whether one more peer or seed may be dialled. Each join exchanges
+// the whole membership, so a node that lists half of those whom it remembers, and will
+// hear of the others from those, dials two a second. The caller holds mu.
+func (j *joiner) maySearch(now time.Time) bool {
+	if len(j.peers) < largeBook || 2*len(j.listed) < len(j.peers) {
+		return true
+	}
+	return !now.Before(j.searchAt.Add(-searchPace))
+}
+
+// latest returns the later of two times.
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // dueWanted is dueDials for wanted addresses. The caller holds mu.
-func (j *joiner) dueWanted(listed map[string]bool, now time.Time) (due []dialRequest, again time.Duration) {
+func (j *joiner) dueWanted(now time.Time) (due []dialRequest, again time.Duration) {
 	again = rejoinInterval
 	for a, id := range j.wanted {
-		if id != "" && j.listed[id] == a || id == "" && listed[a.String()] || a == j.addr {
+		if id != "" && j.listed[id] == a || id == "" && j.isTaken(a) || a == j.addr {
 			j.removeWanted(a)
 			continue
 		}
@@ -160,13 +178,17 @@ func (j *joiner) releaseSlot(d dialRequest) {
 	decrement(j.dialsByAddr, d.from)
 }
 
+// isTaken reports whether this node is at an address, or one that the membership lists.
+// The caller holds mu.
+func (j *joiner) isTaken(a netip.AddrPort) bool { return a == j.addr || j.taken[a] > 0 }
+
 // missingAddrs returns the addresses of peers and seeds that are not listed, and forgets
 // peers that were not seen for very long. The caller holds mu.
-func (j *joiner) missingAddrs(listed map[string]bool, now time.Time) []string {
+func (j *joiner) missingAddrs(now time.Time) []string {
 	var todo []string
 	for id, p := range j.peers {
 		switch {
-		case listed[p.Addr.String()]:
+		case j.isTaken(p.Addr):
 		case now.Sub(p.Seen) > peerMemory:
 			delete(j.peers, id)
 			j.dirty = true
@@ -175,7 +197,7 @@ func (j *joiner) missingAddrs(listed map[string]bool, now time.Time) []string {
 		}
 	}
 	for _, s := range j.seeds {
-		if !listed[s] && !slices.Contains(todo, s) {
+		if a, err := netip.ParseAddrPort(s); (err != nil || !j.isTaken(a)) && !slices.Contains(todo, s) {
 			todo = append(todo, s)
 		}
 	}

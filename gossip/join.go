@@ -80,8 +80,7 @@ func (j *joiner) isolation(now time.Time) string {
 	if now.Sub(j.lastAnswer) < answerMemory {
 		return ""
 	}
-	own := map[string]bool{j.addr.String(): true}
-	all := j.missingAddrs(own, now)
+	all := j.missingAddrs(now)
 	slices.Sort(all)
 	failing, worst, why := 0, "", error(nil)
 	for _, a := range all {

@@ -54,6 +54,7 @@ type joiner struct {
 	peers  map[state.NodeID]Peer           // nodes that answered where they were listed, at most maxPeers
 	dirty  bool                            // peers differ from what was last saved
 	listed map[state.NodeID]netip.AddrPort // where the membership lists each node
+	taken  map[netip.AddrPort]int          // how many of listed are at an address
 	// wanted are addresses where a node answers that the membership does not list there.
 	// The name is "" if it is not known which node.
 	wanted     map[netip.AddrPort]state.NodeID
@@ -66,6 +67,7 @@ type joiner struct {
 	attempts      map[string]*attempt // by address
 	wantedDials   int                 // dials of wanted addresses, at most wantedWidth
 	searchDials   int                 // dials of peers and seeds, at most searchWidth
+	searchAt      time.Time           // when the pace of those dials has room again
 	dialsByAddr   map[netip.Addr]int  // of wantedDials: each host has a share
 	wantedByAddr  map[netip.Addr]int  // of wanted, likewise
 	joins, failed uint64              // dials that listed their node, and those that did not
@@ -82,14 +84,14 @@ type membershipList interface {
 const maxStrangers = 8
 
 // maxListed bounds the nodes of a mesh.
-const maxListed = 1 << 14
+const maxListed = maxMembers
 
 // newJoiner returns the joiner of a host. attach completes it.
 func newJoiner(cfg *HostConfig, coords *coordinates, events *memberQueue, leaving *atomic.Bool) *joiner {
 	j := &joiner{
 		self: cfg.Self, events: events, coords: coords, save: cfg.SavePeers, leaving: leaving, log: cfg.Log,
 		wake: make(chan struct{}, 1), seeds: slices.Clone(cfg.Join), peers: map[state.NodeID]Peer{},
-		listed: map[state.NodeID]netip.AddrPort{}, wanted: map[netip.AddrPort]state.NodeID{},
+		listed: map[state.NodeID]netip.AddrPort{}, taken: map[netip.AddrPort]int{}, wanted: map[netip.AddrPort]state.NodeID{},
 		moves: map[state.NodeID]*move{}, attempts: map[string]*attempt{}, dialsByAddr: map[netip.Addr]int{},
 		wantedByAddr: map[netip.Addr]int{},
 	}
@@ -183,6 +185,8 @@ func (j *joiner) isListed(id state.NodeID) bool {
 func (j *joiner) setListed(id state.NodeID, a netip.AddrPort) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	countAt(j.taken, j.listed[id], -1)
+	countAt(j.taken, a, 1)
 	if a.IsValid() {
 		j.listed[id] = a
 	} else {

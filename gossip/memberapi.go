@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -107,6 +108,16 @@ func (c *Core) Members() []MemberInfo {
 		})
 	}
 	return out
+}
+
+// Full says, for people, that four fifths or more of the nodes are known that this node
+// can know; empty: there is room.
+func (c *Core) Full() string {
+	if n := len(c.roster.members); n >= maxMembers/5*4 {
+		return fmt.Sprintf("%d of at most %d nodes are known: those that are only heard of are not taken in above that", n,
+			maxMembers)
+	}
+	return ""
 }
 
 // Preserving reports whether self-preservation is on (S12).

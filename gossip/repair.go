@@ -193,11 +193,9 @@ func (r *repair) onSummary(from state.NodeID, p []byte) error {
 	}
 	r.compareHeads(from, n, f.hot, nil)
 	size := len(f.hashes)
-	differ := map[int]bool{}
 	var list []int
 	for i, h := range n.table.Buckets(size) {
 		if h != f.hashes[i] {
-			differ[i] = true
 			list = append(list, i)
 		}
 	}
@@ -210,8 +208,7 @@ func (r *repair) onSummary(from state.NodeID, p []byte) error {
 	} else {
 		n.fetchUntil = 0
 	}
-	list, hs := someBuckets(list, size, n.table.Heads(func(o state.NodeID) bool { return differ[state.Bucket(o, size)] }),
-		r.cfg.Chunk/2)
+	list, hs := someBuckets(list, size, n.table.HeadsIn(size, list), r.cfg.Chunk/2)
 	e := r.newPacket()
 	e.heads(frameHeads, n.name, size, list, true, hs)
 	r.outbox.send(from, e)
@@ -253,11 +250,7 @@ func (r *repair) onHeads(from state.NodeID, typ byte, p []byte) error {
 	}
 	var ours []state.OwnerHead
 	if typ == frameHeads {
-		in := map[int]bool{}
-		for _, b := range f.buckets {
-			in[b] = true
-		}
-		ours = n.table.Heads(func(o state.NodeID) bool { return in[state.Bucket(o, f.n)] })
+		ours = n.table.HeadsIn(f.n, f.buckets)
 	}
 	lacks, offers := r.compareHeads(from, n, f.heads, ours)
 	if typ == frameHeads && !lacks {

@@ -53,8 +53,8 @@ func newRoster(e *env) roster {
 // for dead.
 const deadMemory = 30 * time.Second
 
-// maxMembers bounds the members that are known from packets alone.
-const maxMembers = 1 << 16
+// maxMembers bounds the members that are known from packets alone. Core.Full tells of it.
+const maxMembers = 200_000
 
 // add adds a member.
 func (r *roster) add(m *member) {

@@ -48,6 +48,9 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 		seen := observe.Look(c.Store())
 		s.Conflicts = append(s.Conflicts, seen.UnservedTexts()...)
 		s.Warnings = append(s.Warnings, observe.UndefinedNetworks(n.cfg.Networks, c.Store().Definitions().Effective)...)
+		if full := c.Full(); full != "" {
+			s.Warnings = append(s.Warnings, full)
+		}
 		if d := n.notices.Get("duplicate"); d != "" {
 			s.Conflicts = append(s.Conflicts, d)
 		}

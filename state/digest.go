@@ -66,3 +66,45 @@ type OwnerHead struct {
 	Retired bool // dropped here after its owner was dead for long (S9)
 	Kept    bool // held, but no longer offered: its owner is dead for some time (S9)
 }
+
+// streamPlaces is the streams of a table by the bucket of their owners among
+// fineBuckets, so that the heads of one bucket are found without a look at all. It is nil
+// where there are few streams, which costs no memory then.
+type streamPlaces [][]*stream
+
+// manyStreams is from how many streams on a table keeps them by bucket.
+const manyStreams = 256
+
+// add adds a stream, which all has already.
+func (p *streamPlaces) add(s *stream, all map[NodeID]*stream) {
+	switch {
+	case *p == nil && len(all) < manyStreams:
+		return
+	case *p == nil:
+		*p = make(streamPlaces, fineBuckets)
+		for _, o := range all {
+			p.put(o)
+		}
+	case s.place == 0:
+		p.put(s)
+	}
+}
+
+func (p *streamPlaces) put(s *stream) {
+	list := &(*p)[s.hash&(fineBuckets-1)]
+	*list = append(*list, s)
+	s.place = len(*list)
+}
+
+// remove removes a stream.
+func (p *streamPlaces) remove(s *stream) {
+	if s.place == 0 {
+		return
+	}
+	list := &(*p)[s.hash&(fineBuckets-1)]
+	last := len(*list) - 1
+	moved := (*list)[last]
+	(*list)[s.place-1], moved.place = moved, s.place
+	(*list)[last] = nil
+	*list, s.place = (*list)[:last], 0
+}

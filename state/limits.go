@@ -21,7 +21,7 @@ type Limits struct {
 
 // DefaultLimits suit an owner with up to a hundred thousand tasks in one network.
 func DefaultLimits() Limits {
-	return Limits{Entries: 200_000, Bytes: 64 << 20, Owners: 50_000, Tombstones: 512}.withTotals()
+	return Limits{Entries: 200_000, Bytes: 64 << 20, Owners: 200_000, Tombstones: 512}.withTotals()
 }
 
 // withTotals fills in what is left out of the bounds on all owners together:

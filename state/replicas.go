@@ -41,6 +41,37 @@ func (rs *replicas) Heads(in func(NodeID) bool) []OwnerHead {
 	return hs
 }
 
+// HeadsIn is Heads for the owners in some of n buckets. Where there are many owners, it
+// looks at no others.
+func (rs *replicas) HeadsIn(n int, buckets []int) []OwnerHead {
+	in := make(map[int]bool, len(buckets))
+	for _, b := range buckets {
+		in[b] = true
+	}
+	wanted := func(o NodeID) bool { return in[Bucket(o, n)] }
+	if rs.places == nil || n > fineBuckets {
+		return rs.Heads(wanted)
+	}
+	var hs []OwnerHead
+	for fine, streams := range rs.places {
+		if !in[fine&(n-1)] {
+			continue
+		}
+		for _, s := range streams {
+			if s.head.Inc > 0 {
+				hs = append(hs, OwnerHead{Owner: s.owner, Head: s.head, Kept: !s.offered})
+			}
+		}
+	}
+	for o, h := range rs.retired {
+		if wanted(o) {
+			hs = append(hs, OwnerHead{Owner: o, Head: h, Retired: true})
+		}
+	}
+	slices.SortFunc(hs, func(a, b OwnerHead) int { return strings.Compare(string(a.Owner), string(b.Owner)) })
+	return hs
+}
+
 // Delta builds the next chunk of a stream for a replica that wants w, with at
 // most budget bytes of records. It is nil if there is nothing to send.
 func (rs *replicas) Delta(w Want, budget int) *Delta {

@@ -32,6 +32,7 @@ type stream struct {
 	status  Liveness // what this node thinks of the owner
 	offered bool     // in digests: not past D1 (S9)
 	counted usage    // as the table and the store count it
+	place   int      // where it is in its list of streamPlaces, from 1; 0: in none
 }
 
 // stage holds a chunked delta until it is complete (S4). Its chunks may come

@@ -21,9 +21,10 @@ type streamSet struct {
 
 	// The content.
 	streams map[NodeID]*stream
-	entries int    // live records over all streams
-	index   *index // what readers see of them
-	poison  uint64 // records kept but not shown, ever (G8)
+	places  streamPlaces // the streams by bucket, where there are many
+	entries int          // live records over all streams
+	index   *index       // what readers see of them
+	poison  uint64       // records kept but not shown, ever (G8)
 
 	// What the store knows and counts.
 	live    map[NodeID]Liveness // the store's; read only
@@ -161,6 +162,7 @@ func (set *streamSet) keep(s *stream) {
 		return
 	}
 	set.streams[s.owner] = s
+	set.places.add(s, set.streams)
 	if set.held != nil {
 		set.held(s.owner, true)
 	}
@@ -172,6 +174,7 @@ func (set *streamSet) discard(s *stream) {
 		return
 	}
 	delete(set.streams, s.owner)
+	set.places.remove(s)
 	if set.held != nil {
 		set.held(s.owner, false)
 	}
