@@ -23,8 +23,8 @@ func compareMember(a, b member) int {
 // it says something else under the same id and class.
 func (c *change) updates() bool { return c.old != nil && c.cur != nil && c.was == c.now }
 
-// takeMembers fills n with the members of old after the changes.
-func (n *Service) takeMembers(old *Service, changes []change) {
+// takeMembers fills s with the members of old after the changes.
+func (s *Service) takeMembers(old *Service, changes []change) {
 	var few [2][8]member // so that the usual publication costs no allocation
 	added, gone := few[0][:0], few[1][:0]
 	for i := range changes {
@@ -39,51 +39,51 @@ func (n *Service) takeMembers(old *Service, changes []change) {
 			gone = append(gone, member{c.was, c.old})
 		}
 	}
-	n.mergeMembers(old, added, gone)
+	s.mergeMembers(old, added, gone)
 	for i := range changes {
 		if c := &changes[i]; c.updates() {
-			at := n.find(member{c.was, c.old})
-			n.Members[at] = c.cur
-			c.cur.place = placeOf(at, len(n.Members))
+			at := s.find(member{c.was, c.old})
+			s.Members[at] = c.cur
+			c.cur.place = placeOf(at, len(s.Members))
 		}
 	}
 }
 
-// mergeMembers fills n with the members of old without those that are gone and with
+// mergeMembers fills s with the members of old without those that are gone and with
 // those that are added, which it sorts.
-func (n *Service) mergeMembers(old *Service, added, gone []member) {
+func (s *Service) mergeMembers(old *Service, added, gone []member) {
 	slices.SortFunc(added, compareMember)
 	slices.SortFunc(gone, compareMember)
-	n.Count = old.Count
+	s.Count = old.Count
 	size := len(old.Members) + len(added) - len(gone)
-	n.Members = make([]*Entry, 0, size)
-	next := 0 // the first of old's members that n has not got yet
+	s.Members = make([]*Entry, 0, size)
+	next := 0 // the first of old's members that s has not got yet
 	for len(added)+len(gone) > 0 {
 		if len(added) == 0 || len(gone) > 0 && compareMember(gone[0], added[0]) <= 0 {
 			i := old.find(gone[0])
-			n.Count[gone[0].class]--
-			n.Members = append(n.Members, old.Members[next:i]...)
+			s.Count[gone[0].class]--
+			s.Members = append(s.Members, old.Members[next:i]...)
 			next, gone = i+1, gone[1:]
 			continue
 		}
 		m := added[0]
 		i := max(old.search(m), next) // next where it takes the place of one with its id
-		n.Count[m.class]++
-		n.Members = append(n.Members, old.Members[next:i]...)
-		m.entry.place = placeOf(len(n.Members), size)
-		n.Members = append(n.Members, m.entry)
+		s.Count[m.class]++
+		s.Members = append(s.Members, old.Members[next:i]...)
+		m.entry.place = placeOf(len(s.Members), size)
+		s.Members = append(s.Members, m.entry)
 		next, added = i, added[1:]
 	}
-	n.Members = append(n.Members, old.Members[next:]...)
+	s.Members = append(s.Members, old.Members[next:]...)
 }
 
 // search returns the place of a member, or the place where it would be.
-func (n *Service) search(m member) int {
+func (s *Service) search(m member) int {
 	from := 0
 	for c := range m.class {
-		from += n.Count[c]
+		from += s.Count[c]
 	}
-	i, _ := slices.BinarySearchFunc(n.Members[from:from+n.Count[m.class]], m.entry, compareID)
+	i, _ := slices.BinarySearchFunc(s.Members[from:from+s.Count[m.class]], m.entry, compareID)
 	return from + i
 }
 
@@ -103,14 +103,14 @@ func (p place) in(n int) int { return int(uint64(p) * uint64(n) >> 32) }
 const nearby = 16
 
 // find returns where a member is. It must be one.
-func (n *Service) find(m member) int {
-	at := m.entry.place.in(len(n.Members))
-	if n.Members[at] == m.entry {
+func (s *Service) find(m member) int {
+	at := m.entry.place.in(len(s.Members))
+	if s.Members[at] == m.entry {
 		return at
 	}
 	from := max(at-nearby, 0)
-	if i := slices.Index(n.Members[from:min(at+nearby, len(n.Members))], m.entry); i >= 0 {
+	if i := slices.Index(s.Members[from:min(at+nearby, len(s.Members))], m.entry); i >= 0 {
 		return from + i
 	}
-	return n.search(m)
+	return s.search(m)
 }
