@@ -180,13 +180,17 @@ bench-members: ## what others cost one core as they are listed, come, go and are
 bench-scale: ## simulated: up to 10,000 nodes, and how each figure grows
 	$(GO) run ./test/bench scale $(BENCHFLAGS)
 
+.PHONY: bench-membership
+bench-membership: ## whole nodes that nobody told of each other, in a bubble: mass start, a tenth lost, all restarted, beside a hostile peer (NODES=100; OPS=start,tenth_lost)
+	@cd test/sim && $(GO) test -count=1 -run 'TestScale$$' -timeout 6h -args -scale $(or $(NODES),100) $(if $(OPS),-ops $(OPS)) | grep -v '^PASS\|^ok'
+
 .PHONY: bench-detect
 bench-detect: ## whole nodes in a bubble: crashes until noticed, false alarms (15 minutes; ONLY=lan25-5 for one line)
 	@cd test/sim && $(GO) test -count=1 -run BenchDetect -timeout 2h -args -detect $(if $(ONLY),-only $(ONLY)) | grep -v '^PASS\|^ok'
 
 .PHONY: bench-real
-bench-real: ## 25 real meshd in network namespaces on this machine: one change until all have told of it
-	$(GO) run ./test/bench/real $(BENCHFLAGS)
+bench-real: ## 25 real meshd in network namespaces on this machine: one change until all have told of it (NODES=100: start, churn, a tenth killed, a partition too)
+	$(GO) run ./test/bench/real $(if $(NODES),-nodes $(NODES) -all) $(BENCHFLAGS)
 
 .PHONY: bench-drift
 bench-drift: ## a real meshd: what others remove from the kernel until it is back; storms of such changes

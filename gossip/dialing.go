@@ -67,15 +67,25 @@ type dialRequest struct {
 }
 
 // addWanted adds a wanted address, if there is room: one host that answers on a thousand
-// ports as a thousand names leaves room for others. The caller holds mu.
-func (j *joiner) addWanted(id state.NodeID, a netip.AddrPort) {
-	if _, known := j.wanted[a]; !known {
+// ports as a thousand names leaves room for others. It is not dialled before patience is
+// over; one that is wanted already, by the same name, waits no longer than it did. The
+// caller holds mu.
+func (j *joiner) addWanted(id state.NodeID, a netip.AddrPort, patience time.Duration) (added bool) {
+	w, known := j.wanted[a]
+	if !known {
 		if len(j.wanted) >= maxWanted || j.wantedByAddr[a.Addr()] >= maxWantedOfOne {
-			return
+			return false
 		}
 		j.wantedByAddr[a.Addr()]++
 	}
-	j.wanted[a] = id
+	if !known || w.id != id {
+		w = wish{id: id}
+		if patience > 0 {
+			w.after = time.Now().Add(patience)
+		}
+	}
+	j.wanted[a] = w
+	return true
 }
 
 // removeWanted removes a wanted address. The caller holds mu.
@@ -133,9 +143,14 @@ func latest(a, b time.Time) time.Time {
 // dueWanted is dueDials for wanted addresses. The caller holds mu.
 func (j *joiner) dueWanted(now time.Time) (due []dialRequest, again time.Duration) {
 	again = rejoinInterval
-	for a, id := range j.wanted {
+	for a, w := range j.wanted {
+		id := w.id
 		if id != "" && j.listed[id] == a || id == "" && j.isTaken(a) || a == j.addr {
 			j.removeWanted(a)
+			continue
+		}
+		if wait := w.after.Sub(now); wait > 0 {
+			again = min(again, wait)
 			continue
 		}
 		if j.wantedDials >= wantedWidth || j.dialsByAddr[a.Addr()] >= wantedShare {
@@ -261,7 +276,7 @@ func (j *joiner) requestAgain(d dialRequest) {
 		return
 	}
 	if _, other := j.wanted[a]; !other {
-		j.addWanted(d.id, a)
+		j.addWanted(d.id, a, 0)
 	}
 }
 

@@ -233,7 +233,11 @@ func (h *Host) handleEvent(e Event) {
 		h.joiner.unlist(e.Node, e.Addr)
 		return
 	case EventRejoin:
-		h.joiner.requestJoin(e.Node, e.Addr)
+		if h.core.answeredAt(e.Node, e.Addr) {
+			h.joiner.requestListed(e.Node, e.Addr)
+		} else {
+			h.joiner.requestJoin(e.Node, e.Addr)
+		}
 	case EventAlive:
 		h.joiner.peerAlive(e.Addr)
 	case EventLeft:

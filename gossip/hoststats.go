@@ -26,22 +26,26 @@ type HostStats struct {
 	// The state of the host.
 
 	Joins, JoinsFailed uint64 // dials that listed their node, and those that did not
+	Announced          uint64 // nodes that answered and that memberlist was told of, in place of a dial
 	Panics             uint64 // steps of the protocol that panicked and were dropped
 	Health             int    // memberlist's own score, 0 is best
 }
 
 // Stats returns the counters of the moment.
 func (h *Host) Stats() HostStats {
-	joins, failed := h.joiner.counts()
+	joins, failed, announced := h.joiner.counts()
 	t := h.transport.Counters()
 	return HostStats{
 		In: t.In, Out: t.Out, Rejected: t.Rejected, Refused: t.Refused,
 		SendFailed: h.sendFailed.Load(), BulkFailed: h.streams.failed.Load(),
 		Inbox: len(h.inbox.packets), Bulk: len(h.streams.sends), InboxBytes: h.inbox.bytes.Load(),
 		BulkBytes: h.streams.bytes.Load(), InboxDropped: h.inbox.dropped.Load(), BulkDropped: h.streams.dropped.Load(),
-		Joins: joins, JoinsFailed: failed, Panics: h.panics.count.Load(), Health: h.ml.GetHealthScore(),
+		Joins: joins, JoinsFailed: failed, Announced: announced, Panics: h.panics.count.Load(), Health: h.ml.GetHealthScore(),
 	}
 }
+
+// Listed returns how many nodes memberlist lists, this one included, for diagnosis.
+func (h *Host) Listed() int { return h.ml.NumMembers() }
 
 // Membership returns the names that memberlist lists, this node's included, for
 // diagnosis.

@@ -26,15 +26,17 @@ import (
 type joiner struct {
 	// Fixed before run.
 
-	self    state.NodeID         // this node
-	addr    netip.AddrPort       // of this node; attach sets it
-	members membershipList       // memberlist
-	events  *memberQueue         // takes the joins that were answered
-	coords  *coordinates         // of the nodes that are listed
-	inject  func(message []byte) // gives memberlist a message, see unlist.go; attach sets it
-	save    func([]Peer)         // keeps the peers for the next life; or nil
-	leaving *atomic.Bool         // nothing is dialled any more
-	log     *slog.Logger         // the host's
+	self    state.NodeID   // this node
+	addr    netip.AddrPort // of this node; attach sets it
+	members membershipList // memberlist
+	events  *memberQueue   // takes the joins that were answered
+	coords  *coordinates   // of the nodes that are listed
+	// inject gives memberlist a message, see unlist.go and listing.go; false: too many wait. attach sets it.
+	inject   func(message []byte) bool
+	versions [6]byte      // of memberlist's protocol, as it states them; attach sets it
+	save     func([]Peer) // keeps the peers for the next life; or nil
+	leaving  *atomic.Bool // nothing is dialled any more
+	log      *slog.Logger // the host's
 
 	// Of the loop.
 
@@ -50,16 +52,15 @@ type joiner struct {
 
 	// Whom there is to dial.
 
-	seeds  []string                        // addresses to join, HOST:PORT
-	peers  map[state.NodeID]Peer           // nodes that answered where they were listed, at most maxPeers
-	dirty  bool                            // peers differ from what was last saved
-	listed map[state.NodeID]netip.AddrPort // where the membership lists each node
-	taken  map[netip.AddrPort]int          // how many of listed are at an address
-	// wanted are addresses where a node answers that the membership does not list there.
-	// The name is "" if it is not known which node.
-	wanted     map[netip.AddrPort]state.NodeID
-	lastAnswer time.Time              // when a node that is not listed last answered the core
-	moves      map[state.NodeID]*move // nodes that the membership is to forget where it lists them
+	seeds       []string                        // addresses to join, HOST:PORT
+	peers       map[state.NodeID]Peer           // nodes that answered where they were listed, at most maxPeers
+	dirty       bool                            // peers differ from what was last saved
+	listed      map[state.NodeID]netip.AddrPort // where the membership lists each node
+	taken       map[netip.AddrPort]int          // how many of listed are at an address
+	wanted      map[netip.AddrPort]wish         // where a node answers that the membership does not list there
+	unannounced []answered                      // of wanted, those of which memberlist was not told yet
+	lastAnswer  time.Time                       // when a node that is not listed last answered the core
+	moves       map[state.NodeID]*move          // nodes that the membership is to forget where it lists them
 
 	// What is under way. Invariant: the counts per address add up to len(wanted) and
 	// wantedDials.
@@ -71,6 +72,7 @@ type joiner struct {
 	dialsByAddr   map[netip.Addr]int  // of wantedDials: each host has a share
 	wantedByAddr  map[netip.Addr]int  // of wanted, likewise
 	joins, failed uint64              // dials that listed their node, and those that did not
+	announced     uint64              // messages to memberlist that a node is alive
 }
 
 // membershipList is what the joiner needs of memberlist.
@@ -91,7 +93,7 @@ func newJoiner(cfg *HostConfig, coords *coordinates, events *memberQueue, leavin
 	j := &joiner{
 		self: cfg.Self, events: events, coords: coords, save: cfg.SavePeers, leaving: leaving, log: cfg.Log,
 		wake: make(chan struct{}, 1), seeds: slices.Clone(cfg.Join), peers: map[state.NodeID]Peer{},
-		listed: map[state.NodeID]netip.AddrPort{}, taken: map[netip.AddrPort]int{}, wanted: map[netip.AddrPort]state.NodeID{},
+		listed: map[state.NodeID]netip.AddrPort{}, taken: map[netip.AddrPort]int{}, wanted: map[netip.AddrPort]wish{},
 		moves: map[state.NodeID]*move{}, attempts: map[string]*attempt{}, dialsByAddr: map[netip.Addr]int{},
 		wantedByAddr: map[netip.Addr]int{},
 	}
@@ -104,9 +106,10 @@ func newJoiner(cfg *HostConfig, coords *coordinates, events *memberQueue, leavin
 	return j
 }
 
-// attach gives the joiner this node's address, and the way to inject messages.
-func (j *joiner) attach(addr netip.AddrPort, inject func(message []byte)) {
-	j.addr, j.inject = addr, inject
+// attach gives the joiner this node's address, and the way to inject messages, which
+// bear the versions of memberlist's protocol.
+func (j *joiner) attach(addr netip.AddrPort, inject func(message []byte) bool, versions [6]byte) {
+	j.addr, j.inject, j.versions = addr, inject, versions
 }
 
 // run dials until ctx ends, and waits for the dials that are under way.
@@ -128,7 +131,7 @@ func (j *joiner) run(ctx context.Context) {
 			for _, d := range dials {
 				j.wg.Go(func() { j.dial(d) })
 			}
-			wait = min(wait, again, j.unlistMoved(time.Now()))
+			wait = min(wait, again, j.unlistMoved(time.Now()), j.announceAnswered())
 		}
 		j.savePeers(false)
 		timer.Reset(wait)
@@ -148,8 +151,10 @@ func (j *joiner) wakeUp() {
 // node answers.
 func (j *joiner) requestJoin(id state.NodeID, a netip.AddrPort) {
 	j.mu.Lock()
-	j.addWanted(id, a)
-	if id != "" {
+	if id == "" {
+		j.addWanted(id, a, 0)
+	} else {
+		j.addWanted(id, a, j.newsTime())
 		j.lastAnswer = time.Now()
 	}
 	j.mu.Unlock()
@@ -276,9 +281,10 @@ func (j *joiner) peerList() []Peer {
 	return ps
 }
 
-// counts returns how many dials listed their node, and how many did not.
-func (j *joiner) counts() (joins, failed uint64) {
+// counts returns how many dials listed their node, how many did not, and of how many
+// nodes memberlist was told.
+func (j *joiner) counts() (joins, failed, announced uint64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.joins, j.failed
+	return j.joins, j.failed, j.announced
 }

@@ -20,7 +20,7 @@ func testJoiner(peers []Peer, seeds ...string) *joiner {
 	}
 	q := newMemberQueue()
 	j := newJoiner(&HostConfig{Self: "self", Peers: peers, Join: seeds}, coords, &q, new(atomic.Bool))
-	j.attach(netip.MustParseAddrPort("10.0.0.1:7946"), func([]byte) {})
+	j.attach(netip.MustParseAddrPort("10.0.0.1:7946"), func([]byte) bool { return true }, [6]byte{1, 5, 2})
 	return j
 }
 

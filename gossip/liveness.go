@@ -72,6 +72,9 @@ func (l *liveness) markAlive(m *member) {
 	m.pingCount = 0
 	if !m.candidate.known() { // else the pings to both addresses go on
 		l.pings.schedule(m, 0)
+		if !m.listed && m.known() && !l.answeredRecently(m) {
+			l.pings.start(m) // its answer says where it is: then nobody needs to dial it
+		}
 	}
 	l.setPhase(m, phaseAlive)
 	if was == phaseDead || was == phaseKept {
@@ -193,7 +196,11 @@ const goodbyeTail = 2 * speakAfterLeaving
 // markReached records that a member answered this node: the way to it works, and
 // its address is the right one.
 func (l *liveness) markReached(m *member) {
+	again := l.answeredRecently(m)
 	m.reachedAt, m.candidate = l.now, place{}
+	if !again && m.rejoinAt != l.now {
+		l.requestRejoin(m) // it is known now where it is
+	}
 	if l.packetFrom.IsValid() {
 		m.datagramAt = l.now
 	}
@@ -236,10 +243,19 @@ func (l *liveness) checkIfUnanswered(m *member) {
 	}
 }
 
+// answerFresh is for how long an answer shows where a member is.
+const answerFresh = 2 * time.Second
+
+// answeredRecently reports whether a member answered this node at its address just now.
+func (l *liveness) answeredRecently(m *member) bool {
+	return m.reachedAt > 0 && l.now-m.reachedAt <= answerFresh
+}
+
 // requestRejoin asks the layer above for a join of a member that the membership
 // does not list.
 func (l *liveness) requestRejoin(m *member) {
 	if !m.listed && m.known() {
+		m.rejoinAt = l.now
 		l.outbox.emit(Event{Kind: EventRejoin, Node: m.id, Addr: m.addr})
 	}
 }

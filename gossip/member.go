@@ -40,6 +40,7 @@ type member struct {
 	proven     bool          // it showed that it exists: it answered, or spoke and states where it is (G17)
 	heardAt    time.Duration // its last packet
 	reachedAt  time.Duration // when it last answered this node itself
+	rejoinAt   time.Duration // when the layer above was last asked to have it listed
 	datagramAt time.Duration // when it last answered a datagram with a datagram
 
 	// The pings to it. pings writes this.

@@ -84,6 +84,12 @@ func (c *Core) Conflict(now time.Duration, id state.NodeID, addr netip.AddrPort)
 	}
 }
 
+// answeredAt reports whether a member answered this node's own question at addr lately.
+func (c *Core) answeredAt(id state.NodeID, addr netip.AddrPort) bool {
+	m := c.roster.members[id]
+	return m != nil && m.addr == addr && c.liveness.answeredRecently(m)
+}
+
 // MemberInfo describes a member to people.
 type MemberInfo struct {
 	ID     state.NodeID

@@ -85,7 +85,7 @@ func (h *Host) openMembership() error {
 		self: h.cfg.Self, core: h.core, joiner: h.joiner, coords: h.coords, events: &h.memberEvents, inbox: &h.inbox,
 	}
 	mc.Delegate, mc.Events, mc.Conflict, mc.Ping, mc.Alive = d, d, d, d, d
-	h.joiner.attach(addr, h.transport.Inject)
+	h.joiner.attach(addr, h.transport.Inject, [6]byte(mc.BuildVsnArray()))
 	if h.ml, err = memberlist.Create(mc); err != nil {
 		return errors.Join(fmt.Errorf("membership on %s: %w", h.cfg.Bind, err), h.transport.Shutdown())
 	}

@@ -14,7 +14,7 @@ func TestUnlist(t *testing.T) {
 	now := time.Now()
 	j := testJoiner(nil)
 	sent := 0
-	j.inject = func([]byte) { sent++ }
+	j.inject = func([]byte) bool { sent++; return true }
 	told := func() (n int) {
 		n, sent = sent, 0
 		return n

@@ -297,14 +297,3 @@ func announced(b []byte, width int, as func(n int) (size, items int)) (head, siz
 	size, items = as(int(min(n, math.MaxInt32)))
 	return 1 + width, size, items, whole
 }
-
-// DeadMessage is memberlist's message in which from says that a node is dead.
-func DeadMessage(node, from string, inc uint32) []byte {
-	text := func(b []byte, s string) []byte { // msgpack's strings of up to 65,535 bytes
-		return append(binary.BigEndian.AppendUint16(append(b, 0xda), uint16(len(s))), s...)
-	}
-	b := text([]byte{msgDead, 0x83}, "Incarnation") // a map of three
-	b = binary.BigEndian.AppendUint32(append(b, 0xce), inc)
-	b = text(text(b, "Node"), node)
-	return text(text(b, "From"), from)
-}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -228,6 +229,20 @@ func TestDeadMessage(t *testing.T) {
 	o := &opener{keys: func() [][]byte { return [][]byte{make([]byte, 32)} }}
 	for _, id := range []string{"a", long} {
 		b := DeadMessage(id, long, 7)
+		if !sanePlain(b) {
+			t.Errorf("%q is refused", b)
+		}
+		if got := o.open(o.seal(b), nil); string(got) != string(b) {
+			t.Errorf("%q is opened as %q", b, got)
+		}
+	}
+}
+
+// TestAliveMessage: likewise, with addresses of both families.
+func TestAliveMessage(t *testing.T) {
+	o := &opener{keys: func() [][]byte { return [][]byte{make([]byte, 32)} }}
+	for _, a := range []string{"10.0.0.1:7946", "[fd00::1]:65535"} {
+		b := AliveMessage(strings.Repeat("n", state.MaxLabel), netip.MustParseAddrPort(a), 1, [6]byte{1, 5, 2, 0, 0, 0})
 		if !sanePlain(b) {
 			t.Errorf("%q is refused", b)
 		}

@@ -153,20 +153,22 @@ func (t *Transport) receive() {
 // maxInjected bounds the injected messages that wait.
 const maxInjected = 64
 
-// Inject hands memberlist a message as if it had come from outside. It is dropped if too
-// many wait.
-func (t *Transport) Inject(message []byte) {
+// Inject hands memberlist a message as if it had come from outside. It returns false, and
+// drops the message, if too many wait, or if no key can seal it.
+func (t *Transport) Inject(message []byte) bool {
 	if t.encrypted {
 		if t.opener == nil {
-			return
+			return false
 		}
 		if message = t.opener.seal(message); message == nil {
-			return
+			return false
 		}
 	}
 	select {
 	case t.injected <- message:
+		return true
 	default:
+		return false
 	}
 }
 

@@ -59,13 +59,19 @@ func (r *Rig) Heal(a, b *Host) error {
 
 // Partition cuts every way between the given hosts and all others.
 func (r *Rig) Partition(side ...*Host) error {
-	var errs []error
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	cut := []Fault{{Loss: 100}}
 	for _, a := range side {
-		for _, b := range r.Hosts() {
+		for _, b := range r.hosts {
 			if !slices.Contains(side, b) {
-				errs = append(errs, r.Cut(a, b))
+				a.faults[b], b.faults[a] = cut, cut
 			}
 		}
+	}
+	var errs []error
+	for _, h := range r.hosts { // one transaction each
+		errs = append(errs, h.applyFaults())
 	}
 	return errors.Join(errs...)
 }

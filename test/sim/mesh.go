@@ -30,6 +30,8 @@ type MeshOptions struct {
 	// The test.
 
 	Log *slog.Logger // of all hosts
+	// OnEvent takes what hosts report, from their goroutines, in place of Mesh.Events; or nil.
+	OnEvent func(e MeshEvent)
 	// WaitIdle waits until every goroutine of the bubble is blocked: synctest.Wait.
 	WaitIdle func()
 }
@@ -82,6 +84,7 @@ type Machine struct {
 	life    int           // how often it started
 	peers   []gossip.Peer // as on disk
 	lamport uint64        // as on disk
+	past    spent         // by its former lives
 
 	// The end of its present life.
 
@@ -271,7 +274,11 @@ func (c *Machine) report(e gossip.Event) {
 	if e.Kind == gossip.EventReincarnate {
 		c.disk.inc = max(c.disk.inc, c.Core.Store().Incarnation())
 	}
-	c.mesh.Events = append(c.mesh.Events, MeshEvent{c.mesh.Now(), c.ID, e, c})
+	if f := c.mesh.opt.OnEvent; f != nil {
+		f(MeshEvent{c.mesh.Now(), c.ID, e, c})
+	} else {
+		c.mesh.Events = append(c.mesh.Events, MeshEvent{c.mesh.Now(), c.ID, e, c})
+	}
 }
 
 // Commit states changes in the default network and remembers them on disk.
@@ -311,6 +318,7 @@ func (c *Machine) end() error {
 	c.cancel()
 	err := <-c.finished
 	c.mesh.waitIdle()
+	c.past.add(c.Node.Core, c.Host)
 	c.lamport = c.Host.Lamport()
 	c.Node.saveClaims()
 	c.up, c.Node.Core = false, nil

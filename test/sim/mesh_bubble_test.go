@@ -16,6 +16,17 @@ var hostLog = flag.Bool("hostlog", false, "show the log of whole nodes, with -v"
 // inMesh runs f with a started mesh in a bubble.
 func inMesh(t *testing.T, opt MeshOptions, f func(t *testing.T, m *Mesh)) {
 	t.Helper()
+	inBubble(t, opt, func(t *testing.T, m *Mesh) {
+		if err := m.Start(); err != nil {
+			t.Fatal(err)
+		}
+		f(t, m)
+	})
+}
+
+// inBubble runs f with a mesh that is not started, in a bubble.
+func inBubble(t *testing.T, opt MeshOptions, f func(t *testing.T, m *Mesh)) {
+	t.Helper()
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // fastest per CPU: one bubble runs on one processor
 	synctest.Test(t, func(t *testing.T) {
 		opt.WaitIdle = synctest.Wait
@@ -28,9 +39,6 @@ func inMesh(t *testing.T, opt MeshOptions, f func(t *testing.T, m *Mesh)) {
 				t.Error(err)
 			}
 		})
-		if err := m.Start(); err != nil {
-			t.Fatal(err)
-		}
 		f(t, m)
 	})
 }

@@ -38,6 +38,7 @@ type Net struct {
 	seq  uint64 // orders what is delivered at one moment
 	Sent uint64 // datagrams
 	Lost uint64 // by links, cuts and full buffers
+	peak int    // most datagrams that arrived at one port in one second
 }
 
 // hostState is what a simulated host does to all its ports.
@@ -208,14 +209,17 @@ func (n *Net) awake(host int32) {
 
 // Port is one node's attachment to the network, a memberlist transport.
 type Port struct {
-	net     *Net
-	host    int32
-	addr    netip.AddrPort
-	packets chan *memberlist.Packet
-	streams chan net.Conn
-	down    bool
-	silent  bool // the whole host is gone: nothing answers
-	conns   map[*Conn]bool
+	net     *Net                    // to which it belongs
+	host    int32                   // the number of its host
+	addr    netip.AddrPort          // where others reach it
+	packets chan *memberlist.Packet // datagrams that arrived
+	streams chan net.Conn           // connections that were taken
+	down    bool                    // the process ended
+	silent  bool                    // the whole host is gone: nothing answers
+	conns   map[*Conn]bool          // that are open
+
+	second  time.Duration // the one of which arrived is
+	arrived int           // datagrams in it
 }
 
 var errDown = errors.New("the port is closed")
@@ -285,6 +289,7 @@ func (n *Net) datagram(from *Port, to netip.AddrPort, host int32, b []byte) {
 			if p := n.ports[to]; p != nil && !p.down {
 				select {
 				case p.packets <- &memberlist.Packet{Buf: append([]byte(nil), b...), From: src, Timestamp: time.Now()}:
+					p.count()
 				default:
 					n.Lost++
 				}
@@ -295,6 +300,25 @@ func (n *Net) datagram(from *Port, to netip.AddrPort, host int32, b []byte) {
 	if n.chance(l.Dup) {
 		n.after(d+n.latency(l), land)
 	}
+}
+
+// count counts a datagram that arrived. The caller holds the lock.
+func (p *Port) count() {
+	if s := p.net.now().Truncate(time.Second); s != p.second {
+		p.second, p.arrived = s, 0
+	}
+	p.arrived++
+	p.net.peak = max(p.net.peak, p.arrived)
+}
+
+// PeakArrived returns how many datagrams arrived at most at one port in one second since
+// it was last asked.
+func (n *Net) PeakArrived() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	peak := n.peak
+	n.peak = 0
+	return peak
 }
 
 // Shutdown implements memberlist.Transport. Its connections are reset.

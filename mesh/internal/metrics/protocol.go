@@ -146,6 +146,7 @@ func (e Emitter) Host(s gossip.HostStats) {
 	e.Counter("meshd_bulk_failed_total", "Streams that failed.", s.BulkFailed)
 	e.Counter("meshd_joins_total", "Joins by the reconnect loop.", s.Joins, "result", "ok")
 	e.Counter("meshd_joins_total", "Joins by the reconnect loop.", s.JoinsFailed, "result", "failed")
+	e.Counter("meshd_joins_total", "Joins by the reconnect loop.", s.Announced, "result", "announced")
 	e.Counter("meshd_panics_total", "Steps of the protocol that panicked and were dropped: always a fault of meshd.",
 		s.Panics)
 	e.Counter("meshd_transport_rejected_total", "Packets and streams that would have done harm and were not read.",

@@ -19,6 +19,9 @@ import (
 
 const network = "bench"
 
+// patience is how long the mesh may take to become whole.
+const patience = 3 * time.Minute
+
 // bench is a running fleet and what its nodes tell.
 type bench struct {
 	options
@@ -28,6 +31,7 @@ type bench struct {
 	acks  []time.Duration // until the owner's API answered
 	times []time.Duration // until an event at another node
 	late  int
+	down  map[*fleet.Node]bool // nodes whose daemon was killed
 }
 
 // sighting is an event of a task at a node.
@@ -54,13 +58,21 @@ func (b *bench) start(r *rig.Rig, dir string) error {
 	all := r.Hosts()
 	for i, h := range all {
 		n := f.AddNode(h, nil, all[:min(i, 3)]...)
+		b.nodes = append(b.nodes, n)
+		if b.all {
+			continue
+		}
 		if err := n.Start(b.ctx); err != nil {
 			return err
 		}
-		b.nodes = append(b.nodes, n)
 	}
-	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
+	if b.all {
+		if err := b.startAll(ctx); err != nil {
+			return err
+		}
+	}
 	for _, n := range b.nodes {
 		if err := n.Members(ctx, len(all)); err != nil {
 			return err
