@@ -74,9 +74,12 @@ func (r *roster) livingOf(name string) *living {
 		l = &living{}
 		r.networks[name] = l
 	}
-	if l.upTo == 0 || l.upTo < r.log.first {
+	switch {
+	case l.upTo == r.log.end():
+		return l
+	case l.upTo == 0 || l.upTo < r.log.first || r.log.end()-l.upTo > uint64(r.mostLiving(name)):
 		r.relist(l, name)
-	} else {
+	default:
 		for _, id := range r.log.names[l.upTo-r.log.first:] {
 			m := r.members[id]
 			if m == nil {
@@ -89,6 +92,15 @@ func (r *roster) livingOf(name string) *living {
 	}
 	l.upTo = r.log.end()
 	return l
+}
+
+// mostLiving is how many participants of a network there can be: so many changes cost
+// as much as a new list, and most of them are not the network's.
+func (r *roster) mostLiving(name string) int {
+	if name == "" {
+		return max(len(r.members), maxMemberLog)
+	}
+	return len(r.store.Participants(name))
 }
 
 // relist makes the list of a network anew.
