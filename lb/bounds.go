@@ -50,6 +50,9 @@ func declaredPorts(s *state.Service) []state.Port {
 		}
 	}
 	members := len(s.Members) - s.Count[state.Unready]
+	if !s.Panicking() {
+		members -= s.Count[state.Failing]
+	}
 	if (len(ports)+len(allPorts))*members <= maxServiceBackends {
 		return ports
 	}

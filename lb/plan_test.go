@@ -79,11 +79,27 @@ func TestPlan(t *testing.T) {
 			return append(w.tasks("web", 1, "80"), vip("web", "10.96.0.1"),
 				settings("web", state.Settings{Mode: state.ModeDNSRR}))
 		}, strings.TrimSpace(pools)},
+		{"C8: failing tasks are left out", func(w *world) []state.Change {
+			return []state.Change{
+				w.task("a", "web", "10.0.0.1", 1, "80/tcp"), w.sick("b", "web", "10.0.0.2", state.HealthFailing, "80/tcp"),
+				vip("web", "10.96.0.1"),
+			}
+		}, pools + "10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*1"},
+		{"C8: with nothing else they are served, but not what starts or drains", func(w *world) []state.Change {
+			return []state.Change{
+				w.change(state.Endpoint{
+					ID: "d", Service: "web", IP4: netip.MustParseAddr("10.0.0.1"), Draining: true,
+					Health: state.HealthFailing,
+				}, "80/tcp"),
+				w.sick("b", "web", "10.0.0.2", state.HealthFailing, "80/tcp"),
+				w.sick("c", "web", "10.0.0.3", state.HealthStarting, "80/tcp"), vip("web", "10.96.0.1"),
+			}
+		}, pools + "10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*0 10.0.0.2:80*1"},
 		{"L5: draining has weight 0, but for UDP is left out; unready is left out", func(w *world) []state.Change {
 			return []state.Change{
 				w.change(state.Endpoint{ID: "d", Service: "web", IP4: netip.MustParseAddr("10.0.0.1"), Draining: true}, "80/tcp",
 					"53/udp"),
-				w.change(state.Endpoint{ID: "u", Service: "web", IP4: netip.MustParseAddr("10.0.0.2"), Health: state.HealthFailing},
+				w.change(state.Endpoint{ID: "u", Service: "web", IP4: netip.MustParseAddr("10.0.0.2"), Health: state.HealthStarting},
 					"80/tcp", "53/udp"),
 				vip("web", "10.96.0.1"),
 			}

@@ -68,6 +68,10 @@ func (w *world) task(id, service, addr string, weight uint16, ports ...string) s
 	return w.change(state.Endpoint{ID: id, Service: service, IP4: netip.MustParseAddr(addr), Weight: weight}, ports...)
 }
 
+func (w *world) sick(id, service, addr string, h state.Health, ports ...string) state.Change {
+	return w.change(state.Endpoint{ID: id, Service: service, IP4: netip.MustParseAddr(addr), Health: h}, ports...)
+}
+
 func (w *world) change(e state.Endpoint, ports ...string) state.Change {
 	w.t.Helper()
 	for _, p := range ports {

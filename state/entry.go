@@ -43,7 +43,7 @@ type Entry struct {
 	ip4    [4]byte // zero: none
 	weight uint16  // as stated; 0 counts as 1
 	has    fields  // optional fields of the body
-	class  Class   // what the owner states: Serving, Draining or Unready
+	class  Class   // what the owner states: Serving, Failing, Draining or Unready
 	place  place   // where it is in Service.Members; belongs to the table's goroutine
 }
 
@@ -192,6 +192,8 @@ func (e *Entry) readEndpoint() error {
 	switch {
 	case ep.Draining:
 		e.class = Draining
+	case ep.Health == HealthFailing:
+		e.class = Failing
 	case ep.Health != HealthPassing:
 		e.class = Unready
 	}

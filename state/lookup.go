@@ -75,8 +75,8 @@ func (ix *index) Lookup(name string) Match {
 	return Match{}
 }
 
-// alias picks the service that an alias stands for: the first by name that
-// has tasks to serve, else the first. The others are named in Shadowed.
+// alias picks the service that an alias stands for: the first by name that has tasks to
+// serve, else the first that has failing ones (C8), else the first. The others are named in Shadowed.
 func (ix *index) alias(services []string) Match {
 	var m Match
 	for _, name := range services[:min(len(services), longList)] {
@@ -84,7 +84,7 @@ func (ix *index) alias(services []string) Match {
 		if s == nil {
 			continue
 		}
-		if m.Service == nil || len(m.Service.Balanced()) == 0 && len(s.Balanced()) > 0 {
+		if m.Service == nil || m.Service.standing() < s.standing() {
 			if m.Service != nil {
 				m.Shadowed = append(m.Shadowed, m.Service.Name)
 			}

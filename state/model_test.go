@@ -25,6 +25,8 @@ func modelClass(t *Table, e *Entry, ep *Endpoint) Class {
 	switch {
 	case ep.Draining:
 		class = Draining
+	case ep.Health == HealthFailing:
+		class = Failing
 	case ep.Health != HealthPassing:
 		class = Unready
 	}
@@ -119,9 +121,11 @@ func (m *model) lookup(name string) (kind MatchKind, service string, shown []*En
 		}
 	}
 	slices.Sort(aliased)
-	for _, s := range aliased {
-		if slices.ContainsFunc(m.services[s], func(e modelEndpoint) bool { return e.class <= Suspect }) {
-			return MatchAlias, s, nil
+	for _, worst := range []Class{Suspect, Failing} {
+		for _, s := range aliased {
+			if slices.ContainsFunc(m.services[s], func(e modelEndpoint) bool { return e.class <= worst }) {
+				return MatchAlias, s, nil
+			}
 		}
 	}
 	if len(aliased) > 0 {

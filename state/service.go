@@ -15,14 +15,15 @@ type Class uint8
 const (
 	Serving  Class = iota // owner alive, passing, not draining
 	Suspect               // owner suspected or preserved (S9, S12): only if nothing serves, or after what does
+	Failing               // failing: only if nothing serves and nothing is suspected (C8)
 	Draining              // no new connections
-	Unready               // starting or failing: not served
+	Unready               // starting: not served
 	Hidden                // owner dead: not a member at all
 )
 
 // String returns the class's name in lower case.
 func (c Class) String() string {
-	return [...]string{"serving", "suspect", "draining", "unready", "hidden"}[min(c, Hidden)]
+	return [...]string{"serving", "suspect", "failing", "draining", "unready", "hidden"}[min(c, Hidden)]
 }
 
 // Service is an immutable view of one service. A changed service is a new
@@ -65,25 +66,49 @@ func (s *Service) Class(i int) Class {
 	return Hidden
 }
 
+// Panicking reports whether the failing members are served, since there are no others
+// (C8): a failure that all have in common must not leave clients with nothing.
+func (s *Service) Panicking() bool {
+	return s.Count[Serving]+s.Count[Suspect] == 0 && s.Count[Failing] > 0
+}
+
+// standing orders services by what they have to serve: nothing, failing tasks, others.
+func (s *Service) standing() int {
+	switch {
+	case s.Panicking():
+		return 1
+	case len(s.Balanced()) > 0:
+		return 2
+	}
+	return 0
+}
+
 // Serving returns the members to answer with: the serving ones first, then the
-// suspected ones (S9). The slice aliases s; do not change it.
+// suspected ones (S9); the failing ones if there are neither (C8). The slice aliases s;
+// do not change it.
 func (s *Service) Serving() (members []*Entry, preferred int) {
+	if s.Panicking() {
+		return s.Members[:s.Count[Failing]], s.Count[Failing]
+	}
 	return s.Members[:s.Count[Serving]+s.Count[Suspect]], s.Count[Serving]
 }
 
-// Balanced returns the members that new connections go to: the serving ones,
-// or, if there is none, the suspected ones. Which of them at which port depends
+// Balanced returns the members that new connections go to: the serving ones, or, if
+// there is none, the suspected ones, or else the failing ones. Which of them at which port depends
 // on what they declare. The slice aliases s.
 func (s *Service) Balanced() []*Entry {
 	if n := s.Count[Serving]; n > 0 {
 		return s.Members[:n]
+	}
+	if s.Panicking() {
+		return s.Members[:s.Count[Failing]]
 	}
 	return s.Members[:s.Count[Suspect]]
 }
 
 // DrainingMembers returns the members that keep their connections but get no new ones.
 func (s *Service) DrainingMembers() []*Entry {
-	from := s.Count[Serving] + s.Count[Suspect]
+	from := s.Count[Serving] + s.Count[Suspect] + s.Count[Failing]
 	return s.Members[from : from+s.Count[Draining]]
 }
 

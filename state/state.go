@@ -169,11 +169,11 @@ func badProtocol(s, num, proto string) error {
 // Health is the owner's judgement of an endpoint.
 type Health uint8
 
-// The health of an endpoint. Only HealthPassing endpoints are served.
+// The health of an endpoint. HealthFailing ones are served only where no other one is (C8).
 const (
 	HealthPassing  Health = iota // serve it
 	HealthStarting               // not yet checked: do not serve
-	HealthFailing                // checked and failed: do not serve
+	HealthFailing                // checked and failed, after it had passed
 )
 
 // String returns "passing", "starting" or "failing".

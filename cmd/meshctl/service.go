@@ -53,7 +53,7 @@ func serviceLs(f *flags) action {
 func serviceTable(w io.Writer, services []control.Service) {
 	var rows [][]string
 	for _, v := range services {
-		notes := slices.Compact([]string{v.Degraded, v.Conflict}) // the same where the conflict is why
+		notes := slices.Compact([]string{v.Degraded, v.Conflict, v.Panic}) // the same where the conflict is why
 		note := strings.Join(slices.DeleteFunc(notes, func(s string) bool { return s == "" }), "; ")
 		rows = append(rows, []string{
 			v.Name, v.Network, v.Mode, join(v.VIPs), strings.Join(v.Ports, ","), v.Scheduler,
@@ -63,7 +63,9 @@ func serviceTable(w io.Writer, services []control.Service) {
 	table(w, "NAME NETWORK MODE VIP PORTS SCHEDULER TASKS NOTE", rows)
 }
 
-func allTasks(c control.TaskCount) int { return c.Serving + c.Suspect + c.Draining + c.Unready }
+func allTasks(c control.TaskCount) int {
+	return c.Serving + c.Suspect + c.Failing + c.Draining + c.Unready
+}
 
 func serviceInspect(f *flags) action {
 	var network string
@@ -86,7 +88,8 @@ func serviceDetail(w io.Writer, d control.ServiceDetail) {
 	pairs(w, "Name", d.Name, "Network", d.Network, "Mode", d.Mode, "Virtual IPs", join(d.VIPs),
 		"Also served", join(d.OtherVIPs), "Ports", strings.Join(d.Ports, ","), "Scheduler", d.Scheduler,
 		"Affinity", millis(d.Affinity), "Drain", millis(d.Drain), "TTL", seconds(d.TTL), "Names", strings.Join(d.Names, ","),
-		"Tasks", fmt.Sprintf("%d serving, %d suspect, %d draining, %d unready", c.Serving, c.Suspect, c.Draining, c.Unready),
+		"Tasks", fmt.Sprintf("%d serving, %d suspect, %d failing, %d draining, %d unready",
+			c.Serving, c.Suspect, c.Failing, c.Draining, c.Unready), "Panic", d.Panic,
 		"Degraded", d.Degraded, "Conflict", d.Conflict)
 	if len(d.Claims) > 0 {
 		fmt.Fprintln(w)

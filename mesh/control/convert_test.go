@@ -14,11 +14,11 @@ import (
 func TestFromService(t *testing.T) {
 	got := FromService(&state.Service{
 		Network: "n", Name: "web", VIP4: ip4, Ports: []state.Port{{Name: "http", Number: 80, Proto: state.TCP}},
-		Settings: state.Settings{Mode: state.ModeDNSRR, Affinity: time.Second}, Count: [state.Hidden]int{1, 2, 3, 4},
+		Settings: state.Settings{Mode: state.ModeDNSRR, Affinity: time.Second}, Count: [state.Hidden]int{1, 2, 5, 3, 4},
 	})
 	want := Service{
 		Name: "web", Network: "n", Mode: "dnsrr", VIPs: []netip.Addr{ip4}, Ports: []string{"http:80/tcp"}, Scheduler: "wrr",
-		Affinity: 1000, Tasks: TaskCount{Serving: 1, Suspect: 2, Draining: 3, Unready: 4},
+		Affinity: 1000, Tasks: TaskCount{Serving: 1, Suspect: 2, Failing: 5, Draining: 3, Unready: 4},
 	}
 	if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
@@ -29,8 +29,8 @@ func TestFromEndpoint(t *testing.T) {
 	got := FromEndpoint("n", state.Endpoint{
 		ID: "x", Service: "web", Slot: 2, IP6: netip.MustParseAddr("fd00::1"),
 		Owner: "a", Health: state.HealthFailing,
-	}, state.Unready)
-	if got.TaskName != "web.2.x" || got.State != "unready" || got.Health != "failing" || got.Weight != 1 ||
+	}, state.Failing)
+	if got.TaskName != "web.2.x" || got.State != "failing" || got.Health != "failing" || got.Weight != 1 ||
 		got.Node != "a" || len(got.IPs) != 1 {
 		t.Errorf("got %+v", got)
 	}

@@ -68,14 +68,20 @@ type Service struct {
 
 	// Degraded says why a vip service is answered like dnsrr (R5, V7).
 	Degraded string `json:"degraded,omitempty"`
+	// Panic says that no task is healthy, so that the failing ones are served (C8).
+	Panic string `json:"panic,omitempty"`
 	// Conflict says what of its settings or addresses is claimed twice.
 	Conflict string `json:"conflict,omitempty"`
 }
+
+// panicText is said of a service that has nothing but failing tasks.
+const panicText = "no task is healthy: the failing ones are served"
 
 // TaskCount counts tasks per state.
 type TaskCount struct {
 	Serving  int `json:"serving"`
 	Suspect  int `json:"suspect"`
+	Failing  int `json:"failing"`
 	Draining int `json:"draining"`
 	Unready  int `json:"unready"`
 }
@@ -155,7 +161,10 @@ func FromService(s *state.Service) Service {
 	}
 	out.Tasks = TaskCount{
 		Serving: s.Count[state.Serving], Suspect: s.Count[state.Suspect],
-		Draining: s.Count[state.Draining], Unready: s.Count[state.Unready],
+		Failing: s.Count[state.Failing], Draining: s.Count[state.Draining], Unready: s.Count[state.Unready],
+	}
+	if s.Panicking() {
+		out.Panic = panicText
 	}
 	return out
 }

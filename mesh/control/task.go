@@ -110,7 +110,7 @@ type Task struct {
 
 	// Health is passing, starting or failing, as its node states it.
 	Health string `json:"health"`
-	// State is how this node serves it: serving, suspect, draining, unready or hidden.
+	// State is how this node serves it: serving, suspect, failing, draining, unready or hidden.
 	State string `json:"state"`
 	// Node is the one that runs it, and alone may change it (S1).
 	Node string `json:"node"`
