@@ -28,7 +28,8 @@ func TestFailingTasksAreServedWithoutOthers(t *testing.T) {
 		table := store.Join("net")
 		var changes []Change
 		for i, h := range x.health {
-			e := Endpoint{IP4: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), Health: h, Draining: slices.Contains(x.draining, i)}
+			ip := netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})
+			e := Endpoint{IP4: ip, Health: h, Draining: slices.Contains(x.draining, i)}
 			changes = append(changes, Change{
 				Kind: KindEndpoint, Key: "t" + strconv.Itoa(i), Group: "web", Body: string(AppendEndpoint(nil, &e)),
 			})
