@@ -149,6 +149,10 @@ bench: ## Go benchmarks of every package, in benchstat's format
 bench-table: ## the replicated table: heap per endpoint, deltas applied, one change, hot lookups
 	$(GO) run ./test/bench/table
 
+.PHONY: bench-health
+bench-health: ## health checks of one host: processor time of 5,000, and from a failing answer to the verdict
+	$(GO) test -run '^$$' -bench Checks -benchtime 1x ./mesh/internal/checker
+
 .PHONY: bench-converge bench-burst bench-cold bench-churn bench-heal bench-idle bench-join bench-scale bench-wide bench-members
 bench-converge: ## simulated: one change until visible on all nodes (BENCHFLAGS='-quick nodes=25' for less)
 	$(GO) run ./test/bench converge $(BENCHFLAGS)

@@ -78,6 +78,7 @@ func TestOperations(t *testing.T) {
 		"make vm":                            {left: vm},
 		"make bench-lb":                      {left: vm},
 		"make bench-detect":                  {left: tier},
+		"make bench-health":                  {left: tier},
 		"nft flush ruleset":                  {after: "meshctl lb verify || meshctl lb verify"},
 		"ipvsadm -C":                         {left: vm},
 		"nft list chain ip meshd keep_mark":  {left: vm},
