@@ -79,12 +79,13 @@ type Node struct {
 
 	// What is said of the node.
 
-	notices    notice.Board      // standing conditions, for status
-	events     *control.EventLog // what meshctl watch shows
-	coreEvents *coreEvents       // what the core reports, in a goroutine of its own
-	chores     *chores           // what is looked at from time to time
-	metrics    *metrics.Registry // made of the parts' counters when asked for
-	socket     *socketKeeper     // the control socket, made again when it is removed
+	notices    notice.Board                  // standing conditions, for status
+	events     *control.EventLog             // what meshctl watch shows
+	coreEvents *coreEvents                   // what the core reports, in a goroutine of its own
+	chores     *chores                       // what is looked at from time to time
+	metrics    *metrics.Registry             // made of the parts' counters when asked for
+	sources    []func() []control.SourceUnit // what finds tasks by itself looks after
+	socket     *socketKeeper                 // the control socket, made again when it is removed
 }
 
 // New opens everything that can fail: configuration, data directory, sockets of gossip,

@@ -49,6 +49,9 @@ var mayImport = map[string][]string{
 	"mesh/internal/probe":    {"mesh/health"},
 	"mesh/internal/checker":  {"state", "mesh/health", "mesh/internal/probe", "mesh/source"},
 
+	"mesh/source/docker":            {"state", "mesh/control", "mesh/source", "mesh/health", "mesh/internal/notice"},
+	"mesh/source/docker/dockertest": {"mesh/source/docker"},
+
 	// The parts of a node, each tested alone.
 	"mesh/internal/store":           {}, // knows no content
 	"mesh/internal/store/storetest": {},
@@ -147,6 +150,7 @@ var testMayImport = map[string][]string{
 	"mesh/internal/box":         {"mesh/internal/box/boxtest"},
 	"mesh/internal/registry":    {"mesh/internal/registry/registrytest"},
 	"mesh/sandbox":              {"test/rig"},
+	"mesh/source/docker":        {"mesh/source/docker/dockertest", "mesh/source/sourcetest"},
 	"mesh/internal/keys":        {"mesh/internal/store/storetest"},
 	"mesh/internal/checker":     {"mesh/source/sourcetest"},
 	"mesh/internal/hostchanges": {"mesh/internal/store/storetest"},

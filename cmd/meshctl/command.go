@@ -38,7 +38,7 @@ type command struct {
 // commands returns all verbs in the order of the help.
 func commands() []command {
 	return slices.Concat(nodeCommands(), networkCommands(), taskCommands(), serviceCommands(),
-		sandboxCommands(), viewCommands(), lbCommands(), keyCommands(), localCommands())
+		sandboxCommands(), sourceCommands(), viewCommands(), lbCommands(), keyCommands(), localCommands())
 }
 
 // globals are the flags that every command has.

@@ -137,6 +137,7 @@ func TestGolden(t *testing.T) {
 		"sandbox-attach":  "sandbox attach --netns web --network collabnet --service web",
 		"sandbox-detach":  "sandbox detach web.1 gone",
 		"sandbox-ls":      "sandbox ls",
+		"source-ls":       "source ls",
 		"sandbox-ls-json": "sandbox ls -o json",
 		"sandbox-inspect": "sandbox inspect web.1",
 		"resolve":         "resolve web --network collabnet",

@@ -23,6 +23,13 @@ func sandboxes() []control.Sandbox {
 	}
 }
 
+func (n *node) Sources(context.Context) ([]control.SourceUnit, error) {
+	return []control.SourceUnit{
+		{Origin: "docker", Unit: "web-1", ID: "3f9c", State: control.UnitServed, Tasks: 2, Since: when, Problems: []string{}},
+		{Origin: "docker", Unit: "web-2", ID: "4a1d", State: control.UnitRefused, Since: when, Problems: []string{"label mesh.network is missing: name the networks in which the container is found"}},
+	}, n.call()
+}
+
 func (n *node) AttachSandbox(_ context.Context, req control.AttachSandbox) (control.SandboxAttached, error) {
 	b, _ := json.Marshal(req)
 	n.added = string(b)

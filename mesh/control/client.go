@@ -27,6 +27,7 @@ const (
 // concurrent use. Its methods return an *Error if the daemon refuses and an
 // error that wraps ErrUnreachable if none answers.
 type Client struct {
+	sourceCalls
 	path string
 	http *http.Client
 }
@@ -39,7 +40,9 @@ func Dial(path string) *Client {
 		return d.DialContext(ctx, "unix", path)
 	}
 	t := &http.Transport{DialContext: dial, DisableCompression: true, MaxIdleConns: 2, IdleConnTimeout: time.Minute}
-	return &Client{path: path, http: &http.Client{Transport: t}}
+	c := &Client{path: path, http: &http.Client{Transport: t}}
+	c.sourceCalls.c = c
+	return c
 }
 
 // Close drops idle connections.

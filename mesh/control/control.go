@@ -26,6 +26,7 @@ type Backend interface {
 	TaskBackend
 	ServiceBackend
 	SandboxBackend
+	SourceBackend
 	KeyBackend
 }
 

@@ -107,6 +107,7 @@ func calls() map[string]func(context.Context, Backend) (any, error) {
 			})
 		},
 		"DetachSandbox": func(ctx context.Context, b Backend) (any, error) { return b.DetachSandbox(ctx, "web.1") },
+		"Sources":       func(ctx context.Context, b Backend) (any, error) { return b.Sources(ctx) },
 		"Sandboxes":     func(ctx context.Context, b Backend) (any, error) { return b.Sandboxes(ctx) },
 		"Sandbox":       func(ctx context.Context, b Backend) (any, error) { return b.Sandbox(ctx, "web.1") },
 		"InstallKey":    func(ctx context.Context, b Backend) (any, error) { return b.InstallKey(ctx, key) },

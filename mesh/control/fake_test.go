@@ -230,6 +230,13 @@ func (f *fake) DetachSandbox(ctx context.Context, ref string) (SandboxDetached, 
 	return SandboxDetached{Sandbox: container, Warnings: []string{}}, f.record(ctx, "DetachSandbox", ref)
 }
 
+func (f *fake) Sources(ctx context.Context) ([]SourceUnit, error) {
+	return []SourceUnit{{
+		Origin: "docker", Unit: "web-1", ID: "3f9c2a", State: UnitRefused, Tasks: 1, Since: time.Unix(1, 0).UTC(),
+		Problems: []string{"label mesh.network is missing"},
+	}}, f.record(ctx, "Sources", nil)
+}
+
 func (f *fake) Sandboxes(ctx context.Context) ([]Sandbox, error) {
 	return []Sandbox{container}, f.record(ctx, "Sandboxes", nil)
 }

@@ -18,6 +18,7 @@ func (h *handler) routes() {
 	h.taskRoutes()
 	h.serviceRoutes()
 	h.sandboxRoutes()
+	h.sourceRoutes()
 	h.keyRoutes()
 	h.route("GET /v1/watch", h.watch)
 	h.route("GET /v1/metrics", h.metrics)
