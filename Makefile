@@ -14,9 +14,9 @@ SEED       ?= 1
 FUZZTIME   ?= 30s
 
 # Packages whose tests start processes in network namespaces; they run one package at a time, without -race.
-NETNS_PKGS := ./test/rig/... ./test/dataplane ./test/fleet/... ./test/netns/... ./test/documents/... ./test/chaos/...
+NETNS_PKGS := ./test/rig/... ./test/dataplane ./test/fleet/... ./test/netns/... ./test/documents/... ./test/chaos/... ./test/engine
 # Everything else.
-UNIT_PKGS   = $(shell $(GO) list ./... | grep -vE '^meshd/test/(rig|dataplane|fleet|netns|documents|dnsclients|chaos|hostile|sim)(/|$$)')
+UNIT_PKGS   = $(shell $(GO) list ./... | grep -vE '^meshd/test/(rig|dataplane|fleet|netns|documents|dnsclients|engine|chaos|hostile|sim)(/|$$)')
 # Packages with testing/synctest bubbles: their bubble tests are in files named *_bubble_test.go that carry
 # `//go:build !race`, and run here without the race detector. So does the simulator: it has one goroutine.
 BUBBLE_PKGS = $(sort ./test/sim $(patsubst %/,./%,$(dir $(shell git ls-files -co --exclude-standard '*_bubble_test.go'))))

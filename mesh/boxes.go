@@ -75,6 +75,7 @@ type boxNames struct{ dns *names.Server }
 func (d boxNames) Listen(l box.Listener) (box.Server, error) {
 	bound, err := d.dns.Listen(resolver.Listener{
 		Networks: l.Networks, VIPsUsable: l.VIPsUsable, Client: l.Client, Packet: l.Packet, Stream: l.Stream,
+		Bare: l.Bare,
 	})
 	if err != nil {
 		return nil, err

@@ -57,6 +57,7 @@ type zoneResult struct {
 	More    bool         // zoneQuery.Limit left answers out
 	Drawn   bool         // the order of the answers, or of something in them, was drawn by zoneQuery.Seed
 	Waiting []state.View // the views whose first sync may bring the denied name (R4)
+	Bare    bool         // a single label that no network knows
 	Steps   []Step       // how the answer came about, if zoneQuery.Trace
 }
 
@@ -82,6 +83,7 @@ func (z *zone) answer(q zoneQuery) zoneResult {
 	v := z.find(q.Scope, name)
 	a := &answering{zone: z, zoneQuery: q, name: name, apex: v.apex, ttl: z.TTL}
 	a.describe(&v)
+	a.Bare = v.denied == deniedSingleLabel
 	switch {
 	case v.form != formNone:
 		a.emit(v.target)

@@ -147,6 +147,7 @@ func (f *fastPath) lookup(sc *fastScope, q *asked, buf []byte) (ref uint64, n in
 	switch {
 	case v.form.packable():
 		return f.pack(sc, q, name, &v.target), 0
+	case v.denied == deniedSingleLabel && f.bound.bare != nil: // somebody else may know it
 	case v.denied != notDenied && !v.waiting:
 		return 0, f.deny(q, buf, &v)
 	}

@@ -35,6 +35,11 @@ type Listener struct {
 	// both, even when it fails.
 	Packet net.PacketConn
 	Stream net.Listener
+	// Bare is asked for a single label that no network of the scope knows, as the name
+	// server that a container had before meshd may know it (R9). It bounds itself in time
+	// and number. nil, or no reply without an error: the name does not exist. It is called
+	// by many goroutines; the question is not to be changed.
+	Bare func(ctx context.Context, q *dns.Msg) (*dns.Msg, error)
 }
 
 // Bound is a Listener in service. Its methods are safe for concurrent use.
@@ -44,6 +49,8 @@ type Bound struct {
 	networks atomic.Pointer[[]string]  // to nil: shared
 	vips     func(network string) bool // nil: always usable
 	client   netip.Addr                // see Listener.Client
+	// bare is Listener.Bare.
+	bare func(ctx context.Context, q *dns.Msg) (*dns.Msg, error)
 
 	// The sockets. Set once.
 	addr     netip.AddrPort
@@ -96,7 +103,7 @@ func (s *Server) Listen(l Listener) (*Bound, error) {
 	}
 	b := &Bound{
 		server: s, addr: addrPort(l.Packet.LocalAddr()), done: make(chan error, 2), vips: l.VIPsUsable,
-		client: l.Client, given: given,
+		client: l.Client, given: given, bare: l.Bare,
 	}
 	if b.vips == nil {
 		b.vips = s.cfg.VIPsUsable

@@ -71,3 +71,54 @@ func TestListenerNamesItsClients(t *testing.T) {
 		}
 	}
 }
+
+// R9: a single label that no network knows is asked of the name server that the container
+// had before, on both paths; what a network knows is not, and neither are other names.
+func TestListenerAsksForBareNames(t *testing.T) {
+	w := standard(t)
+	var asked atomic.Int32
+	var fail atomic.Bool
+	s, host := serve(t, w.self, []string{"net1"})
+	own, err := s.Listen(Listener{
+		Addr: loopback, Networks: []string{"net1"},
+		Bare: func(_ context.Context, q *dns.Msg) (*dns.Msg, error) {
+			asked.Add(1)
+			switch {
+			case fail.Load():
+				return nil, context.DeadlineExceeded
+			case q.Question[0].Name != "redis.":
+				return nil, nil
+			}
+			rr, _ := dns.NewRR("redis. 600 IN A 172.18.0.3")
+			m := new(dns.Msg).SetReply(q)
+			m.Answer = []dns.RR{rr}
+			return m, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close(context.Background())
+	for _, proto := range []string{"udp", "tcp"} {
+		r := ask(t, own, proto, query("redis.", dns.TypeA))
+		if len(r.Answer) != 1 || r.Answer[0].(*dns.A).A.String() != "172.18.0.3" {
+			t.Errorf("%s: %v", proto, r)
+		}
+		if r := ask(t, own, proto, query("none.", dns.TypeA)); r.Rcode != dns.RcodeNameError {
+			t.Errorf("%s: %v", proto, r)
+		}
+	}
+	if n := asked.Swap(0); n != 4 {
+		t.Errorf("asked %d times, want 4", n)
+	}
+	for _, name := range []string{"web.", "web.net1.", "nothere.net1."} {
+		ask(t, own, "udp", query(name, dns.TypeA))
+	}
+	if r := ask(t, host, "udp", query("redis.", dns.TypeA)); r.Rcode != dns.RcodeNameError || asked.Load() != 0 {
+		t.Errorf("asked %d times; on the host: %v", asked.Load(), r)
+	}
+	fail.Store(true)
+	if r := ask(t, own, "udp", query("redis.", dns.TypeA)); r.Rcode != dns.RcodeServerFailure {
+		t.Errorf("no answer there: %v", r)
+	}
+}

@@ -258,6 +258,15 @@ func (s *Server) resolve(b *Bound, q question) (*dns.Msg, queryOutcome) {
 	if r.Forward {
 		return s.forward.resolve(q)
 	}
+	if r.Bare && b.bare != nil {
+		reply, err := b.bare(s.holdCtx, q.msg)
+		switch {
+		case err != nil:
+			return failure(q.msg), outcomeFailed
+		case reply != nil:
+			return upstreamReply(q.msg, reply, 0, 0), outcomeForwarded
+		}
+	}
 	if r.Negative() {
 		return localReply(q.msg, &r), outcomeNegative
 	}

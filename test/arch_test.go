@@ -104,13 +104,15 @@ var mayImport = map[string][]string{
 
 	"test/hostkind/save": {"test/rig", "test/hostkind"},
 
-	"test/netns":      {"test/rig", "test/fleet", "test/hostkind", "mesh/control"},
-	"test/dataplane":  {},
-	"test/dnsclients": {"test/rig", "test/fleet", "mesh/control"},
-	"test/vm":         {},
-	"test/vm/guest":   {"test/vm"},
-	"test/vm/cmd/vm":  {"test/vm", "test/vm/guest"},
-	"test/sim":        {"state", "gossip", "gossip/gossiptest"},
+	"test/netns":       {"test/rig", "test/fleet", "test/hostkind", "mesh/control"},
+	"test/dataplane":   {},
+	"test/engine":      {},
+	"test/engine/task": {},
+	"test/dnsclients":  {"test/rig", "test/fleet", "mesh/control"},
+	"test/vm":          {},
+	"test/vm/guest":    {"test/vm"},
+	"test/vm/cmd/vm":   {"test/vm", "test/vm/guest"},
+	"test/sim":         {"state", "gossip", "gossip/gossiptest"},
 
 	"test/bench":       {"state", "gossip", "test/sim"},
 	"test/bench/table": {"state"},
@@ -141,6 +143,9 @@ var testMayImport = map[string][]string{
 	"cmd/meshd":             {"lb"},
 	"test/dataplane":        {"state", "lb", "lb/lbtest", "lb/nft", "lb/ipvs", "lb/hostcheck", "lb/hostread", "lb/hostmend", "test/rig", "test/hostkind"},
 	"test/vm":               {"test/vm/guest"},
+	"test/engine": {
+		"test/rig", "state", "mesh/control", "mesh/source", "mesh/source/docker", "mesh/source/sourcetest",
+	},
 
 	"gossip":            {"gossip/gossiptest"},
 	"gossip/gossiptest": {"state"},

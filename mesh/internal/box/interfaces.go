@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"meshd/mesh/control"
 	"meshd/mesh/sandbox"
 )
@@ -112,6 +114,9 @@ type Listener struct {
 	Client     netip.Addr                // of the container
 	Packet     net.PacketConn            // for UDP
 	Stream     net.Listener              // for TCP
+	// Bare asks the name server that the container had before for a single label that no
+	// network knows; nil without an error: there is none.
+	Bare func(ctx context.Context, q *dns.Msg) (*dns.Msg, error)
 }
 
 // Server is a name server that has been opened.

@@ -55,6 +55,7 @@ type Sandbox struct {
 
 	record record       // what sandboxes.json holds of it
 	names  nameServer   // answers names in it
+	former former       // the name server that it had before
 	notes  notice.Board // what does not work
 
 	// What is asked of run, and how far it is.

@@ -115,7 +115,7 @@ func (n *nameServer) open(port uint16) error {
 	s := b.record.load()
 	server, err := b.m.cfg.Names.Listen(Listener{
 		Networks: s.Networks, VIPsUsable: b.vipsUsable, Client: s.Addresses[0], Packet: sockets.Packet,
-		Stream: sockets.Stream,
+		Stream: sockets.Stream, Bare: b.ask,
 	})
 	if err != nil {
 		return err

@@ -1,6 +1,6 @@
 // Package docker is the source of tasks that are containers of a Docker engine, or of
 // Podman's compatible socket: what their labels ask for is handed to a source.Sink, a
-// unit for each container (N11).
+// unit for each container (N12).
 //
 // The engine's events are hints: they say which container to look at, and the look
 // decides. What is true comes from a list of all containers, read again and again. What
