@@ -96,8 +96,8 @@ func describe(id string, l *look, node []netip.Addr, now time.Time) *description
 		d.readHealth(c, now)
 	}
 	if d.recheck { // engines are known never to check again then (moby#41871)
-		d.warnings = append(d.warnings, "the engine has not checked its health since the engine was restarted: what it found "+
-			"before counts; restart the container if that stays so")
+		d.warnings = append(d.warnings, "the engine has not checked its health since the engine was restarted: what it "+
+			"found before counts; restart the container if that stays so")
 	}
 	if r.task.Service != "" {
 		d.makeTasks(id, l, &r, node)
