@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"syscall"
 	"time"
 
 	"meshd/gossip"
@@ -22,27 +21,4 @@ func (s *spent) add(c *gossip.Core, h *gossip.Host) {
 	s.bytes += st.Out
 	s.joins += st.Joins + st.JoinsFailed
 	s.checks += c.Stats.Verified
-}
-
-// spent returns what all machines used until now.
-func (m *Mesh) spent() spent {
-	m.Net.mu.Lock()
-	sum := spent{packets: m.Net.Sent, cpu: processTime()}
-	m.Net.mu.Unlock()
-	for _, c := range m.all {
-		sum.bytes, sum.joins, sum.checks = sum.bytes+c.past.bytes, sum.joins+c.past.joins, sum.checks+c.past.checks
-		if c.up {
-			sum.add(c.Core, c.Host)
-		}
-	}
-	return sum
-}
-
-// processTime returns the processor time that this process has used.
-func processTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
