@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -165,11 +166,14 @@ func (c *Check) parseHTTP() error {
 	if !strings.HasPrefix(d.Path, "/") || strings.ContainsFunc(d.Path, func(r rune) bool { return r <= ' ' || r >= 127 }) {
 		return wrong("path", "write it as /healthz, with other characters as %XX", "%.80q is no path", d.Path)
 	}
+	if _, err := url.ParseRequestURI(d.Path); err != nil {
+		return wrong("path", "write it as /healthz, with other characters as %XX", "%.80q cannot be asked for", d.Path)
+	}
 	if !slices.Contains([]string{"GET", "HEAD", "POST", "PUT", "OPTIONS"}, d.Method) {
 		return wrong("method", "use GET, HEAD, POST, PUT or OPTIONS", "%.40q is not known", d.Method)
 	}
-	if d.Host != "" && (!httpguts.ValidHostHeader(d.Host) || len(d.Host) > 255) {
-		return wrong("host", "write a host name", "%.80q is none", d.Host)
+	if err := checkHost("host", d.Host); err != nil {
+		return err
 	}
 	if len(d.Headers) > MaxHeaders {
 		return wrong("headers", "leave some out", "%d headers, at most %d", len(d.Headers), MaxHeaders)
@@ -191,6 +195,17 @@ func (c *Check) parseHTTP() error {
 	var err error
 	c.Codes, err = parseCodes(d.Status)
 	return err
+}
+
+// checkHost refuses what is no host name and no address: the port has a field of its own.
+func checkHost(field, host string) error {
+	if a, err := netip.ParseAddr(host); host == "" || err == nil && a.Zone() == "" {
+		return nil
+	}
+	if len(host) > 255 || strings.ContainsAny(host, ":[]") || !httpguts.ValidHostHeader(host) {
+		return wrong(field, "write a host name or an address, without a port", "%.80q is neither", host)
+	}
+	return nil
 }
 
 // parseCodes reads "200-299,401".

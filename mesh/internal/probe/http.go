@@ -74,6 +74,9 @@ func hostHeader(host string, t Target) string {
 	if port := t.Addr.Port(); host != "" && port != 80 && port != 443 {
 		return net.JoinHostPort(host, strconv.Itoa(int(port)))
 	}
+	if strings.Contains(host, ":") { // an IPv6 address
+		return "[" + host + "]"
+	}
 	return host
 }
 
