@@ -121,6 +121,8 @@ func setTask(tb testing.TB, e *state.Endpoint, kv string) {
 		e.Draining = true
 	case "starting":
 		e.Health = state.HealthStarting
+	case "failing":
+		e.Health = state.HealthFailing
 	default:
 		tb.Fatalf("task: unknown key %q", k)
 	}
