@@ -55,6 +55,7 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 			s.Conflicts = append(s.Conflicts, d)
 		}
 	})
+	s.Conflicts = append(s.Conflicts, n.reg.Sink().Waiting()...)
 	s.Sandboxes = len(n.boxes.List())
 	for i := range s.Networks {
 		count(n, &s, &s.Networks[i])

@@ -21,6 +21,21 @@ func WithDraining(body []byte) ([]byte, error) {
 	return putUint(edited, tagDraining, 1), nil
 }
 
+// WithHealth is WithDraining for the health.
+func WithHealth(body []byte, h Health) ([]byte, error) {
+	edited := make([]byte, 0, len(body)+3)
+	err := eachField(string(body), func(tag byte, v string) error {
+		if tag != tagHealth {
+			edited = putField(edited, tag, []byte(v)...)
+		}
+		return nil
+	})
+	if err != nil || h == HealthPassing {
+		return edited, err
+	}
+	return putUint(edited, tagHealth, uint64(h)), nil
+}
+
 // appendUnknown appends to b the fields of body with a tag above last, the
 // highest tag of that kind of body in this version. A malformed rest is left out.
 func appendUnknown(b []byte, body string, last byte) []byte {

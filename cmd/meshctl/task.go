@@ -184,10 +184,10 @@ func taskTable(w io.Writer, tasks []control.Task) {
 		}
 		rows = append(rows, []string{
 			t.ID, t.Network, t.Service, slot, join(t.IPs), strings.Join(t.Ports, ","),
-			strconv.Itoa(int(t.Weight)), t.Health, t.State, t.Node,
+			strconv.Itoa(int(t.Weight)), t.Health, t.State, t.Node, t.Origin,
 		})
 	}
-	table(w, "ID NETWORK SERVICE SLOT IP PORTS WEIGHT HEALTH STATE NODE", rows)
+	table(w, "ID NETWORK SERVICE SLOT IP PORTS WEIGHT HEALTH STATE NODE ORIGIN", rows)
 }
 
 // each calls f for every argument, prints the name of each that succeeded, and

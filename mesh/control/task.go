@@ -114,6 +114,9 @@ type Task struct {
 	State string `json:"state"`
 	// Node is the one that runs it, and alone may change it (S1).
 	Node string `json:"node"`
+	// Origin says who states a task of this node: api, api:SET, file:FILE:LINE or
+	// docker:CONTAINER. It is empty for tasks of other nodes.
+	Origin string `json:"origin,omitempty"`
 	// Reason says why a hidden task of a living node is not served, for people.
 	Reason string `json:"reason,omitempty"`
 }

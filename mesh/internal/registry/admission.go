@@ -69,6 +69,14 @@ func (api *TaskAPI) hosting(c Core, p *control.ParsedTask, l *localNetwork) stat
 
 // admitTask refuses a task that conflicts with the host, the mesh or this node.
 func (api *TaskAPI) admitTask(ctx context.Context, p *control.ParsedTask, replaces map[string]bool) error {
+	if err := api.admitMesh(ctx, p); err != nil {
+		return err
+	}
+	return api.admitRegistered(api.r.Snapshot(), p, replaces)
+}
+
+// admitMesh refuses a task that conflicts with the host or the mesh.
+func (api *TaskAPI) admitMesh(ctx context.Context, p *control.ParsedTask) error {
 	err := api.admitAddresses(p)
 	if err != nil {
 		return err
@@ -100,9 +108,6 @@ func (api *TaskAPI) admitTask(ctx context.Context, p *control.ParsedTask, replac
 	if err = errors.Join(doErr, err); err != nil {
 		return err
 	}
-	if err := api.admitRegistered(api.r.Snapshot(), p, replaces); err != nil {
-		return err
-	}
 	return api.admitAgainstView(p)
 }
 
@@ -112,7 +117,7 @@ func (api *TaskAPI) admitAgainstView(p *control.ParsedTask) error {
 	if v == nil {
 		return nil
 	}
-	if e := v.Task(p.Endpoint.ID); e != nil {
+	if e := v.Task(p.Endpoint.ID); e != nil && e.Owner() != api.r.cfg.Self {
 		return control.Refuse(control.CodeConflict, "choose another --id",
 			"id: %q is already a task of node %q in network %q", p.Endpoint.ID, e.Owner(), p.Network)
 	}

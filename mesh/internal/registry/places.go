@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"meshd/mesh/control"
+	"meshd/mesh/source"
 	"meshd/state"
 )
 
@@ -14,6 +15,11 @@ func (n *localNetwork) count(id string, t *savedTask, by int) {
 		n.counts.set(t.Service, tasks)
 	} else {
 		n.counts.remove(t.Service)
+	}
+	if key := unitKey(t.unit()) + id; by > 0 {
+		n.units.set(key, struct{}{})
+	} else {
+		n.units.remove(key)
 	}
 	e, err := t.endpoint(id)
 	if err != nil {
@@ -40,11 +46,16 @@ func placeKey(service string, a netip.Addr) string {
 
 // admitID refuses an id that a task of this node already has.
 func (n *localNetwork) admitID(network, id string) error {
-	if n.tasks.has(id) {
-		return control.Refuse(control.CodeConflict, "choose another --id, or remove that task first: meshctl task rm "+id,
-			"id: %q is already a task of this node in network %q", id, network)
+	t := n.tasks.at(id)
+	if t == nil {
+		return nil
 	}
-	return nil
+	if t.unit().Origin != source.API {
+		return control.Refuse(control.CodeConflict, "choose another id, or end what states the other task",
+			"id: %q is already a task of this node in network %q, stated by %s", id, network, t.origin())
+	}
+	return control.Refuse(control.CodeConflict, "choose another --id, or remove that task first: meshctl task rm "+id,
+		"id: %q is already a task of this node in network %q", id, network)
 }
 
 // admitPlace refuses a second task of a service at one address and port (N5). Only
@@ -55,6 +66,12 @@ func (n *localNetwork) admitPlace(e *state.Endpoint, replaces map[string]bool) e
 	first, where := n.holder(e, replaces)
 	if first == "" {
 		return nil
+	}
+	if t := n.tasks.at(first); t.unit().Origin != source.API {
+		return control.Refuse(control.CodeConflict,
+			"give this one an address or ports of its own, or end what states the other",
+			"ips: %s, with the same ports, is already task %q of service %q on this node, stated by %s", where, first, e.Service,
+			t.origin())
 	}
 	return control.Refuse(control.CodeConflict,
 		"remove that one first: meshctl task rm "+first+"; or give this one ports of its own",

@@ -18,11 +18,13 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"meshd/mesh/control"
 	"meshd/mesh/internal/store"
+	"meshd/mesh/source"
 	"meshd/state"
 )
 
@@ -154,6 +156,12 @@ type Registry struct {
 	pinning  turn     // held by a request that asks for an address by hand
 	defining turn     // held by a request that makes or removes a network
 	proposed proposal // the network that is being made
+
+	// Sources of tasks, and what checks them.
+
+	sink     *Sink          // of units
+	verdicts verdicts       // that are stated, and not on disk yet
+	watcher  source.Watcher // told of every task; nil: nobody; set before Run
 }
 
 // New returns the registry of a node that had registered s when its last life ended.
@@ -163,7 +171,7 @@ func New(cfg Config, s *Snapshot) *Registry {
 		pinning: newTurn(), defining: newTurn(), restored: s.draft(),
 	}
 	r.current.Store(s)
-	r.upkeep = newUpkeep(r)
+	r.upkeep, r.sink = newUpkeep(r), newSink(r)
 	return r
 }
 
@@ -173,13 +181,12 @@ func (r *Registry) Snapshot() *Snapshot { return r.current.Load() }
 // Run makes changes and keeps what the node states in line with the mesh until ctx
 // ends.
 func (r *Registry) Run(ctx context.Context) error {
-	finished := make(chan struct{})
-	go func() {
-		defer close(finished)
-		r.upkeep.run(ctx)
-	}()
+	r.tellAll()
+	var parts sync.WaitGroup
+	parts.Go(func() { r.upkeep.run(ctx) })
+	parts.Go(func() { r.sink.retry(ctx) })
 	r.runWriter(ctx)
-	<-finished
+	parts.Wait()
 	return nil
 }
 

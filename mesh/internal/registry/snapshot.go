@@ -24,6 +24,7 @@ type localNetwork struct {
 	services ordered[*savedClaim] // by name; with tasks here, or reserved; they do not change
 
 	counts    ordered[int]      // tasks by service
+	units     ordered[struct{}] // the keys of unitKey, with the ids
 	places    ordered[struct{}] // the keys of placeKey: which tasks a service has at an address
 	sandboxes int               // attached on this node; sandboxes.json has them
 }
@@ -49,6 +50,13 @@ type removedNetwork struct {
 type savedTask struct {
 	Service string `json:"service"`
 	Body    []byte `json:"body"`
+
+	// Who states it (N10): empty is the API.
+
+	Origin   string `json:"origin,omitempty"`
+	Unit     string `json:"unit,omitempty"`
+	Location string `json:"location,omitempty"` // in the unit, for people
+	Checks   []byte `json:"checks,omitempty"`   // of whoever runs them
 }
 
 // savedClaim is what was last carried for a service.
@@ -66,6 +74,7 @@ func (a *savedClaim) equal(b *savedClaim) bool {
 func (n *localNetwork) copied() *localNetwork {
 	c := *n
 	c.tasks, c.services, c.counts, c.places = n.tasks.copied(), n.services.copied(), n.counts.copied(), n.places.copied()
+	c.units = n.units.copied()
 	return &c
 }
 

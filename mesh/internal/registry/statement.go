@@ -5,9 +5,10 @@ import "meshd/state"
 // statement collects the changes of several updates and commits them together, so that
 // claims are computed once per network and not once per update.
 type statement struct {
-	order   []string // networks, as they come
-	waiting map[string][]*update
-	asked   map[[2]string]bool // networks and services whose settings or address an update asked for
+	verdicts *verdicts // that are not on disk yet
+	order    []string  // networks, as they come
+	waiting  map[string][]*update
+	asked    map[[2]string]bool // networks and services whose settings or address an update asked for
 }
 
 func (s *statement) add(c Core, u *update) {
@@ -39,6 +40,7 @@ func (s *statement) flush(c Core) {
 		us := s.waiting[name]
 		var all []state.Change
 		for _, u := range us {
+			s.verdicts.apply(name, u.changes)
 			all = append(all, u.changes...)
 		}
 		if c.Commit(name, all) == nil {

@@ -137,6 +137,9 @@ func (api *TaskAPI) RemoveTask(ctx context.Context, ref control.TaskRef) (contro
 	var e state.Endpoint
 	u.edit = func(d *draft) error {
 		network, t, err := api.find(&d.Snapshot, ref)
+		if err == nil {
+			err = t.ownedElsewhere(ref.ID)
+		}
 		if err != nil {
 			return err
 		}
@@ -165,6 +168,9 @@ func (api *TaskAPI) DrainTask(ctx context.Context, ref control.TaskRef) (control
 	var e state.Endpoint
 	u.edit = func(d *draft) error {
 		network, t, err := api.find(&d.Snapshot, ref)
+		if err == nil {
+			err = t.ownedElsewhere(ref.ID)
+		}
 		if err != nil {
 			return err
 		}
@@ -187,7 +193,7 @@ func (api *TaskAPI) Tasks(ctx context.Context, f control.TaskFilter) ([]control.
 	if err := api.r.Known(ctx, f.Network); err != nil {
 		return nil, err
 	}
-	out := []control.Task{}
+	out, snapshot := []control.Task{}, api.r.Snapshot()
 	names, _ := api.r.source().Networks()
 	for _, name := range names {
 		if f.Network != "" && f.Network != name {
@@ -198,6 +204,9 @@ func (api *TaskAPI) Tasks(ctx context.Context, f control.TaskFilter) ([]control.
 				continue
 			}
 			for _, t := range control.FromMembers(s) {
+				if t.Node == string(api.r.cfg.Self) {
+					t.Origin = snapshot.originOf(name, t.ID)
+				}
 				if f.All || t.Node == string(api.r.cfg.Self) {
 					out = append(out, t)
 				}

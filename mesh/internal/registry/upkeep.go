@@ -65,6 +65,7 @@ func (k *upkeep) run(ctx context.Context) {
 	for ticks := 0; ; {
 		k.networks(ctx)
 		k.claims(ctx)
+		k.verdicts(ctx)
 		ticked, ok := k.wait(ctx, tick.C)
 		if !ok {
 			return
@@ -243,5 +244,6 @@ func (r *Registry) restateNetwork(c Core, name string, l *localNetwork) {
 	for id, t := range l.tasks.all() {
 		cs = append(cs, t.change(id))
 	}
+	r.verdicts.apply(name, cs)
 	r.check(c.Commit(name, cs))
 }

@@ -30,6 +30,13 @@ type update struct {
 	service string         // what prepare is about, or ""
 	changes []state.Change // committed after prepare
 
+	// parts are further updates, which edit has made: they are stated and undone each by
+	// itself. They have no edit.
+	parts []*update
+	// refused is called with the error of a part that could not be stated; nil: nobody
+	// wants to know.
+	refused func(err error)
+
 	// How far it is. These belong to change and to the writer.
 
 	claimed atomic.Bool   // set by whoever comes first: the writer, or a caller that leaves
@@ -128,11 +135,15 @@ func (r *Registry) group(ctx context.Context, us []*update) {
 		return
 	}
 	r.changes.Add(uint64(len(edited)))
+	for _, u := range edited {
+		edited = append(edited, u.parts...)
+	}
 	r.state(ctx, edited)
 	if slices.ContainsFunc(edited, func(u *update) bool { return u.service != "" }) {
 		r.upkeep.wake() // the claims that follow are to be on disk soon
 	}
 	r.undo(edited)
+	r.tell(d)
 }
 
 // install writes a draft and makes it the current snapshot.
@@ -171,12 +182,17 @@ func sortChanges(all []store.Change) {
 // state states what is on disk now, in one step of the core.
 func (r *Registry) state(ctx context.Context, us []*update) {
 	err := r.cfg.Publisher.Do(ctx, func(c Core) {
-		var s statement
+		s := statement{verdicts: &r.verdicts}
 		for _, u := range us {
 			s.add(c, u)
 		}
 		s.flush(c)
 	})
+	for _, u := range us {
+		if u.refused != nil && u.err != nil {
+			u.refused(u.err)
+		}
+	}
 	if err != nil {
 		for _, u := range us {
 			u.err = err
