@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base32"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -23,6 +24,7 @@ type Sink struct {
 
 	mu       sync.Mutex                    // guards what follows
 	reported map[source.Unit]bool          // in this life
+	handed   map[source.Unit]uint64        // how often a unit was handed over in this life
 	waiting  map[source.Unit][]source.Task // units with tasks that could not be registered
 	reasons  map[source.Unit][]string      // why, for people
 }
@@ -31,7 +33,7 @@ var _ source.Sink = (*Sink)(nil)
 
 func newSink(r *Registry) *Sink {
 	return &Sink{
-		r: r, reported: map[source.Unit]bool{}, waiting: map[source.Unit][]source.Task{},
+		r: r, handed: map[source.Unit]uint64{}, reported: map[source.Unit]bool{}, waiting: map[source.Unit][]source.Task{},
 		reasons: map[source.Unit][]string{},
 	}
 }
@@ -54,10 +56,26 @@ func (s *Sink) Replace(ctx context.Context, unit source.Unit, tasks []source.Tas
 	if unit.Origin == source.API && unit.Name == "" {
 		return nil, control.Refuse(control.CodeInvalid, "name the set", "unit: single tasks of the API are no unit")
 	}
-	return s.replace(ctx, unit, tasks)
+	s.mu.Lock()
+	s.handed[unit]++
+	turn := s.handed[unit]
+	s.mu.Unlock()
+	return s.replace(ctx, unit, tasks, turn)
 }
 
-func (s *Sink) replace(ctx context.Context, unit source.Unit, tasks []source.Task) ([]source.Outcome, error) {
+// latest reports whether a unit was not handed over again since it was for the turn-th time.
+func (s *Sink) latest(unit source.Unit, turn uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.handed[unit] == turn
+}
+
+// errReplaced is the end of a retry of what was handed over anew meanwhile.
+var errReplaced = errors.New("the unit was handed over again")
+
+func (s *Sink) replace(ctx context.Context, unit source.Unit, tasks []source.Task, turn uint64) (
+	[]source.Outcome, error,
+) {
 	all, err := s.parse(unit, tasks)
 	if err != nil {
 		return nil, err
@@ -71,11 +89,11 @@ func (s *Sink) replace(ctx context.Context, unit source.Unit, tasks []source.Tas
 			return nil, ctx.Err()
 		}
 	}
-	u := s.update(unit, all)
+	u := s.update(unit, all, turn)
 	if err := s.r.change(ctx, u.update); err != nil {
 		return nil, err
 	}
-	s.remember(unit, tasks, all)
+	s.remember(unit, tasks, all, turn)
 	out := make([]source.Outcome, len(all))
 	for i := range all {
 		out[i] = source.Outcome{ID: all[i].parsed.Endpoint.ID, Change: u.made[i], Err: all[i].err}
@@ -180,7 +198,7 @@ func (s *Sink) Synced(ctx context.Context, origin string) error {
 		if there {
 			continue
 		}
-		if _, err := s.replace(ctx, unit, nil); err != nil {
+		if _, err := s.replace(ctx, unit, nil, 0); err != nil && !errors.Is(err, errReplaced) {
 			return err
 		}
 		s.r.log.Info("what a former life was told of is gone", "unit", unit.String())
@@ -201,7 +219,7 @@ func (s *Snapshot) unitsOf(origin string) []source.Unit {
 }
 
 // remember keeps which tasks wait, and says when that changes.
-func (s *Sink) remember(unit source.Unit, tasks []source.Task, all []wanted) {
+func (s *Sink) remember(unit source.Unit, tasks []source.Task, all []wanted, turn uint64) {
 	var why []string
 	for i := range all {
 		if all[i].err != nil {
@@ -210,6 +228,9 @@ func (s *Sink) remember(unit source.Unit, tasks []source.Task, all []wanted) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.handed[unit] != turn {
+		return // who handed it over again says what is so now
+	}
 	s.reported[unit] = true
 	if len(tasks) == 0 {
 		delete(s.reported, unit) // nothing is held of it either
@@ -279,15 +300,16 @@ func (s *Sink) retry(ctx context.Context) {
 		again := maps.Clone(s.waiting)
 		s.mu.Unlock()
 		n := 0
-		for unit, tasks := range again { // in any order, so that each has its turn
+		for unit := range again { // in any order, so that each has its turn
 			if n++; n > retryMost || ctx.Err() != nil {
 				break
 			}
 			s.mu.Lock()
-			_, still := s.waiting[unit]
+			tasks, still := s.waiting[unit]
+			turn := s.handed[unit]
 			s.mu.Unlock()
 			if still {
-				_, _ = s.replace(ctx, unit, tasks) // it says itself what changed
+				_, _ = s.replace(ctx, unit, tasks, turn) // it says itself what changed
 			}
 		}
 	}

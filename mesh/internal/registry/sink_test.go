@@ -183,3 +183,21 @@ func TestVerdicts(t *testing.T) {
 		t.Error("after the restart it is", health())
 	}
 }
+
+// What waits is tried again as it was handed over last, and never as it was before.
+func TestRetriesAreOfTheLatest(t *testing.T) {
+	l := start(t, &registrytest.Disk{}, 1)
+	l.network(t)
+	a, b := source.Unit{Origin: source.File, Name: "a"}, source.Unit{Origin: source.File, Name: "b"}
+	l.replace(t, a, task("one", "10.1.0.1"))
+	l.replace(t, b, task("one", "10.1.0.2"), task("two", "10.1.0.3"))
+	l.replace(t, b, task("one", "10.1.0.4"))
+	l.replace(t, a)
+	eventually(t, func() string {
+		e, ok := l.Snapshot().Task("net", "one")
+		if got := l.origins(t); !ok || e.IP4.String() != "10.1.0.4" || got != "one=file:b" {
+			return got + " " + e.IP4.String()
+		}
+		return ""
+	})
+}

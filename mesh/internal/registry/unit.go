@@ -30,9 +30,12 @@ type unitUpdate struct {
 }
 
 // update returns the update that makes the tasks of a unit the wanted ones.
-func (s *Sink) update(unit source.Unit, all []wanted) *unitUpdate {
+func (s *Sink) update(unit source.Unit, all []wanted, turn uint64) *unitUpdate {
 	u := &unitUpdate{update: &update{}, made: make([]source.Change, len(all))}
 	u.edit = func(d *draft) error {
+		if !s.latest(unit, turn) {
+			return errReplaced
+		}
 		u.parts = nil
 		keep := map[source.Ref]bool{}
 		for i := range all {
