@@ -181,6 +181,10 @@ bench-wide: ## simulated: up to 1,000 nodes in 100 networks: processor time at r
 bench-members: ## what others cost one core as they are listed, come, go and are there, up to 100,000, and in many networks
 	$(GO) run ./test/bench members $(BENCHFLAGS)
 
+.PHONY: bench-verify
+bench-verify: ## simulated: deaths reported, true and false: packets to the suspect, who hides it (BENCHFLAGS='nodes=100')
+	$(GO) run ./test/bench verify $(BENCHFLAGS)
+
 bench-scale: ## simulated: up to 10,000 nodes, and how each figure grows
 	$(GO) run ./test/bench scale $(BENCHFLAGS)
 

@@ -85,9 +85,9 @@ func (l *liveness) look(m *member) (expired bool) {
 // whose death it therefore will not report. A silent one is pinged first, and
 // checked when it does not answer.
 func (l *liveness) checkUnlisted(m *member, age time.Duration) {
-	silent := l.now - m.heardAt
+	silent := l.now - max(m.heardAt, m.pushedAt)
 	switch {
-	case m.listed || age <= unlistedFor:
+	case m.listed || min(age, l.now-m.unlistedAt) <= unlistedFor:
 	case silent > 2*unlistedFor:
 		l.observe(m, signUnanswered)
 	case silent > unlistedFor:

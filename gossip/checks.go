@@ -18,6 +18,8 @@ type checks struct {
 	goodbyes *goodbyes
 	liveness *liveness
 
+	refutation *refutation // hears of pings for others
+
 	joinPings map[netip.AddrPort]joinPing // questions that wait for an answer, at most maxJoinPings
 }
 
@@ -27,9 +29,16 @@ func (k *checks) run() {
 		if m.pingAt == 0 || k.now < m.pingAt { // another one's check changed it
 			continue
 		}
+		if m.lookAgainAt > 0 {
+			k.lookAgain(m)
+			continue
+		}
 		k.liveness.extendCheck(m)
 		if m.phase == phaseVerify && k.now >= m.checkUntil {
 			k.liveness.endCheck(m)
+		}
+		if m.waits && k.runWaiting(m) {
+			continue
 		}
 		k.liveness.resolveAddr(m)
 		if m.phase == phaseAlive && m.pingCount >= maxUnanswered && !m.candidate.known() {
@@ -49,6 +58,30 @@ func (k *checks) run() {
 	}
 }
 
+// lookAgain looks at a report again that was put off.
+func (k *checks) lookAgain(m *member) {
+	k.pings.schedule(m, 0)
+	if !m.listed {
+		k.liveness.observe(m, signUnlisted)
+	}
+}
+
+// runWaiting does what is due about a suspect that others ping, and reports whether
+// that is all. A node that has hidden one does not ping it on: those others do.
+func (k *checks) runWaiting(m *member) bool {
+	switch m.phase {
+	case phaseVerify:
+		k.pings.schedule(m, k.pings.look(m))
+	case phaseDead, phaseKept:
+		m.waits = false
+		k.pings.schedule(m, 0)
+	default:
+		m.waits = false
+		return false
+	}
+	return true
+}
+
 // onPing handles the four frames of a check.
 func (k *checks) onPing(from state.NodeID, typ byte, p []byte) error {
 	f, err := decodePing(p)
@@ -57,6 +90,9 @@ func (k *checks) onPing(from state.NodeID, typ byte, p []byte) error {
 	}
 	switch typ {
 	case framePing: // the answer goes to the sender, whose target is kept
+		if f.target != k.cfg.Self && f.goodbye == goodbyeUnasked && !f.addr.IsValid() {
+			k.refutation.asked(f.target)
+		}
 		if f.goodbye == goodbyeAsked {
 			f.goodbye = k.goodbyes.ownAnswer()
 		}

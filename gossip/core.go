@@ -58,6 +58,7 @@ type Core struct {
 	incarnation incarnation // higher ones, when a peer holds more than this node wrote (S7)
 	duplicates  duplicates  // another node with this node's name (S7)
 	beacons     beacons     // time stamps, to measure propagation
+	refutation  refutation  // beacons that show that this node lives (G21)
 
 	// Chores.
 
@@ -108,9 +109,10 @@ func (c *Core) wire() {
 	c.claims = claims{env: e, roster: r, outbox: o, nets: n, push: &c.push, provisionals: map[*network]struct{}{}}
 	c.duplicates = duplicates{env: e, outbox: o, nets: n, incarnation: &c.incarnation, own: c}
 	c.beacons = beacons{env: e, roster: r, outbox: o}
+	c.refutation = refutation{env: e, roster: r, outbox: o}
 	c.intake = intake{
 		env: e, roster: r, outbox: o, nets: n, goodbyes: &c.goodbyes, liveness: &c.liveness, push: &c.push,
-		pull: &c.pull, fetch: &c.fetch, incarnation: &c.incarnation, reaper: &c.reaper,
+		pull: &c.pull, fetch: &c.fetch, incarnation: &c.incarnation, reaper: &c.reaper, refutation: &c.refutation,
 	}
 }
 
@@ -124,7 +126,7 @@ func (c *Core) wireLiveness() {
 	c.liveness = liveness{env: e, roster: r, outbox: o, pings: &c.pings, goodbyes: &c.goodbyes, tables: &c.fetch}
 	c.checks = checks{
 		env: e, roster: r, outbox: o, pings: &c.pings, goodbyes: &c.goodbyes, liveness: &c.liveness,
-		joinPings: map[netip.AddrPort]joinPing{},
+		refutation: &c.refutation, joinPings: map[netip.AddrPort]joinPing{},
 	}
 }
 

@@ -45,6 +45,7 @@ const (
 	signCutOff                       // it vanished with so many others that it is rather this node that is cut off
 	signExpired                      // kept for too long
 	signUnproven                     // as signSilent, of a member that never showed that it exists
+	signPushed                       // a change came that it made a moment ago
 	numSigns
 )
 
@@ -52,7 +53,7 @@ const (
 func (s sign) String() string {
 	names := [numSigns]string{
 		"listed", "unlisted", "goodbye", "left", "named", "heard", "reached", "relayed", "unanswered", "silent", "cutoff",
-		"expired", "unproven",
+		"expired", "unproven", "pushed",
 	}
 	if s < numSigns {
 		return names[s]
@@ -79,7 +80,9 @@ const (
 // the membership lists and that only others reach. That this node hears it does
 // not show that this node can reach it. Only silence hides a member, and only one
 // that the membership does not list, or that the list is all there is of; the
-// list does not bring that last one back either.
+// list does not bring that last one back either. A change that a member made is
+// handed on by others, so it shows that the member lives and not that this node
+// reaches it: that is enough against a report that it is dead.
 func transition(p phase, listed bool, s sign) (phase, act) {
 	switch s {
 	case signListed:
@@ -137,6 +140,10 @@ func transition(p phase, listed bool, s sign) (phase, act) {
 	case signCutOff:
 		if p == phaseDead || p == phaseVerify && !listed {
 			return phaseKept, actNone
+		}
+	case signPushed:
+		if (p == phaseVerify || p == phaseDead || p == phaseKept) && !listed {
+			return phaseAlive, actMarkAlive
 		}
 	case signExpired:
 		if p == phaseKept {

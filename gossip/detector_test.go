@@ -11,21 +11,21 @@ import (
 // act: ! is marked alive, ? is checked, _ is not pinged any more, * is pinged, % is
 // asked whether it leaves.
 const detectorTable = `
-            listed  unlisted  goodbye  left  named  heard  reached  relayed  unanswered  silent  cutoff  expired  unproven
-alive    +  A!      V?        .%       L     .      .      ._       .        V?          .       .       .        .
-alive    -  A!      V?        .%       L     .      .      ._       .        V?          .       .       .        .
-verify   +  A!      .         .%       L     .      A!     .        S        .           S       .       .        G
-verify   -  A!      .         .%       L     .      A!     .        S        .           D       K       .        D
-relayed  +  A!      .         .%       L     .      .      A!       .        .           .       .       .        .
-relayed  -  A!      .         .%       L     .      A!     A!       .        V?          .       .       .        .
-dead     +  A!      .         .%       L     V?     A!     .        S        .           .       K       .        .
-dead     -  A!      .         .%       L     V?     A!     .        S        .           .       K       .        .
-kept     +  A!      .         .%       L     .      A!     .        .        .           .       .       D        .
-kept     -  A!      .         .%       L     .      A!     .        .        .           .       .       D        .
-left     +  A!      .         .        L     V?     A!     .        .        .           .       .       .        .
-left     -  A!      .         .        L     V?     A!     .        .        .           .       .       .        .
-absent   +  .*      .         .%       L     .      A!     A!       S        .           .       .       .        .
-absent   -  .*      .         .%       L     .      A!     A!       S        .           .       .       .        .
+            listed  unlisted  goodbye  left  named  heard  reached  relayed  unanswered  silent  cutoff  expired  unproven  pushed
+alive    +  A!      V?        .%       L     .      .      ._       .        V?          .       .       .        .         .
+alive    -  A!      V?        .%       L     .      .      ._       .        V?          .       .       .        .         .
+verify   +  A!      .         .%       L     .      A!     .        S        .           S       .       .        G         .
+verify   -  A!      .         .%       L     .      A!     .        S        .           D       K       .        D         A!
+relayed  +  A!      .         .%       L     .      .      A!       .        .           .       .       .        .         .
+relayed  -  A!      .         .%       L     .      A!     A!       .        V?          .       .       .        .         .
+dead     +  A!      .         .%       L     V?     A!     .        S        .           .       K       .        .         .
+dead     -  A!      .         .%       L     V?     A!     .        S        .           .       K       .        .         A!
+kept     +  A!      .         .%       L     .      A!     .        .        .           .       .       D        .         .
+kept     -  A!      .         .%       L     .      A!     .        .        .           .       .       D        .         A!
+left     +  A!      .         .        L     V?     A!     .        .        .           .       .       .        .         .
+left     -  A!      .         .        L     V?     A!     .        .        .           .       .       .        .         .
+absent   +  .*      .         .%       L     .      A!     A!       S        .           .       .       .        .         .
+absent   -  .*      .         .%       L     .      A!     A!       S        .           .       .       .        .         .
 `
 
 func TestDetectorTable(t *testing.T) {

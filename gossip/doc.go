@@ -43,6 +43,7 @@
 //	repair       the comparison of tables
 //	claims       the claims of the services hosted here (V2)
 //	duplicates   another node with this node's name (S7)
+//	refutation   beacons that show that this node lives (G21)
 //	intake       deltas that arrive
 //
 // # The life of a change
@@ -61,9 +62,12 @@
 //
 // # The life of a death
 //
-// memberlist reports a node dead (MemberDead). The core does not believe it yet:
-// liveness.startCheck has the node pinged from here, and by three others, for
-// CoreConfig.VerifyFor or longer. Any packet of the node ends the check. If only others
+// memberlist reports a node dead (MemberDead), to all nodes at about the same time. The
+// core does not believe it yet: liveness.startCheck gives the node CoreConfig.VerifyFor or
+// longer. About eight nodes ping it, from there and through three others; the rest wait
+// for a sign of life. A node that lives and is pinged so writes a beacon (refutation), which
+// reaches all of them. Any packet of the node, or such a push, ends the check; who waited
+// in vain pings it, too, before the check ends. If only others
 // reach it, it is served after the rest (phaseRelayed). If nothing answers, its endpoints
 // are hidden (phaseDead), in the store's overlay and on this node only: no node says of
 // another one that it is dead. If most members vanish at once, it is rather this node
@@ -91,5 +95,5 @@
 // synced it waits, since it cannot see the claims of others (V3); a claim that is made
 // without having compared with any other node is provisional (V11).
 //
-// Rules G1–G18 and S6–S15 of docs/DESIGN.md.
+// Rules G1–G21 and S6–S15 of docs/DESIGN.md.
 package gossip

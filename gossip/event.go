@@ -34,7 +34,7 @@ const (
 	EventMoved                        // a node answers at Addr, and not where the membership lists it
 	// Another live node has this node's name, and Reason says which yields; without Reason it is gone.
 	EventDuplicate
-	EventBeacon      // Stamp arrived from Node
+	EventBeacon      // Stamp arrived from Node; from this node: the core asks the host to write one
 	EventCall        // a request of a peer's host
 	EventReply       // the answer to a request of this host
 	EventRefused     // a peer's delta was refused: Reason

@@ -193,12 +193,14 @@ func noPeer() state.NodeID { return "" }
 
 // applyEffects does what the core asked for.
 func (h *Host) applyEffects() {
-	sends, events := h.core.Drain()
-	for _, s := range sends {
-		h.send(s)
-	}
-	for _, e := range events {
-		h.handleEvent(e)
+	for range 2 { // a beacon that the core asks for has effects of its own
+		sends, events := h.core.Drain()
+		for _, s := range sends {
+			h.send(s)
+		}
+		for _, e := range events {
+			h.handleEvent(e)
+		}
 	}
 }
 
@@ -232,6 +234,11 @@ func (h *Host) handleEvent(e Event) {
 	case EventMoved:
 		h.joiner.unlist(e.Node, e.Addr)
 		return
+	case EventBeacon:
+		if e.Node == h.cfg.Self {
+			h.writeBeacon()
+			return
+		}
 	case EventRejoin:
 		if h.core.answeredAt(e.Node, e.Addr) {
 			h.joiner.requestListed(e.Node, e.Addr)
@@ -248,6 +255,19 @@ func (h *Host) handleEvent(e Event) {
 	}
 	if h.cfg.OnEvent != nil {
 		h.cfg.OnEvent(e)
+	}
+}
+
+// writeBeacon writes the beacon that the core asks for: the core has no wall clock. What
+// a node wrote after its goodbye would bring it back.
+func (h *Host) writeBeacon() {
+	if h.core.Left() || h.core.Yielded() {
+		return
+	}
+	stamp := time.Duration(time.Now().UnixNano())
+	beacon := state.Change{Kind: state.KindBeacon, Body: string(state.AppendBeacon(nil, stamp))}
+	if err := h.core.Commit(h.now(), "", []state.Change{beacon}); err != nil {
+		h.log.Error("a beacon could not be written", "error", err)
 	}
 }
 

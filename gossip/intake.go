@@ -1,6 +1,10 @@
 package gossip
 
-import "meshd/state"
+import (
+	"slices"
+
+	"meshd/state"
+)
 
 // This file merges the deltas that arrive and tells each neighbour what follows:
 // push relays, pull ends, liveness hears of owners, fetch of networks. It owns no
@@ -24,6 +28,7 @@ type intake struct {
 	fetch       *fetch       // a part of a table came; a node joined a network
 	incarnation *incarnation // a peer sends this node's own stream
 	reaper      *reaper      // an owner begins a new life
+	refutation  *refutation  // an owner wrote a beacon
 }
 
 // onDeltas handles deltas, pushed or asked for.
@@ -67,6 +72,13 @@ func (t *intake) apply(from state.NodeID, x *state.Delta, pushed bool, hops int)
 	}
 	was, known := n.table.Head(x.Owner)
 	r, err := t.store.Apply(x)
+	if (r == state.Applied || r == state.Gap) && (!x.Snapshot || len(x.Records) > 0) { // else it is a goodbye (S9)
+		if pushed {
+			t.liveness.changePushed(x.Owner, slices.ContainsFunc(x.Records, isBeacon))
+		} else if from != x.Owner {
+			t.liveness.changePulled(x.Owner)
+		}
+	}
 	key := streamKey{x.Network, x.Owner}
 	switch r {
 	case state.Ignored:
@@ -94,6 +106,8 @@ func (t *intake) apply(from state.NodeID, x *state.Delta, pushed bool, hops int)
 	}
 	return err
 }
+
+func isBeacon(r state.Record) bool { return r.Kind == state.KindBeacon }
 
 // correctOwner sends an owner the head of its own stream when this node holds
 // more of it than the owner says: the owner lost its disk or went back to an
@@ -142,6 +156,7 @@ func (t *intake) afterGlobalDelta(x *state.Delta) {
 				t.fetch.compareWith(n, x.Owner)
 			}
 		case state.KindBeacon:
+			t.refutation.heard()
 			if stamp, err := state.ParseBeacon(r.Body); err == nil && !r.Deleted {
 				t.outbox.emit(Event{Kind: EventBeacon, Node: x.Owner, Stamp: stamp})
 			}

@@ -39,13 +39,16 @@ type provenObserver interface {
 // observe applies a sign of a member: its phase changes as transition says, and
 // the act is done.
 func (l *liveness) observe(m *member, s sign) {
+	if s == signUnlisted && l.putOff(m) {
+		return
+	}
 	to, do := transition(m.phase, m.listed, s)
 	switch do {
 	case actMarkAlive:
-		l.markAlive(m)
+		l.markAlive(m, s)
 	case actCheck:
 		m.reportedDead = m.reportedDead || s == signUnlisted
-		l.startCheck(m)
+		l.startCheck(m, s)
 	case actStopPinging:
 		l.pings.schedule(m, 0)
 	case actPing:
@@ -58,8 +61,10 @@ func (l *liveness) observe(m *member, s sign) {
 }
 
 // markAlive puts a member into phaseAlive: checks end, and the membership is
-// asked to list it.
-func (l *liveness) markAlive(m *member) {
+// asked to list it, but upon a change that it made. That reaches all nodes at
+// once, and they must not all join it: those that pinged it do, and the others
+// when it is not listed two seconds later.
+func (l *liveness) markAlive(m *member, s sign) {
 	if m.phase == phaseVerify {
 		l.Stats.FalseAlarms++
 	}
@@ -67,7 +72,9 @@ func (l *liveness) markAlive(m *member) {
 		m.falseAlarmAt = l.now
 	}
 	m.reportedDead = false
-	l.requestRejoin(m)
+	if s != signPushed {
+		l.requestRejoin(m)
+	}
 	was, since := m.phase, m.since
 	m.pingCount = 0
 	if !m.candidate.known() { // else the pings to both addresses go on

@@ -26,6 +26,9 @@ type member struct {
 	since        time.Duration // of the phase
 	checkUntil   time.Duration // in phaseVerify: when the check ends without an answer
 	checkedAt    time.Duration // when its last check began, or begins; 0: never
+	waits        bool          // in phaseVerify: others ping it, and this node only before the check ends (G11)
+	unlistedAt   time.Duration // when the membership last reported its death
+	lookAgainAt  time.Duration // when a report that was put off is looked at again; 0: none was
 	reportedDead bool          // the membership reported it dead while it was alive
 	falseAlarmAt time.Duration // when such a report last turned out wrong; 0: never
 	offered      bool          // its streams are offered to others
@@ -42,6 +45,9 @@ type member struct {
 	reachedAt  time.Duration // when it last answered this node itself
 	rejoinAt   time.Duration // when the layer above was last asked to have it listed
 	datagramAt time.Duration // when it last answered a datagram with a datagram
+	pushedAt   time.Duration // when a change that it made was last pushed to this node; 0: never
+	refutedAt  time.Duration // when that was a beacon; 0: never
+	pulledAt   time.Duration // when this node last pulled one, which may be old; 0: never
 
 	// The pings to it. pings writes this.
 

@@ -38,6 +38,7 @@ func (c *Core) MemberDead(now time.Duration, id state.NodeID) {
 		return
 	}
 	c.roster.setListed(m, false)
+	m.unlistedAt = c.now
 	c.liveness.observe(m, signUnlisted)
 	c.finishStep()
 }

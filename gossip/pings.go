@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"meshd/state"
 )
 
 // This file owns the schedule of pings: which member is pinged when, and in what
@@ -15,24 +17,32 @@ import (
 // Invariant: pinging holds the members with a pingAt, by it.
 type pings struct {
 	*env
-	roster *roster
-	outbox *outbox
+	roster *roster // who is a member
+	outbox *outbox // where pings go
 
-	pinging       agenda[*member]
-	newcomers     int           // how many newcomers are being pinged, see needsProof
-	pingDeadAt    time.Duration // when one of the dead is pinged again
-	noBurstBefore time.Duration // pingVanishedAround rests until then
-	relayBudget   bucket        // pings that others may still be asked for
+	pinging       agenda[*member] // those with a pingAt
+	newcomers     int             // how many newcomers are being pinged, see needsProof
+	pingDeadAt    time.Duration   // when one of the dead is pinged again
+	noBurstBefore time.Duration   // pingVanishedAround rests until then
+	relayBudget   bucket          // pings that others may still be asked for
+	lookBudget    bucket          // looks at suspects that others pinged
 }
 
 // schedule sets when a member is pinged next; 0: not at all.
 func (p *pings) schedule(m *member, at time.Duration) {
+	m.lookAgainAt = 0
 	if m.pingAt = at; at > 0 {
 		p.pinging.put(m)
 	} else {
 		p.pinging.remove(m)
 	}
 	p.roster.update(m)
+}
+
+// lookAgain has a report looked at again, in place of a ping.
+func (p *pings) lookAgain(m *member, at time.Duration) {
+	p.schedule(m, at)
+	m.lookAgainAt = at
 }
 
 // start pings a member that is not being pinged, until it answers or
@@ -83,7 +93,7 @@ func (p *pings) interval(m *member) time.Duration {
 		return p.cfg.VerifyFor / 7
 	case m.phase == phaseVerify:
 		return p.cfg.VerifyFor / 3
-	case m.pingCount < 16:
+	case m.pingCount < 16 && !p.roster.sharesChecks(), m.pingCount < 12:
 		return 250 * time.Millisecond
 	}
 	return 2 * time.Second
@@ -93,18 +103,34 @@ func (p *pings) interval(m *member) time.Duration {
 // three other nodes to ping it too. Only an answer with the nonce of the question
 // counts: a node that has the nonce got the question, so it is at the address
 // that was asked.
+//
+// Every other ping to a member that was hidden goes through another node, where checks
+// are shared: once it is back, that has it give all nodes a sign of life.
 func (p *pings) send(m *member) {
-	e := p.newPacket()
-	e.ping(framePing, pingFrame{nonce: m.nonce, target: m.id})
-	p.outbox.send(m.id, e)
+	if m.phase == phaseDead && m.pingCount%2 == 0 && p.roster.sharesChecks() {
+		p.sendThrough(m, 1)
+		return
+	}
+	p.sendDirect(m)
 	if m.candidate.known() {
 		e := p.newPacket()
 		e.ping(framePing, pingFrame{nonce: m.candidate.nonce, target: m.id})
 		p.outbox.sendTo(m.id, m.candidate.addr, e)
 	}
-	if m.phase != phaseVerify || m.pingCount > 3 {
-		return
+	if m.phase == phaseVerify && (m.pingCount < 3 || m.pingCount == 3 && !p.roster.sharesChecks()) {
+		p.sendThrough(m, 3)
 	}
+}
+
+// sendDirect pings a member from here.
+func (p *pings) sendDirect(m *member) {
+	e := p.newPacket()
+	e.ping(framePing, pingFrame{nonce: m.nonce, target: m.id})
+	p.outbox.send(m.id, e)
+}
+
+// sendThrough asks some other nodes to ping a member.
+func (p *pings) sendThrough(m *member, others int) {
 	if m.relayNonce == 0 {
 		m.relayNonce = p.newNonce()
 	}
@@ -112,10 +138,48 @@ func (p *pings) send(m *member) {
 	if p.relayBudget.empty(askRate) {
 		return
 	}
-	for _, to := range p.roster.pick(p.roster.living(""), 3, m.id) {
+	for _, to := range p.roster.pick(p.roster.living(""), others, m.id) {
 		p.relayBudget.take(0)
 		e := p.newPacket()
 		e.ping(frameAsk, pingFrame{nonce: m.relayNonce, target: m.id, addr: m.addr})
+		p.outbox.send(to, e)
+	}
+}
+
+// look pings a suspect that others ping, before this node believes that it is dead:
+// first through another, since that has the suspect give all nodes a sign of life,
+// then directly. Both times it also asks some nodes for changes of the suspect that it
+// may have missed. It returns when the check goes on.
+func (p *pings) look(m *member) time.Duration {
+	if m.pingCount == 0 {
+		p.lookBudget.refill(askRate, p.now)
+		if p.lookBudget.empty(askRate) {
+			p.Stats.LooksPutOff++
+			m.checkUntil += p.cfg.VerifyFor / 2
+			return p.now + p.cfg.VerifyFor/2
+		}
+		p.lookBudget.take(0)
+	}
+	m.pingCount++
+	switch m.pingCount {
+	case 1:
+		p.sendThrough(m, 1)
+		p.askForChanges(m)
+		return min(p.now+p.cfg.VerifyFor/4, m.checkUntil)
+	case 2:
+		p.sendDirect(m)
+		p.askForChanges(m)
+	}
+	return m.checkUntil
+}
+
+// askForChanges asks some nodes for changes that a suspect made. Who has none does not
+// answer.
+func (p *pings) askForChanges(m *member) {
+	w := p.store.Global().WantNext(m.id)
+	for _, to := range p.roster.pick(p.roster.living(""), 3, m.id) {
+		e := p.newPacket()
+		e.wants("", []state.Want{w})
 		p.outbox.send(to, e)
 	}
 }

@@ -39,6 +39,11 @@ type Stats struct {
 	// What became of members and of this node.
 
 	Verified, FalseAlarms uint64 // reported deaths that were checked, and those that were wrong
+	ChecksWaited          uint64 // of those checked, those that were left to others to ping
+	ReportsPutOff         uint64 // reported deaths of members that had just refuted one
+	LooksPutOff           uint64 // pings before a hiding, put off since many were due
+	Refutations           uint64 // beacons written since others asked whether this node lives
+	RefutationsDropped    uint64 // those left out since the mesh wrote many
 	ReapsDropped          uint64 // new lives whose leftovers in other networks are not looked for
 	FalseGoodbyes         uint64 // goodbyes that their owner denied
 	GoodbyesDropped       uint64 // goodbyes whose owner was not asked, since too many were asked already

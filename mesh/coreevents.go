@@ -8,7 +8,6 @@ import (
 	"meshd/gossip"
 	"meshd/mesh/control"
 	"meshd/mesh/internal/notice"
-	"meshd/state"
 )
 
 // coreEvents carries the core's events to a goroutine of their own: what they lead to may
@@ -102,7 +101,7 @@ func (c *coreEvents) handle(ctx context.Context, e coreEvent) {
 	case gossip.EventExhausted:
 		c.onExhausted(e)
 	case gossip.EventBeacon:
-		c.onBeacon(ctx, e)
+		n.metrics.Propagation(time.Duration(e.at.UnixNano()) - e.Stamp)
 	default:
 		c.onNode(e)
 	}
@@ -149,19 +148,4 @@ func (n *Node) emit(es ...control.Event) {
 		es[i].Time = now
 	}
 	n.events.Append(es...)
-}
-
-// onBeacon measures propagation, or sends the node's own beacon.
-func (c *coreEvents) onBeacon(ctx context.Context, e coreEvent) {
-	n := c.n
-	if e.Node != state.NodeID(n.cfg.Node) {
-		n.metrics.Propagation(time.Duration(e.at.UnixNano()) - e.Stamp)
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	_ = n.host.Do(ctx, func(core *gossip.Core, at time.Duration) {
-		stamp := time.Duration(time.Now().UnixNano())
-		n.check(core.Commit(at, "", []state.Change{{Kind: state.KindBeacon, Body: string(state.AppendBeacon(nil, stamp))}}))
-	})
 }

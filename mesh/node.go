@@ -235,5 +235,5 @@ func (n *Node) info() state.NodeInfo {
 	if d := n.balancing.Driver(); d != "" {
 		driver = d
 	}
-	return state.NodeInfo{Boot: n.host.Boot(), Addr: n.host.Addr(), Version: n.version, LB: driver}
+	return state.NodeInfo{Boot: n.host.Boot(), Addr: n.host.Addr(), Version: n.version, LB: driver, Refutes: true}
 }

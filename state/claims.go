@@ -43,6 +43,7 @@ type NodeInfo struct {
 	Addr    netip.AddrPort
 	Version string
 	LB      string // driver in use, "none" without one
+	Refutes bool   // it writes a beacon when others check whether it lives; false of versions before 0.2
 }
 
 // Field tags of the claims' bodies, one space per kind. Never reuse a number.
@@ -234,6 +235,7 @@ const (
 	tagVersion
 	tagLB
 	tagStamp
+	tagRefutes
 )
 
 // AppendNode appends the record body of n.
@@ -243,7 +245,11 @@ func AppendNode(b []byte, n NodeInfo) []byte {
 		b = putField(b, tagAddr, append(n.Addr.Addr().AsSlice(), byte(n.Addr.Port()>>8), byte(n.Addr.Port()))...)
 	}
 	b = putString(b, tagVersion, n.Version)
-	return putString(b, tagLB, n.LB)
+	b = putString(b, tagLB, n.LB)
+	if n.Refutes {
+		b = putUint(b, tagRefutes, 1)
+	}
+	return b
 }
 
 // parseNode decodes the body of a node's record.
@@ -265,6 +271,10 @@ func parseNode(body string) (NodeInfo, error) {
 			n.Version = nodeWord(v)
 		case tagLB:
 			n.LB = nodeWord(v)
+		case tagRefutes:
+			var k uint64
+			k, err = fieldUint(v)
+			n.Refutes = k > 0
 		}
 		return err
 	})

@@ -2,7 +2,7 @@
 // "name key=value …" lines. Every figure is in virtual time, so that it does
 // not depend on the machine or its load, and is the same for the same seed.
 //
-//	bench converge|burst|churn|heal|idle|join|wide|members|scale [-quick] [-seed N] [key=value…]
+//	bench converge|burst|churn|heal|idle|join|cold|wide|members|verify|scale [-quick] [-seed N] [key=value…]
 package main
 
 import (
@@ -53,6 +53,7 @@ func main() {
 		{"wide", "many networks: at rest, and a node that joins", wide},
 		{"members", "what others cost one node as they come, go and are there", members},
 		{"steps", "the statements that members executes, at two sizes; for steps_test.go", steps},
+		{"verify", "a reported death: packets to the suspect, who hides it", verify},
 		{"scale", "up to 10,000 nodes, with fitted exponents", scale},
 	}
 	if len(os.Args) < 2 {

@@ -125,7 +125,7 @@ func (n *Node) Start() {
 
 // boot says what a host says first.
 func (n *Node) boot() {
-	info := state.NodeInfo{Boot: n.Core.Config().Boot, Addr: n.Addr}
+	info := state.NodeInfo{Boot: n.Core.Config().Boot, Addr: n.Addr, Refutes: true}
 	n.must(n.Core.Commit(n.now(), "", []state.Change{{Kind: state.KindNode, Body: string(state.AppendNode(nil, info))}}))
 	n.define()
 	n.must(n.Core.Commit(n.now(), "", n.disk.changes("")))
@@ -350,12 +350,23 @@ func (n *Node) schedule(at time.Duration) {
 	n.world.schedule(event{at: at, kind: evTick, node: n.index, life: n.life})
 }
 
+// beacon writes the beacon that the core asks for.
+func (n *Node) beacon() {
+	body := string(state.AppendBeacon(nil, n.world.now+time.Hour))
+	n.must(n.Core.Commit(n.now(), "", []state.Change{{Kind: state.KindBeacon, Body: body}}))
+	n.carryOut()
+}
+
 func (n *Node) happened(e gossip.Event) {
 	switch e.Kind {
 	case gossip.EventReincarnate:
 		n.disk.inc = max(n.disk.inc, n.Core.Store().Incarnation())
 	case gossip.EventRejoin:
 		n.world.oracle.rejoin(n, e.Addr)
+	case gossip.EventBeacon:
+		if e.Node == n.ID && !n.Core.Yielded() {
+			n.beacon()
+		}
 	}
 	if n.world.opt.OnEvent != nil {
 		n.world.opt.OnEvent(n, e)

@@ -66,6 +66,9 @@ func (o *oracle) init(w *World, cfg Oracle) {
 	}
 }
 
+// silent reports whether there is no membership but what a test says.
+func (o *oracle) silent() bool { return o.w.opt.Static || o.w.opt.Script }
+
 func (o *oracle) between(lo, hi time.Duration) time.Duration {
 	return lo + time.Duration(o.w.rng.Float64()*float64(hi-lo))
 }
@@ -102,7 +105,7 @@ func (o *oracle) left(n *Node) {
 // changed is called when links or nodes changed; the review comes once per moment.
 func (o *oracle) changed() {
 	o.comp = nil
-	if !o.dirty && !o.w.opt.Static {
+	if !o.dirty && !o.silent() {
 		o.dirty = true
 		o.w.After(0, func() { o.dirty = false; o.review(o.cfg.RejoinMin, o.cfg.RejoinMax) })
 	}
@@ -147,7 +150,7 @@ func (o *oracle) talk(i, j int) bool {
 
 // review schedules the news that memberlist would bring.
 func (o *oracle) review(lo, hi time.Duration) {
-	if o.w.opt.Static {
+	if o.silent() {
 		return
 	}
 	comp := o.components()
@@ -230,7 +233,7 @@ func (o *oracle) tell(p pair, f func(time.Duration, *gossip.Core)) {
 // lost: it joins it, and each learns the other's members soon.
 func (o *oracle) rejoin(n *Node, addr netip.AddrPort) {
 	j, ok := o.w.byAddr[addr]
-	if !ok || o.w.opt.Static {
+	if !ok || o.silent() {
 		return
 	}
 	o.w.After(o.between(5*time.Millisecond, 20*time.Millisecond), func() {

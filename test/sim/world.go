@@ -30,6 +30,7 @@ type Options struct {
 
 	Oracle  Oracle // reports deaths, true ones and others
 	Static  bool   // all nodes are known to all and never change (CoreConfig.Peers)
+	Script  bool   // the membership says nothing but what the test does, see World.Introduce
 	StandIn bool   // what is sent to a node that does not exist goes to node k mod Nodes, k from its name n0000
 
 	// The test.
