@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"meshd/gossip"
+	"meshd/mesh/control"
 	"meshd/mesh/internal/metrics"
+	"meshd/mesh/source/docker"
 )
 
 // Metrics implements control.NodeBackend.
@@ -23,6 +25,7 @@ func (n collection) all(ctx context.Context, e metrics.Emitter) {
 	resolved := n.dns.Stats()
 	e.DNS(&resolved, n.dns.Upstreams())
 	n.collectSandboxes(e)
+	n.collectDocker(e)
 	e.Lookout(n.lookout.Findings(), n.lookout.Counts())
 	failing := 0.0
 	if n.dir.Trouble() != "" {
@@ -85,4 +88,35 @@ func (n *Node) collectSandboxes(e metrics.Emitter) {
 		s.Redirects)
 	e.Counter("meshd_sandbox_redirects_prompted_total", "Of them, those whose removal the kernel told.",
 		s.RedirectsHeard)
+}
+
+// collectDocker sends what the source of containers counts; without one, zeros.
+func (n *Node) collectDocker(e metrics.Emitter) {
+	var s docker.Stats
+	if n.docker != nil {
+		s = n.docker.Stats()
+	}
+	up := 0.0
+	if s.Connected {
+		up = 1
+	}
+	const origin, engine = "origin", "docker"
+	e.Gauge("meshd_source_connected", "1 while the container engine answers.", up, origin, engine)
+	e.Counter("meshd_source_connections_total", "Connections to the container engine that were made.", s.Connections,
+		origin, engine)
+	e.Counter("meshd_source_events_total", "Events of the container engine.", s.Events, origin, engine)
+	const lists, inspects = "Lists of all containers.", "Looks at one container."
+	e.Counter("meshd_source_lists_total", lists, s.Lists-s.ListFailures, origin, engine, "result", "ok")
+	e.Counter("meshd_source_lists_total", lists, s.ListFailures, origin, engine, "result", "failed")
+	e.Counter("meshd_source_inspects_total", inspects, s.Inspects-s.InspectFailures, origin, engine, "result", "ok")
+	e.Counter("meshd_source_inspects_total", inspects, s.InspectFailures, origin, engine, "result", "failed")
+	e.Counter("meshd_source_missed_total", "Changes that no event told, found by a list: 0 if all is well.", s.Missed,
+		origin, engine)
+	for _, state := range []string{
+		control.UnitServed, control.UnitWaiting, control.UnitRefused, control.UnitIgnored, control.UnitStopped,
+	} {
+		e.Gauge("meshd_source_units", "Containers that are looked after, by state.", float64(s.Containers[state]),
+			origin, engine, "state", state)
+	}
+	e.Gauge("meshd_queue_length", "Waiting items.", float64(s.Waiting), "queue", "containers")
 }

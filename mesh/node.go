@@ -33,6 +33,7 @@ import (
 	"meshd/mesh/internal/seeds"
 	"meshd/mesh/internal/store"
 	"meshd/mesh/internal/watch"
+	"meshd/mesh/source/docker"
 	"meshd/state"
 )
 
@@ -84,6 +85,7 @@ type Node struct {
 	coreEvents *coreEvents                   // what the core reports, in a goroutine of its own
 	chores     *chores                       // what is looked at from time to time
 	metrics    *metrics.Registry             // made of the parts' counters when asked for
+	docker     *docker.Source                // of tasks that are containers; nil: off
 	sources    []func() []control.SourceUnit // what finds tasks by itself looks after
 	socket     *socketKeeper                 // the control socket, made again when it is removed
 }
@@ -106,7 +108,7 @@ func New(cfg config.Config, version string, log *slog.Logger) (*Node, error) {
 	o := &opening{Node: n}
 	for _, open := range []func() error{
 		o.data, o.controlSocket, o.gossip, n.openSysctls, n.openBalancing, o.registry, n.openDNS,
-		n.openSandboxes, o.restore, n.listenDNS, o.claim,
+		n.openSandboxes, n.openDocker, o.restore, n.listenDNS, o.claim,
 	} {
 		if err := open(); err != nil {
 			n.close()
@@ -187,6 +189,7 @@ func (n *Node) startParts(ctx context.Context) *errgroup.Group {
 	n.boxes.Start(run)
 	g.Go(func() error { return n.boxes.Wait(run) })
 	g.Go(func() error { return n.reg.Run(run) })
+	g.Go(func() error { return n.runDocker(run) })
 	g.Go(func() error { return n.chores.run(run) })
 	g.Go(func() error { return disk{n}.keep(run) })
 	g.Go(func() error { return n.coreEvents.run(run) })

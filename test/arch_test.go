@@ -78,7 +78,7 @@ var mayImport = map[string][]string{
 		"mesh/internal/hostchanges", "mesh/internal/keys", "mesh/internal/lookout",
 		"mesh/internal/metrics", "mesh/internal/names", "mesh/internal/notice", "mesh/internal/observe",
 		"mesh/internal/peers", "mesh/internal/registry",
-		"mesh/sandbox", "mesh/internal/seeds", "mesh/internal/store", "mesh/internal/watch",
+		"mesh/sandbox", "mesh/internal/seeds", "mesh/internal/store", "mesh/internal/watch", "mesh/source", "mesh/source/docker",
 	},
 	"cmd/meshd":   {"mesh", "mesh/config", "mesh/logqueue", "mesh/sandbox"},
 	"cmd/meshctl": {"mesh/control", "state"},
@@ -144,7 +144,7 @@ var testMayImport = map[string][]string{
 	"test/dataplane":        {"state", "lb", "lb/lbtest", "lb/nft", "lb/ipvs", "lb/hostcheck", "lb/hostread", "lb/hostmend", "test/rig", "test/hostkind"},
 	"test/vm":               {"test/vm/guest"},
 	"test/engine": {
-		"test/rig", "state", "mesh/control", "mesh/source", "mesh/source/docker", "mesh/source/sourcetest",
+		"test/rig", "test/fleet", "state", "mesh/control", "mesh/source", "mesh/source/docker", "mesh/source/sourcetest",
 	},
 
 	"gossip":            {"gossip/gossiptest"},

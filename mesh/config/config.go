@@ -60,6 +60,10 @@ type Config struct {
 	// Firewall is tell: what firewalls drop is said; accept: rules are added to them.
 	Firewall string
 
+	// Sources of tasks.
+
+	Docker string // auto: of an engine of this host, if there is one; off; or the path of its socket
+
 	// Bounds and times.
 
 	Reservation Duration // how long a service without tasks keeps its VIP; default 24h
@@ -122,6 +126,9 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.Var(number{&c.QueryLog, 0, 1 << 30}, "query-log", "log one of `N` DNS questions (default: none)")
 	f.Var(text{&c.LogLevel}, "log-level", "`debug|info|warn|error` (default info)")
 	f.Var(text{&c.LogFormat}, "log-format", "`text|json` (default text)")
+	f.Var(text{&c.Docker}, "docker",
+		"`auto|off|PATH`: register containers by their labels, of the engine at the socket PATH; auto: at /run/docker.sock "+
+			"or /run/podman/podman.sock, if there is one (default auto)")
 	f.Var(span{&c.Reservation, time.Minute, 365 * 24 * time.Hour}, "reservation",
 		"how long a service without tasks keeps its VIP, a `DURATION` (default 24h)")
 	f.Var(span{&c.D1, time.Minute, 72 * time.Hour}, "d1",
@@ -146,6 +153,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.LB, "auto")
 	setDefault(&c.Forwarding, "auto")
 	setDefault(&c.Firewall, "tell")
+	setDefault(&c.Docker, DockerAuto)
 	setDefault(&c.Domain, resolver.DefaultDomain)
 	return c
 }

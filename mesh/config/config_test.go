@@ -307,6 +307,9 @@ func TestExamples(t *testing.T) {
 		if err != nil || d.IsDir() || filepath.Ext(path) != ".yaml" && filepath.Ext(path) != ".yml" {
 			return err
 		}
+		if d.Name() == "compose.yaml" { // Docker's; TestComposeExample of its source takes it
+			return nil
+		}
 		found++
 		c, err := config.Read(path)
 		if err != nil {

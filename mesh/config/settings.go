@@ -71,8 +71,8 @@ func (c Config) Check() (*Settings, error) {
 		return nil, Invalid(fmt.Errorf("node: %s; give --node NAME", nameError(err)))
 	}
 	for _, f := range []func() error{
-		s.readBind, s.readAdvertise, s.readDNS, s.readClients, s.readUpstreams, s.readJoin, s.readPools,
-		s.checkPaths, s.checkChoices, s.readGroup, s.checkAmounts, s.checkNames, s.readKeys, s.checkOpen, s.checkListeners,
+		s.readBind, s.readAdvertise, s.readDNS, s.readClients, s.readUpstreams, s.readJoin, s.readPools, s.checkPaths,
+		s.checkChoices, s.checkDocker, s.readGroup, s.checkAmounts, s.checkNames, s.readKeys, s.checkOpen, s.checkListeners,
 	} {
 		if err := f(); err != nil {
 			return nil, Invalid(err)

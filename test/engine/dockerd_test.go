@@ -26,10 +26,14 @@ import (
 	"meshd/mesh/source"
 	"meshd/mesh/source/docker"
 	"meshd/mesh/source/sourcetest"
+	"meshd/test/fleet"
 	"meshd/test/rig"
 )
 
-func TestMain(m *testing.M) { os.Exit(rig.TestMain(build, m.Run)) }
+func TestMain(m *testing.M) {
+	fleet.ServeIfAsked()
+	os.Exit(rig.TestMain(func(dir string) error { return errors.Join(fleet.Build(dir), build(dir)) }, m.Run))
+}
 
 // build builds what containers run.
 func build(dir string) error {
@@ -65,15 +69,23 @@ done`
 
 // newWorld starts an engine and a source, or skips the test where there is no engine.
 func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := newEngine(t, rig.NewTest(t, 1).Hosts()[0])
+	w.watch()
+	return w
+}
+
+// newEngine starts an engine on a host, or skips the test where there is none.
+func newEngine(t *testing.T, host *rig.Host) *world {
+	t.Helper()
 	for _, program := range []string{"dockerd", "containerd", "iptables", "unshare"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Skipf("%s is not installed", program)
 		}
 	}
-	r := rig.NewTest(t, 1)
 	dir, err := os.MkdirTemp(rig.Dir(), "e") // a socket's path is short
 	must(t, err)
-	w := &world{T: t, host: r.Hosts()[0], dir: dir, sink: &sourcetest.Sink{}}
+	w := &world{T: t, host: host, dir: dir, sink: &sourcetest.Sink{}}
 	must(t, os.WriteFile(filepath.Join(dir, "flags"), []byte("--live-restore"), 0o600))
 	_, err = w.host.Start("dockerd", "unshare", "--mount", "sh", "-ec", "cd '"+dir+"'\n"+script)
 	must(t, err)
@@ -85,7 +97,6 @@ func newWorld(t *testing.T) *world {
 		return err
 	})
 	w.importImage()
-	w.watch()
 	return w
 }
 
@@ -191,7 +202,10 @@ func (w *world) within(what string, check func() error) {
 	defer cancel()
 	begun := time.Now()
 	if err := rig.Poll(ctx, check); err != nil {
-		w.Fatalf("%s: %v; %+v", what, err, w.source.Units())
+		if w.source != nil {
+			w.Logf("%+v", w.source.Units())
+		}
+		w.Fatalf("%s: %v", what, err)
 	}
 	w.Logf("%s: %v", what, time.Since(begun).Round(time.Millisecond))
 }

@@ -54,7 +54,7 @@ func (f *Fleet) AddNode(h *rig.Host, extra []string, join ...*rig.Host) *Node {
 func (n *Node) Args() []string {
 	args := []string{
 		"--node", n.Host.Name, "--bind", n.bindTo(), "--data-dir", n.DataDir, "--socket", n.Socket,
-		"--dns", n.DNS.String(), "--key-file", n.fleet.KeyFile,
+		"--dns", n.DNS.String(), "--key-file", n.fleet.KeyFile, "--docker", "off", // not the engine of whoever tests
 	}
 	if n.fleet.LB != "" {
 		args = append(args, "--lb", n.fleet.LB)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
+	"go.yaml.in/yaml/v3"
 
 	"meshd/mesh/health"
 	"meshd/state"
@@ -232,6 +233,37 @@ func TestCompose(t *testing.T) {
 	plain := described(inspection(with(composeService, "other"), oneNetwork))
 	if k := plain.tasks[0]; k.Service != "web" || len(k.Aliases) != 0 || k.Slot != 0 {
 		t.Errorf("%+v", k)
+	}
+}
+
+// The labels of examples/compose can be followed.
+func TestComposeExample(t *testing.T) {
+	text, err := os.ReadFile("../../../examples/compose/compose.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Services map[string]struct {
+			Labels map[string]string
+		}
+	}
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	labelled := 0
+	for name, s := range file.Services {
+		c := inspection(s.Labels, oneNetwork)
+		c.NetworkSettings.Ports = network.PortMap{network.MustParsePort("80/tcp"): {{HostPort: "80"}}}
+		d := described(c)
+		if d.refused != "" || len(d.warnings) != 0 {
+			t.Errorf("%s: %q, %q", name, d.refused, d.warnings)
+		}
+		if d.ours {
+			labelled++
+		}
+	}
+	if labelled != 2 {
+		t.Errorf("%d services have labels, want 2", labelled)
 	}
 }
 
