@@ -205,8 +205,7 @@ func (j *joiner) missingAddrs(now time.Time) []string {
 		switch {
 		case j.isTaken(p.Addr):
 		case now.Sub(p.Seen) > peerMemory:
-			delete(j.peers, id)
-			j.dirty = true
+			j.dropPeer(id)
 		default:
 			todo = append(todo, p.Addr.String())
 		}

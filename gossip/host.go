@@ -39,9 +39,13 @@ type HostConfig struct {
 
 	// Whom to join.
 
-	Join      []string     // seeds, HOST:PORT
-	Peers     []Peer       // remembered from former lives
-	SavePeers func([]Peer) // called from a goroutine of the host, at most once a second; or nil
+	Join  []string // seeds, HOST:PORT
+	Peers []Peer   // remembered from former lives
+	// SavePeers keeps what changed of the peers since the last call that returned no error,
+	// or, without changes, all peers. all returns them, the changes included. It is called
+	// from a goroutine of the host, once a round of its loop at most, and waited for; nil:
+	// nothing is kept.
+	SavePeers func(changes []PeerChange, all func() []Peer) error
 
 	// What it reports.
 

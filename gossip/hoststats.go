@@ -27,6 +27,7 @@ type HostStats struct {
 
 	Joins, JoinsFailed uint64 // dials that listed their node, and those that did not
 	Announced          uint64 // nodes that answered and that memberlist was told of, in place of a dial
+	Peers, MaxPeers    int    // nodes that are remembered, and how many may be
 	Panics             uint64 // steps of the protocol that panicked and were dropped
 	Health             int    // memberlist's own score, 0 is best
 }
@@ -35,11 +36,13 @@ type HostStats struct {
 func (h *Host) Stats() HostStats {
 	joins, failed, announced := h.joiner.counts()
 	t := h.transport.Counters()
+	peers, maxPeers := h.PeerCount()
 	return HostStats{
 		In: t.In, Out: t.Out, Rejected: t.Rejected, Refused: t.Refused,
 		SendFailed: h.sendFailed.Load(), BulkFailed: h.streams.failed.Load(),
 		Inbox: len(h.inbox.packets), Bulk: len(h.streams.sends), InboxBytes: h.inbox.bytes.Load(),
 		BulkBytes: h.streams.bytes.Load(), InboxDropped: h.inbox.dropped.Load(), BulkDropped: h.streams.dropped.Load(),
+		Peers: peers, MaxPeers: maxPeers,
 		Joins: joins, JoinsFailed: failed, Announced: announced, Panics: h.panics.count.Load(), Health: h.ml.GetHealthScore(),
 	}
 }

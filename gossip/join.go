@@ -54,13 +54,6 @@ func (h *Host) SetJoin(addrs []string) {
 	h.joiner.wakeUp()
 }
 
-// Peers returns the peers to remember, in no order.
-func (h *Host) Peers() []Peer {
-	h.joiner.mu.Lock()
-	defer h.joiner.mu.Unlock()
-	return h.joiner.peerList()
-}
-
 // Isolation says why this node is in a mesh of its own although there are others to
 // join. It is "" if the node has joined one, knows of none, or has only just begun to
 // dial.

@@ -34,7 +34,7 @@ type joiner struct {
 	// inject gives memberlist a message, see unlist.go and listing.go; false: too many wait. attach sets it.
 	inject   func(message []byte) bool
 	versions [6]byte      // of memberlist's protocol, as it states them; attach sets it
-	save     func([]Peer) // keeps the peers for the next life; or nil
+	save     peerSaver    // HostConfig.SavePeers; or nil
 	leaving  *atomic.Bool // nothing is dialled any more
 	log      *slog.Logger // the host's
 
@@ -54,7 +54,8 @@ type joiner struct {
 
 	seeds       []string                        // addresses to join, HOST:PORT
 	peers       map[state.NodeID]Peer           // nodes that answered where they were listed, at most maxPeers
-	dirty       bool                            // peers differ from what was last saved
+	unsaved     map[state.NodeID]struct{}       // peers that are not kept as they are, at most maxUnsaved
+	unsavedAll  bool                            // in place of unsaved: none may be
 	listed      map[state.NodeID]netip.AddrPort // where the membership lists each node
 	taken       map[netip.AddrPort]int          // how many of listed are at an address
 	wanted      map[netip.AddrPort]wish         // where a node answers that the membership does not list there
@@ -74,6 +75,9 @@ type joiner struct {
 	joins, failed uint64              // dials that listed their node, and those that did not
 	announced     uint64              // messages to memberlist that a node is alive
 }
+
+// peerSaver is the type of HostConfig.SavePeers.
+type peerSaver = func(changes []PeerChange, all func() []Peer) error
 
 // membershipList is what the joiner needs of memberlist.
 type membershipList interface {
@@ -95,7 +99,7 @@ func newJoiner(cfg *HostConfig, coords *coordinates, events *memberQueue, leavin
 		wake: make(chan struct{}, 1), seeds: slices.Clone(cfg.Join), peers: map[state.NodeID]Peer{},
 		listed: map[state.NodeID]netip.AddrPort{}, taken: map[netip.AddrPort]int{}, wanted: map[netip.AddrPort]wish{},
 		moves: map[state.NodeID]*move{}, attempts: map[string]*attempt{}, dialsByAddr: map[netip.Addr]int{},
-		wantedByAddr: map[netip.Addr]int{},
+		wantedByAddr: map[netip.Addr]int{}, unsaved: map[state.NodeID]struct{}{},
 	}
 	j.alone.Store(true)
 	for _, p := range cfg.Peers {
@@ -203,34 +207,6 @@ func (j *joiner) setListed(id state.NodeID, a netip.AddrPort) {
 	j.alone.Store(len(j.listed) == 0 || self && len(j.listed) == 1)
 }
 
-// peerAnswered records that the membership reached a node where it lists it. That makes
-// the node a peer to find again. Nodes of which others only speak are not remembered,
-// nor kept on disk.
-func (j *joiner) peerAnswered(id state.NodeID, a netip.AddrPort) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if id == j.self || j.listed[id] != a || !a.IsValid() {
-		return
-	}
-	_, known := j.peers[id]
-	if !known && len(j.peers) >= maxPeers {
-		j.forgetOldest()
-	}
-	j.dirty = j.dirty || j.peers[id].Addr != a
-	j.peers[id] = Peer{Name: id, Addr: a, Seen: time.Now()}
-}
-
-// forgetOldest drops the peer that was not seen for longest. The caller holds mu.
-func (j *joiner) forgetOldest() {
-	var oldest state.NodeID
-	for id, p := range j.peers {
-		if o, ok := j.peers[oldest]; !ok || p.Seen.Before(o.Seen) {
-			oldest = id
-		}
-	}
-	delete(j.peers, oldest)
-}
-
 // peerAlive records that a node at an address is alive: it may be dialled at once.
 func (j *joiner) peerAlive(a netip.AddrPort) {
 	j.mu.Lock()
@@ -238,15 +214,6 @@ func (j *joiner) peerAlive(a netip.AddrPort) {
 	if t := j.attempts[a.String()]; a.IsValid() && t != nil && !t.running {
 		delete(j.attempts, a.String())
 	}
-}
-
-// forgetPeer drops a peer that left in order.
-func (j *joiner) forgetPeer(id state.NodeID) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	delete(j.peers, id)
-	j.coords.forget(id)
-	j.dirty = true
 }
 
 // updateCoordinate takes a sample of the way to a node, if the membership lists it. An
@@ -257,28 +224,6 @@ func (j *joiner) updateCoordinate(id state.NodeID, c *coordinate.Coordinate, rtt
 	if j.listed[id].IsValid() {
 		j.coords.update(id, c, rtt)
 	}
-}
-
-// savePeers hands the peers over to be kept, if they changed, or at the end.
-func (j *joiner) savePeers(last bool) {
-	j.mu.Lock()
-	if !j.dirty && !last || j.save == nil {
-		j.mu.Unlock()
-		return
-	}
-	j.dirty = false
-	ps := j.peerList()
-	j.mu.Unlock()
-	j.save(ps)
-}
-
-// peerList returns the peers, in no order. The caller holds mu.
-func (j *joiner) peerList() []Peer {
-	ps := make([]Peer, 0, len(j.peers))
-	for _, p := range j.peers {
-		ps = append(ps, p)
-	}
-	return ps
 }
 
 // counts returns how many dials listed their node, how many did not, and of how many

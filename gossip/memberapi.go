@@ -117,10 +117,14 @@ func (c *Core) Members() []MemberInfo {
 	return out
 }
 
+// MemberCount returns how many other nodes are known, in whatever state, and how many may
+// be.
+func (c *Core) MemberCount() (held, limit int) { return len(c.roster.members), maxMembers }
+
 // Full says, for people, that four fifths or more of the nodes are known that this node
 // can know; empty: there is room.
 func (c *Core) Full() string {
-	if n := len(c.roster.members); n >= maxMembers/5*4 {
+	if n, _ := c.MemberCount(); n >= maxMembers/5*4 {
 		return fmt.Sprintf("%d of at most %d nodes are known: those that are only heard of are not taken in above that", n,
 			maxMembers)
 	}

@@ -13,7 +13,12 @@ const (
 	fileSandboxes = "sandboxes.json" // attached containers (L4)
 	fileSysctls   = "sysctls.json"   // settings of the host that were changed, and how they were found (N8)
 	filePeers     = "peers.json"     // nodes once met (G2); a cache
+	filePeersLog  = "peers.log"      // what changed of them since that was written
 )
+
+// maxPeersFile is how many bytes each of the files of peers may have: 200,000 with the
+// longest names take less.
+const maxPeersFile = 64 << 20
 
 // dataFiles describes them to the package that keeps them.
 func dataFiles() []store.File {
@@ -24,6 +29,7 @@ func dataFiles() []store.File {
 		{Name: fileSandboxes},
 		{Name: fileSysctls},
 		{Name: keys.FileName},
-		{Name: filePeers, MaxSize: 16 << 20, Cache: true},
+		{Name: filePeers, MaxSize: maxPeersFile, Cache: true},
+		{Name: filePeersLog, MaxSize: maxPeersFile, Cache: true},
 	}
 }

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"meshd/gossip"
@@ -28,7 +29,7 @@ func (n disk) saveAll(ctx context.Context) {
 	n.chores.rewrite()
 	_ = n.boxes.Save()
 	_, _ = n.keys.Save(), n.sysctls.Write()
-	n.savePeers(n.host.Peers())
+	_ = n.savePeers(nil, n.host.Peers)
 }
 
 // saveLast writes what is not on disk when the node stops; the error says what is lost.
@@ -52,16 +53,18 @@ func (n disk) saveLast() error {
 	return n.dir.Unsaved()
 }
 
-// savePeers writes the peers, once the data directory is this life's.
-func (n disk) savePeers(ps []gossip.Peer) {
+// errUnclaimed says that the data directory is not this life's yet.
+var errUnclaimed = errors.New("the node has not started")
+
+// savePeers keeps the peers, once the data directory is this life's.
+func (n disk) savePeers(changes []gossip.PeerChange, all func() []gossip.Peer) error {
 	if !n.claimed.Load() {
-		return
+		return errUnclaimed
 	}
-	b, err := gossip.EncodePeers(ps)
-	if err == nil {
-		err = n.dir.Replace(filePeers, b)
-	}
+	err := n.peers.save(changes, all)
 	if err == nil {
 		n.notices.Set("peers", "")
+		n.notices.Set(filePeersLog, "")
 	}
+	return err
 }

@@ -46,6 +46,7 @@ func (n collection) all(ctx context.Context, e metrics.Emitter) {
 	e.Gauge("meshd_store_bytes", "Size of meshd.db.", float64(stored.Size))
 	e.Gauge("meshd_store_last_write_seconds", "What the last transaction on meshd.db took.", stored.Last.Seconds())
 	e.Counter("meshd_store_made_total", "Times that meshd.db was made anew, the start included.", stored.Made)
+	n.peers.collect(e)
 	e.Gauge("meshd_queue_length", "Waiting items.", float64(registered.Waiting), "queue", "registrations")
 	e.Gauge("meshd_queue_length", "Waiting items.", float64(len(n.coreEvents.queue)), "queue", "events")
 	e.Counter("meshd_queue_dropped_total", "Items dropped because the queue was full; repair makes up for them.",

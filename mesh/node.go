@@ -55,6 +55,7 @@ type Node struct {
 
 	dir     *store.Dir  // the data directory, locked until Run ends
 	db      *store.DB   // of what is registered, in it
+	peers   *peersFile  // the nodes once met, in it
 	keys    *keys.Store // the gossip keys, as the keyring has them
 	claimed atomic.Bool // the data directory is this life's
 	late    []func()    // what New does once nothing can fail any more

@@ -1,9 +1,7 @@
 package mesh
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"meshd/gossip"
@@ -30,7 +28,7 @@ func (n *opening) data() (err error) {
 		return err
 	}
 	n.reportLeftOut(n.saved.leftOut)
-	n.db = store.NewDB(n.dir, fileRegistry)
+	n.db, n.peers = store.NewDB(n.dir, fileRegistry), &peersFile{dir: n.dir}
 	id, err := nextIdentity(n.dir, n.cfg.Node)
 	if err != nil {
 		return err
@@ -73,22 +71,6 @@ func (n *opening) gossip() (err error) {
 		return err
 	}
 	n.events = control.NewEventLog(n.boot(), 16384)
-	return nil
-}
-
-// loadPeers reads the peers of former lives. They are a cache: a file that cannot be read
-// is moved away, and the node joins through its seeds.
-func (n *opening) loadPeers() []gossip.Peer {
-	path := n.dir.File(filePeers)
-	var peers []gossip.Peer
-	err := n.dir.CheckPlain(filePeers)
-	if err == nil {
-		peers, err = gossip.LoadPeers(path, n.started)
-	}
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		return peers
-	}
-	n.moveAway(filePeers, err, "this node finds the mesh through --join only")
 	return nil
 }
 

@@ -51,6 +51,9 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 		if full := c.Full(); full != "" {
 			s.Warnings = append(s.Warnings, full)
 		}
+		if full := n.host.Full(); full != "" {
+			s.Warnings = append(s.Warnings, full)
+		}
 		if d := n.notices.Get("duplicate"); d != "" {
 			s.Conflicts = append(s.Conflicts, d)
 		}

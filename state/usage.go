@@ -65,6 +65,9 @@ func (s *Store) SetLimits(l Limits) {
 	}
 }
 
+// Limits returns the limits.
+func (s *Store) Limits() Limits { return s.limits }
+
 // Usage returns what all tables hold: records with tombstones and the bytes of
 // their text; and how much of either there may be.
 func (s *Store) Usage() (records, bytes, maxRecords, maxBytes int) {

@@ -75,6 +75,8 @@ func knowsPeers(t *testing.T, n *fleet.Node, peers []*fleet.Node) {
 	t.Helper()
 	fleet.Within(t, 15*time.Second, func(context.Context) error {
 		b, err := os.ReadFile(filepath.Join(n.DataDir, "peers.json"))
+		log, _ := os.ReadFile(filepath.Join(n.DataDir, "peers.log")) // what changed since
+		b = append(b, log...)
 		for _, p := range peers {
 			if err == nil && !strings.Contains(string(b), p.Host.Name) {
 				err = fmt.Errorf("%s does not have %s on disk: %s", n.Host.Name, p.Host.Name, b)

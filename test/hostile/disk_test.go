@@ -58,9 +58,9 @@ func diskCases() []attack {
 			return m.ends("another", m.daemon(dir, "--node", "other")...)
 		})},
 	}
-	for _, file := range []string{"node.json", "tasks.json", "peers.json", "keys.json", "sandboxes.json"} {
+	for _, file := range []string{"node.json", "tasks.json", "peers.json", "peers.log", "keys.json", "sandboxes.json"} {
 		out = append(out, attack{
-			name: "damaged-" + strings.TrimSuffix(file, ".json"),
+			name: "damaged-" + strings.TrimSuffix(strings.ReplaceAll(file, ".log", "-log"), ".json"),
 			do:   stopped(func(m *mesh, dir string) error { return m.damaged(dir, file) }),
 		})
 	}
@@ -233,7 +233,7 @@ func setNumber(text, field, number string) string {
 
 // noFiles puts directories, links and pipes in the files' places.
 func noFiles(m *mesh, dir string) error {
-	for _, file := range []string{"node.json", "tasks.json", "peers.json", "sandboxes.json"} {
+	for _, file := range []string{"node.json", "tasks.json", "peers.json", "peers.log", "sandboxes.json"} {
 		path := filepath.Join(dir, "data", file)
 		was, _ := os.ReadFile(path)
 		for _, make := range []func() error{

@@ -92,6 +92,12 @@ type Machine struct {
 	finished chan error         // gets what Run returned
 }
 
+// savePeers is its HostConfig.SavePeers.
+func (c *Machine) savePeers(_ []gossip.PeerChange, all func() []gossip.Peer) error {
+	c.peers = all()
+	return nil
+}
+
 // NewMesh returns a mesh whose nodes are not started.
 func NewMesh(opt MeshOptions) *Mesh {
 	if opt.Link == (Link{}) {
@@ -237,7 +243,7 @@ func (c *Machine) Start() error {
 	h, err := gossip.NewHost(gossip.HostConfig{
 		Core: core, Self: n.ID, Bind: n.Addr, Advertise: n.Addr.Addr(), Profile: m.opt.Profile,
 		Join: m.seeds(c), Peers: c.peers, Keys: c.keys, Incarnation: n.disk.inc, Lamport: c.lamport,
-		SavePeers: func(ps []gossip.Peer) { c.peers = ps }, Transport: c.Port,
+		SavePeers: c.savePeers, Transport: c.Port,
 		Seed: m.opt.Seed<<32 | uint64(c.slot)<<8 | uint64(c.life) + 1, OnEvent: c.report,
 		Log: m.opt.Log.With("host", string(n.ID)),
 	})

@@ -25,6 +25,10 @@ func (e Emitter) Core(c *gossip.Core) {
 			float64(v[0]), "of", bound)
 		e.Gauge("meshd_tables_bytes", "Text of these records, and how much there may be.", float64(v[1]), "of", bound)
 	}
+	known, maxKnown := c.MemberCount()
+	e.held("meshd_nodes_known", "Other nodes that are known, in whatever state, and how many there may be.", known, maxKnown)
+	e.Gauge("meshd_table_owners_limit", "Owners that may have a stream in a table.",
+		float64(c.Store().Limits().Owners))
 	for _, t := range c.Store().Tables() {
 		e.table(c, t)
 	}
@@ -35,12 +39,18 @@ func (e Emitter) Core(c *gossip.Core) {
 	e.Gauge("meshd_queue_length", "Waiting items.", float64(pulls), "queue", "pull")
 }
 
+// held sends how much there is of something, and how much there may be.
+func (e Emitter) held(name, help string, held, limit int) {
+	e.Gauge(name, help, float64(held), "of", "held")
+	e.Gauge(name, help, float64(limit), "of", "limit")
+}
+
 // table sends one table.
 func (e Emitter) table(c *gossip.Core, t *state.Table) {
 	net := t.Network()
 	e.Gauge("meshd_table_records", "Live records per network; the empty network is the global scope.", float64(t.Len()),
 		"network", net)
-	e.Gauge("meshd_table_owners", "Owners with a stream.", float64(len(t.Owners())), "network", net)
+	e.Gauge("meshd_table_owners", "Owners with a stream.", float64(t.Streams()), "network", net)
 	e.Gauge("meshd_table_checksum", "Low 48 bits of the table checksum: equal on all nodes in agreement.",
 		float64(t.Checksum()&(1<<48-1)), "network", net)
 	e.Flag("meshd_table_synced", "1 after the first full exchange with a peer.", t.View().Synced(), "network", net)
@@ -157,5 +167,6 @@ func (e Emitter) Host(s gossip.HostStats) {
 	e.Counter("meshd_transport_rejected_total", "Packets and streams that would have done harm and were not read.",
 		s.Rejected)
 	e.Counter("meshd_transport_refused_total", "Streams over the bound on their number.", s.Refused)
+	e.held("meshd_peers", "Nodes that are remembered to be found again, and how many may be.", s.Peers, s.MaxPeers)
 	e.Gauge("meshd_membership_health_score", "memberlist's own health, 0 is best.", float64(s.Health))
 }

@@ -233,11 +233,7 @@ func (d *Dir) Remake() error {
 
 // Load reads a JSON file into v. A missing file leaves v as it is and is no error.
 func (d *Dir) Load(name string, v any) error {
-	err := d.CheckPlain(name)
-	var b []byte
-	if err == nil {
-		b, err = ReadPlain(d.File(name), d.maxSize(name), nil)
-	}
+	b, err := d.Read(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
