@@ -36,13 +36,13 @@ type HostStats struct {
 func (h *Host) Stats() HostStats {
 	joins, failed, announced := h.joiner.counts()
 	t := h.transport.Counters()
-	peers, maxPeers := h.PeerCount()
+	peers := h.PeerRoom()
 	return HostStats{
 		In: t.In, Out: t.Out, Rejected: t.Rejected, Refused: t.Refused,
 		SendFailed: h.sendFailed.Load(), BulkFailed: h.streams.failed.Load(),
 		Inbox: len(h.inbox.packets), Bulk: len(h.streams.sends), InboxBytes: h.inbox.bytes.Load(),
 		BulkBytes: h.streams.bytes.Load(), InboxDropped: h.inbox.dropped.Load(), BulkDropped: h.streams.dropped.Load(),
-		Peers: peers, MaxPeers: maxPeers,
+		Peers: peers.Held, MaxPeers: peers.Limit,
 		Joins: joins, JoinsFailed: failed, Announced: announced, Panics: h.panics.count.Load(), Health: h.ml.GetHealthScore(),
 	}
 }

@@ -117,18 +117,26 @@ func (c *Core) Members() []MemberInfo {
 	return out
 }
 
-// MemberCount returns how many other nodes are known, in whatever state, and how many may
-// be.
-func (c *Core) MemberCount() (held, limit int) { return len(c.roster.members), maxMembers }
-
-// Full says, for people, that four fifths or more of the nodes are known that this node
-// can know; empty: there is room.
-func (c *Core) Full() string {
-	if n, _ := c.MemberCount(); n >= maxMembers/5*4 {
-		return fmt.Sprintf("%d of at most %d nodes are known: those that are only heard of are not taken in above that", n,
-			maxMembers)
+// Room returns how many other nodes are known, in whatever state, and may be.
+func (c *Core) Room() Room {
+	return Room{
+		Held: len(c.roster.members), Limit: maxMembers, what: "nodes are known",
+		beyond: "those that are only heard of are not taken in",
 	}
-	return ""
+}
+
+// Room is how many of something there are, and how many there may be.
+type Room struct {
+	Held, Limit  int
+	what, beyond string // for people: what there are, and what becomes of more
+}
+
+// Full says, for people, that four fifths or more are taken; empty: there is room.
+func (r Room) Full() string {
+	if r.Held < r.Limit/5*4 {
+		return ""
+	}
+	return fmt.Sprintf("%d of at most %d %s: above that, %s", r.Held, r.Limit, r.what, r.beyond)
 }
 
 // Preserving reports whether self-preservation is on (S12).

@@ -42,7 +42,7 @@ type PeerChange struct {
 // peerMemory is how long a peer that was not seen is dialled.
 const peerMemory = 72 * time.Hour
 
-// maxPeers bounds the peers that are remembered: as many as a mesh has nodes. Host.Full
+// maxPeers bounds the peers that are remembered: as many as a mesh has nodes. Host.PeerRoom
 // tells of it.
 const maxPeers = maxMembers
 

@@ -54,7 +54,8 @@ func TestPeersFile(t *testing.T) {
 	}
 	// An earlier version has written the peers file since, and knows no log.
 	other, _ := encoded(t, []Peer{a})
-	if got, damaged, err := DecodePeers(other, log, peersSeen); err != nil || damaged != 0 || !slices.Equal(got, []Peer{a}) {
+	if got, damaged, err := DecodePeers(other, log, peersSeen); err != nil || damaged != 0 ||
+		!slices.Equal(got, []Peer{a}) {
 		t.Errorf("with the log of another file: %v, %d damaged, %v", got, damaged, err)
 	}
 }
@@ -113,7 +114,8 @@ func TestPeersLogHostile(t *testing.T) {
 		"another's end": {Peer: Peer{Name: "b"}, Gone: false},
 	} {
 		file, log := encoded(t, []Peer{a}, c)
-		if got, damaged, err := DecodePeers(file, log, peersSeen); err != nil || damaged != 1 || !slices.Equal(got, []Peer{a}) {
+		if got, damaged, err := DecodePeers(file, log, peersSeen); err != nil || damaged != 1 ||
+			!slices.Equal(got, []Peer{a}) {
 			t.Errorf("%s: %v, %d damaged, %v", name, got, damaged, err)
 		}
 	}
@@ -142,7 +144,8 @@ func TestPeersThatAnsweredAreKept(t *testing.T) {
 	refuse = errors.New("no space")
 	j.savePeers(false)
 	refuse = nil
-	if j.savePeers(false); calls != 2 || len(saved) != 1 || saved[0].Name != "c" || saved[0].Addr != addr(3) || saved[0].Gone {
+	if j.savePeers(false); calls != 2 || len(saved) != 1 || saved[0].Name != "c" || saved[0].Addr != addr(3) ||
+		saved[0].Gone {
 		t.Errorf("after a failure: %d calls, saved %v", calls, saved)
 	}
 	j.peerAnswered("c", addr(3))
@@ -170,7 +173,8 @@ func TestPeersAreHandedOverByChange(t *testing.T) {
 		return refuse
 	}
 	answer := func(i int) {
-		id, a := state.NodeID(fmt.Sprintf("n%d", i)), netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 7946)
+		id := state.NodeID(fmt.Sprintf("n%d", i))
+		a := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 7946)
 		j.setListed(id, a)
 		j.peerAnswered(id, a)
 	}
@@ -194,11 +198,12 @@ func TestPeersAreHandedOverByChange(t *testing.T) {
 
 // Status tells from four fifths of the bound on.
 func TestPeersFull(t *testing.T) {
-	if peersFull(maxPeers/5*4-1, maxPeers) != "" {
+	room := testJoiner(nil).room()
+	if room.Held = maxPeers/5*4 - 1; room.Full() != "" {
 		t.Error("told too early")
 	}
-	if s := peersFull(maxPeers/5*4, maxPeers); !strings.Contains(s, "160000 of at most 200000 nodes") {
-		t.Errorf("told %q", s)
+	if room.Held++; !strings.Contains(room.Full(), "160000 of at most 200000 nodes are remembered") {
+		t.Errorf("told %q", room.Full())
 	}
 }
 

@@ -1,7 +1,6 @@
 package gossip
 
 import (
-	"fmt"
 	"net/netip"
 	"time"
 
@@ -28,7 +27,7 @@ func (j *joiner) peerAnswered(id state.NodeID, a netip.AddrPort) {
 		j.forgetOldest()
 	}
 	if j.peers[id].Addr != a {
-		j.noteUnsaved(id)
+		j.markUnsaved(id)
 	}
 	j.peers[id] = Peer{Name: id, Addr: a, Seen: time.Now()}
 }
@@ -64,12 +63,12 @@ func (j *joiner) forgetPeer(id state.NodeID) {
 func (j *joiner) dropPeer(id state.NodeID) {
 	if _, known := j.peers[id]; known {
 		delete(j.peers, id)
-		j.noteUnsaved(id)
+		j.markUnsaved(id)
 	}
 }
 
-// noteUnsaved notes that a peer is not kept as it is. The caller holds mu.
-func (j *joiner) noteUnsaved(id state.NodeID) {
+// markUnsaved records that a peer is not kept as it is. The caller holds mu.
+func (j *joiner) markUnsaved(id state.NodeID) {
 	switch {
 	case j.save == nil || j.unsavedAll:
 	case len(j.unsaved) >= maxUnsaved:
@@ -111,7 +110,7 @@ func (j *joiner) savePeers(last bool) {
 		j.unsaved, j.unsavedAll = map[state.NodeID]struct{}{}, true
 	}
 	for i := range changes {
-		j.noteUnsaved(changes[i].Name)
+		j.markUnsaved(changes[i].Name)
 	}
 }
 
@@ -129,24 +128,14 @@ func (j *joiner) peerList() []Peer {
 // Peers returns the peers to remember, in no order.
 func (h *Host) Peers() []Peer { return h.joiner.peerList() }
 
-// PeerCount returns how many peers are remembered, and how many may be.
-func (h *Host) PeerCount() (held, limit int) {
-	h.joiner.mu.Lock()
-	defer h.joiner.mu.Unlock()
-	return len(h.joiner.peers), maxPeers
-}
+// PeerRoom returns how many nodes are remembered to be found again, and may be.
+func (h *Host) PeerRoom() Room { return h.joiner.room() }
 
-// Full says, for people, that four fifths or more of the peers are remembered that this
-// node can remember; empty: there is room.
-func (h *Host) Full() string {
-	held, limit := h.PeerCount()
-	return peersFull(held, limit)
-}
-
-func peersFull(held, limit int) string {
-	if held < limit/5*4 {
-		return ""
+func (j *joiner) room() Room {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return Room{
+		Held: len(j.peers), Limit: maxPeers, what: "nodes are remembered to be found again",
+		beyond: "those that were not seen for longest are forgotten",
 	}
-	return fmt.Sprintf("%d of at most %d nodes are remembered to be found again: above that, those that were not seen for "+
-		"longest are forgotten", held, limit)
 }

@@ -53,7 +53,7 @@ func newRoster(e *env) roster {
 // for dead.
 const deadMemory = 30 * time.Second
 
-// maxMembers bounds the members that are known from packets alone. Core.Full tells of it.
+// maxMembers bounds the members that are known from packets alone. Core.Room tells of it.
 const maxMembers = 200_000
 
 // add adds a member.

@@ -20,7 +20,7 @@ import (
 // change, and whenever the files may not be as this life left them. Its methods are safe
 // for concurrent use.
 type peersFile struct {
-	dir *store.Dir
+	dir *store.Dir // the data directory
 
 	mu      sync.Mutex  // held while the disk is waited for
 	whole   fs.FileInfo // of the file with all peers; nil: it is to be written
@@ -28,7 +28,7 @@ type peersFile struct {
 	logSize int64       // bytes of the log
 	retryAt time.Time   // no change is tried before, after a failure
 
-	appended, rewritten atomic.Uint64 // writes
+	appended, rewritten atomic.Uint64 // writes of changes, and of all
 	size                atomic.Int64  // bytes of both files
 }
 

@@ -48,10 +48,10 @@ func (n *Node) Status(ctx context.Context) (control.Status, error) {
 		seen := observe.Look(c.Store())
 		s.Conflicts = append(s.Conflicts, seen.UnservedTexts()...)
 		s.Warnings = append(s.Warnings, observe.UndefinedNetworks(n.cfg.Networks, c.Store().Definitions().Effective)...)
-		if full := c.Full(); full != "" {
+		if full := c.Room().Full(); full != "" {
 			s.Warnings = append(s.Warnings, full)
 		}
-		if full := n.host.Full(); full != "" {
+		if full := n.host.PeerRoom().Full(); full != "" {
 			s.Warnings = append(s.Warnings, full)
 		}
 		if d := n.notices.Get("duplicate"); d != "" {

@@ -25,8 +25,9 @@ func (e Emitter) Core(c *gossip.Core) {
 			float64(v[0]), "of", bound)
 		e.Gauge("meshd_tables_bytes", "Text of these records, and how much there may be.", float64(v[1]), "of", bound)
 	}
-	known, maxKnown := c.MemberCount()
-	e.held("meshd_nodes_known", "Other nodes that are known, in whatever state, and how many there may be.", known, maxKnown)
+	known := c.Room()
+	e.held("meshd_nodes_known", "Other nodes that are known, in whatever state, and how many there may be.", known.Held,
+		known.Limit)
 	e.Gauge("meshd_table_owners_limit", "Owners that may have a stream in a table.",
 		float64(c.Store().Limits().Owners))
 	for _, t := range c.Store().Tables() {
