@@ -138,7 +138,7 @@ func TestHostileGoodbye(t *testing.T) {
 	if m := a.Members()[0]; m.State != "alive" || !m.Listed {
 		t.Fatalf("after a goodbye that was not its own: %+v", m)
 	}
-	if n := len(a.store.Table("net").View().Service("web").Balanced()); n != 2 {
+	if n := a.store.Table("net").View().Service("web").Balanced().Len(); n != 2 {
 		t.Fatalf("%d tasks are served", n)
 	}
 	if n := a.Stats.FalseGoodbyes; n == 0 || n > 5 {

@@ -66,22 +66,22 @@ func (p *planner) placeMembers(s *state.Service, vip netip.Addr, ports []state.P
 	members, preferred := s.Serving()
 	if len(ports) <= len(allPorts) {
 		for i := range pl.lists { // most members have all ports
-			pl.lists[i] = make([]Backend, 0, len(members))
+			pl.lists[i] = make([]Backend, 0, members.Len())
 		}
 	}
-	for _, e := range members[:preferred] {
+	for _, e := range members.Part(0, preferred).All() {
 		pl.place(e, uint32(e.Weight()), func(int) bool { return true })
 	}
-	if preferred < len(members) {
+	if preferred < members.Len() {
 		unserved := make([]bool, len(ports))
 		for i, list := range pl.lists {
 			unserved[i] = len(list) == 0
 		}
-		for _, e := range members[preferred:] {
+		for _, e := range members.Part(preferred, members.Len()).All() {
 			pl.place(e, uint32(e.Weight()), func(port int) bool { return unserved[port] })
 		}
 	}
-	for _, e := range s.DrainingMembers() {
+	for _, e := range s.DrainingMembers().All() {
 		pl.place(e, 0, func(port int) bool { return ports[port].Proto != state.UDP })
 	}
 	for i, list := range pl.lists {

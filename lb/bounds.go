@@ -32,7 +32,7 @@ func plannedPorts(s *state.Service) []state.Port {
 		return allPorts
 	}
 	ports := declaredPorts(s)
-	if slices.ContainsFunc(s.Members, func(e *state.Entry) bool { return !e.HasPorts() }) {
+	if s.Members.Contain(func(e *state.Entry) bool { return !e.HasPorts() }) {
 		ports = slices.Concat(allPorts, ports)
 		slices.SortFunc(ports, comparePorts)
 	}
@@ -49,9 +49,9 @@ func declaredPorts(s *state.Service) []state.Port {
 			break
 		}
 	}
-	members := len(s.Members) - s.Count[state.Unready]
+	members := s.Members.Len() - int(s.Count[state.Unready])
 	if !s.Panicking() {
-		members -= s.Count[state.Failing]
+		members -= int(s.Count[state.Failing])
 	}
 	if (len(ports)+len(allPorts))*members <= maxServiceBackends {
 		return ports
@@ -68,7 +68,7 @@ func mostDeclared(s *state.Service, ports []state.Port) []state.Port {
 	counts := map[state.Port]count{}
 	asked := map[state.NodeID]struct{}{}
 	everywhere := 0 // tasks without ports
-	for i, e := range s.Members {
+	for i, e := range s.Members.All() {
 		vote := 0
 		if _, again := asked[e.Owner()]; !again {
 			asked[e.Owner()] = struct{}{}

@@ -167,17 +167,17 @@ func TestKeyNames(t *testing.T) {
 }
 
 // members lends entries to services that a test makes up.
-func members(t testing.TB) []*state.Entry {
+func members(t testing.TB) state.Members {
 	w := newWorld(t, "lender")
 	w.commit("lender", w.tasks("web", 6, "80/tcp")...)
 	return w.store.View("lender").Service("web").Members
 }
 
 // made makes up a service; state would not give two services one address.
-func made(name string, lent []*state.Entry, vip netip.Addr, others ...netip.Addr) *state.Service {
+func made(name string, lent state.Members, vip netip.Addr, others ...netip.Addr) *state.Service {
 	return &state.Service{
 		Name: name, VIP4: vip, OtherVIPs: others, Members: lent,
-		Ports: []state.Port{{Number: 80, Proto: state.TCP}}, Count: [state.Hidden]int{state.Serving: len(lent)},
+		Ports: []state.Port{{Number: 80, Proto: state.TCP}}, Count: [state.Hidden]int32{state.Serving: int32(lent.Len())},
 	}
 }
 
@@ -188,8 +188,8 @@ func TestPlannerMove(t *testing.T) {
 	a, b := netip.MustParseAddr("10.96.0.1"), netip.MustParseAddr("10.96.0.2")
 	p := lb.NewPlanner(lb.Node{})
 	p.SetNetwork(state.NetworkDef{Name: "net", Subnet4: pool4})
-	p.Set("net", "loser", made("loser", lent[:1], b, a)) // moved away from a
-	p.Set("net", "winner", made("winner", lent[1:2], a))
+	p.Set("net", "loser", made("loser", lent.Part(0, 1), b, a)) // moved away from a
+	p.Set("net", "winner", made("winner", lent.Part(1, 2), a))
 	owner := func(vip netip.Addr) string {
 		s := p.Desired().Services[lb.Key{VIP: vip, Port: 80, Proto: state.TCP}]
 		if s == nil {
@@ -231,7 +231,7 @@ func TestPlannerIsHistoryFree(t *testing.T) {
 			delete(now, id)
 			var s *state.Service
 			if rapid.IntRange(0, 3).Draw(t, "gone") > 0 {
-				s = made(id.Service, lent[:rapid.IntRange(0, 4).Draw(t, "members")], at("vip"), at("other"))
+				s = made(id.Service, lent.Part(0, rapid.IntRange(0, 4).Draw(t, "members")), at("vip"), at("other"))
 				now[id] = s
 			}
 			p.Set(network, id.Service, s)

@@ -83,7 +83,7 @@ func (h *hostView) needsOf(v state.View, needs *hostcheck.Needs) {
 				needs.Ports = append(needs.Ports, p.Number)
 			}
 		}
-		for _, m := range s.Members {
+		for _, m := range s.Members.All() {
 			to, most := &needs.Backends, maxWays
 			if m.Owner() == state.NodeID(h.n.cfg.Node) {
 				to, most = &needs.Tasks, hostcheck.MaxTasks

@@ -77,8 +77,8 @@ func count(n *Node, s *control.Status, w *control.NetworkStatus) {
 	s.Conflicts = append(s.Conflicts, observe.ServiceConflicts(w.Network, services)...)
 	for _, svc := range services {
 		w.Services++
-		w.Tasks += len(svc.Members)
-		for _, m := range svc.Members {
+		w.Tasks += svc.Members.Len()
+		for _, m := range svc.Members.All() {
 			if m.Owner() == state.NodeID(n.cfg.Node) {
 				s.LocalTasks++
 			}

@@ -345,7 +345,7 @@ func TestAnswersAreOfTheView(t *testing.T) {
 	v := w.self.View("net1")
 	for _, s := range v.Services() {
 		members, _ := s.Serving()
-		for _, e := range slices.Concat(s.Members, members) {
+		for _, e := range members.AppendTo(s.Members.AppendTo(nil)) {
 			addrs[e.Addr4().String()], addrs[e.Addr6().String()] = true, true
 		}
 		addrs[s.VIP4.String()], addrs[s.VIP6.String()] = true, true

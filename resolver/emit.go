@@ -68,7 +68,7 @@ func (a *answering) vipAnswers(s *state.Service) bool {
 // emitTasks answers with the addresses of the tasks. A service with none is
 // NXDOMAIN, as some clients cache NODATA for an hour (R4).
 func (a *answering) emitTasks(t target) {
-	if members, _ := t.service.Serving(); len(members) == 0 {
+	if members, _ := t.service.Serving(); members.Len() == 0 {
 		a.step("nxdomain", "service %s has no task to serve", t.service.Name)
 		a.deny(t.view)
 		return
@@ -114,8 +114,8 @@ func (a *answering) nameOfAddress(t *target) string {
 // members returns the tasks in the order to answer: the serving ones, then the
 // suspected ones, each shuffled by weight, or by RTT for nearest.<service>.
 func (a *answering) members(t target) []*state.Entry {
-	all, preferred := t.service.Serving()
-	all = slices.Clone(all)
+	serving, preferred := t.service.Serving()
+	all := serving.AppendTo(make([]*state.Entry, 0, serving.Len()))
 	for _, group := range [][]*state.Entry{all[:preferred], all[preferred:]} {
 		switch {
 		case t.form == formNearest:

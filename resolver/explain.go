@@ -190,7 +190,7 @@ func (a *answering) describeService(t target) {
 	}
 	for c := range state.Hidden {
 		if n := s.Count[c]; n > 0 || c == state.Serving {
-			parts = append(parts, fmt.Sprintf("%d %s %s", n, plural("task", n), c))
+			parts = append(parts, fmt.Sprintf("%d %s %s", n, plural("task", int(n)), c))
 		}
 	}
 	if a.Notes != nil {

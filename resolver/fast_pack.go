@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"meshd/state"
 )
 
 // drawnOrders is how many orders are packed of an answer that is drawn and whose
@@ -115,7 +117,7 @@ func (p *packing) order(r *zoneResult, t *target) {
 	}
 	members, preferred := t.service.Serving()
 	sums := [2]map[netip.Addr]uint32{{}, {}} // of the weights: serving, suspected
-	for i, e := range members {
+	for i, e := range members.All() {
 		ip, group := e.Addr4(), min(1, i/max(1, preferred))
 		if preferred == 0 {
 			group = 1
@@ -135,9 +137,15 @@ func (p *packing) order(r *zoneResult, t *target) {
 		}
 		p.weights = append(p.weights, w)
 	}
-	if !weighted(members[:preferred]) && !weighted(members[preferred:]) {
+	if sameWeight(members.Part(0, preferred)) && sameWeight(members.Part(preferred, members.Len())) {
 		p.weights = nil
 	}
+}
+
+// sameWeight reports whether the tasks have one weight.
+func sameWeight(members state.Members) bool {
+	return members.Len() == 0 ||
+		!members.Contain(func(e *state.Entry) bool { return e.Weight() != members.At(0).Weight() })
 }
 
 func rrAddr(rr dns.RR) (netip.Addr, bool) {

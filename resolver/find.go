@@ -160,7 +160,7 @@ func protoOf(label string) (state.Proto, bool) {
 
 // hasPort reports whether a serving task of s can have the port; "" is any.
 func hasPort(s *state.Service, port string, proto state.Proto) bool {
-	if members, _ := s.Serving(); len(members) == 0 {
+	if members, _ := s.Serving(); members.Len() == 0 {
 		return false
 	}
 	for _, p := range s.Ports {

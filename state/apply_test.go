@@ -180,7 +180,7 @@ func TestNewLifeIsServedWhenComplete(t *testing.T) {
 		}
 		r, err := b.Apply(a2.Delta(w, 1))
 		b.Publish(2)
-		got := ids(b.View().Service("web").Members)
+		got := ids(b.View().Service("web").Members.AppendTo(nil))
 		switch {
 		case err != nil:
 			t.Fatal(err)
@@ -341,13 +341,13 @@ func TestPoison(t *testing.T) {
 	if a.Checksum() != c.Checksum() || content(a.own()) != content(c.streams["a"]) || c.Poison() != 4 {
 		t.Fatalf("G8: not relayed as it came; poison %d", c.Poison())
 	}
-	if got := ids(c.View().Service("web").Members); len(got) != 1 || !strings.HasPrefix(got[0], "t1@") {
+	if got := ids(c.View().Service("web").Members.AppendTo(nil)); len(got) != 1 || !strings.HasPrefix(got[0], "t1@") {
 		t.Fatalf("G8: shown: %v", got)
 	}
 	commit(t, a, Change{Kind: KindEndpoint, Key: "t2", Delete: true}, endpoint(t, "t3", "web", "10.0.0.3"))
 	pull(t, a, c, "a", 1<<20)
 	c.Publish(2)
-	if n := len(c.View().Service("web").Members); n != 2 {
+	if n := c.View().Service("web").Members.Len(); n != 2 {
 		t.Fatalf("G8: %d members", n)
 	}
 }
@@ -361,7 +361,7 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 	commit(t, a, c)
 	pull(t, a, b, "a", 1<<20)
 	b.Publish(1)
-	if es := b.View().Service("web").Members; len(es) != 1 || es[0].Body() != c.Body ||
+	if es := b.View().Service("web").Members.AppendTo(nil); len(es) != 1 || es[0].Body() != c.Body ||
 		es[0].Endpoint().Ports[0].Number != 80 {
 		t.Fatal("S11: a field of the future is lost")
 	}

@@ -13,7 +13,7 @@ func shown(t *Table, service string) string {
 		return "[]"
 	}
 	var out []string
-	for _, e := range s.Members {
+	for _, e := range s.Members.All() {
 		out = append(out, e.Key()+"@"+string(e.Owner()))
 	}
 	return fmt.Sprint(out)
@@ -46,7 +46,7 @@ func TestAnIDIsOneTasks(t *testing.T) {
 		for n, o := range order {
 			hear(t, s, o, 5, endpoint(t, "dup", "web", fmt.Sprintf("10.0.0.%d", o[0])),
 				endpoint(t, "x"+string(o), "web", "10.0.0.9"))
-			if s := table.View().Service("web"); len(s.Members) != n+2 {
+			if s := table.View().Service("web"); s.Members.Len() != n+2 {
 				t.Fatalf("S18: %s", shown(table, "web"))
 			}
 		}

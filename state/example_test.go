@@ -44,7 +44,7 @@ func ExampleTable_Apply() {
 	fmt.Println(result == state.Applied, err)
 
 	store.Publish(time.Second)
-	for _, e := range store.View("shop").Service("web").Members {
+	for _, e := range store.View("shop").Service("web").Members.All() {
 		fmt.Println(e.ID(), e.Owner(), e.Addr4())
 	}
 	// Output:
@@ -67,7 +67,7 @@ func ExampleView() {
 
 	<-changes.Ready()
 	for _, service := range changes.Drain() {
-		fmt.Println(service, len(view.Service(service).Balanced()))
+		fmt.Println(service, view.Service(service).Balanced().Len())
 	}
 	fmt.Println(view.ByIP(netip.MustParseAddr("10.1.0.7")).Endpoint.ID())
 	// Output:

@@ -143,7 +143,7 @@ func honestView(s *Store) string {
 		t := s.Table(name)
 		for _, svc := range t.View().Services() {
 			fmt.Fprintf(&b, "%s %s %v %v %+v %v %v %v\n", name, svc.Name, svc.VIP4, svc.VIP6, svc.Settings, svc.Ports,
-				svc.Aliases, ids(svc.Members))
+				svc.Aliases, ids(svc.Members.AppendTo(nil)))
 		}
 		fmt.Fprintf(&b, "%+v %v %v\n", t.View().Def(), ids([]*Entry{t.View().Task("own1")}), t.Owners())
 		for _, a := range hostileAddrs {

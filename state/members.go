@@ -3,6 +3,7 @@ package state
 import (
 	"cmp"
 	"slices"
+	"sort"
 )
 
 // This file owns how the members of a published service follow from those of the
@@ -39,52 +40,55 @@ func (s *Service) takeMembers(old *Service, changes []change) {
 			gone = append(gone, member{c.was, c.old})
 		}
 	}
-	s.mergeMembers(old, added, gone)
+	w := s.mergeMembers(old, added, gone)
+	s.Members = w.list
 	for i := range changes {
 		if c := &changes[i]; c.updates() {
 			at := s.find(member{c.was, c.old})
-			s.Members[at] = c.cur
-			c.cur.place = placeOf(at, len(s.Members))
+			w.set(at, c.cur)
+			c.cur.place = placeOf(at, s.Members.Len())
 		}
 	}
 }
 
-// mergeMembers fills s with the members of old without those that are gone and with
-// those that are added, which it sorts.
-func (s *Service) mergeMembers(old *Service, added, gone []member) {
+// mergeMembers writes the members of old without those that are gone and with those
+// that are added, which it sorts, and counts them.
+func (s *Service) mergeMembers(old *Service, added, gone []member) memberWriter {
 	slices.SortFunc(added, compareMember)
 	slices.SortFunc(gone, compareMember)
 	s.Count = old.Count
-	size := len(old.Members) + len(added) - len(gone)
-	s.Members = make([]*Entry, 0, size)
-	next := 0 // the first of old's members that s has not got yet
+	size := old.Members.Len() + len(added) - len(gone)
+	w := newMemberWriter(old.Members, size)
+	next := 0 // the first of old's members that w has not got yet
 	for len(added)+len(gone) > 0 {
 		if len(added) == 0 || len(gone) > 0 && compareMember(gone[0], added[0]) <= 0 {
 			i := old.find(gone[0])
 			s.Count[gone[0].class]--
-			s.Members = append(s.Members, old.Members[next:i]...)
+			w.copy(next, i)
 			next, gone = i+1, gone[1:]
 			continue
 		}
 		m := added[0]
 		i := max(old.search(m), next) // next where it takes the place of one with its id
 		s.Count[m.class]++
-		s.Members = append(s.Members, old.Members[next:i]...)
-		m.entry.place = placeOf(len(s.Members), size)
-		s.Members = append(s.Members, m.entry)
+		w.copy(next, i)
+		m.entry.place = placeOf(w.n, size)
+		w.append(m.entry)
 		next, added = i, added[1:]
 	}
-	s.Members = append(s.Members, old.Members[next:]...)
+	w.copy(next, old.Members.Len())
+	return w
 }
 
 // search returns the place of a member, or the place where it would be.
 func (s *Service) search(m member) int {
 	from := 0
 	for c := range m.class {
-		from += s.Count[c]
+		from += s.count(c)
 	}
-	i, _ := slices.BinarySearchFunc(s.Members[from:from+s.Count[m.class]], m.entry, compareID)
-	return from + i
+	return from + sort.Search(s.count(m.class), func(i int) bool {
+		return compareID(s.Members.At(from+i), m.entry) >= 0
+	})
 }
 
 // place is where an endpoint was among the members of its service when it was put
@@ -104,13 +108,15 @@ const nearby = 16
 
 // find returns where a member is. It must be one.
 func (s *Service) find(m member) int {
-	at := m.entry.place.in(len(s.Members))
-	if s.Members[at] == m.entry {
+	n := s.Members.Len()
+	at := m.entry.place.in(n)
+	if s.Members.At(at) == m.entry {
 		return at
 	}
-	from := max(at-nearby, 0)
-	if i := slices.Index(s.Members[from:min(at+nearby, len(s.Members))], m.entry); i >= 0 {
-		return from + i
+	for i := max(at-nearby, 0); i < min(at+nearby, n); i++ {
+		if s.Members.At(i) == m.entry {
+			return i
+		}
 	}
 	return s.search(m)
 }

@@ -164,10 +164,10 @@ func checkView(t testing.TB, table *Table, names []string, addrs []netip.Addr) {
 		if v.Service(s.Name) != s {
 			t.Fatalf("Service(%q) is not what Services says", s.Name)
 		}
-		if want := entries(m.services[s.Name]); !slices.Equal(s.Members, want) {
-			t.Fatalf("service %q: members %v, want %v", s.Name, ids(s.Members), ids(want))
+		if want := entries(m.services[s.Name]); !slices.Equal(s.Members.AppendTo(nil), want) {
+			t.Fatalf("service %q: members %v, want %v", s.Name, ids(s.Members.AppendTo(nil)), ids(want))
 		}
-		var count [Hidden]int
+		var count [Hidden]int32
 		ports, aliases := map[Port]bool{}, map[string]bool{}
 		for i, e := range m.services[s.Name] {
 			count[e.class]++

@@ -49,7 +49,7 @@ func TestOneFieldDoesNotHideAnEndpoint(t *testing.T) {
 	b.SetLiveness("a", Alive)
 	b.Publish(1)
 	s := b.View().Service("web")
-	if s == nil || len(s.Members) != 1 || b.Poison() != 0 {
+	if s == nil || s.Members.Len() != 1 || b.Poison() != 0 {
 		t.Fatalf("hidden: %+v", s)
 	}
 	if !slices.Equal(s.Ports, []Port{{Number: 80, Proto: TCP}, {Number: 8080, Proto: TCP}}) ||
@@ -61,7 +61,7 @@ func TestOneFieldDoesNotHideAnEndpoint(t *testing.T) {
 			t.Errorf("%q is resolved: %+v", name, m)
 		}
 	}
-	if ep := s.Members[0].Endpoint(); ep.Name != "" || ep.Hostname != "" || len(ep.Ports) != 2 {
+	if ep := s.Members.At(0).Endpoint(); ep.Name != "" || ep.Hostname != "" || len(ep.Ports) != 2 {
 		t.Errorf("%+v", ep)
 	}
 	if e := b.OwnerEntries("a", KindEndpoint)[0]; e.Body() != string(body) {

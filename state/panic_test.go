@@ -40,17 +40,17 @@ func TestFailingTasksAreServedWithoutOthers(t *testing.T) {
 		store.Publish(1)
 		s := table.View().Service("web")
 		members, preferred := s.Serving()
-		for _, got := range [][]*Entry{members, s.Balanced()} {
+		for _, got := range []Members{members, s.Balanced()} {
 			var ids []string
-			for _, e := range got {
+			for _, e := range got.All() {
 				ids = append(ids, e.ID())
 			}
 			if !slices.Equal(ids, x.served) || preferred != len(x.served) {
 				t.Errorf("%s: %v are served (%d of them first), want %v", x.what, ids, preferred, x.served)
 			}
 		}
-		if len(s.DrainingMembers()) != len(x.draining) || s.Panicking() != x.panics {
-			t.Errorf("%s: %d drain, panics: %v", x.what, len(s.DrainingMembers()), s.Panicking())
+		if s.DrainingMembers().Len() != len(x.draining) || s.Panicking() != x.panics {
+			t.Errorf("%s: %d drain, panics: %v", x.what, s.DrainingMembers().Len(), s.Panicking())
 		}
 	}
 }

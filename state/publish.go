@@ -88,18 +88,18 @@ func (ix *index) heldBack(s *serviceState, now time.Duration) time.Duration {
 // big reports whether a service has so many members, those that come included, or
 // so many carriers of settings, that it is published at a bounded rate.
 func (s *serviceState) big(old *Service) bool {
-	if len(old.Members) >= bigService || len(s.settings) >= bigService {
+	if old.Members.Len() >= bigService || len(s.settings) >= bigService {
 		return true
 	}
 	coming := 0
-	if len(old.Members)+len(s.queue) >= bigService {
+	if old.Members.Len()+len(s.queue) >= bigService {
 		for _, sl := range s.queue {
 			if sl.readable() != nil && !sl.hidden {
 				coming++
 			}
 		}
 	}
-	return len(old.Members)+coming >= bigService
+	return old.Members.Len()+coming >= bigService
 }
 
 // change is what a publication does to one endpoint of a service.
@@ -151,7 +151,7 @@ func (ix *index) build(s *serviceState) {
 	s.declare(n, old)
 	ix.addService(s.name, old.Aliases, n.Aliases)
 	ix.changed = append(ix.changed, s.name)
-	if len(n.Members) == 0 && s.hidden == 0 && s.claims == 0 && len(s.settings) == 0 {
+	if n.Members.Len() == 0 && s.hidden == 0 && s.claims == 0 && len(s.settings) == 0 {
 		ix.addrs.putVIP(n, old)
 		ix.services.Delete(s.name)
 		return
@@ -177,12 +177,17 @@ func (ix *index) countDeclared(s *serviceState, c *change) {
 	if c.old == c.cur {
 		return // only its class changed
 	}
+	same := c.old != nil && c.cur != nil && c.cur.declaresAs(c.old)
 	if c.cur != nil {
-		s.tally(c.cur, 1)
+		if !same {
+			s.tally(c.cur, 1)
+		}
 		ix.addTask(c.cur, true)
 	}
 	if c.old != nil {
-		s.tally(c.old, -1)
+		if !same {
+			s.tally(c.old, -1)
+		}
 		ix.addTask(c.old, false)
 	}
 }
@@ -213,7 +218,7 @@ func (ix *index) address(n *Service, s *serviceState) {
 	}
 	slices.SortFunc(n.OtherVIPs, netip.Addr.Compare)
 	switch {
-	case a.Canonical.Service == "" && len(a.Losing) > 0 && len(n.Members) > 0: // without a task no node would claim
+	case a.Canonical.Service == "" && len(a.Losing) > 0 && n.Members.Len() > 0: // without a task no node would claim
 		n.Conflict = "its address belongs to an older or pinned service; a new one is being claimed"
 	case has4 && !a.Canonical.VIP4.IsValid() && ix.vips.full():
 		n.Conflict = "no IPv4 VIP: the pool " + ix.vips.def.Subnet4.String() + " is exhausted; answered like dnsrr"

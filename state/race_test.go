@@ -59,16 +59,16 @@ func TestReadersAgainstTheWriter(t *testing.T) {
 	sub := v.Subscribe()
 	reader(func() error {
 		s := v.Service("web")
-		if len(s.Members) != tasks || !slices.IsSortedFunc(s.Ports, comparePort) || !s.VIP4.IsValid() {
-			return fmt.Errorf("S4: %d members, VIP %s", len(s.Members), s.VIP4)
+		if s.Members.Len() != tasks || !slices.IsSortedFunc(s.Ports, comparePort) || !s.VIP4.IsValid() {
+			return fmt.Errorf("S4: %d members, VIP %s", s.Members.Len(), s.VIP4)
 		}
-		for i, e := range s.Members {
-			if w := e.Endpoint().Weight; e.Weight() != w || w != s.Members[0].Weight() || s.Class(i) == Hidden {
-				return fmt.Errorf("S4: members of two versions: weights %d and %d", w, s.Members[0].Weight())
+		for i, e := range s.Members.All() {
+			if w := e.Endpoint().Weight; e.Weight() != w || w != s.Members.At(0).Weight() || s.Class(i) == Hidden {
+				return fmt.Errorf("S4: members of two versions: weights %d and %d", w, s.Members.At(0).Weight())
 			}
 		}
 		serving, _ := s.Serving()
-		if len(serving)+len(s.DrainingMembers())+s.Count[Unready]+failing(s) != tasks {
+		if serving.Len()+s.DrainingMembers().Len()+s.count(Unready)+failing(s) != tasks {
 			return fmt.Errorf("classes: %v", s.Count)
 		}
 		return nil
@@ -153,7 +153,7 @@ func TestBigServicesAreHeldBack(t *testing.T) {
 	a.Publish(time.Second)
 	commit(t, a, endpoint(t, "new", "web", "10.1.0.1"))
 	if wait := a.Publish(time.Second + bigPeriod/2); wait != bigPeriod/2 ||
-		len(a.View().Service("web").Members) != bigService {
+		a.View().Service("web").Members.Len() != bigService {
 		t.Fatalf("S14: wait %v", wait)
 	}
 	if a.View().Lookup("web.new").Kind != MatchNone {
@@ -177,5 +177,5 @@ func failing(s *Service) int {
 	if s.Panicking() {
 		return 0
 	}
-	return s.Count[Failing]
+	return s.count(Failing)
 }

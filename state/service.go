@@ -29,7 +29,7 @@ func (c Class) String() string {
 // Service is an immutable view of one service. A changed service is a new
 // Service, so a pointer that is still current is a valid cache key.
 //
-// Invariant: Count adds up to len(Members), and Members is in the order of classes.
+// Invariant: Count adds up to Members.Len(), and Members is in the order of classes.
 type Service struct {
 	Network string // never empty
 	Name    string // unique in the network, lower case
@@ -41,10 +41,10 @@ type Service struct {
 	Conflict   string       // non-empty: what is wrong, for people (V6, V7)
 
 	// Its tasks.
-	Members []*Entry    // sorted by class, then by id; hidden ones left out
-	Count   [Hidden]int // members per class
-	Ports   []Port      // declared by its members, sorted by protocol and number, without repeats
-	Aliases []string    // declared by its members, sorted
+	Members Members       // sorted by class, then by id; hidden ones left out
+	Count   [Hidden]int32 // members per class
+	Ports   []Port        // declared by its members, sorted by protocol and number, without repeats
+	Aliases []string      // declared by its members, sorted
 }
 
 // Settings are what a service's hosts agree on by Lamport time (S8).
@@ -56,10 +56,13 @@ type Settings struct {
 	TTL       time.Duration // of the service's DNS answers, whole seconds; 0 = the daemon's default
 }
 
-// Class returns the class of Members[i].
+// count returns how many members a class has.
+func (s *Service) count(c Class) int { return int(s.Count[c]) }
+
+// Class returns the class of the i-th of Members.
 func (s *Service) Class(i int) Class {
 	for c := range Hidden {
-		if i -= s.Count[c]; i < 0 {
+		if i -= s.count(c); i < 0 {
 			return c
 		}
 	}
@@ -77,39 +80,38 @@ func (s *Service) standing() int {
 	switch {
 	case s.Panicking():
 		return 1
-	case len(s.Balanced()) > 0:
+	case s.Balanced().Len() > 0:
 		return 2
 	}
 	return 0
 }
 
 // Serving returns the members to answer with: the serving ones first, then the
-// suspected ones (S9); the failing ones if there are neither (C8). The slice aliases s;
-// do not change it.
-func (s *Service) Serving() (members []*Entry, preferred int) {
+// suspected ones (S9); the failing ones if there are neither (C8).
+func (s *Service) Serving() (members Members, preferred int) {
 	if s.Panicking() {
-		return s.Members[:s.Count[Failing]], s.Count[Failing]
+		return s.Members.Part(0, s.count(Failing)), s.count(Failing)
 	}
-	return s.Members[:s.Count[Serving]+s.Count[Suspect]], s.Count[Serving]
+	return s.Members.Part(0, s.count(Serving)+s.count(Suspect)), s.count(Serving)
 }
 
 // Balanced returns the members that new connections go to: the serving ones, or, if
 // there is none, the suspected ones, or else the failing ones. Which of them at which port depends
-// on what they declare. The slice aliases s.
-func (s *Service) Balanced() []*Entry {
-	if n := s.Count[Serving]; n > 0 {
-		return s.Members[:n]
+// on what they declare.
+func (s *Service) Balanced() Members {
+	if n := s.count(Serving); n > 0 {
+		return s.Members.Part(0, n)
 	}
 	if s.Panicking() {
-		return s.Members[:s.Count[Failing]]
+		return s.Members.Part(0, s.count(Failing))
 	}
-	return s.Members[:s.Count[Suspect]]
+	return s.Members.Part(0, s.count(Suspect))
 }
 
 // DrainingMembers returns the members that keep their connections but get no new ones.
-func (s *Service) DrainingMembers() []*Entry {
-	from := s.Count[Serving] + s.Count[Suspect] + s.Count[Failing]
-	return s.Members[from : from+s.Count[Draining]]
+func (s *Service) DrainingMembers() Members {
+	from := s.count(Serving) + s.count(Suspect) + s.count(Failing)
+	return s.Members.Part(from, from+s.count(Draining))
 }
 
 // MatchKind says what a name is.

@@ -69,7 +69,7 @@ func TestSlotChangesAtPublicationOnly(t *testing.T) {
 			w.index.publish(1)
 			after.change(w, sl)
 			s := w.index.Service("web")
-			if len(s.Members) != 1 || s.Members[0] != first || w.index.ByIP(here).Endpoint != first ||
+			if s.Members.Len() != 1 || s.Members.At(0) != first || w.index.ByIP(here).Endpoint != first ||
 				w.index.Task("t1") != first || w.index.Lookup("box.internal").Endpoints[0] != first {
 				t.Fatal("readers see a change that is not published")
 			}
@@ -81,7 +81,7 @@ func TestSlotChangesAtPublicationOnly(t *testing.T) {
 			}
 			found := w.index.Lookup("box.internal").Kind == MatchEndpoint
 			if s = w.index.Service("web"); found != after.at.IsValid() || (w.index.Task("t1") != nil) != found ||
-				(s != nil && len(s.Members) == 1) != found {
+				(s != nil && s.Members.Len() == 1) != found {
 				t.Errorf("in the end it is found: %v; service %+v", found, s)
 			}
 		})

@@ -66,7 +66,7 @@ func TestTwoStoresExchangeAStream(t *testing.T) {
 	}
 	b.SetLiveness("a", Dead)
 	b.Publish(2)
-	if s := tb.View().Service("web"); s == nil || len(s.Members) != 0 {
+	if s := tb.View().Service("web"); s == nil || s.Members.Len() != 0 {
 		t.Fatalf("S9: hidden: %+v", s)
 	}
 }

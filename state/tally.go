@@ -46,6 +46,46 @@ func (e *Entry) eachDeclared(f func(Port), g func(string)) {
 	})
 }
 
+// declaresAs reports whether two endpoints declare the same ports and aliases in the same
+// order: the usual change is of something else, and then there is nothing to count.
+func (e *Entry) declaresAs(o *Entry) bool {
+	const declares = hasPorts | hasAliases
+	if (e.has^o.has)&declares != 0 {
+		return false
+	}
+	if e.has&declares == 0 {
+		return true
+	}
+	for a, b := e.Body(), o.Body(); ; {
+		var one, other string
+		one, a = nextDeclared(a)
+		other, b = nextDeclared(b)
+		if one != other {
+			return false
+		}
+		if one == "" {
+			return true
+		}
+	}
+}
+
+// nextDeclared returns the first field of a body that is a port or an alias, as it is
+// written, and what follows it; "" if there is none.
+func nextDeclared(body string) (field, rest string) {
+	for len(body) > 0 {
+		n, w := uvarint(body[1:])
+		if w <= 0 || n > uint64(len(body)-1-w) {
+			break
+		}
+		end := 1 + w + int(n)
+		if tag := body[0]; tag == tagPort || tag == tagAlias {
+			return body[:end], body[end:]
+		}
+		body = body[end:]
+	}
+	return "", ""
+}
+
 func comparePort(a, b Port) int {
 	return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Number, b.Number), strings.Compare(a.Name, b.Name))
 }
@@ -89,7 +129,7 @@ func (s *serviceState) declare(n, old *Service) {
 // before any gets more.
 func (s *serviceState) survey(n, old *Service) (counted bool) {
 	s.crowded = false
-	for _, e := range n.Members {
+	for _, e := range n.Members.All() {
 		if s.tally(e, 1); s.crowded {
 			break
 		}
@@ -100,7 +140,7 @@ func (s *serviceState) survey(n, old *Service) (counted bool) {
 	ports, aliases := newSelection(comparePort, clonePort), newSelection(strings.Compare, strings.Clone)
 	for _, most := range slices.Compact([]int{share(n.Members), maxOfOwner}) {
 		ports.most, aliases.most = most, most
-		for _, e := range n.Members {
+		for _, e := range n.Members.All() {
 			o := e.stream.owner
 			if e.has&(hasPorts|hasAliases) == 0 || ports.done(o) && aliases.done(o) {
 				continue
@@ -114,9 +154,9 @@ func (s *serviceState) survey(n, old *Service) (counted bool) {
 
 // share returns how many values each owner of members that declare some can add
 // so that there is room for all of them.
-func share(members []*Entry) int {
+func share(members Members) int {
 	owners := map[NodeID]struct{}{}
-	for _, e := range members {
+	for _, e := range members.All() {
 		if e.has&(hasPorts|hasAliases) != 0 {
 			owners[e.stream.owner] = struct{}{}
 		}

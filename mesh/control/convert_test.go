@@ -14,7 +14,7 @@ import (
 func TestFromService(t *testing.T) {
 	got := FromService(&state.Service{
 		Network: "n", Name: "web", VIP4: ip4, Ports: []state.Port{{Name: "http", Number: 80, Proto: state.TCP}},
-		Settings: state.Settings{Mode: state.ModeDNSRR, Affinity: time.Second}, Count: [state.Hidden]int{1, 2, 5, 3, 4},
+		Settings: state.Settings{Mode: state.ModeDNSRR, Affinity: time.Second}, Count: [state.Hidden]int32{1, 2, 5, 3, 4},
 	})
 	want := Service{
 		Name: "web", Network: "n", Mode: "dnsrr", VIPs: []netip.Addr{ip4}, Ports: []string{"http:80/tcp"}, Scheduler: "wrr",

@@ -160,8 +160,8 @@ func FromService(s *state.Service) Service {
 		Aliases: slices.Clone(s.Aliases), Conflict: s.Conflict,
 	}
 	out.Tasks = TaskCount{
-		Serving: s.Count[state.Serving], Suspect: s.Count[state.Suspect],
-		Failing: s.Count[state.Failing], Draining: s.Count[state.Draining], Unready: s.Count[state.Unready],
+		Serving: int(s.Count[state.Serving]), Suspect: int(s.Count[state.Suspect]),
+		Failing: int(s.Count[state.Failing]), Draining: int(s.Count[state.Draining]), Unready: int(s.Count[state.Unready]),
 	}
 	if s.Panicking() {
 		out.Panic = panicText

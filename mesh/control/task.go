@@ -239,8 +239,8 @@ func checkNames(e state.Endpoint) error {
 
 // FromMembers describes the members of a service.
 func FromMembers(s *state.Service) []Task {
-	tasks := make([]Task, 0, len(s.Members))
-	for i, m := range s.Members {
+	tasks := make([]Task, 0, s.Members.Len())
+	for i, m := range s.Members.All() {
 		tasks = append(tasks, FromEndpoint(s.Network, m.Endpoint(), s.Class(i)))
 	}
 	return tasks

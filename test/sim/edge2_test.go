@@ -238,7 +238,7 @@ func TestRestartBlanksNothing(t *testing.T) {
 	s.equal(time.Second)
 	s.opt.OnStep = func(n *Node) {
 		if n.index != 0 {
-			if svc := n.Table("net").View().Service("s0"); svc == nil || len(svc.Balanced()) == 0 {
+			if svc := n.Table("net").View().Service("s0"); svc == nil || svc.Balanced().Len() == 0 {
 				t.Fatalf("%v: %s has no endpoint of s0", s.Now(), n.ID)
 			}
 		}

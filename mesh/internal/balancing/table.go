@@ -135,7 +135,7 @@ func taskAt(source state.Source, network, service string, a netip.Addr) *state.E
 		return nil
 	}
 	if s := v.Service(service); s != nil {
-		for _, m := range s.Members {
+		for _, m := range s.Members.All() {
 			if m.Addr4() == a || m.Addr6() == a {
 				return m
 			}

@@ -155,7 +155,7 @@ func taskIn(v state.View, def *state.NetworkDef) *state.Entry {
 		return nil
 	}
 	for _, s := range v.Services() {
-		for _, e := range s.Members {
+		for _, e := range s.Members.All() {
 			if a := e.Addr4(); a.IsValid() && def.Contains(a) {
 				return e
 			}

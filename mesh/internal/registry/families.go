@@ -15,10 +15,10 @@ func hasPoolFor(def *state.NetworkDef, a netip.Addr) bool {
 // withoutFamily says, for people, that a vip service has no VIP because its network has
 // no pool of a family of its tasks (V12). If that is not so it returns "".
 func withoutFamily(def *state.NetworkDef, s *state.Service) string {
-	if s.Mode != state.ModeVIP || s.VIP4.IsValid() || s.VIP6.IsValid() || len(s.Members) == 0 || def.Birth == 0 {
+	if s.Mode != state.ModeVIP || s.VIP4.IsValid() || s.VIP6.IsValid() || s.Members.Len() == 0 || def.Birth == 0 {
 		return ""
 	}
-	for _, e := range s.Members {
+	for _, e := range s.Members.All() {
 		if hasPoolFor(def, e.Addr4()) || hasPoolFor(def, e.Addr6()) {
 			return ""
 		}

@@ -98,7 +98,7 @@ func (api *NetworkAPI) fillNetwork(d *control.NetworkDetail, v state.View) {
 	d.Synced = v.Synced()
 	for _, s := range v.Services() {
 		d.Services++
-		d.Tasks += len(s.Members)
+		d.Tasks += s.Members.Len()
 		d.ServiceList = append(d.ServiceList, api.r.describeService(s))
 	}
 	if def, used := v.Def(), uint64(d.VIPsUsed); def.Subnet4.IsValid() {

@@ -64,7 +64,7 @@ func (api *ServiceAPI) setService(ctx context.Context, ref control.ServiceRef, r
 func (api *ServiceAPI) hostedElsewhere(ref control.ServiceRef) error {
 	var nodes []string
 	if s := api.r.source().View(ref.Network).Service(ref.Name); s != nil {
-		for _, e := range s.Members {
+		for _, e := range s.Members.All() {
 			nodes = append(nodes, string(e.Owner()))
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -100,7 +99,7 @@ func (api *TaskAPI) taskAdded(ctx context.Context, p *control.ParsedTask) (contr
 // servesTask reports whether the service shows the task, and has its address or a reason
 // why it has none.
 func servesTask(def *state.NetworkDef, s *state.Service, id string) bool {
-	if s == nil || !slices.ContainsFunc(s.Members, func(e *state.Entry) bool { return e.ID() == id }) {
+	if s == nil || !s.Members.Contain(func(e *state.Entry) bool { return e.ID() == id }) {
 		return false
 	}
 	return s.Mode == state.ModeDNSRR || s.VIP4.IsValid() || s.VIP6.IsValid() ||

@@ -49,10 +49,10 @@ func changes(old, cur *state.Service, hidden hiddenTasks,
 	}
 	serviceChanges(old, cur, add)
 	before := memberPlaces(old)
-	for i, m := range cur.Members {
+	for i, m := range cur.Members.All() {
 		was, known := before[m.ID()]
 		delete(before, m.ID())
-		if known && old.Members[was].Body() == m.Body() && old.Class(was) == cur.Class(i) {
+		if known && old.Members.At(was).Body() == m.Body() && old.Class(was) == cur.Class(i) {
 			continue
 		}
 		ev := control.Event{
@@ -72,12 +72,12 @@ func changes(old, cur *state.Service, hidden hiddenTasks,
 	if len(before) == 0 {
 		return es
 	}
-	owners := make([]state.NodeID, len(old.Members))
-	for i, m := range old.Members {
+	owners := make([]state.NodeID, old.Members.Len())
+	for i, m := range old.Members.All() {
 		owners[i] = m.Owner()
 	}
 	isDead := dead(owners)
-	for _, m := range old.Members {
+	for _, m := range old.Members.All() {
 		if _, gone := before[m.ID()]; !gone {
 			continue
 		}
@@ -107,8 +107,8 @@ func serviceChanges(old, cur *state.Service, add func(control.EventType, *state.
 
 // memberPlaces returns the index of each member, by its task id.
 func memberPlaces(s *state.Service) map[string]int {
-	m := make(map[string]int, len(s.Members))
-	for i, e := range s.Members {
+	m := make(map[string]int, s.Members.Len())
+	for i, e := range s.Members.All() {
 		m[e.ID()] = i
 	}
 	return m
