@@ -107,6 +107,9 @@ func (d *DB) write(changes []Change, all func() []Change) error {
 	if d.db != nil && !d.same() {
 		d.abandon()
 	}
+	if err := writable(d.dir.path); err != nil {
+		return err
+	}
 	if d.db == nil {
 		return d.makeAnew(all())
 	}
