@@ -59,8 +59,8 @@ func schedulerOr(name string) string {
 // that declare the port, and those that declare none (L12). Serving members get new
 // connections; at a port that none of them has, suspected ones do. Draining members
 // have weight 0, and are left out for UDP, whose clients would go on sending to
-// them (L5). Members that share an address, as tasks in the host's namespace do,
-// share one backend.
+// them (L5). Each is a backend at its own target (L16); members that listen at one
+// address and port share one.
 func (p *planner) placeMembers(s *state.Service, vip netip.Addr, ports []state.Port) [][]Backend {
 	pl := placement{planner: p, vip: vip, ports: ports, lists: make([][]Backend, len(ports))}
 	members, preferred := s.Serving()
@@ -104,24 +104,37 @@ func (pl *placement) place(e *state.Entry, weight uint32, wants func(port int) b
 	if !a.IsValid() {
 		return
 	}
-	add := func(i int) {
+	add := func(i int, listens uint16) {
 		if wants(i) {
-			pl.lists[i] = append(pl.lists[i], Backend{Addr: netip.AddrPortFrom(a, pl.ports[i].Number), Weight: weight})
+			pl.lists[i] = append(pl.lists[i], Backend{Addr: netip.AddrPortFrom(a, listens), Weight: weight})
 		}
 	}
 	if !e.HasPorts() {
 		for i := range pl.ports {
-			add(i)
+			add(i, pl.ports[i].Number)
 		}
 		return
 	}
 	last := -1 // a port may have two names
 	e.EachPort(func(port state.Port) {
 		if i, planned := slices.BinarySearchFunc(pl.ports, port, comparePorts); planned && i != last {
-			add(i)
+			add(i, port.Listens())
 			last = i
 		}
 	})
+}
+
+// Listens reports whether a task gets the connections of a service at a port of its own;
+// for all ports that is 0 (L12, L16).
+func Listens(e *state.Entry, k Key, at uint16) bool {
+	if !e.HasPorts() || k.AllPorts() {
+		return !e.HasPorts() && at == k.Port
+	}
+	found := false
+	e.EachPort(func(p state.Port) {
+		found = found || p.Number == k.Port && p.Proto == k.Proto && p.Listens() == at
+	})
+	return found
 }
 
 // comparePorts orders ports by protocol and number.
@@ -137,8 +150,8 @@ func addrFor(e *state.Entry, vip netip.Addr) netip.Addr {
 	return e.Addr6()
 }
 
-// mergeBackends sorts the list in place, and joins backends with one address into
-// one that has the sum of their weights.
+// mergeBackends sorts the list in place, and joins backends with one address and port
+// into one that has the sum of their weights.
 func mergeBackends(list []Backend) []Backend {
 	slices.SortFunc(list, func(a, b Backend) int { return a.Addr.Compare(b.Addr) })
 	out := list[:0]

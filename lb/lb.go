@@ -58,11 +58,11 @@ func (k Key) Compare(o Key) int {
 	return cmp.Or(k.VIP.Compare(o.VIP), cmp.Compare(k.Port, o.Port), cmp.Compare(k.Proto, o.Proto))
 }
 
-// Backend is one destination of a service. Its port is 0 in a service for all
-// ports: the client's port is kept.
+// Backend is one destination of a service. Several may have one address with ports of
+// their own. Its port is 0 in a service for all ports: the client's port is kept.
 type Backend struct {
-	Addr   netip.AddrPort
-	Weight uint32 // relative share of new connections; 0: none, open ones go on (L5)
+	Addr   netip.AddrPort // where the task listens, which may be another port than the service's (L16)
+	Weight uint32         // relative share of new connections; 0: none, open ones go on (L5)
 }
 
 // Service is one load-balanced service as it is or should be in the kernel.

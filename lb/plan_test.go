@@ -139,6 +139,35 @@ func TestPlan(t *testing.T) {
 				vip("web", "10.96.0.1"),
 			}
 		}, pools + "10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*1 10.0.0.2:80*1\n10.96.0.1:81/tcp web.net wrr 10.0.0.2:81*1"},
+		{"L16: each task has a target of its own, several at one address", func(w *world) []state.Change {
+			return []state.Change{
+				w.task("a", "web", "10.0.0.1", 1, "http:80:8001/tcp", "53:5301/udp"),
+				w.task("b", "web", "10.0.0.1", 2, "80:8002/tcp", "53:5302/udp"),
+				w.task("c", "web", "10.0.0.2", 1, "80/tcp"), w.task("d", "web", "10.0.0.3", 1, "8001/tcp"),
+				vip("web", "10.96.0.1"),
+			}
+		}, pools + "10.96.0.1:53/udp web.net wrr 10.0.0.1:5301*1 10.0.0.1:5302*2\n" +
+			"10.96.0.1:80/tcp web.net wrr 10.0.0.1:8001*1 10.0.0.1:8002*2 10.0.0.2:80*1\n" +
+			"10.96.0.1:8001/tcp web.net wrr 10.0.0.3:8001*1"},
+		{"L16: two ports of a service with one target, and two tasks with one", func(w *world) []state.Change {
+			return []state.Change{
+				w.task("a", "web", "10.0.0.1", 2, "80:8080/tcp", "81:8080/tcp"), w.task("b", "web", "10.0.0.1", 3, "80:8080/tcp"),
+				vip("web", "10.96.0.1"),
+			}
+		}, pools + "10.96.0.1:80/tcp web.net wrr 10.0.0.1:8080*5\n10.96.0.1:81/tcp web.net wrr 10.0.0.1:8080*2"},
+		{"L16, L12: a task without ports is at the ports that others map, as they are", func(w *world) []state.Change {
+			return []state.Change{
+				w.task("a", "web", "10.0.0.1", 1), w.task("b", "web", "10.0.0.2", 1, "80:8080/tcp"), vip("web", "10.96.0.1"),
+			}
+		}, pools + "10.96.0.1:all/tcp web.net wrr 10.0.0.1:0*1\n10.96.0.1:all/udp web.net wrr 10.0.0.1:0*1\n" +
+			"10.96.0.1:80/tcp web.net wrr 10.0.0.1:80*1 10.0.0.2:8080*1"},
+		{"L16, L5: a task drains at its target, beside another one at its address", func(w *world) []state.Change {
+			return []state.Change{
+				w.change(state.Endpoint{ID: "d", Service: "web", IP4: netip.MustParseAddr("10.0.0.1"), Draining: true},
+					"80:8001/tcp", "53:5301/udp"),
+				w.task("e", "web", "10.0.0.1", 1, "80:8002/tcp"), vip("web", "10.96.0.1"),
+			}
+		}, pools + "10.96.0.1:53/udp web.net wrr\n10.96.0.1:80/tcp web.net wrr 10.0.0.1:8001*0 10.0.0.1:8002*1"},
 		{"L12, L5: a task drains at its own ports", func(w *world) []state.Change {
 			return []state.Change{
 				w.change(state.Endpoint{ID: "d", Service: "web", IP4: netip.MustParseAddr("10.0.0.1"), Draining: true}, "80/tcp"),

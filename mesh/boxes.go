@@ -63,7 +63,7 @@ func (r boxRegistry) Listens(network, service, task string) (ports []box.Port, o
 		return nil, false
 	}
 	for _, p := range e.Ports {
-		ports = append(ports, box.Port{Number: p.Number, UDP: p.Proto == state.UDP})
+		ports = append(ports, box.Port{Number: p.Listens(), UDP: p.Proto == state.UDP})
 	}
 	return ports, true
 }

@@ -84,6 +84,9 @@ func (h *hostView) needsOf(v state.View, needs *hostcheck.Needs) {
 			}
 		}
 		for _, m := range s.Members.All() {
+			if len(needs.Targets) < samples {
+				m.EachPort(func(p state.Port) { needs.Targets = append(needs.Targets, p.Listens()) })
+			}
 			to, most := &needs.Backends, maxWays
 			if m.Owner() == state.NodeID(h.n.cfg.Node) {
 				to, most = &needs.Tasks, hostcheck.MaxTasks

@@ -239,5 +239,7 @@ func (n *Node) info() state.NodeInfo {
 	if d := n.balancing.Driver(); d != "" {
 		driver = d
 	}
-	return state.NodeInfo{Boot: n.host.Boot(), Addr: n.host.Addr(), Version: n.version, LB: driver, Refutes: true}
+	return state.NodeInfo{
+		Boot: n.host.Boot(), Addr: n.host.Addr(), Version: n.version, LB: driver, Refutes: true, Targets: true,
+	}
 }

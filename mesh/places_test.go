@@ -41,6 +41,12 @@ func TestOneTaskAtAPlace(t *testing.T) {
 		{"net", "web", "10.1.0.1", []string{"80/udp"}, false},
 		{"net", "web", "10.1.0.1", []string{"81"}, false},
 		{"net", "web", "10.1.0.2", []string{"80"}, false},
+		{"net", "web", "10.1.0.1", []string{"90:80"}, true},
+		{"net", "web", "10.1.0.1", []string{"http:90:443/tcp"}, true},
+		{"net", "web", "10.1.0.1", []string{"80:8001"}, false},
+		{"net", "web", "10.1.0.1", []string{"http:80:8002"}, false},
+		{"net", "web", "10.1.0.1", []string{"80:8003/udp", "80:8003/tcp"}, false},
+		{"net", "db", "10.1.0.1", []string{"90:80"}, false},
 		{"net", "db", "10.1.0.1", []string{"80"}, false},
 		{"other", "web", "10.1.0.1", []string{"80"}, false},
 	} {

@@ -68,7 +68,8 @@ func (a *answering) vipAnswers(s *state.Service) bool {
 // emitTasks answers with the addresses of the tasks. A service with none is
 // NXDOMAIN, as some clients cache NODATA for an hour (R4).
 func (a *answering) emitTasks(t target) {
-	if members, _ := t.service.Serving(); members.Len() == 0 {
+	members, _ := t.service.Serving()
+	if members.Len() == 0 {
 		a.step("nxdomain", "service %s has no task to serve", t.service.Name)
 		a.deny(t.view)
 		return
@@ -77,7 +78,17 @@ func (a *answering) emitTasks(t target) {
 		a.exists(nil)
 		return
 	}
+	if !members.Contain(t.answers) {
+		a.step("target", "no task listens at a port of the service; SRV tells where")
+	}
 	a.exists(a.addresses(a.members(t)))
+}
+
+// answers reports whether the name is answered with the address of a task, where it is
+// answered with tasks. Clients of a VIP that is not balanced here would go to the
+// service's port at that address, where another program may listen, if anything (L16).
+func (t *target) answers(e *state.Entry) bool {
+	return t.form != formService || t.service.Mode != state.ModeVIP || !e.OnlyMapped()
 }
 
 // emitEndpoints answers the name of a task, or of several that share it.
@@ -111,11 +122,24 @@ func (a *answering) nameOfAddress(t *target) string {
 	return a.taskName(&ep, t.view.Network())
 }
 
+// answering returns the tasks that are answered with, the serving ones first. The slice
+// is the caller's.
+func (t *target) answering() (all []*state.Entry, preferred int) {
+	members, serving := t.service.Serving()
+	all = make([]*state.Entry, 0, members.Len())
+	for i, e := range members.All() {
+		if t.answers(e) {
+			all = append(all, e)
+			preferred += min(1, max(0, serving-i))
+		}
+	}
+	return all, preferred
+}
+
 // members returns the tasks in the order to answer: the serving ones, then the
 // suspected ones, each shuffled by weight, or by RTT for nearest.<service>.
 func (a *answering) members(t target) []*state.Entry {
-	serving, preferred := t.service.Serving()
-	all := serving.AppendTo(make([]*state.Entry, 0, serving.Len()))
+	all, preferred := t.answering()
 	for _, group := range [][]*state.Entry{all[:preferred], all[preferred:]} {
 		switch {
 		case t.form == formNearest:
@@ -225,15 +249,15 @@ func (a *answering) addrRRs(ip netip.Addr) []dns.RR {
 	return nil
 }
 
-// emitSRV answers _port._proto.<service> with one record per task and port
-// (RFC 2782). Suspected tasks have the worse priority.
+// emitSRV answers _port._proto.<service> with one record per task and port, at which
+// the task itself listens (RFC 2782, L16). Suspected tasks have the worse priority.
 func (a *answering) emitSRV(t target) {
 	if a.Type != dns.TypeSRV {
 		a.exists(nil)
 		return
 	}
 	var rrs []dns.RR
-	_, preferred := t.service.Serving()
+	_, preferred := t.service.Serving() // all answer
 	for i, e := range a.members(t) {
 		ep := e.Endpoint()
 		target := a.taskName(&ep, t.view.Network())
@@ -253,7 +277,7 @@ func (a *answering) emitSRV(t target) {
 }
 
 func (a *answering) srv(target string, p state.Port, weight uint16, suspect bool) dns.RR {
-	rr := &dns.SRV{Hdr: a.header(dns.TypeSRV), Weight: weight, Port: p.Number, Target: target}
+	rr := &dns.SRV{Hdr: a.header(dns.TypeSRV), Weight: weight, Port: p.Listens(), Target: target}
 	if suspect {
 		rr.Priority = 10
 	}

@@ -11,8 +11,6 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
-
-	"meshd/state"
 )
 
 // drawnOrders is how many orders are packed of an answer that is drawn and whose
@@ -115,9 +113,9 @@ func (p *packing) order(r *zoneResult, t *target) {
 		p.first = len(r.Answer)
 		return
 	}
-	members, preferred := t.service.Serving()
+	members, preferred := t.answering()
 	sums := [2]map[netip.Addr]uint32{{}, {}} // of the weights: serving, suspected
-	for i, e := range members.All() {
+	for i, e := range members {
 		ip, group := e.Addr4(), min(1, i/max(1, preferred))
 		if preferred == 0 {
 			group = 1
@@ -137,15 +135,9 @@ func (p *packing) order(r *zoneResult, t *target) {
 		}
 		p.weights = append(p.weights, w)
 	}
-	if sameWeight(members.Part(0, preferred)) && sameWeight(members.Part(preferred, members.Len())) {
+	if !weighted(members[:preferred]) && !weighted(members[preferred:]) {
 		p.weights = nil
 	}
-}
-
-// sameWeight reports whether the tasks have one weight.
-func sameWeight(members state.Members) bool {
-	return members.Len() == 0 ||
-		!members.Contain(func(e *state.Entry) bool { return e.Weight() != members.At(0).Weight() })
 }
 
 func rrAddr(rr dns.RR) (netip.Addr, bool) {

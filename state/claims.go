@@ -44,6 +44,7 @@ type NodeInfo struct {
 	Version string
 	LB      string // driver in use, "none" without one
 	Refutes bool   // it writes a beacon when others check whether it lives; false of versions before 0.2
+	Targets bool   // it knows ports with targets (L16)
 }
 
 // Field tags of the claims' bodies, one space per kind. Never reuse a number.
@@ -236,6 +237,7 @@ const (
 	tagLB
 	tagStamp
 	tagRefutes
+	tagTargets
 )
 
 // AppendNode appends the record body of n.
@@ -248,6 +250,9 @@ func AppendNode(b []byte, n NodeInfo) []byte {
 	b = putString(b, tagLB, n.LB)
 	if n.Refutes {
 		b = putUint(b, tagRefutes, 1)
+	}
+	if n.Targets {
+		b = putUint(b, tagTargets, 1)
 	}
 	return b
 }
@@ -275,6 +280,10 @@ func parseNode(body string) (NodeInfo, error) {
 			var k uint64
 			k, err = fieldUint(v)
 			n.Refutes = k > 0
+		case tagTargets:
+			var yes uint64
+			yes, err = fieldUint(v)
+			n.Targets = yes != 0
 		}
 		return err
 	})

@@ -11,7 +11,8 @@ import (
 func TestEachFieldOfAnEndpointTravels(t *testing.T) {
 	e := Endpoint{
 		IP4: netip.MustParseAddr("10.1.0.1"), IP6: netip.MustParseAddr("fd00::1"), Aliases: []string{"www"},
-		Ports: []Port{{Name: "http", Number: 80, Proto: TCP}}, Health: HealthFailing,
+		Ports:  []Port{{Name: "http", Number: 80, Proto: TCP}, {"dns", 53, 5353, UDP}, {"", 443, 8443, TCP}},
+		Health: HealthFailing,
 	}
 	for field, value := range reflect.ValueOf(&e).Elem().Fields() {
 		switch {

@@ -3,6 +3,7 @@ package state
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -56,6 +57,7 @@ const (
 	hasAliases
 	hasNames    // a container name or a host name
 	onlyStrange // ports, and all of protocols that this version does not know
+	onlyMapped  // ports, and all with a target: it is at none of its service's ports (L16)
 )
 
 // Kind returns the record's kind.
@@ -104,6 +106,10 @@ func (e *Entry) Weight() uint16 { return max(e.weight, 1) }
 // is at all of its service.
 func (e *Entry) HasPorts() bool { return e.has&hasPorts != 0 }
 
+// OnlyMapped reports whether the endpoint listens at no port of its service, but at
+// targets only: a client that has its address needs to know the port as well.
+func (e *Entry) OnlyMapped() bool { return e.has&onlyMapped != 0 }
+
 // EachPort calls f with the ports that the endpoint declares, of the protocols
 // that this version knows. It does not allocate; names are parts of the entry.
 func (e *Entry) EachPort(f func(Port)) {
@@ -111,10 +117,8 @@ func (e *Entry) EachPort(f func(Port)) {
 		return
 	}
 	_ = eachField(e.Body(), func(tag byte, v string) error {
-		if tag == tagPort {
-			if p, _ := fieldPort(v); p.Proto.known() {
-				f(p)
-			}
+		if p, ok := portOf(tag, v); ok {
+			f(p)
 		}
 		return nil
 	})
@@ -179,6 +183,9 @@ func (e *Entry) readEndpoint() error {
 	}
 	if len(ep.Ports) > 0 {
 		e.has |= hasPorts
+		if !slices.ContainsFunc(ep.Ports, func(p Port) bool { return p.Target == 0 }) {
+			e.has |= onlyMapped
+		}
 	}
 	if ep.strange && len(ep.Ports) == 0 {
 		e.has |= onlyStrange

@@ -11,7 +11,7 @@ import (
 func FuzzParseEndpoint(f *testing.F) {
 	for _, e := range []Endpoint{
 		{IP4: netip.MustParseAddr("10.0.0.1"), Weight: 1},
-		{IP6: netip.MustParseAddr("fd00::1"), Weight: 9, Ports: []Port{{"http", 80, TCP}, {"", 53, UDP}}, Aliases: []string{"www", "a.b"}},
+		{IP6: netip.MustParseAddr("fd00::1"), Weight: 9, Ports: []Port{{"http", 80, 0, TCP}, {"dns", 53, 5353, UDP}}, Aliases: []string{"www", "a.b"}},
 		{IP4: netip.MustParseAddr("10.0.0.1"), Weight: 1, Slot: 3, Name: "c1", Hostname: "h.x", Health: HealthFailing, Draining: true},
 	} {
 		f.Add(string(AppendEndpoint(nil, &e)))
@@ -123,7 +123,7 @@ func FuzzParseNode(f *testing.F) {
 
 func FuzzParsePort(f *testing.F) {
 	for _, s := range []string{
-		"80", "http:80", "53/udp", "dns:53/UDP", "0", "65536", ":80", "80/sctp", "x:", "tcp/80",
+		"80", "http:80", "53/udp", "80:8080", "http:80:8080/tcp", "8080:8080", "80/tcp:8080", "[::1]:80:8080", "dns:53/UDP", "0", "65536", ":80", "80/sctp", "x:", "tcp/80",
 		"tcp/tcp/tcp", "udp/tcp/tcp",
 	} {
 		f.Add(s)

@@ -44,8 +44,9 @@ func drawEndpoint(rt *rapid.T) Change {
 		Draining: rapid.IntRange(0, 4).Draw(rt, "draining") == 0, IP4: oneOf(rt, lawAddrs[:3], "ip4"),
 		Aliases: rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"alias1", "alias2", "www"}), 0, 2, rapid.ID).Draw(rt,
 			"aliases"),
-		Ports: rapid.SliceOfN(rapid.SampledFrom([]Port{{"", 80, TCP}, {"http", 80, TCP}, {"", 53, UDP}}), 0, 3).Draw(rt,
-			"ports"),
+		Ports: rapid.SliceOfN(rapid.SampledFrom([]Port{
+			{"", 80, 0, TCP}, {"http", 80, 0, TCP}, {"", 53, 0, UDP}, {"", 443, 8443, TCP},
+		}), 0, 3).Draw(rt, "ports"),
 	}
 	if rapid.Bool().Draw(rt, "v6") {
 		e.IP6 = oneOf(rt, lawAddrs[3:5], "ip6")

@@ -175,7 +175,7 @@ func checkView(t testing.TB, table *Table, names []string, addrs []netip.Addr) {
 				t.Fatalf("service %q: member %d is %v, want %v", s.Name, i, s.Class(i), e.class)
 			}
 			for _, p := range e.Ports {
-				ports[p] = true
+				ports[p.ofService()] = true
 			}
 			for _, a := range e.Aliases {
 				aliases[a] = true

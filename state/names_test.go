@@ -84,27 +84,6 @@ func TestSettingsAreBounded(t *testing.T) {
 	}
 }
 
-// TestPortsAsPeopleMistypeThem: an error says what to write, and only what would
-// be taken.
-func TestPortsAsPeopleMistypeThem(t *testing.T) {
-	for text, says := range map[string]string{
-		"80:8080": "write 8080, or http:8080", "8080:80/udp": "write 80/udp, or http:80/udp",
-		"127.0.0.1:80:80": "write 80, or",
-		"80:":             `"" is not a number`, "http:80:tcp": `"tcp" is not a number`, "1.2.3.4:x:y": `"y" is not a number`,
-		"tcp/80": "write 80/tcp", "UDP/53": "write 53/udp", "http/80": "write http:80",
-		"80/90": `protocol "90": use tcp or udp`,
-		"80/":   `protocol "": use tcp or udp`, "80/sctp": `protocol "sctp"`, "tcp/0": `protocol "0"`,
-		"a b/80": `protocol "80"`,
-		// and that it ends
-		"tcp/tcp/tcp": `protocol "tcp/tcp"`, "udp/tcp/tcp": `protocol "tcp/tcp"`,
-		strings.Repeat("a/", 100_000): "use tcp or udp",
-	} {
-		if p, err := ParsePort(text); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%q: %v, %v, want %q", text, p, err, says)
-		}
-	}
-}
-
 // TestNamesAsPeopleMistypeThem: an error shows the character, not a byte of it.
 func TestNamesAsPeopleMistypeThem(t *testing.T) {
 	for text, says := range map[string]string{

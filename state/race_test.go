@@ -24,7 +24,7 @@ func TestReadersAgainstTheWriter(t *testing.T) {
 		e := Endpoint{
 			ID: fmt.Sprintf("0123456789a%02d", i), Service: "web", IP4: addr(i), Weight: uint16(round%9 + 1),
 			Aliases: []string{"www"},
-			Name:    fmt.Sprint("c", i), Ports: []Port{{"", 80, TCP}}, Health: Health(round / 3 % 2 * (i % 2)),
+			Name:    fmt.Sprint("c", i), Ports: []Port{{"", 80, 0, TCP}}, Health: Health(round / 3 % 2 * (i % 2)),
 		}
 		return Change{Kind: KindEndpoint, Key: e.ID, Group: e.Service, Body: string(AppendEndpoint(nil, &e))}
 	}

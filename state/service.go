@@ -43,7 +43,7 @@ type Service struct {
 	// Its tasks.
 	Members Members       // sorted by class, then by id; hidden ones left out
 	Count   [Hidden]int32 // members per class
-	Ports   []Port        // declared by its members, sorted by protocol and number, without repeats
+	Ports   []Port        // declared by its members, sorted by protocol and number, without targets and repeats
 	Aliases []string      // declared by its members, sorted
 }
 

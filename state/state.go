@@ -67,105 +67,6 @@ func ParseMode(s string) (Mode, error) {
 	return 0, fmt.Errorf("mode %q: use vip or dnsrr", s)
 }
 
-// Proto is an IP protocol number of a declared port.
-type Proto uint8
-
-// The protocols that a port can have.
-const (
-	TCP Proto = 6
-	UDP Proto = 17
-)
-
-func (p Proto) known() bool { return p == TCP || p == UDP }
-
-// String returns "tcp" or "udp".
-func (p Proto) String() string {
-	if p == UDP {
-		return "udp"
-	}
-	return "tcp"
-}
-
-// Port is a declared port of an endpoint. The service's VIP listens on the
-// same number. Name may be empty; it is the SRV label (_name._proto).
-type Port struct {
-	Name   string
-	Number uint16
-	Proto  Proto
-}
-
-// String formats p as [NAME:]PORT/PROTO, the form that ParsePort reads.
-func (p Port) String() string {
-	s := fmt.Sprintf("%d/%s", p.Number, p.Proto)
-	if p.Name != "" {
-		s = p.Name + ":" + s
-	}
-	return s
-}
-
-// ParsePort reads [NAME:]PORT[/tcp|udp]. The error names what is wrong. A name
-// without a letter is refused: it is half of a mapping, as Docker has them.
-func ParsePort(s string) (Port, error) {
-	p := Port{Proto: TCP}
-	rest := s
-	if name, after, ok := strings.Cut(rest, ":"); ok {
-		if name != "" && !hasLetter(name) || strings.Count(s, ":") > 1 {
-			return Port{}, notMapped(s)
-		}
-		p.Name, rest = strings.ToLower(name), after
-		if err := checkLabel(p.Name); err != nil {
-			return Port{}, fmt.Errorf("port %q: name: %w", s, err)
-		}
-	}
-	num, proto, hasProto := strings.Cut(rest, "/")
-	if hasProto {
-		switch strings.ToLower(proto) {
-		case "tcp":
-		case "udp":
-			p.Proto = UDP
-		default:
-			return Port{}, badProtocol(s, num, proto)
-		}
-	}
-	n := 0
-	for _, c := range num {
-		if c < '0' || c > '9' || n > 65535 {
-			return Port{}, fmt.Errorf("port %q: %q is not a number from 1 to 65535", s, num)
-		}
-		n = n*10 + int(c-'0')
-	}
-	if num == "" || n < 1 || n > 65535 {
-		return Port{}, fmt.Errorf("port %q: %q is not a number from 1 to 65535", s, num)
-	}
-	p.Number = uint16(n)
-	return p, nil
-}
-
-// notMapped refuses what says more of a port than its name and its number.
-func notMapped(s string) error {
-	inner := s[strings.LastIndexByte(s, ':')+1:]
-	if _, err := ParsePort(inner); err != nil {
-		return fmt.Errorf("port %q: %q is not a number from 1 to 65535", s, inner)
-	}
-	return fmt.Errorf("port %q: ports are not mapped: clients of the virtual IP use the port at which the task listens; "+
-		"if that is %s, write %s, or http:%s to name it", s, inner, inner, inner)
-}
-
-// badProtocol refuses what is behind the slash, and knows those who write the
-// protocol first.
-func badProtocol(s, num, proto string) error {
-	turned := num + ":" + proto
-	if before := strings.ToLower(num); before == "tcp" || before == "udp" {
-		turned = proto + "/" + before
-	}
-	if proto != "" && numeric(proto) { // has no slash, so that this ends
-		if _, err := ParsePort(turned); err == nil {
-			return fmt.Errorf("port %q: the protocol comes last; write %s", s, turned)
-		}
-	}
-	return fmt.Errorf("port %q: protocol %q: use tcp or udp", s, proto)
-}
-
 // Health is the owner's judgement of an endpoint.
 type Health uint8
 
@@ -201,7 +102,7 @@ type Endpoint struct {
 	Hostname string     // host name; empty: none
 	Aliases  []string   // extra names of the service
 	IP4, IP6 netip.Addr // one at least; zero: none of the family
-	Ports    []Port     // where it listens; none: at all ports of its service
+	Ports    []Port     // where it listens, no port twice; none: at all ports of its service
 
 	// How it is served.
 	Weight   uint16 // relative share of new connections, 1..65535; 0 is read as 1
@@ -306,10 +207,8 @@ func (e *Endpoint) ValidateNames() error {
 }
 
 func (e *Endpoint) validateAddrs() error {
-	for _, p := range e.Ports {
-		if p.Number == 0 || !p.Proto.known() {
-			return fieldError("ports", fmt.Errorf("port %s: use a number from 1 to 65535 with tcp or udp", p))
-		}
+	if err := e.validatePorts(); err != nil {
+		return err
 	}
 	if !e.IP4.IsValid() && !e.IP6.IsValid() {
 		return fieldError("ips", errors.New("an endpoint needs an IPv4 or IPv6 address"))

@@ -28,19 +28,15 @@ func (s *serviceState) tally(e *Entry, by int) {
 	}
 }
 
-// eachDeclared calls f with the ports and g with the aliases of an endpoint.
+// eachDeclared calls f with the ports, as the service has them, and g with the
+// aliases of an endpoint.
 // What it is called with is the entry's.
 func (e *Entry) eachDeclared(f func(Port), g func(string)) {
 	_ = eachField(e.Body(), func(tag byte, v string) error {
-		switch tag {
-		case tagPort:
-			if p, _ := fieldPort(v); p.Proto.known() {
-				f(p)
-			}
-		case tagAlias:
-			if CheckTaskName(v) == nil {
-				g(v)
-			}
+		if p, ok := portOf(tag, v); ok {
+			f(p.ofService())
+		} else if tag == tagAlias && CheckTaskName(v) == nil {
+			g(v)
 		}
 		return nil
 	})

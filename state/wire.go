@@ -132,14 +132,50 @@ func fieldTaskAddr(v string) (netip.Addr, error) {
 }
 
 func fieldPort(v string) (Port, error) {
-	if len(v) < 3 || len(v) > 3 && checkLabel(v[3:]) != nil {
+	if len(v) < 3 {
 		return Port{}, errBody
 	}
 	p := Port{Number: uint16(v[0])<<8 | uint16(v[1]), Proto: Proto(v[2])}
-	if name := v[3:]; hasLetter(name) { // else it could pass for a number in SRV
+	return p, p.readName(v[3:])
+}
+
+// readName takes the name of a port from its field.
+func (p *Port) readName(name string) error {
+	if name != "" && checkLabel(name) != nil {
+		return errBody
+	}
+	if hasLetter(name) { // else it could pass for a number in SRV
 		p.Name = name
 	}
-	return p, nil
+	return nil
+}
+
+// fieldMapped reads a port with a target: its number, protocol, target and name.
+func fieldMapped(v string) (Port, error) {
+	if len(v) < 5 {
+		return Port{}, errBody
+	}
+	p, err := fieldPort(v[:3])
+	p.Target = uint16(v[3])<<8 | uint16(v[4])
+	switch {
+	case err != nil || p.Target == 0:
+		return Port{}, errBody
+	case p.Target == p.Number:
+		p.Target = 0
+	}
+	return p, p.readName(v[5:])
+}
+
+// portOf reads a port from a field of an endpoint; ok is false for other fields, and for
+// ports of protocols that this version does not know.
+func portOf(tag byte, v string) (p Port, ok bool) {
+	switch tag {
+	case tagPort:
+		p, _ = fieldPort(v)
+	case tagMapped:
+		p, _ = fieldMapped(v)
+	}
+	return p, p.Proto.known()
 }
 
 func fieldPrefix(v string) (netip.Prefix, error) {
@@ -169,17 +205,21 @@ const (
 	tagAlias
 	tagHealth
 	tagDraining
+	tagMapped
 )
+
+// noPort is a port of no protocol. It stands before ports with targets: versions that
+// do not know those leave them out, and would take an endpoint without any other port
+// for one that is at all ports of its service. With a port of a protocol that they do
+// not know they do not show it (S18, L16).
+const noPort = "\x00\x00\x00"
 
 // AppendEndpoint appends the record body of e. ID and Service travel as the
 // record's key and group, Owner as the stream's.
 func AppendEndpoint(b []byte, e *Endpoint) []byte {
 	b = putAddr(b, tagIP4, e.IP4)
 	b = putAddr(b, tagIP6, e.IP6)
-	for _, p := range e.Ports {
-		v := append([]byte{byte(p.Number >> 8), byte(p.Number), byte(p.Proto)}, p.Name...)
-		b = putField(b, tagPort, v...)
-	}
+	b = appendPorts(b, e.Ports)
 	if e.Weight > 1 {
 		b = putUint(b, tagWeight, uint64(e.Weight))
 	}
@@ -192,6 +232,23 @@ func AppendEndpoint(b []byte, e *Endpoint) []byte {
 	b = putUint(b, tagHealth, uint64(e.Health))
 	if e.Draining {
 		b = putUint(b, tagDraining, 1)
+	}
+	return b
+}
+
+// appendPorts appends the fields of ports, in their order.
+func appendPorts(b []byte, ports []Port) []byte {
+	marked := false
+	for _, p := range ports {
+		v := []byte{byte(p.Number >> 8), byte(p.Number), byte(p.Proto)}
+		if p.Target == 0 {
+			b = putField(b, tagPort, append(v, p.Name...)...)
+			continue
+		}
+		if !marked {
+			b, marked = putString(b, tagPort, noPort), true
+		}
+		b = putField(b, tagMapped, append(append(v, byte(p.Target>>8), byte(p.Target)), p.Name...)...)
 	}
 	return b
 }
@@ -230,16 +287,8 @@ func (e *Endpoint) setField(tag byte, v string) (err error) {
 			return errBody
 		}
 		e.IP6, err = fieldAddr(v)
-	case tagPort:
-		p, err := fieldPort(v)
-		if err != nil {
-			return err
-		}
-		if !p.Proto.known() {
-			e.strange = true
-			return nil // of a newer version: the port is not shown, the endpoint is, if it has others
-		}
-		e.Ports = append(e.Ports, p)
+	case tagPort, tagMapped:
+		return e.addPort(tag, v)
 	case tagName, tagHostname, tagAlias:
 		if CheckTaskName(v) != nil {
 			return checkUnshown(v)
@@ -259,6 +308,23 @@ func (e *Endpoint) setField(tag byte, v string) (err error) {
 		return e.setNumber(tag, n)
 	}
 	return err
+}
+
+func (e *Endpoint) addPort(tag byte, v string) error {
+	read := fieldPort
+	if tag == tagMapped {
+		read = fieldMapped
+	}
+	p, err := read(v)
+	switch {
+	case err != nil:
+		return errBody
+	case !p.Proto.known(): // of a newer version: the port is not shown, the endpoint is, if it has others
+		e.strange = true
+	default:
+		e.Ports = append(e.Ports, p)
+	}
+	return nil
 }
 
 // checkUnshown tells a name that is left out from a body that is malformed: one

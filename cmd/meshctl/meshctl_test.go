@@ -211,7 +211,7 @@ func TestUsageErrors(t *testing.T) {
 		add + "--ip ,":                              `--ip: "," holds an empty value|comma`,
 		add + "--port 99999":                        `--port: port "99999"|[NAME:]PORT`,
 		add + "--port 80/icmp":                      "use tcp or udp|[NAME:]PORT",
-		add + "--port http:":                        "1 to 65535|[NAME:]PORT",
+		add + "--port http:":                        "port is missing|[NAME:]PORT",
 		add + "--mode lb":                           `--mode: "lb"|dnsrr answers`,
 		add + "--slot 0":                            `--slot: "0" is not a number from 1 to 4294967295|range`,
 		add + "--weight 65536":                      `--weight: "65536" is not a number from 1 to 65535|range`,

@@ -16,11 +16,14 @@ func taskCommands() []command {
 		{
 			path: "task add", short: "register a task of this node", setup: taskAdd,
 			long: `It prints the task's id. The task is announced to every node of the network at
-once and survives a restart of meshd. It gets connections at the ports that it
-declares, the same at the virtual IP; without --port at all ports, those
-included that other tasks declare. With --wait it ends when every node of the
-network answers with the task and balances to it.`,
+once and survives a restart of meshd. It gets the connections to the ports of the
+virtual IP that it declares; without --port those to all ports, those included
+that other tasks declare. With --port 80:8080 it gets those to port 80 at its own
+port 8080, the order of "docker run -p": tasks that share an address need ports
+of their own. With --wait it ends when every node of the network answers with
+the task and balances to it.`,
 			example: `meshctl task add --network collabnet --service wordpressapp --ip 10.1.0.7 --port http:80
+meshctl task add --network collabnet --service wordpressapp --ip 192.0.2.10 --port http:80:31874
 meshctl task add --network collabnet --service db --slot 1 --ip 10.1.0.8 --ip fd00:1::8 --port 3306/tcp --alias mysql --wait`,
 		},
 		{
@@ -59,8 +62,8 @@ func (f *flags) task(req *control.AddTask) {
 		req.Slot = uint32(n)
 		return err
 	})
-	f.list("port", "a port at which the task listens, `[NAME:]PORT[/tcp|udp]`; may be repeated (default: all ports)",
-		&req.Ports)
+	f.list("port", "a port of the service, and where the task listens if that is another one, "+
+		"`[NAME:]PORT[:TARGET][/tcp|udp]`; may be repeated (default: all ports)", &req.Ports)
 	f.list("alias", "another `NAME` of the service, without dots or ending in .internal or the like; may be repeated",
 		&req.Aliases)
 	f.text("hostname", "a host `NAME` of the task", &req.Hostname)

@@ -64,7 +64,7 @@ func (h *check) packetsBetween(n *Network, from, to placedTask) (all []neededPac
 	add := func(what string, orig netip.Prefix, odst netip.Addr, status uint32) {
 		all = append(all, h.withReply(neededPacket{purpose: what, destination: orig, packet: packet{
 			in: from.device.Name, out: to.device.Name, src: from.task, dst: to.task, osrc: from.task, odst: odst,
-			state: StateNew, status: status, proto: tcp, targetPort: h.anyPort(),
+			state: StateNew, status: status, proto: tcp, targetPort: h.anyTarget(),
 		}})...)
 	}
 	for _, pool := range n.Pools {

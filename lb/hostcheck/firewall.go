@@ -193,7 +193,7 @@ func (h *check) routedPackets(pool netip.Prefix, device, up string) (all []neede
 		}
 		all = append(all, h.withReply(neededPacket{destination: pool, unreported: true, packet: packet{
 			in: up, out: device, src: client, dst: a, osrc: client, odst: vip, state: StateNew, status: StatusDNAT, proto: tcp,
-			targetPort: h.anyPort(),
+			targetPort: h.anyTarget(),
 		}})...)
 	}
 	target(h.firstOfFamily(h.needs.Tasks, pool.Addr()), device)
@@ -212,7 +212,7 @@ func (h *check) vipPackets(pool netip.Prefix, device, up string) []neededPacket 
 	vip, unknown := pool.Addr().Next(), !pool.IsValid()
 	return h.withReply(neededPacket{purpose: vipConnections, destination: pool, translated: unknown, packet: packet{
 		in: device, out: up, src: source, dst: target, osrc: source, odst: vip, state: StateNew, status: StatusDNAT,
-		proto: tcp, targetPort: h.anyPort(),
+		proto: tcp, targetPort: h.anyTarget(),
 	}})
 }
 
@@ -238,13 +238,21 @@ func (h *check) anyPort() uint32 {
 	return uint32(h.needs.Ports[0])
 }
 
+// anyTarget returns one of the ports at which tasks listen; 0: none is known.
+func (h *check) anyTarget() uint32 {
+	if len(h.needs.Targets) == 0 {
+		return 0
+	}
+	return uint32(h.needs.Targets[0])
+}
+
 // inboundPackets returns the first packet from another host to a task here, and the answer.
 func (h *check) inboundPackets(task netip.Addr, subnet netip.Prefix, device, up string) []neededPacket {
 	const what = "connections of other hosts to containers of this one"
 	peer := h.firstOfFamily(h.needs.Peers, task)
 	return h.withReply(neededPacket{purpose: what, destination: subnet, packet: packet{
 		in: up, out: device, src: peer, dst: task, osrc: peer, odst: task, state: StateNew, proto: tcp,
-		targetPort: h.anyPort(),
+		targetPort: h.anyTarget(),
 	}})
 }
 
@@ -256,7 +264,7 @@ func (h *check) outboundPackets(task netip.Addr, subnet netip.Prefix, device, up
 	target := h.firstOfFamily(h.needs.Backends, task)
 	return h.withReply(neededPacket{purpose: what, source: subnet, packet: packet{
 		in: device, out: up, src: task, dst: target, osrc: task, odst: target, state: StateNew, proto: tcp,
-		targetPort: h.anyPort(),
+		targetPort: h.anyTarget(),
 	}})
 }
 

@@ -162,6 +162,7 @@ type Needs struct {
 	Networks   []Network      // of those, the ones whose tasks must reach each other
 	Tasks      []netip.Addr   // that are registered here, sandboxes included; at most MaxTasks
 	Ports      []uint16       // of its services, some of them
+	Targets    []uint16       // where the tasks of these listen (L16), some of them
 	Schedulers []string       // of its services
 
 	// Whom it talks to.

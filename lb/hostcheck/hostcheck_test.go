@@ -28,7 +28,7 @@ func host() (*hostcheck.Facts, *hostcheck.Needs) {
 		Neighbours: map[netip.Addr]string{task: "02:01"}, Ports: map[string]string{"02:01": "veth1"},
 	}
 	n := &hostcheck.Needs{
-		Driver: "nft", Pools: []netip.Prefix{prefix("10.96.0.0/16")}, Tasks: []netip.Addr{task}, Ports: []uint16{80},
+		Driver: "nft", Pools: []netip.Prefix{prefix("10.96.0.0/16")}, Tasks: []netip.Addr{task}, Ports: []uint16{80}, Targets: []uint16{80},
 		Backends: []netip.Addr{netip.MustParseAddr("10.1.2.2")}, Peers: []netip.Addr{netip.MustParseAddr("172.20.0.2")},
 		Gossip: netip.MustParseAddrPort("172.20.0.1:7946"), DNS: []netip.AddrPort{netip.MustParseAddrPort("10.1.1.1:53")},
 	}

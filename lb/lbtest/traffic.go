@@ -1,6 +1,7 @@
 package lbtest
 
 import (
+	"encoding/binary"
 	"hash/fnv"
 	"net/netip"
 	"syscall"
@@ -238,6 +239,7 @@ func rendezvous(client netip.Addr, b lb.Backend) float64 {
 	h.Write(raw[:])
 	raw = b.Addr.Addr().As16()
 	h.Write(raw[:])
+	h.Write(binary.BigEndian.AppendUint16(nil, b.Addr.Port()))
 	x := h.Sum64()
 	x = (x ^ x>>33) * 0xff51afd7ed558ccd
 	return float64(x>>11) / (1 << 53)

@@ -42,7 +42,8 @@ type Service struct {
 	VIPs []netip.Addr `json:"vips"`
 	// OtherVIPs are addresses that are served beside VIPs during a move (V5).
 	OtherVIPs []netip.Addr `json:"other_vips,omitempty"`
-	// Ports are those that its tasks declare, as [NAME:]PORT/PROTO.
+	// Ports are those that its tasks declare, as [NAME:]PORT/PROTO; where each task listens,
+	// the tasks say.
 	Ports []string `json:"ports"`
 
 	// Settings, the same on every node.

@@ -31,7 +31,8 @@ type AddTask struct {
 
 	// IPs are one address, or one IPv4 and one IPv6; required.
 	IPs []string `json:"ips"`
-	// Ports are those at which it listens, as [NAME:]PORT[/tcp|udp]; none means all.
+	// Ports are those of its service at which it is reached, and where it listens itself if
+	// that is another port, as [NAME:]PORT[:TARGET][/tcp|udp]; none means all.
 	Ports []string `json:"ports,omitempty"`
 	// Aliases are further names of the service.
 	Aliases []string `json:"aliases,omitempty"`
@@ -101,7 +102,7 @@ type Task struct {
 
 	// IPs are its addresses, the IPv4 one first.
 	IPs []netip.Addr `json:"ips"`
-	// Ports are those that it declares, as [NAME:]PORT/PROTO; none means all.
+	// Ports are those that it declares, as [NAME:]PORT[:TARGET]/PROTO; none means all.
 	Ports []string `json:"ports,omitempty"`
 	// Weight is its share of new connections, from 1.
 	Weight uint16 `json:"weight"`
@@ -190,11 +191,11 @@ func (r AddTask) parsePorts(e *state.Endpoint) error {
 	for _, s := range r.Ports {
 		port, err := state.ParsePort(s)
 		if err != nil {
-			return invalid("ports", "write [NAME:]PORT[/tcp|udp], for example http:80/tcp", "%v", err)
+			return invalid("ports", "write [NAME:]PORT[:TARGET][/tcp|udp], for example http:80/tcp or 80:8080", "%v", err)
 		}
 		for _, q := range e.Ports {
 			if q.Number == port.Number && q.Proto == port.Proto {
-				return invalid("ports", "give each port once", "%d/%s is given twice", port.Number, port.Proto)
+				return invalid("ports", "give each port of the service once", "%d/%s is given twice", port.Number, port.Proto)
 			}
 		}
 		e.Ports = append(e.Ports, port)

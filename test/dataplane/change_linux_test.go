@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"syscall"
 
 	"meshd/lb"
@@ -101,7 +102,8 @@ func (s *stage) variety() (services []*lb.Service, held []conn) {
 		weighted, quiet, drain := s.service(v, "wrr", 30, 10), s.service(v, "wrr"), s.service(v, "rr", 1, 0)
 		sticky := s.service(v, "wrr", 5, 5)
 		sticky.Affinity = 90_000_000_000
-		services = append(services, weighted, quiet, drain, sticky)
+		mapped := s.mapped(netip.AddrPortFrom(s.vip(v.six), offered), v.proto, map[target]uint32{{0, 80}: 1, {0, 443}: 1})
+		services = append(services, weighted, quiet, drain, sticky, mapped)
 	}
 	s.program(services...)
 	for _, svc := range services {

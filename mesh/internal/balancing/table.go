@@ -121,27 +121,42 @@ func (h *Host) backendOf(s *lb.ServiceStatus, from lb.BackendStatus) control.LBB
 		Address: from.Addr, Desired: from.Desired, Actual: from.Actual, State: string(from.State), Until: from.Deadline,
 		Counters: control.NoCounters(),
 	}
-	if e := taskAt(h.cfg.Source, s.Network, s.Name, from.Addr.Addr()); e != nil {
+	if e := taskAt(h.cfg.Source, s, from.Addr); e != nil {
 		task := e.Endpoint()
 		b.Task, b.TaskName, b.Node = e.ID(), task.TaskName(), string(e.Owner())
 	}
 	return b
 }
 
-// taskAt returns the task of a service with that address; else whoever has it.
-func taskAt(source state.Source, network, service string, a netip.Addr) *state.Entry {
-	v := source.View(network)
+// taskAt returns the task behind a backend of a service: the one that listens there. If
+// none does, as of a port that changed, it is the only one of the service that has the
+// address, or whoever has it; nil: that is not known.
+func taskAt(source state.Source, s *lb.ServiceStatus, at netip.AddrPort) *state.Entry {
+	v := source.View(s.Network)
 	if v == nil {
 		return nil
 	}
-	if s := v.Service(service); s != nil {
-		for _, m := range s.Members.All() {
-			if m.Addr4() == a || m.Addr6() == a {
-				return m
-			}
-		}
+	svc := v.Service(s.Name)
+	if svc == nil {
+		return v.ByIP(at.Addr()).Endpoint
 	}
-	return v.ByIP(a).Endpoint
+	var there []*state.Entry
+	for _, m := range svc.Members.All() {
+		if m.Addr4() != at.Addr() && m.Addr6() != at.Addr() {
+			continue
+		}
+		if lb.Listens(m, s.Key, at.Port()) {
+			return m
+		}
+		there = append(there, m)
+	}
+	switch len(there) {
+	case 0:
+		return v.ByIP(at.Addr()).Endpoint
+	case 1:
+		return there[0]
+	}
+	return nil
 }
 
 // countersOf returns what was counted; connections that are open are not in it.

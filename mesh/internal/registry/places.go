@@ -58,9 +58,9 @@ func (n *localNetwork) admitID(network, id string) error {
 		"id: %q is already a task of this node in network %q", id, network)
 }
 
-// admitPlace refuses a second task of a service at one address and port (N5). Only
-// one program can listen there: with two tasks it would get twice its share, and it
-// would go on getting connections when one of them is removed. Tasks that drain are
+// admitPlace refuses a second task of a service at one address and port, where it
+// listens itself (N5, L16). Only one program can listen there: with two tasks it would
+// get twice its share, and it would go on getting connections when one of them is removed. Tasks that drain are
 // about to go, and the tasks in replaces, by id, may be replaced: neither counts.
 func (n *localNetwork) admitPlace(e *state.Endpoint, replaces map[string]bool) error {
 	first, where := n.holder(e, replaces)
@@ -74,8 +74,9 @@ func (n *localNetwork) admitPlace(e *state.Endpoint, replaces map[string]bool) e
 			t.origin())
 	}
 	return control.Refuse(control.CodeConflict,
-		"remove that one first: meshctl task rm "+first+"; or give this one ports of its own",
-		"ips: %s, with the same ports, is already task %q of service %q on this node", where, first, e.Service)
+		"remove that one first: meshctl task rm "+first+"; or give this one targets of its own, as --port 80:8081",
+		"ips: %s is already the address of task %q of service %q on this node, which listens at the same port", where, first,
+		e.Service)
 }
 
 // holder returns the task, the first by id, that has the place of e, and its address.
@@ -99,10 +100,10 @@ func (n *localNetwork) holder(e *state.Endpoint, replaces map[string]bool) (firs
 	return first, where
 }
 
-// samePorts reports whether two tasks would get the connections of one port. A task
-// without ports gets those of all.
+// samePorts reports whether two tasks of one address would listen at one port. A task
+// without ports does at all, at each port of its service.
 func samePorts(a, b []state.Port) bool {
 	return len(a) == 0 || len(b) == 0 || slices.ContainsFunc(a, func(p state.Port) bool {
-		return slices.ContainsFunc(b, func(q state.Port) bool { return p.Number == q.Number && p.Proto == q.Proto })
+		return slices.ContainsFunc(b, func(q state.Port) bool { return p.Listens() == q.Listens() && p.Proto == q.Proto })
 	})
 }

@@ -86,6 +86,7 @@ func (api *TaskAPI) taskAdded(ctx context.Context, p *control.ParsedTask) (contr
 		if def := v.Def(); servesTask(&def, s, p.Endpoint.ID) || wait.Err() != nil {
 			out := api.describeAdded(p, s)
 			out.Warnings = append(out.Warnings, api.oddAddresses(ctx, p)...)
+			out.Warnings = append(out.Warnings, api.targetWarnings(ctx, p, s)...)
 			return out, nil
 		}
 		select {
