@@ -46,7 +46,6 @@ func TestOneTaskAtAPlace(t *testing.T) {
 		{"net", "web", "10.1.0.1", []string{"80:8001"}, false},
 		{"net", "web", "10.1.0.1", []string{"http:80:8002"}, false},
 		{"net", "web", "10.1.0.1", []string{"80:8003/udp", "80:8003/tcp"}, false},
-		{"net", "db", "10.1.0.1", []string{"90:80"}, false},
 		{"net", "db", "10.1.0.1", []string{"80"}, false},
 		{"other", "web", "10.1.0.1", []string{"80"}, false},
 	} {
