@@ -83,7 +83,7 @@ func newEngine(t *testing.T, host *rig.Host) *world {
 			t.Skipf("%s is not installed", program)
 		}
 	}
-	dir, err := os.MkdirTemp(rig.Dir(), "e") // a socket's path is short
+	dir, err := os.MkdirTemp(rig.Dir(), "e") //nolint:usetesting // a socket's path is short
 	must(t, err)
 	w := &world{T: t, host: host, dir: dir, sink: &sourcetest.Sink{}}
 	must(t, os.WriteFile(filepath.Join(dir, "flags"), []byte("--live-restore"), 0o600))

@@ -41,8 +41,11 @@ func TestForwardingIsPutBack(t *testing.T) {
 	saved := func(context.Context) error { // all of them: the record is written beside the changes, not before each
 		for _, key := range []string{"ipv4/ip_forward", "tasks/accept_ra", "ipv6/conf/all/forwarding"} {
 			out, err := auto.Host.Output("cat", auto.DataDir+"/sysctls.json")
-			if err != nil || !strings.Contains(string(out), key) {
-				return fmt.Errorf("%s is not recorded yet: %s %v", key, out, err)
+			if err != nil {
+				return err
+			}
+			if !strings.Contains(string(out), key) {
+				return fmt.Errorf("%s is not recorded yet: %s", key, out)
 			}
 		}
 		return nil
