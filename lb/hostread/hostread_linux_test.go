@@ -78,7 +78,7 @@ func TestTablesOfIptables(t *testing.T) {
 			h := rig.NewTest(t, 1).Hosts()[0]
 			shell(t, h, c.rules)
 			needs := &hostcheck.Needs{
-				Driver: "nft", FixesHost: true, Ports: []uint16{80}, Tasks: []netip.Addr{addr("10.1.1.2"), addr("fd01:1::2")},
+				Driver: "nft", FixesHost: true, Targets: []uint16{80}, Tasks: []netip.Addr{addr("10.1.1.2"), addr("fd01:1::2")},
 				Pools:    []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd96::/64")},
 				Backends: []netip.Addr{addr("10.1.2.2"), addr("fd01:2::2")}, Peers: []netip.Addr{addr("172.20.0.2")},
 			}

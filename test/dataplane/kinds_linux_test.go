@@ -140,7 +140,7 @@ func (k *kernel) look(t *testing.T) {
 // needs are those of a daemon that has both pools.
 func (k *kernel) needs() *hostcheck.Needs {
 	n := &hostcheck.Needs{
-		Driver: k.driver, FixesHost: true, Pools: k.pools(), Ports: []uint16{80},
+		Driver: k.driver, FixesHost: true, Pools: k.pools(), Ports: []uint16{80}, Targets: []uint16{80},
 		Gossip: netip.AddrPortFrom(k.host.Addr, 7946),
 	}
 	for _, six := range k.families() {
