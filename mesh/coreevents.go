@@ -61,13 +61,13 @@ func (c *coreEvents) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case e := <-c.queue:
-			c.handle(ctx, e)
+			c.handle(e)
 		}
 	}
 }
 
 // handle does what an event of the core asks for.
-func (c *coreEvents) handle(ctx context.Context, e coreEvent) {
+func (c *coreEvents) handle(e coreEvent) {
 	n := c.n
 	switch e.Kind {
 	case gossip.EventReincarnate:

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -94,8 +95,8 @@ func restoreIfAsked() (asked bool, err error) {
 
 // writeThresholds sets the bounds, from the largest to the smallest.
 func writeThresholds(numbers []string) error {
-	for i := len(numbers) - 1; i >= 0; i-- {
-		if err := os.WriteFile(thresholds+strconv.Itoa(i+1), []byte(numbers[i]), 0); err != nil {
+	for i, number := range slices.Backward(numbers) {
+		if err := os.WriteFile(thresholds+strconv.Itoa(i+1), []byte(number), 0); err != nil {
 			return fmt.Errorf("set the bounds of the neighbour table: %w", err)
 		}
 	}
