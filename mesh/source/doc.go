@@ -31,7 +31,7 @@ const (
 // The bounds of what one origin may hand over (N5). Besides, all tasks of a node are
 // bounded by max-tasks.
 const (
-	MaxUnits    = 65_536   // units of one origin
+	MaxUnits    = 65_536   // units of all origins
 	MaxTasks    = 10_000   // tasks of one unit
 	MaxName     = 255      // bytes of the name of a unit
 	MaxLocation = 300      // bytes of the location of a task

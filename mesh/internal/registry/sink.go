@@ -24,7 +24,8 @@ type Sink struct {
 
 	mu       sync.Mutex                    // guards what follows
 	reported map[source.Unit]bool          // in this life
-	handed   map[source.Unit]uint64        // how often a unit was handed over in this life
+	turns    uint64                        // how often units were handed over in this life
+	handed   map[source.Unit]uint64        // in which turn a unit with tasks was last; at most source.MaxUnits
 	waiting  map[source.Unit][]source.Task // units with tasks that could not be registered
 	reasons  map[source.Unit][]string      // why, for people
 }
@@ -56,14 +57,27 @@ func (s *Sink) Replace(ctx context.Context, unit source.Unit, tasks []source.Tas
 	if unit.Origin == source.API && unit.Name == "" {
 		return nil, control.Refuse(control.CodeInvalid, "name the set", "unit: single tasks of the API are no unit")
 	}
-	s.mu.Lock()
-	s.handed[unit]++
-	turn := s.handed[unit]
-	s.mu.Unlock()
+	turn, err := s.beginTurn(unit, len(tasks) > 0)
+	if err != nil {
+		return nil, err
+	}
 	return s.replace(ctx, unit, tasks, turn)
 }
 
-// latest reports whether a unit was not handed over again since it was for the turn-th time.
+// beginTurn notes that a unit is handed over, unless it were one more than there may be.
+func (s *Sink) beginTurn(unit source.Unit, hasTasks bool) (turn uint64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.handed[unit] == 0 && hasTasks && len(s.handed) >= source.MaxUnits {
+		return 0, control.Refuse(control.CodeTooLarge, "end what states the others",
+			"unit %s: there are %d units, at most %d", unit, len(s.handed), source.MaxUnits)
+	}
+	s.turns++
+	s.handed[unit] = s.turns
+	return s.turns, nil
+}
+
+// latest reports whether a unit was not handed over again since that turn.
 func (s *Sink) latest(unit source.Unit, turn uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -234,6 +248,7 @@ func (s *Sink) remember(unit source.Unit, tasks []source.Task, all []wanted, tur
 	s.reported[unit] = true
 	if len(tasks) == 0 {
 		delete(s.reported, unit) // nothing is held of it either
+		delete(s.handed, unit)
 	}
 	changed := !slices.Equal(s.reasons[unit], why)
 	if len(why) == 0 {

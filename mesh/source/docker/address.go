@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,6 +11,8 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
+
+	"meshd/state"
 )
 
 // place is where a task is reached.
@@ -146,12 +147,12 @@ func published(c *container.InspectResponse, at *place) (place, error) {
 		slices.Sort(wanted)
 	}
 	for _, text := range wanted {
-		p, err := splitPort(text)
+		p, err := state.ParsePort(text)
 		if err != nil {
-			return out, err
+			return out, fmt.Errorf("label mesh.port: %w", err)
 		}
-		inside, err := network.ParsePort(cmp.Or(p.target, p.number) + "/" + p.proto)
-		if err != nil {
+		inside, ok := network.PortFrom(p.Listens(), network.IPProtocol(p.Proto.String()))
+		if !ok {
 			return out, fmt.Errorf("label mesh.port: %s is no port", shown(text))
 		}
 		outside := uint16(0)
@@ -166,7 +167,9 @@ func published(c *container.InspectResponse, at *place) (place, error) {
 			return out, fmt.Errorf("port %s is not published at the node's address %s, as label mesh.address asks for",
 				inside, out.addrs[0])
 		}
-		p.target = strconv.Itoa(int(outside))
+		if p.Target = outside; outside == p.Number {
+			p.Target = 0
+		}
 		out.ports = append(out.ports, p.String())
 	}
 	if len(out.ports) == 0 {
@@ -184,39 +187,4 @@ func reachable(bound, at netip.Addr) bool {
 		return bound.Is4() == at.Is4() || !bound.Is4()
 	}
 	return false
-}
-
-// port is a declared port in parts.
-type port struct{ name, number, target, proto string }
-
-// splitPort splits [NAME:]PORT[:TARGET][/tcp|udp]. Whether the parts are right is the
-// API's to say.
-func splitPort(s string) (p port, err error) {
-	rest, proto, _ := strings.Cut(s, "/")
-	p.proto = cmp.Or(proto, "tcp")
-	parts := strings.Split(rest, ":")
-	if len(parts) > 1 && strings.ContainsFunc(parts[0], func(c rune) bool { return c < '0' || c > '9' }) {
-		p.name, parts = parts[0], parts[1:]
-	}
-	switch len(parts) {
-	case 1:
-		p.number = parts[0]
-	case 2:
-		p.number, p.target = parts[0], parts[1]
-	default:
-		return p, fmt.Errorf("label mesh.port: %s is no port; write [NAME:]PORT[:TARGET][/tcp|udp]", shown(s))
-	}
-	return p, nil
-}
-
-// String returns the port as splitPort reads it.
-func (p port) String() string {
-	s := p.number
-	if p.target != "" && p.target != p.number {
-		s += ":" + p.target
-	}
-	if p.name != "" {
-		s = p.name + ":" + s
-	}
-	return s + "/" + p.proto
 }
